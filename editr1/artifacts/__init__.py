@@ -1,0 +1,1 @@
+"""Immutable artifacts in file:// and s3:// stores."""

@@ -1,0 +1,64 @@
+"""Settings of the evaluation stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from editr1.config.base import Settings
+
+
+class EvaluateConfig(Settings):
+    """What is measured at the end of a run, on how much, and how sure the figures must be."""
+
+    pairs: Annotated[int, Field(ge=1)] = 1000
+    """Held-out preference pairs on which each verifier is judged; at most what the input holds."""
+
+    editor_cases: Annotated[int, Field(ge=1)] = 1000
+    """Held-out cases that each editor edits, before and after RL; at most what the input holds."""
+
+    truth: Literal["shapes", "none"] = "none"
+    """Source of an edit's true score: read from the picture in the shapes world, or unknown (photographs)."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of held-out draws, of sampling and of the bootstrap."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Resamples behind each interval."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Two-sided confidence of each interval."""
+
+    traces: Annotated[int, Field(ge=1, le=64)] = 1
+    """Traces averaged into one score."""
+
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Sampling temperature of the verifier; 0 is greedy. More than one trace needs more than 0."""
+
+    score_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Edits handed to the scorer in one call."""
+
+    max_failed: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Largest share of failed scores that an evaluation accepts; above it the stage stops."""
+
+    steps: Annotated[int, Field(ge=1, le=200)] = 8
+    """Denoising steps of an evaluated edit."""
+
+    guidance: Annotated[float, Field(ge=0.0, le=30.0)] = 1.0
+    """Guidance scale handed to the editor."""
+
+    edit_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Cases edited at once."""
+
+    gallery: Annotated[int, Field(ge=0, le=64)] = 8
+    """Cases shown in the report with both edits and the verifier's reasoning."""
+
+    benchmarks: tuple[str, ...] = ()
+    """Public sets to score, as ``name=folder``; names: editscore, tiger, gedit, imgedit."""
+
+    protocol: Literal["published", "ours", "both"] = "both"
+    """Scoring rule of the public sets: as their authors do, by this project's rule, or side by side."""
+
+    epsilon: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
+    """Tie threshold on TIGER's set, fixed beforehand on other pairs. None: chosen on the other half of the set."""

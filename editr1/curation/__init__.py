@@ -1,0 +1,1 @@
+"""From pictures and instructions to training rows, over any VLM endpoint."""

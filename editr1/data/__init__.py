@@ -1,0 +1,1 @@
+"""The nouns of Edit-R1 and their Parquet form."""

@@ -1,0 +1,139 @@
+"""Encoded pictures to RGB pixels and back, safely: photographs of any size, mode and orientation.
+
+Only six containers are opened (PNG, JPEG, WebP, TIFF, BMP and the first frame of a GIF), and the number of pixels is
+read from the header before any of them is decoded. Embedded colour profiles are not applied: values are taken as sRGB.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+MAX_PIXELS: Final = 50_000_000
+MAX_BYTES: Final = 64 << 20
+
+
+class ImageError(ValueError):
+    """The bytes are not a picture that this project reads; the message says why and what is allowed."""
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
+    """Decode a picture file into an RGB image as a person would see it on white paper.
+
+    The EXIF orientation is applied; transparency (alpha channel, palette or colour key) is flattened on white; 16-bit
+    grey is scaled to 8 bit (v / 257, rounded); 32-bit grey must hold 16-bit values; floating-point grey is scaled by
+    255 when it lies in [0, 1] and taken as it is when it lies in [0, 255]; CMYK is converted; of an animation the first
+    frame is taken.
+
+    Args:
+        data: the file, PNG, JPEG, WebP, TIFF, BMP or GIF.
+        max_pixels: most pixels (width x height) that the header may announce.
+        max_bytes: most bytes that the file may have.
+
+    Returns:
+        A PIL image of mode RGB, 8 bits a channel, without metadata.
+
+    Raises:
+        ImageError: empty or too big a file, another or a broken format, too many pixels, or values out of range.
+    """
+    with _opened(data, max_pixels, max_bytes) as opened:
+        try:
+            opened.load()
+            return _flattened(_upright(opened))
+        except ImageError:
+            raise
+        except Exception as error:  # decoders answer damaged files with nearly every exception type
+            raise ImageError(f"broken {opened.format} picture: {error}") from error
+
+
+def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
+    """Width and height in pixels, read from the header alone and before any EXIF rotation.
+
+    Raises:
+        ImageError: as ``decode_image``, for what the header shows.
+    """
+    with _opened(data, max_pixels, max_bytes) as opened:
+        return opened.size
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Encode as an 8-bit RGB PNG without metadata. Equal pixels give equal bytes under one version of Pillow."""
+    buffer = io.BytesIO()
+    clean = Image.new("RGB", image.size)
+    clean.paste(image if image.mode == "RGB" else _flattened(image))
+    clean.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def shrink(image: Image.Image, max_side: int) -> Image.Image:
+    """Scale down, keeping the aspect ratio, until no side exceeds ``max_side`` pixels; smaller pictures stay."""
+    if max_side < 1:
+        raise ValueError(f"max_side: {max_side}: must be at least 1")
+    longest = max(image.size)
+    if longest <= max_side:
+        return image
+    width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _opened(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
+    if not data:
+        raise ImageError("empty picture: 0 bytes")
+    if len(data) > max_bytes:
+        raise ImageError(f"picture of {len(data)} bytes: at most {max_bytes} are allowed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(f"not a picture of an allowed format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # as above: header parsers are no more uniform
+        raise ImageError(f"unreadable picture header: {error}") from error
+    width, height = opened.size
+    if width < 1 or height < 1 or width * height > max_pixels:
+        opened.close()
+        raise ImageError(f"picture of {width} x {height} pixels: between 1 and {max_pixels} pixels are allowed")
+    return opened
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged EXIF block does not make the pixels unreadable
+        return image
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    if "A" in image.mode.replace("LAB", "") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    converted = image.convert("RGB")
+    if converted is image:
+        converted = image.copy()
+    converted.info = {}
+    return converted
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "F":
+        if not (low >= 0.0 and high <= 255.0):  # NaN compares false and is refused too
+            raise ImageError(f"floating-point grey from {low} to {high}: only [0, 1] or [0, 255] are allowed")
+        scale = 255.0 if high <= 1.0 else 1.0
+    else:
+        if low < 0 or high > 65535:
+            raise ImageError(f"integer grey from {low:.0f} to {high:.0f}: only 16-bit values, 0 to 65535, are allowed")
+        scale = 1.0 / 257.0
+    grey = np.rint(values.astype(np.float64) * scale).astype(np.uint8)
+    return Image.fromarray(grey, mode="L").convert("RGB")

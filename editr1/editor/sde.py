@@ -1,0 +1,100 @@
+"""Stochastic and deterministic steps of a rectified flow, as pure functions that sampling and replay share.
+
+Convention: ``sigma`` 1 is noise and 0 is data, ``v = noise - data``, a step goes from ``sigma`` to ``sigma_next`` <
+``sigma``. Everything is computed and returned in fp32. ``sigma`` and ``sigma_next`` are scalars or ``[B]``; latents and
+velocities are ``[B, ...]``. References: Flow-SDE arXiv 2505.05470 eq. 9 and its public code; CPS arXiv 2509.05952.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+SdeKind = Literal["flow", "cps"]
+LogProbForm = Literal["gaussian", "public"]
+
+MAX_FLOW_NOISE = 1.2
+_ONE = 1.0 - 1e-6
+
+
+class Transition(NamedTuple):
+    """Gaussian of the next latents: ``mean`` ``[B, ...]``, ``std`` its standard deviation and ``diffusion`` the s of method and KL, both ``[B, 1, ...]``."""
+
+    mean: Tensor
+    std: Tensor
+    diffusion: Tensor
+
+
+def transition(kind: SdeKind, x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
+    """Mean and standard deviation of the latents after one stochastic step of ``kind``."""
+    step = flow_sde_step if kind == "flow" else cps_step
+    return step(x, v, sigma, sigma_next, noise_level)
+
+
+def flow_sde_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
+    """Flow-SDE: s = a sqrt(sigma / (1 - sigma)), std = s sqrt(-dt); at sigma 1 the denominator takes ``sigma_next``.
+
+    At ``noise_level`` 0 this is the Euler step of the ODE.
+    """
+    x, v, sigma, sigma_next = _prepared(x, v, sigma, sigma_next)
+    dt = sigma_next - sigma
+    denominator = 1.0 - torch.where(sigma >= _ONE, sigma_next, sigma)
+    s = noise_level * torch.sqrt(sigma / denominator)
+    mean = x * (1.0 + s**2 * dt / (2.0 * sigma)) + v * (1.0 + s**2 * (1.0 - sigma) / (2.0 * sigma)) * dt
+    return Transition(mean, s * torch.sqrt(-dt), s)
+
+
+def cps_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
+    """Coefficients-preserving sampling: std = sigma' sin(a pi/2). The step to sigma' = 0 has std 0."""
+    x, v, sigma, sigma_next = _prepared(x, v, sigma, sigma_next)
+    std = sigma_next * math.sin(noise_level * math.pi / 2.0)
+    data = x - sigma * v
+    noise = x + (1.0 - sigma) * v
+    mean = data * (1.0 - sigma_next) + noise * torch.sqrt(torch.clamp(sigma_next**2 - std**2, min=0.0))
+    return Transition(mean, std, std)
+
+
+def ode_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Euler step of the probability-flow ODE: x + (sigma' - sigma) v."""
+    x, v, sigma, sigma_next = _prepared(x, v, sigma, sigma_next)
+    return x + (sigma_next - sigma) * v
+
+
+def log_prob(sample: Tensor, mean: Tensor, std: Tensor, form: LogProbForm = "gaussian") -> Tensor:
+    """Log-density of ``sample`` ``[B, ...]``, the mean over its elements, ``[B]`` fp32.
+
+    ``public`` is what the published CPS code uses: -(sample - mean)^2 without 1/(2 std^2) and constants. The Gaussian
+    form raises ``ValueError`` where ``std`` is 0: a deterministic step has no density.
+    """
+    square = (sample.float() - mean.float()) ** 2
+    if form == "public":
+        return -square.flatten(1).mean(1)
+    std = std.float()
+    if bool((std <= 0).any()):
+        raise ValueError("a step with std 0 is deterministic: it has no log-probability and belongs outside the window")
+    density = -square / (2.0 * std**2) - torch.log(std) - 0.5 * math.log(2.0 * math.pi)
+    return density.flatten(1).mean(1)
+
+
+def check_noise_level(kind: SdeKind, noise_level: float, sigmas: Sequence[float], first_step: int = 0) -> None:
+    """Refuse a level that breaks the sampler: Flow-SDE above 1.2 if a stochastic step may start at sigma 1.
+
+    ``sigmas`` is the schedule (T + 1 values), ``first_step`` the earliest stochastic step.
+    """
+    if kind == "flow" and noise_level > MAX_FLOW_NOISE and sigmas[first_step] >= _ONE:
+        raise ValueError(
+            f"noise level {noise_level}: Flow-SDE's step at sigma 1 scales the latents by 1 - a^2/2; at most"
+            f" {MAX_FLOW_NOISE}, or use CPS"
+        )
+    if kind == "cps" and not 0.0 <= noise_level <= 1.0:
+        raise ValueError(f"noise level {noise_level}: CPS allows 0 to 1")
+
+
+def _prepared(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, v = x.float(), v.float()
+    shape = (-1,) + (1,) * (x.ndim - 1)
+    return x, v, sigma.to(x).reshape(shape), sigma_next.to(x).reshape(shape)

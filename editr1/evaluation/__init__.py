@@ -1,0 +1,1 @@
+"""Metrics with intervals, benchmark loaders and the report."""

@@ -1,0 +1,59 @@
+"""Numbers, times and digests as people read them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from editr1.evaluation.metrics import Estimate
+
+NOT_MEASURED = "not measured"
+
+
+def number(value: float | int | None, digits: int = 2, *, signed: bool = False) -> str:
+    """A number with a true minus sign and, from 10,000, thin thousands; None and NaN are "not measured"."""
+    if value is None or not math.isfinite(value):
+        return NOT_MEASURED
+    text = f"{value:{'+' if signed else ''},.{0 if isinstance(value, int) else digits}f}"
+    if abs(value) < 10_000:
+        text = text.replace(",", "")
+    return text.replace(",", "\u202f").replace("-", "\u2212")
+
+
+def estimate(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
+    """The figure alone."""
+    return NOT_MEASURED if value is None else number(value.value * scale, digits, signed=signed)
+
+
+def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
+    """"low to high", empty when not measured."""
+    if value is None:
+        return ""
+    low, high = (number(v * scale, digits, signed=signed) for v in (value.low, value.high))
+    return f"{low} to {high}"
+
+
+def seconds(value: float | None) -> str:
+    """"0.4 s", "38 s", "4 min 05 s", "2 h 10 min"."""
+    if value is None or not math.isfinite(value):
+        return NOT_MEASURED
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(value: float | None) -> str:
+    """Date and time in UTC, minutes."""
+    if value is None:
+        return ""
+    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def short(digest: str) -> str:
+    """The first twelve hex digits of a digest."""
+    return digest.removeprefix("sha256:")[:12]

@@ -1,0 +1,283 @@
+"""Take a run through its stages on a backend: start, follow, retry, skip what stands, stop when asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol
+
+from editr1.artifacts import ArtifactStore
+from editr1.config.store import StoreConfig
+from editr1.runs.decide import Action, after_end, before_start
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import KINDS
+from editr1.runs.launcher import Handle, Launcher, Observation, Request
+from editr1.runs.record import Attempt, RunRecord, StageRecord, State, load_result, save_record
+from editr1.runs.references import parse_reference
+from editr1.runs.resolve import freeze, stage_key
+from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
+from editr1.telemetry import Span, span, traceparent
+
+POLL_SECONDS = 0.1
+READY_SECONDS = 600.0
+GRACE_SECONDS = 300.0
+
+
+class Observer(Protocol):
+    """Who watches a run: the terminal, a log, a test."""
+
+    def stage_started(self, stage: StageRecord) -> None:
+        """An attempt begins."""
+
+    def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
+        """A progress line (see editr1.telemetry.progress)."""
+
+    def stage_ended(self, stage: StageRecord) -> None:
+        """The stage is done, failed or interrupted."""
+
+    def stage_skipped(self, stage: StageRecord, reason: str) -> None:
+        """The stage need not run."""
+
+    def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
+        """Another attempt follows in ``delay`` seconds."""
+
+    def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
+        """A service answers at ``urls``."""
+
+
+class StageFailed(Exception):
+    """A stage ended for good without its result; ``exit_code`` is its process's."""
+
+    def __init__(self, stage: str, reason: str, exit_code: int) -> None:
+        super().__init__(f"stage {stage}: {reason}")
+        self.exit_code = exit_code
+
+
+class RunStopped(Exception):
+    """The run was asked to stop; what was running has committed a checkpoint."""
+
+
+class Driver(Generic[Request, Handle]):
+    """Drives one run. ``record`` is saved to the store after every change of state."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        record: RunRecord,
+        *,
+        store: ArtifactStore,
+        store_config: StoreConfig,
+        folder: Path,
+        launcher: Launcher[Request, Handle],
+        observer: Observer,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._spec, self._record, self._store, self._store_config = spec, record, store, store_config
+        self._folder, self._launcher, self._observer, self._should_stop = folder, launcher, observer, should_stop
+        self._outputs: dict[str, dict[str, str]] = {}
+        self._services: dict[str, _Service[Handle]] = {}
+
+    def run(self) -> bool:
+        """Take every stage to its end. Returns whether anything had to be started.
+
+        Raises:
+            StageFailed: a stage ended for good without a result.
+            RunStopped: ``should_stop`` said yes.
+        """
+        worked = False
+        self._record.state = State.RUNNING
+        try:
+            with span(Span.RUN, run=self._record.name, seed=self._record.seed):
+                for stage in self._spec.spec.stages:
+                    if not KINDS[stage.kind].service:
+                        worked = self._stage(stage) or worked
+                        self._stop_unneeded(stage)
+            self._record.state = State.DONE
+        except RunStopped:
+            self._record.state = State.INTERRUPTED
+            raise
+        except BaseException:
+            self._record.state = State.FAILED
+            raise
+        finally:
+            for name in list(self._services):
+                self._stop_service(name)
+            if worked or self._record.state is not State.DONE:
+                self._record.ended = time.time()
+            self._save()
+        return worked
+
+    def _stage(self, stage: StageSpec) -> bool:
+        record, config = self._prepare(stage)
+        result = load_result(self._store, self._record.name, stage.name, record.key)
+        decision = before_start(result is not None)
+        if decision.action is Action.SKIP and result is not None:
+            record.state, record.outputs, record.metrics = State.DONE, result.outputs, result.metrics
+            self._outputs[stage.name] = result.outputs
+            self._save()
+            self._observer.stage_skipped(record, decision.reason)
+            return False
+        failures = 0
+        while True:
+            code, reason = self._attempt(stage, record, config)
+            result = load_result(self._store, self._record.name, stage.name, record.key)
+            failures += code != 0
+            decision = after_end(code, result is not None, failures, stage.retries)
+            if decision.action is Action.FINISH and result is not None:
+                record.state, record.outputs, record.metrics = State.DONE, result.outputs, result.metrics
+                self._outputs[stage.name] = result.outputs
+                self._save()
+                self._observer.stage_ended(record)
+                return True
+            record.reason = f"{decision.reason}{': ' + reason if reason else ''}"
+            if decision.action is Action.FAIL:
+                record.state = State.FAILED
+                self._observer.stage_ended(record)
+                raise StageFailed(stage.name, record.reason, code)
+            self._save()
+            self._observer.stage_retried(record, record.reason, decision.delay)
+            self._sleep(decision.delay)
+
+    def _prepare(self, stage: StageSpec) -> tuple[StageRecord, dict[str, Any]]:
+        info = KINDS[stage.kind]
+        model = info.settings_model()
+        values = dict(stage.config)
+        if "seed" in model.model_fields:
+            values.setdefault("seed", self._record.seed)
+        config = model.model_validate(values).model_dump(mode="json")
+        inputs = {
+            name: freeze(parse_reference(text), self._store, self._outputs, f"stage {stage.name}, input {name}")
+            for name, text in sorted(stage.inputs.items())
+        }
+        service = self._service_of(stage)
+        reward = self._prepare(service)[0].key if service else stage.reward or ""
+        record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
+        record.key = stage_key(stage.kind, config, inputs, self._record.seed, reward)
+        record.inputs, record.config = inputs, config
+        return record, config
+
+    def _job(self, stage: StageSpec, record: StageRecord, config: dict[str, Any]) -> StageJob:
+        service = self._services.get(stage.reward or "")
+        urls = list(service.urls) if service else reward_addresses(stage.reward)
+        return StageJob(
+            run=self._record.name,
+            stage=stage.name,
+            kind=stage.kind,
+            key=record.key,
+            seed=self._record.seed,
+            store=self._store_config,
+            inputs=record.inputs,
+            reward_urls=urls,
+            config=config,
+            workdir=self._folder / "stages" / stage.name,
+            git_revision=self._record.git_revision,
+        )
+
+    def _attempt(self, stage: StageSpec, record: StageRecord, config: dict[str, Any]) -> tuple[int, str]:
+        service = self._service_of(stage)
+        if service:
+            self._ensure_service(service)
+        with span(Span.ATTEMPT, stage=stage.name, attempt=len(record.attempts) + 1):
+            handle = self._submit(stage, record, config)
+            while True:
+                seen = self._observe(record, handle)
+                if not seen.running:
+                    return self._close(record, seen), seen.reason
+                if self._should_stop():
+                    self._launcher.cancel(handle, GRACE_SECONDS)
+                    self._close(record, self._observe(record, handle))
+                    record.state = State.INTERRUPTED
+                    self._observer.stage_ended(record)
+                    raise RunStopped
+                if service:
+                    self._ensure_service(service)
+                time.sleep(POLL_SECONDS)
+
+    def _submit(self, stage: StageSpec, record: StageRecord, config: dict[str, Any]) -> Handle:
+        environment = {"EDITR1_SPAN_FILE": str(self._folder / "spans.jsonl")}
+        parent = traceparent()
+        if parent:
+            environment["TRACEPARENT"] = parent
+        job = self._job(stage, record, config)
+        request = self._launcher.render(job, processes=stage.processes, environment=environment)
+        record.state = State.RUNNING
+        record.attempts.append(Attempt(started=time.time()))
+        record.reason = ""
+        self._save()
+        self._observer.stage_started(record)
+        return self._launcher.submit(request)
+
+    def _observe(self, record: StageRecord, handle: Handle) -> Observation:
+        seen = self._launcher.observe(handle)
+        for line in seen.progress:
+            self._observer.stage_progress(record, line)
+        return seen
+
+    def _close(self, record: StageRecord, seen: Observation) -> int:
+        attempt = record.attempts[-1]
+        attempt.ended, attempt.exit_code, attempt.reason = time.time(), seen.exit_code, seen.reason
+        self._save()
+        return seen.exit_code if seen.exit_code is not None else 1
+
+    def _ensure_service(self, stage: StageSpec) -> None:
+        running = self._services.get(stage.name)
+        if running is not None and self._launcher.observe(running.handle).running:
+            return
+        record, config = self._prepare(stage)
+        if running is not None:
+            self._close(record, self._launcher.observe(running.handle))
+            if len(record.attempts) > stage.retries + 1:
+                raise StageFailed(stage.name, f"the service ended: {record.attempts[-1].reason}", 1)
+            # The same address again: its clients know no other.
+            config = {**config, "port": int(running.urls[0].rsplit(":", 1)[1])}
+        handle = self._submit(stage, record, config)
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            seen = self._observe(record, handle)
+            if seen.ready_urls:
+                break
+            if not seen.running or time.monotonic() > deadline or self._should_stop():
+                self._launcher.cancel(handle, 10)
+                code = self._close(record, seen)
+                if self._should_stop():
+                    raise RunStopped
+                record.state, record.reason = State.FAILED, seen.reason or "the service did not become ready"
+                self._observer.stage_ended(record)
+                raise StageFailed(stage.name, record.reason, code)
+            time.sleep(POLL_SECONDS)
+        self._services[stage.name] = _Service(handle, seen.ready_urls)
+        self._observer.service_ready(record, seen.ready_urls)
+
+    def _stop_unneeded(self, finished: StageSpec) -> None:
+        after = self._spec.spec.stages[self._spec.spec.stages.index(finished) + 1 :]
+        for name in [name for name in self._services if not any(stage.reward == name for stage in after)]:
+            self._stop_service(name)
+
+    def _stop_service(self, name: str) -> None:
+        service = self._services.pop(name)
+        record = self._record.stages[name]
+        self._launcher.cancel(service.handle, GRACE_SECONDS)
+        self._close(record, self._launcher.observe(service.handle))
+        record.state = State.DONE
+        self._observer.stage_ended(record)
+
+    def _service_of(self, stage: StageSpec) -> StageSpec | None:
+        return next((other for other in self._spec.spec.stages if other.name == stage.reward), None)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._should_stop():
+                raise RunStopped
+            time.sleep(POLL_SECONDS)
+
+    def _save(self) -> None:
+        save_record(self._store, self._record)
+
+
+class _Service(Generic[Handle]):
+    def __init__(self, handle: Handle, urls: tuple[str, ...]) -> None:
+        self.handle, self.urls = handle, urls
+
+

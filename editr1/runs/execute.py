@@ -1,0 +1,129 @@
+"""Open a run's folder and store, and drive it on this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.runs.drive import Driver, Observer
+from editr1.runs.local import LocalLauncher
+from editr1.runs.record import RunRecord, load_record
+from editr1.runs.spec import RunSpec
+from editr1.telemetry import configure
+
+_PACKAGES = ("editr1", "torch", "transformers", "diffusers", "trl", "accelerate", "peft", "numpy")
+
+
+def execute(
+    spec: RunSpec,
+    *,
+    folder: Path,
+    command: str,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    store: StoreConfig | None = None,
+) -> tuple[RunRecord, bool]:
+    """Drive ``spec`` with the local backend in ``folder``; returns the record and whether anything was started.
+
+    A second call continues what is half done and starts nothing that stands.
+
+    Raises:
+        ConfigError: another process is driving the same folder.
+        StageFailed, RunStopped: see :class:`Driver`.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    store_config = store or StoreConfig(url=spec.spec.store or (folder / "store").as_uri())
+    with _locked(folder):
+        opened = open_store(store_config)
+        record = _record(opened, spec, command)
+        configure("editr1-run", folder / "spans.jsonl", **{"editr1.run": record.name})
+        driver = Driver(
+            spec,
+            record,
+            store=opened,
+            store_config=store_config,
+            folder=folder,
+            launcher=LocalLauncher(),
+            observer=observer,
+            should_stop=should_stop,
+        )
+        worked = driver.run()
+    return record, worked
+
+
+def git_revision(folder: Path | None = None) -> str:
+    """Revision of the checkout that holds this code, with ``+dirty`` when it differs; empty outside a checkout."""
+    where = folder or Path(__file__).resolve().parents[2]
+    revision = _git(where, "rev-parse", "HEAD")
+    if not revision:
+        return ""
+    return revision + ("+dirty" if _git(where, "status", "--porcelain") else "")
+
+
+def versions() -> dict[str, str]:
+    """Python and package versions that decide the figures; a package that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Processor and cores in words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {model}"
+
+
+def _record(store: ArtifactStore, spec: RunSpec, command: str) -> RunRecord:
+    known = load_record(store, spec.metadata.name)
+    if known is not None:
+        wanted = {stage.name for stage in spec.spec.stages}
+        for gone in set(known.stages) - wanted:
+            del known.stages[gone]
+        known.seed = spec.spec.seed
+        return known
+    return RunRecord(
+        name=spec.metadata.name,
+        seed=spec.spec.seed,
+        command=command,
+        git_revision=git_revision(),
+        versions=versions(),
+        machine=machine(),
+        created=time.time(),
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder}: another process is driving this run") from None
+        yield

@@ -1,0 +1,115 @@
+"""The six kinds of stage: what each reads, writes and is configured by."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from editr1.config.base import Settings
+
+
+class Kind(StrEnum):
+    """The stages of Edit-R1, in the order of the paper."""
+
+    CURATE = "curate"
+    SFT = "sft"
+    GCPO = "gcpo"
+    SERVE = "serve"
+    GRPO = "grpo"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A named input of a kind. ``hub`` says whether a model of the hub may stand for an artifact."""
+
+    name: str
+    what: str
+    required: bool = True
+    hub: bool = False
+
+
+@dataclass(frozen=True)
+class KindInfo:
+    """A kind's contract. ``settings`` is ``module:Class``; it is imported only when a config is validated."""
+
+    kind: Kind
+    title: str
+    settings: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    distributed: bool = False
+    service: bool = False
+    needs_service: bool = False
+
+    def settings_model(self) -> type[Settings]:
+        """The pydantic model of this kind's ``config`` section."""
+        module, _, name = self.settings.partition(":")
+        model: type[Settings] = getattr(importlib.import_module(module), name)
+        return model
+
+    def input(self, name: str) -> Input | None:
+        """The declared input of that name."""
+        return next((item for item in self.inputs if item.name == name), None)
+
+
+KINDS: dict[Kind, KindInfo] = {
+    info.kind: info
+    for info in (
+        KindInfo(
+            Kind.CURATE,
+            "cases, principles and verified traces",
+            "editr1.config.curate_stage:CurateStageConfig",
+            (Input("data", "imported pictures (editr1 data import); without it the shapes world is drawn", False),),
+            ("rows", "pairs", "pairs-test", "cases", "cases-test"),
+        ),
+        KindInfo(
+            Kind.SFT,
+            "the verifier learns to write verified traces",
+            "editr1.config.sft:SftConfig",
+            (Input("rows", "SFT rows"), Input("model", "base verifier", hub=True)),
+            ("model",),
+            distributed=True,
+        ),
+        KindInfo(
+            Kind.GCPO,
+            "the verifier learns from human preference",
+            "editr1.config.gcpo:GcpoConfig",
+            (Input("pairs", "preference pairs"), Input("model", "verifier after SFT", hub=True)),
+            ("model",),
+            distributed=True,
+        ),
+        KindInfo(
+            Kind.SERVE,
+            "the verifier answers as a reward service",
+            "editr1.config.serve:ServeConfig",
+            (Input("model", "verifier", hub=True),),
+            (),
+            service=True,
+        ),
+        KindInfo(
+            Kind.GRPO,
+            "the editor learns from the reward",
+            "editr1.config.grpo:GrpoConfig",
+            (Input("cases", "edit cases with principles"), Input("editor", "editor to train", hub=True)),
+            ("model",),
+            distributed=True,
+            needs_service=True,
+        ),
+        KindInfo(
+            Kind.EVALUATE,
+            "accuracy of the verifiers, quality of the editors",
+            "editr1.config.evaluate:EvaluateConfig",
+            (
+                Input("pairs", "held-out preference pairs"),
+                Input("cases", "held-out edit cases with principles"),
+                Input("sft", "verifier after SFT", False, hub=True),
+                Input("rl", "verifier after GCPO", hub=True),
+                Input("before", "editor before RL", hub=True),
+                Input("after", "editor after RL", hub=True),
+            ),
+            ("evaluation",),
+        ),
+    )
+}

@@ -1,0 +1,121 @@
+"""The local backend: each stage is the process that it would be in a pod, with its log and progress in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from editr1.runs.job import CONFIG_VARIABLE, StageJob
+from editr1.runs.launcher import Observation
+
+
+@dataclass(frozen=True)
+class LocalRequest:
+    """A process to start; ``environment`` is added to this process's own."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    job: StageJob
+
+    @property
+    def log(self) -> Path:
+        """Where standard output and error of the attempt go (appended)."""
+        return self.job.workdir / "log.txt"
+
+    @property
+    def job_file(self) -> Path:
+        """The file that ``EDITR1_CONFIG`` names."""
+        return self.job.workdir / "job.json"
+
+
+@dataclass
+class LocalHandle:
+    """A started process."""
+
+    process: subprocess.Popen[bytes]
+    request: LocalRequest
+    progress: IO[str] | None = None
+    partial: str = ""
+    log: IO[bytes] | None = field(default=None, repr=False)
+
+
+class LocalLauncher:
+    """Runs stages as processes of this machine, each in a process group of its own."""
+
+    def render(self, job: StageJob, *, processes: int, environment: Mapping[str, str]) -> LocalRequest:
+        """The process that ``submit`` would start."""
+        env = {
+            **environment,
+            CONFIG_VARIABLE: str(job.workdir / "job.json"),
+            "PET_NPROC_PER_NODE": str(processes),
+            "PYTHONUNBUFFERED": "1",
+        }
+        return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
+
+    def submit(self, request: LocalRequest) -> LocalHandle:
+        """Write the job file and start the process."""
+        workdir = request.job.workdir
+        workdir.mkdir(parents=True, exist_ok=True)
+        request.job_file.write_text(request.job.model_dump_json(indent=2), encoding="utf-8")
+        for leftover in ("progress.jsonl", "service.json"):
+            (workdir / leftover).unlink(missing_ok=True)
+        log = request.log.open("ab")
+        process = subprocess.Popen(
+            request.argv,
+            env={**os.environ, **request.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return LocalHandle(process, request, log=log)
+
+    def observe(self, handle: LocalHandle) -> Observation:
+        """Exit code, service address and new progress lines."""
+        code = handle.process.poll()
+        lines = self._new_lines(handle)
+        if code is not None and handle.log is not None:
+            handle.log.close()
+        reason = "" if code in (None, 0) else _last_error(handle.request.log)
+        return Observation(code is None, code, reason, self._urls(handle), lines)
+
+    def cancel(self, handle: LocalHandle, grace: float) -> None:
+        """SIGTERM to the process, SIGKILL to its group after ``grace`` seconds."""
+        if handle.process.poll() is None:
+            handle.process.terminate()
+            try:
+                handle.process.wait(grace)
+            except subprocess.TimeoutExpired:
+                os.killpg(handle.process.pid, signal.SIGKILL)
+                handle.process.wait()
+        if handle.log is not None:
+            handle.log.close()
+
+    def _urls(self, handle: LocalHandle) -> tuple[str, ...]:
+        path = handle.request.job.workdir / "service.json"
+        return tuple(json.loads(path.read_text())["urls"]) if path.is_file() else ()
+
+    def _new_lines(self, handle: LocalHandle) -> list[dict[str, Any]]:
+        if handle.progress is None:
+            path = handle.request.job.workdir / "progress.jsonl"
+            if not path.is_file():
+                return []
+            handle.progress = path.open(encoding="utf-8")
+        text = handle.partial + handle.progress.read()
+        *whole, handle.partial = text.split("\n")
+        return [json.loads(line) for line in whole if line]
+
+
+def _last_error(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if " ERROR " in line or "Error" in line]
+    return (errors or lines or [""])[-1].strip()

@@ -1,0 +1,103 @@
+"""The run record: state, attempts, inputs and outputs by digest, written to the store after every change."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from editr1.artifacts import ArtifactStore
+
+
+class State(StrEnum):
+    """Where a run or a stage stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Attempt(_Record):
+    """One start of a stage process; times in seconds since the epoch."""
+
+    started: float
+    ended: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class StageResult(_Record):
+    """What a stage process commits when it is done; its record key holds the stage key, so it is found again."""
+
+    key: str
+    outputs: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class StageRecord(_Record):
+    """A stage of a run."""
+
+    name: str
+    kind: str
+    key: str = ""
+    state: State = State.PENDING
+    inputs: dict[str, str] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+    attempts: list[Attempt] = Field(default_factory=list)
+    reason: str = ""
+
+
+class RunRecord(_Record):
+    """A run, as ``editr1 runs show`` prints it and the report draws it."""
+
+    name: str
+    seed: int
+    state: State = State.PENDING
+    command: str = ""
+    git_revision: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: str = ""
+    created: float
+    ended: float | None = None
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
+
+
+def record_key(run: str) -> str:
+    """Where the record of ``run`` lies in the store."""
+    return f"runs/{run}/record.json"
+
+
+def result_key(run: str, stage: str, key: str) -> str:
+    """Where the result of a stage with that key lies in the store."""
+    return f"runs/{run}/stages/{stage}/{key}/result.json"
+
+
+def checkpoint_prefix(run: str, stage: str, key: str) -> str:
+    """Where the checkpoint pointers of a stage with that key lie in the store."""
+    return f"runs/{run}/stages/{stage}/{key}/checkpoints/"
+
+
+def save_record(store: ArtifactStore, record: RunRecord) -> None:
+    """Write the record."""
+    store.put_record(record_key(record.name), record.model_dump_json(indent=2).encode())
+
+
+def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
+    """The record of ``run``, or None when it has none."""
+    data = store.get_record(record_key(run))
+    return None if data is None else RunRecord.model_validate_json(data)
+
+
+def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
+    """The committed result of a stage, or None while it is not done."""
+    data = store.get_record(result_key(run, stage, key))
+    return None if data is None else StageResult.model_validate_json(data)

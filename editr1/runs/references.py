@@ -1,0 +1,60 @@
+"""References to what a stage reads: an artifact, another stage's output, a shipped checkpoint, a hub model, a path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from editr1.config.loader import ConfigError
+
+
+class Scheme(StrEnum):
+    """How a reference finds its target."""
+
+    STAGE = "stage"
+    ARTIFACT = "sha256"
+    BUILTIN = "builtin"
+    HUB = "hub"
+    PATH = "path"
+
+
+_FORMS = {
+    Scheme.STAGE: (r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "stage:curate/rows"),
+    Scheme.ARTIFACT: (r"[0-9a-f]{64}", "sha256:<64 hex digits>"),
+    Scheme.BUILTIN: (r"shapes-verifier|shapes-editor", "builtin:shapes-verifier or builtin:shapes-editor"),
+    Scheme.HUB: (r"[\w.-]+/[\w.-]+(@[\w./-]+)?", "hub:Qwen/Qwen2.5-VL-7B-Instruct"),
+    Scheme.PATH: (r".+", "path:./folder"),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed reference; ``target`` is what follows the colon."""
+
+    scheme: Scheme
+    target: str
+
+    @property
+    def stage(self) -> str:
+        """The stage name of a ``stage:`` reference."""
+        return self.target.split("/")[0]
+
+    @property
+    def output(self) -> str:
+        """The output name of a ``stage:`` reference."""
+        return self.target.split("/")[1]
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.target}"
+
+
+def parse_reference(text: str, where: str = "") -> Reference:
+    """Parse ``scheme:target``. Raises ConfigError that names the allowed forms."""
+    scheme, _, target = text.partition(":")
+    if scheme in set(Scheme):
+        form, _example = _FORMS[Scheme(scheme)]
+        if re.fullmatch(form, target):
+            return Reference(Scheme(scheme), target)
+    allowed = ", ".join(example for _, example in _FORMS.values())
+    raise ConfigError(f"{where + ': ' if where else ''}reference {text!r} is not one of: {allowed}")

@@ -1,0 +1,67 @@
+"""Freeze references to digests, and give a stage its key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from editr1.artifacts import ArtifactStore
+from editr1.config.loader import ConfigError
+from editr1.runs.kinds import Kind
+from editr1.runs.references import Reference, Scheme
+
+
+def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Mapping[str, str]], where: str) -> str:
+    """``sha256:<digest>`` of what ``reference`` names now, or ``hub:<name>@<revision>``.
+
+    A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the store first, so that the run holds
+    every byte that it read. ``outputs`` maps finished stages to their outputs.
+
+    Raises:
+        ConfigError: the target does not exist.
+    """
+    if reference.scheme is Scheme.STAGE:
+        return outputs[reference.stage][reference.output]
+    if reference.scheme is Scheme.ARTIFACT:
+        return store.manifest(str(reference)).digest
+    if reference.scheme is Scheme.HUB:
+        return f"hub:{_pinned(reference.target, where)}"
+    if reference.scheme is Scheme.BUILTIN:
+        shipped = resources.files("editr1.shapes") / "assets" / reference.target.removeprefix("shapes-")
+        with resources.as_file(shipped) as folder:
+            return _commit(store, folder, reference.target)
+    folder = Path(reference.target)
+    if not folder.is_dir():
+        raise ConfigError(f"{where}: {reference.target!r} is not a folder")
+    return _commit(store, folder, "import")
+
+
+def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int, reward: str = "") -> str:
+    """Digest of everything that decides a stage's outputs (64 hex digits)."""
+    canonical = json.dumps(
+        {"kind": kind, "config": config, "inputs": dict(inputs), "seed": seed, "reward": reward}, sort_keys=True
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _commit(store: ArtifactStore, folder: Path, stage: str) -> str:
+    return store.commit(folder, kind="import", stage=stage).digest
+
+
+def _pinned(target: str, where: str) -> str:
+    name, _, revision = target.partition("@")
+    if revision:
+        return target
+    try:
+        from huggingface_hub import HfApi
+
+        return f"{name}@{HfApi().model_info(name).sha}"
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: the hub cannot say which revision of {name!r} is current ({type(error).__name__}); "
+            f"name one as hub:{name}@<revision>, or use path:"
+        ) from None

@@ -1,0 +1,172 @@
+"""The run file: ``apiVersion: editr1.dev/v1alpha1, kind: EditRun``, the same shape on a laptop and as a cluster resource."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from editr1.config.base import Settings
+from editr1.config.loader import ConfigError, load_settings, validate
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.references import Scheme, parse_reference
+
+API_VERSION = "editr1.dev/v1alpha1"
+Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+
+
+class StageSpec(Settings):
+    """One stage of a run."""
+
+    name: Name
+    """Unique in the run; artifacts of the stage are referred to as ``stage:<name>/<output>``."""
+    kind: Kind
+    """Which of the six stages this is."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Input name to reference: stage:, sha256:, builtin:, hub: or path:."""
+    reward: str | None = None
+    """What scores this stage's samples (grpo only): an earlier serve stage, or http(s) addresses joined by commas."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the kind; `editr1 config schema <kind>` lists them."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes (GPUs) on one node, as torchrun's nproc_per_node."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 2
+    """Further attempts after an exit code worth a retry."""
+
+
+class RunBody(Settings):
+    """The ``spec`` of a run file."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Every random choice of the run comes from it."""
+    store: str | None = None
+    """Artifact store URL (file:///... or s3://bucket/prefix). Default: the folder ``store`` beside the run's record."""
+    stages: Annotated[list[StageSpec], Field(min_length=1)]
+    """Stages in the order in which they run."""
+
+
+class Metadata(Settings):
+    """Name and labels, as Kubernetes has them."""
+
+    name: Name
+    """The run's name; its folder and its cluster objects carry it."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Free labels."""
+
+
+class RunSpec(Settings):
+    """A whole run file."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    api_version: Annotated[Literal["editr1.dev/v1alpha1"], Field(alias="apiVersion")]
+    """editr1.dev/v1alpha1"""
+    kind: Literal["EditRun"]
+    """EditRun"""
+    metadata: Metadata
+    """Name and labels."""
+    spec: RunBody
+    """What to run."""
+
+
+def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None) -> RunSpec:
+    """Read and check a run file: shape, stage names, references and every stage's config.
+
+    An override ``sft.epochs=1`` sets the config of stage ``sft``; ``spec.seed=3`` and ``metadata.name=x`` set the run's
+    own fields.
+
+    Raises:
+        ConfigError: with one line a fault, before anything starts.
+    """
+    own = [item for item in overrides if item.split(".")[0] in ("spec", "metadata")]
+    spec = load_settings(RunSpec, file=file, env=env, env_prefix="EDITR1_RUN__", overrides=own)
+    for item in (item for item in overrides if item not in own):
+        spec = _override_stage(spec, item)
+    check_run(spec, str(file))
+    return spec
+
+
+def check_run(spec: RunSpec, where: str) -> None:
+    """Raise ConfigError for everything in ``spec`` that cannot run."""
+    faults: list[str] = []
+    seen: dict[str, StageSpec] = {}
+    for stage in spec.spec.stages:
+        head = f"{where}: spec.stages.{stage.name}"
+        if stage.name in seen:
+            faults.append(f"{head}: the name is used twice")
+        faults += _input_faults(stage, seen, head)
+        faults += _reward_faults(stage, seen, head)
+        try:
+            validate(KINDS[stage.kind].settings_model(), stage.config, where=f"{head}.config")
+        except ConfigError as error:
+            faults.append(str(error))
+        seen[stage.name] = stage
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def reward_addresses(reward: str | None) -> list[str]:
+    """The addresses in a stage's ``reward``; empty when it names a stage or nothing."""
+    parts = [part.strip().rstrip("/") for part in (reward or "").split(",")]
+    return parts if all(part.startswith(("http://", "https://")) for part in parts) else []
+
+
+def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
+    info = KINDS[stage.kind]
+    faults = [
+        f"{head}.inputs.{item.name}: missing ({item.what})"
+        for item in info.inputs
+        if item.required and item.name not in stage.inputs
+    ]
+    for name, text in stage.inputs.items():
+        declared = info.input(name)
+        if declared is None:
+            known = ", ".join(item.name for item in info.inputs)
+            faults.append(f"{head}.inputs.{name}: unknown input; a {stage.kind} stage reads: {known}")
+            continue
+        try:
+            reference = parse_reference(text, f"{head}.inputs.{name}")
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
+        if reference.scheme is Scheme.HUB and not declared.hub:
+            faults.append(f"{head}.inputs.{name}: {declared.what} cannot come from the hub")
+        if reference.scheme is Scheme.STAGE:
+            source = earlier.get(reference.stage)
+            if source is None:
+                faults.append(f"{head}.inputs.{name}: no earlier stage is named {reference.stage!r}")
+            elif reference.output not in KINDS[source.kind].outputs:
+                outputs = ", ".join(KINDS[source.kind].outputs) or "none"
+                faults.append(f"{head}.inputs.{name}: {reference.stage} has no output {reference.output!r}; has: {outputs}")
+    return faults
+
+
+def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
+    if KINDS[stage.kind].needs_service:
+        if reward_addresses(stage.reward):
+            return []
+        service = earlier.get(stage.reward or "")
+        if service is None or service.kind is not Kind.SERVE:
+            return [f"{head}.reward: must name an earlier serve stage or http(s) addresses (got {stage.reward!r})"]
+    elif stage.reward is not None:
+        return [f"{head}.reward: a {stage.kind} stage takes no reward service"]
+    return []
+
+
+def _override_stage(spec: RunSpec, item: str) -> RunSpec:
+    name, _, rest = item.partition(".")
+    index = next((i for i, stage in enumerate(spec.spec.stages) if stage.name == name), None)
+    if index is None or not rest:
+        names = ", ".join(stage.name for stage in spec.spec.stages)
+        raise ConfigError(f"--set {item!r}: must begin with spec, metadata or a stage name ({names})")
+    stage = spec.spec.stages[index]
+    holder = load_settings(_Overridden, values={"config": stage.config}, overrides=[f"config.{rest}"])
+    stages = list(spec.spec.stages)
+    stages[index] = stage.model_copy(update={"config": holder.config})
+    return spec.model_copy(update={"spec": spec.spec.model_copy(update={"stages": stages})})
+
+
+class _Overridden(Settings):
+    config: dict[str, Any]

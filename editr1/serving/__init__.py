@@ -1,0 +1,1 @@
+"""The reward server, its engines and its client."""

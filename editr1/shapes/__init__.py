@@ -1,0 +1,1 @@
+"""The small world with known truth."""

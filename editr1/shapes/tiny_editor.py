@@ -1,0 +1,317 @@
+"""Small editors made of the real library classes, with random weights, saved as plain diffusers pipeline folders.
+
+``build_tiny_flux_kontext`` writes what ``FluxKontextPipeline.from_pretrained`` loads, ``build_tiny_qwen_image_edit``
+what ``QwenImageEditPipeline.from_pretrained`` loads. Both tokenize any text (all 256 bytes are in the vocabulary), and
+the phrases of the shapes world are single tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
+    QwenImageEditPipeline,
+    QwenImageTransformer2DModel,
+)
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLProcessor,
+    T5Config,
+    T5EncoderModel,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils import is_torchvision_available
+
+from editr1.shapes.vocabulary import phrases
+
+T5_LENGTH = 16
+"""``model_max_length`` of the T5 tokenizer: the length the base editor is trained with.
+
+Flux attends to padding, so sampling has to pass ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
+"""
+
+CELL = 16
+"""Pixels a side of the square one Flux token stands for: 8 (VAE) x 2 (packing)."""
+
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+
+class ImageOnlyQwen2VLProcessor(Qwen2VLProcessor):  # type: ignore[misc]
+    """Qwen2VLProcessor without a video processor, which transformers cannot build where torchvision is missing."""
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, None, chat_template=chat_template, **kwargs)
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """Let the absent video processor pass; the rest is checked as in the library."""
+        if argument_name == "video_processor" and argument is None:
+            return type(None)
+        return super().check_argument_for_proper_class(argument_name, argument)
+
+
+def tiny_flux_kontext(seed: int) -> FluxKontextPipeline:
+    """Return an untrained Flux Kontext editor (float32, about 2.3 M parameters).
+
+    The VAE shrinks 8 times to 4 channels with scaling 1 and shift 0; one transformer token is one 16 px cell of 16
+    numbers; guidance is not embedded; the scheduler is linear in time (shift 1, no dynamic shifting). The RNG state of
+    torch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
+        vae = AutoencoderKL(
+            in_channels=3,
+            out_channels=3,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(16, 16, 32, 64),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=32,
+            scaling_factor=1.0,
+            shift_factor=0.0,
+            use_quant_conv=True,
+            use_post_quant_conv=True,
+            mid_block_add_attention=False,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(clip_tokenizer),
+                hidden_size=48,
+                intermediate_size=96,
+                projection_dim=48,
+                num_hidden_layers=1,
+                num_attention_heads=4,
+                max_position_embeddings=clip_tokenizer.model_max_length,
+                bos_token_id=clip_tokenizer.bos_token_id,
+                eos_token_id=clip_tokenizer.eos_token_id,
+                pad_token_id=clip_tokenizer.pad_token_id,
+            )
+        )
+        text_encoder_2 = T5EncoderModel(
+            T5Config(
+                vocab_size=len(t5_tokenizer),
+                d_model=64,
+                d_kv=16,
+                d_ff=128,
+                num_layers=1,
+                num_heads=4,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+                is_encoder_decoder=False,
+                use_cache=False,
+                pad_token_id=t5_tokenizer.pad_token_id,
+                eos_token_id=t5_tokenizer.eos_token_id,
+            )
+        )
+        transformer = FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=3,
+            attention_head_dim=32,
+            num_attention_heads=4,
+            joint_attention_dim=64,
+            pooled_projection_dim=48,
+            guidance_embeds=False,
+            axes_dims_rope=(8, 12, 12),
+        )
+    pipeline = FluxKontextPipeline(
+        scheduler=_linear_scheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=text_encoder_2,
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer,
+    )
+    return _evaluating(pipeline)
+
+
+def tiny_qwen_image_edit(seed: int) -> QwenImageEditPipeline:
+    """Return an untrained Qwen-Image-Edit editor (float32, under 1 M parameters).
+
+    Its VAE shrinks 8 times to 4 channels with latents_mean and latents_std away from 0 and 1; the vision tower of the
+    text encoder makes one token of 16 px squared. Where torchvision is missing the processor is
+    ``ImageOnlyQwen2VLProcessor``. The RNG state of torch is left as it was.
+    """
+    tokenizer = _qwen_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 2, 2],
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True],
+            latents_mean=[-0.3, 0.2, 0.0, 0.5],
+            latents_std=[1.5, 0.8, 1.0, 2.0],
+        )
+        transformer = QwenImageTransformer2DModel(
+            patch_size=2,
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=32,
+            num_attention_heads=2,
+            joint_attention_dim=64,
+            axes_dims_rope=(8, 12, 12),
+        )
+        text_encoder = Qwen2_5_VLForConditionalGeneration(_qwen_vl_config(tokenizer))
+    pipeline = QwenImageEditPipeline(
+        scheduler=_linear_scheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        processor=_qwen_processor(tokenizer),
+        transformer=transformer,
+    )
+    return _evaluating(pipeline)
+
+
+def build_tiny_flux_kontext(out: Path, seed: int) -> Path:
+    """Write ``tiny_flux_kontext(seed)`` to the folder ``out`` and return it."""
+    tiny_flux_kontext(seed).save_pretrained(out)
+    return out
+
+
+def build_tiny_qwen_image_edit(out: Path, seed: int) -> Path:
+    """Write ``tiny_qwen_image_edit(seed)`` to the folder ``out`` and return it."""
+    tiny_qwen_image_edit(seed).save_pretrained(out)
+    return out
+
+
+def _evaluating(pipeline: Any) -> Any:
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    return pipeline
+
+
+def _linear_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0, use_dynamic_shifting=False)
+
+
+def _byte_alphabet() -> list[str]:
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _add_phrases(tokenizer: Any) -> Any:
+    """Add the world's phrases as ordinary tokens, matched in the raw text."""
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in phrases()])
+    return tokenizer
+
+
+def _clip_tokenizer() -> CLIPTokenizer:
+    """Return CLIP's tokenizer without merges: every byte alone, once inside a word and once at its end."""
+    alphabet = _byte_alphabet()
+    words = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
+    vocab = {word: index for index, word in enumerate(words)}
+    return _add_phrases(CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77))
+
+
+def _t5_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a lossless byte-level tokenizer with T5's layout: pad 0, end 1, unknown 2, text followed by the end token.
+
+    transformers' T5Tokenizer is a Unigram model that always loads without byte fallback, so it would turn unseen
+    letters into "unknown".
+    """
+    words = ["<pad>", "</s>", "<unk>", *_byte_alphabet()]
+    backend = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(
+        single=["$A", "</s>"], pair=["$A", "</s>", "$B", "</s>"], special_tokens=[("</s>", 1)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=T5_LENGTH,
+    )
+    return _add_phrases(tokenizer)
+
+
+def _qwen_tokenizer() -> Qwen2Tokenizer:
+    vocab = {word: index for index, word in enumerate([*QWEN_SPECIAL_TOKENS, *_byte_alphabet()])}
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], model_max_length=4096)
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in QWEN_SPECIAL_TOKENS])
+    return _add_phrases(tokenizer)
+
+
+def _qwen_vl_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+    def token(text: str) -> int:
+        return int(tokenizer.convert_tokens_to_ids(text))
+
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5]},
+            "bos_token_id": token("<|endoftext|>"),
+            "eos_token_id": token("<|im_end|>"),
+            "pad_token_id": token("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "window_size": 32,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def _qwen_processor(tokenizer: Qwen2Tokenizer) -> Qwen2VLProcessor:
+    size = {"shortest_edge": CELL * CELL, "longest_edge": 256 * 256}
+    if is_torchvision_available():
+        from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+        return Qwen2VLProcessor(
+            image_processor=Qwen2VLImageProcessor(patch_size=8, merge_size=2, size=size),
+            tokenizer=tokenizer,
+            video_processor=Qwen2VLVideoProcessor(patch_size=8, merge_size=2),
+        )
+    image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size=size)
+    return ImageOnlyQwen2VLProcessor(image_processor=image_processor, tokenizer=tokenizer)

@@ -1,0 +1,1 @@
+"""One entry module a stage."""

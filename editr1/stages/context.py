@@ -1,0 +1,131 @@
+"""What a stage body works with: its settings, its inputs as local paths, its outputs, its hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.base import Settings
+from editr1.config.loader import ConfigError, validate
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import KINDS
+from editr1.runs.record import checkpoint_prefix
+from editr1.telemetry import Progress, Span, TrainHooks, span
+
+S = TypeVar("S", bound=Settings)
+
+
+class StageContext:
+    """One attempt of a stage in one process."""
+
+    def __init__(self, job: StageJob, should_stop: Callable[[], bool]) -> None:
+        self.job = job
+        self.store: ArtifactStore = open_store(job.store)
+        self.workdir = job.workdir
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.outputs: dict[str, str] = {}
+        self.should_stop = should_stop
+        self.progress = Progress(self.workdir / "progress.jsonl" if self.is_main else None)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, the one that commits."""
+        return self.rank == 0
+
+    @property
+    def span_file(self) -> Path | None:
+        """The run's JSON-lines span file; ranks other than 0 write none."""
+        named = os.environ.get("EDITR1_SPAN_FILE")
+        return (Path(named) if named else self.workdir / "spans.jsonl") if self.is_main else None
+
+    def settings(self, model: type[S]) -> S:
+        """The stage's config as its typed model."""
+        if KINDS[self.job.kind].settings_model() is not model:
+            raise ConfigError(f"stage {self.job.stage}: {model.__name__} is not the settings of a {self.job.kind} stage")
+        return validate(model, self.job.config, where=f"stage {self.job.stage}")
+
+    def input(self, name: str) -> str:
+        """A local folder that holds the input, or a hub name. Fetched once, digests verified."""
+        reference = self.job.inputs.get(name)
+        if reference is None:
+            raise ConfigError(f"stage {self.job.stage}: input {name!r} was not given")
+        if reference.startswith("hub:"):
+            return reference.removeprefix("hub:")
+        with span(Span.LOAD, input=name, digest=reference):
+            return str(self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16]))
+
+    def table(self, name: str) -> Path:
+        """The Parquet file of an input that holds exactly one."""
+        folder = Path(self.input(name))
+        files = sorted(folder.glob("*.parquet"))
+        if len(files) != 1:
+            raise ConfigError(f"input {name!r}: expected one .parquet file in {folder}, found {len(files)}")
+        return files[0]
+
+    def output_folder(self, name: str) -> Path:
+        """An empty-or-resumed scratch folder for the output of that name."""
+        folder = self.workdir / "out" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self, name: str, folder: Path, kind: str) -> str:
+        """Commit ``folder`` as output ``name``; returns its digest. Only rank 0 may call it."""
+        with span(Span.COMMIT, output=name):
+            manifest = self.store.commit(
+                folder,
+                kind=kind,
+                stage=str(self.job.kind),
+                run=self.job.run,
+                parents=sorted(ref for ref in self.job.inputs.values() if ref.startswith("sha256:")),
+                config_digest=self.job.key,
+                git_revision=self.job.git_revision,
+            )
+        self.outputs[name] = manifest.digest
+        return manifest.digest
+
+    def hooks(self) -> TrainHooks:
+        """Progress, stop flag and checkpoints for a method room; resumes from the newest committed checkpoint."""
+        return TrainHooks(
+            progress=self.progress,
+            should_stop=self.should_stop,
+            on_checkpoint=self._commit_checkpoint,
+            resume_from=self._newest_checkpoint(),
+        )
+
+    @property
+    def _cache(self) -> Path:
+        return self.workdir / f"in-{self.rank}"
+
+    @property
+    def _checkpoints(self) -> str:
+        return checkpoint_prefix(self.job.run, self.job.stage, self.job.key)
+
+    def _commit_checkpoint(self, folder: Path, step: int) -> None:
+        if not self.is_main:
+            return
+        with span(Span.CHECKPOINT, step=step):
+            manifest = self.store.commit(
+                folder,
+                kind="checkpoint",
+                stage=str(self.job.kind),
+                run=self.job.run,
+                config_digest=self.job.key,
+                git_revision=self.job.git_revision,
+            )
+            pointer = json.dumps({"step": step, "digest": manifest.digest}).encode()
+            self.store.put_record(f"{self._checkpoints}{step:09d}.json", pointer)
+
+    def _newest_checkpoint(self) -> Path | None:
+        names = sorted(self.store.list_records(self._checkpoints))
+        if not names:
+            return None
+        data = self.store.get_record(names[-1])
+        assert data is not None
+        digest = json.loads(data)["digest"]
+        with span(Span.LOAD, input="checkpoint", digest=digest):
+            return self.store.fetch(digest, self.workdir / f"resume-{self.rank}" / digest.removeprefix("sha256:")[:16])

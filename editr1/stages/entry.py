@@ -1,0 +1,143 @@
+"""The life of a stage process: launch the ranks, run the body, commit the outputs, end with an exit code that means something."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
+from editr1.config.loader import ConfigError
+from editr1.runs.exit_codes import ExitCode
+from editr1.runs.job import StageJob, read_job
+from editr1.runs.kinds import KINDS
+from editr1.runs.record import StageResult, load_result, result_key
+from editr1.stages.context import StageContext
+from editr1.telemetry import Interrupted, Span, configure, span
+from editr1.telemetry.log import configure_logging
+
+Body = Callable[[StageContext], dict[str, float]]
+
+log = logging.getLogger("editr1.stage")
+
+
+def main(body: Body, module: str) -> None:
+    """Run a stage from ``EDITR1_CONFIG`` and exit the process.
+
+    A kind that may train on several ranks is started once more by torchrun's own launcher (``PET_*`` environment), as a
+    PyTorchJob pod is; torchrun loses its ranks' exit codes, so the first failed rank's code is passed on here.
+    """
+    configure_logging()
+    try:
+        job = read_job()
+    except ConfigError as error:
+        _complain(error)
+        sys.exit(ExitCode.CONFIG)
+    if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
+        sys.exit(_torchrun(module))
+    sys.exit(_run(body, job))
+
+
+def _run(body: Body, job: StageJob) -> int:
+    stop = _StopFlag()
+    signal.signal(signal.SIGTERM, stop.set)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        # Ctrl-C reaches the whole foreground group; the launcher turns it into SIGTERM for this process.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    context = StageContext(job, should_stop=stop)
+    configure(f"editr1-{job.kind}", context.span_file, **{"editr1.run": job.run, "editr1.stage": job.stage})
+    try:
+        with span(Span.STAGE, kind=str(job.kind), stage=job.stage, run=job.run, rank=context.rank):
+            if context.is_main and load_result(context.store, job.run, job.stage, job.key) is not None:
+                log.info("stage %s already has its result; nothing to do", job.stage)
+                return ExitCode.DONE
+            metrics = body(context)
+            if context.is_main:
+                result = StageResult(key=job.key, outputs=context.outputs, metrics=metrics)
+                context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
+        return ExitCode.DONE
+    except Interrupted:
+        log.info("stopped on request; the next attempt continues from the last checkpoint")
+        return ExitCode.TERMINATED
+    except Exception as error:
+        return _code_of(error)
+    finally:
+        _leave_group()
+
+
+def _code_of(error: Exception) -> int:
+    code = next((code for kind, code in _exit_table() if isinstance(error, kind)), None)
+    if code is None:
+        traceback.print_exc()
+        return ExitCode.BUG
+    _complain(error)
+    return code
+
+
+def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
+    from editr1.data.errors import DataError
+
+    table: list[tuple[type[Exception], ExitCode]] = [
+        (ConfigError, ExitCode.CONFIG),
+        (DataError, ExitCode.DATA),
+        (ArtifactNotFound, ExitCode.INPUT),
+        (DigestMismatch, ExitCode.INPUT),
+        (StoreError, ExitCode.TRANSIENT),
+        (ConnectionError, ExitCode.TRANSIENT),
+        (TimeoutError, ExitCode.TRANSIENT),
+    ]
+    if "editr1.editor.reward" in sys.modules:
+        from editr1.editor.reward import RewardBudgetSpent
+
+        table.insert(0, (RewardBudgetSpent, ExitCode.REWARD_BUDGET))
+    return table
+
+
+def _torchrun(module: str) -> int:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, get_args_parser
+
+    os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
+    alone = "PET_RDZV_ENDPOINT" not in os.environ and "PET_MASTER_ADDR" not in os.environ
+    if alone:
+        os.environ.update(PET_RDZV_BACKEND="c10d", PET_RDZV_ENDPOINT="127.0.0.1:0", PET_RDZV_ID=str(os.getpid()))
+    config, command, arguments = config_from_args(get_args_parser().parse_args(["-m", module]))
+    if alone:
+        config.local_addr = "127.0.0.1"
+    config.monitor_interval = 0.1
+    try:
+        elastic_launch(config, command)(*arguments)
+    except ChildFailedError as error:
+        _rank, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
+    except SignalException:
+        return ExitCode.TERMINATED
+    return ExitCode.DONE
+
+
+def _leave_group() -> None:
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _complain(error: Exception) -> None:
+    for line in str(error).splitlines() or [type(error).__name__]:
+        log.error("%s", line)
+
+
+class _StopFlag:
+    def __init__(self) -> None:
+        self._stopped = False
+
+    def set(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopped = True
+
+    def __call__(self) -> bool:
+        return self._stopped

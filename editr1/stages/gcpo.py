@@ -1,0 +1,25 @@
+"""Stage ``gcpo``: the verifier learns from human preference pairs."""
+
+from __future__ import annotations
+
+from editr1.config.gcpo import GcpoConfig
+from editr1.stages.context import StageContext
+from editr1.stages.entry import main
+
+
+def body(context: StageContext) -> dict[str, float]:
+    """Train on the input pairs and commit the model."""
+    from editr1.verifier.gcpo import train_gcpo
+
+    config = context.settings(GcpoConfig)
+    out = context.output_folder("model")
+    metrics = train_gcpo(
+        config, model=context.input("model"), pairs=context.table("pairs"), output_dir=out, hooks=context.hooks()
+    )
+    if context.is_main:
+        context.commit("model", out, kind="verifier")
+    return metrics
+
+
+if __name__ == "__main__":
+    main(body, "editr1.stages.gcpo")

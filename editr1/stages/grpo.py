@@ -1,0 +1,32 @@
+"""Stage ``grpo``: the editor learns from the reward service."""
+
+from __future__ import annotations
+
+from editr1.config.grpo import GrpoConfig
+from editr1.stages.context import StageContext
+from editr1.stages.entry import main
+
+
+def body(context: StageContext) -> dict[str, float]:
+    """Train the editor on the input cases, every sample scored through the reward service, and commit the pipeline."""
+    from editr1.editor.grpo import train_grpo
+    from editr1.serving.client import RewardClient
+
+    config = context.settings(GrpoConfig)
+    out = context.output_folder("model")
+    with RewardClient(context.job.reward_urls, expected_digest=context.job.reward_digest) as client:
+        metrics = train_grpo(
+            config,
+            editor=context.input("editor"),
+            cases=context.table("cases"),
+            scorer=client.score,
+            output_dir=out,
+            hooks=context.hooks(),
+        )
+    if context.is_main:
+        context.commit("model", out, kind="editor")
+    return metrics
+
+
+if __name__ == "__main__":
+    main(body, "editr1.stages.grpo")

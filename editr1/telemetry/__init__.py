@@ -1,0 +1,18 @@
+"""Traces, metrics, progress and logs."""
+
+from editr1.telemetry.names import Metric, Span
+from editr1.telemetry.progress import Interrupted, Progress, TrainHooks
+from editr1.telemetry.tracing import configure, extracted, inject, span, traceparent
+
+__all__ = [
+    "Interrupted",
+    "Metric",
+    "Progress",
+    "Span",
+    "TrainHooks",
+    "configure",
+    "extracted",
+    "inject",
+    "span",
+    "traceparent",
+]

@@ -1,0 +1,112 @@
+"""OpenTelemetry set-up: spans to a JSON-lines file always, to an OTLP collector when one is named.
+
+One trace crosses processes by ``TRACEPARENT`` (W3C Trace Context) in the environment and by HTTP headers. A collector
+that is slow or absent never delays a step: OTLP goes through a batching exporter that drops when full.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+Attribute = str | bool | int | float
+
+_tracer = trace.get_tracer("editr1")
+
+
+def configure(service: str, span_file: Path | None, **resource: str) -> None:
+    """Install the tracer provider of this process.
+
+    ``span_file`` is appended to, one span a line (see :class:`JsonLinesExporter`). OTLP over HTTP is added when
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is taken from ``TRACEPARENT`` when present.
+    """
+    provider = TracerProvider(resource=Resource.create({"service.name": service, **resource}))
+    if span_file is not None:
+        provider.add_span_processor(SimpleSpanProcessor(JsonLinesExporter(span_file, service)))
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2)))
+    trace.set_tracer_provider(provider)
+    parent = os.environ.get("TRACEPARENT")
+    if parent:
+        context.attach(propagate.extract({"traceparent": parent}))
+
+
+@contextmanager
+def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
+    """A span around a block; an exception marks it as failed and goes on."""
+    with _tracer.start_as_current_span(name, attributes=attributes) as current:
+        yield current
+
+
+def inject(carrier: MutableMapping[str, str]) -> None:
+    """Write the current trace context into HTTP headers."""
+    propagate.inject(carrier)
+
+
+@contextmanager
+def extracted(carrier: Mapping[str, str]) -> Iterator[None]:
+    """Continue the trace named in ``carrier`` (HTTP headers) inside the block."""
+    token = context.attach(propagate.extract(carrier))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def traceparent() -> str | None:
+    """The current context as a ``TRACEPARENT`` value, for a child process; None outside any span."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
+
+
+class JsonLinesExporter(SpanExporter):
+    """Appends ``{"name","service","trace","span","parent","start","end","ok","attributes"}``, times in seconds since the epoch."""
+
+    def __init__(self, path: Path, service: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+        self._service = service
+        self._lock = threading.Lock()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write the spans; a full disk is reported as a failed export, never raised."""
+        try:
+            with self._lock:
+                for item in spans:
+                    self._file.write(json.dumps(_record(item, self._service)) + "\n")
+                self._file.flush()
+        except (OSError, ValueError):
+            return SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _record(item: ReadableSpan, service: str) -> dict[str, object]:
+    ctx = item.get_span_context()
+    assert ctx is not None
+    return {
+        "name": item.name,
+        "service": service,
+        "trace": format(ctx.trace_id, "032x"),
+        "span": format(ctx.span_id, "016x"),
+        "parent": format(item.parent.span_id, "016x") if item.parent else None,
+        "start": (item.start_time or 0) / 1e9,
+        "end": (item.end_time or 0) / 1e9,
+        "ok": item.status.status_code is not trace.StatusCode.ERROR,
+        "attributes": dict(item.attributes or {}),
+    }

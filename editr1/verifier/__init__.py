@@ -1,0 +1,1 @@
+"""The reasoning reward model: prompt, trace, SFT, GCPO."""

@@ -1,0 +1,50 @@
+"""A case as chat messages with pictures, the form that processors, trainers and engines take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL.Image import Image
+
+from editr1.data.types import Principle
+from editr1.verifier.prompt import PromptTemplate
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Messages in transformers' chat format; ``images[k]`` belongs to the k-th ``{"type": "image"}`` part."""
+
+    messages: list[dict[str, Any]]
+    images: list[Image]
+
+
+def build_chat(
+    template: PromptTemplate, source: Image, edited: Image, instruction: str, principles: Sequence[Principle]
+) -> Chat:
+    """Lay a case out: rules (system), then one user message of source picture, text, edited picture.
+
+    The edited picture comes last, so that the traces of one case share the longest possible prefix. Pictures are
+    passed through untouched; the processor that reads them holds the limits of size (see ``model.load_verifier``).
+    """
+    return Chat(messages=build_messages(template, instruction, principles), images=[source, edited])
+
+
+def build_messages(template: PromptTemplate, instruction: str, principles: Sequence[Principle]) -> list[dict[str, Any]]:
+    """The messages of :func:`build_chat` alone, with an image placeholder for the source and one for the edited picture."""
+    content: list[dict[str, Any]] = [
+        *_label(template.source_label),
+        {"type": "image"},
+        {"type": "text", "text": template.text(instruction, principles)},
+        *_label(template.edited_label),
+        {"type": "image"},
+    ]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if template.rules:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": template.rules}]})
+    return messages
+
+
+def _label(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text else []

@@ -1,0 +1,144 @@
+"""Loading and saving a verifier: a Qwen2.5-VL folder or hub name, with its processor and prompt template.
+
+SFT, GCPO and the serving engine load through :func:`load_verifier`, with torchvision or without: transformers'
+``Qwen2_5_VLProcessor`` insists on a video processor, and that needs torchvision; the reward model reads pictures only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
+from transformers.utils.import_utils import is_torchvision_available
+
+from editr1.verifier.prompt import PromptTemplate
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+_PROCESSOR_FILES: Final = ("processor_config.json", "video_preprocessor_config.json")
+
+
+class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
+    """Qwen2.5-VL's processor without its video half, for environments without torchvision."""
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any
+    ) -> None:
+        self.image_token = "<|image_pad|>"
+        self.video_token = "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> ProcessorMixin:
+    """A processor over the given parts: the library's own where torchvision is installed, else without video."""
+    if is_torchvision_available():
+        from transformers import Qwen2VLVideoProcessor
+
+        video = Qwen2VLVideoProcessor(
+            patch_size=image_processor.patch_size,
+            merge_size=image_processor.merge_size,
+            temporal_patch_size=image_processor.temporal_patch_size,
+        )
+        return Qwen2_5_VLProcessor(image_processor, tokenizer, video, chat_template=chat_template)
+    return PictureProcessor(image_processor, tokenizer, chat_template=chat_template)
+
+
+def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin:
+    """The processor of a folder or hub name, padding on the left, with the template's limits of picture size."""
+    if is_torchvision_available():
+        processor = AutoProcessor.from_pretrained(str(name))
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(str(name))
+        processor = PictureProcessor(
+            AutoImageProcessor.from_pretrained(str(name)), tokenizer, chat_template=tokenizer.chat_template
+        )
+    processor.tokenizer.padding_side = "left"
+    image_processor = processor.image_processor
+    image_processor.size = type(image_processor.size)(
+        shortest_edge=template.min_pixels, longest_edge=template.max_pixels
+    ) if not isinstance(image_processor.size, dict) else {
+        "shortest_edge": template.min_pixels,
+        "longest_edge": template.max_pixels,
+    }
+    return processor  # type: ignore[no-any-return]
+
+
+def load_verifier(
+    name: str | Path, dtype: DType = "auto", device: str | torch.device = "cpu"
+) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
+    """Model (eval mode, on ``device``, in ``dtype``), processor (left padding) and prompt template of a verifier.
+
+    ``name`` is a folder or a hub name of a Qwen2.5-VL checkpoint; a folder without ``editr1_prompt.json`` gets the
+    default template. ``dtype`` "auto" keeps that of the checkpoint. Raises ``ValueError`` for another architecture.
+    """
+    template = PromptTemplate.load(name)
+    _check_architecture(Path(name))
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype)
+    )
+    return model.to(device).eval(), load_processor(name, template), template
+
+
+def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: PromptTemplate, folder: Path) -> Path:
+    """Write a plain verifier folder that transformers' Auto classes, vLLM and :func:`load_verifier` load.
+
+    The files are the same with torchvision and without: the image processor's own file in place of the composite one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    save_processor(processor, folder)
+    template.save(folder)
+    return folder
+
+
+def save_processor(processor: ProcessorMixin, folder: Path) -> None:
+    """Write tokenizer, image processor and chat template (see :func:`save_verifier`)."""
+    processor.tokenizer._set_processor_class("Qwen2_5_VLProcessor")
+    if processor.tokenizer.chat_template is None:
+        processor.tokenizer.chat_template = processor.chat_template
+    processor.tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["image_processor_type"] = "Qwen2VLImageProcessor"
+    settings["processor_class"] = "Qwen2_5_VLProcessor"
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name in _PROCESSOR_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def folder_digest(folder: str | Path) -> str:
+    """``sha256:<hex>`` over the relative names and contents of all files in ``folder``, in order of name."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder")
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*"), key=lambda item: item.relative_to(root).as_posix()):
+        if path.is_file():
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _check_architecture(folder: Path) -> None:
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    if found != "qwen2_5_vl":
+        raise ValueError(f"{path}: model_type is {found!r}; a verifier is a Qwen2.5-VL checkpoint ('qwen2_5_vl')")
