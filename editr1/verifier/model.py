@@ -21,9 +21,11 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
 )
+from transformers.image_utils import SizeDict
+from transformers.utils import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
-from editr1.verifier.prompt import PromptTemplate
+from editr1.verifier.prompt import PROMPT_FILE, PromptTemplate
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -67,14 +69,24 @@ def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin
             AutoImageProcessor.from_pretrained(str(name)), tokenizer, chat_template=tokenizer.chat_template
         )
     processor.tokenizer.padding_side = "left"
-    image_processor = processor.image_processor
-    image_processor.size = type(image_processor.size)(
+    processor.image_processor.size = SizeDict(
         shortest_edge=template.min_pixels, longest_edge=template.max_pixels
-    ) if not isinstance(image_processor.size, dict) else {
-        "shortest_edge": template.min_pixels,
-        "longest_edge": template.max_pixels,
-    }
+    )
     return processor  # type: ignore[no-any-return]
+
+
+def load_template(name: str | Path) -> PromptTemplate:
+    """The prompt template of a folder or hub name; the default one where it has none."""
+    if Path(name).is_dir():
+        return PromptTemplate.load(name)
+    found = cached_file(
+        str(name),
+        PROMPT_FILE,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return PromptTemplate() if found is None else PromptTemplate.load(Path(found).parent)
 
 
 def load_verifier(
@@ -85,7 +97,7 @@ def load_verifier(
     ``name`` is a folder or a hub name of a Qwen2.5-VL checkpoint; a folder without ``editr1_prompt.json`` gets the
     default template. ``dtype`` "auto" keeps that of the checkpoint. Raises ``ValueError`` for another architecture.
     """
-    template = PromptTemplate.load(name)
+    template = load_template(name)
     _check_architecture(Path(name))
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype)
@@ -107,7 +119,6 @@ def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: P
 
 def save_processor(processor: ProcessorMixin, folder: Path) -> None:
     """Write tokenizer, image processor and chat template (see :func:`save_verifier`)."""
-    processor.tokenizer._set_processor_class("Qwen2_5_VLProcessor")
     if processor.tokenizer.chat_template is None:
         processor.tokenizer.chat_template = processor.chat_template
     processor.tokenizer.save_pretrained(folder)

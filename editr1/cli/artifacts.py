@@ -1,0 +1,133 @@
+"""``editr1 artifacts``: look into a store, move artifacts, follow their lineage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editr1.cli.common import fail, reporting
+
+if TYPE_CHECKING:
+    from editr1.artifacts import ArtifactStore, Manifest
+
+app = typer.Typer(no_args_is_help=True, help="Artifacts: list, show, verify, pull, push, lineage.")
+
+Store = Annotated[
+    str, typer.Option("--store", envvar="EDITR1_STORE", help="Store: file:///path, s3://bucket/prefix or a folder.")
+]
+Digest = Annotated[str, typer.Argument(help="sha256:DIGEST, or any unambiguous beginning of it.")]
+
+
+@app.command("ls")
+def list_artifacts(store: Store, kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None) -> None:
+    """List artifacts with kind, stage, files and size.
+
+    Example: editr1 artifacts ls --store runs/quickstart/store
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    with reporting():
+        table = Table("digest", "kind", "stage", "run", "files", "MB")
+        for item in _open(store).list():
+            if kind in (None, item.kind):
+                size = sum(file.size for file in item.files) / 1e6
+                table.add_row(item.digest[:19], item.kind, item.stage, item.run, str(len(item.files)), f"{size:.2f}")
+        Console().print(table)
+
+
+@app.command()
+def show(digest: Digest, store: Store) -> None:
+    """Print a manifest.
+
+    Example: editr1 artifacts show sha256:1f2e --store runs/quickstart/store
+    """
+    with reporting():
+        typer.echo(_find(_open(store), digest).model_dump_json(indent=2))
+
+
+@app.command()
+def verify(digest: Digest, store: Store) -> None:
+    """Read every file of an artifact and compare it with its digest; exit 5 when one differs.
+
+    Example: editr1 artifacts verify sha256:1f2e --store runs/quickstart/store
+    """
+    with reporting():
+        opened = _open(store)
+        problems = opened.verify(_find(opened, digest).digest)
+    if problems:
+        raise fail("\n".join(str(problem) for problem in problems), 5)
+    typer.echo("every file matches its digest")
+
+
+@app.command()
+def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Where to put it.")], store: Store) -> None:
+    """Download an artifact; a broken download goes on where it stopped.
+
+    Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
+    """
+    with reporting():
+        opened = _open(store)
+        typer.echo(opened.fetch(_find(opened, digest).digest, folder))
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder to commit.")],
+    store: Store,
+    kind: Annotated[str, typer.Option(help="What it is: verifier, editor, rows, pairs, cases, import ...")] = "import",
+) -> None:
+    """Commit a folder as an artifact and print its digest.
+
+    Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
+    """
+    with reporting():
+        if not folder.is_dir():
+            raise fail(f"{folder}: not a folder", 2)
+        typer.echo(_open(store).commit(folder, kind=kind, stage="push").digest)
+
+
+@app.command()
+def lineage(digest: Digest, store: Store) -> None:
+    """Print what an artifact was made from, down to the first inputs.
+
+    Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
+    """
+    from rich.console import Console
+    from rich.tree import Tree
+
+    with reporting():
+        opened = _open(store)
+        first = _find(opened, digest)
+        known = {item.digest: item for item in [first, *opened.lineage(first.digest)]}
+
+    def grow(tree: Tree, manifest: Manifest) -> None:
+        for parent in manifest.parents:
+            grow(tree.add(_label(known[parent]) if parent in known else f"{parent[:19]} (not in this store)"), known[parent])
+
+    tree = Tree(_label(first))
+    grow(tree, first)
+    Console().print(tree)
+
+
+def _label(manifest: Manifest) -> str:
+    return f"{manifest.digest[:19]}  {manifest.kind} by {manifest.stage}" + (f" of {manifest.run}" if manifest.run else "")
+
+
+def _open(store: str) -> ArtifactStore:
+    from editr1.artifacts import open_store
+    from editr1.config.store import StoreConfig
+
+    return open_store(StoreConfig(url=store if "://" in store else Path(store).resolve().as_uri()))
+
+
+def _find(store: ArtifactStore, digest: str) -> Manifest:
+    wanted = digest if digest.startswith("sha256:") else f"sha256:{digest}"
+    if len(wanted) == 71:
+        return store.manifest(wanted)
+    found = [item for item in store.list() if item.digest.startswith(wanted)]
+    if len(found) != 1:
+        raise fail(f"{digest}: {'no artifact' if not found else f'{len(found)} artifacts'} of this store begin so", 2)
+    return found[0]

@@ -1,0 +1,78 @@
+"""What the commands share: errors in one place, the stop flag, the options that several of them take."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; may be given several times.")
+]
+ConfigOption = Annotated[Path | None, typer.Option("-f", "--config", help="YAML file with the stage's settings.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", envvar="EDITR1_STORE", help="Artifact store: file:///path or s3://bucket/prefix."),
+]
+
+
+def fail(message: object, code: int) -> typer.Exit:
+    """Print ``message`` to standard error, a line a fault, and return the exit to raise."""
+    for line in str(message).splitlines():
+        typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+    return typer.Exit(code)
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turn the errors that a user can act on into lines on standard error and the documented exit codes."""
+    from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
+    from editr1.config.loader import ConfigError
+    from editr1.data.errors import DataError
+    from editr1.runs.drive import RunStopped, StageFailed
+    from editr1.runs.exit_codes import ExitCode
+
+    try:
+        yield
+    except ConfigError as error:
+        raise fail(error, ExitCode.CONFIG) from None
+    except DataError as error:
+        raise fail(error, ExitCode.DATA) from None
+    except (ArtifactNotFound, DigestMismatch) as error:
+        raise fail(error, ExitCode.INPUT) from None
+    except StoreError as error:
+        raise fail(error, ExitCode.TRANSIENT) from None
+    except StageFailed as error:
+        raise fail(error, error.exit_code) from None
+    except RunStopped:
+        raise fail("stopped; the same command continues from the last checkpoint", ExitCode.TERMINATED) from None
+
+
+class StopFlag:
+    """Set by the first SIGINT or SIGTERM; a second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def __call__(self) -> bool:
+        return self._stopped
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
+        self._stopped = True
+        typer.secho("stopping: waiting for a checkpoint (again to give up)", err=True)
+
+
+def command_line() -> str:
+    """The command that was typed, to be repeated."""
+    return shlex.join(["editr1", *sys.argv[1:]])

@@ -1,0 +1,53 @@
+"""``editr1 config``: what can be set, and what a file resolves to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editr1.cli.common import SetOption, reporting
+
+app = typer.Typer(no_args_is_help=True, help="Settings: their schema, and what a run file resolves to.")
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="run, or a stage: curate, sft, gcpo, serve, grpo, evaluate")] = "run",
+) -> None:
+    """Print the JSON Schema of a run file or of a stage's settings, for editors.
+
+    Example: editr1 config schema grpo > grpo.schema.json
+    """
+    from editr1.config.loader import ConfigError
+    from editr1.runs.kinds import KINDS, Kind
+    from editr1.runs.spec import RunSpec
+
+    with reporting():
+        if kind != "run" and kind not in set(Kind):
+            raise ConfigError(f"{kind!r}: must be run or one of {', '.join(Kind)}")
+        model = RunSpec if kind == "run" else KINDS[Kind(kind)].settings_model()
+        typer.echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
+
+
+@app.command()
+def show(file: Annotated[Path, typer.Argument(help="Run file.")], overrides: SetOption = None) -> None:
+    """Print a run file with every default filled in.
+
+    Example: editr1 config show manifests/samples/quickstart.yaml --set gcpo.learning_rate=5e-5
+    """
+    import yaml
+
+    from editr1.runs.kinds import KINDS
+    from editr1.runs.spec import load_run
+
+    with reporting():
+        spec = load_run(file, overrides or [], os.environ)
+    shown = spec.model_dump(mode="json", by_alias=True)
+    for stage, typed in zip(shown["spec"]["stages"], spec.spec.stages, strict=True):
+        model = KINDS[typed.kind].settings_model()
+        stage["config"] = model.model_validate(typed.config).model_dump(mode="json")
+    typer.echo(yaml.safe_dump(shown, sort_keys=False, width=120).rstrip())

@@ -1,0 +1,35 @@
+"""The command line. Commands import what they need when they run, so that ``editr1 --help`` is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from editr1.cli import artifacts, config, data, run, runs, score, stages
+
+app = typer.Typer(
+    name="editr1",
+    help="Edit-R1: train a verifier of image edits, serve it as a reward, train image editors on it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+run.register(app)
+stages.register(app)
+score.register(app)
+app.add_typer(data.app, name="data")
+app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(runs.app, name="runs")
+app.add_typer(config.app, name="config")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from editr1 import __version__
+
+    typer.echo(__version__)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,74 @@
+"""``editr1 runs``: what has run here."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editr1.cli.common import StoreOption, fail, reporting
+
+app = typer.Typer(no_args_is_help=True, help="Runs: their state, attempts, inputs and outputs.")
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the runs.")]
+
+
+@app.command("ls")
+def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> None:
+    """List the runs of the store, or of every run folder.
+
+    Example: editr1 runs ls
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from editr1.runs.find import find_records
+
+    with reporting():
+        records = find_records(runs_dir, store)
+    table = Table("name", "state", "seed", "stages done", "started", "minutes")
+    for record in records:
+        done = sum(stage.state == "done" for stage in record.stages.values())
+        minutes = f"{((record.ended or time.time()) - record.created) / 60:.1f}"
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
+        table.add_row(record.name, str(record.state), str(record.seed), f"{done}/{len(record.stages)}", started, minutes)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Run name.")],
+    runs_dir: RunsDir = Path("runs"),
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Show a run's stages with attempts, key figures, inputs and outputs.
+
+    Example: editr1 runs show quickstart --json | jq .stages.grpo.metrics
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from editr1.runs.find import find_records
+
+    with reporting():
+        record = next((item for item in find_records(runs_dir, store) if item.name == name), None)
+    if record is None:
+        raise fail(f"no run named {name!r}; editr1 runs ls shows those there are", 2)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+        return
+    console = Console()
+    console.print(f"{record.name}: {record.state}, seed {record.seed}, git {record.git_revision[:12] or 'unknown'}")
+    table = Table("stage", "state", "attempts", "seconds", "figures", "outputs")
+    for stage in record.stages.values():
+        seconds = sum((a.ended or time.time()) - a.started for a in stage.attempts)
+        figures = "\n".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
+        outputs = "\n".join(f"{key} {digest[:19]}" for key, digest in stage.outputs.items())
+        table.add_row(stage.name, str(stage.state), str(len(stage.attempts)), f"{seconds:.0f}", figures, outputs)
+    console.print(table)
+    for stage in record.stages.values():
+        if stage.reason:
+            console.print(f"{stage.name}: {stage.reason}", markup=False)

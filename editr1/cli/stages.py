@@ -1,0 +1,170 @@
+"""One command a stage: the same process that a run starts, on inputs named by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the run's files and, at the end, the outputs.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Processes = Annotated[int, typer.Option(help="Processes (GPUs) on this machine.")]
+
+_REFERENCE = "path:DIR, sha256:DIGEST, hub:NAME@REVISION or builtin:NAME; a bare folder is taken as path:."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the six commands to the application."""
+    for command in (curate, sft, gcpo, serve, grpo, evaluate):
+        app.command()(command)
+
+
+def curate(
+    out: Out,
+    data: Annotated[str | None, typer.Option(help=f"Imported pictures ({_REFERENCE}). Without it: the shapes world.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Seed = 0,
+    store: StoreOption = None,
+) -> None:
+    """Write principles and verified traces for edit cases.
+
+    Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
+    """
+    _run_alone("curate", {"data": data}, out, config, overrides, seed, 1, store)
+
+
+def sft(
+    rows: Annotated[str, typer.Option(help=f"SFT rows ({_REFERENCE})")],
+    model: Annotated[str, typer.Option(help=f"Base verifier ({_REFERENCE})")],
+    out: Out,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Seed = 0,
+    processes: Processes = 1,
+    store: StoreOption = None,
+) -> None:
+    """Train the verifier on verified traces.
+
+    Example: editr1 sft --rows runs/curation/outputs/rows --model builtin:shapes-verifier --out runs/sft
+    """
+    _run_alone("sft", {"rows": rows, "model": model}, out, config, overrides, seed, processes, store)
+
+
+def gcpo(
+    pairs: Annotated[str, typer.Option(help=f"Preference pairs ({_REFERENCE})")],
+    model: Annotated[str, typer.Option(help=f"Verifier after SFT ({_REFERENCE})")],
+    out: Out,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Seed = 0,
+    processes: Processes = 1,
+    store: StoreOption = None,
+) -> None:
+    """Train the verifier on human preference pairs (GCPO).
+
+    Example: editr1 gcpo --pairs runs/curation/outputs/pairs --model runs/sft/outputs/model --out runs/gcpo
+    """
+    _run_alone("gcpo", {"pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
+
+
+def serve(
+    model: Annotated[str, typer.Option(help=f"Verifier ({_REFERENCE})")],
+    out: Out = Path("runs/serve"),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Serve a verifier as the reward API until interrupted.
+
+    Example: editr1 serve --model runs/gcpo/outputs/model --set port=8080
+    """
+    from editr1.runs.alone import serve_here
+
+    with reporting():
+        serve_here(_reference(model), folder=out, file=config, overrides=overrides or [], env=os.environ, store=store)
+
+
+def grpo(
+    cases: Annotated[str, typer.Option(help=f"Edit cases with principles ({_REFERENCE})")],
+    editor: Annotated[str, typer.Option(help=f"Editor to train ({_REFERENCE})")],
+    reward: Annotated[str, typer.Option(help="Addresses of the reward service, joined by commas.")],
+    out: Out,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Seed = 0,
+    processes: Processes = 1,
+    store: StoreOption = None,
+) -> None:
+    """Train an image editor on the reward service (Flow-GRPO).
+
+    Example: editr1 grpo --cases runs/curation/outputs/cases --editor builtin:shapes-editor
+    --reward http://127.0.0.1:8080 --out runs/grpo
+    """
+    _run_alone("grpo", {"cases": cases, "editor": editor}, out, config, overrides, seed, processes, store, reward)
+
+
+def evaluate(
+    pairs: Annotated[str, typer.Option(help=f"Held-out preference pairs ({_REFERENCE})")],
+    cases: Annotated[str, typer.Option(help=f"Held-out edit cases ({_REFERENCE})")],
+    rl: Annotated[str, typer.Option(help=f"Verifier after GCPO ({_REFERENCE})")],
+    before: Annotated[str, typer.Option(help=f"Editor before RL ({_REFERENCE})")],
+    after: Annotated[str, typer.Option(help=f"Editor after RL ({_REFERENCE})")],
+    out: Out,
+    sft: Annotated[str | None, typer.Option(help=f"Verifier after SFT ({_REFERENCE})")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    seed: Seed = 0,
+    store: StoreOption = None,
+) -> None:
+    """Measure verifiers and editors on held-out data.
+
+    Example: editr1 evaluate --pairs outputs/pairs-test --cases outputs/cases-test --sft sft/outputs/model
+    --rl gcpo/outputs/model --before builtin:shapes-editor --after grpo/outputs/model --out runs/evaluation
+    """
+    inputs = {"pairs": pairs, "cases": cases, "sft": sft, "rl": rl, "before": before, "after": after}
+    _run_alone("evaluate", inputs, out, config, overrides, seed, 1, store)
+
+
+def _reference(text: str) -> str:
+    scheme = text.partition(":")[0]
+    return text if scheme in ("path", "sha256", "hub", "builtin") else f"path:{text}"
+
+
+def _run_alone(
+    kind: str,
+    inputs: dict[str, str | None],
+    out: Path,
+    config: Path | None,
+    overrides: list[str] | None,
+    seed: int,
+    processes: int,
+    store: str | None,
+    reward: str | None = None,
+) -> None:
+    from editr1.cli.view import RunView
+    from editr1.runs.alone import run_alone
+
+    given: dict[str, Any] = {name: _reference(text) for name, text in inputs.items() if text is not None}
+    with reporting(), RunView() as view:
+        folders = run_alone(
+            kind,
+            given,
+            folder=out,
+            file=config,
+            overrides=overrides or [],
+            env=os.environ,
+            seed=seed,
+            processes=processes,
+            reward=reward,
+            store=store,
+            command=command_line(),
+            observer=view,
+            should_stop=StopFlag(),
+        )
+        for name, folder in folders.items():
+            typer.echo(f"{name}: {folder}")

@@ -1,0 +1,94 @@
+"""A run on the terminal: a line and a bar a stage, key figures when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.record import StageRecord, State
+
+PLAIN_SECONDS = 10.0
+
+
+class RunView:
+    """Draws what a driver reports. On a terminal a live bar; elsewhere a plain line every few seconds."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", style="dim"),
+            console=self.console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._last = 0.0
+
+    def __enter__(self) -> RunView:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def stage_started(self, stage: StageRecord) -> None:
+        """Name the stage and what it does."""
+        self.console.print(f"[bold]{stage.name}[/]  {KINDS[Kind(stage.kind)].title}")
+
+    def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
+        """Move the bar of the stage's current phase."""
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in list(line.get("metrics", {}).items())[:4])
+        label = f"{stage.name}: {line['phase']}"
+        if not self.console.is_terminal:
+            if time.monotonic() - self._last > PLAIN_SECONDS:
+                self._last = time.monotonic()
+                self.console.print(f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False)
+            return
+        if label not in self._tasks:
+            self._clear(stage)
+            self._tasks[label] = self._bar.add_task(label, total=line["total"], figures="")
+        self._bar.update(self._tasks[label], completed=line["done"], total=line["total"], figures=figures)
+
+    def stage_ended(self, stage: StageRecord) -> None:
+        """Print state, time and key figures."""
+        self._clear(stage)
+        last = stage.attempts[-1]
+        seconds = (last.ended or time.time()) - last.started
+        word = {"done": "[green]done[/]", "failed": "[red]failed[/]"}.get(stage.state, f"[yellow]{stage.state}[/]")
+        self.console.print(f"  {word} in {seconds:.0f} s  {_figures(stage.metrics)}", highlight=False)
+        if stage.state is State.FAILED:
+            self.console.print(f"  {stage.reason}", style="red", markup=False, highlight=False)
+
+    def stage_skipped(self, stage: StageRecord, reason: str) -> None:
+        """Say that nothing was to do."""
+        self.console.print(f"[bold]{stage.name}[/]  {reason}")
+
+    def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
+        """Say why another attempt follows."""
+        self._clear(stage)
+        self.console.print(f"  {stage.name}: {reason}; again in {delay:.0f} s", style="yellow", markup=False)
+
+    def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
+        """Print where the service answers."""
+        self._clear(stage)
+        self.console.print(f"  ready at {', '.join(urls)}", highlight=False)
+
+    def _clear(self, stage: StageRecord) -> None:
+        for label in [label for label in self._tasks if label.startswith(f"{stage.name}: ")]:
+            self._bar.remove_task(self._tasks.pop(label))
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:6])

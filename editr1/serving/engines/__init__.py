@@ -1,0 +1,1 @@
+"""What generates the verifier's traces, behind one protocol."""
