@@ -105,7 +105,10 @@ def lineage(digest: Digest, store: Store) -> None:
 
     def grow(tree: Tree, manifest: Manifest) -> None:
         for parent in manifest.parents:
-            grow(tree.add(_label(known[parent]) if parent in known else f"{parent[:19]} (not in this store)"), known[parent])
+            if parent in known:
+                grow(tree.add(_label(known[parent])), known[parent])
+            else:
+                tree.add(f"{parent[:19]} (not in this store)")
 
     tree = Tree(_label(first))
     grow(tree, first)

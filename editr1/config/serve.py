@@ -47,7 +47,7 @@ class ServeConfig(Settings):
     """Torch device of the transformers engine; ``auto`` takes a GPU when there is one."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Weights of the transformers engine; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    """Weights of the transformers engine; ``auto`` keeps the type that the checkpoint was saved in."""
 
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Most tokens a trace may have. What it cuts off is the score, so leave room."""
@@ -58,7 +58,7 @@ class ServeConfig(Settings):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus of sampled traces."""
 
-    max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most traces generated at once (items times traces, at least one item)."""
 
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0

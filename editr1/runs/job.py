@@ -45,6 +45,11 @@ class StageJob(Settings):
     git_revision: str = ""
     """Revision of the code that submitted the run."""
 
+    @property
+    def progress_file(self) -> Path:
+        """Progress of every attempt with this key; an attempt that continues appends."""
+        return self.workdir / f"progress-{self.key[:12]}.jsonl"
+
 
 def read_job() -> StageJob:
     """The job of this process. Raises ConfigError when ``EDITR1_CONFIG`` is unset or does not hold a job."""

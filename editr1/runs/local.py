@@ -41,7 +41,7 @@ class LocalHandle:
 
     process: subprocess.Popen[bytes]
     request: LocalRequest
-    progress: IO[str] | None = None
+    progress: IO[str]
     partial: str = ""
     log: IO[bytes] | None = field(default=None, repr=False)
 
@@ -64,8 +64,8 @@ class LocalLauncher:
         workdir = request.job.workdir
         workdir.mkdir(parents=True, exist_ok=True)
         request.job_file.write_text(request.job.model_dump_json(indent=2), encoding="utf-8")
-        for leftover in ("progress.jsonl", "service.json"):
-            (workdir / leftover).unlink(missing_ok=True)
+        (workdir / "service.json").unlink(missing_ok=True)
+        progress = request.job.progress_file.open("a+", encoding="utf-8")
         log = request.log.open("ab")
         process = subprocess.Popen(
             request.argv,
@@ -75,7 +75,7 @@ class LocalLauncher:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        return LocalHandle(process, request, log=log)
+        return LocalHandle(process, request, progress, log=log)
 
     def observe(self, handle: LocalHandle) -> Observation:
         """Exit code, service address and new progress lines."""
@@ -103,11 +103,6 @@ class LocalLauncher:
         return tuple(json.loads(path.read_text())["urls"]) if path.is_file() else ()
 
     def _new_lines(self, handle: LocalHandle) -> list[dict[str, Any]]:
-        if handle.progress is None:
-            path = handle.request.job.workdir / "progress.jsonl"
-            if not path.is_file():
-                return []
-            handle.progress = path.open(encoding="utf-8")
         text = handle.partial + handle.progress.read()
         *whole, handle.partial = text.split("\n")
         return [json.loads(line) for line in whole if line]

@@ -81,6 +81,11 @@ def result_key(run: str, stage: str, key: str) -> str:
     return f"runs/{run}/stages/{stage}/{key}/result.json"
 
 
+def progress_key(run: str, stage: str, key: str) -> str:
+    """Where the progress lines of a finished stage lie in the store; the report draws its curves from them."""
+    return f"runs/{run}/stages/{stage}/{key}/progress.jsonl"
+
+
 def checkpoint_prefix(run: str, stage: str, key: str) -> str:
     """Where the checkpoint pointers of a stage with that key lie in the store."""
     return f"runs/{run}/stages/{stage}/{key}/checkpoints/"

@@ -7,6 +7,9 @@ the phrases of the shapes world are single tokens.
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,12 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
-    Qwen2VLProcessor,
     T5Config,
     T5EncoderModel,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import is_torchvision_available
 
-from editr1.shapes.vocabulary import phrases
+from editr1.verifier.model import make_processor, save_processor
 
 T5_LENGTH = 16
 """``model_max_length`` of the T5 tokenizer: the length the base editor is trained with.
@@ -59,31 +60,16 @@ QWEN_SPECIAL_TOKENS = (
 )
 
 
-class ImageOnlyQwen2VLProcessor(Qwen2VLProcessor):  # type: ignore[misc]
-    """Qwen2VLProcessor without a video processor, which transformers cannot build where torchvision is missing."""
-
-    def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(image_processor, tokenizer, None, chat_template=chat_template, **kwargs)
-
-    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-        """Let the absent video processor pass; the rest is checked as in the library."""
-        if argument_name == "video_processor" and argument is None:
-            return type(None)
-        return super().check_argument_for_proper_class(argument_name, argument)
-
-
-def tiny_flux_kontext(seed: int) -> FluxKontextPipeline:
+def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxKontextPipeline:
     """Return an untrained Flux Kontext editor (float32, about 2.3 M parameters).
 
     The VAE shrinks 8 times to 4 channels with scaling 1 and shift 0; one transformer token is one 16 px cell of 16
-    numbers; guidance is not embedded; the scheduler is linear in time (shift 1, no dynamic shifting). The RNG state of
-    torch is left as it was.
+    numbers; guidance is not embedded; the scheduler is linear in time (shift 1, no dynamic shifting). ``words`` get a
+    token each (default: the world's phrases). torch's RNG state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
+        clip_tokenizer, t5_tokenizer = _clip_tokenizer(words), _t5_tokenizer(words)
         vae = AutoencoderKL(
             in_channels=3,
             out_channels=3,
@@ -154,14 +140,14 @@ def tiny_flux_kontext(seed: int) -> FluxKontextPipeline:
     return _evaluating(pipeline)
 
 
-def tiny_qwen_image_edit(seed: int) -> QwenImageEditPipeline:
+def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> QwenImageEditPipeline:
     """Return an untrained Qwen-Image-Edit editor (float32, under 1 M parameters).
 
     Its VAE shrinks 8 times to 4 channels with latents_mean and latents_std away from 0 and 1; the vision tower of the
-    text encoder makes one token of 16 px squared. Where torchvision is missing the processor is
-    ``ImageOnlyQwen2VLProcessor``. The RNG state of torch is left as it was.
+    text encoder makes one token of 16 px squared. Where torchvision is missing the processor has no video half.
+    ``words`` get a token each (default: the world's phrases). torch's RNG state is left as it was.
     """
-    tokenizer = _qwen_tokenizer()
+    tokenizer = _qwen_tokenizer(words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AutoencoderKLQwenImage(
@@ -195,15 +181,25 @@ def tiny_qwen_image_edit(seed: int) -> QwenImageEditPipeline:
     return _evaluating(pipeline)
 
 
-def build_tiny_flux_kontext(out: Path, seed: int) -> Path:
+def build_tiny_flux_kontext(out: Path, seed: int, *, words: Sequence[str] | None = None) -> Path:
     """Write ``tiny_flux_kontext(seed)`` to the folder ``out`` and return it."""
-    tiny_flux_kontext(seed).save_pretrained(out)
+    tiny_flux_kontext(seed, words=words).save_pretrained(out)
     return out
 
 
-def build_tiny_qwen_image_edit(out: Path, seed: int) -> Path:
-    """Write ``tiny_qwen_image_edit(seed)`` to the folder ``out`` and return it."""
-    tiny_qwen_image_edit(seed).save_pretrained(out)
+def build_tiny_qwen_image_edit(out: Path, seed: int, *, words: Sequence[str] | None = None) -> Path:
+    """Write ``tiny_qwen_image_edit(seed)`` to the folder ``out`` and return it.
+
+    The files are those of Qwen/Qwen-Image-Edit with torchvision and without. Without it diffusers cannot build
+    Qwen2VLProcessor: load with ``from_pretrained(out, processor=load_processor(out / "processor", ...))``.
+    """
+    pipeline = tiny_qwen_image_edit(seed, words=words)
+    pipeline.save_pretrained(out)
+    shutil.rmtree(out / "processor")
+    save_processor(pipeline.processor, out / "processor")
+    index = json.loads((out / "model_index.json").read_text(encoding="utf-8"))
+    index["processor"] = ["transformers", "Qwen2VLProcessor"]
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return out
 
 
@@ -222,28 +218,34 @@ def _byte_alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def _add_phrases(tokenizer: Any) -> Any:
-    """Add the world's phrases as ordinary tokens, matched in the raw text."""
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in phrases()])
+def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
+    """Add words (default: the world's phrases) as ordinary tokens, matched in the raw text; single bytes exist already."""
+    if words is None:
+        from editr1.shapes.vocabulary import phrases
+
+        words = phrases()
+    tokenizer.add_tokens(
+        [AddedToken(word, normalized=False, special=False) for word in words if len(word.encode()) > 1]
+    )
     return tokenizer
 
 
-def _clip_tokenizer() -> CLIPTokenizer:
+def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
     """Return CLIP's tokenizer without merges: every byte alone, once inside a word and once at its end."""
     alphabet = _byte_alphabet()
-    words = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
-    vocab = {word: index for index, word in enumerate(words)}
-    return _add_phrases(CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77))
+    symbols = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
+    vocab = {symbol: index for index, symbol in enumerate(symbols)}
+    return _add_words(CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77), words)
 
 
-def _t5_tokenizer() -> PreTrainedTokenizerFast:
+def _t5_tokenizer(words: Sequence[str] | None) -> PreTrainedTokenizerFast:
     """Return a lossless byte-level tokenizer with T5's layout: pad 0, end 1, unknown 2, text followed by the end token.
 
     transformers' T5Tokenizer is a Unigram model that always loads without byte fallback, so it would turn unseen
     letters into "unknown".
     """
-    words = ["<pad>", "</s>", "<unk>", *_byte_alphabet()]
-    backend = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
+    symbols = ["<pad>", "</s>", "<unk>", *_byte_alphabet()]
+    backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.TemplateProcessing(
@@ -256,14 +258,14 @@ def _t5_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         model_max_length=T5_LENGTH,
     )
-    return _add_phrases(tokenizer)
+    return _add_words(tokenizer, words)
 
 
-def _qwen_tokenizer() -> Qwen2Tokenizer:
-    vocab = {word: index for index, word in enumerate([*QWEN_SPECIAL_TOKENS, *_byte_alphabet()])}
+def _qwen_tokenizer(words: Sequence[str] | None) -> Qwen2Tokenizer:
+    vocab = {symbol: index for index, symbol in enumerate([*QWEN_SPECIAL_TOKENS, *_byte_alphabet()])}
     tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], model_max_length=4096)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in QWEN_SPECIAL_TOKENS])
-    return _add_phrases(tokenizer)
+    return _add_words(tokenizer, words)
 
 
 def _qwen_vl_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
@@ -303,15 +305,16 @@ def _qwen_vl_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
     )
 
 
-def _qwen_processor(tokenizer: Qwen2Tokenizer) -> Qwen2VLProcessor:
-    size = {"shortest_edge": CELL * CELL, "longest_edge": 256 * 256}
+def _qwen_processor(tokenizer: Qwen2Tokenizer) -> Any:
+    settings: dict[str, Any] = {
+        "patch_size": 8,
+        "merge_size": 2,
+        "size": {"shortest_edge": CELL * CELL, "longest_edge": 256 * 256},
+    }
     if is_torchvision_available():
-        from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-
-        return Qwen2VLProcessor(
-            image_processor=Qwen2VLImageProcessor(patch_size=8, merge_size=2, size=size),
-            tokenizer=tokenizer,
-            video_processor=Qwen2VLVideoProcessor(patch_size=8, merge_size=2),
+        from transformers import Qwen2VLImageProcessor as ImageProcessor
+    else:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+            Qwen2VLImageProcessorPil as ImageProcessor,
         )
-    image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size=size)
-    return ImageOnlyQwen2VLProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    return make_processor(ImageProcessor(**settings), tokenizer, "")

@@ -30,7 +30,7 @@ class StageContext:
         self.rank = int(os.environ.get("RANK", "0"))
         self.outputs: dict[str, str] = {}
         self.should_stop = should_stop
-        self.progress = Progress(self.workdir / "progress.jsonl" if self.is_main else None)
+        self.progress = Progress(job.progress_file if self.is_main else None)
 
     @property
     def is_main(self) -> bool:

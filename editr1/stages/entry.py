@@ -15,7 +15,7 @@ from editr1.config.loader import ConfigError
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.record import StageResult, load_result, result_key
+from editr1.runs.record import StageResult, load_result, progress_key, result_key
 from editr1.stages.context import StageContext
 from editr1.telemetry import Interrupted, Span, configure, span
 from editr1.telemetry.log import configure_logging
@@ -57,6 +57,9 @@ def _run(body: Body, job: StageJob) -> int:
                 return ExitCode.DONE
             metrics = body(context)
             if context.is_main:
+                context.store.put_record(
+                    progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes()
+                )
                 result = StageResult(key=job.key, outputs=context.outputs, metrics=metrics)
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
         return ExitCode.DONE

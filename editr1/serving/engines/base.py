@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,13 +60,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release what the engine holds."""
         ...
-
-
-def folder_digest(folder: Path) -> str:
-    """``sha256:<hex>`` over the relative names and contents of all files below ``folder``, in sorted order."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return f"sha256:{total.hexdigest()}"

@@ -1,0 +1,49 @@
+# quickstart and test each set up what they need; nothing else has to be run first.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart photos test unit lint bench lock clean
+
+quickstart: $(VENV)/.all
+	$(BIN)/editr1 run manifests/samples/quickstart.yaml
+
+photos: $(VENV)/.dev
+	$(BIN)/editr1 data demo-photos runs/photos-source
+	$(BIN)/editr1 data import runs/photos-source --table runs/photos-source/edits.csv --out runs/photos-import
+	$(BIN)/editr1 run manifests/samples/photos.yaml
+
+test: $(VENV)/.dev lint
+	$(BIN)/pytest tests/unit tests/integration -n 2 --dist loadfile
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest tests/unit -n 2 --dist loadfile
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check editr1 tests
+	$(BIN)/ruff format --check editr1 tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+lock: $(VENV)/.dev
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^editr1' > requirements.lock
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and none was found; set PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.all: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[all]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $(VENV)/.all $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,166 @@
+"""From a run's record, progress, spans and evaluation to one self-contained ``report.html`` and a table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from editr1.artifacts import ArtifactNotFound, ArtifactStore, open_store
+from editr1.config.store import StoreConfig
+from editr1.evaluation.metrics import Estimate
+from editr1.evaluation.report.model import (
+    KeyFigure,
+    LineageEdge,
+    LineageNode,
+    Point,
+    ReportData,
+    RunHeader,
+    StageReport,
+)
+from editr1.evaluation.report.render import render_report
+from editr1.evaluation.report.timeline import read_spans
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.record import RunRecord, StageRecord, progress_key
+
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report and the data it shows."""
+
+    path: Path
+    data: ReportData
+
+    def print_table(self, console: Console) -> None:
+        """The key figures with n and their intervals."""
+        table = Table("figure", "value", "95 % interval", "n", title=f"run {self.data.run.name}")
+        for name, estimate, scale, unit in _headlines(self.data):
+            if estimate is None:
+                table.add_row(name, "not measured", "", "")
+            else:
+                low, high = (f"{bound * scale:.2f}" for bound in (estimate.low, estimate.high))
+                table.add_row(name, f"{estimate.value * scale:.2f}{unit}", f"{low} to {high}", str(estimate.n))
+        console.print(table)
+
+
+def write_report(record: RunRecord, folder: Path, store: str | None) -> Report | None:
+    """Write ``report.html`` into ``folder``; None when the run has no finished evaluate stage."""
+    stage = next((s for s in record.stages.values() if s.kind == Kind.EVALUATE and "evaluation" in s.outputs), None)
+    if stage is None:
+        return None
+    opened = open_store(StoreConfig(url=store or (folder.resolve() / "store").as_uri()))
+    data = assemble(record, opened, stage.outputs["evaluation"], folder / "spans.jsonl")
+    path = folder / "report.html"
+    path.write_text(render_report(data), encoding="utf-8")
+    return Report(path, data)
+
+
+def assemble(record: RunRecord, store: ArtifactStore, evaluation: str, spans: Path) -> ReportData:
+    """The evaluation artifact's figures and pictures, with all that the run's record knows around them."""
+    scratch = Path(tempfile.mkdtemp())
+    try:
+        measured = ReportData.model_validate_json((store.fetch(evaluation, scratch / "e") / EVALUATION_FILE).read_bytes())
+    finally:
+        shutil.rmtree(scratch)
+    nodes, edges = _lineage(store, record)
+    header = RunHeader(
+        name=record.name,
+        state=str(record.state),
+        seed=record.seed,
+        git_revision=record.git_revision or None,
+        versions=record.versions,
+        command=record.command,
+        machine=record.machine,
+        started=record.created,
+        finished=record.ended,
+    )
+    return measured.model_copy(
+        update={
+            "run": header,
+            "stages": tuple(_stage(record, stage, store) for stage in _in_order(record)),
+            "timeline": read_spans(spans) if spans.is_file() else (),
+            "nodes": nodes,
+            "edges": edges,
+        }
+    )
+
+
+def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]]:
+    rows: list[tuple[str, Estimate | None, float, str]] = []
+    for verifier in data.verifiers:
+        accuracy = verifier.accuracy
+        for label, estimate in (
+            ("half credit", accuracy and accuracy.half_credit),
+            ("strict", accuracy and accuracy.strict),
+            ("ties", accuracy and accuracy.ties),
+        ):
+            rows.append((f"{verifier.name}, pairs right ({label})", estimate or None, 100, " %"))
+    rows.append(("RL-RRM over SFT-RRM (half credit)", data.verifier_gain.half_credit, 100, " points"))
+    if data.editor is not None:
+        whose = "true score" if data.editor.judge == "truth" else "verifier's score"
+        rows.append((f"editor before RL, {whose}", data.editor.before.score, 1, ""))
+        rows.append((f"editor after RL, {whose}", data.editor.after.score, 1, ""))
+        rows.append((f"gain of the editor, {whose}", data.editor.gain.score, 1, ""))
+    return rows
+
+
+def _in_order(record: RunRecord) -> list[StageRecord]:
+    def first(stage: StageRecord) -> float:
+        return stage.attempts[0].started if stage.attempts else float("inf")
+
+    return sorted(record.stages.values(), key=first)
+
+
+def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> StageReport:
+    done = [a for a in stage.attempts if a.ended is not None]
+    return StageReport(
+        name=stage.name,
+        kind=stage.kind,
+        what=KINDS[Kind(stage.kind)].title,
+        state=str(stage.state),
+        seconds=sum((a.ended or a.started) - a.started for a in done) if done else None,
+        attempts=max(1, len(stage.attempts)),
+        figures=tuple(KeyFigure(name=name, value=value, digits=3) for name, value in stage.metrics.items()),
+        curves=_curves(store.get_record(progress_key(record.name, stage.name, stage.key))),
+        inputs=stage.inputs,
+        outputs=stage.outputs,
+    )
+
+
+def _curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
+    points: dict[str, dict[float, float]] = defaultdict(dict)
+    for line in (lines or b"").splitlines():
+        item = json.loads(line)
+        for name, value in item.get("metrics", {}).items():
+            # A step that was done again after a restart replaces what the first attempt wrote.
+            points[name][float(item["done"])] = float(value)
+    return {name: tuple(sorted(curve.items())) for name, curve in points.items() if len(curve) > 2}
+
+
+def _lineage(store: ArtifactStore, record: RunRecord) -> tuple[tuple[LineageNode, ...], tuple[LineageEdge, ...]]:
+    nodes: dict[str, LineageNode] = {}
+    edges: list[LineageEdge] = []
+    names = {digest: f"{s.name}/{name}" for s in record.stages.values() for name, digest in s.outputs.items()}
+    waiting = sorted(names)
+    while waiting:
+        digest = waiting.pop()
+        if digest in nodes:
+            continue
+        try:
+            manifest = store.manifest(digest)
+        except ArtifactNotFound:
+            nodes[digest] = LineageNode(digest=digest, label="not in this store")
+            continue
+        label = names.get(digest, manifest.stage)
+        nodes[digest] = LineageNode(digest=digest, label=label, kind=manifest.kind, stage=manifest.stage)
+        edges += [LineageEdge(parent=parent, child=digest) for parent in manifest.parents]
+        waiting += manifest.parents
+    return tuple(nodes.values()), tuple(edges)

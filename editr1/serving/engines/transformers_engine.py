@@ -1,0 +1,179 @@
+"""The ``transformers`` engine: the verifier in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL.Image import Image
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+
+from editr1.serving.engines.base import EngineError, Generation, Sampling
+from editr1.verifier.chat import Chat
+from editr1.verifier.model import DType, folder_digest, load_verifier
+from editr1.verifier.prompt import PromptTemplate
+
+log = logging.getLogger("editr1.serving")
+
+
+class TransformersEngine:
+    """Generates with ``model.generate`` in left-padded batches of at most ``max_batch`` traces.
+
+    Greedy at temperature 0. Control tokens other than the end are never written. The checkpoint's own generation
+    settings (repetition penalty, top-k) are not used: what a request asks for is all that happens. ``processor`` must
+    pad on the left, as ``load_verifier`` sets it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        template: PromptTemplate,
+        *,
+        model_digest: str,
+        max_batch: int = 64,
+    ) -> None:
+        self.model_digest = model_digest
+        self.template = template
+        self._model: Any = model
+        self._processor: Any = processor
+        self._tokenizer: Any = self._processor.tokenizer
+        self._max_batch = max_batch
+        self._ends = _end_tokens(model, self._tokenizer)
+        config: Any = model.config
+        self._image_token = int(config.image_token_id)
+        self._context = int(config.get_text_config().max_position_embeddings)
+        self._suppressed = sorted(set(self._tokenizer.all_special_ids) - set(self._ends)) or None
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        device: str = "auto",
+        dtype: DType = "auto",
+        model_digest: str | None = None,
+        max_batch: int = 64,
+    ) -> Self:
+        """Load a verifier folder or hub name. ``model_digest`` None takes the digest of the folder's files."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if model_digest is None:
+            model_digest = folder_digest(name) if Path(name).is_dir() else f"hub:{name}"
+        model, processor, template = load_verifier(name, dtype, device)
+        return cls(model, processor, template, model_digest=model_digest, max_batch=max_batch)
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
+        """See :class:`editr1.serving.engines.base.Engine`. A prompt that leaves no room for a token fails alone."""
+        pictures = self._pictures(chats)
+        prompts = [self._tokens(chat, pictures) for chat in chats]
+        answers: list[list[Generation] | EngineError] = [
+            EngineError(f"prompt of {len(tokens)} tokens: the model's context holds {self._context}")
+            if len(tokens) >= self._context
+            else []
+            for tokens in prompts
+        ]
+        able = [index for index, answer in enumerate(answers) if not isinstance(answer, EngineError)]
+        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        guard = nullcontext() if sampling.seed is None else torch.random.fork_rng(devices)
+        with guard, torch.inference_mode():
+            if sampling.seed is not None:
+                torch.manual_seed(sampling.seed)
+            for copies, group in _groups(able, sampling.n, self._max_batch):
+                inputs = self._inputs([chats[i] for i in group], [prompts[i] for i in group], pictures)
+                written = self._written(inputs, sampling, copies)
+                for row, index in enumerate(group):
+                    answer = answers[index]
+                    assert isinstance(answer, list)
+                    answer += [
+                        Generation(text=text, prompt_tokens=len(prompts[index]), completion_tokens=count)
+                        for text, count in written[row * copies : (row + 1) * copies]
+                    ]
+        return answers
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._model = None
+
+    def _pictures(self, chats: Sequence[Chat]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Patches and (1, 3) patch grid of each distinct picture object, keyed by its identity."""
+        distinct: dict[int, Image] = {id(image): image for chat in chats for image in chat.images}
+        if not distinct:
+            return {}
+        out = self._processor.image_processor(images=list(distinct.values()), return_tensors="pt")
+        grids = out["image_grid_thw"]
+        patches = out["pixel_values"].split(grids.prod(dim=1).tolist())
+        return {key: (patches[i], grids[i : i + 1]) for i, key in enumerate(distinct)}
+
+    def _tokens(self, chat: Chat, pictures: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
+        """The prompt's tokens, each picture's placeholder repeated once a merged patch."""
+        text = self._processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
+        merge = self._processor.image_processor.merge_size**2
+        lengths = [int(pictures[id(image)][1].prod()) // merge for image in chat.images]
+        tokens: list[int] = []
+        for token in self._tokenizer(text)["input_ids"]:
+            tokens += [token] * (lengths.pop(0) if token == self._image_token and lengths else 1)
+        return tokens
+
+    def _inputs(
+        self,
+        chats: Sequence[Chat],
+        prompts: Sequence[list[int]],
+        pictures: dict[int, tuple[torch.Tensor, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        longest = max(map(len, prompts))
+        pad = self._tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": ((ids == self._image_token) & (mask == 1)).to(torch.int32),
+        }
+        used = [pictures[id(image)] for chat in chats for image in chat.images]
+        if used:
+            inputs["pixel_values"] = torch.cat([patches for patches, _ in used]).to(self._model.dtype)
+            inputs["image_grid_thw"] = torch.cat([grid for _, grid in used])
+        return {key: value.to(self._model.device) for key, value in inputs.items()}
+
+    def _written(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int]]:
+        """Text and token count of each trace, ``copies`` a row, rows in order."""
+        start = inputs["input_ids"].shape[1]
+        greedy = sampling.temperature == 0
+        config = GenerationConfig(
+            max_new_tokens=min(sampling.max_tokens, self._context - start),
+            do_sample=not greedy,
+            temperature=1.0 if greedy else sampling.temperature,
+            top_p=1.0 if greedy else sampling.top_p,
+            top_k=None if greedy else 0,
+            num_return_sequences=copies,
+            suppress_tokens=self._suppressed,
+            eos_token_id=self._ends,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+        rows = self._model.generate(**inputs, generation_config=config)[:, start:].tolist()
+        kept = []
+        for row in rows:
+            end = next((i for i, token in enumerate(row) if token in self._ends), None)
+            kept.append(row if end is None else row[: end + 1])
+        texts = self._tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [(text, len(row)) for text, row in zip(texts, kept, strict=True)]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    declared = model.generation_config.eos_token_id
+    ends = [tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
+    model.generation_config = GenerationConfig()
+    return sorted({int(token) for token in ends if token is not None})
+
+
+def _groups(able: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
+    """(copies, chats) of each call: whole chats while ``n`` fits ``limit``, else one chat in several calls."""
+    if n <= limit:
+        width = limit // n
+        return [(n, able[i : i + width]) for i in range(0, len(able), width)]
+    return [(min(limit, n - done), [index]) for index in able for done in range(0, n, limit)]

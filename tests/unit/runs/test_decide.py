@@ -1,0 +1,39 @@
+import pytest
+
+from editr1.runs.decide import Action, after_end, before_start
+from editr1.runs.exit_codes import ExitCode, worth_a_retry
+
+
+def test_a_stage_with_a_result_is_not_run_again() -> None:
+    assert before_start(has_result=True).action is Action.SKIP
+    assert before_start(has_result=False).action is Action.START
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "failures", "retries", "action"),
+    [
+        (0, True, 0, 0, Action.FINISH),
+        (0, False, 0, 2, Action.FAIL),
+        (ExitCode.CONFIG, False, 1, 9, Action.FAIL),
+        (ExitCode.DATA, False, 1, 9, Action.FAIL),
+        (ExitCode.REWARD_BUDGET, False, 1, 9, Action.FAIL),
+        (ExitCode.BUG, False, 1, 9, Action.FAIL),
+        (ExitCode.TRANSIENT, False, 1, 1, Action.RETRY),
+        (ExitCode.TRANSIENT, False, 2, 1, Action.FAIL),
+        (ExitCode.KILLED, False, 1, 2, Action.RETRY),
+        (ExitCode.TERMINATED, False, 1, 2, Action.RETRY),
+        (-9, False, 1, 2, Action.RETRY),
+    ],
+)
+def test_an_end_leads_to_the_documented_action(code: int, result: bool, failures: int, retries: int, action: Action) -> None:
+    assert after_end(code, result, failures, retries).action is action
+
+
+def test_backoff_doubles_and_stops_at_a_minute() -> None:
+    delays = [after_end(129, False, n, 99).delay for n in range(1, 10)]
+    assert delays[:4] == [1, 2, 4, 8]
+    assert max(delays) == 60
+
+
+def test_retryable_codes_are_128_and_above_or_signals() -> None:
+    assert [worth_a_retry(c) for c in (1, 2, 127, 128, 143, -15)] == [False, False, False, True, True, True]
