@@ -1,1 +1,28 @@
 """Immutable artifacts in file:// and s3:// stores."""
+
+from editr1.artifacts.errors import (
+    AccessDenied,
+    AlreadyExists,
+    ArtifactNotFound,
+    DigestMismatch,
+    InvalidManifest,
+    StoreError,
+)
+from editr1.artifacts.manifest import Manifest, ManifestFile
+from editr1.artifacts.store import ArtifactStore, Problem, open_store
+from editr1.config.store import StoreConfig
+
+__all__ = [
+    "AccessDenied",
+    "AlreadyExists",
+    "ArtifactNotFound",
+    "ArtifactStore",
+    "DigestMismatch",
+    "InvalidManifest",
+    "Manifest",
+    "ManifestFile",
+    "Problem",
+    "StoreConfig",
+    "StoreError",
+    "open_store",
+]

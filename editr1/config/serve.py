@@ -53,7 +53,7 @@ class ServeConfig(Settings):
     """Most tokens a trace may have. What it cuts off is the score, so leave room."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
-    """Sampling temperature of requests that ask for several traces and name none. A single trace is greedy by default."""
+    """Sampling temperature of requests for several traces that name none. A single trace is greedy by default."""
 
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus of sampled traces."""
@@ -89,7 +89,7 @@ class ServeConfig(Settings):
     """After SIGTERM, the longest wait for accepted requests, in seconds."""
 
     golden_must_parse: bool = True
-    """Whether the golden sample needs a parsed score before the server is ready; off for models that are not trained."""
+    """Whether the golden sample must parse before the server is ready; off for models that are not trained."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

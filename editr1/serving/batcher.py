@@ -62,7 +62,7 @@ class _Entry:
 
 
 class Batcher:
-    """Runs ``run`` in one worker thread on batches of at most ``max_batch`` traces (items times traces, at least one item).
+    """Runs ``run`` in one worker thread on batches of at most ``max_batch`` traces, at least one item.
 
     Items of several requests share a batch when they want the same sampling; the oldest waiting item always goes first,
     so none starves. An idle worker waits ``wait_s`` for more before it starts a batch that is not full. At most
@@ -95,12 +95,23 @@ class Batcher:
     @property
     def in_flight(self) -> int:
         """Items queued or running."""
-        return len(self._queue) + self._running
+        with self._changed:
+            return len(self._queue) + self._running
+
+    @property
+    def full(self) -> bool:
+        """Whether not even one more item fits."""
+        return self.in_flight >= self._capacity
 
     @property
     def alive(self) -> bool:
         """Whether the worker thread runs."""
         return self._thread.is_alive()
+
+    def retry_after_s(self, items: int) -> float:
+        """Seconds, from 1 to 30, after which ``items`` more will probably fit at the recent pace."""
+        excess = self.in_flight + items - self._capacity
+        return min(30.0, max(1.0, excess * self._seconds_an_item))
 
     def submit(self, items: Sequence[ScoreItem], sampling: Sampling, deadline: float) -> Ticket:
         """Queue ``items``, all or none; ``deadline`` is on the clock of ``time.monotonic``.
@@ -117,8 +128,7 @@ class Batcher:
             if self._stopping:
                 raise Stopped
             if self.in_flight + len(items) > self._capacity:
-                excess = self.in_flight + len(items) - self._capacity
-                raise QueueFull(min(30.0, max(1.0, excess * self._seconds_an_item)))
+                raise QueueFull(self.retry_after_s(len(items)))
             self._queue.extend(_Entry(ticket, index, item) for index, item in enumerate(items))
             self._changed.notify()
         return ticket

@@ -117,7 +117,9 @@ def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: st
     if not verdicts:
         reason = unparsed[0] if unparsed else "the engine wrote no trace"
         written = f"; the trace: {answer[0].text[:500]!r}" if answer else ""
-        return ScoreFailure(cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces parsed: {reason}{written}")
+        return ScoreFailure(
+            cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces parsed: {reason}{written}"
+        )
     return Scored(
         score=sum(verdict.score for verdict in verdicts) / len(verdicts),
         verdicts=verdicts,

@@ -49,12 +49,10 @@ def train_vae(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed: int
         rows = torch.randint(len(pictures), (recipe.batch_size,), generator=generator)
         batch = to_model_range(pictures[rows])
         noise_std = recipe.noise_start + (recipe.noise_end - recipe.noise_start) * step / max(1, recipe.steps - 1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            latents = raw_latents(vae, batch).float()
-            mean, std = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
-            normal = (latents - mean) / (std + 1e-5)
-            noisy = normal + noise_std * torch.randn(normal.shape, generator=generator)
-            decoded = vae.decode(noisy).sample.float()
+        latents = raw_latents(vae, batch)
+        mean, std = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
+        normal = (latents - mean) / (std + 1e-5)
+        decoded = vae.decode(normal + noise_std * torch.randn(normal.shape, generator=generator)).sample
         error = decoded - batch
         weight = 1 + recipe.edge_weight * _edges(batch)
         loss = (

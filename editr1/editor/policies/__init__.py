@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import DiffusionPipeline
 
@@ -33,14 +35,14 @@ def load_policy(
     kind = config["_class_name"]
     if kind not in POLICIES:
         raise ValueError(f"{folder_or_hub}: no policy for pipeline {kind!r}; supported: {', '.join(sorted(POLICIES))}")
-    import diffusers
-
-    pipeline = getattr(diffusers, kind).from_pretrained(folder_or_hub, torch_dtype=dtype)
+    root = folder_or_hub if Path(folder_or_hub).is_dir() else DiffusionPipeline.download(folder_or_hub)
+    policy = POLICIES[kind]
+    pipeline = policy.load_pipeline(Path(root), dtype)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if POLICIES[kind] is FluxKontextPolicy:
+    if policy is FluxKontextPolicy:
         return FluxKontextPolicy(pipeline, guidance=guidance, text_length=max_text_tokens)
-    return POLICIES[kind](pipeline, guidance=guidance)
+    return policy(pipeline, guidance=guidance)
 
 
 __all__ = [

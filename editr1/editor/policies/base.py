@@ -63,6 +63,11 @@ class EditorPolicy(ABC):
             if isinstance(component, nn.Module):
                 component.requires_grad_(False).eval()
 
+    @classmethod
+    def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
+        """The pipeline in ``folder``, weights in ``dtype``."""
+        return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+
     @property
     def transformer(self) -> Any:
         """The denoiser, the only part that is ever trained."""

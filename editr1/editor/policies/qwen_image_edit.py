@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from editr1.editor.policies.base import Condition, EditorPolicy, Size
+from editr1.editor.policies.qwen_processor import load_picture_processor, restore_processor
 
 
 class QwenImageEditPolicy(EditorPolicy):
@@ -26,6 +28,18 @@ class QwenImageEditPolicy(EditorPolicy):
     def __init__(self, pipeline: DiffusionPipeline, *, guidance: float = 4.0, negative_prompt: str = " ") -> None:
         super().__init__(pipeline, guidance=guidance)
         self.negative_prompt = negative_prompt
+
+    @classmethod
+    def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
+        """The pipeline in ``folder``; without torchvision its processor comes without the video half."""
+        processor = load_picture_processor(folder)
+        given = {} if processor is None else {"processor": processor}
+        return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **given)
+
+    def save(self, folder: Path) -> None:
+        """See :meth:`EditorPolicy.save`."""
+        super().save(folder)
+        restore_processor(self.pipeline.processor, folder)
 
     @torch.no_grad()
     def encode(

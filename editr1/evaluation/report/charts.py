@@ -212,8 +212,7 @@ def _running_mean(points: Sequence[Point]) -> list[Point]:
     half = max(2, len(points) // 24)
     found: list[Point] = []
     for i, (x, y) in enumerate(points):
-        reach = min(half, i, len(points) - 1 - i)
-        near = [v for _, v in points[i - reach : i + reach + 1] if math.isfinite(v)]
+        near = [v for _, v in points[max(0, i - half) : i + half + 1] if math.isfinite(v)]
         found.append((x, sum(near) / len(near) if near and math.isfinite(y) else math.nan))
     return found
 

@@ -1,0 +1,120 @@
+"""A folder as an object store: written under temporary names, then renamed or linked into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, StoreError
+from editr1.artifacts.hashing import CHUNK, VerifiedReader
+from editr1.artifacts.objects import checked_key
+
+_SCRATCH = ".tmp"
+
+
+class FileObjects:
+    """Objects as files below ``root``, which is made at the first write. See ``ObjectStore``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = root.absolute().as_uri()
+
+    def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
+        """Write an object, atomically."""
+        with self._new_file(key, once) as file:
+            file.write(data)
+
+    def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
+        """Copy a file in; nothing is left if it changed meanwhile."""
+        with path.open("rb") as source, self._new_file(key, once=False) as target:
+            reader = VerifiedReader(source, path, size, sha256)
+            while chunk := reader.read(CHUNK):
+                target.write(chunk)
+
+    def get_bytes(self, key: str) -> bytes:
+        """The whole object."""
+        with self._reading(key):
+            return self._path(key).read_bytes()
+
+    def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
+        """The object from ``offset`` on, in chunks."""
+        with self._reading(key), self._path(key).open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    def size(self, key: str) -> int | None:
+        """Size in bytes, or None."""
+        path = self._path(key)
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            raise StoreError(f"{self.url}: {key}: {error.strerror}") from error
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key that begins with ``prefix``, in order."""
+        start = self.root / prefix.rpartition("/")[0]
+        found = []
+        for folder, folders, names in os.walk(start):
+            if _SCRATCH in folders:
+                folders.remove(_SCRATCH)
+            found += [(Path(folder) / name).relative_to(self.root).as_posix() for name in names]
+        return iter(sorted(key for key in found if key.startswith(prefix)))
+
+    def _path(self, key: str) -> Path:
+        return self.root / checked_key(key)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise ArtifactNotFound(f"{self.url}: no object {key}") from None
+        except OSError as error:
+            raise StoreError(f"{self.url}: {key}: {error.strerror}") from error
+
+    @contextmanager
+    def _new_file(self, key: str, once: bool) -> Iterator[BinaryIO]:
+        target = self._path(key)
+        scratch: str | None = None
+        try:
+            if once and target.exists():
+                raise AlreadyExists(f"{self.url}: {key} exists and is written only once")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self.root / _SCRATCH).mkdir(exist_ok=True)
+            number, scratch = tempfile.mkstemp(dir=self.root / _SCRATCH)
+            with os.fdopen(number, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(scratch, 0o644)
+            if once:
+                _link(scratch, target)
+            else:
+                os.replace(scratch, target)
+                scratch = None
+        except FileExistsError:
+            raise AlreadyExists(f"{self.url}: {key} exists and is written only once") from None
+        except OSError as error:
+            raise StoreError(f"{self.url}: cannot write {key}: {error.strerror or error}") from error
+        finally:
+            if scratch is not None:
+                with suppress(OSError):
+                    os.unlink(scratch)
+
+
+def _link(scratch: str, target: Path) -> None:
+    try:
+        os.link(scratch, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without hard links: exclusive creation is the next best; a crash here may leave a short file,
+        # which its digest gives away.
+        with open(target, "xb") as file:
+            file.write(Path(scratch).read_bytes())

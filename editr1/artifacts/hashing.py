@@ -1,0 +1,40 @@
+"""SHA-256 of files and of streams on their way."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import BinaryIO
+
+from editr1.artifacts.errors import DigestMismatch
+
+CHUNK = 1 << 20
+PREFIX = "sha256:"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class VerifiedReader:
+    """Reads a file of known size and SHA-256; the last chunk is only handed out once the whole has that digest."""
+
+    def __init__(self, file: BinaryIO, path: Path, size: int, sha256: str) -> None:
+        self._file = file
+        self._path = path
+        self._left = size
+        self._sha256 = sha256
+        self._hash = hashlib.sha256()
+
+    def read(self, count: int = -1) -> bytes:
+        """At most ``count`` bytes. Raises DigestMismatch when the file changed since it was hashed."""
+        data = self._file.read(self._left if count < 0 else min(count, self._left))
+        self._hash.update(data)
+        self._left -= len(data)
+        at_end = self._left == 0
+        short = not data and not at_end and count != 0
+        if short or (at_end and (self._hash.hexdigest() != self._sha256 or self._file.read(1))):
+            raise DigestMismatch(f"{self._path}: changed while it was being committed")
+        return data

@@ -1,0 +1,102 @@
+"""The manifest of an artifact: what it holds, what made it, from what. Its digest is the artifact's name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from editr1.artifacts.errors import InvalidManifest
+from editr1.artifacts.hashing import PREFIX
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ManifestFile(_Part):
+    """One file: its path below the artifact's folder ('/' between parts), size in bytes, digest of its bytes."""
+
+    path: str
+    size: Annotated[int, Field(ge=0)]
+    digest: Digest
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = path.split("/")
+        if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 or char in "\\\x7f" for char in path):
+            raise ValueError("must be a relative path without '.', '..', backslashes and control characters")
+        if len(path) > 1000 or ":" in parts[0]:
+            raise ValueError("must have at most 1000 characters and no ':' in its first part")
+        return path
+
+
+class Manifest(_Part):
+    """An artifact. It holds no date on purpose: the same files from the same parents are the same artifact."""
+
+    format: Literal["editr1.dev/artifact/v1"] = "editr1.dev/artifact/v1"
+    kind: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """What it is: verifier, editor, rows, pairs, cases, checkpoint, import ..."""
+    stage: str
+    """What made it."""
+    run: str = ""
+    parents: tuple[Digest, ...] = ()
+    """Artifacts that it was made from, sorted."""
+    config_digest: str = ""
+    git_revision: str = ""
+    attributes: Mapping[str, str] = {}
+    files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
+    """Sorted by path."""
+
+    @field_validator("files")
+    @classmethod
+    def _distinct(cls, files: tuple[ManifestFile, ...]) -> tuple[ManifestFile, ...]:
+        paths = [file.path for file in files]
+        folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+        if paths != sorted(set(paths)) or folders.intersection(paths):
+            raise ValueError("paths must be sorted, distinct, and none the folder of another")
+        return files
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and the hex digest of the canonical JSON."""
+        return digest_of(self.canonical())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+    def canonical(self) -> bytes:
+        """The JSON that is stored and hashed: keys sorted, no spaces, UTF-8."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(data: bytes) -> str:
+    """``sha256:<hex>`` of ``data``."""
+    return PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Whether ``text`` is a whole ``sha256:<hex>``."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Read a stored manifest. Raises InvalidManifest that names ``where``, the field and the rule."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidManifest(f"{where}: {field}: {str(first['input'])[:200]!r}: {first['msg']}") from None

@@ -1,0 +1,200 @@
+"""A bucket of an S3-compatible server as an object store, through the minio client.
+
+minio's ``put_object`` files every header that it does not know as user metadata (``X-Amz-Meta-If-None-Match``), so a
+conditional put goes to a URL presigned by the same client, with the ``If-None-Match`` header beside it:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider, StaticProvider
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, Timeout
+
+from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError
+from editr1.artifacts.hashing import CHUNK, VerifiedReader
+from editr1.artifacts.objects import checked_key
+from editr1.config.store import CA_BUNDLE_VARIABLE, ENDPOINT_VARIABLE, REGION_VARIABLE, StoreConfig
+
+_CONNECT_S = 10.0
+_READ_S = 60.0
+_PARTS = 9_000  # S3 allows 10,000
+_WHOLE_READS = 3
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+_MISSING = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
+
+
+class S3Objects:
+    """Objects of ``config.bucket`` below ``config.prefix``. See ``ObjectStore``. The bucket must exist."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        host, secure = _endpoint(config)
+        ca_bundle = str(config.ca_bundle or os.environ.get(CA_BUNDLE_VARIABLE) or certifi.where())
+        self._http = urllib3.PoolManager(
+            timeout=Timeout(connect=_CONNECT_S, read=_READ_S),
+            maxsize=4 * config.transfers,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=ca_bundle,
+            retries=Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        )
+        self._client = Minio(
+            host,
+            credentials=_credentials(config),
+            secure=secure,
+            region=config.region or os.environ.get(REGION_VARIABLE) or None,
+            http_client=self._http,
+        )
+        self._config = config
+        self._bucket = config.bucket
+        self._prefix = f"{config.prefix}/" if config.prefix else ""
+        self._endpoint = f"{'https' if secure else 'http'}://{host}"
+        self.url = f"{config.url} at {self._endpoint}"
+
+    def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
+        """Write an object; with ``once`` the server checks If-None-Match."""
+        if once:
+            self._put_once(key, data)
+            return
+        with self._errors(key):
+            self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data))
+
+    def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
+        """Upload a file, in parts above ``part_bytes``; an upload of a file that changed meanwhile is given up."""
+        part = max(self._config.part_bytes, -(-size // _PARTS))
+        with path.open("rb") as file, self._errors(key):
+            reader = VerifiedReader(file, path, size, sha256)
+            self._client.put_object(
+                self._bucket, self._name(key), cast(BinaryIO, reader), size, part_size=part, num_parallel_uploads=3
+            )
+
+    def get_bytes(self, key: str) -> bytes:
+        """The whole object."""
+        for attempt in range(_WHOLE_READS):
+            try:
+                return b"".join(self.stream(key))
+            except (AccessDenied, ArtifactNotFound):
+                raise
+            except StoreError:  # the answer began and broke off: the client's own retries do not cover that
+                if attempt == _WHOLE_READS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
+        """The object from ``offset`` on, in chunks."""
+        with self._errors(key):
+            response = self._client.get_object(self._bucket, self._name(key), offset=offset)
+            try:
+                yield from response.stream(CHUNK)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def size(self, key: str) -> int | None:
+        """Size in bytes, or None."""
+        try:
+            with self._errors(key):
+                return self._client.stat_object(self._bucket, self._name(key)).size
+        except ArtifactNotFound:
+            return None
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key that begins with ``prefix``, in order."""
+        with self._errors(prefix):
+            for item in self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True):
+                if not item.is_dir:
+                    yield str(item.object_name).removeprefix(self._prefix)
+
+    def _put_once(self, key: str, data: bytes) -> None:
+        # A lost answer must not be asked for again: the second try would find the first one's object.
+        retries = Retry(total=4, connect=4, read=0, status=0, other=0, redirect=0, backoff_factor=0.2)
+        with self._errors(key):
+            for _ in range(5):
+                url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
+                headers = {"If-None-Match": "*", "Content-Type": "application/json"}
+                answer = self._http.request("PUT", url, body=data, headers=headers, retries=retries)
+                if answer.status in (200, 201, 204):
+                    return
+                if answer.status == 412:
+                    raise AlreadyExists(f"{self.url}: {key} exists and is written only once")
+                if answer.status != 409:  # 409: another conditional write of this key is under way; ask again
+                    break
+            raise self._refusal(key, answer)
+
+    def _refusal(self, key: str, answer: urllib3.BaseHTTPResponse) -> StoreError:
+        if answer.data.lstrip().startswith(b"<"):
+            return self._translated(key, S3Error.fromxml(cast(Any, answer)))
+        return StoreError(f"{self.url}: cannot write {key}: HTTP status {answer.status}")
+
+    def _name(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except S3Error as error:
+            raise self._translated(key, error) from error
+        except HTTPError as error:
+            raise StoreError(f"{self.url}: not reachable while working on {key}: {_reason(error)}") from error
+        except (MinioException, OSError, ValueError) as error:
+            raise StoreError(f"{self.url}: {key}: {error}") from error
+
+    def _translated(self, key: str, error: S3Error) -> StoreError:
+        if error.code in _MISSING:
+            return ArtifactNotFound(f"{self.url}: no object {key}")
+        if error.code == "NoSuchBucket":
+            return StoreError(f"{self._endpoint}: bucket {self._bucket!r} does not exist; make it first")
+        if error.code in _DENIED:
+            return AccessDenied(
+                f"{self.url}: {error.code} for {key}; the keys come from {self._config.access_key_env} and "
+                f"{self._config.secret_key_env}"
+            )
+        return StoreError(f"{self.url}: {key}: {error.code}: {error.message}")
+
+
+def _endpoint(config: StoreConfig) -> tuple[str, bool]:
+    named = config.endpoint or os.environ.get(ENDPOINT_VARIABLE) or "https://s3.amazonaws.com"
+    parts = urlsplit(named if "://" in named else f"{'https' if config.secure else 'http'}://{named}")
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
+        raise StoreError(f"S3 endpoint {named!r}: must be host[:port] or http(s)://host[:port]")
+    return parts.netloc, parts.scheme == "https"
+
+
+def _credentials(config: StoreConfig) -> Provider:
+    access, secret = os.environ.get(config.access_key_env), os.environ.get(config.secret_key_env)
+    if access and secret:
+        return StaticProvider(access, secret)
+    if access or secret:
+        missing = config.secret_key_env if access else config.access_key_env
+        raise AccessDenied(f"{config.url}: {missing} is not set, but its partner is")
+    sources: list[Provider] = [EnvAWSProvider(), AWSConfigProvider()]
+    if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") or os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        sources.append(IamAwsProvider())
+    for source in sources:
+        try:
+            source.retrieve()
+        except Exception:  # each provider has its own way to say that it knows none
+            continue
+        return source
+    raise AccessDenied(
+        f"{config.url}: no credentials; set {config.access_key_env} and {config.secret_key_env} "
+        "(or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a shared AWS credentials file)"
+    )
+
+
+def _reason(error: HTTPError) -> str:
+    cause = getattr(error, "reason", None) or error
+    return f"{type(cause).__name__}: {cause}"

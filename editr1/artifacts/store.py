@@ -1,0 +1,287 @@
+"""Immutable artifacts and small mutable records over an object store.
+
+Keys: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``, ``records/<key>``.
+"""
+
+from __future__ import annotations
+
+import builtins
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError
+from editr1.artifacts.hashing import PREFIX, file_sha256
+from editr1.artifacts.manifest import Manifest, ManifestFile, digest_of, is_digest, parse_manifest
+from editr1.artifacts.objects import ObjectStore
+from editr1.artifacts.transfer import download
+from editr1.config.store import StoreConfig
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file of an artifact whose stored bytes are not what the manifest says."""
+
+    path: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.rule}"
+
+
+class ArtifactStore:
+    """Artifacts by digest, and records by key. Safe in threads and with other processes on the same store."""
+
+    def __init__(self, objects: ObjectStore, *, transfers: int = 4) -> None:
+        self.objects = objects
+        self._transfers = transfers
+
+    @property
+    def url(self) -> str:
+        """Address of the store, for messages."""
+        return self.objects.url
+
+    def commit(
+        self,
+        folder: Path,
+        *,
+        kind: str,
+        stage: str,
+        run: str = "",
+        parents: Sequence[str] = (),
+        config_digest: str = "",
+        git_revision: str = "",
+        attributes: Mapping[str, str] | None = None,
+    ) -> Manifest:
+        """Store every file below ``folder`` and then, once, the manifest that names them.
+
+        Until the manifest is written there is no artifact. Committing the same files with the same facts again, also
+        from another process at the same time, gives the same artifact and uploads nothing twice. Links to files are
+        read through; links to folders are refused.
+
+        Raises:
+            StoreError: no such folder, no file in it, a fact that a manifest cannot hold, or the store fails.
+            DigestMismatch: a file changed while it was read.
+        """
+        paths = list(_files_below(folder))
+        hashed = self._each(lambda path: (path, path.stat().st_size, file_sha256(path)), paths)
+        files = [
+            {"path": path.relative_to(folder).as_posix(), "size": size, "digest": PREFIX + sha256}
+            for path, size, sha256 in hashed
+        ]
+        files.sort(key=lambda file: str(file["path"]))
+        try:
+            manifest = Manifest(
+                kind=kind,
+                stage=stage,
+                run=run,
+                parents=tuple(sorted(set(parents))),
+                config_digest=config_digest,
+                git_revision=git_revision,
+                attributes=dict(attributes or {}),
+                files=tuple(ManifestFile.model_validate(file) for file in files),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise StoreError(f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}") from None
+        distinct = {sha256: (path, size, sha256) for path, size, sha256 in hashed}
+        self._each(lambda item: self._upload(*item), distinct.values())
+        data = manifest.canonical()
+        try:
+            self.objects.put_bytes(_manifest_key(manifest.digest), data, once=True)
+        except AlreadyExists:
+            self.manifest(manifest.digest)
+        return manifest
+
+    def manifest(self, digest: str) -> Manifest:
+        """The manifest of ``sha256:<hex>``.
+
+        Raises:
+            ArtifactNotFound: there is none.
+            DigestMismatch: it is not the one that its name says.
+            InvalidManifest: it is, but breaks a rule, such as a path that leads out of the folder.
+        """
+        if not is_digest(digest):
+            raise ArtifactNotFound(f"{self.url}: {digest!r} is not the name of an artifact: sha256:<64 hex digits>")
+        try:
+            data = self.objects.get_bytes(_manifest_key(digest))
+        except ArtifactNotFound:
+            raise ArtifactNotFound(f"{self.url}: no artifact {digest}") from None
+        if digest_of(data) != digest:
+            raise DigestMismatch(f"{self.url}: the manifest {digest} has digest {digest_of(data)}")
+        return parse_manifest(data, f"{self.url}: manifest {digest}")
+
+    def fetch(self, digest: str, dest: Path) -> Path:
+        """Bring an artifact's files into the folder ``dest`` and return it.
+
+        Files that are there already with the right digest stay; others are replaced; further files in ``dest`` are
+        left alone. A download that broke off, in this process or an earlier one, goes on where it stopped. Two
+        processes may ask for the same ``dest``: the second waits.
+
+        Raises:
+            ArtifactNotFound, DigestMismatch, InvalidManifest: as ``manifest``, and for each blob.
+            StoreError: the store or the folder fails, or ``dest`` holds a link that leads out of it.
+        """
+        manifest = self.manifest(digest)
+        try:
+            dest.mkdir(parents=True, exist_ok=True)
+            partials = dest.parent / f".{dest.resolve().name}.partial"
+            with _locked(dest.parent / f".{dest.resolve().name}.lock"):
+                wanted = [file for file in manifest.files if not _present(_inside(dest, file.path), file)]
+                if wanted:
+                    partials.mkdir(exist_ok=True)
+                    # Equal files share a blob, and so a partial name: fetch one after the other.
+                    groups: dict[str, builtins.list[ManifestFile]] = {}
+                    for file in wanted:
+                        groups.setdefault(file.digest, []).append(file)
+                    self._each(lambda group: self._fetch_group(group, dest, partials), groups.values())
+                    _remove_if_empty(partials)
+        except OSError as error:
+            raise StoreError(f"{dest}: cannot hold {digest}: {error.strerror or error}") from error
+        return dest
+
+    def verify(self, digest: str) -> builtins.list[Problem]:
+        """Read every stored byte of an artifact; what is missing or has another digest is listed, in path order."""
+        found = self._each(lambda file: (file, self._fault(file)), self.manifest(digest).files)
+        return [Problem(file.path, fault) for file, fault in found if fault]
+
+    def list(self) -> Iterator[Manifest]:
+        """Every artifact of the store, in order of digest."""
+        for key in self.objects.keys("manifests/sha256/"):
+            yield self.manifest(PREFIX + key.rpartition("/")[2].removesuffix(".json"))
+
+    def lineage(self, digest: str) -> builtins.list[Manifest]:
+        """The artifacts that ``digest`` was made from, transitively, nearest first, as far as this store has them."""
+        seen: dict[str, Manifest | None] = {digest: None}
+        queue = [*self.manifest(digest).parents]
+        while queue:
+            current = queue.pop(0)
+            if current in seen:
+                continue
+            seen[current] = None
+            with suppress(ArtifactNotFound):
+                parent = seen[current] = self.manifest(current)
+                queue += parent.parents
+        return [manifest for manifest in seen.values() if manifest is not None]
+
+    def put_record(self, key: str, data: bytes, *, if_none_match: bool = False) -> None:
+        """Write a small record, replacing an older one. With ``if_none_match`` an existing one raises AlreadyExists."""
+        self.objects.put_bytes(f"records/{key}", data, once=if_none_match)
+
+    def get_record(self, key: str) -> bytes | None:
+        """A record, or None."""
+        try:
+            return self.objects.get_bytes(f"records/{key}")
+        except ArtifactNotFound:
+            return None
+
+    def list_records(self, prefix: str) -> builtins.list[str]:
+        """Keys of the records that begin with ``prefix``, in order."""
+        return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
+
+    def _upload(self, path: Path, size: int, sha256: str) -> None:
+        if self.objects.size(_blob_key(sha256)) != size:
+            self.objects.put_file(_blob_key(sha256), path, size, sha256)
+
+    def _fetch_group(self, group: Sequence[ManifestFile], dest: Path, partials: Path) -> None:
+        for file in group:
+            sha256 = file.digest.removeprefix(PREFIX)
+            download(self.objects, _blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
+
+    def _fault(self, file: ManifestFile) -> str:
+        digest, size = hashlib.sha256(), 0
+        try:
+            for chunk in self.objects.stream(_blob_key(file.digest.removeprefix(PREFIX))) if file.size else ():
+                digest.update(chunk)
+                size += len(chunk)
+        except ArtifactNotFound:
+            return f"{file.digest}: not in the store"
+        if PREFIX + digest.hexdigest() != file.digest:
+            return f"{size} bytes with digest {PREFIX}{digest.hexdigest()}, not {file.size} bytes with {file.digest}"
+        return ""
+
+    def _each(self, work: Callable[[T], R], items: Iterable[T]) -> builtins.list[R]:
+        with ThreadPoolExecutor(self._transfers) as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def open_store(where: StoreConfig | str) -> ArtifactStore:
+    """Open the store of a config, or of a ``file://`` or ``s3://`` address with everything else at its default.
+
+    Opening touches neither disk nor network.
+
+    Raises:
+        AccessDenied: an ``s3://`` store, and no credentials in the environment.
+        pydantic.ValidationError: the address is not one of a store.
+    """
+    config = StoreConfig(url=where) if isinstance(where, str) else where
+    if config.folder is not None:
+        from editr1.artifacts.files import FileObjects
+
+        return ArtifactStore(FileObjects(config.folder), transfers=config.transfers)
+    from editr1.artifacts.s3 import S3Objects
+
+    return ArtifactStore(S3Objects(config), transfers=config.transfers)
+
+
+def _blob_key(sha256: str) -> str:
+    return f"blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+def _manifest_key(digest: str) -> str:
+    return f"manifests/sha256/{digest.removeprefix(PREFIX)}.json"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: not a folder, so nothing can be committed")
+    for current, folders, names in os.walk(folder):
+        for name in folders:
+            if (Path(current) / name).is_symlink():
+                raise StoreError(f"{Path(current) / name}: a link to a folder cannot be part of an artifact")
+        folders.sort()
+        for name in sorted(names):
+            path = Path(current) / name
+            if not path.is_file():
+                raise StoreError(f"{path}: neither a file nor a link to one, so it cannot be part of an artifact")
+            yield path
+
+
+def _present(path: Path, file: ManifestFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size and PREFIX + file_sha256(path) == file.digest
+
+
+def _inside(dest: Path, path: str) -> Path:
+    target = dest / path
+    if not target.parent.resolve().is_relative_to(dest.resolve()):
+        raise StoreError(f"{target}: a link leads out of {dest}; nothing is written through it")
+    return target
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

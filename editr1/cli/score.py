@@ -1,0 +1,109 @@
+"""``editr1 score``: ask a reward server about one edit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editr1.cli.common import fail, reporting
+
+if TYPE_CHECKING:
+    from editr1.data.types import Principle, Scored
+
+# Asked when the caller brings no principles: one general question a category.
+GENERAL = (
+    ("Was the instruction carried out?", "Instruction Following"),
+    ("Is everything that the instruction does not name unchanged?", "Feature Preservation"),
+    ("Is the picture free of visible faults?", "Image Quality"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("score")(score)
+
+
+def score(
+    source: Annotated[Path, typer.Option(help="Source picture.")],
+    edited: Annotated[Path, typer.Option(help="Edited picture.")],
+    instruction: Annotated[str, typer.Option(help="What was asked for.")],
+    server: Annotated[str, typer.Option(help="Address of the reward server.", envvar="EDITR1_REWARD_SERVER")],
+    principles: Annotated[
+        Path | None, typer.Option(help='JSON array of {"question", "category"}; without it one general question each.')
+    ] = None,
+    traces: Annotated[int, typer.Option(min=1, help="Traces to average.")] = 1,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds to wait in all.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Score one edit with the verifier and show its verdict on each principle.
+
+    Example: editr1 score --source a.png --edited b.png --instruction "make the sky pink" --server http://127.0.0.1:8000
+    """
+    from editr1.data.types import Picture, ScoreFailure, ScoreItem
+    from editr1.serving.client import RewardClient
+
+    with reporting():
+        asked = _principles(principles)
+        item = ScoreItem(
+            source=Picture(data=_bytes(source)),
+            edited=Picture(data=_bytes(edited)),
+            instruction=instruction,
+            principles=asked,
+        )
+        with RewardClient([server], deadline_s=deadline) as client:
+            outcome = client.score([item], traces=traces)[0]
+    if as_json:
+        typer.echo(outcome.model_dump_json(indent=2))
+    if isinstance(outcome, ScoreFailure):
+        raise fail(f"no score: {outcome.cause}: {outcome.detail}", 1)
+    if not as_json:
+        _print(outcome, asked)
+
+
+def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("principle", "category", "yes", title=f"score {scored.score:.2f} of 10")
+    for index, principle in enumerate(principles):
+        said = [verdict.scores[index] for verdict in scored.verdicts]
+        table.add_row(principle.question, principle.category.value, f"{sum(said)}/{len(said)}")
+    console = Console()
+    console.print(table)
+    console.print(scored.verdicts[0].reasoning, markup=False, highlight=False)
+    console.print(f"model {scored.model_digest[:19]}", style="dim")
+
+
+def _principles(path: Path | None) -> tuple[Principle, ...]:
+    from pydantic import TypeAdapter, ValidationError
+
+    from editr1.config.loader import ConfigError
+    from editr1.data.types import Principle
+
+    raw = [{"question": q, "category": c} for q, c in GENERAL] if path is None else _json(path)
+    try:
+        return TypeAdapter(tuple[Principle, ...]).validate_json(json.dumps(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _json(path: Path) -> object:
+    from editr1.config.loader import ConfigError
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    from editr1.config.loader import ConfigError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,80 @@
+"""Where artifacts live. Secrets are never part of a config: the store reads them from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from editr1.config.base import Settings
+
+ENDPOINT_VARIABLE = "EDITR1_S3_ENDPOINT"
+REGION_VARIABLE = "EDITR1_S3_REGION"
+CA_BUNDLE_VARIABLE = "EDITR1_S3_CA_BUNDLE"
+
+
+class StoreConfig(Settings):
+    """An artifact store: a folder, or a bucket of an S3-compatible server."""
+
+    url: str
+    """``file:///absolute/path`` or ``s3://bucket/prefix`` (the prefix may be empty)."""
+
+    endpoint: Annotated[str | None, Field(pattern=r"^(https?://)?[A-Za-z0-9.\-\[\]:]+$")] = None
+    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; unset: ``EDITR1_S3_ENDPOINT``, else AWS."""
+
+    region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]+$")] = None
+    """S3 region; unset: ``EDITR1_S3_REGION``, else the server is asked."""
+
+    secure: bool = True
+    """HTTPS or plain HTTP, where ``endpoint`` does not begin with its own scheme."""
+
+    ca_bundle: Path | None = None
+    """PEM file of certificate authorities to trust; unset: ``EDITR1_S3_CA_BUNDLE``, else those of certifi."""
+
+    access_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_ACCESS_KEY"
+    """Environment variable with the access key; if unset: the AWS variables, then the shared AWS file."""
+
+    secret_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_SECRET_KEY"
+    """Environment variable with the secret key."""
+
+    part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
+    """Files above this size go up in parts of it (S3 allows 5 MiB to 5 GiB)."""
+
+    transfers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Files moved at once."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        parts = urlsplit(url)
+        folder = parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/")
+        bucket = parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc
+        if not (folder or bucket) or parts.query or parts.fragment:
+            raise ValueError("must be file:///absolute/path or s3://bucket/prefix")
+        if any(part in (".", "..") for part in unquote(parts.path).split("/")):
+            raise ValueError("must not hold '.' or '..' as a part of the path")
+        return url
+
+    @model_validator(mode="after")
+    def _s3_only(self) -> Self:
+        if self.ca_bundle is not None and not self.ca_bundle.is_file():
+            raise ValueError(f"ca_bundle: {self.ca_bundle}: must be an existing file")
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a ``file://`` store, None for S3."""
+        parts = urlsplit(self.url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    @property
+    def bucket(self) -> str:
+        """The bucket of an ``s3://`` store."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def prefix(self) -> str:
+        """The key prefix of an ``s3://`` store, without slashes at its ends."""
+        return unquote(urlsplit(self.url).path).strip("/")

@@ -1,0 +1,314 @@
+"""The client of the reward service: spreads over replicas, retries on another, keeps a total deadline, masks failures."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import httpx
+from pydantic import ValidationError
+
+from editr1.config.serve import ClientConfig
+from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.serving.api import ErrorResponse, ScoreResponse, encode_request
+from editr1.serving.replicas import Replica, Replicas, Resolve, system_resolve
+from editr1.telemetry import Span, inject, span
+
+_DEFAULT: Final = ClientConfig()
+_RETRIED: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureCause.DEADLINE)
+
+
+class ModelMismatch(RuntimeError):
+    """A replica answered with another model than the one whose scores this run is made of."""
+
+
+class RewardClient:
+    """Scores edits through one or several reward servers. Thread-safe; use it as a context manager or ``close`` it.
+
+    ``urls`` are base URLs; a host name stands for all its addresses. All scores come from one model digest: that of
+    ``expected_digest``, or else of the first answer; an answer of another model raises :class:`ModelMismatch`.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        config: ClientConfig = _DEFAULT,
+        expected_digest: str | None = None,
+        resolve: Resolve = system_resolve,
+    ) -> None:
+        self._config = config
+        self._digest = expected_digest
+        self._digest_lock = threading.Lock()
+        self._replicas = Replicas(urls, resolve_s=config.resolve_s, backoff_s=config.backoff_s, resolve=resolve)
+        self._http = httpx.Client(
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=config.concurrency, keepalive_expiry=30
+            ),
+            trust_env=False,
+        )
+        self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="editr1-reward")
+
+    def score(
+        self,
+        items: Sequence[ScoreItem],
+        traces: int = 1,
+        *,
+        temperature: float | None = None,
+        seed: int | None = None,
+        deadline_s: float | None = None,
+    ) -> list[ScoreOutcome]:
+        """Score ``items``, index-aligned. What could not be scored in time is a ``ScoreFailure``, never an exception.
+
+        ``deadline_s`` (default: the config's) is the total, retries included. ``traces`` are averaged an item;
+        ``temperature`` None is greedy for one trace and the server's own for several.
+
+        Raises:
+            ModelMismatch: replicas serve different models, or not the expected one.
+        """
+        return self.submit(items, traces, temperature=temperature, seed=seed, deadline_s=deadline_s).result()
+
+    def submit(
+        self,
+        items: Sequence[ScoreItem],
+        traces: int = 1,
+        *,
+        temperature: float | None = None,
+        seed: int | None = None,
+        deadline_s: float | None = None,
+    ) -> Future[list[ScoreOutcome]]:
+        """As :meth:`score`, without waiting: sampling goes on while rewards are on their way."""
+        if traces < 1:
+            raise ValueError(f"traces: {traces}: must be at least 1")
+        if traces > 1 and temperature == 0:
+            raise ValueError("traces > 1 needs a temperature above 0: greedy traces would all be equal")
+        total = self._config.deadline_s if deadline_s is None else deadline_s
+        until = time.monotonic() + total
+        jobs = [_Job(list(chunk), traces, temperature, seed, until) for chunk in self._chunks(items)]
+        futures = [self._pool.submit(contextvars.copy_context().run, self._work, job) for job in jobs]
+        return _joined(futures)
+
+    def model_digest(self) -> str:
+        """Digest of the model that answers. Known after the first answer, or from ``expected_digest``.
+
+        Raises:
+            LookupError: nothing was answered yet and none was expected.
+        """
+        if self._digest is None:
+            raise LookupError("the model's digest is known after the first score")
+        return self._digest
+
+    def close(self) -> None:
+        """Wait for what is under way and close the connections."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _chunks(self, items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
+        chunk: list[ScoreItem] = []
+        size = 0
+        seen: set[int] = set()
+        for item in items:
+            new = sum(len(p.data) for p in (item.source, item.edited) if id(p) not in seen)
+            if chunk and (len(chunk) >= self._config.batch_items or size + new > self._config.max_request_bytes):
+                yield chunk
+                chunk, size, seen = [], 0, set()
+                new = len(item.source.data) + len(item.edited.data)
+            chunk.append(item)
+            size += new
+            seen |= {id(item.source), id(item.edited)}
+        if chunk:
+            yield chunk
+
+    def _work(self, job: _Job) -> list[ScoreOutcome]:
+        with span(Span.REWARD_REQUEST, items=len(job.items), traces=job.traces) as current:
+            while job.pending and job.attempts < self._config.max_attempts:
+                if not self._try(job):
+                    break
+            outcomes = job.outcomes()
+            current.set_attribute("attempts", job.attempts)
+            current.set_attribute("failed", sum(1 for outcome in outcomes if not outcome.ok))
+            return outcomes
+
+    def _try(self, job: _Job) -> bool:
+        """One request to one replica, or one wait. False when the job's time is over."""
+        left = job.until - time.monotonic()
+        if left <= 0:
+            job.fail(FailureCause.DEADLINE, f"not scored in time; last: {job.last}", keep_known=True)
+            return False
+        taken = self._replicas.take(len(job.pending), job.tried)
+        if not isinstance(taken, Replica):
+            if taken >= left:
+                job.fail(job.cause, f"no replica is free before the deadline; last: {job.last}")
+                return False
+            time.sleep(max(0.01, taken))
+            return True
+        sent = list(job.pending)
+        try:
+            self._ask(job, taken, sent, min(left, self._config.attempt_timeout_s))
+        finally:
+            self._replicas.give_back(taken, len(sent))
+        return True
+
+    def _ask(self, job: _Job, replica: Replica, sent: list[int], timeout_s: float) -> None:
+        body = encode_request(
+            [job.items[i] for i in sent],
+            traces=job.traces,
+            temperature=job.temperature,
+            seed=job.seed,
+            deadline_ms=max(1, math.floor(timeout_s * 950)),
+        )
+        headers = {"Content-Type": "application/json", "Host": replica.host}
+        inject(headers)
+        try:
+            response = self._http.post(
+                f"{replica.url}/v1/score",
+                content=body,
+                headers=headers,
+                timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, self._config.connect_timeout_s)),
+                extensions={"sni_hostname": replica.tls_name} if replica.tls_name else None,
+            )
+        except httpx.TimeoutException as error:
+            self._failed(job, replica, FailureCause.UNREACHABLE, f"{replica.url}: {type(error).__name__}")
+        except httpx.HTTPError as error:
+            self._failed(job, replica, FailureCause.UNREACHABLE, f"{replica.url}: {type(error).__name__}: {error}")
+        else:
+            self._read(job, replica, sent, response)
+
+    def _read(self, job: _Job, replica: Replica, sent: list[int], response: httpx.Response) -> None:
+        status = response.status_code
+        if status == 429:
+            job.note(replica, FailureCause.OVERLOADED, f"{replica.url}: {_detail(response)}")
+            self._replicas.busy(replica, _retry_after(response))
+            return
+        if status in (400, 404, 405, 413, 415, 422):
+            job.fail(FailureCause.INVALID, f"{replica.url}: {status}: {_detail(response)}")
+            return
+        if status != 200:
+            self._failed(job, replica, FailureCause.OVERLOADED, f"{replica.url}: {status}: {_detail(response)}")
+            return
+        try:
+            answer = ScoreResponse.model_validate_json(response.content)
+        except ValidationError as error:
+            self._failed(job, replica, FailureCause.ENGINE, f"{replica.url}: unreadable answer: {error}"[:500])
+            return
+        if len(answer.results) != len(sent):
+            text = f"{replica.url}: {len(answer.results)} results for {len(sent)} items"
+            self._failed(job, replica, FailureCause.ENGINE, text)
+            return
+        self._check_digest(replica, answer.model)
+        self._replicas.succeeded(replica)
+        job.settle(sent, answer.results)
+        if job.pending:
+            job.attempts += 1
+            job.tried.add(replica)
+
+    def _failed(self, job: _Job, replica: Replica, cause: FailureCause, detail: str) -> None:
+        job.attempts += 1
+        job.note(replica, cause, detail)
+        self._replicas.failed(replica)
+
+    def _check_digest(self, replica: Replica, digest: str) -> None:
+        with self._digest_lock:
+            if self._digest is None:
+                self._digest = digest
+            if digest != self._digest:
+                raise ModelMismatch(f"{replica.url} serves {digest}, but this run's scores come from {self._digest}")
+
+
+@dataclass
+class _Job:
+    """One request's items and what is known of them so far."""
+
+    items: list[ScoreItem]
+    traces: int
+    temperature: float | None
+    seed: int | None
+    until: float
+    attempts: int = 0
+    tried: set[Replica] = field(default_factory=set)
+    cause: FailureCause = FailureCause.UNREACHABLE
+    last: str = "no replica was asked"
+
+    def __post_init__(self) -> None:
+        self.pending = list(range(len(self.items)))
+        self._known: dict[int, ScoreOutcome] = {}
+
+    def note(self, replica: Replica, cause: FailureCause, detail: str) -> None:
+        """``replica`` did not score the job."""
+        self.tried.add(replica)
+        self.cause, self.last = cause, detail
+
+    def settle(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
+        """Take an answer: scores and final failures are done with, failures that another try may mend stay pending."""
+        for index, outcome in zip(sent, results, strict=True):
+            self._known[index] = outcome
+            if not isinstance(outcome, ScoreFailure) or outcome.cause not in _RETRIED:
+                self.pending.remove(index)
+            else:
+                self.cause, self.last = outcome.cause, outcome.detail
+
+    def fail(self, cause: FailureCause, detail: str, *, keep_known: bool = False) -> None:
+        """Give up on all that is pending."""
+        for index in self.pending:
+            if not (keep_known and index in self._known):
+                self._known[index] = ScoreFailure(cause=cause, detail=detail)
+        self.pending = []
+
+    def outcomes(self) -> list[ScoreOutcome]:
+        """One outcome an item; what is still pending failed with the last cause met."""
+        self.fail(self.cause, f"after {self.attempts} attempts: {self.last}", keep_known=True)
+        return [self._known[index] for index in range(len(self.items))]
+
+
+def _joined(futures: Sequence[Future[list[ScoreOutcome]]]) -> Future[list[ScoreOutcome]]:
+    """One future for all chunks' outcomes in order; the first exception wins once all are done."""
+    whole: Future[list[ScoreOutcome]] = Future()
+    whole.set_running_or_notify_cancel()
+    left = len(futures)
+    lock = threading.Lock()
+
+    def finish() -> None:
+        try:
+            whole.set_result([outcome for future in futures for outcome in future.result()])
+        except BaseException as error:
+            whole.set_exception(error)
+
+    def done(_: Future[list[ScoreOutcome]]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            finish()
+
+    if not futures:
+        finish()
+    for future in futures:
+        future.add_done_callback(done)
+    return whole
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(60.0, max(0.05, float(response.headers.get("Retry-After", "1"))))
+    except ValueError:
+        return 1.0
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return ErrorResponse.model_validate_json(response.content).detail
+    except ValidationError:
+        return response.text[:200]

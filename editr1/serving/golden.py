@@ -1,0 +1,53 @@
+"""Golden samples: edits that a server scores before it says that it is ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from editr1.data.images import encode_png
+from editr1.data.types import Category, Picture, Principle, ScoreFailure, ScoreItem
+from editr1.serving.api import ScoreRequest, decode_items, encode_request
+
+_MAX_BYTES = 64 << 20
+_MAX_PIXELS = 50_000_000
+
+
+def default_golden() -> tuple[ScoreItem, ...]:
+    """Two plain pictures and one question of each category: any verifier can be asked, only a trained one will parse."""
+    grey, white = (encode_png(Image.new("RGB", (64, 64), colour)) for colour in ("grey", "white"))
+    principles = (
+        Principle(question="Is the picture white?", category=Category.FOLLOW),
+        Principle(question="Is the size of the picture unchanged?", category=Category.KEEP),
+        Principle(question="Is the picture free of artefacts?", category=Category.QUALITY),
+    )
+    item = ScoreItem(
+        source=Picture(data=grey),
+        edited=Picture(data=white),
+        instruction="Turn the picture white.",
+        principles=principles,
+    )
+    return (item,)
+
+
+def save_golden(path: Path, items: Sequence[ScoreItem]) -> None:
+    """Write samples as the wire's JSON items."""
+    path.write_text(json.dumps(json.loads(encode_request(items))["items"], indent=1) + "\n", encoding="utf-8")
+
+
+def load_golden(path: Path) -> tuple[ScoreItem, ...]:
+    """Read what :func:`save_golden` wrote (a single item need not stand in a list). Raises ValueError naming the file."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = raw if isinstance(raw, list) else [raw]
+        ScoreRequest.model_validate({"items": raw})
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a golden sample: {error}") from error
+    items = decode_items(raw, max_pixels=_MAX_PIXELS, max_bytes=_MAX_BYTES)
+    for index, item in enumerate(items):
+        if isinstance(item, ScoreFailure):
+            raise ValueError(f"{path}: item {index}: {item.detail}")
+    return tuple(item for item in items if isinstance(item, ScoreItem))

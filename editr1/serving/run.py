@@ -1,0 +1,195 @@
+"""Run the reward server in this process until it is told to stop.
+
+``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder; the stage
+``serve`` calls :func:`serve` with a golden sample of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from editr1.config.loader import ConfigError, load_settings
+from editr1.config.serve import ServeConfig
+from editr1.data.types import ScoreItem
+from editr1.serving.api import Resolver
+from editr1.serving.engines.base import Engine
+from editr1.serving.golden import default_golden, load_golden
+from editr1.serving.server import create_app
+from editr1.serving.service import RewardService
+from editr1.telemetry import configure
+from editr1.telemetry.log import configure_logging
+
+log = logging.getLogger("editr1.serving")
+
+
+class GoldenFailed(RuntimeError):
+    """The golden sample could not be scored, so the server never became ready; the message says why."""
+
+
+class PortTaken(ConnectionError):
+    """The address could not be bound."""
+
+
+def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | None = None) -> Engine:
+    """The engine that ``config`` names, over the verifier folder (or hub name) ``model``.
+
+    For the ``openai`` engine the folder gives prompt template and digest, the weights are that server's affair.
+    """
+    if config.engine == "openai":
+        from editr1.serving.engines.openai_engine import OpenAIEngine
+
+        return OpenAIEngine.over(config.openai, model, model_digest=model_digest)
+    from editr1.serving.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine.load(
+        model, device=config.device, dtype=config.dtype, model_digest=model_digest, max_batch=config.max_batch
+    )
+
+
+def serve(
+    engine: Engine,
+    config: ServeConfig,
+    golden: ScoreItem | Sequence[ScoreItem],
+    *,
+    resolver: Resolver | None = None,
+    on_ready: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until ``should_stop`` says yes (asked ten times a second); then drain and return.
+
+    ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is taken while
+    draining; what was accepted is answered, for at most ``config.drain_s``. Called outside the main thread it leaves
+    signals alone.
+
+    Raises:
+        GoldenFailed: the golden sample could not be scored.
+        PortTaken: the address could not be bound.
+    """
+    app = create_app(engine, config, golden, resolver=resolver)
+    server = _Server(app, config, on_ready, should_stop)
+    try:
+        server.run()
+    except SystemExit as error:
+        raise PortTaken(f"{config.host}:{config.port}: the server could not start there") from error
+    if server.failure is not None:
+        raise GoldenFailed(server.failure)
+    if not server.started:
+        raise PortTaken(f"{config.host}:{config.port}: the server could not start there")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that watches readiness and, unlike uvicorn's, does not raise the signal again after draining."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        config: ServeConfig,
+        on_ready: Callable[[str], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=config.port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=max(1, round(config.drain_s)),
+                timeout_keep_alive=75,
+                backlog=2048,
+            )
+        )
+        self.failure: str | None = None
+        self._service: RewardService = app.state.service
+        self._serve_config = config
+        self._on_ready = on_ready
+        self._should_stop = should_stop
+
+    async def on_tick(self, counter: int) -> bool:
+        service = self._service
+        if service.warm_up_error is not None and not self.should_exit:
+            self.failure = service.warm_up_error
+            self.should_exit = True
+        elif self._on_ready is not None and service.not_ready_because() is None:
+            self._on_ready(self._url())
+            self._on_ready = None
+        if self._should_stop is not None and self._should_stop():
+            self.should_exit = True
+        if self.should_exit and not service.draining:
+            service.draining = True
+            log.info("draining")
+        return await super().on_tick(counter)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.should_exit = True
+
+    def _url(self) -> str:
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of this module; returns the exit code: 0 after a drained stop, 2 for a wrong setting, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m editr1.serving.run", description="Serve a verifier as a reward.")
+    parser.add_argument("model", help="verifier folder or hub name")
+    parser.add_argument("--config", type=Path, help="YAML file of server settings")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting, wins over all")
+    parser.add_argument(
+        "--golden", type=Path, help="JSON file of one wire item, or a list of them, scored before ready"
+    )
+    parser.add_argument("--digest", help="digest to answer with; left out: computed from the folder")
+    parser.add_argument("--ready-file", type=Path, help="file that gets the server's URL once it is ready")
+    parsed = parser.parse_args(arguments)
+    configure_logging()
+    spans = os.environ.get("EDITR1_SPAN_FILE")
+    configure("editr1-serve", Path(spans) if spans else None)
+    try:
+        config = load_settings(
+            ServeConfig, file=parsed.config, env=os.environ, env_prefix="EDITR1_SERVE__", overrides=parsed.set
+        )
+        golden = load_golden(parsed.golden) if parsed.golden else default_golden()
+    except (ConfigError, OSError, ValueError) as error:
+        log.error("%s", error)
+        return 2
+
+    def ready(url: str) -> None:
+        log.info("ready on %s", url)
+        if parsed.ready_file:
+            part = parsed.ready_file.with_suffix(".part")
+            part.write_text(url, encoding="utf-8")
+            part.replace(parsed.ready_file)
+
+    try:
+        serve(make_engine(config, parsed.model, model_digest=parsed.digest), config, golden, on_ready=ready)
+    except (GoldenFailed, PortTaken) as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Edited pictures of a case, good and faulty, as editors of different quality would make them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from editr1.config.shapes import CandidateSettings
+from editr1.data.types import Candidate, EditCase
+from editr1.shapes.drawing import Pixels, to_picture
+from editr1.shapes.edits import Edit, parse_instruction
+from editr1.shapes.faults import KINDS, PIXEL_FAULTS, make_fault
+from editr1.shapes.scene import Scene
+from editr1.shapes.seeds import rng_of
+from editr1.shapes.truth import read_picture
+
+SEVERAL = "several"
+"""Editor name of candidates with more than one fault."""
+
+
+def make_candidates(
+    case: EditCase, seed: int, n: int, settings: CandidateSettings | None = None
+) -> list[Candidate]:
+    """``n`` candidates of a case, their kinds drawn by ``settings``; ``editor`` names the kind of fault.
+
+    Deterministic in ``case.case_id`` and ``seed``. Raises ``ValueError`` for an instruction out of the world's grammar.
+    """
+    settings = settings or CandidateSettings()
+    edit, source = parse_instruction(case.instruction), read_picture(case.source).scene
+    rng = rng_of("candidates", case.case_id, seed)
+    made = []
+    for index in range(n):
+        editor, _, picture = draw_candidate(source, edit, rng, settings)
+        made.append(
+            Candidate(candidate_id=f"{case.case_id}.s{seed}.{index}", editor=editor, image=to_picture(picture))
+        )
+    return made
+
+
+def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None:
+    """One candidate of a named kind (see ``faults.KINDS``); None where the case does not allow that fault."""
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is not a kind of candidate; allowed: {', '.join(KINDS)}")
+    made = make_fault(
+        (kind,), read_picture(case.source).scene, parse_instruction(case.instruction), rng_of(kind, case.case_id, seed)
+    )
+    if made is None:
+        return None
+    return Candidate(candidate_id=f"{case.case_id}.{kind}.{seed}", editor=kind, image=to_picture(made[1]))
+
+
+def draw_candidate(
+    source: Scene, edit: Edit, rng: np.random.Generator, settings: CandidateSettings
+) -> tuple[str, Scene, Pixels]:
+    """One candidate as (kind, scene that was drawn, uint8 picture)."""
+    unknown = set(settings.weights) - set(KINDS)
+    if unknown:
+        raise ValueError(f"candidates.weights: {sorted(unknown)} are not kinds; allowed: {', '.join(KINDS)}")
+    names = list(settings.weights)
+    weights = np.asarray([settings.weights[name] for name in names])
+    while True:
+        kinds = _several(rng) if rng.random() < settings.several else (str(rng.choice(names, p=weights / weights.sum())),)
+        made = make_fault(kinds, source, edit, rng)
+        if made is not None:
+            return (kinds[0] if len(kinds) == 1 else SEVERAL), *made
+
+
+def _several(rng: np.random.Generator) -> tuple[str, ...]:
+    """Two or three faults; of those that exclude each other only one."""
+    groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
+    chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)
+    return tuple(str(rng.choice(groups[index])) for index in sorted(chosen))
+
+

