@@ -83,12 +83,14 @@ class S3Objects:
     def get_bytes(self, key: str) -> bytes:
         """The whole object."""
         for attempt in range(_WHOLE_READS):
+            chunks: list[bytes] = []
             try:
-                return b"".join(self.stream(key))
-            except (AccessDenied, ArtifactNotFound):
-                raise
-            except StoreError:  # the answer began and broke off: the client's own retries do not cover that
-                if attempt == _WHOLE_READS - 1:
+                for chunk in self.stream(key):
+                    chunks.append(chunk)
+                return b"".join(chunks)
+            except StoreError:
+                # An answer that began and then broke off: the client's own retries do not cover that.
+                if not chunks or attempt == _WHOLE_READS - 1:
                     raise
         raise AssertionError("unreachable")
 

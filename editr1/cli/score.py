@@ -42,6 +42,7 @@ def score(
 
     Example: editr1 score --source a.png --edited b.png --instruction "make the sky pink" --server http://127.0.0.1:8000
     """
+    from editr1.config.serve import ClientConfig
     from editr1.data.types import Picture, ScoreFailure, ScoreItem
     from editr1.serving.client import RewardClient
 
@@ -53,7 +54,7 @@ def score(
             instruction=instruction,
             principles=asked,
         )
-        with RewardClient([server], deadline_s=deadline) as client:
+        with RewardClient([server], config=ClientConfig(deadline_s=deadline)) as client:
             outcome = client.score([item], traces=traces)[0]
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))

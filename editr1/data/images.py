@@ -13,12 +13,14 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from editr1.data.errors import DataError
+
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MAX_PIXELS: Final = 50_000_000
 MAX_BYTES: Final = 64 << 20
 
 
-class ImageError(ValueError):
+class ImageError(DataError):
     """The bytes are not a picture that this project reads; the message says why and what is allowed."""
 
 

@@ -126,6 +126,13 @@ class ScoreItem(Noun):
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
 
 
+def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:
+    """What the reward model is asked about a candidate. Raises pydantic's ValidationError when the case has no principles."""
+    return ScoreItem(
+        source=case.source, edited=candidate.image, instruction=case.instruction, principles=case.principles
+    )
+
+
 class Scored(Noun):
     """A score: the mean over the traces that parsed.
 

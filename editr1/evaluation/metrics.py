@@ -153,6 +153,27 @@ def pair_accuracy(
     )
 
 
+def ratio_estimate(
+    numerators: Sequence[float] | Floats, denominators: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
+) -> Estimate:
+    """Sum over sum, for answers that come in clusters (the principles of one edit); clusters are resampled whole.
+
+    Both (clusters,), denominators above 0. ``n`` is the sum of the denominators: the answers, not the clusters.
+    """
+    top, bottom = _finite(numerators, "numerators"), _finite(denominators, "denominators")
+    if top.shape != bottom.shape:
+        raise ValueError(f"numerators and denominators differ in length: {top.size}, {bottom.size}")
+    if (bottom <= 0).any():
+        raise ValueError("every denominator must be above 0")
+    rng = np.random.default_rng(bootstrap.seed)
+    rows = max(1, _CHUNK // top.size)
+    drawn = np.empty(bootstrap.samples)
+    for start in range(0, bootstrap.samples, rows):
+        index = rng.integers(0, top.size, size=(min(rows, bootstrap.samples - start), top.size))
+        drawn[start : start + rows] = top[index].sum(axis=1) / bottom[index].sum(axis=1)
+    return _interval(float(top.sum() / bottom.sum()), drawn, round(float(bottom.sum())), bootstrap)
+
+
 def gsb(choices: Sequence[Literal["good", "same", "bad"]], bootstrap: Bootstrap = DEFAULT) -> Estimate:
     """GSB = (G - B) / (G + S + B) in [-1, 1]: human preference of one editor over another (paper, section 4).
 
@@ -176,9 +197,7 @@ def group_means(
     return {str(name): _estimate(data[names == name], bootstrap) for name in np.unique(names)}
 
 
-def macro_mean(
-    values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT
-) -> Estimate:
+def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:
     """Mean of the groups' means; the interval resamples items inside each group. ``n`` counts items."""
     data = _finite(values, "values")
     names = np.asarray(groups)

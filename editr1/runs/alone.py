@@ -49,7 +49,7 @@ def run_alone(
         processes=processes,
     )
     spec = RunSpec(
-        apiVersion=API_VERSION,
+        api_version=API_VERSION,
         kind="EditRun",
         metadata=Metadata(name=f"{kind}-alone"),
         spec=RunBody(seed=seed, stages=[stage]),

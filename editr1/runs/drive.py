@@ -169,6 +169,7 @@ class Driver(Generic[Request, Handle]):
             store=self._store_config,
             inputs=record.inputs,
             reward_urls=urls,
+            reward_digest=self._record.stages[stage.reward or ""].inputs["model"] if service else None,
             config=config,
             workdir=self._folder / "stages" / stage.name,
             git_revision=self._record.git_revision,

@@ -1,4 +1,4 @@
-"""The client of the reward service: spreads over replicas, retries on another, keeps a total deadline, masks failures."""
+"""The client of the reward service: spreads over replicas, retries on another, keeps a deadline, masks failures."""
 
 from __future__ import annotations
 
@@ -244,6 +244,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.pending = list(range(len(self.items)))
         self._known: dict[int, ScoreOutcome] = {}
+        self._retried: set[int] = set()
 
     def note(self, replica: Replica, cause: FailureCause, detail: str) -> None:
         """``replica`` did not score the job."""
@@ -251,12 +252,13 @@ class _Job:
         self.cause, self.last = cause, detail
 
     def settle(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
-        """Take an answer: scores and final failures are done with, failures that another try may mend stay pending."""
+        """Take an answer; a failure that another try may mend stays pending once, all else is done with."""
         for index, outcome in zip(sent, results, strict=True):
             self._known[index] = outcome
-            if not isinstance(outcome, ScoreFailure) or outcome.cause not in _RETRIED:
+            if not isinstance(outcome, ScoreFailure) or outcome.cause not in _RETRIED or index in self._retried:
                 self.pending.remove(index)
             else:
+                self._retried.add(index)
                 self.cause, self.last = outcome.cause, outcome.detail
 
     def fail(self, cause: FailureCause, detail: str, *, keep_known: bool = False) -> None:

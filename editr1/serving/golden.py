@@ -17,7 +17,7 @@ _MAX_PIXELS = 50_000_000
 
 
 def default_golden() -> tuple[ScoreItem, ...]:
-    """Two plain pictures and one question of each category: any verifier can be asked, only a trained one will parse."""
+    """Two plain pictures, one question a category: any verifier can be asked, only a trained one will parse."""
     grey, white = (encode_png(Image.new("RGB", (64, 64), colour)) for colour in ("grey", "white"))
     principles = (
         Principle(question="Is the picture white?", category=Category.FOLLOW),
@@ -39,7 +39,7 @@ def save_golden(path: Path, items: Sequence[ScoreItem]) -> None:
 
 
 def load_golden(path: Path) -> tuple[ScoreItem, ...]:
-    """Read what :func:`save_golden` wrote (a single item need not stand in a list). Raises ValueError naming the file."""
+    """Read what :func:`save_golden` wrote, or a single item. Raises ValueError naming the file."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw = raw if isinstance(raw, list) else [raw]

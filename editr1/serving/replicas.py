@@ -19,7 +19,7 @@ _LONGEST_PAUSE_S = 8.0
 
 @dataclass(eq=False)
 class Replica:
-    """One address. ``host`` is the name to send as Host header and for TLS; ``in_flight`` counts this client's items."""
+    """One address. ``host`` is the Host header to send, ``in_flight`` counts this client's items there."""
 
     url: str
     host: str

@@ -67,7 +67,7 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until ``should_stop`` says yes (asked ten times a second); then drain and return.
+    """Serve until SIGTERM, SIGINT or a yes of ``should_stop`` (asked ten times a second); then drain and return.
 
     ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is taken while
     draining; what was accepted is answered, for at most ``config.drain_s``. Called outside the main thread it leaves
@@ -153,13 +153,13 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of this module; returns the exit code: 0 after a drained stop, 2 for a wrong setting, 1 otherwise."""
+    """Command line of this module; returns the exit code: 0 after a drained stop, 2 wrong setting, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m editr1.serving.run", description="Serve a verifier as a reward.")
     parser.add_argument("model", help="verifier folder or hub name")
     parser.add_argument("--config", type=Path, help="YAML file of server settings")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting, wins over all")
     parser.add_argument(
-        "--golden", type=Path, help="JSON file of one wire item, or a list of them, scored before ready"
+        "--golden", type=Path, help="JSON file of wire items, scored before ready"
     )
     parser.add_argument("--digest", help="digest to answer with; left out: computed from the folder")
     parser.add_argument("--ready-file", type=Path, help="file that gets the server's URL once it is ready")

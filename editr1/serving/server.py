@@ -136,7 +136,7 @@ async def _score(request: Request, service: RewardService, serve: trace.Span) ->
 
 
 async def _body(request: Request, limit: int) -> bytes | None:
-    """The body, or None when it is longer than ``limit``; a moderately longer one is read away so that the client can listen."""
+    """The body, or None when it is longer than ``limit``; a little more is read away, so that the client listens."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > 4 * limit:
         return None

@@ -1,4 +1,4 @@
-"""Spans of work that a request does not do itself: its wait in the queue, its share of a batch, the generation in it."""
+"""Spans of what happens to a request outside its own task: queue, batch, generation."""
 
 from __future__ import annotations
 

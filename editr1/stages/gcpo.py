@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from editr1.config.gcpo import GcpoConfig
+from editr1.data.types import PreferencePair, score_item
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
     """Train on the input pairs and commit the model."""
+    from editr1.data.tables import read_table
+    from editr1.stages.golden import put_golden
     from editr1.verifier.gcpo import train_gcpo
 
     config = context.settings(GcpoConfig)
     out = context.output_folder("model")
-    metrics = train_gcpo(
-        config, model=context.input("model"), pairs=context.table("pairs"), output_dir=out, hooks=context.hooks()
-    )
+    pairs = context.table("pairs")
+    metrics = train_gcpo(config, model=context.input("model"), pairs=pairs, output_dir=out, hooks=context.hooks())
     if context.is_main:
+        first = next(iter(read_table(pairs, PreferencePair)))
+        put_golden(out, score_item(first.case, first.winner))
         context.commit("model", out, kind="verifier")
     return metrics
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from editr1.config.grpo import GrpoConfig
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
@@ -19,7 +21,7 @@ def body(context: StageContext) -> dict[str, float]:
             config,
             editor=context.input("editor"),
             cases=context.table("cases"),
-            scorer=client.score,
+            scorer=partial(client.score, traces=config.traces),
             output_dir=out,
             hooks=context.hooks(),
         )

@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
@@ -82,7 +81,7 @@ def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, li
 
 def pair_rows(
     path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, new_tokens: int, cache: Path
-) -> tuple[PairRows, int]:
+) -> tuple[Dataset, int]:
     """The pairs of a Parquet file of :class:`PreferencePair` that people decided, and how many "same" pairs were left out.
 
     Raises :class:`DataError` naming file and row when no decided pair is there, when a picture's header cannot be
@@ -111,35 +110,40 @@ def pair_rows(
             }
 
     dataset = _on_disk(rows, path, cache, "gcpo", *counter.settings, str(limit), str(new_tokens))
-    return PairRows(dataset, template), count_rows(path) - len(dataset)
+    return PairRows(dataset, template).dataset(), count_rows(path) - len(dataset)
 
 
-class PairRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Row 2i is the winner of pair i, row 2i + 1 its loser: ``{"prompt", "images", "principles"}``.
+class PairRows:
+    """Rows of pairs by number: row 2i is the winner of pair i, row 2i + 1 its loser.
 
     The last rows read are kept, so that the traces of one candidate share one decoded picture.
     """
 
-    def __init__(self, dataset: Dataset, template: PromptTemplate, keep: int = 256) -> None:
-        self._dataset = dataset
+    def __init__(self, pairs: Dataset, template: PromptTemplate, keep: int = 256) -> None:
+        self._pairs = pairs
         self._template = template
         self._read = lru_cache(maxsize=keep)(self._read_row)
 
-    def __len__(self) -> int:
-        return 2 * len(self._dataset)
+    def dataset(self) -> Dataset:
+        """``{"prompt", "images", "principles"}`` a row, read when a batch asks for it."""
+        rows = Dataset.from_dict({"row": range(2 * len(self._pairs))})
+        # by hand, because set_transform would hash all that the transform refers to
+        rows._format_type, rows._format_kwargs = "custom", {"transform": self.__call__}
+        return rows
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self._read(index))
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        rows = [self._read(number) for number in batch["row"]]
+        return {name: [row[name] for row in rows] for name in ("prompt", "images", "principles")}
 
-    def _read_row(self, index: int) -> dict[str, Any]:
-        row = self._dataset[index // 2]
+    def _read_row(self, number: int) -> dict[str, Any]:
+        row = self._pairs[number // 2]
         principles = tuple(
             Principle(question=question, category=category)
             for question, category in zip(row["questions"], row["categories"], strict=True)
         )
         return {
             "prompt": build_messages(self._template, row["instruction"], principles),
-            "images": [decode_image(row["source"]), decode_image(row["loser" if index % 2 else "winner"])],
+            "images": [decode_image(row["source"]), decode_image(row["loser" if number % 2 else "winner"])],
             "principles": principles,
         }
 

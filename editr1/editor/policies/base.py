@@ -66,7 +66,7 @@ class EditorPolicy(ABC):
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
         """The pipeline in ``folder``, weights in ``dtype``."""
-        return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+        return DiffusionPipeline.from_pretrained(folder, dtype=dtype)
 
     @property
     def transformer(self) -> Any:
@@ -82,6 +82,11 @@ class EditorPolicy(ABC):
     def multiple(self) -> int:
         """Sides of pictures are multiples of this many pixels (VAE factor times packing)."""
         return int(self.pipeline.vae_scale_factor) * 2
+
+    @property
+    def smallest_size(self) -> Size:
+        """One token."""
+        return Size(self.multiple, self.multiple)
 
     def to(self, device: torch.device | str) -> EditorPolicy:
         """Move all models; returns itself."""
@@ -108,10 +113,14 @@ class EditorPolicy(ABC):
 
     def pixels(self, images: Sequence[Image.Image], size: Size) -> Tensor:
         """Pictures as the VAE reads them: ``[B, 3, height, width]`` in [-1, 1], resized as the pipeline does."""
-        processor = self.pipeline.image_processor
-        resized = [processor.resize(image.convert("RGB"), size.height, size.width) for image in images]
-        pixels = processor.preprocess(resized, size.height, size.width)
+        resized = [self.resized(image, size) for image in images]
+        pixels = self.pipeline.image_processor.preprocess(resized, size.height, size.width)
         return torch.as_tensor(pixels).to(self.device)
+
+    def resized(self, image: Image.Image, size: Size) -> Image.Image:
+        """``image`` in RGB at ``size``, by the pipeline's own resampling."""
+        picture: Image.Image = self.pipeline.image_processor.resize(image.convert("RGB"), size.height, size.width)
+        return picture
 
     @abstractmethod
     def encode(

@@ -34,7 +34,7 @@ class QwenImageEditPolicy(EditorPolicy):
         """The pipeline in ``folder``; without torchvision its processor comes without the video half."""
         processor = load_picture_processor(folder)
         given = {} if processor is None else {"processor": processor}
-        return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **given)
+        return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **given)
 
     def save(self, folder: Path) -> None:
         """See :meth:`EditorPolicy.save`."""
@@ -47,8 +47,7 @@ class QwenImageEditPolicy(EditorPolicy):
     ) -> Condition:
         """Qwen2.5-VL's last hidden states of the template with picture, padded and masked, and reference latents."""
         pipe = self.pipeline
-        resize = pipe.image_processor.resize
-        pictures = [resize(image.convert("RGB"), reference_size.height, reference_size.width) for image in images]
+        pictures = [self.resized(image, reference_size) for image in images]
         rows = self._text(list(instructions), pictures, "")
         if self.guidance > 1.0:
             rows |= self._text([self.negative_prompt] * len(pictures), pictures, "negative_")

@@ -26,7 +26,7 @@ def estimate(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
 
 
 def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
-    """"low to high", empty when not measured."""
+    """The ends of the interval, as in "1.0 to 2.0"; empty when not measured."""
     if value is None:
         return ""
     low, high = (number(v * scale, digits, signed=signed) for v in (value.low, value.high))
@@ -34,7 +34,7 @@ def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
 
 
 def seconds(value: float | None) -> str:
-    """"0.4 s", "38 s", "4 min 05 s", "2 h 10 min"."""
+    """Like "0.4 s", "38 s", "4 min 05 s", "2 h 10 min"."""
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
     if value < 10:

@@ -99,7 +99,7 @@ class VerifierGain(Part):
 
 
 class ScoreParts(Part):
-    """A mean score in [0, 10] and its parts (follow 0-5, keep 0-3, quality 0-2 in the shapes world)."""
+    """A mean score in [0, 10], its parts, and the share of successes; parts are shares of principles that hold, in [0, 1]."""
 
     score: Estimate | None = None
     follow: Estimate | None = None

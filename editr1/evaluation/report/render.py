@@ -34,16 +34,20 @@ def render_report(data: ReportData) -> str:
     was not measured says so.
     """
     rows, axis = charts.tracks(data.timeline)
-    return _environment().get_template("page.html.j2").render(
-        data=data,
-        css=Markup(_css()),
-        headlines=headlines(data),
-        sft=find_verifier(data, "sft"),
-        rl=find_verifier(data, "rl"),
-        tracks=rows,
-        axis=axis,
-        lineage=charts.lineage_chart(data.nodes, data.edges),
-        parents=_parents(data),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            data=data,
+            css=Markup(_css()),
+            headlines=headlines(data),
+            sft=find_verifier(data, "sft"),
+            rl=find_verifier(data, "rl"),
+            tracks=rows,
+            axis=axis,
+            lineage=charts.lineage_chart(data.nodes, data.edges),
+            parents=_parents(data),
+        )
     )
 
 
@@ -75,7 +79,7 @@ def _principles(case: GalleryCase) -> list[Row]:
 
 
 def _agreement(edit: EditView) -> str:
-    """"5 of 6 answers as the truth says", empty where the truth is not known."""
+    """How many answers the truth confirms, as in "5 of 6 answers right"; empty where it is not known."""
     both = [(p.said, p.truth) for p in edit.principles if p.said is not None and p.truth is not None]
     return f"{sum(a == b for a, b in both)} of {len(both)} answers right" if both else ""
 

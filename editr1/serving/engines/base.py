@@ -24,7 +24,7 @@ class Sampling(BaseModel):
 
 
 class Generation(BaseModel):
-    """One trace as written. ``prompt_tokens`` counts the chat, pictures included, and is the same for all its traces."""
+    """One trace as written. ``prompt_tokens`` counts the chat, pictures included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

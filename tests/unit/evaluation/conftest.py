@@ -156,21 +156,24 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
     def parts(values: np.ndarray) -> ScoreParts:
         return ScoreParts(
             score=mean_estimate(values),
-            follow=mean_estimate(values * 0.45),
-            keep=mean_estimate(values * 0.35),
-            quality=mean_estimate(values * 0.2),
+            follow=mean_estimate(values / 10),
+            keep=mean_estimate(values / 10),
+            quality=mean_estimate(values / 10),
             success=mean_estimate((values >= 9).astype(float)),
         )
 
     gain = ScoreParts(
         score=paired_difference(after, before),
-        follow=paired_difference(after * 0.45, before * 0.45),
-        keep=paired_difference(after * 0.35, before * 0.35),
-        quality=paired_difference(after * 0.2, before * 0.2),
+        follow=paired_difference(after / 10, before / 10),
+        keep=paired_difference(after / 10, before / 10),
+        quality=paired_difference(after / 10, before / 10),
         success=paired_difference((after >= 9).astype(float), (before >= 9).astype(float)),
     )
     verdicts = (
-        {c: mean_estimate((rng.random(3000) < p).astype(float)) for c, p in zip(Category, (0.93, 0.9, 0.98), strict=True)}
+        {
+            c: mean_estimate((rng.random(3000) < p).astype(float))
+            for c, p in zip(Category, (0.93, 0.9, 0.98), strict=True)
+        }
         if truth
         else {}
     )
@@ -185,10 +188,13 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         )
     else:
         editor = EditorFigures(judge="truth", before=parts(before), after=parts(after), gain=gain)
-    digest = {k: "sha256:" + f"{i:02x}" * 32 for i, k in enumerate("base editor cases rows pairs sft rl tuned".split(), 161)}
+    digest = {
+        k: "sha256:" + f"{i:02x}" * 32
+        for i, k in enumerate(("base", "editor", "cases", "rows", "pairs", "sft", "rl", "tuned"), 161)
+    }
     labels = {
-        "base": "base verifier", "editor": "base editor", "cases": "cases", "rows": "SFT rows", "pairs": "preference pairs",
-        "sft": "SFT-RRM", "rl": "RL-RRM", "tuned": "editor after RL",
+        "base": "base verifier", "editor": "base editor", "cases": "cases", "rows": "SFT rows",
+        "pairs": "preference pairs", "sft": "SFT-RRM", "rl": "RL-RRM", "tuned": "editor after RL",
     }  # fmt: skip
     links = [("cases", "rows"), ("cases", "pairs"), ("base", "sft"), ("rows", "sft"), ("sft", "rl"), ("pairs", "rl"),
              ("rl", "tuned"), ("editor", "tuned"), ("cases", "tuned")]  # fmt: skip
@@ -200,13 +206,14 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         spans.append(TimeSpan(name="train", stage=stage, start=at + 5, end=at + long - 4, level=1))
         at += 4 if stage == "serve" else long
     what = {
-        "curate": "Wrote principles for 1,200 cases, let a pool of four models argue about 6,000 edits, and kept for each "
-        "edit the argument that agrees best with verified answers.",
+        "curate": "Wrote principles for 1,200 cases, let a pool of four models argue about 6,000 edits, and kept for "
+        "each edit the argument that agrees best with verified answers.",
         "sft": "Taught the base verifier to argue and to score as the kept arguments do.",
-        "gcpo": "Let the verifier score both sides of 800 human choices eight times each and reinforced the arguments that "
-        "put the chosen side higher.",
+        "gcpo": "Let the verifier score both sides of 800 human choices eight times each and reinforced the "
+        "arguments that put the chosen side higher.",
         "serve": "Served the RL-RRM over HTTP to the editor's training.",
-        "grpo": "Edited each case 16 times, had every edit scored by the server, and moved the editor towards its better edits.",
+        "grpo": "Edited each case 16 times, had every edit scored by the server, and moved the editor "
+        "towards its better edits.",
         "evaluate": "Scored 1,000 held-out pairs with both verifiers and 1,000 held-out cases with both editors.",
     }
     curves = {
@@ -216,7 +223,8 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         "grpo": {"reward": _curve(80, 6.1, 8.4, 0.25, 6), "KL": _curve(80, 0.0, 0.008, 0.0004, 7)},
     }  # fmt: skip
     figures = {
-        "curate": (KeyFigure(name="SFT rows", value=6000), KeyFigure(name="agreement with gold", value=0.962, digits=3)),
+        "curate": (KeyFigure(name="SFT rows", value=6000),
+                   KeyFigure(name="agreement with gold", value=0.962, digits=3)),
         "sft": (KeyFigure(name="tokens a second", value=18234), KeyFigure(name="final loss", value=0.351, digits=3)),
         "gcpo": (KeyFigure(name="pairs without signal", value=31.4, unit=" %", digits=1),
                  KeyFigure(name="clip fraction", value=None)),
@@ -229,8 +237,8 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         truth="shapes" if truth else "none",
         stages=tuple(
             StageReport(
-                name=k.capitalize() if k not in ("sft", "gcpo", "grpo") else k.upper(), kind=k, what=what[k], state="done",
-                seconds=lengths[k], figures=figures[k], curves=curves.get(k, {}),
+                name=k.capitalize() if k not in ("sft", "gcpo", "grpo") else k.upper(), kind=k, what=what[k],
+                state="done", seconds=lengths[k], figures=figures[k], curves=curves.get(k, {}),
                 inputs={"base": digest["base"]} if k == "sft" else {},
                 outputs={"model": digest["sft"]} if k == "sft" else {},
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,64 @@ from PIL import Image
 
 from editr1.data.images import encode_png
 from editr1.data.types import Category, Picture, Principle, ScoreItem
-from editr1.shapes.tiny_verifier import build_tiny_verifier
+from editr1.serving.engines.base import EngineError, Generation, Sampling
+from editr1.shapes.tiny_verifier import TINY_TEMPLATE, build_tiny_verifier
+from editr1.verifier.chat import Chat
+from editr1.verifier.trace import format_trace
 
 MakeItems = Callable[..., list[ScoreItem]]
+PRINCIPLES = (
+    Principle(question="is it red?", category=Category.FOLLOW),
+    Principle(question="is the rest kept?", category=Category.KEEP),
+)
+
+
+class RuleEngine:
+    """Judges by rule: the score is the edited picture's first red value / 25.5. Every k-th trace ends without a score.
+
+    ``gate`` holds a batch back until it is set; a picture whose first pixel is black breaks the batch that it is in.
+    """
+
+    def __init__(self, mute_every: int = 0) -> None:
+        self.model_digest = "sha256:" + "0" * 64
+        self.template = TINY_TEMPLATE
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[tuple[int, Sampling]] = []
+        self.closed = False
+        self._mute_every = mute_every
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
+        self.gate.wait(20)
+        self.batches.append((len(chats), sampling))
+        return [self._one(chat, sampling) for chat in chats]
+
+    def _one(self, chat: Chat, sampling: Sampling) -> list[Generation]:
+        first = chat.images[1].getpixel((0, 0))
+        if first == (0, 0, 0):
+            raise RuntimeError("black picture")
+        score = round(first[0] / 25.5, 1)
+        whole = format_trace("seen", PRINCIPLES, [1, 0], score)
+        texts = [
+            whole.partition("<score>")[0] if self._mute_every and (k + 1) % self._mute_every == 0 else whole
+            for k in range(sampling.n)
+        ]
+        return [Generation(text=text, prompt_tokens=40, completion_tokens=10) for text in texts]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def rule_engine() -> RuleEngine:
+    """An engine whose scores are known (see :class:`RuleEngine`)."""
+    return RuleEngine()
+
+
+@pytest.fixture
+def half_mute_engine() -> RuleEngine:
+    """As ``rule_engine``; every second trace of an item has no score."""
+    return RuleEngine(mute_every=2)
 
 
 @pytest.fixture(scope="session")
@@ -25,20 +81,24 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_items() -> MakeItems:
-    """``make_items(n, seed=0, source=None)``: ``n`` edits with pictures of their own."""
+    """``make_items(n, seed=0, red=None)``: ``n`` edits with pictures of their own, ``red[i]`` the edit's first value."""
 
-    def make(n: int, seed: int = 0, source: Picture | None = None) -> list[ScoreItem]:
+    def make(n: int, seed: int = 0, red: Sequence[int] | None = None) -> list[ScoreItem]:
         rng = random.Random(seed)
 
-        def picture() -> Picture:
-            return Picture(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))))
+        def picture(first: int | None = None) -> Picture:
+            image = Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))
+            if first is not None:
+                image.putpixel((0, 0), (first, first, first))
+            return Picture(data=encode_png(image))
 
-        principles = (
-            Principle(question="is it red?", category=Category.FOLLOW),
-            Principle(question="is the rest kept?", category=Category.KEEP),
-        )
         return [
-            ScoreItem(source=source or picture(), edited=picture(), instruction=f"make it {i}", principles=principles)
+            ScoreItem(
+                source=picture(),
+                edited=picture(100 if red is None else red[i]),
+                instruction=f"make it {i}",
+                principles=PRINCIPLES,
+            )
             for i in range(n)
         ]
 

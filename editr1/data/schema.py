@@ -1,0 +1,113 @@
+"""The Parquet form of the nouns, version 1.
+
+A column has the name and place of the noun's field; nested nouns are structs.
+
+=================  =============================================================================================
+kind               columns
+=================  =============================================================================================
+EditCase           case_id, source: picture, instruction, principles: list of {question, category}
+Quadruple          case: EditCase, candidate: {candidate_id, editor, image: picture}
+SftRow             quadruple: Quadruple, trace, agreement (null without gold verdicts), member
+PreferencePair     pair_id, case: EditCase, winner: candidate, loser: candidate, label ("winner" or "same")
+=================  =============================================================================================
+
+A picture is ``{data: binary, sha256: string}``. With ``editr1.images = inline`` the bytes are in ``data``; with
+``digest`` the column is null, and the bytes are in a second Parquet file beside the table, ``<stem>.images``, one row
+``{sha256, data}`` for each distinct picture, in order of first appearance.
+
+File metadata: ``editr1.schema`` (``editr1.dev/table/v1``), ``editr1.kind``, ``editr1.images``. A file without them, as
+another program would write it, is read as version 1 with pictures inline; ``sha256`` may then be left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import pyarrow as pa
+
+from editr1.data.types import EditCase, Noun, PreferencePair, Quadruple, SftRow
+
+N = TypeVar("N", bound=Noun)
+Images = Literal["inline", "digest"]
+
+VERSION: Final = "editr1.dev/table/v1"
+SCHEMA_KEY: Final = b"editr1.schema"
+KIND_KEY: Final = b"editr1.kind"
+IMAGES_KEY: Final = b"editr1.images"
+
+_TEXT = pa.string()
+_PICTURE = pa.struct([pa.field("data", pa.binary()), pa.field("sha256", _TEXT, nullable=False)])
+_PRINCIPLE = pa.struct([pa.field("question", _TEXT, nullable=False), pa.field("category", _TEXT, nullable=False)])
+_CASE_FIELDS = [
+    pa.field("case_id", _TEXT, nullable=False),
+    pa.field("source", _PICTURE, nullable=False),
+    pa.field("instruction", _TEXT, nullable=False),
+    pa.field("principles", pa.list_(_PRINCIPLE), nullable=False),
+]
+_CASE = pa.struct(_CASE_FIELDS)
+_CANDIDATE = pa.struct(
+    [
+        pa.field("candidate_id", _TEXT, nullable=False),
+        pa.field("editor", _TEXT, nullable=False),
+        pa.field("image", _PICTURE, nullable=False),
+    ]
+)
+_QUADRUPLE_FIELDS = [pa.field("case", _CASE, nullable=False), pa.field("candidate", _CANDIDATE, nullable=False)]
+
+IMAGES_SCHEMA: Final = pa.schema(
+    [pa.field("sha256", _TEXT, nullable=False), pa.field("data", pa.binary(), nullable=False)],
+    metadata={SCHEMA_KEY: VERSION, KIND_KEY: "images"},
+)
+
+_SCHEMAS: Final[dict[type[Noun], pa.Schema]] = {
+    EditCase: pa.schema(_CASE_FIELDS),
+    Quadruple: pa.schema(_QUADRUPLE_FIELDS),
+    SftRow: pa.schema(
+        [
+            pa.field("quadruple", pa.struct(_QUADRUPLE_FIELDS), nullable=False),
+            pa.field("trace", _TEXT, nullable=False),
+            pa.field("agreement", pa.float64()),
+            pa.field("member", _TEXT, nullable=False),
+        ]
+    ),
+    PreferencePair: pa.schema(
+        [
+            pa.field("pair_id", _TEXT, nullable=False),
+            pa.field("case", _CASE, nullable=False),
+            pa.field("winner", _CANDIDATE, nullable=False),
+            pa.field("loser", _CANDIDATE, nullable=False),
+            pa.field("label", _TEXT, nullable=False),
+        ]
+    ),
+}
+
+KINDS: Final[dict[str, type[Noun]]] = {kind.__name__: kind for kind in _SCHEMAS}
+"""The kinds of table by their name in the metadata."""
+
+
+def schema_of(kind: type[Noun], images: Images = "inline") -> pa.Schema:
+    """The Arrow schema of a table of ``kind``, with its metadata. Raises TypeError for a noun that has no table."""
+    if kind not in _SCHEMAS:
+        raise TypeError(f"{kind.__name__}: no table kind; allowed: {', '.join(KINDS)}")
+    return _SCHEMAS[kind].with_metadata({SCHEMA_KEY: VERSION, KIND_KEY: kind.__name__, IMAGES_KEY: images})
+
+
+def images_path(table: Path) -> Path:
+    """Where the pictures of a table in ``digest`` form lie."""
+    return table.with_suffix(".images")
+
+
+def leaf_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Parquet paths of the leaves: those with picture bytes, and all others."""
+    leaves = [path for field in schema for path in _leaves(field.name, field.type)]
+    pictures = [path for path in leaves if path == "data" or path.endswith(".data")]
+    return pictures, [path for path in leaves if path not in pictures]
+
+
+def _leaves(path: str, kind: pa.DataType) -> list[str]:
+    if pa.types.is_struct(kind):
+        return [leaf for child in kind for leaf in _leaves(f"{path}.{child.name}", child.type)]
+    if pa.types.is_list(kind):
+        return _leaves(f"{path}.list.element", kind.value_type)
+    return [path]

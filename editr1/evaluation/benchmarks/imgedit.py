@@ -1,0 +1,138 @@
+"""ImgEdit-Bench, basic set (arXiv 2505.20275): 9 types, three marks from 1 to 5 by a rubric of the type.
+
+A folder holds ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type: rubric with
+``<edit_prompt>``}) and the original pictures below ``singleturn/`` (or another root) under their ``id``. Edits lie flat
+as ``<key>.png``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from editr1.data.types import Picture, Unparsed
+from editr1.evaluation.benchmarks.rows import BenchmarkError
+from editr1.evaluation.judge import Judge, Marks, parse_imgedit, parse_imgedit_published
+from editr1.evaluation.metrics import DEFAULT, Bootstrap, macro_mean, mean_estimate
+from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
+
+
+class ImgEditItem(NamedTuple):
+    """One case; ``source`` is the path of the original picture."""
+
+    key: str
+    edit_type: str
+    instruction: str
+    source: Path
+
+
+def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEditItem]:
+    """The cases in the order of the file. Raises BenchmarkError on another layout or an original that is not there."""
+    file = folder / "basic_edit.json"
+    entries = _json_object(file)
+    root = (folder / originals).resolve()
+    items: list[ImgEditItem] = []
+    for key, entry in entries.items():
+        for name in ("id", "prompt", "edit_type"):
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), str) or not entry[name].strip():
+                raise BenchmarkError(f"{file}, entry {key}: {name} must be a text")
+        source = (root / entry["id"]).resolve()
+        if not source.is_relative_to(root):
+            raise BenchmarkError(f"{file}, entry {key}: id leads out of {originals}: {entry['id']!r:.120}")
+        if not source.is_file():
+            raise BenchmarkError(f"{file}, entry {key}: no original picture {source}")
+        items.append(ImgEditItem(key, entry["edit_type"], entry["prompt"], source))
+    return items
+
+
+def load_prompts(folder: Path) -> dict[str, str]:
+    """The rubrics of ``prompts.json``, by type."""
+    return {str(kind): str(rubric) for kind, rubric in _json_object(folder / "prompts.json").items()}
+
+
+def judge_imgedit(
+    items: Iterable[ImgEditItem],
+    edits: Path | Callable[[ImgEditItem], bytes | None],
+    judge: Judge,
+    prompts: Mapping[str, str],
+) -> dict[str, str | None]:
+    """The judge's raw answer by key, None where there is no edit.
+
+    BenchmarkError before the first question when a type has no rubric.
+    """
+    cases = list(items)
+    for item in cases:
+        if item.edit_type not in prompts:
+            known = ", ".join(sorted(prompts))
+            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}; it has {known}")
+    answers: dict[str, str | None] = {}
+    for item in cases:
+        edited = edits(item) if callable(edits) else _file(edits / f"{item.key}.png")
+        if edited is None:
+            answers[item.key] = None
+            continue
+        prompt = prompts[item.edit_type].replace("<edit_prompt>", item.instruction)
+        answers[item.key] = judge(prompt, [Picture(data=item.source.read_bytes()), Picture(data=edited)])
+    return answers
+
+
+def imgedit_table(
+    items: Sequence[ImgEditItem], answers: Mapping[str, str | None], bootstrap: Bootstrap = DEFAULT
+) -> BenchmarkTable:
+    """Mean of three marks an image, then the mean a type; the mean of the types (macro) and of the images (micro).
+
+    Published: the authors' loose parser, image means rounded to two decimals, the rest dropped. Ours: three marks from
+    1 to 5 or none; an edit that is missing has 1, the lowest mark; what is not parsed is left out and counted.
+    """
+    published: list[tuple[str, float]] = []
+    ours: list[tuple[str, float]] = []
+    unparsed = missing = 0
+    for item in items:
+        answer = answers.get(item.key)
+        if answer is None:
+            missing += 1
+            ours.append((item.edit_type, 1.0))
+            continue
+        loose = parse_imgedit_published(answer)
+        if loose is not None:
+            published.append((item.edit_type, loose))
+        marks = parse_imgedit(answer)
+        if isinstance(marks, Unparsed):
+            unparsed += 1
+        else:
+            ours.append((item.edit_type, _mean(marks)))
+
+    def row(name: str, kind: str | None, macro: bool) -> BenchmarkRow:
+        sides = []
+        for side in (published, ours):
+            kept = [(k, v) for k, v in side if kind in (None, k)]
+            values, kinds = [v for _, v in kept], [k for k, _ in kept]
+            if not kept:
+                sides.append(None)
+            else:
+                sides.append(macro_mean(values, kinds, bootstrap) if macro else mean_estimate(values, bootstrap))
+        return BenchmarkRow(name=name, published=sides[0], ours=sides[1])
+
+    rows = [row("mean of types (macro)", None, True), row("mean of images (micro)", None, False)]
+    rows += [row(kind, kind, False) for kind in sorted({item.edit_type for item in items})]
+    return BenchmarkTable(name="ImgEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=missing)
+
+
+def _mean(marks: Marks) -> float:
+    return sum(marks.values) / len(marks.values)
+
+
+def _file(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _json_object(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path}: not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BenchmarkError(f"{path}: must be an object, got {type(value).__name__}")
+    return value

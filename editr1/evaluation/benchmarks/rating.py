@@ -1,0 +1,58 @@
+"""How the edits of a public set get their scores from a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from PIL.Image import Resampling
+
+from editr1.data.images import decode_image, encode_png
+from editr1.data.types import Picture, Principle, ScoreItem
+from editr1.evaluation.scoring import Scorer, score_in_batches, value
+
+
+class RatedEdit(NamedTuple):
+    """One edit to be scored. Pictures are encoded files."""
+
+    source: bytes
+    edited: bytes
+    instruction: str
+
+
+Rate = Callable[[Sequence[RatedEdit]], list[float | None]]
+"""Scores edits, aligned; None where there is no score."""
+
+PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
+"""The principles of a case, from source picture and instruction: a public set brings none."""
+
+
+def rate_with(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> Rate:
+    """A rating function over a verifier; principles are asked for once a (source, instruction)."""
+    known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
+
+    def rate(edits: Sequence[RatedEdit]) -> list[float | None]:
+        items = []
+        for edit in edits:
+            case = (edit.source, edit.instruction)
+            if case not in known:
+                known[case] = principles(*case)
+            items.append(
+                ScoreItem(
+                    source=Picture(data=edit.source),
+                    edited=Picture(data=edit.edited),
+                    instruction=edit.instruction,
+                    principles=known[case],
+                )
+            )
+        return [value(outcome) for outcome in score_in_batches(items, scorer, batch=batch)]
+
+    return rate
+
+
+def resized_to(edited: bytes, source: bytes) -> bytes:
+    """The edit at the source's size (bicubic, as Pillow's ``resize`` does), as a PNG; unchanged when it has it."""
+    picture, like = decode_image(edited), decode_image(source)
+    if picture.size == like.size:
+        return edited
+    return encode_png(picture.resize(like.size, Resampling.BICUBIC))

@@ -1,0 +1,146 @@
+"""Train the small verifier's base checkpoint: one that looks, and does not yet judge.
+
+``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder; its digest depends on the arguments and
+on the build of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from editr1.data.types import Category, Unparsed
+from editr1.shapes.perception import NEUTRAL_INSTRUCTION, Sample, draw_sample
+from editr1.shapes.tiny_verifier import Size, build_tiny_verifier
+from editr1.verifier.chat import build_chat
+from editr1.verifier.model import folder_digest, load_verifier, save_verifier
+from editr1.verifier.prompt import PromptTemplate
+from editr1.verifier.trace import parse_trace
+
+logger = logging.getLogger(__name__)
+
+
+def train_verifier(
+    out: Path,
+    *,
+    steps: int = 1300,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    warmup: int = 100,
+    seed: int = 0,
+    size: Size = "base",
+) -> dict[str, float]:
+    """Train from random weights and save to ``out`` in bfloat16; returns the figures of :func:`measure` on new samples.
+
+    AdamW (betas .9/.98, weight decay .01), linear warm-up and decay to 0, gradient norm clipped at 1, loss on the trace.
+    """
+    with TemporaryDirectory() as folder:
+        model, processor, template = load_verifier(build_tiny_verifier(Path(folder), seed=seed, size=size), "float32")
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 1])
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    )
+    started = time.monotonic()
+    for step in range(1, steps + 1):
+        batch = encode(processor, template, [draw_sample(rng) for _ in range(batch_size)])
+        loss = cast(Tensor, model(**batch).loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        if step % 50 == 0 or step == steps:
+            logger.info("step %d of %d: loss %.4f, %.0f s", step, steps, loss.item(), time.monotonic() - started)
+    model.eval()
+    model.to(torch.bfloat16)
+    save_verifier(model, processor, template, out)
+    model, processor, template = load_verifier(out, "float32")
+    return measure(model, processor, template, n=400, seed=seed + 1000)
+
+
+def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """Model inputs of a batch, with labels on the traces alone."""
+    batch = _inputs(processor, template, samples, [sample.trace + "<|im_end|>\n" for sample in samples])
+    ids = batch["input_ids"]
+    turn = processor.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    places = torch.arange(ids.shape[1])
+    last_turn = torch.where(ids == turn, places, 0).max(dim=1, keepdim=True).values
+    keep = (places > last_turn + 1) & batch["attention_mask"].bool()
+    return batch | {"labels": torch.where(keep, ids, -100)}
+
+
+@torch.no_grad()
+def measure(
+    model: Any, processor: Any, template: PromptTemplate, *, n: int, seed: int, batch_size: int = 100
+) -> dict[str, float]:
+    """Greedy traces of ``n`` new samples: shares that parsed, and of right verdicts a category (balanced over 0 and 1)."""
+    rng = np.random.default_rng([seed, 2])
+    parsed = 0
+    right: dict[tuple[Category, int], list[bool]] = {(kind, bit): [] for kind in Category for bit in (0, 1)}
+    for start in range(0, n, batch_size):
+        samples = [draw_sample(rng) for _ in range(min(batch_size, n - start))]
+        inputs = _inputs(processor, template, samples, [""] * len(samples))
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=100)
+        texts = processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for sample, text in zip(samples, texts, strict=True):
+            verdict = parse_trace(text, sample.principles)
+            if isinstance(verdict, Unparsed):
+                continue
+            parsed += 1
+            for principle, bit, truth in zip(sample.principles, verdict.scores, sample.verdicts, strict=True):
+                right[principle.category, truth].append(bit == truth)
+    figures = {"parsed": parsed / n}
+    for (kind, bit), hits in right.items():
+        figures[f"{kind.name.lower()}_{bit}"] = sum(hits) / max(1, len(hits))
+    return figures
+
+
+def _inputs(processor: Any, template: PromptTemplate, samples: Sequence[Sample], answers: list[str]) -> dict[str, Tensor]:
+    chats = [
+        build_chat(
+            template,
+            Image.fromarray(sample.first),
+            Image.fromarray(sample.second),
+            NEUTRAL_INSTRUCTION,
+            sample.principles,
+        )
+        for sample in samples
+    ]
+    texts = [
+        processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True) + answer
+        for chat, answer in zip(chats, answers, strict=True)
+    ]
+    images = [image for chat in chats for image in chat.images]
+    return dict(processor(text=texts, images=images, padding=True, return_tensors="pt"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the module."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--steps", type=int, default=1300, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
+    parser.add_argument("--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    figures = train_verifier(options.out, steps=options.steps, seed=options.seed, size=options.size)
+    for name, value in figures.items():
+        logger.info("%s %.4f", name, value)
+    logger.info("digest %s", folder_digest(options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Stage ``serve``: the verifier answers as a reward service until it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from editr1.config.serve import ServeConfig
+from editr1.stages.context import StageContext
+from editr1.stages.entry import main
+
+log = logging.getLogger("editr1.stage")
+
+
+def body(context: StageContext) -> dict[str, float]:
+    """Load the verifier, answer until SIGTERM, drain. ``service.json`` in the work folder says where, once ready."""
+    from editr1.serving.run import make_engine, serve
+    from editr1.stages.golden import golden_of
+
+    config = context.settings(ServeConfig)
+    context.progress.phase("loading", 1)
+    model = context.input("model")
+    engine = make_engine(config, model, model_digest=context.job.inputs["model"])
+    context.progress.step()
+
+    def ready(url: str) -> None:
+        log.info("ready at %s", url)
+        _publish(context.workdir / "service.json", url, engine.model_digest)
+
+    serve(engine, config, golden_of(model), on_ready=ready, should_stop=context.should_stop)
+    return {}
+
+
+def _publish(path: Path, url: str, digest: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"urls": [url], "digest": digest}), encoding="utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main(body, "editr1.stages.serve")

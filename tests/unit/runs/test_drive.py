@@ -1,0 +1,178 @@
+"""The driver with real processes: small scripts in place of the stages, everything else as in a run."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editr1.artifacts import open_store
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.runs.drive import RunStopped, StageFailed
+from editr1.runs.execute import execute
+from editr1.runs.job import StageJob
+from editr1.runs.local import LocalLauncher, LocalRequest
+from editr1.runs.record import State, load_record
+from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
+
+SCRIPT = """
+import json, os, pathlib, sys, time
+from editr1.artifacts import open_store
+from editr1.runs.job import read_job
+from editr1.runs.record import StageResult, result_key
+job = read_job()
+job.workdir.mkdir(parents=True, exist_ok=True)
+count = job.workdir / "starts"
+starts = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(starts))
+plan = json.loads(os.environ["PLAN"]).get(job.stage, [0])
+code = plan[min(starts, len(plan)) - 1]
+with job.progress_file.open("a") as file:
+    file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
+if job.kind == "serve":
+    (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
+    time.sleep(600)
+if code == "sleep":
+    time.sleep(600)
+if code:
+    print("12:00:00 ERROR editr1: it went wrong", file=sys.stderr)
+    sys.exit(code)
+store = open_store(job.store)
+outputs = {}
+for name in {"curate": ["rows", "pairs", "cases", "pairs-test", "cases-test"], "evaluate": []}.get(job.kind, ["model"]):
+    folder = job.workdir / "out" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file").write_text(f"{name} {job.seed}")
+    outputs[name] = store.commit(folder, kind="test", stage=str(job.kind)).digest
+result = StageResult(key=job.key, outputs=outputs, metrics={"starts": starts})
+store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
+"""
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda stage, *rest: self.events.append((name, stage.name))
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    render = LocalLauncher.render
+
+    def script(self: LocalLauncher, job: StageJob, *, processes: int, environment: Mapping[str, str]) -> LocalRequest:
+        real = render(self, job, processes=processes, environment=environment)
+        return LocalRequest((sys.executable, "-c", SCRIPT), {**real.environment, "PLAN": json.dumps(plan)}, job)
+
+    plan: dict[str, list[Any]] = {}
+    monkeypatch.setattr(LocalLauncher, "render", script)
+
+    def run(spec: RunSpec, stop: Any = lambda: False, **codes: list[Any]) -> tuple[Any, bool, Watcher]:
+        plan.clear()
+        plan.update(codes)
+        watcher = Watcher()
+        record, worked = execute(spec, folder=tmp_path / "run", command="c", observer=watcher, should_stop=stop)
+        return record, worked, watcher
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "weights").write_text("w")
+    return f"path:{folder}"
+
+
+def spec(model: str, *, retries: int = 2, seed: int = 0, **sft: Any) -> RunSpec:
+    stages = [
+        StageSpec(name="curate", kind="curate", retries=retries),
+        StageSpec(
+            name="sft", kind="sft", inputs={"rows": "stage:curate/rows", "model": model}, config=sft, retries=retries
+        ),
+        StageSpec(name="serve", kind="serve", inputs={"model": "stage:sft/model"}),
+        StageSpec(
+            name="grpo", kind="grpo", inputs={"cases": "stage:curate/cases", "editor": model}, reward="serve", retries=0
+        ),
+    ]
+    return RunSpec(
+        api_version=API_VERSION, kind="EditRun", metadata=Metadata(name="r"), spec=RunBody(seed=seed, stages=stages)
+    )
+
+
+def test_a_run_goes_through_its_stages_with_the_service_around_the_one_that_needs_it(scripted: Any, model: str) -> None:
+    record, worked, watcher = scripted(spec(model))
+    assert worked
+    assert record.state is State.DONE
+    assert [e for e in watcher.events if e[0] != "stage_progress"] == [
+        ("stage_started", "curate"), ("stage_ended", "curate"),
+        ("stage_started", "sft"), ("stage_ended", "sft"),
+        ("stage_started", "serve"), ("service_ready", "serve"),
+        ("stage_started", "grpo"), ("stage_ended", "grpo"), ("stage_ended", "serve"),
+    ]  # fmt: skip
+    assert record.stages["sft"].inputs["rows"] == record.stages["curate"].outputs["rows"]
+    assert ("stage_progress", "sft") in watcher.events
+
+
+def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depends_on_it(scripted: Any, model: str) -> None:
+    scripted(spec(model))
+    _, worked, watcher = scripted(spec(model))
+    assert not worked
+    assert {name for name, _ in watcher.events} == {"stage_skipped"}
+    _, worked, watcher = scripted(spec(model, learning_rate=0.5))
+    assert worked
+    assert ("stage_skipped", "curate") in watcher.events
+    assert ("stage_started", "sft") in watcher.events
+
+
+def test_a_code_worth_a_retry_is_tried_again_and_the_record_tells_each_attempt(scripted: Any, model: str) -> None:
+    record, _, watcher = scripted(spec(model), sft=[143, 137, 0])
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 137, 0]
+    assert watcher.events.count(("stage_retried", "sft")) == 2
+    assert record.stages["sft"].attempts[0].reason == "12:00:00 ERROR editr1: it went wrong"
+
+
+def test_a_permanent_code_ends_the_run_with_that_code_and_the_reason(scripted: Any, model: str, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="sft: exit code 3 is permanent.*it went wrong") as caught:
+        scripted(spec(model), sft=[3])
+    assert caught.value.exit_code == 3
+    saved = load_record(open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri())), "r")
+    assert saved is not None
+    assert (saved.state, saved.stages["sft"].state) == (State.FAILED, State.FAILED)
+    record, _, watcher = scripted(spec(model), sft=[0])
+    assert record.state is State.DONE
+    assert ("stage_skipped", "curate") in watcher.events
+
+
+def test_retries_are_bounded(scripted: Any, model: str) -> None:
+    with pytest.raises(StageFailed, match="1 retries are used up"):
+        scripted(spec(model, retries=1), sft=[129])
+
+
+def test_an_asked_stop_cancels_what_runs_and_the_next_call_continues(scripted: Any, model: str) -> None:
+    began = time.monotonic()
+
+    def stop() -> bool:
+        return time.monotonic() - began > 4
+
+    with pytest.raises(RunStopped):
+        scripted(spec(model), stop, sft=["sleep"])
+    record, _, _ = scripted(spec(model), sft=[0])
+    assert record.state is State.DONE
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
+
+
+def test_two_drivers_of_one_folder_are_refused(scripted: Any, model: str, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process"):
+            scripted(spec(model))

@@ -1,0 +1,125 @@
+"""Wire models: what travels, and what one bad item costs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+
+import pytest
+from pydantic import ValidationError
+
+from editr1.data.types import FailureCause, Picture, ScoreFailure, ScoreItem
+from editr1.serving.api import LooseRequest, ScoreRequest, decode_items, encode_request
+
+
+def _decode(raw: list[object], **more: object) -> list[ScoreItem | ScoreFailure]:
+    return decode_items(raw, **{"max_pixels": 10_000, "max_bytes": 1 << 20, **more})  # type: ignore[arg-type]
+
+
+def _failure(value: ScoreItem | ScoreFailure) -> str:
+    assert isinstance(value, ScoreFailure)
+    assert value.cause is FailureCause.INVALID
+    return value.detail
+
+
+def _bomb(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_items_come_out_of_the_wire_as_they_went_in(make_items) -> None:
+    items = make_items(3)
+    body = encode_request(items, traces=4, deadline_ms=500)
+    request = LooseRequest.model_validate_json(body)
+    assert (request.traces, request.deadline_ms, request.temperature) == (4, 500, None)
+    assert _decode(request.items) == items
+
+
+def test_a_source_shared_by_a_group_travels_once(make_items) -> None:
+    first, second, third = make_items(3)
+    group = [first, second.model_copy(update={"source": first.source}), third.model_copy(update={"source": first.source})]
+    body = encode_request(group)
+    assert body.count(base64.b64encode(first.source.data)) == 1
+    assert body.count(f"sha256:{first.source.sha256}".encode()) == 2
+    assert _decode(LooseRequest.model_validate_json(body).items) == group
+
+
+def test_a_bad_item_costs_itself_alone(make_items) -> None:
+    raw = json.loads(encode_request(make_items(7)))["items"]
+    raw[1] = "nonsense"
+    raw[2]["source"] = {"data": "???"}
+    raw[3]["edited"] = {"data": base64.b64encode(b"no picture").decode()}
+    raw[4]["edited"] = {"data": base64.b64encode(_bomb(50_000, 50_000)).decode()}
+    raw[5]["source"] = {"url": "http://example.org/a.png"}
+    raw[6]["principles"] = []
+    got = _decode(raw)
+    assert isinstance(got[0], ScoreItem)
+    assert "valid dictionary" in _failure(got[1])
+    assert "source: data is not base64" in _failure(got[2])
+    assert "edited: not a picture" in _failure(got[3])
+    assert "50000 x 50000" in _failure(got[4])
+    assert "source.url" in _failure(got[5])
+    assert "principles" in _failure(got[6])
+
+
+def test_a_digest_is_looked_up_and_its_content_checked(make_items) -> None:
+    (item,) = make_items(1)
+    (other,) = make_items(1, seed=1)
+    known = {f"sha256:{item.source.sha256}": item.source.data, f"sha256:{other.source.sha256}": item.source.data}
+    raw = json.loads(encode_request([item]))["items"]
+
+    def by(digest: str) -> list[object]:
+        return [raw[0] | {"source": {"digest": digest}}]
+
+    assert _decode(by(f"sha256:{item.source.sha256}"), resolver=known.__getitem__) == [item]
+    assert "has content" in _failure(_decode(by(f"sha256:{other.source.sha256}"), resolver=known.__getitem__)[0])
+    assert "not known" in _failure(_decode(by("sha256:" + "a" * 64), resolver=known.__getitem__)[0])
+    assert "looks none up" in _failure(_decode(by("sha256:" + "a" * 64))[0])
+
+    def down(digest: str) -> bytes:
+        raise ConnectionError("store is down")
+
+    assert "store is down" in _failure(_decode(by("sha256:" + "a" * 64), resolver=down)[0])
+
+
+def test_data_and_digest_exclude_each_other(make_items) -> None:
+    (raw,) = json.loads(encode_request(make_items(1)))["items"]
+    for picture in ({}, raw["source"] | {"digest": "sha256:" + "a" * 64}, {"digest": "sha256:xyz"}):
+        assert "source" in _failure(_decode([raw | {"source": picture}])[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"items": []},
+        {"traces": 0},
+        {"traces": "many"},
+        {"traces": 2, "temperature": 0},
+        {"temperature": -1},
+        {"temperature": 3},
+        {"deadline_ms": 0},
+        {"seed": -1},
+        {"urls": []},
+    ],
+)
+def test_a_malformed_request_is_refused_as_a_whole(make_items, change: dict[str, object]) -> None:
+    raw = json.loads(encode_request(make_items(1))) | change
+    with pytest.raises(ValidationError):
+        LooseRequest.model_validate(raw)
+    with pytest.raises(ValidationError):
+        ScoreRequest.model_validate(raw)
+
+
+def test_non_finite_temperatures_are_refused() -> None:
+    for value in (b"NaN", b"Infinity", b"1e999"):
+        with pytest.raises(ValidationError):
+            LooseRequest.model_validate_json(b'{"items": [1], "temperature": ' + value + b"}")
+
+
+def test_equal_files_are_one_picture() -> None:
+    assert Picture(data=b"a").sha256 == Picture(data=b"a").sha256

@@ -1,0 +1,197 @@
+"""The queue: batching over requests, bounds, deadlines, cancellation, draining."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from editr1.data.types import FailureCause, ScoreFailure
+from editr1.serving.batcher import Batcher, QueueFull, Stopped
+from editr1.serving.engines.base import Sampling
+from editr1.serving.scoring import score_batch
+
+Make = Callable[..., Batcher]
+GREEDY = Sampling()
+
+
+@pytest.fixture
+def make(rule_engine) -> Iterator[Make]:
+    made: list[Batcher] = []
+
+    def build(**settings: object) -> Batcher:
+        batcher = Batcher(
+            lambda items, sampling: score_batch(rule_engine, items, sampling),
+            **{"max_batch": 4, "capacity": 16, **settings},  # type: ignore[arg-type]
+        )
+        made.append(batcher)
+        return batcher
+
+    yield build
+    rule_engine.gate.set()
+    for batcher in made:
+        assert batcher.stop(10)
+
+
+def soon() -> float:
+    return time.monotonic() + 10
+
+
+def occupied(batcher: Batcher, rule_engine, make_items) -> object:
+    """A ticket whose item is running and held at the gate."""
+    rule_engine.gate.clear()
+    ticket = batcher.submit(make_items(1), GREEDY, soon())
+    until = time.monotonic() + 5
+    while not batcher._running and time.monotonic() < until:
+        time.sleep(0.002)
+    return ticket
+
+
+def test_waiting_requests_share_a_batch(make, rule_engine, make_items) -> None:
+    batcher = make(max_batch=8)
+    held = occupied(batcher, rule_engine, make_items)
+    tickets = [batcher.submit(make_items(2, red=[51, 102]), GREEDY, soon()) for _ in range(4)]
+    rule_engine.gate.set()
+    assert [[o.score for o in t.future.result(5)] for t in tickets] == [[2.0, 4.0]] * 4
+    assert held.future.result(5)[0].ok
+    assert [size for size, _ in rule_engine.batches] == [1, 8]
+
+
+def test_a_large_request_is_cut_into_batches(make, rule_engine, make_items) -> None:
+    red = [25, 51, 76, 102, 127, 153, 178, 204, 229]
+    ticket = make(max_batch=4).submit(make_items(9, red=red), GREEDY, soon())
+    assert [o.score for o in ticket.future.result(5)] == [round(r / 25.5, 1) for r in red]
+    assert [size for size, _ in rule_engine.batches] == [4, 4, 1]
+    assert [part.items for part in ticket.parts] == [4, 4, 1]
+
+
+def test_traces_count_against_the_batch(make, rule_engine, make_items) -> None:
+    several = Sampling(n=3, temperature=1.0)
+    make(max_batch=7).submit(make_items(4), several, soon()).future.result(5)
+    assert [size for size, _ in rule_engine.batches] == [2, 2]
+    rule_engine.batches.clear()
+    make(max_batch=2).submit(make_items(2), several, soon()).future.result(5)
+    assert [size for size, _ in rule_engine.batches] == [1, 1]
+
+
+def test_other_sampling_is_another_batch_and_the_oldest_goes_first(make, rule_engine, make_items) -> None:
+    batcher = make(max_batch=8)
+    occupied(batcher, rule_engine, make_items)
+    warm = Sampling(temperature=1.0)
+    tickets = [batcher.submit(make_items(1), s, soon()) for s in (GREEDY, warm, GREEDY, warm)]
+    rule_engine.gate.set()
+    for ticket in tickets:
+        ticket.future.result(5)
+    assert rule_engine.batches == [(1, GREEDY), (2, GREEDY), (2, warm)]
+
+
+def test_an_idle_engine_waits_a_moment_for_company(make, rule_engine, make_items) -> None:
+    batcher = make(max_batch=4, wait_s=0.5)
+    tickets = []
+    for _ in range(4):
+        tickets.append(batcher.submit(make_items(1), GREEDY, soon()))
+        time.sleep(0.01)
+    start = time.monotonic()
+    for ticket in tickets:
+        ticket.future.result(5)
+    assert [size for size, _ in rule_engine.batches] == [4]
+    assert time.monotonic() - start < 0.4  # a full batch does not wait on
+
+
+def test_a_full_queue_takes_all_of_a_request_or_nothing(make, rule_engine, make_items) -> None:
+    batcher = make(capacity=4)
+    occupied(batcher, rule_engine, make_items)
+    batcher.submit(make_items(2), GREEDY, soon())
+    assert batcher.in_flight == 3
+    with pytest.raises(QueueFull) as refused:
+        batcher.submit(make_items(2), GREEDY, soon())
+    assert 1.0 <= refused.value.retry_after_s <= 30.0
+    assert batcher.in_flight == 3
+    assert not batcher.full
+    batcher.submit(make_items(1), GREEDY, soon())
+    assert batcher.full
+
+
+def test_late_items_fail_with_their_cause_and_are_never_run(make, rule_engine, make_items) -> None:
+    batcher = make()
+    occupied(batcher, rule_engine, make_items)
+    late = batcher.submit(make_items(2), GREEDY, time.monotonic() + 0.05)
+    timely = batcher.submit(make_items(1), GREEDY, soon())
+    time.sleep(0.1)
+    rule_engine.gate.set()
+    assert timely.future.result(5)[0].ok
+    outcomes = late.future.result(5)
+    assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.DEADLINE for o in outcomes)
+    assert [size for size, _ in rule_engine.batches] == [1, 1]
+
+
+def test_cancelled_requests_are_dropped_from_the_queue(make, rule_engine, make_items) -> None:
+    batcher = make()
+    occupied(batcher, rule_engine, make_items)
+    gone = batcher.submit(make_items(3), GREEDY, soon())
+    kept = batcher.submit(make_items(1), GREEDY, soon())
+    assert gone.future.cancel()
+    rule_engine.gate.set()
+    kept.future.result(5)
+    assert [size for size, _ in rule_engine.batches] == [1, 1]
+    assert batcher.in_flight == 0
+
+
+def test_the_worker_outlives_a_broken_run(make_items) -> None:
+    calls = []
+
+    def run(items, sampling):
+        calls.append(len(items))
+        raise MemoryError("no memory")
+
+    batcher = Batcher(run, max_batch=4, capacity=8)
+    for _ in range(2):
+        (outcome,) = batcher.submit(make_items(1), GREEDY, soon()).future.result(5)
+        assert isinstance(outcome, ScoreFailure)
+        assert outcome.cause is FailureCause.ENGINE
+        assert "MemoryError: no memory" in outcome.detail
+    assert calls == [1, 1]
+    assert batcher.stop(5)
+
+
+def test_stopping_finishes_what_is_queued_and_takes_nothing_more(make, rule_engine, make_items) -> None:
+    batcher = make()
+    occupied(batcher, rule_engine, make_items)
+    queued = [batcher.submit(make_items(2), GREEDY, soon()) for _ in range(3)]
+    stopper = threading.Thread(target=batcher.stop)
+    stopper.start()
+    time.sleep(0.05)
+    with pytest.raises(Stopped):
+        batcher.submit(make_items(1), GREEDY, soon())
+    rule_engine.gate.set()
+    stopper.join(5)
+    assert not stopper.is_alive()
+    assert all(o.ok for ticket in queued for o in ticket.future.result(0))
+    assert not batcher.alive
+
+
+def test_many_threads_get_their_own_answers(make, make_items) -> None:
+    batcher = make(max_batch=5, capacity=1000)
+    wrong = []
+
+    def client(number: int) -> None:
+        for turn in range(10):
+            red = (number * 10 + turn) % 250 + 1
+            items = make_items(1 + turn % 3, seed=number, red=[red] * 3)
+            outcomes = batcher.submit(items, GREEDY, soon()).future.result(10)
+            if [o.score for o in outcomes] != [round(red / 25.5, 1)] * len(items):
+                wrong.append((number, turn))
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+
+
+def test_an_empty_request_is_answered_at_once(make, rule_engine) -> None:
+    assert make().submit([], GREEDY, soon()).future.result(0) == []
+    assert rule_engine.batches == []
