@@ -48,6 +48,12 @@ class EvaluateConfig(Settings):
     guidance: Annotated[float, Field(ge=0.0, le=30.0)] = 1.0
     """Guidance scale handed to the editor."""
 
+    resolution: Annotated[int, Field(ge=16)] | None = None
+    """Side in pixels of a square of an evaluated edit's area; null keeps each source's own size (at most 1 megapixel)."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
+    """Most tokens of a trace."""
+
     edit_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     """Cases edited at once."""
 

@@ -151,9 +151,13 @@ class GrpoConfig(Settings):
         if self.sde == "cps" and self.noise_level > 1.0:
             raise ValueError(f"noise_level {self.noise_level}: CPS allows 0 to 1")
         if self.noise_level == 0.0:
-            raise ValueError("noise_level 0 leaves nothing to learn from: the samples of a group would not differ in the window")
+            raise ValueError(
+                "noise_level 0 leaves nothing to learn from: the samples of a group would not differ in the window"
+            )
         if self.window_end > self.steps - 1:
-            raise ValueError(f"window_last {self.window_last}: at most steps - 1 = {self.steps - 1}; the last step is never trained")
+            raise ValueError(
+                f"window_last {self.window_last}: at most steps - 1 = {self.steps - 1}; the last step is never trained"
+            )
         if self.window_first + self.window_steps > self.window_end or self.window_steps < 1:
             raise ValueError(
                 f"window_size {self.window_size} does not fit between window_first {self.window_first}"

@@ -64,7 +64,7 @@ def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images 
             if not isinstance(row, kind):
                 raise TypeError(f"{path}: row {count + 1}: a {type(row).__name__}, not a {kind.__name__}")
             plain = row.model_dump()
-            for picture in _pictures_in(plain):
+            for _, picture in pictures_in(plain):
                 if pictures is not None:
                     pictures.add(picture["sha256"], picture["data"])
                     picture["data"] = None
@@ -129,7 +129,7 @@ def read_plain(path: Path, kind: type[Noun]) -> Iterator[tuple[int, dict[str, An
     pictures = PictureReader(path) if images == "digest" else None
     for number, row in _plain_rows(path, file, 0, file.metadata.num_rows):
         if pictures is not None:
-            for picture in _pictures_in(row):
+            for _, picture in pictures_in(row):
                 if picture.get("data") is None and picture.get("sha256"):
                     picture["data"] = pictures.get(picture["sha256"])
         yield number, row
@@ -137,7 +137,7 @@ def read_plain(path: Path, kind: type[Noun]) -> Iterator[tuple[int, dict[str, An
 
 def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
     """Build a noun from a plain row. Raises TableError that names the first bad field."""
-    for picture in _pictures_in(row):
+    for place, picture in pictures_in(row):
         wanted, data = picture.pop("sha256", None), picture.get("data")
         if data is not None and wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
             raise TableError(
@@ -151,12 +151,22 @@ def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
         raise TableError(path, number, field, first["input"], first["msg"]) from None
 
 
+def pictures_in(row: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every picture of a plain row (the structs under ``source`` and ``image``) with its dotted field name."""
+    for name, child in row.items():
+        if isinstance(child, dict):
+            if name in ("source", "image"):
+                yield f"{place}{name}", child
+            else:
+                yield from pictures_in(child, f"{place}{name}.")
+
+
 def _nouns(
     path: Path, file: pq.ParquetFile, kind: type[N], pictures: PictureReader | None, start: int, stop: int
 ) -> Iterator[N]:
     for number, row in _plain_rows(path, file, start, stop):
         if pictures is not None:
-            for picture in _pictures_in(row):
+            for place, picture in pictures_in(row):
                 data = pictures.get(picture["sha256"])
                 if data is None:
                     raise TableError(path, number, "sha256", picture["sha256"], f"not in {images_path(path).name}")
@@ -233,13 +243,3 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]
 
 def _required(kind: type[Noun]) -> set[str]:
     return {name for name, field in kind.model_fields.items() if field.is_required()}
-
-
-def _pictures_in(value: Any) -> Iterator[dict[str, Any]]:
-    """Every picture in a plain row: the structs under ``source`` and ``image``."""
-    if isinstance(value, dict):
-        for name, child in value.items():
-            if name in ("source", "image") and isinstance(child, dict):
-                yield child
-            elif isinstance(child, dict):
-                yield from _pictures_in(child)

@@ -58,6 +58,10 @@ def group_advantages(
     group_std = (torch.zeros_like(n).index_add_(0, index, centred**2) / n.clamp(min=1.0)).sqrt()
     flat = (n < 2) | (group_std < _NO_SPREAD)
     kept = ok & ~flat[index]
-    spread = group_std[index] if std == "group" else (rewards[ok].std(correction=0) if bool(ok.any()) else mean.new_zeros(()))
+    spread = (
+        group_std[index]
+        if std == "group"
+        else (rewards[ok].std(correction=0) if bool(ok.any()) else mean.new_zeros(()))
+    )
     values = torch.where(kept, (centred / (spread + EPS)).clamp(-clip, clip), torch.zeros_like(centred))
     return Advantages(values.float(), kept, int(flat.sum()), len(keys), int((~ok).sum()))

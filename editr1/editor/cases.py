@@ -29,7 +29,15 @@ class CaseOrder:
     """
 
     def __init__(
-        self, path: Path, *, seed: int, per_iteration: int, iterations: int, first: int = 0, rank: int = 0, size: int = 1
+        self,
+        path: Path,
+        *,
+        seed: int,
+        per_iteration: int,
+        iterations: int,
+        first: int = 0,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
         if per_iteration % size:
             raise ValueError(f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes")
@@ -43,7 +51,9 @@ class CaseOrder:
         self._cases: dict[int, EditCase] = {}
         for row, case in enumerate(read_table(path, EditCase)):
             if not case.principles:
-                raise ValueError(f"{path}: row {row} ({case.case_id}): principles is empty; the verifier needs at least one")
+                raise ValueError(
+                    f"{path}: row {row} ({case.case_id}): principles is empty; the verifier needs at least one"
+                )
             if row in needed:
                 self._cases[row] = case
 

@@ -16,7 +16,7 @@ from editr1.editor.cases import CaseOrder
 from editr1.editor.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, load_policy
-from editr1.editor.reward import RewardCollector, RewardBudgetSpent, Rewards, Scorer, check_budget, check_one_model
+from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
 from editr1.editor.rollout import Chunk
 from editr1.editor.sampler import GroupSampler
 from editr1.editor.sde import check_noise_level
@@ -228,7 +228,9 @@ class _Trainer:
         fixed = _fixed(self._config)
         for name, value in state.settings.items():
             if fixed.get(name) != value:
-                raise ValueError(f"{folder}: {name} was {value!r}, now {fixed.get(name)!r}; a training keeps its {name}")
+                raise ValueError(
+                    f"{folder}: {name} was {value!r}, now {fixed.get(name)!r}; a training keeps its {name}"
+                )
         self._digest = state.model_digest
         return state.iteration
 

@@ -99,7 +99,9 @@ def sample_chunk(policy: EditorPolicy, condition: Condition, draws: Sequence[Dra
 
 
 @torch.no_grad()
-def sample_ode(policy: EditorPolicy, condition: Condition, cases: Sequence[int], seeds: Sequence[int], steps: int) -> Tensor:
+def sample_ode(
+    policy: EditorPolicy, condition: Condition, cases: Sequence[int], seeds: Sequence[int], steps: int
+) -> Tensor:
     """Deterministic samples: clean latents ``[B, tokens, channels]``, one for each (case, seed)."""
     device = policy.device
     noise = [policy.initial_noise(condition.size, torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -29,7 +29,9 @@ class Transition(NamedTuple):
     diffusion: Tensor
 
 
-def transition(kind: SdeKind, x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
+def transition(
+    kind: SdeKind, x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float
+) -> Transition:
     """Mean and standard deviation of the latents after one stochastic step of ``kind``."""
     step = flow_sde_step if kind == "flow" else cps_step
     return step(x, v, sigma, sigma_next, noise_level)

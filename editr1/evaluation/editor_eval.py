@@ -61,17 +61,23 @@ def evaluate_editor(
         on_batch(len(part))
     if scorer is None:
         return rows
-    items = (
-        ScoreItem(
-            source=row.case.source,
-            edited=Picture(data=row.image),
-            instruction=row.case.instruction,
-            principles=row.case.principles,
-        )
-        for row in rows
-    )
-    outcomes = score_in_batches(items, scorer, batch=score_batch, max_failed=max_failed)
-    return [row._replace(outcome=outcome) for row, outcome in zip(rows, outcomes, strict=True)]
+    return rescored(rows, scorer, None, 0, batch=score_batch, max_failed=max_failed)
+
+
+def rescored(
+    rows: Sequence[EditRow], scorer: Scorer, n: int | None, seed: int, *, batch: int = 64, max_failed: float = 1.0
+) -> list[EditRow]:
+    """``rows`` with the verifier's outcome on the ``n`` that :func:`gallery` draws by ``seed``, or on all when ``n`` is None."""
+    chosen = list(range(len(rows))) if n is None else drawn(len(rows), n, seed)
+    items = (_question(rows[i]) for i in chosen)
+    outcomes = dict(zip(chosen, score_in_batches(items, scorer, batch=batch, max_failed=max_failed), strict=True))
+    return [row._replace(outcome=outcomes.get(i, row.outcome)) for i, row in enumerate(rows)]
+
+
+def drawn(total: int, n: int, seed: int) -> list[int]:
+    """``n`` of ``total`` indexes at random, in order: nobody chose them."""
+    found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
+    return found
 
 
 def editor_figures(
@@ -110,7 +116,6 @@ def editor_figures(
 
 def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: int) -> tuple[GalleryCase, ...]:
     """``n`` cases drawn at random by ``seed``, in the order of the data: nobody chose them."""
-    drawn = sorted(np.random.default_rng(seed).permutation(len(before))[:n].tolist())
     return tuple(
         GalleryCase(
             case_id=before[i].case.case_id,
@@ -119,7 +124,7 @@ def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: i
             before=edit_view(before[i]),
             after=edit_view(after[i]),
         )
-        for i in drawn
+        for i in drawn(len(before), n, seed)
     )
 
 
@@ -144,6 +149,16 @@ def edit_view(row: EditRow) -> EditView:
             )
             for i, principle in enumerate(row.case.principles)
         ),
+    )
+
+
+def _question(row: EditRow) -> ScoreItem:
+    case = row.case
+    return ScoreItem(
+        source=case.source,
+        edited=Picture(data=row.image),
+        instruction=case.instruction,
+        principles=case.principles,
     )
 
 

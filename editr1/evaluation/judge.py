@@ -8,11 +8,8 @@ marks from 1 to 5. The public scripts guess at random or drop what they cannot p
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
-
-from pydantic import ValidationError
 
 from editr1.data.types import Noun, Picture, Unparsed
 
@@ -50,12 +47,9 @@ def parse_viescore(text: str, marks: int = 2) -> Marks | Unparsed:
     if not isinstance(values, list) or len(values) != marks:
         return Unparsed(reason=f"'score' must be a list of {marks} marks, got {values!r:.80}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10 or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
             return Unparsed(reason=f"a mark must be a number from 0 to 10, got {value!r:.80}")
-    try:
-        return Marks(values=tuple(float(v) for v in values), reasoning=str(answer.get("reasoning", "")))
-    except ValidationError as error:
-        return Unparsed(reason=str(error))
+    return Marks(values=tuple(float(v) for v in values), reasoning=str(answer.get("reasoning", "")))
 
 
 def parse_imgedit(text: str) -> Marks | Unparsed:

@@ -93,10 +93,13 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
         (ConnectionError, ExitCode.TRANSIENT),
         (TimeoutError, ExitCode.TRANSIENT),
     ]
-    if "editr1.editor.reward" in sys.modules:
-        from editr1.editor.reward import RewardBudgetSpent
-
-        table.insert(0, (RewardBudgetSpent, ExitCode.REWARD_BUDGET))
+    # Only a stage that loaded the room can have raised its error.
+    for module, name, code in (
+        ("editr1.editor.reward", "RewardBudgetSpent", ExitCode.REWARD_BUDGET),
+        ("editr1.evaluation.scoring", "TooManyFailures", ExitCode.REWARD_BUDGET),
+    ):
+        if module in sys.modules:
+            table.insert(0, (getattr(sys.modules[module], name), code))
     return table
 
 

@@ -43,7 +43,9 @@ class Condition:
 
     def take(self, index: Tensor) -> Condition:
         """The edits at ``index`` ``[B]``, repeated as often as they are named."""
-        return Condition({name: rows[index.to(rows.device)] for name, rows in self.rows.items()}, self.shared, self.size)
+        return Condition(
+            {name: rows[index.to(rows.device)] for name, rows in self.rows.items()}, self.shared, self.size
+        )
 
 
 class EditorPolicy(ABC):
@@ -130,7 +132,7 @@ class EditorPolicy(ABC):
 
     @abstractmethod
     def velocity(self, latents: Tensor, sigma: Tensor, condition: Condition, model: nn.Module | None = None) -> Tensor:
-        """v = noise - data, ``[B, tokens, channels]`` fp32, guidance included.
+        """V = noise - data, ``[B, tokens, channels]`` fp32, guidance included.
 
         ``latents`` fp32 of that shape, ``sigma`` ``[B]``; ``model`` replaces the transformer (a frozen reference).
         """

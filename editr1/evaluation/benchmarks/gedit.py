@@ -59,7 +59,7 @@ class GEditMarks(NamedTuple):
 
 
 class GEditPrompts(NamedTuple):
-    """The judge's two prompts; ``<instruction>`` in ``sc`` is replaced. The authors' own are VIEScore's, from a file."""
+    """The judge's two prompts (the authors' are VIEScore's); ``<instruction>`` in ``sc`` is replaced."""
 
     sc: str
     pq: str
@@ -106,7 +106,9 @@ def judge_gedit(
 
 
 def gedit_table(marks: Sequence[GEditMarks], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
-    """SC, PQ and O: an item's SC is the lower of its two marks, so is PQ, and O = sqrt(SC PQ); mean a type, then of types.
+    """SC, PQ and O: an item's SC is the lower of its two marks, so is PQ, and O = sqrt(SC PQ).
+
+    Each is the mean of a type's items, then the mean of the types.
 
     Published: what is missing or not parsed is dropped, as the public scripts do where they do not guess. Ours: an
     edit that is missing has 0; what is not parsed is left out and counted.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from editr1.data.types import Picture, Unparsed
 from editr1.evaluation.benchmarks.rows import BenchmarkError
 from editr1.evaluation.judge import Judge, Marks, parse_imgedit, parse_imgedit_published
-from editr1.evaluation.metrics import DEFAULT, Bootstrap, macro_mean, mean_estimate
+from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 
 
@@ -35,9 +35,11 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
     root = (folder / originals).resolve()
     items: list[ImgEditItem] = []
     for key, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise BenchmarkError(f"{file}, entry {key}: must be an object, got {type(entry).__name__}")
         for name in ("id", "prompt", "edit_type"):
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), str) or not entry[name].strip():
-                raise BenchmarkError(f"{file}, entry {key}: {name} must be a text")
+            if not isinstance(entry.get(name), str) or not entry[name].strip():
+                raise BenchmarkError(f"{file}, entry {key}: {name} must be a text, got {entry.get(name)!r:.80}")
         source = (root / entry["id"]).resolve()
         if not source.is_relative_to(root):
             raise BenchmarkError(f"{file}, entry {key}: id leads out of {originals}: {entry['id']!r:.120}")
@@ -105,7 +107,7 @@ def imgedit_table(
             ours.append((item.edit_type, _mean(marks)))
 
     def row(name: str, kind: str | None, macro: bool) -> BenchmarkRow:
-        sides = []
+        sides: list[Estimate | None] = []
         for side in (published, ours):
             kept = [(k, v) for k, v in side if kind in (None, k)]
             values, kinds = [v for _, v in kept], [k for k, _ in kept]

@@ -44,7 +44,7 @@ class TigerGroup:
 
     @property
     def letters(self) -> str:
-        """ "AB", "ABC" or "ABCD"."""
+        """The names of the edits: "AB", "ABC" or "ABCD"."""
         return _LETTERS[: self.k]
 
 
@@ -69,6 +69,8 @@ def load_tiger(path: Path) -> list[TigerGroup]:
         group.edits[second] = picture(row, "candidate_2")
         vote = _vote(row, first, second)
         low, high = sorted((first, second))
+        if (low, high) in group.human:
+            raise BenchmarkError(f"{row.where}: {low} and {high} of group {group_id} are compared twice")
         group.human[(low, high)] = vote if (low, high) == (first, second) else -vote
     for group in groups.values():
         wanted = group.k * (group.k - 1) // 2

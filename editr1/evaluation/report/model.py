@@ -99,7 +99,7 @@ class VerifierGain(Part):
 
 
 class ScoreParts(Part):
-    """A mean score in [0, 10], its parts, and the share of successes; parts are shares of principles that hold, in [0, 1]."""
+    """A mean score in [0, 10], its parts (shares of principles that hold, in [0, 1]) and the share of successes."""
 
     score: Estimate | None = None
     follow: Estimate | None = None

@@ -54,7 +54,7 @@ def test_a_bad_item_costs_itself_alone(make_items) -> None:
     raw[1] = "nonsense"
     raw[2]["source"] = {"data": "???"}
     raw[3]["edited"] = {"data": base64.b64encode(b"no picture").decode()}
-    raw[4]["edited"] = {"data": base64.b64encode(_bomb(50_000, 50_000)).decode()}
+    raw[4]["edited"] = {"data": base64.b64encode(_bomb(5_000, 5_000)).decode()}
     raw[5]["source"] = {"url": "http://example.org/a.png"}
     raw[6]["principles"] = []
     got = _decode(raw)
@@ -62,7 +62,7 @@ def test_a_bad_item_costs_itself_alone(make_items) -> None:
     assert "valid dictionary" in _failure(got[1])
     assert "source: data is not base64" in _failure(got[2])
     assert "edited: not a picture" in _failure(got[3])
-    assert "50000 x 50000" in _failure(got[4])
+    assert "5000 x 5000" in _failure(got[4])
     assert "source.url" in _failure(got[5])
     assert "principles" in _failure(got[6])
 

@@ -1,0 +1,157 @@
+"""Settings of curation: which models answer, how often they are asked, which ablation is built (paper section 3.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from editr1.config.base import Settings
+
+Range = tuple[Annotated[int, Field(ge=0, le=50)], Annotated[int, Field(ge=0, le=50)]]
+
+
+class EndpointConfig(Settings):
+    """An OpenAI-compatible chat server that reads pictures."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8100/v1"
+    """Root of the API, up to and including ``/v1``."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_VLM_API_KEY"
+    """Environment variable that holds the API key; unset means a server without keys. The key itself is never written."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Requests in flight to this endpoint at once."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 6
+    """Further tries after 408, 409, 429, 5xx or a broken connection: ``Retry-After`` where given (up to two minutes),
+    else 0.5 s doubling up to 8 s, with jitter."""
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """Longest wait for one try, in seconds."""
+    deadline_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
+    """Longest wait for one answer, all tries included, in seconds."""
+
+
+class VlmConfig(Settings):
+    """One model behind an endpoint and how it is asked."""
+
+    endpoint: str = "default"
+    """Name of an entry of ``endpoints``."""
+    model: Annotated[str, Field(min_length=1)] = "shapes-oracle"
+    """Model name on the wire."""
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Sampling temperature."""
+    max_tokens: Annotated[int, Field(ge=1, le=131072)] = 4096
+    """Most tokens of an answer."""
+    send_n: bool = True
+    """Ask for several answers by ``n`` in one request; off for servers that refuse ``n`` (one request an answer)."""
+    send_seed: bool = True
+    """Send ``seed``, so that a server that honours it repeats its answers; off for servers that refuse it."""
+    prompt_price: Annotated[float, Field(ge=0.0)] = 0.0
+    """Price of a million prompt tokens, in the currency that costs are reported in."""
+    completion_price: Annotated[float, Field(ge=0.0)] = 0.0
+    """Price of a million completion tokens."""
+
+
+class MemberConfig(VlmConfig):
+    """A member of the pool that writes traces: a model, the system prompt it gets, a temperature."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """Name in the rows' ``member`` column."""
+    system: Literal["plain", "sceptic", "retoucher", "surveyor"] = "plain"
+    """Variant of the system prompt: all hold the same rules, each looks from its own side."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the traces that this member writes, relative to the others."""
+
+
+class PrincipleCounts(Settings):
+    """How many principles a case gets, and how many of each category; least and most, both allowed."""
+
+    total: Range = (10, 10)
+    """All principles of a case. The paper has exactly 10."""
+    follow: Range = (3, 4)
+    """Was the instruction carried out."""
+    keep: Range = (3, 4)
+    """Is the rest unchanged."""
+    quality: Range = (2, 3)
+    """Is the picture sound."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in ("total", "follow", "keep", "quality"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name}: least {least} is above most {most}")
+        if self.total[0] < 1:
+            raise ValueError(f"total: at least 1 principle a case, not {self.total[0]}")
+        least = self.follow[0] + self.keep[0] + self.quality[0]
+        most = self.follow[1] + self.keep[1] + self.quality[1]
+        if least > self.total[1] or most < self.total[0]:
+            raise ValueError(f"total {self.total}: the categories allow {least} to {most} principles")
+        return self
+
+
+class HolisticConfig(Settings):
+    """The holistic ablation: no principles of the case, three marks for the whole picture."""
+
+    follow: Annotated[str, Field(min_length=1, max_length=500)] = "Is the instruction carried out?"
+    """Question that stands for category follow in the rows."""
+    keep: Annotated[str, Field(min_length=1, max_length=500)] = "Is everything else unchanged?"
+    """Question that stands for category keep in the rows."""
+    quality: Annotated[str, Field(min_length=1, max_length=500)] = "Is the picture sound?"
+    """Question that stands for category quality in the rows."""
+    threshold: Annotated[float, Field(ge=0.0, le=10.0)] = 5.0
+    """A mark of at least this (of 10) is written as 1 in the trace's array."""
+
+
+class CurateConfig(Settings):
+    """The cold-start data of arXiv 2604.27505, section 3.1. The defaults talk to the shapes world's oracle."""
+
+    variant: Literal["T", "V", "T+V", "holistic"] = "T+V"
+    """T: think, a trace at random. V: gold verdicts without reasoning. T+V: the trace that agrees best with gold.
+    holistic: three marks for the whole picture, no principles."""
+    endpoints: dict[str, EndpointConfig] = Field(default_factory=lambda: {"default": EndpointConfig()})
+    """Chat servers by name."""
+    members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)] = (
+        MemberConfig(name="pool", model="shapes-pool", temperature=1.0),
+    )
+    """Pool that writes the traces. Each trace of a quadruple draws a member by weight."""
+    decomposer: VlmConfig = VlmConfig()
+    """Writes the principles."""
+    verifier: VlmConfig = VlmConfig()
+    """Writes the gold verdicts."""
+    judge: VlmConfig = VlmConfig()
+    """Tells hard cases from simple ones."""
+    traces: Annotated[int, Field(ge=1, le=64)] = 4
+    """Traces a quadruple."""
+    principles: PrincipleCounts = PrincipleCounts()
+    """How many principles a case needs; another number is refused and asked for again."""
+    experts: Path | None = None
+    """JSONL of expert decompositions (``instruction``, ``picture``, ``principles``); null: the pool that ships."""
+    examples: Annotated[int, Field(ge=0, le=16)] = 4
+    """Expert decompositions shown in context, drawn at random a case."""
+    choose: Annotated[int, Field(ge=1)] | None = None
+    """Cases to keep; null keeps all and asks no judge."""
+    hard_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Share of ``choose`` that the judge must have found hard; the others are drawn at random."""
+    holistic: HolisticConfig = HolisticConfig()
+    """Questions and threshold of the holistic variant."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """Times that an answer which cannot be read (principles, gold, judgement) is asked for."""
+    max_failed_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Curation stops when more than this share of a step's items has failed (looked at from 20 failures on)."""
+    max_side: Annotated[int, Field(ge=16, le=16384)] = 1536
+    """Pictures with a longer side are reduced to it before they are sent."""
+    seed: int = 0
+    """Seed of every draw, and of the ``seed`` sent."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        uses = {"decomposer": self.decomposer, "verifier": self.verifier, "judge": self.judge}
+        uses |= {f"members.{index}": member for index, member in enumerate(self.members)}
+        for where, use in uses.items():
+            if use.endpoint not in self.endpoints:
+                known = ", ".join(sorted(self.endpoints)) or "none"
+                raise ValueError(f"{where}.endpoint: {use.endpoint!r} is not one of endpoints ({known})")
+        names = [member.name for member in self.members]
+        if len(set(names)) != len(names):
+            raise ValueError(f"members: names must differ, got {names}")
+        return self

@@ -1,0 +1,79 @@
+"""What a step has done so far: append-only JSON lines, one an item, read back when the step is resumed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from editr1.curation.errors import CurationError
+
+
+class PartFile:
+    """Records by id in a JSONL file that is only appended to.
+
+    Only ids and offsets stay in memory, so millions of records fit. A last line that was cut off by a kill is removed
+    at the next opening. One writer at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("a+b")
+        self._offsets: dict[str, int] = {}
+        self._end = self._scan()
+
+    def _scan(self) -> int:
+        self._file.seek(0)
+        end = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                self._offsets[orjson.loads(line)["id"]] = end
+            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+                raise CurationError(f"{self.path}: line {number} is not a record with an id; remove the file") from error
+            end += len(line)
+        self._file.truncate(end)
+        return end
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The record of ``key``, or None."""
+        offset = self._offsets.get(key)
+        if offset is None:
+            return None
+        self._file.seek(offset)
+        record: dict[str, Any] = orjson.loads(self._file.readline())
+        return record
+
+    def put(self, key: str, **values: Any) -> None:
+        """Append a record; it reaches the operating system before this returns."""
+        line = orjson.dumps({"id": key, **values}) + b"\n"
+        self._file.write(line)
+        self._file.flush()
+        self._offsets[key] = self._end
+        self._end += len(line)
+
+    def close(self) -> None:
+        """Force the records to disk and close."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,210 @@
+"""Every prompt of curation (arXiv 2604.27505, section 3.1; the wording is the project's own).
+
+A user message names its task in its first line and wraps what belongs to the case in tagged sections
+(``<instruction>``, ``<principles>``, ``<traces>``), so that people, models and programs find them alike:
+:func:`read_task` and :func:`read_sections` read back what the builders wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import orjson
+
+from editr1.config.curate import PrincipleCounts
+from editr1.curation.experts import Expert
+from editr1.data.types import EditCase, Picture, Principle
+
+Parts = list[str | Picture]
+
+
+class Task(StrEnum):
+    """What a message asks for."""
+
+    JUDGE = "judge"
+    DECOMPOSE = "decompose"
+    THINK = "think"
+    VERIFY = "verify"
+    HOLISTIC = "holistic"
+
+
+SCORER_RULES: Final = """\
+How to mark:
+- Write 1 for a question only when the picture shows it beyond doubt. Unsure means 0.
+- A change of degree (bigger, brighter, slower, more of something) counts only when it is plain at first sight.
+- An edited picture that is the source again, or nearly so, gets a final score of 0, whatever the questions say.
+- Strips of white along the edges that the source did not have lower the final score.
+- Anything that changed without being asked for was made up by the editor: find it, name it, and take off heavily.
+- Argue positions with boxes [x1, y1, x2, y2] in fractions of the picture's width and height, not with impressions.
+- A question may contradict the instruction. It still gets its 0 or 1, but plays no part in the final score.
+- The final score is from 0 to 10, decimals allowed, and is no average. Start from 10 and take off for each fault what \
+it would cost a person to repair it: 0 means nothing of the edit can be used, 5 that a part of it can, 8 that hardly \
+anything is left to do."""
+
+_ROLES: Final = {
+    "plain": "You compare a picture with an edited version of it and mark how well the edit was done.",
+    "sceptic": (
+        "You are asked to find what is wrong with an edited picture. Believe nothing that you do not see: for every "
+        "question look first for evidence that the answer is no."
+    ),
+    "retoucher": (
+        "You are a retoucher who gets an edited picture back from a colleague. Whatever is wrong with it, you will "
+        "have to repair by hand; think of each fault as the work it means."
+    ),
+    "surveyor": (
+        "You survey pictures. Go through both pictures region by region, from the top left to the bottom right, write "
+        "down what each holds, and only then answer."
+    ),
+}
+
+_TRACE_FORM: Final = """\
+Write your reasoning first, as plain text: what the instruction wants, what changed between the pictures, then every \
+question in turn with what you see and your answer. After it write exactly these three lines, without code fences and \
+with nothing after them:
+[{"question": "<first question>", "score": <0 or 1>}, ...]  (every question word for word, in the order given)
+{"average_score": <mean of the 0/1 scores>}
+<score><final score></score>"""
+
+_CATEGORIES: Final = """\
+- "Instruction Following": what must be seen in the edited picture if the instruction was carried out in full.
+- "Feature Preservation": what the instruction leaves alone and must look as before: people, things, text, background, \
+light, style, framing.
+- "Image Quality": whether the edited picture is sound where the edit could break it: seams, shapes, hands, shadows, \
+texture, noise, added borders."""
+
+
+def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts) -> tuple[str, Parts]:
+    """System text and user parts that ask for the principles of ``case``, with ``experts`` as examples."""
+    shown = "\n\n".join(
+        f"Example {number}\nPicture: {item.picture}\nInstruction: {item.instruction}\nAnswer: {principles_json(item.principles)}"
+        for number, item in enumerate(experts, start=1)
+    )
+    system = (
+        "You turn an instruction to edit a picture into a checklist. Each entry is one question about the edited "
+        "picture that a person can answer yes or no by looking at both pictures; yes always means that the edit is good in "
+        "this respect. Ask about one thing at a time, name things by what and where they are, and ask nothing that this "
+        "picture and this instruction do not call for.\n"
+        f"Write {_number(counts.total)} questions: {_number(counts.follow)} of category \"Instruction Following\", "
+        f"{_number(counts.keep)} of \"Feature Preservation\", {_number(counts.quality)} of \"Image Quality\".\n"
+        f"{_CATEGORIES}\n"
+        'Answer with a JSON array of {"question": ..., "category": ...} and nothing else.'
+        + (f"\n\n{shown}" if shown else "")
+    )
+    return system, [_task(Task.DECOMPOSE), case.source, _section("instruction", case.instruction)]
+
+
+def think(
+    case: EditCase, edited: Picture, principles: Sequence[Principle], variant: str = "plain"
+) -> tuple[str, Parts]:
+    """Ask for a trace: reasoning, a 0/1 a principle, average and final score. ``variant`` names the role."""
+    system = f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n{_TRACE_FORM}"
+    return system, _both(Task.THINK, case, edited, principles)
+
+
+def verify(
+    case: EditCase, edited: Picture, principles: Sequence[Principle], traces: Sequence[str] = ()
+) -> tuple[str, Parts]:
+    """Ask for the gold verdicts. ``traces`` are shown as hints."""
+    system = (
+        "You set the reference answers to yes/no questions about an edited picture. Look at both pictures and decide each "
+        "question by what you see yourself.\n"
+        + (
+            "Other models have answered before you; their notes are added. Use them as hints of where to look and never as "
+            "truth: they may agree with one another and all be wrong.\n"
+            if traces
+            else ""
+        )
+        + "Rules:\n"
+        "- 1 only when the picture shows it beyond doubt, else 0.\n"
+        "- Something has moved only if it moved by at least a tenth of the picture's width or height.\n"
+        "- A change of degree counts only when it is plain at first sight.\n"
+        "- Answer each question by itself, also one that contradicts the instruction.\n"
+        "Answer with one JSON object and nothing else, the list as long as the questions and in their order, each "
+        "question word for word:\n"
+        '{"gold": [{"question": "<question>", "gold": <0 or 1>, "reason": "<what you see, in a few words>"}, ...]}'
+    )
+    parts = _both(Task.VERIFY, case, edited, principles)
+    if traces:
+        notes = "\n\n".join(f"[note {number}]\n{text}" for number, text in enumerate(traces, start=1))
+        parts.append(_section("traces", notes))
+    return system, parts
+
+
+def judge(case: EditCase) -> tuple[str, Parts]:
+    """Ask whether ``case`` is hard enough to teach something."""
+    system = (
+        "You choose practice material for people who edit pictures. Look at the picture and the instruction and say "
+        "whether the edit is hard. It is hard when at least one of these holds:\n"
+        "- steps: it takes several edits that depend on one another;\n"
+        "- detail: it concerns something small, fine or one of several alike;\n"
+        "- implicit: the instruction does not say outright what the result should show;\n"
+        "- placement: something has to end up at an exact place, size or pose.\n"
+        "A single plain change (one colour, one filter, one large thing removed or exchanged) is not hard.\n"
+        'Answer with one JSON object and nothing else: {"hard": <true or false>, "kinds": [<of steps, detail, implicit, '
+        'placement>], "reason": "<one sentence>"}'
+    )
+    return system, [_task(Task.JUDGE), case.source, _section("instruction", case.instruction)]
+
+
+def holistic(case: EditCase, edited: Picture, variant: str = "plain") -> tuple[str, Parts]:
+    """Ask for three marks of the whole picture, without principles (in the manner of VIEScore, arXiv 2312.14867)."""
+    system = (
+        f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n"
+        "Here there are no questions. Give three marks from 0 to 10, decimals allowed:\n"
+        "- follow: how far the instruction was carried out;\n"
+        "- keep: how far everything that the instruction leaves alone is as before;\n"
+        "- quality: how sound the edited picture is by itself.\n"
+        'Answer with one JSON object and nothing else: {"reasoning": "<what you see>", "follow": <mark>, "keep": <mark>, '
+        '"quality": <mark>}'
+    )
+    return system, _both(Task.HOLISTIC, case, edited, ())
+
+
+def principles_json(principles: Sequence[Principle]) -> str:
+    """Principles as the JSON array of {question, category} that travels in both directions."""
+    return orjson.dumps([{"question": item.question, "category": item.category.value} for item in principles]).decode()
+
+
+def read_task(text: str) -> Task:
+    """The task that a user message's first line names. Raises ``ValueError`` when it names none."""
+    line = text.lstrip().partition("\n")[0].strip()
+    name = line.removeprefix("Task:").strip()
+    if not line.startswith("Task:") or name not in set(Task):
+        allowed = ", ".join(f'"Task: {task}"' for task in Task)
+        raise ValueError(f"the first line of the user message is {line[:80]!r}; it must be one of {allowed}")
+    return Task(name)
+
+
+def read_sections(text: str) -> dict[str, str]:
+    """The tagged sections of a user message's text, by tag."""
+    return {match["tag"]: match["body"] for match in _SECTION.finditer(text)}
+
+
+_SECTION: Final = re.compile(r"<(?P<tag>instruction|principles|traces)>\n(?P<body>.*?)\n</(?P=tag)>(?:\n|\Z)", re.DOTALL)
+
+
+def _both(task: Task, case: EditCase, edited: Picture, principles: Sequence[Principle]) -> Parts:
+    # The edited picture last: a prefix cache then serves all candidates of a case.
+    asked = _section("principles", principles_json(principles)) if principles else ""
+    return [
+        f"{_task(task)}The picture before:",
+        case.source,
+        f"{_section('instruction', case.instruction)}{asked}The picture after:",
+        edited,
+    ]
+
+
+def _task(task: Task) -> str:
+    return f"Task: {task}\n"
+
+
+def _section(tag: str, body: str) -> str:
+    return f"<{tag}>\n{body}\n</{tag}>\n"
+
+
+def _number(limits: tuple[int, int]) -> str:
+    least, most = limits
+    return str(least) if least == most else f"{least} to {most}"

@@ -1,0 +1,88 @@
+"""Nouns as JSON lines: the hand-written form of a table.
+
+One object a line, fields as in the nouns. A picture is a path relative to the file (``"source": "in/a.png"``) or
+``{"data": "<base64>"}``. Rows are line numbers from 1; blank lines are skipped.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from editr1.data.errors import TableError
+from editr1.data.images import MAX_BYTES
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]:
+    """Line number with the object of that line, or with what is wrong with it.
+
+    Raises:
+        TableError: the file cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise TableError(path, None, None, None, error.strerror or str(error)) from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                yield number, TableError(path, number, None, line[:80], f"not UTF-8 at byte {error.start + 1}")
+            except ValueError as error:
+                yield number, TableError(path, number, None, line.decode()[:80].rstrip(), f"not JSON: {error}")
+            else:
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    yield number, TableError(path, number, None, row, "must be a JSON object")
+
+
+def resolve_pictures(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` with each picture read into ``{"data": bytes}``, in place of its path or base64 text.
+
+    Raises:
+        TableError: a path that leads out of the file's folder, no such file, or no base64.
+    """
+    return {name: _resolved(path, number, name, value, name) for name, value in row.items()}
+
+
+def read_below(folder: Path, name: str) -> bytes:
+    """Bytes of the file ``name`` inside ``folder``.
+
+    Raises:
+        ValueError: the rule that ``name`` breaks: relative, inside the folder, an existing file, not too big.
+    """
+    target = folder / name
+    if not name or Path(name).is_absolute() or not target.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"must be a path inside {folder}")
+    if not target.is_file():
+        raise ValueError(f"no such file in {folder}")
+    if target.stat().st_size > MAX_BYTES:
+        raise ValueError(f"file of {target.stat().st_size} bytes: at most {MAX_BYTES} are allowed")
+    try:
+        return target.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _resolved(path: Path, number: int, field: str, value: Any, name: str) -> Any:
+    if name in ("source", "image", "edited") and isinstance(value, str):
+        try:
+            return {"data": read_below(path.parent, value)}
+        except ValueError as error:
+            raise TableError(path, number, field, value, str(error)) from None
+    if not isinstance(value, dict):
+        return value
+    if name in ("source", "image", "edited") and isinstance(value.get("data"), str):
+        try:
+            return value | {"data": base64.b64decode(value["data"], validate=True)}
+        except binascii.Error as error:
+            raise TableError(path, number, f"{field}.data", value["data"], f"not base64: {error}") from None
+    return {child: _resolved(path, number, f"{field}.{child}", item, child) for child, item in value.items()}

@@ -1,0 +1,148 @@
+"""Figures against hand-worked numbers and scipy's bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from editr1.evaluation.metrics import (
+    Bootstrap,
+    Estimate,
+    group_means,
+    gsb,
+    macro_mean,
+    mean_estimate,
+    pair_accuracy,
+    paired_difference,
+    ratio_estimate,
+    weighted_mean,
+)
+
+MANY = Bootstrap(samples=20_000, seed=3)
+
+
+def test_pair_accuracy_of_six_pairs_is_what_one_counts_by_hand():
+    found = pair_accuracy(
+        [9.0, 5.0, 4.0, 7.0, None, 3.0, 8.0],
+        [2.0, 5.0, 6.0, 6.5, 1.0, None, 1.0],
+        ["winner"] * 6 + ["same"],
+    )
+    assert (found.n, found.failed, found.same) == (4, 2, 1)
+    assert found.strict.value == pytest.approx(2 / 4)
+    assert found.ties.value == pytest.approx(1 / 4)
+    assert found.inverted.value == pytest.approx(1 / 4)
+    assert found.half_credit.value == pytest.approx(2.5 / 4)
+    assert found.strict.n == 4
+
+
+def test_a_tie_within_epsilon_is_neither_won_nor_lost():
+    found = pair_accuracy([5.4, 5.0, 9.0], [5.0, 5.4, 1.0], epsilon=0.5)
+    assert (found.strict.value, found.inverted.value) == (pytest.approx(1 / 3), 0.0)
+    assert found.ties.value == pytest.approx(2 / 3)
+
+
+def test_nothing_to_measure_is_an_error_and_never_a_zero():
+    with pytest.raises(ValueError, match="no pair with both scores among 2"):
+        pair_accuracy([1.0, None], [2.0, 1.0], ["same", "winner"])
+    with pytest.raises(ValueError, match="non-empty"):
+        mean_estimate([])
+    with pytest.raises(ValueError, match=r"values\[1\] is nan"):
+        mean_estimate([1.0, float("nan")])
+    with pytest.raises(ValueError, match="same items: 2 after, 1 before"):
+        paired_difference([1.0, 2.0], [1.0])
+
+
+def test_gsb_is_good_minus_bad_over_all():
+    found = gsb(["good"] * 5 + ["same"] * 3 + ["bad"] * 2)
+    assert found.value == pytest.approx(0.3)
+    assert found.n == 10
+    with pytest.raises(ValueError, match="'better'"):
+        gsb(["better"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("kind", ["continuous", "few values"])
+def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap(kind):
+    rng = np.random.default_rng(1)
+    data = rng.normal(6, 2, 300) if kind == "continuous" else rng.integers(0, 11, 300).astype(float)
+    ours = mean_estimate(data, MANY)
+    theirs = stats.bootstrap(
+        (data,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
+    ).confidence_interval
+    assert ours.value == pytest.approx(data.mean())
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.02), pytest.approx(theirs.high, abs=0.02))
+
+
+def test_the_paired_interval_is_scipys_paired_bootstrap_and_narrower_than_the_unpaired_one():
+    rng = np.random.default_rng(2)
+    before = rng.normal(6, 2, 400)
+    after = before + rng.normal(0.3, 0.5, 400)
+    ours = paired_difference(after, before, MANY)
+    theirs = stats.bootstrap(
+        (after, before),
+        lambda a, b: np.mean(a - b),
+        paired=True,
+        vectorized=False,
+        n_resamples=4_000,
+        method="percentile",
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
+    assert ours.excludes_zero
+    assert ours.high - ours.low < 0.5 * (mean_estimate(after).high - mean_estimate(after).low)
+
+
+def test_an_interval_repeats_with_its_seed_and_narrows_with_n():
+    data = list(np.random.default_rng(0).normal(size=100))
+    assert mean_estimate(data) == mean_estimate(data)
+    assert mean_estimate(data, Bootstrap(seed=1)) != mean_estimate(data)
+    wide, narrow = mean_estimate(data), mean_estimate(data * 16)
+    assert (narrow.high - narrow.low) == pytest.approx((wide.high - wide.low) / 4, rel=0.1)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(7)
+    hits = 0
+    for i in range(300):
+        found = mean_estimate((rng.random(200) < 0.7).astype(float), Bootstrap(samples=500, seed=i))
+        hits += found.low <= 0.7 <= found.high
+    assert 0.91 <= hits / 300 <= 0.98
+
+
+def test_a_macro_mean_weighs_types_alike_whatever_their_size():
+    values, types = [1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"]
+    assert macro_mean(values, types).value == pytest.approx(0.5)
+    assert mean_estimate(values).value == pytest.approx(0.75)
+    assert {k: v.value for k, v in group_means(values, types).items()} == {"a": 1.0, "b": 0.0}
+
+
+def test_weighted_mean_by_hand():
+    assert weighted_mean({"a": (0.5, 2), "b": (0.25, 6)}) == pytest.approx(0.3125)
+    with pytest.raises(ValueError, match="nothing"):
+        weighted_mean({"a": (1.0, 0.0)})
+
+
+def test_answers_that_hang_together_widen_the_interval():
+    right = [6.0, 0.0] * 50
+    asked = [6.0] * 100
+    clustered = ratio_estimate(right, asked)
+    independent = mean_estimate([1.0, 0.0] * 300)
+    assert (clustered.value, clustered.n) == (0.5, 600)
+    assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
+
+
+def test_excludes_zero_on_either_side_only():
+    def around(low: float, high: float) -> Estimate:
+        return Estimate(value=(low + high) / 2, low=low, high=high, n=3)
+
+    assert around(0.1, 0.2).excludes_zero
+    assert around(-0.2, -0.1).excludes_zero
+    assert not around(-0.1, 0.2).excludes_zero
+    assert around(0.1, 0.2).scaled(100).high == pytest.approx(20)
+
+
+def test_bootstrap_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        Bootstrap(samples=0)
+    with pytest.raises(ValueError, match=r"got 1\.5"):
+        Bootstrap(confidence=1.5)

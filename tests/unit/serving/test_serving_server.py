@@ -1,0 +1,304 @@
+"""The HTTP routes in process: fuzzed bodies, refusals, deadlines, readiness, metrics."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from editr1.config.serve import ServeConfig
+from editr1.serving.api import ScoreResponse, encode_request
+from editr1.serving.server import create_app
+
+Start = Callable[..., TestClient]
+
+
+@pytest.fixture
+def start(rule_engine, make_items) -> Iterator[Start]:
+    """``start(**settings)``: a client of a ready server over ``rule_engine``."""
+    with ExitStack() as stack:
+        stack.callback(rule_engine.gate.set)
+
+        def build(*, ready: bool = True, engine: object = rule_engine, **config: object) -> TestClient:
+            app = create_app(engine, ServeConfig(**{"batch_wait_ms": 0, **config}), make_items(1, seed=9))
+            client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
+            until = time.monotonic() + 10
+            while ready and client.get("/readyz").status_code != 200 and time.monotonic() < until:
+                time.sleep(0.01)
+            rule_engine.batches.clear()
+            return client
+
+        yield build
+
+
+def score(client: TestClient, items, **more: object):
+    return client.post("/v1/score", content=encode_request(items, **more))
+
+
+def samples(client: TestClient) -> dict[tuple[str, ...], float]:
+    found = {}
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            found[(sample.name, *sample.labels.values())] = sample.value
+    return found
+
+
+def test_results_are_aligned_with_items_and_name_the_model(start, make_items, rule_engine) -> None:
+    answer = score(start(), make_items(3, red=[51, 0, 102]))
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["model"] == rule_engine.model_digest
+    assert [r["ok"] for r in body["results"]] == [True, False, True]
+    assert [r.get("score") for r in body["results"]] == [2.0, None, 4.0]
+    assert body["results"][1]["cause"] == "engine"
+    assert body["results"][0]["verdicts"][0]["scores"] == [1, 0]
+    assert body["results"][0]["texts"][0].endswith("<score>2.0</score>")
+    assert "score" not in body["results"][1]
+
+
+def test_a_bad_item_beside_good_ones_fails_alone(start, make_items) -> None:
+    raw = json.loads(encode_request(make_items(3, red=[51, 51, 51])))
+    raw["items"][1]["edited"] = {"data": "AAAA"}
+    body = start().post("/v1/score", json=raw).json()
+    assert [r["ok"] for r in body["results"]] == [True, False, True]
+    assert body["results"][1]["cause"] == "invalid"
+
+
+def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_engine) -> None:
+    client = start(temperature=0.7, top_p=0.9, max_tokens=99)
+    score(client, make_items(1))
+    score(client, make_items(1), traces=3)
+    score(client, make_items(1), traces=3, temperature=1.3, seed=5)
+    found = [sampling for _, sampling in rule_engine.batches]
+    assert [(s.n, s.temperature, s.top_p, s.seed, s.max_tokens) for s in found] == [
+        (1, 0.0, 1.0, None, 99),
+        (3, 0.7, 0.9, None, 99),
+        (3, 1.3, 0.9, 5, 99),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"", "body"),
+        (b"[]", "body"),
+        (b"{}", "items"),
+        (b"\xff\xfe", "body"),
+        (b'{"items": [1, 2, 3, 4, 5]}', "at most 4"),
+        (b'{"items": [1], "traces": 99}', "traces: 99"),
+        (b'{"items": [1], "traces": 2, "temperature": 0}', "traces > 1"),
+        (b'{"items": [1], "image_url": "http://x"}', "image_url"),
+        (b"[" * 100_000, "body"),
+        (b'{"items": [' + b"[" * 5000 + b"]" * 5000 + b"]}", "body"),
+    ],
+)
+def test_a_malformed_request_is_answered_422_and_says_why(start, body: bytes, named: str) -> None:
+    answer = start(max_items=4).post("/v1/score", content=body)
+    assert answer.status_code == 422
+    assert named in answer.json()["detail"]
+    assert answer.json()["cause"] == "invalid"
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+_picture = st.one_of(
+    _json,
+    st.fixed_dictionaries({"data": st.text(max_size=20) | _json}),
+    st.fixed_dictionaries({"digest": st.just("sha256:" + "a" * 64) | st.text(max_size=20)}),
+    st.binary(max_size=40).map(lambda b: {"data": base64.b64encode(b).decode()}),
+)
+_item = st.fixed_dictionaries(
+    {},
+    optional={
+        "source": _picture,
+        "edited": _picture,
+        "instruction": st.text(max_size=30) | _json,
+        "principles": st.lists(
+            st.fixed_dictionaries({"question": st.text(max_size=10), "category": st.just("Image Quality") | st.text()}),
+            max_size=2,
+        )
+        | _json,
+    },
+)
+_request = st.fixed_dictionaries(
+    {"items": st.lists(_item | _json, max_size=3) | _json},
+    optional={
+        "traces": st.integers(-2, 20) | _json,
+        "temperature": st.floats(-1, 3) | _json,
+        "seed": st.integers() | _json,
+        "deadline_ms": st.integers(-5, 100_000) | _json,
+        "more": _json,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(request: pytest.FixtureRequest) -> Iterator[TestClient]:
+    from editr1.serving.golden import default_golden
+
+    class Silent:
+        model_digest = "sha256:" + "1" * 64
+
+        def __init__(self) -> None:
+            from editr1.verifier.prompt import PromptTemplate
+
+            self.template = PromptTemplate()
+
+        def generate(self, chats, sampling):
+            return [[] for _ in chats]
+
+        def close(self) -> None:
+            return None
+
+    config = ServeConfig(batch_wait_ms=0, golden_must_parse=False, max_body_bytes=1 << 20)
+    with TestClient(create_app(Silent(), config, default_golden())) as client:
+        yield client
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=_request | _json)
+def test_arbitrary_json_never_ends_in_a_500(fuzzed: TestClient, body: object) -> None:
+    answer = fuzzed.post("/v1/score", content=json.dumps(body).encode())
+    assert answer.status_code in (200, 422)
+    if answer.status_code == 200:
+        assert isinstance(body, dict)
+        assert len(ScoreResponse.model_validate_json(answer.content).results) == len(body["items"])
+    else:
+        assert answer.json()["detail"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=st.binary(max_size=200))
+def test_arbitrary_bytes_never_end_in_a_500(fuzzed: TestClient, body: bytes) -> None:
+    assert fuzzed.post("/v1/score", content=body).status_code in (200, 422)
+
+
+def test_an_oversize_body_is_refused_before_it_is_read_as_json(start) -> None:
+    client = start(max_body_bytes=2048)
+    answer = client.post("/v1/score", content=b'{"items": [' + b"1," * 3000)
+    assert answer.status_code == 413
+    assert "2048" in answer.json()["detail"]
+
+
+def test_a_full_queue_answers_429_with_retry_after(start, make_items, rule_engine) -> None:
+    client = start(queue_items=2, max_items=2)
+    rule_engine.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(score, client, make_items(2))
+        until = time.monotonic() + 5
+        while samples(client)[("editr1_reward_in_flight",)] < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        answer = score(client, make_items(1))
+        rule_engine.gate.set()
+        assert held.result(10).status_code == 200
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json()["cause"] == "overloaded"
+
+
+def test_what_is_not_scored_by_the_deadline_fails_and_the_rest_is_answered(start, make_items, rule_engine) -> None:
+    client = start(max_batch=1)
+    original = rule_engine.generate
+
+    def second_is_held(chats, sampling):
+        if rule_engine.batches:
+            rule_engine.gate.clear()
+        return original(chats, sampling)
+
+    rule_engine.generate = second_is_held
+    before = time.monotonic()
+    body = score(client, make_items(3), deadline_ms=300).json()
+    assert time.monotonic() - before < 3
+    rule_engine.gate.set()
+    assert [r["ok"] for r in body["results"]] == [True, False, False]
+    assert [r.get("cause") for r in body["results"]] == [None, "deadline", "deadline"]
+
+
+def test_the_server_is_ready_once_the_golden_sample_is_scored(start, rule_engine) -> None:
+    rule_engine.gate.clear()
+    client = start(ready=False)
+    assert client.get("/healthz").status_code == 200
+    before = client.get("/readyz")
+    assert before.status_code == 503
+    assert "golden sample is not scored yet" in before.text
+    rule_engine.gate.set()
+    until = time.monotonic() + 5
+    while client.get("/readyz").status_code != 200 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert client.get("/readyz").text == "ready\n"
+
+
+def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_mute_engine) -> None:
+    half_mute_engine._mute_every = 1
+    client = start(ready=False, engine=half_mute_engine)
+    until = time.monotonic() + 5
+    while "unparsed" not in client.get("/readyz").text and time.monotonic() < until:
+        time.sleep(0.01)
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "golden sample was not scored: unparsed" in answer.text
+
+
+def test_an_engine_that_stopped_answering_makes_the_server_unready_until_it_is_back(
+    start, make_items, rule_engine
+) -> None:
+    client = start()
+    for _ in range(3):
+        assert not score(client, make_items(1, red=[0])).json()["results"][0]["ok"]
+    assert client.get("/readyz").status_code == 503
+    until = time.monotonic() + 5
+    while client.get("/readyz").status_code != 200 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert client.get("/readyz").status_code == 200
+
+
+def test_metrics_count_requests_items_batches_tokens_and_load(start, make_items, rule_engine) -> None:
+    client = start()
+    score(client, make_items(3, red=[51, 0, 51]))
+    client.post("/v1/score", content=b"{}")
+    rule_engine.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(score, client, make_items(2))
+        until = time.monotonic() + 5
+        while samples(client)[("editr1_reward_in_flight",)] < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert samples(client)[("editr1_reward_in_flight",)] == 2
+        rule_engine.gate.set()
+        held.result(10)
+    found = samples(client)
+    assert found[("editr1_reward_in_flight",)] == 0
+    assert found[("editr1_reward_requests_total", "200")] == 2
+    assert found[("editr1_reward_requests_total", "422")] == 1
+    assert found[("editr1_reward_items_total", "ok")] == 4
+    assert found[("editr1_reward_items_total", "engine")] == 1
+    assert found[("editr1_reward_batch_size_count",)] == 3  # the golden sample's and two requests'
+    assert found[("editr1_reward_batch_size_sum",)] == 6
+    assert found[("editr1_reward_tokens_total", "completion")] == 50
+    assert found[("editr1_reward_queue_seconds_count",)] == 2
+    assert found[("editr1_reward_generate_seconds_count",)] == 3
+
+
+def test_the_engine_is_closed_after_draining(make_items, rule_engine) -> None:
+    app = create_app(rule_engine, ServeConfig(), make_items(1))
+    with TestClient(app) as client:
+        assert client.get("/healthz").status_code == 200
+    assert rule_engine.closed
+    assert not app.state.service.alive
+
+
+def test_the_openapi_document_shows_the_request(start) -> None:
+    document = start().get("/openapi.json").json()
+    schema = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == {"items", "traces", "temperature", "seed", "deadline_ms"}

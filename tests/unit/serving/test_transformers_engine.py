@@ -1,0 +1,109 @@
+"""The transformers engine over the real, tiny verifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from editr1.config.serve import ServeConfig
+from editr1.data.types import Category, FailureCause, Principle, ScoreFailure
+from editr1.serving.engines.base import EngineError, Sampling
+from editr1.serving.engines.transformers_engine import TransformersEngine
+from editr1.serving.run import make_engine
+from editr1.serving.scoring import score_items
+from editr1.verifier.chat import Chat, build_chat
+from editr1.verifier.model import folder_digest, load_verifier
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_folder: Path) -> TransformersEngine:
+    return TransformersEngine.load(tiny_folder, device="cpu", max_batch=8)
+
+
+@pytest.fixture(scope="module")
+def chats(engine: TransformersEngine) -> list[Chat]:
+    principles = [Principle(question="is it red?", category=Category.KEEP)]
+    generator = torch.Generator().manual_seed(0)
+
+    def picture(size: int) -> Image.Image:
+        return Image.fromarray(torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8).numpy())
+
+    return [
+        build_chat(engine.template, picture(32), picture(32 + 16 * (k % 2)), "make it " + "x" * k, principles)
+        for k in range(6)
+    ]
+
+
+def test_inputs_equal_those_of_the_librarys_processor(engine, chats, tiny_folder) -> None:
+    _, processor, _ = load_verifier(tiny_folder)
+    texts = [processor.apply_chat_template(c.messages, tokenize=False, add_generation_prompt=True) for c in chats]
+    images = [image for chat in chats for image in chat.images]
+    theirs = processor(text=texts, images=images, padding=True, return_tensors="pt")
+    pictures = engine._pictures(chats)
+    ours = engine._inputs(chats, [engine._tokens(chat, pictures) for chat in chats], pictures)
+    assert set(ours) == set(theirs)
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key].to(value.dtype)), key
+
+
+def test_greedy_traces_equal_the_librarys_own_and_do_not_depend_on_the_batch(engine, chats, tiny_folder) -> None:
+    together = engine.generate(chats, Sampling(max_tokens=12))
+    alone = [engine.generate([chat], Sampling(max_tokens=12))[0] for chat in chats]
+    assert together == alone
+    model, processor, _ = load_verifier(tiny_folder)
+    text = processor.apply_chat_template(chats[3].messages, tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], images=chats[3].images, return_tensors="pt")
+    with torch.inference_mode():
+        out = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert together[3][0].text == processor.tokenizer.decode(out, skip_special_tokens=True)
+    assert together[3][0].prompt_tokens == inputs["input_ids"].shape[1]
+
+
+def test_several_traces_a_chat_come_in_order_also_beyond_one_batch(engine, chats) -> None:
+    for n in (3, 11):
+        answers = engine.generate(chats[:3], Sampling(n=n, temperature=1.0, max_tokens=6, seed=1))
+        assert [len(answer) for answer in answers] == [n] * 3
+        assert len({g.text for answer in answers for g in answer}) > n
+        assert all(1 <= g.completion_tokens <= 6 for answer in answers for g in answer)
+
+
+def test_a_seed_repeats_the_draw_and_leaves_the_global_generator_alone(engine, chats) -> None:
+    sampling = Sampling(n=2, temperature=1.0, max_tokens=8, seed=7)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = engine.generate(chats[:2], sampling)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert engine.generate(chats[:2], sampling) == first
+    assert engine.generate(chats[:2], sampling.model_copy(update={"seed": 8})) != first
+
+
+def test_control_tokens_are_never_written(engine, chats) -> None:
+    answers = engine.generate(chats, Sampling(n=4, temperature=2.0, max_tokens=64, seed=0))
+    model, tokenizer = engine._model, engine._tokenizer
+    bare = [tokenizer(g.text)["input_ids"] for answer in answers for g in answer]
+    assert not {token for row in bare for token in row} & set(tokenizer.all_special_ids)
+    assert model.generation_config.suppress_tokens is None  # the request alone decides
+
+
+def test_a_prompt_longer_than_the_context_fails_alone(engine, chats) -> None:
+    long = build_chat(
+        engine.template, *chats[0].images, "y" * 5000, [Principle(question="is it red?", category=Category.KEEP)]
+    )
+    first, second, third = engine.generate([chats[0], long, chats[1]], Sampling(max_tokens=4))
+    assert isinstance(second, EngineError)
+    assert "context holds 4096" in str(second)
+    assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
+
+
+def test_random_weights_give_failures_and_no_numbers(engine, make_items) -> None:
+    outcomes = score_items(engine, make_items(3), Sampling(max_tokens=8))
+    assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.UNPARSED for o in outcomes)
+
+
+def test_the_digest_is_that_of_the_folder(engine, tiny_folder, tmp_path) -> None:
+    assert engine.model_digest == folder_digest(tiny_folder)
+    given = make_engine(ServeConfig(device="cpu"), tiny_folder, model_digest="sha256:" + "a" * 64)
+    assert given.model_digest == "sha256:" + "a" * 64
