@@ -90,14 +90,12 @@ class PrincipleCounts(Settings):
 
 
 class HolisticConfig(Settings):
-    """The holistic ablation: no principles of the case, three marks for the whole picture."""
+    """The holistic ablation: no principles of the case, two marks for the whole picture, the lower one counts."""
 
     follow: Annotated[str, Field(min_length=1, max_length=500)] = "Is the instruction carried out?"
     """Question that stands for category follow in the rows."""
     keep: Annotated[str, Field(min_length=1, max_length=500)] = "Is everything else unchanged?"
     """Question that stands for category keep in the rows."""
-    quality: Annotated[str, Field(min_length=1, max_length=500)] = "Is the picture sound?"
-    """Question that stands for category quality in the rows."""
     threshold: Annotated[float, Field(ge=0.0, le=10.0)] = 5.0
     """A mark of at least this (of 10) is written as 1 in the trace's array."""
 
@@ -107,11 +105,12 @@ class CurateConfig(Settings):
 
     variant: Literal["T", "V", "T+V", "holistic"] = "T+V"
     """T: think, a trace at random. V: gold verdicts without reasoning. T+V: the trace that agrees best with gold.
-    holistic: three marks for the whole picture, no principles."""
+    holistic: two marks for the whole picture, no principles."""
     endpoints: dict[str, EndpointConfig] = Field(default_factory=lambda: {"default": EndpointConfig()})
     """Chat servers by name."""
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)] = (
-        MemberConfig(name="pool", model="shapes-pool", temperature=1.0),
+        MemberConfig(name="careful", model="careful", system="sceptic", temperature=1.0),
+        MemberConfig(name="lenient", model="lenient-a", temperature=1.0, weight=3.0),
     )
     """Pool that writes the traces. Each trace of a quadruple draws a member by weight."""
     decomposer: VlmConfig = VlmConfig()

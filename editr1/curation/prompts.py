@@ -150,15 +150,12 @@ def judge(case: EditCase) -> tuple[str, Parts]:
 
 
 def holistic(case: EditCase, edited: Picture, variant: str = "plain") -> tuple[str, Parts]:
-    """Ask for three marks of the whole picture, without principles (in the manner of VIEScore, arXiv 2312.14867)."""
+    """Ask for two marks of the whole picture, without principles (in the manner of VIEScore, arXiv 2312.14867)."""
     system = (
         f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n"
-        "Here there are no questions. Give three marks from 0 to 10, decimals allowed:\n"
-        "- follow: how far the instruction was carried out;\n"
-        "- keep: how far everything that the instruction leaves alone is as before;\n"
-        "- quality: how sound the edited picture is by itself.\n"
-        'Answer with one JSON object and nothing else: {"reasoning": "<what you see>", "follow": <mark>, "keep": <mark>, '
-        '"quality": <mark>}'
+        "Here there are no questions. Give two marks from 0 to 10, decimals allowed: first how far the instruction was "
+        "carried out, second how far everything that it leaves alone is as before and sound.\n"
+        'Answer with one JSON object and nothing else: {"reasoning": "<what you see>", "score": [<first>, <second>]}'
     )
     return system, _both(Task.HOLISTIC, case, edited, ())
 

@@ -14,7 +14,7 @@ from editr1.data.errors import TableError, shorten
 from editr1.data.images import ImageError, decode_image
 from editr1.data.jsonl import read_json_lines, resolve_pictures
 from editr1.data.schema import KINDS
-from editr1.data.tables import pictures_in, read_plain, table_kind
+from editr1.data.tables import kind_of_columns, pictures_in, read_plain, table_kind
 from editr1.data.types import EditCase, Noun, PreferencePair, Quadruple, SftRow
 
 _REMEMBERED = 100_000
@@ -50,15 +50,6 @@ def check_file(path: Path, kind: type[Noun] | None = None, *, pictures: bool = T
             yield from [_of(row)] if isinstance(row, TableError) else checker.check(path, number, row, rows_kind)
     except TableError as error:
         yield _of(error)
-
-
-def kind_of_columns(columns: set[str]) -> type[Noun] | None:
-    """The kind whose required fields are there and which knows every column; None when there is none."""
-    for kind in KINDS.values():
-        required = {name for name, field in kind.model_fields.items() if field.is_required()}
-        if required <= columns <= set(kind.model_fields):
-            return kind
-    return None
 
 
 class _Checker:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +104,43 @@ def count_rows(path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
+@dataclass(frozen=True)
+class TableFacts:
+    """What the footer of a table says."""
+
+    rows: int
+    row_groups: int
+    version: str
+    images: Images
+
+
 def table_kind(path: Path) -> type[Noun]:
     """The kind that the file's metadata name, or that its columns fit. Raises TableError."""
+    return table_facts(path)[0]
+
+
+def table_facts(path: Path) -> tuple[type[Noun], TableFacts]:
+    """The kind of a table and what its footer says. Raises TableError when it is no table."""
     path = Path(path)
     with _open_parquet(path) as file:
         metadata = file.schema_arrow.metadata or {}
-        named = metadata.get(KIND_KEY, b"").decode()
         columns = set(file.schema_arrow.names)
-    if named in KINDS:
-        return KINDS[named]
-    fitting = [kind for kind in KINDS.values() if _required(kind) <= columns <= set(kind.model_fields)]
-    if named or not fitting:
+        facts = TableFacts(
+            rows=file.metadata.num_rows,
+            row_groups=file.metadata.num_row_groups,
+            version=metadata.get(SCHEMA_KEY, VERSION.encode()).decode(),
+            images="digest" if metadata.get(IMAGES_KEY) == b"digest" else "inline",
+        )
+    named = metadata.get(KIND_KEY, b"").decode()
+    kind = KINDS.get(named) if named else kind_of_columns(columns)
+    if kind is None:
         raise TableError(path, None, None, named or sorted(columns), f"not a table of {', '.join(KINDS)}")
-    return fitting[0]
+    return kind, facts
+
+
+def kind_of_columns(columns: set[str]) -> type[Noun] | None:
+    """The kind whose required fields are among ``columns`` and which knows all of them; None when there is none."""
+    return next((kind for kind in KINDS.values() if _required(kind) <= columns <= set(kind.model_fields)), None)
 
 
 def read_plain(path: Path, kind: type[Noun]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -141,7 +166,7 @@ def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
         wanted, data = picture.pop("sha256", None), picture.get("data")
         if data is not None and wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
             raise TableError(
-                path, number, "sha256", wanted, f"the picture's bytes have {hashlib.sha256(data).hexdigest()}"
+                path, number, f"{place}.sha256", wanted, f"the picture's bytes have {hashlib.sha256(data).hexdigest()}"
             )
     try:
         return kind.model_validate(row)
@@ -169,7 +194,9 @@ def _nouns(
             for place, picture in pictures_in(row):
                 data = pictures.get(picture["sha256"])
                 if data is None:
-                    raise TableError(path, number, "sha256", picture["sha256"], f"not in {images_path(path).name}")
+                    raise TableError(
+                        path, number, f"{place}.sha256", picture["sha256"], f"not in {images_path(path).name}"
+                    )
                 picture["data"] = data
         yield parse_row(path, number, row, kind)
 

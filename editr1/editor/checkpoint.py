@@ -1,4 +1,4 @@
-"""Checkpoint folders of a training: weights and their running mean as safetensors, the rest loadable with weights_only."""
+"""Checkpoints of a training: weights and their running mean as safetensors, the rest loadable with weights_only."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class _Trainer:
                 zero += advantages.zero_spread
                 groups += advantages.groups
                 if self._world.first:
-                    self._hooks.progress.step(**metrics)
+                    self._hooks.progress.step(1, **metrics)
                 self._after(i + 1)
         self._export()
         return {

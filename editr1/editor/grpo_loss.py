@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class GrpoLoss(NamedTuple):
-    """``loss`` scalar (a sum over kept samples, to be divided by their number), ``ratio`` ``[B]``, ``clipped`` ``[B]`` bool."""
+    """``loss`` scalar (a sum over kept samples, to be divided by their number), ``ratio`` ``[B]``, ``clipped`` bool."""
 
     loss: Tensor
     ratio: Tensor

@@ -26,7 +26,7 @@ class RewardBudgetSpent(RuntimeError):
         self.failed, self.total, self.causes = failed, total, dict(causes)
         reasons = ", ".join(f"{cause}: {n}" for cause, n in sorted(causes.items()))
         super().__init__(
-            f"{failed} of {total} scores failed ({failed / total:.0%}), allowed are {allowed:.0%} (max_failed_share); {reasons}"
+            f"{failed} of {total} scores failed ({failed / total:.0%}), allowed are {allowed:.0%}; {reasons}"
         )
 
 
@@ -45,7 +45,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Rewards:
-    """``scores`` ``[N]`` float64 (NaN where ``ok`` is False), ``ok`` ``[N]``, causes of failures, the verifier's digests."""
+    """``scores`` ``[N]`` float64 (NaN where not ``ok``), ``ok`` ``[N]``, causes of failures, the verifier's digests."""
 
     scores: Tensor
     ok: Tensor

@@ -27,7 +27,10 @@ class SdeSettings:
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample to make: ``case`` indexes the condition, ``group`` is the sampler's key, ``start`` the window's first step, ``seed`` its noise."""
+    """One sample to make.
+
+    ``case`` indexes the condition, ``group`` is the sampler's key, ``start`` the window's first step, ``seed`` its noise.
+    """
 
     case: int
     group: int

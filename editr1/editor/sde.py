@@ -22,7 +22,11 @@ _ONE = 1.0 - 1e-6
 
 
 class Transition(NamedTuple):
-    """Gaussian of the next latents: ``mean`` ``[B, ...]``, ``std`` its standard deviation and ``diffusion`` the s of method and KL, both ``[B, 1, ...]``."""
+    """Gaussian of the next latents.
+
+    ``mean`` ``[B, ...]``; ``std`` its standard deviation and ``diffusion`` the coefficient s (std = s sqrt(-dt) in
+    Flow-SDE), both ``[B, 1, ...]``.
+    """
 
     mean: Tensor
     std: Tensor

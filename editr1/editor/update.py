@@ -21,7 +21,10 @@ from editr1.editor.world import World
 
 @dataclass
 class UpdateStats:
-    """Sums over this process's replayed (sample, step) pairs; ``first_ratio_error`` is max |ratio - 1| of the first micro-batch."""
+    """Sums over this process's replayed (sample, step) pairs.
+
+    ``first_ratio_error`` is the largest |ratio - 1| of the first micro-batch.
+    """
 
     count: int = 0
     clipped: int = 0

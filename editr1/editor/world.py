@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import Tensor
 
 T = TypeVar("T")

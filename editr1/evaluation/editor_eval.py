@@ -67,7 +67,7 @@ def evaluate_editor(
 def rescored(
     rows: Sequence[EditRow], scorer: Scorer, n: int | None, seed: int, *, batch: int = 64, max_failed: float = 1.0
 ) -> list[EditRow]:
-    """``rows`` with the verifier's outcome on the ``n`` that :func:`gallery` draws by ``seed``, or on all when ``n`` is None."""
+    """``rows`` with the verifier's outcome on the ``n`` that :func:`gallery` draws by ``seed``; None means all."""
     chosen = list(range(len(rows))) if n is None else drawn(len(rows), n, seed)
     items = (_question(rows[i]) for i in chosen)
     outcomes = dict(zip(chosen, score_in_batches(items, scorer, batch=batch, max_failed=max_failed), strict=True))

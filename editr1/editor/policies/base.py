@@ -58,8 +58,8 @@ class EditorPolicy(ABC):
     kind: ClassVar[str]
     """Class name of the pipeline in ``model_index.json``."""
 
-    def __init__(self, pipeline: DiffusionPipeline, *, guidance: float = 2.5) -> None:
-        self.pipeline: Any = pipeline
+    def __init__(self, pipeline: Any, *, guidance: float = 2.5) -> None:
+        self.pipeline = pipeline
         self.guidance = guidance
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
@@ -68,7 +68,8 @@ class EditorPolicy(ABC):
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
         """The pipeline in ``folder``, weights in ``dtype``."""
-        return DiffusionPipeline.from_pretrained(folder, dtype=dtype)
+        loader: Any = DiffusionPipeline
+        return loader.from_pretrained(folder, dtype=dtype)
 
     @property
     def transformer(self) -> Any:
@@ -96,14 +97,14 @@ class EditorPolicy(ABC):
         return self
 
     def working_size(self, image: Image.Image, resolution: int | None) -> Size:
-        """Size at which ``image`` is edited: area about ``resolution`` squared, aspect kept, sides rounded to ``multiple``.
+        """Size at which ``image`` is edited: area about ``resolution`` squared, aspect kept, sides multiples.
 
         None keeps the picture's own size (rounded down, at most 1024 x 1024 of area).
         """
         return working_size(image.width, image.height, resolution, self.multiple)
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
-        """Noise levels of a sample, ``[steps + 1]`` fp32 from 1 to 0, as the pipeline's scheduler has them for this size."""
+        """Noise levels of a sample, ``[steps + 1]`` fp32 from 1 to 0, by the pipeline's scheduler for this size."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         config = scheduler.config
         tokens = (size.height // self.multiple) * (size.width // self.multiple)
@@ -139,7 +140,7 @@ class EditorPolicy(ABC):
 
     @abstractmethod
     def initial_noise(self, size: Size, generator: torch.Generator) -> Tensor:
-        """Packed starting noise of one sample, ``[tokens, channels]`` fp32 on the CPU, as the pipeline would draw it."""
+        """Packed starting noise of one sample, ``[tokens, channels]`` fp32 on the CPU, drawn as in the pipeline."""
 
     @abstractmethod
     def decode(self, latents: Tensor, size: Size) -> list[Image.Image]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class FluxKontextPolicy(EditorPolicy):
 
     kind = "FluxKontextPipeline"
 
-    def __init__(self, pipeline: DiffusionPipeline, *, guidance: float = 2.5, text_length: int | None = None) -> None:
+    def __init__(self, pipeline: Any, *, guidance: float = 2.5, text_length: int | None = None) -> None:
         super().__init__(pipeline, guidance=guidance)
         self.text_length = text_length or min(512, int(self.pipeline.tokenizer_2.model_max_length))
 
@@ -30,7 +30,7 @@ class FluxKontextPolicy(EditorPolicy):
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """CLIP's pooled text, T5's tokens (padded to ``text_length``, no mask: so Flux was trained) and reference latents."""
+        """CLIP's pooled text, T5's tokens (padded without a mask, as Flux was trained) and reference latents."""
         pipe = self.pipeline
         text, pooled, text_ids = pipe.encode_prompt(
             prompt=list(instructions), prompt_2=None, device=self.device, max_sequence_length=self.text_length

@@ -25,7 +25,7 @@ class QwenImageEditPolicy(EditorPolicy):
 
     kind = "QwenImageEditPipeline"
 
-    def __init__(self, pipeline: DiffusionPipeline, *, guidance: float = 4.0, negative_prompt: str = " ") -> None:
+    def __init__(self, pipeline: Any, *, guidance: float = 4.0, negative_prompt: str = " ") -> None:
         super().__init__(pipeline, guidance=guidance)
         self.negative_prompt = negative_prompt
 
@@ -34,7 +34,8 @@ class QwenImageEditPolicy(EditorPolicy):
         """The pipeline in ``folder``; without torchvision its processor comes without the video half."""
         processor = load_picture_processor(folder)
         given = {} if processor is None else {"processor": processor}
-        return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **given)
+        loader: Any = DiffusionPipeline
+        return loader.from_pretrained(folder, dtype=dtype, **given)
 
     def save(self, folder: Path) -> None:
         """See :meth:`EditorPolicy.save`."""
@@ -77,7 +78,8 @@ class QwenImageEditPolicy(EditorPolicy):
             return velocity
         negative = self._forward(transformer, common, condition, "negative_", latents.shape[1])
         combined = negative + self.guidance * (velocity - negative)
-        return combined * (velocity.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True))
+        scale: Tensor = velocity.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True)
+        return combined * scale
 
     def initial_noise(self, size: Size, generator: torch.Generator) -> Tensor:
         """See :meth:`EditorPolicy.initial_noise`."""

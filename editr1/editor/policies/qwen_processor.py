@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 from editr1.verifier.model import make_processor, save_processor
 
@@ -22,7 +22,8 @@ def load_picture_processor(pipeline_folder: Path) -> Any | None:
         return None
     folder = str(pipeline_folder / "processor")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return make_processor(AutoImageProcessor.from_pretrained(folder), tokenizer, tokenizer.chat_template or "")
+    images: Any = AutoImageProcessor
+    return make_processor(images.from_pretrained(folder), tokenizer, tokenizer.chat_template or "")
 
 
 def restore_processor(processor: Any, pipeline_folder: Path) -> None:

@@ -42,7 +42,7 @@ def test_scientific_notation_is_a_number() -> None:
         (["inner.rat=3"], ["inner.rat", "did you mean 'rate'"]),
         (["steps=0"], ["steps", "greater than or equal to 1", "got 0"]),
         (["steps"], ["expected a.b=value"]),
-        (["name.x=1", "name=b"], ["name"]),
+        (["name=b", "name.x=1"], ["name", "is a value, not a section"]),
     ],
 )
 def test_a_bad_setting_names_field_value_and_what_is_allowed(overrides: list[str], words: list[str]) -> None:

@@ -152,7 +152,10 @@ def test_truncated_files_raise_nothing_but_image_error(kind: str) -> None:
 
 
 def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:
-    assert pixel(saved(Image.new("RGB", (8, 8), "white"), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")) == (255,) * 3
+    assert (
+        pixel(saved(Image.new("RGB", (8, 8), "white"), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff"))
+        == (255,) * 3
+    )
 
 
 def test_png_round_trip_keeps_every_pixel_and_is_deterministic() -> None:

@@ -68,7 +68,9 @@ def test_rows_come_back_equal(tmp_path: Path, kind: type[Noun], images: Any) -> 
     assert list(read_table(path, kind)) == ROWS[kind]
     assert count_rows(path) == 2
     assert table_kind(path) is kind
-    assert sorted(item.name for item in path.parent.iterdir()) == (["t.images"] if images == "digest" else []) + ["t.parquet"]
+    assert sorted(item.name for item in path.parent.iterdir()) == (["t.images"] if images == "digest" else []) + [
+        "t.parquet"
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.__name__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -60,11 +62,12 @@ def png() -> bytes:
     return _encoded(_scene({0: ("red", "square"), 3: ("blue", "circle")}))
 
 
-def _photo(seed: int, size: tuple[int, int] = (900, 600)) -> bytes:
+@cache
+def _photo(seed: int, size: tuple[int, int] = (780, 520)) -> bytes:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
     waves = [128 + 100 * np.sin(x / (90 + 40 * c) + rng.random() * 6) * np.cos(y / (120 - 20 * c)) for c in range(3)]
-    return _encoded(Image.fromarray(np.stack(waves, -1).astype(np.uint8)).filter(ImageFilter.GaussianBlur(3)))
+    return _encoded(Image.fromarray(np.stack(waves, -1).astype(np.uint8)))
 
 
 def _principles(said: list[int], truth: list[int] | None) -> tuple[PrincipleView, ...]:
@@ -129,6 +132,7 @@ def _curve(n: int, low: float, high: float, noise: float, seed: int) -> tuple[tu
     )
 
 
+@cache
 def make_report(*, truth: bool = True, measured: bool = True, name: str = "quickstart") -> ReportData:
     """A report as a whole run gives it; without ``measured`` as a run that has only begun."""
     run = RunHeader(
@@ -269,6 +273,12 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         nodes=tuple(LineageNode(digest=d, label=labels[k], kind="model", stage="sft") for k, d in digest.items()),
         edges=tuple(LineageEdge(parent=digest[a], child=digest[b]) for a, b in links),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def report_of() -> Callable[..., ReportData]:
+    """Makes a report: of the shapes world or of photographs, of a finished run or of one that has only begun."""
+    return make_report
 
 
 @pytest.fixture

@@ -7,7 +7,10 @@ import pytest
 from editr1.data.types import Unparsed
 from editr1.evaluation.judge import Marks, parse_imgedit, parse_imgedit_published, parse_viescore
 
-IMGEDIT = "Brief reasoning: the fur changed; the rest stayed.\nPrompt Compliance: 4\nVisual Seamlessness: 5\nPhysical & Detail Fidelity: 3"
+IMGEDIT = (
+    "Brief reasoning: the fur changed; the rest stayed.\n"
+    "Prompt Compliance: 4\nVisual Seamlessness: 5\nPhysical & Detail Fidelity: 3"
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,140 @@
+"""What every step of curation has in common: many items at once, progress, stops, failures, seeds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import numpy as np
+
+from editr1.config.curate import CurateConfig, VlmConfig
+from editr1.curation import wire
+from editr1.curation.answers import Unreadable
+from editr1.curation.errors import CurationError, VlmMisconfigured, VlmRefused, VlmUnavailable
+from editr1.curation.experts import Expert
+from editr1.curation.prompts import Parts
+from editr1.curation.vlm import VlmClient
+from editr1.data.images import ImageError
+from editr1.telemetry import Interrupted, Span, TrainHooks, span
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+_log = logging.getLogger(__name__)
+_REPORT_S: Final = 0.25
+_ENOUGH_FAILURES: Final = 20
+
+
+@dataclass
+class Job:
+    """What the steps share: settings, client, hooks, the pool of experts, and the count of what failed by cause."""
+
+    config: CurateConfig
+    client: VlmClient
+    hooks: TrainHooks = field(default_factory=TrainHooks)
+    experts: list[Expert] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def lanes(self) -> int:
+        """Items worked on at once: enough to fill every endpoint."""
+        return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
+
+
+def rng_of(*key: str | int) -> np.random.Generator:
+    """A generator that depends on nothing but ``key``."""
+    return np.random.default_rng(list(_digest(key)))
+
+
+def seed_of(*key: str | int) -> int:
+    """A seed in [0, 2^31) that depends on nothing but ``key``."""
+    return int.from_bytes(_digest(key)[:4], "big") >> 1
+
+
+async def ask_until_read(
+    job: Job, use: VlmConfig, prompt: tuple[str, Parts], read: Callable[[str], A], key: str
+) -> A | str:
+    """Ask until the answer can be read, ``config.attempts`` times at most.
+
+    Returns what ``read`` makes of it, or the last reason (a string starting with "unreadable") why it could not.
+    """
+    system, parts = prompt
+    chat = wire.messages(system, parts, job.config.max_side)
+    reason = ""
+    for attempt in range(job.config.attempts):
+        (text,) = await job.client.ask(use, chat, seed=seed_of(job.config.seed, key, attempt))
+        try:
+            return read(text)
+        except Unreadable as error:
+            reason = f"unreadable: {error}"
+    return reason
+
+
+async def each(
+    job: Job, name: str, items: Iterable[T], work: Callable[[T], Awaitable[None]], *, total: int, done: int = 0
+) -> None:
+    """Do ``work`` for every item, ``job.lanes`` at a time, in order of arrival.
+
+    ``total`` counts all items of the step, ``done`` those that an earlier run did. An item whose request is refused or
+    unanswered, or whose picture cannot be read, is counted in ``job.failures`` and left for the next run.
+
+    Raises:
+        Interrupted: ``hooks.should_stop`` said yes; what was in flight is done.
+        CurationError: too many items failed, or an endpoint refuses everything.
+    """
+    pending = iter(items)
+    failed = finished = unreported = 0
+    reported = time.monotonic()
+    stopping = False
+    job.hooks.progress.phase(name, total, done)
+
+    def report() -> None:
+        nonlocal unreported, reported
+        if unreported:
+            usage = job.client.usage
+            job.hooks.progress.step(unreported, requests=usage.requests, cached=usage.cached, failed=failed)
+        unreported, reported = 0, time.monotonic()
+
+    async def lane() -> None:
+        nonlocal failed, finished, unreported, stopping
+        for item in pending:
+            try:
+                await work(item)
+            except (VlmRefused, VlmUnavailable, ImageError) as error:
+                failed += 1
+                job.failures[f"{name}: {type(error).__name__}"] += 1
+                _log.warning("%s: %s", name, error)
+                if failed >= _ENOUGH_FAILURES and failed > job.config.max_failed_share * (finished + failed):
+                    raise CurationError(
+                        f"{name}: {failed} of {finished + failed} items failed, above max_failed_share "
+                        f"{job.config.max_failed_share:g}; the last one: {error}"
+                    ) from error
+            finished += 1
+            unreported += 1
+            if time.monotonic() - reported > _REPORT_S:
+                report()
+            stopping = stopping or job.hooks.should_stop()
+            if stopping:
+                return
+
+    with span(Span.PHASE, phase=name, items=total - done):
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(max(1, min(job.lanes, total - done))):
+                    group.create_task(lane())
+        except* (CurationError, VlmMisconfigured) as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            report()
+    if stopping:
+        raise Interrupted
+
+
+def _digest(key: Iterable[str | int]) -> bytes:
+    return hashlib.sha256("\x1f".join(str(part) for part in key).encode()).digest()

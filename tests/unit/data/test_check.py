@@ -1,0 +1,103 @@
+"""Every broken rule of a table is named with its row, field and value."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from editr1.data.check import Problem, check_file
+from editr1.data.tables import write_table
+from editr1.data.types import Candidate, EditCase, Picture, PreferencePair, Quadruple, SftRow
+
+
+def png(value: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def case(name: str = "c", data: bytes | None = None) -> EditCase:
+    return EditCase(case_id=name, source=Picture(data=data or png()), instruction="do")
+
+
+def candidate(name: str = "x", data: bytes | None = None) -> Candidate:
+    return Candidate(candidate_id=name, editor="e", image=Picture(data=data or png(9)))
+
+
+def json_lines(path: Path, *rows: Any) -> Path:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("images", ["inline", "digest"])
+def test_a_sound_table_has_no_problems(tmp_path: Path, images: Any) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, [Quadruple(case=case(), candidate=candidate(name)) for name in "ab"], Quadruple, images=images)
+    assert list(check_file(path)) == []
+
+
+def test_undecodable_pictures_and_repeated_ids_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    rows = [case("a"), case("b", b"no picture"), case("a"), case("d", png()[:-20])]
+    write_table(path, rows, EditCase)
+    problems = list(check_file(path))
+    assert [(problem.row, problem.field) for problem in problems] == [(2, "source"), (3, "case_id"), (4, "source")]
+    assert "not a picture of an allowed format" in problems[0].rule and problems[0].value == "<10 bytes>"
+    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique; row 1 has it too")
+    assert [problem.row for problem in check_file(path, pictures=False)] == [3]
+
+
+def test_rules_between_fields_are_checked(tmp_path: Path) -> None:
+    pairs = [PreferencePair(pair_id="p", case=case(), winner=candidate("x"), loser=candidate("x"))]
+    write_table(tmp_path / "p.parquet", pairs, PreferencePair)
+    assert [problem.field for problem in check_file(tmp_path / "p.parquet")] == ["loser.candidate_id"]
+    rows = [SftRow(quadruple=Quadruple(case=case(), candidate=candidate()), trace="t", agreement=1.5)]
+    write_table(tmp_path / "s.parquet", rows, SftRow)
+    assert [str(problem) for problem in check_file(tmp_path / "s.parquet")] == [
+        "row 1: agreement: 1.5: must lie in [0, 1]"
+    ]
+
+
+def test_json_lines_are_checked_with_pictures_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    good = {"case_id": "a", "source": "a.png", "instruction": "do"}
+    path = json_lines(
+        tmp_path / "cases.jsonl",
+        good,
+        "",
+        good | {"case_id": "b", "source": {"data": base64.b64encode(png()).decode()}},
+        good | {"case_id": "c", "source": "../secret.png"},
+        good | {"case_id": "d", "source": "none.png"},
+        good | {"case_id": "e", "source": {"data": "%%%"}},
+        good | {"case_id": "f g", "instruction": "", "mood": 1},
+        "{broken",
+        "[1]",
+        good | {"case_id": "h", "principles": [{"question": "?", "category": "Mood"}]},
+    )
+    found = [(problem.row, problem.field) for problem in check_file(path)]
+    assert found == [
+        (4, "source"), (5, "source"), (6, "source.data"), (7, "case_id"), (7, "instruction"), (7, "mood"),
+        (8, None), (9, None), (10, "principles.0.category"),
+    ]  # fmt: skip
+    assert all(problem.rule for problem in check_file(path))
+
+
+@pytest.mark.parametrize("name", ["none.parquet", "none.jsonl"])
+def test_a_missing_file_is_one_problem(tmp_path: Path, name: str) -> None:
+    [problem] = check_file(tmp_path / name)
+    assert problem.row is None and str(problem).startswith("file: ")
+
+
+def test_what_is_no_table_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_text("hello")
+    assert ["not a Parquet file" in problem.rule for problem in check_file(tmp_path / "t.parquet")] == [True]
+    [problem] = check_file(json_lines(tmp_path / "t.jsonl", {"a": 1}))
+    assert problem.rule == "not the fields of EditCase, Quadruple, SftRow, PreferencePair"
+    write_table(tmp_path / "t.parquet", [case()], EditCase)
+    assert [problem.field for problem in check_file(tmp_path / "t.parquet", SftRow)] == ["editr1.kind"]

@@ -1,0 +1,233 @@
+"""Verifiers on pairs and editors on cases, with scorers and truths that one can follow by hand."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from editr1.data.images import decode_image
+from editr1.data.types import (
+    Candidate,
+    Category,
+    EditCase,
+    Picture,
+    PreferencePair,
+    Principle,
+    Scored,
+    ScoreFailure,
+    Verdict,
+)
+from editr1.evaluation.editor_eval import editor_figures, evaluate_editor, gallery
+from editr1.evaluation.pairs import compare, first_pairs, score_pairs, verdict_accuracy, verifier_figures
+from editr1.evaluation.scoring import ScorerError, TooManyFailures, failures, score_in_batches
+
+PRINCIPLES = (
+    Principle(question="bright?", category=Category.FOLLOW),
+    Principle(question="grey?", category=Category.KEEP),
+)
+
+
+def picture(shade: int) -> Picture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (shade, shade, shade)).save(buffer, format="PNG")
+    return Picture(data=buffer.getvalue())
+
+
+def shade_of(image: Image.Image) -> int:
+    return int(np.asarray(image)[0, 0, 0])
+
+
+def case(i: int, principles=PRINCIPLES) -> EditCase:
+    return EditCase(case_id=f"c{i}", source=picture(i), instruction="brighter", principles=principles)
+
+
+def pair(i: int, better: int, worse: int, label="winner") -> PreferencePair:
+    first, second = (Candidate(candidate_id=f"{n}{i}", editor="e", image=picture(n)) for n in (better, worse))
+    return PreferencePair(pair_id=f"p{i}", case=case(i), winner=first, loser=second, label=label)
+
+
+def scorer(mark=lambda shade: shade / 10, broken=(), says=lambda shade: (int(shade >= 50), 1)):
+    """Marks by brightness; ``broken`` shades fail."""
+
+    def score(items):
+        outcomes = []
+        for item in items:
+            shade = shade_of(decode_image(item.edited.data))
+            if shade in broken:
+                outcomes.append(ScoreFailure(cause="unparsed", detail="no <score>"))
+                continue
+            verdict = Verdict(scores=says(shade), average=0.5, score=mark(shade), reasoning=f"shade {shade}\n")
+            outcomes.append(Scored(score=mark(shade), verdicts=(verdict,), model_digest="m"))
+        return outcomes
+
+    return score
+
+
+def truth(case, image):
+    shade = shade_of(image)
+    bits = (int(shade >= 30), 1)
+    return SimpleNamespace(score=shade / 10, follow=bits[0], keep=1.0, quality=1.0, verdicts=bits)
+
+
+PAIRS = [pair(0, 90, 10), pair(1, 40, 40), pair(2, 20, 60), pair(3, 70, 30), pair(4, 5, 6, "same"), pair(5, 80, 15)]
+
+
+def test_pairs_are_scored_side_by_side_and_same_pairs_are_left_out():
+    seen = []
+    scores = score_pairs(PAIRS, scorer(), batch=4, on_batch=seen.append)
+    assert seen == [4, 4, 2]
+    found = scores.accuracy()
+    assert (found.n, found.same, found.failed) == (5, 1, 0)
+    assert found.strict.value == pytest.approx(3 / 5)
+    assert found.half_credit.value == pytest.approx(3.5 / 5)
+
+
+def test_a_failed_side_takes_its_pair_out_and_is_counted():
+    scores = score_pairs(PAIRS, scorer(broken=(70,)))
+    found = scores.accuracy()
+    assert (found.n, found.failed) == (4, 1)
+    assert found.strict.value == pytest.approx(2 / 4)
+    parsed = scores.parsed()
+    assert parsed is not None
+    assert parsed.value == pytest.approx(9 / 10)
+    assert failures(scores.winners) == {"unparsed": 1}
+
+
+def test_a_verifier_that_always_fails_has_no_accuracy_rather_than_zero():
+    scores = score_pairs(PAIRS[:1], scorer(broken=(90, 10)))
+    figures = verifier_figures("RRM", "sft", scores, truth)
+    assert figures.accuracy is None
+    assert figures.verdicts == {}
+
+
+def test_too_many_failures_stop_the_evaluation_with_their_causes():
+    with pytest.raises(TooManyFailures, match=r"1 of 10 scores failed \(unparsed: 1\); at most 5%"):
+        score_pairs(PAIRS, scorer(broken=(70,)), max_failed=0.05)
+
+
+def test_a_scorer_out_of_step_is_an_error():
+    with pytest.raises(ScorerError, match="1 outcomes to 2 items"):
+        score_pairs(PAIRS, lambda items: scorer()(items[:1]), batch=2)
+
+
+def test_a_pair_without_principles_is_named_before_anything_is_scored():
+    bare = PAIRS[0].model_copy(update={"case": case(0, principles=())})
+    with pytest.raises(ValueError, match="pair p0: its case c0 has no principles"):
+        score_pairs([bare], lambda items: pytest.fail("scored"))
+
+
+def test_the_gain_is_measured_on_pairs_that_both_verifiers_scored():
+    before = score_pairs(PAIRS, scorer(mark=lambda s: 5.0, broken=(80,)))
+    after = score_pairs(PAIRS, scorer(broken=(70,)))
+    gain = compare(after, before)
+    # Pairs 0, 1 and 2 are left: after won, tie, lost; before three ties.
+    assert gain.half_credit is not None and gain.strict is not None and gain.ties is not None
+    assert gain.half_credit.n == 3
+    assert gain.half_credit.value == pytest.approx((0.5 + 0 - 0.5) / 3)
+    assert gain.strict.value == pytest.approx(1 / 3)
+    assert gain.ties.value == pytest.approx(-2 / 3)
+    with pytest.raises(ValueError, match="same pairs"):
+        compare(after, score_pairs(PAIRS[1:], scorer()))
+
+
+def test_verdicts_are_checked_against_the_truth_by_category():
+    found = verdict_accuracy(score_pairs(PAIRS, scorer()), truth)
+    # Shades 90 10 40 40 20 60 70 30 80 15: the verifier wrongly says no to 40, 40 and 30.
+    assert found[Category.FOLLOW].value == pytest.approx(7 / 10)
+    assert found[Category.KEEP].value == 1.0
+    assert found[Category.FOLLOW].n == 10
+    assert Category.QUALITY not in found
+
+
+def test_the_first_n_pairs_count_decided_pairs_only():
+    order = [PAIRS[4], PAIRS[0], PAIRS[4], PAIRS[1], PAIRS[2]]
+    assert [p.pair_id for p in first_pairs(order, 2)] == ["p4", "p0", "p4", "p1"]
+
+
+def test_items_may_come_from_a_generator_and_stay_in_order():
+    items = (
+        item
+        for p in PAIRS[:3]
+        for item in [
+            dict(source=p.case.source, edited=p.winner.image, instruction="x", principles=PRINCIPLES),
+        ]
+    )
+    from editr1.data.types import ScoreItem
+
+    outcomes = score_in_batches((ScoreItem(**i) for i in items), scorer(), batch=2)
+    assert [o.score for o in outcomes if isinstance(o, Scored)] == [9.0, 4.0, 2.0]
+
+
+# Editors
+
+
+def brighter(by: int):
+    def edit(sources, instructions):
+        assert set(instructions) == {"brighter"}
+        return [Image.new("RGB", s.size, (shade_of(s) + by,) * 3) for s in sources]
+
+    return edit
+
+
+CASES = [case(i) for i in range(10)]
+
+
+def test_an_editor_is_measured_by_truth_and_verifier_on_every_case():
+    rows = evaluate_editor(CASES, brighter(50), scorer=scorer(), truth=truth, batch=4)
+    assert [row.case.case_id for row in rows] == [f"c{i}" for i in range(10)]
+    assert rows[3].truth.score == pytest.approx(5.3)
+    assert rows[3].outcome.score == pytest.approx(5.3)
+
+
+def test_the_gain_is_paired_by_case():
+    before = evaluate_editor(CASES, brighter(5), truth=truth)
+    after = evaluate_editor(CASES, brighter(90), truth=truth)
+    found = editor_figures(before, after, "truth")
+    assert found.before.score is not None and found.gain.score is not None and found.gain.follow is not None
+    assert found.before.score.value == pytest.approx(0.95)
+    assert found.gain.score.value == pytest.approx(8.5)
+    assert found.gain.score.low == pytest.approx(8.5) == found.gain.score.high
+    assert found.gain.follow.value == 1.0
+    assert found.after.success is not None
+    assert found.after.success.value == 1.0
+    assert found.failed == 0
+
+
+def test_the_verifiers_opinion_has_no_parts_and_failures_are_left_out():
+    before = evaluate_editor(CASES, brighter(5), scorer=scorer(broken=(7,)))
+    after = evaluate_editor(CASES, brighter(50), scorer=scorer(broken=(57, 58)))
+    found = editor_figures(before, after, "verifier")
+    assert found.failed == 3
+    assert found.gain.score is not None
+    assert found.gain.score.n == 7
+    assert found.gain.follow is found.gain.success is None
+    with pytest.raises(ValueError, match="no case has a score from the truth"):
+        editor_figures(before, after, "truth")
+    with pytest.raises(ValueError, match="same cases"):
+        editor_figures(before[1:], after[:-1], "truth")
+
+
+def test_the_gallery_is_drawn_by_seed_and_shows_what_the_verifier_said_beside_the_truth():
+    before = evaluate_editor(CASES, brighter(35), scorer=scorer(), truth=truth)
+    after = evaluate_editor(CASES, brighter(60), scorer=scorer(broken=(63,)), truth=truth)
+    shown = gallery(before, after, 4, seed=1)
+    assert shown == gallery(before, after, 4, seed=1)
+    assert [c.case_id for c in shown] == sorted(c.case_id for c in shown)
+    assert [c.case_id for c in gallery(before, after, 4, seed=2)] != [c.case_id for c in shown]
+    everything = gallery(before, after, 99, seed=1)
+    assert len(everything) == 10
+    first, broken = everything[0].before, everything[3].after
+    assert first is not None and broken is not None
+    assert (first.principles[0].said, first.principles[0].truth) == (0, 1)
+    assert first.reasoning == "shade 35"
+    assert broken.failure == "unparsed: no <score>"
+    assert broken.score is None and broken.principles[0].said is None and broken.principles[0].truth == 1
+
+
+def test_an_editor_that_loses_a_picture_is_an_error():
+    with pytest.raises(ValueError, match="9 pictures for 10 cases"):
+        evaluate_editor(CASES, lambda s, i: brighter(1)(s, i)[:-1])

@@ -1,0 +1,357 @@
+"""The page: whole, self-contained, honest, and safe whatever stands in the data."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from editr1.evaluation.metrics import Estimate
+from editr1.evaluation.report import (
+    EditView,
+    GalleryCase,
+    KeyFigure,
+    LineageEdge,
+    LineageNode,
+    PrincipleView,
+    ReportData,
+    StageReport,
+    TimeSpan,
+    charts,
+    formats,
+    read_spans,
+    render_report,
+)
+from editr1.evaluation.report.headlines import headlines
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}&amp;</style>"
+
+
+class Page(HTMLParser):
+    """Collects tags and fails on what does not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> repeats an attribute"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def words(html: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(Page(html).text))
+
+
+@pytest.fixture(scope="module", params=["shapes", "photos", "begun"])
+def html(request, report_of) -> str:
+    kinds = {"shapes": {}, "photos": {"truth": False, "name": "photos"}, "begun": {"measured": False}}
+    return render_report(report_of(**kinds[request.param]))
+
+
+def test_the_page_nests_and_its_charts_are_well_formed_svg(html):
+    Page(html)
+    assert html.lstrip().startswith("<!doctype html>")
+    for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        ET.fromstring(svg)
+
+
+def test_the_page_loads_nothing_and_runs_nothing(html):
+    page = Page(html)
+    for tag, attrs in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "form", "base"}
+        for name, value in attrs.items():
+            assert not name.startswith("on")
+            if name in {"src", "srcset", "href", "xlink:href", "poster", "action", "background"}:
+                assert (value or "").startswith(("data:image/", "#")), f"{name}={value}"
+    assert "@import" not in html
+    assert "url(" not in html
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and "default-src 'none'" in policy
+
+
+def test_the_page_can_be_read_without_seeing_it(html):
+    page = Page(html)
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(image.get("alt") for image in page.all("img"))
+    assert all(svg.get("role") == "img" and svg.get("aria-label") for svg in page.all("svg"))
+    assert all(cell.get("scope") for cell in page.all("th"))
+    assert len(page.all("h1")) == 1
+    targets = {attrs["id"] for _, attrs in page.tags if attrs.get("id")}
+    assert {(link["href"] or "")[1:] for link in page.all("a")} <= targets
+
+
+def test_the_text_has_contrast_in_light_and_dark():
+    css = (Path(charts.__file__).parent / "templates" / "page.css").read_text()
+
+    def luminance(hexed: str) -> float:
+        channels = [int(hexed[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{(.*?)\}", css, re.S)
+    ]
+    assert len(themes) == 3
+    for theme in themes[:2]:
+        pairs = [(text, ground) for text in ("ink", "soft", "before", "after", "bad") for ground in ("paper", "card")]
+        for text, ground in [*pairs, ("bad", "bad-wash")]:
+            high, low = sorted((luminance(theme[text]), luminance(theme[ground])), reverse=True)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def test_the_three_headlines_say_what_their_intervals_say(report):
+    page = words(render_report(report))
+    sft, gain, editor = headlines(report)
+    assert [h.verdict for h in (sft, gain, editor)] == ["clear", "clear", "clear"]
+    assert report.verifiers[0].accuracy is not None and report.editor is not None
+    assert sft.figure == f"{100 * report.verifiers[0].accuracy.half_credit.value:.1f}"
+    assert "The interval excludes chance (50 %)." in page
+    assert page.count("The interval excludes zero.") == 2
+    assert f"n = {formats.number(1000)}" in page
+
+
+def _estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value=value, low=low, high=high, n=50)
+
+
+def test_an_interval_that_holds_zero_is_called_no_effect(report):
+    gain = report.verifier_gain.model_copy(update={"half_credit": _estimate(0.01, -0.02, 0.04)})
+    parts = report.editor.gain.model_copy(update={"score": _estimate(-1.0, -1.5, -0.5)})
+    editor = report.editor.model_copy(update={"gain": parts})
+    data = report.model_copy(update={"verifier_gain": gain, "editor": editor})
+    assert [h.verdict for h in headlines(data)] == ["clear", "open", "worse"]
+    page = words(render_report(data))
+    assert "The interval includes zero: no effect is shown." in page
+    assert "The interval lies below zero." in page
+    assert "\u22121.00" in page
+
+
+def test_what_was_not_measured_says_so_and_is_no_number(report_of):
+    page = words(render_report(report_of(measured=False)))
+    assert page.count("not measured") >= 6
+    assert "%" not in page.split("Repeat this run")[0].replace("50 %", "")
+
+
+def test_photographs_have_no_truth_and_the_page_claims_none(report_of):
+    page = words(render_report(report_of(truth=False, name="photos")))
+    assert "These pictures have no known truth" in page
+    assert "No truth exists for these pictures" in page
+    assert "verifier's own scores" in page
+    assert "True score" not in page
+    assert not re.search(r"truth \d", page)
+
+
+def test_a_wrong_answer_of_the_verifier_is_marked_in_words_too(report):
+    html = render_report(report)
+    assert html.count("The verifier is wrong here") == 1
+    assert ", wrong" in words(html)
+
+
+def _poisoned(value):
+    """The same data with every free text replaced by markup."""
+    if isinstance(value, str):
+        return HOSTILE
+    if isinstance(value, dict):
+        return {f"{key}{HOSTILE}": _poisoned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_poisoned(item) for item in value]
+    return value
+
+
+KEPT = {"truth", "judge", "role", "category", "verdicts"}
+
+
+def _poison_model(value):
+    if isinstance(value, dict):
+        found = {}
+        for key, item in value.items():
+            if key in KEPT:
+                found[key] = item
+            elif key in {"versions", "curves", "inputs", "outputs"}:
+                found[key] = _poisoned(item)
+            else:
+                found[key] = _poison_model(item)
+        return found
+    if isinstance(value, list | tuple):
+        return [_poison_model(item) for item in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_markup_in_any_text_of_the_data_stays_text(report):
+    data = report.model_copy(update={"notes": ("a note",)}).model_dump()
+    html = render_report(ReportData.model_validate(_poison_model(data)))
+    page = Page(html)
+    assert "<script" not in html
+    assert html.count("</style>") == 1
+    assert len(page.all("img")) == 9
+    assert all(not any(name.startswith("on") for name in attrs) for _, attrs in page.tags)
+    assert HOSTILE in "".join(page.text)
+    for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        ET.fromstring(svg)
+
+
+def test_a_picture_that_cannot_be_read_leaves_a_word_in_its_place(report):
+    broken = GalleryCase(case_id="x", instruction="y", source=b"no picture", after=EditView(image=b"\x89PNG"))
+    page = words(render_report(report.model_copy(update={"gallery": (broken,)})))
+    assert page.count("This picture cannot be read.") == 2
+
+
+def test_small_pictures_keep_hard_pixels_and_large_ones_are_reduced(report_of):
+    small, large = render_report(report_of()), render_report(report_of(truth=False))
+    assert all(image.get("class") == "pixelated" for image in Page(small).all("img"))
+    images = Page(large).all("img")
+    assert images and all("class" not in image and int(image["width"] or 0) == 720 for image in images)
+    assert len(large) < 3_000_000
+
+
+def test_the_data_survive_json_with_pictures_and_gaps(report):
+    stage = StageReport(
+        name="s", kind="sft", what="w", state="done", curves={"loss": ((0.0, 1.0), (1.0, float("nan")))}
+    )
+    data = report.model_copy(update={"stages": (stage,)})
+    back = ReportData.model_validate_json(data.model_dump_json())
+    assert back.gallery == data.gallery
+    assert render_report(back) == render_report(data)
+
+
+def test_a_curve_of_gaps_alone_is_not_drawn_and_one_point_is():
+    assert charts.line_chart("loss", [(0, float("nan"))]) == ""
+    assert charts.line_chart("loss", []) == ""
+    ET.fromstring(charts.line_chart("loss", [(5, 2.0)]))
+    gap = charts.line_chart("loss", [(0, 1.0), (1, float("inf")), (2, 3.0)])
+    assert re.search(r'class="curve" d="M[^M]+M', gap)
+
+
+def test_a_long_curve_is_thinned_without_losing_its_level():
+    points = [(float(i), 5.0) for i in range(100_000)]
+    svg = charts.line_chart("loss", points)
+    assert len(svg) < 20_000
+    assert "from 5.0" in svg
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 1.0, [0.0, 0.5, 1.0]),
+        (0.0, 10.0, [0.0, 5.0, 10.0]),
+        (3.2, 4.1, [3.0, 3.5, 4.0, 4.5]),
+        (-1.0, 1.0, [-1.0, -0.5, 0.0, 0.5, 1.0]),
+    ],
+)
+def test_ticks_are_round_and_cover_the_values(low, high, expected):
+    assert charts.nice_ticks(low, high, 4) == pytest.approx(expected)
+
+
+def test_the_time_line_places_bars_in_per_cent_and_counts_overlaps_once():
+    spans = [
+        TimeSpan(name="sft", stage="sft", start=100.0, end=150.0),
+        TimeSpan(name="train", stage="sft", start=110.0, end=150.0, level=1),
+        TimeSpan(name="serve", stage="serve", start=150.0, end=300.0, ok=False),
+    ]
+    rows, axis = charts.tracks(spans)
+    assert [row.stage for row in rows] == ["sft", "serve"]
+    assert (rows[0].bars[0].left, rows[0].bars[0].width) == (0.0, 25.0)
+    assert (rows[0].bars[1].left, rows[0].bars[1].width) == (5.0, 20.0)
+    assert rows[0].duration == "50 s"
+    assert rows[1].bars[0].title.endswith("failed")
+    assert axis[0] == (0.0, "0 min")
+
+
+def test_the_lineage_puts_every_artifact_right_of_its_parents_and_survives_circles():
+    nodes = [LineageNode(digest=f"sha256:{c * 64}", label=c) for c in "abcd"]
+    ids = {n.label: n.digest for n in nodes}
+    edges = [LineageEdge(parent=ids[a], child=ids[b]) for a, b in ("ab", "bc", "ac", "cd")]
+    svg = ET.fromstring(charts.lineage_chart(nodes, edges))
+    left = [float(r.attrib["x"]) for r in svg.iter("rect")]
+    assert left == sorted(left) and len(set(left)) == 4
+    circle = [
+        *edges,
+        LineageEdge(parent=ids["d"], child=ids["a"]),
+        LineageEdge(parent=ids["a"], child="sha256:unknown"),
+    ]
+    ET.fromstring(charts.lineage_chart(nodes, circle))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.42, "0.4 s"), (38.2, "38 s"), (59.7, "1 min 00 s"), (245.0, "4 min 05 s"), (7800.0, "2 h 10 min")],
+)
+def test_durations_read_as_people_say_them(value, text):
+    assert formats.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(1234.5, 1, "1234.5"), (12345, 2, "12\u202f345"), (-0.5, 2, "\u22120.50"), (None, 2, "not measured"),
+     (float("nan"), 2, "not measured")],
+)  # fmt: skip
+def test_numbers_have_true_minus_signs_and_failed_ones_are_words(value, digits, text):
+    assert formats.number(value, digits) == text
+
+
+def test_spans_become_bars_by_stage_and_torn_lines_are_skipped(tmp_path):
+    lines = [
+        '{"name":"editr1.stage","service":"sft","start":1.0,"end":9.0,"ok":true,"attributes":{}}',
+        '{"name":"editr1.phase","service":"sft","start":2.0,"end":8.0,"ok":true,"attributes":{"phase":"train"}}',
+        '{"name":"editr1.step","service":"sft","start":2.0,"end":3.0,"ok":true,"attributes":{}}',
+        '{"name":"editr1.stage","service":"x","start":9.0,"end":10.0,"ok":false,"attributes":{"stage":"gcpo"}}',
+        '{"name":"editr1.stage","servi',
+        "null",
+    ]
+    (tmp_path / "spans.jsonl").write_text("\n".join(lines))
+    bars = read_spans([tmp_path / "spans.jsonl", tmp_path / "absent.jsonl"])
+    assert [(b.name, b.stage, b.level, b.ok) for b in bars] == [
+        ("sft", "sft", 0, True),
+        ("train", "sft", 1, True),
+        ("gcpo", "gcpo", 0, False),
+    ]
+
+
+def test_principles_of_both_edits_stand_in_one_row_a_question(report):
+    other = PrincipleView(question="only after?", category="Image Quality", said=1, truth=0)
+    case = report.gallery[0]
+    after = case.after.model_copy(update={"principles": (*case.after.principles, other)})
+    html = render_report(report.model_copy(update={"gallery": (case.model_copy(update={"after": after}),)}))
+    assert words(html).count("only after?") == 1
+    assert html.count("The verifier is wrong here") == 1
+
+
+def test_a_key_figure_shows_words_numbers_and_estimates(report):
+    figures = (
+        KeyFigure(name="note", value="three editors"),
+        KeyFigure(name="rows", value=6000),
+        KeyFigure(name="loss", value=0.25, digits=3, unit=" nats"),
+        KeyFigure(name="gain", value=_estimate(1.5, 1.0, 2.0)),
+        KeyFigure(name="lost"),
+    )
+    stage = StageReport(name="s", kind="sft", what="w", state="failed", figures=figures, attempts=2)
+    page = words(render_report(report.model_copy(update={"stages": (stage,)})))
+    for text in ("three editors", "6000", "0.250 nats", "1.50", "1.00 to 2.00, n = 50", "attempt 2"):
+        assert text in page
