@@ -12,7 +12,7 @@ quickstart: $(VENV)/.all
 
 photos: $(VENV)/.dev
 	$(BIN)/editr1 data demo-photos runs/photos-source
-	$(BIN)/editr1 data import runs/photos-source --table runs/photos-source/edits.csv --out runs/photos-import
+	$(BIN)/editr1 data import runs/photos-source --table runs/photos-source/table.csv --out runs/photos-import
 	$(BIN)/editr1 run manifests/samples/photos.yaml
 
 test: $(VENV)/.dev lint

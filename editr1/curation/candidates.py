@@ -46,7 +46,11 @@ def make_candidates(
             pictures = editor(batch)
             if len(pictures) != len(batch):
                 raise CurationError(f"editor {name}: {len(pictures)} pictures for {len(batch)} cases")
-            write_table(part, (_quadruple(case, name, picture) for case, picture in zip(batch, pictures, strict=True)), Quadruple)
+            write_table(
+                part,
+                (_quadruple(case, name, picture) for case, picture in zip(batch, pictures, strict=True)),
+                Quadruple,
+            )
             hooks.progress.step()
     return write_table(out, _merged(parts, list(editors), batches), Quadruple)
 

@@ -35,7 +35,9 @@ class PartFile:
             try:
                 self._offsets[orjson.loads(line)["id"]] = end
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                raise CurationError(f"{self.path}: line {number} is not a record with an id; remove the file") from error
+                raise CurationError(
+                    f"{self.path}: line {number} is not a record with an id; remove the file"
+                ) from error
             end += len(line)
         self._file.truncate(end)
         return end

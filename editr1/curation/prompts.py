@@ -87,8 +87,8 @@ def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts
         "picture that a person can answer yes or no by looking at both pictures; yes always means that the edit is good in "
         "this respect. Ask about one thing at a time, name things by what and where they are, and ask nothing that this "
         "picture and this instruction do not call for.\n"
-        f"Write {_number(counts.total)} questions: {_number(counts.follow)} of category \"Instruction Following\", "
-        f"{_number(counts.keep)} of \"Feature Preservation\", {_number(counts.quality)} of \"Image Quality\".\n"
+        f'Write {_number(counts.total)} questions: {_number(counts.follow)} of category "Instruction Following", '
+        f'{_number(counts.keep)} of "Feature Preservation", {_number(counts.quality)} of "Image Quality".\n'
         f"{_CATEGORIES}\n"
         'Answer with a JSON array of {"question": ..., "category": ...} and nothing else.'
         + (f"\n\n{shown}" if shown else "")
@@ -180,7 +180,9 @@ def read_sections(text: str) -> dict[str, str]:
     return {match["tag"]: match["body"] for match in _SECTION.finditer(text)}
 
 
-_SECTION: Final = re.compile(r"<(?P<tag>instruction|principles|traces)>\n(?P<body>.*?)\n</(?P=tag)>(?:\n|\Z)", re.DOTALL)
+_SECTION: Final = re.compile(
+    r"<(?P<tag>instruction|principles|traces)>\n(?P<body>.*?)\n</(?P=tag)>(?:\n|\Z)", re.DOTALL
+)
 
 
 def _both(task: Task, case: EditCase, edited: Picture, principles: Sequence[Principle]) -> Parts:

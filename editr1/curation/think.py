@@ -26,7 +26,9 @@ def quadruple_id(row: Quadruple) -> str:
     return f"{row.case.case_id}|{row.candidate.candidate_id}"
 
 
-def draw_members(members: Sequence[MemberConfig], count: int, rng: np.random.Generator) -> list[tuple[MemberConfig, int]]:
+def draw_members(
+    members: Sequence[MemberConfig], count: int, rng: np.random.Generator
+) -> list[tuple[MemberConfig, int]]:
     """Draw a member for each of ``count`` traces by weight; returns each drawn member with its number of traces."""
     weights = np.array([member.weight for member in members])
     drawn = Counter(int(index) for index in rng.choice(len(members), size=count, p=weights / weights.sum()))
@@ -34,7 +36,11 @@ def draw_members(members: Sequence[MemberConfig], count: int, rng: np.random.Gen
 
 
 async def think(
-    job: Job, rows: Iterable[tuple[Quadruple, tuple[Principle, ...]]], part: PartFile, total: int, task: Task = Task.THINK
+    job: Job,
+    rows: Iterable[tuple[Quadruple, tuple[Principle, ...]]],
+    part: PartFile,
+    total: int,
+    task: Task = Task.THINK,
 ) -> None:
     """Write the traces of every quadruple that ``part`` lacks, ``config.traces`` each.
 

@@ -92,7 +92,11 @@ def _case(
     candidates = [
         ("as-asked", 1, done),
         ("bordered", 2, _bordered(done)),
-        ("false-colours", 2, _tinted(done) if _is_grey(done) else operation.edit(_over_saturated(seen))),
+        (
+            "false-colours",
+            2,
+            _tinted(done) if _is_grey(done) or _is_grey(seen) else operation.edit(_over_saturated(seen)),
+        ),
         ("nothing-done", 3, seen),
         ("other-edit", 3, other.edit(seen)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from editr1.config.curate_stage import WorldConfig
@@ -13,24 +14,36 @@ from editr1.shapes.candidates import make_candidates
 from editr1.shapes.cases import draw_cases
 
 
-def draw_world(config: WorldConfig, seed: int, folder: Path) -> dict[str, Path]:
-    """Draw every table of a run into ``folder``; no case occurs in two of them.
+@dataclass(frozen=True)
+class World:
+    """The drawn tables. No case occurs for two purposes, and none has principles yet."""
 
-    Returns:
-        paths by name: ``cases`` (for SFT) with ``candidates`` (Quadruple), ``pairs``, ``pairs-test`` (PreferencePair),
-        ``rl-cases`` and ``cases-test`` (EditCase). No case has principles yet.
-    """
+    cases: Path
+    """EditCase: every case of the run."""
+    candidates: Path
+    """Quadruple: edits to become SFT rows."""
+    pairs: Path
+    """PreferencePair: for GCPO."""
+    pairs_test: Path
+    """PreferencePair: held out."""
+    rl_prefix: str
+    """Cases whose id begins so are for editor RL."""
+    test_prefix: str
+    """Cases whose id begins so are held out."""
+
+
+def draw_world(config: WorldConfig, seed: int, folder: Path) -> World:
+    """Draw every table of a run into ``folder``; deterministic in ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("cases", "candidates", "pairs", "pairs-test", "rl-cases", "cases-test")
-    paths = {name: folder / f"{name}.parquet" for name in names}
-    cases = draw_cases(config.cases, seed, "sft")
-    write_table(paths["cases"], cases, EditCase)
-    write_table(paths["candidates"], _quadruples(cases, config.candidates, seed), Quadruple)
-    write_table(paths["pairs"], _decided(config.pairs, seed, "pair"), PreferencePair)
-    write_table(paths["pairs-test"], _decided(config.test_pairs, seed, "pairtest"), PreferencePair)
-    write_table(paths["rl-cases"], draw_cases(config.rl_cases, seed, "rl"), EditCase)
-    write_table(paths["cases-test"], draw_cases(config.test_cases, seed, "test"), EditCase)
-    return paths
+    world = World(*(folder / f"{name}.parquet" for name in ("cases", "candidates", "pairs", "pairs-test")), "rl-", "test-")
+    sft = draw_cases(config.cases, seed, "sft")
+    pairs, pairs_test = (list(_decided(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest")))
+    write_table(world.candidates, _quadruples(sft, config.candidates, seed), Quadruple)
+    write_table(world.pairs, pairs, PreferencePair)
+    write_table(world.pairs_test, pairs_test, PreferencePair)
+    others = [*draw_cases(config.rl_cases, seed, "rl"), *draw_cases(config.test_cases, seed, "test")]
+    write_table(world.cases, [*sft, *(pair.case for pair in [*pairs, *pairs_test]), *others], EditCase)
+    return world
 
 
 def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]:

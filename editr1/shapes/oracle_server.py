@@ -79,7 +79,9 @@ def create_app(settings: OracleSettings | None = None) -> App:
     return app
 
 
-def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, settings: OracleSettings | None = None) -> None:
+def serve(
+    host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, settings: OracleSettings | None = None
+) -> None:
     """Serve until SIGINT or SIGTERM; port 0 takes a free one. The first line on standard output is the base URL.
 
     Raises ``ValueError`` for an address other machines can reach, unless ``remote``: there is no key to guard it.
@@ -87,7 +89,9 @@ def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, se
     import uvicorn
 
     if not remote and not _loopback(host):
-        raise ValueError(f"host: {host!r} can be reached from other machines, and this server has no keys; allow it by --remote")
+        raise ValueError(
+            f"host: {host!r} can be reached from other machines, and this server has no keys; allow it by --remote"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=1024) as listener:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
@@ -129,7 +133,9 @@ def main() -> None:
     settings = None
     try:
         if given.settings:
-            text = given.settings if given.settings.lstrip().startswith("{") else Path(given.settings).read_text("utf-8")
+            text = (
+                given.settings if given.settings.lstrip().startswith("{") else Path(given.settings).read_text("utf-8")
+            )
             settings = OracleSettings.model_validate_json(text)
         serve(given.host, given.port, remote=given.remote, settings=settings)
     except (ValueError, OSError) as error:
@@ -225,7 +231,8 @@ def _chat(messages: object) -> _Chat:
         if role not in ("system", "developer", "user"):
             raise _Refused(f"messages.{number}.role: {role!r} is not one of system, developer, user")
         content = message.get("content")
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or ():
+        parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        for part in parts:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind == "text" and isinstance(part.get("text"), str):
                 (texts if role == "user" else system).append(part["text"])
@@ -266,7 +273,7 @@ def _questions(principles: str) -> list[str]:
 def _number(
     request: dict[str, Any], name: str, default: float, least: float, most: float, kind: type | tuple[type, ...]
 ) -> Any:
-    value = request.get(name)
+    value: Any = request.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,50 +22,51 @@ N = TypeVar("N", bound=Noun)
 
 @dataclass(frozen=True)
 class _Tables:
-    """What curation starts from. ``cases`` and ``candidates`` become SFT rows, the rest gets principles only."""
+    """What curation starts from; ``for_rl`` and ``held_out`` tell a case's use by its id."""
 
     cases: Path
     candidates: Path
     pairs: Path
     pairs_test: Path
-    rl_cases: Path
-    cases_test: Path
+    for_rl: Callable[[str], bool]
+    held_out: Callable[[str], bool]
 
 
 def body(context: StageContext) -> dict[str, float]:
     """Draw or split the data, curate it, and commit rows, pairs and cases."""
-    from editr1.curation.pipeline import curate, write_principles
+    from editr1.curation.pipeline import CASES, ROWS, attach_principles, curate
+    from editr1.data.tables import read_table, write_table
 
     config = context.settings(CurateStageConfig)
     tables = _imported(context, config) if "data" in context.job.inputs else _drawn(context, config)
-    parts = context.workdir / f"parts-{context.job.key[:12]}"
-    with _judge(context, config) as curation:
-        counts = curate(
-            curation, cases=tables.cases, candidates=tables.candidates, out=parts / "rows", hooks=context.hooks()
-        )
-        _commit(context, "rows", parts / "rows" / "rows.parquet")
-        for name, table, kind in (
-            ("pairs", tables.pairs, PreferencePair),
-            ("pairs-test", tables.pairs_test, PreferencePair),
-            ("cases", tables.rl_cases, EditCase),
-            ("cases-test", tables.cases_test, EditCase),
-        ):
-            out = parts / name / f"{name}.parquet"
-            write_principles(curation, table=table, kind=kind, out=out, hooks=context.hooks())
-            _commit(context, name, out)
-    return {name: float(value) for name, value in counts.items()}
+    done = context.workdir / f"curation-{context.job.key[:12]}"
+    with _answering(config) as curation:
+        counts = curate(curation, cases=tables.cases, candidates=tables.candidates, out=done, hooks=context.hooks())
+    _commit(context, "rows", done / ROWS)
+    for name, pairs in (("pairs", tables.pairs), ("pairs-test", tables.pairs_test)):
+        attach_principles(pairs, done / CASES, done / f"{name}.parquet")
+        _commit(context, name, done / f"{name}.parquet")
+    for name, wanted in (("cases", tables.for_rl), ("cases-test", tables.held_out)):
+        chosen = (case for case in read_table(done / CASES, EditCase) if wanted(case.case_id))
+        write_table(done / f"{name}-chosen.parquet", chosen, EditCase)
+        _commit(context, name, done / f"{name}-chosen.parquet")
+    return counts
 
 
 def _drawn(context: StageContext, config: CurateStageConfig) -> _Tables:
     from editr1.shapes.dataset import draw_world
 
-    folder = context.workdir / f"world-{context.job.key[:12]}"
-    done = folder / "done"
-    if not done.exists():
-        draw_world(config.world, config.seed, folder)
-        done.touch()
-    names = ("cases", "candidates", "pairs", "pairs-test", "rl-cases", "cases-test")
-    return _Tables(*(folder / f"{name}.parquet" for name in names))
+    context.progress.phase("drawing the shapes world", 1)
+    world = draw_world(config.world, config.seed, context.workdir / f"world-{context.job.key[:12]}")
+    context.progress.step()
+    return _Tables(
+        cases=world.cases,
+        candidates=world.candidates,
+        pairs=world.pairs,
+        pairs_test=world.pairs_test,
+        for_rl=lambda case: case.startswith(world.rl_prefix),
+        held_out=lambda case: case.startswith(world.test_prefix),
+    )
 
 
 def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
@@ -76,24 +77,28 @@ def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
     folder = context.workdir / f"split-{context.job.key[:12]}"
     folder.mkdir(exist_ok=True)
 
-    def split(name: str, kind: type[N], held_out: bool, out: str) -> Path:
-        file = source / f"{name}.parquet"
+    def held_out(case: str) -> bool:
+        return _share_of(case) < config.test_share
+
+    def split(name: str, kind: type[N], wanted: Callable[[str], bool], out: str) -> Path:
+        file = source / name / f"{name}.parquet"
         if not file.is_file():
-            raise ConfigError(f"input data: {name}.parquet is missing; make it with editr1 data import")
-        rows = (row for row in read_table(file, kind) if _held_out(_case_of(row), config.test_share) is held_out)
+            raise ConfigError(f"input data: {name}/{name}.parquet is missing; make it with editr1 data import")
+        rows = (row for row in read_table(file, kind) if wanted(_case_of(row)))
         if write_table(folder / f"{out}.parquet", rows, kind) == 0:
-            half = "held-out" if held_out else "training"
-            raise ConfigError(f"input data: no row of {name}.parquet falls into the {half} half; change test_share")
+            raise ConfigError(f"input data: no row of {name}.parquet is left for {out}; change test_share")
         return folder / f"{out}.parquet"
 
-    training = split("cases", EditCase, False, "cases")
+    def training(case: str) -> bool:
+        return not held_out(case)
+
     return _Tables(
-        cases=training,
-        candidates=split("quadruples", Quadruple, False, "candidates"),
-        pairs=split("pairs", PreferencePair, False, "pairs"),
-        pairs_test=split("pairs", PreferencePair, True, "pairs-test"),
-        rl_cases=training,
-        cases_test=split("cases", EditCase, True, "cases-test"),
+        cases=split("cases", EditCase, lambda _: True, "cases"),
+        candidates=split("quadruples", Quadruple, training, "candidates"),
+        pairs=split("pairs", PreferencePair, training, "pairs"),
+        pairs_test=split("pairs", PreferencePair, held_out, "pairs-test"),
+        for_rl=training,
+        held_out=held_out,
     )
 
 
@@ -104,19 +109,28 @@ def _case_of(row: Noun) -> str:
     return row.case.case_id
 
 
-def _held_out(case_id: str, share: float) -> bool:
-    return int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big") < share * 2**64
+def _share_of(case_id: str) -> float:
+    return int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big") / 2**64
 
 
-def _judge(context: StageContext, config: CurateStageConfig):  # type: ignore[no-untyped-def]
+@contextmanager
+def _answering(config: CurateStageConfig) -> Iterator[CurateConfig]:
+    """The curation settings with an endpoint that answers: the user's own, or a judge started for the stage."""
     if config.judge == "endpoint":
-        return nullcontext(config.curation)
-    raise NotImplementedError
+        yield config.curation
+        return
+    from editr1.shapes.oracle_server import started
+
+    with started(config.judge) as url:
+        endpoints = {
+            name: endpoint.model_copy(update={"base_url": url}) for name, endpoint in config.curation.endpoints.items()
+        }
+        yield config.curation.model_copy(update={"endpoints": endpoints})
 
 
 def _commit(context: StageContext, name: str, file: Path) -> None:
     folder = context.output_folder(name)
-    shutil.copy2(file, folder / file.name)
+    shutil.copy2(file, folder / f"{name}.parquet")
     context.commit(name, folder, kind=name.removesuffix("-test"))
 
 

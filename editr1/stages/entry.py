@@ -97,9 +97,12 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
     for module, name, code in (
         ("editr1.editor.reward", "RewardBudgetSpent", ExitCode.REWARD_BUDGET),
         ("editr1.evaluation.scoring", "TooManyFailures", ExitCode.REWARD_BUDGET),
+        ("editr1.curation.errors", "VlmUnavailable", ExitCode.TRANSIENT),
+        ("editr1.curation.errors", "CurationError", ExitCode.CONFIG),
+        ("editr1.serving.run", "GoldenFailed", ExitCode.INPUT),
     ):
         if module in sys.modules:
-            table.insert(0, (getattr(sys.modules[module], name), code))
+            table.append((getattr(sys.modules[module], name), code))
     return table
 
 

@@ -23,7 +23,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), cases_per_photo=2)
+    return make_photos(tmp_path_factory.mktemp("photos"), cases_per_photo=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_sources_come_in_the_modes_of_real_folders(photos: Path) -> None:
 
 def test_they_import_without_a_complaint(imported: ImportReport) -> None:
     assert imported.problems == []
-    assert imported.counts == {"rows": 70, "bad_rows": 0, "cases": 14, "quadruples": 70, "pairs": 112, "same": 28}
+    assert imported.counts == {"rows": 35, "bad_rows": 0, "cases": 7, "quadruples": 35, "pairs": 56, "same": 14}
     for path in imported.files:
         assert list(check_file(path)) == []
 
@@ -60,7 +60,7 @@ def test_the_preferred_edit_is_never_a_fault(imported: ImportReport) -> None:
         if pair.label == "winner"
     )
     assert not [pair for pair in wins if pair[0] in ("nothing-done", "other-edit") or pair[1] == "as-asked"]
-    assert sum(count for (winner, _), count in wins.items() if winner == "as-asked") == 14 * 4
+    assert sum(count for (winner, _), count in wins.items() if winner == "as-asked") == 7 * 4
 
 
 def test_each_fault_is_one_that_can_be_seen(imported: ImportReport) -> None:
@@ -79,7 +79,7 @@ def test_each_fault_is_one_that_can_be_seen(imported: ImportReport) -> None:
 
 
 def test_the_same_call_gives_the_same_pictures(photos: Path, tmp_path: Path) -> None:
-    again = make_photos(tmp_path, cases_per_photo=2)
+    again = make_photos(tmp_path, cases_per_photo=1)
     assert again.read_text() == photos.read_text()
     for path in (photos.parent / "edited").iterdir():
         assert (tmp_path / "edited" / path.name).read_bytes() == path.read_bytes()
@@ -88,12 +88,12 @@ def test_the_same_call_gives_the_same_pictures(photos: Path, tmp_path: Path) -> 
 def test_a_table_is_summed_up(imported: ImportReport) -> None:
     summary = summarise(imported.files[1], first=2)
     assert (summary.kind, summary.version, summary.images) == ("Quadruple", "editr1.dev/table/v1", "inline")
-    assert (summary.rows, summary.scanned, summary.distinct_cases, summary.pictures) == (70, 70, 14, 140)
-    assert summary.principles == {"Instruction Following": 14, "Feature Preservation": 14, "Image Quality": 14}
-    assert summary.editors["as-asked"] == 14
+    assert (summary.rows, summary.scanned, summary.distinct_cases, summary.pictures) == (35, 35, 7, 70)
+    assert summary.principles == {"Instruction Following": 7, "Feature Preservation": 7, "Image Quality": 7}
+    assert summary.editors["as-asked"] == 7
     assert summary.picture_sides is not None and summary.picture_sides[1] <= 160
     assert summary.trace_length is None
     assert len(summary.first) == 2 and summary.first[0]["case.case_id"] == "astronaut-grey"
     assert all(isinstance(text, str) and len(text) <= 80 for row in summary.first for text in row.values())
     pairs = summarise(imported.files[2], scan=10)
-    assert (pairs.rows, pairs.scanned, sum(pairs.labels.values())) == (140, 10, 10)
+    assert (pairs.rows, pairs.scanned, sum(pairs.labels.values())) == (70, 10, 10)

@@ -80,3 +80,13 @@ def small() -> GrpoConfig:
         guidance=1.0,
         checkpoint_every=2,
     )
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., Image.Image]:
+    return picture
+
+
+@pytest.fixture(scope="session")
+def make_case() -> Callable[..., EditCase]:
+    return edit_case

@@ -1,0 +1,109 @@
+"""``editr1 data``: check, import and look at tables."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editr1.cli.common import fail, reporting
+
+app = typer.Typer(no_args_is_help=True, help="Data: check tables, import photographs, show what a table holds.")
+
+SHOWN = 50
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="Table: .parquet, or .jsonl.")]) -> None:
+    """Name every bad row of a table with its field, value and rule; exit 3 when there is one.
+
+    Example: editr1 data check runs/curation/outputs/rows/rows.parquet
+    """
+    from editr1.data.check import check_file
+
+    with reporting():
+        problems = list(islice(check_file(file), SHOWN + 1))
+        for problem in problems[:SHOWN]:
+            typer.echo(f"{file}: {problem}")
+    if problems:
+        more = f"more than {SHOWN}" if len(problems) > SHOWN else str(len(problems))
+        raise fail(f"{file}: {more} problems", 3)
+    typer.echo(f"{file}: every row is right")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds the pictures.")],
+    table: Annotated[Path, typer.Option(help="CSV or JSONL: source, instruction, edited, editor, preferred or rank.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")],
+    max_side: Annotated[int | None, typer.Option(min=16, help="Scale pictures with a longer side down to it.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of refusing all.")] = False,
+) -> None:
+    """Turn photographs and a table about them into cases, quadruples and preference pairs.
+
+    Example: editr1 data import ./photos --table ./photos/edits.csv --out ./imported
+    """
+    from editr1.data.importer import import_folder
+
+    with reporting():
+        report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
+    for problem in report.problems[:SHOWN]:
+        typer.secho(str(problem), err=True)
+    if not report.files:
+        raise fail(f"{table}: {len(report.problems)} bad rows; nothing was written (--skip-bad leaves them out)", 3)
+    typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))
+    for path in report.files:
+        typer.echo(path)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="Parquet table.")],
+    rows: Annotated[int, typer.Option(min=0, help="First rows to print.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Show what a table holds.
+
+    Example: editr1 data show runs/curation/outputs/pairs/pairs.parquet --rows 1
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from editr1.data.show import summarise
+
+    with reporting():
+        summary = asdict(summarise(file, first=rows))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    first = summary.pop("first")
+    table = Table("field", "value", show_header=False)
+    for name, value in summary.items():
+        if value not in (None, {}):
+            table.add_row(name.replace("_", " "), str(value))
+    console = Console()
+    console.print(table)
+    for number, row in enumerate(first, start=1):
+        console.print(f"row {number}", style="bold")
+        for name, text in row.items():
+            console.print(f"  {name}: {text}", markup=False, highlight=False)
+
+
+@app.command("demo-photos")
+def demo_photos(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures and their table.csv.")],
+    cases: Annotated[int, typer.Option(min=1, max=5, help="Operations a photograph.")] = 3,
+) -> None:
+    """Make a folder of edited photographs to try the import on, from those that scikit-image and scikit-learn ship.
+
+    Example: editr1 data demo-photos ./photos && editr1 data import ./photos --table ./photos/table.csv --out ./imported
+    """
+    from editr1.data.photos_demo import make_photos
+
+    with reporting():
+        typer.echo(make_photos(out, cases_per_photo=cases))

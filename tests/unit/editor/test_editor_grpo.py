@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, FluxKontextPipeline
+from safetensors.torch import load_file
+
+from editr1.config.grpo import GrpoConfig, LoraConfig
+from editr1.data.tables import write_table
+from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.editor.cases import CaseOrder
+from editr1.editor.grpo import train_grpo
+from editr1.editor.policies import load_policy
+from editr1.editor.reward import RewardBudgetSpent, RewardCollector, RewardModelChanged
+from editr1.editor.sample import edit_images
+from editr1.editor.sampler import GroupSampler
+from editr1.telemetry import Interrupted, Progress, TrainHooks
+
+Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
+
+
+def changed(config: GrpoConfig, **changes: Any) -> GrpoConfig:
+    return GrpoConfig(**{**config.model_dump(), **changes})
+
+
+def metrics(path: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["metrics"] for line in lines if "metrics" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next((folder / "transformer").glob("*.safetensors")))
+
+
+def difference(a: Path, b: Path) -> float:
+    first, second = weights(a), weights(b)
+    return max(float((first[name].float() - second[name].float()).abs().max()) for name in first)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> tuple[Path, list[dict[str, float]], dict[str, float]]:
+    root = tmp_path_factory.mktemp("trained")
+    hooks = TrainHooks(progress=Progress(root / "progress.jsonl"))
+    figures = train_grpo(
+        small, editor=flux_folder, cases=cases, scorer=scorer, output_dir=root / "editor", hooks=hooks
+    )
+    return root / "editor", metrics(root / "progress.jsonl"), figures
+
+
+def test_every_iteration_reports_its_figures(trained: tuple[Path, list[dict[str, float]], dict[str, float]]) -> None:
+    _, reported, figures = trained
+    assert len(reported) == 4
+    assert {"reward_mean", "zero_spread", "ratio", "clip_frac", "kl", "failed"} <= reported[0].keys()
+    assert figures["iterations"] == 4
+
+
+def test_the_ratio_is_one_on_the_first_micro_batch(
+    trained: tuple[Path, list[dict[str, float]], dict[str, float]],
+) -> None:
+    assert all(line["ratio_error_first"] < 1e-6 for line in trained[1])
+
+
+def test_the_result_loads_with_plain_diffusers_and_differs_from_the_start(
+    trained: tuple[Path, list[dict[str, float]], dict[str, float]], flux_folder: Path
+) -> None:
+    assert isinstance(DiffusionPipeline.from_pretrained(trained[0]), FluxKontextPipeline)
+    assert difference(trained[0], flux_folder) > 1e-5
+
+
+def test_two_iterations_and_a_resume_are_four_iterations(
+    tmp_path: Path,
+    trained: tuple[Path, list[dict[str, float]], dict[str, float]],
+    flux_folder: Path,
+    cases: Path,
+    small: GrpoConfig,
+    scorer: Scorer,
+) -> None:
+    kept: list[tuple[Path, int]] = []
+    progress = Progress(tmp_path / "progress.jsonl")
+    hooks = TrainHooks(
+        progress=progress,
+        should_stop=lambda: len(metrics(tmp_path / "progress.jsonl")) == 2,
+        on_checkpoint=lambda folder, step: kept.append((folder, step)),
+    )
+    arguments: dict[str, Any] = {"editor": flux_folder, "cases": cases, "scorer": scorer, "output_dir": tmp_path / "editor"}
+    with pytest.raises(Interrupted):
+        train_grpo(small, **arguments, hooks=hooks)
+    assert kept[-1][1] == 2
+    train_grpo(small, **arguments, hooks=TrainHooks(progress=progress, resume_from=kept[-1][0]))
+    assert metrics(tmp_path / "progress.jsonl") == trained[1]
+    assert difference(trained[0], tmp_path / "editor") == 0.0
+
+
+def test_a_checkpoint_of_other_settings_is_refused(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    folders: list[Path] = []
+    arguments: dict[str, Any] = {"editor": flux_folder, "cases": cases, "scorer": scorer, "output_dir": tmp_path / "editor"}
+    hooks = TrainHooks(should_stop=lambda: True, on_checkpoint=lambda folder, _: folders.append(folder))
+    with pytest.raises(Interrupted):
+        train_grpo(small, **arguments, hooks=hooks)
+    with pytest.raises(ValueError, match="seed was 0, now 1"):
+        train_grpo(changed(small, seed=1), **arguments, hooks=TrainHooks(resume_from=folders[0]))
+
+
+def test_training_raises_the_reward(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    config = changed(small, iterations=20, group_size=8, micro_batch=16, learning_rate=1e-3)
+    figures = train_grpo(config, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor")
+    assert figures["reward_last"] > figures["reward_first"] + 0.05
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"beta": 0.04},
+        {"beta": 0.1, "kl": "velocity", "advantage_std": "group"},
+        {"sde": "cps", "cps_logprob": "public", "beta": 0.1, "kl": "gaussian"},
+        {"window_scope": "group", "window_size": 1, "storage_dtype": "bf16"},
+        {"update_every": "step", "passes": 2, "micro_batch": 3, "window_size": None},
+        {"precision": "bf16", "gradient_checkpointing": True, "ema_decay": 0.0, "overlap": False},
+    ],
+)
+def test_every_variant_of_the_method_trains(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer, changes: dict[str, Any]
+) -> None:
+    config = changed(small, iterations=2, **changes)
+    progress = Progress(tmp_path / "progress.jsonl")
+    train_grpo(
+        config,
+        editor=flux_folder,
+        cases=cases,
+        scorer=scorer,
+        output_dir=tmp_path / "editor",
+        hooks=TrainHooks(progress=progress),
+    )
+    reported = metrics(tmp_path / "progress.jsonl")
+    if config.precision == "fp32":
+        assert all(line["ratio_error_first"] < 1e-6 for line in reported)
+    if config.beta > 0:
+        assert reported[0]["kl"] == pytest.approx(0.0, abs=1e-9)
+        assert reported[1]["kl"] > 0.0
+
+
+def test_lora_trains_adapters_that_come_merged_and_alone(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer, make_picture: Callable[..., Any]
+) -> None:
+    config = changed(small, iterations=2, tune="lora", beta=0.04, lora=LoraConfig(rank=4, alpha=8), learning_rate=1e-2)
+    out = tmp_path / "editor"
+    train_grpo(config, editor=flux_folder, cases=cases, scorer=scorer, output_dir=out)
+    assert difference(out, flux_folder) > 1e-5
+    plain = load_policy(str(flux_folder))
+    plain.pipeline.load_lora_weights(out / "lora")
+    merged = load_policy(str(out))
+    a = edit_images(plain, [make_picture(1)], ["make it red"], steps=4)[0]
+    b = edit_images(merged, [make_picture(1)], ["make it red"], steps=4)[0]
+    assert max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True)) <= 1
+
+
+def test_qwen_image_edit_trains_an_iteration(
+    tmp_path: Path, qwen_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    config = changed(small, iterations=1, guidance=4.0)
+    progress = Progress(tmp_path / "progress.jsonl")
+    train_grpo(
+        config,
+        editor=qwen_folder,
+        cases=cases,
+        scorer=scorer,
+        output_dir=tmp_path / "editor",
+        hooks=TrainHooks(progress=progress),
+    )
+    assert difference(tmp_path / "editor", qwen_folder) > 1e-6
+    assert metrics(tmp_path / "progress.jsonl")[0]["ratio_error_first"] < 1e-6
+    assert json.loads((tmp_path / "editor" / "model_index.json").read_text())["processor"] == [
+        "transformers",
+        "Qwen2VLProcessor",
+    ]
+    load_policy(str(tmp_path / "editor"), guidance=4.0)
+
+
+def test_one_instruction_on_two_sources_makes_two_groups(
+    tmp_path: Path, flux_folder: Path, small: GrpoConfig, make_case: Callable[..., EditCase]
+) -> None:
+    path = tmp_path / "cases.parquet"
+    write_table(path, [make_case(0, "make it red"), make_case(1, "make it red")], EditCase)
+    by_source: dict[bytes, float] = {}
+
+    def constant_by_source(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        for item in items:
+            by_source.setdefault(item.source.data, 2.0 + 6.0 * len(by_source))
+        return [Scored(score=by_source[item.source.data], verdicts=(), model_digest="m") for item in items]
+
+    progress = Progress(tmp_path / "progress.jsonl")
+    config = changed(small, iterations=1, reward_concurrency=1)
+    train_grpo(
+        config,
+        editor=flux_folder,
+        cases=path,
+        scorer=constant_by_source,
+        output_dir=tmp_path / "editor",
+        hooks=TrainHooks(progress=progress),
+    )
+    assert len(by_source) == 2
+    assert metrics(tmp_path / "progress.jsonl")[0]["zero_spread"] == 1.0
+
+
+def test_groups_without_signal_leave_the_editor_as_it_was(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig
+) -> None:
+    def same(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        return [Scored(score=7.0, verdicts=(), model_digest="m") for _ in items]
+
+    train_grpo(changed(small, iterations=1), editor=flux_folder, cases=cases, scorer=same, output_dir=tmp_path / "e")
+    assert difference(tmp_path / "e", flux_folder) == 0.0
+
+
+def failing(share: float, scorer: Scorer) -> Scorer:
+    count = 0
+
+    def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        nonlocal count
+        outcomes = scorer(items)
+        for i in range(len(outcomes)):
+            count += 1
+            if (count * share) % 1.0 < share:
+                outcomes[i] = ScoreFailure(cause=FailureCause.DEADLINE, detail="late")
+        return outcomes
+
+    return score
+
+
+def test_failed_scores_are_counted_and_training_goes_on(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    config = changed(small, iterations=1, max_failed_share=0.3, reward_concurrency=1)
+    figures = train_grpo(
+        config, editor=flux_folder, cases=cases, scorer=failing(0.25, scorer), output_dir=tmp_path / "editor"
+    )
+    assert figures["failed"] == 2.0
+
+
+def test_too_many_failed_scores_stop_the_training_with_a_checkpoint(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    steps: list[int] = []
+    with pytest.raises(RewardBudgetSpent, match=r"4 of 8 scores failed \(50%\).*deadline: 4"):
+        train_grpo(
+            changed(small, reward_concurrency=1),
+            editor=flux_folder,
+            cases=cases,
+            scorer=failing(0.5, scorer),
+            output_dir=tmp_path / "editor",
+            hooks=TrainHooks(on_checkpoint=lambda _, step: steps.append(step)),
+        )
+    assert steps == [0]
+
+
+def test_a_verifier_that_changes_in_the_run_is_refused(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig
+) -> None:
+    calls = 0
+
+    def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        nonlocal calls
+        calls += 1
+        return [Scored(score=float(i), verdicts=(), model_digest=f"m{calls > 2}") for i, _ in enumerate(items)]
+
+    with pytest.raises(RewardModelChanged, match=r"mFalse, mTrue"):
+        train_grpo(
+            changed(small, reward_concurrency=1),
+            editor=flux_folder,
+            cases=cases,
+            scorer=score,
+            output_dir=tmp_path / "editor",
+        )
+
+
+def test_a_scorer_that_loses_items_is_refused(make_case: Callable[..., EditCase], make_picture: Any) -> None:
+    from editr1.editor.reward import Edit
+
+    case = make_case(0)
+    with RewardCollector(lambda items: []) as collector:
+        collector.submit([Edit(case, case.source, make_picture(1))])
+        with pytest.raises(ValueError, match="0 outcomes for 1 edits"):
+            collector.collect()
+
+
+def test_text_and_reference_are_encoded_once_a_case(
+    flux_folder: Path, small: GrpoConfig, cases: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_policy(str(flux_folder))
+    rows: dict[str, int] = defaultdict(int)
+    text, vae = policy.pipeline.text_encoder_2, policy.pipeline.vae
+    text.register_forward_hook(lambda _, args, __: rows.__setitem__("text", rows["text"] + len(args[0])))
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda x: (rows.__setitem__("vae", rows["vae"] + len(x)), encode(x))[1])
+    order = CaseOrder(cases, seed=0, per_iteration=2, iterations=1)
+    with RewardCollector(scorer) as collector:
+        chunks = GroupSampler(policy, small).sample(0, order.iteration(0), collector)
+        collector.collect()
+    assert sum(len(chunk.groups) for chunk in chunks) == 8
+    assert dict(rows) == {"text": 2, "vae": 2}
+
+
+def test_sampling_goes_on_while_scores_are_awaited(flux_folder: Path, small: GrpoConfig, cases: Path) -> None:
+    import threading
+
+    second_call = threading.Event()
+    calls = 0
+
+    def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            # answers only once the second micro-batch has been sampled and submitted
+            assert second_call.wait(30)
+        else:
+            second_call.set()
+        return [Scored(score=1.0, verdicts=(), model_digest="m") for _ in items]
+
+    with RewardCollector(score, concurrency=2) as collector:
+        GroupSampler(load_policy(str(flux_folder)), small).sample(
+            0, CaseOrder(cases, seed=0, per_iteration=2, iterations=1).iteration(0), collector
+        )
+        assert bool(collector.collect().ok.all())
+
+
+def test_pictures_of_several_sizes_train_together(
+    tmp_path: Path, flux_folder: Path, small: GrpoConfig, scorer: Scorer, make_case: Callable[..., EditCase]
+) -> None:
+    path = tmp_path / "cases.parquet"
+    write_table(path, [make_case(0), make_case(1, width=90, height=41)], EditCase)
+    seen: set[tuple[int, int]] = set()
+
+    def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        from editr1.data.images import decode_image
+
+        for item in items:
+            assert decode_image(item.source.data).size == decode_image(item.edited.data).size
+            seen.add(decode_image(item.edited.data).size)
+        return scorer(items)
+
+    config = changed(small, iterations=1, resolution=48)
+    train_grpo(config, editor=flux_folder, cases=path, scorer=score, output_dir=tmp_path / "editor")
+    assert seen == {(48, 48), (64, 32)}
+
+
+def test_cases_without_principles_are_named_before_any_work(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
+    path = tmp_path / "cases.parquet"
+    write_table(path, [make_case(0), make_case(1).model_copy(update={"principles": ()})], EditCase)
+    with pytest.raises(ValueError, match=r"row 1 \(case-1\): principles"):
+        CaseOrder(path, seed=0, per_iteration=1, iterations=1)
+
+
+def test_case_order_goes_through_every_case_and_splits_over_processes(cases: Path) -> None:
+    whole = CaseOrder(cases, seed=3, per_iteration=2, iterations=6)
+    first_epoch = [keyed.case.case_id for i in range(3) for keyed in whole.iteration(i)]
+    assert sorted(first_epoch) == [f"case-{i}" for i in range(6)]
+    assert [k.key for i in range(6) for k in whole.iteration(i)] == list(range(12))
+    parts = [CaseOrder(cases, seed=3, per_iteration=2, iterations=6, rank=r, size=2) for r in range(2)]
+    for i in range(6):
+        assert [k for part in parts for k in part.iteration(i)] == whole.iteration(i)
+    with pytest.raises(ValueError, match="divide evenly among 3"):
+        CaseOrder(cases, seed=0, per_iteration=2, iterations=1, size=3)
