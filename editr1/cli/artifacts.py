@@ -116,7 +116,9 @@ def lineage(digest: Digest, store: Store) -> None:
 
 
 def _label(manifest: Manifest) -> str:
-    return f"{manifest.digest[:19]}  {manifest.kind} by {manifest.stage}" + (f" of {manifest.run}" if manifest.run else "")
+    return f"{manifest.digest[:19]}  {manifest.kind} by {manifest.stage}" + (
+        f" of {manifest.run}" if manifest.run else ""
+    )
 
 
 def _open(store: str) -> ArtifactStore:

@@ -33,7 +33,9 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
         done = sum(stage.state == "done" for stage in record.stages.values())
         minutes = f"{((record.ended or time.time()) - record.created) / 60:.1f}"
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-        table.add_row(record.name, str(record.state), str(record.seed), f"{done}/{len(record.stages)}", started, minutes)
+        table.add_row(
+            record.name, str(record.state), str(record.seed), f"{done}/{len(record.stages)}", started, minutes
+        )
     Console().print(table)
 
 

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def curate(
     out: Out,
-    data: Annotated[str | None, typer.Option(help=f"Imported pictures ({_REFERENCE}). Without it: the shapes world.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help=f"Imported pictures ({_REFERENCE}). Without it: the shapes world.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,

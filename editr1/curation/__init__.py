@@ -1,1 +1,1 @@
-"""From pictures and instructions to training rows, over any VLM endpoint."""
+"""Cold-start data of the verifier (arXiv 2604.27505, section 3.1) over any OpenAI-compatible endpoint with pictures."""

@@ -7,12 +7,12 @@ tables come out the same, byte for byte, as without the interruption (where the 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from editr1 import __version__
 from editr1.config.curate import CurateConfig
 from editr1.curation import vlm
 from editr1.curation.choose import choose
@@ -28,10 +28,8 @@ from editr1.curation.verify import Item, verify
 from editr1.curation.vlm import VlmClient
 from editr1.curation.work import Job
 from editr1.data.tables import count_rows, read_table, write_table
-from editr1.data.types import EditCase, PreferencePair, Principle, Quadruple, SftRow, Verdict
+from editr1.data.types import EditCase, Principle, Quadruple, SftRow, Verdict
 from editr1.telemetry import Span, TrainHooks, span
-
-_log = logging.getLogger(__name__)
 
 CASES = "cases.parquet"
 ROWS = "rows.parquet"
@@ -61,34 +59,6 @@ def curate(
     if candidates is not None:
         count_rows(candidates)
     return vlm.run(_curate(config, cases, candidates, out, hooks))
-
-
-def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
-    """Write ``pairs`` (table of PreferencePair) to ``out`` with the principles that ``cases`` hold for their cases.
-
-    Returns the rows written; pairs of a case that ``cases`` lacks are left out, with a warning that counts them. Raises
-    :class:`CurationError` when a case of the same id has another instruction or picture.
-    """
-    known = {case.case_id: (case.principles, _identity(case)) for case in read_table(cases, EditCase)}
-    missing = 0
-
-    def attached() -> Iterator[PreferencePair]:
-        nonlocal missing
-        for pair in read_table(pairs, PreferencePair):
-            found = known.get(pair.case.case_id)
-            if found is None or not found[0]:
-                missing += 1
-                continue
-            if found[1] != _identity(pair.case):
-                raise CurationError(
-                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or picture in {cases}"
-                )
-            yield pair.model_copy(update={"case": pair.case.model_copy(update={"principles": found[0]})})
-
-    written = write_table(out, attached(), PreferencePair)
-    if missing:
-        _log.warning("%s: %d pairs left out: their cases have no principles in %s", pairs, missing, cases)
-    return written
 
 
 async def _curate(
@@ -229,12 +199,11 @@ def _write(work: _Work, out: Path) -> dict[str, float]:
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
     """Digest of all that answers depend on: where an endpoint is and how hard it is pressed are left out."""
     plain = config.model_dump_json(exclude={"endpoints", "max_failed_share"})
-    state = hashlib.sha256(plain.encode())
-    for path in (cases, candidates):
-        with (path or Path("/dev/null")).open("rb") as file:
-            state.update(hashlib.file_digest(file, "sha256").digest())
+    state = hashlib.sha256(f"{__version__}\n{plain}".encode())
+    for path in (cases, candidates, config.experts):
+        digest = b""
+        if path is not None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+        state.update(digest.ljust(32))
     return state.hexdigest()[:16]
-
-
-def _identity(case: EditCase) -> str:
-    return hashlib.sha256(case.source.data + case.instruction.encode()).hexdigest()

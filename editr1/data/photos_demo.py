@@ -23,6 +23,8 @@ from editr1.data.images import decode_image
 from editr1.data.types import Category, Principle
 
 Edit = Callable[[Image.Image], Image.Image]
+CENTRE: Final = 0.6
+"""Share of width and height that the operation ``crop`` keeps."""
 COLUMNS: Final = ("case_id", "source", "instruction", "edited", "editor", "rank", "principles")
 
 
@@ -142,7 +144,8 @@ def _is_grey(image: Image.Image) -> bool:
 
 def _central(image: Image.Image) -> Image.Image:
     width, height = image.size
-    return image.crop((width // 5, height // 5, width - width // 5, height - height // 5))
+    left, top = round(width * (1 - CENTRE) / 2), round(height * (1 - CENTRE) / 2)
+    return image.crop((left, top, width - left, height - top))
 
 
 def _warm(image: Image.Image) -> Image.Image:

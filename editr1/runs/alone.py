@@ -56,9 +56,7 @@ def run_alone(
     )
     check_run(spec, f"editr1 {kind}")
     config = StoreConfig(url=store or (folder.resolve() / "store").as_uri())
-    record, _ = execute(
-        spec, folder=folder, command=command, observer=observer, should_stop=should_stop, store=config
-    )
+    record, _ = execute(spec, folder=folder, command=command, observer=observer, should_stop=should_stop, store=config)
     opened = open_store(config)
     outputs = record.stages[kind].outputs
     return {name: opened.fetch(digest, folder / "outputs" / name) for name, digest in outputs.items()}

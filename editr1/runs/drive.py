@@ -280,5 +280,3 @@ class Driver(Generic[Request, Handle]):
 class _Service(Generic[Handle]):
     def __init__(self, handle: Handle, urls: tuple[str, ...]) -> None:
         self.handle, self.urls = handle, urls
-
-

@@ -67,7 +67,9 @@ def assemble(record: RunRecord, store: ArtifactStore, evaluation: str, spans: Pa
     """The evaluation artifact's figures and pictures, with all that the run's record knows around them."""
     scratch = Path(tempfile.mkdtemp())
     try:
-        measured = ReportData.model_validate_json((store.fetch(evaluation, scratch / "e") / EVALUATION_FILE).read_bytes())
+        measured = ReportData.model_validate_json(
+            (store.fetch(evaluation, scratch / "e") / EVALUATION_FILE).read_bytes()
+        )
     finally:
         shutil.rmtree(scratch)
     nodes, edges = _lineage(store, record)

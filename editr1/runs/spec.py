@@ -139,7 +139,9 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
                 faults.append(f"{head}.inputs.{name}: no earlier stage is named {reference.stage!r}")
             elif reference.output not in KINDS[source.kind].outputs:
                 outputs = ", ".join(KINDS[source.kind].outputs) or "none"
-                faults.append(f"{head}.inputs.{name}: {reference.stage} has no output {reference.output!r}; has: {outputs}")
+                faults.append(
+                    f"{head}.inputs.{name}: {reference.stage} has no output {reference.output!r}; has: {outputs}"
+                )
     return faults
 
 

@@ -59,6 +59,8 @@ def create_app(
     app = FastAPI(title="Edit-R1 reward server", version=__version__, lifespan=lifespan)
     app.state.service = service
 
+    schema = ScoreRequest.model_json_schema() | {"$id": "urn:editr1:score-request"}
+
     @app.post(
         "/v1/score",
         response_model=ScoreResponse,
@@ -66,7 +68,7 @@ def create_app(
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": ScoreRequest.model_json_schema()}},
+                "content": {"application/json": {"schema": schema}},
             }
         },
     )

@@ -8,7 +8,7 @@ Answers depend on nothing but settings, model name, system prompt, seed, picture
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -35,6 +35,15 @@ class Oracle:
 
     def __init__(self, settings: OracleSettings | None = None) -> None:
         self.settings = settings or OracleSettings()
+
+    @property
+    def models(self) -> Mapping[str, object]:
+        """The pool's members by model name."""
+        return self.settings.members
+
+    def see(self, picture: Picture) -> Pixels:
+        """A picture as the methods below read it."""
+        return as_pixels(picture)
 
     def answer(
         self,

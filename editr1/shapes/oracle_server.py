@@ -17,11 +17,11 @@ import ipaddress
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -29,9 +29,7 @@ from editr1.config.shapes import OracleSettings
 from editr1.curation.prompts import Task, read_sections, read_task
 from editr1.data.images import ImageError
 from editr1.data.types import Picture
-from editr1.shapes.drawing import Pixels
 from editr1.shapes.oracle import Oracle
-from editr1.shapes.truth import as_pixels
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -56,12 +54,37 @@ class _Refused(ValueError):
 class _Chat(NamedTuple):
     system: str
     text: str
-    images: list[Pixels]
+    images: list[Any]
 
 
-def create_app(settings: OracleSettings | None = None) -> App:
+class Judge(Protocol):
+    """Who answers behind the API: the shapes world's oracle, or the measuring judge of photographs."""
+
+    @property
+    def models(self) -> Mapping[str, object]:
+        """Model names that write traces."""
+
+    def see(self, picture: Picture) -> Any:
+        """A picture in the form that the other methods take."""
+
+    def decompose(self, instruction: str) -> str:
+        """Principles as a JSON array."""
+
+    def difficulty(self, instruction: str) -> str:
+        """Whether the case is hard, as JSON."""
+
+    def think(self, source: Any, edited: Any, instruction: str, questions: Sequence[str], **how: Any) -> str:
+        """A trace."""
+
+    def verify(self, source: Any, edited: Any, instruction: str, questions: Sequence[str], **how: Any) -> str:
+        """Gold verdicts as JSON."""
+
+    def holistic(self, source: Any, edited: Any, instruction: str, **how: Any) -> str:
+        """Two marks as JSON."""
+
+
+def create_app(oracle: Judge) -> App:
     """The ASGI application. A request that is not understood is answered 400 with the field, value and rule."""
-    oracle = Oracle(settings)
 
     async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,9 +102,7 @@ def create_app(settings: OracleSettings | None = None) -> App:
     return app
 
 
-def serve(
-    host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, settings: OracleSettings | None = None
-) -> None:
+def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, judge: Judge | None = None) -> None:
     """Serve until SIGINT or SIGTERM; port 0 takes a free one. The first line on standard output is the base URL.
 
     Raises ``ValueError`` for an address other machines can reach, unless ``remote``: there is no key to guard it.
@@ -96,14 +117,14 @@ def serve(
     with socket.create_server((host, port), family=family, backlog=1024) as listener:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         print(f"http://{shown}:{listener.getsockname()[1]}/v1", flush=True)
-        config = uvicorn.Config(create_app(settings), log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(create_app(judge or Oracle()), log_level="warning", access_log=False, lifespan="off")
         uvicorn.Server(config).run(sockets=[listener])
 
 
 @contextmanager
-def started(settings: OracleSettings | None = None) -> Iterator[str]:
+def started(world: Literal["shapes", "photos"] = "shapes", settings: OracleSettings | None = None) -> Iterator[str]:
     """A server in a process of its own on a free loopback port; gives its base URL and ends it afterwards."""
-    command = [sys.executable, "-m", "editr1.shapes.oracle_server", "--port", "0"]
+    command = [sys.executable, "-m", "editr1.shapes.oracle_server", "--port", "0", "--world", world]
     if settings is not None:
         command += ["--settings", settings.model_dump_json()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -128,6 +149,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8100, help="0 takes a free port")
     parser.add_argument("--remote", action="store_true", help="allow an address other than loopback")
+    parser.add_argument("--world", choices=("shapes", "photos"), default="shapes", help="what the pictures are of")
     parser.add_argument("--settings", help="OracleSettings as JSON, or the path of a JSON file")
     given = parser.parse_args()
     settings = None
@@ -137,23 +159,31 @@ def main() -> None:
                 given.settings if given.settings.lstrip().startswith("{") else Path(given.settings).read_text("utf-8")
             )
             settings = OracleSettings.model_validate_json(text)
-        serve(given.host, given.port, remote=given.remote, settings=settings)
+        serve(given.host, given.port, remote=given.remote, judge=_judge(given.world, settings))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
 
-def _route(oracle: Oracle, method: str, path: str, body: bytes) -> bytes:
+def _judge(world: str, settings: OracleSettings | None) -> Judge:
+    if world == "photos":
+        from editr1.shapes.photo_judge import PhotoJudge
+
+        return PhotoJudge()
+    return Oracle(settings)
+
+
+def _route(oracle: Judge, method: str, path: str, body: bytes) -> bytes:
     if (method, path) == ("POST", "/v1/chat/completions"):
         return _complete(oracle, body)
     if (method, path) == ("GET", "/v1/models"):
-        names = [VLM_MODEL, *oracle.settings.members]
+        names = [VLM_MODEL, *oracle.models]
         return orjson.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
     if (method, path) == ("GET", "/healthz"):
         return b"{}"
     raise _Refused(f"{method} {path}: there is POST /v1/chat/completions, GET /v1/models, GET /healthz", 404)
 
 
-def _complete(oracle: Oracle, body: bytes) -> bytes:
+def _complete(oracle: Judge, body: bytes) -> bytes:
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -161,14 +191,14 @@ def _complete(oracle: Oracle, body: bytes) -> bytes:
     if not isinstance(request, dict):
         raise _Refused("the body is not a JSON object")
     model = request.get("model")
-    if model != VLM_MODEL and model not in oracle.settings.members:
-        raise _Refused(f"model: {model!r} is not one of {', '.join((VLM_MODEL, *oracle.settings.members))}", 404)
+    if model != VLM_MODEL and model not in oracle.models:
+        raise _Refused(f"model: {model!r} is not one of {', '.join((VLM_MODEL, *oracle.models))}", 404)
     if request.get("stream"):
         raise _Refused("stream: answers are not streamed")
     count = _number(request, "n", 1, 1, MAX_N, int)
     seed = _number(request, "seed", 0, -(1 << 63), (1 << 63) - 1, int)
     temperature = _number(request, "temperature", 1.0, 0.0, 2.0, (int, float))
-    chat = _chat(request.get("messages"))
+    chat = _chat(request.get("messages"), oracle.see)
     try:
         texts = _answers(oracle, chat, model, count, seed, temperature)
     except ValueError as error:
@@ -194,7 +224,7 @@ def _complete(oracle: Oracle, body: bytes) -> bytes:
     )
 
 
-def _answers(oracle: Oracle, chat: _Chat, model: str, count: int, seed: int, temperature: float) -> list[str]:
+def _answers(oracle: Judge, chat: _Chat, model: str, count: int, seed: int, temperature: float) -> list[str]:
     task = read_task(chat.text)
     sections = read_sections(chat.text)
     if "instruction" not in sections:
@@ -220,12 +250,12 @@ def _answers(oracle: Oracle, chat: _Chat, model: str, count: int, seed: int, tem
     return [oracle.think(before, after, instruction, questions, seed=own, **common) for own in seeds]
 
 
-def _chat(messages: object) -> _Chat:
+def _chat(messages: object, see: Callable[[Picture], Any]) -> _Chat:
     if not isinstance(messages, list) or not messages:
         raise _Refused("messages: needs a list of messages")
     system: list[str] = []
     texts: list[str] = []
-    images: list[Pixels] = []
+    images: list[Any] = []
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("system", "developer", "user"):
@@ -237,27 +267,27 @@ def _chat(messages: object) -> _Chat:
             if kind == "text" and isinstance(part.get("text"), str):
                 (texts if role == "user" else system).append(part["text"])
             elif kind == "image_url" and isinstance(part.get("image_url"), dict) and role == "user":
-                images.append(_pixels(part["image_url"].get("url")))
+                images.append(_seen(part["image_url"].get("url"), see))
             else:
                 raise _Refused(f"messages.{number}.content: {kind!r} is neither a text nor an image_url part")
     return _Chat("\n".join(system), "\n".join(texts), images)
 
 
-def _pixels(url: object) -> Pixels:
+def _seen(url: object, see: Callable[[Picture], Any]) -> Any:
     if not isinstance(url, str) or not url.startswith("data:image/"):
         raise _Refused(f"image_url.url: {str(url)[:40]!r} is not a data: URL of a picture; addresses are not fetched")
     try:
-        return _decoded(url)
+        return _decoded(url, see)
     except (ImageError, binascii.Error, ValueError) as error:
         raise _Refused(f"image_url.url: not a picture: {error}") from None
 
 
 @lru_cache(maxsize=1024)
-def _decoded(url: str) -> Pixels:
+def _decoded(url: str, see: Callable[[Picture], Any]) -> Any:
     head, _, data = url.partition(",")
     if not head.endswith(";base64") or not data:
         raise ValueError("the data: URL is not base64")
-    return as_pixels(Picture(data=base64.b64decode(data, validate=True)))
+    return see(Picture(data=base64.b64decode(data, validate=True)))
 
 
 def _questions(principles: str) -> list[str]:
@@ -276,7 +306,8 @@ def _number(
     value: Any = request.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right or not least <= value <= most:
         raise _Refused(f"{name}: {value!r} is not a number from {least} to {most}")
     return value
 

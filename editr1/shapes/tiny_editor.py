@@ -35,7 +35,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 from editr1.verifier.model import make_processor, save_processor
 

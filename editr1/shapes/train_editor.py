@@ -1,4 +1,4 @@
-"""Train the base editor of the shapes world from nothing and measure it: ``python -m editr1.shapes.train_editor --out DIR``.
+"""Train the base editor of the shapes world and measure it: ``python -m editr1.shapes.train_editor --out DIR``.
 
 First the VAE, then the flow with its text encoders; the folder written is a FluxKontextPipeline with bfloat16 weights.
 About 15 minutes on one CPU thread.
@@ -24,7 +24,7 @@ from editr1.shapes.drawing import SIDE
 from editr1.shapes.editor_data import edit_rows, vae_pictures
 from editr1.shapes.tiny_editor import T5_LENGTH, tiny_flux_kontext
 from editr1.shapes.train_flow import FlowData, FlowRecipe, train_flow
-from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_pictures, train_vae
+from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_pictures, polish_decoder, train_vae
 from editr1.shapes.truth import as_pixels, read_pictures, true_scores
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,16 @@ def train_editor(
 ) -> None:
     """Train an editor and write its pipeline folder to ``out``, weights rounded to bfloat16.
 
-    ``vae`` names the folder of a trained VAE to use instead of training one. The trained VAE is written to ``out`` before
-    the flow is trained.
+    ``vae`` names the folder of a trained VAE to use instead of training one. A VAE that was trained here is written to
+    ``out`` before the flow is trained.
     """
     pipeline = tiny_flux_kontext(seed)
     if vae is not None:
         pipeline.vae.load_state_dict(AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32).state_dict())
     else:
-        train_vae(pipeline.vae, vae_pictures(pictures, seed), vae_recipe or VaeRecipe(), seed)
+        recipe, drawn = vae_recipe or VaeRecipe(), vae_pictures(pictures, seed)
+        train_vae(pipeline.vae, drawn, recipe, seed)
+        polish_decoder(pipeline.vae, drawn, recipe, seed + 1)
         pipeline.vae.save_pretrained(out / "vae")
     pipeline.vae.to(torch.bfloat16).to(torch.float32)
     logger.info("vae %s", json.dumps(measure_vae(pipeline.vae)))
@@ -81,7 +83,9 @@ def measure_vae(vae: AutoencoderKL, n: int = 2000) -> dict[str, float]:
     }
 
 
-def measure_editor(folder: Path, n: int = 1000, *, steps: int = 8, seed: int = 0, batch_size: int = 100) -> dict[str, float]:
+def measure_editor(
+    folder: Path, n: int = 1000, *, steps: int = 8, seed: int = 0, batch_size: int = 100
+) -> dict[str, float]:
     """Edit n held-out cases with the folder's FluxKontextPipeline and score them by the truth.
 
     Returns mean ``score`` with the half width of its 95 % interval, ``success`` (share with a score of at least 9), and

@@ -45,8 +45,8 @@ class FlowData:
 def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe, seed: int) -> None:
     """Train the transformer and both text encoders of ``pipeline`` in place; they end in eval mode.
 
-    x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0 (the scheduler's convention), t is drawn half uniform and
-    half logit-normal. Prompts are padded to ``T5_LENGTH`` and attended to without a mask, as the pipeline does.
+    x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0 (the scheduler's convention), t is drawn half uniform
+    and half logit-normal. Prompts are padded to ``T5_LENGTH`` and attended to without a mask, as the pipeline does.
     """
     generator = torch.Generator().manual_seed(seed)
     parts = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)

@@ -46,7 +46,9 @@ class StageContext:
     def settings(self, model: type[S]) -> S:
         """The stage's config as its typed model."""
         if KINDS[self.job.kind].settings_model() is not model:
-            raise ConfigError(f"stage {self.job.stage}: {model.__name__} is not the settings of a {self.job.kind} stage")
+            raise ConfigError(
+                f"stage {self.job.stage}: {model.__name__} is not the settings of a {self.job.kind} stage"
+            )
         return validate(model, self.job.config, where=f"stage {self.job.stage}")
 
     def input(self, name: str) -> str:

@@ -34,7 +34,8 @@ class _Tables:
 
 def body(context: StageContext) -> dict[str, float]:
     """Draw or split the data, curate it, and commit rows, pairs and cases."""
-    from editr1.curation.pipeline import CASES, ROWS, attach_principles, curate
+    from editr1.curation.pairs import attach_principles
+    from editr1.curation.pipeline import CASES, ROWS, curate
     from editr1.data.tables import read_table, write_table
 
     config = context.settings(CurateStageConfig)

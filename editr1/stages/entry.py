@@ -57,9 +57,7 @@ def _run(body: Body, job: StageJob) -> int:
                 return ExitCode.DONE
             metrics = body(context)
             if context.is_main:
-                context.store.put_record(
-                    progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes()
-                )
+                context.store.put_record(progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes())
                 result = StageResult(key=job.key, outputs=context.outputs, metrics=metrics)
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
         return ExitCode.DONE

@@ -120,9 +120,7 @@ def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     engine = TransformersEngine.load(
         context.input(role), model_digest=context.job.inputs[role], max_batch=config.score_batch
     )
-    sampling = Sampling(
-        temperature=config.temperature, n=config.traces, max_tokens=config.max_tokens, seed=config.seed
-    )
+    sampling = Sampling(temperature=config.temperature, n=config.traces, max_tokens=config.max_tokens, seed=config.seed)
     return lambda items: score_items(engine, items, sampling)
 
 

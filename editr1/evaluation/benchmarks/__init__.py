@@ -8,6 +8,7 @@ from editr1.evaluation.benchmarks.gedit import GEditItem, GEditMarks, gedit_tabl
 from editr1.evaluation.benchmarks.imgedit import ImgEditItem, imgedit_table, judge_imgedit, load_imgedit
 from editr1.evaluation.benchmarks.rating import Rate, RatedEdit, rate_with
 from editr1.evaluation.benchmarks.rows import BenchmarkError
+from editr1.evaluation.benchmarks.run import only, reward_benchmark
 from editr1.evaluation.benchmarks.tiger import TigerGroup, load_tiger, rate_tiger, tiger_table
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "load_gedit",
     "load_imgedit",
     "load_tiger",
+    "only",
     "rate_editscore",
     "rate_tiger",
     "rate_with",
+    "reward_benchmark",
     "tiger_table",
 ]

@@ -151,6 +151,10 @@ class GalleryCase(Part):
     after: EditView | None = None
 
 
+Protocol = Literal["published", "ours", "both"]
+"""By whose rule a public set is scored: its authors', this project's, or both side by side."""
+
+
 class BenchmarkRow(Part):
     """One figure of a public set, under the authors' rule and under ours."""
 
@@ -169,6 +173,7 @@ class BenchmarkTable(Part):
     unit: str = ""
     unparsed: int = 0
     missing: int = 0
+    protocol: Protocol = "both"
     notes: tuple[str, ...] = ()
 
 

@@ -29,6 +29,7 @@ from editr1.evaluation.benchmarks import (
     rate_editscore,
     rate_tiger,
     rate_with,
+    reward_benchmark,
     tiger_table,
 )
 from editr1.evaluation.benchmarks.gedit import GEditPrompts
@@ -394,3 +395,15 @@ def test_a_verifier_rates_a_public_set_with_principles_asked_once_a_case(tmp_pat
     assert asked == ["do it"]
     assert scores["a-90"] == 9.0
     assert scores["b-20"] is None
+
+
+def test_a_set_is_scored_by_name_under_one_rule_or_both(tmp_path):
+    folder = write(tmp_path / "e", editscore_rows())
+    both = reward_benchmark("editscore", folder, by_shade)
+    assert rows_of(both)["overall"] == pytest.approx(1 / 3)
+    published = reward_benchmark("editscore", folder, by_shade, protocol="published")
+    assert rows_of(published)["overall"] == pytest.approx(1 / 3)
+    assert all(row.ours is None and row.published is not None for row in published.rows)
+    ours = reward_benchmark("tiger", write(tmp_path / "t", tiger_set()), by_shade, protocol="ours", epsilon=0.1)
+    assert rows_of(ours, "ours")["K = 3"] == pytest.approx(1 / 3)
+    assert all(row.published is None for row in ours.rows)

@@ -62,7 +62,7 @@ def test_training_writes_a_folder_that_plain_diffusers_loads(tmp_path: Path) -> 
         tmp_path / "editor",
         pictures=64,
         cases=32,
-        vae_recipe=replace(VaeRecipe(), steps=2, batch_size=8),
+        vae_recipe=replace(VaeRecipe(), steps=2, polish_steps=2, batch_size=8),
         flow_recipe=replace(FlowRecipe(), steps=2, batch_size=8),
     )
     measured = measure_editor(tmp_path / "editor", 8, steps=2)

@@ -1,0 +1,168 @@
+"""A stand-in for a large VLM on photographs: it measures the named operations of ``editr1.data.photos_demo``.
+
+It lets every stage run on real pictures where no VLM endpoint is at hand. It knows those operations and nothing else:
+a question that it does not know is answered 0, and an instruction that it does not know is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from editr1.data.images import decode_image
+from editr1.data.photos_demo import CENTRE, OPERATIONS, Operation, principles_of
+from editr1.data.types import Category, Picture, Principle
+from editr1.shapes.seeds import rng_of
+from editr1.shapes.truth import rubric_from_categories
+from editr1.verifier.trace import format_trace
+
+Pixels = NDArray[np.float32]
+SIDE: Final = 96
+FLIPS: Final = 0.1
+NOISE: Final = 0.7
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph as (96, 96, 3) float32 in [0, 1], and how sharp it is at its own size."""
+
+    pixels: Pixels
+    sharpness: float
+
+
+class PhotoJudge:
+    """Answers as :class:`editr1.shapes.oracle.Oracle` does, about photographs."""
+
+    models: Mapping[str, object] = {"photo-judge": None}
+
+    def see(self, picture: Picture) -> Photo:
+        """Decode a photograph and keep what measurements need."""
+        image = decode_image(picture.data)
+        grey = np.asarray(image.convert("L").resize((384, 384), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+        laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+        small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32) / 255
+        return Photo(small, float(laplacian.std()))
+
+    def decompose(self, instruction: str) -> str:
+        """The principles of a known instruction as a JSON array."""
+        found = [{"question": p.question, "category": p.category.value} for p in principles_of(_operation(instruction))]
+        return json.dumps(found)
+
+    def difficulty(self, instruction: str) -> str:
+        """Every operation is one plain step."""
+        return json.dumps({"hard": False, "kinds": [], "reason": f"{_operation(instruction).name}: one step"})
+
+    def think(
+        self,
+        source: Photo,
+        edited: Photo,
+        instruction: str,
+        questions: Sequence[str],
+        *,
+        temperature: float,
+        **who: Any,
+    ) -> str:
+        """A trace whose verdicts are wrong at a rate of 10 % and whose mark is noisy."""
+        rng = rng_of(
+            "think", instruction, *questions, edited.pixels.tobytes(), who["model"], who["system"], who["seed"]
+        )
+        measured = measure(source, edited)
+        bits, lines, principles = [], [], []
+        for question in questions:
+            bit, why = _answer(question, instruction, measured)
+            bit ^= int(rng.random() < FLIPS * temperature)
+            bits.append(bit)
+            lines.append(f"{question} {why}; {'yes' if bit else 'no'}.")
+            principles.append(Principle(question=question, category=_category(question)))
+        mark = rubric_from_categories([p.category for p in principles], bits) + temperature * rng.normal(0, NOISE)
+        return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, mark)) * 2) / 2)
+
+    def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_who: Any) -> str:
+        """Gold verdicts by measurement."""
+        measured = measure(source, edited)
+        answers = [(question, *_answer(question, instruction, measured)) for question in questions]
+        return json.dumps({"gold": [{"question": q, "gold": bit, "reason": why} for q, bit, why in answers]})
+
+    def holistic(self, source: Photo, edited: Photo, instruction: str, **_who: Any) -> str:
+        """Two marks, follow and keep."""
+        measured = measure(source, edited)
+        follow, keep = (
+            _answer(p.question, instruction, measured)[0] for p in principles_of(_operation(instruction))[:2]
+        )
+        return json.dumps({"reasoning": ", ".join(sorted(measured)), "score": [10.0 * follow, 10.0 * keep]})
+
+
+def measure(source: Photo, edited: Photo) -> frozenset[str]:
+    """Names of what is seen to have happened: operations of the demo, ``border`` and ``false-colours``."""
+    before, after = source.pixels, edited.pixels
+    mirrored, centre = before[:, ::-1], _resized_centre(before)
+    same = _likeness(before, after)
+    seen = {
+        "grey": _saturation(after) < 0.04 < _saturation(before),
+        "brighter": float(after.mean() - before.mean()) > 0.06,
+        "mirror": _likeness(mirrored, after) > max(0.7, same + 0.02),
+        "crop": _likeness(centre, after) > max(0.6, same + 0.02),
+        "warm": _warmth(after) - _warmth(before) > 0.06,
+        "blur": edited.sharpness < 0.5 * source.sharpness,
+        "border": _white_edge(after) and not _white_edge(before),
+        "false-colours": _saturation(after) > _saturation(before) + 0.12,
+    }
+    return frozenset(name for name, holds in seen.items() if holds)
+
+
+def _answer(question: str, instruction: str, measured: frozenset[str]) -> tuple[int, str]:
+    asked = _operation(instruction).name
+    names = {operation.question: operation.name for operation in OPERATIONS}
+    if question in names:
+        return int(names[question] in measured), f"seen: {', '.join(sorted(measured)) or 'nothing changed'}"
+    faults = {"border", "false-colours", "blur"}
+    if _category(question) is Category.KEEP:
+        other = measured - {asked} - faults
+        return int(not other), f"also changed: {', '.join(sorted(other)) or 'nothing'}"
+    found = (measured & faults) - {asked}
+    return int(not found), f"faults: {', '.join(sorted(found)) or 'none'}"
+
+
+def _operation(instruction: str) -> Operation:
+    for operation in OPERATIONS:
+        if operation.instruction == instruction:
+            return operation
+    known = "; ".join(operation.instruction for operation in OPERATIONS)
+    raise ValueError(f"instruction: {instruction!r} is not one that this judge can measure: {known}")
+
+
+def _category(question: str) -> Category:
+    known = {p.question: p.category for operation in OPERATIONS for p in principles_of(operation)}
+    return known.get(question, Category.QUALITY)
+
+
+def _saturation(pixels: Pixels) -> float:
+    return float((pixels.max(axis=2) - pixels.min(axis=2)).mean())
+
+
+def _warmth(pixels: Pixels) -> float:
+    return float((pixels[..., 0] - pixels[..., 2]).mean())
+
+
+def _likeness(one: Pixels, other: Pixels) -> float:
+    a, b = one.mean(axis=2).ravel(), other.mean(axis=2).ravel()
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))
+
+
+def _resized_centre(pixels: Pixels) -> Pixels:
+    image = Image.fromarray((pixels * 255).astype(np.uint8))
+    margin = round(SIDE * (1 - CENTRE) / 2)
+    cut = image.crop((margin, margin, SIDE - margin, SIDE - margin)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(cut, dtype=np.float32) / 255
+
+
+def _white_edge(pixels: Pixels) -> bool:
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return bool((edge.min(axis=1) > 0.85).mean() > 0.8)

@@ -1,0 +1,90 @@
+"""Curation of the shapes world over real HTTP: time, requests a second, and the client against the plain library.
+
+    python tests/bench/bench_curation.py --cases 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import openai
+
+from editr1.config.curate import CurateConfig, EndpointConfig, PrincipleCounts, VlmConfig
+from editr1.curation import prompts, vlm, wire
+from editr1.curation.pipeline import curate
+from editr1.curation.vlm import VlmClient
+from editr1.data.tables import write_table
+from editr1.data.types import EditCase, Quadruple
+from editr1.shapes.candidates import make_candidates
+from editr1.shapes.cases import draw_cases
+from editr1.shapes.oracle_server import started
+
+SHAPES_COUNTS = PrincipleCounts(total=(6, 6), follow=(1, 2), keep=(3, 4), quality=(1, 1))
+
+
+def whole(cases: int) -> None:
+    drawn = draw_cases(cases, 0, "bench")
+    with tempfile.TemporaryDirectory() as folder, started() as url:
+        root = Path(folder)
+        write_table(root / "cases.parquet", drawn, EditCase)
+        rows = (Quadruple(case=case, candidate=item) for case in drawn for item in make_candidates(case, 0, 4))
+        write_table(root / "candidates.parquet", rows, Quadruple)
+        config = CurateConfig(endpoints={"default": EndpointConfig(base_url=url)}, principles=SHAPES_COUNTS)
+        began, cpu = time.perf_counter(), time.process_time()
+        counts = curate(config, cases=root / "cases.parquet", candidates=root / "candidates.parquet", out=root / "out")
+        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    served = resource.getrusage(resource.RUSAGE_CHILDREN)
+    requests = counts["requests"]
+    print(f"{counts['quadruples']:.0f} quadruples, {requests:.0f} requests, {wall:.1f} s, {requests / wall:.0f} requests/s")
+    print(f"client {cpu / requests * 1e3:.2f} ms CPU a request, server {served.ru_utime + served.ru_stime:.1f} s CPU in all")
+
+
+def clients(count: int) -> None:
+    (case,) = draw_cases(1, 0, "bench", with_principles=True)
+    image = make_candidates(case, 0, 1)[0].image
+    chat = wire.messages(*prompts.think(case, image, case.principles), 1536)
+    use = VlmConfig(model="careful", temperature=1.0)
+
+    async def plain(url: str) -> float:
+        async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
+            return await _timed(
+                lambda seed: client.chat.completions.create(
+                    model="careful", messages=chat, n=4, seed=seed, temperature=1.0, max_tokens=4096
+                ),
+                count,
+            )
+
+    async def ours(url: str) -> float:
+        async with VlmClient({"default": EndpointConfig(base_url=url)}) as client:
+            return await _timed(lambda seed: client.ask(use, chat, n=4, seed=seed), count)
+
+    with started() as url:
+        library, own = asyncio.run(plain(url)), vlm.run(ours(url))
+    print(f"CPU of the client: plain openai {library:.2f} ms a request, VlmClient {own:.2f} ms: {library / own:.1f} times less")
+
+
+async def _timed(ask, count: int) -> float:
+    lanes = asyncio.Semaphore(16)
+
+    async def one(seed: int) -> None:
+        async with lanes:
+            await ask(seed)
+
+    await one(0)
+    began = time.process_time()
+    await asyncio.gather(*(one(seed) for seed in range(1, count + 1)))
+    return (time.process_time() - began) / count * 1e3
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--requests", type=int, default=500)
+    given = parser.parse_args()
+    clients(given.requests)
+    whole(given.cases)

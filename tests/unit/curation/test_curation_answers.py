@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from editr1.config.curate import PrincipleCounts
+from editr1.curation.answers import Unreadable, read_gold, read_judgement, read_principles, without_fences
+from editr1.curation.prompts import principles_json
+
+COUNTS = PrincipleCounts(total=(4, 4), follow=(1, 2), keep=(1, 2), quality=(1, 1))
+
+
+def test_principles_are_read_with_or_without_fences_and_words_around(principles) -> None:
+    text = principles_json(principles)
+    assert read_principles(text, COUNTS) == principles
+    assert read_principles(f"Here you are:\n```json\n{text}\n```\n", COUNTS) == principles
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda items: items[:3], "3 principles"),
+        (lambda items: [items[0], *items[:3]], "twice"),
+        (lambda items: [dict(items[0], category="Style"), *items[1:]], "category"),
+        (lambda items: [dict(items[0], weight=1), *items[1:]], "weight"),
+        (lambda items: [dict(item, category="Image Quality") for item in items], "where 1 to 2"),
+    ],
+)
+def test_principles_of_another_form_are_refused_with_the_reason(principles, change, why) -> None:
+    with pytest.raises(Unreadable, match=why):
+        read_principles(json.dumps(change(json.loads(principles_json(principles)))), COUNTS)
+
+
+def gold(principles, bits) -> dict:
+    return {
+        "gold": [
+            {"question": item.question, "gold": bit, "reason": ""} for item, bit in zip(principles, bits, strict=True)
+        ]
+    }
+
+
+def test_gold_is_aligned_with_the_questions(principles) -> None:
+    assert read_gold(json.dumps(gold(principles, (1, 0, 0, 1))), principles) == (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize("bit", [2, -1, "1", True, 0.5, None])
+def test_a_gold_verdict_other_than_0_or_1_is_refused(principles, bit) -> None:
+    with pytest.raises(Unreadable, match="entry 1"):
+        read_gold(json.dumps(gold(principles, (bit, 0, 0, 1))), principles)
+
+
+def test_gold_in_another_order_or_length_is_refused(principles) -> None:
+    value = gold(principles, (1, 0, 0, 1))
+    with pytest.raises(Unreadable, match="3 gold verdicts for 4"):
+        read_gold(json.dumps({"gold": value["gold"][:3]}), principles)
+    with pytest.raises(Unreadable, match="entry 1 does not answer question 1"):
+        read_gold(json.dumps({"gold": value["gold"][::-1]}), principles)
+
+
+def test_judgements_are_booleans() -> None:
+    assert read_judgement('{"hard": true, "reason": "two steps"}')
+    for text in ('{"hard": "yes"}', "hard", "{", "[true]"):
+        with pytest.raises(Unreadable):
+            read_judgement(text)
+
+
+def test_only_fence_lines_are_taken_off() -> None:
+    assert without_fences("a ``` b") == "a ``` b"
+    assert without_fences("x\n```json\n[1]\n```\ny") == "x\n[1]\ny"

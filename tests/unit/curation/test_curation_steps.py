@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from editr1.config.curate import CurateConfig, EndpointConfig, MemberConfig, PrincipleCounts, VlmConfig
+from editr1.curation.cache import AnswerCache
+from editr1.curation.candidates import make_candidates
+from editr1.curation.choose import split_draw
+from editr1.curation.errors import CurationError
+from editr1.curation.pairs import attach_principles, cases_of_pairs
+from editr1.curation.parts import PartFile
+from editr1.curation.think import draw_members
+from editr1.curation.wire import data_url, messages
+from editr1.curation.work import rng_of, seed_of
+from editr1.data.tables import read_table, write_table
+from editr1.data.types import Candidate, EditCase, Picture, PreferencePair, Quadruple
+
+
+def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Picture:
+    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(buffer, "PNG")
+    return Picture(data=buffer.getvalue())
+
+
+def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path) -> None:
+    path = tmp_path / "part.jsonl"
+    with PartFile(path) as part:
+        part.put("a", value=1)
+        part.put("b", value=[2, "ü"])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"id": "c", "val')
+    with PartFile(path) as part:
+        assert "c" not in part
+        assert part.get("b") == {"id": "b", "value": [2, "ü"]}
+        part.put("c", value=3)
+        assert part.get("a") == {"id": "a", "value": 1}
+        part.put("d", value=4)
+        assert part.get("c") == {"id": "c", "value": 3}
+    with PartFile(path) as part:
+        assert len(part) == 4
+    assert path.read_bytes().startswith(whole)
+
+
+def test_a_foreign_part_file_is_named(tmp_path) -> None:
+    path = tmp_path / "part.jsonl"
+    path.write_text("[1, 2]\n")
+    with pytest.raises(CurationError, match=r"part\.jsonl: line 1"):
+        PartFile(path)
+
+
+def test_the_cache_keeps_the_first_answer_over_reopening(tmp_path) -> None:
+    with AnswerCache(tmp_path / "a.sqlite") as cache:
+        assert cache.get(b"k") is None
+        cache.put(b"k", b"one")
+        cache.put(b"k", b"two")
+    with AnswerCache(tmp_path / "a.sqlite") as cache:
+        assert cache.get(b"k") == b"one"
+
+
+def test_members_are_drawn_by_weight_and_traces_add_up() -> None:
+    members = [MemberConfig(name="a"), MemberConfig(name="b", weight=3.0)]
+    drawn = [draw_members(members, 4, rng_of(0, index)) for index in range(2000)]
+    assert all(sum(count for _, count in one) == 4 for one in drawn)
+    share = sum(count for one in drawn for member, count in one if member.name == "b") / 8000
+    assert abs(share - 0.75) < 0.02
+
+
+def test_seeds_depend_on_the_key_alone() -> None:
+    assert seed_of(0, "a", 1) == seed_of(0, "a", 1)
+    assert len({seed_of(0, "a", 1), seed_of(1, "a", 1), seed_of(0, "a", 2), seed_of(0, "a1")}) == 4
+    assert 0 <= seed_of("x") < 2**31
+
+
+def test_half_of_the_cases_is_drawn_at_random_and_the_rest_goes_to_the_judge() -> None:
+    ids = [f"c{index}" for index in range(100)]
+    taken, queue, hard = split_draw(ids, 40, 0.5, 0)
+    assert (len(taken), len(queue), hard) == (20, 80, 20)
+    assert sorted(taken + queue) == sorted(ids)
+    assert split_draw(ids[::-1], 40, 0.5, 0) == (taken, queue, hard)
+    assert split_draw(ids, 40, 0.5, 1)[0] != taken
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_plain_pictures_go_out_byte_for_byte(mode) -> None:
+    picture = png(0, mode)
+    assert data_url(picture.data, 64) == "data:image/png;base64," + base64.b64encode(picture.data).decode()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "1"])
+def test_pictures_that_servers_read_differently_go_out_as_rgb_png(mode) -> None:
+    sent = data_url(png(0, mode).data, 64)
+    with Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (24, 16))
+
+
+def test_large_pictures_are_reduced_and_rotated_ones_turned_upright() -> None:
+    with Image.open(io.BytesIO(base64.b64decode(data_url(png(0, size=(200, 100)).data, 64).partition(",")[2]))) as image:
+        assert image.size == (64, 32)
+    exif = Image.Exif()
+    exif[274] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 10)).save(buffer, "JPEG", exif=exif)
+    with Image.open(io.BytesIO(base64.b64decode(data_url(buffer.getvalue(), 64).partition(",")[2]))) as image:
+        assert image.size == (10, 30)
+
+
+def test_a_chat_keeps_the_order_of_texts_and_pictures() -> None:
+    system, user = messages("rules", ["a", png(0), "b"], 64)
+    assert system == {"role": "system", "content": "rules"}
+    assert [part["type"] for part in user["content"]] == ["text", "image_url", "text"]
+    assert [message["role"] for message in messages("", ["a"], 64)] == ["user"]
+
+
+def test_settings_name_what_is_wrong() -> None:
+    with pytest.raises(ValidationError, match=r"verifier\.endpoint: 'gpu' is not one of endpoints \(default\)"):
+        CurateConfig(verifier=VlmConfig(endpoint="gpu"))
+    with pytest.raises(ValidationError, match="names must differ"):
+        CurateConfig(members=(MemberConfig(name="a"), MemberConfig(name="a")))
+    with pytest.raises(ValidationError, match="allow 8 to 11"):
+        PrincipleCounts(total=(12, 12))
+    with pytest.raises(ValidationError, match="api_key_env"):
+        EndpointConfig(api_key_env="sk-secret")
+
+
+def cases(tmp_path, count: int = 5):
+    path = tmp_path / "cases.parquet"
+    write_table(path, (EditCase(case_id=f"c{n}", source=png(n), instruction="do it") for n in range(count)), EditCase)
+    return path
+
+
+def test_several_editors_edit_every_case_and_an_interrupted_call_goes_on(tmp_path) -> None:
+    calls = []
+
+    def darker(batch):
+        calls.append(len(batch))
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return [png(100) for _ in batch]
+
+    editors = {"Darker 1.0": darker, "same": lambda batch: [case.source for case in batch]}
+    source, out = cases(tmp_path), tmp_path / "candidates.parquet"
+    with pytest.raises(RuntimeError):
+        make_candidates(source, editors, out, batch_size=2)
+    assert not out.exists()
+    assert make_candidates(source, editors, out, batch_size=2) == 10
+    assert calls == [2, 2, 2, 1]
+    rows = list(read_table(out, Quadruple))
+    assert [row.candidate.candidate_id for row in rows[:3]] == ["c0:darker-1-0", "c0:same", "c1:darker-1-0"]
+    assert rows[1].candidate.image == rows[1].case.source
+
+
+def test_an_editor_that_loses_pictures_is_named(tmp_path) -> None:
+    with pytest.raises(CurationError, match="editor lazy: 0 pictures for 5 cases"):
+        make_candidates(cases(tmp_path), {"lazy": lambda batch: []}, tmp_path / "x.parquet")
+
+
+def pairs(tmp_path, instruction: str = "Turn the wall blue"):
+    path = tmp_path / "pairs.parquet"
+    bare = [EditCase(case_id=name, source=png(1), instruction=instruction) for name in ("c1", "c1", "c2")]
+    a, b = (Candidate(candidate_id=name, editor=name, image=png(n)) for n, name in enumerate("ab"))
+    rows = (PreferencePair(pair_id=f"p{n}", case=case, winner=a, loser=b) for n, case in enumerate(bare))
+    write_table(path, rows, PreferencePair)
+    return path
+
+
+def test_pairs_get_the_principles_of_their_case(tmp_path, case, principles) -> None:
+    write_table(tmp_path / "cases.parquet", [case], EditCase)
+    assert attach_principles(pairs(tmp_path), tmp_path / "cases.parquet", tmp_path / "out.parquet") == 2
+    got = list(read_table(tmp_path / "out.parquet", PreferencePair))
+    assert [pair.pair_id for pair in got] == ["p0", "p1"]
+    assert all(pair.case == case for pair in got)
+
+
+def test_a_pair_of_another_case_with_the_same_id_is_refused(tmp_path, case) -> None:
+    write_table(tmp_path / "cases.parquet", [case], EditCase)
+    with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
+        attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")
+
+
+def test_the_cases_of_pairs_come_out_once_each(tmp_path) -> None:
+    assert cases_of_pairs(pairs(tmp_path), tmp_path / "only.parquet") == 2
+    assert [case.case_id for case in read_table(tmp_path / "only.parquet", EditCase)] == ["c1", "c2"]

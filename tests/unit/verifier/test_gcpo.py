@@ -1,0 +1,192 @@
+"""GCPO of a tiny verifier: order of rows, layout, training, resuming."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trl import GRPOTrainer
+
+from editr1.config.gcpo import GcpoConfig
+from editr1.config.sft import SftConfig
+from editr1.data.errors import DataError
+from editr1.telemetry import Interrupted, Progress, TrainHooks
+from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
+from editr1.verifier.sft import train_sft
+
+QUICK = GcpoConfig(
+    rollouts=2, pairs_per_rollout=2, traces=2, max_new_tokens=60, warmup_steps=0, learning_rate=1e-3, device="cpu"
+)
+
+
+@pytest.fixture(scope="session")
+def writer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A verifier that has learnt the form of a trace (scores still random), so that rewards differ."""
+    import random
+
+    from conftest import QUESTIONS, candidate, case  # type: ignore[import-not-found]
+
+    from editr1.data.tables import write_table
+    from editr1.data.types import Quadruple, SftRow
+    from editr1.verifier.trace import format_trace
+
+    folder = tmp_path_factory.mktemp("writer")
+    rng = random.Random(5)
+    rows = [
+        SftRow(
+            quadruple=Quadruple(case=case(rng, number), candidate=candidate(rng, f"c{number}")),
+            trace=format_trace("", QUESTIONS, [1, 0, 1], rng.choice([2.0, 8.0])),
+        )
+        for number in range(64)
+    ]
+    write_table(folder / "rows.parquet", rows, SftRow)
+    config = SftConfig(steps=60, batch_size=16, warmup_steps=5, learning_rate=1e-2, device="cpu")
+    train_sft(config, model=tiny, rows=folder / "rows.parquet", output_dir=folder / "model", hooks=TrainHooks())
+    return folder / "model"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_rollout_holds_whole_pairs_winner_first_and_is_repeated_for_each_micro_step() -> None:
+    sampler = PairSampler(5, per_rollout=2, traces=3, repeats=2, rollouts=3, seed=0)
+    rows = list(sampler)
+    assert len(rows) == len(sampler) == 3 * 2 * 2 * 2 * 3
+    seen = []
+    for rollout in range(3):
+        block = rows[rollout * 24 : (rollout + 1) * 24]
+        assert block[:12] == block[12:]
+        for start in (0, 6):
+            winner, loser = block[start : start + 3], block[start + 3 : start + 6]
+            assert winner == [winner[0]] * 3
+            assert winner[0] % 2 == 0
+            assert loser == [winner[0] + 1] * 3
+            seen.append(winner[0] // 2)
+    assert len(set(seen[:4])) == 4  # no pair twice before all but the left-over had their turn
+
+
+def test_the_order_of_pairs_depends_on_the_seed_alone_and_changes_each_time_around() -> None:
+    def pairs(seed: int | None) -> list[int]:
+        return list(PairSampler(6, 3, 1, 1, 4, seed=seed))[::2]
+
+    assert pairs(1) == pairs(1)
+    assert pairs(1) != pairs(2)
+    assert sorted(pairs(1)[:6]) == sorted(pairs(1)[6:]) == [0, 2, 4, 6, 8, 10]
+    assert pairs(1)[:6] != pairs(1)[6:]
+    assert pairs(None)[:6] == [0, 2, 4, 6, 8, 10]
+
+
+def test_pairs_stay_whole_on_each_process_or_the_numbers_are_refused() -> None:
+    config = GcpoConfig(pairs_per_rollout=16, traces=8)
+    assert rollout_layout(config, 1) == (256, 1)
+    assert rollout_layout(config, 4) == (64, 1)
+    assert rollout_layout(config.model_copy(update={"micro_batch_size": 32}), 4) == (32, 2)
+    with pytest.raises(ValueError, match="multiple of 3 processes"):
+        rollout_layout(config, 3)
+    with pytest.raises(ValueError, match="micro_batch_size 48"):
+        rollout_layout(config.model_copy(update={"micro_batch_size": 48}), 1)
+
+
+def test_training_moves_the_weights_and_reports_its_figures(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    progress = Progress(tmp_path / "progress.jsonl")
+    figures = train_gcpo(
+        QUICK.model_copy(update={"rollouts": 3, "traces": 4}),
+        model=writer, pairs=write_pairs(5, same_every=4), output_dir=tmp_path / "out", hooks=TrainHooks(progress=progress),
+    )  # fmt: skip
+    assert figures["steps"] == 3
+    assert (figures["pairs"], figures["pairs_same"]) == (3, 2)
+    assert figures["parse_rate"] > 0.5
+    assert figures["ratio_distance"] == 0  # one pass: the ratio is 1
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert lines[-1]["done"] == lines[-1]["total"] == 3
+    reported = set(lines[-1]["metrics"])
+    assert {"pair_win_rate", "pair_tie_rate", "parse_rate", "no_signal_rate", "weighted_advantage", "trace_tokens",
+            "clip_fraction", "log_ratio", "positive_rate_follow", "positive_rate_keep", "positive_rate_quality"} <= reported  # fmt: skip
+    before, after = weights(writer), weights(tmp_path / "out")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_second_pass_moves_the_ratio_and_micro_batches_give_the_same_step(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    pairs = write_pairs(4)
+    two = QUICK.model_copy(update={"rollouts": 1, "passes": 2, "traces": 4})
+    figures = train_gcpo(two, model=writer, pairs=pairs, output_dir=tmp_path / "two", hooks=TrainHooks())
+    assert figures["steps"] == 2
+    assert figures["ratio_distance"] > 0
+    one = QUICK.model_copy(update={"rollouts": 1, "traces": 4})
+    train_gcpo(one, model=writer, pairs=pairs, output_dir=tmp_path / "one", hooks=TrainHooks())
+    split = one.model_copy(update={"micro_batch_size": 4})
+    train_gcpo(split, model=writer, pairs=pairs, output_dir=tmp_path / "split", hooks=TrainHooks())
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "split")
+    assert all(torch.allclose(first[name], second[name], atol=3e-4) for name in first)
+
+
+def test_a_stopped_training_continues_to_the_same_weights(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    pairs = write_pairs(4)
+    config = QUICK.model_copy(update={"rollouts": 4})
+    train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "whole", hooks=TrainHooks())
+    given: list[Path] = []
+    answers = iter([False, True])
+    stopping = TrainHooks(should_stop=lambda: next(answers), on_checkpoint=lambda folder, _: given.append(folder))
+    with pytest.raises(Interrupted, match="step 2 of 4"):
+        train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=stopping)
+    train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=given[0]))
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_a_stop_waits_for_the_last_pass_over_a_rollout(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    steps: list[int] = []
+    config = QUICK.model_copy(update={"rollouts": 3, "passes": 2})
+    hooks = TrainHooks(should_stop=lambda: True, on_checkpoint=lambda _, step: steps.append(step))
+    with pytest.raises(Interrupted):
+        train_gcpo(config, model=writer, pairs=write_pairs(2), output_dir=tmp_path / "out", hooks=hooks)
+    assert steps == [2]
+
+
+def test_pairs_without_principles_or_too_few_are_refused(
+    tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="1 decided pairs are fewer than the 2"):
+        train_gcpo(QUICK, model=tiny, pairs=write_pairs(1), output_dir=tmp_path / "out", hooks=TrainHooks())
+    with pytest.raises(DataError, match="no rows"):
+        train_gcpo(QUICK, model=tiny, pairs=write_pairs(2, same_every=1), output_dir=tmp_path / "o", hooks=TrainHooks())
+    with pytest.raises(DataError, match=r"row 1: takes \d+ tokens \(5000 of them for the trace\)"):
+        long = QUICK.model_copy(update={"max_new_tokens": 5000})
+        train_gcpo(long, model=tiny, pairs=write_pairs(3), output_dir=tmp_path / "o", hooks=TrainHooks())
+
+
+def test_advantages_are_rewards_centred_in_each_group(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[float], list[float], torch.Tensor]] = []
+    original = GRPOTrainer._generate_and_score_completions
+
+    def watched(self: Any, inputs: Any) -> Any:
+        output = original(self, inputs)
+        seen.append((list(self._logs["rewards"]["pair_reward"]), list(self._logs["advantages"]), output["advantages"]))
+        return output
+
+    monkeypatch.setattr(GcpoTrainer, "_generate_and_score_completions", watched)
+    config = QUICK.model_copy(update={"rollouts": 1, "traces": 4})
+    train_gcpo(config, model=writer, pairs=write_pairs(2), output_dir=tmp_path / "out", hooks=TrainHooks())
+    rewards, advantages, used = seen[0]
+    expected = [
+        value - sum(rewards[start : start + 4]) / 4 for start in range(0, 16, 4) for value in rewards[start : start + 4]
+    ]
+    assert any(expected)
+    assert advantages == pytest.approx(expected, abs=1e-6)
+    assert used.tolist() == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,127 @@
+"""Rewards of GCPO against numbers worked out by hand (arXiv 2604.27505, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editr1.data.types import Category, Principle
+from editr1.verifier.gcpo import PairReward
+from editr1.verifier.gcpo_rewards import batch_figures, centred, pair_rewards, pair_stats, weighted_advantage
+from editr1.verifier.trace import format_trace
+
+
+def test_each_trace_earns_the_share_of_opponents_that_it_judges_rightly() -> None:
+    rewards = pair_rewards([8.0, 5.0, 2.0, 9.0], [5.0, 6.0, 1.0, 5.0])
+    # winner 8 > 5, 6, 1, 5; 5 > 1 only (ties with two 5s); 2 > 1; 9 > all
+    assert rewards.winner == (1.0, 0.25, 0.25, 1.0)
+    # loser 5 < 8, 9; 6 < 8, 9; 1 < all four; 5 < 8, 9
+    assert rewards.loser == (0.5, 0.5, 1.0, 0.5)
+    assert rewards.advantages == ((0.375, -0.375, -0.375, 0.375), (-0.125, -0.125, 0.375, -0.125))
+
+
+def test_a_tie_earns_its_credit() -> None:
+    rewards = pair_rewards([5.0, 7.0], [5.0, 8.0], tie_credit=0.5)
+    assert rewards.winner == (0.25, 0.5)
+    assert rewards.loser == (0.75, 0.0)
+    assert pair_rewards([5.0], [5.0]).winner == (0.0,)
+
+
+def test_an_unparsed_trace_earns_nothing_and_is_left_out_of_its_opponents_comparisons() -> None:
+    rewards = pair_rewards([8.0, None, 3.0], [None, 5.0, None])
+    assert rewards.winner == (1.0, 0.0, 0.0)
+    assert rewards.loser == (0.0, 0.5, 0.0)  # 5 < 8 but not 3: the mean runs over the two parsed winners
+
+
+def test_a_pair_with_one_side_unparsed_is_without_signal() -> None:
+    rewards = pair_rewards([8.0, 3.0], [None, None])
+    assert rewards.winner == (0.0, 0.0)
+    assert rewards.loser == (0.0, 0.0)
+    stats = pair_stats([8.0, 3.0], [None, None], rewards)
+    assert stats.without_signal
+    assert (stats.comparisons, stats.parsed, stats.traces) == (0, 2, 4)
+
+
+@pytest.mark.parametrize(("winner", "loser"), [([9.0, 8.0], [1.0, 2.0]), ([1.0, 2.0], [9.0, 8.0])])
+def test_a_pair_that_is_always_or_never_won_is_without_signal(winner: list[float], loser: list[float]) -> None:
+    rewards = pair_rewards(winner, loser)
+    assert rewards.advantages == ((0.0, 0.0), (0.0, 0.0))
+    assert pair_stats(winner, loser, rewards).without_signal
+
+
+def test_the_figures_of_a_batch_are_rates_over_comparisons_traces_and_pairs() -> None:
+    sides = [([8.0, 5.0], [5.0, None]), ([1.0, 1.0], [2.0, 3.0])]
+    figures = batch_figures([(winner, loser, pair_rewards(winner, loser)) for winner, loser in sides])
+    assert figures == {
+        "parse_rate": 7 / 8,
+        "no_signal_rate": 0.5,
+        "pair_win_rate": 1 / 6,
+        "pair_tie_rate": 1 / 6,
+        "pair_half_credit": 1.5 / 6,
+        "score_mean": (8 + 5 + 1 + 1 + 5 + 2 + 3) / 7,
+        "score_gap": 15 / 4 - 10 / 3,
+    }
+
+
+def test_a_batch_without_a_parsed_trace_has_no_invented_rates() -> None:
+    nothing = [None, None]
+    assert batch_figures([(nothing, nothing, pair_rewards(nothing, nothing))]) == {"parse_rate": 0.0, "no_signal_rate": 1.0}
+
+
+def test_the_weighted_advantage_is_the_mean_of_advantage_over_length() -> None:
+    assert weighted_advantage([0.5, -0.5], [10, 20]) == pytest.approx((0.05 - 0.025) / 2)
+
+
+scores = st.lists(st.one_of(st.none(), st.integers(0, 20).map(lambda half: half / 2)), min_size=1, max_size=8)
+
+
+@given(scores, scores, st.sampled_from([0.0, 0.5]))
+def test_rewards_are_shares_and_advantages_sum_to_zero(winner: Any, loser: Any, tie_credit: float) -> None:
+    rewards = pair_rewards(winner, loser, tie_credit)
+    for side, own in ((rewards.winner, winner), (rewards.loser, loser)):
+        assert all(0 <= reward <= 1 for reward in side)
+        assert all(reward == 0 for reward, score in zip(side, own, strict=True) if score is None)
+        assert sum(centred(side)) == pytest.approx(0, abs=1e-9)
+
+
+ASKED = (Principle(question="is it red?", category=Category.FOLLOW), Principle(question="kept?", category=Category.KEEP))
+
+
+def completion(score: float | None) -> list[dict[str, str]]:
+    text = "no form" if score is None else format_trace("", ASKED, [1, 0], score)
+    return [{"role": "assistant", "content": text}]
+
+
+def test_the_trainer_gets_the_rewards_of_whole_pairs_in_row_order() -> None:
+    metrics: dict[str, float] = {}
+    given_scores = [8.0, 5.0, 5.0, None, 1.0, 9.0, 2.0, 2.0]
+    rewards = PairReward(traces=2, tie_credit=0.0)(
+        completions=[completion(score) for score in given_scores],
+        completion_ids=[[0] * 10] * 8,
+        principles=[ASKED] * 8,
+        log_metric=metrics.__setitem__,
+        trainer_state=None,
+    )
+    assert rewards == [1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.5, 0.5]
+    assert metrics["gcpo/parse_rate"] == 7 / 8
+    assert metrics["gcpo/positive_rate_follow"] == 1.0
+    assert metrics["gcpo/positive_rate_keep"] == 0.0
+    assert metrics["gcpo/weighted_advantage"] == pytest.approx(0.0)
+
+
+def test_each_rank_computes_its_own_pairs_as_one_process_computes_all() -> None:
+    given_scores = [8.0, 5.0, 5.0, None, 1.0, 9.0, 2.0, 2.0]
+    reward = PairReward(traces=2, tie_credit=0.5)
+
+    def of(part: list[float | None]) -> list[float]:
+        return reward([completion(score) for score in part], [[0]] * len(part), [ASKED] * len(part))
+
+    assert of(given_scores[:4]) + of(given_scores[4:]) == of(given_scores)
+
+
+def test_half_a_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="not whole pairs"):
+        PairReward(traces=2, tie_credit=0.0)([completion(1.0)] * 6, [[0]] * 6, [ASKED] * 6)

@@ -1,0 +1,130 @@
+"""SFT of a tiny random verifier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from editr1.config.sft import SftConfig
+from editr1.config.verifier import LoraSettings
+from editr1.data.errors import DataError
+from editr1.telemetry import Interrupted, Progress, TrainHooks
+from editr1.verifier.model import load_verifier
+from editr1.verifier.rows import sft_rows
+from editr1.verifier.sft import batch_layout, train_sft
+
+QUICK = SftConfig(steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_loss_is_on_the_trace_and_its_end_alone(tiny: Path, write_rows: Callable[..., Path], tmp_path: Path) -> None:
+    _, processor, template = load_verifier(tiny)
+    dataset = sft_rows(write_rows(2), processor, template, 4096, tmp_path / "cache")
+    collator = DataCollatorForVisionLanguageModeling(processor=processor, completion_only_loss=True)
+    row = dataset[0]
+    batch = collator([dict(dataset[0]), dict(dataset[1])])
+    kept = batch["labels"][0] != -100
+    assert processor.tokenizer.decode(batch["labels"][0][kept]) == row["completion"]
+    assert row["completion"].endswith("</score><|im_end|>\n")
+    assert (batch["labels"][0][kept] == batch["input_ids"][0][kept]).all()
+
+
+def test_training_writes_a_plain_verifier_folder_and_reports_progress(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    progress = Progress(tmp_path / "progress.jsonl")
+    config = QUICK.model_copy(update={"max_pixels": 48 * 48})
+    figures = train_sft(
+        config, model=tiny, rows=write_rows(12), output_dir=tmp_path / "out", hooks=TrainHooks(progress=progress)
+    )
+    assert figures["steps"] == 4
+    assert 0 < figures["loss"] < 10
+    assert 0 <= figures["token_accuracy"] <= 1
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert [line["done"] for line in lines] == [0, 1, 2, 3, 4]
+    assert all(line["total"] == 4 for line in lines)
+    assert lines[-1]["metrics"]["tokens_per_second"] > 0
+    model, _, template = load_verifier(tmp_path / "out")
+    assert template.max_pixels == 48 * 48
+    assert not (tmp_path / "out" / ".work").exists()
+    before, after = weights(tiny), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert model.dtype == torch.float32
+
+
+def test_a_stopped_training_continues_to_the_same_weights(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = write_rows(6)  # 1.5 steps an epoch: the resumed half crosses epochs
+    config = QUICK.model_copy(update={"steps": 5})
+    train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "whole", hooks=TrainHooks())
+    given: list[tuple[Path, int]] = []
+    answers = iter([False, True])
+    stopping = TrainHooks(
+        should_stop=lambda: next(answers), on_checkpoint=lambda folder, step: given.append((folder, step))
+    )
+    with pytest.raises(Interrupted, match="step 2 of 5"):
+        train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "halves", hooks=stopping)
+    (folder, step), = given
+    assert step == 2
+    train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=folder))
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_checkpoints_are_handed_on_while_training(tiny: Path, write_rows: Callable[..., Path], tmp_path: Path) -> None:
+    steps: list[int] = []
+    config = QUICK.model_copy(update={"checkpoint_every": 2})
+    hooks = TrainHooks(on_checkpoint=lambda folder, step: steps.append(step))
+    train_sft(config, model=tiny, rows=write_rows(8), output_dir=tmp_path / "out", hooks=hooks)
+    assert steps == [2]  # the finished folder stands for step 4
+
+
+def test_lora_ends_as_a_plain_folder_with_the_adapter_beside_it(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = QUICK.model_copy(update={"steps": 2, "lora": LoraSettings(rank=4, targets="all", keep_adapter=True)})
+    train_sft(config, model=tiny, rows=write_rows(8), output_dir=tmp_path / "out", hooks=TrainHooks())
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    before, after = weights(tiny), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("language_model" in name or "model.layers" in name for name in changed)
+    assert any("visual" in name for name in changed)
+    assert not any("embed_tokens" in name for name in changed)
+    load_verifier(tmp_path / "out")
+
+
+def test_a_row_that_the_context_cannot_hold_is_refused_by_name(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = write_rows(3, sizes={2: (64, 64)})
+    config = QUICK.model_copy(update={"max_tokens": 70})
+    with pytest.raises(DataError, match=r"rows\.parquet, row 3: takes \d+ tokens, the limit is 70"):
+        train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "out", hooks=TrainHooks())
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tiny: Path, write_rows: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"trainer_state\.json"):
+        train_sft(
+            QUICK, model=tiny, rows=write_rows(8), output_dir=tmp_path / "o", hooks=TrainHooks(resume_from=tmp_path)
+        )
+
+
+def test_batches_that_do_not_divide_are_refused() -> None:
+    assert batch_layout(SftConfig(batch_size=32), 2) == (16, 1)
+    assert batch_layout(SftConfig(batch_size=32, micro_batch_size=4), 2) == (4, 4)
+    with pytest.raises(ValueError, match="batch_size 32"):
+        batch_layout(SftConfig(batch_size=32), 3)

@@ -1,0 +1,159 @@
+"""The trace grammar: what is read, what is refused and why."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from editr1.data.types import Category, Principle, Unparsed, Verdict
+from editr1.verifier.trace import format_average, format_trace, parse_trace
+
+ASKED = (
+    Principle(question="is it red?", category=Category.FOLLOW),
+    Principle(question='does "it" hold?', category=Category.KEEP),
+)
+ARRAY = '[{"question": "is it red?", "score": 1}, {"question": "does \\"it\\" hold?", "score": 0}]'
+AVERAGE = '{"average_score": 0.5}'
+GOOD = f"I look.\n{ARRAY}\n{AVERAGE}\n<score>7.5</score>"
+
+
+def reason(text: str) -> str:
+    found = parse_trace(text, ASKED)
+    assert isinstance(found, Unparsed), found
+    return found.reason
+
+
+def test_the_canonical_spelling_is_written_and_read_back() -> None:
+    assert format_trace("I look.", ASKED, [1, 0], 7.5) == GOOD
+    assert parse_trace(GOOD, ASKED) == Verdict(scores=(1, 0), average=0.5, score=7.5, reasoning="I look.")
+
+
+def test_single_quotes_and_the_backslash_closing_are_read_as_the_same_verdict() -> None:
+    array = "[{'question': 'is it red?', 'score': 1}, {'question': 'does \"it\" hold?', 'score': 0}]"
+    loose = f"I look.\n{array}\n{{'average_score': 0.5}}\n<score>7.5<\\score>"
+    assert parse_trace(loose, ASKED) == parse_trace(GOOD, ASKED)
+    mixed = GOOD.replace('"is it red?"', "'is it red?'")
+    assert parse_trace(mixed, ASKED) == parse_trace(GOOD, ASKED)
+
+
+def test_an_escaped_apostrophe_in_single_quotes_is_read() -> None:
+    asked = (Principle(question="isn't it?", category=Category.KEEP),)
+    text = "x [{'question': 'isn\\'t it?', 'score': 1}] {'average_score': 1} <score>9</score>"
+    assert parse_trace(text, asked) == Verdict(scores=(1,), average=1.0, score=9.0, reasoning="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no <score> tag"),
+        ("no form at all", "no <score> tag"),
+        (GOOD.replace("<score>7.5</score>", "<score>7.5"), "not closed"),
+        (GOOD.replace("</score>", "</Score>"), "not closed"),
+        (GOOD + "<score>7.5</score>", "more than one score"),
+        (f"<score>1</score> {GOOD}", "more than one score"),
+        (GOOD + " thanks", "text after the score: thanks"),
+        (GOOD.replace("7.5", "seven"), "not a number: seven"),
+        (GOOD.replace("7.5", "7/10"), "not a number"),
+        (GOOD.replace("7.5", "nan"), "not a number"),
+        (GOOD.replace("7.5", ""), "not a number"),
+        (GOOD.replace("7.5", "10.5"), "outside [0, 10]"),
+        (GOOD.replace("7.5", "-1"), "outside [0, 10]"),
+        (GOOD.replace(AVERAGE, ""), "no average_score"),
+        (GOOD.replace(AVERAGE, AVERAGE + AVERAGE), "more than one average_score"),
+        (GOOD.replace(AVERAGE, '{"average_score": 1.5}'), "1.5 is outside [0, 1]"),
+        (GOOD.replace(AVERAGE, '{"average_score": -0.1}'), "outside [0, 1]"),
+        (GOOD.replace(AVERAGE, '{"average_score": 1e999}'), "outside [0, 1]"),
+        (GOOD.replace(AVERAGE, '{"average_score": "0.5"}'), "average_score is not a number"),
+        (GOOD.replace(AVERAGE, '{"average_score": true}'), "average_score is not a number"),
+        (GOOD.replace(AVERAGE, '{"average_score": NaN}'), "NaN is not a number"),
+        (GOOD.replace(AVERAGE, '{"average_score": 0.5, "n": 2}'), "other keys"),
+        (GOOD.replace(AVERAGE, AVERAGE + " so"), "not valid JSON"),
+        (GOOD.replace(ARRAY, ""), "no array"),
+        (GOOD.replace(ARRAY, "[]"), "no array"),
+        (GOOD.replace(ARRAY, ARRAY + ARRAY), "more than one array"),
+        (GOOD.replace(ARRAY, ARRAY + " and"), "not valid JSON"),
+        (GOOD.replace(ARRAY, ARRAY[:-1]), "not valid JSON"),
+        (GOOD.replace("is it red?", "is it blue?"), "answer 1 is to another question: is it blue?"),
+        (GOOD.replace(ARRAY, '[{"question": "is it red?", "score": 1}]'), "1 questions answered where 2 were asked"),
+        (GOOD.replace('"score": 1', '"score": 2'), "answer 1 is neither 0 nor 1: 2"),
+        (GOOD.replace('"score": 1', '"score": 0.5'), "neither 0 nor 1"),
+        (GOOD.replace('"score": 1', '"score": 1.0'), "neither 0 nor 1"),
+        (GOOD.replace('"score": 1', '"score": true'), "neither 0 nor 1"),
+        (GOOD.replace('"score": 1', '"score": "1"'), "neither 0 nor 1"),
+        (GOOD.replace('"score": 1', '"score": 1, "note": ""'), "answer 1 is not an object of question and score"),
+        (GOOD.replace('"score": 1', '"score": 1, "score": 0'), "a key is written twice"),
+        (GOOD.replace('"score": 1', '"score": __import__("os")'), "not valid JSON"),
+        ("[" * 100_000 + GOOD.replace(ARRAY, '[{"question": ' + "[" * 100_000), "not valid JSON"),
+    ],
+)
+def test_a_trace_of_another_form_is_refused_with_the_reason(text: str, why: str) -> None:
+    assert why in reason(text)
+
+
+def test_questions_in_another_order_are_refused() -> None:
+    first, second = ARRAY[1:-1].split("}, {")
+    assert "another question" in reason(GOOD.replace(ARRAY, f"[{{{second}, {first}}}]"))
+
+
+def test_the_average_is_what_the_trace_wrote() -> None:
+    found = parse_trace(GOOD.replace("0.5", "0.9"), ASKED)
+    assert isinstance(found, Verdict)
+    assert found.average == 0.9
+
+
+@pytest.mark.parametrize(("value", "spelling"), [(1, "1.0"), (0, "0.0"), (5 / 6, "0.83"), (0.5, "0.5"), (0.6, "0.6")])
+def test_an_average_has_at_most_two_decimals_and_at_least_one(value: float, spelling: str) -> None:
+    assert format_average(value) == spelling
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "scores", "score"),
+    [("x", [1], 5.0), ("x", [1, 2], 5.0), ("x", [1, 0], 11.0), ("<score>1</score>", [1, 0], 5.0), (ARRAY, [1, 0], 5.0)],
+)
+def test_a_trace_that_could_not_be_read_back_is_not_written(reasoning: str, scores: list[int], score: float) -> None:
+    with pytest.raises(ValueError, match="trace"):
+        format_trace(reasoning, ASKED, scores, score)
+
+
+questions = st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=12)
+
+
+@given(questions, st.data())
+def test_whatever_is_written_is_read_back(asked: list[str], data: st.DataObject) -> None:
+    principles = [Principle(question=question, category=Category.FOLLOW) for question in asked]
+    bits = data.draw(st.lists(st.integers(0, 1), min_size=len(asked), max_size=len(asked)))
+    score = data.draw(st.integers(0, 100)) / 10
+    reasoning = data.draw(st.text(alphabet=st.characters(blacklist_characters="<[{")))
+    try:
+        text = format_trace(reasoning, principles, bits, score)
+    except ValueError:
+        # only a question that spells a part of the form itself
+        assert any(mark in question for question in asked for mark in ("score", "question"))
+        return
+    assert parse_trace(text, principles) == Verdict(
+        scores=tuple(bits), average=float(format_average(sum(bits) / len(bits))), score=score, reasoning=reasoning.strip()
+    )
+
+
+pieces = st.sampled_from(
+    ["<score>", "</score>", "<\\score>", "[", "]", "{", "}", '"question"', "'score'", '"average_score"', ": ", ", ", "1", "0.5",
+     "7.5", '"', "'", "\\", "\n", "is it red?", ARRAY, AVERAGE, "<score>7.5</score>", "nan", "1e400", "9" * 5000]
+)  # fmt: skip
+
+
+@given(st.one_of(st.text(), st.lists(pieces).map("".join), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join)))
+def test_no_text_makes_the_parser_raise(text: str) -> None:
+    assert isinstance(parse_trace(text, ASKED), Verdict | Unparsed)
+
+
+@given(st.integers(0, len(GOOD)), st.integers(0, len(GOOD)), st.text(max_size=4))
+def test_a_damaged_trace_gives_a_verdict_in_range_or_a_reason(start: int, end: int, middle: str) -> None:
+    found = parse_trace(GOOD[:start] + middle + GOOD[end:], ASKED)
+    if isinstance(found, Verdict):
+        assert len(found.scores) == 2
+        assert set(found.scores) <= {0, 1}
+        assert 0 <= found.average <= 1
+        assert 0 <= found.score <= 10
+    else:
+        assert found.reason

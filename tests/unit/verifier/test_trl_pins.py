@@ -1,0 +1,52 @@
+"""TRL's private methods that GcpoTrainer builds on. A failure here means: read TRL's change, then adapt gcpo.py."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from trl import GRPOConfig, GRPOTrainer, SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+SIGNATURES = {
+    "_get_train_sampler": ["self", "dataset"],
+    "_get_eval_sampler": ["self", "eval_dataset"],
+    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_compute_loss": ["self", "model", "inputs"],
+    "_generate_and_score_completions": ["self", "inputs"],
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_overridden_methods_take_what_they_took(name: str) -> None:
+    method = inspect.unwrap(getattr(GRPOTrainer, name))
+    assert list(inspect.signature(method).parameters) == SIGNATURES[name]
+
+
+def test_the_log_probability_method_begins_and_returns_as_it_did() -> None:
+    method = inspect.unwrap(GRPOTrainer._get_per_token_logps_and_entropies)
+    names = list(inspect.signature(method).parameters)
+    assert names[:5] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]
+    assert re.search(r"return logps, entropies, aux_loss\b", inspect.getsource(method))
+
+
+def test_the_loss_reads_the_fields_that_the_ratio_is_logged_from() -> None:
+    source = inspect.getsource(GRPOTrainer._compute_loss)
+    for piece in ('inputs.get("old_per_token_logps")', "completion_mask", "self._metrics[mode]"):
+        assert piece in source
+    assert "((per_token_loss * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()" in source  # loss_type "grpo"
+
+
+def test_old_log_probabilities_are_kept_exactly_when_there_is_more_than_one_pass() -> None:
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert "self.args.gradient_accumulation_steps % generate_every != 0" in source
+    assert "generate_every = self.args.steps_per_generation * self.num_iterations" in source
+
+
+def test_the_options_that_gcpo_and_sft_rely_on_exist() -> None:
+    grpo = {"loss_type", "scale_rewards", "vllm_importance_sampling_correction", "steps_per_generation", "num_iterations",
+            "epsilon", "beta", "generation_kwargs", "max_completion_length"}  # fmt: skip
+    assert grpo <= set(GRPOConfig.__dataclass_fields__)
+    assert {"max_length", "completion_only_loss"} <= set(SFTConfig.__dataclass_fields__)
+    assert "_collate_prompt_completion" in vars(DataCollatorForVisionLanguageModeling)
