@@ -64,6 +64,7 @@ class StopFlag:
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
+        """Whether a signal came."""
         return self._stopped
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

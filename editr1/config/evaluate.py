@@ -51,6 +51,9 @@ class EvaluateConfig(Settings):
     resolution: Annotated[int, Field(ge=16)] | None = None
     """Side in pixels of a square of an evaluated edit's area; null keeps each source's own size (at most 1 megapixel)."""
 
+    max_text_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Length to which FLUX's T5 text is padded, as in training; null: the tokenizer's own, at most 512."""
+
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Most tokens of a trace."""
 

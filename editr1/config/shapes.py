@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat, model_validator
@@ -17,7 +18,7 @@ class CandidateSettings(Settings):
 
     several: Rate = 0.4
     """Share of candidates with two or three faults at once; the rest have at most one. Fewer, and low marks are too rare to be learnt."""
-    weights: dict[str, Weight] = {
+    weights: Mapping[str, Weight] = {
         "perfect": 2.0,
         "no_edit": 1.0,
         "wrong": 1.5,
@@ -50,7 +51,7 @@ class MemberSettings(Settings):
 class OracleSettings(Settings):
     """The pool of labelling models that stands in for large VLMs, with the faults that real ones have."""
 
-    members: dict[str, MemberSettings] = {
+    members: Mapping[str, MemberSettings] = {
         "careful": MemberSettings(leniency=0.2),
         "lenient-a": MemberSettings(),
         "lenient-b": MemberSettings(),

@@ -18,9 +18,10 @@ from PIL import Image
 
 from editr1.data.images import decode_image
 from editr1.data.types import Category, Picture
-from editr1.shapes.drawing import CELL, SIDE, Pixels, templates
+from editr1.shapes.drawing import CELL, SIDE, Pixels, cell_window, templates
 from editr1.shapes.edits import GROUND_PLACE, Edit, parse_instruction
 from editr1.shapes.scene import CELLS, Scene
+from editr1.shapes.vocabulary import BACKGROUNDS, CONTENTS
 
 CLEAN_RESIDUAL: Final = 0.09
 """A picture is clean when every cell's residual rms is below this share of full scale."""
@@ -87,14 +88,13 @@ def read_pictures(pixels: NDArray[Any]) -> Readings:
     if pixels.dtype == np.uint8:
         values /= 255
     flat = values.reshape(-1, 2, CELL, 2, CELL, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, CELLS, CELL * CELL * 3)
-    known, norms, contents = _flat_templates()
-    squares = (flat**2).sum(-1)[..., None] - 2 * (flat @ known.T) + norms
-    per_ground = squares.reshape(len(flat), CELLS, -1, contents)
-    best = per_ground.min(axis=3)
-    grounds = best.sum(axis=1).argmin(axis=1)
-    chosen = np.take_along_axis(per_ground, grounds[:, None, None, None], axis=2)[:, :, 0]
-    left = np.take_along_axis(best, grounds[:, None, None], axis=2)[:, :, 0]
-    return Readings(chosen.argmin(axis=2), grounds, np.sqrt(np.maximum(left, 0) / flat.shape[-1]))
+    known = _flat_templates()
+    inside = _inside()
+    grounds = _distances(flat * inside, known * inside[:, None]).min(axis=3).sum(axis=1).argmin(axis=1)
+    distances = _distances(flat, np.broadcast_to(known, (CELLS, *known.shape[1:])))
+    chosen = np.take_along_axis(distances, grounds[:, None, None, None], axis=2)[:, :, 0]
+    left = np.maximum(chosen.min(axis=2), 0)
+    return Readings(chosen.argmin(axis=2), grounds, np.sqrt(left / flat.shape[-1]))
 
 
 def read_picture(image: Image.Image | Pixels | Picture) -> Reading:
@@ -169,9 +169,23 @@ def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) 
     return rubric(share[Category.FOLLOW], len(keep) - sum(keep), share[Category.QUALITY])
 
 
+def _distances(flat: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared distances (n, 4 cells, 4 backgrounds, 16 contents) of cells (n, 4, 768) to templates (4 cells, 64, 768)."""
+    products = flat.transpose(1, 0, 2) @ known.transpose(0, 2, 1)
+    squares = (flat**2).sum(axis=2).T[..., None] - 2 * products + (known**2).sum(axis=2)[:, None]
+    return squares.transpose(1, 0, 2).reshape(len(flat), CELLS, len(BACKGROUNDS), len(CONTENTS))
+
+
 @cache
-def _flat_templates() -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+def _flat_templates() -> NDArray[np.float32]:
+    """(1, 64, 768) in [0, 1], backgrounds outer."""
     cells = templates().astype(np.float32) / 255
-    grounds, contents = cells.shape[:2]
-    flat = cells.reshape(grounds * contents, -1)
-    return flat, (flat**2).sum(axis=1), contents
+    return cells.reshape(1, len(BACKGROUNDS) * len(CONTENTS), -1)
+
+
+@cache
+def _inside() -> NDArray[np.float32]:
+    """(4 cells, 768): 0 on the picture's outermost pixels, which a frame may cover, 1 elsewhere; no object is there."""
+    mask = np.zeros((SIDE, SIDE, 3), np.float32)
+    mask[1:-1, 1:-1] = 1
+    return np.stack([mask[cell_window(place)].reshape(-1) for place in range(CELLS)])

@@ -52,12 +52,16 @@ class StageContext:
         return validate(model, self.job.config, where=f"stage {self.job.stage}")
 
     def input(self, name: str) -> str:
-        """A local folder that holds the input, or a hub name. Fetched once, digests verified."""
+        """A local folder that holds the input. Fetched once: digests verified, or from the hub at the frozen revision."""
         reference = self.job.inputs.get(name)
         if reference is None:
             raise ConfigError(f"stage {self.job.stage}: input {name!r} was not given")
         if reference.startswith("hub:"):
-            return reference.removeprefix("hub:")
+            from huggingface_hub import snapshot_download
+
+            name, _, revision = reference.removeprefix("hub:").partition("@")
+            with span(Span.LOAD, input=name, digest=reference):
+                return str(snapshot_download(name, revision=revision))
         with span(Span.LOAD, input=name, digest=reference):
             return str(self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16]))
 

@@ -96,7 +96,7 @@ def _edit(
     from editr1.editor.sample import edit_images
     from editr1.evaluation.editor_eval import evaluate_editor, rescored
 
-    policy = load_policy(context.input(name))
+    policy = load_policy(context.input(name), max_text_tokens=config.max_text_tokens)
     edit = partial(
         edit_images,
         policy,

@@ -1,6 +1,6 @@
 """Curation of the shapes world over real HTTP: time, requests a second, and the client against the plain library.
 
-    python tests/bench/bench_curation.py --cases 300
+python tests/bench/bench_curation.py --cases 300
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ def whole(cases: int) -> None:
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     served = resource.getrusage(resource.RUSAGE_CHILDREN)
     requests = counts["requests"]
-    print(f"{counts['quadruples']:.0f} quadruples, {requests:.0f} requests, {wall:.1f} s, {requests / wall:.0f} requests/s")
-    print(f"client {cpu / requests * 1e3:.2f} ms CPU a request, server {served.ru_utime + served.ru_stime:.1f} s CPU in all")
+    print(
+        f"{counts['quadruples']:.0f} quadruples, {requests:.0f} requests, {wall:.1f} s, {requests / wall:.0f} requests/s"
+    )
+    print(
+        f"client {cpu / requests * 1e3:.2f} ms CPU a request, server {served.ru_utime + served.ru_stime:.1f} s CPU in all"
+    )
 
 
 def clients(count: int) -> None:
@@ -65,7 +69,9 @@ def clients(count: int) -> None:
 
     with started() as url:
         library, own = asyncio.run(plain(url)), vlm.run(ours(url))
-    print(f"CPU of the client: plain openai {library:.2f} ms a request, VlmClient {own:.2f} ms: {library / own:.1f} times less")
+    print(
+        f"CPU of the client: plain openai {library:.2f} ms a request, VlmClient {own:.2f} ms: {library / own:.1f} times less"
+    )
 
 
 async def _timed(ask, count: int) -> float:

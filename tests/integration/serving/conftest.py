@@ -84,6 +84,12 @@ def verifier(tmp_path_factory: pytest.TempPathFactory, make_items: MakeItems) ->
     return save_verifier(model.eval(), processor, template, folder)
 
 
+@pytest.fixture(scope="session")
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A verifier with random weights: it writes until it is cut off."""
+    return build_tiny_verifier(tmp_path_factory.mktemp("babbler") / "verifier", words=("red",), seed=3)
+
+
 @dataclass
 class Process:
     """A server in a process of its own."""
@@ -101,9 +107,12 @@ class Process:
 StartServer = Callable[..., Process]
 
 
-@pytest.fixture
-def start_server(verifier: Path, make_items: MakeItems, tmp_path: Path) -> Iterator[StartServer]:
-    """``start_server(port=0, model=None, env=None, **settings)``: a ready server; it is killed when the test ends."""
+@pytest.fixture(scope="session")
+def start_server(
+    verifier: Path, make_items: MakeItems, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartServer]:
+    """``start_server(model=None, env=None, **settings)``: a ready server; it is killed when the session ends."""
+    tmp_path = tmp_path_factory.mktemp("servers")
     processes: list[Process] = []
     golden = tmp_path / "golden.json"
     save_golden(golden, make_items(1, seed=5))

@@ -47,7 +47,16 @@ def test_a_message_without_a_task_is_refused() -> None:
 @pytest.mark.parametrize("variant", ["plain", "sceptic", "retoucher", "surveyor"])
 def test_every_member_gets_every_rule(case, quadruple, principles, variant) -> None:
     system, _ = prompts.think(case, quadruple.candidate.image, principles, variant)
-    for rule in ("Unsure means 0", "degree", "source again", "white", "without being asked", "boxes", "contradict", "repair"):
+    for rule in (
+        "Unsure means 0",
+        "degree",
+        "source again",
+        "white",
+        "without being asked",
+        "boxes",
+        "contradict",
+        "repair",
+    ):
         assert rule in system
 
 

@@ -101,7 +101,9 @@ def test_pictures_that_servers_read_differently_go_out_as_rgb_png(mode) -> None:
 
 
 def test_large_pictures_are_reduced_and_rotated_ones_turned_upright() -> None:
-    with Image.open(io.BytesIO(base64.b64decode(data_url(png(0, size=(200, 100)).data, 64).partition(",")[2]))) as image:
+    with Image.open(
+        io.BytesIO(base64.b64decode(data_url(png(0, size=(200, 100)).data, 64).partition(",")[2]))
+    ) as image:
         assert image.size == (64, 32)
     exif = Image.Exif()
     exif[274] = 6

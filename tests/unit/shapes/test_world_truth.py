@@ -28,9 +28,9 @@ def test_audit_reports_high_agreement_for_every_way_a_picture_may_look() -> None
     report = audit(150, seed=1)
     assert report["drawn"].scenes == 1 and report["drawn"].clean == 1
     assert report["editor"].scenes == 1 and report["editor"].clean > 0.85
-    for name in ("noise", "blur", "border"):
-        assert report[name].cells > 0.9
-        assert report[name].clean < 0.15
+    assert report["noise"].scenes == report["border"].scenes == 1
+    assert report["blur"].scenes > 0.7  # a blur may really hide what was drawn, or leave an empty scene as it is
+    assert report["noise"].clean < 0.02 and report["border"].clean == 0 and report["blur"].clean < 0.35
 
 
 def test_pictures_are_read_alike_alone_in_a_batch_as_floats_and_at_another_size() -> None:

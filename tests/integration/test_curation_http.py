@@ -1,0 +1,476 @@
+"""Curation over real HTTP: the shapes world's oracle server, and a server that fails on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from editr1.config.curate import CurateConfig, EndpointConfig, MemberConfig, PrincipleCounts, VlmConfig
+from editr1.curation import prompts, vlm, wire
+from editr1.curation.errors import CurationError, VlmMisconfigured, VlmRefused, VlmUnavailable
+from editr1.curation.pipeline import curate
+from editr1.curation.vlm import VlmClient
+from editr1.data.tables import read_table, write_table
+from editr1.data.types import EditCase, Quadruple, SftRow, Verdict
+from editr1.shapes.candidates import make_candidates
+from editr1.shapes.cases import draw_cases
+from editr1.shapes.oracle_server import serve, started
+from editr1.telemetry import Interrupted, Progress, TrainHooks
+from editr1.verifier.trace import parse_trace
+
+COUNTS = PrincipleCounts(total=(6, 6), follow=(1, 2), keep=(3, 4), quality=(1, 1))
+CHAT = wire.messages("", ["Task: none"], 64)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[str]:
+    with started() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("world")
+    cases = draw_cases(12, 0, "it")
+    rows = [Quadruple(case=case, candidate=item) for case in cases for item in make_candidates(case, 0, 3)]
+    write_table(folder / "cases.parquet", cases, EditCase)
+    write_table(folder / "candidates.parquet", rows, Quadruple)
+    return folder / "cases.parquet", folder / "candidates.parquet"
+
+
+def config(url: str, **changes) -> CurateConfig:
+    return CurateConfig(
+        endpoints={"default": EndpointConfig(base_url=url, concurrency=4)}, principles=COUNTS, **changes
+    )
+
+
+def run(settings: CurateConfig, world: tuple[Path, Path], out: Path, **hooks) -> dict[str, float]:
+    return curate(settings, cases=world[0], candidates=world[1], out=out, hooks=TrainHooks(**hooks))
+
+
+@pytest.fixture(scope="module")
+def reference(oracle: str, world: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reference")
+    counts = run(config(oracle), world, out)
+    assert (counts["cases"], counts["quadruples"], counts["rows"]) == (12, 36, 36)
+    assert (counts["traces"], counts["trace_parse_rate"], counts["cached"]) == (144, 1.0, 0)
+    assert counts["agreement"] > 0.8
+    assert counts["prompt_tokens"] > counts["requests"]
+    return out
+
+
+def same_tables(a: Path, b: Path) -> None:
+    for name in ("cases.parquet", "rows.parquet"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+
+
+def test_every_row_is_a_trace_of_its_case_in_the_order_of_the_candidates(reference, world) -> None:
+    rows = list(read_table(reference / "rows.parquet", SftRow))
+    cases = {case.case_id: case for case in read_table(reference / "cases.parquet", EditCase)}
+    asked = list(read_table(world[1], Quadruple))
+    assert [row.quadruple.candidate for row in rows] == [row.candidate for row in asked]
+    for row in rows:
+        assert row.quadruple.case == cases[row.quadruple.case.case_id]
+        assert len(row.quadruple.case.principles) == 6
+        assert isinstance(parse_trace(row.trace, row.quadruple.case.principles), Verdict)
+        assert row.member in ("careful", "lenient")
+
+
+@pytest.mark.parametrize("after", [3, 20, 60])
+def test_an_interrupted_curation_goes_on_to_the_same_bytes(oracle, world, reference, tmp_path, after) -> None:
+    seen = 0
+
+    def stop() -> bool:
+        nonlocal seen
+        seen += 1
+        return seen >= after
+
+    with pytest.raises(Interrupted):
+        run(config(oracle), world, tmp_path, should_stop=stop)
+    counts = run(config(oracle), world, tmp_path)
+    whole = 12 + 36  # decompositions and gold verdicts, one request each, and some traces
+    assert 0 < counts["requests"]
+    assert counts["requests"] + after > whole
+    same_tables(tmp_path, reference)
+
+
+def test_a_killed_curation_goes_on_to_the_same_bytes(oracle, world, reference, tmp_path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from editr1.curation.pipeline import curate;"
+        "from editr1.config.curate import CurateConfig;"
+        "c, a, b, out = sys.argv[1:];"
+        "curate(CurateConfig.model_validate_json(c), cases=Path(a), candidates=Path(b), out=Path(out))"
+    )
+    command = [sys.executable, "-c", code, config(oracle).model_dump_json(), *map(str, world), str(tmp_path)]
+    process = subprocess.Popen(command)
+    while process.poll() is None and sum(f.stat().st_size for f in tmp_path.rglob("think.jsonl")) < 2000:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(config(oracle), world, tmp_path)
+    same_tables(tmp_path, reference)
+
+
+def test_a_second_call_asks_nothing_and_a_lost_parts_folder_costs_no_request(
+    oracle, world, reference, tmp_path
+) -> None:
+    shutil.copytree(reference, tmp_path / "copy")
+    again = run(config(oracle), world, tmp_path / "copy")
+    assert (again["requests"], again["cached"]) == (0, 0)
+    shutil.rmtree(tmp_path / "copy" / "parts")
+    cached = run(config(oracle), world, tmp_path / "copy")
+    assert cached["requests"] == 0
+    assert cached["cached"] > 12 + 36
+    same_tables(tmp_path / "copy", reference)
+
+
+def test_one_request_a_trace_gives_the_rows_of_servers_without_n(oracle, world, reference, tmp_path) -> None:
+    members = tuple(member.model_copy(update={"send_n": False}) for member in CurateConfig().members)
+    counts = run(config(oracle, members=members), world, tmp_path)
+    assert counts["requests"] == 12 + 36 * 5
+    same_tables(tmp_path, reference)
+
+
+def test_progress_counts_to_the_end_of_every_step(oracle, world, tmp_path) -> None:
+    run(config(oracle), world, tmp_path, progress=Progress(tmp_path / "progress.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    last = {line["phase"]: (line["done"], line["total"]) for line in lines}
+    assert last == {"decompose": (12, 12), "think": (36, 36), "verify": (36, 36)}
+
+
+def test_variant_t_takes_a_trace_and_no_gold(oracle, world, tmp_path) -> None:
+    counts = run(config(oracle, variant="T"), world, tmp_path)
+    rows = list(read_table(tmp_path / "rows.parquet", SftRow))
+    assert counts["rows"] == 36
+    assert "agreement" not in counts
+    assert all(row.agreement is None for row in rows)
+
+
+def test_variant_v_is_gold_without_reasoning(oracle, world, tmp_path) -> None:
+    counts = run(config(oracle, variant="V"), world, tmp_path)
+    assert counts["requests"] == 12 + 36
+    for row in read_table(tmp_path / "rows.parquet", SftRow):
+        verdict = parse_trace(row.trace, row.quadruple.case.principles)
+        assert isinstance(verdict, Verdict)
+        assert verdict.reasoning == ""
+        assert verdict.score == pytest.approx(10 * sum(verdict.scores) / 6, abs=0.051)
+
+
+def test_the_holistic_variant_has_two_questions_for_every_case(oracle, world, tmp_path) -> None:
+    counts = run(config(oracle, variant="holistic"), world, tmp_path)
+    assert (counts["rows"], counts["cases"]) == (36, 12)
+    for row in read_table(tmp_path / "rows.parquet", SftRow):
+        assert len(row.quadruple.case.principles) == 2
+        assert isinstance(parse_trace(row.trace, row.quadruple.case.principles), Verdict)
+
+
+def test_half_of_the_chosen_cases_are_hard_by_the_judge(oracle, world, tmp_path) -> None:
+    counts = run(config(oracle, choose=6), world, tmp_path)
+    cases = list(read_table(tmp_path / "cases.parquet", EditCase))
+    assert (counts["cases"], counts["rows"]) == (6, 18)
+    assert sum(case.instruction.startswith(("move", "add")) for case in cases) >= 3
+
+
+def test_cases_alone_are_decomposed(oracle, world, tmp_path) -> None:
+    counts = curate(config(oracle), cases=world[0], candidates=None, out=tmp_path)
+    assert counts["cases"] == counts["requests"] == 12
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_an_answer_of_another_size_is_asked_for_again_and_then_left_out(oracle, world, tmp_path) -> None:
+    papers = config(oracle).model_copy(update={"principles": PrincipleCounts()})
+    with pytest.raises(CurationError, match="no case got principles"):
+        run(papers, world, tmp_path)
+
+
+# The oracle server's own answers
+
+
+def complete(url: str, **body) -> httpx.Response:
+    return httpx.post(f"{url}/chat/completions", json=body)
+
+
+def test_the_oracle_repeats_itself_by_seed_and_answers_n_times(oracle) -> None:
+    (case,) = draw_cases(1, 3, "o", with_principles=True)
+    image = make_candidates(case, 0, 1)[0].image
+    chat = wire.messages(*prompts.think(case, image, case.principles), 64)
+    four = complete(oracle, model="careful", messages=chat, n=4, seed=7, temperature=1.0).json()
+    one = complete(oracle, model="careful", messages=chat, seed=9, temperature=1.0).json()
+    texts = [choice["message"]["content"] for choice in four["choices"]]
+    assert texts[2] == one["choices"][0]["message"]["content"]
+    assert len(set(texts)) > 1
+    assert four["usage"]["total_tokens"] == four["usage"]["prompt_tokens"] + four["usage"]["completion_tokens"]
+    models = [item["id"] for item in httpx.get(f"{oracle}/models").json()["data"]]
+    assert models[0] == "shapes-oracle"
+    assert "careful" in models
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "why"),
+    [
+        ({"model": "gpt"}, 404, "model: 'gpt' is not one of"),
+        ({"n": 0}, 400, "n: 0 is not a number from 1"),
+        ({"seed": "x"}, 400, "seed: 'x'"),
+        ({"stream": True}, 400, "not streamed"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "hello"}]}, 400, "Task: decompose"),
+        (
+            {"messages": [{"role": "user", "content": "Task: judge\n<instruction>\nmake it so\n</instruction>"}]},
+            400,
+            "0 pictures",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/a.png"}}]}
+                ]
+            },
+            400,
+            "addresses are not fetched",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}],
+                    }
+                ]
+            },
+            400,
+            "not a picture",
+        ),
+    ],
+)
+def test_the_oracle_says_what_is_wrong_with_a_request(oracle, change, status, why) -> None:
+    got = complete(oracle, **({"model": "careful", "messages": CHAT} | change))
+    assert got.status_code == status
+    assert why in got.json()["error"]["message"]
+
+
+def test_the_oracle_refuses_an_instruction_of_another_world(oracle) -> None:
+    (case,) = draw_cases(1, 3, "o")
+    other = case.model_copy(update={"instruction": "paint it like Monet"})
+    got = complete(oracle, model="shapes-oracle", messages=wire.messages(*prompts.judge(other), 64))
+    assert got.status_code == 400
+    assert "paint it like Monet" in got.json()["error"]["message"]
+
+
+def test_the_oracle_does_not_listen_to_other_machines_unasked() -> None:
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0"):
+        serve("0.0.0.0", 0)
+
+
+# A server that fails on purpose
+
+
+class Flaky(ThreadingHTTPServer):
+    """Answers each request by the next entry of ``script``: a status, or "drop", "hang", "junk"; then 200."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script: list[int | str] = []
+        self.headers: dict[str, str] = {}
+        self.seen: list[tuple[float, dict]] = []
+        self.keys: list[str] = []
+        self.now = self.most = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Flaky
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.lock:
+            self.server.seen.append((time.monotonic(), body))
+            self.server.keys.append(self.headers["authorization"])
+            self.server.now += 1
+            self.server.most = max(self.server.most, self.server.now)
+            step = self.server.script.pop(0) if self.server.script else 200
+        try:
+            if step == "drop":
+                self.close_connection = True
+                return
+            if step in ("hang", "slow"):
+                time.sleep(2.0 if step == "hang" else 0.05)
+            reply = {
+                "choices": [
+                    {"index": index, "message": {"role": "assistant", "content": f"{index}"}}
+                    for index in range(body.get("n", 1))
+                ],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 10},
+            }
+            status = step if isinstance(step, int) else 200
+            data = json.dumps(
+                [] if step == "junk" else reply if status == 200 else {"error": {"message": "no!"}}
+            ).encode()
+            self.send_response(status)
+            for name, value in self.server.headers.items() if status != 200 else ():
+                self.send_header(name, value)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        finally:
+            with self.server.lock:
+                self.server.now -= 1
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def flaky() -> Iterator[Flaky]:
+    server = Flaky()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(server: Flaky, count: int = 1, use: VlmConfig | None = None, cache: Path | None = None, n: int = 1, **endpoint):
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url=server.url, **endpoint)}, cache) as client:
+            asked = (client.ask(use or VlmConfig(), CHAT, n=n, seed=seed) for seed in range(count))
+            return await asyncio.gather(*asked), client.usage
+
+    return vlm.run(work())
+
+
+def test_429_is_waited_for_as_long_as_the_server_says(flaky) -> None:
+    flaky.script, flaky.headers = [429], {"Retry-After": "1"}
+    texts, usage = ask(flaky)
+    assert texts == [["0"]]
+    assert (usage.requests, usage.retries, usage.failed) == (1, 1, 0)
+    assert flaky.seen[1][0] - flaky.seen[0][0] >= 1.0
+
+
+@pytest.mark.parametrize("fault", [500, 503, 429, 408, "drop"])
+def test_a_passing_fault_is_retried(flaky, fault) -> None:
+    flaky.script = [fault]
+    texts, usage = ask(flaky)
+    assert texts == [["0"]]
+    assert usage.retries == 1
+
+
+def test_retries_end_in_an_error_that_names_endpoint_status_and_number(flaky) -> None:
+    flaky.script, flaky.headers = [500] * 9, {"Retry-After-Ms": "1"}
+    with pytest.raises(VlmUnavailable, match=r"127\.0\.0\.1.*model shapes-oracle: 500 after 2 retries: .*no!"):
+        ask(flaky, retries=2)
+    assert len(flaky.seen) == 3
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, VlmRefused), (401, VlmMisconfigured), (404, VlmMisconfigured)])
+def test_a_lasting_fault_is_not_retried(flaky, status, kind) -> None:
+    flaky.script = [status]
+    with pytest.raises(kind):
+        ask(flaky)
+    assert len(flaky.seen) == 1
+
+
+def test_a_hanging_server_meets_the_deadline(flaky) -> None:
+    flaky.script = ["hang"]
+    began = time.monotonic()
+    with pytest.raises(VlmUnavailable, match=r"deadline_s = 0\.3 s"):
+        ask(flaky, deadline_s=0.3)
+    assert time.monotonic() - began < 1.5
+
+
+def test_a_reply_that_is_no_completion_is_an_error_and_not_cached(flaky, tmp_path) -> None:
+    flaky.script = ["junk"]
+    with pytest.raises(VlmUnavailable, match="not a chat completion"):
+        ask(flaky, cache=tmp_path / "a.sqlite")
+    assert ask(flaky, cache=tmp_path / "a.sqlite")[1].requests == 1
+
+
+def test_no_server_at_all_is_an_error_that_names_it() -> None:
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", retries=0)}) as client:
+            await client.ask(VlmConfig(), CHAT)
+
+    with pytest.raises(VlmUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
+        vlm.run(work())
+
+
+def test_no_more_requests_are_in_flight_than_allowed(flaky) -> None:
+    flaky.script = ["slow"] * 24
+    ask(flaky, count=24, concurrency=3)
+    assert flaky.most == 3
+
+
+def test_answers_are_counted_priced_and_bought_once(flaky, tmp_path) -> None:
+    use = VlmConfig(prompt_price=2.0, completion_price=8.0)
+    _, usage = ask(flaky, 5, use, tmp_path / "a.sqlite", n=3)
+    assert (usage.requests, usage.cached, usage.prompt_tokens, usage.completion_tokens) == (5, 0, 5000, 50)
+    assert usage.cost == pytest.approx(5 * (1000 * 2 + 10 * 8) / 1e6)
+    texts, usage = ask(flaky, 7, use, tmp_path / "a.sqlite", n=3)
+    assert (usage.requests, usage.cached) == (2, 5)
+    assert texts == [["0", "1", "2"]] * 7
+    assert len(flaky.seen) == 7
+
+
+def test_keys_come_from_the_environment_variable_that_the_endpoint_names(flaky, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MY_VLM_KEY", "k-123")
+    ask(flaky, api_key_env="MY_VLM_KEY", cache=tmp_path / "a.sqlite")
+    assert flaky.keys == ["Bearer k-123"]
+    assert b"k-123" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_curation_stops_when_too_much_fails(flaky, world, tmp_path) -> None:
+    flaky.script = [400] * 100
+    settings = config(flaky.url, max_failed_share=0.5)
+    many = [
+        case.model_copy(update={"case_id": f"{case.case_id}-{n}"}) for n in range(3) for case in draw_cases(12, 0, "f")
+    ]
+    write_table(tmp_path / "cases.parquet", many, EditCase)
+    with pytest.raises(CurationError, match="20 of 20 items failed, above max_failed_share 0.5"):
+        curate(settings, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path)
+
+
+def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, reference, tmp_path) -> None:
+    flaky.script = [503] * 1000
+    members = CurateConfig().members
+    endpoints = config(oracle).endpoints | {"other": EndpointConfig(base_url=flaky.url, retries=0)}
+    half = config(oracle).model_copy(
+        update={
+            "endpoints": endpoints,
+            "max_failed_share": 1.0,
+            "members": (members[0], MemberConfig(**(members[1].model_dump() | {"endpoint": "other"}))),
+        }
+    )
+    counts = run(half, world, tmp_path)
+    assert counts["failed: think: VlmUnavailable"] > 0
+    assert counts["rows"] + counts["dropped: no trace parsed"] == 36
+    endpoints["other"] = EndpointConfig(base_url=oracle)
+    counts = run(half.model_copy(update={"endpoints": endpoints}), world, tmp_path)
+    assert counts["rows"] == 36
+    same_tables(tmp_path, reference)
+
+
+def test_the_server_ends_with_its_owner() -> None:
+    with started() as url:
+        assert httpx.get(url.removesuffix("/v1") + "/healthz").status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url.removesuffix("/v1") + "/healthz")
