@@ -49,7 +49,7 @@ class EvaluateConfig(Settings):
     """Guidance scale handed to the editor."""
 
     resolution: Annotated[int, Field(ge=16)] | None = None
-    """Side in pixels of a square of an evaluated edit's area; null keeps each source's own size (at most 1 megapixel)."""
+    """Side in pixels of a square of an evaluated edit's area; null keeps each source's own (at most 1 megapixel)."""
 
     max_text_tokens: Annotated[int, Field(ge=1)] | None = None
     """Length to which FLUX's T5 text is padded, as in training; null: the tokenizer's own, at most 512."""

@@ -89,7 +89,7 @@ async def each(
         CurationError: too many items failed, or an endpoint refuses everything.
     """
     pending = iter(items)
-    failed = finished = unreported = 0
+    failed = begun = unreported = 0
     reported = time.monotonic()
     stopping = False
     job.hooks.progress.phase(name, total, done)
@@ -102,20 +102,20 @@ async def each(
         unreported, reported = 0, time.monotonic()
 
     async def lane() -> None:
-        nonlocal failed, finished, unreported, stopping
+        nonlocal failed, begun, unreported, stopping
         for item in pending:
+            begun += 1
             try:
                 await work(item)
             except (VlmRefused, VlmUnavailable, ImageError) as error:
                 failed += 1
                 job.failures[f"{name}: {type(error).__name__}"] += 1
                 _log.warning("%s: %s", name, error)
-                if failed >= _ENOUGH_FAILURES and failed > job.config.max_failed_share * (finished + failed):
+                if failed >= _ENOUGH_FAILURES and failed > job.config.max_failed_share * begun:
                     raise CurationError(
-                        f"{name}: {failed} of {finished + failed} items failed, above max_failed_share "
+                        f"{name}: {failed} of {begun} items failed, above max_failed_share "
                         f"{job.config.max_failed_share:g}; the last one: {error}"
                     ) from error
-            finished += 1
             unreported += 1
             if time.monotonic() - reported > _REPORT_S:
                 report()

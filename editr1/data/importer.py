@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from editr1.data.errors import TableError, shorten
 from editr1.data.images import ImageError, decode_image, encode_png, shrink
@@ -55,7 +56,8 @@ def import_folder(
     The files are ``cases/cases.parquet``, ``quadruples/quadruples.parquet`` and, where people preferred something,
     ``pairs/pairs.parquet``. Every row and picture is checked first; nothing is written when any is bad, unless
     ``skip_bad``. Pictures keep their bytes; with ``max_side`` those with a longer side (in pixels) are scaled down and
-    stored as PNG. One picture at a time is in memory.
+    stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each has its pictures once, in
+    ``<stem>.images`` beside it. A few pictures at a time are in memory.
 
     Raises:
         TableError: the table cannot be read, or lacks a column or knows too many.
@@ -67,15 +69,18 @@ def import_folder(
         raise ValueError(f"max_side: {max_side}: must be at least 1")
     cases: dict[str, _Case] = {}
     problems: list[TableError] = []
-    checked: dict[str, str] = {}
     rows = 0
-    for row in read_import_rows(table):
-        rows += 1
-        fault = row if isinstance(row, TableError) else _fault(table, folder, row, cases, checked)
-        if fault is not None:
-            problems.append(fault)
-        elif isinstance(row, ImportRow):
-            cases.setdefault(row.case_id, _Case(row)).add(row)
+    with TemporaryDirectory(prefix="editr1-import-") as scratch:
+        pictures = _Pictures(folder, max_side, Path(scratch))
+        for row in read_import_rows(table):
+            rows += 1
+            fault = row if isinstance(row, TableError) else _fault(table, row, cases, pictures)
+            if fault is not None:
+                problems.append(fault)
+            elif isinstance(row, ImportRow):
+                cases.setdefault(row.case_id, _Case(row)).add(row)
+        writes = cases and (skip_bad or not problems)
+        files = _write(out, cases, pictures) if writes else []
     pairs = [pair for case in cases.values() for pair in case.pairs()]
     labels = Counter(label for *_, label in pairs)
     counts = {
@@ -86,9 +91,7 @@ def import_folder(
         "pairs": labels["winner"],
         "same": labels["same"],
     }
-    if not cases or (problems and not skip_bad):
-        return ImportReport(counts, problems, [])
-    return ImportReport(counts, problems, _write(folder, out, cases, max_side))
+    return ImportReport(counts, problems, files)
 
 
 @dataclass
@@ -116,9 +119,37 @@ class _Case:
                 yield one, other, "same"
 
 
-def _fault(
-    table: Path, folder: Path, row: ImportRow, cases: dict[str, _Case], checked: dict[str, str]
-) -> TableError | None:
+class _Pictures:
+    """The folder's pictures, each decoded once; those that are scaled down wait in ``scratch``."""
+
+    def __init__(self, folder: Path, max_side: int | None, scratch: Path) -> None:
+        self._folder = folder
+        self._max_side = max_side
+        self._scratch = scratch
+        self._faults: dict[str, str] = {}
+        self._scaled: dict[str, Path] = {}
+        self.read = lru_cache(maxsize=32)(self._read)
+
+    def fault(self, name: str) -> str:
+        """Why the picture cannot be used, or nothing."""
+        if name not in self._faults:
+            self._faults[name] = ""
+            try:
+                image = decode_image(read_below(self._folder, name))
+            except (ImageError, ValueError) as error:
+                self._faults[name] = str(error)
+                return str(error)
+            if self._max_side is not None and max(image.size) > self._max_side:
+                self._scaled[name] = self._scratch / str(len(self._scaled))
+                self._scaled[name].write_bytes(encode_png(shrink(image, self._max_side)))
+        return self._faults[name]
+
+    def _read(self, name: str) -> Picture:
+        scaled = self._scaled.get(name)
+        return Picture(data=scaled.read_bytes() if scaled else read_below(self._folder, name))
+
+
+def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], pictures: _Pictures) -> TableError | None:
     case = cases.get(row.case_id)
     if case is not None:
         for name in ("source", "instruction"):
@@ -138,42 +169,24 @@ def _fault(
                 return TableError(table, row.line, name, value, rule)
     for name in ("source", "edited"):
         picture = getattr(row, name)
-        if picture not in checked:
-            checked[picture] = _picture_fault(folder, picture)
-        if checked[picture]:
-            return TableError(table, row.line, name, picture, checked[picture])
+        if rule := pictures.fault(picture):
+            return TableError(table, row.line, name, picture, rule)
     return None
 
 
-def _picture_fault(folder: Path, name: str) -> str:
-    try:
-        decode_image(read_below(folder, name))
-    except (ImageError, ValueError) as error:
-        return str(error)
-    return ""
-
-
-def _write(folder: Path, out: Path, cases: dict[str, _Case], max_side: int | None) -> list[Path]:
-    @lru_cache(maxsize=64)
-    def picture(name: str) -> Picture:
-        data = read_below(folder, name)
-        image = decode_image(data) if max_side is not None else None
-        if image is not None and max_side is not None and max(image.size) > max_side:
-            data = encode_png(shrink(image, max_side))
-        return Picture(data=data)
-
+def _write(out: Path, cases: dict[str, _Case], pictures: _Pictures) -> list[Path]:
     def edit_case(case: _Case) -> EditCase:
         first = case.first
         return EditCase(
             case_id=first.case_id,
-            source=picture(first.source),
+            source=pictures.read(first.source),
             instruction=first.instruction,
             principles=case.principles,
         )
 
     def candidate(case: _Case, index: int) -> Candidate:
         row = case.rows[index]
-        return Candidate(candidate_id=f"{row.case_id}/{index + 1}", editor=row.editor, image=picture(row.edited))
+        return Candidate(candidate_id=f"{row.case_id}/{index + 1}", editor=row.editor, image=pictures.read(row.edited))
 
     def quadruples() -> Iterator[Quadruple]:
         for case in cases.values():
@@ -192,11 +205,11 @@ def _write(folder: Path, out: Path, cases: dict[str, _Case], max_side: int | Non
                 )
 
     files = [out / "cases" / "cases.parquet", out / "quadruples" / "quadruples.parquet"]
-    write_table(files[0], map(edit_case, cases.values()), EditCase)
-    write_table(files[1], quadruples(), Quadruple)
+    write_table(files[0], map(edit_case, cases.values()), EditCase, images="digest")
+    write_table(files[1], quadruples(), Quadruple, images="digest")
     if any(True for case in cases.values() for _ in case.pairs()):
         files.append(out / "pairs" / "pairs.parquet")
-        write_table(files[2], pairs(), PreferencePair)
+        write_table(files[2], pairs(), PreferencePair, images="digest")
     return files
 
 

@@ -81,7 +81,7 @@ def principles_of(operation: Operation) -> list[Principle]:
     return [
         Principle(question=operation.question, category=Category.FOLLOW),
         Principle(question="Is everything that was not asked about unchanged?", category=Category.KEEP),
-        Principle(question="Is the picture free of borders, false colours and blur?", category=Category.QUALITY),
+        Principle(question="Is the picture free of an added border and of damage?", category=Category.QUALITY),
     ]
 
 

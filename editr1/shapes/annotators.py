@@ -17,7 +17,10 @@ def prefer(
     ``settings.same_gap`` gives the label "same", in the order given.
     """
     settings = settings or AnnotatorSettings()
-    gap = true_score(case.source, case.instruction, a.image).score - true_score(case.source, case.instruction, b.image).score
+    gap = (
+        true_score(case.source, case.instruction, a.image).score
+        - true_score(case.source, case.instruction, b.image).score
+    )
     pair_id = f"{case.case_id}.{seed}.{rng_of(a.candidate_id, b.candidate_id).integers(1 << 40):010x}"
     if abs(gap) < settings.same_gap:
         return PreferencePair(pair_id=pair_id, case=case, winner=a, loser=b, label="same")

@@ -17,9 +17,7 @@ SEVERAL = "several"
 """Editor name of candidates with more than one fault."""
 
 
-def make_candidates(
-    case: EditCase, seed: int, n: int, settings: CandidateSettings | None = None
-) -> list[Candidate]:
+def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettings | None = None) -> list[Candidate]:
     """``n`` candidates of a case, their kinds drawn by ``settings``; ``editor`` names the kind of fault.
 
     Deterministic in ``case.case_id`` and ``seed``. Raises ``ValueError`` for an instruction out of the world's grammar.
@@ -30,9 +28,7 @@ def make_candidates(
     made = []
     for index in range(n):
         editor, _, picture = draw_candidate(source, edit, rng, settings)
-        made.append(
-            Candidate(candidate_id=f"{case.case_id}.s{seed}.{index}", editor=editor, image=to_picture(picture))
-        )
+        made.append(Candidate(candidate_id=f"{case.case_id}.s{seed}.{index}", editor=editor, image=to_picture(picture)))
     return made
 
 
@@ -58,7 +54,9 @@ def draw_candidate(
     names = list(settings.weights)
     weights = np.asarray([settings.weights[name] for name in names])
     while True:
-        kinds = _several(rng) if rng.random() < settings.several else (str(rng.choice(names, p=weights / weights.sum())),)
+        kinds = (
+            _several(rng) if rng.random() < settings.several else (str(rng.choice(names, p=weights / weights.sum())),)
+        )
         made = make_fault(kinds, source, edit, rng)
         if made is not None:
             return (kinds[0] if len(kinds) == 1 else SEVERAL), *made
@@ -69,5 +67,3 @@ def _several(rng: np.random.Generator) -> tuple[str, ...]:
     groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
     chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)
     return tuple(str(rng.choice(groups[index])) for index in sorted(chosen))
-
-

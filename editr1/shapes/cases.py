@@ -16,7 +16,9 @@ def draw_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool
 
     Streams of different ``prefix`` or ``seed`` are independent.
     """
-    return [_case(f"{prefix}-{seed}-{index}", rng_of("case", prefix, seed, index), with_principles) for index in range(n)]
+    return [
+        _case(f"{prefix}-{seed}-{index}", rng_of("case", prefix, seed, index), with_principles) for index in range(n)
+    ]
 
 
 def draw_case(rng: np.random.Generator) -> tuple[Scene, str, Edit]:

@@ -21,7 +21,9 @@ PixelFault = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
 PERFECT: Final = "perfect"
 
 
-def make_fault(kinds: tuple[str, ...], source: Scene, edit: Edit, rng: np.random.Generator) -> tuple[Scene, Pixels] | None:
+def make_fault(
+    kinds: tuple[str, ...], source: Scene, edit: Edit, rng: np.random.Generator
+) -> tuple[Scene, Pixels] | None:
     """The edit done with ``kinds`` of faults: the scene that was drawn, and the picture. None where one is not possible.
 
     Pixel faults may hide what the scene shows: the truth of the picture is what ``truth`` reads in it.

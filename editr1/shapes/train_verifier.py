@@ -22,6 +22,7 @@ from torch import Tensor
 from editr1.data.types import Category, Unparsed
 from editr1.shapes.perception import NEUTRAL_INSTRUCTION, Sample, draw_sample
 from editr1.shapes.tiny_verifier import Size, build_tiny_verifier
+from editr1.shapes.vocabulary import SCORE_OPENING
 from editr1.verifier.chat import build_chat
 from editr1.verifier.model import folder_digest, load_verifier, save_verifier
 from editr1.verifier.prompt import PromptTemplate
@@ -33,19 +34,22 @@ logger = logging.getLogger(__name__)
 def train_verifier(
     out: Path,
     *,
-    steps: int = 1300,
+    steps: int = 2400,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
     warmup: int = 100,
     seed: int = 0,
     size: Size = "base",
+    start: Path | None = None,
 ) -> dict[str, float]:
-    """Train from random weights and save to ``out`` in bfloat16; returns the figures of :func:`measure` on new samples.
+    """Train and save to ``out`` in bfloat16; returns the figures of :func:`measure` on new samples.
 
-    AdamW (betas .9/.98, weight decay .01), linear warm-up and decay to 0, gradient norm clipped at 1, loss on the trace.
+    From random weights, or from those of the verifier folder ``start``. AdamW (betas .9/.98, weight decay .01), linear
+    warm-up and decay to 0, gradient norm clipped at 1, loss on the trace.
     """
     with TemporaryDirectory() as folder:
-        model, processor, template = load_verifier(build_tiny_verifier(Path(folder), seed=seed, size=size), "float32")
+        first = start or build_tiny_verifier(Path(folder), seed=seed, size=size)
+        model, processor, template = load_verifier(first, "float32")
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
     model.train()
@@ -72,13 +76,19 @@ def train_verifier(
 
 
 def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Model inputs of a batch, with labels on the traces alone."""
+    """Model inputs of a batch, with labels on the traces alone.
+
+    The final score is random, so only one row in eight learns it: it is there for the form, and is mostly noise.
+    """
     batch = _inputs(processor, template, samples, [sample.trace + "<|im_end|>\n" for sample in samples])
     ids = batch["input_ids"]
     turn = processor.tokenizer.convert_tokens_to_ids("<|im_start|>")
     places = torch.arange(ids.shape[1])
     last_turn = torch.where(ids == turn, places, 0).max(dim=1, keepdim=True).values
     keep = (places > last_turn + 1) & batch["attention_mask"].bool()
+    score = (ids == processor.tokenizer.convert_tokens_to_ids(SCORE_OPENING)).roll(1, dims=1)
+    score[::8] = False
+    keep &= ~score
     return batch | {"labels": torch.where(keep, ids, -100)}
 
 
@@ -108,7 +118,9 @@ def measure(
     return figures
 
 
-def _inputs(processor: Any, template: PromptTemplate, samples: Sequence[Sample], answers: list[str]) -> dict[str, Tensor]:
+def _inputs(
+    processor: Any, template: PromptTemplate, samples: Sequence[Sample], answers: list[str]
+) -> dict[str, Tensor]:
     chats = [
         build_chat(
             template,
@@ -131,12 +143,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the module."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=1300, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2400, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
+    parser.add_argument("--start", type=Path, help="verifier folder to go on from (default: random weights)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
-    parser.add_argument("--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)")
+    parser.add_argument(
+        "--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    figures = train_verifier(options.out, steps=options.steps, seed=options.seed, size=options.size)
+    figures = train_verifier(
+        options.out,
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        size=options.size,
+        start=options.start,
+    )
     for name, value in figures.items():
         logger.info("%s %.4f", name, value)
     logger.info("digest %s", folder_digest(options.out))

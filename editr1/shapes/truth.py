@@ -88,10 +88,8 @@ def read_pictures(pixels: NDArray[Any]) -> Readings:
     if pixels.dtype == np.uint8:
         values /= 255
     flat = values.reshape(-1, 2, CELL, 2, CELL, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, CELLS, CELL * CELL * 3)
-    known = _flat_templates()
-    inside = _inside()
-    grounds = _distances(flat * inside, known * inside[:, None]).min(axis=3).sum(axis=1).argmin(axis=1)
-    distances = _distances(flat, np.broadcast_to(known, (CELLS, *known.shape[1:])))
+    grounds = _distances(flat * _inside(), *_known(inside=True)).min(axis=3).sum(axis=1).argmin(axis=1)
+    distances = _distances(flat, *_known(inside=False))
     chosen = np.take_along_axis(distances, grounds[:, None, None, None], axis=2)[:, :, 0]
     left = np.maximum(chosen.min(axis=2), 0)
     return Readings(chosen.argmin(axis=2), grounds, np.sqrt(left / flat.shape[-1]))
@@ -169,18 +167,20 @@ def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) 
     return rubric(share[Category.FOLLOW], len(keep) - sum(keep), share[Category.QUALITY])
 
 
-def _distances(flat: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Squared distances (n, 4 cells, 4 backgrounds, 16 contents) of cells (n, 4, 768) to templates (4 cells, 64, 768)."""
-    products = flat.transpose(1, 0, 2) @ known.transpose(0, 2, 1)
-    squares = (flat**2).sum(axis=2).T[..., None] - 2 * products + (known**2).sum(axis=2)[:, None]
+def _distances(
+    flat: NDArray[np.float32], known: NDArray[np.float32], norms: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Squared distances (n, 4 cells, 4 backgrounds, 16 contents) of cells (n, 4, 768) to templates (4 cells, 768, 64)."""
+    squares = (flat**2).sum(axis=2).T[..., None] - 2 * (flat.transpose(1, 0, 2) @ known) + norms
     return squares.transpose(1, 0, 2).reshape(len(flat), CELLS, len(BACKGROUNDS), len(CONTENTS))
 
 
 @cache
-def _flat_templates() -> NDArray[np.float32]:
-    """(1, 64, 768) in [0, 1], backgrounds outer."""
-    cells = templates().astype(np.float32) / 255
-    return cells.reshape(1, len(BACKGROUNDS) * len(CONTENTS), -1)
+def _known(inside: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Templates (4 cells, 768, 64) in [0, 1], backgrounds outer, and their squared norms (4, 1, 64)."""
+    flat = (templates().astype(np.float32) / 255).reshape(1, len(BACKGROUNDS) * len(CONTENTS), -1)
+    flat = flat * _inside()[:, None] if inside else np.repeat(flat, CELLS, axis=0)
+    return np.ascontiguousarray(flat.transpose(0, 2, 1)), (flat**2).sum(axis=2)[:, None]
 
 
 @cache

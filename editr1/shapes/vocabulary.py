@@ -31,6 +31,8 @@ CONTENTS: Final = (*OBJECTS, EMPTY)
 
 GROUND: Final = "background"
 CLEAN_QUESTION: Final = "picture clean?"
+SCORE_OPENING: Final = "}\n<score>"
+"""The phrase of a trace after which the final score stands."""
 
 
 def is_question(place: str, content: str) -> str:
@@ -94,7 +96,7 @@ def phrases() -> list[str]:
         *(f'", "score": {bit}}}' for bit in (0, 1)),
         ', {"question": "',
         ']\n{"average_score": ',
-        "}\n<score>",
+        SCORE_OPENING,
         "<score>",
         "</score>",
         *(f"{step / 2:.1f}" for step in range(21)),

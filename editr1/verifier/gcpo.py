@@ -45,7 +45,7 @@ def train_gcpo(
     ``pairs_same`` (counts). Runs alone or as the processes of a torchrun group.
 
     Raises:
-        DataError: a pair is broken, or its prompt and trace do not fit the model's context.
+        TableError: a pair is broken, or its prompt and trace do not fit the model's context.
         ValueError: numbers that do not divide, another architecture, a checkpoint of other settings.
         Interrupted: the hooks asked to stop; a checkpoint was handed on.
     """

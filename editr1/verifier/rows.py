@@ -15,8 +15,8 @@ from datasets.exceptions import DatasetGenerationError
 from PIL.Image import Image
 from transformers import ProcessorMixin
 
-from editr1.data.errors import DataError
-from editr1.data.images import decode_image, image_size
+from editr1.data.errors import TableError
+from editr1.data.images import ImageError, decode_image, image_size
 from editr1.data.tables import count_rows, read_table
 from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
 from editr1.verifier.chat import build_messages
@@ -61,14 +61,14 @@ class TokenCounter:
 def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, cache: Path) -> Dataset:
     """Rows ``{"images": [source, edited], "prompt", "completion"}`` of a Parquet file of :class:`SftRow`.
 
-    Texts are rendered once by the chat template; pictures are decoded at access. Raises :class:`DataError` naming the
+    Texts are rendered once by the chat template; pictures are decoded at access. Raises :class:`TableError` naming the
     file and row when there is none, when a picture's header cannot be read, or when a row takes more than ``limit``
     tokens: cutting it would cut the score.
     """
     counter = TokenCounter(processor, template)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(read_table(path, SftRow)):
+        for number, row in enumerate(read_table(path, SftRow), start=1):
             case, edited = row.quadruple.case, row.quadruple.candidate.image.data
             prompt, completion = counter.render(case, row.trace)
             _check_length(counter, prompt + completion, (case.source.data, edited), path, number, limit)
@@ -84,18 +84,18 @@ def pair_rows(
 ) -> tuple[Dataset, int]:
     """The pairs of a Parquet file of :class:`PreferencePair` that people decided, and how many "same" pairs were left out.
 
-    Raises :class:`DataError` naming file and row when no decided pair is there, when a picture's header cannot be
+    Raises :class:`TableError` naming file and row when no decided pair is there, when a picture's header cannot be
     read, when a case has no principles, or when a prompt with ``new_tokens`` more takes more than ``limit`` tokens.
     """
     counter = TokenCounter(processor, template)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number, pair in enumerate(read_table(path, PreferencePair)):
+        for number, pair in enumerate(read_table(path, PreferencePair), start=1):
             if pair.label != "winner":
                 continue
             case = pair.case
             if not case.principles:
-                raise DataError(f"{path}, row {number}, field case.principles: empty; GCPO needs at least one principle")
+                raise TableError(path, number, "case.principles", None, "empty; GCPO needs at least one principle")
             prompt, _ = counter.render(case)
             for candidate in (pair.winner, pair.loser):
                 pictures = (case.source.data, candidate.image.data)
@@ -167,19 +167,18 @@ def _check_length(
 ) -> None:
     try:
         tokens = counter.count(text, pictures) + new_tokens
-    except ValueError as error:
-        raise DataError(f"{path}, row {number}: {error}") from error
+    except ImageError as error:
+        raise TableError(path, number, None, None, str(error)) from error
     if tokens > limit:
         trace = f" ({new_tokens} of them for the trace)" if new_tokens else ""
-        raise DataError(
-            f"{path}, row {number}: takes {tokens} tokens{trace}, the limit is {limit}; lower max_pixels or leave the row out"
-        )
+        rule = f"takes {tokens} tokens{trace}, the limit is {limit}; lower max_pixels or leave the row out"
+        raise TableError(path, number, None, None, rule)
 
 
 def _on_disk(rows: Callable[[], Iterator[dict[str, Any]]], path: Path, cache: Path, *settings: str) -> Dataset:
     """Each node's first process writes the rows into its own folder; the others of the node map the same file."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise TableError(path, None, None, None, "no such file")
     found = path.stat()
     name = "\0".join((str(path.resolve()), str(found.st_size), str(found.st_mtime_ns), *settings))
     try:
@@ -194,5 +193,5 @@ def _on_disk(rows: Callable[[], Iterator[dict[str, Any]]], path: Path, cache: Pa
             raise error.__cause__ from None
         raise
     if len(dataset) == 0:
-        raise DataError(f"{path}: no rows to train on")
+        raise TableError(path, None, None, None, "no rows to train on")
     return dataset

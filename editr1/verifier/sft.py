@@ -35,7 +35,7 @@ def train_sft(
     Runs alone or as the processes of a torchrun group.
 
     Raises:
-        DataError: a row is broken, or longer than the model's context.
+        TableError: a row is broken, or longer than the model's context.
         ValueError: batch sizes that do not divide, another architecture, a checkpoint of other settings.
         Interrupted: the hooks asked to stop; a checkpoint was handed on.
     """

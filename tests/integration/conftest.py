@@ -25,6 +25,8 @@ class S3Server:
     endpoint: str
     access_key: str
     secret_key: str
+    https_endpoint: str | None = None
+    certificate: Path | None = None
 
     def client(self) -> Minio:
         return Minio(self.endpoint, self.access_key, self.secret_key, secure=False)
@@ -41,18 +43,23 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"identities": [{"name": "tests", "credentials": [keys], "actions": actions}]}
     (folder / "s3.json").write_text(json.dumps(identity))
+    certificate = _certificate(folder)
+    tls = [f"-s3.cert.file={certificate}", f"-s3.key.file={folder / 'key.pem'}"] if certificate else []
     for _ in range(3):
-        names = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
+        names = ("s3.port", "s3.port.https", "master.port", "volume.port", "filer.port", "admin.port")
         ports = dict(zip(names, _free_ports(len(names)), strict=True))
         command = [
             weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
             "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            f"-s3.config={folder / 's3.json'}", *(f"-{name}={port}" for name, port in ports.items()),
+            f"-s3.config={folder / 's3.json'}", *tls, *(f"-{name}={port}" for name, port in ports.items()),
         ]  # fmt: skip
         with (folder / "weed.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
-            server = S3Server(f"127.0.0.1:{ports['s3.port']}", keys["accessKey"], keys["secretKey"])
+            server = S3Server(
+                f"127.0.0.1:{ports['s3.port']}", keys["accessKey"], keys["secretKey"],
+                f"127.0.0.1:{ports['s3.port.https']}" if certificate else None, certificate,
+            )  # fmt: skip
             if _ready(server, process):
                 yield server
                 return
@@ -64,6 +71,20 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
                 process.kill()
                 process.wait()
     pytest.fail(f"the S3 server did not start:\n{(folder / 'weed.log').read_text()[-3000:]}")
+
+
+def _certificate(folder: Path) -> Path | None:
+    """A certificate for 127.0.0.1 that signs itself, its key in ``key.pem``; None without the openssl program."""
+    if shutil.which("openssl") is None:
+        return None
+    made = folder / "certificate.pem"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", str(folder / "key.pem"), "-out", str(made),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return made
 
 
 def _ready(server: S3Server, process: subprocess.Popen[bytes]) -> bool:

@@ -320,3 +320,19 @@ def test_s3_says_what_is_wrong_in_words(s3_server: S3Server, monkeypatch: pytest
     monkeypatch.setenv("EDITR1_S3_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="not reachable"):
         open_store(f"s3://{bucket}").get_record("a")
+
+
+def test_https_is_trusted_through_the_ca_bundle_alone(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    if s3_server.https_endpoint is None:
+        pytest.skip("needs the openssl program")
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    s3_server.client().make_bucket(bucket)
+    monkeypatch.setenv("EDITR1_S3_ACCESS_KEY", s3_server.access_key)
+    monkeypatch.setenv("EDITR1_S3_SECRET_KEY", s3_server.secret_key)
+    config = StoreConfig(url=f"s3://{bucket}/p", endpoint=s3_server.https_endpoint, ca_bundle=s3_server.certificate)
+    manifest = open_store(config).commit(folder, kind="rows", stage="x")
+    assert content(open_store(config).fetch(manifest.digest, tmp_path / "got")) == content(folder)
+    with pytest.raises(StoreError, match=r"not reachable.*certificate"):
+        open_store(config.model_copy(update={"ca_bundle": None})).get_record("a")

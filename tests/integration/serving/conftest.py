@@ -55,7 +55,7 @@ def verifier(tmp_path_factory: pytest.TempPathFactory, make_items: MakeItems) ->
     """A tiny verifier, trained for seconds, that answers every edit with ``TRACE`` (score 7.5)."""
     folder = build_tiny_verifier(
         tmp_path_factory.mktemp("serving") / "verifier",
-        words=("is it red?", "is the rest kept?", "make it ", " seen", "red", "rest kept", "yes;", "no;", "average_score"),
+        words=("is it red?", "is the rest kept?", "make it ", " seen", "red", "rest kept", "average_score"),
     )
     model, processor, template = load_verifier(folder)
     items = make_items(4, seed=123)

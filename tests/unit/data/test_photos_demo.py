@@ -87,7 +87,7 @@ def test_the_same_call_gives_the_same_pictures(photos: Path, tmp_path: Path) -> 
 
 def test_a_table_is_summed_up(imported: ImportReport) -> None:
     summary = summarise(imported.files[1], first=2)
-    assert (summary.kind, summary.version, summary.images) == ("Quadruple", "editr1.dev/table/v1", "inline")
+    assert (summary.kind, summary.version, summary.images) == ("Quadruple", "editr1.dev/table/v1", "digest")
     assert (summary.rows, summary.scanned, summary.distinct_cases, summary.pictures) == (35, 35, 7, 70)
     assert summary.principles == {"Instruction Following": 7, "Feature Preservation": 7, "Image Quality": 7}
     assert summary.editors["as-asked"] == 7

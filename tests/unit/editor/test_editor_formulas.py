@@ -77,7 +77,9 @@ def test_when_all_scores_failed_nothing_is_kept() -> None:
 
 def test_advantages_are_clipped_to_five() -> None:
     rewards = torch.cat([torch.zeros(99), torch.tensor([10.0])])
-    result = group_advantages(rewards, torch.ones(100, dtype=torch.bool), torch.zeros(100, dtype=torch.long), std="group")
+    result = group_advantages(
+        rewards, torch.ones(100, dtype=torch.bool), torch.zeros(100, dtype=torch.long), std="group"
+    )
     assert float(result.values.max()) == 5.0
 
 

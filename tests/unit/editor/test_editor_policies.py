@@ -110,7 +110,9 @@ def test_qwen_decoding_is_the_pipeline_s(qwen: EditorPolicy, make_picture: Pictu
 
 @pytest.mark.parametrize("kind", ["flow", "cps"])
 @pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16])
-def test_replay_gives_a_ratio_of_one(flux: EditorPolicy, make_picture: Pictures, kind: str, storage: torch.dtype) -> None:
+def test_replay_gives_a_ratio_of_one(
+    flux: EditorPolicy, make_picture: Pictures, kind: str, storage: torch.dtype
+) -> None:
     images = [make_picture(1), make_picture(2)]
     size = flux.working_size(images[0], 32)
     condition = flux.encode(images, ["make it red", "blue"], size, size)
@@ -217,12 +219,34 @@ def test_sources_and_instructions_must_match(flux: EditorPolicy, make_picture: P
         (
             FluxKontextPipeline,
             "prepare_latents",
-            "self image batch_size num_channels_latents height width dtype device generator latents".split(),
+            [
+                "self",
+                "image",
+                "batch_size",
+                "num_channels_latents",
+                "height",
+                "width",
+                "dtype",
+                "device",
+                "generator",
+                "latents",
+            ],
         ),
         (
             QwenImageEditPipeline,
             "prepare_latents",
-            "self image batch_size num_channels_latents height width dtype device generator latents".split(),
+            [
+                "self",
+                "image",
+                "batch_size",
+                "num_channels_latents",
+                "height",
+                "width",
+                "dtype",
+                "device",
+                "generator",
+                "latents",
+            ],
         ),
     ],
 )

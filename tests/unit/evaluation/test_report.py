@@ -185,7 +185,7 @@ def _poisoned(value):
     return value
 
 
-KEPT = {"truth", "judge", "role", "category", "verdicts"}
+KEPT = {"truth", "protocol", "judge", "role", "category", "verdicts"}
 
 
 def _poison_model(value):

@@ -13,8 +13,8 @@ from PIL import Image
 from editr1.data.images import encode_png
 from editr1.data.types import Category, Picture, Principle, ScoreItem
 from editr1.serving.engines.base import EngineError, Generation, Sampling
-from editr1.shapes.tiny_verifier import TINY_TEMPLATE, build_tiny_verifier
 from editr1.verifier.chat import Chat
+from editr1.verifier.prompt import PromptTemplate
 from editr1.verifier.trace import format_trace
 
 MakeItems = Callable[..., list[ScoreItem]]
@@ -32,7 +32,7 @@ class RuleEngine:
 
     def __init__(self, mute_every: int = 0) -> None:
         self.model_digest = "sha256:" + "0" * 64
-        self.template = TINY_TEMPLATE
+        self.template = PromptTemplate()
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[tuple[int, Sampling]] = []
@@ -75,13 +75,15 @@ def half_mute_engine() -> RuleEngine:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A verifier of the shapes world's kind with random weights: it generates, but what it writes does not parse."""
+    from editr1.shapes.tiny_verifier import build_tiny_verifier  # heavy, and most tests here need no torch
+
     words = ("kept", "square", " red", "yes", "no", '[{"question": "')
     return build_tiny_verifier(tmp_path_factory.mktemp("tiny") / "verifier", words=words)
 
 
 @pytest.fixture
 def make_items() -> MakeItems:
-    """``make_items(n, seed=0, red=None)``: ``n`` edits with pictures of their own, ``red[i]`` the edit's first value."""
+    """``make_items(n, seed=0, red=None)``: ``n`` edits with own pictures, ``red[i]`` the edit's first value."""
 
     def make(n: int, seed: int = 0, red: Sequence[int] | None = None) -> list[ScoreItem]:
         rng = random.Random(seed)

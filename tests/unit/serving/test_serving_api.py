@@ -42,7 +42,7 @@ def test_items_come_out_of_the_wire_as_they_went_in(make_items) -> None:
 
 def test_a_source_shared_by_a_group_travels_once(make_items) -> None:
     first, second, third = make_items(3)
-    group = [first, second.model_copy(update={"source": first.source}), third.model_copy(update={"source": first.source})]
+    group = [first, *(item.model_copy(update={"source": first.source}) for item in (second, third))]
     body = encode_request(group)
     assert body.count(base64.b64encode(first.source.data)) == 1
     assert body.count(f"sha256:{first.source.sha256}".encode()) == 2

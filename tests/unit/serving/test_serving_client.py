@@ -100,9 +100,9 @@ def test_replicas_of_different_models_are_an_error(host, rule_engine, half_mute_
     half_mute_engine.model_digest = "sha256:" + "b" * 64
     first, _ = host(rule_engine)
     second, _ = host(half_mute_engine)
-    with RewardClient([first, second], config=ClientConfig(batch_items=1)) as client:
-        with pytest.raises(ModelMismatch, match=r"sha256:[0b]{64}"):
-            client.score(make_items(32))
+    both = RewardClient([first, second], config=ClientConfig(batch_items=1))
+    with both as client, pytest.raises(ModelMismatch, match=r"sha256:[0b]{64}"):
+        client.score(make_items(32))
     with RewardClient([first], expected_digest="sha256:" + "c" * 64) as client, pytest.raises(ModelMismatch):
         client.score(make_items(1))
 

@@ -34,7 +34,9 @@ def test_every_instruction_parses_changes_its_scene_and_has_six_questions() -> N
     assert set(seen) == set(Operation)
 
 
-@pytest.mark.parametrize("text", ["make it nicer", "remove the top-left dog", "move the top-left red square to the top-left"])
+@pytest.mark.parametrize(
+    "text", ["make it nicer", "remove the top-left dog", "move the top-left red square to the top-left"]
+)
 def test_foreign_instructions_are_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=text):
         parse_instruction(text)
@@ -94,7 +96,12 @@ def test_annotators_follow_the_truth_but_for_their_flips() -> None:
 
 
 def test_the_last_instruction_of_a_prompt_counts_with_the_questions_after_it() -> None:
-    text = "Example: remove the top-left red square\n1. top-left is empty?\nNow: make the background grey\n1. background is grey?\n2. picture clean?\nTrace: background is grey?"
+    text = """Example: remove the top-left red square
+1. top-left is empty?
+Now: make the background grey
+1. background is grey?
+2. picture clean?
+Trace: background is grey?"""
     assert read_prompt(text) == ("make the background grey", ("background is grey?", "picture clean?"))
     with pytest.raises(ValueError, match="no instruction"):
         read_prompt("make the dog bark")

@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.sft import SftConfig
-from editr1.data.errors import DataError
+from editr1.data.errors import TableError
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
 from editr1.verifier.sft import train_sft
@@ -162,9 +162,9 @@ def test_pairs_without_principles_or_too_few_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="1 decided pairs are fewer than the 2"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(1), output_dir=tmp_path / "out", hooks=TrainHooks())
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(TableError, match="no rows"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(2, same_every=1), output_dir=tmp_path / "o", hooks=TrainHooks())
-    with pytest.raises(DataError, match=r"row 1: takes \d+ tokens \(5000 of them for the trace\)"):
+    with pytest.raises(TableError, match=r"row 1: takes \d+ tokens \(5000 of them for the trace\)"):
         long = QUICK.model_copy(update={"max_new_tokens": 5000})
         train_gcpo(long, model=tiny, pairs=write_pairs(3), output_dir=tmp_path / "o", hooks=TrainHooks())
 

@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from editr1.config.sft import SftConfig
 from editr1.config.verifier import LoraSettings
-from editr1.data.errors import DataError
+from editr1.data.errors import TableError
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.model import load_verifier
 from editr1.verifier.rows import sft_rows
@@ -111,7 +111,7 @@ def test_a_row_that_the_context_cannot_hold_is_refused_by_name(
 ) -> None:
     rows = write_rows(3, sizes={2: (64, 64)})
     config = QUICK.model_copy(update={"max_tokens": 70})
-    with pytest.raises(DataError, match=r"rows\.parquet, row 3: takes \d+ tokens, the limit is 70"):
+    with pytest.raises(TableError, match=r"rows\.parquet: row 3: takes \d+ tokens, the limit is 70"):
         train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "out", hooks=TrainHooks())
     assert not list((tmp_path / "out").glob("*.safetensors"))
 

@@ -1,0 +1,120 @@
+"""Reward server at load against the same engine called offline in one batch, and against one request at a time.
+
+Run ``python tests/bench/bench_serving.py [--model FOLDER] [--items 128]``. Without a model a tiny verifier with random
+weights is built; every trace is cut at ``--tokens``. The three are timed in turn, round by round, in one run, so that
+their ratios mean something on a machine that is busy with other things.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from editr1.config.serve import ClientConfig
+from editr1.data.images import encode_png
+from editr1.data.types import Category, FailureCause, Picture, Principle, ScoreFailure, ScoreItem
+from editr1.serving.client import RewardClient
+from editr1.serving.engines.base import Sampling
+from editr1.serving.engines.transformers_engine import TransformersEngine
+from editr1.serving.scoring import score_items
+from editr1.shapes.tiny_verifier import build_tiny_verifier
+
+
+def draw_items(n: int, seed: int = 0) -> list[ScoreItem]:
+    """``n`` edits of 32x32 pictures, in groups of 16 that share a source, as editor RL sends them."""
+    rng = random.Random(seed)
+
+    def picture() -> Picture:
+        return Picture(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
+
+    principles = tuple(Principle(question=f"cell {k} kept?", category=Category.KEEP) for k in range(6))
+    sources = [picture() for _ in range((n + 15) // 16)]
+    return [
+        ScoreItem(source=sources[k // 16], edited=picture(), instruction="make it red", principles=principles)
+        for k in range(n)
+    ]
+
+
+def start_server(model: Path, tokens: int, batch: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A reward server in a process of its own, and its URL."""
+    ready = folder / "ready"
+    sets = {"port": 0, "device": "cpu", "max_tokens": tokens, "max_batch": batch, "golden_must_parse": "false"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "editr1.serving.run", str(model), "--ready-file", str(ready)]
+        + [f"--set={key}={value}" for key, value in sets.items()]
+    )
+    while not ready.exists():
+        if process.poll() is not None:
+            raise SystemExit("the server did not start")
+        time.sleep(0.05)
+    return process, ready.read_text()
+
+
+def main() -> None:
+    """Print the three rates and their two ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="verifier folder")
+    parser.add_argument("--items", type=int, default=128)
+    parser.add_argument("--single", type=int, default=16, help="items sent one at a time a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=75)
+    parser.add_argument("--batch", type=int, default=64)
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = args.model or build_tiny_verifier(folder / "verifier", words=("red", "kept?", "cell "))
+        items = draw_items(args.items)
+        engine = TransformersEngine.load(model, device="cpu", max_batch=args.batch)
+        sampling = Sampling(max_tokens=args.tokens)
+        process, url = start_server(model, args.tokens, args.batch, folder)
+        at_load = RewardClient([url], config=ClientConfig(batch_items=16))
+        in_turn = RewardClient([url], config=ClientConfig(batch_items=1, concurrency=1))
+        rates: dict[str, list[float]] = {"offline": [], "server": [], "single": []}
+        try:
+            engine_answer = score_items(engine, items, sampling)
+            assert [o.ok for o in at_load.score(items)] == [o.ok for o in engine_answer]
+            for _ in range(args.rounds):
+                start = time.perf_counter()
+                score_items(engine, items, sampling)
+                rates["offline"].append(args.items / (time.perf_counter() - start))
+                start = time.perf_counter()
+                outcomes = at_load.score(items)
+                rates["server"].append(args.items / (time.perf_counter() - start))
+                start = time.perf_counter()
+                outcomes += in_turn.score(items[: args.single])
+                rates["single"].append(args.single / (time.perf_counter() - start))
+                lost = [o for o in outcomes if isinstance(o, ScoreFailure) and o.cause is not FailureCause.UNPARSED]
+                assert not lost, lost[0]
+        finally:
+            at_load.close()
+            in_turn.close()
+            process.terminate()
+            process.wait(60)
+
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    to_offline = statistics.median(s / o for s, o in zip(rates["server"], rates["offline"], strict=True))
+    to_single = statistics.median(s / o for s, o in zip(rates["server"], rates["single"], strict=True))
+    print(
+        f"machine: {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    print(f"n: {args.rounds} rounds of {args.items} items ({args.single} alone), at most {args.tokens} tokens a trace")
+    print("items/s, median: " + ", ".join(f"{name} {rate:.1f}" for name, rate in middle.items()))
+    print(f"server at load / offline in one batch: {to_offline:.2f}")
+    print(f"server at load / one request at a time: {to_single:.2f}")
+
+
+if __name__ == "__main__":
+    main()
