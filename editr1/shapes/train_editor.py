@@ -1,7 +1,7 @@
 """Train the base editor of the shapes world and measure it: ``python -m editr1.shapes.train_editor --out DIR``.
 
 First the VAE, then the flow with its text encoders; the folder written is a FluxKontextPipeline with bfloat16 weights.
-About 15 minutes on one CPU thread.
+About 25 minutes on one busy CPU thread.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def train_editor(
 
 
 @torch.no_grad()
-def measure_vae(vae: AutoencoderKL, n: int = 2000) -> dict[str, float]:
+def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
     """Send n drawn, clean source pictures through the VAE.
 
     ``parsed`` is the share that is then read as the same scene and clean, ``same`` as the same scene, ``residual`` the

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """Settings of the VAE's training, as measured on one CPU thread."""
+    """Settings of the VAE's training."""
 
     steps: int = 2000
     """AdamW updates."""

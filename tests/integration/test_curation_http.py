@@ -457,7 +457,7 @@ def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, 
         update={
             "endpoints": endpoints,
             "max_failed_share": 1.0,
-            "members": (members[0], MemberConfig(**(members[1].model_dump() | {"endpoint": "other"}))),
+            "members": (MemberConfig(**(members[0].model_dump() | {"endpoint": "other"})), members[1]),
         }
     )
     counts = run(half, world, tmp_path)
