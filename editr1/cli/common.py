@@ -33,7 +33,7 @@ def fail(message: object, code: int) -> typer.Exit:
 @contextmanager
 def reporting() -> Iterator[None]:
     """Turn the errors that a user can act on into lines on standard error and the documented exit codes."""
-    from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
+    from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError
     from editr1.config.loader import ConfigError
     from editr1.data.errors import DataError
     from editr1.runs.drive import RunStopped, StageFailed
@@ -41,7 +41,7 @@ def reporting() -> Iterator[None]:
 
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, AccessDenied) as error:
         raise fail(error, ExitCode.CONFIG) from None
     except DataError as error:
         raise fail(error, ExitCode.DATA) from None

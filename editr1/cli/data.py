@@ -45,12 +45,12 @@ def import_(
 
     Example: editr1 data import ./photos --table ./photos/edits.csv --out ./imported
     """
-    from editr1.data.importer import import_folder
+    from editr1.data.importer import describe, import_folder
 
     with reporting():
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
     for problem in report.problems[:SHOWN]:
-        typer.secho(str(problem), err=True)
+        typer.secho(describe(problem), err=True)
     if not report.files:
         raise fail(f"{table}: {len(report.problems)} bad rows; nothing was written (--skip-bad leaves them out)", 3)
     typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))

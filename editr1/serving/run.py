@@ -70,8 +70,8 @@ def serve(
     """Serve until SIGTERM, SIGINT or a yes of ``should_stop`` (asked ten times a second); then drain and return.
 
     ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is taken while
-    draining; what was accepted is answered, for at most ``config.drain_s``. Called outside the main thread it leaves
-    signals alone.
+    draining; what was accepted is answered, for at most ``config.drain_s``. Signals that the process ignores stay
+    ignored; called outside the main thread it leaves them all alone.
 
     Raises:
         GoldenFailed: the golden sample could not be scored.
@@ -137,7 +137,9 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        # A launcher that handles Ctrl-C itself has its children ignore SIGINT; that stays so.
+        ours = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._stop) for number in ours}
         try:
             yield
         finally:

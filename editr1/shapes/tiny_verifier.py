@@ -66,7 +66,11 @@ _CONTEXT: Final = 4096
 
 
 def build_tiny_verifier(
-    out: Path, seed: int = 0, size: Size = "base", *, words: Sequence[str] | None = None,
+    out: Path,
+    seed: int = 0,
+    size: Size = "base",
+    *,
+    words: Sequence[str] | None = None,
     template: PromptTemplate = TINY_TEMPLATE,
 ) -> Path:
     """Write a verifier folder with random weights drawn from ``seed``; returns ``out``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
+from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError
 from editr1.config.loader import ConfigError
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import StageJob, read_job
@@ -58,7 +59,7 @@ def _run(body: Body, job: StageJob) -> int:
             metrics = body(context)
             if context.is_main:
                 context.store.put_record(progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes())
-                result = StageResult(key=job.key, outputs=context.outputs, metrics=metrics)
+                result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics))
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
         return ExitCode.DONE
     except Interrupted:
@@ -68,6 +69,11 @@ def _run(body: Body, job: StageJob) -> int:
         return _code_of(error)
     finally:
         _leave_group()
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Only what was measured: a mean over nothing is no figure, and JSON has no NaN."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _code_of(error: Exception) -> int:
@@ -85,6 +91,7 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
     table: list[tuple[type[Exception], ExitCode]] = [
         (ConfigError, ExitCode.CONFIG),
         (DataError, ExitCode.DATA),
+        (AccessDenied, ExitCode.CONFIG),
         (ArtifactNotFound, ExitCode.INPUT),
         (DigestMismatch, ExitCode.INPUT),
         (StoreError, ExitCode.TRANSIENT),

@@ -7,6 +7,7 @@ only :class:`TrainHooks`.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,8 +41,9 @@ class Progress:
         if self._file is None:
             return
         line: dict[str, Any] = {"t": time.time(), "phase": self._phase, "done": self._done, "total": self._total}
-        if metrics:
-            line["metrics"] = {k: float(v) for k, v in metrics.items()}
+        figures = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        if figures:
+            line["metrics"] = figures
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 

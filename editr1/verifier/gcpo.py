@@ -20,10 +20,12 @@ from editr1.config.gcpo import GcpoConfig
 from editr1.data.types import Category, Principle, Verdict
 from editr1.telemetry import TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
+from editr1.verifier.repeats import encode_pictures_once, process_pictures_once
 from editr1.verifier.rows import pair_rows
 from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (
     HooksCallback,
+    ResumesWeights,
     adapter_settings,
     context_limit,
     load_for_training,
@@ -51,6 +53,8 @@ def train_gcpo(
     """
     micro, micro_steps = rollout_layout(config, PartialState(cpu=config.device == "cpu").num_processes)
     network, processor, template = load_for_training(config, model)
+    process_pictures_once(processor)
+    encode_pictures_once(network)
     limit = context_limit(config, network)
     dataset, same = pair_rows(pairs, processor, template, limit, config.max_new_tokens, work_folder(output_dir))
     if len(dataset) // 2 < config.pairs_per_rollout:
@@ -91,7 +95,7 @@ def train_gcpo(
     return figures | {"pairs": len(dataset) / 2, "pairs_same": float(same)}
 
 
-class GcpoTrainer(GRPOTrainer):  # type: ignore[misc]
+class GcpoTrainer(ResumesWeights, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer that keeps each pair's two groups side by side, and logs the likelihood ratio."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:

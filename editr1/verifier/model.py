@@ -69,9 +69,7 @@ def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin
             AutoImageProcessor.from_pretrained(str(name)), tokenizer, chat_template=tokenizer.chat_template
         )
     processor.tokenizer.padding_side = "left"
-    processor.image_processor.size = SizeDict(
-        shortest_edge=template.min_pixels, longest_edge=template.max_pixels
-    )
+    processor.image_processor.size = SizeDict(shortest_edge=template.min_pixels, longest_edge=template.max_pixels)
     return processor  # type: ignore[no-any-return]
 
 

@@ -45,7 +45,9 @@ class TokenCounter:
         answer = {"role": "assistant", "content": [{"type": "text", "text": trace}]}
         whole = str(self._processor.apply_chat_template([*messages, answer], tokenize=False))
         if not whole.startswith(prompt):
-            raise ValueError("the chat template writes a prompt differently once it is answered; it cannot be trained on")
+            raise ValueError(
+                "the chat template writes a prompt differently once it is answered; it cannot be trained on"
+            )
         return prompt, whole[len(prompt) :]
 
     def count(self, text: str, pictures: Sequence[bytes]) -> int:

@@ -15,6 +15,7 @@ from editr1.telemetry import TrainHooks
 from editr1.verifier.rows import sft_rows
 from editr1.verifier.training import (
     HooksCallback,
+    ResumesWeights,
     adapter_settings,
     context_limit,
     load_for_training,
@@ -54,7 +55,7 @@ def train_sft(
         completion_only_loss=config.mask_prompt,
         dataloader_drop_last=len(dataset) >= config.batch_size,
     )
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=network,
         args=arguments,
         train_dataset=dataset,
@@ -63,6 +64,10 @@ def train_sft(
         callbacks=[callback],
     )
     return run_training(trainer, callback, config, processor, template, output_dir, hooks)
+
+
+class _Trainer(ResumesWeights, SFTTrainer):  # type: ignore[misc]
+    pass
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:

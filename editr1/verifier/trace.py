@@ -65,9 +65,7 @@ def format_trace(
         f'{{"question": {json.dumps(principle.question, ensure_ascii=False)}, "score": {int(bit)}}}'
         for principle, bit in zip(principles, scores, strict=False)
     )
-    text = (
-        f'{reasoning}\n[{marks}]\n{{"average_score": {format_average(average)}}}\n{_OPENING}{format_score(score)}</score>'
-    )
+    text = f'{reasoning}\n[{marks}]\n{{"average_score": {format_average(average)}}}\n{_OPENING}{format_score(score)}</score>'
     if len(scores) != len(principles):
         raise ValueError(f"a trace needs one score a principle: {len(scores)} scores for {len(principles)} principles")
     back = parse_trace(text, principles)

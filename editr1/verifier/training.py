@@ -110,6 +110,22 @@ def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
     )
 
 
+class ResumesWeights:
+    """Put before a trainer class: a checkpoint's weights are read as ``from_pretrained`` reads them.
+
+    transformers' Trainer loads the file's names into the module as they are, and only warns when none fits; Qwen2.5-VL
+    checkpoints are saved under other names than its modules have, so that a resumed training would begin anew.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        target = self.accelerator.unwrap_model(model if model is not None else self.model)  # type: ignore[attr-defined]
+        if isinstance(target, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        target.load_state_dict(saved.state_dict())
+
+
 class HooksCallback(TrainerCallback):  # type: ignore[misc]
     """Reports progress, hands checkpoints on and stops when asked, as :class:`TrainHooks` says.
 

@@ -131,7 +131,7 @@ def start_server(
             )
         process = Process("", popen, log)
         processes.append(process)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not ready.exists():
             if popen.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"no server: {log.read_text()}")

@@ -139,7 +139,7 @@ def test_a_code_worth_a_retry_is_tried_again_and_the_record_tells_each_attempt(s
 
 
 def test_a_permanent_code_ends_the_run_with_that_code_and_the_reason(scripted: Any, model: str, tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match="sft: exit code 3 is permanent.*it went wrong") as caught:
+    with pytest.raises(StageFailed, match=r"sft: exit code 3 is permanent.*it went wrong") as caught:
         scripted(spec(model), sft=[3])
     assert caught.value.exit_code == 3
     saved = load_record(open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri())), "r")

@@ -10,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from editr1.config.sft import SftConfig
 from editr1.data.images import encode_png
 from editr1.data.tables import write_table
 from editr1.data.types import Candidate, Category, EditCase, Picture, PreferencePair, Principle, Quadruple, SftRow
 from editr1.shapes.tiny_verifier import build_tiny_verifier
+from editr1.telemetry import TrainHooks
+from editr1.verifier.sft import train_sft
 from editr1.verifier.trace import format_trace
 
 QUESTIONS = (
@@ -40,7 +43,10 @@ def picture(rng: random.Random, size: tuple[int, int] = (32, 32)) -> Picture:
 
 def case(rng: random.Random, number: int, size: tuple[int, int] = (32, 32)) -> EditCase:
     return EditCase(
-        case_id=f"case-{number}", source=picture(rng, size), instruction="remove the top-left red square", principles=QUESTIONS
+        case_id=f"case-{number}",
+        source=picture(rng, size),
+        instruction="remove the top-left red square",
+        principles=QUESTIONS,
     )
 
 
@@ -86,3 +92,21 @@ def write_pairs(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def writer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A verifier that has learnt the form of a trace (its scores are a coin toss), so that rewards differ."""
+    folder = tmp_path_factory.mktemp("writer")
+    rng = random.Random(5)
+    rows = [
+        SftRow(
+            quadruple=Quadruple(case=case(rng, number), candidate=candidate(rng, f"c{number}")),
+            trace=format_trace("", QUESTIONS, [1, 0, 1], rng.choice([2.0, 8.0])),
+        )
+        for number in range(64)
+    ]
+    write_table(folder / "rows.parquet", rows, SftRow)
+    config = SftConfig(steps=60, batch_size=16, warmup_steps=5, learning_rate=1e-2, device="cpu")
+    train_sft(config, model=tiny, rows=folder / "rows.parquet", output_dir=folder / "model", hooks=TrainHooks())
+    return folder / "model"

@@ -13,41 +13,13 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
-from editr1.config.sft import SftConfig
 from editr1.data.errors import TableError
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
-from editr1.verifier.sft import train_sft
 
 QUICK = GcpoConfig(
     rollouts=2, pairs_per_rollout=2, traces=2, max_new_tokens=60, warmup_steps=0, learning_rate=1e-3, device="cpu"
 )
-
-
-@pytest.fixture(scope="session")
-def writer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A verifier that has learnt the form of a trace (scores still random), so that rewards differ."""
-    import random
-
-    from conftest import QUESTIONS, candidate, case  # type: ignore[import-not-found]
-
-    from editr1.data.tables import write_table
-    from editr1.data.types import Quadruple, SftRow
-    from editr1.verifier.trace import format_trace
-
-    folder = tmp_path_factory.mktemp("writer")
-    rng = random.Random(5)
-    rows = [
-        SftRow(
-            quadruple=Quadruple(case=case(rng, number), candidate=candidate(rng, f"c{number}")),
-            trace=format_trace("", QUESTIONS, [1, 0, 1], rng.choice([2.0, 8.0])),
-        )
-        for number in range(64)
-    ]
-    write_table(folder / "rows.parquet", rows, SftRow)
-    config = SftConfig(steps=60, batch_size=16, warmup_steps=5, learning_rate=1e-2, device="cpu")
-    train_sft(config, model=tiny, rows=folder / "rows.parquet", output_dir=folder / "model", hooks=TrainHooks())
-    return folder / "model"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -141,7 +113,9 @@ def test_a_stopped_training_continues_to_the_same_weights(
     stopping = TrainHooks(should_stop=lambda: next(answers), on_checkpoint=lambda folder, _: given.append(folder))
     with pytest.raises(Interrupted, match="step 2 of 4"):
         train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=stopping)
-    train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=given[0]))
+    train_gcpo(
+        config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=given[0])
+    )
     whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 

@@ -68,7 +68,10 @@ def test_the_figures_of_a_batch_are_rates_over_comparisons_traces_and_pairs() ->
 
 def test_a_batch_without_a_parsed_trace_has_no_invented_rates() -> None:
     nothing = [None, None]
-    assert batch_figures([(nothing, nothing, pair_rewards(nothing, nothing))]) == {"parse_rate": 0.0, "no_signal_rate": 1.0}
+    assert batch_figures([(nothing, nothing, pair_rewards(nothing, nothing))]) == {
+        "parse_rate": 0.0,
+        "no_signal_rate": 1.0,
+    }
 
 
 def test_the_weighted_advantage_is_the_mean_of_advantage_over_length() -> None:
@@ -87,7 +90,10 @@ def test_rewards_are_shares_and_advantages_sum_to_zero(winner: Any, loser: Any, 
         assert sum(centred(side)) == pytest.approx(0, abs=1e-9)
 
 
-ASKED = (Principle(question="is it red?", category=Category.FOLLOW), Principle(question="kept?", category=Category.KEEP))
+ASKED = (
+    Principle(question="is it red?", category=Category.FOLLOW),
+    Principle(question="kept?", category=Category.KEEP),
+)
 
 
 def completion(score: float | None) -> list[dict[str, str]]:

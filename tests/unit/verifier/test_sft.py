@@ -14,9 +14,11 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from editr1.config.sft import SftConfig
 from editr1.config.verifier import LoraSettings
 from editr1.data.errors import TableError
+from editr1.data.tables import read_table
+from editr1.data.types import SftRow
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.model import load_verifier
-from editr1.verifier.rows import sft_rows
+from editr1.verifier.rows import TokenCounter, sft_rows
 from editr1.verifier.sft import batch_layout, train_sft
 
 QUICK = SftConfig(steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
@@ -26,7 +28,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_the_loss_is_on_the_trace_and_its_end_alone(tiny: Path, write_rows: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_loss_is_on_the_trace_and_its_end_alone(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
     _, processor, template = load_verifier(tiny)
     dataset = sft_rows(write_rows(2), processor, template, 4096, tmp_path / "cache")
     collator = DataCollatorForVisionLanguageModeling(processor=processor, completion_only_loss=True)
@@ -75,7 +79,7 @@ def test_a_stopped_training_continues_to_the_same_weights(
     )
     with pytest.raises(Interrupted, match="step 2 of 5"):
         train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "halves", hooks=stopping)
-    (folder, step), = given
+    ((folder, step),) = given
     assert step == 2
     train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=folder))
     whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
@@ -110,8 +114,12 @@ def test_a_row_that_the_context_cannot_hold_is_refused_by_name(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = write_rows(3, sizes={2: (64, 64)})
-    config = QUICK.model_copy(update={"max_tokens": 70})
-    with pytest.raises(TableError, match=r"rows\.parquet: row 3: takes \d+ tokens, the limit is 70"):
+    counter = TokenCounter(*load_verifier(tiny)[1:])
+    first = next(read_table(rows, SftRow))
+    pictures = (first.quadruple.case.source.data, first.quadruple.candidate.image.data)
+    limit = counter.count("".join(counter.render(first.quadruple.case, first.trace)), pictures)
+    config = QUICK.model_copy(update={"max_tokens": limit})
+    with pytest.raises(TableError, match=rf"rows\.parquet: row 3: takes {limit + 12} tokens, the limit is {limit}"):
         train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "out", hooks=TrainHooks())
     assert not list((tmp_path / "out").glob("*.safetensors"))
 

@@ -132,7 +132,10 @@ def test_whatever_is_written_is_read_back(asked: list[str], data: st.DataObject)
         assert any(mark in question for question in asked for mark in ("score", "question"))
         return
     assert parse_trace(text, principles) == Verdict(
-        scores=tuple(bits), average=float(format_average(sum(bits) / len(bits))), score=score, reasoning=reasoning.strip()
+        scores=tuple(bits),
+        average=float(format_average(sum(bits) / len(bits))),
+        score=score,
+        reasoning=reasoning.strip(),
     )
 
 
@@ -142,7 +145,9 @@ pieces = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.one_of(st.text(), st.lists(pieces).map("".join), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join)))
+@given(
+    st.one_of(st.text(), st.lists(pieces).map("".join), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join))
+)
 def test_no_text_makes_the_parser_raise(text: str) -> None:
     assert isinstance(parse_trace(text, ASKED), Verdict | Unparsed)
 

@@ -6,6 +6,7 @@ import inspect
 import re
 
 import pytest
+from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -29,6 +30,12 @@ def test_the_log_probability_method_begins_and_returns_as_it_did() -> None:
     names = list(inspect.signature(method).parameters)
     assert names[:5] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]
     assert re.search(r"return logps, entropies, aux_loss\b", inspect.getsource(method))
+
+
+def test_the_trainer_loads_a_checkpoint_through_the_overridden_method() -> None:
+    names = list(inspect.signature(Trainer._load_from_checkpoint).parameters)
+    assert names == ["self", "resume_from_checkpoint", "model"]
+    assert "self._load_from_checkpoint(resume_from_checkpoint)" in inspect.getsource(Trainer.train)
 
 
 def test_the_loss_reads_the_fields_that_the_ratio_is_logged_from() -> None:

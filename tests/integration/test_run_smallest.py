@@ -1,0 +1,117 @@
+"""The whole run at its smallest size: six real stages, a real server, one report."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "metadata.name=small",
+    "curate.world.cases=24",
+    "curate.world.candidates=2",
+    "curate.world.pairs=8",
+    "curate.world.test_pairs=8",
+    "curate.world.rl_cases=8",
+    "curate.world.test_cases=8",
+    "sft.steps=60",
+    "sft.checkpoint_every=10",
+    "sft.warmup_steps=5",
+    "gcpo.rollouts=2",
+    "gcpo.pairs_per_rollout=2",
+    "gcpo.traces=4",
+    "grpo.iterations=2",
+    "grpo.cases_per_iteration=2",
+    "grpo.group_size=4",
+    "grpo.max_failed_share=1.0",
+    "evaluate.max_failed=1.0",
+    "evaluate.bootstrap_samples=200",
+    "serve.golden_must_parse=false",
+]
+
+
+def command(runs: Path) -> list[str]:
+    sets = [part for item in SMALL for part in ("--set", item)]
+    file = ROOT / "manifests" / "samples" / "quickstart.yaml"
+    return [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--runs-dir", str(runs), *sets]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, object]], str]:
+    """A run that is stopped in the middle of SFT and then continued to its end."""
+    runs = tmp_path_factory.mktemp("runs")
+    first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    checkpoints = runs / "small" / "store"
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.rglob("checkpoints/*.json")):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    _, error = first.communicate(timeout=300)
+    assert first.returncode == 143, error
+    done = subprocess.run(command(runs), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return runs / "small", [], done.stderr + done.stdout
+
+
+def test_an_interrupted_run_continues_from_its_checkpoint(finished: tuple[Path, list[dict[str, object]], str]) -> None:
+    folder, _, output = finished
+    assert "curate  already done" in re.sub(r"\s+", " ", output).replace("curate already", "curate  already")
+    progress = [json.loads(line) for line in next((folder / "stages" / "sft").glob("progress-*.jsonl")).open()]
+    steps = [line["done"] for line in progress if "metrics" in line]
+    assert steps[0] == 1
+    assert steps.count(1) == 1, "the second attempt began at step 1 again"
+    assert steps[-1] == 60
+
+
+def test_a_finished_run_has_a_record_a_report_and_one_trace(finished: tuple[Path, list[dict[str, object]], str]) -> None:
+    folder, _, output = finished
+    report = (folder / "report.html").read_text()
+    assert "RL-RRM" in report
+    assert not re.search(r'(src|href)="https?://', report)
+    assert "report:" in output
+    spans = [json.loads(line) for line in (folder / "spans.jsonl").open()]
+    services = {span["service"] for span in spans}
+    assert {f"editr1-{kind}" for kind in ("run", "curate", "sft", "gcpo", "serve", "grpo", "evaluate")} <= services
+    last = [span["trace"] for span in spans if span["name"] == "editr1.run"][-1]
+    in_trace = {span["name"] for span in spans if span["trace"] == last}
+    assert {"editr1.attempt", "editr1.stage", "editr1.reward.request", "editr1.reward.generate"} <= in_trace
+
+
+def test_the_same_command_again_starts_nothing_and_says_so(finished: tuple[Path, list[dict[str, object]], str]) -> None:
+    folder, _, _ = finished
+    before = (folder / "spans.jsonl").read_text().count("editr1.attempt")
+    again = subprocess.run(command(folder.parent), capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stdout
+    assert (folder / "spans.jsonl").read_text().count("editr1.attempt") == before
+
+
+def test_commands_read_what_the_run_left(finished: tuple[Path, list[dict[str, object]], str]) -> None:
+    folder, _, _ = finished
+    run = [sys.executable, "-m", "editr1.cli.main"]
+    shown = subprocess.run(
+        [*run, "runs", "show", "small", "--runs-dir", str(folder.parent), "--json"], capture_output=True, check=True
+    )
+    record = json.loads(shown.stdout)
+    assert record["state"] == "done"
+    model = record["stages"]["grpo"]["outputs"]["model"]
+    store = ["--store", str(folder / "store")]
+    lineage = subprocess.run([*run, "artifacts", "lineage", model, *store], capture_output=True, text=True, check=True)
+    assert "editor by grpo" in lineage.stdout
+    subprocess.run([*run, "artifacts", "verify", model, *store], check=True)
+    pulled = folder / "pulled"
+    subprocess.run([*run, "artifacts", "pull", model, str(pulled), *store], check=True)
+    code = (
+        "import torch; from diffusers import FluxKontextPipeline; "
+        f"FluxKontextPipeline.from_pretrained({str(pulled)!r}, torch_dtype=torch.float32); print('loaded')"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert "loaded" in loaded.stdout, loaded.stderr
