@@ -108,7 +108,7 @@ class S3Objects:
         """Size in bytes, or None."""
         try:
             with self._errors(key):
-                return self._client.stat_object(self._bucket, self._name(key)).size
+                return int(self._client.stat_object(self._bucket, self._name(key)).size)
         except ArtifactNotFound:
             return None
 

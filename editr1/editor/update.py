@@ -66,7 +66,7 @@ class Updater:
                 for chunk, rows, own in _kept_rows(chunks, kept):
                     for k in steps:
                         loss = self._loss(chunk, rows, advantages[own], k, stats)
-                        (loss / (kept_total * len(steps))).backward()  # type: ignore[no-untyped-call]
+                        (loss / (kept_total * len(steps))).backward()
                 weights = list(self._tuning.weights.values())
                 self._world.sum_gradients(weights)
                 stats.grad_norms.append(float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip)))

@@ -160,9 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="verifier folder or hub name")
     parser.add_argument("--config", type=Path, help="YAML file of server settings")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting, wins over all")
-    parser.add_argument(
-        "--golden", type=Path, help="JSON file of wire items, scored before ready"
-    )
+    parser.add_argument("--golden", type=Path, help="JSON file of wire items, scored before ready")
     parser.add_argument("--digest", help="digest to answer with; left out: computed from the folder")
     parser.add_argument("--ready-file", type=Path, help="file that gets the server's URL once it is ready")
     parsed = parser.parse_args(arguments)

@@ -35,9 +35,18 @@ class World:
 def draw_world(config: WorldConfig, seed: int, folder: Path) -> World:
     """Draw every table of a run into ``folder``; deterministic in ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
-    world = World(*(folder / f"{name}.parquet" for name in ("cases", "candidates", "pairs", "pairs-test")), "rl-", "test-")
+    world = World(
+        cases=folder / "cases.parquet",
+        candidates=folder / "candidates.parquet",
+        pairs=folder / "pairs.parquet",
+        pairs_test=folder / "pairs-test.parquet",
+        rl_prefix="rl-",
+        test_prefix="test-",
+    )
     sft = draw_cases(config.cases, seed, "sft")
-    pairs, pairs_test = (list(_decided(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest")))
+    pairs, pairs_test = (
+        list(_decided(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest"))
+    )
     write_table(world.candidates, _quadruples(sft, config.candidates, seed), Quadruple)
     write_table(world.pairs, pairs, PreferencePair)
     write_table(world.pairs_test, pairs_test, PreferencePair)

@@ -82,4 +82,4 @@ def _mask(shape: str) -> NDArray[np.float64]:
         inside = x**2 + y**2 < 5.3**2
     else:
         inside = (y > -6) & (y < 6) & (np.abs(x) < (y + 6) / 2)
-    return inside.reshape(CELL, _OVERSAMPLE, CELL, _OVERSAMPLE).mean(axis=(1, 3))
+    return np.asarray(inside.reshape(CELL, _OVERSAMPLE, CELL, _OVERSAMPLE).mean(axis=(1, 3)))

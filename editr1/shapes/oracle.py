@@ -62,14 +62,17 @@ class Oracle:
         the principles.
         """
         instruction, questions = read_prompt(prompt)
-        if len(images) == 2 and questions:
-            if '"gold"' in prompt:
-                return self.verify(*images, instruction, questions, model=model, system=system, seed=seed)
-            return self.think(
-                *images, instruction, questions, model=model, system=system, temperature=temperature, seed=seed
-            )
         if len(images) == 2:
-            return self.holistic(*images, instruction, model=model, system=system, temperature=temperature, seed=seed)
+            source, edited = images
+            if not questions:
+                return self.holistic(
+                    source, edited, instruction, model=model, system=system, temperature=temperature, seed=seed
+                )
+            if '"gold"' in prompt:
+                return self.verify(source, edited, instruction, questions, model=model, system=system, seed=seed)
+            return self.think(
+                source, edited, instruction, questions, model=model, system=system, temperature=temperature, seed=seed
+            )
         return self.difficulty(instruction) if '"hard"' in prompt else self.decompose(instruction)
 
     def decompose(self, instruction: str) -> str:

@@ -17,7 +17,7 @@ import ipaddress
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -67,20 +67,25 @@ class Judge(Protocol):
     def see(self, picture: Picture) -> Any:
         """A picture in the form that the other methods take."""
 
-    def decompose(self, instruction: str) -> str:
-        """Principles as a JSON array."""
+    @property
+    def decompose(self) -> Callable[[str], str]:
+        """Instruction to principles, a JSON array."""
 
-    def difficulty(self, instruction: str) -> str:
-        """Whether the case is hard, as JSON."""
+    @property
+    def difficulty(self) -> Callable[[str], str]:
+        """Instruction to whether the case is hard, as JSON."""
 
-    def think(self, source: Any, edited: Any, instruction: str, questions: Sequence[str], **how: Any) -> str:
-        """A trace."""
+    @property
+    def think(self) -> Callable[..., str]:
+        """A trace: source, edited, instruction, questions; keywords model, system, temperature, seed."""
 
-    def verify(self, source: Any, edited: Any, instruction: str, questions: Sequence[str], **how: Any) -> str:
-        """Gold verdicts as JSON."""
+    @property
+    def verify(self) -> Callable[..., str]:
+        """Gold verdicts as JSON: as ``think``, without a temperature."""
 
-    def holistic(self, source: Any, edited: Any, instruction: str, **how: Any) -> str:
-        """Two marks as JSON."""
+    @property
+    def holistic(self) -> Callable[..., str]:
+        """Two marks as JSON: as ``think``, without questions."""
 
 
 def create_app(oracle: Judge) -> App:
@@ -190,7 +195,7 @@ def _complete(oracle: Judge, body: bytes) -> bytes:
         raise _Refused(f"the body is not JSON: {error}") from None
     if not isinstance(request, dict):
         raise _Refused("the body is not a JSON object")
-    model = request.get("model")
+    model = str(request.get("model"))
     if model != VLM_MODEL and model not in oracle.models:
         raise _Refused(f"model: {model!r} is not one of {', '.join((VLM_MODEL, *oracle.models))}", 404)
     if request.get("stream"):

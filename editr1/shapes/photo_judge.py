@@ -46,7 +46,7 @@ class PhotoJudge:
         image = decode_image(picture.data)
         grey = np.asarray(image.convert("L").resize((384, 384), Image.Resampling.BILINEAR), dtype=np.float32) / 255
         laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-        small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32) / 255
+        small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)
         return Photo(small, float(laplacian.std()))
 
     def decompose(self, instruction: str) -> str:
@@ -160,7 +160,7 @@ def _resized_centre(pixels: Pixels) -> Pixels:
     image = Image.fromarray((pixels * 255).astype(np.uint8))
     margin = round(SIDE * (1 - CENTRE) / 2)
     cut = image.crop((margin, margin, SIDE - margin, SIDE - margin)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(cut, dtype=np.float32) / 255
+    return np.asarray(cut, dtype=np.float32) / np.float32(255)
 
 
 def _white_edge(pixels: Pixels) -> bool:

@@ -59,8 +59,11 @@ def train_editor(
     pipeline.vae.to(torch.bfloat16).to(torch.float32)
     logger.info("vae %s", json.dumps(measure_vae(pipeline.vae)))
     rows = edit_rows(cases, seed)
-    latents = (encode_pictures(pipeline.vae, part) for part in (rows.sources, rows.perfect, rows.faulty))
-    train_flow(pipeline, FlowData(*latents, rows.instructions), flow_recipe or FlowRecipe(), seed)
+    sources, perfect, faulty = (
+        encode_pictures(pipeline.vae, part) for part in (rows.sources, rows.perfect, rows.faulty)
+    )
+    data = FlowData(sources, perfect, faulty, rows.instructions)
+    train_flow(pipeline, data, flow_recipe or FlowRecipe(), seed)
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(out)
 

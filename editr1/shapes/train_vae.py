@@ -125,7 +125,8 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 def raw_latents(vae: AutoencoderKL, batch: Tensor) -> Tensor:
     """Return the means (b, 4, S/8, S/8) of the latents of ``batch`` (b, 3, S, S), values in [-1, 1]."""
-    return vae.encode(batch).latent_dist.mean
+    mean: Tensor = vae.encode(batch).latent_dist.mean
+    return mean
 
 
 def to_model_range(pictures: Tensor) -> Tensor:

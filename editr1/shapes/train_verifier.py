@@ -61,7 +61,7 @@ def train_verifier(
     for step in range(1, steps + 1):
         batch = encode(processor, template, [draw_sample(rng) for _ in range(batch_size)])
         loss = cast(Tensor, model(**batch).loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -144,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=2400, help="optimiser steps (default: %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)"
+    )
     parser.add_argument("--start", type=Path, help="verifier folder to go on from (default: random weights)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
     parser.add_argument(

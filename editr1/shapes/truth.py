@@ -172,7 +172,8 @@ def _distances(
 ) -> NDArray[np.float32]:
     """Squared distances (n, 4 cells, 4 backgrounds, 16 contents) of cells (n, 4, 768) to templates (4 cells, 768, 64)."""
     squares = (flat**2).sum(axis=2).T[..., None] - 2 * (flat.transpose(1, 0, 2) @ known) + norms
-    return squares.transpose(1, 0, 2).reshape(len(flat), CELLS, len(BACKGROUNDS), len(CONTENTS))
+    by_cell = squares.transpose(1, 0, 2).reshape(len(flat), CELLS, len(BACKGROUNDS), len(CONTENTS))
+    return np.asarray(by_cell, np.float32)
 
 
 @cache

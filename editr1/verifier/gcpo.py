@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate import PartialState  # type: ignore[import-untyped]
 from torch.utils.data import Sampler
 from trl import GRPOConfig, GRPOTrainer
 

@@ -70,7 +70,7 @@ def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin
         )
     processor.tokenizer.padding_side = "left"
     processor.image_processor.size = SizeDict(shortest_edge=template.min_pixels, longest_edge=template.max_pixels)
-    return processor  # type: ignore[no-any-return]
+    return processor
 
 
 def load_template(name: str | Path) -> PromptTemplate:

@@ -54,7 +54,7 @@ class _OncePerPatches:
         sizes = [time * height * width for time, height, width in grids]
         places: dict[Any, int] = {}
         order = []
-        for grid, patches in zip(grids, hidden_states.detach().split(sizes), strict=True):
+        for grid, patches in zip(grids, torch.split(hidden_states.detach(), sizes), strict=True):
             key = (tuple(grid), patches.float().cpu().numpy().tobytes())
             order.append(places.setdefault(key, len(places)))
         if len(places) == len(order):

@@ -9,8 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from accelerate import PartialState  # type: ignore[import-untyped]
 from datasets import Dataset
+from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError
 from PIL.Image import Image
 from transformers import ProcessorMixin
@@ -134,6 +135,7 @@ class PairRows:
         return rows
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        """The rows of the numbers in ``batch["row"]``, in their order."""
         rows = [self._read(number) for number in batch["row"]]
         return {name: [row[name] for row in rows] for name in ("prompt", "images", "principles")}
 
@@ -191,9 +193,9 @@ def _on_disk(rows: Callable[[], Iterator[dict[str, Any]]], path: Path, cache: Pa
                 fingerprint=hashlib.sha256(name.encode()).hexdigest()[:32],
             )
     except DatasetGenerationError as error:
+        if isinstance(error.__cause__, SchemaInferenceError):  # nothing was yielded
+            raise TableError(path, None, None, None, "no rows to train on") from None
         if isinstance(error.__cause__, ValueError):
             raise error.__cause__ from None
         raise
-    if len(dataset) == 0:
-        raise TableError(path, None, None, None, "no rows to train on")
     return dataset

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from accelerate import PartialState  # type: ignore[import-untyped]
 from trl import SFTConfig, SFTTrainer
 
 from editr1.config.sft import SftConfig

@@ -103,7 +103,7 @@ def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
         return None
     return LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=_LANGUAGE if lora.targets == "language" else f"{_LANGUAGE}|{_VISION}",
         task_type="CAUSAL_LM",

@@ -71,7 +71,9 @@ def test_an_interrupted_run_continues_from_its_checkpoint(finished: tuple[Path, 
     assert steps[-1] == 60
 
 
-def test_a_finished_run_has_a_record_a_report_and_one_trace(finished: tuple[Path, list[dict[str, object]], str]) -> None:
+def test_a_finished_run_has_a_record_a_report_and_one_trace(
+    finished: tuple[Path, list[dict[str, object]], str],
+) -> None:
     folder, _, output = finished
     report = (folder / "report.html").read_text()
     assert "RL-RRM" in report
@@ -113,5 +115,7 @@ def test_commands_read_what_the_run_left(finished: tuple[Path, list[dict[str, ob
         "import torch; from diffusers import FluxKontextPipeline; "
         f"FluxKontextPipeline.from_pretrained({str(pulled)!r}, torch_dtype=torch.float32); print('loaded')"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
     assert "loaded" in loaded.stdout, loaded.stderr

@@ -144,7 +144,7 @@ class TransformersEngine:
         """Text and token count of each trace, ``copies`` a row, rows in order."""
         start = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
-        config = GenerationConfig(  # type: ignore[no-untyped-call]
+        config = GenerationConfig(
             max_new_tokens=min(sampling.max_tokens, self._context - start),
             do_sample=not greedy,
             temperature=1.0 if greedy else sampling.temperature,
@@ -167,7 +167,7 @@ class TransformersEngine:
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     declared = model.generation_config.eos_token_id
     ends = [tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig()
     return sorted({int(token) for token in ends if token is not None})
 
 

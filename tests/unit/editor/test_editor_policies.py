@@ -162,7 +162,7 @@ def test_photographs_of_any_size_and_mode_are_edited_at_the_resolution(
     ("width", "height", "resolution", "expected"),
     [
         (32, 32, 32, (32, 32)),
-        (1000, 500, 512, (352, 720)),
+        (1000, 500, 512, (368, 720)),
         (4000, 3000, None, (880, 1168)),
         (100, 50, None, (48, 96)),
         (10000, 3, 512, (16, 16384)),

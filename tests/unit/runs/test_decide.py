@@ -25,7 +25,9 @@ def test_a_stage_with_a_result_is_not_run_again() -> None:
         (-9, False, 1, 2, Action.RETRY),
     ],
 )
-def test_an_end_leads_to_the_documented_action(code: int, result: bool, failures: int, retries: int, action: Action) -> None:
+def test_an_end_leads_to_the_documented_action(
+    code: int, result: bool, failures: int, retries: int, action: Action
+) -> None:
     assert after_end(code, result, failures, retries).action is action
 
 

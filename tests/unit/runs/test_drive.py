@@ -120,7 +120,9 @@ def test_a_run_goes_through_its_stages_with_the_service_around_the_one_that_need
     assert ("stage_progress", "sft") in watcher.events
 
 
-def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depends_on_it(scripted: Any, model: str) -> None:
+def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depends_on_it(
+    scripted: Any, model: str
+) -> None:
     scripted(spec(model))
     _, worked, watcher = scripted(spec(model))
     assert not worked

@@ -45,7 +45,10 @@ def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:curate/row"), ["has no output 'row'", "rows"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="http://x/y"), ["http://x/y", "sha256:"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="hub:a/b"), ["cannot come from the hub"]),
-        (lambda d: d["spec"]["stages"][1].update(config={"learning_rat": 1}), ["sft.config", "did you mean 'learning_rate'"]),
+        (
+            lambda d: d["spec"]["stages"][1].update(config={"learning_rat": 1}),
+            ["sft.config", "did you mean 'learning_rate'"],
+        ),
         (lambda d: d["spec"]["stages"][1].update(name="curate"), ["used twice"]),
         (lambda d: d["spec"]["stages"][4].update(reward="sft"), ["reward", "serve stage"]),
         (lambda d: d["spec"]["stages"][1].update(reward="serve"), ["takes no reward"]),
@@ -67,7 +70,9 @@ def test_a_wrong_run_file_is_refused_with_the_field_and_what_is_allowed(
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(string.printable, max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(string.ascii_letters, max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(string.ascii_letters, max_size=8), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

@@ -120,9 +120,7 @@ def test_qwen_folder_edits_a_picture(qwen_folder: Path) -> None:
     folder = qwen_folder / "processor"
     pipeline = QwenImageEditPipeline.from_pretrained(
         qwen_folder,
-        processor=PictureProcessor(
-            AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-        ),
+        processor=PictureProcessor(AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)),
     )
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.tokenizer.decode(pipeline.tokenizer(TEXTS[1]).input_ids) == TEXTS[1]

@@ -19,9 +19,7 @@ ASSET = Path(__file__).parents[3] / "editr1" / "shapes" / "assets" / "editor"
 
 def test_training_targets_are_perfect_or_faulty_as_named() -> None:
     rows = edit_rows(200, seed=1)
-    sources, perfect, faulty = (
-        part.permute(0, 2, 3, 1).numpy() for part in (rows.sources, rows.perfect, rows.faulty)
-    )
+    sources, perfect, faulty = (part.permute(0, 2, 3, 1).numpy() for part in (rows.sources, rows.perfect, rows.faulty))
     assert all(mark.score == 10 for mark in true_scores(sources, rows.instructions, perfect))
     scores = [mark.score for mark in true_scores(sources, rows.instructions, faulty)]
     assert sum(score < 10 for score in scores) / len(scores) > 0.95
@@ -52,9 +50,7 @@ def test_an_instruction_longer_than_the_prompt_is_refused() -> None:
     pipeline = tiny_flux_kontext(0)
     latents = torch.zeros(1, 4, 4, 4)
     with pytest.raises(ValueError, match="tokens"):
-        train_flow(
-            pipeline, FlowData(latents, latents, latents, ["a long sentence in bytes"]), FlowRecipe(steps=1), 0
-        )
+        train_flow(pipeline, FlowData(latents, latents, latents, ["a long sentence in bytes"]), FlowRecipe(steps=1), 0)
 
 
 def test_training_writes_a_folder_that_plain_diffusers_loads(tmp_path: Path) -> None:
