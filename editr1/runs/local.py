@@ -56,6 +56,8 @@ class LocalLauncher:
             CONFIG_VARIABLE: str(job.workdir / "job.json"),
             "PET_NPROC_PER_NODE": str(processes),
             "PYTHONUNBUFFERED": "1",
+            # Server and trainer share the cores: threads that spin while they wait slow both down many times over.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         }
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
