@@ -12,7 +12,7 @@ from editr1.config.loader import ConfigError, load_settings
 from editr1.config.store import StoreConfig
 from editr1.runs.drive import Observer
 from editr1.runs.execute import execute, git_revision
-from editr1.runs.job import StageJob
+from editr1.runs.job import PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.local import LocalLauncher
 from editr1.runs.references import parse_reference
@@ -84,7 +84,10 @@ def serve_here(
     request = LocalLauncher().render(job, processes=1, environment={})
     job.workdir.mkdir(parents=True, exist_ok=True)
     request.job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
-    os.execve(sys.executable, list(request.argv), {**os.environ, **request.environment})
+    environment = {**os.environ, **request.environment}
+    # This process becomes the stage; it has no launcher to end with.
+    environment.pop(PARENT_VARIABLE)
+    os.execve(sys.executable, list(request.argv), environment)
 
 
 def _config(kind: str, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from editr1.telemetry import Span, span, traceparent
 POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
 GRACE_SECONDS = 300.0
+ABORT_SECONDS = 5.0
 
 
 class Observer(Protocol):
@@ -181,19 +182,23 @@ class Driver(Generic[Request, Handle]):
             self._ensure_service(service)
         with span(Span.ATTEMPT, stage=stage.name, attempt=len(record.attempts) + 1):
             handle = self._submit(stage, record, config)
-            while True:
-                seen = self._observe(record, handle)
-                if not seen.running:
-                    return self._close(record, seen), seen.reason
-                if self._should_stop():
-                    self._launcher.cancel(handle, GRACE_SECONDS)
-                    self._close(record, self._observe(record, handle))
-                    record.state = State.INTERRUPTED
-                    self._observer.stage_ended(record)
-                    raise RunStopped
-                if service:
-                    self._ensure_service(service)
-                time.sleep(POLL_SECONDS)
+            try:
+                while True:
+                    seen = self._observe(record, handle)
+                    if not seen.running:
+                        return self._close(record, seen), seen.reason
+                    if self._should_stop():
+                        raise RunStopped
+                    if service:
+                        self._ensure_service(service)
+                    time.sleep(POLL_SECONDS)
+            except BaseException as error:
+                # Nothing outlives the driver: an attempt that goes on unseen would meet the next one.
+                self._launcher.cancel(handle, GRACE_SECONDS if isinstance(error, RunStopped) else ABORT_SECONDS)
+                self._close(record, self._observe(record, handle))
+                record.state = State.INTERRUPTED
+                self._observer.stage_ended(record)
+                raise
 
     def _submit(self, stage: StageSpec, record: StageRecord, config: dict[str, Any]) -> Handle:
         environment = {"EDITR1_SPAN_FILE": str(self._folder / "spans.jsonl")}

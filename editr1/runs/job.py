@@ -15,6 +15,8 @@ from editr1.config.store import StoreConfig
 from editr1.runs.kinds import Kind
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"
+PARENT_VARIABLE = "EDITR1_PARENT_PID"
+"""Set by a launcher whose stages must not outlive it: its process id."""
 
 
 class StageJob(Settings):

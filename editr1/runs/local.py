@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from editr1.runs.job import CONFIG_VARIABLE, StageJob
+from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.launcher import Observation
 
 
@@ -55,6 +55,7 @@ class LocalLauncher:
             **environment,
             CONFIG_VARIABLE: str(job.workdir / "job.json"),
             "PET_NPROC_PER_NODE": str(processes),
+            PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             # Server and trainer share the cores: threads that spin while they wait slow both down many times over.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
