@@ -15,8 +15,8 @@ class GcpoConfig(VerifierTraining):
     The paper gives none of these numbers.
     """
 
-    learning_rate: float = Field(default=6e-5, gt=0)
-    """Peak learning rate of AdamW. 1.5e-4 destroyed the quality verdict of the small verifier; 1e-6 suits 3B and 7B models."""
+    learning_rate: float = Field(default=3e-5, gt=0)
+    """Peak learning rate of AdamW. 1e-4 destroyed the quality verdict of the small verifier (right answers .98 to .69 in 40 rollouts); for 3B and 7B models start at 1e-6."""
     warmup_steps: int = Field(default=5, ge=0)
     """Optimiser steps over which the learning rate rises from 0."""
     final_lr_ratio: float = Field(default=0.1, ge=0, lt=1)

@@ -1,0 +1,43 @@
+"""Photographs through import and curation: real sizes, modes and prompts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("skimage", reason="needs the extra photos")
+
+
+def test_shipped_photographs_become_rows_pairs_and_cases(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "editr1.cli.main"]
+    photos, imported = tmp_path / "photos", tmp_path / "imported"
+    subprocess.run([*run, "data", "demo-photos", str(photos), "--cases", "2"], check=True)
+    subprocess.run(
+        [
+            *run,
+            "data",
+            "import",
+            str(photos),
+            "--table",
+            str(photos / "table.csv"),
+            "--out",
+            str(imported),
+            "--max-side",
+            "256",
+        ],
+        check=True,
+    )
+    done = subprocess.run(
+        [
+            *run, "curate", "--data", str(imported), "--out", str(tmp_path / "run"),
+            "--set", "judge=photos", "--set", "test_share=0.4",
+            "--set", "curation.members=[{name: photo-judge, model: photo-judge, temperature: 1.0}]",
+            "--set", "curation.principles={total: [3, 10], follow: [1, 4], keep: [1, 4], quality: [1, 3]}",
+        ],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("rows", "pairs", "pairs-test", "cases", "cases-test"):
+        table = tmp_path / "run" / "outputs" / name / f"{name}.parquet"
+        subprocess.run([*run, "data", "check", str(table)], check=True)
