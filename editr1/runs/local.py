@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
+from editr1.runs.kinds import KINDS
 from editr1.runs.launcher import Observation
 
 
@@ -57,9 +58,11 @@ class LocalLauncher:
             "PET_NPROC_PER_NODE": str(processes),
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
-            # Server and trainer share the cores: threads that spin while they wait slow both down many times over.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         }
+        if job.reward_urls or KINDS[job.kind].service:
+            # Server and trainer share the cores: threads that spin while they wait would slow both down. A stage that
+            # is alone is faster with the default.
+            env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
     def submit(self, request: LocalRequest) -> LocalHandle:
