@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from editr1.config.evaluate import EvaluateConfig
+from editr1.config.loader import ConfigError
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
 
@@ -30,6 +31,8 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.runs.report import EVALUATION_FILE
 
     config = context.settings(EvaluateConfig)
+    if config.benchmarks:
+        raise ConfigError("benchmarks: the stage does not score public sets yet; call editr1.evaluation.benchmarks")
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
     pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs)
