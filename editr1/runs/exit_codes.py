@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     REWARD_BUDGET = 4
     """More reward requests failed than the run allows."""
     INPUT = 5
-    """An input artifact is missing or does not match its digest."""
+    """An input artifact is missing or does not match its digest, or a reward replica serves another model than the run's."""
     TRANSIENT = 129
     """A service or store could not be reached; the next attempt may."""
     KILLED = 137

@@ -54,7 +54,7 @@ def _run(body: Body, job: StageJob) -> int:
     configure(f"editr1-{job.kind}", context.span_file, **{"editr1.run": job.run, "editr1.stage": job.stage})
     try:
         with span(Span.STAGE, kind=str(job.kind), stage=job.stage, run=job.run, rank=context.rank):
-            if context.is_main and load_result(context.store, job.run, job.stage, job.key) is not None:
+            if load_result(context.store, job.run, job.stage, job.key) is not None:
                 log.info("stage %s already has its result; nothing to do", job.stage)
                 return ExitCode.DONE
             metrics = body(context)
@@ -67,23 +67,24 @@ def _run(body: Body, job: StageJob) -> int:
         log.info("stopped on request; the next attempt continues from the last checkpoint")
         return ExitCode.TERMINATED
     except Exception as error:
-        return _code_of(error)
+        return exit_code(error)
     finally:
         _leave_group()
 
 
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Only what was measured: a mean over nothing is no figure, and JSON has no NaN."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _code_of(error: Exception) -> int:
+def exit_code(error: Exception) -> int:
+    """Log ``error`` and give the code that a stage ends with because of it; one that nobody foresaw prints its trace."""
     code = next((code for kind, code in _exit_table() if isinstance(error, kind)), None)
     if code is None:
         traceback.print_exc()
         return ExitCode.BUG
     _complain(error)
     return code
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Only what was measured: a mean over nothing is no figure, and JSON has no NaN."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
@@ -102,6 +103,8 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
     # Only a stage that loaded the room can have raised its error.
     for module, name, code in (
         ("editr1.editor.reward", "RewardBudgetSpent", ExitCode.REWARD_BUDGET),
+        ("editr1.editor.reward", "RewardModelChanged", ExitCode.INPUT),
+        ("editr1.serving.client", "ModelMismatch", ExitCode.INPUT),
         ("editr1.evaluation.scoring", "TooManyFailures", ExitCode.REWARD_BUDGET),
         ("editr1.curation.errors", "VlmUnavailable", ExitCode.TRANSIENT),
         ("editr1.curation.errors", "CurationError", ExitCode.CONFIG),

@@ -1,0 +1,114 @@
+"""The quickstart at fresh seeds: its held-out figures with intervals, and where the time goes.
+
+    python tests/bench/quickstart_seeds.py --seeds 101 102 103
+
+Runs ``editr1 run manifests/samples/quickstart.yaml`` once a seed (a finished one is not run again) and prints one line a
+figure and seed. Exits with 1 when a figure misses what is promised: SFT-RRM at least 76 % of pairs right with half
+credit, RL-RRM at least 4 points above it, the editor's true score at least 1 of 10 above the start, every interval of a
+gain without zero, and at most 7 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+from rich.console import Console
+from rich.table import Table
+
+from editr1.artifacts import open_store
+from editr1.config.store import StoreConfig
+from editr1.evaluation.metrics import Estimate
+from editr1.evaluation.report.model import ReportData
+from editr1.runs.find import find_records
+from editr1.runs.record import RunRecord
+from editr1.runs.report import assemble
+
+SAMPLE = Path(__file__).parents[2] / "manifests/samples/quickstart.yaml"
+SECONDS = 7 * 60
+
+
+def run(seed: int, folder: Path, sets: list[str]) -> tuple[RunRecord, ReportData]:
+    """Run the sample at ``seed`` in ``folder`` and read its record and evaluation."""
+    command = [sys.executable, "-m", "editr1.cli.main", "run", str(SAMPLE), "--runs-dir", str(folder)]
+    subprocess.run([*command, "--set", f"spec.seed={seed}", *(f"--set={value}" for value in sets)], check=True)
+    (record,) = find_records(folder, None)
+    store = next(folder.glob("*/store"))
+    evaluation = record.stages["evaluate"].outputs["evaluation"]
+    opened = open_store(StoreConfig(url=store.resolve().as_uri()))
+    return record, assemble(record, opened, evaluation, folder / record.name / "spans.jsonl")
+
+
+def figures(data: ReportData) -> dict[str, tuple[Estimate | None, float, float | None]]:
+    """Name -> (estimate, factor to print it with, smallest value that is promised)."""
+    accuracy = {verifier.role: verifier.accuracy for verifier in data.verifiers}
+    sft, rl = accuracy["sft"], accuracy["rl"]
+    gain, editor = data.verifier_gain, data.editor
+    return {
+        "SFT-RRM half credit": (sft and sft.half_credit, 100, 76),
+        "RL-RRM half credit": (rl and rl.half_credit, 100, None),
+        "RL-RRM gain, half credit": (gain.half_credit, 100, 4),
+        "RL-RRM gain, strict": (gain.strict, 100, None),
+        "RL-RRM gain, inverted": (gain.inverted, 100, None),
+        "editor before": (editor and editor.before.score, 1, None),
+        "editor after": (editor and editor.after.score, 1, None),
+        "editor gain": (editor and editor.gain.score, 1, 1),
+        "editor gain, follow": (editor and editor.gain.follow, 100, None),
+        "editor gain, keep": (editor and editor.gain.keep, 100, None),
+        "editor gain, quality": (editor and editor.gain.quality, 100, None),
+    }
+
+
+def seconds(record: RunRecord) -> dict[str, float]:
+    """Wall seconds of each stage (serve lasts as long as grpo does) and of the whole run."""
+    stages = {
+        name: sum((attempt.ended or attempt.started) - attempt.started for attempt in stage.attempts)
+        for name, stage in record.stages.items()
+    }
+    return stages | {"in all": (record.ended or record.created) - record.created}
+
+
+def main() -> int:
+    """Print the tables; 1 when something promised is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
+    parser.add_argument("--folder", type=Path, default=Path("runs/seeds"))
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="as of editr1 run")
+    given = parser.parse_args()
+    done = {seed: run(seed, given.folder / str(seed), given.set) for seed in given.seeds}
+    missed: list[str] = []
+
+    table = Table("figure", *(f"seed {seed}" for seed in done), "mean", "n")
+    for name, (_, factor, promised) in figures(next(iter(done.values()))[1]).items():
+        cells, values, n = [], [], 0
+        for seed, (_, data) in done.items():
+            estimate = figures(data)[name][0]
+            if estimate is None:
+                cells.append("not measured")
+                missed += [f"{name}, seed {seed}: not measured"] if promised is not None else []
+                continue
+            value, low, high = (factor * number for number in (estimate.value, estimate.low, estimate.high))
+            cells.append(f"{value:.2f} ({low:.2f} to {high:.2f})")
+            values.append(value)
+            n = estimate.n
+            if promised is not None and (value < promised or low <= 0):
+                missed.append(f"{name}, seed {seed}: {cells[-1]}, promised {promised}")
+        table.add_row(name, *cells, f"{mean(values):.2f}" if values else "", str(n))
+    Console(width=160).print(table)
+
+    times = {seed: seconds(record) for seed, (record, _) in done.items()}
+    clock = Table("seconds", *(f"seed {seed}" for seed in done))
+    for stage in next(iter(times.values())):
+        clock.add_row(stage, *(f"{times[seed][stage]:.0f}" for seed in done))
+    Console(width=160).print(clock)
+    missed += [f"seed {seed}: {took['in all']:.0f} s" for seed, took in times.items() if took["in all"] > SECONDS]
+    for line in missed:
+        print(f"missed: {line}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

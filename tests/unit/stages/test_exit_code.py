@@ -1,0 +1,31 @@
+"""A stage ends with a code that says whether another attempt may help."""
+
+import pytest
+
+from editr1.artifacts import ArtifactNotFound
+from editr1.config.loader import ConfigError
+from editr1.data.errors import TableError
+from editr1.runs.exit_codes import ExitCode, worth_a_retry
+from editr1.stages.entry import exit_code
+
+
+def errors():
+    from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged
+    from editr1.serving.client import ModelMismatch
+
+    return [
+        (ConfigError("x"), ExitCode.CONFIG),
+        (TableError("rows.parquet", 3, "instruction", "", "empty"), ExitCode.DATA),
+        (ArtifactNotFound("sha256:0"), ExitCode.INPUT),
+        (ModelMismatch("two models"), ExitCode.INPUT),
+        (RewardModelChanged("two verifiers"), ExitCode.INPUT),
+        (RewardBudgetSpent(3, 10, 0.1, {"deadline": 3}), ExitCode.REWARD_BUDGET),
+        (ConnectionError("gone"), ExitCode.TRANSIENT),
+        (ZeroDivisionError("a bug"), ExitCode.BUG),
+    ]
+
+
+@pytest.mark.parametrize(("error", "code"), errors(), ids=lambda value: type(value).__name__)
+def test_each_error_has_its_code(error, code):
+    assert exit_code(error) == code
+    assert worth_a_retry(code) == (code is ExitCode.TRANSIENT)
