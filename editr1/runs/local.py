@@ -59,10 +59,13 @@ class LocalLauncher:
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }
-        if job.reward_urls or KINDS[job.kind].service:
+        side_by_side = bool(job.reward_urls) or KINDS[job.kind].service
+        if side_by_side:
             # Server and trainer share the cores: threads that spin while they wait would slow both down. A stage that
             # is alone is faster with the default.
             env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+        if side_by_side or processes > 1:
+            env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(_threads(processes, side_by_side))
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
     def submit(self, request: LocalRequest) -> LocalHandle:
@@ -112,6 +115,11 @@ class LocalLauncher:
         text = handle.partial + handle.progress.read()
         *whole, handle.partial = text.split("\n")
         return [json.loads(line) for line in whole if line]
+
+
+def _threads(processes: int, side_by_side: bool) -> int:
+    """Threads of each process, so that all that compute at the same time have a core each where there are enough."""
+    return max(1, (os.cpu_count() or 1) // (processes * (2 if side_by_side else 1)))
 
 
 def _last_error(log: Path) -> str:

@@ -39,7 +39,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from editr1.verifier.model import make_processor, save_processor
 
-T5_LENGTH = 12
+T5_LENGTH = 8
 """``model_max_length`` of the T5 tokenizer: the length the base editor is trained with.
 
 Flux attends to padding, so sampling has to pass ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.

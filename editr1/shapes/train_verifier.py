@@ -24,7 +24,7 @@ from editr1.shapes.perception import NEUTRAL_INSTRUCTION, Sample, draw_sample
 from editr1.shapes.tiny_verifier import Size, build_tiny_verifier
 from editr1.shapes.vocabulary import SCORE_OPENING
 from editr1.verifier.chat import build_chat
-from editr1.verifier.model import folder_digest, load_verifier, save_verifier
+from editr1.verifier.model import folder_digest, load_verifier, save_verifier, use_cpu_attention
 from editr1.verifier.prompt import PromptTemplate
 from editr1.verifier.trace import parse_trace
 
@@ -52,6 +52,7 @@ def train_verifier(
         model, processor, template = load_verifier(first, "float32")
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
+    use_cpu_attention(model)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(

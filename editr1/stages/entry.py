@@ -18,7 +18,7 @@ from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.record import StageResult, load_result, progress_key, result_key
 from editr1.stages.context import StageContext
-from editr1.telemetry import Interrupted, Span, configure, span
+from editr1.telemetry import Interrupted, Span, configure, flush, span
 from editr1.telemetry.log import configure_logging
 
 Body = Callable[[StageContext], dict[str, float]]
@@ -41,7 +41,16 @@ def main(body: Body, module: str) -> None:
         sys.exit(ExitCode.CONFIG)
     if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
         sys.exit(_torchrun(module))
-    sys.exit(_run(body, job))
+    code = _run(body, job)
+    if _leave_group():
+        # The interpreter's own end can deadlock after DDP: gloo's process group is destroyed while the GIL is held, and
+        # waits for its worker, which waits for the GIL (seen with torch 2.13 when a training is stopped half-way).
+        flush()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(body: Body, job: StageJob) -> int:
@@ -68,8 +77,6 @@ def _run(body: Body, job: StageJob) -> int:
         return ExitCode.TERMINATED
     except Exception as error:
         return exit_code(error)
-    finally:
-        _leave_group()
 
 
 def exit_code(error: Exception) -> int:
@@ -152,10 +159,13 @@ def _torchrun(module: str) -> int:
     return ExitCode.DONE
 
 
-def _leave_group() -> None:
+def _leave_group() -> bool:
+    """Leave the process group; whether there was one."""
     distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return False
+    distributed.destroy_process_group()
+    return True
 
 
 def _complain(error: Exception) -> None:

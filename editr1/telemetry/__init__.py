@@ -2,7 +2,7 @@
 
 from editr1.telemetry.names import Metric, Span
 from editr1.telemetry.progress import Interrupted, Progress, TrainHooks
-from editr1.telemetry.tracing import configure, extracted, inject, span, traceparent
+from editr1.telemetry.tracing import configure, extracted, flush, inject, span, traceparent
 
 __all__ = [
     "Interrupted",
@@ -12,6 +12,7 @@ __all__ = [
     "TrainHooks",
     "configure",
     "extracted",
+    "flush",
     "inject",
     "span",
     "traceparent",

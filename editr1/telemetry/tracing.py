@@ -42,6 +42,13 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
         context.attach(propagate.extract({"traceparent": parent}))
 
 
+def flush(timeout_s: float = 3.0) -> None:
+    """Send what is waiting to be sent, for a process that ends without the interpreter's own end."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.force_flush(int(timeout_s * 1000))
+
+
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
     """A span around a block; an exception marks it as failed and goes on."""

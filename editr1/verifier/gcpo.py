@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
 from torch.utils.data import Sampler
 from trl import GRPOConfig, GRPOTrainer
 
@@ -29,6 +28,7 @@ from editr1.verifier.training import (
     adapter_settings,
     context_limit,
     load_for_training,
+    process_count,
     run_training,
     trainer_arguments,
     work_folder,
@@ -51,7 +51,7 @@ def train_gcpo(
         ValueError: numbers that do not divide, another architecture, a checkpoint of other settings.
         Interrupted: the hooks asked to stop; a checkpoint was handed on.
     """
-    micro, micro_steps = rollout_layout(config, PartialState(cpu=config.device == "cpu").num_processes)
+    micro, micro_steps = rollout_layout(config, process_count(config))
     network, processor, template = load_for_training(config, model)
     process_pictures_once(processor)
     encode_pictures_once(network)

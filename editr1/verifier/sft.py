@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState  # type: ignore[import-untyped]
 from trl import SFTConfig, SFTTrainer
 
 from editr1.config.sft import SftConfig
@@ -19,6 +18,7 @@ from editr1.verifier.training import (
     adapter_settings,
     context_limit,
     load_for_training,
+    process_count,
     run_training,
     trainer_arguments,
     work_folder,
@@ -40,7 +40,7 @@ def train_sft(
         ValueError: batch sizes that do not divide, another architecture, a checkpoint of other settings.
         Interrupted: the hooks asked to stop; a checkpoint was handed on.
     """
-    micro, accumulation = batch_layout(config, PartialState(cpu=config.device == "cpu").num_processes)
+    micro, accumulation = batch_layout(config, process_count(config))
     network, processor, template = load_for_training(config, model)
     limit = context_limit(config, network)
     dataset = sft_rows(rows, processor, template, limit, work_folder(output_dir))

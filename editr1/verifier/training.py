@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from transformers import (
     PreTrainedModel,
@@ -24,7 +26,7 @@ from transformers import (
 
 from editr1.config.verifier import LoraSettings, VerifierTraining
 from editr1.telemetry import Interrupted, Span, TrainHooks, span
-from editr1.verifier.model import load_processor, load_verifier, save_verifier
+from editr1.verifier.model import load_processor, load_verifier, save_verifier, use_cpu_attention
 from editr1.verifier.prompt import PromptTemplate
 
 _LANGUAGE: Final = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -37,12 +39,31 @@ def work_folder(output_dir: Path) -> Path:
     return output_dir / ".work"
 
 
+def on_cpu(config: VerifierTraining) -> bool:
+    """Whether to train on the CPU: asked for, or nothing else is there.
+
+    accelerate must be told: without a GPU and without this, each process of a torchrun group trains alone.
+    """
+    return config.device == "cpu" or not torch.accelerator.is_available()
+
+
+def process_count(config: VerifierTraining) -> int:
+    """Processes that train together. Raises ``RuntimeError`` when accelerate sees others than torchrun started."""
+    processes = int(PartialState(cpu=on_cpu(config)).num_processes)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes != started:
+        raise RuntimeError(f"torchrun started {started} processes, but accelerate trains with {processes}")
+    return processes
+
+
 def load_for_training(
     config: VerifierTraining, model: str | Path
 ) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
     """As ``load_verifier``, with the config's limits of picture size written into the template."""
     with span(Span.LOAD, model=str(model)):
         network, processor, template = load_verifier(model, dtype=config.weights)
+        if on_cpu(config):
+            use_cpu_attention(network)
         limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
         changed = {name: value for name, value in limits.items() if value is not None}
         if changed:
@@ -83,7 +104,7 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
         "bf16": config.autocast,
         "gradient_checkpointing": config.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
-        "use_cpu": config.device == "cpu",
+        "use_cpu": on_cpu(config),
         "save_strategy": "steps" if config.checkpoint_every else "no",
         "save_steps": max(1, math.ceil(config.checkpoint_every / boundary)) * boundary,
         "save_total_limit": config.keep_checkpoints,
@@ -92,8 +113,9 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_num_workers": config.dataloader_workers,
-        "dataloader_pin_memory": config.device != "cpu" and torch.cuda.is_available(),
+        "dataloader_pin_memory": not on_cpu(config) and torch.cuda.is_available(),
         "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,
     }
 
 

@@ -1,0 +1,159 @@
+"""Verifier training on two processes (torchrun, gloo): one training, not two copies of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+import editr1
+from editr1.data.images import encode_png
+from editr1.data.tables import write_table
+from editr1.data.types import Candidate, Category, EditCase, Picture, PreferencePair, Principle, Quadruple, SftRow
+from editr1.verifier.trace import format_trace
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+import torch
+from editr1.config.gcpo import GcpoConfig
+from editr1.config.sft import SftConfig
+from editr1.telemetry import Interrupted, Progress, TrainHooks
+from editr1.verifier.gcpo import train_gcpo
+from editr1.verifier.sft import train_sft
+
+torch.set_num_threads(1)
+kind, root, out, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+steps, stop_at = int(sys.argv[5]), int(sys.argv[6])
+rank = int(os.environ.get("RANK", "0"))
+asked = 0
+
+def should_stop():
+    global asked
+    asked += 1
+    return rank == 1 and asked == stop_at  # the other process is never asked to stop
+
+def on_checkpoint(folder, step):
+    (out / "handed").write_text(str(folder))
+
+out.mkdir(parents=True, exist_ok=True)
+handed = out / "handed"
+hooks = TrainHooks(progress=Progress(out / "progress.jsonl" if rank == 0 else None), should_stop=should_stop,
+                   on_checkpoint=on_checkpoint, resume_from=Path(handed.read_text()) if handed.exists() else None)
+try:
+    if kind == "sft":
+        config = SftConfig(steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=0)
+        train_sft(config, model=model, rows=root / "rows.parquet", output_dir=out / "model", hooks=hooks)
+    else:
+        config = GcpoConfig(rollouts=steps, pairs_per_rollout=4, traces=2, learning_rate=1e-4, max_new_tokens=96)
+        train_gcpo(config, model=model, pairs=root / "pairs.parquet", output_dir=out / "model", hooks=hooks)
+except Interrupted as stopped:
+    print(stopped, flush=True)
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+os._exit(0)  # as a stage process ends, see editr1/stages/entry.py
+"""
+
+BASE = Path(editr1.__file__).parent / "shapes" / "assets" / "verifier"
+ASKED = (
+    Principle(question="top-left is red square?", category=Category.FOLLOW),
+    Principle(question="background kept?", category=Category.KEEP),
+    Principle(question="picture clean?", category=Category.QUALITY),
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    rng = random.Random(0)
+
+    def picture() -> Picture:
+        return Picture(data=encode_png(Image.new("RGB", (32, 32), tuple(rng.randrange(256) for _ in range(3)))))
+
+    def case(number: int) -> EditCase:
+        text = "remove the top-left red square"
+        return EditCase(case_id=f"c{number}", source=picture(), instruction=text, principles=ASKED)
+
+    def edit(name: str) -> Candidate:
+        return Candidate(candidate_id=name, editor="any", image=picture())
+
+    rows = [
+        SftRow(
+            quadruple=Quadruple(case=case(number), candidate=edit(f"e{number}")),
+            trace=format_trace(
+                "picture looks clean, yes;", ASKED, [rng.randrange(2) for _ in ASKED], rng.randrange(21) / 2
+            ),
+        )
+        for number in range(32)
+    ]
+    write_table(folder / "rows.parquet", rows, SftRow)
+    pairs = [PreferencePair(pair_id=f"p{n}", case=case(n), winner=edit(f"w{n}"), loser=edit(f"l{n}")) for n in range(8)]
+    write_table(folder / "pairs.parquet", pairs, PreferencePair)
+    (folder / "program.py").write_text(PROGRAM)
+    return folder
+
+
+def run(
+    root: Path, kind: str, out: Path, processes: int, *, model: Path = BASE, steps: int = 4, stop_at: int = 0
+) -> list[dict[str, float]]:
+    command = [
+        sys.executable,
+        str(root / "program.py"),
+        kind,
+        str(root),
+        str(out),
+        str(model),
+        str(steps),
+        str(stop_at),
+    ]
+    if processes > 1:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = torchrun + command[1:]
+    here = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
+    return [line["metrics"] for line in lines if "metrics" in line]
+
+
+def weights(out: Path) -> dict[str, object]:
+    return dict(load_file(out / "model" / "model.safetensors"))
+
+
+def test_two_processes_share_each_sft_batch(root: Path, tmp_path: Path) -> None:
+    one = run(root, "sft", tmp_path / "one", 1)
+    two = run(root, "sft", tmp_path / "two", 2)
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-3)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-2)
+
+
+def test_a_stop_asked_of_one_process_stops_both_and_the_training_goes_on_from_there(root: Path, tmp_path: Path) -> None:
+    whole = run(root, "sft", tmp_path / "whole", 2)
+    halves = run(root, "sft", tmp_path / "halves", 2, stop_at=2)
+    assert len(halves) == 2
+    assert not (tmp_path / "halves" / "model" / "model.safetensors").exists()
+    halves = run(root, "sft", tmp_path / "halves", 2)
+    assert [m["loss"] for m in halves] == pytest.approx([m["loss"] for m in whole], rel=1e-5)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5  # type: ignore[operator]
+
+
+def test_gcpo_keeps_pairs_whole_on_each_of_two_processes(root: Path, tmp_path: Path) -> None:
+    run(root, "sft", tmp_path / "sft", 2, steps=40)
+    start = tmp_path / "sft" / "model"
+    metrics = run(root, "gcpo", tmp_path / "gcpo", 2, model=start, steps=2)
+    assert len(metrics) == 2
+    assert all(m["log_ratio_max"] == pytest.approx(0.0, abs=1e-6) for m in metrics)
+    assert all(m["parse_rate"] > 0.9 and m["no_signal_rate"] < 0.9 for m in metrics)
+    before, after = weights(tmp_path / "sft"), weights(tmp_path / "gcpo")
+    assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-6  # type: ignore[operator]
