@@ -118,17 +118,24 @@ def evaluate(
     after: Annotated[str, typer.Option(help=f"Editor after RL ({_REFERENCE})")],
     out: Out,
     sft: Annotated[str | None, typer.Option(help=f"Verifier after SFT ({_REFERENCE})")] = None,
+    editscore: Annotated[str | None, typer.Option(help="Folder of EditScore's EditReward-Bench.")] = None,
+    tiger: Annotated[str | None, typer.Option(help="Folder of TIGER's EditReward-Bench.")] = None,
+    gedit: Annotated[str | None, typer.Option(help="Folder of GEdit-Bench, the judge's prompts.json in it.")] = None,
+    imgedit: Annotated[str | None, typer.Option(help="Folder of ImgEdit-Bench.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
 ) -> None:
-    """Measure verifiers and editors on held-out data.
+    """Measure verifiers and editors on held-out data, and on public sets where their folders are given.
+
+    Public sets need a VLM endpoint that writes principles and marks: --set public.labeller.endpoints.default.base_url=URL
 
     Example: editr1 evaluate --pairs outputs/pairs-test --cases outputs/cases-test --sft sft/outputs/model
     --rl gcpo/outputs/model --before builtin:shapes-editor --after grpo/outputs/model --out runs/evaluation
     """
     inputs = {"pairs": pairs, "cases": cases, "sft": sft, "rl": rl, "before": before, "after": after}
+    inputs |= {"editscore": editscore, "tiger": tiger, "gedit": gedit, "imgedit": imgedit}
     _run_alone("evaluate", inputs, out, config, overrides, seed, 1, store)
 
 

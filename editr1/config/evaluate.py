@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from editr1.config.base import Settings
+from editr1.config.curate import CurateConfig, VlmConfig
+
+
+class PublicSetsConfig(Settings):
+    """Public sets bring neither principles nor marks: a VLM behind an OpenAI-compatible endpoint writes them."""
+
+    labeller: CurateConfig = CurateConfig()
+    """Endpoints, and how the principles of a case are written (``decomposer``, ``principles``), as in curation."""
+
+    judge: VlmConfig = VlmConfig(model="judge")
+    """The model that marks edits on GEdit-Bench and ImgEdit-Bench; its ``endpoint`` is one of the labeller's."""
+
+    protocol: Literal["published", "ours", "both"] = "both"
+    """Scoring rule: as the sets' authors do, by this project's rule, or side by side."""
+
+    epsilon: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
+    """Tie threshold on TIGER's set, fixed beforehand on other pairs. None: chosen on the other half of the set."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.judge.endpoint not in self.labeller.endpoints:
+            known = ", ".join(sorted(self.labeller.endpoints)) or "none"
+            raise ValueError(f"judge.endpoint: {self.judge.endpoint!r} is not one of labeller.endpoints ({known})")
+        return self
 
 
 class EvaluateConfig(Settings):
@@ -63,11 +87,5 @@ class EvaluateConfig(Settings):
     gallery: Annotated[int, Field(ge=0, le=64)] = 8
     """Cases shown in the report with both edits and the verifier's reasoning."""
 
-    benchmarks: tuple[str, ...] = ()
-    """Public sets to score, as ``name=folder``; names: editscore, tiger, gedit, imgedit."""
-
-    protocol: Literal["published", "ours", "both"] = "both"
-    """Scoring rule of the public sets: as their authors do, by this project's rule, or side by side."""
-
-    epsilon: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
-    """Tie threshold on TIGER's set, fixed beforehand on other pairs. None: chosen on the other half of the set."""
+    public: PublicSetsConfig = PublicSetsConfig()
+    """How the public sets among the inputs are scored."""

@@ -91,14 +91,14 @@ def editor_figures(
     """Means before and after and their paired difference, over the cases that the judge scored in both.
 
     ``success`` is the share of true scores of at least ``success_at``. The verifier as judge gives the score alone:
-    its opinion has no parts. ValueError when the cases differ or none is left.
+    its opinion has no parts. Where no case has both scores nothing is measured. ValueError when the cases differ.
     """
     if [row.case.case_id for row in before] != [row.case.case_id for row in after]:
         raise ValueError("before and after do not hold the same cases in the same order")
     both = [(_read(b, judge, success_at), _read(a, judge, success_at)) for b, a in zip(before, after, strict=True)]
     kept = [(b, a) for b, a in both if b is not None and a is not None]
     if not kept:
-        raise ValueError(f"no case has a score from the {judge} both before and after")
+        return EditorFigures(judge=judge, before=ScoreParts(), after=ScoreParts(), gain=ScoreParts(), failed=len(both))
 
     def parts(measure: Callable[[list[float], list[float]], Estimate]) -> ScoreParts:
         return ScoreParts(

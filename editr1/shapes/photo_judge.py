@@ -98,6 +98,18 @@ class PhotoJudge:
         return json.dumps({"reasoning": ", ".join(sorted(measured)), "score": [10.0 * follow, 10.0 * keep]})
 
 
+def demo_phrases() -> list[str]:
+    """The demo's instructions and questions, and what the judge's traces say of them: a token each for small models."""
+    asked = dict.fromkeys(p.question for operation in OPERATIONS for p in principles_of(operation))
+    seen = [f" {name}" for name in (*(operation.name for operation in OPERATIONS), "border", "false-colours")]
+    return [
+        *(operation.instruction for operation in OPERATIONS),
+        *asked,
+        *(" seen:", " also changed:", " faults:", " nothing changed", " nothing", " none", "; yes.", "; no."),
+        *seen,
+    ]
+
+
 def measure(source: Photo, edited: Photo) -> frozenset[str]:
     """Names of what is seen to have happened: operations of the demo, ``border`` and ``false-colours``."""
     before, after = source.pixels, edited.pixels

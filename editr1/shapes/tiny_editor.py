@@ -221,9 +221,9 @@ def _byte_alphabet() -> list[str]:
 def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
     """Add words (default: the world's phrases) as ordinary tokens, matched in the raw text; single bytes exist already."""
     if words is None:
-        from editr1.shapes.vocabulary import phrases
+        from editr1.shapes.vocabulary import model_words
 
-        words = phrases()
+        words = model_words()
     tokenizer.add_tokens(
         [AddedToken(word, normalized=False, special=False) for word in words if len(word.encode()) > 1]
     )

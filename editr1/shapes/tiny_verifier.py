@@ -96,9 +96,9 @@ def build_tiny_verifier(
 def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
     """Byte-level BPE without merges, the special tokens, then one token a phrase, in the order given."""
     if words is None:
-        from editr1.shapes.vocabulary import phrases
+        from editr1.shapes.vocabulary import model_words
 
-        words = phrases()
+        words = model_words()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -60,11 +60,21 @@ def looks_line(clean: int, verdict: int) -> str:
     return f"picture looks {'clean' if clean else 'dirty'}{_verdict(verdict)}"
 
 
+def model_words() -> list[str]:
+    """The phrases that are one token each of the small models' tokenizers: the world's, then those of the photo demo.
+
+    The order fixes token ids: what is added anywhere but at the end breaks shipped checkpoints.
+    """
+    from editr1.shapes.photo_judge import demo_phrases
+
+    return list(dict.fromkeys([*phrases(), *demo_phrases()]))
+
+
 def phrases() -> list[str]:
-    """Every phrase that is one token of the small models' tokenizers, in a fixed order, each once.
+    """Every phrase of the shapes world's texts, in a fixed order, each once.
 
     Phrases are matched longest first from the left, so traces in canonical spelling come out at about 55 tokens for six
-    principles. The order fixes token ids: new phrases go to the end, or shipped checkpoints break.
+    principles.
     """
     places = (*PLACES, GROUND)
     found = [

@@ -112,6 +112,7 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
         ("editr1.editor.reward", "RewardBudgetSpent", ExitCode.REWARD_BUDGET),
         ("editr1.editor.reward", "RewardModelChanged", ExitCode.INPUT),
         ("editr1.serving.client", "ModelMismatch", ExitCode.INPUT),
+        ("editr1.evaluation.benchmarks.rows", "BenchmarkError", ExitCode.DATA),
         ("editr1.evaluation.scoring", "TooManyFailures", ExitCode.REWARD_BUDGET),
         ("editr1.curation.errors", "VlmUnavailable", ExitCode.TRANSIENT),
         ("editr1.curation.errors", "CurationError", ExitCode.CONFIG),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from editr1.config.evaluate import EvaluateConfig
-from editr1.config.loader import ConfigError
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from editr1.evaluation.pairs import PairScores
     from editr1.evaluation.report.model import ReportData
     from editr1.evaluation.scoring import Scorer, Truth
+    from editr1.stages.public_sets import Edit
     from editr1.telemetry import Progress
 
 
@@ -29,10 +30,9 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.evaluation.pairs import compare, first_pairs, verifier_figures
     from editr1.evaluation.report.model import ReportData, RunHeader, VerifierGain
     from editr1.runs.report import EVALUATION_FILE
+    from editr1.stages.public_sets import public_tables
 
     config = context.settings(EvaluateConfig)
-    if config.benchmarks:
-        raise ConfigError("benchmarks: the stage does not score public sets yet; call editr1.evaluation.benchmarks")
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
     pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs)
@@ -48,8 +48,8 @@ def body(context: StageContext) -> dict[str, float]:
     both = len(scored) == 2 and all(figures.accuracy is not None for figures in verifiers)
     gain = compare(scored["rl"], scored["sft"], bootstrap) if both else VerifierGain()
 
-    before = _edit(context, config, "before", "editor before RL", cases, truth)
-    after = _edit(context, config, "after", "editor after RL", cases, truth)
+    editors: dict[str, Literal["before", "after"]] = {"editor before RL": "before", "editor after RL": "after"}
+    before, after = (_edit(context, config, role, title, cases, truth) for title, role in editors.items())
     editor = editor_figures(before, after, "truth" if truth else "verifier", bootstrap=bootstrap) if cases else None
 
     data = ReportData(
@@ -59,6 +59,13 @@ def body(context: StageContext) -> dict[str, float]:
         verifier_gain=gain,
         editor=editor,
         gallery=gallery(before, after, config.gallery, config.seed),
+        benchmarks=public_tables(
+            context,
+            config,
+            bootstrap,
+            {title: partial(_scorer, context, config, role) for title, role in names},
+            {title: partial(_editor, context, config, role) for title, role in editors.items()},
+        ),
     )
     folder = context.output_folder("evaluation")
     (folder / EVALUATION_FILE).write_text(data.model_dump_json(indent=1), encoding="utf-8")
@@ -90,29 +97,31 @@ def _judge(
 
 
 def _edit(
-    context: StageContext, config: EvaluateConfig, name: str, title: str, cases: Sequence[EditCase], truth: Truth | None
+    context: StageContext, config: EvaluateConfig, role: str, title: str, cases: Sequence[EditCase], truth: Truth | None
 ) -> list[EditRow]:
     """Edits of every case; the verifier marks them all where no truth is known, else those of the gallery alone."""
-    from functools import partial
-
-    from editr1.editor.policies import load_policy
-    from editr1.editor.sample import edit_images
     from editr1.evaluation.editor_eval import evaluate_editor, rescored
 
-    policy = load_policy(context.input(name), max_text_tokens=config.max_text_tokens)
-    edit = partial(
+    edit = _editor(context, config, role)
+    context.progress.phase(title, len(cases))
+    rows = evaluate_editor(cases, edit, truth=truth, batch=config.edit_batch, on_batch=_step(context.progress, context))
+    drawn = None if truth is None else config.gallery
+    return rescored(rows, _scorer(context, config, "rl"), drawn, config.seed, batch=config.score_batch)
+
+
+def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
+    from editr1.editor.policies import load_policy
+    from editr1.editor.sample import edit_images
+
+    return partial(
         edit_images,
-        policy,
+        load_policy(context.input(role), max_text_tokens=config.max_text_tokens),
         steps=config.steps,
         guidance=config.guidance,
         seed=config.seed,
         size=config.resolution,
         batch_size=config.edit_batch,
     )
-    context.progress.phase(title, len(cases))
-    rows = evaluate_editor(cases, edit, truth=truth, batch=config.edit_batch, on_batch=_step(context.progress, context))
-    drawn = None if truth is None else config.gallery
-    return rescored(rows, _scorer(context, config, "rl"), drawn, config.seed, batch=config.score_batch)
 
 
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:

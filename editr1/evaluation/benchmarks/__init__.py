@@ -4,8 +4,15 @@ Nothing is fetched: a set is a local folder (Parquet files as the hub serves the
 """
 
 from editr1.evaluation.benchmarks.editscore import EditScoreRow, editscore_table, load_editscore, rate_editscore
-from editr1.evaluation.benchmarks.gedit import GEditItem, GEditMarks, gedit_table, judge_gedit, load_gedit
-from editr1.evaluation.benchmarks.imgedit import ImgEditItem, imgedit_table, judge_imgedit, load_imgedit
+from editr1.evaluation.benchmarks.gedit import (
+    GEditItem,
+    GEditMarks,
+    gedit_table,
+    judge_gedit,
+    load_gedit,
+    load_gedit_prompts,
+)
+from editr1.evaluation.benchmarks.imgedit import ImgEditItem, imgedit_table, judge_imgedit, load_imgedit, load_prompts
 from editr1.evaluation.benchmarks.rating import Rate, RatedEdit, rate_with
 from editr1.evaluation.benchmarks.rows import BenchmarkError
 from editr1.evaluation.benchmarks.run import only, reward_benchmark
@@ -27,7 +34,9 @@ __all__ = [
     "judge_imgedit",
     "load_editscore",
     "load_gedit",
+    "load_gedit_prompts",
     "load_imgedit",
+    "load_prompts",
     "load_tiger",
     "only",
     "rate_editscore",

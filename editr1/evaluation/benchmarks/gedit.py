@@ -6,6 +6,7 @@ Rows: task_type, key, instruction, instruction_language, input_image, input_imag
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -81,6 +82,25 @@ def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[
             picture(row, "input_image"),
             bool(row.values.get("Intersection_exist", False)),
         )
+
+
+def load_gedit_prompts(folder: Path) -> GEditPrompts:
+    """The judge's prompts from ``prompts.json`` ({"sc": ..., "pq": ...}), which the set itself does not bring.
+
+    Raises BenchmarkError when the file is missing or another, or ``sc`` has no place for the instruction.
+    """
+    file = folder / "prompts.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(
+            f'{file}: {error}; put the judge\'s two prompts there, as {{"sc": "...<instruction>...", "pq": "..."}}'
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in ("sc", "pq")):
+        raise BenchmarkError(f"{file}: must hold two texts, sc and pq")
+    if "<instruction>" not in found["sc"]:
+        raise BenchmarkError(f"{file}: sc must hold <instruction> where the instruction goes")
+    return GEditPrompts(found["sc"], found["pq"])
 
 
 def edit_path(root: Path, item: GEditItem) -> Path:

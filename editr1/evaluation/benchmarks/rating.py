@@ -28,24 +28,24 @@ PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
 
 
 def rate_with(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> Rate:
-    """A rating function over a verifier; principles are asked for once a (source, instruction)."""
+    """A rating function over a verifier; principles are asked for once a (source, instruction). None of them: no score."""
     known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 
     def rate(edits: Sequence[RatedEdit]) -> list[float | None]:
-        items = []
-        for edit in edits:
+        items: dict[int, ScoreItem] = {}
+        for index, edit in enumerate(edits):
             case = (edit.source, edit.instruction)
             if case not in known:
                 known[case] = principles(*case)
-            items.append(
-                ScoreItem(
+            if known[case]:
+                items[index] = ScoreItem(
                     source=Picture(data=edit.source),
                     edited=Picture(data=edit.edited),
                     instruction=edit.instruction,
                     principles=known[case],
                 )
-            )
-        return [value(outcome) for outcome in score_in_batches(items, scorer, batch=batch)]
+        outcomes = dict(zip(items, score_in_batches(items.values(), scorer, batch=batch), strict=True))
+        return [value(outcomes.get(index)) for index in range(len(edits))]
 
     return rate
 

@@ -11,11 +11,13 @@ from editr1.stages.entry import exit_code
 
 def errors():
     from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged
+    from editr1.evaluation.benchmarks import BenchmarkError
     from editr1.serving.client import ModelMismatch
 
     return [
         (ConfigError("x"), ExitCode.CONFIG),
         (TableError("rows.parquet", 3, "instruction", "", "empty"), ExitCode.DATA),
+        (BenchmarkError("row 0: no text"), ExitCode.DATA),
         (ArtifactNotFound("sha256:0"), ExitCode.INPUT),
         (ModelMismatch("two models"), ExitCode.INPUT),
         (RewardModelChanged("two verifiers"), ExitCode.INPUT),

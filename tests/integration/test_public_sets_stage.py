@@ -1,0 +1,123 @@
+"""``editr1 evaluate`` on public sets: principles from a real endpoint, marks from a judge, tables in the evaluation."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from editr1.data.tables import write_table
+from editr1.data.types import EditCase, PreferencePair
+from editr1.shapes.candidates import make_candidates
+from editr1.shapes.cases import draw_cases
+from editr1.shapes.oracle_server import started
+
+CASES = draw_cases(4, 0, "public", with_principles=True)
+MARKS = {"two pictures": [6, 5], "one picture": [8, 9]}
+
+
+class Judge(BaseHTTPRequestHandler):
+    """Stands for a VLM judge, which cannot run here: fixed marks by how many pictures it is shown."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        parts = body["messages"][-1]["content"]
+        pictures = sum(part["type"] == "image_url" for part in parts)
+        marks = MARKS["two pictures" if pictures == 2 else "one picture"]
+        reply = json.dumps({"choices": [{"message": {"content": json.dumps({"score": marks, "reasoning": "seen"})}}]})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+
+@pytest.fixture
+def judge() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def write_sets(folder: Path) -> None:
+    pairs, editscore, gedit = [], [], []
+    for case in CASES:
+        better, worse = make_candidates(case, 0, 2)
+        pairs.append(PreferencePair(pair_id=case.case_id, case=case, winner=better, loser=worse))
+        editscore.append(
+            {
+                "key": [f"{case.case_id}-a", f"{case.case_id}-b"],
+                "instruction": case.instruction,
+                "input_image": case.source.data,
+                "output_images": [better.image.data, worse.image.data],
+                "task_type": "color_alter",
+                "dimension": "overall",
+            }
+        )
+        gedit.append(
+            {
+                "task_type": "color_alter",
+                "key": case.case_id.replace("/", "-"),
+                "instruction": case.instruction,
+                "instruction_language": "en",
+                "input_image": case.source.data,
+            }
+        )
+    for name, rows in (("editscore", editscore), ("gedit", gedit)):
+        (folder / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), folder / name / "rows.parquet")
+    (folder / "gedit" / "prompts.json").write_text('{"sc": "Was it done: <instruction>?", "pq": "Is it sound?"}')
+    for name in ("pairs", "cases"):
+        (folder / name).mkdir()
+    write_table(folder / "pairs" / "pairs.parquet", pairs, PreferencePair)
+    write_table(folder / "cases" / "cases.parquet", CASES, EditCase)
+
+
+def test_public_sets_among_the_inputs_become_tables(tmp_path: Path, judge: str) -> None:
+    write_sets(tmp_path)
+    with started() as oracle:
+        public = {
+            "labeller": {
+                "endpoints": {"default": {"base_url": oracle}, "judge": {"base_url": judge}},
+                "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
+            },
+            "judge": {"endpoint": "judge", "model": "any"},
+        }
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "editr1.cli.main", "evaluate", "--out", str(tmp_path / "run"),
+                "--pairs", str(tmp_path / "pairs"), "--cases", str(tmp_path / "cases"),
+                "--rl", "builtin:shapes-verifier", "--before", "builtin:shapes-editor", "--after", "builtin:shapes-editor",
+                "--editscore", str(tmp_path / "editscore"), "--gedit", str(tmp_path / "gedit"),
+                "--set", "max_failed=1.0", "--set", "max_tokens=80", "--set", "resolution=32", "--set", "truth=shapes",
+                "--set", "bootstrap_samples=100", "--set", f"public={json.dumps(public)}",
+            ],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "run" / "outputs" / "evaluation" / "evaluation.json").read_text())
+    tables = {table["name"]: table for table in found["benchmarks"]}
+    assert set(tables) == {
+        "EditScore's EditReward-Bench, RL-RRM",
+        "GEdit-Bench, editor before RL",
+        "GEdit-Bench, editor after RL",
+    }
+    reward = tables["EditScore's EditReward-Bench, RL-RRM"]
+    overall = next(row for row in reward["rows"] if row["name"] == "overall")
+    assert overall["published"]["n"] == len(CASES)
+    marks = {row["name"]: row["ours"] for row in tables["GEdit-Bench, editor after RL"]["rows"]}
+    assert marks["SC, mean of types"]["value"] == 5
+    assert marks["PQ, mean of types"]["value"] == 8
+    assert marks["O, mean of types"]["value"] == pytest.approx(40**0.5)
+    written = next((tmp_path / "run").rglob("editscore-*/cases.parquet"))
+    assert pq.read_table(written).num_rows == len(CASES)
