@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
 from editr1.data.types import Category, Principle, Verdict
-from editr1.telemetry import TrainHooks
+from editr1.telemetry import Span, TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
 from editr1.verifier.repeats import encode_pictures_once, process_pictures_once
 from editr1.verifier.rows import pair_rows
@@ -25,6 +25,7 @@ from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (
     HooksCallback,
     ResumesWeights,
+    TracedSteps,
     adapter_settings,
     context_limit,
     load_for_training,
@@ -95,7 +96,7 @@ def train_gcpo(
     return figures | {"pairs": len(dataset) / 2, "pairs_same": float(same)}
 
 
-class GcpoTrainer(ResumesWeights, GRPOTrainer):  # type: ignore[misc]
+class GcpoTrainer(TracedSteps, ResumesWeights, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer that keeps each pair's two groups side by side, and logs the likelihood ratio."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
@@ -109,6 +110,14 @@ class GcpoTrainer(ResumesWeights, GRPOTrainer):  # type: ignore[misc]
         per_batch = self.args.eval_batch_size // (2 * self.num_generations_eval)
         pairs = len(eval_dataset) // 2
         return PairSampler(pairs, per_batch, self.num_generations_eval, 1, pairs // per_batch, seed=None)
+
+    def _generate(self, prompts: Any) -> Any:
+        with self.traced(Span.SAMPLE):
+            return super()._generate(prompts)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        with self.traced(Span.REWARD):
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)

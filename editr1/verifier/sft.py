@@ -15,6 +15,7 @@ from editr1.verifier.rows import sft_rows
 from editr1.verifier.training import (
     HooksCallback,
     ResumesWeights,
+    TracedSteps,
     adapter_settings,
     context_limit,
     load_for_training,
@@ -66,7 +67,7 @@ def train_sft(
     return run_training(trainer, callback, config, processor, template, output_dir, hooks)
 
 
-class _Trainer(ResumesWeights, SFTTrainer):  # type: ignore[misc]
+class _Trainer(TracedSteps, ResumesWeights, SFTTrainer):  # type: ignore[misc]
     pass
 
 

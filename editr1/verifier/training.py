@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -146,6 +147,23 @@ class ResumesWeights:
             return
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict())
+
+
+class TracedSteps:
+    """Put before a trainer class: about 200 of a training's steps become spans, evenly spread."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self.traced(Span.STEP):
+            loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        return loss
+
+    def traced(self, name: Span) -> AbstractContextManager[object]:
+        """A span of that name in the steps that are traced, nothing in the others."""
+        state: TrainerState = self.state  # type: ignore[attr-defined]
+        every = max(1, state.max_steps // 200)
+        if not state.is_world_process_zero or state.global_step % every:
+            return nullcontext()
+        return span(name, step=state.global_step + 1)
 
 
 class HooksCallback(TrainerCallback):  # type: ignore[misc]

@@ -85,6 +85,10 @@ def test_a_finished_run_has_a_record_a_report_and_one_trace(
     last = [span["trace"] for span in spans if span["name"] == "editr1.run"][-1]
     in_trace = {span["name"] for span in spans if span["trace"] == last}
     assert {"editr1.attempt", "editr1.stage", "editr1.reward.request", "editr1.reward.generate"} <= in_trace
+    names = {span["span"]: (span["service"], span["name"]) for span in spans}
+    phases = {(*names[span["parent"]], span["name"]) for span in spans if span.get("parent") in names}
+    for service, phase in (("gcpo", "sample"), ("gcpo", "reward"), ("grpo", "sample"), ("grpo", "optimise")):
+        assert (f"editr1-{service}", "editr1.step", f"editr1.step.{phase}") in phases
 
 
 def test_the_same_command_again_starts_nothing_and_says_so(finished: tuple[Path, str]) -> None:

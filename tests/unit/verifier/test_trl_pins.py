@@ -14,6 +14,7 @@ SIGNATURES = {
     "_get_train_sampler": ["self", "dataset"],
     "_get_eval_sampler": ["self", "eval_dataset"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_generate": ["self", "prompts"],
     "_compute_loss": ["self", "model", "inputs"],
     "_generate_and_score_completions": ["self", "inputs"],
 }
