@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -153,15 +154,18 @@ class _Trainer:
 
     def _advantages(self, i: int, chunks: list[Chunk], own: Rewards) -> tuple[Advantages, Rewards]:
         """Advantages of all processes' samples; every process has the same number of them."""
-        parts = self._world.gather((own, torch.cat([chunk.groups for chunk in chunks])))
+        gather = self._world.gather
         causes: Counter[str] = Counter()
-        for part, _ in parts:
-            causes.update(part.causes)
+        digests: set[str] = set()
+        for text in self._world.gather_text(json.dumps([own.causes, sorted(own.digests)])):
+            counted, seen = json.loads(text)
+            causes.update(counted)
+            digests |= set(seen)
         rewards = Rewards(
-            scores=torch.cat([part.scores for part, _ in parts]),
-            ok=torch.cat([part.ok for part, _ in parts]),
+            scores=torch.cat(gather(own.scores)),
+            ok=torch.cat(gather(own.ok.to(torch.uint8))).bool(),
             causes=causes,
-            digests=frozenset().union(*(part.digests for part, _ in parts)),
+            digests=frozenset(digests),
         )
         self._digest = check_one_model(self._digest, rewards.digests)
         try:
@@ -169,7 +173,7 @@ class _Trainer:
         except RewardBudgetSpent:
             self._save(i)
             raise
-        keys = torch.cat([groups for _, groups in parts])
+        keys = torch.cat(gather(torch.cat([chunk.groups for chunk in chunks])))
         return (
             group_advantages(
                 rewards.scores,

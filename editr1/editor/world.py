@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import Tensor
-
-T = TypeVar("T")
 
 
 class World:
@@ -27,17 +24,29 @@ class World:
         """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
-        """Every process's ``value``, in order of rank."""
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """Every process's ``values``, in order of rank, on the CPU; shape and dtype must be the same everywhere."""
         if self.size == 1:
-            return [value]
-        values: list[T | None] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values  # type: ignore[return-value]
+            return [values]
+        own = values.to(self.device).contiguous()
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(found, own)
+        return [part.cpu() for part in found]
+
+    def gather_text(self, text: str) -> list[str]:
+        """Every process's ``text``, in order of rank. Bytes travel, never pickles."""
+        if self.size == 1:
+            return [text]
+        own = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
+        sizes = [int(size) for size in self.gather(torch.tensor([len(own)]))]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = own
+        parts = self.gather(padded)
+        return [bytes(part[:size].tolist()).decode().rstrip("\0") for part, size in zip(parts, sizes, strict=True)]
 
     def any(self, value: bool) -> bool:
         """Whether ``value`` is true in some process."""
-        return any(self.gather(value))
+        return any(bool(part) for part in self.gather(torch.tensor([int(value)])))
 
     def barrier(self) -> None:
         """Wait for the others."""

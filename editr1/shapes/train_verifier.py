@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -30,28 +29,42 @@ from editr1.verifier.trace import parse_trace
 
 logger = logging.getLogger(__name__)
 
+ROUNDS = (2400, 1200)
+"""Optimiser steps of the shipped checkpoint's rounds."""
+
 
 def train_verifier(
     out: Path,
     *,
-    steps: int = 2400,
+    rounds: Sequence[int] = ROUNDS,
+    first_round: int = 0,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
     warmup: int = 100,
     seed: int = 0,
     size: Size = "base",
-    start: Path | None = None,
 ) -> dict[str, float]:
-    """Train and save to ``out`` in bfloat16; returns the figures of :func:`measure` on new samples.
+    """Train in rounds of that many steps, saving to ``out`` in bfloat16 after each; returns :func:`measure` of the last.
 
-    From random weights, or from those of the verifier folder ``start``. AdamW (betas .9/.98, weight decay .01), linear
-    warm-up and decay to 0, gradient norm clipped at 1, loss on the trace.
+    A round starts from the folder that the one before it left (the first from random weights), with a new optimiser and
+    new samples: AdamW (betas .9/.98, weight decay .01), linear warm-up and decay to 0, gradient norm clipped at 1, loss
+    on the trace. ``first_round`` above 0 goes on with an ``out`` that holds the rounds before it.
     """
-    with TemporaryDirectory() as folder:
-        first = start or build_tiny_verifier(Path(folder), seed=seed, size=size)
-        model, processor, template = load_verifier(first, "float32")
+    if first_round == 0:
+        build_tiny_verifier(out, seed=seed, size=size)
+    for number in range(first_round, len(rounds)):
+        logger.info("round %d of %d", number + 1, len(rounds))
+        _train_round(out, rounds[number], batch_size, learning_rate, warmup, seed, number)
+    model, processor, template = load_verifier(out, "float32")
+    return measure(model, processor, template, n=400, seed=seed + 1000)
+
+
+def _train_round(
+    folder: Path, steps: int, batch_size: int, learning_rate: float, warmup: int, seed: int, number: int
+) -> None:
+    model, processor, template = load_verifier(folder, "float32")
     torch.manual_seed(seed)
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, 1] if number == 0 else [seed, 1, number])
     use_cpu_attention(model)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -71,9 +84,7 @@ def train_verifier(
             logger.info("step %d of %d: loss %.4f, %.0f s", step, steps, loss.item(), time.monotonic() - started)
     model.eval()
     model.to(torch.bfloat16)
-    save_verifier(model, processor, template, out)
-    model, processor, template = load_verifier(out, "float32")
-    return measure(model, processor, template, n=400, seed=seed + 1000)
+    save_verifier(model, processor, template, folder)
 
 
 def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
@@ -144,24 +155,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the module."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=2400, help="optimiser steps (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, nargs="+", default=ROUNDS, help="optimiser steps of each round (default: %(default)s)"
+    )
+    parser.add_argument("--first-round", type=int, default=0, help="rounds that --out already holds (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; the digest depends on it (default: 1)")
     parser.add_argument(
         "--learning-rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)"
     )
-    parser.add_argument("--start", type=Path, help="verifier folder to go on from (default: random weights)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
     parser.add_argument(
         "--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
     figures = train_verifier(
         options.out,
-        steps=options.steps,
+        rounds=options.rounds,
+        first_round=options.first_round,
         learning_rate=options.learning_rate,
         seed=options.seed,
         size=options.size,
-        start=options.start,
     )
     for name, value in figures.items():
         logger.info("%s %.4f", name, value)

@@ -153,6 +153,7 @@ class TracedSteps:
     """Put before a trainer class: about 200 of a training's steps become spans, evenly spread."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass, see :class:`transformers.Trainer`."""
         with self.traced(Span.STEP):
             loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         return loss
