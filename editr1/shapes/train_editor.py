@@ -1,7 +1,7 @@
 """Train the base editor of the shapes world and measure it: ``python -m editr1.shapes.train_editor --out DIR``.
 
 First the VAE, then the flow with its text encoders; the folder written is a FluxKontextPipeline with bfloat16 weights.
-About 25 minutes on one busy CPU thread.
+About 19 minutes on one CPU thread (1,121 s measured beside another training).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from editr1.shapes.tiny_editor import T5_LENGTH, tiny_flux_kontext
 from editr1.shapes.train_flow import FlowData, FlowRecipe, train_flow
 from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_pictures, polish_decoder, train_vae
 from editr1.shapes.truth import as_pixels, read_pictures, true_scores
+from editr1.verifier.model import folder_digest
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flow_recipe=replace(FlowRecipe(), steps=options.flow_steps),
     )
     logger.info("trained in %.0f s", time.monotonic() - start)
+    logger.info("digest %s", folder_digest(options.out))
     logger.info("editor %s", json.dumps(measure_editor(options.out, options.check)))
 
 

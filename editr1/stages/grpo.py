@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from editr1.config.grpo import GrpoConfig
+from editr1.config.serve import ClientConfig
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
 
@@ -16,7 +17,10 @@ def body(context: StageContext) -> dict[str, float]:
 
     config = context.settings(GrpoConfig)
     out = context.output_folder("model")
-    with RewardClient(context.job.reward_urls, expected_digest=context.job.reward_digest) as client:
+    client_config = ClientConfig(batch_items=config.reward_batch)
+    with RewardClient(
+        context.job.reward_urls, config=client_config, expected_digest=context.job.reward_digest
+    ) as client:
         metrics = train_grpo(
             config,
             editor=context.input("editor"),
