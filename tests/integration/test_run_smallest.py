@@ -44,15 +44,12 @@ def command(runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run that is stopped in the middle of SFT and then continued to its end."""
+    """A run in which a rank of SFT is killed, which is then stopped in the middle of SFT, and then continued to its end."""
     runs = tmp_path_factory.mktemp("runs")
     first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    checkpoints = runs / "small" / "store"
-    deadline = time.monotonic() + 300
-    while not list(checkpoints.rglob("checkpoints/*.json")):
-        assert first.poll() is None, first.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    before = wait_for_checkpoints(first, runs, 1)
+    os.kill(rank_of(runs), signal.SIGKILL)
+    wait_for_checkpoints(first, runs, before + 1)
     first.send_signal(signal.SIGTERM)
     _, error = first.communicate(timeout=300)
     assert first.returncode == 143, error
@@ -61,14 +58,40 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return runs / "small", done.stderr + done.stdout
 
 
-def test_an_interrupted_run_continues_from_its_checkpoint(finished: tuple[Path, str]) -> None:
+def wait_for_checkpoints(run: subprocess.Popen[str], runs: Path, count: int) -> int:
+    deadline = time.monotonic() + 300
+    while True:
+        found = len(list((runs / "small" / "store").rglob("checkpoints/*.json")))
+        if found >= count:
+            return found
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def rank_of(runs: Path) -> int:
+    """A process of the SFT stage that trains (torchrun's child, not torchrun)."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"editr1.stages.sft" in words and b"\0LOCAL_RANK=" in environment and str(runs).encode() in environment:
+            return int(process.name)
+    raise AssertionError("no rank of sft is running")
+
+
+def test_a_killed_rank_and_an_interrupted_run_continue_from_their_checkpoints(finished: tuple[Path, str]) -> None:
     folder, output = finished
     assert re.search(r"curate\s+already done", output)
     progress = [json.loads(line) for line in next((folder / "stages" / "sft").glob("progress-*.jsonl")).open()]
     steps = [line["done"] for line in progress if "metrics" in line]
     assert steps[0] == 1
-    assert steps.count(1) == 1, "the second attempt began at step 1 again"
+    assert steps.count(1) == 1, "a later attempt began at step 1 again"
     assert steps[-1] == 60
+    record = json.loads(next((folder / "store").rglob("runs/small/record.json")).read_text())
+    codes = [attempt["exit_code"] for attempt in record["stages"]["sft"]["attempts"]]
+    assert codes == [137, 143, 0]
 
 
 def test_a_finished_run_has_a_record_a_report_and_one_trace(
