@@ -42,9 +42,7 @@ def score(folder: Path, cases: Sequence[EditCase]) -> float:
         size=32,
         batch_size=64,
     )
-    return mean(
-        true_score(case.source, case.instruction, edit).score for case, edit in zip(cases, edits, strict=True)
-    )
+    return mean(true_score(case.source, case.instruction, edit).score for case, edit in zip(cases, edits, strict=True))
 
 
 def test_twenty_iterations_on_the_truth_gain_half_a_point(tmp_path: Path) -> None:
