@@ -11,7 +11,7 @@ quickstart: $(VENV)/.all
 	$(BIN)/editr1 run manifests/samples/quickstart.yaml
 
 photos: $(VENV)/.dev
-	$(BIN)/editr1 data demo-photos runs/photos-source
+	$(BIN)/editr1 data demo-photos runs/photos-source --cases 5
 	$(BIN)/editr1 data import runs/photos-source --table runs/photos-source/table.csv --out runs/photos-import
 	$(BIN)/editr1 run manifests/samples/photos.yaml
 
