@@ -34,15 +34,15 @@ class World:
         return [part.cpu() for part in found]
 
     def gather_text(self, text: str) -> list[str]:
-        """Every process's ``text``, in order of rank. Bytes travel, never pickles."""
+        """Every process's ``text`` (not empty), in order of rank. Bytes travel, never pickles."""
         if self.size == 1:
             return [text]
-        own = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
         sizes = [int(size) for size in self.gather(torch.tensor([len(own)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(own)] = own
         parts = self.gather(padded)
-        return [bytes(part[:size].tolist()).decode().rstrip("\0") for part, size in zip(parts, sizes, strict=True)]
+        return [bytes(part[:size].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
 
     def any(self, value: bool) -> bool:
         """Whether ``value`` is true in some process."""
