@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -30,6 +31,20 @@ class S3Server:
 
     def client(self) -> Minio:
         return Minio(self.endpoint, self.access_key, self.secret_key, secure=False)
+
+
+def train_in_processes(program: Path, processes: int, out: Path, *arguments: str) -> list[dict[str, float]]:
+    """Run ``program`` plainly or as ``processes`` ranks of torchrun; the metrics lines of ``out/progress.jsonl``."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    here = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
+    command += [str(program), *arguments]
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
+    return [line["metrics"] for line in lines if "metrics" in line]
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +13,7 @@ from safetensors.torch import load_file
 from editr1.data.tables import write_table
 from editr1.data.types import Category, EditCase, Picture, Principle
 from editr1.shapes.tiny_editor import build_tiny_flux_kontext
+from tests.integration.conftest import train_in_processes
 
 PROGRAM = """
 import io, sys
@@ -61,17 +58,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, out: Path, processes: int, tune: str) -> tuple[list[dict[str, float]], dict[str, object]]:
-    command = [sys.executable, str(root / "program.py"), str(root), str(out), tune]
-    if processes > 1:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = torchrun + command[1:]
-    here = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
-    weights = load_file(next((out / "editor" / "transformer").glob("*.safetensors")))
-    return [line["metrics"] for line in lines if "metrics" in line], dict(weights)
+    metrics = train_in_processes(root / "program.py", processes, out, str(root), str(out), tune)
+    return metrics, dict(load_file(next((out / "editor" / "transformer").glob("*.safetensors"))))
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from editr1.data.images import encode_png
 from editr1.data.tables import write_table
 from editr1.data.types import Candidate, Category, EditCase, Picture, PreferencePair, Principle, Quadruple, SftRow
 from editr1.verifier.trace import format_trace
+from tests.integration.conftest import train_in_processes
 
 PROGRAM = """
 import os, sys
@@ -103,25 +100,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     root: Path, kind: str, out: Path, processes: int, *, model: Path = BASE, steps: int = 4, stop_at: int = 0
 ) -> list[dict[str, float]]:
-    command = [
-        sys.executable,
-        str(root / "program.py"),
-        kind,
-        str(root),
-        str(out),
-        str(model),
-        str(steps),
-        str(stop_at),
-    ]
-    if processes > 1:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = torchrun + command[1:]
-    here = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
-    return [line["metrics"] for line in lines if "metrics" in line]
+    arguments = (kind, str(root), str(out), str(model), str(steps), str(stop_at))
+    return train_in_processes(root / "program.py", processes, out, *arguments)
 
 
 def weights(out: Path) -> dict[str, object]:
