@@ -1,0 +1,142 @@
+{{/* The job file that EDITR1_CONFIG names (editr1.runs.job.StageJob).
+     dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> */}}
+{{- define "editr1.jobFile" -}}
+{{- $root := .root -}}
+{{- with $root.Values -}}
+{{- $store := dict "url" .store.url -}}
+{{- if .store.endpoint }}{{ $_ := set $store "endpoint" .store.endpoint }}{{ end -}}
+{{- if .store.region }}{{ $_ := set $store "region" .store.region }}{{ end -}}
+{{- if .store.caConfigMap }}{{ $_ := set $store "ca_bundle" (printf "/etc/editr1-ca/%s" .store.caKey) }}{{ end -}}
+{{- $job := dict
+  "run" (include "editr1.run" $root)
+  "stage" (include "editr1.stage" $root)
+  "kind" (include "editr1.kind" $root)
+  "key" .key
+  "seed" (.seed | int)
+  "store" $store
+  "inputs" .inputs
+  "config" $.config
+  "workdir" "/work"
+  "git_revision" .gitRevision -}}
+{{- if $.rewardUrls }}{{ $_ := set $job "reward_urls" $.rewardUrls }}{{ end -}}
+{{- if $.rewardDigest }}{{ $_ := set $job "reward_digest" $.rewardDigest }}{{ end -}}
+{{- toPrettyJson $job -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same arguments. A job never changes: a changed job is another run. */}}
+{{- define "editr1.configMap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "editr1.name" .root }}
+  labels:
+    {{- include "editr1.labels" .root | nindent 4 }}
+data:
+  job.json: |
+    {{- include "editr1.jobFile" . | nindent 4 }}
+{{- end -}}
+
+{{- define "editr1.serviceAccountObject" -}}
+{{- if not .Values.serviceAccount -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "editr1.name" . }}
+  labels:
+    {{- include "editr1.labels" . | nindent 4 }}
+  {{- with .Values.serviceAccountAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end -}}
+{{- end -}}
+
+{{- define "editr1.networkPolicy" -}}
+{{- if .Values.networkPolicy.enabled -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "editr1.name" . }}
+  labels:
+    {{- include "editr1.labels" . | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "editr1.selectorLabels" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    - from:
+        - podSelector:
+            matchLabels:
+              {{- include "editr1.selectorLabels" . | nindent 14 }}
+    {{- if eq .Chart.Name "reward" }}
+    - from:
+        {{- if .Values.networkPolicy.ingressFrom }}
+        {{- toYaml .Values.networkPolicy.ingressFrom | nindent 8 }}
+        {{- else }}
+        - podSelector: {}
+        {{- end }}
+      ports:
+        - port: 8000
+          protocol: TCP
+    {{- end }}
+  egress:
+    - to:
+        - podSelector:
+            matchLabels:
+              {{- include "editr1.selectorLabels" . | nindent 14 }}
+    - ports:
+        - port: 53
+          protocol: UDP
+        - port: 53
+          protocol: TCP
+        {{- range .Values.networkPolicy.egressPorts }}
+        - port: {{ . }}
+          protocol: TCP
+        {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* helm test: reads the job file, writes to the bucket and, for the reward, asks the service. */}}
+{{- define "editr1.testPod" -}}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ include "editr1.name" . }}-test
+  labels:
+    app.kubernetes.io/name: {{ printf "editr1-%s-test" .Chart.Name }}
+    app.kubernetes.io/instance: {{ include "editr1.name" . }}
+    app.kubernetes.io/part-of: editr1
+  annotations:
+    helm.sh/hook: test
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+spec:
+  restartPolicy: Never
+  {{- include "editr1.scheduling" . | nindent 2 }}
+  securityContext:
+    {{- include "editr1.podSecurityContext" . | nindent 4 }}
+  containers:
+    - name: test
+      image: {{ include "editr1.image" . }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      command: [python, -m, editr1.stages.check]
+      {{- if eq .Chart.Name "reward" }}
+      args: [--ready, {{ printf "http://%s.%s.svc:8000" (include "editr1.name" .) .Release.Namespace | quote }}]
+      {{- end }}
+      env:
+        {{- include "editr1.env" . | nindent 8 }}
+      {{- with .Values.envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      resources:
+        requests: {cpu: 50m, memory: 256Mi}
+      securityContext:
+        {{- include "editr1.securityContext" . | nindent 8 }}
+      volumeMounts:
+        {{- include "editr1.volumeMounts" . | nindent 8 }}
+  volumes:
+    {{- include "editr1.volumes" . | nindent 4 }}
+{{- end -}}

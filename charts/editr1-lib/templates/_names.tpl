@@ -1,0 +1,68 @@
+{{/* Name of every object of the release. Pod names add "-master-0" and must stay below 63 characters. */}}
+{{- define "editr1.name" -}}
+{{- if gt (len .Release.Name) 45 -}}
+{{- fail (printf "release name %q has %d characters; at most 45 are allowed, so that pod names stay valid" .Release.Name (len .Release.Name)) -}}
+{{- end -}}
+{{- .Release.Name -}}
+{{- end -}}
+
+{{- define "editr1.run" -}}
+{{- default (include "editr1.name" .) .Values.run -}}
+{{- end -}}
+
+{{/* "serve" for the reward chart, else the chart's own name. */}}
+{{- define "editr1.kind" -}}
+{{- if eq .Chart.Name "reward" }}serve{{ else }}{{ .Chart.Name }}{{ end -}}
+{{- end -}}
+
+{{- define "editr1.stage" -}}
+{{- default (include "editr1.kind" .) .Values.stage -}}
+{{- end -}}
+
+{{- define "editr1.selectorLabels" -}}
+app.kubernetes.io/name: {{ printf "editr1-%s" .Chart.Name }}
+app.kubernetes.io/instance: {{ include "editr1.name" . }}
+{{- end -}}
+
+{{- define "editr1.runLabels" -}}
+editr1.dev/run: {{ include "editr1.run" . | quote }}
+editr1.dev/stage: {{ include "editr1.stage" . | quote }}
+editr1.dev/kind: {{ include "editr1.kind" . }}
+{{- end -}}
+
+{{- define "editr1.labels" -}}
+{{ include "editr1.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: {{ include "editr1.kind" . }}
+app.kubernetes.io/part-of: editr1
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{ include "editr1.runLabels" . }}
+{{- end -}}
+
+{{- define "editr1.podLabels" -}}
+{{ include "editr1.selectorLabels" . }}
+app.kubernetes.io/component: {{ include "editr1.kind" . }}
+app.kubernetes.io/part-of: editr1
+{{ include "editr1.runLabels" . }}
+{{- with .Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "editr1.image" -}}
+{{- with .Values.image -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "editr1.serviceAccount" -}}
+{{- default (include "editr1.name" .) .Values.serviceAccount -}}
+{{- end -}}
+
+{{/* A label selector as text. */}}
+{{- define "editr1.selector" -}}
+{{- $parts := list -}}
+{{- range $key, $value := . }}{{ $parts = append $parts (printf "%s=%s" $key $value) }}{{ end -}}
+{{- join "," $parts -}}
+{{- end -}}

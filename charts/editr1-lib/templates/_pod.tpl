@@ -1,0 +1,172 @@
+{{/* Pod Security "restricted". */}}
+{{- define "editr1.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.user }}
+runAsGroup: {{ .Values.user }}
+fsGroup: {{ .Values.user }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "editr1.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "editr1.scheduling" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClass }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.runtimeClass }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+serviceAccountName: {{ include "editr1.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- end -}}
+
+{{- define "editr1.storeEnv" -}}
+{{- with .Values.store -}}
+{{- if .secretName }}
+- name: EDITR1_S3_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secretName }}
+      key: {{ .accessKey }}
+- name: EDITR1_S3_SECRET_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secretName }}
+      key: {{ .secretKey }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "editr1.env" -}}
+- name: EDITR1_CONFIG
+  value: /etc/editr1/job.json
+- name: EDITR1_PUBLISH_SECONDS
+  value: {{ .Values.telemetry.publishSeconds | quote }}
+- name: HOME
+  value: /work
+- name: HF_HOME
+  value: /work/hf
+- name: PYTHONUNBUFFERED
+  value: "1"
+{{- if .Values.telemetry.jsonLogs }}
+- name: EDITR1_LOG
+  value: json
+{{- end }}
+- name: EDITR1_POD
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: EDITR1_POD_UID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.uid
+- name: EDITR1_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: EDITR1_NODE
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name=$(EDITR1_NAMESPACE),k8s.pod.name=$(EDITR1_POD),k8s.pod.uid=$(EDITR1_POD_UID),k8s.node.name=$(EDITR1_NODE),service.version={{ .Chart.AppVersion }}
+{{- with .Values.telemetry.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.telemetry.traceparent }}
+- name: TRACEPARENT
+  value: {{ . | quote }}
+{{- end }}
+{{- include "editr1.storeEnv" . }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "editr1.resources" -}}
+{{- $limits := deepCopy .Values.resources.limits -}}
+{{- if .Values.gpus -}}
+{{- $_ := set $limits .Values.gpuResource (.Values.gpus | int) -}}
+{{- end -}}
+requests:
+  {{- toYaml .Values.resources.requests | nindent 2 }}
+{{- with $limits }}
+limits:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "editr1.volumes" -}}
+- name: job
+  configMap:
+    name: {{ include "editr1.name" . }}
+- name: tmp
+  emptyDir: {}
+- name: work
+  {{- if .Values.scratch.claim }}
+  persistentVolumeClaim:
+    claimName: {{ .Values.scratch.claim }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: {{ .Values.scratch.size }}
+  {{- end }}
+- name: shm
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .Values.sharedMemory }}
+{{- with .Values.store.caConfigMap }}
+- name: store-ca
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- with .Values.volumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "editr1.volumeMounts" -}}
+- name: job
+  mountPath: /etc/editr1
+  readOnly: true
+- name: tmp
+  mountPath: /tmp
+- name: work
+  mountPath: /work
+- name: shm
+  mountPath: /dev/shm
+{{- if .Values.store.caConfigMap }}
+- name: store-ca
+  mountPath: /etc/editr1-ca
+  readOnly: true
+{{- end }}
+{{- with .Values.volumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

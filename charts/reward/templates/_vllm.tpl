@@ -1,0 +1,80 @@
+{{- define "editr1.rewardGuards" -}}
+{{- $scaling := .Values.autoscaling -}}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
+{{- fail (printf "autoscaling.minReplicas %d is above autoscaling.maxReplicas %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- end -}}
+{{- if and (eq $scaling.mode "hpa") (lt (int $scaling.minReplicas) 1) -}}
+{{- fail "autoscaling.minReplicas 0 needs autoscaling.mode keda: a plain autoscaler cannot wake a service that sleeps" -}}
+{{- end -}}
+{{- if and .Values.vllm.enabled (hasPrefix "hub:" .Values.inputs.model) -}}
+{{- fail "vllm.enabled needs inputs.model as sha256:<digest> or builtin:<name>: the model is fetched from the store" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The model is fetched once into /work/model; vLLM is a native sidecar, so that the reward server starts after it answers. */}}
+{{- define "editr1.vllm" -}}
+- name: fetch
+  image: {{ include "editr1.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command: [python, -m, editr1.stages.fetch, model, /work/model]
+  env:
+    {{- include "editr1.env" . | nindent 4 }}
+  {{- with .Values.envFrom }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  resources:
+    requests: {cpu: 100m, memory: 512Mi}
+  securityContext:
+    {{- include "editr1.securityContext" . | nindent 4 }}
+  volumeMounts:
+    {{- include "editr1.volumeMounts" . | nindent 4 }}
+- name: vllm
+  image: {{ .Values.vllm.image }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  restartPolicy: Always
+  command:
+    {{- toYaml .Values.vllm.command | nindent 4 }}
+  args:
+    - --model=/work/model
+    - --served-model-name=verifier
+    - --host=127.0.0.1
+    - --port=8001
+    {{- range .Values.vllm.args }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    - name: HOME
+      value: /work
+    - name: HF_HUB_OFFLINE
+      value: "1"
+    - name: VLLM_NO_USAGE_STATS
+      value: "1"
+    {{- with .Values.vllm.env }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  startupProbe:
+    exec:
+      command: [python3, -c, "import urllib.request as u; u.urlopen('http://127.0.0.1:8001/health', timeout=2)"]
+    periodSeconds: 5
+    timeoutSeconds: 10
+    failureThreshold: {{ div (int .Values.startupSeconds) 5 }}
+  resources:
+    {{- $limits := deepCopy .Values.vllm.resources.limits }}
+    {{- if .Values.gpus }}{{ $_ := set $limits .Values.gpuResource (.Values.gpus | int) }}{{ end }}
+    requests:
+      {{- toYaml .Values.vllm.resources.requests | nindent 6 }}
+    {{- with $limits }}
+    limits:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  securityContext:
+    {{- include "editr1.securityContext" . | nindent 4 }}
+  volumeMounts:
+    - name: work
+      mountPath: /work
+    - name: tmp
+      mountPath: /tmp
+    - name: shm
+      mountPath: /dev/shm
+{{- end -}}
