@@ -56,6 +56,13 @@ class FileObjects:
         except OSError as error:
             raise StoreError(f"{self.url}: {key}: {error.strerror}") from error
 
+    def delete(self, key: str) -> None:
+        """Remove an object; none there is no error."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.url}: cannot remove {key}: {error.strerror}") from error
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key that begins with ``prefix``, in order."""
         start = self.root / prefix.rpartition("/")[0]

@@ -33,6 +33,9 @@ class ObjectStore(Protocol):
     def size(self, key: str) -> int | None:
         """Size in bytes, None when there is no such object."""
 
+    def delete(self, key: str) -> None:
+        """Remove an object; none there is no error. Nothing but probes is ever removed."""
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key that begins with ``prefix``, in order."""
 

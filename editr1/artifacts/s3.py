@@ -112,6 +112,11 @@ class S3Objects:
         except ArtifactNotFound:
             return None
 
+    def delete(self, key: str) -> None:
+        """Remove an object; none there is no error."""
+        with self._errors(key):
+            self._client.remove_object(self._bucket, self._name(key))
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key that begins with ``prefix``, in order."""
         with self._errors(prefix):

@@ -15,7 +15,7 @@ from editr1.runs.kinds import KINDS
 from editr1.runs.launcher import Handle, Launcher, Observation, Request
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State, load_result, save_record
 from editr1.runs.references import parse_reference
-from editr1.runs.resolve import freeze, stage_key
+from editr1.runs.resolve import freeze, full_config, stage_key
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
 from editr1.telemetry import Span, span, traceparent
 
@@ -141,12 +141,7 @@ class Driver(Generic[Request, Handle]):
             self._sleep(decision.delay)
 
     def _prepare(self, stage: StageSpec) -> tuple[StageRecord, dict[str, Any]]:
-        info = KINDS[stage.kind]
-        model = info.settings_model()
-        values = dict(stage.config)
-        if "seed" in model.model_fields:
-            values.setdefault("seed", self._record.seed)
-        config = model.model_validate(values).model_dump(mode="json")
+        config = full_config(stage.kind, stage.config, self._record.seed)
         inputs = {
             name: freeze(parse_reference(text), self._store, self._outputs, f"stage {stage.name}, input {name}")
             for name, text in sorted(stage.inputs.items())

@@ -28,8 +28,8 @@ class StageJob(Settings):
     """Name of the stage in the run."""
     kind: Kind
     """Which stage this is."""
-    key: str
-    """Digest of kind, config, seed and input digests: the same key means the same outputs."""
+    key: str = ""
+    """Digest of kind, config, seed and input digests: the same key means the same outputs. Empty: not settled yet."""
     seed: int
     """The run's seed."""
     store: StoreConfig

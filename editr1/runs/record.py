@@ -76,19 +76,24 @@ def record_key(run: str) -> str:
     return f"runs/{run}/record.json"
 
 
+def stage_prefix(run: str, stage: str, key: str) -> str:
+    """Below what everything of a stage with that key lies in the store, artifacts apart."""
+    return f"runs/{run}/stages/{stage}/{key}/"
+
+
 def result_key(run: str, stage: str, key: str) -> str:
     """Where the result of a stage with that key lies in the store."""
-    return f"runs/{run}/stages/{stage}/{key}/result.json"
+    return stage_prefix(run, stage, key) + "result.json"
 
 
 def progress_key(run: str, stage: str, key: str) -> str:
     """Where the progress lines of a finished stage lie in the store; the report draws its curves from them."""
-    return f"runs/{run}/stages/{stage}/{key}/progress.jsonl"
+    return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
 def checkpoint_prefix(run: str, stage: str, key: str) -> str:
     """Where the checkpoint pointers of a stage with that key lie in the store."""
-    return f"runs/{run}/stages/{stage}/{key}/checkpoints/"
+    return stage_prefix(run, stage, key) + "checkpoints/"
 
 
 def save_record(store: ArtifactStore, record: RunRecord) -> None:

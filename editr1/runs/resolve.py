@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from editr1.artifacts import ArtifactStore
-from editr1.config.loader import ConfigError
-from editr1.runs.kinds import Kind
-from editr1.runs.references import Reference, Scheme
+from editr1.config.loader import ConfigError, validate
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.references import Reference, Scheme, parse_reference
 
 
 def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Mapping[str, str]], where: str) -> str:
@@ -46,6 +47,34 @@ def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], 
         {"kind": kind, "config": config, "inputs": dict(inputs), "seed": seed, "reward": reward}, sort_keys=True
     )
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """``config`` with every default filled in, as JSON values; a ``seed`` that is not set is the run's.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+    """
+    model = KINDS[kind].settings_model()
+    values = dict(config)
+    if "seed" in model.model_fields:
+        values.setdefault("seed", seed)
+    return validate(model, values, where=f"{kind} config").model_dump(mode="json")
+
+
+def settle(job: StageJob, store: ArtifactStore) -> StageJob:
+    """The job with inputs frozen, config filled in and its key, as a chart installed by hand leaves them open.
+
+    A job that has its key is returned as it is.
+    """
+    if job.key:
+        return job
+    config = full_config(job.kind, job.config, job.seed)
+    inputs = {
+        name: freeze(parse_reference(text), store, {}, f"inputs.{name}") for name, text in sorted(job.inputs.items())
+    }
+    key = stage_key(job.kind, config, inputs, job.seed, ",".join(job.reward_urls))
+    return job.model_copy(update={"config": config, "inputs": inputs, "key": key})
 
 
 def _commit(store: ArtifactStore, folder: Path, stage: str) -> str:

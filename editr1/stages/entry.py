@@ -11,12 +11,13 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError
+from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, open_store
 from editr1.config.loader import ConfigError
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.record import StageResult, load_result, progress_key, result_key
+from editr1.runs.resolve import settle
 from editr1.stages.context import StageContext
 from editr1.telemetry import Interrupted, Span, configure, flush, span
 from editr1.telemetry.log import configure_logging
@@ -59,7 +60,11 @@ def _run(body: Body, job: StageJob) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         # Ctrl-C reaches the whole foreground group; the launcher turns it into SIGTERM for this process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    context = StageContext(job, should_stop=stop)
+    try:
+        context = StageContext(settle(job, open_store(job.store)), should_stop=stop)
+    except Exception as error:
+        return exit_code(error)
+    job = context.job
     configure(f"editr1-{job.kind}", context.span_file, **{"editr1.run": job.run, "editr1.stage": job.stage})
     try:
         with span(Span.STAGE, kind=str(job.kind), stage=job.stage, run=job.run, rank=context.rank):
@@ -143,7 +148,8 @@ def _torchrun(module: str) -> int:
     from torch.distributed.run import config_from_args, get_args_parser
 
     os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
-    alone = "PET_RDZV_ENDPOINT" not in os.environ and "PET_MASTER_ADDR" not in os.environ
+    # A PyTorchJob of one pod brings a master's address too; its ranks meet on the pod's loopback all the same.
+    alone = os.environ.get("PET_NNODES", "1") in ("1", "1:1")
     if alone:
         os.environ.update(PET_RDZV_BACKEND="c10d", PET_RDZV_ENDPOINT="127.0.0.1:0", PET_RDZV_ID=str(os.getpid()))
     config, command, arguments = config_from_args(get_args_parser().parse_args(["-m", module]))

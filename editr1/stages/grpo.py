@@ -14,8 +14,14 @@ def body(context: StageContext) -> dict[str, float]:
     """Train the editor on the input cases, every sample scored through the reward service, and commit the pipeline."""
     from editr1.editor.grpo import train_grpo
     from editr1.serving.client import RewardClient
+    from editr1.serving.waiting import wait_ready
+    from editr1.telemetry import Interrupted
 
     config = context.settings(GrpoConfig)
+    context.progress.phase("waiting for the reward service", 1)
+    if not wait_ready(context.job.reward_urls, config.reward_wait_s, should_stop=context.should_stop):
+        raise Interrupted
+    context.progress.step()
     out = context.output_folder("model")
     client_config = ClientConfig(batch_items=config.reward_batch)
     with RewardClient(

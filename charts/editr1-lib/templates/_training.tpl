@@ -1,4 +1,6 @@
-{{- define "editr1.ncclEnv" -}}
+{{- define "editr1.trainingEnv" -}}
+- name: EDITR1_RETRIES
+  value: {{ .Values.retries | quote }}
 {{- with .Values.nccl }}
 - name: NCCL_DEBUG
   value: {{ .debug }}
@@ -77,10 +79,10 @@ spec:
             - name: pytorch
               image: {{ include "editr1.image" . }}
               imagePullPolicy: {{ .Values.image.pullPolicy }}
-              command: [python, -m, editr1.stages.{{ include "editr1.kind" . }}]
+              command: [python, -m, editr1.stages.pod, {{ include "editr1.kind" . }}]
               env:
                 {{- include "editr1.env" . | nindent 16 }}
-                {{- include "editr1.ncclEnv" . | nindent 16 }}
+                {{- include "editr1.trainingEnv" . | nindent 16 }}
               {{- with .Values.envFrom }}
               envFrom:
                 {{- toYaml . | nindent 16 }}

@@ -1,0 +1,127 @@
+"""What a stage in a pod leaves in the store while it runs: progress, attempts, last log lines, spans.
+
+All lie below the stage's prefix (see :func:`editr1.runs.record.stage_prefix`), so that whoever reads the store knows how
+far a run is, with or without a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from editr1.artifacts import ArtifactStore
+from editr1.runs.record import stage_prefix
+
+
+class _Live(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LiveProgress(_Live):
+    """How far the stage is; times in seconds since the epoch."""
+
+    t: float
+    phase: str
+    done: int
+    total: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    seconds_left: float | None = None
+    """Estimate from this phase's own speed; None while it has none."""
+
+
+class PodAttempt(_Live):
+    """One start of a stage in a pod; times in seconds since the epoch."""
+
+    pod: str
+    uid: str
+    node: str = ""
+    started: float
+    ended: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name under which the attempt's files lie: pod and the start of its uid."""
+        return f"{self.pod}.{self.uid[:8]}" if self.uid else self.pod
+
+
+def summarise(lines: Iterable[Mapping[str, Any]]) -> LiveProgress | None:
+    """The state after the last of a stage's progress lines (see editr1.telemetry.progress); None without lines.
+
+    The time left is what the current phase needs at its mean speed since its first line.
+    """
+    first: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    metrics: dict[str, float] = {}
+    for line in lines:
+        if first is None or line["phase"] != first["phase"] or line["done"] < (last or line)["done"]:
+            first, metrics = line, {}
+        last = line
+        metrics = line.get("metrics", metrics)
+    if first is None or last is None:
+        return None
+    steps, seconds = last["done"] - first["done"], last["t"] - first["t"]
+    left = (last["total"] - last["done"]) * seconds / steps if steps > 0 else None
+    return LiveProgress(
+        t=last["t"], phase=last["phase"], done=last["done"], total=last["total"], metrics=metrics, seconds_left=left
+    )
+
+
+def retries_used(attempts: Iterable[PodAttempt]) -> int:
+    """Attempts that ended by a fault of their own that was worth a retry; being asked to leave (143) does not count."""
+    return sum(1 for item in attempts if item.exit_code is not None and item.exit_code >= 128 and item.exit_code != 143)
+
+
+class LiveFiles:
+    """Reads and writes the live files of one stage."""
+
+    def __init__(self, store: ArtifactStore, run: str, stage: str, key: str) -> None:
+        self._store, self._prefix = store, stage_prefix(run, stage, key)
+
+    def write_progress(self, progress: LiveProgress) -> None:
+        """Replace the progress."""
+        self._store.put_record(self._prefix + "live.json", progress.model_dump_json().encode())
+
+    def progress(self) -> LiveProgress | None:
+        """The last progress, None before the first."""
+        data = self._store.get_record(self._prefix + "live.json")
+        return None if data is None else LiveProgress.model_validate_json(data)
+
+    def write_attempt(self, attempt: PodAttempt) -> None:
+        """Write an attempt's start or end."""
+        self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", attempt.model_dump_json().encode())
+
+    def attempts(self) -> list[PodAttempt]:
+        """Every attempt, in order of start."""
+        found = [self._store.get_record(key) for key in self._store.list_records(self._prefix + "attempts/")]
+        return sorted(
+            (PodAttempt.model_validate_json(data) for data in found if data is not None), key=lambda item: item.started
+        )
+
+    def write_log(self, attempt: PodAttempt, lines: Iterable[str]) -> None:
+        """Replace the last log lines of an attempt."""
+        self._store.put_record(f"{self._prefix}logs/{attempt.id}.txt", ("\n".join(lines) + "\n").encode())
+
+    def logs(self) -> dict[str, str]:
+        """Attempt id to its last log lines."""
+        return self._texts("logs/", ".txt")
+
+    def write_spans(self, attempt: PodAttempt, data: bytes) -> None:
+        """Replace the spans (JSON lines) of an attempt."""
+        self._store.put_record(f"{self._prefix}spans/{attempt.id}.jsonl", data)
+
+    def spans(self) -> list[dict[str, Any]]:
+        """The spans of every attempt."""
+        return [json.loads(line) for text in self._texts("spans/", ".jsonl").values() for line in text.splitlines()]
+
+    def _texts(self, folder: str, suffix: str) -> dict[str, str]:
+        texts = {}
+        for key in self._store.list_records(self._prefix + folder):
+            data = self._store.get_record(key)
+            if data is not None:
+                texts[key.rsplit("/", 1)[1].removesuffix(suffix)] = data.decode(errors="replace")
+        return texts

@@ -1,0 +1,205 @@
+"""One attempt of a stage in a pod: the stage's own process, and beside it what keeps its traces when the pod is gone.
+
+    python -m editr1.stages.pod sft
+
+The stage is the process that it is on a laptop. This one settles the job, passes signals on, and writes progress, the
+last log lines of every rank, spans and the attempt's end to the store. It imports no torch, so it lives on where a rank
+is killed for memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO, TypeVar
+
+from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
+from editr1.runs.exit_codes import ExitCode, worth_a_retry
+from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
+from editr1.runs.kinds import KINDS
+from editr1.runs.live import LiveFiles, PodAttempt, retries_used, summarise
+from editr1.runs.resolve import settle
+from editr1.stages.entry import exit_code
+from editr1.telemetry.log import configure_logging
+
+T = TypeVar("T")
+TAIL_LINES = 400
+PATIENCE_SECONDS = 120.0
+SPANS_SECONDS = 30.0
+_RANK = re.compile(r"\[\w*?(\d+)\]:")
+
+log = logging.getLogger("editr1.pod")
+
+
+def main(kind: str) -> int:
+    """Run the attempt; returns the exit code of the pod."""
+    configure_logging()
+    try:
+        job = read_job()
+        store = open_store(job.store)
+        settled = patiently(lambda: settle(job, store))
+        return _Attempt(kind, settled, store).run()
+    except Exception as error:
+        return exit_code(error)
+
+
+def patiently(action: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """``action()``, again for up to ``seconds`` while the store cannot be reached: a pod is started again without pause."""
+    end, pause = time.monotonic() + seconds, 1.0
+    while True:
+        try:
+            return action()
+        except AccessDenied:
+            raise
+        except StoreError as error:
+            if time.monotonic() + pause > end:
+                raise
+            log.warning("%s; again in %.0f s", error, pause)
+            time.sleep(pause)
+            pause = min(20.0, pause * 2)
+
+
+class Tail:
+    """The last lines of each rank, kept while all lines pass through to standard output."""
+
+    def __init__(self, lines: int = TAIL_LINES) -> None:
+        self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=lines))
+        self._lock = threading.Lock()
+
+    def add(self, line: str) -> None:
+        """Keep a line; one without a rank's prefix belongs to the launcher (-1)."""
+        rank = _RANK.match(line)
+        with self._lock:
+            self._lines[int(rank[1]) if rank else -1].append(line)
+
+    def text(self) -> list[str]:
+        """All kept lines, the launcher's first, then rank by rank."""
+        with self._lock:
+            return [line for rank in sorted(self._lines) for line in self._lines[rank]]
+
+    def last_error(self) -> str:
+        """The newest line that speaks of an error, else the newest line."""
+        lines = [line for line in self.text() if line.strip()]
+        errors = [line for line in lines if " ERROR " in line or "Error" in line]
+        return (errors or lines or [""])[-1].strip()[:500]
+
+
+class _Attempt:
+    def __init__(self, kind: str, job: StageJob, store: ArtifactStore) -> None:
+        self._kind, self._job = kind, job
+        self._files = LiveFiles(store, job.run, job.stage, job.key)
+        self._every = float(os.environ.get("EDITR1_PUBLISH_SECONDS", "5"))
+        self._retries = int(os.environ.get("EDITR1_RETRIES", "3"))
+        self._spans = job.workdir / "spans.jsonl"
+        self._tail = Tail()
+        self._seen: dict[str, float] = {}
+        self._record = PodAttempt(
+            pod=os.environ.get("EDITR1_POD", "local"),
+            uid=os.environ.get("EDITR1_POD_UID", ""),
+            node=os.environ.get("EDITR1_NODE", ""),
+            started=time.time(),
+        )
+
+    def run(self) -> int:
+        job = self._job
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        file = job.workdir / "job.json"
+        file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+        earlier = [item for item in patiently(self._files.attempts) if item.pod == self._record.pod]
+        self._files.write_attempt(self._record)
+        environment = {**os.environ, CONFIG_VARIABLE: str(file), "EDITR1_SPAN_FILE": str(self._spans)}
+        if KINDS[job.kind].distributed:
+            logs = job.workdir / "logs"
+            logs.mkdir(exist_ok=True)
+            environment |= {"PET_LOG_DIR": str(logs), "PET_TEE": "3"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"editr1.stages.{self._kind}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _passing_on(process))
+        assert process.stdout is not None
+        pump = threading.Thread(target=self._pump, args=(process.stdout,), daemon=True)
+        pump.start()
+        code = self._watch(process)
+        pump.join(10)
+        return self._finish(128 - code if code < 0 else code, retries_used(earlier))
+
+    def _pump(self, lines: IO[str]) -> None:
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            self._tail.add(line.rstrip("\n"))
+
+    def _watch(self, process: subprocess.Popen[str]) -> int:
+        while True:
+            try:
+                return process.wait(self._every)
+            except subprocess.TimeoutExpired:
+                self._publish()
+
+    def _finish(self, code: int, used: int) -> int:
+        reason = "" if code == 0 else self._tail.last_error()
+        self._record = self._record.model_copy(update={"ended": time.time(), "exit_code": code, "reason": reason})
+        self._publish(last=True)
+        if worth_a_retry(code) and code != ExitCode.TERMINATED and used >= self._retries:
+            log.error("exit code %d, and %d retries are used up", code, self._retries)
+            return ExitCode.BUG
+        return code
+
+    def _publish(self, *, last: bool = False) -> None:
+        """Write what changed. A store that fails costs the news of this moment and nothing else."""
+        try:
+            if self._changed("progress", self._job.progress_file, 0 if last else self._every):
+                progress = summarise(_lines(self._job.progress_file))
+                if progress is not None:
+                    self._files.write_progress(progress)
+            if self._changed("spans", self._spans, 0 if last else SPANS_SECONDS):
+                self._files.write_spans(self._record, self._spans.read_bytes())
+            self._files.write_log(self._record, self._tail.text())
+            if last:
+                self._files.write_attempt(self._record)
+        except StoreError as error:
+            log.warning("progress was not written: %s", error)
+
+    def _changed(self, name: str, file: Path, every: float) -> bool:
+        if not file.is_file():
+            return False
+        modified = file.stat().st_mtime
+        before = self._seen.get(name)
+        if before is not None and (modified == before or modified - before < every):
+            return False
+        self._seen[name] = modified
+        return True
+
+
+def _lines(file: Path) -> list[dict[str, object]]:
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _passing_on(process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    return handle
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
