@@ -22,6 +22,19 @@ StoreOption = Annotated[
     typer.Option("--store", envvar="EDITR1_STORE", help="Artifact store: file:///path or s3://bucket/prefix."),
 ]
 
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster", help="YAML file of cluster settings; default: $EDITR1_CLUSTER_FILE, ~/.config/editr1/cluster.yaml."
+    ),
+]
+NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace on the cluster.")]
+
+
+def cluster_overrides(namespace: str | None) -> list[str]:
+    """Command line options as overrides of the cluster's settings."""
+    return [f"namespace={namespace}"] if namespace else []
+
 
 def fail(message: object, code: int) -> typer.Exit:
     """Print ``message`` to standard error, a line a fault, and return the exit to raise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from editr1.cli import artifacts, config, data, run, runs, score, stages
+from editr1.cli import artifacts, cluster, config, data, run, runs, score, stages, submit
 
 app = typer.Typer(
     name="editr1",
@@ -17,6 +17,8 @@ app = typer.Typer(
 run.register(app)
 stages.register(app)
 score.register(app)
+submit.register(app)
+cluster.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(runs.app, name="runs")

@@ -1,15 +1,32 @@
-"""``editr1 run``: a whole run file on this machine."""
+"""``editr1 run``: a whole run file, on this machine or on a cluster."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from editr1.cli.common import SetOption, StopFlag, StoreOption, command_line, reporting
+from editr1.cli.common import (
+    ClusterOption,
+    NamespaceOption,
+    SetOption,
+    StopFlag,
+    StoreOption,
+    cluster_overrides,
+    command_line,
+    reporting,
+)
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the runs.")]
+
+
+class Backend(StrEnum):
+    """Where stages run."""
+
+    LOCAL = "local"
+    KUBERNETES = "kubernetes"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,18 +39,24 @@ def run(
     overrides: SetOption = None,
     runs_dir: RunsDir = Path("runs"),
     store: StoreOption = None,
+    on: Annotated[Backend, typer.Option("--on", help="Where the stages run.")] = Backend.LOCAL,
+    cluster: ClusterOption = None,
+    namespace: NamespaceOption = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the file; start nothing.")] = False,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
 ) -> None:
     """Run every stage of a run file; run it again to continue, or to be told that nothing is left to do.
 
     Example: editr1 run manifests/samples/quickstart.yaml --set spec.seed=1 --set gcpo.learning_rate=5e-5
+
+    On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
     """
     import os
 
     from editr1.cli.view import RunView
     from editr1.config.store import StoreConfig
     from editr1.runs.execute import execute
+    from editr1.runs.kubernetes.connect import load_cluster, store_config
     from editr1.runs.report import write_report
     from editr1.runs.spec import load_run
 
@@ -43,6 +66,11 @@ def run(
             typer.echo(f"{file}: {len(spec.spec.stages)} stages, nothing to complain about")
             return
         folder = runs_dir / spec.metadata.name
+        named = store or spec.spec.store
+        target, opened = None, StoreConfig(url=named) if named else None
+        if on is Backend.KUBERNETES:
+            target = load_cluster(cluster, cluster_overrides(namespace))
+            opened = store_config(target, named)
         with RunView() as view:
             record, worked = execute(
                 spec,
@@ -50,11 +78,12 @@ def run(
                 command=command_line(),
                 observer=view,
                 should_stop=StopFlag(),
-                store=StoreConfig(url=store) if store else None,
+                store=opened,
+                cluster=target,
             )
         if not worked:
             typer.echo(f"run {record.name}: every stage already stands; nothing to do")
-        report = write_report(record, folder, store)
+        report = write_report(record, folder, opened)
         if report is None:
             return
         report.print_table(view.console)

@@ -95,6 +95,10 @@ class RunView:
         self._clear(stage)
         self.console.print(f"  ready at {', '.join(urls)}", highlight=False)
 
+    def stage_waits(self, stage: StageRecord, reason: str) -> None:
+        """Say what keeps the stage waiting."""
+        self.console.print(f"  {stage.name}: {reason}", style="yellow", markup=False, highlight=False)
+
     def _clear(self, stage: StageRecord) -> None:
         for label in [label for label in self._tasks if label.startswith(f"{stage.name}: ")]:
             self._bar.remove_task(self._tasks.pop(label))

@@ -43,10 +43,17 @@ def load_settings(
         data = _merge(data, read_yaml(file))
     for path, text in _from_env(env or {}, env_prefix):
         _assign(data, path, _scalar(text))
+    data = with_overrides(data, overrides)
+    return validate(model, data, where=where or (str(file) if file else ""))
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``values`` with each ``a.b=c`` laid over them. Raises ConfigError for a malformed one."""
+    data = dict(values)
     for item in overrides:
         path, text = _split_override(item)
         _assign(data, path, _scalar(text))
-    return validate(model, data, where=where or (str(file) if file else ""))
+    return data
 
 
 def validate(model: type[M], data: Mapping[str, Any], *, where: str = "") -> M:

@@ -46,6 +46,9 @@ class Observer(Protocol):
     def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
         """A service answers at ``urls``."""
 
+    def stage_waits(self, stage: StageRecord, reason: str) -> None:
+        """The stage does not get on, and why."""
+
 
 class StageFailed(Exception):
     """A stage ended for good without its result; ``exit_code`` is its process's."""
@@ -73,11 +76,14 @@ class Driver(Generic[Request, Handle]):
         launcher: Launcher[Request, Handle],
         observer: Observer,
         should_stop: Callable[[], bool],
+        ready_seconds: float = READY_SECONDS,
     ) -> None:
         self._spec, self._record, self._store, self._store_config = spec, record, store, store_config
         self._folder, self._launcher, self._observer, self._should_stop = folder, launcher, observer, should_stop
         self._outputs: dict[str, dict[str, str]] = {}
         self._services: dict[str, _Service[Handle]] = {}
+        self._ready_seconds = ready_seconds
+        self._notes: dict[str, str] = {}
 
     def run(self) -> bool:
         """Take every stage to its end. Returns whether anything had to be started.
@@ -201,7 +207,7 @@ class Driver(Generic[Request, Handle]):
         if parent:
             environment["TRACEPARENT"] = parent
         job = self._job(stage, record, config)
-        request = self._launcher.render(job, processes=stage.processes, environment=environment)
+        request = self._launcher.render(job, processes=stage.processes, retries=stage.retries, environment=environment)
         record.state = State.RUNNING
         record.attempts.append(Attempt(started=time.time()))
         record.reason = ""
@@ -213,6 +219,9 @@ class Driver(Generic[Request, Handle]):
         seen = self._launcher.observe(handle)
         for line in seen.progress:
             self._observer.stage_progress(record, line)
+        if seen.note and self._notes.get(record.name) != seen.note:
+            self._observer.stage_waits(record, seen.note)
+        self._notes[record.name] = seen.note
         return seen
 
     def _close(self, record: StageRecord, seen: Observation) -> int:
@@ -233,7 +242,7 @@ class Driver(Generic[Request, Handle]):
             # The same address again: its clients know no other.
             config = {**config, "port": int(running.urls[0].rsplit(":", 1)[1])}
         handle = self._submit(stage, record, config)
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + self._ready_seconds
         while True:
             seen = self._observe(record, handle)
             if seen.ready_urls:

@@ -13,9 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
-from editr1.runs.drive import Driver, Observer
+from editr1.runs.drive import READY_SECONDS, Driver, Observer
+from editr1.runs.launcher import Handle, Launcher, Request
 from editr1.runs.local import LocalLauncher
 from editr1.runs.record import RunRecord, load_record
 from editr1.runs.spec import RunSpec
@@ -32,8 +34,11 @@ def execute(
     observer: Observer,
     should_stop: Callable[[], bool],
     store: StoreConfig | None = None,
+    cluster: ClusterConfig | None = None,
 ) -> tuple[RunRecord, bool]:
-    """Drive ``spec`` with the local backend in ``folder``; returns the record and whether anything was started.
+    """Drive ``spec`` from ``folder``; returns the record and whether anything was started.
+
+    Stages run on this machine, or on ``cluster``; ``folder`` holds the run's spans and, without ``store``, its artifacts.
 
     A second call continues what is half done and starts nothing that stands.
 
@@ -48,18 +53,41 @@ def execute(
         opened = open_store(store_config)
         record = _record(opened, spec, command)
         configure("editr1-run", folder / "spans.jsonl", **{"editr1.run": record.name})
-        driver = Driver(
+        worked = _drive(spec, record, opened, store_config, folder, observer, should_stop, cluster)
+    return record, worked
+
+
+def _drive(
+    spec: RunSpec,
+    record: RunRecord,
+    store: ArtifactStore,
+    store_config: StoreConfig,
+    folder: Path,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    cluster: ClusterConfig | None,
+) -> bool:
+    def driver(launcher: Launcher[Request, Handle], ready_seconds: float) -> Driver[Request, Handle]:
+        return Driver(
             spec,
             record,
-            store=opened,
+            store=store,
             store_config=store_config,
             folder=folder,
-            launcher=LocalLauncher(),
+            launcher=launcher,
             observer=observer,
             should_stop=should_stop,
+            ready_seconds=ready_seconds,
         )
-        worked = driver.run()
-    return record, worked
+
+    if cluster is None:
+        return driver(LocalLauncher(), READY_SECONDS).run()
+    from editr1.runs.kubernetes.connect import connect
+    from editr1.runs.kubernetes.launcher import KubernetesLauncher
+
+    joined = connect(cluster)
+    launcher = KubernetesLauncher(cluster, joined.api, joined.helm, store, folder / "spans.jsonl")
+    return driver(launcher, cluster.ready_seconds).run()
 
 
 def git_revision(folder: Path | None = None) -> str:

@@ -22,13 +22,15 @@ class Observation:
     ready_urls: tuple[str, ...] = ()
     progress: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """Progress lines that are new since the last observation (see editr1.telemetry.progress)."""
+    note: str = ""
+    """Why the attempt does not get on, such as a pod that finds no node; empty while all is well."""
 
 
 class Launcher(Protocol[Request, Handle]):
     """A backend. ``render`` has no side effect: a dry run is the request object itself."""
 
-    def render(self, job: StageJob, *, processes: int, environment: Mapping[str, str]) -> Request:
-        """The complete request for one attempt of the stage."""
+    def render(self, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]) -> Request:
+        """The complete request for one attempt of the stage; ``retries`` are for a backend that retries by itself."""
         ...
 
     def submit(self, request: Request) -> Handle:

@@ -50,7 +50,9 @@ class LocalHandle:
 class LocalLauncher:
     """Runs stages as processes of this machine, each in a process group of its own."""
 
-    def render(self, job: StageJob, *, processes: int, environment: Mapping[str, str]) -> LocalRequest:
+    def render(
+        self, job: StageJob, *, processes: int, retries: int = 0, environment: Mapping[str, str]
+    ) -> LocalRequest:
         """The process that ``submit`` would start."""
         env = {
             **environment,

@@ -54,6 +54,12 @@ class StageRecord(_Record):
     config: dict[str, Any] = Field(default_factory=dict)
     attempts: list[Attempt] = Field(default_factory=list)
     reason: str = ""
+    release: str = ""
+    """Helm release on a cluster; empty for a stage of this machine."""
+    image: str = ""
+    """Image of the stage's container on a cluster."""
+    chart: str = ""
+    """Chart and version on a cluster."""
 
 
 class RunRecord(_Record):

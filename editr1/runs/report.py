@@ -51,12 +51,12 @@ class Report:
         console.print(table)
 
 
-def write_report(record: RunRecord, folder: Path, store: str | None) -> Report | None:
+def write_report(record: RunRecord, folder: Path, store: StoreConfig | None = None) -> Report | None:
     """Write ``report.html`` into ``folder``; None when the run has no finished evaluate stage."""
     stage = next((s for s in record.stages.values() if s.kind == Kind.EVALUATE and "evaluation" in s.outputs), None)
     if stage is None:
         return None
-    opened = open_store(StoreConfig(url=store or (folder.resolve() / "store").as_uri()))
+    opened = open_store(store or StoreConfig(url=(folder.resolve() / "store").as_uri()))
     data = assemble(record, opened, stage.outputs["evaluation"], folder / "spans.jsonl")
     path = folder / "report.html"
     path.write_text(render_report(data), encoding="utf-8")

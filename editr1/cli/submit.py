@@ -1,0 +1,111 @@
+"""``editr1 submit`` and ``render``: one stage from a laptop to the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editr1.cli.common import (
+    ClusterOption,
+    NamespaceOption,
+    SetOption,
+    StopFlag,
+    cluster_overrides,
+    command_line,
+    reporting,
+)
+
+Stage = Annotated[str, typer.Argument(help="curate, sft, gcpo, reward, grpo or evaluate")]
+Values = Annotated[
+    Path | None, typer.Option("-f", "--values", help="Chart values, as helm install takes them (editr1 config schema).")
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the run and release. Default: the stage's.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(submit)
+    app.command()(render)
+
+
+def submit(
+    stage: Stage,
+    values: Values = None,
+    name: Name = None,
+    overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    namespace: NamespaceOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print exactly the objects that would be sent; send nothing.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage is done.")] = False,
+) -> None:
+    """Start a stage on the cluster, as helm install of its chart would, with everything frozen in the bucket first.
+
+    The same command again joins what runs. Example: editr1 submit grpo -f grpo.yaml --name my-grpo --follow
+    """
+    import os
+
+    from editr1.cli.follow import follow_releases
+    from editr1.runs.kubernetes.connect import connect, load_cluster
+    from editr1.runs.kubernetes.submit import prepare, read_values
+    from editr1.runs.kubernetes.submit import submit as send
+    from editr1.runs.kubernetes.values import chart_of, kind_of
+    from editr1.telemetry import Span, configure, flush, span, traceparent
+
+    with reporting():
+        kind = kind_of(stage)
+        connection = connect(load_cluster(cluster, cluster_overrides(namespace), os.environ))
+        release = name or chart_of(kind)
+        configure("editr1-submit", None, **{"editr1.run": release})
+        with span(Span.RUN, run=release):
+            read = read_values(kind, values, overrides or [], connection, release)
+            prepared = prepare(kind, release, read, connection, traceparent=traceparent())
+            if dry_run:
+                typer.echo(_as_yaml(prepared.objects))
+                return
+            sent = send(prepared, connection, command_line())
+            word = "joined" if sent.joined else "submitted"
+            where = connection.api.namespace
+            typer.echo(f"{word} {release} in namespace {where}: stage {sent.job.stage} of run {sent.job.run}")
+            typer.echo(f"  editr1 status {release} -n {where}\n  editr1 logs {release} -n {where} -f")
+            code = follow_releases(connection, [release], StopFlag()) if follow else 0
+        flush()
+    raise typer.Exit(code)
+
+
+def render(
+    stage: Stage,
+    values: Values = None,
+    name: Name = None,
+    overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Print the objects of a stage's chart, without a cluster.
+
+    Example: editr1 render sft -f sft.yaml --set nodes=2
+    """
+    import os
+
+    from editr1.config.loader import read_yaml, with_overrides
+    from editr1.runs.kubernetes.connect import load_cluster
+    from editr1.runs.kubernetes.helm import find_helm
+    from editr1.runs.kubernetes.values import chart_of, checked, kind_of, merge, shared_values
+
+    with reporting():
+        kind = kind_of(stage)
+        release = name or chart_of(kind)
+        config = load_cluster(cluster, cluster_overrides(namespace), os.environ)
+        merged = merge(shared_values(config, kind, release), read_yaml(values) if values else {})
+        merged = checked(kind, with_overrides(merged, overrides or []), str(values or f"editr1 render {stage}"))
+        objects = find_helm().render(chart_of(kind), release, config.namespace or "default", merged)
+    typer.echo(_as_yaml(objects))
+
+
+def _as_yaml(objects: list[dict[str, object]]) -> str:
+    import yaml
+
+    return "---\n" + yaml.safe_dump_all(objects, sort_keys=False, width=120).rstrip()

@@ -1,0 +1,1 @@
+"""The Kubernetes backend: charts in, objects and their state out."""

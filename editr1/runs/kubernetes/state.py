@@ -1,0 +1,146 @@
+"""From what the cluster says to where a stage stands, and why: pure functions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from editr1.runs.kubernetes.views import EventView, PodView, ReleaseView
+
+
+class Phase(StrEnum):
+    """Where a release stands."""
+
+    MISSING = "missing"
+    SUSPENDED = "suspended"
+    PENDING = "pending"
+    RUNNING = "running"
+    READY = "ready"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands on the cluster. ``reason`` is one sentence, empty where all is well."""
+
+    phase: Phase
+    reason: str = ""
+    exit_code: int | None = None
+    restarts: int = 0
+
+
+_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
+_ENDED = "Succeeded", "Failed"
+
+
+def state_of(release: ReleaseView) -> StageState:
+    """Phase, exit code and reason of a release."""
+    job = release.job
+    if job is None:
+        return StageState(Phase.MISSING, f"no job or service of release {release.name} in {release.namespace}")
+    restarts = sum(pod.main.restarts for pod in release.pods if pod.main)
+    if job.is_true("Succeeded"):
+        return StageState(Phase.SUCCEEDED, exit_code=0, restarts=restarts)
+    if failed := job.is_true("Failed"):
+        code, why = _exit(release)
+        return StageState(Phase.FAILED, why or failed.message, code, restarts)
+    if job.suspended:
+        why = "held by queue " + job.queue if job.queue else "suspended; editr1 resume lets it go"
+        return StageState(Phase.SUSPENDED, why, restarts=restarts)
+    trouble = blocked_by(release)
+    if job.service:
+        if job.wanted == 0:
+            return StageState(Phase.READY, "scaled to no replica until a GRPO pod starts", restarts=restarts)
+        if job.ready > 0:
+            return StageState(Phase.READY, trouble, restarts=restarts)
+        return StageState(Phase.PENDING, trouble or "loading the weights", restarts=restarts)
+    if any(pod.phase == "Running" for pod in release.pods):
+        return StageState(Phase.RUNNING, trouble, restarts=restarts)
+    return StageState(Phase.PENDING, trouble or "waiting for its pods", restarts=restarts)
+
+
+def blocked_by(release: ReleaseView) -> str:
+    """One sentence about what keeps a pod from running; empty when nothing does."""
+    for pod in release.pods:
+        if pod.phase in _ENDED or pod.leaving:
+            continue
+        sentence = _pod_trouble(pod, release.events)
+        if sentence:
+            return sentence
+    if release.job is not None and not release.pods:
+        return _creation_trouble(release.events)
+    return ""
+
+
+def _pod_trouble(pod: PodView, events: tuple[EventView, ...]) -> str:
+    for condition in pod.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"pod {pod.name} finds no node: {_scheduling(condition.message)}"
+    for container in pod.containers:
+        if container.waiting in _IMAGE:
+            detail = f": {container.message}" if container.message else ""
+            return f"pod {pod.name} cannot get its image {container.image} ({container.waiting}{detail})"
+        if container.waiting == "CreateContainerConfigError":
+            return f"pod {pod.name} cannot start: {_config_error(container.message)}"
+        if container.waiting == "CrashLoopBackOff":
+            return f"pod {pod.name} starts and ends again ({container.restarts} restarts); see editr1 logs"
+        if container.waiting in ("CreateContainerError", "RunContainerError"):
+            return f"pod {pod.name} cannot start: {container.message or container.waiting}"
+    if pod.phase == "Pending":
+        for event in reversed(events):
+            if event.object == pod.name and event.warning and event.reason in ("FailedMount", "FailedAttachVolume"):
+                return f"pod {pod.name} waits for a volume: {event.message}"
+    if pod.phase == "Running" and not pod.ready:
+        for event in reversed(events):
+            if event.object == pod.name and event.reason == "Unhealthy":
+                return f"pod {pod.name} is not ready: {event.message}"
+    return ""
+
+
+def _creation_trouble(events: tuple[EventView, ...]) -> str:
+    for event in reversed(events):
+        if event.warning and event.reason in ("FailedCreate", "FailedCreatePod", "ReplicaFailure"):
+            if "exceeded quota" in event.message:
+                return f"the namespace's quota is full: {_quota(event.message)}"
+            if "violates PodSecurity" in event.message:
+                return f"the namespace's Pod Security refuses the pod: {event.message}"
+            return f"pods cannot be made: {event.message}"
+    return ""
+
+
+def _scheduling(message: str) -> str:
+    found = re.findall(r"Insufficient ([\w./-]+)", message)
+    if found:
+        names = ", ".join(dict.fromkeys(found))
+        return f"not enough {names} is free ({message})"
+    return message
+
+
+def _config_error(message: str) -> str:
+    secret = re.search(r'secret "([^"]+)" not found', message)
+    if secret:
+        return f"the Secret {secret[1]!r} does not exist; make it, or set store.secretName"
+    key = re.search(r"couldn't find key (\S+) in Secret (\S+)", message)
+    if key:
+        return f"the Secret {key[2]} has no key {key[1]!r}; set store.accessKey and store.secretKey"
+    return message
+
+
+def _quota(message: str) -> str:
+    return message.split("exceeded quota:", 1)[1].strip()
+
+
+def _exit(release: ReleaseView) -> tuple[int | None, str]:
+    """Exit code of the pod that failed, and what Kubernetes says of it."""
+    for pod in release.pods:
+        main = pod.main
+        if pod.phase == "Failed" and main is not None and main.exit_code is not None:
+            why = f"pod {pod.name} ended with {main.exit_code}"
+            if main.ended and main.ended != "Error":
+                why += f" ({main.ended})"
+            return main.exit_code, why
+        if pod.phase == "Failed":
+            return None, f"pod {pod.name} failed: {pod.reason or pod.message}"
+    return None, ""

@@ -1,0 +1,106 @@
+"""From a resolved stage job and the cluster's settings to chart values: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from editr1.config.chart import StageValues
+from editr1.config.chart_reward import RewardValues
+from editr1.config.chart_training import CurateValues, EvaluateValues, GcpoValues, GrpoValues, SftValues
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError, validate
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import KINDS, Kind
+
+MODELS: dict[Kind, type[StageValues]] = {
+    Kind.CURATE: CurateValues,
+    Kind.SFT: SftValues,
+    Kind.GCPO: GcpoValues,
+    Kind.SERVE: RewardValues,
+    Kind.GRPO: GrpoValues,
+    Kind.EVALUATE: EvaluateValues,
+}
+LONGEST_NAME = 45
+SERVICE_PORT = 8000
+
+
+def chart_of(kind: Kind) -> str:
+    """The chart that launches a kind."""
+    return "reward" if kind is Kind.SERVE else str(kind)
+
+
+def kind_of(chart: str) -> Kind:
+    """The kind that a chart, or a kind's own name, stands for. Raises ConfigError."""
+    if chart == "reward":
+        return Kind.SERVE
+    try:
+        return Kind(chart)
+    except ValueError:
+        known = ", ".join(chart_of(kind) for kind in Kind)
+        raise ConfigError(f"{chart!r}: must be one of {known}") from None
+
+
+def release_name(run: str, stage: str) -> str:
+    """Release of a stage of a run. Raises ConfigError when pod names would become too long."""
+    name = f"{run}-{stage}"
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"run {run!r}, stage {stage!r}: their names make {name!r}, {len(name)} characters; "
+            f"at most {LONGEST_NAME} are allowed on a cluster"
+        )
+    return name
+
+
+def service_url(release: str, namespace: str) -> str:
+    """Where pods reach the reward service of a release."""
+    return f"http://{release}.{namespace}.svc:{SERVICE_PORT}"
+
+
+def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
+    """What the cluster's settings say of a stage's values: of all stages, of the kind, of the stage by name."""
+    image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
+    merged = merge(image, cluster.values)
+    for name in dict.fromkeys((str(kind), chart_of(kind), stage)):
+        merged = merge(merged, cluster.stages.get(name, {}))
+    return merged
+
+
+def job_values(
+    job: StageJob, cluster: ClusterConfig, *, processes: int, retries: int, traceparent: str | None
+) -> dict[str, Any]:
+    """Values of the release that runs ``job``. Raises ConfigError for a value of the cluster's settings that no chart takes."""
+    own: dict[str, Any] = {
+        "run": job.run,
+        "stage": job.stage,
+        "key": job.key,
+        "seed": job.seed,
+        "gitRevision": job.git_revision,
+        "inputs": job.inputs,
+        "config": job.config,
+        "store": {"url": job.store.url},
+    }
+    if job.store.region:
+        own["store"]["region"] = job.store.region
+    if traceparent:
+        own["telemetry"] = {"traceparent": traceparent}
+    if not KINDS[job.kind].service:
+        own |= {"processes": processes, "retries": retries}
+    if job.reward_urls:
+        own["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
+    return checked(job.kind, merge(shared_values(cluster, job.kind, job.stage), own), f"cluster values of {job.stage}")
+
+
+def checked(kind: Kind, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values`` as given, after the typed model accepted them. Raises ConfigError."""
+    validate(MODELS[kind], values, where=where)
+    return dict(values)
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """``low`` with ``high`` laid over it, section by section."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,91 @@
+"""A run's spans, gathered from its record, as a time line in the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from editr1.artifacts import ArtifactStore
+
+BAR_WIDTH = 40
+MANY = 4
+"""More spans of one name below one parent than this are drawn as one line."""
+
+
+def gather(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
+    """Every span of a run once, by start: those that its pods left in the store, and those of ``local``."""
+    texts = [local.read_text(encoding="utf-8", errors="replace")] if local is not None and local.is_file() else []
+    for key in store.list_records(f"runs/{run}/"):
+        if "/spans/" in key and key.endswith(".jsonl"):
+            texts.append((store.get_record(key) or b"").decode(errors="replace"))
+    spans = {item["span"]: item for text in texts for item in _whole(text.splitlines())}
+    return sorted(spans.values(), key=lambda item: float(item["start"]))
+
+
+def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the spans as a tree with bars; many equal ones below one parent become a line with count and mean."""
+    begin = min(float(item["start"]) for item in spans)
+    length = max(float(item["end"]) for item in spans) - begin
+    table = Table("span", "at", "seconds", "", box=None)
+    for depth, name, start, end, ok in rows(spans):
+        bar = _bar(start - begin, end - start, length)
+        style = None if ok else "red"
+        table.add_row("  " * depth + name, f"{start - begin:.1f}", f"{end - start:.1f}", bar, style=style)
+    console.print(table)
+
+
+def rows(spans: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float, float, bool]]:
+    """Depth, name, start, end and success of each line, parents first."""
+    known = {item["span"] for item in spans}
+    below: dict[str | None, list[Mapping[str, Any]]] = defaultdict(list)
+    for item in spans:
+        below[item["parent"] if item["parent"] in known else None].append(item)
+    yield from _below(None, below, 0)
+
+
+def _below(
+    parent: str | None, below: Mapping[str | None, list[Mapping[str, Any]]], depth: int
+) -> Iterator[tuple[int, str, float, float, bool]]:
+    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for item in below.get(parent, ()):
+        groups[str(item["name"])].append(item)
+    for name, items in sorted(groups.items(), key=lambda group: float(group[1][0]["start"])):
+        if len(items) > MANY:
+            seconds = [float(item["end"]) - float(item["start"]) for item in items]
+            label = f"{name} x {len(items)}, mean {sum(seconds) / len(seconds):.2f} s"
+            ends = max(float(item["end"]) for item in items)
+            yield depth, label, float(items[0]["start"]), ends, all(item.get("ok", True) for item in items)
+            continue
+        for item in items:
+            yield depth, _label(item), float(item["start"]), float(item["end"]), bool(item.get("ok", True))
+            yield from _below(str(item["span"]), below, depth + 1)
+
+
+def _label(item: Mapping[str, Any]) -> str:
+    told = item.get("attributes") or {}
+    detail = next((str(told[key]) for key in ("stage", "phase", "input", "output", "run") if key in told), "")
+    return f"{item['name']} {detail}".rstrip()
+
+
+def _bar(start: float, seconds: float, length: float) -> str:
+    if length <= 0:
+        return ""
+    left = int(BAR_WIDTH * start / length)
+    return " " * left + "█" * max(1, round(BAR_WIDTH * seconds / length))
+
+
+def _whole(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The lines that are whole spans; a process that was killed may leave half a line."""
+    for line in lines:
+        try:
+            item = json.loads(line)
+            if {"span", "name", "start", "end", "parent"} <= item.keys():
+                yield item
+        except (ValueError, AttributeError):
+            continue
