@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart photos test unit lint bench lock clean
+.PHONY: quickstart photos test unit lint bench lock charts images clean
 
 quickstart: $(VENV)/.all
 	$(BIN)/editr1 run manifests/samples/quickstart.yaml
@@ -22,13 +22,32 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check editr1 tests
-	$(BIN)/ruff format --check editr1 tests
+	$(BIN)/ruff check editr1 charts tests
+	$(BIN)/ruff format --check editr1 charts tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+charts: $(VENV)/.dev
+	$(BIN)/python charts/generate.py
+
+# make images REGISTRY=registry.example.com/editr1 TAG=0.1.0 TORCH=cuda (or cpu); BUILD is docker build or buildah build.
+REGISTRY ?= docker.io/editr1
+TAG ?= dev
+TORCH ?= cuda
+BUILD ?= $(shell command -v buildah >/dev/null 2>&1 && echo buildah build --layers || echo docker build)
+STAGES := curate sft gcpo reward grpo evaluate
+
+images: $(VENV)/.all
+	rm -rf build/image && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/image .
+	$(BUILD) --target light -t $(REGISTRY)/base:$(TAG) -f images/base/Containerfile .
+	$(BUILD) --target torch --build-arg TORCH=$(TORCH) -t $(REGISTRY)/base-torch:$(TAG) -f images/base/Containerfile .
+	for stage in $(STAGES); do \
+		base=base-torch; test $$stage = curate && base=base; \
+		$(BUILD) --build-arg BASE=$(REGISTRY)/$$base:$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
+			--build-arg VERSION=$(TAG) -t $(REGISTRY)/$$stage:$(TAG) -f images/$$stage/Containerfile . || exit 1; done
 
 lock: $(VENV)/.dev
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^editr1' > requirements.lock

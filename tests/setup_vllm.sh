@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Build an environment of its own that holds vLLM's CPU build, for tests/integration/test_serving_vllm.py.
+# Build an environment of its own that holds vLLM's CPU build, for tests/integration/serving/test_serving_vllm.py.
 #
 #   tests/setup_vllm.sh DIR          # about 2 minutes and 2.5 GB
-#   EDITR1_TEST_VLLM_PYTHON=DIR/bin/python python -m pytest tests/integration/test_serving_vllm.py
+#   EDITR1_TEST_VLLM_PYTHON=DIR/bin/python python -m pytest tests/integration/serving/test_serving_vllm.py
 #
 # vLLM pins transformers below the project's own version, so it can never live in the project's environment.
 # torchvision, torchaudio and torchcodec from PyPI are CUDA builds; only torchvision's Python part is needed, and it

@@ -20,7 +20,7 @@ from editr1.runs.kubernetes.overview import StageOverview, explain, jobs_of, ove
 
 _SECRET_NAME = re.compile(r"(?i)(secret|password|token|api[_-]?key|access[_-]?key|credential|authorization)")
 _SECRET_VALUE = re.compile(
-    r"(?i)((?:secret|password|token|api[_-]?key|access[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?(?:bearer\s+)?)([^\s\"',}]+)"
+    r"(?i)((?:secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?(?:bearer\s+)?)([^\s\"',}]+)"
 )
 HIDDEN = "[redacted]"
 

@@ -111,7 +111,7 @@ def _creation_trouble(events: tuple[EventView, ...]) -> str:
 
 
 def _scheduling(message: str) -> str:
-    found = re.findall(r"Insufficient ([\w./-]+)", message)
+    found = re.findall(r"Insufficient ([\w./-]*\w)", message)
     if found:
         names = ", ".join(dict.fromkeys(found))
         return f"not enough {names} is free ({message})"

@@ -65,7 +65,9 @@ class Watcher:
 def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     render = LocalLauncher.render
 
-    def script(self: LocalLauncher, job: StageJob, *, processes: int, environment: Mapping[str, str]) -> LocalRequest:
+    def script(
+        self: LocalLauncher, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]
+    ) -> LocalRequest:
         real = render(self, job, processes=processes, environment=environment)
         return LocalRequest((sys.executable, "-c", SCRIPT), {**real.environment, "PLAN": json.dumps(plan)}, job)
 

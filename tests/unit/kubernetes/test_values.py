@@ -1,0 +1,101 @@
+"""From a job and the cluster's settings to chart values."""
+
+from pathlib import Path
+
+import pytest
+
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import Kind
+from editr1.runs.kubernetes.bundle import HIDDEN, redacted, redacted_text
+from editr1.runs.kubernetes.connect import load_cluster, store_config
+from editr1.runs.kubernetes.helm import HelmLibrary
+from editr1.runs.kubernetes.values import job_values, kind_of, release_name, shared_values
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def job(kind: Kind = Kind.SFT, **changes: object) -> StageJob:
+    values: dict[str, object] = {
+        "run": "quick",
+        "stage": str(kind),
+        "kind": kind,
+        "key": "b" * 64,
+        "seed": 3,
+        "store": StoreConfig(url="s3://bucket/p", endpoint="http://127.0.0.1:1"),
+        "inputs": {"rows": DIGEST, "model": DIGEST},
+        "config": {"steps": 5},
+        "workdir": Path("/work"),
+    }
+    return StageJob.model_validate(values | changes)
+
+
+def test_the_stage_name_wins_over_the_kind_and_the_kind_over_all() -> None:
+    cluster = ClusterConfig(
+        values={"gpus": 8, "image": {"tag": "1"}},
+        stages={"sft": {"gpus": 4, "nodes": 2}, "warmup": {"gpus": 1}},
+    )
+    assert shared_values(cluster, Kind.SFT, "sft")["gpus"] == 4
+    named = shared_values(cluster, Kind.SFT, "warmup")
+    assert (named["gpus"], named["nodes"]) == (1, 2)
+    assert named["image"] == {"repository": "editr1/sft", "tag": "1"}
+    assert shared_values(cluster, Kind.SERVE, "serve")["image"]["repository"] == "editr1/reward"
+
+
+def test_a_job_s_values_render_to_a_job_file_that_is_the_job_with_the_pods_endpoint() -> None:
+    cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}, "gpus": 0})
+    values = job_values(job(), cluster, processes=2, retries=4, traceparent=None)
+    objects = HelmLibrary().render("sft", "quick-sft", "lab", values)
+    (text,) = [item["data"]["job.json"] for item in objects if item["kind"] == "ConfigMap"]
+    told = StageJob.model_validate_json(text)
+    assert told.store.endpoint == "http://s3.lab.svc:8333"
+    assert told.model_dump(exclude={"store"}) == job().model_dump(exclude={"store"})
+    (made,) = [item for item in objects if item["kind"] == "PyTorchJob"]
+    assert made["spec"]["nprocPerNode"] == "2"
+
+
+def test_a_value_that_no_chart_takes_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"toleration: unknown key; did you mean 'tolerations'"):
+        job_values(job(), ClusterConfig(values={"toleration": []}), processes=1, retries=1, traceparent=None)
+
+
+def test_names_that_pods_could_not_carry_are_refused() -> None:
+    assert release_name("quick", "sft") == "quick-sft"
+    with pytest.raises(ConfigError, match="at most 45"):
+        release_name("q" * 40, "evaluate")
+
+
+def test_the_reward_chart_is_the_serve_kind() -> None:
+    assert kind_of("reward") is kind_of("serve") is Kind.SERVE
+    with pytest.raises(ConfigError, match="must be one of curate, sft, gcpo, reward, grpo, evaluate"):
+        kind_of("train")
+
+
+def test_cluster_settings_come_from_file_then_environment_then_options(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("namespace: lab\nvalues: {gpus: 1}\n")
+    env = {"EDITR1_CLUSTER_FILE": str(file), "EDITR1_CLUSTER__VALUES": "{gpus: 2}"}
+    assert load_cluster(None, ["namespace=other"], env).model_dump(include={"namespace", "values"}) == {
+        "namespace": "other",
+        "values": {"gpus": 2},
+    }
+
+
+def test_a_store_that_pods_cannot_reach_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pods cannot reach it"):
+        store_config(ClusterConfig(), "file:///tmp/store")
+    with pytest.raises(ConfigError, match="no store"):
+        store_config(ClusterConfig())
+    config = ClusterConfig(values={"store": {"url": "s3://b", "endpoint": "http://in"}}, store_endpoint="http://out")
+    assert store_config(config).endpoint == "http://out"
+
+
+def test_a_bundle_hides_what_sounds_secret() -> None:
+    shown = redacted({"env": [{"name": "HF_TOKEN", "value": "hf_x"}, {"name": "A", "value": "b"}], "password": "p"})
+    assert shown == {"env": [{"name": "HF_TOKEN", "value": HIDDEN}, {"name": "A", "value": "b"}], "password": HIDDEN}
+    text = 'Authorization: Bearer abc.def secret_key=xyz "api-key": "k1" tokens: 5'
+    hidden = redacted_text(text)
+    assert not any(word in hidden for word in ("abc.def", "xyz", "k1"))
+    assert "tokens: 5" in hidden

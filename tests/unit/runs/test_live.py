@@ -1,0 +1,108 @@
+"""Live files of a stage, the time left, and the time line drawn from what lies in the store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.artifacts.probe import probe
+from editr1.config.store import StoreConfig
+from editr1.runs.live import LiveFiles, PodAttempt, retries_used, summarise
+from editr1.runs.trace import draw, gather, rows
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
+
+
+def line(t: float, phase: str, done: int, total: int = 10, **metrics: float) -> dict[str, Any]:
+    return {"t": t, "phase": phase, "done": done, "total": total} | ({"metrics": metrics} if metrics else {})
+
+
+def test_time_left_is_told_by_the_phase_s_own_speed() -> None:
+    lines = [line(0, "load", 0, 1), line(90, "load", 1, 1), line(100, "train", 2), line(104, "train", 4, loss=0.5)]
+    found = summarise(lines)
+    assert found is not None
+    assert (found.phase, found.done, found.seconds_left, found.metrics) == ("train", 4, 12.0, {"loss": 0.5})
+
+
+def test_a_phase_that_began_again_after_a_restart_counts_from_there() -> None:
+    found = summarise([line(0, "train", 0), line(100, "train", 5), line(200, "train", 4), line(202, "train", 6)])
+    assert found is not None and found.seconds_left == 4.0
+    assert summarise([]) is None
+    first = summarise([line(0, "train", 0)])
+    assert first is not None and first.seconds_left is None
+
+
+def test_live_files_come_back_as_written(store: ArtifactStore) -> None:
+    files = LiveFiles(store, "run", "sft", "k")
+    assert files.progress() is None and files.attempts() == [] and files.logs() == {}
+    first = PodAttempt(pod="p-0", uid="12345678-9", started=1.0)
+    second = PodAttempt(pod="p-0", uid="abcdefgh-9", started=2.0, ended=3.0, exit_code=137)
+    for attempt in (second, first):
+        files.write_attempt(attempt)
+    files.write_log(first, ["a", "b"])
+    assert files.attempts() == [first, second]
+    assert files.logs() == {"p-0.12345678": "a\nb\n"}
+
+
+@pytest.mark.parametrize(("code", "used"), [(0, 0), (2, 0), (137, 1), (143, 0), (129, 1), (None, 0)])
+def test_only_an_attempt_s_own_fault_uses_a_retry(code: int | None, used: int) -> None:
+    assert retries_used([PodAttempt(pod="p", uid="u", started=0, exit_code=code)]) == used
+
+
+def span(name: str, number: int, parent: int | None, start: float, end: float, **attributes: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "service": "s",
+        "trace": "t",
+        "span": f"{number:016x}",
+        "parent": None if parent is None else f"{parent:016x}",
+        "start": start,
+        "end": end,
+        "ok": True,
+        "attributes": attributes,
+    }
+
+
+def test_spans_of_all_pods_and_of_the_laptop_are_one_tree(store: ArtifactStore, tmp_path: Path) -> None:
+    local = tmp_path / "spans.jsonl"
+    local.write_text(json.dumps(span("editr1.run", 1, None, 0, 20, run="r")) + '\n{"half": ')
+    files = LiveFiles(store, "r", "sft", "k")
+    stage = [span("editr1.stage", 2, 1, 1, 19, stage="sft")]
+    steps = [span("editr1.step", 10 + i, 2, 2 + i, 3 + i) for i in range(6)]
+    data = "\n".join(json.dumps(item) for item in [*stage, *steps, stage[0]]).encode()
+    files.write_spans(PodAttempt(pod="p", uid="u", started=0), data)
+    spans = gather(store, "r", local)
+    assert [(depth, name) for depth, name, *_ in rows(spans)] == [
+        (0, "editr1.run r"),
+        (1, "editr1.stage sft"),
+        (2, "editr1.step x 6, mean 1.00 s"),
+    ]
+    console = Console(width=120, record=True)
+    draw(spans, console)
+    assert "editr1.stage sft" in console.export_text()
+
+
+def test_a_store_is_probed_step_by_step_and_left_as_it_was(store: ArtifactStore) -> None:
+    assert [(step.name, step.ok) for step in probe(store)] == [
+        ("put", True),
+        ("get", True),
+        ("conditional put", True),
+        ("delete", True),
+    ]
+    assert list(store.objects.keys("")) == []
+
+
+def test_a_probe_stops_at_the_first_failure_and_says_why(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(key: str, data: bytes, *, once: bool = False) -> None:
+        type(store.objects).put_bytes(store.objects, key, data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.objects, "put_bytes", overwrite)
+    steps = probe(store)
+    assert [step.ok for step in steps] == [True, True, False]
+    assert "ignores If-None-Match" in steps[-1].detail
