@@ -76,6 +76,7 @@ def _run(body: Body, job: StageJob) -> int:
                 context.store.put_record(progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes())
                 result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics))
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
+                log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
         return ExitCode.DONE
     except Interrupted:
         log.info("stopped on request; the next attempt continues from the last checkpoint")

@@ -170,7 +170,7 @@ class HelmProgram:
 
     def releases(self, target: Target) -> list[str]:
         """See :class:`Helm`."""
-        return [str(item["name"]) for item in json.loads(self._on(target, ["list", "--all", "--output", "json"]))]
+        return [str(item["name"]) for item in json.loads(self._on(target, ["list", "--output", "json"]))]
 
     def _on(self, target: Target, arguments: list[str]) -> str:
         where = ["--namespace", target.namespace]

@@ -90,7 +90,8 @@ def _pod_trouble(pod: PodView, events: tuple[EventView, ...]) -> str:
             return f"pod {pod.name} cannot start: {container.message or container.waiting}"
     if pod.phase == "Pending":
         for event in reversed(events):
-            if event.object == pod.name and event.warning and event.reason in ("FailedMount", "FailedAttachVolume"):
+            mount = event.reason in ("FailedMount", "FailedAttachVolume") and "failed to sync" not in event.message
+            if event.object == pod.name and event.warning and mount:
                 return f"pod {pod.name} waits for a volume: {event.message}"
     if pod.phase == "Running" and not pod.ready:
         for event in reversed(events):
