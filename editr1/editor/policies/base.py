@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -149,6 +150,7 @@ class EditorPolicy(ABC):
     def save(self, folder: Path) -> None:
         """Write the whole pipeline folder (safetensors), loadable by plain diffusers."""
         self.pipeline.save_pretrained(folder, safe_serialization=True)
+        _forget_origin(folder)
 
 
 def working_size(width: int, height: int, resolution: int | None, multiple: int) -> Size:
@@ -162,3 +164,11 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
         longest = max(multiple, resolution * resolution // multiple // multiple * multiple)
         sides = [min(side, longest) for side in sides]
     return Size(max(multiple, sides[0]), max(multiple, sides[1]))
+
+
+def _forget_origin(folder: Path) -> None:
+    """Take out of the configs where this machine had loaded them from: equal models have equal digests."""
+    for file in [folder / "model_index.json", *folder.rglob("config.json")]:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(told, dict) and told.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")

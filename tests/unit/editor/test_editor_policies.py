@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,13 @@ def test_sources_and_instructions_must_match(flux: EditorPolicy, make_picture: P
 )
 def test_methods_that_diffusers_does_not_promise_are_as_they_were(owner: Any, name: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
+
+
+def test_a_saved_editor_does_not_depend_on_where_it_was_loaded_from(flux_folder: Path, tmp_path: Path) -> None:
+    saved = []
+    for place in ("here", "there"):
+        shutil.copytree(flux_folder, tmp_path / place)
+        load_policy(str(tmp_path / place)).save(tmp_path / f"{place}-out")
+        files = sorted((tmp_path / f"{place}-out").rglob("*.json"))
+        saved.append({path.relative_to(tmp_path / f"{place}-out"): path.read_bytes() for path in files})
+    assert saved[0] == saved[1]
