@@ -14,7 +14,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the run's files and
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Processes = Annotated[int, typer.Option(help="Processes (GPUs) on this machine.")]
 
-_REFERENCE = "path:DIR, sha256:DIGEST, hub:NAME@REVISION or builtin:NAME; a bare folder is taken as path:."
+_REFERENCE = (
+    "path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME; a bare folder is taken as path:."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -141,7 +143,7 @@ def evaluate(
 
 def _reference(text: str) -> str:
     scheme = text.partition(":")[0]
-    return text if scheme in ("path", "sha256", "hub", "builtin") else f"path:{text}"
+    return text if scheme in ("path", "sha256", "run", "hub", "builtin") else f"path:{text}"
 
 
 def _run_alone(

@@ -13,8 +13,8 @@ from editr1.config.gcpo import GcpoConfig
 from editr1.config.grpo import GrpoConfig
 from editr1.config.sft import SftConfig
 
-Reference = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|hub:.+|builtin:.+)$")]
-"""An input: sha256:<digest> in the store, hub:<name>@<revision>, or builtin:<name>."""
+Reference = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|run:[^/]+/[^/]+/[^/]+|hub:.+|builtin:.+)$")]
+"""An input: sha256:<digest> in the store, run:<run>/<stage>/<output>, hub:<name>@<revision>, or builtin:<name>."""
 
 
 class NcclValues(ChartSettings):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
-from editr1.runs.record import RunRecord
+from editr1.runs.record import RunRecord, refreshed
 
 
 def find_records(folder: Path, store: str | None) -> list[RunRecord]:
@@ -18,7 +18,7 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
             if key.count("/") == 2 and key.endswith("/record.json"):
                 data = opened.get_record(key)
                 if data is not None:
-                    records.append(RunRecord.model_validate_json(data))
+                    records.append(refreshed(RunRecord.model_validate_json(data), opened))
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 

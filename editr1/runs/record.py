@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from editr1.artifacts import ArtifactStore
+from editr1.artifacts import ArtifactStore, StoreError
 
 
 class State(StrEnum):
@@ -117,3 +117,32 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
     """The committed result of a stage, or None while it is not done."""
     data = store.get_record(result_key(run, stage, key))
     return None if data is None else StageResult.model_validate_json(data)
+
+
+def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | None:
+    """The result of the stage with the key that the run's record names, else the only one there is.
+
+    Raises:
+        StoreError: there are several, and no record says which one counts.
+    """
+    record = load_record(store, run)
+    if record is not None and stage in record.stages:
+        return load_result(store, run, stage, record.stages[stage].key)
+    prefix = f"runs/{run}/stages/{stage}/"
+    found = [key for key in store.list_records(prefix) if key.endswith("/result.json")]
+    if len(found) > 1:
+        raise StoreError(f"{store.url}: stage {stage} of run {run} has {len(found)} results; name one by sha256:")
+    return load_result(store, run, stage, found[0].removeprefix(prefix).split("/")[0]) if found else None
+
+
+def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
+    """The record with what its stages on a cluster have committed since it was written; nobody there rewrites it."""
+    for stage in record.stages.values():
+        if not stage.release or stage.state is State.DONE:
+            continue
+        result = load_result(store, record.name, stage.name, stage.key)
+        if result is not None:
+            stage.state, stage.outputs, stage.metrics = State.DONE, result.outputs, result.metrics
+    if record.state is State.RUNNING and all(stage.state is State.DONE for stage in record.stages.values()):
+        record.state = State.DONE
+    return record

@@ -1,4 +1,4 @@
-"""References to what a stage reads: an artifact, another stage's output, a shipped checkpoint, a hub model, a path."""
+"""References to what a stage reads: an artifact, a stage's output in this run or another, a shipped checkpoint, a hub model, a path."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Scheme(StrEnum):
 
     STAGE = "stage"
     ARTIFACT = "sha256"
+    RUN = "run"
     BUILTIN = "builtin"
     HUB = "hub"
     PATH = "path"
@@ -22,6 +23,7 @@ class Scheme(StrEnum):
 _FORMS = {
     Scheme.STAGE: (r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "stage:curate/rows"),
     Scheme.ARTIFACT: (r"[0-9a-f]{64}", "sha256:<64 hex digits>"),
+    Scheme.RUN: (r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "run:my-run/sft/model"),
     Scheme.BUILTIN: (r"shapes-verifier|shapes-editor", "builtin:shapes-verifier or builtin:shapes-editor"),
     Scheme.HUB: (r"[\w.-]+/[\w.-]+(@[\w./-]+)?", "hub:Qwen/Qwen2.5-VL-7B-Instruct"),
     Scheme.PATH: (r".+", "path:./folder"),

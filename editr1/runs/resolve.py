@@ -13,6 +13,7 @@ from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, validate
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.record import newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
 
 
@@ -29,6 +30,15 @@ def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Map
         return outputs[reference.stage][reference.output]
     if reference.scheme is Scheme.ARTIFACT:
         return store.manifest(str(reference)).digest
+    if reference.scheme is Scheme.RUN:
+        run, stage, output = reference.target.split("/")
+        result = newest_result(store, run, stage)
+        if result is None:
+            raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no result in {store.url}")
+        if output not in result.outputs:
+            known = ", ".join(result.outputs) or "none"
+            raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no output {output!r}; has: {known}")
+        return result.outputs[output]
     if reference.scheme is Scheme.HUB:
         return f"hub:{_pinned(reference.target, where)}"
     if reference.scheme is Scheme.BUILTIN:

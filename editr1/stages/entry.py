@@ -88,11 +88,21 @@ def _run(body: Body, job: StageJob) -> int:
 def exit_code(error: Exception) -> int:
     """Log ``error`` and give the code that a stage ends with because of it; one that nobody foresaw prints its trace."""
     code = next((code for kind, code in _exit_table() if isinstance(error, kind)), None)
+    if code is None and _lost_a_rank(error):
+        code = ExitCode.TRANSIENT
     if code is None:
         traceback.print_exc()
         return ExitCode.BUG
     _complain(error)
     return code
+
+
+def _lost_a_rank(error: Exception) -> bool:
+    """Whether a collective failed because another rank is gone. gloo raises a bare RuntimeError that names its transport."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and isinstance(error, getattr(distributed, "DistError", ())):
+        return True
+    return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
@@ -143,14 +153,19 @@ def _end_with_parent() -> None:
 
 
 def _torchrun(module: str) -> int:
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, get_args_parser
 
     os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
     # A PyTorchJob of one pod brings a master's address too; its ranks meet on the pod's loopback all the same.
     alone = os.environ.get("PET_NNODES", "1") in ("1", "1:1")
+    # Shared, the store of the first rendezvous is told only to who took part in it: a node that replaces a lost one waits
+    # for it until both time out (torch 2.13, DynamicRendezvousHandler.next_rendezvous).
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if alone:
         os.environ.update(PET_RDZV_BACKEND="c10d", PET_RDZV_ENDPOINT="127.0.0.1:0", PET_RDZV_ID=str(os.getpid()))
     config, command, arguments = config_from_args(get_args_parser().parse_args(["-m", module]))
@@ -164,6 +179,9 @@ def _torchrun(module: str) -> int:
         return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
     except SignalException:
         return ExitCode.TERMINATED
+    except (DistError, RendezvousError) as error:
+        log.error("the other nodes cannot be reached: %s", error)
+        return ExitCode.TRANSIENT
     return ExitCode.DONE
 
 

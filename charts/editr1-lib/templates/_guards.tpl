@@ -13,7 +13,7 @@
 {{- $root := .root -}}
 {{- range .names -}}
 {{- if not (hasKey $root.Values.inputs .) -}}
-{{- fail (printf "inputs.%s is not set: a %s stage needs it, as sha256:<digest>, hub:<name>@<revision> or builtin:<name>" . (include "editr1.kind" $root)) -}}
+{{- fail (printf "inputs.%s is not set: a %s stage needs it, as sha256:<digest>, run:<run>/<stage>/<output>, hub:<name>@<revision> or builtin:<name>" . (include "editr1.kind" $root)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

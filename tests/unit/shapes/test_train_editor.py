@@ -65,7 +65,6 @@ def test_training_writes_a_folder_that_plain_diffusers_loads(tmp_path: Path) -> 
     assert 0 <= measured["score"] <= 10
 
 
-
 def test_shipped_editor_is_small() -> None:
     assert sum(path.stat().st_size for path in ASSET.rglob("*") if path.is_file()) < 5.5e6
 

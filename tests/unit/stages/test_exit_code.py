@@ -10,6 +10,8 @@ from editr1.stages.entry import exit_code
 
 
 def errors():
+    from torch.distributed import DistNetworkError
+
     from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged
     from editr1.evaluation.benchmarks import BenchmarkError
     from editr1.serving.client import ModelMismatch
@@ -23,6 +25,9 @@ def errors():
         (RewardModelChanged("two verifiers"), ExitCode.INPUT),
         (RewardBudgetSpent(3, 10, 0.1, {"deadline": 3}), ExitCode.REWARD_BUDGET),
         (ConnectionError("gone"), ExitCode.TRANSIENT),
+        (DistNetworkError("Connection reset by peer"), ExitCode.TRANSIENT),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"), ExitCode.TRANSIENT),
+        (RuntimeError("shapes differ"), ExitCode.BUG),
         (ZeroDivisionError("a bug"), ExitCode.BUG),
     ]
 
