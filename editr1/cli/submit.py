@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +52,7 @@ def submit(
 
     from editr1.cli.follow import follow_releases
     from editr1.runs.kubernetes.connect import connect, load_cluster
-    from editr1.runs.kubernetes.submit import prepare, read_values
+    from editr1.runs.kubernetes.submit import keep_spans, prepare, read_values
     from editr1.runs.kubernetes.submit import submit as send
     from editr1.runs.kubernetes.values import chart_of, kind_of
     from editr1.telemetry import Span, configure, flush, span, traceparent
@@ -59,7 +61,8 @@ def submit(
         kind = kind_of(stage)
         connection = connect(load_cluster(cluster, cluster_overrides(namespace), os.environ))
         release = name or chart_of(kind)
-        configure("editr1-submit", None, **{"editr1.run": release})
+        spans = Path(tempfile.mkdtemp()) / "spans.jsonl"
+        configure("editr1-submit", spans, **{"editr1.run": release})
         with span(Span.RUN, run=release):
             read = read_values(kind, values, overrides or [], connection, release)
             prepared = prepare(kind, release, read, connection, traceparent=traceparent())
@@ -73,6 +76,9 @@ def submit(
             typer.echo(f"  editr1 status {release} -n {where}\n  editr1 logs {release} -n {where} -f")
             code = follow_releases(connection, [release], StopFlag()) if follow else 0
         flush()
+        if not sent.joined:
+            keep_spans(connection, sent.job, spans)
+        shutil.rmtree(spans.parent)
     raise typer.Exit(code)
 
 

@@ -24,12 +24,15 @@ from editr1.editor.sde import check_noise_level
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater, UpdateStats
 from editr1.editor.world import World
-from editr1.telemetry import Interrupted, Span, TrainHooks, span
+from editr1.telemetry import Interrupted, Span, TrainHooks, span, untraced
 
 log = logging.getLogger(__name__)
 
 RATIO_TOLERANCE = 1e-6
 _FIXED = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "steps", "sde")
+
+TRACED = 200
+"""About so many of a training's iterations become spans, evenly spread."""
 
 
 def train_grpo(
@@ -139,7 +142,8 @@ class _Trainer:
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config
         precision = torch.autocast(self._world.device.type, torch.bfloat16, enabled=config.precision == "bf16")
-        with span(Span.STEP, iteration=i):
+        every = max(1, config.iterations // TRACED)
+        with span(Span.STEP, iteration=i) if i % every == 0 else untraced():
             with span(Span.SAMPLE), precision:
                 chunks = self._sampler.sample(i, self._order.iteration(i), collector)
             with span(Span.REWARD):

@@ -31,6 +31,7 @@ from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles, PodAttempt, retries_used, summarise
 from editr1.runs.resolve import settle
 from editr1.stages.entry import exit_code
+from editr1.telemetry import Span, configure, flush, span, traceparent
 from editr1.telemetry.log import configure_logging
 
 T = TypeVar("T")
@@ -118,7 +119,17 @@ class _Attempt:
         file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
         earlier = [item for item in patiently(self._files.attempts) if item.pod == self._record.pod]
         self._files.write_attempt(self._record)
+        configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
+        with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
+            code = self._stage(file)
+            current.set_attribute("exit_code", code)
+        flush()
+        return self._finish(128 - code if code < 0 else code, retries_used(earlier))
+
+    def _stage(self, file: Path) -> int:
+        job = self._job
         environment = {**os.environ, CONFIG_VARIABLE: str(file), "EDITR1_SPAN_FILE": str(self._spans)}
+        environment["TRACEPARENT"] = traceparent() or ""
         if KINDS[job.kind].distributed:
             logs = job.workdir / "logs"
             logs.mkdir(exist_ok=True)
@@ -139,7 +150,7 @@ class _Attempt:
         pump.start()
         code = self._watch(process)
         pump.join(10)
-        return self._finish(128 - code if code < 0 else code, retries_used(earlier))
+        return code
 
     def _pump(self, lines: IO[str]) -> None:
         for line in lines:

@@ -2,7 +2,7 @@
 
 from editr1.telemetry.names import Metric, Span
 from editr1.telemetry.progress import Interrupted, Progress, TrainHooks
-from editr1.telemetry.tracing import configure, extracted, flush, inject, span, traceparent
+from editr1.telemetry.tracing import configure, extracted, flush, inject, span, traceparent, untraced
 
 __all__ = [
     "Interrupted",
@@ -16,4 +16,5 @@ __all__ = [
     "inject",
     "span",
     "traceparent",
+    "untraced",
 ]

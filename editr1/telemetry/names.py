@@ -10,6 +10,7 @@ class Span(StrEnum):
 
     RUN = "editr1.run"
     ATTEMPT = "editr1.attempt"
+    POD = "editr1.pod"
     STAGE = "editr1.stage"
     LOAD = "editr1.load"
     COMMIT = "editr1.commit"

@@ -95,7 +95,8 @@ def _pod_trouble(pod: PodView, events: tuple[EventView, ...]) -> str:
                 return f"pod {pod.name} waits for a volume: {event.message}"
     if pod.phase == "Running" and not pod.ready:
         for event in reversed(events):
-            if event.object == pod.name and event.reason == "Unhealthy":
+            # A startup probe fails until the weights are loaded; that is no news.
+            if event.object == pod.name and event.reason == "Unhealthy" and not event.message.startswith("Startup"):
                 return f"pod {pod.name} is not ready: {event.message}"
     return ""
 

@@ -105,6 +105,13 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
     return submission
 
 
+def keep_spans(connection: Connection, job: StageJob, file: Path) -> None:
+    """Put the submitter's own spans into the run's record, beside those of its pods."""
+    if file.is_file():
+        store = cluster_store(connection.config, job.store.url)
+        store.put_record(f"runs/{job.run}/spans/submit-{job.stage}.jsonl", file.read_bytes())
+
+
 def image_of(objects: Sequence[Object]) -> str:
     """The image of the stage's container among rendered objects."""
     for item in objects:

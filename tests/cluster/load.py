@@ -1,0 +1,56 @@
+"""Runs in a pod: scores edits through a reward service without pause, and prints what came of it as one JSON line.
+
+python load.py URL SECONDS CONCURRENT
+"""
+
+import io
+import json
+import sys
+import threading
+import time
+from collections import Counter
+
+from PIL import Image
+
+from editr1.config.serve import ClientConfig
+from editr1.data.types import Category, Picture, Principle, ScoreItem
+from editr1.serving.client import RewardClient
+
+url, seconds, concurrent = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+
+
+def picture(colour: tuple[int, int, int]) -> Picture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
+    return Picture(data=buffer.getvalue())
+
+
+item = ScoreItem(
+    source=picture((0, 0, 0)),
+    edited=picture((200, 0, 0)),
+    instruction="remove the top-left red square",
+    principles=(
+        Principle(question="top-left is empty?", category=Category.FOLLOW),
+        Principle(question="background kept?", category=Category.KEEP),
+        Principle(question="picture clean?", category=Category.QUALITY),
+    ),
+)
+counts: Counter[str] = Counter()
+lock = threading.Lock()
+end = time.monotonic() + seconds
+
+
+def work() -> None:
+    while time.monotonic() < end:
+        (outcome,) = client.score([item])
+        with lock:
+            counts["ok" if outcome.ok else str(outcome.cause)] += 1
+
+
+with RewardClient([url], config=ClientConfig(concurrency=concurrent, resolve_s=1.0)) as client:
+    threads = [threading.Thread(target=work) for _ in range(concurrent)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("RESULT " + json.dumps({"counts": counts, "digest": client.model_digest()}), flush=True)

@@ -1,0 +1,40 @@
+"""The API server accepts every object of every ci/*-values.yaml, and Pod Security every pod."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from editr1.runs.kubernetes.helm import HelmLibrary
+from tests.cluster.conftest import ROOT, Lab
+from tests.unit.kubernetes.test_charts import case_id
+
+CASES = sorted((ROOT / "charts").glob("*/ci/*-values.yaml"))
+
+
+def pods(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """A pod for each template in the object."""
+    templates = [item["spec"]["template"]] if item["kind"] == "Deployment" else []
+    templates += [r["template"] for r in item.get("spec", {}).get("pytorchReplicaSpecs", {}).values()]
+    made = []
+    for number, template in enumerate(templates):
+        pod = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(template)}
+        pod["metadata"]["name"] = f"probe-{number}"
+        pod["spec"].pop("priorityClassName", None)  # classes and accounts of the example do not exist here
+        pod["spec"].pop("runtimeClassName", None)
+        pod["spec"]["serviceAccountName"] = "default"
+        made.append(pod)
+    return made
+
+
+@pytest.mark.parametrize("path", CASES, ids=case_id)
+def test_the_server_accepts_everything(lab: Lab, path: Path) -> None:
+    objects = HelmLibrary().render(path.parts[-3], "probe", lab.namespace, yaml.safe_load(path.read_text()))
+    known = lab.kubectl("api-resources", "--no-headers")
+    sent = [item for item in objects if f" {item['kind']} " in known + " " or item["kind"] in known.split()]
+    missing = {item["kind"] for item in objects} - {item["kind"] for item in sent}
+    assert missing <= {"PodMonitor", "PrometheusRule", "ScaledObject"}, missing
+    text = yaml.safe_dump_all([*sent, *(pod for item in objects for pod in pods(item))])
+    lab.kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)

@@ -1,0 +1,165 @@
+"""The reward Deployment: it scales with its load, and loses no score when a replica dies or the release is upgraded."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import REGISTRY, ROOT, TAG, Lab, until
+
+LOAD = Path(__file__).parent / "load.py"
+RELEASE = "rrm"
+
+
+@pytest.fixture(scope="module")
+def service(lab: Lab, curated: str) -> Iterator[str]:
+    """A verifier behind one to three replicas, and its address."""
+    if "keda.sh" not in lab.kubectl("api-versions"):
+        pytest.skip("needs KEDA")
+    values = {
+        "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
+        "config": {"steps": 30, "warmup_steps": 2, "batch_size": 16},
+    }
+    lab.submit("sft", "judge", values, "--follow")
+    told = lab.submit("reward", RELEASE, reward_values(), "--follow")
+    assert f"{RELEASE} is ready" in told
+    yield f"http://{RELEASE}.{lab.namespace}.svc:8000"
+    lab.editr1("cancel", RELEASE)
+
+
+def reward_values(**more: Any) -> dict[str, Any]:
+    return {
+        "inputs": {"model": "run:judge/sft/model"},
+        "config": {"golden_must_parse": False, "max_tokens": 96, "max_batch": 8, "drain_s": 30},
+        "preStopSeconds": 3,
+        "autoscaling": {
+            "mode": "keda",
+            "minReplicas": 1,
+            "maxReplicas": 3,
+            "scaleDownStabilizationSeconds": 10,
+            "scaleDownPeriodSeconds": 2,
+            "keda": {"inFlight": 6, "pollingSeconds": 1},
+        },
+        **more,
+    }
+
+
+class Load:
+    """A pod that scores without pause."""
+
+    def __init__(self, lab: Lab, name: str, url: str, seconds: int, concurrent: int) -> None:
+        self._lab, self._name = lab, name
+        lab.kubectl("delete", "configmap", name, "--ignore-not-found")
+        lab.kubectl("create", "configmap", name, f"--from-file=load.py={LOAD}")
+        restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        container = {
+            "name": "load",
+            "image": f"{REGISTRY}/reward:{TAG}",
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "/load/load.py", url, str(seconds), str(concurrent)],
+            "securityContext": restricted,
+            "resources": {"requests": {"cpu": "20m"}},
+            "volumeMounts": [{"name": "load", "mountPath": "/load"}],
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 10001,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [container],
+                "volumes": [{"name": "load", "configMap": {"name": name}}],
+            },
+        }
+        lab.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
+
+    def result(self) -> dict[str, Any]:
+        """What the pod printed at its end."""
+
+        def text() -> str | None:
+            found = re.search("RESULT (.*)", self._lab.kubectl("logs", self._name, check=False))
+            return found[1] if found else None
+
+        return json.loads(until(f"the end of {self._name}", text, 180))
+
+
+def ready(lab: Lab) -> int:
+    return int(lab.get("deployment", RELEASE)["status"].get("readyReplicas", 0))
+
+
+def pods(lab: Lab) -> list[str]:
+    found = lab.get("pods", "-l", f"app.kubernetes.io/instance={RELEASE}")["items"]
+    return [item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]]
+
+
+def test_replicas_follow_the_load_and_no_score_is_lost_on_the_way(lab: Lab, service: str) -> None:
+    assert ready(lab) == 1
+    load = Load(lab, "load-scale", service, 60, 24)
+    until("three ready replicas", lambda: ready(lab) == 3, 60)
+    lab.kubectl("delete", "pod", pods(lab)[0], "--force", "--grace-period=0")
+    found = load.result()
+    assert set(found["counts"]) == {"ok"} and found["counts"]["ok"] > 100
+    until("one replica again", lambda: ready(lab) == 1, 120)
+
+
+def test_a_rolling_update_under_load_loses_no_score(lab: Lab, service: str) -> None:
+    before = set(pods(lab))
+    load = Load(lab, "load-update", service, 45, 6)
+    values = lab.file("upgrade.yaml", reward_values(podAnnotations={"updated": "yes"}))
+    settings = yaml.safe_load(Path(lab.environment["EDITR1_CLUSTER_FILE"]).read_text())["values"]
+    shared = lab.file("shared.yaml", {**settings, "image": {"repository": f"{REGISTRY}/reward", "tag": TAG}})
+    subprocess.run(
+        ["helm", "upgrade", RELEASE, str(ROOT / "charts/reward"), "-n", lab.namespace, "-f", shared, "-f", values],
+        check=True,
+        capture_output=True,
+        env={**lab.environment, "HELM_DRIVER": "configmap"},
+    )
+    until("new replicas alone", lambda: pods(lab) and not set(pods(lab)) & before, 90)
+    found = load.result()
+    assert set(found["counts"]) == {"ok"} and found["counts"]["ok"] > 20
+
+
+def test_helm_test_scores_the_release(lab: Lab, service: str) -> None:
+    done = subprocess.run(
+        ["helm", "test", RELEASE, "-n", lab.namespace],
+        capture_output=True,
+        text=True,
+        env={**lab.environment, "HELM_DRIVER": "configmap"},
+    )
+    assert done.returncode == 0 and "Succeeded" in done.stdout, done.stderr
+
+
+def test_a_service_that_sleeps_wakes_for_a_grpo_pod(lab: Lab, service: str, curated: str) -> None:
+    """Zero replicas, then a GRPO stage starts: it waits for the service, is scored by it, and the service sleeps again."""
+    values = reward_values()
+    values["autoscaling"] = {**values["autoscaling"], "minReplicas": 0}
+    lab.submit("reward", "sleeper", values)
+    until("no replica", lambda: lab.get("deployment", "sleeper")["spec"]["replicas"] == 0, 90)
+    assert "until a GRPO pod starts" in lab.editr1("explain", "sleeper").stdout
+    grpo = {
+        "inputs": {"cases": f"run:{curated}/curate/cases", "editor": "builtin:shapes-editor"},
+        "reward": {"release": "sleeper"},
+        "config": {
+            "resolution": 32,
+            "iterations": 1,
+            "cases_per_iteration": 2,
+            "group_size": 4,
+            "max_failed_share": 1.0,
+        },
+    }
+    told = lab.submit("grpo", "woken", grpo, "--follow")
+    assert "woken is succeeded" in told
+    until("asleep again", lambda: lab.get("deployment", "sleeper")["spec"]["replicas"] == 0, 120)
+    for release in ("woken", "sleeper"):
+        lab.editr1("cancel", release)
