@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart photos test unit lint bench lock charts images clean
+.PHONY: quickstart photos test cluster-test unit lint bench lock charts images clean
 
 quickstart: $(VENV)/.all
 	$(BIN)/editr1 run manifests/samples/quickstart.yaml
@@ -16,7 +16,11 @@ photos: $(VENV)/.dev
 	$(BIN)/editr1 run manifests/samples/photos.yaml
 
 test: $(VENV)/.dev lint
-	$(BIN)/pytest tests/unit tests/integration -n 2 --dist loadfile
+	$(BIN)/pytest tests/unit tests/integration tests/cluster -n 2 --dist loadfile
+
+# On the cluster that KUBECONFIG names, with the images of "make images" there; helm and kubectl on PATH.
+cluster-test: $(VENV)/.dev
+	$(BIN)/pytest tests/cluster -x
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
