@@ -164,11 +164,15 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     with reporting():
         connection = _connect(cluster, namespace)
         findings = list(examine(connection))
+    console = Console()
     table = Table("what", "", "found")
     for found in findings:
-        word = "[green]ok[/]" if found.ok else "[red]missing[/]" if found.needed else "[yellow]absent[/]"
-        table.add_row(found.what, word, found.detail)
-    Console(width=None).print(table)
+        word, colour = ("ok", "green") if found.ok else ("missing", "red") if found.needed else ("absent", "yellow")
+        table.add_row(found.what, f"[{colour}]{word}[/]", found.detail)
+        if not console.is_terminal:
+            typer.echo(f"{word:8}{found.what}: {found.detail}")
+    if console.is_terminal:
+        console.print(table)
     if any(found.needed and not found.ok for found in findings):
         raise typer.Exit(1)
 

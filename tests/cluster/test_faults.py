@@ -57,7 +57,7 @@ def test_a_missing_bucket_stops_submit_and_a_pod_says_it_itself(lab: Lab, starte
 
 def test_wrong_keys_on_the_laptop(lab: Lab) -> None:
     done = lab.editr1("doctor", check=False, EDITR1_S3_SECRET_KEY="wrong")
-    assert done.returncode == 1 and "SignatureDoesNotMatch" in done.stdout.replace("\n", "")
+    assert done.returncode == 1 and "SignatureDoesNotMatch" in done.stdout
 
 
 def test_a_full_quota(lab: Lab, started: list[str]) -> None:
@@ -136,7 +136,7 @@ def test_a_user_without_rights_is_told_what_is_missing(lab: Lab) -> None:
     done = lab.editr1("submit", "curate", "-f", file, "--name", "refused", check=False, KUBECONFIG=kubeconfig)
     assert done.returncode == 2 and "forbidden" in done.stderr and "nobody" in done.stderr
     done = lab.editr1("doctor", check=False, KUBECONFIG=kubeconfig)
-    assert done.returncode == 1 and "create pytorchjobs" in done.stdout.replace("\n", "")
+    assert done.returncode == 1 and "create pytorchjobs" in done.stdout
 
 
 def test_the_role_of_a_user_is_enough_to_submit_follow_and_cancel(lab: Lab) -> None:
