@@ -68,11 +68,12 @@ def _run(body: Body, job: StageJob) -> int:
     configure(f"editr1-{job.kind}", context.span_file, **{"editr1.run": job.run, "editr1.stage": job.stage})
     try:
         with span(Span.STAGE, kind=str(job.kind), stage=job.stage, run=job.run, rank=context.rank):
-            if load_result(context.store, job.run, job.stage, job.key) is not None:
+            service = KINDS[job.kind].service
+            if not service and load_result(context.store, job.run, job.stage, job.key) is not None:
                 log.info("stage %s already has its result; nothing to do", job.stage)
                 return ExitCode.DONE
             metrics = body(context)
-            if context.is_main:
+            if context.is_main and not service:
                 context.store.put_record(progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes())
                 result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics))
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())

@@ -94,6 +94,12 @@ class Load:
         return json.loads(until(f"the end of {self._name}", text, 180))
 
 
+def answered(found: dict[str, Any]) -> int:
+    """How many edits were answered. A trace that a barely trained verifier garbles is an answer; nothing else may fail."""
+    assert set(found["counts"]) <= {"ok", "unparsed"}, found
+    return sum(found["counts"].values())
+
+
 def ready(lab: Lab) -> int:
     return int(lab.get("deployment", RELEASE)["status"].get("readyReplicas", 0))
 
@@ -109,7 +115,7 @@ def test_replicas_follow_the_load_and_no_score_is_lost_on_the_way(lab: Lab, serv
     until("three ready replicas", lambda: ready(lab) == 3, 60)
     lab.kubectl("delete", "pod", pods(lab)[0], "--force", "--grace-period=0")
     found = load.result()
-    assert set(found["counts"]) == {"ok"} and found["counts"]["ok"] > 100
+    assert answered(found) > 100
     until("one replica again", lambda: ready(lab) == 1, 120)
 
 
@@ -127,7 +133,7 @@ def test_a_rolling_update_under_load_loses_no_score(lab: Lab, service: str) -> N
     )
     until("new replicas alone", lambda: pods(lab) and not set(pods(lab)) & before, 90)
     found = load.result()
-    assert set(found["counts"]) == {"ok"} and found["counts"]["ok"] > 20
+    assert answered(found) > 20
 
 
 def test_helm_test_scores_the_release(lab: Lab, service: str) -> None:
@@ -158,8 +164,8 @@ def test_a_service_that_sleeps_wakes_for_a_grpo_pod(lab: Lab, service: str, cura
             "max_failed_share": 1.0,
         },
     }
-    told = lab.submit("grpo", "woken", grpo, "--follow")
-    assert "woken is succeeded" in told
+    lab.submit("grpo", "woken", grpo)
+    assert "woken is succeeded" in lab.editr1("wait", "woken", "--timeout", "150").stderr
     until("asleep again", lambda: lab.get("deployment", "sleeper")["spec"]["replicas"] == 0, 120)
     for release in ("woken", "sleeper"):
         lab.editr1("cancel", release)
