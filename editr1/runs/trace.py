@@ -13,7 +13,8 @@ from rich.table import Table
 
 from editr1.artifacts import ArtifactStore
 
-BAR_WIDTH = 40
+PLAIN_WIDTH = 160
+"""Columns where nobody looks at a terminal."""
 MANY = 4
 """More spans of one name below one parent than this are drawn as one line."""
 
@@ -32,9 +33,14 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the spans as a tree with bars; many equal ones below one parent become a line with count and mean."""
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
-    table = Table("span", "at", "seconds", "", box=None)
+    width = console.width if console.is_terminal else PLAIN_WIDTH
+    console = console if console.is_terminal else Console(file=console.file, width=width)
+    table = Table(box=None)
+    table.add_column("span", no_wrap=True)
+    for name in ("at", "seconds", ""):
+        table.add_column(name, no_wrap=True)
     for depth, name, start, end, ok in rows(spans):
-        bar = _bar(start - begin, end - start, length)
+        bar = _bar(start - begin, end - start, length, max(10, width - 90))
         style = None if ok else "red"
         table.add_row("  " * depth + name, f"{start - begin:.1f}", f"{end - start:.1f}", bar, style=style)
     console.print(table)
@@ -73,11 +79,11 @@ def _label(item: Mapping[str, Any]) -> str:
     return f"{item['name']} {detail}".rstrip()
 
 
-def _bar(start: float, seconds: float, length: float) -> str:
+def _bar(start: float, seconds: float, length: float, width: int) -> str:
     if length <= 0:
         return ""
-    left = int(BAR_WIDTH * start / length)
-    return " " * left + "█" * max(1, round(BAR_WIDTH * seconds / length))
+    left = int(width * start / length)
+    return " " * left + "█" * max(1, round(width * seconds / length))
 
 
 def _whole(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
