@@ -6,7 +6,6 @@ Rows: task_type, key, instruction, instruction_language, input_image, input_imag
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from editr1.data.types import Picture, Unparsed
 from editr1.evaluation.benchmarks.rating import resized_to
-from editr1.evaluation.benchmarks.rows import BenchmarkError, picture, read_rows, text
+from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object, picture, read_rows, text
 from editr1.evaluation.judge import Judge, Marks, parse_viescore
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
@@ -90,17 +89,13 @@ def load_gedit_prompts(folder: Path) -> GEditPrompts:
     Raises BenchmarkError when the file is missing or another, or ``sc`` has no place for the instruction.
     """
     file = folder / "prompts.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(
-            f'{file}: {error}; put the judge\'s two prompts there, as {{"sc": "...<instruction>...", "pq": "..."}}'
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in ("sc", "pq")):
+    found = json_object(file, 'the judge\'s two prompts, as {"sc": "...<instruction>...", "pq": "..."}')
+    sc, pq = found.get("sc"), found.get("pq")
+    if not isinstance(sc, str) or not isinstance(pq, str):
         raise BenchmarkError(f"{file}: must hold two texts, sc and pq")
-    if "<instruction>" not in found["sc"]:
+    if "<instruction>" not in sc:
         raise BenchmarkError(f"{file}: sc must hold <instruction> where the instruction goes")
-    return GEditPrompts(found["sc"], found["pq"])
+    return GEditPrompts(sc, pq)
 
 
 def edit_path(root: Path, item: GEditItem) -> Path:

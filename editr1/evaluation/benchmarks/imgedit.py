@@ -7,13 +7,12 @@ as ``<key>.png``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from editr1.data.types import Picture, Unparsed
-from editr1.evaluation.benchmarks.rows import BenchmarkError
+from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object
 from editr1.evaluation.judge import Judge, Marks, parse_imgedit, parse_imgedit_published
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
@@ -31,7 +30,7 @@ class ImgEditItem(NamedTuple):
 def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEditItem]:
     """The cases in the order of the file. Raises BenchmarkError on another layout or an original that is not there."""
     file = folder / "basic_edit.json"
-    entries = _json_object(file)
+    entries = json_object(file)
     root = (folder / originals).resolve()
     items: list[ImgEditItem] = []
     for key, entry in entries.items():
@@ -51,7 +50,7 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
 
 def load_prompts(folder: Path) -> dict[str, str]:
     """The rubrics of ``prompts.json``, by type."""
-    return {str(kind): str(rubric) for kind, rubric in _json_object(folder / "prompts.json").items()}
+    return {str(kind): str(rubric) for kind, rubric in json_object(folder / "prompts.json").items()}
 
 
 def judge_imgedit(
@@ -128,13 +127,3 @@ def _mean(marks: Marks) -> float:
 
 def _file(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _json_object(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path}: not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BenchmarkError(f"{path}: must be an object, got {type(value).__name__}")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,17 @@ class Row(NamedTuple):
     where: str
     folder: Path
     values: dict[str, Any]
+
+
+def json_object(file: Path, what: str = "a JSON object") -> dict[str, object]:
+    """The object in a JSON file. Raises BenchmarkError that says what belongs there."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{file}: {error}; put there {what}") from error
+    if not isinstance(value, dict):
+        raise BenchmarkError(f"{file}: must be an object, got {type(value).__name__}")
+    return value
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
