@@ -1,0 +1,112 @@
+"""A stage as a pod runs it: an unsettled job, the stage beside its watcher, and what the store knows afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.store import StoreConfig
+from editr1.runs.live import LiveFiles
+from editr1.runs.record import newest_result
+
+WORLD = {"cases": 30, "candidates": 2, "pairs": 6, "test_pairs": 6, "rl_cases": 6, "test_cases": 6}
+PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
+
+
+def start(folder: Path, config: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
+    (folder / "work").mkdir(exist_ok=True)
+    job = {
+        "run": "r",
+        "stage": "curate",
+        "kind": "curate",
+        "seed": 3,
+        "store": {"url": (folder / "store").as_uri()},
+        "config": config,
+        "workdir": str(folder / "work"),
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    environment = {"EDITR1_CONFIG": str(folder / "job.json"), "EDITR1_PUBLISH_SECONDS": "0.2", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "editr1.stages.pod", "curate"],
+        env={**os.environ, "EDITR1_POD": "r-master-0", "EDITR1_POD_UID": "11112222-x", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def store_of(folder: Path) -> ArtifactStore:
+    return open_store(StoreConfig(url=(folder / "store").as_uri()))
+
+
+def files(folder: Path) -> LiveFiles:
+    store = store_of(folder)
+    (key,) = {name.split("/")[4] for name in store.list_records("runs/r/stages/curate/")}
+    return LiveFiles(store, "r", "curate", key)
+
+
+def child_of(process: subprocess.Popen[str], folder: Path) -> int:
+    """The stage's own process, once it works."""
+    end = time.monotonic() + 60
+    while True:
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = file.read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[1]) == process.pid and list((folder / "work").glob("progress-*")):
+                return int(file.parent.name)
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+CONFIG = {"judge": "shapes", "world": WORLD, "curation": {"traces": 2, "principles": PRINCIPLES}}
+
+
+def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> None:
+    process = start(tmp_path, CONFIG)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    result = newest_result(store_of(tmp_path), "r", "curate")
+    assert result is not None and set(result.outputs) == {"rows", "pairs", "pairs-test", "cases", "cases-test"}
+    live = files(tmp_path)
+    (attempt,) = live.attempts()
+    assert (attempt.id, attempt.exit_code, attempt.reason) == ("r-master-0.11112222", 0, "")
+    progress = live.progress()
+    assert progress is not None and progress.done == progress.total
+    assert "stage curate is done" in output and "stage curate is done" in live.logs()[attempt.id]
+    spans = {item["name"]: item for item in live.spans()}
+    assert spans["editr1.stage"]["parent"] == spans["editr1.pod"]["span"]
+
+
+def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Path) -> None:
+    process = start(tmp_path, {**CONFIG, "jugde": "shapes"})
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and "did you mean 'judge'" in output
+
+
+def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path: Path) -> None:
+    big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
+    for uid, code in (("a", 137), ("b", 1)):
+        process = start(tmp_path, big, EDITR1_POD_UID=uid, EDITR1_RETRIES="1")
+        os.kill(child_of(process, tmp_path), signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == code, output
+    assert "1 retries are used up" in output
+    assert [item.exit_code for item in files(tmp_path).attempts()] == [137, 137]
+
+
+def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path) -> None:
+    process = start(tmp_path, {**CONFIG, "world": {**WORLD, "cases": 3000}})
+    child_of(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    attempts = files(tmp_path).attempts()
+    assert [item.exit_code for item in attempts] == [143]
+    assert attempts[0].ended is not None
