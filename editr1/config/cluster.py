@@ -29,5 +29,7 @@ class ClusterConfig(Settings):
     """Further chart values by kind or by stage name (the name wins), such as ``grpo: {nodes: 2, gpus: 8}``."""
     registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
     """What stands before the stage's name in image names that the values leave open."""
+    resolve_images: bool = True
+    """Ask the registry which digest a tag names, and freeze that; a registry that cannot be asked leaves the tag."""
     ready_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
     """Longest wait of a run for its reward service, weights and nodes included."""

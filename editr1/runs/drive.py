@@ -208,6 +208,8 @@ class Driver(Generic[Request, Handle]):
             environment["TRACEPARENT"] = parent
         job = self._job(stage, record, config)
         request = self._launcher.render(job, processes=stage.processes, retries=stage.retries, environment=environment)
+        for name, fact in self._launcher.facts(request).items():
+            setattr(record, name, fact)
         record.state = State.RUNNING
         record.attempts.append(Attempt(started=time.time()))
         record.reason = ""

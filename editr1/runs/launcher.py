@@ -33,6 +33,10 @@ class Launcher(Protocol[Request, Handle]):
         """The complete request for one attempt of the stage; ``retries`` are for a backend that retries by itself."""
         ...
 
+    def facts(self, request: Request) -> Mapping[str, str]:
+        """What the record of the stage should say of the request: ``release``, ``image``, ``chart``; empty where there are none."""
+        ...
+
     def submit(self, request: Request) -> Handle:
         """Start the attempt."""
         ...

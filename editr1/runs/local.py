@@ -70,6 +70,10 @@ class LocalLauncher:
             env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(_threads(processes, side_by_side))
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
+    def facts(self, request: LocalRequest) -> Mapping[str, str]:
+        """Nothing beyond what the record has."""
+        return {}
+
     def submit(self, request: LocalRequest) -> LocalHandle:
         """Write the job file and start the process."""
         workdir = request.job.workdir

@@ -139,6 +139,7 @@ def make_lab(folder: Path) -> Iterator[Lab]:
         "namespace": name,
         "helm_storage": "configmap",
         "registry": REGISTRY,
+        "resolve_images": False,  # the images of a test are in no registry
         "values": {
             "image": {"tag": TAG},
             "store": {"url": "s3://editr1/runs", "endpoint": f"http://s3.{name}.svc:8333"},

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -80,6 +80,17 @@ def chart_version(chart: str) -> str:
     """Version of a chart that ships with the package."""
     with chart_folder(chart) as folder:
         return str(yaml.safe_load((folder / "Chart.yaml").read_text(encoding="utf-8"))["version"])
+
+
+def image_of(objects: Sequence[Object]) -> str:
+    """The image of the stage's container among rendered objects."""
+    for item in objects:
+        spec = item.get("spec", {})
+        templates = [spec["template"]] if item["kind"] == "Deployment" else []
+        templates += [replica["template"] for replica in spec.get("pytorchReplicaSpecs", {}).values()]
+        for template in templates:
+            return str(template["spec"]["containers"][0]["image"])
+    return ""
 
 
 class HelmLibrary:

@@ -14,7 +14,8 @@ from editr1.config.cluster import ClusterConfig
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.kubernetes.api import ClusterApi, ClusterError
-from editr1.runs.kubernetes.helm import Helm, Object
+from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.state import Phase, StageState, state_of
 from editr1.runs.kubernetes.values import chart_of, job_values, release_name, service_url
 from editr1.runs.launcher import Observation
@@ -62,8 +63,15 @@ class KubernetesLauncher:
         values = job_values(
             job, self._cluster, processes=processes, retries=retries, traceparent=environment.get("TRACEPARENT")
         )
+        if self._cluster.resolve_images:
+            values = with_digest(values, chart_version(chart))
         objects = self._helm.render(chart, release, self._api.namespace, values)
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
+
+    def facts(self, request: ReleaseRequest) -> Mapping[str, str]:
+        """Release, image and chart, for the record."""
+        chart = f"{request.chart} {chart_version(request.chart)}"
+        return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
         """Install the release; one that runs the same job already is followed, another one of the name is replaced."""

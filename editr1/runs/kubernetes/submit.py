@@ -19,7 +19,8 @@ from editr1.runs.execute import git_revision, machine, versions
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.connect import Connection, cluster_store, store_config
-from editr1.runs.kubernetes.helm import Object, chart_version
+from editr1.runs.kubernetes.helm import Object, chart_version, image_of
+from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.state import Phase, state_of
 from editr1.runs.kubernetes.values import LONGEST_NAME, MODELS, chart_of, checked, merge, service_url, shared_values
 from editr1.runs.record import RunRecord, StageRecord, State, load_record, record_key, save_record
@@ -76,6 +77,8 @@ def prepare(
     if traceparent:
         frozen["telemetry"] = {"traceparent": traceparent}
     full = merge(values, frozen)
+    if connection.config.resolve_images:
+        full = with_digest(full, chart_version(chart_of(kind)))
     return Submission(
         kind, name, full, connection.helm.render(chart_of(kind), name, connection.api.namespace, full), job
     )
@@ -110,17 +113,6 @@ def keep_spans(connection: Connection, job: StageJob, file: Path) -> None:
     if file.is_file():
         store = cluster_store(connection.config, job.store.url)
         store.put_record(f"runs/{job.run}/spans/submit-{job.stage}.jsonl", file.read_bytes())
-
-
-def image_of(objects: Sequence[Object]) -> str:
-    """The image of the stage's container among rendered objects."""
-    for item in objects:
-        spec = item.get("spec", {})
-        templates = [spec["template"]] if item["kind"] == "Deployment" else []
-        templates += [replica["template"] for replica in spec.get("pytorchReplicaSpecs", {}).values()]
-        for template in templates:
-            return str(template["spec"]["containers"][0]["image"])
-    return ""
 
 
 def _job(kind: Kind, name: str, model: StageValues, store: StoreConfig, namespace: str) -> StageJob:

@@ -100,5 +100,5 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_no_kubeconfig_is_said_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match="no cluster: .*set KUBECONFIG"):
+    with pytest.raises(ClusterError, match=r"no cluster: .*set KUBECONFIG"):
         ClusterApi(ClusterConfig(kubeconfig=tmp_path / "none"))
