@@ -83,6 +83,8 @@ class TelemetryValues(ChartSettings):
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
     """OTLP over HTTP, such as http://jaeger.observability:4318."""
+    metrics_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
+    """Where a stage's progress and figures go by OTLP over HTTP, such as http://collector:4318/v1/metrics. The reward service is scraped instead."""
     traceparent: Annotated[str, Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")] = ""
     """W3C parent of the stage's spans; submit sets it."""
     publish_seconds: Annotated[int, Field(ge=1, le=3600)] = 5

@@ -28,10 +28,11 @@ from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.live import LiveFiles, PodAttempt, retries_used, summarise
+from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, retries_used, summarise
 from editr1.runs.resolve import settle
 from editr1.stages.entry import exit_code
 from editr1.telemetry import Span, configure, flush, span, traceparent
+from editr1.telemetry.gauges import stage_gauges
 from editr1.telemetry.log import configure_logging
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class _Attempt:
         self._retries = int(os.environ.get("EDITR1_RETRIES", "3"))
         self._spans = job.workdir / "spans.jsonl"
         self._tail = Tail()
+        self._progress: LiveProgress | None = None
         self._seen: dict[str, float] = {}
         self._record = PodAttempt(
             pod=os.environ.get("EDITR1_POD", "local"),
@@ -120,9 +122,12 @@ class _Attempt:
         earlier = [item for item in patiently(self._files.attempts) if item.pod == self._record.pod]
         self._files.write_attempt(self._record)
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
+        end_gauges = stage_gauges(lambda: self._progress, max(5.0, self._every), **{"editr1.run": job.run})
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
             code = self._stage(file)
             current.set_attribute("exit_code", code)
+        self._publish()
+        end_gauges()
         flush()
         return self._finish(128 - code if code < 0 else code, retries_used(earlier))
 
@@ -178,9 +183,9 @@ class _Attempt:
         """Write what changed. A store that fails costs the news of this moment and nothing else."""
         try:
             if self._changed("progress", self._job.progress_file, 0 if last else self._every):
-                progress = summarise(_lines(self._job.progress_file))
-                if progress is not None:
-                    self._files.write_progress(progress)
+                self._progress = summarise(_lines(self._job.progress_file))
+                if self._progress is not None:
+                    self._files.write_progress(self._progress)
             if self._changed("spans", self._spans, 0 if last else SPANS_SECONDS):
                 self._files.write_spans(self._record, self._spans.read_bytes())
             self._files.write_log(self._record, self._tail.text())

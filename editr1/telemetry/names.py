@@ -37,3 +37,11 @@ class Metric(StrEnum):
     QUEUE_SECONDS = "editr1_reward_queue_seconds"
     GENERATE_SECONDS = "editr1_reward_generate_seconds"
     TOKENS = "editr1_reward_tokens_total"
+
+
+class StageMetric(StrEnum):
+    """OpenTelemetry metric names of a running stage."""
+
+    DONE = "editr1_stage_done"
+    TOTAL = "editr1_stage_total"
+    FIGURE = "editr1_stage_figure"

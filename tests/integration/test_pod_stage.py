@@ -1,18 +1,24 @@
 """A stage as a pod runs it: an unsettled job, the stage beside its watcher, and what the store knows afterwards."""
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import newest_result
+from editr1.telemetry.names import StageMetric
 
 WORLD = {"cases": 30, "candidates": 2, "pairs": 6, "test_pairs": 6, "rl_cases": 6, "test_cases": 6}
 PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
@@ -82,6 +88,35 @@ def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> Non
     assert "stage curate is done" in output and "stage curate is done" in live.logs()[attempt.id]
     spans = {item["name"]: item for item in live.spans()}
     assert spans["editr1.stage"]["parent"] == spans["editr1.pod"]["span"]
+
+
+def test_progress_and_figures_go_to_a_collector_of_metrics(tmp_path: Path) -> None:
+    seen: dict[str, set[str]] = {}
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                for metric in (m for scope in resource.scope_metrics for m in scope.metrics):
+                    points = {a.value.string_value for p in metric.gauge.data_points for a in p.attributes}
+                    seen.setdefault(metric.name, set()).update(points)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1/metrics"
+    process = start(tmp_path, CONFIG, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=endpoint)
+    output, _ = process.communicate(timeout=120)
+    server.shutdown()
+    server.server_close()
+    assert process.returncode == 0, output
+    assert set(seen) == {str(name) for name in StageMetric}
+    assert "verify" in seen[StageMetric.DONE] and "requests" in seen[StageMetric.FIGURE]
 
 
 def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Path) -> None:

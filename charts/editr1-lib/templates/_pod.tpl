@@ -100,6 +100,10 @@ enableServiceLinks: false
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
 {{- end }}
+{{- with .Values.telemetry.metricsEndpoint }}
+- name: OTEL_EXPORTER_OTLP_METRICS_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
 {{- with .Values.telemetry.traceparent }}
 - name: TRACEPARENT
   value: {{ . | quote }}
