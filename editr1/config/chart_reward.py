@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from editr1.config.chart import ChartSettings, Labels, ResourceValues, StageValues
+from editr1.config.chart import ChartSettings, Labels, Name, ResourceValues, StageValues
 from editr1.config.chart_training import Reference
 from editr1.config.serve import ServeConfig
 
@@ -22,6 +22,8 @@ class KedaValues(ChartSettings):
     """Labels of the pods that count as GRPO pods."""
     polling_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     """How often KEDA looks."""
+    namespace: Name = "keda"
+    """Namespace of KEDA, which a NetworkPolicy must let in."""
     fallback_replicas: Annotated[int, Field(ge=1)] = 1
     """Replicas to hold while the load cannot be read, where fewer run."""
 

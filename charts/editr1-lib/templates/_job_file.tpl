@@ -78,6 +78,11 @@ spec:
         {{- else }}
         - podSelector: {}
         {{- end }}
+        {{- if eq .Values.autoscaling.mode "keda" }}
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: {{ .Values.autoscaling.keda.namespace }}
+        {{- end }}
       ports:
         - port: 8000
           protocol: TCP
