@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from typing import Any
 
@@ -117,6 +118,18 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
     """The committed result of a stage, or None while it is not done."""
     data = store.get_record(result_key(run, stage, key))
     return None if data is None else StageResult.model_validate_json(data)
+
+
+def note_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
+    """Put a stage that nobody submitted into the run's record, making one where there is none; a stage that is there stays."""
+    record = load_record(store, run)
+    if record is None:
+        record = RunRecord(name=run, seed=seed, state=State.RUNNING, command=command, created=time.time())
+    if stage.name in record.stages and record.stages[stage.name].key == stage.key:
+        return
+    record.state = State.RUNNING
+    record.stages[stage.name] = stage
+    save_record(store, record)
 
 
 def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | None:

@@ -29,6 +29,7 @@ from editr1.runs.exit_codes import ExitCode, worth_a_retry
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, retries_used, summarise
+from editr1.runs.record import StageRecord, State, note_stage
 from editr1.runs.resolve import settle
 from editr1.stages.entry import exit_code
 from editr1.telemetry import Span, configure, flush, span, traceparent
@@ -51,6 +52,8 @@ def main(kind: str) -> int:
         job = read_job()
         store = open_store(job.store)
         settled = patiently(lambda: settle(job, store))
+        if not job.key:
+            patiently(lambda: _note(settled, store))
         return _Attempt(kind, settled, store).run()
     except Exception as error:
         return exit_code(error)
@@ -70,6 +73,20 @@ def patiently(action: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
             log.warning("%s; again in %.0f s", error, pause)
             time.sleep(pause)
             pause = min(20.0, pause * 2)
+
+
+def _note(job: StageJob, store: ArtifactStore) -> None:
+    """A release that was installed with Helm alone has no record yet."""
+    stage = StageRecord(
+        name=job.stage,
+        kind=str(job.kind),
+        key=job.key,
+        state=State.RUNNING,
+        inputs=job.inputs,
+        config=job.config,
+        release=os.environ.get("EDITR1_RELEASE", ""),
+    )
+    note_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
 
 
 class Tail:

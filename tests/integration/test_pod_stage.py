@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
+from editr1.runs.find import find_records
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import newest_result
 from editr1.telemetry.names import StageMetric
@@ -39,7 +40,13 @@ def start(folder: Path, config: dict[str, Any], **environment: str) -> subproces
     environment = {"EDITR1_CONFIG": str(folder / "job.json"), "EDITR1_PUBLISH_SECONDS": "0.2", **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "editr1.stages.pod", "curate"],
-        env={**os.environ, "EDITR1_POD": "r-master-0", "EDITR1_POD_UID": "11112222-x", **environment},
+        env={
+            **os.environ,
+            "EDITR1_RELEASE": "r",
+            "EDITR1_POD": "r-master-0",
+            "EDITR1_POD_UID": "11112222-x",
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -80,6 +87,8 @@ def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> Non
     assert process.returncode == 0, output
     result = newest_result(store_of(tmp_path), "r", "curate")
     assert result is not None and set(result.outputs) == {"rows", "pairs", "pairs-test", "cases", "cases-test"}
+    (record,) = find_records(tmp_path, (tmp_path / "store").as_uri())
+    assert (record.state, record.command, record.stages["curate"].outputs) == ("done", "helm install r", result.outputs)
     live = files(tmp_path)
     (attempt,) = live.attempts()
     assert (attempt.id, attempt.exit_code, attempt.reason) == ("r-master-0.11112222", 0, "")

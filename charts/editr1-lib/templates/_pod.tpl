@@ -78,6 +78,8 @@ enableServiceLinks: false
 - name: EDITR1_LOG
   value: json
 {{- end }}
+- name: EDITR1_RELEASE
+  value: {{ include "editr1.name" . }}
 - name: EDITR1_POD
   valueFrom:
     fieldRef:
