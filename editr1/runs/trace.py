@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from editr1.artifacts import ArtifactStore
+from editr1.telemetry import Span
 
+WHOLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
+"""What is drawn one by one, however many there are."""
 PLAIN_WIDTH = 160
 """Columns where nobody looks at a terminal."""
 MANY = 4
@@ -33,7 +36,9 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the spans as a tree with bars; many equal ones below one parent become a line with count and mean."""
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
-    width = console.width if console.is_terminal else PLAIN_WIDTH
+    width = console.width if console.is_terminal else WHOLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
+"""What is drawn one by one, however many there are."""
+PLAIN_WIDTH
     console = console if console.is_terminal else Console(file=console.file, width=width)
     table = Table(box=None)
     table.add_column("span", no_wrap=True)
@@ -62,7 +67,7 @@ def _below(
     for item in below.get(parent, ()):
         groups[str(item["name"])].append(item)
     for name, items in sorted(groups.items(), key=lambda group: float(group[1][0]["start"])):
-        if len(items) > MANY:
+        if len(items) > MANY and name not in WHOLE:
             seconds = [float(item["end"]) - float(item["start"]) for item in items]
             label = f"{name} x {len(items)}, mean {sum(seconds) / len(seconds):.2f} s"
             ends = max(float(item["end"]) for item in items)

@@ -89,6 +89,14 @@ def test_spans_of_all_pods_and_of_the_laptop_are_one_tree(store: ArtifactStore, 
     assert "    editr1.step x 6, mean 1.00 s" in text.getvalue()
 
 
+def test_attempts_are_drawn_one_by_one_and_steps_together() -> None:
+    attempts = [span("editr1.attempt", 10 + i, 1, i, i + 1, stage=f"s{i}") for i in range(6)]
+    steps = [span("editr1.step", 20 + i, 10, i / 10, i / 10) for i in range(6)]
+    names = [name for _, name, *_ in rows([span("editr1.run", 1, None, 0, 9), *attempts, *steps])]
+    assert [name for name in names if "attempt" in name] == [f"editr1.attempt s{i}" for i in range(6)]
+    assert [name for name in names if "step" in name] == ["editr1.step x 6, mean 0.00 s"]
+
+
 def test_a_store_is_probed_step_by_step_and_left_as_it_was(store: ArtifactStore) -> None:
     assert [(step.name, step.ok) for step in probe(store)] == [
         ("put", True),
