@@ -36,9 +36,7 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the spans as a tree with bars; many equal ones below one parent become a line with count and mean."""
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
-    width = console.width if console.is_terminal else WHOLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
-"""What is drawn one by one, however many there are."""
-PLAIN_WIDTH
+    width = console.width if console.is_terminal else PLAIN_WIDTH
     console = console if console.is_terminal else Console(file=console.file, width=width)
     table = Table(box=None)
     table.add_column("span", no_wrap=True)
