@@ -19,19 +19,11 @@ import yaml
 from pydantic import BaseModel
 
 from editr1.config.chart import StageValues
-from editr1.config.chart_reward import RewardValues
-from editr1.config.chart_training import CurateValues, EvaluateValues, GcpoValues, GrpoValues, SftValues
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kubernetes.values import MODELS, chart_of, kind_of
 
 HERE = Path(__file__).parent
-CHARTS: dict[str, type[StageValues]] = {
-    "curate": CurateValues,
-    "sft": SftValues,
-    "gcpo": GcpoValues,
-    "reward": RewardValues,
-    "grpo": GrpoValues,
-    "evaluate": EvaluateValues,
-}
+CHARTS = {chart_of(kind): model for kind, model in MODELS.items()}
 CONFIG = "config"
 """The stage's own settings: their defaults stay in the package, so that a values file holds what differs."""
 EXAMPLES = {
@@ -42,11 +34,6 @@ EXAMPLES = {
     "grpo": "--set store.url=s3://my-bucket/editr1 --set inputs.cases=sha256:... --set inputs.editor=sha256:... --set reward.release=rrm",
     "evaluate": "-f evaluate.yaml",
 }
-
-
-def kind_of(chart: str) -> Kind:
-    """The kind of stage that a chart launches."""
-    return Kind.SERVE if chart == "reward" else Kind(chart)
 
 
 def files_of(chart: str) -> dict[Path, str]:

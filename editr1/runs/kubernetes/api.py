@@ -108,16 +108,12 @@ class ClusterApi:
             except ApiException as error:
                 raise ClusterError(f"{what}: {_words(error)}") from None
 
-    def log(self, pod: str, *, container: str | None = None, tail: int | None = None, previous: bool = False) -> str:
+    def log(self, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
         """Log of a pod, empty while it has none."""
         from kubernetes.client import ApiException
 
         try:
-            return str(
-                self._core.read_namespaced_pod_log(
-                    pod, self.namespace, container=container, tail_lines=tail, previous=previous
-                )
-            )
+            return str(self._core.read_namespaced_pod_log(pod, self.namespace, container=container, tail_lines=tail))
         except ApiException as error:
             if error.status in (400, 404):
                 return ""
@@ -185,13 +181,13 @@ class ClusterApi:
         with self._errors(f"pods of {release}"):
             return self._pods(f"{INSTANCE}={release}")
 
-    def raw(self, path: str, **query: str) -> Any:
+    def raw(self, path: str) -> Any:
         """GET a path of the API as JSON; None for 404. Raises ClusterError."""
         from kubernetes.client import ApiException
 
         try:
             return self._client.call_api(
-                path, "GET", query_params=list(query.items()), response_type="object", auth_settings=["BearerToken"],
+                path, "GET", response_type="object", auth_settings=["BearerToken"],
                 _return_http_data_only=True,
             )  # fmt: skip
         except ApiException as error:

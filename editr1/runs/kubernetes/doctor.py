@@ -76,8 +76,7 @@ def _rights(connection: Connection) -> Iterator[Finding]:
     where = f"in namespace {connection.api.namespace}"
     detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"all that submit needs, {where}"
     yield Finding("permissions", not missing, detail)
-    kind = f"{connection.api.target.storage}s"
-    kind = "configmaps" if kind == "configmaps" else "secrets"
+    kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
     allowed = all(connection.api.can(verb, "", kind) for verb in ("create", "list", "update", "delete"))
     hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster's settings"
     yield Finding("Helm's releases", allowed, f"kept as {kind}" if allowed else f"no rights on {kind}{hint}")
