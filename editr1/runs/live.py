@@ -49,26 +49,40 @@ class PodAttempt(_Live):
         return f"{self.pod}.{self.uid[:8]}" if self.uid else self.pod
 
 
-def summarise(lines: Iterable[Mapping[str, Any]]) -> LiveProgress | None:
-    """The state after the last of a stage's progress lines (see editr1.telemetry.progress); None without lines.
+class PhaseSpeed:
+    """Takes a stage's progress lines (see editr1.telemetry.progress) as they come, and says how far it is."""
 
-    The time left is what the current phase needs at its mean speed since its first line.
-    """
-    first: Mapping[str, Any] | None = None
-    last: Mapping[str, Any] | None = None
-    metrics: dict[str, float] = {}
-    for line in lines:
-        if first is None or line["phase"] != first["phase"] or line["done"] < (last or line)["done"]:
-            first, metrics = line, {}
-        last = line
-        metrics = line.get("metrics", metrics)
-    if first is None or last is None:
-        return None
-    steps, seconds = last["done"] - first["done"], last["t"] - first["t"]
-    left = (last["total"] - last["done"]) * seconds / steps if steps > 0 else None
-    return LiveProgress(
-        t=last["t"], phase=last["phase"], done=last["done"], total=last["total"], metrics=metrics, seconds_left=left
-    )
+    def __init__(self) -> None:
+        self._first: Mapping[str, Any] | None = None
+        self._last: Mapping[str, Any] = {}
+        self._metrics: dict[str, float] = {}
+
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Take the next lines."""
+        for line in lines:
+            first = self._first
+            if first is None or line["phase"] != first["phase"] or line["done"] < self._last["done"]:
+                self._first, self._metrics = line, {}
+            self._last = line
+            self._metrics = line.get("metrics", self._metrics)
+
+    def now(self) -> LiveProgress | None:
+        """The state after the last line; None before the first.
+
+        The time left is what the current phase needs at its mean speed since its first line.
+        """
+        if self._first is None:
+            return None
+        first, last = self._first, self._last
+        steps, seconds = last["done"] - first["done"], last["t"] - first["t"]
+        return LiveProgress(
+            t=last["t"],
+            phase=last["phase"],
+            done=last["done"],
+            total=last["total"],
+            metrics=self._metrics,
+            seconds_left=(last["total"] - last["done"]) * seconds / steps if steps > 0 else None,
+        )
 
 
 def retries_used(attempts: Iterable[PodAttempt]) -> int:

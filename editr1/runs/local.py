@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.launcher import Observation
+from editr1.telemetry.progress import ProgressReader
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class LocalHandle:
 
     process: subprocess.Popen[bytes]
     request: LocalRequest
-    progress: IO[str]
-    partial: str = ""
+    progress: ProgressReader
     log: IO[bytes] | None = field(default=None, repr=False)
 
 
@@ -80,7 +80,7 @@ class LocalLauncher:
         workdir.mkdir(parents=True, exist_ok=True)
         request.job_file.write_text(request.job.model_dump_json(indent=2), encoding="utf-8")
         (workdir / "service.json").unlink(missing_ok=True)
-        progress = request.job.progress_file.open("a+", encoding="utf-8")
+        progress = ProgressReader(request.job.progress_file, after_what_stands=True)
         log = request.log.open("ab")
         process = subprocess.Popen(
             request.argv,
@@ -95,7 +95,7 @@ class LocalLauncher:
     def observe(self, handle: LocalHandle) -> Observation:
         """Exit code, service address and new progress lines."""
         code = handle.process.poll()
-        lines = self._new_lines(handle)
+        lines = handle.progress.new()
         if code is not None and handle.log is not None:
             handle.log.close()
         reason = "" if code in (None, 0) else _last_error(handle.request.log)
@@ -116,11 +116,6 @@ class LocalLauncher:
     def _urls(self, handle: LocalHandle) -> tuple[str, ...]:
         path = handle.request.job.workdir / "service.json"
         return tuple(json.loads(path.read_text())["urls"]) if path.is_file() else ()
-
-    def _new_lines(self, handle: LocalHandle) -> list[dict[str, Any]]:
-        text = handle.partial + handle.progress.read()
-        *whole, handle.partial = text.split("\n")
-        return [json.loads(line) for line in whole if line]
 
 
 def _threads(processes: int, side_by_side: bool) -> int:

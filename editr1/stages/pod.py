@@ -9,7 +9,6 @@ is killed for memory.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -28,13 +27,14 @@ from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, retries_used, summarise
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used
 from editr1.runs.record import StageRecord, State, note_stage
 from editr1.runs.resolve import settle
 from editr1.stages.entry import exit_code
 from editr1.telemetry import Span, configure, flush, span, traceparent
 from editr1.telemetry.gauges import stage_gauges
 from editr1.telemetry.log import configure_logging
+from editr1.telemetry.progress import ProgressReader
 
 T = TypeVar("T")
 TAIL_LINES = 400
@@ -122,8 +122,10 @@ class _Attempt:
         self._retries = int(os.environ.get("EDITR1_RETRIES", "3"))
         self._spans = job.workdir / "spans.jsonl"
         self._tail = Tail()
-        self._progress: LiveProgress | None = None
-        self._seen: dict[str, float] = {}
+        self._lines = ProgressReader(job.progress_file)
+        self._speed = PhaseSpeed()
+        self._written: LiveProgress | None = None
+        self._spans_seen: float | None = None
         self._record = PodAttempt(
             pod=os.environ.get("EDITR1_POD", "local"),
             uid=os.environ.get("EDITR1_POD_UID", ""),
@@ -139,7 +141,7 @@ class _Attempt:
         earlier = [item for item in patiently(self._files.attempts) if item.pod == self._record.pod]
         self._files.write_attempt(self._record)
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
-        end_gauges = stage_gauges(lambda: self._progress, max(5.0, self._every), **{"editr1.run": job.run})
+        end_gauges = stage_gauges(self._speed.now, max(5.0, self._every), **{"editr1.run": job.run})
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
             code = self._stage(file)
             current.set_attribute("exit_code", code)
@@ -199,11 +201,12 @@ class _Attempt:
     def _publish(self, *, last: bool = False) -> None:
         """Write what changed. A store that fails costs the news of this moment and nothing else."""
         try:
-            if self._changed("progress", self._job.progress_file, 0 if last else self._every):
-                self._progress = summarise(_lines(self._job.progress_file))
-                if self._progress is not None:
-                    self._files.write_progress(self._progress)
-            if self._changed("spans", self._spans, 0 if last else SPANS_SECONDS):
+            self._speed.add(self._lines.new())
+            progress = self._speed.now()
+            if progress is not None and progress != self._written:
+                self._files.write_progress(progress)
+                self._written = progress
+            if self._spans_changed(0 if last else SPANS_SECONDS):
                 self._files.write_spans(self._record, self._spans.read_bytes())
             self._files.write_log(self._record, self._tail.text())
             if last:
@@ -211,20 +214,14 @@ class _Attempt:
         except StoreError as error:
             log.warning("progress was not written: %s", error)
 
-    def _changed(self, name: str, file: Path, every: float) -> bool:
-        if not file.is_file():
+    def _spans_changed(self, every: float) -> bool:
+        if not self._spans.is_file():
             return False
-        modified = file.stat().st_mtime
-        before = self._seen.get(name)
-        if before is not None and (modified == before or modified - before < every):
+        modified = self._spans.stat().st_mtime
+        if self._spans_seen is not None and (modified == self._spans_seen or modified - self._spans_seen < every):
             return False
-        self._seen[name] = modified
+        self._spans_seen = modified
         return True
-
-
-def _lines(file: Path) -> list[dict[str, object]]:
-    with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _passing_on(process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:

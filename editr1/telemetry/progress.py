@@ -48,6 +48,37 @@ class Progress:
         self._file.flush()
 
 
+class ProgressReader:
+    """The lines that :class:`Progress` appends to a file, each read once; the file need not be there yet.
+
+    ``after_what_stands`` leaves out the lines that were written before.
+    """
+
+    def __init__(self, path: Path, *, after_what_stands: bool = False) -> None:
+        self._path = path
+        self._at = path.stat().st_size if after_what_stands and path.is_file() else 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """The whole lines since the last call; one that is still being written waits for the next."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._at += len(whole)
+        return [line for text in whole.splitlines() if (line := _parsed(text)) is not None]
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """A writer that was killed leaves half a line, and the next attempt's first line stands behind it."""
+    try:
+        line: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return None
+    return line
+
+
 def _never() -> bool:
     return False
 

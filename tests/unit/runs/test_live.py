@@ -11,8 +11,9 @@ from rich.console import Console
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
-from editr1.runs.live import LiveFiles, PodAttempt, retries_used, summarise
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used
 from editr1.runs.trace import draw, gather, rows
+from editr1.telemetry.progress import Progress, ProgressReader
 
 
 @pytest.fixture
@@ -22,6 +23,13 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 def line(t: float, phase: str, done: int, total: int = 10, **metrics: float) -> dict[str, Any]:
     return {"t": t, "phase": phase, "done": done, "total": total} | ({"metrics": metrics} if metrics else {})
+
+
+def summarise(lines: list[dict[str, Any]]) -> LiveProgress | None:
+    speed = PhaseSpeed()
+    for item in lines:
+        speed.add([item])
+    return speed.now()
 
 
 def test_time_left_is_told_by_the_phase_s_own_speed() -> None:
@@ -37,6 +45,24 @@ def test_a_phase_that_began_again_after_a_restart_counts_from_there() -> None:
     assert summarise([]) is None
     first = summarise([line(0, "train", 0)])
     assert first is not None and first.seconds_left is None
+
+
+def test_each_progress_line_is_read_once_and_only_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "progress.jsonl"
+    reader = ProgressReader(file)
+    assert reader.new() == []
+    progress = Progress(file)
+    progress.phase("train", 3)
+    progress.step(loss=0.5)
+    assert [item["done"] for item in reader.new()] == [0, 1]
+    with file.open("a") as half:
+        half.write('{"t": 1, "pha')
+    assert reader.new() == []
+    assert ProgressReader(file, after_what_stands=True).new() == []
+    again = Progress(file)
+    again.phase("train", 3, done=1)
+    again.step()
+    assert [item["done"] for item in reader.new()] == [2], "the line behind the half one is lost, no other"
 
 
 def test_live_files_come_back_as_written(store: ArtifactStore) -> None:
