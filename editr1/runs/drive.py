@@ -9,9 +9,8 @@ from typing import Any, Generic, Protocol
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.store import StoreConfig
-from editr1.runs.decide import Action, after_end, before_start
+from editr1.runs.decide import Action, after_end, before_start, overdue, service_of, services_wanted, startable
 from editr1.runs.job import StageJob
-from editr1.runs.kinds import KINDS
 from editr1.runs.launcher import Handle, Launcher, Observation, Request
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State, load_result, save_record
 from editr1.runs.references import parse_reference
@@ -58,6 +57,13 @@ class StageFailed(Exception):
         self.exit_code = exit_code
 
 
+class DeadlinePassed(StageFailed):
+    """A stage took longer than its ``deadline_s``; it was asked to stop, so that a checkpoint stands."""
+
+    def __init__(self, stage: StageSpec) -> None:
+        super().__init__(stage.name, f"deadline of {stage.deadline_s:g} s passed", 1)
+
+
 class RunStopped(Exception):
     """The run was asked to stop; what was running has committed a checkpoint."""
 
@@ -84,6 +90,7 @@ class Driver(Generic[Request, Handle]):
         self._services: dict[str, _Service[Handle]] = {}
         self._ready_seconds = ready_seconds
         self._notes: dict[str, str] = {}
+        self._began: dict[str, float] = {}
 
     def run(self) -> bool:
         """Take every stage to its end. Returns whether anything had to be started.
@@ -96,10 +103,9 @@ class Driver(Generic[Request, Handle]):
         self._record.state = State.RUNNING
         try:
             with span(Span.RUN, run=self._record.name, seed=self._record.seed):
-                for stage in self._spec.spec.stages:
-                    if not KINDS[stage.kind].service:
-                        worked = self._stage(stage) or worked
-                        self._stop_unneeded(stage)
+                while ready := startable(self._spec.spec.stages, self._outputs.keys()):
+                    worked = self._stage(ready[0]) or worked
+                    self._stop_unneeded()
             self._record.state = State.DONE
         except RunStopped:
             self._record.state = State.INTERRUPTED
@@ -152,7 +158,7 @@ class Driver(Generic[Request, Handle]):
             name: freeze(parse_reference(text), self._store, self._outputs, f"stage {stage.name}, input {name}")
             for name, text in sorted(stage.inputs.items())
         }
-        service = self._service_of(stage)
+        service = service_of(stage, self._spec.spec.stages)
         reward = self._prepare(service)[0].key if service else stage.reward or ""
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         record.key = stage_key(stage.kind, config, inputs, self._record.seed, reward)
@@ -178,9 +184,10 @@ class Driver(Generic[Request, Handle]):
         )
 
     def _attempt(self, stage: StageSpec, record: StageRecord, config: dict[str, Any]) -> tuple[int, str]:
-        service = self._service_of(stage)
+        service = service_of(stage, self._spec.spec.stages)
         if service:
             self._ensure_service(service)
+        began = self._began.setdefault(stage.name, time.time())
         with span(Span.ATTEMPT, stage=stage.name, attempt=len(record.attempts) + 1):
             handle = self._submit(stage, record, config)
             try:
@@ -190,14 +197,19 @@ class Driver(Generic[Request, Handle]):
                         return self._close(record, seen), seen.reason
                     if self._should_stop():
                         raise RunStopped
+                    if overdue(began, time.time(), stage.deadline_s) is not None:
+                        raise DeadlinePassed(stage)
                     if service:
                         self._ensure_service(service)
                     time.sleep(POLL_SECONDS)
             except BaseException as error:
                 # Nothing outlives the driver: an attempt that goes on unseen would meet the next one.
-                self._launcher.cancel(handle, GRACE_SECONDS if isinstance(error, RunStopped) else ABORT_SECONDS)
+                asked = isinstance(error, RunStopped | DeadlinePassed)
+                self._launcher.cancel(handle, GRACE_SECONDS if asked else ABORT_SECONDS)
                 self._close(record, self._observe(record, handle))
-                record.state = State.INTERRUPTED
+                record.state, record.reason = State.INTERRUPTED, ""
+                if isinstance(error, DeadlinePassed):
+                    record.state, record.reason = State.FAILED, str(error)
                 self._observer.stage_ended(record)
                 raise
 
@@ -261,9 +273,8 @@ class Driver(Generic[Request, Handle]):
         self._services[stage.name] = _Service(handle, seen.ready_urls)
         self._observer.service_ready(record, seen.ready_urls)
 
-    def _stop_unneeded(self, finished: StageSpec) -> None:
-        after = self._spec.spec.stages[self._spec.spec.stages.index(finished) + 1 :]
-        for name in [name for name in self._services if not any(stage.reward == name for stage in after)]:
+    def _stop_unneeded(self) -> None:
+        for name in self._services.keys() - services_wanted(self._spec.spec.stages, self._outputs.keys()):
             self._stop_service(name)
 
     def _stop_service(self, name: str) -> None:
@@ -273,9 +284,6 @@ class Driver(Generic[Request, Handle]):
         self._close(record, self._launcher.observe(service.handle))
         record.state = State.DONE
         self._observer.stage_ended(record)
-
-    def _service_of(self, stage: StageSpec) -> StageSpec | None:
-        return next((other for other in self._spec.spec.stages if other.name == stage.reward), None)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds

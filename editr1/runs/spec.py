@@ -34,6 +34,10 @@ class StageSpec(Settings):
     """Processes (GPUs) on one node, as torchrun's nproc_per_node."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     """Further attempts after an exit code worth a retry."""
+    deadline_s: Annotated[float | None, Field(gt=0)] = None
+    """Most seconds that the stage may take, all its attempts together; unset: no limit."""
+    pending_s: Annotated[float, Field(gt=0)] = 21600.0
+    """Most seconds that an attempt may wait on a cluster for nodes and images; a job held by a queue does not count."""
 
 
 class RunBody(Settings):
@@ -43,8 +47,10 @@ class RunBody(Settings):
     """Every random choice of the run comes from it."""
     store: str | None = None
     """Artifact store URL (file:///... or s3://bucket/prefix). Default: the folder ``store`` beside the run's record."""
-    stages: Annotated[list[StageSpec], Field(min_length=1)]
-    """Stages in the order in which they run."""
+    suspend: bool = False
+    """On a cluster: commit a checkpoint, let the nodes go and wait; false goes on from there."""
+    stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
+    """The stages; one runs when what it reads stands."""
 
 
 class Metadata(Settings):

@@ -1,13 +1,15 @@
 """A stage with Helm and a values file alone: no submit, no record written beforehand."""
 
 import json
+import os
 import subprocess
 
 from tests.cluster.conftest import REGISTRY, ROOT, SMALL_WORLD, TAG, Lab, until
 
 
-def helm(lab: Lab, *arguments: str) -> str:
-    done = subprocess.run(["helm", *arguments, "-n", lab.namespace], capture_output=True, text=True)
+def helm(lab: Lab, *arguments: str, storage: str = "secret") -> str:
+    environment = {**os.environ, "HELM_DRIVER": storage}
+    done = subprocess.run(["helm", *arguments, "-n", lab.namespace], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -29,3 +31,17 @@ def test_a_stage_is_installed_followed_and_uninstalled_with_helm(lab: Lab) -> No
     assert "Succeeded" in helm(lab, "test", "by-hand")
     helm(lab, "uninstall", "by-hand")
     until("nothing left", lambda: not [item for item in lab.left() if "by-hand" in item], 60)
+
+
+def test_submit_needs_no_helm_program(lab: Lab) -> None:
+    """The library that comes with the package installs the same release; each way sees what the other installed."""
+    values = lab.file("library.yaml", {"config": SMALL_WORLD})
+    submit = ("submit", "curate", "-f", values, "--name", "library")
+    lab.editr1(*submit, "--follow", EDITR1_HELM="library")
+    listed = json.loads(helm(lab, "list", "-o", "json", storage="configmap"))
+    assert "library" in [release["name"] for release in listed]
+    again = lab.editr1(*submit)
+    assert "joined" in again.stdout + again.stderr
+    assert "library" in lab.editr1("list", EDITR1_HELM="library").stdout
+    lab.editr1("cancel", "library", EDITR1_HELM="library")
+    until("nothing left", lambda: not [item for item in lab.left() if "library" in item], 60)

@@ -1,7 +1,16 @@
 import pytest
 
-from editr1.runs.decide import Action, after_end, before_start
+from editr1.runs.decide import (
+    Action,
+    after_end,
+    before_start,
+    dependencies,
+    overdue,
+    services_wanted,
+    startable,
+)
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
+from editr1.runs.spec import StageSpec
 
 
 def test_a_stage_with_a_result_is_not_run_again() -> None:
@@ -39,3 +48,35 @@ def test_backoff_doubles_and_stops_at_a_minute() -> None:
 
 def test_retryable_codes_are_128_and_above_or_signals() -> None:
     assert [worth_a_retry(c) for c in (1, 2, 127, 128, 143, -15)] == [False, False, False, True, True, True]
+
+
+STAGES = [
+    StageSpec(name="curate", kind="curate"),
+    StageSpec(name="sft", kind="sft", inputs={"rows": "stage:curate/rows", "model": "builtin:shapes-verifier"}),
+    StageSpec(name="rrm", kind="serve", inputs={"model": "stage:sft/model"}),
+    StageSpec(name="grpo", kind="grpo", reward="rrm", inputs={"cases": "stage:curate/cases"}),
+    StageSpec(name="other", kind="curate"),
+]
+
+
+def test_a_stage_starts_when_what_it_reads_stands_its_service_s_model_included() -> None:
+    def names(*done: str) -> list[str]:
+        return [stage.name for stage in startable(STAGES, set(done))]
+
+    assert names() == ["curate", "other"]
+    assert names("curate") == ["sft", "other"]
+    assert names("curate", "sft") == ["grpo", "other"]
+    assert names("curate", "sft", "grpo", "other") == []
+    assert dependencies(STAGES[3], STAGES) == {"curate", "sft"}
+
+
+def test_a_service_is_wanted_until_the_last_stage_that_it_scores_is_done() -> None:
+    assert services_wanted(STAGES, {"curate"}) == {"rrm"}
+    assert services_wanted(STAGES, {"curate", "sft", "grpo"}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("started", "limit", "by"), [(None, 5, None), (100, None, None), (100, 50, None), (100, 10, 40)]
+)
+def test_a_limit_counts_from_the_start(started: float | None, limit: float | None, by: float | None) -> None:
+    assert overdue(started, 150, limit) == by

@@ -180,3 +180,15 @@ def test_two_drivers_of_one_folder_are_refused(scripted: Any, model: str, tmp_pa
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another process"):
             scripted(spec(model))
+
+
+def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, model: str) -> None:
+    late = spec(model)
+    stages = [
+        stage.model_copy(update={"deadline_s": 2.0}) if stage.name == "sft" else stage for stage in late.spec.stages
+    ]
+    late = late.model_copy(update={"spec": late.spec.model_copy(update={"stages": stages})})
+    with pytest.raises(StageFailed, match="sft: deadline of 2 s passed"):
+        scripted(late, sft=["sleep"])
+    record, _, _ = scripted(spec(model), sft=[0])
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
