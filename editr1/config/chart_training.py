@@ -39,6 +39,8 @@ class TrainingValues(StageValues):
     """Processes a pod (torchrun's nproc_per_node); 0 means one a GPU."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
     """Times that torchrun starts the ranks of several nodes again after one of them failed; also the job's backoffLimit."""
+    restart_policy: Literal["ExitCode", "Never"] = "ExitCode"
+    """ExitCode: a pod that ends with 128 or above starts again, up to ``retries`` times. Never: whoever made the job decides."""
     grace_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     """Time between SIGTERM and SIGKILL: a checkpoint must fit in."""
     ttl_seconds: Annotated[int, Field(ge=0)] = 604800

@@ -13,8 +13,7 @@ from editr1.runs.decide import Action, after_end, before_start, overdue, service
 from editr1.runs.job import StageJob
 from editr1.runs.launcher import Handle, Launcher, Observation, Request
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State, load_result, save_record
-from editr1.runs.references import parse_reference
-from editr1.runs.resolve import freeze, full_config, stage_key
+from editr1.runs.resolve import settle_stage
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
 from editr1.telemetry import Span, span, traceparent
 
@@ -153,17 +152,14 @@ class Driver(Generic[Request, Handle]):
             self._sleep(decision.delay)
 
     def _prepare(self, stage: StageSpec) -> tuple[StageRecord, dict[str, Any]]:
-        config = full_config(stage.kind, stage.config, self._record.seed)
-        inputs = {
-            name: freeze(parse_reference(text), self._store, self._outputs, f"stage {stage.name}, input {name}")
-            for name, text in sorted(stage.inputs.items())
-        }
-        service = service_of(stage, self._spec.spec.stages)
-        reward = self._prepare(service)[0].key if service else stage.reward or ""
+        stages = self._spec.spec.stages
+        service = service_of(stage, stages)
+        if service:
+            self._prepare(service)
+        settled = settle_stage(stage, stages, self._record.seed, self._store, self._outputs)
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
-        record.key = stage_key(stage.kind, config, inputs, self._record.seed, reward)
-        record.inputs, record.config = inputs, config
-        return record, config
+        record.key, record.inputs, record.config = settled.key, settled.inputs, settled.config
+        return record, settled.config
 
     def _job(self, stage: StageSpec, record: StageRecord, config: dict[str, Any]) -> StageJob:
         service = self._services.get(stage.reward or "")

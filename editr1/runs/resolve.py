@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, validate
+from editr1.runs.decide import service_of
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
+from editr1.runs.spec import StageSpec
 
 
 def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Mapping[str, str]], where: str) -> str:
@@ -85,6 +88,36 @@ def settle(job: StageJob, store: ArtifactStore) -> StageJob:
     }
     key = stage_key(job.kind, config, inputs, job.seed, ",".join(job.reward_urls))
     return job.model_copy(update={"config": config, "inputs": inputs, "key": key})
+
+
+@dataclass(frozen=True)
+class SettledStage:
+    """A stage of a run with everything that decides its outputs."""
+
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    key: str
+
+
+def settle_stage(
+    stage: StageSpec,
+    stages: Sequence[StageSpec],
+    seed: int,
+    store: ArtifactStore,
+    outputs: Mapping[str, Mapping[str, str]],
+) -> SettledStage:
+    """Config filled in, inputs frozen, and the key; that of a scored stage holds its service's key.
+
+    ``outputs`` maps the stages that are done to their outputs. Raises ConfigError.
+    """
+    config = full_config(stage.kind, stage.config, seed)
+    inputs = {
+        name: freeze(parse_reference(text), store, outputs, f"stage {stage.name}, input {name}")
+        for name, text in sorted(stage.inputs.items())
+    }
+    service = service_of(stage, stages)
+    reward = settle_stage(service, stages, seed, store, outputs).key if service else stage.reward or ""
+    return SettledStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward))
 
 
 def _commit(store: ArtifactStore, folder: Path, stage: str) -> str:

@@ -119,7 +119,8 @@ class _Attempt:
         self._kind, self._job = kind, job
         self._files = LiveFiles(store, job.run, job.stage, job.key)
         self._every = float(os.environ.get("EDITR1_PUBLISH_SECONDS", "5"))
-        self._retries = int(os.environ.get("EDITR1_RETRIES", "3"))
+        retries = os.environ.get("EDITR1_RETRIES")
+        self._retries = int(retries) if retries else None
         self._spans = job.workdir / "spans.jsonl"
         self._tail = Tail()
         self._lines = ProgressReader(job.progress_file)
@@ -193,7 +194,8 @@ class _Attempt:
         reason = "" if code == 0 else self._tail.last_error()
         self._record = self._record.model_copy(update={"ended": time.time(), "exit_code": code, "reason": reason})
         self._publish(last=True)
-        if worth_a_retry(code) and code != ExitCode.TERMINATED and used >= self._retries:
+        spent = self._retries is not None and used >= self._retries
+        if worth_a_retry(code) and code != ExitCode.TERMINATED and spent:
             log.error("exit code %d, and %d retries are used up", code, self._retries)
             return ExitCode.BUG
         return code

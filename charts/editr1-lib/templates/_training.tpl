@@ -1,6 +1,8 @@
 {{- define "editr1.trainingEnv" -}}
+{{- if eq .Values.restartPolicy "ExitCode" }}
 - name: EDITR1_RETRIES
   value: {{ .Values.retries | quote }}
+{{- end }}
 {{- with .Values.nccl }}
 - name: NCCL_DEBUG
   value: {{ .debug }}
@@ -60,7 +62,7 @@ spec:
   pytorchReplicaSpecs:
     {{ ternary "Worker" "Master" $several }}:
       replicas: {{ .Values.nodes | int }}
-      restartPolicy: ExitCode
+      restartPolicy: {{ .Values.restartPolicy }}
       template:
         metadata:
           labels:

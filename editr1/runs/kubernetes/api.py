@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from editr1.config.cluster import ClusterConfig
@@ -100,12 +100,15 @@ class ClusterApi:
             try:
                 resource = dynamic.resources.get(api_version=item["apiVersion"], kind=item["kind"])
             except ResourceNotFoundError:
-                raise ClusterError(_missing_kind(item)) from None
+                raise ClusterError(missing_kind(item["kind"], item["apiVersion"])) from None
             try:
                 dynamic.server_side_apply(
                     resource, item, namespace=self.namespace, field_manager=FIELD_MANAGER, dry_run="All"
                 )
             except ApiException as error:
+                if error.status == 404 and not _named(error):
+                    # What the client remembers of the cluster's kinds may be older than the cluster.
+                    raise ClusterError(missing_kind(item["kind"], item["apiVersion"])) from None
                 raise ClusterError(f"{what}: {_words(error)}") from None
 
     def log(self, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
@@ -269,18 +272,23 @@ class _Errors:
 
 def _words(error: Any) -> str:
     """The server's message; what a role lacks in words."""
+    return _named(error) or f"{error.status} {error.reason}"
+
+
+def _named(error: Any) -> str:
+    """The server's message, empty where it did not answer as the API does."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"
+        return ""
 
 
 def _last(error: BaseException) -> str:
     return str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]
 
 
-def _missing_kind(item: Mapping[str, Any]) -> str:
-    kind, version = item["kind"], item["apiVersion"]
+def missing_kind(kind: str, version: str) -> str:
+    """What to install where the cluster does not know a kind."""
     hints = {
         "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
         "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",

@@ -62,11 +62,14 @@ def _try(what: str, action: Callable[[], str], *, needed: bool = True) -> Findin
 
 def _jobs(connection: Connection) -> Finding:
     what = "training-operator (PyTorchJob v1)"
-    found = connection.api.raw("/apis/kubeflow.org/v1")
-    names = {item["name"] for item in (found or {}).get("resources", ())}
-    if "pytorchjobs" not in names:
+    if not _serves(connection, "/apis/kubeflow.org/v1", "pytorchjobs"):
         return Finding(what, False, "not installed: install Kubeflow's training-operator 1.9 or newer")
     return Finding(what, True, "kubeflow.org/v1")
+
+
+def _serves(connection: Connection, group: str, resource: str) -> bool:
+    found = connection.api.raw(group)
+    return resource in {item["name"] for item in (found or {}).get("resources", ())}
 
 
 def _rights(connection: Connection) -> Iterator[Finding]:
@@ -124,7 +127,7 @@ def _gpus(connection: Connection) -> Finding:
 
 
 def _keda(connection: Connection) -> Finding:
-    found = connection.api.raw("/apis/keda.sh/v1alpha1") is not None
+    found = _serves(connection, "/apis/keda.sh/v1alpha1", "scaledobjects")
     detail = "keda.sh/v1alpha1" if found else "not installed: autoscaling.mode keda cannot be used, hpa and none can"
     return Finding("KEDA", found, detail, needed=False)
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from editr1.runs.exit_codes import worth_a_retry
 from editr1.runs.kubernetes.views import EventView, PodView, ReleaseView
 
 
@@ -21,6 +22,17 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
+class Trouble(StrEnum):
+    """What keeps a pod from running."""
+
+    NO_NODE = "no node"
+    NO_IMAGE = "no image"
+    NO_QUOTA = "no quota"
+    REFUSED = "refused"
+    CANNOT_START = "cannot start"
+    NOT_READY = "not ready"
+
+
 @dataclass(frozen=True)
 class StageState:
     """Where a stage stands on the cluster. ``reason`` is one sentence, empty where all is well."""
@@ -29,6 +41,16 @@ class StageState:
     reason: str = ""
     exit_code: int | None = None
     restarts: int = 0
+    trouble: Trouble | None = None
+    """What ``reason`` speaks of, where it speaks of trouble with a pod."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A trouble, and the sentence that says it."""
+
+    trouble: Trouble
+    sentence: str
 
 
 _IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
@@ -49,67 +71,71 @@ def state_of(release: ReleaseView) -> StageState:
     if job.suspended:
         why = "held by queue " + job.queue if job.queue else "suspended; editr1 resume lets it go"
         return StageState(Phase.SUSPENDED, why, restarts=restarts)
-    trouble = blocked_by(release)
+    blocked = blocked_by(release)
+    why, trouble = (blocked.sentence, blocked.trouble) if blocked else ("", None)
     if job.service:
         if job.wanted == 0:
             return StageState(Phase.READY, "scaled to no replica until a GRPO pod starts", restarts=restarts)
         if job.ready > 0:
-            return StageState(Phase.READY, trouble, restarts=restarts)
-        return StageState(Phase.PENDING, trouble or "loading the weights", restarts=restarts)
-    if any(pod.phase == "Running" for pod in release.pods):
-        return StageState(Phase.RUNNING, trouble, restarts=restarts)
-    return StageState(Phase.PENDING, trouble or "waiting for its pods", restarts=restarts)
+            return StageState(Phase.READY, why, restarts=restarts, trouble=trouble)
+        return StageState(Phase.PENDING, why or "loading the weights", restarts=restarts, trouble=trouble)
+    if any(pod.phase in ("Running", *_ENDED) for pod in release.pods):
+        return StageState(Phase.RUNNING, why, restarts=restarts, trouble=trouble)
+    return StageState(Phase.PENDING, why or "waiting for its pods", restarts=restarts, trouble=trouble)
 
 
-def blocked_by(release: ReleaseView) -> str:
-    """One sentence about what keeps a pod from running; empty when nothing does."""
+def blocked_by(release: ReleaseView) -> Blocked | None:
+    """What keeps a pod from running; None when nothing does."""
     for pod in release.pods:
         if pod.phase in _ENDED or pod.leaving:
             continue
-        sentence = _pod_trouble(pod, release.events)
-        if sentence:
-            return sentence
+        found = _pod_trouble(pod, release.events)
+        if found:
+            return found
     if release.job is not None and not release.pods:
         return _creation_trouble(release.events)
-    return ""
+    return None
 
 
-def _pod_trouble(pod: PodView, events: tuple[EventView, ...]) -> str:
+def _pod_trouble(pod: PodView, events: tuple[EventView, ...]) -> Blocked | None:
     for condition in pod.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
-            return f"pod {pod.name} finds no node: {_scheduling(condition.message)}"
+            return Blocked(Trouble.NO_NODE, f"pod {pod.name} finds no node: {_scheduling(condition.message)}")
     for container in pod.containers:
         if container.waiting in _IMAGE:
             detail = f": {container.message}" if container.message else ""
-            return f"pod {pod.name} cannot get its image {container.image} ({container.waiting}{detail})"
+            why = f"pod {pod.name} cannot get its image {container.image} ({container.waiting}{detail})"
+            return Blocked(Trouble.NO_IMAGE, why)
         if container.waiting == "CreateContainerConfigError":
-            return f"pod {pod.name} cannot start: {_config_error(container.message)}"
+            return Blocked(Trouble.CANNOT_START, f"pod {pod.name} cannot start: {_config_error(container.message)}")
         if container.waiting == "CrashLoopBackOff":
-            return f"pod {pod.name} starts and ends again ({container.restarts} restarts); see editr1 logs"
+            why = f"pod {pod.name} starts and ends again ({container.restarts} restarts); see editr1 logs"
+            return Blocked(Trouble.CANNOT_START, why)
         if container.waiting in ("CreateContainerError", "RunContainerError"):
-            return f"pod {pod.name} cannot start: {container.message or container.waiting}"
+            why = f"pod {pod.name} cannot start: {container.message or container.waiting}"
+            return Blocked(Trouble.CANNOT_START, why)
     if pod.phase == "Pending":
         for event in reversed(events):
             mount = event.reason in ("FailedMount", "FailedAttachVolume") and "failed to sync" not in event.message
             if event.object == pod.name and event.warning and mount:
-                return f"pod {pod.name} waits for a volume: {event.message}"
+                return Blocked(Trouble.CANNOT_START, f"pod {pod.name} waits for a volume: {event.message}")
     if pod.phase == "Running" and not pod.ready:
         for event in reversed(events):
             # A startup probe fails until the weights are loaded; that is no news.
             if event.object == pod.name and event.reason == "Unhealthy" and not event.message.startswith("Startup"):
-                return f"pod {pod.name} is not ready: {event.message}"
-    return ""
+                return Blocked(Trouble.NOT_READY, f"pod {pod.name} is not ready: {event.message}")
+    return None
 
 
-def _creation_trouble(events: tuple[EventView, ...]) -> str:
+def _creation_trouble(events: tuple[EventView, ...]) -> Blocked | None:
     for event in reversed(events):
         if event.warning and event.reason in ("FailedCreate", "FailedCreatePod", "ReplicaFailure"):
             if "exceeded quota" in event.message:
-                return f"the namespace's quota is full: {_quota(event.message)}"
+                return Blocked(Trouble.NO_QUOTA, f"the namespace's quota is full: {_quota(event.message)}")
             if "violates PodSecurity" in event.message:
-                return f"the namespace's Pod Security refuses the pod: {event.message}"
-            return f"pods cannot be made: {event.message}"
-    return ""
+                return Blocked(Trouble.REFUSED, f"the namespace's Pod Security refuses the pod: {event.message}")
+            return Blocked(Trouble.REFUSED, f"pods cannot be made: {event.message}")
+    return None
 
 
 def _scheduling(message: str) -> str:
@@ -135,14 +161,19 @@ def _quota(message: str) -> str:
 
 
 def _exit(release: ReleaseView) -> tuple[int | None, str]:
-    """Exit code of the pod that failed, and what Kubernetes says of it."""
-    for pod in release.pods:
-        main = pod.main
-        if pod.phase == "Failed" and main is not None and main.exit_code is not None:
-            why = f"pod {pod.name} ended with {main.exit_code}"
-            if main.ended and main.ended != "Error":
-                why += f" ({main.ended})"
-            return main.exit_code, why
-        if pod.phase == "Failed":
-            return None, f"pod {pod.name} failed: {pod.reason or pod.message}"
+    """Exit code of the pod that failed, and what Kubernetes says of it.
+
+    A permanent code comes first: the ranks beside the one that failed end with a code worth a retry, for want of a peer.
+    """
+    failed = [pod for pod in release.pods if pod.phase == "Failed"]
+    told = [pod for pod in failed if pod.main is not None and pod.main.exit_code is not None]
+    told.sort(key=lambda pod: worth_a_retry(pod.main.exit_code or 0) if pod.main else True)
+    for pod in told:
+        assert pod.main is not None
+        why = f"pod {pod.name} ended with {pod.main.exit_code}"
+        if pod.main.ended and pod.main.ended != "Error":
+            why += f" ({pod.main.ended})"
+        return pod.main.exit_code, why
+    for pod in failed:
+        return None, f"pod {pod.name} failed: {pod.reason or pod.message}"
     return None, ""

@@ -1,0 +1,146 @@
+"""Run the operator: ``python -m editr1_operator``. Settings come from the environment, see :class:`Options`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import kopf
+from prometheus_client import start_http_server
+from pydantic import Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from editr1.runs.kubernetes.api import PART_OF
+from editr1.runs.kubernetes.helm import find_helm
+from editr1.telemetry.log import configure_logging
+from editr1_operator.cache import Cache
+from editr1_operator.cluster import Cluster
+from editr1_operator.crd import GROUP, PLURAL, VERSION
+from editr1_operator.metrics import RUNS
+from editr1_operator.queue import WorkQueue
+from editr1_operator.reconcile import Reconciler
+from editr1_operator.settings import Settings
+from editr1_operator.status import RunState, RunStatus
+
+PREFIX = "operator.editr1.dev"
+COUNT_SECONDS = 5.0
+WAIT_SECONDS = 5.0
+WATCHED = ("EditRun", "PyTorchJob", "Deployment", "Pod")
+_MINE = dict([PART_OF.split("=")])
+
+log = logging.getLogger("editr1.operator")
+
+
+class Options(BaseSettings):
+    """Environment of the operator's process."""
+
+    model_config = SettingsConfigDict(env_prefix="EDITR1_OPERATOR_")
+
+    namespaces: Annotated[str, NoDecode] = ""
+    """Namespaces to watch, joined by commas; empty watches all."""
+    cluster_file: Path | None = None
+    """Settings that the stages of every run share (editr1.config.cluster)."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 8
+    """Runs looked at side by side."""
+    liveness_port: int = 8080
+    """Where /healthz answers."""
+    metrics_port: int = 9090
+    """Where /metrics answers; 0 for nowhere."""
+
+
+def registry(options: Options) -> kopf.OperatorRegistry:
+    """The handlers: each takes what a watch tells into the cache and has the run looked at."""
+    found = kopf.OperatorRegistry()
+    cache = Cache()
+    parts: dict[str, Any] = {}
+
+    @kopf.on.login(registry=found)
+    def login(**keywords: Any) -> Any:
+        return kopf.login_via_client(**keywords)
+
+    @kopf.on.startup(registry=found)
+    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
+        settings.persistence.finalizer = f"{PREFIX}/none"  # no handler of ours needs one
+        settings.posting.enabled = False
+        settings.peering.standalone = True
+        settings.scanning.disabled = True
+        settings.watching.server_timeout = 240
+        settings.watching.client_timeout = 300
+        cluster = Cluster(connections=options.workers * 2)
+        await _served(cluster)
+        reconciler = Reconciler(cluster, cache, find_helm(), Settings(options.cluster_file))
+        parts["reconciler"] = reconciler
+        parts["queue"] = WorkQueue(reconciler.look, options.workers)
+        if options.metrics_port:
+            start_http_server(options.metrics_port)
+        parts["count"] = asyncio.get_running_loop().create_task(_count(cache))
+
+    @kopf.on.cleanup(registry=found)
+    async def stop(**_: Any) -> None:
+        parts["count"].cancel()
+        parts["queue"].close()
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=found)
+    async def run(event: Any, **_: Any) -> None:
+        body, gone = dict(event["object"]), event["type"] == "DELETED"
+        key = cache.put_run(body, gone)
+        if gone:
+            await parts["queue"].call(lambda: parts["reconciler"].gone(body))
+        else:
+            parts["queue"].add(key)
+
+    async def job(event: Any, **_: Any) -> None:
+        for key in cache.put_job(event["object"], event["type"] == "DELETED"):
+            parts["queue"].add(key)
+
+    kopf.on.event("kubeflow.org", "v1", "pytorchjobs", labels=_MINE, registry=found)(job)
+    kopf.on.event("apps", "v1", "deployments", labels=_MINE, registry=found)(job)
+
+    @kopf.on.event("", "v1", "pods", labels=_MINE, registry=found)
+    async def pod(event: Any, **_: Any) -> None:
+        for key in cache.put_pod(event["object"], event["type"] == "DELETED"):
+            parts["queue"].add(key)
+
+    return found
+
+
+async def _served(cluster: Cluster) -> None:
+    """Wait until the cluster knows every kind that is watched: kopf looks for them once, at its start."""
+    while missing := await asyncio.to_thread(cluster.missing, WATCHED):
+        log.warning("the cluster does not know %s yet; looking again", ", ".join(missing))
+        await asyncio.sleep(WAIT_SECONDS)
+
+
+async def _count(cache: Cache) -> None:
+    while True:
+        counts = {state: 0 for state in RunState}
+        for key in cache.runs():
+            body = cache.run(key)
+            counts[RunStatus.model_validate((body or {}).get("status") or {}).state] += 1
+        for state, count in counts.items():
+            RUNS.labels(str(state)).set(count)
+        await asyncio.sleep(COUNT_SECONDS)
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    configure_logging()
+    logging.getLogger("kopf").setLevel(os.environ.get("EDITR1_OPERATOR_KOPF_LEVEL", "WARNING"))
+    options = Options()
+    names = [name.strip() for name in options.namespaces.split(",") if name.strip()]
+    log.info("watching %s", ", ".join(names) or "all namespaces")
+    kopf.run(
+        registry=registry(options),
+        clusterwide=not names,
+        namespaces=names,
+        liveness_endpoint=f"http://0.0.0.0:{options.liveness_port}/healthz",
+        standalone=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

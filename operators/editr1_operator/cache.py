@@ -1,0 +1,117 @@
+"""What the watches have told of the cluster, small enough to hold for a thousand runs."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from editr1.runs.kubernetes.api import INSTANCE
+from editr1.runs.kubernetes.parse import job_view, pod_view, service_view
+from editr1.runs.kubernetes.views import JobView, PodView
+from editr1_operator.crd import KIND
+
+ATTEMPT = "editr1.dev/attempt"
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job or service; ``owners`` are the runs that own it, identity to name."""
+
+    view: JobView
+    uid: str
+    attempt: int
+    leaving: bool
+    owners: Mapping[str, str]
+
+
+def held(body: Mapping[str, Any]) -> Held:
+    """A PyTorchJob or Deployment as the API gives it."""
+    meta = body["metadata"]
+    service = body["kind"] == "Deployment"
+    return Held(
+        view=service_view(body) if service else job_view(body),
+        uid=meta["uid"],
+        attempt=int((meta.get("annotations") or {}).get(ATTEMPT, 0)),
+        leaving="deletionTimestamp" in meta,
+        owners={item["uid"]: item["name"] for item in meta.get("ownerReferences") or () if item["kind"] == KIND},
+    )
+
+
+class Cache:
+    """Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[Key, dict[str, Any]] = {}
+        self._jobs: dict[Key, Held] = {}
+        self._pods: dict[Key, dict[str, PodView]] = defaultdict(dict)
+
+    def put_run(self, body: dict[str, Any], gone: bool) -> Key:
+        """Take an EditRun, or let it go."""
+        meta = body["metadata"]
+        key = (meta["namespace"], meta["name"])
+        with self._lock:
+            known = self._runs.get(key)
+            if gone:
+                self._runs.pop(key, None)
+            elif known is None or _newer(meta, known["metadata"]):
+                meta.pop("managedFields", None)
+                self._runs[key] = body
+        return key
+
+    def put_job(self, body: Mapping[str, Any], gone: bool) -> list[Key]:
+        """Take a job or service, or let it go; returns the runs that it belongs to."""
+        item = held(body)
+        namespace = body["metadata"]["namespace"]
+        with self._lock:
+            if gone:
+                self._jobs.pop((namespace, item.view.name), None)
+            else:
+                self._jobs[namespace, item.view.name] = item
+        return [(namespace, name) for name in item.owners.values()]
+
+    def put_pod(self, body: Mapping[str, Any], gone: bool) -> list[Key]:
+        """Take a pod, or let it go; returns the runs that its job belongs to."""
+        meta = body["metadata"]
+        key = (meta["namespace"], (meta.get("labels") or {}).get(INSTANCE, ""))
+        view = pod_view(body)
+        with self._lock:
+            if not gone:
+                self._pods[key][view.name] = view
+            elif self._pods[key].get(view.name, view).uid == view.uid:
+                self._pods[key].pop(view.name, None)
+                if not self._pods[key]:
+                    del self._pods[key]
+            item = self._jobs.get(key)
+        return [(key[0], name) for name in item.owners.values()] if item else []
+
+    def run(self, key: Key) -> dict[str, Any] | None:
+        """An EditRun."""
+        with self._lock:
+            return self._runs.get(key)
+
+    def runs(self) -> list[Key]:
+        """Every EditRun."""
+        with self._lock:
+            return list(self._runs)
+
+    def job(self, namespace: str, name: str) -> Held | None:
+        """A job or service."""
+        with self._lock:
+            return self._jobs.get((namespace, name))
+
+    def pods(self, namespace: str, release: str) -> tuple[PodView, ...]:
+        """The pods of a job or service, by index."""
+        with self._lock:
+            found = list(self._pods.get((namespace, release), {}).values())
+        return tuple(sorted(found, key=lambda pod: (pod.index, pod.name)))
+
+
+def _newer(meta: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """A watch may tell late of what our own write has already changed."""
+    return meta["uid"] != known["uid"] or int(meta["resourceVersion"]) >= int(known["resourceVersion"])

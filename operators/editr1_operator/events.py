@@ -1,0 +1,54 @@
+"""Kubernetes events from two statuses: what a run tells whoever describes it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from editr1_operator.status import Reason, RunState, RunStatus
+
+LONGEST_MESSAGE = 1000
+_NORMAL = {
+    None,
+    Reason.INPUTS_MISSING,
+    Reason.SERVICE_STARTING,
+    Reason.PODS_STARTING,
+    Reason.QUEUED,
+    Reason.RUNNING,
+    Reason.SUSPENDED,
+    Reason.DONE,
+    Reason.STANDS,
+}
+
+
+def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
+    """An event for each stage, and for the run, whose state or reason changed; waiting for inputs is none."""
+    for stage in after.stages:
+        known = before.stage_of(stage.name)
+        told = (known.state, known.reason, len(known.attempts), known.failures) if known else None
+        if told == (stage.state, stage.reason, len(stage.attempts), stage.failures):
+            continue
+        if stage.reason in (None, Reason.INPUTS_MISSING, Reason.STAGE_FAILED):
+            continue
+        lost = known is not None and stage.failures > known.failures and stage.state is RunState.RUNNING
+        reason = Reason.NODE_LOST if lost else stage.reason
+        message = "a pod was lost and comes again" if lost else stage.message
+        yield _event(reason, f"{stage.name}: {message}" if message else f"{stage.name} is {stage.state.lower()}")
+    if after.state != before.state and after.state in (RunState.DONE, RunState.FAILED, RunState.SUSPENDED):
+        yield _event(after.reason, after.message or f"the run is {after.state.lower()}")
+
+
+def _event(reason: Reason | None, message: str) -> dict[str, Any]:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": "Normal" if reason in _NORMAL else "Warning",
+        "reason": str(reason),
+        "message": message[:LONGEST_MESSAGE],
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "source": {"component": "editr1-operator"},
+        "reportingComponent": "editr1-operator",
+        "reportingInstance": "",
+    }

@@ -1,0 +1,145 @@
+"""The objects of a stage: its chart's, made this run's own. Pure but for Helm's engine."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from editr1.config.cluster import ClusterConfig
+from editr1.config.store import StoreConfig
+from editr1.runs.decide import service_of
+from editr1.runs.job import StageJob
+from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.runs.kubernetes.values import chart_of, job_values, merge, release_name, service_url, shared_values
+from editr1.runs.resolve import full_config
+from editr1.runs.spec import RunBody, StageSpec, reward_addresses
+from editr1_operator.cache import ATTEMPT
+from editr1_operator.crd import GROUP, KIND, VERSION
+from editr1_operator.status import StageStatus
+
+WORKDIR = Path("/work")
+SERVICE_STAGE = "serve"
+"""Name of the stage of every shared service."""
+MANAGED_BY = "app.kubernetes.io/managed-by"
+_CONTROLLER = "editr1-operator"
+
+
+def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
+    """The reference by which an object goes with its run."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": name,
+        "uid": uid,
+        "controller": controller,
+        "blockOwnerDeletion": False,
+    }
+
+
+def shared_name(stage: StageSpec, model: str, seed: int, cluster: ClusterConfig) -> str:
+    """Name of the service that serves ``model`` with these settings; runs that agree on all of it share it."""
+    told = {
+        "model": model,
+        "config": full_config(stage.kind, stage.config, seed),
+        "values": shared_values(cluster, stage.kind, stage.name),
+        "chart": chart_version(chart_of(stage.kind)),
+    }
+    return "rrm-" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Objects:
+    """Renders the stages of one run."""
+
+    def __init__(
+        self,
+        helm: Helm,
+        cluster: ClusterConfig,
+        store: StoreConfig,
+        meta: Mapping[str, Any],
+        spec: RunBody,
+        revision: str,
+        traceparent: str,
+    ) -> None:
+        self._helm, self._cluster, self._store, self._meta, self._spec = helm, cluster, store, meta, spec
+        self._revision, self._traceparent = revision, traceparent
+
+    def of_job(self, stage: StageSpec, known: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
+        """A training stage. Raises ConfigError."""
+        urls, digest = reward_addresses(stage.reward), None
+        if service is not None:
+            urls, digest = [service_url(service.release, self._meta["namespace"])], service.inputs["model"]
+        job = StageJob(
+            run=self._meta["name"],
+            stage=stage.name,
+            kind=stage.kind,
+            key=known.key,
+            seed=self._spec.seed,
+            store=self._store,
+            inputs=known.inputs,
+            reward_urls=urls,
+            reward_digest=digest,
+            config=full_config(stage.kind, stage.config, self._spec.seed),
+            workdir=WORKDIR,
+            git_revision=self._revision,
+        )
+        values = job_values(
+            job, self._cluster, processes=stage.processes, retries=stage.retries, traceparent=self._traceparent or None
+        )
+        # Who decides about another attempt is the operator: the job ends with the first pod that does.
+        values = merge(values, {"restartPolicy": "Never"})
+        objects = self._rendered(stage, release_name(job.run, stage.name), values, controller=True)
+        for item in objects:
+            if item["kind"] == "PyTorchJob":
+                item["metadata"].setdefault("annotations", {})[ATTEMPT] = str(attempt)
+        return objects
+
+    def of_service(self, stage: StageSpec, known: StageStatus) -> list[Object]:
+        """A reward service, the same whichever of its runs asks. Raises ConfigError."""
+        release = known.release
+        config = full_config(stage.kind, stage.config, self._spec.seed)
+        job = StageJob(
+            run=release,
+            stage=SERVICE_STAGE,
+            kind=stage.kind,
+            key=hashlib.sha256(release.encode()).hexdigest(),
+            seed=0,
+            store=self._store,
+            inputs=known.inputs,
+            config=config,
+            workdir=WORKDIR,
+        )
+        # The values of the stage's own name hold as in a job; the shared name is no stage of the settings.
+        own = self._cluster.model_copy(
+            update={
+                "stages": {
+                    **self._cluster.stages,
+                    "serve": merge(self._cluster.stages.get("serve", {}), self._cluster.stages.get(stage.name, {})),
+                }
+            }
+        )
+        values = job_values(job, own, processes=1, retries=0, traceparent=None)
+        return self._rendered(stage, release, values, controller=False)
+
+    def _rendered(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:
+        objects = copy.deepcopy(self._helm.render(chart_of(stage.kind), release, self._meta["namespace"], values))
+        reference = owner_reference(self._meta["name"], self._meta["uid"], controller=controller)
+        for item in objects:
+            item["metadata"]["ownerReferences"] = [reference]
+            item["metadata"].setdefault("labels", {})[MANAGED_BY] = _CONTROLLER
+        return objects
+
+
+def facts_of(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
+    """What the record says of them: image and chart."""
+    chart = chart_of(stage.kind)
+    return {"image": image_of(objects), "chart": f"{chart} {chart_version(chart)}"}
+
+
+def service_status(stage: StageSpec, spec: RunBody, known: Mapping[str, StageStatus]) -> StageStatus | None:
+    """The status of the serve stage that scores ``stage``."""
+    service = service_of(stage, spec.stages)
+    return known[service.name] if service else None

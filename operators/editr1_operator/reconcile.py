@@ -1,0 +1,307 @@
+"""One look at a run: gather facts, decide, write record and status, act. Everything that blocks is here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from editr1.artifacts import ArtifactStore, StoreError
+from editr1.config.loader import ConfigError
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kubernetes.helm import Helm, Object
+from editr1.runs.kubernetes.parse import event_view, pod_view
+from editr1.runs.kubernetes.values import release_name
+from editr1.runs.kubernetes.views import ReleaseView
+from editr1.runs.live import LiveFiles
+from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
+from editr1.runs.resolve import settle_stage
+from editr1.runs.spec import RunSpec, StageSpec
+from editr1_operator.actions import Action, Load, Resolve
+from editr1_operator.apply import Applier
+from editr1_operator.cache import Cache, Held, Key
+from editr1_operator.cluster import Cluster, Refused
+from editr1_operator.conditions import refused, summarised
+from editr1_operator.decide import decide
+from editr1_operator.events import changes
+from editr1_operator.facts import RunFacts, StageFacts
+from editr1_operator.metrics import RETRIES
+from editr1_operator.objects import Objects, shared_name
+from editr1_operator.record import record_of
+from editr1_operator.settings import Settings, Site, read_run
+from editr1_operator.status import Reason, RunState, RunStatus, StageStatus
+from editr1_operator.timing import next_look
+
+PROGRESS_SECONDS = 5.0
+EVENTS_SECONDS = 5.0
+EVENTS_AFTER_SECONDS = 2.0
+MOST_STEPS = 12
+REVISION = "editr1.dev/git-revision"
+COMMAND = "editr1.dev/command"
+
+
+@dataclass
+class _Memory:
+    """What is remembered of a run between looks; all of it can be lost."""
+
+    progress: dict[str, tuple[float, str]] = field(default_factory=dict)
+    events: dict[str, tuple[float, tuple[Any, ...]]] = field(default_factory=dict)
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    record: RunRecord | None = None
+
+
+class Reconciler:
+    """Looks at runs; safe for several threads as long as no two look at the same run."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, helm: Helm, settings: Settings) -> None:
+        self._cluster, self._cache, self._helm, self._settings = cluster, cache, helm, settings
+        self._memory: dict[str, _Memory] = {}
+
+    def look(self, key: Key) -> float | None:
+        """Take a run one step on. Returns when to look again if nothing happens; None where nothing is left to do.
+
+        Raises:
+            StoreError, Unreachable: look again later; the status says so where the API server can be told.
+        """
+        body = self._cache.run(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            return None
+        return _Look(self, body).take()
+
+    def gone(self, body: Mapping[str, Any]) -> None:
+        """Note in the record that a run was deleted before it was over; its jobs go with it."""
+        status = RunStatus.model_validate(body.get("status") or {})
+        self._memory.pop(body["metadata"]["uid"], None)
+        if status.state in (RunState.DONE, RunState.FAILED) or not status.stages:
+            return
+        run = read_run(body)
+        site = self._settings.site(self._cluster, body["metadata"]["namespace"], run.spec.store)
+        known = load_record(site.store, run.metadata.name) or self.base_record(body, run)
+        now = time.time()
+        stopped = status.model_copy(update={"state": RunState.SUSPENDED, "ended": now})
+        save_record(site.store, record_of(known, run.spec, stopped, {}))
+
+    def base_record(self, body: Mapping[str, Any], run: RunSpec) -> RunRecord:
+        """What the record says of the run as a whole."""
+        notes = body["metadata"].get("annotations") or {}
+        return RunRecord(
+            name=run.metadata.name,
+            seed=run.spec.seed,
+            command=notes.get(COMMAND, "kubectl apply"),
+            git_revision=revision_of(body),
+            versions=self._settings.versions,
+            machine=f"Kubernetes, namespace {body['metadata']['namespace']}",
+            created=time.time(),
+        )
+
+
+def revision_of(body: Mapping[str, Any]) -> str:
+    """Revision of the code that submitted the run, else that of the operator's image."""
+    notes = body["metadata"].get("annotations") or {}
+    return str(notes.get(REVISION) or os.environ.get("EDITR1_REVISION", ""))
+
+
+class _Look:
+    def __init__(self, reconciler: Reconciler, body: dict[str, Any]) -> None:
+        self._all = reconciler
+        self._cluster, self._cache = reconciler._cluster, reconciler._cache
+        self._body, self._meta = body, body["metadata"]
+        self._namespace, self._name, self._uid = self._meta["namespace"], self._meta["name"], self._meta["uid"]
+        self._generation = int(self._meta.get("generation", 1))
+        self._before = RunStatus.model_validate(body.get("status") or {})
+        self._memory = reconciler._memory.setdefault(self._uid, _Memory())
+        self._results: dict[str, StageResult | None] = {}
+        self._now = time.time()
+
+    def take(self) -> float | None:
+        try:
+            run = read_run(self._body)
+            site = self._all._settings.site(self._cluster, self._namespace, run.spec.store)
+        except ConfigError as error:
+            self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
+            return None
+        try:
+            status, actions = self._decided(run, site)
+        except StoreError as error:
+            told = self._before.model_copy(update={"reason": Reason.STORE_UNREACHABLE, "message": str(error)})
+            self._write(told)
+            raise
+        self._record(run, site, status)
+        if not self._write(status):
+            return self._now
+        applier = self._applier(run, site, status)
+        failed = applier.apply(actions)
+        self._memory.facts.update(applier.facts)
+        if failed:
+            stages = [failed.get(stage.name, stage) for stage in status.stages]
+            status = summarised(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
+            self._record(run, site, status)
+            self._write(status)
+        elif applier.facts:
+            self._record(run, site, status)
+        if status.state in (RunState.DONE, RunState.FAILED) and not actions:
+            return None
+        return next_look(status, run.spec, self._now)
+
+    def _decided(self, run: RunSpec, site: Site) -> tuple[RunStatus, list[Action]]:
+        status = self._before
+        for _ in range(MOST_STEPS):
+            facts = self._facts(run, site, status)
+            plan = decide(facts)
+            mine = [action for action in plan.actions if isinstance(action, Resolve | Load)]
+            if not mine:
+                return plan.status, list(plan.actions)
+            status = plan.status
+            for action in mine:
+                status = self._inward(action, run, site, status)
+        raise RuntimeError(f"run {self._name}: no decision within {MOST_STEPS} steps")
+
+    def _inward(self, action: Resolve | Load, run: RunSpec, site: Site, status: RunStatus) -> RunStatus:
+        """Freeze a stage's inputs, or read its result."""
+        stage = next(item for item in run.spec.stages if item.name == action.stage)
+        known = status.stage_of(stage.name)
+        assert known is not None
+        if isinstance(action, Load):
+            self._results[stage.name] = load_result(site.store, self._name, stage.name, known.key)
+            return status
+        outputs = {item.name: item.outputs for item in status.stages if item.state is RunState.DONE}
+        try:
+            settled = settle_stage(stage, run.spec.stages, run.spec.seed, site.store, outputs)
+            if KINDS[stage.kind].service:
+                release = shared_name(stage, settled.inputs["model"], run.spec.seed, site.cluster)
+            else:
+                release = release_name(self._name, stage.name)
+                self._results[stage.name] = load_result(site.store, self._name, stage.name, settled.key)
+            changed = known.model_copy(update={"key": settled.key, "inputs": settled.inputs, "release": release})
+        except ConfigError as error:
+            changed = known.model_copy(
+                update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self._now}
+            )
+        stages = [changed if item.name == stage.name else item for item in status.stages]
+        return status.model_copy(update={"stages": stages})
+
+    def _facts(self, run: RunSpec, site: Site, status: RunStatus) -> RunFacts:
+        stages = {
+            stage.name: self._stage_facts(stage, site, status.stage_of(stage.name) or StageStatus(name=stage.name))
+            for stage in run.spec.stages
+        }
+        return RunFacts(self._name, run.spec, status, self._generation, self._now, stages)
+
+    def _stage_facts(self, stage: StageSpec, site: Site, known: StageStatus) -> StageFacts:
+        name = known.release
+        held = self._held(known) if name else None
+        result, read = self._results.get(stage.name), stage.name in self._results
+        if held is None:
+            return StageFacts(ReleaseView(name, self._namespace), result=result, result_read=read)
+        pods = self._cache.pods(self._namespace, name)
+        if held.view.is_true("Failed") and not any(pod.phase == "Failed" for pod in pods):
+            # The job's end was told before the pod's, which has the exit code.
+            selector = f"app.kubernetes.io/instance={name}"
+            pods = tuple(pod_view(item) for item in self._cluster.find("Pod", self._namespace, labelSelector=selector))
+        view = ReleaseView(name, self._namespace, held.view, pods, self._events(known, held, bool(pods)))
+        return StageFacts(
+            view,
+            uid=held.uid,
+            attempt=held.attempt,
+            leaving=held.leaving,
+            owned=self._uid in held.owners,
+            progress=self._progress(stage, site.store, known),
+            last_error=self._last_error(stage, site.store, known) if held.view.is_true("Failed") else "",
+            result=result,
+            result_read=read,
+        )
+
+    def _held(self, known: StageStatus) -> Held | None:
+        held = self._cache.job(self._namespace, known.release)
+        kind = "Deployment" if KINDS[Kind(known.kind)].service else "PyTorchJob"
+        if held is None and known.job_uid and not known.over:
+            # The watch may not have told of it yet: before a job counts as gone, the API server is asked.
+            body = self._cluster.get(kind, self._namespace, known.release)
+            if body is not None:
+                self._cache.put_job({"kind": kind, **body}, gone=False)
+                held = self._cache.job(self._namespace, known.release)
+        return held
+
+    def _events(self, known: StageStatus, held: Held, has_pods: bool) -> tuple[Any, ...]:
+        """Events of a job that has no pods for seconds; what pods say themselves is known without."""
+        if has_pods or known.over or held.view.suspended or self._now - held.view.created < EVENTS_AFTER_SECONDS:
+            return ()
+        asked, events = self._memory.events.get(known.release, (0.0, ()))
+        if self._now - asked > EVENTS_SECONDS:
+            found = self._cluster.find("Event", self._namespace, fieldSelector=f"involvedObject.name={known.release}")
+            events = tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
+            self._memory.events[known.release] = (self._now, events)
+        return events
+
+    def _progress(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:
+        if known.state is not RunState.RUNNING or KINDS[stage.kind].service:
+            return ""
+        asked, text = self._memory.progress.get(stage.name, (0.0, ""))
+        if self._now - asked > self._all._settings.progress_seconds:
+            live = LiveFiles(store, self._name, stage.name, known.key).progress()
+            text = f"{live.phase} {live.done}/{live.total}" if live else text
+            self._memory.progress[stage.name] = (self._now, text)
+        return text
+
+    def _last_error(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:
+        ended = [item for item in LiveFiles(store, self._name, stage.name, known.key).attempts() if item.reason]
+        return ended[-1].reason if ended else ""
+
+    def _applier(self, run: RunSpec, site: Site, status: RunStatus) -> Applier:
+        objects = Objects(
+            self._all._helm, site.cluster, site.config, self._meta, run.spec, revision_of(self._body), status.trace
+        )
+        return Applier(self._cluster, self._cache, objects, run.spec, status, self._meta)
+
+    def _record(self, run: RunSpec, site: Site, status: RunStatus) -> None:
+        base = self._memory.record
+        if base is None:
+            base = load_record(site.store, self._name) or self._all.base_record(self._body, run)
+        record = record_of(base, run.spec, status, self._memory.facts)
+        if record != self._memory.record:
+            save_record(site.store, record)
+            self._memory.record = record
+
+    def _write(self, status: RunStatus) -> bool:
+        """Write the status where it changed; False where somebody else has written meanwhile."""
+        if status == self._before:
+            return True
+        old, new = self._body.get("status") or {}, status.as_json()
+        patch = {"metadata": {"resourceVersion": self._meta["resourceVersion"]}, "status": _replacing(old, new)}
+        try:
+            written = self._cluster.merge("EditRun", self._namespace, self._name, patch, "status")
+        except Refused as error:
+            if error.code == 409:
+                return False
+            raise
+        if written is None:
+            return False
+        self._cache.put_run(written, gone=False)
+        self._say(changes(self._before, status))
+        retried = sum(stage.failures for stage in status.stages) - sum(stage.failures for stage in self._before.stages)
+        if retried > 0:
+            RETRIES.labels("attempt").inc(retried)
+        self._body, self._meta, self._before = written, written["metadata"], status
+        return True
+
+    def _say(self, events: Iterable[Object]) -> None:
+        for event in events:
+            involved = {
+                "apiVersion": self._body["apiVersion"],
+                "kind": self._body["kind"],
+                "name": self._name,
+                "namespace": self._namespace,
+                "uid": self._uid,
+            }
+            meta = {"generateName": f"{self._name}.", "namespace": self._namespace}
+            try:
+                self._cluster.create("Event", self._namespace, {**event, "metadata": meta, "involvedObject": involved})
+            except Refused:
+                return  # An event is a courtesy: a namespace that takes none does not stop a run.
+
+
+def _replacing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A merge patch that turns ``old`` into ``new``."""
+    return {**{key: None for key in old if key not in new}, **new}

@@ -1,0 +1,91 @@
+"""The operator's settings, and what a namespace's runs share: the chart values of its stages, its bucket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError, validate
+from editr1.config.store import StoreConfig
+from editr1.runs.execute import versions
+from editr1.runs.kubernetes.connect import load_cluster, store_config
+from editr1.runs.kubernetes.values import merge
+from editr1.runs.spec import RunSpec, check_run
+from editr1_operator.cluster import Cluster
+
+NAMESPACE_CONFIG = "editr1-cluster"
+"""ConfigMap of a namespace whose ``cluster.yaml`` is laid over the operator's own settings."""
+FRESH_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the runs of a namespace share."""
+
+    cluster: ClusterConfig
+    config: StoreConfig
+    store: ArtifactStore
+
+
+class Settings:
+    """Settings by namespace, read again every half minute."""
+
+    def __init__(self, file: Path | None, progress_seconds: float = 5.0) -> None:
+        self._base = load_cluster(file)
+        self._lock = threading.Lock()
+        self._sites: dict[tuple[str, str | None], tuple[float, Site]] = {}
+        self.progress_seconds = progress_seconds
+        self.versions = versions()
+
+    def site(self, cluster: Cluster, namespace: str, url: str | None) -> Site:
+        """The namespace's settings, and the store ``url`` or else its own. Raises ConfigError, Unreachable."""
+        with self._lock:
+            known = self._sites.get((namespace, url))
+        if known is not None and time.monotonic() - known[0] < FRESH_SECONDS:
+            return known[1]
+        config = self._of(cluster, namespace)
+        where = store_config(config, url)
+        if known is not None and known[1].cluster == config and known[1].config == where:
+            site = known[1]
+        else:
+            site = Site(config, where, open_store(where))
+        with self._lock:
+            self._sites[namespace, url] = (time.monotonic(), site)
+        return site
+
+    def _of(self, cluster: Cluster, namespace: str) -> ClusterConfig:
+        found = cluster.get("ConfigMap", namespace, NAMESPACE_CONFIG)
+        text = ((found or {}).get("data") or {}).get("cluster.yaml")
+        if not text:
+            return self._base
+        where = f"ConfigMap {NAMESPACE_CONFIG}, cluster.yaml"
+        try:
+            over = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{where}: not YAML: {error}") from None
+        if not isinstance(over, dict):
+            raise ConfigError(f"{where}: must be a mapping, as manifests/cluster.yaml is")
+        return validate(ClusterConfig, merge(self._base.model_dump(mode="json"), over), where=where)
+
+
+def read_run(body: Mapping[str, Any]) -> RunSpec:
+    """An EditRun as the run file it is. Raises ConfigError with everything in it that cannot run."""
+    meta = body["metadata"]
+    where = f"EditRun {meta['name']}"
+    data = {
+        "apiVersion": body["apiVersion"],
+        "kind": body["kind"],
+        "metadata": {"name": meta["name"], "labels": meta.get("labels") or {}},
+        "spec": body["spec"],
+    }
+    spec = validate(RunSpec, data, where=where)
+    check_run(spec, where)
+    return spec
