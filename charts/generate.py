@@ -1,5 +1,7 @@
 """Write each chart's values.yaml, values.schema.json and README.md from the typed values in ``editr1/config``.
 
+The EditRun resource in the operator's chart is made from the run file's models.
+
     python charts/generate.py            # write
     python charts/generate.py --check    # exit 1 when a file on disk is another
 
@@ -18,12 +20,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from editr1.config.chart import StageValues
+from editr1.config.chart_operator import OperatorValues
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.values import MODELS, chart_of, kind_of
+from editr1_operator.crd import custom_resource_definition
 
 HERE = Path(__file__).parent
-CHARTS = {chart_of(kind): model for kind, model in MODELS.items()}
+OPERATOR = "operator"
+CHARTS: dict[str, type[BaseModel]] = {
+    **{chart_of(kind): model for kind, model in MODELS.items()},
+    OPERATOR: OperatorValues,
+}
 CONFIG = "config"
 """The stage's own settings: their defaults stay in the package, so that a values file holds what differs."""
 EXAMPLES = {
@@ -33,24 +40,30 @@ EXAMPLES = {
     "reward": "--set store.url=s3://my-bucket/editr1 --set inputs.model=sha256:...",
     "grpo": "--set store.url=s3://my-bucket/editr1 --set inputs.cases=sha256:... --set inputs.editor=sha256:... --set reward.release=rrm",
     "evaluate": "-f evaluate.yaml",
+    "operator": "-n editr1-system --create-namespace --set namespaces={editr1}",
 }
 
 
 def files_of(chart: str) -> dict[Path, str]:
-    """Path to text of the three generated files of a chart."""
+    """Path to text of the generated files of a chart."""
     model = CHARTS[chart]
     folder = HERE / chart
-    return {
+    schema = _schema(model) if chart == OPERATOR else _stage_schema(model, kind_of(chart))
+    files = {
         folder / "values.yaml": "\n".join(_values(model, _defaults(chart), 0)).lstrip("\n") + "\n",
-        folder / "values.schema.json": json.dumps(_schema(model, kind_of(chart)), indent=1) + "\n",
+        folder / "values.schema.json": json.dumps(schema, indent=1) + "\n",
         folder / "README.md": _readme(chart, model),
     }
+    if chart == OPERATOR:
+        files[folder / "files/editruns.yaml"] = yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=120)
+    return files
 
 
 def _defaults(chart: str) -> dict[str, Any]:
     values = CHARTS[chart]().model_dump(mode="json", by_alias=True)
     values["image"]["repository"] = f"editr1/{chart}"
-    values[CONFIG] = {}
+    if chart != OPERATOR:
+        values[CONFIG] = {}
     return values
 
 
@@ -70,19 +83,23 @@ def _values(model: type[BaseModel], defaults: dict[str, Any], depth: int) -> Ite
             yield f"{pad}{key}: {json.dumps(defaults[key])}"
 
 
-def _schema(model: type[StageValues], kind: Kind) -> dict[str, Any]:
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = _without_titles(model.model_json_schema(by_alias=True, mode="validation"))
+    # Helm hands global down to everyone.
+    schema["properties"]["global"] = {"type": "object", "description": "Helm's global values; unused."}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _stage_schema(model: type[BaseModel], kind: Kind) -> dict[str, Any]:
+    schema = _schema(model)
     reference = schema["properties"]["inputs"]["additionalProperties"]
     schema["properties"]["inputs"] |= {
         "additionalProperties": False,
         "properties": {item.name: reference | {"description": item.what} for item in KINDS[kind].inputs},
     }
-    # Helm hands a library chart's values down under its name, and global to everyone.
-    schema["properties"] |= {
-        "global": {"type": "object", "description": "Helm's global values; unused."},
-        "editr1-lib": {"type": "object", "description": "Helm puts the library chart's values here; unused."},
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    lib = {"type": "object", "description": "Helm puts the library chart's values here; unused."}
+    schema["properties"]["editr1-lib"] = lib
+    return schema
 
 
 def _without_titles(node: Any) -> Any:
@@ -95,14 +112,16 @@ def _without_titles(node: Any) -> Any:
     return [_without_titles(item) for item in node] if isinstance(node, list) else node
 
 
-def _readme(chart: str, model: type[StageValues]) -> str:
+def _readme(chart: str, model: type[BaseModel]) -> str:
     about = yaml.safe_load((HERE / chart / "Chart.yaml").read_text())["description"]
     lines = [f"# charts/{chart}", "", about, "", f"    helm install my-{chart} charts/{chart} {EXAMPLES[chart]}", ""]
     lines += ["| value | default | what it is |", "|---|---|---|"]
     for path, default, what in _rows(model, _defaults(chart), ""):
         shown = json.dumps(default).replace("|", "\\|")
         lines.append(f"| `{path}` | `{shown}` | {' '.join(what.split()).replace('|', chr(92) + '|')} |")
-    lines += ["", f"`config` takes the settings of the stage: `editr1 config schema {kind_of(chart)}` lists them.", ""]
+    lines.append("")
+    if chart != OPERATOR:
+        lines += [f"`config` takes the settings of the stage: `editr1 config schema {kind_of(chart)}` lists them.", ""]
     return "\n".join([*lines, "Generated by `python charts/generate.py`."]) + "\n"
 
 
@@ -127,6 +146,7 @@ def main() -> int:
             if not path.is_file() or path.read_text() != text:
                 stale.append(path)
                 if not check:
+                    path.parent.mkdir(exist_ok=True)
                     path.write_text(text)
     for path in stale:
         print(f"{'stale' if check else 'wrote'}: {path.relative_to(HERE.parent)}")
