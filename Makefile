@@ -42,16 +42,17 @@ REGISTRY ?= docker.io/editr1
 TAG ?= dev
 TORCH ?= cuda
 BUILD ?= $(shell command -v buildah >/dev/null 2>&1 && echo buildah build --layers || echo docker build)
-STAGES := curate sft gcpo reward grpo evaluate
+IMAGES := curate sft gcpo reward grpo evaluate operator
+WITHOUT_TORCH := curate operator
 
 images: $(VENV)/.all
 	rm -rf build/image && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/image .
 	$(BUILD) --target light -t $(REGISTRY)/base:$(TAG) -f images/base/Containerfile .
 	$(BUILD) --target torch --build-arg TORCH=$(TORCH) -t $(REGISTRY)/base-torch:$(TAG) -f images/base/Containerfile .
-	for stage in $(STAGES); do \
-		base=base-torch; test $$stage = curate && base=base; \
+	for image in $(IMAGES); do \
+		base=base-torch; case " $(WITHOUT_TORCH) " in *" $$image "*) base=base ;; esac; \
 		$(BUILD) --build-arg BASE=$(REGISTRY)/$$base:$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
-			--build-arg VERSION=$(TAG) -t $(REGISTRY)/$$stage:$(TAG) -f images/$$stage/Containerfile . || exit 1; done
+			--build-arg VERSION=$(TAG) -t $(REGISTRY)/$$image:$(TAG) -f images/$$image/Containerfile . || exit 1; done
 
 lock: $(VENV)/.dev
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^editr1' > requirements.lock
