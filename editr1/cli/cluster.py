@@ -12,6 +12,7 @@ from editr1.cli.common import ClusterOption, NamespaceOption, StopFlag, StoreOpt
 
 if TYPE_CHECKING:
     from editr1.runs.kubernetes.connect import Connection
+    from editr1.runs.kubernetes.editruns import EditRun
     from editr1.runs.kubernetes.overview import StageOverview
 
 Run = Annotated[str, typer.Argument(help="Run, or release.")]
@@ -30,28 +31,39 @@ def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
     Example: editr1 status my-grpo -n editr1
     """
+    from editr1.cli.editruns import show_run
     from editr1.runs.kubernetes.overview import jobs_of, overview
 
     with reporting():
         connection = _connect(cluster, namespace)
-        stages = [overview(connection, job) for job in jobs_of(connection, run)]
-    _table(stages)
+        whole = _whole(connection, run)
+        stages = [] if whole else [overview(connection, job) for job in jobs_of(connection, run)]
+    if whole:
+        show_run(whole)
+    else:
+        _table(stages)
 
 
 def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """List every stage in the namespace.
+    """List every run and stage in the namespace.
 
     Example: editr1 list -n editr1
     """
+    from editr1.cli.editruns import show_runs
+    from editr1.runs.kubernetes.editruns import EditRuns
     from editr1.runs.kubernetes.overview import overview
 
     with reporting():
         connection = _connect(cluster, namespace)
+        runs = EditRuns(connection.api).all()
         stages = [overview(connection, job) for job in connection.api.jobs()]
-    if not stages:
+    if runs:
+        show_runs(runs)
+    if not stages and not runs:
         typer.echo(f"nothing of Edit-R1 in namespace {connection.api.namespace}")
         return
-    _table(stages)
+    if stages:
+        _table(stages)
 
 
 def logs(
@@ -73,6 +85,11 @@ def logs(
 
     with reporting():
         connection = _connect(cluster, namespace)
+        if follow and _whole(connection, run):
+            from editr1.cli.editruns import follow_logs
+
+            follow_logs(connection, run, stage, StopFlag())
+            return
         jobs = [job for job in jobs_of(connection, run) if stage in (None, job.stage)]
         if follow:
             for line in live_logs(connection.api, [job.name for job in jobs], StopFlag()):
@@ -88,10 +105,15 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
     Example: editr1 cancel my-grpo -n editr1
     """
+    from editr1.runs.kubernetes.editruns import EditRuns
     from editr1.runs.kubernetes.overview import jobs_of
 
     with reporting():
         connection = _connect(cluster, namespace)
+        if _whole(connection, run):
+            EditRuns(connection.api).delete(run)
+            typer.echo(f"removed run {run} and all that it had started")
+            return
         for job in jobs_of(connection, run):
             if connection.helm.uninstall(job.name, connection.api.target):
                 typer.echo(f"uninstalled {job.name}")
@@ -127,11 +149,14 @@ def wait(
 
     Example: editr1 wait my-grpo -n editr1 --timeout 86400
     """
+    from editr1.cli.editruns import wait_for
     from editr1.cli.follow import follow_releases
     from editr1.runs.kubernetes.overview import jobs_of
 
     with reporting():
         connection = _connect(cluster, namespace)
+        if _whole(connection, run):
+            raise typer.Exit(wait_for(connection, run, StopFlag(), timeout))
         names = [job.name for job in jobs_of(connection, run)]
         code = follow_releases(connection, names, StopFlag(), timeout)
     raise typer.Exit(code)
@@ -142,11 +167,17 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
     Example: editr1 explain my-grpo -n editr1
     """
+    from editr1.cli.editruns import sentences
     from editr1.runs.kubernetes.overview import explain as sentence
     from editr1.runs.kubernetes.overview import jobs_of, overview
 
     with reporting():
         connection = _connect(cluster, namespace)
+        whole = _whole(connection, run)
+        if whole:
+            for line in sentences(whole):
+                typer.echo(line)
+            return
         for job in jobs_of(connection, run):
             typer.echo(sentence(overview(connection, job)))
 
@@ -236,11 +267,22 @@ def _connect(cluster: Path | None, namespace: str | None) -> Connection:
     return connect(load_cluster(cluster, cluster_overrides(namespace)))
 
 
+def _whole(connection: Connection, run: str) -> EditRun | None:
+    from editr1.runs.kubernetes.editruns import EditRuns
+
+    return EditRuns(connection.api).get(run)
+
+
 def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) -> None:
+    from editr1.runs.kubernetes.editruns import EditRuns
     from editr1.runs.kubernetes.overview import jobs_of
 
     with reporting():
         connection = _connect(cluster, namespace)
+        if _whole(connection, run):
+            EditRuns(connection.api).suspend(run, hold)
+            typer.echo(f"{'suspended' if hold else 'resumed'} run {run}")
+            return
         for job in jobs_of(connection, run):
             if job.service:
                 typer.echo(f"{job.name} is a service; it is scaled, not suspended")

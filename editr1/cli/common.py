@@ -71,8 +71,8 @@ def reporting() -> Iterator[None]:
 class StopFlag:
     """Set by the first SIGINT or SIGTERM; a second one ends the program at once."""
 
-    def __init__(self) -> None:
-        self._stopped = False
+    def __init__(self, says: str = "stopping: waiting for a checkpoint (again to give up)") -> None:
+        self._stopped, self._says = False, says
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
@@ -84,7 +84,7 @@ class StopFlag:
         if self._stopped:
             raise KeyboardInterrupt
         self._stopped = True
-        typer.secho("stopping: waiting for a checkpoint (again to give up)", err=True)
+        typer.secho(self._says, err=True)
 
 
 def command_line() -> str:

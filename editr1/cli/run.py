@@ -42,6 +42,9 @@ def run(
     on: Annotated[Backend, typer.Option("--on", help="Where the stages run.")] = Backend.LOCAL,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the run to the cluster's operator; do not follow it.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only check the file; start nothing.")] = False,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
 ) -> None:
@@ -50,9 +53,13 @@ def run(
     Example: editr1 run manifests/samples/quickstart.yaml --set spec.seed=1 --set gcpo.learning_rate=5e-5
 
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
+
+    Where the cluster has the operator, the run belongs to the cluster and goes on when this program ends; elsewhere it
+    is driven from here.
     """
     import os
 
+    from editr1.cli.editruns import run_there
     from editr1.cli.view import RunView
     from editr1.config.store import StoreConfig
     from editr1.runs.execute import execute
@@ -72,14 +79,21 @@ def run(
             target = load_cluster(cluster, cluster_overrides(namespace))
             opened = store_config(target, named)
         with RunView() as view:
-            record, worked = execute(
-                spec,
-                folder=folder,
-                command=command_line(),
-                observer=view,
-                should_stop=StopFlag(),
-                store=opened,
-                cluster=target,
+            there = run_there(target, spec, store, opened, folder, view, detach) if target and opened else None
+            if there is not None and there.record is None:
+                raise typer.Exit(there.code)
+            record, worked = (
+                (there.record, there.worked)
+                if there and there.record
+                else execute(
+                    spec,
+                    folder=folder,
+                    command=command_line(),
+                    observer=view,
+                    should_stop=StopFlag(),
+                    store=opened,
+                    cluster=target,
+                )
             )
         if not worked:
             typer.echo(f"run {record.name}: every stage already stands; nothing to do")

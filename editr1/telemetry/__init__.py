@@ -2,7 +2,7 @@
 
 from editr1.telemetry.names import Metric, Span
 from editr1.telemetry.progress import Interrupted, Progress, TrainHooks
-from editr1.telemetry.tracing import configure, extracted, flush, inject, span, traceparent, untraced
+from editr1.telemetry.tracing import as_record, configure, extracted, flush, inject, span, traceparent, untraced
 
 __all__ = [
     "Interrupted",
@@ -10,6 +10,7 @@ __all__ = [
     "Progress",
     "Span",
     "TrainHooks",
+    "as_record",
     "configure",
     "extracted",
     "flush",

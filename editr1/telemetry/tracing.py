@@ -107,7 +107,7 @@ class JsonLinesExporter(SpanExporter):
         try:
             with self._lock:
                 for item in spans:
-                    self._file.write(json.dumps(_record(item, self._service)) + "\n")
+                    self._file.write(json.dumps(as_record(item, self._service)) + "\n")
                 self._file.flush()
         except (OSError, ValueError):
             return SpanExportResult.FAILURE
@@ -118,7 +118,8 @@ class JsonLinesExporter(SpanExporter):
         self._file.close()
 
 
-def _record(item: ReadableSpan, service: str) -> dict[str, object]:
+def as_record(item: ReadableSpan, service: str) -> dict[str, object]:
+    """A span as a line of the span file (see :class:`JsonLinesExporter`)."""
     ctx = item.get_span_context()
     assert ctx is not None
     return {

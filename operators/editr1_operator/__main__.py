@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import kopf
 from prometheus_client import start_http_server
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from editr1.runs.kubernetes.api import PART_OF
@@ -20,10 +20,12 @@ from editr1_operator.cache import Cache
 from editr1_operator.cluster import Cluster
 from editr1_operator.crd import GROUP, PLURAL, VERSION
 from editr1_operator.metrics import RUNS
+from editr1_operator.notify import Notifier
 from editr1_operator.queue import WorkQueue
 from editr1_operator.reconcile import Reconciler
 from editr1_operator.settings import Settings
 from editr1_operator.status import RunState, RunStatus
+from editr1_operator.trace import Exporter
 
 PREFIX = "operator.editr1.dev"
 COUNT_SECONDS = 5.0
@@ -49,6 +51,10 @@ class Options(BaseSettings):
     """Where /healthz answers."""
     metrics_port: int = 9090
     """Where /metrics answers; 0 for nowhere."""
+    notify_url: str = ""
+    """Webhook that is told of changes; empty tells nobody."""
+    notify_token: SecretStr = SecretStr("")
+    """Bearer token that is sent to it."""
 
 
 def registry(options: Options) -> kopf.OperatorRegistry:
@@ -72,7 +78,10 @@ def registry(options: Options) -> kopf.OperatorRegistry:
         settings.watching.client_timeout = 300
         cluster = Cluster(connections=options.workers * 2)
         await _served(cluster)
-        reconciler = Reconciler(cluster, cache, find_helm(), Settings(options.cluster_file))
+        parts["notifier"] = Notifier(options.notify_url, options.notify_token.get_secret_value())
+        parts["exporter"] = Exporter()
+        settings_of_runs = Settings(options.cluster_file)
+        reconciler = Reconciler(cluster, cache, find_helm(), settings_of_runs, parts["notifier"], parts["exporter"])
         parts["reconciler"] = reconciler
         parts["queue"] = WorkQueue(reconciler.look, options.workers)
         if options.metrics_port:
@@ -83,6 +92,8 @@ def registry(options: Options) -> kopf.OperatorRegistry:
     async def stop(**_: Any) -> None:
         parts["count"].cancel()
         parts["queue"].close()
+        parts["notifier"].close()
+        parts["exporter"].close()
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=found)
     async def run(event: Any, **_: Any) -> None:
@@ -130,6 +141,7 @@ def main() -> None:
     """Run until SIGTERM."""
     configure_logging()
     logging.getLogger("kopf").setLevel(os.environ.get("EDITR1_OPERATOR_KOPF_LEVEL", "WARNING"))
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     options = Options()
     names = [name.strip() for name in options.namespaces.split(",") if name.strip()]
     log.info("watching %s", ", ".join(names) or "all namespaces")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editr1.config.loader import ConfigError
-from editr1.runs.kubernetes.api import missing_kind
+from editr1.runs.kubernetes.errors import missing_kind
 from editr1.runs.kubernetes.helm import Object
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action, Hold, Launch, Leave, Remove, Serve

@@ -9,19 +9,21 @@ from editr1.runs.spec import RunBody
 from editr1_operator.status import Reason, RunCondition, RunState, RunStatus, StageStatus
 
 _ACTIVE = (RunState.STARTING, RunState.RUNNING)
+_COMING = (Reason.RETRYING, Reason.QUEUED)
 
 
 def summarised(status: RunStatus, spec: RunBody, generation: int, now: float) -> RunStatus:
     """``status`` with its own state, columns and conditions made from its stages."""
     work = [stage for stage in status.stages if not KINDS[_kind(spec, stage)].service]
-    active = [stage for stage in work if stage.state in _ACTIVE or (stage.reason is Reason.RETRYING and not stage.over)]
+    active = [stage for stage in work if stage.state in _ACTIVE or (stage.reason in _COMING and not stage.over)]
     failed = [stage for stage in status.stages if stage.state is RunState.FAILED]
     speaks: StageStatus | None = None
     if active:
         speaks = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
-        starting = all(stage.state is not RunState.RUNNING for stage in active)
-        begun = any(stage.attempts for stage in work)
-        state = RunState.STARTING if starting and not begun else RunState.RUNNING
+        begun = any(stage.attempts for stage in work) or any(stage.state is RunState.RUNNING for stage in active)
+        state = RunState.RUNNING if begun else RunState.STARTING
+        if all(stage.reason is Reason.QUEUED for stage in active):
+            state = RunState.WAITING
         reason, message = speaks.reason, f"{speaks.name}: {speaks.message}" if speaks.message else ""
     elif failed:
         speaks, state = failed[0], RunState.FAILED

@@ -72,6 +72,7 @@ def decide(facts: RunFacts) -> Plan:
             run.set(stage, state=RunState.WAITING, reason=Reason.STAGE_FAILED, message=f"{', '.join(failed)} failed")
         elif stage.name in ready:
             run.step(stage)
+            run.keep_service(stage)
         else:
             missing = sorted(dependencies(stage, spec.stages) - done)
             run.set(
@@ -79,7 +80,8 @@ def decide(facts: RunFacts) -> Plan:
             )
     finished = {name for name, stage in run.stages.items() if stage.over}
     for stage in spec.stages:
-        if KINDS[stage.kind].service and stage.name not in run.served:
+        failed_service = run.stages[stage.name].state is RunState.FAILED
+        if KINDS[stage.kind].service and (failed_service or stage.name not in run.served):
             run.rest(stage, wanted=stage.name in services_wanted(spec.stages, finished))
     status = replaced(facts.status, stages=[run.stages[stage.name] for stage in spec.stages])
     return Plan(summarised(status, spec, facts.generation, facts.now), tuple(run.actions))
@@ -113,7 +115,7 @@ class _Run:
         facts = self.facts.stages[stage.name]
         over = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
         failed = self.stages[stage.name].state is RunState.FAILED
-        if failed and facts.uid and not facts.leaving and state_of(facts.release).phase not in over:
+        if failed and facts.uid and facts.owned and not facts.leaving and state_of(facts.release).phase not in over:
             self.actions.append(Remove(stage.name, facts.uid))
 
     def step(self, stage: StageSpec) -> None:
@@ -122,7 +124,7 @@ class _Run:
         if not known.key:
             self.actions.append(Resolve(stage.name))
             return
-        if facts.result is not None and (facts.uid == "" or _succeeded(facts)):
+        if facts.result is not None and (facts.uid == "" or facts.leaving or _succeeded(facts)):
             self._done(stage, facts)
         elif facts.uid == "" or facts.leaving:
             self._without_job(stage, known, facts)
@@ -157,17 +159,16 @@ class _Run:
             return
         if self.spec.suspend:
             self._hold(stage, None)
+        elif self._past_deadline(stage, facts):
             return
-        if facts.leaving:
-            self.set(stage, state=RunState.STARTING, reason=known.reason, message="the attempt before is being removed")
-            return
-        if known.not_before is not None and self.now < known.not_before:
-            self.set(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=known.message)
-            return
-        service = service_of(stage, self.spec.stages)
-        if service is not None and not self._served(service, stage):
-            return
-        self._launch(stage)
+        elif known.not_before is not None and (facts.leaving or self.now < known.not_before):
+            self.set(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=_last_end(known))
+        elif facts.leaving:
+            self.set(stage, state=RunState.STARTING, reason=Reason.PODS_STARTING, message="its last pods are leaving")
+        else:
+            service = service_of(stage, self.spec.stages)
+            if service is None or self._served(service, stage):
+                self._launch(stage)
 
     def _launch(self, stage: StageSpec) -> None:
         known = self.stages[stage.name]
@@ -183,10 +184,10 @@ class _Run:
             state=RunState.STARTING,
             reason=known.reason if refused else Reason.PODS_STARTING,
             message=known.message if refused else f"attempt {len(attempts)}",
-            attempts=_after_hold(attempts, known, self.now),
+            attempts=attempts,
             not_before=None,
-            held_since=None,
             pending_since=since,
+            **self._held(known),
             job_uid="",
             pods={},
             progress="",
@@ -221,20 +222,34 @@ class _Run:
             return
         if self._past_deadline(stage, facts):
             return
+        self.set(stage, state=known.state, reason=known.reason, message=known.message, **self._held(known))
         if not self._lost_node(stage, facts):
             self._alive(stage, state, facts)
 
     def _suspended(self, stage: StageSpec, state: StageState, facts: StageFacts) -> None:
         job = facts.release.job
         assert job is not None
-        if self.spec.suspend:
+        known = self.stages[stage.name]
+        if self.spec.suspend and job.queue:
+            # What a queue has let go only the queue may hold; resumed, another job waits in it.
+            self._hold(stage, Remove(stage.name, facts.uid))
+        elif self.spec.suspend:
             self._hold(stage, None if job.suspended else Hold(stage.name, True))
-        elif job.queue and self.stages[stage.name].held_since is None:
-            self.set(stage, state=RunState.WAITING, reason=Reason.QUEUED, message=state.reason, pending_since=None)
+        elif job.queue:
+            since = known.held_since or self.now
+            self.set(
+                stage,
+                state=RunState.WAITING,
+                reason=Reason.QUEUED,
+                message=state.reason,
+                pending_since=None,
+                held_since=since,
+                pods={},
+            )
         else:
             self._go_on(stage)
 
-    def _hold(self, stage: StageSpec, action: Hold | None) -> None:
+    def _hold(self, stage: StageSpec, action: Hold | Remove | None) -> None:
         known = self.stages[stage.name]
         if action:
             self.actions.append(action)
@@ -248,6 +263,11 @@ class _Run:
             pods={},
         )
 
+    def _held(self, known: StageStatus) -> dict[str, object]:
+        """The time held so far, now that the stage is held no more."""
+        held = self.now - known.held_since if known.held_since is not None and known.attempts else 0.0
+        return {"held_since": None, "held_s": known.held_s + held}
+
     def _go_on(self, stage: StageSpec) -> None:
         service = service_of(stage, self.spec.stages)
         if service is not None and not self._served(service, stage):
@@ -258,18 +278,18 @@ class _Run:
             stage,
             state=RunState.STARTING,
             reason=Reason.PODS_STARTING,
-            attempts=_after_hold(known.attempts, known, self.now),
-            held_since=None,
             pending_since=self.now,
             pods={},
+            **self._held(known),
         )
 
     def _past_deadline(self, stage: StageSpec, facts: StageFacts) -> bool:
         known = self.stages[stage.name]
-        began = known.attempts[0].started if known.attempts else None
-        if overdue(began, self.now, stage.deadline_s) is None:
+        began = known.attempts[0].started + known.held_s if known.attempts else None
+        if known.held_since is not None or overdue(began, self.now, stage.deadline_s) is None:
             return False
-        self.actions.append(Remove(stage.name, facts.uid))
+        if facts.uid and not facts.leaving:
+            self.actions.append(Remove(stage.name, facts.uid))
         self._fail(stage, Reason.DEADLINE, f"deadline of {stage.deadline_s:g} s passed", code=ExitCode.TERMINATED)
         return True
 
@@ -300,7 +320,6 @@ class _Run:
                 pending_since=None,
                 progress=facts.progress or known.progress,
             )
-            self._keep_service(stage)
             return
         since = known.pending_since or self.now
         reason = _TROUBLE[state.trouble] if state.trouble else Reason.PODS_STARTING
@@ -310,7 +329,6 @@ class _Run:
             self._fail(stage, Reason.PENDING_TOO_LONG, why, code=ExitCode.TERMINATED)
             return
         self.set(stage, state=RunState.STARTING, reason=reason, message=state.reason, pending_since=since)
-        self._keep_service(stage)
 
     def _ended(self, stage: StageSpec, code: int, why: str) -> None:
         known = self.stages[stage.name]
@@ -358,13 +376,22 @@ class _Run:
             return False
         if not known.key:
             self.actions.append(Resolve(service.name))
-            self.set(stage, **waits, message=f"waits for {service.name}")
+            self.set(stage, **waits, message=_waits_for(service, ""))
             return False
+        since = known.pending_since or self.now
         if facts.uid == "" or facts.leaving or not facts.owned:
-            since = known.pending_since or self.now
+            if overdue(since, self.now, service.pending_s) is not None:
+                return self._unserved(service, stage, known.message or "it was not made")
             self.actions.append(Serve(service.name))
-            self.set(service, state=RunState.STARTING, reason=Reason.PODS_STARTING, pending_since=since)
-            self.set(stage, **waits, message=f"waits for {service.name}")
+            refused = known.reason is Reason.REFUSED
+            self.set(
+                service,
+                state=RunState.STARTING,
+                reason=Reason.REFUSED if refused else Reason.PODS_STARTING,
+                message=known.message if refused else "",
+                pending_since=since,
+            )
+            self.set(stage, **waits, message=_waits_for(service, known.message if refused else ""))
             return False
         state = state_of(facts.release)
         if state.phase is Phase.READY:
@@ -379,35 +406,46 @@ class _Run:
                 job_uid=facts.uid,
             )
             return True
-        since = known.pending_since or self.now
         reason = _TROUBLE[state.trouble] if state.trouble else Reason.PODS_STARTING
         if overdue(since, self.now, service.pending_s) is not None:
-            why = f"{state.reason}; it waited {service.pending_s:g} s"
-            self.actions.append(Leave(service.name))
-            self._fail(service, Reason.PENDING_TOO_LONG, why, code=ExitCode.TERMINATED)
-            self._fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {why}", code=ExitCode.TERMINATED)
-            return False
+            return self._unserved(service, stage, state.reason)
         self.set(service, state=RunState.STARTING, reason=reason, message=state.reason, pending_since=since)
-        self.set(stage, **waits, message=f"waits for {service.name}: {state.reason}")
+        self.set(stage, **waits, message=_waits_for(service, state.reason))
         return False
 
-    def _keep_service(self, stage: StageSpec) -> None:
-        """The service of a running stage stays, and what is missing of it is applied again; the stage's client waits."""
+    def _unserved(self, service: StageSpec, stage: StageSpec, why: str) -> bool:
+        """The service did not come in time; ``rest`` gives up what there is of it."""
+        told = f"{why}; it waited {service.pending_s:g} s"
+        self._fail(service, Reason.PENDING_TOO_LONG, told, code=ExitCode.TERMINATED)
+        self._fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {told}", code=ExitCode.TERMINATED)
+        return False
+
+    def keep_service(self, stage: StageSpec) -> None:
+        """The service of a stage that has begun stays, between two attempts too; its client waits where it is missing."""
         service = service_of(stage, self.spec.stages)
-        if service is None:
-            return
         kept = self.stages[stage.name]
+        if service is None or service.name in self.served or self.spec.suspend or kept.over or not kept.attempts:
+            return
+        if _succeeded(self.facts.stages[stage.name]):
+            return  # its result is about to be read
         self._served(service, stage)
-        if self.stages[stage.name].state is not RunState.FAILED:
+        if self.stages[stage.name].state is RunState.FAILED:
+            self._stop(stage)
+        else:
             self.stages[stage.name] = kept
+
+    def _stop(self, stage: StageSpec) -> None:
+        facts = self.facts.stages[stage.name]
+        if facts.uid and facts.owned and not facts.leaving:
+            self.actions.append(Remove(stage.name, facts.uid))
 
     def rest(self, service: StageSpec, *, wanted: bool) -> None:
         """A service that nobody needs at this moment is given up."""
         known, facts = self.stages[service.name], self.facts.stages[service.name]
-        if known.state is RunState.FAILED:
-            return
         if facts.owned and facts.uid and not facts.leaving:
             self.actions.append(Leave(service.name))
+        if known.state is RunState.FAILED:
+            return
         if wanted:
             held = self.spec.suspend
             self.set(
@@ -448,10 +486,13 @@ def _closed(known: StageStatus, now: float, code: int, why: str) -> list[Attempt
     return [*known.attempts[:-1], last]
 
 
-def _after_hold(attempts: list[AttemptStatus], known: StageStatus, now: float) -> list[AttemptStatus]:
-    """The attempts with the time in which the stage was held taken out: a deadline does not run while it is."""
-    if known.held_since is None or not attempts:
-        return attempts
-    held = now - known.held_since
-    first = attempts[0].model_copy(update={"started": attempts[0].started + held})
-    return [first, *attempts[1:]]
+def _last_end(known: StageStatus) -> str:
+    """Why the attempt before ended."""
+    last = next((item for item in reversed(known.attempts) if item.ended is not None), None)
+    if last is None:
+        return ""
+    return f"exit code {last.exit_code} is worth a retry{': ' + last.reason if last.reason else ''}"
+
+
+def _waits_for(service: StageSpec, why: str) -> str:
+    return f"waits for {service.name}{': ' + why if why else ''}"

@@ -22,6 +22,9 @@ _NORMAL = {
 }
 
 
+_ALIVE = (RunState.STARTING, RunState.RUNNING)
+
+
 def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
     """An event for each stage, and for the run, whose state or reason changed; waiting for inputs is none."""
     for stage in after.stages:
@@ -31,7 +34,7 @@ def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
             continue
         if stage.reason in (None, Reason.INPUTS_MISSING, Reason.STAGE_FAILED):
             continue
-        lost = known is not None and stage.failures > known.failures and stage.state is RunState.RUNNING
+        lost = known is not None and stage.failures > known.failures and stage.state in _ALIVE
         reason = Reason.NODE_LOST if lost else stage.reason
         message = "a pod was lost and comes again" if lost else stage.message
         yield _event(reason, f"{stage.name}: {message}" if message else f"{stage.name} is {stage.state.lower()}")

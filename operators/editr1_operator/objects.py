@@ -20,6 +20,7 @@ from editr1.runs.spec import RunBody, StageSpec, reward_addresses
 from editr1_operator.cache import ATTEMPT
 from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.status import StageStatus
+from editr1_operator.trace import traceparent
 
 WORKDIR = Path("/work")
 SERVICE_STAGE = "serve"
@@ -62,10 +63,9 @@ class Objects:
         meta: Mapping[str, Any],
         spec: RunBody,
         revision: str,
-        traceparent: str,
     ) -> None:
         self._helm, self._cluster, self._store, self._meta, self._spec = helm, cluster, store, meta, spec
-        self._revision, self._traceparent = revision, traceparent
+        self._revision = revision
 
     def of_job(self, stage: StageSpec, known: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
         """A training stage. Raises ConfigError."""
@@ -86,9 +86,8 @@ class Objects:
             workdir=WORKDIR,
             git_revision=self._revision,
         )
-        values = job_values(
-            job, self._cluster, processes=stage.processes, retries=stage.retries, traceparent=self._traceparent or None
-        )
+        parent = traceparent(self._meta["uid"], stage.name, attempt)
+        values = job_values(job, self._cluster, processes=stage.processes, retries=stage.retries, traceparent=parent)
         # Who decides about another attempt is the operator: the job ends with the first pod that does.
         values = merge(values, {"restartPolicy": "Never"})
         objects = self._rendered(stage, release_name(job.run, stage.name), values, controller=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import ConfigError
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
 from editr1.runs.kubernetes.helm import Helm, Object
 from editr1.runs.kubernetes.parse import event_view, pod_view
 from editr1.runs.kubernetes.values import release_name
@@ -19,6 +21,7 @@ from editr1.runs.live import LiveFiles
 from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
 from editr1.runs.resolve import settle_stage
 from editr1.runs.spec import RunSpec, StageSpec
+from editr1.telemetry import as_record
 from editr1_operator.actions import Action, Load, Resolve
 from editr1_operator.apply import Applier
 from editr1_operator.cache import Cache, Held, Key
@@ -28,18 +31,17 @@ from editr1_operator.decide import decide
 from editr1_operator.events import changes
 from editr1_operator.facts import RunFacts, StageFacts
 from editr1_operator.metrics import RETRIES
+from editr1_operator.notify import Notifier, cloud_event
 from editr1_operator.objects import Objects, shared_name
 from editr1_operator.record import record_of
 from editr1_operator.settings import Settings, Site, read_run
 from editr1_operator.status import Reason, RunState, RunStatus, StageStatus
-from editr1_operator.timing import next_look
+from editr1_operator.timing import next_look, progress_seconds
+from editr1_operator.trace import SERVICE, Exporter, spans_of, traceparent
 
-PROGRESS_SECONDS = 5.0
 EVENTS_SECONDS = 5.0
 EVENTS_AFTER_SECONDS = 2.0
 MOST_STEPS = 12
-REVISION = "editr1.dev/git-revision"
-COMMAND = "editr1.dev/command"
 
 
 @dataclass
@@ -50,13 +52,17 @@ class _Memory:
     events: dict[str, tuple[float, tuple[Any, ...]]] = field(default_factory=dict)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     record: RunRecord | None = None
+    run: tuple[int, RunSpec] | None = None
 
 
 class Reconciler:
     """Looks at runs; safe for several threads as long as no two look at the same run."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, helm: Helm, settings: Settings) -> None:
+    def __init__(
+        self, cluster: Cluster, cache: Cache, helm: Helm, settings: Settings, notifier: Notifier, exporter: Exporter
+    ) -> None:
         self._cluster, self._cache, self._helm, self._settings = cluster, cache, helm, settings
+        self._notifier, self._exporter = notifier, exporter
         self._memory: dict[str, _Memory] = {}
 
     def look(self, key: Key) -> float | None:
@@ -89,7 +95,7 @@ class Reconciler:
         return RunRecord(
             name=run.metadata.name,
             seed=run.spec.seed,
-            command=notes.get(COMMAND, "kubectl apply"),
+            command=notes.get(COMMAND_NOTE, "kubectl apply"),
             git_revision=revision_of(body),
             versions=self._settings.versions,
             machine=f"Kubernetes, namespace {body['metadata']['namespace']}",
@@ -100,7 +106,7 @@ class Reconciler:
 def revision_of(body: Mapping[str, Any]) -> str:
     """Revision of the code that submitted the run, else that of the operator's image."""
     notes = body["metadata"].get("annotations") or {}
-    return str(notes.get(REVISION) or os.environ.get("EDITR1_REVISION", ""))
+    return str(notes.get(REVISION_NOTE) or os.environ.get("EDITR1_REVISION", ""))
 
 
 class _Look:
@@ -114,10 +120,11 @@ class _Look:
         self._memory = reconciler._memory.setdefault(self._uid, _Memory())
         self._results: dict[str, StageResult | None] = {}
         self._now = time.time()
+        self._progress_s = progress_seconds(len(reconciler._cache.runs()))
 
     def take(self) -> float | None:
         try:
-            run = read_run(self._body)
+            run = self._run()
             site = self._all._settings.site(self._cluster, self._namespace, run.spec.store)
         except ConfigError as error:
             self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
@@ -140,13 +147,20 @@ class _Look:
             self._record(run, site, status)
             self._write(status)
         elif applier.facts:
-            self._record(run, site, status)
+            self._record(run, site, status, facts=True)
         if status.state in (RunState.DONE, RunState.FAILED) and not actions:
             return None
-        return next_look(status, run.spec, self._now)
+        return next_look(status, run.spec, self._now, self._progress_s)
+
+    def _run(self) -> RunSpec:
+        """The run file, checked once a generation. Raises ConfigError."""
+        known = self._memory.run
+        if known is None or known[0] != self._generation:
+            self._memory.run = known = (self._generation, read_run(self._body))
+        return known[1]
 
     def _decided(self, run: RunSpec, site: Site) -> tuple[RunStatus, list[Action]]:
-        status = self._before
+        status = self._before.model_copy(update={"trace": traceparent(self._uid)})
         for _ in range(MOST_STEPS):
             facts = self._facts(run, site, status)
             plan = decide(facts)
@@ -239,7 +253,7 @@ class _Look:
         if known.state is not RunState.RUNNING or KINDS[stage.kind].service:
             return ""
         asked, text = self._memory.progress.get(stage.name, (0.0, ""))
-        if self._now - asked > self._all._settings.progress_seconds:
+        if self._now - asked > self._progress_s:
             live = LiveFiles(store, self._name, stage.name, known.key).progress()
             text = f"{live.phase} {live.done}/{live.total}" if live else text
             self._memory.progress[stage.name] = (self._now, text)
@@ -250,19 +264,27 @@ class _Look:
         return ended[-1].reason if ended else ""
 
     def _applier(self, run: RunSpec, site: Site, status: RunStatus) -> Applier:
-        objects = Objects(
-            self._all._helm, site.cluster, site.config, self._meta, run.spec, revision_of(self._body), status.trace
-        )
+        objects = Objects(self._all._helm, site.cluster, site.config, self._meta, run.spec, revision_of(self._body))
         return Applier(self._cluster, self._cache, objects, run.spec, status, self._meta)
 
-    def _record(self, run: RunSpec, site: Site, status: RunStatus) -> None:
+    def _record(self, run: RunSpec, site: Site, status: RunStatus, facts: bool = False) -> None:
         base = self._memory.record
+        if base is not None and status == self._before and not facts:
+            return
         if base is None:
             base = load_record(site.store, self._name) or self._all.base_record(self._body, run)
         record = record_of(base, run.spec, status, self._memory.facts)
         if record != self._memory.record:
             save_record(site.store, record)
+            self._save_spans(site.store, status)
             self._memory.record = record
+
+    def _save_spans(self, store: ArtifactStore, status: RunStatus) -> None:
+        before, after = (spans_of(self._uid, self._namespace, self._name, item) for item in (self._before, status))
+        if len(after) > len(before):
+            lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in after]
+            store.put_record(f"runs/{self._name}/spans/operator-{self._uid[:8]}.jsonl", "".join(lines).encode())
+            self._all._exporter.send(before, after)
 
     def _write(self, status: RunStatus) -> bool:
         """Write the status where it changed; False where somebody else has written meanwhile."""
@@ -280,6 +302,8 @@ class _Look:
             return False
         self._cache.put_run(written, gone=False)
         self._say(changes(self._before, status))
+        if status.state is not self._before.state:
+            self._all._notifier.tell(cloud_event(written["metadata"], status, self._now))
         retried = sum(stage.failures for stage in status.stages) - sum(stage.failures for stage in self._before.stages)
         if retried > 0:
             RETRIES.labels("attempt").inc(retried)

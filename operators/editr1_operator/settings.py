@@ -38,11 +38,10 @@ class Site:
 class Settings:
     """Settings by namespace, read again every half minute."""
 
-    def __init__(self, file: Path | None, progress_seconds: float = 5.0) -> None:
+    def __init__(self, file: Path | None) -> None:
         self._base = load_cluster(file)
         self._lock = threading.Lock()
         self._sites: dict[tuple[str, str | None], tuple[float, Site]] = {}
-        self.progress_seconds = progress_seconds
         self.versions = versions()
 
     def site(self, cluster: Cluster, namespace: str, url: str | None) -> Site:
@@ -51,7 +50,8 @@ class Settings:
             known = self._sites.get((namespace, url))
         if known is not None and time.monotonic() - known[0] < FRESH_SECONDS:
             return known[1]
-        config = self._of(cluster, namespace)
+        # A file that was written for a laptop says how that reaches the bucket; here the pods' own way holds.
+        config = self._of(cluster, namespace).model_copy(update={"store_endpoint": None})
         where = store_config(config, url)
         if known is not None and known[1].cluster == config and known[1].config == where:
             site = known[1]

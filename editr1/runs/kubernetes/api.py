@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from editr1.config.cluster import ClusterConfig
-from editr1.config.loader import ConfigError
+from editr1.runs.kubernetes.errors import ClusterError, Errors, last_words, missing_kind, named, words
 from editr1.runs.kubernetes.helm import Target
 from editr1.runs.kubernetes.parse import event_view, job_view, pod_view, service_view
 from editr1.runs.kubernetes.views import EventView, JobView, PodView, ReleaseView
@@ -18,10 +17,6 @@ PART_OF = "app.kubernetes.io/part-of=editr1"
 INSTANCE = "app.kubernetes.io/instance"
 FIELD_MANAGER = "editr1"
 JOBS = ("kubeflow.org", "v1", "pytorchjobs")
-
-
-class ClusterError(ConfigError):
-    """The cluster refused, or cannot do, what was asked; the message is for people."""
 
 
 class ClusterApi:
@@ -106,10 +101,10 @@ class ClusterApi:
                     resource, item, namespace=self.namespace, field_manager=FIELD_MANAGER, dry_run="All"
                 )
             except ApiException as error:
-                if error.status == 404 and not _named(error):
+                if error.status == 404 and not named(error):
                     # What the client remembers of the cluster's kinds may be older than the cluster.
                     raise ClusterError(missing_kind(item["kind"], item["apiVersion"])) from None
-                raise ClusterError(f"{what}: {_words(error)}") from None
+                raise ClusterError(f"{what}: {words(error)}") from None
 
     def log(self, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
         """Log of a pod, empty while it has none."""
@@ -120,7 +115,7 @@ class ClusterApi:
         except ApiException as error:
             if error.status in (400, 404):
                 return ""
-            raise ClusterError(f"log of {pod}: {_words(error)}") from None
+            raise ClusterError(f"log of {pod}: {words(error)}") from None
 
     def follow(self, pod: str, *, container: str, since: float) -> Iterator[str]:
         """Lines of a pod's log from ``since`` (seconds since the epoch) on, until the pod ends or the stream breaks."""
@@ -169,7 +164,7 @@ class ClusterApi:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise ClusterError(f"ConfigMap {name}: {_words(error)}") from None
+            raise ClusterError(f"ConfigMap {name}: {words(error)}") from None
         return (found.data or {}).get("job.json")
 
     def delete_pods(self, release: str) -> None:
@@ -196,9 +191,36 @@ class ClusterApi:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise ClusterError(f"{path}: {_words(error)}") from None
+            raise ClusterError(f"{path}: {words(error)}") from None
         except Exception as error:
-            raise ClusterError(f"{self.server} cannot be reached: {_last(error)}") from None
+            raise ClusterError(f"{self.server} cannot be reached: {last_words(error)}") from None
+
+    def custom(self, version: str, plural: str, name: str) -> Any:
+        """A custom resource; None where there is none. Raises ClusterError."""
+        return self.raw(f"/apis/{version}/namespaces/{self.namespace}/{plural}/{name}")
+
+    def customs(self, version: str, plural: str) -> list[dict[str, Any]]:
+        """Every custom resource of the namespace; none where the cluster does not know them. Raises ClusterError."""
+        return list((self.raw(f"/apis/{version}/namespaces/{self.namespace}/{plural}") or {}).get("items", ()))
+
+    def create_custom(self, version: str, plural: str, body: dict[str, Any]) -> None:
+        """Create a custom resource. Raises ClusterError."""
+        with self._errors(f"{body['kind']} {body['metadata']['name']}"):
+            self._custom.create_namespaced_custom_object(
+                *version.split("/"), self.namespace, plural, body, field_manager=FIELD_MANAGER
+            )
+
+    def patch_custom(self, version: str, plural: str, name: str, body: dict[str, Any]) -> None:
+        """Merge into a custom resource. Raises ClusterError."""
+        with self._errors(f"{plural} {name}"):
+            self._custom.patch_namespaced_custom_object(
+                *version.split("/"), self.namespace, plural, name, body, field_manager=FIELD_MANAGER
+            )
+
+    def delete_custom(self, version: str, plural: str, name: str) -> None:
+        """Delete a custom resource. Raises ClusterError."""
+        with self._errors(f"{plural} {name}"):
+            self._custom.delete_namespaced_custom_object(*version.split("/"), self.namespace, plural, name)
 
     def _job(self, name: str) -> JobView | None:
         from kubernetes.client import ApiException
@@ -247,52 +269,5 @@ class ClusterApi:
         plain: dict[str, Any] = self._client.sanitize_for_serialization(item)
         return plain
 
-    def _errors(self, what: str) -> _Errors:
-        return _Errors(what, self.server)
-
-
-class _Errors:
-    """Turns the client's errors into ClusterError."""
-
-    def __init__(self, what: str, server: str) -> None:
-        self._what, self._server = what, server
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
-        if isinstance(error, ApiException):
-            raise ClusterError(f"{self._what}: {_words(error)}") from None
-        if isinstance(error, HTTPError | OSError):
-            raise ClusterError(f"{self._server} cannot be reached: {_last(error)}") from None
-
-
-def _words(error: Any) -> str:
-    """The server's message; what a role lacks in words."""
-    return _named(error) or f"{error.status} {error.reason}"
-
-
-def _named(error: Any) -> str:
-    """The server's message, empty where it did not answer as the API does."""
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return ""
-
-
-def _last(error: BaseException) -> str:
-    return str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]
-
-
-def missing_kind(kind: str, version: str) -> str:
-    """What to install where the cluster does not know a kind."""
-    hints = {
-        "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
-        "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",
-        "PodMonitor": "install prometheus-operator, or set monitoring.podMonitor to false",
-        "PrometheusRule": "install prometheus-operator, or set monitoring.rules to false",
-    }
-    return f"the cluster has no kind {kind} ({version}): {hints.get(kind, 'its definition is not installed')}"
+    def _errors(self, what: str) -> Errors:
+        return Errors(what, self.server)

@@ -16,6 +16,7 @@ from editr1.artifacts import StoreError
 from editr1.runs.execute import versions
 from editr1.runs.kubernetes.connect import Connection
 from editr1.runs.kubernetes.doctor import examine
+from editr1.runs.kubernetes.editruns import EditRuns
 from editr1.runs.kubernetes.overview import StageOverview, explain, jobs_of, overview
 
 _SECRET_NAME = re.compile(r"(?i)(secret|password|token|api[_-]?key|access[_-]?key|credential|authorization)")
@@ -27,12 +28,18 @@ HIDDEN = "[redacted]"
 
 def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
     """Write ``target`` (.tar.gz) and return the names in it. Raises ConfigError when there is no such run."""
-    stages = [overview(connection, job) for job in jobs_of(connection, run)]
+    whole = EditRuns(connection.api).get(run)
+    jobs = connection.api.jobs(run) if whole else jobs_of(connection, run)
+    stages = [overview(connection, job) for job in jobs]
     files = {
         "versions.json": json.dumps(versions(), indent=1),
         "doctor.txt": "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.what}: {f.detail}" for f in examine(connection)),
         "explain.txt": "\n".join(explain(stage) for stage in stages),
     }
+    if whole is not None:
+        files["editrun.json"] = json.dumps(
+            redacted({"spec": whole.spec.model_dump(mode="json"), "status": whole.status.as_json()}), indent=1
+        )
     for stage in stages:
         files |= _stage_files(connection, stage)
     with tarfile.open(target, "w:gz") as archive:

@@ -10,6 +10,7 @@ from editr1.artifacts import StoreError
 from editr1.artifacts.probe import probe
 from editr1.config.loader import ConfigError
 from editr1.runs.kubernetes.connect import Connection, cluster_store
+from editr1.runs.kubernetes.editruns import EditRuns
 
 NEEDED = (
     ("create", "kubeflow.org", "pytorchjobs"),
@@ -47,6 +48,7 @@ def examine(connection: Connection) -> Iterator[Finding]:
     yield from _quota(connection)
     yield _gpus(connection)
     yield _keda(connection)
+    yield _operator(connection)
     yield _queue(connection)
     yield from _secret(connection)
     yield from _bucket(connection)
@@ -130,6 +132,15 @@ def _keda(connection: Connection) -> Finding:
     found = _serves(connection, "/apis/keda.sh/v1alpha1", "scaledobjects")
     detail = "keda.sh/v1alpha1" if found else "not installed: autoscaling.mode keda cannot be used, hpa and none can"
     return Finding("KEDA", found, detail, needed=False)
+
+
+def _operator(connection: Connection) -> Finding:
+    """Whether runs belong to the cluster, and the stages' settings for them."""
+    what = "operator (EditRun)"
+    if not EditRuns(connection.api).served():
+        return Finding(what, False, "not installed: a run is driven from where it is typed", needed=False)
+    allowed = connection.api.can("create", "editr1.dev", "editruns")
+    return Finding(what, allowed, "runs belong to the cluster" if allowed else "not allowed to create editruns")
 
 
 def _queue(connection: Connection) -> Finding:

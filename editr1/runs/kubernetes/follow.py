@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from editr1.runs.kubernetes.api import ClusterApi, ClusterError
+from editr1.runs.kubernetes.api import ClusterApi
+from editr1.runs.kubernetes.errors import ClusterError
 from editr1.runs.kubernetes.state import Phase, state_of
 from editr1.runs.kubernetes.views import PodView
 from editr1.runs.live import LiveFiles

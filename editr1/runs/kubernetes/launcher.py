@@ -13,7 +13,8 @@ from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.cluster import ClusterConfig
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
-from editr1.runs.kubernetes.api import ClusterApi, ClusterError
+from editr1.runs.kubernetes.api import ClusterApi
+from editr1.runs.kubernetes.errors import ClusterError
 from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.state import Phase, StageState, state_of

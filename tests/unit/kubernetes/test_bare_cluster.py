@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from editr1.config.cluster import ClusterConfig
-from editr1.runs.kubernetes.api import ClusterApi, ClusterError
+from editr1.runs.kubernetes.api import ClusterApi
 from editr1.runs.kubernetes.connect import Connection
 from editr1.runs.kubernetes.doctor import examine
+from editr1.runs.kubernetes.errors import ClusterError
 from editr1.runs.kubernetes.helm import HelmLibrary
 
 ANSWERS: dict[str, Any] = {
