@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import yaml
@@ -59,6 +62,55 @@ class Operator:
             self._process.send_signal(number)
             self._process.wait(60)
             self._process = None
+
+
+class Way:
+    """The way to the API server, which can be cut: a relay on loopback, and a kubeconfig that leads through it."""
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        told = yaml.safe_load(kubeconfig.read_text())
+        server = urlsplit(told["clusters"][0]["cluster"]["server"])
+        self._target = (server.hostname or "", server.port or 443)
+        self.on_loopback = self._target[0] in ("127.0.0.1", "localhost")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        told["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
+        self.kubeconfig = folder / "kubeconfig-through-relay"
+        self.kubeconfig.write_text(yaml.safe_dump(told))
+        self._open: list[socket.socket] = []
+        self._cut = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Drop every connection, and each new one, until ``mend``."""
+        self._cut.set()
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._cut.clear()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listener.accept()
+            if self._cut.is_set():
+                near.close()
+                continue
+            far = socket.create_connection(self._target)
+            self._open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def edit_run(name: str, stages: list[dict[str, Any]], **spec: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import time
@@ -18,7 +19,7 @@ from editr1.runs.execute import git_revision
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import load_run
 from tests.cluster.conftest import REGISTRY, ROOT, SMALL_WORLD, TAG, Lab, until
-from tests.cluster.operator_process import Operator, apply, edit_run, install_crd, stage, status, wait_state
+from tests.cluster.operator_process import Operator, Way, apply, edit_run, install_crd, stage, status, wait_state
 from tests.integration.test_run_smallest import SMALL
 
 SAMPLE = ROOT / "manifests/samples/quickstart.yaml"
@@ -129,7 +130,10 @@ def test_an_operator_killed_twenty_times_loses_and_doubles_nothing(
     found = wait_state(lab, "hunted", "Done", "Failed", seconds=240)
     assert found["state"] == "Done"
     for before, after in zip(calm["stages"], found["stages"], strict=True):
-        assert files(lab, after) == files(lab, before), after["name"]
+        if after["kind"] == "evaluate":  # its page names the models that it saw, whose manifests name the run
+            assert after["metrics"] == before["metrics"]
+        else:
+            assert files(lab, after) == files(lab, before), after["name"]
         assert len(after["attempts"]) == 1, f"{after['name']} was started again"
 
 
@@ -236,6 +240,32 @@ def test_deleting_a_run_while_the_operator_is_down_leaves_nothing(lab: Lab, oper
     lab.kubectl("delete", "editrun", "orphan", "--timeout", "30s")
     until("all of it is gone", lambda: gone(lab, "orphan"), 90)
     operator.start()
+
+
+def test_twenty_seconds_without_the_api_server_cost_nothing(
+    lab: Lab, operator: Operator, curated: str, tmp_path: Path
+) -> None:
+    way = Way(Path(os.environ["KUBECONFIG"]), tmp_path)
+    if not way.on_loopback:
+        pytest.skip("the API server is elsewhere: its certificate does not name a relay on this machine")
+    operator.stop()
+    apart = Operator(lab, tmp_path, KUBECONFIG=str(way.kubeconfig), EDITR1_REVISION=git_revision())
+    apart.start()
+    try:
+        config = {"steps": 20, "checkpoint_every": 10, "batch_size": 8}
+        second = {"name": "second", "kind": "sft", "config": config}
+        second["inputs"] = {"rows": f"run:{curated}/curate/rows", "model": "stage:first/model"}
+        apply(lab, edit_run("cut", [sft(curated, "first", config), second]))
+        until("it runs", lambda: stage(lab, "cut", "first").get("state") == "Running", 60)
+        way.cut()
+        time.sleep(20)
+        way.mend()
+        found = wait_state(lab, "cut", "Done", "Failed", seconds=120)
+        assert found["state"] == "Done" and [len(item["attempts"]) for item in found["stages"]] == [1, 1]
+    finally:
+        apart.stop()
+        operator.start()
+        lab.kubectl("delete", "editrun", "cut", check=False)
 
 
 def test_two_runs_on_one_model_share_a_service_and_two_operators_do_no_harm(

@@ -273,7 +273,6 @@ def test_a_stage_in_a_queue_keeps_the_service() -> None:
     assert (plan.actions, stage_of(plan, "rrm").state, stage_of(plan, "grpo").reason) == ((), R, Reason.QUEUED)
 
 
-@pytest.mark.xfail(strict=True, reason="keep_service fails the stage in the look in which its result would be read")
 def test_a_stage_that_succeeded_is_not_failed_over_its_service() -> None:
     plan = decide(both(known(RRM, S, pending_since=NOW - 301), served(NO_NODE), WORKS, seen(condition="Succeeded")))
     assert (plan.actions[0], stage_of(plan, "grpo").state) == (Load("grpo"), R)

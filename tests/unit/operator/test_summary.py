@@ -182,9 +182,6 @@ def test_a_backoff_that_is_over_is_not_waited_for(stage: StageStatus) -> None:
     assert look(stage) >= 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a service's deadline_s is kept by nobody, but looked for once a second when past"
-)
 def test_a_service_has_no_deadline() -> None:
     spec = StageSpec(name="rrm", kind="serve", deadline_s=50)
     status = RunStatus(stages=[known(spec, reason=Reason.RUNNING)])

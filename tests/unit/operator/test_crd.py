@@ -1,0 +1,98 @@
+"""The resource's schema and the run file's models say the same."""
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from editr1.runs.kinds import KINDS
+from editr1.runs.kubernetes.run_status import RunStatus
+from editr1.runs.spec import RunBody, StageSpec
+from editr1_operator.crd import custom_resource_definition, resource_schema, structural
+
+FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "const", "title", "prefixItems", "discriminator"}
+SCHEMA = resource_schema()
+SPEC = SCHEMA["properties"]["spec"]
+STAGE = SPEC["properties"]["stages"]["items"]
+CONFIG = STAGE["properties"]["config"]
+
+
+def nodes(schema: dict[str, Any], where: str = "") -> Any:
+    yield where, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{where}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from nodes(schema[key], f"{where}.{key}")
+
+
+def names(model: type[BaseModel]) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def test_run_and_stage_have_the_fields_of_the_run_file_and_no_others() -> None:
+    assert set(SPEC["properties"]) == names(RunBody)
+    assert set(STAGE["properties"]) == names(StageSpec)
+    assert set(SCHEMA["properties"]["status"]["properties"]) == names(RunStatus)
+    assert set(STAGE["required"]) == {"name", "kind"} and SPEC["required"] == ["stages"]
+
+
+def test_defaults_are_the_run_file_s() -> None:
+    for schema, model in ((SPEC, RunBody), (STAGE, StageSpec)):
+        for name, field in model.model_fields.items():
+            told = schema["properties"][name].get("default")
+            if told is not None:
+                assert told == field.get_default(call_default_factory=True), name
+
+
+def test_a_config_has_every_setting_of_every_kind_and_each_is_held_to_its_kinds() -> None:
+    known = {name for info in KINDS.values() for name in names(info.settings_model())}
+    assert set(CONFIG["properties"]) == known
+    rules = [rule["message"] for rule in STAGE["x-kubernetes-validations"]]
+    for name in known:
+        kinds = [str(kind) for kind, info in KINDS.items() if name in names(info.settings_model())]
+        if len(kinds) < len(KINDS):
+            assert f"config.{name}: only a stage of kind {', '.join(kinds)} has it" in rules
+
+
+def test_the_schema_is_structural_and_every_field_is_described() -> None:
+    for where, node in nodes(SCHEMA):
+        assert not FORBIDDEN & node.keys(), where
+        assert "type" in node or node.get("x-kubernetes-preserve-unknown-fields"), where
+        assert not ("properties" in node and "additionalProperties" in node), where
+    for where, node in nodes(SPEC, "spec"):
+        if not where.endswith((".items", ".additionalProperties")):
+            assert node.get("description") or where == "spec" or ".config." in where, where
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("sft", {"steps": 1}), ("gcpo", {"beta": 0}), ("grpo", {"learning_rate": 1e-9})]
+)
+def test_what_a_kind_takes_the_widest_range_takes_too(kind: str, value: dict[str, float]) -> None:
+    ((name, number),) = value.items()
+    node = CONFIG["properties"][name]
+    low = node.get("minimum")
+    assert low is None or number > low or (number == low and not node.get("exclusiveMinimum")), (kind, name)
+
+
+def test_null_becomes_nullable_and_an_open_bound_a_flag() -> None:
+    schema = structural(
+        {
+            "type": "object",
+            "properties": {
+                "a": {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "null"}], "default": None},
+                "b": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+                "c": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "integer"}], "minItems": 2},
+            },
+        }
+    )
+    assert schema["properties"] == {
+        "a": {"type": "integer", "minimum": 0, "exclusiveMinimum": True, "nullable": True},
+        "b": {"x-kubernetes-preserve-unknown-fields": True},
+        "c": {"type": "array", "items": {"type": "integer"}, "minItems": 2},
+    }
+
+
+def test_it_fits_into_a_client_side_apply() -> None:
+    assert len(yaml.safe_dump(custom_resource_definition())) < 200_000

@@ -1,0 +1,84 @@
+"""A webhook is told of changes by a real server's account, and never holds anything up."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
+from editr1_operator.notify import Notifier, cloud_event
+
+META = {"name": "quick", "namespace": "lab", "uid": "u-1", "resourceVersion": "7"}
+
+
+class Hook:
+    def __init__(self) -> None:
+        self.seen: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.answers: list[int] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                hook.seen.append((dict(self.headers), body))
+                self.send_response(hook.answers.pop(0) if hook.answers else 202)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.server.shutdown()
+
+
+def event(state: RunState = RunState.DONE) -> dict[str, Any]:
+    return cloud_event(META, RunStatus(state=state, reason=Reason.DONE, message="m"), 0.0)
+
+
+def test_a_change_is_a_cloud_event(hook: Hook) -> None:
+    notifier = Notifier(hook.url, token="secret-word")
+    notifier.tell(event())
+    notifier.close()
+    ((headers, body),) = hook.seen
+    assert (
+        headers["Content-Type"] == "application/cloudevents+json" and headers["Authorization"] == "Bearer secret-word"
+    )
+    assert body["specversion"] == "1.0" and body["type"] == "dev.editr1.run.done"
+    assert body["source"] == "/namespaces/lab/editruns/quick" and body["id"] == "u-1/7"
+    assert body["data"]["state"] == "Done" and body["time"].startswith("1970-01-01T")
+
+
+@pytest.mark.parametrize(("answers", "posts"), [([503, 429, 202], 3), ([404], 1), ([500] * 6, 6)])
+def test_a_refusal_that_may_pass_is_tried_again(hook: Hook, answers: list[int], posts: int) -> None:
+    hook.answers = list(answers)
+    notifier = Notifier(hook.url, pause=0.01)
+    notifier.tell(event())
+    notifier.close()
+    assert len(hook.seen) == posts
+
+
+def test_nobody_there_holds_nothing_up() -> None:
+    notifier = Notifier("http://127.0.0.1:9/hook", pause=5)
+    began = time.monotonic()
+    for _ in range(2000):
+        notifier.tell(event(RunState.RUNNING))
+    notifier.close(0.1)
+    assert time.monotonic() - began < 2
+
+
+def test_without_an_address_nothing_is_sent() -> None:
+    notifier = Notifier("")
+    notifier.tell(event())
+    notifier.close()
