@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from editr1.runs.kubernetes.api import PART_OF
 from editr1.runs.kubernetes.helm import find_helm
+from editr1.runs.kubernetes.run_status import RunState, RunStatus
 from editr1.telemetry.log import configure_logging
 from editr1_operator.cache import Cache
 from editr1_operator.cluster import Cluster
@@ -24,7 +25,6 @@ from editr1_operator.notify import Notifier
 from editr1_operator.queue import WorkQueue
 from editr1_operator.reconcile import Reconciler
 from editr1_operator.settings import Settings
-from editr1_operator.status import RunState, RunStatus
 from editr1_operator.trace import Exporter
 
 PREFIX = "operator.editr1.dev"

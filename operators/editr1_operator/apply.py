@@ -8,12 +8,12 @@ from typing import Any
 from editr1.config.loader import ConfigError
 from editr1.runs.kubernetes.errors import missing_kind
 from editr1.runs.kubernetes.helm import Object
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action, Hold, Launch, Leave, Remove, Serve
 from editr1_operator.cache import Cache
 from editr1_operator.cluster import MANAGER, Cluster, Refused
 from editr1_operator.objects import Objects, facts_of, service_status
-from editr1_operator.status import Reason, RunState, RunStatus, StageStatus
 
 _LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
 """Applied after what they need; removed in the order that this gives from its end."""

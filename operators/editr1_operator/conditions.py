@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kubernetes.run_status import Reason, RunCondition, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody
-from editr1_operator.status import Reason, RunCondition, RunState, RunStatus, StageStatus
 
 _ACTIVE = (RunState.STARTING, RunState.RUNNING)
 _COMING = (Reason.RETRYING, Reason.QUEUED)

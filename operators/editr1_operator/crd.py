@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.spec import API_VERSION, RunBody
-from editr1_operator.status import RunStatus
 
 GROUP, VERSION = API_VERSION.split("/")
 KIND, PLURAL, SINGULAR, SHORT = "EditRun", "editruns", "editrun", "er"

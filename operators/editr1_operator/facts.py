@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.kubernetes.views import ReleaseView
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunBody
-from editr1_operator.status import RunStatus
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
 from editr1.runs.kubernetes.helm import Helm, Object
 from editr1.runs.kubernetes.parse import event_view, pod_view
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.kubernetes.values import release_name
 from editr1.runs.kubernetes.views import ReleaseView
 from editr1.runs.live import LiveFiles
@@ -35,8 +36,7 @@ from editr1_operator.notify import Notifier, cloud_event
 from editr1_operator.objects import Objects, shared_name
 from editr1_operator.record import record_of
 from editr1_operator.settings import Settings, Site, read_run
-from editr1_operator.status import Reason, RunState, RunStatus, StageStatus
-from editr1_operator.timing import next_look, progress_seconds
+from editr1_operator.timing import REFUSED_SECONDS, next_look, progress_seconds
 from editr1_operator.trace import SERVICE, Exporter, spans_of, traceparent
 
 EVENTS_SECONDS = 5.0
@@ -125,15 +125,20 @@ class _Look:
     def take(self) -> float | None:
         try:
             run = self._run()
-            site = self._all._settings.site(self._cluster, self._namespace, run.spec.store)
         except ConfigError as error:
             self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
             return None
         try:
+            site = self._all._settings.site(self._cluster, self._namespace, run.spec.store)
+        except ConfigError as error:
+            # Not the run's fault: it begins, or goes on, once the namespace's settings are right.
+            self._write(self._before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
+            return self._now + REFUSED_SECONDS
+        try:
             status, actions = self._decided(run, site)
         except StoreError as error:
-            told = self._before.model_copy(update={"reason": Reason.STORE_UNREACHABLE, "message": str(error)})
-            self._write(told)
+            told = {"reason": Reason.STORE_UNREACHABLE, "message": str(error)}
+            self._write(self._before.model_copy(update=told))
             raise
         self._record(run, site, status)
         if not self._write(status):

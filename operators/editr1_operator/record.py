@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from editr1.runs.kubernetes.run_status import RunState, RunStatus, StageStatus
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody
-from editr1_operator.status import RunState, RunStatus, StageStatus
 
 _STATES = {
     RunState.WAITING: State.PENDING,

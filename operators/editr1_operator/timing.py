@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from editr1.runs.kinds import KINDS
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.spec import RunBody
-from editr1_operator.status import Reason, RunState, RunStatus
 
 PROGRESS_SECONDS = 5.0
 READS_A_SECOND = 20

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     DONE = "Done"
     STANDS = "AlreadyStands"
     INVALID = "InvalidSpec"
+    SETTINGS = "SettingsInvalid"
     STORE_UNREACHABLE = "StoreUnreachable"
     REFUSED = "ObjectsRefused"
     EXIT_PERMANENT = "PermanentExitCode"

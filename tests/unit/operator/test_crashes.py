@@ -160,7 +160,7 @@ class Cluster:
 
 def look(cluster: Cluster, killed: float) -> None:
     """One look of the operator, which may be killed before the status is written or before any action."""
-    status, read = cluster.status, set()
+    status, read = cluster.status, set[str]()
     for _ in range(12):
         plan = decide(cluster.facts(status, read))
         inward = [action.stage for action in plan.actions if isinstance(action, Resolve | Load)]

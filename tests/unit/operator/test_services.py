@@ -38,9 +38,9 @@ NO_NODE = replace(LOADS, phase="Pending", conditions=(Condition("PodScheduled", 
 NO_IMAGE = replace(LOADS, phase="Pending", containers=(ContainerView("reward", waiting="ErrImagePull"),))
 
 
-def served(*pods: PodView, ready: int = 0, **changes: Any) -> StageFacts:
+def served(*pods: PodView, ready: int = 0, wanted: int = 1, **changes: Any) -> StageFacts:
     """The service's Deployment with its pods; this run is among its owners."""
-    deployment = JobView("rrm-12", "rrm-12", "serve", "serve", service=True, ready=ready)
+    deployment = JobView("rrm-12", "rrm-12", "serve", "serve", service=True, wanted=wanted, ready=ready)
     return StageFacts(ReleaseView("rrm-12", "lab", deployment, pods), **{"uid": "s1", "owned": True, **changes})
 
 
@@ -148,7 +148,7 @@ CASES = {
         both(UP, READY, DONE, NOTHING), D, Reason.DONE, (Leave("rrm"),), "", "rrm"
     ),
     "a service goes in the look in which that is seen": Case(
-        both(UP, READY, WORKS, seen(condition="Succeeded", result=RESULT, result_read=True)),
+        both(UP, READY, WORKS, replace(NOTHING, result=RESULT, result_read=True)),
         *(D, Reason.DONE, (Leave("rrm"),), "", "rrm"),
     ),
     "a service goes when the stage that it scores failed": Case(
@@ -189,11 +189,7 @@ CASES = {
         *(F, Reason.PENDING_TOO_LONG, (Leave("rrm"),), "rrm: pod rrm-1 finds no node", "again"),
     ),
     "a service scaled to no replica counts as ready": Case(
-        both(
-            ASKED,
-            StageFacts(ReleaseView("rrm-12", "lab", replace(READY.release.job, wanted=0)), uid="s1", owned=True),
-            *(fresh(GRPO), NOTHING),
-        ),
+        both(ASKED, served(wanted=0), fresh(GRPO), NOTHING),
         *(S, Reason.PODS_STARTING, (Launch("grpo", 1),), "", "grpo"),
     ),
     "a stage that is suspended gives its service up": Case(
