@@ -124,11 +124,12 @@ def show_runs(runs: list[EditRun]) -> None:
 
 def sentences(run: EditRun) -> Iterator[str]:
     """What the run is doing, or why it is not, and the same of each stage that has something to say."""
+    from editr1.runs.kubernetes.editruns import UNTAKEN
     from editr1.runs.kubernetes.run_status import Reason
 
     status = run.status
     if not status.stages:
-        why = status.message or "no operator has taken it on yet; see kubectl -n editr1-system get pods"
+        why = status.message or UNTAKEN
         yield f"{run.name} is {status.state.lower()}: {why}"
         return
     yield f"{run.name} is {status.state.lower()}" + (f": {status.message}" if status.message else "")

@@ -33,11 +33,12 @@ if any(word.startswith("editr1.stages.") and word != "editr1.stages.pod" for wor
 
 @pytest.fixture(scope="module")
 def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    install_crd(lab)
+    known = install_crd(lab)
     lab.kubectl("create", "configmap", "end-with", f"--from-literal=sitecustomize.py={HOOK}")
     lab.settings["stages"] = {
         **{f"end-{code}": ending(code) for code in (1, 2, 3, 4, 5, 129, 137, 143)},
         "pair": {"nodes": 2},
+        "serve": {"preStopSeconds": 2},
         "no-image": {"image": {"tag": "no-such-tag"}},
     }
     process = Operator(lab, tmp_path_factory.mktemp("operator"), EDITR1_REVISION=git_revision())
@@ -46,6 +47,8 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
     lab.kubectl("delete", "editruns", "--all", "--wait=true", check=False)
     process.stop()
     del lab.settings["stages"]
+    if not known:
+        lab.kubectl("delete", "crd", "editruns.editr1.dev")
 
 
 def ending(code: int) -> dict[str, Any]:
@@ -164,14 +167,14 @@ def test_each_exit_code_leads_to_what_the_readme_says(lab: Lab, operator: Operat
 
 
 def test_a_lost_pod_counts_as_a_retry_and_the_run_goes_on(lab: Lab, operator: Operator, curated: str) -> None:
-    config = {"steps": 60, "checkpoint_every": 10, "batch_size": 8}
+    config = {"steps": 36, "checkpoint_every": 6, "batch_size": 8}
     apply(lab, edit_run("lost", [sft(curated, "pair", config)]))
     until("it trains", lambda: "sft " in stage(lab, "lost", "pair").get("progress", ""), 120)
     lab.kubectl("delete", "pod", "lost-pair-worker-1", "--force", "--grace-period=0")
     found = wait_state(lab, "lost", "Done", "Failed", seconds=240)
     (only,) = found["stages"]
     assert (found["state"], only["failures"], len(only["attempts"])) == ("Done", 1, 1)
-    assert only["metrics"]["steps"] == 60
+    assert only["metrics"]["steps"] == 36
     assert "NodeLost" in lab.kubectl("get", "events", "--field-selector", "involvedObject.name=lost")
     lab.kubectl("delete", "editrun", "lost")
 
@@ -217,7 +220,7 @@ def test_suspended_and_resumed_in_each_stage_a_run_ends_as_it_would_have(
     body = small("held")
     for item in body["spec"]["stages"]:
         # Long enough to be met while they run; their outputs are then not the calm run's.
-        item["config"] |= {"sft": {"steps": 120}, "gcpo": {"rollouts": 8}, "grpo": {"iterations": 12}}.get(
+        item["config"] |= {"sft": {"steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
             item["name"], {}
         )
     apply(lab, body)

@@ -27,6 +27,8 @@ COMMAND_NOTE = "editr1.dev/command"
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 GONE_SECONDS = 120.0
+TAKEN_SECONDS = 15.0
+UNTAKEN = "no operator has taken it on yet; is one running, and does it watch this namespace?"
 _OVER = (RunState.DONE, RunState.FAILED)
 _STATES = {RunState.DONE: State.DONE, RunState.FAILED: State.FAILED, RunState.SUSPENDED: State.INTERRUPTED}
 
@@ -163,7 +165,7 @@ class _Shown:
     """Tells an observer what changed between two looks at a run."""
 
     def __init__(self, run: str, store: ArtifactStore, observer: Observer) -> None:
-        self._run, self._store, self._observer = run, store, observer
+        self._run, self._store, self._observer, self._began = run, store, observer, time.monotonic()
         self._known: dict[str, StageStatus] = {}
         self._said: dict[str, str] = {}
         self._asked: dict[str, float] = {}
@@ -191,8 +193,10 @@ class _Shown:
 
     def whole(self, status: RunStatus) -> None:
         """What concerns no stage alone, such as a store that cannot be reached."""
-        if status.reason is Reason.STORE_UNREACHABLE or status.state is RunState.SUSPENDED:
+        if status.reason in (Reason.STORE_UNREACHABLE, Reason.SETTINGS) or status.state is RunState.SUSPENDED:
             self._say(StageRecord(name="run", kind=""), status.message)
+        if status.started is None and not status.message and time.monotonic() - self._began > TAKEN_SECONDS:
+            self._say(StageRecord(name="run", kind=""), UNTAKEN)
 
     def _say(self, record: StageRecord, message: str) -> None:
         if message and self._said.get(record.name) != message:
