@@ -1,46 +1,41 @@
-"""One look at a run: gather facts, decide, write record and status, act. Everything that blocks is here."""
+"""One look at a run: gather facts, decide, write record and status, act."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from editr1.artifacts import ArtifactStore, StoreError
+from editr1.artifacts import StoreError
 from editr1.config.loader import ConfigError
-from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kinds import KINDS
 from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
 from editr1.runs.kubernetes.helm import Helm, Object
-from editr1.runs.kubernetes.parse import event_view, pod_view
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.kubernetes.values import release_name
-from editr1.runs.kubernetes.views import ReleaseView
-from editr1.runs.live import LiveFiles
 from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
 from editr1.runs.resolve import settle_stage
-from editr1.runs.spec import RunSpec, StageSpec
-from editr1.telemetry import as_record
+from editr1.runs.spec import RunSpec
 from editr1_operator.actions import Action, Load, Resolve
 from editr1_operator.apply import Applier
-from editr1_operator.cache import Cache, Held, Key
+from editr1_operator.cache import Cache, Key
 from editr1_operator.cluster import Cluster, Refused
 from editr1_operator.conditions import refused, summarised
 from editr1_operator.decide import decide
 from editr1_operator.events import changes
-from editr1_operator.facts import RunFacts, StageFacts
+from editr1_operator.facts import StageFacts
+from editr1_operator.gather import Asked, Gatherer
+from editr1_operator.keep import keep_ended, keep_spans
 from editr1_operator.metrics import RETRIES
 from editr1_operator.notify import Notifier, cloud_event
 from editr1_operator.objects import Objects, shared_name
 from editr1_operator.record import record_of
 from editr1_operator.settings import Settings, Site, read_run
 from editr1_operator.timing import REFUSED_SECONDS, next_look, progress_seconds
-from editr1_operator.trace import SERVICE, Exporter, spans_of, traceparent
+from editr1_operator.trace import Exporter, traceparent
 
-EVENTS_SECONDS = 5.0
-EVENTS_AFTER_SECONDS = 2.0
 MOST_STEPS = 12
 
 
@@ -48,8 +43,7 @@ MOST_STEPS = 12
 class _Memory:
     """What is remembered of a run between looks; all of it can be lost."""
 
-    progress: dict[str, tuple[float, str]] = field(default_factory=dict)
-    events: dict[str, tuple[float, tuple[Any, ...]]] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     record: RunRecord | None = None
     run: tuple[int, RunSpec] | None = None
@@ -119,8 +113,12 @@ class _Look:
         self._before = RunStatus.model_validate(body.get("status") or {})
         self._memory = reconciler._memory.setdefault(self._uid, _Memory())
         self._results: dict[str, StageResult | None] = {}
+        self._seen: Mapping[str, StageFacts] = {}
         self._now = time.time()
         self._progress_s = progress_seconds(len(reconciler._cache.runs()))
+        self._gatherer = Gatherer(
+            self._cluster, self._cache, self._memory.asked, self._namespace, self._uid, self._now, self._progress_s
+        )
 
     def take(self) -> float | None:
         try:
@@ -140,6 +138,7 @@ class _Look:
             told = {"reason": Reason.STORE_UNREACHABLE, "message": str(error)}
             self._write(self._before.model_copy(update=told))
             raise
+        keep_ended(self._cluster, site.store, self._namespace, self._name, self._seen, self._before, status)
         self._record(run, site, status)
         if not self._write(status):
             return self._now
@@ -167,7 +166,8 @@ class _Look:
     def _decided(self, run: RunSpec, site: Site) -> tuple[RunStatus, list[Action]]:
         status = self._before.model_copy(update={"trace": traceparent(self._uid)})
         for _ in range(MOST_STEPS):
-            facts = self._facts(run, site, status)
+            facts = self._gatherer.facts(run, site, status, self._generation, self._results)
+            self._seen = facts.stages
             plan = decide(facts)
             mine = [action for action in plan.actions if isinstance(action, Resolve | Load)]
             if not mine:
@@ -201,73 +201,6 @@ class _Look:
         stages = [changed if item.name == stage.name else item for item in status.stages]
         return status.model_copy(update={"stages": stages})
 
-    def _facts(self, run: RunSpec, site: Site, status: RunStatus) -> RunFacts:
-        stages = {
-            stage.name: self._stage_facts(stage, site, status.stage_of(stage.name) or StageStatus(name=stage.name))
-            for stage in run.spec.stages
-        }
-        return RunFacts(self._name, run.spec, status, self._generation, self._now, stages)
-
-    def _stage_facts(self, stage: StageSpec, site: Site, known: StageStatus) -> StageFacts:
-        name = known.release
-        held = self._held(known) if name else None
-        result, read = self._results.get(stage.name), stage.name in self._results
-        if held is None:
-            return StageFacts(ReleaseView(name, self._namespace), result=result, result_read=read)
-        pods = self._cache.pods(self._namespace, name)
-        if held.view.is_true("Failed") and not any(pod.phase == "Failed" for pod in pods):
-            # The job's end was told before the pod's, which has the exit code.
-            selector = f"app.kubernetes.io/instance={name}"
-            pods = tuple(pod_view(item) for item in self._cluster.find("Pod", self._namespace, labelSelector=selector))
-        view = ReleaseView(name, self._namespace, held.view, pods, self._events(known, held, bool(pods)))
-        return StageFacts(
-            view,
-            uid=held.uid,
-            attempt=held.attempt,
-            leaving=held.leaving,
-            owned=self._uid in held.owners,
-            progress=self._progress(stage, site.store, known),
-            last_error=self._last_error(stage, site.store, known) if held.view.is_true("Failed") else "",
-            result=result,
-            result_read=read,
-        )
-
-    def _held(self, known: StageStatus) -> Held | None:
-        held = self._cache.job(self._namespace, known.release)
-        kind = "Deployment" if KINDS[Kind(known.kind)].service else "PyTorchJob"
-        if held is None and known.job_uid and not known.over:
-            # The watch may not have told of it yet: before a job counts as gone, the API server is asked.
-            body = self._cluster.get(kind, self._namespace, known.release)
-            if body is not None:
-                self._cache.put_job({"kind": kind, **body}, gone=False)
-                held = self._cache.job(self._namespace, known.release)
-        return held
-
-    def _events(self, known: StageStatus, held: Held, has_pods: bool) -> tuple[Any, ...]:
-        """Events of a job that has no pods for seconds; what pods say themselves is known without."""
-        if has_pods or known.over or held.view.suspended or self._now - held.view.created < EVENTS_AFTER_SECONDS:
-            return ()
-        asked, events = self._memory.events.get(known.release, (0.0, ()))
-        if self._now - asked > EVENTS_SECONDS:
-            found = self._cluster.find("Event", self._namespace, fieldSelector=f"involvedObject.name={known.release}")
-            events = tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
-            self._memory.events[known.release] = (self._now, events)
-        return events
-
-    def _progress(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:
-        if known.state is not RunState.RUNNING or KINDS[stage.kind].service:
-            return ""
-        asked, text = self._memory.progress.get(stage.name, (0.0, ""))
-        if self._now - asked > self._progress_s:
-            live = LiveFiles(store, self._name, stage.name, known.key).progress()
-            text = f"{live.phase} {live.done}/{live.total}" if live else text
-            self._memory.progress[stage.name] = (self._now, text)
-        return text
-
-    def _last_error(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:
-        ended = [item for item in LiveFiles(store, self._name, stage.name, known.key).attempts() if item.reason]
-        return ended[-1].reason if ended else ""
-
     def _applier(self, run: RunSpec, site: Site, status: RunStatus) -> Applier:
         objects = Objects(self._all._helm, site.cluster, site.config, self._meta, run.spec, revision_of(self._body))
         return Applier(self._cluster, self._cache, objects, run.spec, status, self._meta)
@@ -281,15 +214,8 @@ class _Look:
         record = record_of(base, run.spec, status, self._memory.facts)
         if record != self._memory.record:
             save_record(site.store, record)
-            self._save_spans(site.store, status)
+            keep_spans(site.store, self._all._exporter, self._namespace, self._name, self._uid, self._before, status)
             self._memory.record = record
-
-    def _save_spans(self, store: ArtifactStore, status: RunStatus) -> None:
-        before, after = (spans_of(self._uid, self._namespace, self._name, item) for item in (self._before, status))
-        if len(after) > len(before):
-            lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in after]
-            store.put_record(f"runs/{self._name}/spans/operator-{self._uid[:8]}.jsonl", "".join(lines).encode())
-            self._all._exporter.send(before, after)
 
     def _write(self, status: RunStatus) -> bool:
         """Write the status where it changed; False where somebody else has written meanwhile."""

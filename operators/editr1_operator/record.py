@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from editr1.runs.kubernetes.run_status import RunState, RunStatus, StageStatus
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody
@@ -24,8 +24,8 @@ def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[
     record = base.model_copy(deep=True)
     record.seed = spec.seed
     record.state = State.RUNNING if status.state is RunState.WAITING else _STATES[status.state]
-    record.created = status.started or base.created
-    record.ended = status.ended
+    if status.reason is not Reason.STANDS:
+        record.created, record.ended = status.started or base.created, status.ended
     known = record.stages
     record.stages = {}
     for stage in spec.stages:
@@ -33,6 +33,8 @@ def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[
         if entry is None or not entry.key:
             continue
         before = known.get(stage.name)
+        if before is not None and before.key != entry.key:
+            before = None
         told = facts.get(stage.name, {})
         record.stages[stage.name] = StageRecord(
             name=stage.name,
@@ -43,7 +45,7 @@ def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[
             outputs=entry.outputs,
             metrics=entry.metrics,
             config=full_config(stage.kind, stage.config, spec.seed),
-            attempts=_attempts(entry),
+            attempts=_attempts(entry) or (before.attempts if before else []),
             reason="" if entry.state is RunState.DONE else entry.message,
             release=entry.release,
             image=told.get("image") or (before.image if before else ""),

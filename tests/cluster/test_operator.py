@@ -161,6 +161,10 @@ def test_each_exit_code_leads_to_what_the_readme_says(lab: Lab, operator: Operat
         codes = [item["exitCode"] for item in only["attempts"]]
         assert codes == ([code] if code in permanent else [code, code])
         assert found["reason"] == ("PermanentExitCode" if code in permanent else "RetriesSpent")
+    kept = [key for key in lab.store().list_records("runs/end-129/") if "/cluster/attempt-" in key]
+    assert len(kept) == 2
+    told = json.loads(lab.store().get_record(kept[0]) or b"")
+    assert told["pods"][0]["containers"][0]["exit_code"] == 129 and told["events"]
     waited = lab.editr1("wait", "end-3", check=False)
     assert waited.returncode == 3 and "exit code 3 is permanent" in waited.stderr
     lab.kubectl("delete", "editruns", *(f"end-{code}" for code in permanent + retried))

@@ -289,13 +289,22 @@ def test_the_record_has_attempts_outputs_and_the_full_config() -> None:
 
 
 def test_the_record_keeps_image_and_chart_until_they_are_told_anew() -> None:
-    base = BASE.model_copy(
-        update={"stages": {"a": StageRecord(name="a", kind="curate", image="old", chart="curate 1")}}
-    )
+    old = StageRecord(name="a", kind="curate", key=RUNNING.key, image="old", chart="curate 1")
+    base = BASE.model_copy(update={"stages": {"a": old}})
     kept = record(RUNNING, base=base).stages["a"]
     assert (kept.image, kept.chart) == ("old", "curate 1")
     assert record(RUNNING, base=base, a={"image": "new"}).stages["a"].image == "new"
-    assert base.stages["a"].key == ""
+    other = BASE.model_copy(update={"stages": {"a": old.model_copy(update={"key": "other"})}})
+    assert record(RUNNING, base=other).stages["a"].image == "", "another key is another stage"
+
+
+def test_a_run_whose_stages_all_stood_keeps_what_the_record_says_of_the_run_that_made_them() -> None:
+    made = StageRecord(name="a", kind="curate", key="k", attempts=[Attempt(started=1, ended=2, exit_code=0)])
+    base = BASE.model_copy(update={"created": 1.0, "ended": 2.0, "stages": {"a": made}})
+    stood = StageStatus(name="a", kind="curate", key="k", state=RunState.DONE, reason=Reason.STANDS)
+    status = RunStatus(state=RunState.DONE, reason=Reason.STANDS, started=50, ended=51, stages=[stood])
+    found = record_of(base, RunBody(stages=[StageSpec(name="a", kind="curate")]), status, {})
+    assert (found.created, found.ended) == (1.0, 2.0) and found.stages["a"].attempts == made.attempts
 
 
 def test_a_stage_without_a_key_is_not_in_the_record_and_one_that_left_the_run_is_dropped() -> None:

@@ -1,0 +1,61 @@
+"""What stays in the store: the run's record, its spans, and what the cluster said of each attempt that ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from editr1.artifacts import ArtifactStore
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kubernetes.run_status import RunStatus
+from editr1.runs.record import stage_prefix
+from editr1.telemetry import as_record
+from editr1_operator.cluster import Cluster
+from editr1_operator.facts import StageFacts
+from editr1_operator.gather import events_of
+from editr1_operator.trace import SERVICE, Exporter, spans_of
+
+
+def keep_ended(
+    cluster: Cluster,
+    store: ArtifactStore,
+    namespace: str,
+    run: str,
+    seen: Mapping[str, StageFacts],
+    before: RunStatus,
+    after: RunStatus,
+) -> None:
+    """Put pods and events of each attempt that ended between two statuses beside its logs, before its pods go."""
+    for stage in after.stages:
+        if not stage.key or not stage.attempts or KINDS[Kind(stage.kind)].service:
+            continue
+        last = stage.attempts[-1]
+        known = before.stage_of(stage.name)
+        old = known.attempts if known else []
+        if last.ended is None or (len(old) == len(stage.attempts) and old[-1].ended is not None):
+            continue
+        pods = seen[stage.name].release.pods
+        events = [
+            item
+            for name in (stage.release, *(pod.name for pod in pods))
+            for item in events_of(cluster, namespace, name)
+        ]
+        told = {
+            "attempt": last.model_dump(),
+            "pods": [asdict(pod) for pod in pods],
+            "events": [asdict(event) for event in events],
+        }
+        key = f"{stage_prefix(run, stage.name, stage.key)}cluster/attempt-{len(stage.attempts)}.json"
+        store.put_record(key, json.dumps(told, indent=1).encode())
+
+
+def keep_spans(
+    store: ArtifactStore, exporter: Exporter, namespace: str, run: str, uid: str, before: RunStatus, after: RunStatus
+) -> None:
+    """Put the spans of all that is over into the store, and send what is new to the collector."""
+    old, new = (spans_of(uid, namespace, run, status) for status in (before, after))
+    if len(new) > len(old):
+        lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in new]
+        store.put_record(f"runs/{run}/spans/operator-{uid[:8]}.jsonl", "".join(lines).encode())
+        exporter.send(old, new)
