@@ -14,6 +14,7 @@ from editr1.config.store import StoreConfig
 from editr1.runs.decide import service_of
 from editr1.runs.job import StageJob
 from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.run_status import StageStatus
 from editr1.runs.kubernetes.values import chart_of, job_values, merge, release_name, service_url, shared_values
 from editr1.runs.resolve import full_config
@@ -41,10 +42,19 @@ def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
     }
 
 
-def shared_name(stage: StageSpec, model: str, seed: int, cluster: ClusterConfig) -> str:
+def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
+    """Digest of the image that the settings name by tag now; empty where the registry cannot be asked, or need not be."""
+    values = shared_values(cluster, stage.kind, stage.name)
+    if not cluster.resolve_images or values.get("image", {}).get("digest"):
+        return ""
+    return str(with_digest(values, chart_version(chart_of(stage.kind))).get("image", {}).get("digest", ""))
+
+
+def shared_name(stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig) -> str:
     """Name of the service that serves ``model`` with these settings; runs that agree on all of it share it."""
     told = {
         "model": model,
+        "image": digest,
         "config": full_config(stage.kind, stage.config, seed),
         "values": shared_values(cluster, stage.kind, stage.name),
         "chart": chart_version(chart_of(stage.kind)),
@@ -89,7 +99,7 @@ class Objects:
         parent = traceparent(self._meta["uid"], stage.name, attempt)
         values = job_values(job, self._cluster, processes=stage.processes, retries=stage.retries, traceparent=parent)
         # Who decides about another attempt is the operator: the job ends with the first pod that does.
-        values = merge(values, {"restartPolicy": "Never"})
+        values = merge(values, {"restartPolicy": "Never", **_image(known)})
         objects = self._rendered(stage, release_name(job.run, stage.name), values, controller=True)
         for item in objects:
             if item["kind"] == "PyTorchJob":
@@ -120,7 +130,7 @@ class Objects:
                 }
             }
         )
-        values = job_values(job, own, processes=1, retries=0, traceparent=None)
+        values = merge(job_values(job, own, processes=1, retries=0, traceparent=None), _image(known))
         return self._rendered(stage, release, values, controller=False)
 
     def _rendered(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:
@@ -130,6 +140,10 @@ class Objects:
             item["metadata"]["ownerReferences"] = [reference]
             item["metadata"].setdefault("labels", {})[MANAGED_BY] = _CONTROLLER
         return objects
+
+
+def _image(known: StageStatus) -> dict[str, Any]:
+    return {"image": {"digest": known.image_digest}} if known.image_digest else {}
 
 
 def facts_of(stage: StageSpec, objects: list[Object]) -> dict[str, str]:

@@ -30,7 +30,7 @@ from editr1_operator.gather import Asked, Gatherer
 from editr1_operator.keep import keep_ended, keep_spans
 from editr1_operator.metrics import RETRIES
 from editr1_operator.notify import Notifier, cloud_event
-from editr1_operator.objects import Objects, shared_name
+from editr1_operator.objects import Objects, current_digest, shared_name
 from editr1_operator.record import record_of
 from editr1_operator.settings import Settings, Site, read_run
 from editr1_operator.timing import REFUSED_SECONDS, next_look, progress_seconds
@@ -188,12 +188,14 @@ class _Look:
         outputs = {item.name: item.outputs for item in status.stages if item.state is RunState.DONE}
         try:
             settled = settle_stage(stage, run.spec.stages, run.spec.seed, site.store, outputs)
+            image = current_digest(stage, site.cluster)
             if KINDS[stage.kind].service:
-                release = shared_name(stage, settled.inputs["model"], run.spec.seed, site.cluster)
+                release = shared_name(stage, settled.inputs["model"], image, run.spec.seed, site.cluster)
             else:
                 release = release_name(self._name, stage.name)
                 self._results[stage.name] = load_result(site.store, self._name, stage.name, settled.key)
-            changed = known.model_copy(update={"key": settled.key, "inputs": settled.inputs, "release": release})
+            frozen = {"key": settled.key, "inputs": settled.inputs, "release": release, "image_digest": image}
+            changed = known.model_copy(update=frozen)
         except ConfigError as error:
             changed = known.model_copy(
                 update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self._now}

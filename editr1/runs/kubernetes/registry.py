@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import httpx
 
 TIMEOUT_S = 4.0
+FRESH_S = 60.0
+"""An answer holds for this long: the stages of a run ask for the same images."""
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -67,12 +70,13 @@ def with_digest(values: Mapping[str, Any], default_tag: str) -> dict[str, Any]:
     image = values.get("image", {})
     if image.get("digest") or not image.get("repository"):
         return dict(values)
-    digest = _known_digest(image["repository"], image.get("tag") or default_tag)
+    minute = int(time.monotonic() // FRESH_S)
+    digest = _known_digest(image["repository"], image.get("tag") or default_tag, minute)
     return {**values, "image": {**image, "digest": digest}} if digest else dict(values)
 
 
-@cache
-def _known_digest(repository: str, tag: str) -> str | None:
+@lru_cache(64)
+def _known_digest(repository: str, tag: str, _minute: int) -> str | None:
     return image_digest(repository, tag)
 
 

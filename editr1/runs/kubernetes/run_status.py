@@ -97,6 +97,8 @@ class StageStatus(_Status):
     """Figures that the stage committed."""
     release: str = ""
     """Name of its objects."""
+    image_digest: str = ""
+    """Exact image of every attempt, set once; empty where its registry does not say, or the settings give one."""
     attempts: list[AttemptStatus] = Field(default_factory=list)
     """Every start of its job."""
     failures: int = 0
