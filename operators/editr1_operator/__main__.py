@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from editr1.runs.kubernetes.api import PART_OF
-from editr1.runs.kubernetes.helm import find_helm
+from editr1.runs.kubernetes.helm import HelmLibrary
 from editr1.runs.kubernetes.run_status import RunState, RunStatus
 from editr1.telemetry.log import configure_logging
 from editr1_operator.cache import Cache
@@ -81,7 +81,7 @@ def registry(options: Options) -> kopf.OperatorRegistry:
         parts["notifier"] = Notifier(options.notify_url, options.notify_token.get_secret_value())
         parts["exporter"] = Exporter()
         settings_of_runs = Settings(options.cluster_file)
-        reconciler = Reconciler(cluster, cache, find_helm(), settings_of_runs, parts["notifier"], parts["exporter"])
+        reconciler = Reconciler(cluster, cache, HelmLibrary(), settings_of_runs, parts["notifier"], parts["exporter"])
         parts["reconciler"] = reconciler
         parts["queue"] = WorkQueue(reconciler.look, options.workers)
         if options.metrics_port:

@@ -40,7 +40,7 @@ class Figures:
 
     runs: int
     start_s: float
-    """From the first apply until every run is Running."""
+    """From the first apply until the pods of every run are running and the status says so."""
     median_s: float
     """From a change of a run's spec to what follows in the cluster."""
     p99_s: float
@@ -142,8 +142,8 @@ def apply_runs(namespace: str, numbers: range) -> None:
 
 
 def running(namespace: str) -> int:
-    """How many runs are running."""
-    text = kubectl("-n", namespace, "get", "editruns", "-o", "jsonpath={.items[*].status.state}")
+    """How many runs have pods that run."""
+    text = kubectl("-n", namespace, "get", "editruns", "-o", "jsonpath={.items[*].status.reason}")
     return text.split().count("Running")
 
 

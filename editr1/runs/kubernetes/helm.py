@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ import yaml
 from editr1.config.loader import ConfigError
 
 Object = dict[str, Any]
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where it was built in: an operator renders many charts."""
 
 
 class HelmError(ConfigError):
@@ -69,13 +72,23 @@ def find_helm() -> Helm:
 @contextmanager
 def chart_folder(chart: str) -> Iterator[Path]:
     """A copy of a chart that ships with the package, links followed: Helm warns of every link. Raises ConfigError."""
-    root = resources.files("editr1") / "charts"
-    if not (root / chart / "Chart.yaml").is_file():
+    if not (resources.files("editr1") / "charts" / chart / "Chart.yaml").is_file():
         raise ConfigError(f"{chart!r}: no such chart")
-    with resources.as_file(root) as folder, tempfile.TemporaryDirectory() as scratch:
-        yield Path(shutil.copytree(folder / chart, Path(scratch) / chart))
+    yield Path(_copies().name) / chart
 
 
+@cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """All charts, copied once a process; removed when it ends."""
+    scratch = tempfile.TemporaryDirectory(prefix="editr1-charts-")
+    with resources.as_file(resources.files("editr1") / "charts") as folder:
+        for chart in folder.iterdir():
+            if (chart / "Chart.yaml").is_file():
+                shutil.copytree(chart, Path(scratch.name) / chart.name)
+    return scratch
+
+
+@cache
 def chart_version(chart: str) -> str:
     """Version of a chart that ships with the package."""
     with chart_folder(chart) as folder:
@@ -207,7 +220,7 @@ def _values_file(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _objects(texts: Any) -> list[Object]:
-    found = [item for text in texts for item in yaml.safe_load_all(text) if item]
+    found = [item for text in texts for item in yaml.load_all(text, Loader=_LOADER) if item]
     return [item for item in found if "helm.sh/hook" not in (item["metadata"].get("annotations") or {})]
 
 

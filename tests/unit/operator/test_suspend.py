@@ -183,6 +183,14 @@ def test_a_job_that_its_queue_holds_is_left_to_it_after_suspend_and_resume(job: 
     assert (plan.actions, stage_of(plan).reason) == ((), Reason.QUEUED)
 
 
+@pytest.mark.xfail(strict=True, reason="a look before the removal is seen forgets that it was ours")
+def test_a_run_resumed_before_its_job_was_seen_to_leave_its_queue_has_no_failure() -> None:
+    facts = one(known(), seen(RUNS, queue="research"), retries=0)
+    _, plan = held_for(1, facts, facts.stages["data"])
+    gone = with_stage(facts, data=replace(NOTHING, result_read=True))
+    assert stage_of(decide(next_facts(gone, plan, now=NOW + 2))).state is not F
+
+
 def test_pods_that_come_back_after_a_queue_has_preempted_them_are_no_lost_ones() -> None:
     running = one(known(pods={POD.name: "p1"}), seen(RUNS, queue="research"))
     plan = decide(next_facts(with_stage(running, data=QUEUED), decide(running)))
