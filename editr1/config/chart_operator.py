@@ -12,6 +12,9 @@ from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, Object
 class OperatorStoreValues(ChartSettings):
     """How the operator itself opens the bucket. Which bucket, a namespace's settings say."""
 
+    allowed: list[Annotated[str, Field(pattern=r"^s3://[a-z0-9]")]] = []
+    """Stores that it may open with its keys, as s3://bucket or s3://bucket/prefix; empty allows any that a run names."""
+
     secret_name: Name = "editr1-s3"
     """Existing Secret with the access keys, in the operator's own namespace; empty uses the pod's own identity."""
     access_key: str = "access-key"

@@ -45,6 +45,8 @@ class Options(BaseSettings):
     """Namespaces to watch, joined by commas; empty watches all."""
     cluster_file: Path | None = None
     """Settings that the stages of every run share (editr1.config.cluster)."""
+    stores: Annotated[str, NoDecode] = ""
+    """Stores (s3://bucket/prefix) that it may open, joined by commas; empty allows any."""
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Runs looked at side by side."""
     liveness_port: int = 8080
@@ -80,7 +82,7 @@ def registry(options: Options) -> kopf.OperatorRegistry:
         await _served(cluster)
         parts["notifier"] = Notifier(options.notify_url, options.notify_token.get_secret_value())
         parts["exporter"] = Exporter()
-        settings_of_runs = Settings(options.cluster_file)
+        settings_of_runs = Settings(options.cluster_file, _names(options.stores))
         reconciler = Reconciler(cluster, cache, HelmLibrary(), settings_of_runs, parts["notifier"], parts["exporter"])
         parts["reconciler"] = reconciler
         parts["queue"] = WorkQueue(reconciler.look, options.workers)
@@ -119,6 +121,10 @@ def registry(options: Options) -> kopf.OperatorRegistry:
     return found
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 async def _served(cluster: Cluster) -> None:
     """Wait until the cluster knows every kind that is watched: kopf looks for them once, at its start."""
     while missing := await asyncio.to_thread(cluster.missing, WATCHED):
@@ -143,7 +149,7 @@ def main() -> None:
     logging.getLogger("kopf").setLevel(os.environ.get("EDITR1_OPERATOR_KOPF_LEVEL", "WARNING"))
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     options = Options()
-    names = [name.strip() for name in options.namespaces.split(",") if name.strip()]
+    names = _names(options.namespaces)
     log.info("watching %s", ", ".join(names) or "all namespaces")
     kopf.run(
         registry=registry(options),

@@ -58,6 +58,11 @@ def _known(status: RunStatus, stage: StageSpec) -> StageStatus:
     return status.stage_of(stage.name) or StageStatus(name=stage.name, kind=str(stage.kind))
 
 
+def ended(facts: StageFacts) -> bool:
+    """Whether the stage's job is over, well or not."""
+    return state_of(facts.release).phase in (Phase.SUCCEEDED, Phase.FAILED)
+
+
 def succeeded(facts: StageFacts) -> bool:
     """Whether the stage's job says that it ended well."""
     return state_of(facts.release).phase is Phase.SUCCEEDED

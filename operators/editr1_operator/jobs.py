@@ -9,7 +9,7 @@ from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, S
 from editr1.runs.kubernetes.state import Phase, StageState, state_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Hold, Launch, Load, Remove, Resolve
-from editr1_operator.board import TROUBLE, closed, succeeded
+from editr1_operator.board import TROUBLE, closed, ended
 from editr1_operator.facts import StageFacts
 from editr1_operator.services import Services
 
@@ -31,7 +31,7 @@ class Jobs(Services):
         if not known.key:
             self.actions.append(Resolve(stage.name))
             return
-        if facts.result is not None and (facts.uid == "" or facts.leaving or succeeded(facts)):
+        if facts.result is not None and (facts.uid == "" or facts.leaving or ended(facts)):
             self._done(stage, facts)
         elif facts.uid == "" or facts.leaving:
             self._without_job(stage, known, facts)
@@ -72,6 +72,8 @@ class Jobs(Services):
             self.set(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=_last_end(known))
         elif facts.leaving:
             self.set(stage, state=RunState.STARTING, reason=Reason.PODS_STARTING, message="its last pods are leaving")
+        elif known.attempts and not facts.result_read:
+            self.actions.append(Load(stage.name))  # the attempt before may have committed it at its end
         else:
             service = service_of(stage, self.spec.stages)
             if service is None or self.serve(service, stage):
@@ -104,12 +106,15 @@ class Jobs(Services):
     def _with_job(self, stage: StageSpec, known: StageStatus, facts: StageFacts) -> None:
         if not facts.owned:
             why = f"a job {facts.release.name} is there that belongs to something else"
-            self.set(stage, state=RunState.WAITING, reason=Reason.REFUSED, message=why)
+            self.set(stage, state=RunState.WAITING, reason=Reason.REFUSED, message=why, pending_since=None)
             return
-        stale = facts.attempt < len(known.attempts) or (facts.uid == known.job_uid and known.not_before is not None)
+        counted = facts.uid == known.job_uid and known.not_before is not None
+        stale = counted or facts.attempt < len(known.attempts) or facts.uid == known.removed_uid
         if stale:
             self.actions.append(Remove(stage.name, facts.uid))
-            self.set(stage, state=RunState.WAITING, reason=known.reason, message=known.message)
+            held = known.state is RunState.SUSPENDED and self.spec.suspend
+            stays = RunState.SUSPENDED if held else RunState.WAITING
+            self.set(stage, state=stays, reason=known.reason, message=known.message)
             return
         if facts.uid != known.job_uid:
             known = self.set(stage, job_uid=facts.uid, pods={})
@@ -119,6 +124,9 @@ class Jobs(Services):
                 self.fail(stage, Reason.NO_RESULT, "the process ended with 0 but committed no result", code=0)
             else:
                 self.actions.append(Load(stage.name))
+            return
+        if state.phase is Phase.FAILED and not facts.result_read:
+            self.actions.append(Load(stage.name))  # it may have been committed just before
             return
         if state.phase is Phase.FAILED:
             code = ExitCode.KILLED if state.exit_code is None else state.exit_code
@@ -137,9 +145,10 @@ class Jobs(Services):
         job = facts.release.job
         assert job is not None
         known = self.stages[stage.name]
-        if self.spec.suspend and job.queue:
+        if self.spec.suspend and job.queue and not job.suspended:
             # What a queue has let go only the queue may hold; resumed, another job waits in it.
             self._hold(stage, Remove(stage.name, facts.uid))
+            self.set(stage, message=self.stages[stage.name].message, removed_uid=facts.uid, job_uid="")
         elif self.spec.suspend:
             self._hold(stage, None if job.suspended else Hold(stage.name, True))
         elif job.queue:
@@ -205,7 +214,7 @@ class Jobs(Services):
         known = self.stages[stage.name]
         pods = {pod.name: pod.uid for pod in facts.release.pods if not pod.leaving}
         lost = sorted(name for name, uid in pods.items() if known.pods.get(name, uid) != uid)
-        failures = known.failures + len(lost)
+        failures = known.failures + bool(lost)  # several at once went with one node
         self.set(stage, pods={**known.pods, **pods}, failures=failures, state=known.state, reason=known.reason)
         if not lost:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ class Site:
 class Settings:
     """Settings by namespace, read again every half minute."""
 
-    def __init__(self, file: Path | None) -> None:
-        self._base = load_cluster(file)
+    def __init__(self, file: Path | None, stores: Sequence[str] = ()) -> None:
+        self._base, self._stores = load_cluster(file), tuple(stores)
         self._lock = threading.Lock()
         self._sites: dict[tuple[str, str | None], tuple[float, Site]] = {}
         self.versions = versions()
@@ -53,6 +53,7 @@ class Settings:
         # A file that was written for a laptop says how that reaches the bucket; here the pods' own way holds.
         config = self._of(cluster, namespace).model_copy(update={"store_endpoint": None})
         where = store_config(config, url)
+        self._check(where)
         if known is not None and known[1].cluster == config and known[1].config == where:
             site = known[1]
         else:
@@ -60,6 +61,16 @@ class Settings:
         with self._lock:
             self._sites[namespace, url] = (time.monotonic(), site)
         return site
+
+    def _check(self, where: StoreConfig) -> None:
+        """The operator opens stores with its own keys: only those that its administrator allows, where one said which."""
+        if self._stores and not any(
+            where.url == item or where.url.startswith(item.rstrip("/") + "/") for item in self._stores
+        ):
+            raise ConfigError(f"store {where.url!r}: the operator may use {', '.join(self._stores)}")
+        own = (self._base.values.get("store") or {}).get("endpoint")
+        if own and where.endpoint != own:
+            raise ConfigError(f"store.endpoint {where.endpoint!r}: the operator's own settings say {own!r}")
 
     def _of(self, cluster: Cluster, namespace: str) -> ClusterConfig:
         found = cluster.get("ConfigMap", namespace, NAMESPACE_CONFIG)

@@ -36,7 +36,7 @@ def next_look(status: RunStatus, spec: RunBody, now: float, progress_s: float = 
         elif stage.state is RunState.STARTING:
             times.append(now + PENDING_SECONDS)
         known = limits[stage.name]
-        if stage.pending_since is not None:
+        if stage.pending_since is not None and stage.state is RunState.STARTING:
             times.append(max(now + 1, stage.pending_since + known.pending_s + 0.1))
         if (
             known.deadline_s is not None

@@ -115,6 +115,8 @@ class StageStatus(_Status):
     """End of the stage."""
     job_uid: str = ""
     """Identity of the newest attempt's job, once it was seen."""
+    removed_uid: str = ""
+    """Identity of the last job that was to be removed for suspending; it is no attempt any more, however long it stays."""
     pods: dict[str, str] = Field(default_factory=dict)
     """Pods of the newest attempt, name to identity; a new identity under an old name is a node lost."""
     progress: str = ""

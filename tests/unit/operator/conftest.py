@@ -18,7 +18,8 @@ GENERATION = 3
 RESULT = StageResult(key="k", outputs={"rows": "sha256:rows"}, metrics={"cases": 5.0})
 POD = PodView("lab-data-master-0", uid="p1", containers=(ContainerView("pytorch", image="editr1/curate:9"),))
 RUNS = replace(POD, phase="Running", conditions=(Condition("Ready", "True"),))
-NOTHING = StageFacts(ReleaseView("lab-data", "lab"))
+NOTHING = StageFacts(ReleaseView("lab-data", "lab"), result_read=True)
+UNREAD = replace(NOTHING, result_read=False)
 Part = tuple[StageSpec, StageStatus | None, StageFacts]
 
 
@@ -52,7 +53,8 @@ def backoff(left: float, **changes: Any) -> StageStatus:
 
 
 def seen(*pods: PodView, condition: str = "", events: tuple[EventView, ...] = (), **changes: Any) -> StageFacts:
-    """A job of this run, attempt 1, with its pods."""
+    """A job of this run, attempt 1, with its pods; one that failed was asked for its result."""
+    changes.setdefault("result_read", condition == "Failed")
     own = {key: changes.pop(key) for key in ("suspended", "queue") if key in changes}
     conditions = (Condition(condition, "True"),) if condition else ()
     job = JobView("lab-data", "lab", "data", "curate", conditions=conditions, **own)

@@ -16,6 +16,7 @@ from tests.unit.operator.conftest import (
     POD,
     RESULT,
     RUNS,
+    UNREAD,
     Case,
     asked,
     backoff,
@@ -87,12 +88,18 @@ CASES = {
         one(known(state=S, job_uid="", message="no such kind", pending_since=NOW - 601), NOTHING),
         *(F, Reason.PENDING_TOO_LONG, (), "no such kind; it waited 600 s"),
     ),
-    "a job that vanished may have been done: its result is read": Case(one(known(), NOTHING), R, None, (Load("data"),)),
+    "a job that vanished may have been done: its result is read": Case(one(known(), UNREAD), R, None, (Load("data"),)),
     "a job that somebody deletes after it was done is done": Case(
         one(known(), seen(RUNS, leaving=True, result=RESULT, result_read=True)), D, Reason.DONE
     ),
     "a job that vanished and was done is done": Case(
         one(known(), replace(NOTHING, result=RESULT, result_read=True)), D, Reason.DONE
+    ),
+    "a job that failed may have committed first: its result is read": Case(
+        one(known(), ended(137, result_read=False)), R, None, (Load("data"),)
+    ),
+    "a job that failed after it committed its result is done": Case(
+        one(known(), ended(137, result=RESULT)), D, Reason.DONE
     ),
     "a job that vanished without a result counts as killed": Case(
         one(known(), replace(NOTHING, result_read=True)),
@@ -259,7 +266,6 @@ def test_a_lost_pod_is_counted_once() -> None:
     assert stage_of(decide(next_facts(facts, plan))).failures == 1
 
 
-@pytest.mark.xfail(strict=True, reason="each pod counts, so one node, or one preemption not seen, spends all retries")
 def test_pods_that_were_lost_together_are_one_failure() -> None:
     pods = [replace(RUNS, name=name, uid="new") for name in "abc"]
     stage = stage_of(decide(one(known(pods=dict.fromkeys("abc", "old")), seen(*pods))))

@@ -188,7 +188,6 @@ def test_a_service_has_no_deadline() -> None:
     assert next_look(status, RunBody(stages=[spec]), NOW) - NOW == PROGRESS_SECONDS
 
 
-@pytest.mark.xfail(strict=True, reason="pending_since stays where a foreign job has the name: looked at once a second")
 def test_a_job_of_something_else_is_waited_for_quietly() -> None:
     assert look(known("b", W, reason=Reason.REFUSED, pending_since=NOW - 9999)) == REFUSED_SECONDS
 

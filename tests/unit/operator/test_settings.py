@@ -1,0 +1,82 @@
+"""What a namespace may set, and what only the operator's administrator may."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from editr1.config.loader import ConfigError
+from editr1_operator.settings import Settings, read_run
+
+BASE = {
+    "registry": "here",
+    "values": {"image": {"tag": "1"}, "store": {"url": "s3://b/x", "endpoint": "http://s3:8333"}},
+}
+
+
+class Cluster:
+    def __init__(self, settings: dict[str, Any] | str | None = None) -> None:
+        text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
+        self.found = None if settings is None else {"data": {"cluster.yaml": text}}
+
+    def get(self, *_: str) -> Any:
+        return self.found
+
+
+def settings(tmp_path: Path, *stores: str, base: dict[str, Any] = BASE) -> Settings:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump(base))
+    return Settings(file, stores)
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITR1_S3_ACCESS_KEY", "a")
+    monkeypatch.setenv("EDITR1_S3_SECRET_KEY", "b")
+    monkeypatch.delenv("EDITR1_S3_ENDPOINT", raising=False)
+
+
+def test_a_namespace_s_settings_are_laid_over_the_operator_s(tmp_path: Path) -> None:
+    over = {"values": {"image": {"tag": "2"}}, "store_endpoint": "http://127.0.0.1:8333"}
+    site = settings(tmp_path).site(Cluster(over), "lab", None)  # type: ignore[arg-type]
+    assert site.cluster.values["image"] == {"tag": "2"} and site.cluster.registry == "here"
+    assert site.config.endpoint == "http://s3:8333", "a laptop's way to the bucket is no way for the operator"
+
+
+@pytest.mark.parametrize(
+    ("over", "url", "says"),
+    [
+        ({"values": {"store": {"endpoint": "http://elsewhere:1"}}}, None, "the operator's own settings say"),
+        (None, "s3://other/x", "the operator may use s3://b/x"),
+        (None, "s3://b/xy", "the operator may use s3://b/x"),
+        ("[", None, "not YAML"),
+        ("- a", None, "must be a mapping"),
+        ({"regisrty": "x"}, None, "regisrty"),
+    ],
+)
+def test_what_a_namespace_may_not_set_is_refused_in_words(
+    tmp_path: Path, over: Any, url: str | None, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        settings(tmp_path, "s3://b/x").site(Cluster(over), "lab", url)  # type: ignore[arg-type]
+
+
+def test_without_a_store_it_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no store: name the bucket"):
+        settings(tmp_path, base={}).site(Cluster(), "lab", None)  # type: ignore[arg-type]
+
+
+def test_an_editrun_is_checked_as_a_run_file_is() -> None:
+    body = {
+        "apiVersion": "editr1.dev/v1alpha1",
+        "kind": "EditRun",
+        "metadata": {"name": "r", "namespace": "lab", "uid": "u"},
+        "spec": {
+            "stages": [{"name": "sft", "kind": "sft", "inputs": {"rows": "stage:none/rows", "model": "builtin:x"}}]
+        },
+    }
+    with pytest.raises(ConfigError) as caught:
+        read_run(body)
+    assert "EditRun r: spec.stages.sft.inputs.rows: no earlier stage is named 'none'" in str(caught.value)
+    assert "builtin:x" in str(caught.value)
