@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from editr1.config.loader import ConfigError
 Object = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's where it was built in: an operator renders many charts."""
+
+
+_COPYING = threading.Lock()
 
 
 class HelmError(ConfigError):
@@ -74,7 +78,9 @@ def chart_folder(chart: str) -> Iterator[Path]:
     """A copy of a chart that ships with the package, links followed: Helm warns of every link. Raises ConfigError."""
     if not (resources.files("editr1") / "charts" / chart / "Chart.yaml").is_file():
         raise ConfigError(f"{chart!r}: no such chart")
-    yield Path(_copies().name) / chart
+    with _COPYING:  # a second copy would be removed as soon as nobody holds it, under whoever reads from it
+        copies = _copies()
+    yield Path(copies.name) / chart
 
 
 @cache

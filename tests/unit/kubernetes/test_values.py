@@ -1,5 +1,6 @@
 """From a job and the cluster's settings to chart values."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import Kind
+from editr1.runs.kubernetes import helm
 from editr1.runs.kubernetes.bundle import HIDDEN, redacted, redacted_text
 from editr1.runs.kubernetes.connect import load_cluster, store_config
 from editr1.runs.kubernetes.helm import HelmLibrary
@@ -99,3 +101,17 @@ def test_a_bundle_hides_what_sounds_secret() -> None:
     hidden = redacted_text(text)
     assert not any(word in hidden for word in ("abc.def", "xyz", "k1"))
     assert "tokens: 5" in hidden
+
+
+def test_threads_that_render_first_at_the_same_time_share_one_copy_of_the_charts() -> None:
+    helm._copies.cache_clear()
+    names = ["curate", "sft", "gcpo", "reward", "grpo", "evaluate"] * 8
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(folder_of, names))
+    assert len({folder.parent for folder in folders}) == 1
+    assert all((folder / "Chart.yaml").is_file() for folder in folders)
+
+
+def folder_of(chart: str) -> Path:
+    with helm.chart_folder(chart) as folder:
+        return folder
