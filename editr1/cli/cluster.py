@@ -80,15 +80,18 @@ def logs(
 
     Example: editr1 logs my-grpo -n editr1 -f
     """
+    from editr1.cli.editruns import follow_logs, run_logs
     from editr1.runs.kubernetes.follow import live_logs, past_logs
     from editr1.runs.kubernetes.overview import jobs_of, live_files
 
     with reporting():
         connection = _connect(cluster, namespace)
-        if follow and _whole(connection, run):
-            from editr1.cli.editruns import follow_logs
-
+        whole = _whole(connection, run)
+        if whole and follow:
             follow_logs(connection, run, stage, StopFlag())
+        for line in run_logs(connection, whole, stage, tail) if whole and not follow else ():
+            typer.echo(line)
+        if whole:
             return
         jobs = [job for job in jobs_of(connection, run) if stage in (None, job.stage)]
         if follow:

@@ -180,6 +180,22 @@ def follow_logs(connection: Connection, name: str, stage: str | None, should_sto
         time.sleep(POLL_SECONDS)
 
 
+def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int) -> Iterator[str]:
+    """The last lines of every rank of a run's stages, of pods that are gone from the bucket; its services' pods too."""
+    from editr1.runs.kinds import KINDS, Kind
+    from editr1.runs.kubernetes.connect import cluster_store
+    from editr1.runs.kubernetes.follow import past_logs
+    from editr1.runs.live import LiveFiles
+
+    store = cluster_store(connection.config, run.spec.store)
+    for item in run.status.stages:
+        if not item.key or stage not in (None, item.name):
+            continue
+        service = KINDS[Kind(item.kind)].service
+        files = None if service else LiveFiles(store, run.name, item.name, item.key)
+        yield from past_logs(connection.api, item.release, files, tail)
+
+
 def _keep_spans(store: ArtifactStore, name: str, folder: Path) -> None:
     """The report draws the time line from a file."""
     from editr1.runs.trace import gather

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import kopf
 from prometheus_client import start_http_server
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from editr1.runs.kubernetes.api import PART_OF
@@ -137,7 +137,10 @@ async def _count(cache: Cache) -> None:
         counts = {state: 0 for state in RunState}
         for key in cache.runs():
             body = cache.run(key)
-            counts[RunStatus.model_validate((body or {}).get("status") or {}).state] += 1
+            try:
+                counts[RunStatus.model_validate((body or {}).get("status") or {}).state] += 1
+            except ValidationError as error:
+                log.warning("%s/%s: status cannot be read: %s", *key, error)
         for state, count in counts.items():
             RUNS.labels(str(state)).set(count)
         await asyncio.sleep(COUNT_SECONDS)

@@ -36,6 +36,15 @@ class Remove:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """Remove a pod from the API server though nobody says that it ended: its node is gone."""
+
+    stage: str
+    pod: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class Hold:
     """Suspend the stage's job, or let it go on."""
 
@@ -57,4 +66,4 @@ class Leave:
     stage: str
 
 
-Action = Resolve | Load | Launch | Remove | Hold | Serve | Leave
+Action = Resolve | Load | Launch | Remove | Drop | Hold | Serve | Leave

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,15 @@ from editr1.runs.kubernetes.errors import missing_kind
 from editr1.runs.kubernetes.helm import Object
 from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
-from editr1_operator.actions import Action, Hold, Launch, Leave, Remove, Serve
+from editr1_operator.actions import Action, Drop, Hold, Launch, Leave, Remove, Serve
 from editr1_operator.cache import Cache
-from editr1_operator.cluster import MANAGER, Cluster, Refused
-from editr1_operator.objects import Objects, facts_of, service_status
+from editr1_operator.cluster import MANAGER, Cluster, Refused, Unreachable
+from editr1_operator.objects import MANAGED_BY, Objects, facts_of, service_status
 
 _LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
-"""Applied after what they need; removed in the order that this gives from its end."""
+"""Applied after what they need."""
+
+log = logging.getLogger("editr1.operator")
 
 
 class Applier:
@@ -44,52 +47,94 @@ class Applier:
         Raises:
             Unreachable: the API server did not answer; the same decision will be made again.
         """
-        failed = {}
+        failed: dict[str, StageStatus] = {}
+        unreachable: Unreachable | None = None
         for action in actions:
             try:
                 self._one(action)
             except ConfigError as error:
-                failed[action.stage] = self._refused(action.stage, RunState.FAILED, Reason.INVALID, str(error))
+                # The namespace's settings make values that a chart refuses; they may be mended while the run waits.
+                if isinstance(action, Launch | Serve):
+                    failed[action.stage] = self._refused(action.stage, Reason.SETTINGS, str(error))
+                else:
+                    log.warning("%s: %s", action, error)
             except Refused as error:
-                failed[action.stage] = self._refused(
-                    action.stage, RunState.STARTING, Reason.REFUSED, f"the API server refuses it: {error}"
-                )
+                if isinstance(action, Launch | Serve):
+                    why = f"the API server refuses it: {error}"
+                    failed[action.stage] = self._refused(action.stage, Reason.REFUSED, why)
+                else:
+                    log.warning("%s: %s", action, error)
+            except Unreachable as error:
+                unreachable = error  # what else is to be done may still go through
+        if unreachable is not None:
+            raise unreachable
         return failed
 
     def _one(self, action: Action) -> None:
         stage, known = self._stages[action.stage], self._known[action.stage]
         if isinstance(action, Launch):
             service = service_status(stage, self._spec, self._known)
-            self._apply(stage, self._objects.of_job(stage, known, service, action.attempt), MANAGER)
+            self._apply(stage, self._objects.of_job(stage, known, service, action.attempt), shared=False)
         elif isinstance(action, Serve):
-            # Each owner applies under a name of its own, so that its reference is its own to take away.
-            self._apply(stage, self._objects.of_service(stage, known), f"{MANAGER}-{self._uid}")
+            self._apply(stage, self._objects.of_service(stage, known), shared=True)
         elif isinstance(action, Leave):
             self._leave(self._objects.of_service(stage, known))
         elif isinstance(action, Remove):
             self._cluster.delete("PyTorchJob", self._namespace, known.release, foreground=True, uid=action.uid)
+        elif isinstance(action, Drop):
+            self._cluster.delete("Pod", self._namespace, action.pod, grace=0, uid=action.uid)
         elif isinstance(action, Hold):
             body = {"spec": {"runPolicy": {"suspend": action.suspended}}}
             self._cluster.merge("PyTorchJob", self._namespace, known.release, body)
 
-    def _apply(self, stage: StageSpec, objects: list[Object], manager: str) -> None:
+    def _apply(self, stage: StageSpec, objects: list[Object], *, shared: bool) -> None:
         self.facts[stage.name] = facts_of(stage, objects)
         for item in sorted(objects, key=_order):
+            what = f"{item['kind']} {item['metadata']['name']}"
+            self._check_owner(item, what, shared)
             try:
-                applied = self._cluster.apply(self._namespace, item, manager)
+                applied = self._put(item, shared)
             except Refused as error:
                 if error.code == 404:
                     raise Refused(404, missing_kind(item["kind"], item["apiVersion"])) from None
-                raise Refused(error.code, f"{item['kind']} {item['metadata']['name']}: {error}") from None
+                raise Refused(error.code, f"{what}: {error}") from None
+            if "deletionTimestamp" in applied.get("metadata", {}):
+                raise Refused(409, f"{what} is still being removed")
             if item["kind"] in ("PyTorchJob", "Deployment"):
                 self._cache.put_job({"kind": item["kind"], **applied}, gone=False)
 
-    def _leave(self, objects: list[Object]) -> None:
-        """Take this run's reference away; what nobody else refers to is deleted, the Deployment first.
+    def _put(self, item: Object, shared: bool) -> Object:
+        """Apply an object. Of a shared one each run applies its reference under a name of its own, to take it away again."""
+        if not shared:
+            return self._cluster.apply(self._namespace, item)
+        meta = item["metadata"]
+        content = {key: value for key, value in meta.items() if key != "ownerReferences"}
+        self._cluster.apply(self._namespace, {**item, "metadata": content})
+        claim = {
+            "apiVersion": item["apiVersion"],
+            "kind": item["kind"],
+            "metadata": {"name": meta["name"], "ownerReferences": meta["ownerReferences"]},
+        }
+        return self._cluster.apply(self._namespace, claim, f"{MANAGER}-{self._uid}")
 
-        A run that joins meanwhile changes the object's version, and the delete does not happen.
+    def _check_owner(self, item: Object, what: str, shared: bool) -> None:
+        """Raise Refused where an object of that name is there that is not this run's to change."""
+        found = self._cluster.get(item["kind"], self._namespace, item["metadata"]["name"])
+        if found is None:
+            return
+        meta = found["metadata"]
+        if (meta.get("labels") or {}).get(MANAGED_BY) != MANAGER:
+            raise Refused(409, f"{what} is there already and is not the operator's")
+        owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
+        if owners and not shared and self._uid not in owners:
+            raise Refused(409, f"{what} still belongs to an earlier run of this name")
+
+    def _leave(self, objects: list[Object]) -> None:
+        """Take this run's reference away; what nobody else refers to is deleted, the Deployment last: it says who owns it.
+
+        A run that joins meanwhile changes the object's version; then this ends, and is decided anew.
         """
-        for item in sorted(objects, key=_order, reverse=True):
+        for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
             found = self._cluster.get(kind, self._namespace, name)
             if found is None:
@@ -98,13 +143,19 @@ class Applier:
             owners = found["metadata"].get("ownerReferences") or []
             others = [owner for owner in owners if owner["uid"] != self._uid]
             if not others:
-                self._cluster.delete(kind, self._namespace, name, resourceVersion=version)
+                if not self._cluster.delete(kind, self._namespace, name, resourceVersion=version):
+                    return
             elif len(others) < len(owners):
                 body = {"metadata": {"resourceVersion": version, "ownerReferences": others}}
-                self._cluster.merge(kind, self._namespace, name, body)
+                try:
+                    self._cluster.merge(kind, self._namespace, name, body)
+                except Refused as error:
+                    if error.code == 409:
+                        return
+                    raise
 
-    def _refused(self, stage: str, state: RunState, reason: Reason, message: str) -> StageStatus:
-        return self._known[stage].model_copy(update={"state": state, "reason": reason, "message": message})
+    def _refused(self, stage: str, reason: Reason, message: str) -> StageStatus:
+        return self._known[stage].model_copy(update={"state": RunState.STARTING, "reason": reason, "message": message})
 
 
 def _order(item: Object) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,8 @@ class Cache:
         with self._lock:
             known = self._runs.get(key)
             if gone:
-                self._runs.pop(key, None)
+                if known is not None and known["metadata"]["uid"] == meta["uid"]:
+                    del self._runs[key]
             elif known is None or _newer(meta, known["metadata"]):
                 meta.pop("managedFields", None)
                 self._runs[key] = body
@@ -69,8 +70,10 @@ class Cache:
         item = held(body)
         namespace = body["metadata"]["namespace"]
         with self._lock:
+            known = self._jobs.get((namespace, item.view.name))
             if gone:
-                self._jobs.pop((namespace, item.view.name), None)
+                if known is not None and known.uid == item.uid:
+                    del self._jobs[namespace, item.view.name]
             else:
                 self._jobs[namespace, item.view.name] = item
         return [(namespace, name) for name in item.owners.values()]
@@ -89,6 +92,21 @@ class Cache:
                     del self._pods[key]
             item = self._jobs.get(key)
         return [(key[0], name) for name in item.owners.values()] if item else []
+
+    def renew(
+        self, namespace: str, release: str, job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Put what the API server says now in place of what the watches told: they can miss that something went."""
+        key = (namespace, release)
+        views = [pod_view(item) for item in pods]
+        with self._lock:
+            self._pods.pop(key, None)
+            if views:
+                self._pods[key] = {view.name: view for view in views}
+            if job is None:
+                self._jobs.pop(key, None)
+            else:
+                self._jobs[key] = held(job)
 
     def run(self, key: Key) -> dict[str, Any] | None:
         """An EditRun."""

@@ -70,11 +70,22 @@ class Cluster:
         """Create an object whose name the server makes. Raises Refused, Unreachable."""
         self._call("POST", self._path(kind, namespace), item)
 
-    def delete(self, kind: str, namespace: str, name: str, *, foreground: bool = False, **preconditions: str) -> bool:
+    def delete(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        *,
+        foreground: bool = False,
+        grace: int | None = None,
+        **preconditions: str,
+    ) -> bool:
         """Delete; ``uid`` or ``resourceVersion`` are preconditions. Returns whether the object was there and met them."""
         body: Object = {"propagationPolicy": "Foreground" if foreground else "Background"}
         if preconditions:
             body["preconditions"] = preconditions
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         try:
             self._call("DELETE", f"{self._path(kind, namespace)}/{name}", body)
         except Refused as error:

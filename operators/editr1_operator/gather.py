@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from editr1.artifacts import ArtifactStore
+from pydantic import ValidationError
+
+from editr1.artifacts import ArtifactStore, StoreError
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.parse import event_view, pod_view
 from editr1.runs.kubernetes.run_status import RunState, RunStatus, StageStatus
@@ -30,9 +32,9 @@ class Asked:
     events: dict[str, tuple[float, tuple[EventView, ...]]] = field(default_factory=dict)
 
 
-def events_of(cluster: Cluster, namespace: str, name: str) -> tuple[EventView, ...]:
-    """The events of an object, oldest first."""
-    found = cluster.find("Event", namespace, fieldSelector=f"involvedObject.name={name}")
+def events_of(cluster: Cluster, namespace: str, name: str = "") -> tuple[EventView, ...]:
+    """The events of an object, or of all, oldest first."""
+    found = cluster.find("Event", namespace, **({"fieldSelector": f"involvedObject.name={name}"} if name else {}))
     return tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
 
 
@@ -111,11 +113,17 @@ class Gatherer:
             return ""
         asked, text = self._asked.progress.get(stage.name, (0.0, ""))
         if self._now - asked > self._progress_s:
-            live = LiveFiles(store, self._run, stage.name, known.key).progress()
+            try:
+                live = LiveFiles(store, self._run, stage.name, known.key).progress()
+            except (StoreError, ValidationError):
+                live = None  # what is only shown stops no decision
             text = f"{live.phase} {live.done}/{live.total}" if live else text
             self._asked.progress[stage.name] = (self._now, text)
         return text
 
     def _last_error(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:
-        ended = [item for item in LiveFiles(store, self._run, stage.name, known.key).attempts() if item.reason]
+        try:
+            ended = [item for item in LiveFiles(store, self._run, stage.name, known.key).attempts() if item.reason]
+        except (StoreError, ValidationError):
+            return ""
         return ended[-1].reason if ended else ""

@@ -6,12 +6,15 @@ from editr1.runs.decide import Action as Next
 from editr1.runs.decide import after_end, overdue, service_of
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
-from editr1.runs.kubernetes.state import Phase, StageState, state_of
+from editr1.runs.kubernetes.state import Phase, StageState, Trouble, state_of
 from editr1.runs.spec import StageSpec
-from editr1_operator.actions import Hold, Launch, Load, Remove, Resolve
+from editr1_operator.actions import Drop, Hold, Launch, Load, Remove, Resolve
 from editr1_operator.board import TROUBLE, closed, ended
 from editr1_operator.facts import StageFacts
 from editr1_operator.services import Services
+
+STUCK_SECONDS = 60.0
+"""How long past its grace a leaving pod is waited for."""
 
 
 class Jobs(Services):
@@ -57,6 +60,7 @@ class Jobs(Services):
         )
 
     def _without_job(self, stage: StageSpec, known: StageStatus, facts: StageFacts) -> None:
+        self._drop_stuck(stage, facts)
         if known.job_uid and known.not_before is None and known.held_since is None:
             if not facts.result_read:
                 self.actions.append(Load(stage.name))
@@ -66,7 +70,7 @@ class Jobs(Services):
             return
         if self.spec.suspend:
             self._hold(stage, None)
-        elif self._past_deadline(stage, facts):
+        elif self._past_deadline(stage, facts) or (facts.leaving and self._drop_stuck(stage, facts)):
             return
         elif known.not_before is not None and (facts.leaving or self.now < known.not_before):
             self.set(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=_last_end(known))
@@ -87,7 +91,7 @@ class Jobs(Services):
         if overdue(since, self.now, stage.pending_s) is not None:
             self.fail(stage, Reason.PENDING_TOO_LONG, f"{known.message}; it waited {stage.pending_s:g} s", code=2)
             return
-        refused = asked and known.reason is Reason.REFUSED
+        refused = asked and known.reason in (Reason.REFUSED, Reason.SETTINGS)
         self.set(
             stage,
             state=RunState.STARTING,
@@ -138,6 +142,7 @@ class Jobs(Services):
         if self._past_deadline(stage, facts):
             return
         self.set(stage, state=known.state, reason=known.reason, message=known.message, **self._held(known))
+        self._drop_stuck(stage, facts)
         if not self._lost_node(stage, facts):
             self._alive(stage, state, facts)
 
@@ -225,9 +230,14 @@ class Jobs(Services):
             return True
         return False
 
+    def _drop_stuck(self, stage: StageSpec, facts: StageFacts) -> None:
+        """A pod that is long past its grace sits on a node that is gone; nothing takes its place until it goes."""
+        stuck = [pod for pod in facts.release.pods if pod.leaving and self.now > pod.gone_by + STUCK_SECONDS]
+        self.actions += [Drop(stage.name, pod.name, pod.uid) for pod in stuck]
+
     def _alive(self, stage: StageSpec, state: StageState, facts: StageFacts) -> None:
         known = self.stages[stage.name]
-        if state.phase is Phase.RUNNING:
+        if state.phase is Phase.RUNNING and state.trouble in (None, Trouble.NOT_READY):
             self.set(
                 stage,
                 state=RunState.RUNNING,
@@ -244,7 +254,9 @@ class Jobs(Services):
             why = f"{state.reason}; it waited {stage.pending_s:g} s"
             self.fail(stage, Reason.PENDING_TOO_LONG, why, code=ExitCode.TERMINATED)
             return
-        self.set(stage, state=RunState.STARTING, reason=reason, message=state.reason, pending_since=since)
+        running = state.phase is Phase.RUNNING  # some pods of several do
+        shown = RunState.RUNNING if running else RunState.STARTING
+        self.set(stage, state=shown, reason=reason, message=state.reason, pending_since=since)
 
     def _ended(self, stage: StageSpec, code: int, why: str) -> None:
         known = self.stages[stage.name]

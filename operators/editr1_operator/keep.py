@@ -35,12 +35,9 @@ def keep_ended(
         old = known.attempts if known else []
         if last.ended is None or (len(old) == len(stage.attempts) and old[-1].ended is not None):
             continue
-        pods = seen[stage.name].release.pods
-        events = [
-            item
-            for name in (stage.release, *(pod.name for pod in pods))
-            for item in events_of(cluster, namespace, name)
-        ]
+        pods = seen[stage.name].release.pods if stage.name in seen else ()
+        names = {stage.release, *(pod.name for pod in pods)}
+        events = [item for item in events_of(cluster, namespace) if item.object in names]
         told = {
             "attempt": last.model_dump(),
             "pods": [asdict(pod) for pod in pods],

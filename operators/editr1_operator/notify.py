@@ -88,7 +88,7 @@ class Notifier:
                 why = f"HTTP {answer.status_code}"
                 if 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429):
                     break
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 why = str(error) or type(error).__name__
             time.sleep(self._pause * 2**number)
         log.warning("notice %s of %s was not taken: %s", event["type"], event["source"], why)

@@ -20,6 +20,7 @@ from editr1.runs.kubernetes.values import chart_of, job_values, merge, release_n
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody, StageSpec, reward_addresses
 from editr1_operator.cache import ATTEMPT
+from editr1_operator.cluster import MANAGER
 from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.trace import traceparent
 
@@ -27,7 +28,6 @@ WORKDIR = Path("/work")
 SERVICE_STAGE = "serve"
 """Name of the stage of every shared service."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
-_CONTROLLER = "editr1-operator"
 
 
 def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
@@ -50,11 +50,14 @@ def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
     return str(with_digest(values, chart_version(chart_of(stage.kind))).get("image", {}).get("digest", ""))
 
 
-def shared_name(stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig) -> str:
+def shared_name(
+    stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig, store: StoreConfig
+) -> str:
     """Name of the service that serves ``model`` with these settings; runs that agree on all of it share it."""
     told = {
         "model": model,
         "image": digest,
+        "store": store.model_dump(mode="json"),
         "config": full_config(stage.kind, stage.config, seed),
         "values": shared_values(cluster, stage.kind, stage.name),
         "chart": chart_version(chart_of(stage.kind)),
@@ -121,15 +124,10 @@ class Objects:
             config=config,
             workdir=WORKDIR,
         )
-        # The values of the stage's own name hold as in a job; the shared name is no stage of the settings.
-        own = self._cluster.model_copy(
-            update={
-                "stages": {
-                    **self._cluster.stages,
-                    "serve": merge(self._cluster.stages.get("serve", {}), self._cluster.stages.get(stage.name, {})),
-                }
-            }
-        )
+        # What the settings say of the stage by its name in the run wins in the shared one too.
+        stages, chart = self._cluster.stages, chart_of(stage.kind)
+        named = merge(stages.get(chart, {}), stages.get(stage.name, {}))
+        own = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
         values = merge(job_values(job, own, processes=1, retries=0, traceparent=None), _image(known))
         return self._rendered(stage, release, values, controller=False)
 
@@ -138,7 +136,7 @@ class Objects:
         reference = owner_reference(self._meta["name"], self._meta["uid"], controller=controller)
         for item in objects:
             item["metadata"]["ownerReferences"] = [reference]
-            item["metadata"].setdefault("labels", {})[MANAGED_BY] = _CONTROLLER
+            item["metadata"].setdefault("labels", {})[MANAGED_BY] = MANAGER
         return objects
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from editr1.artifacts import StoreError
+from editr1.artifacts import ArtifactNotFound, StoreError
 from editr1.config.loader import ConfigError
 from editr1.runs.kinds import KINDS
+from editr1.runs.kubernetes.api import INSTANCE
 from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
 from editr1.runs.kubernetes.helm import Helm, Object
 from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
@@ -33,7 +34,7 @@ from editr1_operator.notify import Notifier, cloud_event
 from editr1_operator.objects import Objects, current_digest, shared_name
 from editr1_operator.record import record_of
 from editr1_operator.settings import Settings, Site, read_run
-from editr1_operator.timing import REFUSED_SECONDS, next_look, progress_seconds
+from editr1_operator.timing import QUIET_SECONDS, REFUSED_SECONDS, next_look, progress_seconds
 from editr1_operator.trace import Exporter, traceparent
 
 MOST_STEPS = 12
@@ -46,7 +47,11 @@ class _Memory:
     asked: Asked = field(default_factory=Asked)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     record: RunRecord | None = None
+    recorded: RunStatus | None = None
     run: tuple[int, RunSpec] | None = None
+    renewed: float = 0.0
+    settled: bool = False
+    """The run is over, and nothing is left to do or to write."""
 
 
 class Reconciler:
@@ -121,25 +126,31 @@ class _Look:
         )
 
     def take(self) -> float | None:
+        over = self._before.state in (RunState.DONE, RunState.FAILED) and self._before.observed_generation > 0
+        if over and self._memory.settled:
+            return None
         try:
             run = self._run()
         except ConfigError as error:
-            self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
+            if not over:
+                self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
             return None
         try:
             site = self._all._settings.site(self._cluster, self._namespace, run.spec.store)
         except ConfigError as error:
             # Not the run's fault: it begins, or goes on, once the namespace's settings are right.
-            self._write(self._before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
-            return self._now + REFUSED_SECONDS
+            if not over:
+                self._write(self._before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
+            return self._now + (QUIET_SECONDS if over else REFUSED_SECONDS)
+        self._renew(run)
         try:
             status, actions = self._decided(run, site)
         except StoreError as error:
-            told = {"reason": Reason.STORE_UNREACHABLE, "message": str(error)}
-            self._write(self._before.model_copy(update=told))
+            if not over:
+                told = {"reason": Reason.STORE_UNREACHABLE, "message": str(error)}
+                self._write(self._before.model_copy(update=told))
             raise
-        keep_ended(self._cluster, site.store, self._namespace, self._name, self._seen, self._before, status)
-        self._record(run, site, status)
+        before = self._before
         if not self._write(status):
             return self._now
         applier = self._applier(run, site, status)
@@ -148,13 +159,29 @@ class _Look:
         if failed:
             stages = [failed.get(stage.name, stage) for stage in status.stages]
             status = summarised(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
-            self._record(run, site, status)
             self._write(status)
-        elif applier.facts:
-            self._record(run, site, status, facts=True)
+        keep_ended(self._cluster, site.store, self._namespace, self._name, self._seen, before, status)
+        self._record(run, site, before, status)
         if status.state in (RunState.DONE, RunState.FAILED) and not actions:
+            self._memory.settled = True
             return None
         return next_look(status, run.spec, self._now, self._progress_s)
+
+    def _renew(self, run: RunSpec) -> None:
+        """Ask after the run's jobs and pods now and then: a watch that had to begin anew tells of nothing that went."""
+        if self._now - self._memory.renewed < QUIET_SECONDS:
+            return
+        first, self._memory.renewed = self._memory.renewed == 0.0, self._now
+        if first:
+            return
+        for stage in run.spec.stages:
+            known = self._before.stage_of(stage.name)
+            if known is None or not known.release or known.over:
+                continue
+            kind = "Deployment" if KINDS[stage.kind].service else "PyTorchJob"
+            job = self._cluster.get(kind, self._namespace, known.release)
+            pods = self._cluster.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={known.release}")
+            self._cache.renew(self._namespace, known.release, None if job is None else {"kind": kind, **job}, pods)
 
     def _run(self) -> RunSpec:
         """The run file, checked once a generation. Raises ConfigError."""
@@ -190,13 +217,13 @@ class _Look:
             settled = settle_stage(stage, run.spec.stages, run.spec.seed, site.store, outputs)
             image = current_digest(stage, site.cluster)
             if KINDS[stage.kind].service:
-                release = shared_name(stage, settled.inputs["model"], image, run.spec.seed, site.cluster)
+                release = shared_name(stage, settled.inputs["model"], image, run.spec.seed, site.cluster, site.config)
             else:
                 release = release_name(self._name, stage.name)
                 self._results[stage.name] = load_result(site.store, self._name, stage.name, settled.key)
             frozen = {"key": settled.key, "inputs": settled.inputs, "release": release, "image_digest": image}
             changed = known.model_copy(update=frozen)
-        except ConfigError as error:
+        except (ConfigError, ArtifactNotFound) as error:
             changed = known.model_copy(
                 update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self._now}
             )
@@ -207,17 +234,17 @@ class _Look:
         objects = Objects(self._all._helm, site.cluster, site.config, self._meta, run.spec, revision_of(self._body))
         return Applier(self._cluster, self._cache, objects, run.spec, status, self._meta)
 
-    def _record(self, run: RunSpec, site: Site, status: RunStatus, facts: bool = False) -> None:
-        base = self._memory.record
-        if base is not None and status == self._before and not facts:
+    def _record(self, run: RunSpec, site: Site, before: RunStatus, status: RunStatus) -> None:
+        known = self._memory.record
+        if known is not None and status == self._memory.recorded:
             return
-        if base is None:
-            base = load_record(site.store, self._name) or self._all.base_record(self._body, run)
+        base = known or load_record(site.store, self._name) or self._all.base_record(self._body, run)
         record = record_of(base, run.spec, status, self._memory.facts)
-        if record != self._memory.record:
+        if record != known:
             save_record(site.store, record)
-            keep_spans(site.store, self._all._exporter, self._namespace, self._name, self._uid, self._before, status)
-            self._memory.record = record
+            exporter = self._all._exporter
+            keep_spans(site.store, exporter, self._namespace, self._name, self._uid, before, status)
+        self._memory.record, self._memory.recorded = record, status
 
     def _write(self, status: RunStatus) -> bool:
         """Write the status where it changed; False where somebody else has written meanwhile."""

@@ -31,11 +31,11 @@ class Services(Board):
             if overdue(since, self.now, service.pending_s) is not None:
                 return self._unserved(service, stage, known.message or "it was not made")
             self.actions.append(Serve(service.name))
-            refused = known.reason is Reason.REFUSED
+            refused = known.reason in (Reason.REFUSED, Reason.SETTINGS)
             self.set(
                 service,
                 state=RunState.STARTING,
-                reason=Reason.REFUSED if refused else Reason.PODS_STARTING,
+                reason=known.reason if refused else Reason.PODS_STARTING,
                 message=known.message if refused else "",
                 pending_since=since,
             )
@@ -90,7 +90,8 @@ class Services(Board):
     def rest(self, service: StageSpec, *, wanted: bool) -> None:
         """A service that nobody needs at this moment is given up."""
         known, facts = self.stages[service.name], self.facts.stages[service.name]
-        if facts.owned and facts.uid and not facts.leaving:
+        used = {self.stages[name].release for name in self.served if name != service.name}
+        if facts.owned and facts.uid and not facts.leaving and known.release not in used:
             self.actions.append(Leave(service.name))
         if known.state is RunState.FAILED:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,14 @@ from editr1.config.loader import ConfigError, validate
 from editr1.config.store import StoreConfig
 from editr1.runs.execute import versions
 from editr1.runs.kubernetes.connect import load_cluster, store_config
-from editr1.runs.kubernetes.values import merge
+from editr1.runs.kubernetes.values import merge, release_name
 from editr1.runs.spec import RunSpec, check_run
 from editr1_operator.cluster import Cluster
 
 NAMESPACE_CONFIG = "editr1-cluster"
 """ConfigMap of a namespace whose ``cluster.yaml`` is laid over the operator's own settings."""
 FRESH_SECONDS = 30.0
+FORGOTTEN_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,11 @@ class Settings:
             site = known[1]
         else:
             site = Site(config, where, open_store(where))
+        now = time.monotonic()
         with self._lock:
-            self._sites[namespace, url] = (time.monotonic(), site)
+            self._sites[namespace, url] = (now, site)
+            for key in [key for key, (read, _) in self._sites.items() if now - read > FORGOTTEN_SECONDS]:
+                del self._sites[key]
         return site
 
     def _check(self, where: StoreConfig) -> None:
@@ -68,9 +73,9 @@ class Settings:
             where.url == item or where.url.startswith(item.rstrip("/") + "/") for item in self._stores
         ):
             raise ConfigError(f"store {where.url!r}: the operator may use {', '.join(self._stores)}")
-        own = (self._base.values.get("store") or {}).get("endpoint")
-        if own and where.endpoint != own:
-            raise ConfigError(f"store.endpoint {where.endpoint!r}: the operator's own settings say {own!r}")
+        own = (self._base.values.get("store") or {}).get("endpoint") or None
+        if (own or self._stores) and where.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
+            raise ConfigError(f"store.endpoint {where.endpoint!r}: the operator's own settings say {own or 'AWS'!r}")
 
     def _of(self, cluster: Cluster, namespace: str) -> ClusterConfig:
         found = cluster.get("ConfigMap", namespace, NAMESPACE_CONFIG)
@@ -99,4 +104,7 @@ def read_run(body: Mapping[str, Any]) -> RunSpec:
     }
     spec = validate(RunSpec, data, where=where)
     check_run(spec, where)
+    for stage in spec.spec.stages:
+        if release_name(spec.metadata.name, stage.name) == NAMESPACE_CONFIG:
+            raise ConfigError(f"{where}: stage {stage.name!r} would be named as the namespace's settings are")
     return spec

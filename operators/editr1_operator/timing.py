@@ -12,7 +12,7 @@ READS_A_SECOND = 20
 PENDING_SECONDS = 5.0
 REFUSED_SECONDS = 15.0
 QUIET_SECONDS = 300.0
-"""A run of which nothing is expected is looked at this often, in case a watch has missed something."""
+"""A run of which nothing is expected is looked at this often, and asked after: a watch can miss that something went."""
 
 
 def progress_seconds(runs: int) -> float:
@@ -29,14 +29,14 @@ def next_look(status: RunStatus, spec: RunBody, now: float, progress_s: float = 
             continue
         if stage.not_before is not None and stage.not_before > now:
             times.append(stage.not_before)
-        if stage.reason is Reason.REFUSED:
+        if stage.reason in (Reason.REFUSED, Reason.SETTINGS):
             times.append(now + REFUSED_SECONDS)
         elif stage.state is RunState.RUNNING:
             times.append(now + progress_s)
         elif stage.state is RunState.STARTING:
             times.append(now + PENDING_SECONDS)
         known = limits[stage.name]
-        if stage.pending_since is not None and stage.state is RunState.STARTING:
+        if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
             times.append(max(now + 1, stage.pending_since + known.pending_s + 0.1))
         if (
             known.deadline_s is not None

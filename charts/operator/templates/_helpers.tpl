@@ -19,7 +19,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "operator.rules" -}}
 - apiGroups: [editr1.dev]
   resources: [editruns]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [editr1.dev]
   resources: [editruns/status]
   verbs: [patch]
@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch, delete]
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]

@@ -76,6 +76,7 @@ def pod_view(item: Mapping[str, Any]) -> PodView:
         message=status.get("message") or "",
         created=_time(meta.get("creationTimestamp")),
         leaving=bool(meta.get("deletionTimestamp")),
+        gone_by=_time(meta.get("deletionTimestamp")),
         role=labels.get("training.kubeflow.org/replica-type", ""),
         index=int(labels.get("training.kubeflow.org/replica-index", 0)),
         conditions=_conditions(status),

@@ -47,7 +47,6 @@ class Reason(StrEnum):
     DEADLINE = "DeadlinePassed"
     PENDING_TOO_LONG = "PendingTooLong"
     NO_RESULT = "NoResult"
-    SERVICE_CHANGED = "ServiceModelChanged"
     STAGE_FAILED = "StageFailed"
 
 

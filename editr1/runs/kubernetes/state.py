@@ -93,7 +93,9 @@ def blocked_by(release: ReleaseView) -> Blocked | None:
         if found:
             return found
     if release.job is not None and not release.pods:
-        return _creation_trouble(release.events)
+        refused = release.job.is_true("ReplicaFailure")
+        events = (EventView(release.name, "FailedCreate", refused.message, warning=True),) if refused else ()
+        return _creation_trouble((*release.events, *events))
     return None
 
 

@@ -45,6 +45,8 @@ class PodView:
     message: str = ""
     created: float = 0.0
     leaving: bool = False
+    gone_by: float = 0.0
+    """When a pod that is leaving should have gone, its grace included (seconds since the epoch)."""
     role: str = ""
     index: int = 0
     conditions: tuple[Condition, ...] = ()

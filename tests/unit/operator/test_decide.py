@@ -7,7 +7,7 @@ import pytest
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
 from editr1.runs.kubernetes.run_status import Reason, RunState, StageStatus
 from editr1.runs.kubernetes.views import Condition, ContainerView, EventView, PodView
-from editr1_operator.actions import Launch, Load, Remove, Resolve
+from editr1_operator.actions import Drop, Launch, Load, Remove, Resolve
 from editr1_operator.decide import decide
 from editr1_operator.facts import StageFacts
 from tests.unit.operator.conftest import (
@@ -343,3 +343,19 @@ def test_the_container_s_exit_code_is_what_counts() -> None:
     killed = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=137, ended="OOMKilled"),))
     stage = stage_of(decide(one(known(), seen(killed, condition="Failed"))))
     assert stage.attempts[0].exit_code == 137 and "OOMKilled" in stage.message
+
+
+def test_a_pod_on_a_node_that_is_gone_is_dropped_once_its_grace_is_long_past() -> None:
+    leaving = replace(RUNS, leaving=True, gone_by=NOW - 30)
+    assert decide(one(known(), seen(leaving))).actions == ()
+    stuck = replace(leaving, gone_by=NOW - 61)
+    assert decide(one(known(), seen(stuck))).actions == (Drop("data", stuck.name, stuck.uid),)
+    assert Drop("data", stuck.name, stuck.uid) in decide(one(known(), seen(stuck, leaving=True))).actions
+
+
+def test_a_gang_of_which_one_pod_finds_no_node_is_pending_though_the_others_run() -> None:
+    facts = one(known(), seen(replace(RUNS, name="b"), NO_NODE), pending_s=600)
+    plan = decide(facts)
+    assert (stage_of(plan).state, stage_of(plan).reason, stage_of(plan).pending_since) == (R, Reason.NO_NODE, NOW)
+    late = decide(next_facts(facts, plan, now=NOW + 601))
+    assert stage_of(late).reason is Reason.PENDING_TOO_LONG and Remove("data", "u1") in late.actions

@@ -1,0 +1,186 @@
+"""What is carried out against an API server: nothing of others is touched, a shared service goes with its last owner."""
+
+from typing import Any
+
+import pytest
+
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.runs.kubernetes.helm import HelmLibrary
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.runs.spec import RunBody, StageSpec
+from editr1_operator.actions import Launch, Leave, Remove, Serve
+from editr1_operator.apply import Applier
+from editr1_operator.cache import Cache
+from editr1_operator.cluster import Refused, Unreachable
+from editr1_operator.objects import MANAGED_BY, Objects, shared_name
+from editr1_operator.settings import read_run
+
+CLUSTER = ClusterConfig(
+    registry="reg/e", resolve_images=False, values={"store": {"url": "s3://b/x"}, "gpus": 0, "image": {"tag": "1"}}
+)
+STORE = StoreConfig(url="s3://b/x")
+DIGEST = "sha256:" + "d" * 64
+CURATE = StageSpec(name="curate", kind="curate", config={"judge": "shapes"})
+SERVE = StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST})
+
+
+class Server:
+    """An API server's objects by kind and name: apply merges owners by uid, deletes keep their preconditions."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.log: list[tuple[str, str]] = []
+        self.down: set[str] = set()
+        self._version = 0
+
+    def get(self, kind: str, _namespace: str, name: str) -> Any:
+        return self.objects.get((kind, name))
+
+    def apply(self, _namespace: str, item: dict[str, Any], manager: str = "editr1-operator") -> Any:
+        if item["kind"] in self.down:
+            raise Unreachable("webhook")
+        key = (item["kind"], item["metadata"]["name"])
+        old = self.objects.get(key, {"metadata": {}})
+        meta = {**old["metadata"], **item["metadata"]}
+        owners = {o["uid"]: o for o in old["metadata"].get("ownerReferences", [])}
+        owners |= {o["uid"]: o for o in item["metadata"].get("ownerReferences", [])}
+        self._version += 1
+        meta |= {"ownerReferences": list(owners.values()), "resourceVersion": str(self._version), "namespace": "lab"}
+        meta.setdefault("uid", f"o{self._version}")
+        self.objects[key] = {**old, **item, "metadata": meta}
+        self.log.append(("apply", item["kind"]))
+        return self.objects[key]
+
+    def delete(self, kind: str, _namespace: str, name: str, **preconditions: Any) -> bool:
+        found = self.objects.get((kind, name))
+        version = preconditions.get("resourceVersion")
+        if found is None or (version and version != found["metadata"]["resourceVersion"]):
+            return False
+        del self.objects[kind, name]
+        self.log.append(("delete", kind))
+        return True
+
+    def merge(self, kind: str, _namespace: str, name: str, body: dict[str, Any], part: str = "") -> Any:
+        found = self.objects[kind, name]
+        if body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
+            raise Refused(409, "conflict")
+        self._version += 1
+        found["metadata"] |= {**body["metadata"], "resourceVersion": str(self._version)}
+        return found
+
+    def owners(self, kind: str) -> set[str]:
+        return {
+            o["name"] for (k, _), item in self.objects.items() if k == kind for o in item["metadata"]["ownerReferences"]
+        }
+
+
+def applier(server: Server, run: str = "a", cluster: ClusterConfig = CLUSTER) -> Applier:
+    spec = RunBody(stages=[CURATE, SERVE])
+    release = shared_name(SERVE, DIGEST, "", 0, cluster, STORE)
+    stages = [
+        StageStatus(name="curate", kind="curate", key="a" * 64, release=f"{run}-curate"),
+        StageStatus(name="rrm", kind="serve", key="b" * 64, release=release, inputs={"model": DIGEST}),
+    ]
+    meta = {"name": run, "namespace": "lab", "uid": f"uid-{run}"}
+    objects = Objects(HelmLibrary(), cluster, STORE, meta, spec, "rev")
+    return Applier(server, Cache(), objects, spec, RunStatus(stages=stages), meta)  # type: ignore[arg-type]
+
+
+def test_a_job_is_the_run_s_alone_and_says_which_attempt_it_is() -> None:
+    server = Server()
+    assert applier(server).apply([Launch("curate", 3)]) == {}
+    job = server.objects["PyTorchJob", "a-curate"]
+    assert job["metadata"]["annotations"]["editr1.dev/attempt"] == "3"
+    assert [owner["uid"] for owner in job["metadata"]["ownerReferences"]] == ["uid-a"]
+    assert job["spec"]["pytorchReplicaSpecs"]["Master"]["restartPolicy"] == "Never"
+    assert server.log[-1] == ("apply", "PyTorchJob"), "what it needs is there before it"
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "ServiceAccount", "PyTorchJob"])
+def test_what_belongs_to_somebody_else_is_not_touched(kind: str) -> None:
+    server = Server()
+    theirs = {"kind": kind, "metadata": {"name": "a-curate", "labels": {MANAGED_BY: "Helm"}, "ownerReferences": []}}
+    server.objects[kind, "a-curate"] = theirs
+    failed = applier(server).apply([Launch("curate", 1)])
+    assert failed["curate"].reason is Reason.REFUSED and "is not the operator's" in failed["curate"].message
+    assert server.objects[kind, "a-curate"] is theirs and theirs["metadata"]["ownerReferences"] == []
+
+
+def test_what_an_earlier_run_of_the_name_leaves_behind_is_waited_for() -> None:
+    server = Server()
+    applier(server).apply([Launch("curate", 1)])
+    later = applier(server)
+    later._uid = "uid-of-another"
+    failed = later.apply([Launch("curate", 1)])
+    assert "still belongs to an earlier run of this name" in failed["curate"].message
+
+
+def test_a_shared_service_has_each_run_as_owner_and_goes_with_the_last() -> None:
+    server = Server()
+    for run in ("a", "b"):
+        assert applier(server, run).apply([Serve("rrm")]) == {}
+    assert server.owners("Deployment") == server.owners("Service") == {"a", "b"}
+    applier(server, "a").apply([Leave("rrm")])
+    assert server.owners("Deployment") == {"b"} and not [entry for entry in server.log if entry[0] == "delete"]
+    applier(server, "b").apply([Leave("rrm")])
+    assert server.objects == {} and server.log[-1] == ("delete", "Deployment"), "it says who owns it, to the last"
+
+
+def test_a_run_that_joins_while_the_last_one_leaves_keeps_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    applier(server, "a").apply([Serve("rrm")])
+    get, joined = server.get, []
+
+    def join_first(kind: str, namespace: str, name: str) -> Any:
+        found = get(kind, namespace, name)
+        if kind == "Deployment" and not joined:
+            joined.append(True)
+            found = {**found, "metadata": dict(found["metadata"])}
+            applier(server, "b").apply([Serve("rrm")])
+        return found
+
+    monkeypatch.setattr(server, "get", join_first)
+    applier(server, "a").apply([Leave("rrm")])
+    assert "b" in server.owners("Deployment") and "b" in server.owners("ConfigMap") and "b" in server.owners("Service")
+
+
+def test_a_value_that_the_chart_does_not_take_is_the_settings_fault_and_may_be_mended() -> None:
+    wrong = CLUSTER.model_copy(update={"values": {**CLUSTER.values, "gpuz": 1}})
+    failed = applier(Server(), cluster=wrong).apply([Launch("curate", 1)])
+    assert (failed["curate"].state, failed["curate"].reason) == (RunState.STARTING, Reason.SETTINGS)
+    assert "gpuz" in failed["curate"].message
+
+
+def test_one_object_that_cannot_be_made_now_holds_up_nothing_else() -> None:
+    server = Server()
+    applier(server).apply([Launch("curate", 1)])
+    uid = server.objects["PyTorchJob", "a-curate"]["metadata"]["uid"]
+    server.down = {"Deployment"}
+    with pytest.raises(Unreachable):
+        applier(server).apply([Serve("rrm"), Remove("curate", uid)])
+    assert ("PyTorchJob", "a-curate") not in server.objects
+
+
+def test_the_stage_s_own_settings_win_over_those_of_its_chart_in_a_shared_service_too() -> None:
+    stages = {"reward": {"replicas": 2}, "rrm": {"replicas": 4}}
+    server = Server()
+    applier(server, cluster=CLUSTER.model_copy(update={"stages": stages})).apply([Serve("rrm")])
+    ((_, deployment),) = [(key, item) for key, item in server.objects.items() if key[0] == "Deployment"]
+    assert deployment["spec"]["replicas"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "says"),
+    [("x" * 40, "curate", "at most 45"), ("editr1", "cluster", "named as the namespace's settings are")],
+)
+def test_a_name_that_cannot_be_carried_is_refused_before_anything_starts(name: str, stage: str, says: str) -> None:
+    body = {
+        "apiVersion": "editr1.dev/v1alpha1",
+        "kind": "EditRun",
+        "metadata": {"name": name},
+        "spec": {"stages": [{"name": stage, "kind": "curate"}]},
+    }
+    with pytest.raises(ConfigError, match=says):
+        read_run(body)
