@@ -70,7 +70,7 @@ class Jobs(Services):
             return
         if self.spec.suspend:
             self._hold(stage, None)
-        elif self._past_deadline(stage, facts) or (facts.leaving and self._drop_stuck(stage, facts)):
+        elif self._past_deadline(stage, facts):
             return
         elif known.not_before is not None and (facts.leaving or self.now < known.not_before):
             self.set(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=_last_end(known))
