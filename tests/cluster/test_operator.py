@@ -182,10 +182,10 @@ def test_a_lost_pod_counts_as_a_retry_and_the_run_goes_on(lab: Lab, operator: Op
 
 
 def test_an_image_that_is_not_there_is_said_within_seconds_and_ends_in_time(lab: Lab, operator: Operator) -> None:
-    apply(lab, edit_run("no-image", [{"name": "no-image", "kind": "curate", "config": SMALL_WORLD, "pending_s": 12}]))
-    until("it says why", lambda: status(lab, "no-image").get("reason") == "NoImage", 15)
+    apply(lab, edit_run("no-image", [{"name": "no-image", "kind": "curate", "config": SMALL_WORLD, "pending_s": 35}]))
+    until("it says why", lambda: status(lab, "no-image").get("reason") == "NoImage", 34)
     assert "no-such-tag" in lab.editr1("explain", "no-image").stdout
-    found = wait_state(lab, "no-image", "Failed", seconds=40)
+    found = wait_state(lab, "no-image", "Failed", seconds=60)
     assert found["reason"] == "PendingTooLong"
     until("its job is gone", lambda: not lab.kubectl("get", "pytorchjobs", "-o", "name").count("no-image"), 30)
     lab.kubectl("delete", "editrun", "no-image")
