@@ -52,7 +52,7 @@ def keep_spans(
 ) -> None:
     """Put the spans of all that is over into the store, and send what is new to the collector."""
     old, new = (spans_of(uid, namespace, run, status) for status in (before, after))
-    if len(new) > len(old):
+    if new:
         lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in new]
         store.put_record(f"runs/{run}/spans/operator-{uid[:8]}.jsonl", "".join(lines).encode())
         exporter.send(old, new)

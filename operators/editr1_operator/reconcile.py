@@ -163,7 +163,7 @@ class _Look:
         keep_ended(self._cluster, site.store, self._namespace, self._name, self._seen, before, status)
         self._record(run, site, before, status)
         if status.state in (RunState.DONE, RunState.FAILED) and not actions:
-            self._memory.settled = True
+            self._all._memory[self._uid] = _Memory(settled=True)  # a run that is over needs no more
             return None
         return next_look(status, run.spec, self._now, self._progress_s)
 

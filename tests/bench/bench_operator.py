@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 from tests.integration.conftest import serve_s3  # noqa: E402
 
-CHANGES = 200
+CHANGES = 100
 QUIET_SECONDS = 60.0
 HEALTH, METRICS = 18080, 19090
 
