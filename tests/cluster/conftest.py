@@ -88,6 +88,15 @@ class Lab:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def established(self, crd: str) -> None:
+        """Wait until the API server serves a resource; kubectl wait fails where it has no status yet."""
+
+        def served() -> bool:
+            conditions = self.get("crd", crd).get("status", {}).get("conditions") or ()
+            return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+
+        until(f"{crd} is established", served, 60, 0.2)
+
     def file(self, name: str, values: dict[str, Any]) -> str:
         path = self.folder / name
         path.write_text(yaml.safe_dump(values))

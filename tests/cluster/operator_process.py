@@ -151,7 +151,7 @@ def install_crd(lab: Lab) -> bool:
     """Returns whether it was there before: with it, editr1 run gives runs to an operator."""
     known = bool(lab.kubectl("get", "crd", "editruns.editr1.dev", "-o", "name", check=False))
     lab.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/operator/files/editruns.yaml"))
-    lab.kubectl("wait", "--for=condition=Established", "crd/editruns.editr1.dev", "--timeout=60s")
+    lab.established("editruns.editr1.dev")
     return known
 
 

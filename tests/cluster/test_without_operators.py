@@ -31,7 +31,7 @@ def without(lab: Lab, crd: str, path: str) -> Iterator[None]:
         yield
     finally:
         lab.kubectl("create", "-f", "-", stdin=json.dumps(kept))
-        lab.kubectl("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=60s")
+        lab.established(crd)
         until(f"{crd} is served", lambda: path in lab.kubectl("api-resources", "-o", "name"), 30)
 
 
