@@ -20,7 +20,6 @@ from editr1_operator.cluster import Cluster
 from editr1_operator.facts import RunFacts, StageFacts
 from editr1_operator.settings import Site
 
-EVENTS_SECONDS = 5.0
 EVENTS_AFTER_SECONDS = 2.0
 
 
@@ -103,7 +102,7 @@ class Gatherer:
         if has_pods or known.over or held.view.suspended or self._now - held.view.created < EVENTS_AFTER_SECONDS:
             return ()
         asked, events = self._asked.events.get(known.release, (0.0, ()))
-        if self._now - asked > EVENTS_SECONDS:
+        if self._now - asked > self._progress_s:
             events = events_of(self._cluster, self._namespace, known.release)
             self._asked.events[known.release] = (self._now, events)
         return events

@@ -8,7 +8,7 @@ from editr1.runs.spec import RunBody
 
 PROGRESS_SECONDS = 5.0
 READS_A_SECOND = 20
-"""Progress is read from the store at most this often, all runs together."""
+"""Progress is read from the store, and events from the API server, at most this often, all runs together."""
 PENDING_SECONDS = 5.0
 REFUSED_SECONDS = 15.0
 QUIET_SECONDS = 300.0
@@ -34,7 +34,7 @@ def next_look(status: RunStatus, spec: RunBody, now: float, progress_s: float = 
         elif stage.state is RunState.RUNNING:
             times.append(now + progress_s)
         elif stage.state is RunState.STARTING:
-            times.append(now + PENDING_SECONDS)
+            times.append(now + max(PENDING_SECONDS, progress_s))
         known = limits[stage.name]
         if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
             times.append(max(now + 1, stage.pending_since + known.pending_s + 0.1))
