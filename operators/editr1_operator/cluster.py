@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from editr1.runs.kubernetes.errors import named
 from editr1_operator.crd import GROUP, PLURAL, VERSION
 from editr1_operator.metrics import API_REQUESTS
 
@@ -177,10 +177,7 @@ class Cluster:
 
 
 def _refusal(error: Any) -> Exception:
-    try:
-        message = str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        message = str(error.reason)
+    message = named(error) or str(error.reason)
     if error.status >= 500 or error.status == 429 or error.status == 0:
         return Unreachable(message)
     return Refused(int(error.status), message)

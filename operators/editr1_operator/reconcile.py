@@ -1,4 +1,4 @@
-"""One look at a run: gather facts, decide, write record and status, act."""
+"""One look at a run: gather facts, decide, write the status, act, keep the record."""
 
 from __future__ import annotations
 

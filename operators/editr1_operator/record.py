@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
-from editr1.runs.record import Attempt, RunRecord, StageRecord, State
+from editr1.runs.kubernetes.run_status import RECORD_STATES, Reason, RunState, RunStatus, stage_record
+from editr1.runs.record import RunRecord, State
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody
-
-_STATES = {
-    RunState.WAITING: State.PENDING,
-    RunState.STARTING: State.RUNNING,
-    RunState.RUNNING: State.RUNNING,
-    RunState.SUSPENDED: State.INTERRUPTED,
-    RunState.DONE: State.DONE,
-    RunState.FAILED: State.FAILED,
-}
 
 
 def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[str, Mapping[str, str]]) -> RunRecord:
     """``base`` (name, versions, machine) with what the status says. ``facts`` holds image and chart by stage."""
     record = base.model_copy(deep=True)
     record.seed = spec.seed
-    record.state = State.RUNNING if status.state is RunState.WAITING else _STATES[status.state]
+    record.state = State.RUNNING if status.state is RunState.WAITING else RECORD_STATES[status.state]
     if status.reason is not Reason.STANDS:
         record.created, record.ended = status.started or base.created, status.ended
     known = record.stages
@@ -36,26 +27,11 @@ def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[
         if before is not None and before.key != entry.key:
             before = None
         told = facts.get(stage.name, {})
-        record.stages[stage.name] = StageRecord(
-            name=stage.name,
-            kind=str(stage.kind),
-            key=entry.key,
-            state=_STATES[entry.state],
-            inputs=entry.inputs,
-            outputs=entry.outputs,
-            metrics=entry.metrics,
-            config=full_config(stage.kind, stage.config, spec.seed),
-            attempts=_attempts(entry) or (before.attempts if before else []),
-            reason="" if entry.state is RunState.DONE else entry.message,
-            release=entry.release,
-            image=told.get("image") or (before.image if before else ""),
-            chart=told.get("chart") or (before.chart if before else ""),
-        )
+        made = stage_record(entry)
+        made.kind, made.config = str(stage.kind), full_config(stage.kind, stage.config, spec.seed)
+        made.attempts = made.attempts or (before.attempts if before else [])
+        made.reason = "" if entry.state is RunState.DONE else entry.message
+        made.image = told.get("image") or (before.image if before else "")
+        made.chart = told.get("chart") or (before.chart if before else "")
+        record.stages[stage.name] = made
     return record
-
-
-def _attempts(entry: StageStatus) -> list[Attempt]:
-    return [
-        Attempt(started=item.started, ended=item.ended, exit_code=item.exit_code, reason=item.reason)
-        for item in entry.attempts
-    ]

@@ -14,9 +14,9 @@ from editr1.runs.drive import Observer, StageFailed
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.api import ClusterApi
 from editr1.runs.kubernetes.errors import ClusterError
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus, stage_record
 from editr1.runs.live import LiveFiles
-from editr1.runs.record import Attempt, StageRecord, State
+from editr1.runs.record import StageRecord
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.resolve import freeze
 from editr1.runs.spec import API_VERSION, RunBody, RunSpec
@@ -30,7 +30,6 @@ GONE_SECONDS = 120.0
 TAKEN_SECONDS = 15.0
 UNTAKEN = "no operator has taken it on yet; is one running, and does it watch this namespace?"
 _OVER = (RunState.DONE, RunState.FAILED)
-_STATES = {RunState.DONE: State.DONE, RunState.FAILED: State.FAILED, RunState.SUSPENDED: State.INTERRUPTED}
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class _Shown:
     def stage(self, stage: StageStatus) -> None:
         before = self._known.get(stage.name, StageStatus(name=stage.name, kind=stage.kind))
         self._known[stage.name] = stage
-        record, service = _record(stage), KINDS[Kind(stage.kind)].service
+        record, service = stage_record(stage), KINDS[Kind(stage.kind)].service
         if stage.state is RunState.DONE and not stage.attempts:
             if before.state is not RunState.DONE and stage.reason is Reason.STANDS:
                 self._observer.stage_skipped(record, stage.message)
@@ -214,24 +213,6 @@ class _Shown:
             return
         if live is not None:
             self._observer.stage_progress(record, live.model_dump())
-
-
-def _record(stage: StageStatus) -> StageRecord:
-    return StageRecord(
-        name=stage.name,
-        kind=stage.kind,
-        key=stage.key,
-        state=_STATES.get(stage.state, State.RUNNING),
-        inputs=stage.inputs,
-        outputs=stage.outputs,
-        metrics=stage.metrics,
-        attempts=[
-            Attempt(started=item.started, ended=item.ended, exit_code=item.exit_code, reason=item.reason)
-            for item in stage.attempts
-        ],
-        reason=stage.message,
-        release=stage.release,
-    )
 
 
 def _parsed(body: Mapping[str, Any]) -> EditRun:

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from editr1.runs.record import Attempt, StageRecord, State
+
 
 class RunState(StrEnum):
     """Where a run, or a stage of it, stands."""
@@ -125,6 +127,36 @@ class StageStatus(_Status):
     def over(self) -> bool:
         """Whether nothing will happen to it any more."""
         return self.state in (RunState.DONE, RunState.FAILED)
+
+
+RECORD_STATES = {
+    RunState.WAITING: State.PENDING,
+    RunState.STARTING: State.RUNNING,
+    RunState.RUNNING: State.RUNNING,
+    RunState.SUSPENDED: State.INTERRUPTED,
+    RunState.DONE: State.DONE,
+    RunState.FAILED: State.FAILED,
+}
+"""What the run's record calls each state."""
+
+
+def stage_record(stage: StageStatus) -> StageRecord:
+    """The stage as the run's record has it; config, image and chart are not in the status."""
+    return StageRecord(
+        name=stage.name,
+        kind=stage.kind,
+        key=stage.key,
+        state=RECORD_STATES[stage.state],
+        inputs=stage.inputs,
+        outputs=stage.outputs,
+        metrics=stage.metrics,
+        attempts=[
+            Attempt(started=item.started, ended=item.ended, exit_code=item.exit_code, reason=item.reason)
+            for item in stage.attempts
+        ],
+        reason=stage.message,
+        release=stage.release,
+    )
 
 
 class RunCondition(_Status):
