@@ -73,14 +73,13 @@ def find_helm() -> Helm:
     return HelmLibrary()
 
 
-@contextmanager
-def chart_folder(chart: str) -> Iterator[Path]:
+def chart_folder(chart: str) -> Path:
     """A copy of a chart that ships with the package, links followed: Helm warns of every link. Raises ConfigError."""
     if not (resources.files("editr1") / "charts" / chart / "Chart.yaml").is_file():
         raise ConfigError(f"{chart!r}: no such chart")
     with _COPYING:  # a second copy would be removed as soon as nobody holds it, under whoever reads from it
         copies = _copies()
-    yield Path(copies.name) / chart
+    return Path(copies.name) / chart
 
 
 @cache
@@ -97,8 +96,7 @@ def _copies() -> tempfile.TemporaryDirectory[str]:
 @cache
 def chart_version(chart: str) -> str:
     """Version of a chart that ships with the package."""
-    with chart_folder(chart) as folder:
-        return str(yaml.safe_load((folder / "Chart.yaml").read_text(encoding="utf-8"))["version"])
+    return str(yaml.safe_load((chart_folder(chart) / "Chart.yaml").read_text(encoding="utf-8"))["version"])
 
 
 def image_of(objects: Sequence[Object]) -> str:
@@ -120,7 +118,7 @@ class HelmLibrary:
         import helm_python
 
         try:
-            with chart_folder(chart) as folder, helm_python.Chart.load(folder) as loaded:
+            with helm_python.Chart.load(chart_folder(chart)) as loaded:
                 loaded.validate_schema(dict(values))
                 texts = loaded.render(dict(values), name=name, namespace=namespace)
         except helm_python.HelmError as error:
@@ -132,9 +130,13 @@ class HelmLibrary:
         import helm_python
 
         try:
-            with chart_folder(chart) as folder, self._config(target) as config:
+            with self._config(target) as config:
                 config.install(
-                    folder, name, dict(values), namespace=target.namespace, dry_run="server" if dry_run else None
+                    chart_folder(chart),
+                    name,
+                    dict(values),
+                    namespace=target.namespace,
+                    dry_run="server" if dry_run else None,
                 )
         except helm_python.HelmError as error:
             raise HelmError(_plain(str(error))) from None
@@ -181,14 +183,23 @@ class HelmProgram:
 
     def render(self, chart: str, name: str, namespace: str, values: Mapping[str, Any]) -> list[Object]:
         """See :class:`Helm`."""
-        with chart_folder(chart) as folder, _values_file(values) as file:
-            arguments = ["template", name, str(folder), "--namespace", namespace, "--values", file, "--skip-tests"]
+        with _values_file(values) as file:
+            arguments = [
+                "template",
+                name,
+                str(chart_folder(chart)),
+                "--namespace",
+                namespace,
+                "--values",
+                file,
+                "--skip-tests",
+            ]
             return _objects([self._run(arguments, {})])
 
     def install(self, chart: str, name: str, target: Target, values: Mapping[str, Any], *, dry_run: bool) -> None:
         """See :class:`Helm`."""
-        with chart_folder(chart) as folder, _values_file(values) as file:
-            arguments = ["install", name, str(folder), "--values", file]
+        with _values_file(values) as file:
+            arguments = ["install", name, str(chart_folder(chart)), "--values", file]
             self._on(target, arguments + (["--dry-run=server"] if dry_run else []))
 
     def uninstall(self, name: str, target: Target) -> bool:

@@ -107,11 +107,6 @@ def test_threads_that_render_first_at_the_same_time_share_one_copy_of_the_charts
     helm._copies.cache_clear()
     names = ["curate", "sft", "gcpo", "reward", "grpo", "evaluate"] * 8
     with ThreadPoolExecutor(16) as pool:
-        folders = list(pool.map(folder_of, names))
+        folders = list(pool.map(helm.chart_folder, names))
     assert len({folder.parent for folder in folders}) == 1
     assert all((folder / "Chart.yaml").is_file() for folder in folders)
-
-
-def folder_of(chart: str) -> Path:
-    with helm.chart_folder(chart) as folder:
-        return folder
