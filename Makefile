@@ -26,8 +26,8 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check editr1 charts tests
-	$(BIN)/ruff format --check editr1 charts tests
+	$(BIN)/ruff check editr1 operators charts tests
+	$(BIN)/ruff format --check editr1 operators charts tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

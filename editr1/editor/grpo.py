@@ -13,6 +13,7 @@ import torch
 
 from editr1.config.grpo import GrpoConfig
 from editr1.editor.advantages import Advantages, group_advantages
+from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
 from editr1.editor.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from editr1.editor.ema import Ema
@@ -141,15 +142,15 @@ class _Trainer:
 
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config
-        precision = torch.autocast(self._world.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        device = self._world.device
         every = max(1, config.iterations // TRACED)
         with span(Span.STEP, iteration=i) if i % every == 0 else untraced():
-            with span(Span.SAMPLE), precision:
+            with span(Span.SAMPLE), arithmetic(device, config.precision):
                 chunks = self._sampler.sample(i, self._order.iteration(i), collector)
             with span(Span.REWARD):
                 own = collector.collect()
                 advantages, rewards = self._advantages(i, chunks, own)
-            with span(Span.OPTIMISE), precision:
+            with span(Span.OPTIMISE), arithmetic(device, config.precision):
                 offset = self._world.rank * len(own.ok)
                 mine = slice(offset, offset + len(own.ok))
                 kept = advantages.kept

@@ -65,6 +65,10 @@ def registry(options: Options) -> kopf.OperatorRegistry:
     cache = Cache()
     parts: dict[str, Any] = {}
 
+    def known(event: Any) -> bool:
+        """Whether this is of the list with which a watch begins, every few minutes, and tells nothing new."""
+        return event["type"] is None and cache.holds(event["object"])
+
     @kopf.on.login(registry=found)
     def login(**keywords: Any) -> Any:
         return kopf.login_via_client(**keywords)
@@ -99,6 +103,8 @@ def registry(options: Options) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=found)
     async def run(event: Any, **_: Any) -> None:
+        if known(event):
+            return
         body, gone = dict(event["object"]), event["type"] == "DELETED"
         key = cache.put_run(body, gone)
         if gone:
@@ -107,6 +113,8 @@ def registry(options: Options) -> kopf.OperatorRegistry:
             parts["queue"].add(key)
 
     async def job(event: Any, **_: Any) -> None:
+        if known(event):
+            return
         for key in cache.put_job(event["object"], event["type"] == "DELETED"):
             parts["queue"].add(key)
 
@@ -115,6 +123,8 @@ def registry(options: Options) -> kopf.OperatorRegistry:
 
     @kopf.on.event("", "v1", "pods", labels=_MINE, registry=found)
     async def pod(event: Any, **_: Any) -> None:
+        if known(event):
+            return
         for key in cache.put_pod(event["object"], event["type"] == "DELETED"):
             parts["queue"].add(key)
 

@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from editr1.runs.kubernetes.api import INSTANCE
 from editr1.runs.kubernetes.parse import job_view, pod_view, service_view
@@ -24,9 +24,17 @@ class Held:
 
     view: JobView
     uid: str
+    version: str
     attempt: int
     leaving: bool
     owners: Mapping[str, str]
+
+
+class HeldPod(NamedTuple):
+    """A pod."""
+
+    view: PodView
+    version: str
 
 
 def held(body: Mapping[str, Any]) -> Held:
@@ -36,6 +44,7 @@ def held(body: Mapping[str, Any]) -> Held:
     return Held(
         view=service_view(body) if service else job_view(body),
         uid=meta["uid"],
+        version=meta.get("resourceVersion", ""),
         attempt=int((meta.get("annotations") or {}).get(ATTEMPT, 0)),
         leaving="deletionTimestamp" in meta,
         owners={item["uid"]: item["name"] for item in meta.get("ownerReferences") or () if item["kind"] == KIND},
@@ -49,7 +58,7 @@ class Cache:
         self._lock = threading.Lock()
         self._runs: dict[Key, dict[str, Any]] = {}
         self._jobs: dict[Key, Held] = {}
-        self._pods: dict[Key, dict[str, PodView]] = defaultdict(dict)
+        self._pods: dict[Key, dict[str, HeldPod]] = defaultdict(dict)
 
     def put_run(self, body: dict[str, Any], gone: bool) -> Key:
         """Take an EditRun, or let it go."""
@@ -82,27 +91,44 @@ class Cache:
         """Take a pod, or let it go; returns the runs that its job belongs to."""
         meta = body["metadata"]
         key = (meta["namespace"], (meta.get("labels") or {}).get(INSTANCE, ""))
-        view = pod_view(body)
+        pod = _pod(body)
+        name = pod.view.name
         with self._lock:
             if not gone:
-                self._pods[key][view.name] = view
-            elif self._pods[key].get(view.name, view).uid == view.uid:
-                self._pods[key].pop(view.name, None)
+                self._pods[key][name] = pod
+            elif self._pods[key].get(name, pod).view.uid == pod.view.uid:
+                self._pods[key].pop(name, None)
                 if not self._pods[key]:
                     del self._pods[key]
             item = self._jobs.get(key)
         return [(key[0], name) for name in item.owners.values()] if item else []
+
+    def holds(self, body: Mapping[str, Any]) -> bool:
+        """Whether this very version is held: what a watch that begins anew lists is mostly known."""
+        meta = body["metadata"]
+        namespace, name, labels = meta["namespace"], meta["name"], meta.get("labels") or {}
+        with self._lock:
+            if body["kind"] == KIND:
+                run = self._runs.get((namespace, name))
+                known = run["metadata"]["resourceVersion"] if run else None
+            elif body["kind"] == "Pod":
+                pod = self._pods.get((namespace, labels.get(INSTANCE, "")), {}).get(name)
+                known = pod.version if pod else None
+            else:
+                job = self._jobs.get((namespace, name))
+                known = job.version if job else None
+        return bool(known == meta["resourceVersion"])
 
     def renew(
         self, namespace: str, release: str, job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]
     ) -> None:
         """Put what the API server says now in place of what the watches told: they can miss that something went."""
         key = (namespace, release)
-        views = [pod_view(item) for item in pods]
+        there = [_pod(item) for item in pods]
         with self._lock:
             self._pods.pop(key, None)
-            if views:
-                self._pods[key] = {view.name: view for view in views}
+            if there:
+                self._pods[key] = {pod.view.name: pod for pod in there}
             if job is None:
                 self._jobs.pop(key, None)
             else:
@@ -127,7 +153,11 @@ class Cache:
         """The pods of a job or service, by index."""
         with self._lock:
             found = list(self._pods.get((namespace, release), {}).values())
-        return tuple(sorted(found, key=lambda pod: (pod.index, pod.name)))
+        return tuple(sorted((pod.view for pod in found), key=lambda view: (view.index, view.name)))
+
+
+def _pod(body: Mapping[str, Any]) -> HeldPod:
+    return HeldPod(pod_view(body), body["metadata"].get("resourceVersion", ""))
 
 
 def _newer(meta: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

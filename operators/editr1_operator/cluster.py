@@ -156,7 +156,7 @@ class Cluster:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        API_REQUESTS.labels(method).inc()
+        API_REQUESTS.labels(method, _resource(path)).inc()
         try:
             found = self._client.call_api(
                 path,
@@ -174,6 +174,12 @@ class Cluster:
         except (HTTPError, OSError) as error:
             raise Unreachable(str(error)) from None
         return found  # type: ignore[no-any-return]
+
+
+def _resource(path: str) -> str:
+    """``pods`` of ``/api/v1/namespaces/team/pods/a``; empty where the API's own list of kinds is asked for."""
+    parts = path.split("/namespaces/")
+    return parts[1].split("/")[1] if len(parts) > 1 else ""
 
 
 def _refusal(error: Any) -> Exception:

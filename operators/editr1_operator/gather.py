@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.kubernetes.parse import event_view, pod_view
+from editr1.runs.kubernetes.parse import pod_view
 from editr1.runs.kubernetes.run_status import RunState, RunStatus, StageStatus
 from editr1.runs.kubernetes.views import EventView, ReleaseView
 from editr1.runs.live import LiveFiles
@@ -18,32 +17,30 @@ from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.cache import Cache, Held
 from editr1_operator.cluster import Cluster
 from editr1_operator.facts import RunFacts, StageFacts
+from editr1_operator.happened import Happened
 from editr1_operator.settings import Site
 
 EVENTS_AFTER_SECONDS = 2.0
-
-
-@dataclass
-class Asked:
-    """What was asked lately, and when; all of it can be lost."""
-
-    progress: dict[str, tuple[float, str]] = field(default_factory=dict)
-    events: dict[str, tuple[float, tuple[EventView, ...]]] = field(default_factory=dict)
-
-
-def events_of(cluster: Cluster, namespace: str, name: str = "") -> tuple[EventView, ...]:
-    """The events of an object, or of all, oldest first."""
-    found = cluster.find("Event", namespace, **({"fieldSelector": f"involvedObject.name={name}"} if name else {}))
-    return tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
+EVENTS_AGE_SECONDS = 5.0
+Progress = dict[str, tuple[float, str]]
+"""When a stage's progress was read, and what it was; all of it can be lost."""
 
 
 class Gatherer:
     """Facts of one run at one moment."""
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, asked: Asked, namespace: str, uid: str, now: float, progress_s: float
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        happened: Happened,
+        known: Progress,
+        namespace: str,
+        uid: str,
+        now: float,
+        progress_s: float,
     ) -> None:
-        self._cluster, self._cache, self._asked = cluster, cache, asked
+        self._cluster, self._cache, self._happened, self._known_progress = cluster, cache, happened, known
         self._namespace, self._uid, self._now, self._progress_s = namespace, uid, now, progress_s
 
     def facts(
@@ -101,23 +98,19 @@ class Gatherer:
         """Events of a job that has no pods for seconds; what pods say themselves is known without."""
         if has_pods or known.over or held.view.suspended or self._now - held.view.created < EVENTS_AFTER_SECONDS:
             return ()
-        asked, events = self._asked.events.get(known.release, (0.0, ()))
-        if self._now - asked > self._progress_s:
-            events = events_of(self._cluster, self._namespace, known.release)
-            self._asked.events[known.release] = (self._now, events)
-        return events
+        return self._happened.of(self._namespace, (known.release,), EVENTS_AGE_SECONDS)
 
     def _progress(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:
         if known.state is not RunState.RUNNING or KINDS[stage.kind].service:
             return ""
-        asked, text = self._asked.progress.get(stage.name, (0.0, ""))
+        asked, text = self._known_progress.get(stage.name, (0.0, ""))
         if self._now - asked > self._progress_s:
             try:
                 live = LiveFiles(store, self._run, stage.name, known.key).progress()
             except (StoreError, ValidationError):
                 live = None  # what is only shown stops no decision
             text = f"{live.phase} {live.done}/{live.total}" if live else text
-            self._asked.progress[stage.name] = (self._now, text)
+            self._known_progress[stage.name] = (self._now, text)
         return text
 
     def _last_error(self, stage: StageSpec, store: ArtifactStore, known: StageStatus) -> str:

@@ -11,14 +11,13 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.record import stage_prefix
 from editr1.telemetry import as_record
-from editr1_operator.cluster import Cluster
 from editr1_operator.facts import StageFacts
-from editr1_operator.gather import events_of
+from editr1_operator.happened import Happened
 from editr1_operator.trace import SERVICE, Exporter, spans_of
 
 
 def keep_ended(
-    cluster: Cluster,
+    happened: Happened,
     store: ArtifactStore,
     namespace: str,
     run: str,
@@ -37,7 +36,7 @@ def keep_ended(
             continue
         pods = seen[stage.name].release.pods if stage.name in seen else ()
         names = {stage.release, *(pod.name for pod in pods)}
-        events = [item for item in events_of(cluster, namespace) if item.object in names]
+        events = happened.of(namespace, names, age_s=0)
         told = {
             "attempt": last.model_dump(),
             "pods": [asdict(pod) for pod in pods],

@@ -17,5 +17,7 @@ REACTION_SECONDS = Histogram(
 )
 RETRIES = Counter("editr1_operator_retries", "Attempts that follow one that ended badly.", ["kind"])
 ERRORS = Counter("editr1_operator_errors", "Looks at a run that ended in an error.", ["cause"])
-API_REQUESTS = Counter("editr1_operator_api_requests", "Requests to the API server, watches apart.", ["verb"])
+API_REQUESTS = Counter(
+    "editr1_operator_api_requests", "Requests to the API server, watches apart.", ["verb", "resource"]
+)
 NOTICES = Counter("editr1_operator_notices", "Webhook notices by what became of them.", ["outcome"])

@@ -27,7 +27,8 @@ from editr1_operator.conditions import refused, summarised
 from editr1_operator.decide import decide
 from editr1_operator.events import changes
 from editr1_operator.facts import StageFacts
-from editr1_operator.gather import Asked, Gatherer
+from editr1_operator.gather import Gatherer, Progress
+from editr1_operator.happened import Happened
 from editr1_operator.keep import keep_ended, keep_spans
 from editr1_operator.metrics import RETRIES
 from editr1_operator.notify import Notifier, cloud_event
@@ -44,7 +45,7 @@ MOST_STEPS = 12
 class _Memory:
     """What is remembered of a run between looks; all of it can be lost."""
 
-    asked: Asked = field(default_factory=Asked)
+    progress: Progress = field(default_factory=dict)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     record: RunRecord | None = None
     recorded: RunStatus | None = None
@@ -62,6 +63,7 @@ class Reconciler:
     ) -> None:
         self._cluster, self._cache, self._helm, self._settings = cluster, cache, helm, settings
         self._notifier, self._exporter = notifier, exporter
+        self._happened = Happened(cluster)
         self._memory: dict[str, _Memory] = {}
 
     def look(self, key: Key) -> float | None:
@@ -122,7 +124,14 @@ class _Look:
         self._now = time.time()
         self._progress_s = progress_seconds(len(reconciler._cache.runs()))
         self._gatherer = Gatherer(
-            self._cluster, self._cache, self._memory.asked, self._namespace, self._uid, self._now, self._progress_s
+            self._cluster,
+            self._cache,
+            reconciler._happened,
+            self._memory.progress,
+            self._namespace,
+            self._uid,
+            self._now,
+            self._progress_s,
         )
 
     def take(self) -> float | None:
@@ -160,7 +169,7 @@ class _Look:
             stages = [failed.get(stage.name, stage) for stage in status.stages]
             status = summarised(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
             self._write(status)
-        keep_ended(self._cluster, site.store, self._namespace, self._name, self._seen, before, status)
+        keep_ended(self._all._happened, site.store, self._namespace, self._name, self._seen, before, status)
         self._record(run, site, before, status)
         if status.state in (RunState.DONE, RunState.FAILED) and not actions:
             self._all._memory[self._uid] = _Memory(settled=True)  # a run that is over needs no more

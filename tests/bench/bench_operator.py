@@ -182,6 +182,7 @@ def start_operator(namespace: str, cluster: Path, environment: dict[str, str], f
         "EDITR1_OPERATOR_CLUSTER_FILE": str(cluster),
         "EDITR1_OPERATOR_LIVENESS_PORT": str(HEALTH),
         "EDITR1_OPERATOR_METRICS_PORT": str(METRICS),
+        "MALLOC_ARENA_MAX": "2",  # as images/operator has it
     }
     log = (folder / f"{namespace}.log").open("wb")
     command = [sys.executable, "-m", "editr1_operator"]

@@ -16,7 +16,7 @@ from editr1.data.tables import write_table
 from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.editor.cases import CaseOrder
 from editr1.editor.grpo import train_grpo
-from editr1.editor.policies import load_policy
+from editr1.editor.policies import FluxKontextPolicy, load_policy
 from editr1.editor.reward import RewardBudgetSpent, RewardCollector, RewardModelChanged
 from editr1.editor.sample import edit_images
 from editr1.editor.sampler import GroupSampler
@@ -372,3 +372,20 @@ def test_case_order_goes_through_every_case_and_splits_over_processes(cases: Pat
         assert [k for part in parts for k in part.iteration(i)] == whole.iteration(i)
     with pytest.raises(ValueError, match="divide evenly among 3"):
         CaseOrder(cases, seed=0, per_iteration=2, iterations=1, size=3)
+
+
+def test_sampling_and_learning_keep_off_cudnn_attention(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, monkeypatch: pytest.MonkeyPatch, scorer: Scorer
+) -> None:
+    allowed: set[tuple[bool, bool]] = set()
+    velocity = FluxKontextPolicy.velocity
+
+    def noted(self: FluxKontextPolicy, *args: Any, **keywords: Any) -> torch.Tensor:
+        allowed.add((torch.is_grad_enabled(), torch.backends.cuda.cudnn_sdp_enabled()))
+        return velocity(self, *args, **keywords)
+
+    monkeypatch.setattr(FluxKontextPolicy, "velocity", noted)
+    train_grpo(
+        changed(small, iterations=1), editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor"
+    )
+    assert allowed == {(False, False), (True, False)}

@@ -100,7 +100,7 @@ def test_qwen_text_of_different_length_is_padded_without_effect(qwen: EditorPoli
 
 def test_qwen_decoding_is_the_pipeline_s(qwen: EditorPolicy, make_picture: Pictures) -> None:
     image = make_picture(1)
-    latents = torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(0)).to(qwen.device)
     ours = qwen.decode(latents, qwen.working_size(image, 32))[0]
     theirs = qwen.pipeline(
         image=image, prompt="red", height=32, width=32, num_inference_steps=1, true_cfg_scale=1.0, latents=latents,
