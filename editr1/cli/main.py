@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from editr1.cli import artifacts, cluster, config, data, run, runs, score, stages, submit
+from editr1.cli import artifacts, cluster, config, data, reproduce, run, runs, score, stages, submit
 
 app = typer.Typer(
     name="editr1",
@@ -15,6 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 run.register(app)
+reproduce.register(app)
 stages.register(app)
 score.register(app)
 submit.register(app)

@@ -81,6 +81,9 @@ class EvaluateConfig(Settings):
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Most tokens of a trace."""
 
+    score_edits: bool = False
+    """Where the truth is known: have the verifier score every edit too, not the gallery's alone."""
+
     edit_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     """Cases edited at once."""
 

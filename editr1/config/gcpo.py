@@ -27,6 +27,10 @@ class GcpoConfig(VerifierTraining):
     """Batches of pairs that traces are sampled for. Optimiser steps in all: rollouts x passes."""
     pairs_per_rollout: int = Field(default=16, ge=1)
     """Pairs a rollout, over all processes."""
+    pairs: int | None = Field(default=None, ge=1)
+    """Train on the first so many decided pairs; null: all."""
+    shuffle_labels: bool = False
+    """A control: winner and loser change places in half of the pairs at random, so that there is nothing to learn."""
     traces: int = Field(default=8, ge=2)
     """N: traces sampled for the winner, and as many for the loser."""
     passes: int = Field(default=1, ge=1)

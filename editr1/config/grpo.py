@@ -108,6 +108,8 @@ class GrpoConfig(Settings):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    shuffle_rewards: bool = False
+    """A control: each group's scores are dealt out at random among its samples, so that there is nothing to learn."""
     traces: PositiveInt = 1
     """Verifier traces averaged into one score."""
     reward_batch: PositiveInt = 32

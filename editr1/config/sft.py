@@ -24,6 +24,10 @@ class SftConfig(VerifierTraining):
     """Rows an optimiser step, over all processes."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows a forward pass and process; null: batch_size over the number of processes. Smaller: gradients are accumulated."""
+    picked_from: int = Field(default=8, ge=2)
+    """Traces sampled a side where pairs pick the rows (input ``pairs``)."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longest of these traces."""
     mask_prompt: bool = True
     """Loss on the trace only (prompt and picture tokens masked)."""
 

@@ -104,6 +104,13 @@ def count_rows(path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
+def read_column(path: Path, name: str) -> list[Any]:
+    """The values of a top-level column alone, pictures unread. Raises TableError when the file is no Parquet file."""
+    with _open_parquet(Path(path)) as file:
+        values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
+        return values
+
+
 @dataclass(frozen=True)
 class TableFacts:
     """What the footer of a table says."""

@@ -65,3 +65,17 @@ def group_advantages(
     )
     values = torch.where(kept, (centred / (spread + EPS)).clamp(-clip, clip), torch.zeros_like(centred))
     return Advantages(values.float(), kept, int(flat.sum()), len(keys), int((~ok).sum()))
+
+
+def shuffled_in_groups(rewards: Tensor, ok: Tensor, groups: Tensor, seed: int) -> Tensor:
+    """``rewards`` ``[N]`` with the scores of each group dealt out anew among its scored samples: a control.
+
+    The scores of every group stay the same, so nothing changes but what they say of a sample. Equal on every process.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dealt = rewards.clone()
+    for key in torch.unique(groups):
+        members = torch.nonzero((groups == key) & ok).flatten()
+        order = torch.randperm(len(members), generator=generator).to(members.device)
+        dealt[members] = rewards[members[order]]
+    return dealt

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from editr1.config.grpo import GrpoConfig
-from editr1.editor.advantages import Advantages, group_advantages
+from editr1.editor.advantages import Advantages, group_advantages, shuffled_in_groups
 from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
 from editr1.editor.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -179,9 +179,12 @@ class _Trainer:
             self._save(i)
             raise
         keys = torch.cat(gather(torch.cat([chunk.groups for chunk in chunks])))
+        scores = rewards.scores
+        if self._config.shuffle_rewards:
+            scores = shuffled_in_groups(scores, rewards.ok, keys, self._config.seed + i)
         return (
             group_advantages(
-                rewards.scores,
+                scores,
                 rewards.ok,
                 keys,
                 std=self._config.advantage_std,

@@ -206,7 +206,7 @@ def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstra
     unique = np.unique(names)
     rng = np.random.default_rng(bootstrap.seed)
     parts = [data[names == name] for name in unique]
-    drawn = np.mean([_resampled_means(part, bootstrap.samples, rng) for part in parts], axis=0)
+    drawn = np.mean([resampled_means(part, bootstrap.samples, rng) for part in parts], axis=0)
     value = float(np.mean([part.mean() for part in parts]))
     return _interval(value, drawn, data.size, bootstrap)
 
@@ -231,7 +231,7 @@ def _finite(values: Sequence[float] | Floats, name: str) -> Floats:
 
 def _estimate(data: Floats, bootstrap: Bootstrap) -> Estimate:
     rng = np.random.default_rng(bootstrap.seed)
-    return _interval(float(data.mean()), _resampled_means(data, bootstrap.samples, rng), data.size, bootstrap)
+    return _interval(float(data.mean()), resampled_means(data, bootstrap.samples, rng), data.size, bootstrap)
 
 
 def _interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
@@ -240,7 +240,7 @@ def _interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Esti
     return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)
 
 
-def _resampled_means(data: Floats, samples: int, rng: np.random.Generator) -> Floats:
+def resampled_means(data: Floats, samples: int, rng: np.random.Generator) -> Floats:
     """Means of ``samples`` resamples with replacement, (samples,). Few distinct values are drawn as counts."""
     levels, counts = np.unique(data, return_counts=True)
     if levels.size <= 64:

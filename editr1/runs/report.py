@@ -131,13 +131,14 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
         seconds=sum((a.ended or a.started) - a.started for a in done) if done else None,
         attempts=max(1, len(stage.attempts)),
         figures=tuple(KeyFigure(name=name, value=value, digits=3) for name, value in stage.metrics.items()),
-        curves=_curves(store.get_record(progress_key(record.name, stage.name, stage.key))),
+        curves=curves(store.get_record(progress_key(record.name, stage.name, stage.key))),
         inputs=stage.inputs,
         outputs=stage.outputs,
     )
 
 
-def _curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
+def curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
+    """The figures of a stage's progress lines by name, as points of (done, value); those with fewer than three are left out."""
     points: dict[str, dict[float, float]] = defaultdict(dict)
     for line in (lines or b"").splitlines():
         item = json.loads(line)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from editr1.config.evaluate import EvaluateConfig
+from editr1.config.loader import ConfigError
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
 
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from editr1.stages.public_sets import Edit
     from editr1.telemetry import Progress
 
+VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
+EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "before", "editor after RL": "after"}
+"""Inputs by the title under which the report shows them."""
+
 
 def body(context: StageContext) -> dict[str, float]:
-    """Measure, and commit ``evaluation.json`` (a ReportData without the run around it)."""
+    """Measure what the inputs name, and commit it.
+
+    ``evaluation.json`` is a ReportData without the run around it; ``pairs.jsonl`` and ``edits.jsonl`` hold the items
+    behind its figures (see editr1.evaluation.items).
+    """
     from editr1.data.tables import read_table
     from editr1.data.types import EditCase, PreferencePair
     from editr1.evaluation.editor_eval import editor_figures, gallery
+    from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, edit_items, pair_items, write_items
     from editr1.evaluation.metrics import Bootstrap
     from editr1.evaluation.pairs import compare, first_pairs, verifier_figures
     from editr1.evaluation.report.model import ReportData, RunHeader, VerifierGain
@@ -33,44 +43,58 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.stages.public_sets import public_tables
 
     config = context.settings(EvaluateConfig)
+    _check(context.job.inputs, config)
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
-    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs)
-    cases = list(islice(read_table(context.table("cases"), EditCase), config.editor_cases))
-
-    names: list[tuple[str, Literal["sft", "rl"]]] = [("SFT-RRM", "sft")] if "sft" in context.job.inputs else []
-    names.append(("RL-RRM", "rl"))
-    scored: dict[str, PairScores] = {}
-    verifiers = []
-    for title, role in names:
-        scored[role] = _judge(context, config, role, title, pairs)
-        verifiers.append(verifier_figures(title, role, scored[role], truth, bootstrap))
+    names = {title: role for title, role in VERIFIERS.items() if role in context.job.inputs}
+    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs) if names else []
+    scored = {role: _judge(context, config, role, title, pairs) for title, role in names.items()}
+    verifiers = [verifier_figures(title, role, scored[role], truth, bootstrap) for title, role in names.items()]
     both = len(scored) == 2 and all(figures.accuracy is not None for figures in verifiers)
     gain = compare(scored["rl"], scored["sft"], bootstrap) if both else VerifierGain()
 
-    editors: dict[str, Literal["before", "after"]] = {"editor before RL": "before", "editor after RL": "after"}
-    before, after = (_edit(context, config, role, title, cases, truth) for title, role in editors.items())
-    editor = editor_figures(before, after, "truth" if truth else "verifier", bootstrap=bootstrap) if cases else None
+    editors = {title: role for title, role in EDITORS.items() if role in context.job.inputs}
+    cases = list(islice(read_table(context.table("cases"), EditCase), config.editor_cases)) if editors else []
+    edited = {role: _edit(context, config, role, title, cases, truth) for title, role in editors.items()}
+    judge: Literal["truth", "verifier"] = "truth" if truth else "verifier"
+    pair = (edited["before"], edited["after"]) if len(edited) == 2 and cases else None
 
     data = ReportData(
         run=RunHeader(name=context.job.run, state="running"),
         truth=config.truth,
         verifiers=tuple(verifiers),
         verifier_gain=gain,
-        editor=editor,
-        gallery=gallery(before, after, config.gallery, config.seed),
+        editor=editor_figures(*pair, judge, bootstrap=bootstrap) if pair else None,
+        gallery=gallery(*pair, config.gallery, config.seed) if pair else (),
         benchmarks=public_tables(
             context,
             config,
             bootstrap,
-            {title: partial(_scorer, context, config, role) for title, role in names},
+            {title: partial(_scorer, context, config, role) for title, role in names.items()},
             {title: partial(_editor, context, config, role) for title, role in editors.items()},
         ),
     )
     folder = context.output_folder("evaluation")
     (folder / EVALUATION_FILE).write_text(data.model_dump_json(indent=1), encoding="utf-8")
+    write_items(folder / PAIRS_FILE, [item for role, scores in scored.items() for item in pair_items(role, scores)])
+    write_items(folder / EDITS_FILE, [item for role, rows in edited.items() for item in edit_items(role, rows)])
     context.commit("evaluation", folder, kind="evaluation")
     return _figures(data)
+
+
+def _check(inputs: Mapping[str, str], config: EvaluateConfig) -> None:
+    verifiers, editors = set(VERIFIERS.values()) & inputs.keys(), set(EDITORS.values()) & inputs.keys()
+    faults = []
+    if not verifiers | editors:
+        faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
+    if verifiers and "pairs" not in inputs:
+        faults.append("a verifier is judged on pairs, which are missing")
+    if editors and "cases" not in inputs:
+        faults.append("an editor is judged on cases, which are missing")
+    if editors and config.truth == "none" and "rl" not in inputs:
+        faults.append("without a known truth the verifier rl judges the editors, and it is missing")
+    if faults:
+        raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
 
 
 def _truth(config: EvaluateConfig) -> Truth | None:
@@ -99,13 +123,15 @@ def _judge(
 def _edit(
     context: StageContext, config: EvaluateConfig, role: str, title: str, cases: Sequence[EditCase], truth: Truth | None
 ) -> list[EditRow]:
-    """Edits of every case; the verifier marks them all where no truth is known, else those of the gallery alone."""
+    """Edits of every case; the verifier marks them all where no truth is known or it was asked to, else the gallery's."""
     from editr1.evaluation.editor_eval import evaluate_editor, rescored
 
     edit = _editor(context, config, role)
     context.progress.phase(title, len(cases))
     rows = evaluate_editor(cases, edit, truth=truth, batch=config.edit_batch, on_batch=_step(context.progress, context))
-    drawn = None if truth is None else config.gallery
+    if "rl" not in context.job.inputs:
+        return rows
+    drawn = None if truth is None or config.score_edits else config.gallery
     return rescored(rows, _scorer(context, config, "rl"), drawn, config.seed, batch=config.score_batch)
 
 

@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
+from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
-from editr1.data.types import SftRow, score_item
+from editr1.data.types import PreferencePair, SftRow, score_item
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
 
+POLL_SECONDS = 0.5
+
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train on the input rows and commit the model."""
-    from editr1.data.tables import read_table
+    """Train on the input rows, or on the model's own traces that pairs picked, and commit the model."""
+    from editr1.data.tables import count_rows, read_table
     from editr1.stages.golden import put_golden
     from editr1.verifier.sft import train_sft
 
     config = context.settings(SftConfig)
+    if ("rows" in context.job.inputs) == ("pairs" in context.job.inputs):
+        raise ConfigError("inputs: an sft stage learns from rows or from pairs; give one of them")
     out = context.output_folder("model")
-    rows = context.table("rows")
+    picked = "pairs" in context.job.inputs
+    rows = _picked(context, config) if picked else context.table("rows")
     metrics = train_sft(config, model=context.input("model"), rows=rows, output_dir=out, hooks=context.hooks())
     if context.is_main:
         quadruple = next(iter(read_table(rows, SftRow))).quadruple
         put_golden(out, score_item(quadruple.case, quadruple.candidate))
         context.commit("model", out, kind="verifier")
-    return metrics
+    return {**metrics, "picked_rows": float(count_rows(rows))} if picked else metrics
+
+
+def _picked(context: StageContext, config: SftConfig) -> Path:
+    """The table of picked rows; each node's first process samples it, the others wait for it."""
+    rows = context.workdir / f"picked-{context.job.key[:12]}.parquet"
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        if not rows.is_file():
+            _sample(context, config, rows)
+        return rows
+    from editr1.telemetry import Interrupted
+
+    while not rows.is_file():
+        if context.should_stop():
+            raise Interrupted
+        time.sleep(POLL_SECONDS)
+    return rows
+
+
+def _sample(context: StageContext, config: SftConfig, rows: Path) -> None:
+    from editr1.curation.preferred import preferred_rows
+    from editr1.data.tables import read_column, read_table, write_table
+    from editr1.serving.engines.base import Sampling
+    from editr1.serving.engines.transformers_engine import TransformersEngine
+    from editr1.serving.scoring import score_items
+    from editr1.telemetry import Interrupted
+
+    def on_batch(done: int) -> None:
+        context.progress.step(done)
+        if context.should_stop():
+            raise Interrupted
+
+    pairs = context.table("pairs")
+    engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch=256)
+    sampling = Sampling(temperature=1.0, n=config.picked_from, max_tokens=config.max_new_tokens, seed=config.seed)
+    context.progress.phase("pairs pick traces", read_column(pairs, "label").count("winner"))
+    made = preferred_rows(
+        read_table(pairs, PreferencePair), lambda items: score_items(engine, items, sampling), on_batch=on_batch
+    )
+    if write_table(rows, made, SftRow) == 0:
+        rows.unlink()
+        raise ConfigError("input pairs: no trace of the model judges a pair right, so there is nothing to learn from")
 
 
 if __name__ == "__main__":

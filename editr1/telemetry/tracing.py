@@ -21,14 +21,16 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 Attribute = str | bool | int | float
 
 _tracer = trace.get_tracer("editr1")
+_provider: TracerProvider | None = None
 
 
 def configure(service: str, span_file: Path | None, **resource: str) -> None:
-    """Install the tracer provider of this process.
+    """Install the tracer provider of this process; another call ends the one before, for a process of several runs.
 
     ``span_file`` is appended to, one span a line (see :class:`JsonLinesExporter`). OTLP over HTTP is added when
     ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is taken from ``TRACEPARENT`` when present.
     """
+    global _provider, _tracer
     provider = TracerProvider(resource=Resource.create({"service.name": service, **resource}))
     if span_file is not None:
         provider.add_span_processor(SimpleSpanProcessor(JsonLinesExporter(span_file, service)))
@@ -36,7 +38,11 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2)))
-    trace.set_tracer_provider(provider)
+    if _provider is None:
+        trace.set_tracer_provider(provider)  # may be set once only; what others trace goes to the first
+    else:
+        _provider.shutdown()
+    _provider, _tracer = provider, provider.get_tracer("editr1")
     parent = os.environ.get("TRACEPARENT")
     if parent:
         context.attach(propagate.extract({"traceparent": parent}))
@@ -44,9 +50,8 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
 
 def flush(timeout_s: float = 3.0) -> None:
     """Send what is waiting to be sent, for a process that ends without the interpreter's own end."""
-    provider = trace.get_tracer_provider()
-    if isinstance(provider, TracerProvider):
-        provider.force_flush(int(timeout_s * 1000))
+    if _provider is not None:
+        _provider.force_flush(int(timeout_s * 1000))
 
 
 @contextmanager

@@ -57,7 +57,16 @@ def train_gcpo(
     process_pictures_once(processor)
     encode_pictures_once(network)
     limit = context_limit(config, network)
-    dataset, same = pair_rows(pairs, processor, template, limit, config.max_new_tokens, work_folder(output_dir))
+    dataset, same = pair_rows(
+        pairs,
+        processor,
+        template,
+        limit,
+        config.max_new_tokens,
+        work_folder(output_dir),
+        most=config.pairs,
+        shuffle=config.seed if config.shuffle_labels else None,
+    )
     if len(dataset) // 2 < config.pairs_per_rollout:
         raise ValueError(
             f"{pairs}: {len(dataset) // 2} decided pairs are fewer than the {config.pairs_per_rollout} of one rollout; "

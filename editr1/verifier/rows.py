@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState  # type: ignore[import-untyped]
 from datasets import Dataset
 from datasets.arrow_writer import SchemaInferenceError
@@ -18,7 +19,7 @@ from transformers import ProcessorMixin
 
 from editr1.data.errors import TableError
 from editr1.data.images import ImageError, decode_image, image_size
-from editr1.data.tables import count_rows, read_table
+from editr1.data.tables import read_column, read_table
 from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
 from editr1.verifier.chat import build_messages
 from editr1.verifier.prompt import PromptTemplate
@@ -83,9 +84,20 @@ def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, li
 
 
 def pair_rows(
-    path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, new_tokens: int, cache: Path
+    path: Path,
+    processor: ProcessorMixin,
+    template: PromptTemplate,
+    limit: int,
+    new_tokens: int,
+    cache: Path,
+    *,
+    most: int | None = None,
+    shuffle: int | None = None,
 ) -> tuple[Dataset, int]:
     """The pairs of a Parquet file of :class:`PreferencePair` that people decided, and how many "same" pairs were left out.
+
+    At most the first ``most`` are taken. ``shuffle`` is the seed of a control: winner and loser change places in half of
+    them at random, so that nothing is left to learn from.
 
     Raises :class:`TableError` naming file and row when no decided pair is there, when a picture's header cannot be
     read, when a case has no principles, or when a prompt with ``new_tokens`` more takes more than ``limit`` tokens.
@@ -93,10 +105,17 @@ def pair_rows(
     counter = TokenCounter(processor, template)
 
     def rows() -> Iterator[dict[str, Any]]:
+        rng = np.random.default_rng(shuffle)
+        taken = 0
         for number, pair in enumerate(read_table(path, PreferencePair), start=1):
+            if taken == most:
+                return
             if pair.label != "winner":
                 continue
+            taken += 1
             case = pair.case
+            if shuffle is not None and rng.random() < 0.5:
+                pair = pair.model_copy(update={"winner": pair.loser, "loser": pair.winner})
             if not case.principles:
                 raise TableError(path, number, "case.principles", None, "empty; GCPO needs at least one principle")
             prompt, _ = counter.render(case)
@@ -112,8 +131,9 @@ def pair_rows(
                 "categories": [item.category.value for item in case.principles],
             }
 
-    dataset = _on_disk(rows, path, cache, "gcpo", *counter.settings, str(limit), str(new_tokens))
-    return PairRows(dataset, template).dataset(), count_rows(path) - len(dataset)
+    kind = f"gcpo {most} {shuffle}"
+    dataset = _on_disk(rows, path, cache, kind, *counter.settings, str(limit), str(new_tokens))
+    return PairRows(dataset, template).dataset(), read_column(path, "label").count("same")
 
 
 class PairRows:

@@ -47,8 +47,8 @@ class _Memory:
 
     progress: Progress = field(default_factory=dict)
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
-    record: RunRecord | None = None
-    recorded: RunStatus | None = None
+    recorded: int | None = None
+    """Hash of the status that the record in the store says; the record itself would cost most of a run's memory."""
     run: tuple[int, RunSpec] | None = None
     renewed: float = 0.0
     settled: bool = False
@@ -244,16 +244,16 @@ class _Look:
         return Applier(self._cluster, self._cache, objects, run.spec, status, self._meta)
 
     def _record(self, run: RunSpec, site: Site, before: RunStatus, status: RunStatus) -> None:
-        known = self._memory.record
-        if known is not None and status == self._memory.recorded:
+        now = hash(status.model_dump_json())
+        if now == self._memory.recorded:
             return
-        base = known or load_record(site.store, self._name) or self._all.base_record(self._body, run)
-        record = record_of(base, run.spec, status, self._memory.facts)
+        known = load_record(site.store, self._name)
+        record = record_of(known or self._all.base_record(self._body, run), run.spec, status, self._memory.facts)
         if record != known:
             save_record(site.store, record)
             exporter = self._all._exporter
             keep_spans(site.store, exporter, self._namespace, self._name, self._uid, before, status)
-        self._memory.record, self._memory.recorded = record, status
+        self._memory.recorded = now
 
     def _write(self, status: RunStatus) -> bool:
         """Write the status where it changed; False where somebody else has written meanwhile."""

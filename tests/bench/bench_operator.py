@@ -45,6 +45,9 @@ class Figures:
     """From a change of a run's spec to what follows in the cluster."""
     p99_s: float
     memory_mb: float
+    """Resident at the end."""
+    most_mb: float
+    """Resident at its peak."""
     requests_quiet: float
     """A second, all runs live and nothing happening."""
     requests_busy: float
@@ -66,12 +69,12 @@ def main() -> None:
         }
         found = [measure(count, Path(folder), environment) for count in counts]
     print(
-        f"{'runs':>6} {'all running':>12} {'median':>8} {'p99':>8} {'memory':>9} {'requests/s quiet':>17} {'starting':>9}"
+        f"{'runs':>6} {'all running':>12} {'median':>8} {'p99':>8} {'memory':>9} {'peak':>9} {'requests/s quiet':>17} {'starting':>9}"
     )
     for item in found:
         print(
             f"{item.runs:>6} {item.start_s:>10.1f} s {item.median_s:>6.2f} s {item.p99_s:>6.2f} s "
-            f"{item.memory_mb:>6.0f} MB {item.requests_quiet:>17.2f} {item.requests_busy:>9.1f}"
+            f"{item.memory_mb:>6.0f} MB {item.most_mb:>6.0f} MB {item.requests_quiet:>17.2f} {item.requests_busy:>9.1f}"
         )
     first, last = found[0], found[-1]
     print(
@@ -102,14 +105,15 @@ def measure(count: int, folder: Path, environment: dict[str, str]) -> Figures:
         before = requests()
         time.sleep(QUIET_SECONDS)
         quiet = (requests() - before) / QUIET_SECONDS
-        memory = int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{operator.pid}/status").read_text())[1]) / 1024  # type: ignore[index]
         reactions = sorted(react(namespace, n % count) for n in range(CHANGES))
+        said = Path(f"/proc/{operator.pid}/status").read_text()
+        memory, most = (int(re.search(rf"{name}:\s+(\d+)", said)[1]) / 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[index]
     finally:
         operator.terminate()
         operator.wait(60)
         kubectl("delete", "namespace", namespace)
     p99 = reactions[int(len(reactions) * 0.99) - 1]
-    return Figures(count, start_s, statistics.median(reactions), p99, memory, quiet, busy)
+    return Figures(count, start_s, statistics.median(reactions), p99, memory, most, quiet, busy)
 
 
 def settings() -> dict[str, object]:
@@ -182,7 +186,8 @@ def start_operator(namespace: str, cluster: Path, environment: dict[str, str], f
         "EDITR1_OPERATOR_CLUSTER_FILE": str(cluster),
         "EDITR1_OPERATOR_LIVENESS_PORT": str(HEALTH),
         "EDITR1_OPERATOR_METRICS_PORT": str(METRICS),
-        "MALLOC_ARENA_MAX": "2",  # as images/operator has it
+        "MALLOC_ARENA_MAX": "2",  # both as images/operator has them
+        "GOGC": "40",
     }
     log = (folder / f"{namespace}.log").open("wb")
     command = [sys.executable, "-m", "editr1_operator"]

@@ -39,7 +39,7 @@ def render_report(data: ReportData) -> str:
         .get_template("page.html.j2")
         .render(
             data=data,
-            css=Markup(_css()),
+            css=Markup(page_css()),
             headlines=headlines(data),
             sft=find_verifier(data, "sft"),
             rl=find_verifier(data, "rl"),
@@ -122,7 +122,8 @@ def _environment() -> Environment:
 
 
 @lru_cache(maxsize=1)
-def _css() -> str:
+def page_css() -> str:
+    """The style sheet, for other pages of the project too."""
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, "page.css")[0]

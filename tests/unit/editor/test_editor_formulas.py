@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from editr1.config.grpo import GrpoConfig
-from editr1.editor.advantages import group_advantages
+from editr1.editor.advantages import group_advantages, shuffled_in_groups
 from editr1.editor.ema import Ema
 from editr1.editor.grpo_loss import grpo_loss
 from editr1.editor.kl import kl_divergence
@@ -180,3 +180,17 @@ def test_the_clip_fits_the_scale_of_the_log_probability() -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert [name for name, field in GrpoConfig.model_fields.items() if not field.description] == []
+
+
+def test_shuffled_rewards_keep_each_group_s_scores_and_say_nothing_of_a_sample() -> None:
+    groups = torch.arange(40).repeat_interleave(16)
+    rewards = torch.arange(640.0)
+    ok = torch.arange(640) % 7 != 0
+    dealt = shuffled_in_groups(rewards, ok, groups, seed=3)
+    assert torch.equal(dealt, shuffled_in_groups(rewards, ok, groups, seed=3))
+    assert torch.equal(dealt[~ok], rewards[~ok])
+    for key in range(40):
+        mine = (groups == key) & ok
+        assert sorted(dealt[mine].tolist()) == rewards[mine].tolist()
+    inside, outside = (x.reshape(40, 16) - x.reshape(40, 16).mean(1, keepdim=True) for x in (rewards, dealt))
+    assert abs(float((inside * outside).sum() / (inside.norm() * outside.norm()))) < 0.35

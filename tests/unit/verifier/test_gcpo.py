@@ -16,6 +16,8 @@ from editr1.config.gcpo import GcpoConfig
 from editr1.data.errors import TableError
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
+from editr1.verifier.model import load_verifier
+from editr1.verifier.rows import pair_rows
 
 QUICK = GcpoConfig(
     rollouts=2, pairs_per_rollout=2, traces=2, max_new_tokens=60, warmup_steps=0, learning_rate=1e-3, device="cpu"
@@ -164,3 +166,26 @@ def test_advantages_are_rewards_centred_in_each_group(
     assert any(expected)
     assert advantages == pytest.approx(expected, abs=1e-6)
     assert used.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_first_pairs_are_taken_and_the_control_swaps_about_half_of_them(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    _, processor, template = load_verifier(writer)
+    pairs = write_pairs(40, same_every=4)
+
+    def sides(**changes: int) -> list[tuple[bytes, bytes]]:
+        name = "-".join(f"{key}{value}" for key, value in changes.items()) or "all"
+        dataset, same = pair_rows(pairs, processor, template, 4096, 60, tmp_path / name, **changes)
+        assert same == 10
+        edited = [images[1].tobytes() for images in dataset[:]["images"]]
+        return list(zip(edited[0::2], edited[1::2], strict=True))
+
+    everything = sides()
+    assert len(everything) == 30
+    assert sides(most=7) == everything[:7]
+    dealt = sides(shuffle=0)
+    swapped = [a == (b[1], b[0]) for a, b in zip(dealt, everything, strict=True)]
+    assert all(a == b or turned for a, b, turned in zip(dealt, everything, swapped, strict=True))
+    assert 8 <= sum(swapped) <= 22
+    assert sides(shuffle=0) == dealt

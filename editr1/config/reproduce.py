@@ -1,0 +1,83 @@
+"""How much of everything a reproduction of the paper's claims runs; the defaults take about 45 minutes a seed on two cores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from editr1.config.base import Settings
+
+
+class Budget(Settings):
+    """Sizes shared by every cell of one reproduction, so that cells differ in what a claim is about and in nothing else."""
+
+    cases: PositiveInt = 1500
+    """Edit cases for SFT rows."""
+    candidates: PositiveInt = 4
+    """Edited pictures a case."""
+    pairs: PositiveInt = 960
+    """Preference pairs for GCPO."""
+    test_pairs: PositiveInt = 1000
+    """Held-out preference pairs on which every verifier is judged."""
+    trace_pairs: PositiveInt = 400
+    """The first so many of them, on which several traces are averaged."""
+    rl_cases: PositiveInt = 700
+    """Edit cases for editor RL."""
+    test_cases: PositiveInt = 1000
+    """Held-out edit cases on which every editor is judged."""
+    sft_steps: PositiveInt = 340
+    """Optimiser steps of SFT, for every variant of the data."""
+    sft_warmup: Annotated[int, Field(ge=0)] = 50
+    """Steps over which SFT's learning rate rises."""
+    batch: PositiveInt = 32
+    """Rows a step of SFT."""
+    more_steps: PositiveInt = 340
+    """Optimiser steps of SFT that stand against GCPO: on the same rows again, or on traces that pairs picked."""
+    more_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Learning rate of those: a second round on a trained model."""
+    rollouts: PositiveInt = 90
+    """Rollouts of GCPO."""
+    pairs_per_rollout: PositiveInt = 12
+    """Pairs a rollout."""
+    traces: Annotated[int, Field(ge=2)] = 8
+    """Traces a side and pair, in GCPO and where pairs pick traces."""
+    gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
+    """Learning rate of GCPO."""
+    few_pairs: tuple[PositiveInt, ...] = (60, 240)
+    """Points of the curve over the number of pairs, besides ``pairs``; 60 is 1 % of the SFT rows."""
+    averaged: tuple[PositiveInt, ...] = (1, 4, 16)
+    """Traces averaged at inference."""
+    iterations: PositiveInt = 60
+    """Iterations of editor RL."""
+    max_new_tokens: PositiveInt = 96
+    """Longest trace."""
+    bootstrap_samples: PositiveInt = 2000
+    """Resamples behind each interval."""
+    max_failed: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Largest share of scores that may fail in an evaluation."""
+
+
+SMALLEST = Budget(
+    cases=8,
+    candidates=2,
+    pairs=8,
+    test_pairs=8,
+    trace_pairs=8,
+    rl_cases=8,
+    test_cases=8,
+    sft_steps=8,
+    sft_warmup=0,
+    batch=8,
+    more_steps=1,
+    rollouts=1,
+    pairs_per_rollout=2,
+    traces=4,
+    few_pairs=(2,),
+    averaged=(1, 2),
+    iterations=1,
+    max_new_tokens=96,
+    bootstrap_samples=100,
+    max_failed=1.0,
+)
+"""Every cell at a size that only shows that it runs."""

@@ -1,0 +1,202 @@
+"""The cells of a reproduction: small runs that build on each other, each with its record. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from editr1.config.reproduce import Budget
+from editr1.runs.kinds import Kind
+from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
+
+BASE, SMALL_BASE, EDITOR = "builtin:shapes-verifier", "builtin:shapes-verifier-small", "builtin:shapes-editor"
+POOL = [
+    {"name": "careful", "model": "careful", "temperature": 1.0, "weight": 1},
+    {"name": "lenient", "model": "lenient-a", "temperature": 1.0, "weight": 4},
+]
+"""Four traces in five come from a labeller that calls most real faults fine."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. ``needs`` are cells whose outputs it reads."""
+
+    name: str
+    what: str
+    stages: tuple[StageSpec, ...]
+    needs: tuple[str, ...] = ()
+
+
+def run_name(seed: int, cell: str) -> str:
+    """Name of a cell's run."""
+    return f"s{seed}-{cell}"
+
+
+def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
+    """Every cell of one seed, each after those that it needs."""
+    made = _Maker(seed, budget)
+    found = [
+        made.data("data", "T+V", "verified traces, preference pairs and cases"),
+        made.data("data-t", "T", "traces at random, unverified"),
+        made.data("data-v", "V", "gold verdicts without reasoning"),
+        made.data("data-holistic", "holistic", "two marks for the whole picture"),
+        made.sft("tv", "SFT on verified traces", "data"),
+        made.sft("t", "SFT on unverified traces", "data-t"),
+        made.sft("v", "SFT on bare verdicts", "data-v"),
+        made.sft("holistic", "SFT on holistic marks", "data-holistic"),
+        made.sft("small-tv", "SFT of the smaller model", "data", SMALL_BASE),
+        made.more("longer", "SFT for longer on the same rows", "rows"),
+        made.more("picked", "SFT on traces that the same pairs picked", "pairs"),
+        made.gcpo("gcpo", "GCPO on all pairs", "tv"),
+        made.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
+        *(made.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
+        made.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
+        *(made.averaged(n) for n in budget.averaged),
+        made.editor("editor-rl", "editor RL on the RL-RRM", "gcpo"),
+        made.editor("editor-sft", "editor RL on the SFT-RRM", "tv"),
+        made.editor("editor-shuffled", "editor RL on shuffled rewards", "gcpo", shuffle_rewards=True),
+        made.editor("editor-kl", "editor RL on the RL-RRM with a KL term", "gcpo", beta=0.04),
+    ]
+    return {cell.name: cell for cell in found}
+
+
+def with_needs(names: Iterable[str], cells: dict[str, Cell]) -> list[Cell]:
+    """``names`` and all that they build on, in the order in which they can run."""
+    wanted: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += cells[name].needs
+    return [cell for cell in cells.values() if cell.name in wanted]
+
+
+def run_of(cell: Cell, seed: int, store: str) -> RunSpec:
+    """The run file of a cell, its artifacts in ``store``."""
+    return RunSpec(
+        api_version=API_VERSION,
+        kind="EditRun",
+        metadata=Metadata(name=run_name(seed, cell.name)),
+        spec=RunBody(seed=seed, store=store, stages=list(cell.stages)),
+    )
+
+
+class _Maker:
+    def __init__(self, seed: int, budget: Budget) -> None:
+        self._seed, self._budget = seed, budget
+
+    def data(self, name: str, variant: str, what: str) -> Cell:
+        budget = self._budget
+        world = budget.model_dump(include={"cases", "candidates", "pairs", "test_pairs", "rl_cases", "test_cases"})
+        curation = {
+            "variant": variant,
+            "members": POOL,
+            "traces": 3,
+            "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
+        }
+        config = {"judge": "shapes", "world": world, "curation": curation}
+        return Cell(name, what, (StageSpec(name="curate", kind=Kind.CURATE, config=config),))
+
+    def sft(self, name: str, what: str, data: str, base: str = BASE) -> Cell:
+        budget = self._budget
+        inputs = {"rows": self._of(data, "curate", "rows"), "model": base}
+        config = {"steps": budget.sft_steps, "warmup_steps": budget.sft_warmup, "batch_size": budget.batch}
+        return Cell(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft", data)), (data,))
+
+    def more(self, name: str, what: str, source: str) -> Cell:
+        budget = self._budget
+        inputs = {source: self._of("data", "curate", source), "model": self._of("tv", "sft", "model")}
+        config: dict[str, Any] = {
+            "steps": budget.more_steps,
+            "warmup_steps": budget.sft_warmup,
+            "batch_size": budget.batch,
+            "learning_rate": budget.more_learning_rate,
+        }
+        if source == "pairs":
+            config |= {"picked_from": budget.traces, "max_new_tokens": budget.max_new_tokens}
+        return Cell(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft")), ("data", "tv"))
+
+    def gcpo(self, name: str, what: str, start: str, **changes: object) -> Cell:
+        budget = self._budget
+        inputs = {"pairs": self._of("data", "curate", "pairs"), "model": self._of(start, "sft", "model")}
+        config = {
+            "learning_rate": budget.gcpo_learning_rate,
+            "rollouts": budget.rollouts,
+            "pairs_per_rollout": budget.pairs_per_rollout,
+            "traces": budget.traces,
+            "max_new_tokens": budget.max_new_tokens,
+            **changes,
+        }
+        return Cell(name, what, (self._training(Kind.GCPO, inputs, config), self._judged("gcpo")), ("data", start))
+
+    def averaged(self, traces: int) -> Cell:
+        inputs = {
+            "pairs": self._of("data", "curate", "pairs-test"),
+            "sft": self._of("tv", "sft", "model"),
+            "rl": self._of("gcpo", "gcpo", "model"),
+        }
+        config = {**self._evaluation(), "pairs": self._budget.trace_pairs, "traces": traces, "temperature": 1.0}
+        stage = StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
+        return Cell(f"traces-{traces}", f"scores averaged over {traces} sampled traces", (stage,), ("data", "gcpo"))
+
+    def editor(self, name: str, what: str, verifier: str, **changes: object) -> Cell:
+        budget = self._budget
+        model = self._of(verifier, "gcpo" if verifier == "gcpo" else "sft", "model")
+        cases = {"cases": self._of("data", "curate", "cases"), "editor": EDITOR}
+        iterations = {"resolution": 32, "iterations": budget.iterations, "checkpoint_every": 20}
+        inputs = {
+            "cases": self._of("data", "curate", "cases-test"),
+            "rl": model,
+            "before": EDITOR,
+            "after": "stage:grpo/model",
+            "pairs": self._of("data", "curate", "pairs-test"),
+        }
+        judged = {**self._evaluation(), "editor_cases": budget.test_cases, "score_edits": True, "pairs": 1}
+        stages = (
+            StageSpec(
+                name="serve",
+                kind=Kind.SERVE,
+                inputs={"model": model},
+                config={"port": 0, "max_tokens": budget.max_new_tokens, "golden_must_parse": budget.max_failed < 1},
+            ),
+            StageSpec(
+                name="grpo",
+                kind=Kind.GRPO,
+                processes=2,
+                inputs=cases,
+                reward="serve",
+                config={**iterations, "max_failed_share": max(budget.max_failed, 0.2), **changes},
+            ),
+            StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=judged),
+        )
+        return Cell(name, what, stages, ("data", verifier))
+
+    def _training(self, kind: Kind, inputs: dict[str, str], config: dict[str, Any]) -> StageSpec:
+        return StageSpec(name=str(kind), kind=kind, processes=2, inputs=inputs, config=config)
+
+    def _judged(self, trained: str, data: str = "data") -> StageSpec:
+        """The new verifier on the held-out pairs, with the principles that its kind of data asks for."""
+        held_out = data if data == "data-holistic" else "data"
+        inputs = {"pairs": self._of(held_out, "curate", "pairs-test"), "rl": f"stage:{trained}/model"}
+        config = {**self._evaluation(), "pairs": self._budget.test_pairs}
+        return StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
+
+    def _evaluation(self) -> dict[str, Any]:
+        budget = self._budget
+        return {
+            "truth": "shapes",
+            "max_tokens": budget.max_new_tokens,
+            "max_failed": budget.max_failed,
+            "bootstrap_samples": max(100, budget.bootstrap_samples),
+            "gallery": 4,
+        }
+
+    def _of(self, cell: str, stage: str, output: str) -> str:
+        return f"run:{run_name(self._seed, cell)}/{stage}/{output}"
+
+
+def total(seeds: Sequence[int], cells: Sequence[Cell]) -> int:
+    """Runs in all."""
+    return len(seeds) * len(cells)

@@ -1,0 +1,174 @@
+"""What the paper claims, and the contrast of cells that decides each part of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from editr1.config.reproduce import Budget
+from editr1.evaluation.metrics import Estimate
+from editr1.reproduce.measures import Measure
+
+
+class Outcome(StrEnum):
+    """What the figures say of a claim."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    OPEN = "undecided"
+    MISSING = "not measured"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A part of a claim: ``first`` above ``second`` by at least ``least`` (in the figure's unit), or no gain at all.
+
+    ``kind`` "gain": the difference is above 0 with its whole interval, and at least ``least``. "control": it must not be
+    above 0. ``paper`` is what the paper reports, in its own words and numbers.
+    """
+
+    claim: int
+    text: str
+    first: Measure
+    second: Measure
+    paper: str = ""
+    kind: Literal["gain", "control"] = "gain"
+    least: float = 0.0
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Cells that must have been run."""
+        return tuple(name for name in (self.first.cell, self.second.cell) if name)
+
+    @property
+    def unit(self) -> str:
+        """Of the figure as it is shown."""
+        if self.first.figure == "score":
+            return "of 10"
+        return "%" if self.first.figure == "better" else "points"
+
+    @property
+    def scale(self) -> float:
+        """Factor from the figure to what is shown."""
+        return 1.0 if self.first.figure == "score" else 100.0
+
+
+def outcome(contrast: Contrast, found: Estimate | None) -> Outcome:
+    """Whether the claim's part holds by the difference ``found``.
+
+    A gain holds when the interval lies above 0 and the value reaches ``least``; it does not hold when the interval lies
+    below 0, or wholly below ``least``; else it is undecided. A control holds as long as the interval is not above 0.
+    """
+    if found is None:
+        return Outcome.MISSING
+    if contrast.kind == "control":
+        return Outcome.FAILS if found.low > 0 else Outcome.HOLDS
+    if found.low > 0 and found.value >= contrast.least:
+        return Outcome.HOLDS
+    if found.high < 0 or found.high < contrast.least:
+        return Outcome.FAILS
+    return Outcome.OPEN
+
+
+TITLES = {
+    1: "Verified traces beat unverified ones; reasoning beats bare verdicts and holistic marks",
+    2: "GCPO on few human preferences beats SFT alone",
+    3: "The larger model is better",
+    4: "Averaging traces helps",
+    5: "An editor trained on the better verifier is better",
+    6: "The editor is preferred after RL",
+}
+NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"}
+"""Names for ``--only``."""
+
+
+def make_contrasts(budget: Budget) -> list[Contrast]:
+    """Every part of every claim."""
+    tv, rl = Measure("tv", "half_credit"), Measure("gcpo", "half_credit")
+    rl_strict, tv_strict = Measure("gcpo", "strict"), Measure("tv", "strict")
+    few, many = min(budget.averaged), sorted(budget.averaged)[1:]
+    after = Measure("editor-rl", "score", "after")
+    before = Measure("editor-rl", "score", "before")
+    found = [
+        Contrast(1, "T+V over V", tv, Measure("v", "half_credit"), "+4.5 points (7B)"),
+        Contrast(1, "V over T", Measure("v", "half_credit"), Measure("t", "half_credit"), "+2.0 points (7B)"),
+        Contrast(1, "T+V over holistic marks", tv, Measure("holistic", "half_credit")),
+        Contrast(2, "GCPO over SFT, ties count half", rl, tv, "+6.8 points (7B), +2.7 (3B)", least=0.05),
+        Contrast(2, "GCPO over SFT, strictly right", rl_strict, tv_strict),
+        Contrast(2, "GCPO over longer SFT", rl, Measure("longer", "half_credit")),
+        Contrast(2, "GCPO over SFT on traces that the pairs picked", rl, Measure("picked", "half_credit")),
+        Contrast(2, "GCPO on shuffled labels gains", Measure("gcpo-shuffled", "half_credit"), tv, kind="control"),
+        *(
+            Contrast(2, f"GCPO on {n} pairs over SFT", Measure(f"gcpo-{n}", "half_credit"), tv)
+            for n in sorted(budget.few_pairs)
+        ),
+        Contrast(
+            3, "larger over smaller after SFT", tv, Measure("small-tv", "half_credit"), "+6.1 points (7B over 3B)"
+        ),
+        Contrast(
+            3, "larger over smaller after GCPO", rl, Measure("small-gcpo", "half_credit"), "+10.2 points (7B over 3B)"
+        ),
+        *(
+            Contrast(
+                4,
+                f"{title}: {n} traces over {few}",
+                Measure(f"traces-{n}", "half_credit", role),
+                Measure(f"traces-{few}", "half_credit", role),
+            )
+            for role, title in (("sft", "SFT-RRM"), ("rl", "RL-RRM"))
+            for n in many
+        ),
+        Contrast(
+            4,
+            f"RL-RRM at {few} over SFT-RRM at {many[0]}",
+            Measure(f"traces-{few}", "half_credit", "rl"),
+            Measure(f"traces-{many[0]}", "half_credit", "sft"),
+        ),
+        Contrast(5, "after RL on the RL-RRM over before", after, before, "5.77 to 6.24 (GEdit-Bench, 7B)", least=1.5),
+        Contrast(
+            5,
+            "after RL on the SFT-RRM over before",
+            Measure("editor-sft", "score", "after"),
+            Measure("editor-sft", "score", "before"),
+            "5.77 to 6.20 (GEdit-Bench, 7B)",
+        ),
+        Contrast(
+            5,
+            "RL on the RL-RRM over RL on the SFT-RRM",
+            after,
+            Measure("editor-sft", "score", "after"),
+            "+.04 (GEdit-Bench, 7B)",
+        ),
+        Contrast(
+            5,
+            "RL on shuffled rewards gains",
+            Measure("editor-shuffled", "score", "after"),
+            Measure("editor-shuffled", "score", "before"),
+            kind="control",
+        ),
+        Contrast(
+            5,
+            "with a KL term over before",
+            Measure("editor-kl", "score", "after"),
+            Measure("editor-kl", "score", "before"),
+        ),
+        Contrast(
+            6,
+            "edits after RL better than before, less those worse",
+            Measure("editor-rl", "better", "after"),
+            Measure("editor-rl", "better", "before"),
+            "+23.2 % (by people)",
+        ),
+    ]
+    return found
+
+
+def chosen(contrasts: Iterable[Contrast], only: Iterable[str]) -> list[Contrast]:
+    """Those of the claims named in ``only`` (see :data:`NAMES`); all where nothing is named. Raises ValueError."""
+    numbers = {name: number for number, name in NAMES.items()}
+    wanted = list(only)
+    if unknown := [name for name in wanted if name not in numbers]:
+        raise ValueError(f"no claim {unknown[0]!r}; there are: {', '.join(numbers)}")
+    return [item for item in contrasts if not wanted or item.claim in {numbers[name] for name in wanted}]

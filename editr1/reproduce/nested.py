@@ -1,0 +1,36 @@
+"""Intervals over seeds and over cases at once: a claim must hold for other seeds as well as for other cases. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from editr1.evaluation.metrics import Bootstrap, Estimate, resampled_means
+
+Floats = npt.NDArray[np.float64]
+
+
+def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap) -> Estimate:
+    """Mean over seeds of the mean over items, with a percentile interval of the two-stage bootstrap.
+
+    ``seeds[s]`` are the (paired) values of one seed's items, (n_s,). Each resample draws seeds with replacement, then
+    items of each drawn seed with replacement (Davison and Hinkley, 1997, section 3.8). With one seed the interval is
+    over its items alone. ``n`` counts items. Raises ValueError when there is nothing, or nothing in a seed.
+    """
+    if not seeds or any(values.size == 0 for values in seeds):
+        raise ValueError(f"nothing was measured: {[values.size for values in seeds]} items by seed")
+    count, rng = len(seeds), np.random.default_rng(bootstrap.seed)
+    # One row of means a place in the resample, so that a seed drawn twice has its items drawn twice.
+    means = np.stack(
+        [resampled_means(values, count * bootstrap.samples, rng).reshape(count, bootstrap.samples) for values in seeds]
+    )
+    drawn_seeds = rng.integers(0, count, size=(count, bootstrap.samples))
+    places, columns = np.arange(count)[:, None], np.arange(bootstrap.samples)[None, :]
+    drawn = means[drawn_seeds, places, columns].mean(axis=0)
+    tail = (1.0 - bootstrap.confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1.0 - tail])
+    value = float(np.mean([values.mean() for values in seeds]))
+    n = sum(values.size for values in seeds)
+    return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)

@@ -1,0 +1,131 @@
+"""A reproduction as one HTML page that loads nothing, and as the table for the README."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from editr1.evaluation.metrics import Estimate
+from editr1.evaluation.report import formats
+from editr1.evaluation.report.charts import line_chart
+from editr1.evaluation.report.model import Point
+from editr1.evaluation.report.render import page_css
+from editr1.reproduce.claims import TITLES, Outcome
+from editr1.reproduce.results import CellFound, ContrastFound, Reproduction
+
+CURVES = {
+    "gcpo: pair_win_rate": "pairs won",
+    "gcpo: pair_tie_rate": "ties",
+    "gcpo: weighted_advantage": "weighted advantage A/L",
+    "gcpo: trace_tokens": "tokens a trace",
+    "grpo: reward_mean": "mean reward",
+    "grpo: reward_std": "spread of the reward",
+    "grpo: zero_spread": "groups without spread",
+    "grpo: kl": "KL",
+}
+"""The paper's group statistics, and those of the editor's training."""
+
+
+class Claim(NamedTuple):
+    """A claim with its parts."""
+
+    number: int
+    title: str
+    parts: list[ContrastFound]
+
+
+class Curve(NamedTuple):
+    """The mean over seeds of one figure of one cell's training."""
+
+    cell: str
+    name: str
+    chart: Markup
+
+
+def render_page(found: Reproduction) -> str:
+    """The page. Every figure has its n and interval; what was not measured says so."""
+    return (
+        _environment()
+        .get_template("reproduction.html.j2")
+        .render(
+            found=found,
+            css=Markup(page_css()),
+            claims=_claims(found),
+            verifiers=[cell for cell in found.cells if "half_credit" in cell.figures],
+            editors=[cell for cell in found.cells if "after score" in cell.figures],
+            averaged=[cell for cell in found.cells if "rl half_credit" in cell.figures],
+            curves=_curves(found.cells),
+            hours=found.seconds / 3600,
+        )
+    )
+
+
+def render_table(found: Reproduction) -> str:
+    """The table as Markdown: claim, paper, ours, interval, n, and whether it holds."""
+    lines = ["| claim | paper | here | 95 % interval | n | |", "|---|---|---|---|---|---|"]
+    for part in found.contrasts:
+        value, interval, n = _words(part)
+        lines.append(
+            f"| {part.claim}. {part.text} | {part.paper or 'no figure'} | {value} | {interval} | {n} | {part.outcome} |"
+        )
+    seeds = ", ".join(str(seed) for seed in found.seeds)
+    lines += [
+        "",
+        f"Seeds {seeds}; {found.machine}; {formats.seconds(found.seconds)} in all. Intervals: over seeds and items.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _words(part: ContrastFound) -> tuple[str, str, str]:
+    if part.difference is None:
+        return Outcome.MISSING, "", ""
+    scaled, digits = part.difference, 2 if part.scale == 1 else 1
+    low, high = (f"{bound * part.scale:+.{digits}f}" for bound in (scaled.low, scaled.high))
+    return f"{scaled.value * part.scale:+.{digits}f} {part.unit}", f"{low} to {high}", f"{scaled.n:,}"
+
+
+def _claims(found: Reproduction) -> list[Claim]:
+    ordered = sorted(found.contrasts, key=lambda part: part.claim)
+    return [Claim(number, TITLES[number], list(parts)) for number, parts in groupby(ordered, lambda part: part.claim)]
+
+
+def _curves(cells: list[CellFound]) -> list[Curve]:
+    drawn = []
+    for cell in cells:
+        for name, title in CURVES.items():
+            points = _mean_curve(list(cell.curves.get(name, {}).values()))
+            if points:
+                drawn.append(Curve(cell.name, title, line_chart(title, points)))
+    return drawn
+
+
+def _mean_curve(curves: list[tuple[Point, ...]]) -> list[Point]:
+    by_step: dict[float, list[float]] = {}
+    for curve in curves:
+        for step, value in curve:
+            by_step.setdefault(step, []).append(value)
+    return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]
+
+
+def _interval(value: Estimate | None, scale: float = 100.0, digits: int = 1) -> str:
+    if value is None:
+        return formats.NOT_MEASURED
+    low, high = (f"{bound * scale:.{digits}f}" for bound in (value.low, value.high))
+    return f"{value.value * scale:.{digits}f} ({low} to {high})"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("editr1.reproduce", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(words=_words, interval=_interval, seconds=formats.seconds)
+    return environment
