@@ -43,9 +43,12 @@ def curate(
 
 
 def sft(
-    rows: Annotated[str, typer.Option(help=f"SFT rows ({_REFERENCE})")],
     model: Annotated[str, typer.Option(help=f"Base verifier ({_REFERENCE})")],
     out: Out,
+    rows: Annotated[str | None, typer.Option(help=f"SFT rows ({_REFERENCE})")] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="In place of rows: pairs that pick among the model's own traces.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
@@ -56,7 +59,7 @@ def sft(
 
     Example: editr1 sft --rows runs/curation/outputs/rows --model builtin:shapes-verifier --out runs/sft
     """
-    _run_alone("sft", {"rows": rows, "model": model}, out, config, overrides, seed, processes, store)
+    _run_alone("sft", {"rows": rows, "pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
 
 
 def gcpo(
@@ -113,12 +116,12 @@ def grpo(
 
 
 def evaluate(
-    pairs: Annotated[str, typer.Option(help=f"Held-out preference pairs ({_REFERENCE})")],
-    cases: Annotated[str, typer.Option(help=f"Held-out edit cases ({_REFERENCE})")],
-    rl: Annotated[str, typer.Option(help=f"Verifier after GCPO ({_REFERENCE})")],
-    before: Annotated[str, typer.Option(help=f"Editor before RL ({_REFERENCE})")],
-    after: Annotated[str, typer.Option(help=f"Editor after RL ({_REFERENCE})")],
     out: Out,
+    pairs: Annotated[str | None, typer.Option(help=f"Held-out preference pairs ({_REFERENCE})")] = None,
+    cases: Annotated[str | None, typer.Option(help=f"Held-out edit cases ({_REFERENCE})")] = None,
+    rl: Annotated[str | None, typer.Option(help=f"Verifier after GCPO ({_REFERENCE})")] = None,
+    before: Annotated[str | None, typer.Option(help=f"Editor before RL ({_REFERENCE})")] = None,
+    after: Annotated[str | None, typer.Option(help=f"Editor after RL ({_REFERENCE})")] = None,
     sft: Annotated[str | None, typer.Option(help=f"Verifier after SFT ({_REFERENCE})")] = None,
     editscore: Annotated[str | None, typer.Option(help="Folder of EditScore's EditReward-Bench.")] = None,
     tiger: Annotated[str | None, typer.Option(help="Folder of TIGER's EditReward-Bench.")] = None,
@@ -130,6 +133,8 @@ def evaluate(
     store: StoreOption = None,
 ) -> None:
     """Measure verifiers and editors on held-out data, and on public sets where their folders are given.
+
+    What is given is measured: verifiers need --pairs, editors --cases.
 
     Public sets need a VLM endpoint that writes principles and marks: --set public.labeller.endpoints.default.base_url=URL
 

@@ -50,6 +50,12 @@ class Budget(Settings):
     """Traces averaged at inference."""
     iterations: PositiveInt = 60
     """Iterations of editor RL."""
+    cases_per_iteration: PositiveInt = 8
+    """Edit cases an iteration."""
+    group_size: Annotated[int, Field(ge=2)] = 16
+    """Samples a case."""
+    processes: PositiveInt = 2
+    """Processes of each training."""
     max_new_tokens: PositiveInt = 96
     """Longest trace."""
     bootstrap_samples: PositiveInt = 2000
@@ -76,6 +82,9 @@ SMALLEST = Budget(
     few_pairs=(2,),
     averaged=(1, 2),
     iterations=1,
+    cases_per_iteration=2,
+    group_size=4,
+    processes=1,
     max_new_tokens=96,
     bootstrap_samples=100,
     max_failed=1.0,

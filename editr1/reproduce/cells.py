@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +145,14 @@ class _Maker:
         budget = self._budget
         model = self._of(verifier, "gcpo" if verifier == "gcpo" else "sft", "model")
         cases = {"cases": self._of("data", "curate", "cases"), "editor": EDITOR}
-        iterations = {"resolution": 32, "iterations": budget.iterations, "checkpoint_every": 20}
+        settings = {
+            "resolution": 32,
+            "iterations": budget.iterations,
+            "cases_per_iteration": budget.cases_per_iteration,
+            "group_size": budget.group_size,
+            "max_failed_share": max(budget.max_failed, 0.2),
+            **changes,
+        }
         inputs = {
             "cases": self._of("data", "curate", "cases-test"),
             "rl": model,
@@ -164,17 +171,18 @@ class _Maker:
             StageSpec(
                 name="grpo",
                 kind=Kind.GRPO,
-                processes=2,
+                processes=budget.processes,
                 inputs=cases,
                 reward="serve",
-                config={**iterations, "max_failed_share": max(budget.max_failed, 0.2), **changes},
+                config=settings,
             ),
             StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=judged),
         )
         return Cell(name, what, stages, ("data", verifier))
 
     def _training(self, kind: Kind, inputs: dict[str, str], config: dict[str, Any]) -> StageSpec:
-        return StageSpec(name=str(kind), kind=kind, processes=2, inputs=inputs, config=config)
+        processes = self._budget.processes
+        return StageSpec(name=str(kind), kind=kind, processes=processes, inputs=inputs, config=config)
 
     def _judged(self, trained: str, data: str = "data") -> StageSpec:
         """The new verifier on the held-out pairs, with the principles that its kind of data asks for."""
@@ -195,8 +203,3 @@ class _Maker:
 
     def _of(self, cell: str, stage: str, output: str) -> str:
         return f"run:{run_name(self._seed, cell)}/{stage}/{output}"
-
-
-def total(seeds: Sequence[int], cells: Sequence[Cell]) -> int:
-    """Runs in all."""
-    return len(seeds) * len(cells)

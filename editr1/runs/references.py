@@ -24,7 +24,10 @@ _FORMS = {
     Scheme.STAGE: (r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "stage:curate/rows"),
     Scheme.ARTIFACT: (r"[0-9a-f]{64}", "sha256:<64 hex digits>"),
     Scheme.RUN: (r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "run:my-run/sft/model"),
-    Scheme.BUILTIN: (r"shapes-verifier(-small)?|shapes-editor", "builtin:shapes-verifier or builtin:shapes-editor"),
+    Scheme.BUILTIN: (
+        r"shapes-verifier|shapes-verifier-small|shapes-editor",
+        "builtin:shapes-verifier or builtin:shapes-editor",
+    ),
     Scheme.HUB: (r"[\w.-]+/[\w.-]+(@[\w./-]+)?", "hub:Qwen/Qwen2.5-VL-7B-Instruct"),
     Scheme.PATH: (r".+", "path:./folder"),
 }

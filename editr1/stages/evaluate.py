@@ -43,7 +43,7 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.stages.public_sets import public_tables
 
     config = context.settings(EvaluateConfig)
-    _check(context.job.inputs, config)
+    check_inputs(context.job.inputs, config)
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
     names = {title: role for title, role in VERIFIERS.items() if role in context.job.inputs}
@@ -82,7 +82,8 @@ def body(context: StageContext) -> dict[str, float]:
     return _figures(data)
 
 
-def _check(inputs: Mapping[str, str], config: EvaluateConfig) -> None:
+def check_inputs(inputs: Mapping[str, str], config: EvaluateConfig) -> None:
+    """Raise ConfigError, a line a fault, when ``inputs`` (by name) leave nothing to measure or nothing to judge by."""
     verifiers, editors = set(VERIFIERS.values()) & inputs.keys(), set(EDITORS.values()) & inputs.keys()
     faults = []
     if not verifiers | editors:

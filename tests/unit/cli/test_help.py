@@ -4,7 +4,7 @@ import sys
 import pytest
 
 COMMANDS = [
-    ["run"], ["curate"], ["sft"], ["gcpo"], ["serve"], ["grpo"], ["evaluate"], ["score"],
+    ["run"], ["reproduce"], ["curate"], ["sft"], ["gcpo"], ["serve"], ["grpo"], ["evaluate"], ["score"],
     ["data", "check"], ["data", "import"], ["data", "show"],
     ["artifacts", "ls"], ["artifacts", "show"], ["artifacts", "verify"], ["artifacts", "pull"], ["artifacts", "push"],
     ["artifacts", "lineage"], ["runs", "ls"], ["runs", "show"], ["config", "show"], ["config", "schema"],

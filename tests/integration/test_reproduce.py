@@ -1,0 +1,85 @@
+"""``editr1 reproduce``: every cell of every claim at its smallest size, the page, and a second call that starts nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from editr1.artifacts import open_store
+from editr1.config.reproduce import SMALLEST
+from editr1.config.store import StoreConfig
+from editr1.reproduce.cells import make_cells
+from editr1.reproduce.claims import TITLES, make_contrasts
+from editr1.runs.record import State, load_record
+
+
+def command(out: Path, *more: str) -> list[str]:
+    arguments = ["reproduce", "--size", "smallest", "--seeds", "1", "--first-seed", "7", "--out", str(out), *more]
+    return [sys.executable, "-m", "editr1.cli.main", *arguments]
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("reproduction")
+    done = subprocess.run(command(out), capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return out, done.stdout
+
+
+def test_every_part_of_every_claim_is_measured_and_said(reproduced: tuple[Path, str]) -> None:
+    out, printed = reproduced
+    found = json.loads((out / "reproduction.json").read_text())
+    parts = make_contrasts(SMALLEST)
+    assert [part["text"] for part in found["contrasts"]] == [part.text for part in parts]
+    for part in found["contrasts"]:
+        # A verifier of eight steps may write nothing that parses; then nothing was measured, and that is said.
+        measured = part["difference"] is not None
+        assert (part["outcome"] == "not measured") is not measured, part["text"]
+        if measured:
+            assert part["difference"]["low"] <= part["difference"]["value"] <= part["difference"]["high"]
+            assert list(part["by_seed"]) == ["7"]
+        assert f"| {part['claim']}. {part['text']} |" in printed
+    editors = [part for part in found["contrasts"] if part["claim"] in (5, 6)]
+    assert all(part["difference"] is not None for part in editors)  # the truth needs no verifier
+    page = (out / "reproduction.html").read_text()
+    assert all(title in page for title in TITLES.values())
+    assert "<script" not in page
+    assert (out / "table.md").read_text() in printed
+
+
+def test_each_cell_is_a_run_with_its_record_trace_and_logs(reproduced: tuple[Path, str]) -> None:
+    out, _ = reproduced
+    store = open_store(StoreConfig(url=(out / "store").resolve().as_uri()))
+    for cell in make_cells(7, SMALLEST).values():
+        record = load_record(store, f"s7-{cell.name}")
+        assert record is not None, cell.name
+        assert record.state is State.DONE
+        assert all(stage.state is State.DONE for stage in record.stages.values())
+        spans = (out / "runs" / record.name / "spans.jsonl").read_text().splitlines()
+        assert {json.loads(line)["attributes"].get("run") for line in spans if '"run"' in line} >= {record.name}
+        for stage in cell.stages:
+            assert (out / "runs" / record.name / "stages" / stage.name / "log.txt").is_file()
+
+
+def test_a_second_call_starts_nothing(reproduced: tuple[Path, str]) -> None:
+    out, _ = reproduced
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
+    again = subprocess.run(command(out, "--only", "gcpo"), capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "done in" not in again.stderr
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("result.json")} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [(["--only", "gpco"], "no claim 'gpco'"), (["--set", "rollouts=0"], "rollouts")],
+)
+def test_a_wrong_word_is_refused_before_anything_runs(tmp_path: Path, more: list[str], says: str) -> None:
+    done = subprocess.run(command(tmp_path / "out", *more), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "out").exists()

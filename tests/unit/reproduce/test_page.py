@@ -1,0 +1,101 @@
+"""The page and the table say what was found, and of what was not measured that it was not."""
+
+from __future__ import annotations
+
+import re
+
+from editr1.artifacts import open_store
+from editr1.config.reproduce import SMALLEST
+from editr1.config.store import StoreConfig
+from editr1.evaluation.items import EditItem, PairItem, TruthItem
+from editr1.evaluation.metrics import Bootstrap
+from editr1.reproduce.cells import make_cells
+from editr1.reproduce.claims import make_contrasts
+from editr1.reproduce.measures import Evaluated
+from editr1.reproduce.page import render_page, render_table
+from editr1.reproduce.results import Collected, Reproduction, describe, judge
+from editr1.runs.record import RunRecord
+
+SEEDS = (7, 8)
+
+
+def pairs(right: int, role: str = "rl") -> tuple[PairItem, ...]:
+    return tuple(PairItem(pair_id=f"p{i}", verifier=role, winner=float(i < right), loser=0.5) for i in range(40))
+
+
+def edits(gain: float) -> tuple[EditItem, ...]:
+    made = []
+    for role, more in (("before", 0.0), ("after", gain)):
+        for i in range(39):
+            truth = TruthItem(score=4 + more + i % 3, follow=0.5, keep=0.5, quality=1.0)
+            made.append(EditItem(case_id=f"c{i}", editor=role, truth=truth, score=5.0))
+    return tuple(made)
+
+
+def found() -> Reproduction:
+    collected, bootstrap = Collected(), Bootstrap(samples=200)
+    for seed in SEEDS:
+        collected.evaluated[seed, "tv"] = Evaluated(pairs(20))
+        collected.evaluated[seed, "gcpo"] = Evaluated(pairs(34))
+        collected.evaluated[seed, "gcpo-shuffled"] = Evaluated(pairs(20))
+        collected.evaluated[seed, "editor-rl"] = Evaluated(edits=edits(2.0))
+        collected.curves[seed, "gcpo"] = {"gcpo: pair_win_rate": ((1.0, 0.4), (2.0, 0.5 + seed / 100), (3.0, 0.6))}
+        collected.seconds[seed, "gcpo"] = 12.0
+    cells = make_cells(7, SMALLEST)
+    return Reproduction(
+        seeds=SEEDS,
+        budget=SMALLEST,
+        command="editr1 reproduce <script>",
+        git_revision="abc",
+        machine="2 cores",
+        versions={"torch": "2"},
+        seconds=60.0,
+        contrasts=[judge(item, collected, SEEDS, bootstrap) for item in make_contrasts(SMALLEST)],
+        cells=[describe(cell, collected, SEEDS, bootstrap) for cell in cells.values()],
+    )
+
+
+def test_a_claim_is_said_to_hold_with_its_figures_and_one_that_was_not_measured_is_not() -> None:
+    table = render_table(found())
+    row = next(line for line in table.splitlines() if "GCPO over SFT, ties count half" in line)
+    value, interval, n, outcome = [part.strip() for part in row.split("|")][3:7]
+    assert (value, n, outcome) == ("+35.0 points", "80", "holds")
+    assert re.fullmatch(r"\+\d\d\.\d to \+\d\d\.\d", interval)
+    assert "| 2. GCPO on shuffled labels gains | no figure | +0.0 points | +0.0 to +0.0 | 80 | holds |" in table
+    assert "| +2.00 of 10 |" in table
+    assert "| 1. T+V over V | +4.5 points (7B) | not measured |  |  | not measured |" in table
+
+
+def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_what_it_is_given() -> None:
+    page = render_page(found())
+    assert "85.0 against 50.0" in page
+    assert "7: +35.0, 8: +35.0" in page
+    assert "pairs won" in page
+    assert "7.00 (" in page  # the editor's mean after RL
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "with one seed" not in page
+
+
+def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) -> None:
+    store = open_store(StoreConfig(url=f"file://{tmp_path}"))
+    record = RunRecord.model_validate(
+        {
+            "name": "s7-data",
+            "seed": 7,
+            "created": 0.0,
+            "stages": {
+                "curate": {
+                    "name": "curate",
+                    "kind": "curate",
+                    "key": "k",
+                    "attempts": [{"started": 1.0, "ended": 4.0}, {"started": 5.0, "ended": 6.5}],
+                },
+                "serve": {"name": "serve", "kind": "serve", "key": "k", "attempts": [{"started": 0.0, "ended": 99.0}]},
+            },
+        }
+    )
+    collected = Collected()
+    collected.add(7, make_cells(7, SMALLEST)["data"], record, store)
+    assert collected.seconds == {(7, "data"): 4.5}
+    assert collected.evaluated == {}
