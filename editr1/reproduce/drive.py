@@ -12,7 +12,7 @@ from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Bootstrap
 from editr1.reproduce.cells import Cell, make_cells, run_of, with_needs
 from editr1.reproduce.claims import Contrast
-from editr1.reproduce.results import Collected, Reproduction, describe, judge
+from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge
 from editr1.runs.drive import Observer
 from editr1.runs.execute import execute, git_revision, machine, versions
 
@@ -73,6 +73,7 @@ def reproduce(
             seconds=time.monotonic() - began,
             contrasts=[judge(contrast, collected, done, bootstrap) for contrast in contrasts],
             cells=[describe(cell, collected, done, bootstrap) for cell in cells],
+            ceilings=ceilings(collected, bootstrap),
         )
         on_found(found)
     if found is None:

@@ -10,15 +10,21 @@ from pydantic import BaseModel, ConfigDict
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.reproduce import Budget
+from editr1.data.tables import read_table
+from editr1.data.types import PreferencePair
 from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, EditItem, PairItem, read_items
 from editr1.evaluation.metrics import Bootstrap, Estimate
 from editr1.evaluation.report.model import Point, ReportData
+from editr1.reproduce.ceiling import Ceiling, ceiling
 from editr1.reproduce.cells import Cell, run_name
 from editr1.reproduce.claims import Contrast, Outcome, outcome
 from editr1.reproduce.measures import Evaluated, Figure, Measure, differences
 from editr1.reproduce.nested import nested_estimate
 from editr1.runs.record import RunRecord, progress_key
 from editr1.runs.report import EVALUATION_FILE, curves
+
+OTHER_PEOPLE = 1_000_000
+"""Added to the seed for the second set of annotators."""
 
 
 class _Found(BaseModel):
@@ -66,6 +72,8 @@ class Reproduction(_Found):
     seconds: float
     contrasts: list[ContrastFound]
     cells: list[CellFound]
+    ceilings: dict[str, Estimate]
+    """Pairs on which the truth, and other people, agree with the people of the held-out pairs."""
 
 
 class Collected:
@@ -76,6 +84,7 @@ class Collected:
         self.reports: dict[tuple[int, str], ReportData] = {}
         self.curves: dict[tuple[int, str], dict[str, tuple[Point, ...]]] = {}
         self.seconds: dict[tuple[int, str], float] = {}
+        self.ceilings: dict[int, Ceiling] = {}
 
     def add(self, seed: int, cell: Cell, record: RunRecord, store: ArtifactStore) -> None:
         """Read what a finished cell left in the store."""
@@ -89,6 +98,11 @@ class Collected:
                 store.get_record(progress_key(run_name(seed, cell.name), stage.name, stage.key))
             ).items()
         }
+        if cell.name == "data":
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = store.fetch(record.stages["curate"].outputs["pairs-test"], Path(scratch) / "p")
+                pairs = list(read_table(folder / "pairs-test.parquet", PreferencePair))
+            self.ceilings[seed] = ceiling(pairs, seed + OTHER_PEOPLE)
         stage = record.stages.get("evaluate")
         if stage is None:
             return
@@ -149,6 +163,14 @@ def describe(cell: Cell, collected: Collected, seeds: Sequence[int], bootstrap: 
         curves=_by_name({s: collected.curves[s, cell.name] for s in seeds if (s, cell.name) in collected.curves}),
         seconds={s: collected.seconds[s, cell.name] for s in seeds if (s, cell.name) in collected.seconds},
     )
+
+
+def ceilings(collected: Collected, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """The ceilings over the seeds whose pairs are there; empty without any."""
+    found = list(collected.ceilings.values())
+    if not found:
+        return {}
+    return {name: nested_estimate([getattr(item, name) for item in found], bootstrap) for name in Ceiling._fields}
 
 
 def _measures(cell: str) -> list[tuple[Measure, str]]:

@@ -45,7 +45,7 @@ def draw_world(config: WorldConfig, seed: int, folder: Path) -> World:
     )
     sft = draw_cases(config.cases, seed, "sft")
     pairs, pairs_test = (
-        list(_decided(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest"))
+        list(decided(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest"))
     )
     write_table(world.candidates, _quadruples(sft, config.candidates, seed), Quadruple)
     write_table(world.pairs, pairs, PreferencePair)
@@ -61,7 +61,7 @@ def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]
             yield Quadruple(case=case, candidate=candidate)
 
 
-def _decided(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
+def decided(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
     """Pairs of two drawn candidates each, until ``n`` of them have a winner; "same" pairs stay in between."""
     index = decided = 0
     while decided < n:

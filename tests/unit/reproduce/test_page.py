@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from editr1.artifacts import open_store
 from editr1.config.reproduce import SMALLEST
 from editr1.config.store import StoreConfig
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap
+from editr1.reproduce.ceiling import Ceiling, ceiling
 from editr1.reproduce.cells import make_cells
 from editr1.reproduce.claims import make_contrasts
 from editr1.reproduce.measures import Evaluated
 from editr1.reproduce.page import render_page, render_table
-from editr1.reproduce.results import Collected, Reproduction, describe, judge
+from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge
 from editr1.runs.record import RunRecord
+from editr1.shapes.dataset import decided
 
 SEEDS = (7, 8)
 
@@ -35,6 +39,7 @@ def edits(gain: float) -> tuple[EditItem, ...]:
 def found() -> Reproduction:
     collected, bootstrap = Collected(), Bootstrap(samples=200)
     for seed in SEEDS:
+        collected.ceilings[seed] = Ceiling(np.array([1.0, 1.0, 0.5, 1.0]), np.array([1.0, 1.0, 0.0, 1.0]))
         collected.evaluated[seed, "tv"] = Evaluated(pairs(20))
         collected.evaluated[seed, "gcpo"] = Evaluated(pairs(34))
         collected.evaluated[seed, "gcpo-shuffled"] = Evaluated(pairs(20))
@@ -52,6 +57,7 @@ def found() -> Reproduction:
         seconds=60.0,
         contrasts=[judge(item, collected, SEEDS, bootstrap) for item in make_contrasts(SMALLEST)],
         cells=[describe(cell, collected, SEEDS, bootstrap) for cell in cells.values()],
+        ceilings=ceilings(collected, bootstrap),
     )
 
 
@@ -71,6 +77,7 @@ def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_wh
     assert "85.0 against 50.0" in page
     assert "7: +35.0, 8: +35.0" in page
     assert "pairs won" in page
+    assert "agrees with the people of these pairs on 87.5" in page
     assert "7.00 (" in page  # the editor's mean after RL
     assert "&lt;script&gt;" in page
     assert "<script" not in page
@@ -81,7 +88,7 @@ def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) 
     store = open_store(StoreConfig(url=f"file://{tmp_path}"))
     record = RunRecord.model_validate(
         {
-            "name": "s7-data",
+            "name": "s7-data-v",
             "seed": 7,
             "created": 0.0,
             "stages": {
@@ -96,6 +103,15 @@ def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) 
         }
     )
     collected = Collected()
-    collected.add(7, make_cells(7, SMALLEST)["data"], record, store)
-    assert collected.seconds == {(7, "data"): 4.5}
+    collected.add(7, make_cells(7, SMALLEST)["data-v"], record, store)
+    assert collected.seconds == {(7, "data-v"): 4.5}
     assert collected.evaluated == {}
+
+
+def test_the_truth_and_other_people_agree_with_people_as_often_as_their_errors_allow() -> None:
+    pairs = list(decided(400, 3, "pairtest"))
+    found = ceiling(pairs, 99)
+    assert len(found.truth) == len(found.people) == 400
+    assert 0.91 < found.truth.mean() < 0.985  # 5 % flips
+    assert 0.86 < found.people.mean() < 0.95  # two sets of 5 %: .905
+    assert (ceiling(pairs, 99).people == found.people).all()
