@@ -20,6 +20,10 @@ from editr1.runs.references import Reference, Scheme, parse_reference
 from editr1.runs.spec import StageSpec
 
 
+class HubUnreachable(ConfigError):
+    """The hub did not answer, so that nobody knows which revision is current; asked again it may."""
+
+
 def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Mapping[str, str]], where: str) -> str:
     """``sha256:<digest>`` of what ``reference`` names now, or ``hub:<name>@<revision>``.
 
@@ -28,6 +32,7 @@ def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Map
 
     Raises:
         ConfigError: the target does not exist.
+        HubUnreachable: the hub did not answer.
     """
     if reference.scheme is Scheme.STAGE:
         return outputs[reference.stage][reference.output]
@@ -128,12 +133,22 @@ def _pinned(target: str, where: str) -> str:
     name, _, revision = target.partition("@")
     if revision:
         return target
+    pin = f"name a revision as hub:{name}@<revision>, or use path:"
     try:
         from huggingface_hub import HfApi
-
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    except ImportError:
+        raise ConfigError(f"{where}: huggingface_hub is not installed, so the hub cannot be asked; {pin}") from None
+    try:
         return f"{name}@{HfApi().model_info(name).sha}"
+    except RepositoryNotFoundError:
+        raise ConfigError(f"{where}: the hub has no model {name!r}, or it is not yours to see") from None
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500 and error.response.status_code != 429:
+            raise ConfigError(
+                f"{where}: the hub refuses to say which revision of {name!r} is current: {error}"
+            ) from None
+        raise HubUnreachable(f"{where}: the hub answers {error.response.status_code} for {name!r}; {pin}") from None
     except Exception as error:
-        raise ConfigError(
-            f"{where}: the hub cannot say which revision of {name!r} is current ({type(error).__name__}); "
-            f"name one as hub:{name}@<revision>, or use path:"
-        ) from None
+        why = f"the hub cannot say which revision of {name!r} is current ({type(error).__name__})"
+        raise HubUnreachable(f"{where}: {why}; {pin}") from None

@@ -17,7 +17,7 @@ from editr1.runs.kubernetes.helm import Helm, Object
 from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.kubernetes.values import release_name
 from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
-from editr1.runs.resolve import settle_stage
+from editr1.runs.resolve import HubUnreachable, settle_stage
 from editr1.runs.spec import RunSpec
 from editr1_operator.actions import Action, Load, Resolve
 from editr1_operator.apply import Applier
@@ -70,7 +70,7 @@ class Reconciler:
         """Take a run one step on. Returns when to look again if nothing happens; None where nothing is left to do.
 
         Raises:
-            StoreError, Unreachable: look again later; the status says so where the API server can be told.
+            StoreError, HubUnreachable, Unreachable: look again later; the status says so where the API server can be told.
         """
         body = self._cache.run(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
@@ -154,10 +154,10 @@ class _Look:
         self._renew(run)
         try:
             status, actions = self._decided(run, site)
-        except StoreError as error:
+        except (StoreError, HubUnreachable) as error:
             if not over:
-                told = {"reason": Reason.STORE_UNREACHABLE, "message": str(error)}
-                self._write(self._before.model_copy(update=told))
+                reason = Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
+                self._write(self._before.model_copy(update={"reason": reason, "message": str(error)}))
             raise
         before = self._before
         if not self._write(status):
@@ -232,6 +232,8 @@ class _Look:
                 self._results[stage.name] = load_result(site.store, self._name, stage.name, settled.key)
             frozen = {"key": settled.key, "inputs": settled.inputs, "release": release, "image_digest": image}
             changed = known.model_copy(update=frozen)
+        except HubUnreachable:
+            raise
         except (ConfigError, ArtifactNotFound) as error:
             changed = known.model_copy(
                 update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self._now}

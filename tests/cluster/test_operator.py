@@ -226,8 +226,10 @@ def test_suspended_and_resumed_in_each_stage_a_run_ends_as_it_would_have(
         item["config"] |= {"sft": {"steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
             item["name"], {}
         )
+        if item["name"] == "curate":
+            item["config"]["world"] |= {"cases": 150}
     apply(lab, body)
-    for name in ("sft", "gcpo", "grpo"):
+    for name in ("curate", "sft", "gcpo", "grpo", "evaluate"):
         until(f"{name} runs", lambda name=name: stage(lab, "held", name).get("state") == "Running", 120, 0.3)
         time.sleep(2)
         assert "suspended run held" in lab.editr1("suspend", "held").stdout

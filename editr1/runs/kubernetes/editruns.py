@@ -192,7 +192,10 @@ class _Shown:
 
     def whole(self, status: RunStatus) -> None:
         """What concerns no stage alone, such as a store that cannot be reached."""
-        if status.reason in (Reason.STORE_UNREACHABLE, Reason.SETTINGS) or status.state is RunState.SUSPENDED:
+        if (
+            status.reason in (Reason.STORE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.SETTINGS)
+            or status.state is RunState.SUSPENDED
+        ):
             self._say(StageRecord(name="run", kind=""), status.message)
         if status.started is None and not status.message and time.monotonic() - self._began > TAKEN_SECONDS:
             self._say(StageRecord(name="run", kind=""), UNTAKEN)

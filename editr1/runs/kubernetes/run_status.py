@@ -43,6 +43,7 @@ class Reason(StrEnum):
     INVALID = "InvalidSpec"
     SETTINGS = "SettingsInvalid"
     STORE_UNREACHABLE = "StoreUnreachable"
+    HUB_UNREACHABLE = "HubUnreachable"
     REFUSED = "ObjectsRefused"
     EXIT_PERMANENT = "PermanentExitCode"
     RETRIES_SPENT = "RetriesSpent"

@@ -1,0 +1,60 @@
+"""A hub model without a revision: pinned where the hub answers, refused where it says no, asked again where it is silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+from editr1.artifacts import open_store
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.runs.references import parse_reference
+from editr1.runs.resolve import HubUnreachable, freeze
+
+
+def answer(status: int) -> httpx.Response:
+    return httpx.Response(status, request=httpx.Request("GET", "https://hub.example/api/models/a/b"))
+
+
+def frozen(text: str, tmp_path: Path) -> str:
+    return freeze(parse_reference(text), open_store(StoreConfig(url=tmp_path.as_uri())), {}, "input model")
+
+
+def hub_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def model_info(_self: HfApi, _name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [HfHubHTTPError("busy", response=answer(503)), HfHubHTTPError("slow down", response=answer(429)), OSError("down")],
+)
+def test_a_hub_that_is_silent_may_be_asked_again(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_says(monkeypatch, error)
+    with pytest.raises(HubUnreachable, match="hub:a/b@<revision>"):
+        frozen("hub:a/b", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RepositoryNotFoundError("none", response=answer(404)), HfHubHTTPError("no", response=answer(403))],
+)
+def test_a_hub_that_says_no_ends_it(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_says(monkeypatch, error)
+    with pytest.raises(ConfigError, match="'a/b'") as raised:
+        frozen("hub:a/b", tmp_path)
+    assert not isinstance(raised.value, HubUnreachable)
+
+
+def test_a_revision_that_is_named_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_says(monkeypatch, AssertionError("asked"))
+    assert frozen("hub:a/b@main", tmp_path) == "hub:a/b@main"
