@@ -38,7 +38,8 @@ def reproduce(
     """Show which of the paper's claims hold on the shapes world, where the truth is known.
 
     Every claim is a comparison of small runs on the same held-out pairs or cases, at several seeds. What stands already
-    is not run again; a call that was stopped goes on. Writes reproduction.html, reproduction.json and table.md.
+    is not run again; a call that was stopped goes on. Writes reproduction.html, reproduction.json and table.md; with
+    --only the claims' names are in the files' names.
 
     Example: editr1 reproduce --seeds 1 --only gcpo
 
@@ -70,10 +71,13 @@ def reproduce(
             return
         out.mkdir(parents=True, exist_ok=True)
 
+        # What a claim alone says must not replace what all of them said.
+        end = "".join(f"-{name}" for name in sorted(set(only or [])))
+
         def write(found: Reproduction) -> None:
-            (out / "reproduction.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-            (out / "reproduction.html").write_text(render_page(found), encoding="utf-8")
-            (out / "table.md").write_text(render_table(found), encoding="utf-8")
+            (out / f"reproduction{end}.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+            (out / f"reproduction{end}.html").write_text(render_page(found), encoding="utf-8")
+            (out / f"table{end}.md").write_text(render_table(found), encoding="utf-8")
 
         with RunView() as view:
 
@@ -92,4 +96,8 @@ def reproduce(
                 on_found=write,
             )
         typer.echo(render_table(found), nl=False)
-        typer.echo(f"page: {out / 'reproduction.html'}")
+        typer.echo(f"page: {out / f'reproduction{end}.html'}")
+        for run, why in found.failed.items():
+            typer.echo(f"failed: {run}: {why}", err=True)
+        if found.failed:
+            raise typer.Exit(1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from editr1.config.base import Settings
 
@@ -26,16 +26,16 @@ class Budget(Settings):
     """Edit cases for editor RL."""
     test_cases: PositiveInt = 1000
     """Held-out edit cases on which every editor is judged."""
-    sft_steps: PositiveInt = 340
+    sft_steps: PositiveInt = 600
     """Optimiser steps of SFT, for every variant of the data."""
     sft_warmup: Annotated[int, Field(ge=0)] = 50
     """Steps over which SFT's learning rate rises."""
     batch: PositiveInt = 32
     """Rows a step of SFT."""
-    more_steps: PositiveInt = 340
-    """Optimiser steps of SFT that stand against GCPO: on the same rows again, or on traces that pairs picked."""
+    picked_steps: PositiveInt = 340
+    """Optimiser steps of SFT on traces that pairs picked. SFT for longer takes ``sft_steps`` again."""
     more_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Learning rate of those: a second round on a trained model."""
+    """Peak learning rate of both, which stand against GCPO: a second round on a trained model."""
     rollouts: PositiveInt = 90
     """Rollouts of GCPO."""
     pairs_per_rollout: PositiveInt = 12
@@ -48,8 +48,12 @@ class Budget(Settings):
     """Points of the curve over the number of pairs, besides ``pairs``; 60 is 1 % of the SFT rows."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
     """Traces averaged at inference."""
-    iterations: PositiveInt = 60
-    """Iterations of editor RL."""
+    iterations: PositiveInt = 120
+    """Iterations of editor RL on each verifier."""
+    editor_curve: tuple[PositiveInt, ...] = (30, 60)
+    """Shorter trainings of the same, which show how an editor fares in the course of it: the first so many iterations."""
+    control_iterations: PositiveInt = 60
+    """Iterations of editor RL with a KL term, and on shuffled rewards."""
     cases_per_iteration: PositiveInt = 8
     """Edit cases an iteration."""
     group_size: Annotated[int, Field(ge=2)] = 16
@@ -63,6 +67,24 @@ class Budget(Settings):
     max_failed: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Largest share of scores that may fail in an evaluation."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        faults = []
+        if len(set(self.averaged)) < 2 or list(self.averaged) != sorted(set(self.averaged)):
+            faults.append(f"averaged {self.averaged}: at least two different numbers of traces, rising")
+        if any(n >= self.pairs for n in self.few_pairs):
+            faults.append(f"few_pairs {self.few_pairs}: each must be below pairs ({self.pairs})")
+        if any(n >= self.iterations for n in self.editor_curve):
+            faults.append(f"editor_curve {self.editor_curve}: each must be below iterations ({self.iterations})")
+        for name in ("batch", "pairs_per_rollout", "cases_per_iteration"):
+            if getattr(self, name) % self.processes:
+                faults.append(f"{name} {getattr(self, name)}: must be a multiple of processes ({self.processes})")
+        if min((*self.few_pairs, self.pairs)) < self.pairs_per_rollout:
+            faults.append(f"pairs_per_rollout {self.pairs_per_rollout}: more than the fewest pairs of a training")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
 
 SMALLEST = Budget(
     cases=8,
@@ -75,13 +97,15 @@ SMALLEST = Budget(
     sft_steps=8,
     sft_warmup=0,
     batch=8,
-    more_steps=1,
+    picked_steps=1,
     rollouts=1,
     pairs_per_rollout=2,
     traces=4,
     few_pairs=(2,),
     averaged=(1, 2),
-    iterations=1,
+    iterations=2,
+    editor_curve=(1,),
+    control_iterations=1,
     cases_per_iteration=2,
     group_size=4,
     processes=1,

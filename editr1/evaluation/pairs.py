@@ -102,7 +102,7 @@ def verdict_accuracy(scores: PairScores, truth: Truth, bootstrap: Bootstrap = DE
     """Share of the verifier's yes/no answers that the truth confirms, by category of principle.
 
     Every parsed trace counts. Edits are resampled whole, since the answers on one edit hang together; ``n`` counts
-    answers. ValueError when the truth answers another number of principles.
+    answers. A case with other principles than the truth answers (holistic ones, say) has none to compare, and is left out.
     """
     right: dict[Category, list[float]] = defaultdict(list)
     asked: dict[Category, list[float]] = defaultdict(list)
@@ -114,7 +114,7 @@ def verdict_accuracy(scores: PairScores, truth: Truth, bootstrap: Bootstrap = DE
             known = truth(pair.case, decode_image(candidate.image.data)).verdicts
             principles = pair.case.principles
             if len(known) != len(principles):
-                raise ValueError(f"case {pair.case.case_id}: {len(principles)} principles, {len(known)} true answers")
+                continue
             for category in Category:
                 places = [i for i, p in enumerate(principles) if p.category == category]
                 if places:

@@ -46,19 +46,31 @@ def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
         made.sft("v", "SFT on bare verdicts", "data-v"),
         made.sft("holistic", "SFT on holistic marks", "data-holistic"),
         made.sft("small-tv", "SFT of the smaller model", "data", SMALL_BASE),
-        made.more("longer", "SFT for longer on the same rows", "rows"),
-        made.more("picked", "SFT on traces that the same pairs picked", "pairs"),
+        made.more("longer", "SFT for longer on the same rows", "rows", budget.sft_steps),
+        made.more("picked", "SFT on traces that the same pairs picked", "pairs", budget.picked_steps),
         made.gcpo("gcpo", "GCPO on all pairs", "tv"),
         made.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
         *(made.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
         made.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
         *(made.averaged(n) for n in budget.averaged),
-        made.editor("editor-rl", "editor RL on the RL-RRM", "gcpo"),
-        made.editor("editor-sft", "editor RL on the SFT-RRM", "tv"),
-        made.editor("editor-shuffled", "editor RL on shuffled rewards", "gcpo", shuffle_rewards=True),
-        made.editor("editor-kl", "editor RL on the RL-RRM with a KL term", "gcpo", beta=0.04),
+        *(
+            made.editor(editor_name(verifier, n, budget), f"editor RL on the {title}, {n} iterations", cell, n)
+            for verifier, title, cell in (("rl", "RL-RRM", "gcpo"), ("sft", "SFT-RRM", "tv"))
+            for n in (*sorted(budget.editor_curve), budget.iterations)
+        ),
+        made.editor(
+            "editor-shuffled", "editor RL on shuffled rewards", "gcpo", budget.control_iterations, shuffle_rewards=True
+        ),
+        made.editor(
+            "editor-kl", "editor RL on the RL-RRM with a KL term", "gcpo", budget.control_iterations, beta=0.04
+        ),
     ]
     return {cell.name: cell for cell in found}
+
+
+def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
+    """Cell of the editor trained on ``verifier`` (rl or sft) for so many iterations; the longest training has no number."""
+    return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
 
 
 def with_needs(names: Iterable[str], cells: dict[str, Cell]) -> list[Cell]:
@@ -103,13 +115,14 @@ class _Maker:
         budget = self._budget
         inputs = {"rows": self._of(data, "curate", "rows"), "model": base}
         config = {"steps": budget.sft_steps, "warmup_steps": budget.sft_warmup, "batch_size": budget.batch}
-        return Cell(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft", data)), (data,))
+        needs = (data,) if data == "data-holistic" else tuple(dict.fromkeys((data, "data")))
+        return Cell(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft", data)), needs)
 
-    def more(self, name: str, what: str, source: str) -> Cell:
+    def more(self, name: str, what: str, source: str, steps: int) -> Cell:
         budget = self._budget
         inputs = {source: self._of("data", "curate", source), "model": self._of("tv", "sft", "model")}
         config: dict[str, Any] = {
-            "steps": budget.more_steps,
+            "steps": steps,
             "warmup_steps": budget.sft_warmup,
             "batch_size": budget.batch,
             "learning_rate": budget.more_learning_rate,
@@ -141,13 +154,13 @@ class _Maker:
         stage = StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
         return Cell(f"traces-{traces}", f"scores averaged over {traces} sampled traces", (stage,), ("data", "gcpo"))
 
-    def editor(self, name: str, what: str, verifier: str, **changes: object) -> Cell:
+    def editor(self, name: str, what: str, verifier: str, iterations: int, **changes: object) -> Cell:
         budget = self._budget
         model = self._of(verifier, "gcpo" if verifier == "gcpo" else "sft", "model")
         cases = {"cases": self._of("data", "curate", "cases"), "editor": EDITOR}
         settings = {
             "resolution": 32,
-            "iterations": budget.iterations,
+            "iterations": iterations,
             "cases_per_iteration": budget.cases_per_iteration,
             "group_size": budget.group_size,
             "max_failed_share": max(budget.max_failed, 0.2),
@@ -158,9 +171,8 @@ class _Maker:
             "rl": model,
             "before": EDITOR,
             "after": "stage:grpo/model",
-            "pairs": self._of("data", "curate", "pairs-test"),
         }
-        judged = {**self._evaluation(), "editor_cases": budget.test_cases, "score_edits": True, "pairs": 1}
+        judged = {**self._evaluation(), "editor_cases": budget.test_cases, "score_edits": True}
         stages = (
             StageSpec(
                 name="serve",

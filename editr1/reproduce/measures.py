@@ -48,6 +48,8 @@ class Measure:
                 for item in evaluated.pairs
                 if item.verifier == self.role and item.winner is not None and item.loser is not None
             ]
+            if not scored:
+                return {}
             credit = pair_credit([w for _, w, _ in scored], [lo for _, _, lo in scored], self.figure)  # type: ignore[arg-type]
             return dict(zip((name for name, _, _ in scored), credit.tolist(), strict=True))
         found = ((item.case_id, _of_edit(item, self.figure)) for item in evaluated.edits if item.editor == self.role)

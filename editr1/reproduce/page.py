@@ -14,6 +14,7 @@ from editr1.evaluation.report import formats
 from editr1.evaluation.report.charts import line_chart
 from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css
+from editr1.reproduce.cells import editor_name
 from editr1.reproduce.claims import TITLES, Outcome
 from editr1.reproduce.results import CellFound, ContrastFound, Reproduction
 
@@ -28,6 +29,9 @@ CURVES = {
     "grpo: kl": "KL",
 }
 """The paper's group statistics, and those of the editor's training."""
+
+COURSE = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
+"""What is drawn over the course of the editor's training."""
 
 
 class Claim(NamedTuple):
@@ -56,10 +60,10 @@ def render_page(found: Reproduction) -> str:
             css=Markup(page_css()),
             claims=_claims(found),
             verifiers=[cell for cell in found.cells if "half_credit" in cell.figures],
-            editors=[cell for cell in found.cells if "after score" in cell.figures],
-            averaged=[cell for cell in found.cells if "rl half_credit" in cell.figures],
+            editors=[cell for cell in found.cells if {"before score", "after score"} <= cell.figures.keys()],
+            averaged=[cell for cell in found.cells if {"rl half_credit", "sft half_credit"} & cell.figures.keys()],
             curves=_curves(found.cells),
-            hours=found.seconds / 3600,
+            course=_course(found),
         )
     )
 
@@ -75,7 +79,7 @@ def render_table(found: Reproduction) -> str:
     seeds = ", ".join(str(seed) for seed in found.seeds)
     lines += [
         "",
-        f"Seeds {seeds}; {found.machine}; {formats.seconds(found.seconds)} in all. Intervals: over seeds and items.",
+        f"Seeds {seeds}; {'; '.join(found.machines)}; {formats.seconds(found.seconds)} of stages. Intervals: over seeds and items.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -100,6 +104,21 @@ def _curves(cells: list[CellFound]) -> list[Curve]:
             points = _mean_curve(list(cell.curves.get(name, {}).values()))
             if points:
                 drawn.append(Curve(cell.name, title, line_chart(title, points)))
+    return drawn
+
+
+def _course(found: Reproduction) -> list[Curve]:
+    """The editor's figures on the truth over the iterations of its training, from before it to its end."""
+    cells, budget, drawn = {cell.name: cell for cell in found.cells}, found.budget, []
+    for verifier, title in (("rl", "on the RL-RRM"), ("sft", "on the SFT-RRM")):
+        steps = [(n, cells.get(editor_name(verifier, n, budget))) for n in (*budget.editor_curve, budget.iterations)]
+        for name, words in COURSE.items():
+            at = {float(n): cell.figures.get(f"after {name}") for n, cell in steps if cell is not None}
+            start = [cell.figures.get(f"before {name}") for _, cell in steps if cell is not None]
+            at |= {0.0: next((figure for figure in start if figure is not None), None)}
+            points = sorted((n, figure.value) for n, figure in at.items() if figure is not None)
+            if len(points) > 1:
+                drawn.append(Curve(title, words, line_chart(words, points, "iteration")))
     return drawn
 
 

@@ -38,6 +38,8 @@ class ContrastFound(_Found):
     text: str
     paper: str
     kind: str
+    least: float
+    most: float
     unit: str
     scale: float
     first: str
@@ -66,10 +68,14 @@ class Reproduction(_Found):
     seeds: tuple[int, ...]
     budget: Budget
     command: str
-    git_revision: str
-    machine: str
+    git_revisions: list[str]
+    """Of the code that the runs were made with."""
+    machines: list[str]
     versions: dict[str, str]
     seconds: float
+    """Of all stages, services apart."""
+    failed: dict[str, str]
+    """Runs that ended without a result, and why; what is built on them was not measured."""
     contrasts: list[ContrastFound]
     cells: list[CellFound]
     ceilings: dict[str, Estimate]
@@ -85,10 +91,15 @@ class Collected:
         self.curves: dict[tuple[int, str], dict[str, tuple[Point, ...]]] = {}
         self.seconds: dict[tuple[int, str], float] = {}
         self.ceilings: dict[int, Ceiling] = {}
+        self.failed: dict[str, str] = {}
+        self.git_revisions: set[str] = set()
+        self.machines: set[str] = set()
 
     def add(self, seed: int, cell: Cell, record: RunRecord, store: ArtifactStore) -> None:
         """Read what a finished cell left in the store."""
         key = (seed, cell.name)
+        self.git_revisions.add(record.git_revision)
+        self.machines.add(record.machine)
         attempts = [a for stage in record.stages.values() if stage.kind != "serve" for a in stage.attempts if a.ended]
         self.seconds[key] = sum((a.ended or a.started) - a.started for a in attempts)
         self.curves[key] = {
@@ -135,12 +146,14 @@ def judge(contrast: Contrast, collected: Collected, seeds: Sequence[int], bootst
         text=contrast.text,
         paper=contrast.paper,
         kind=contrast.kind,
+        least=contrast.least,
+        most=contrast.most,
         unit=contrast.unit,
         scale=contrast.scale,
         first=contrast.first.cell,
         second=contrast.second.cell,
         figure=figure,
-        levels=(means[0], means[1]) if means else None,
+        levels=(means[0], means[1]) if means and figure != "better" else None,
         difference=found,
         by_seed={seed: float(values.mean()) for seed, values in by_seed.items()},
         outcome=outcome(contrast, found),

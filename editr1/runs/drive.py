@@ -158,6 +158,8 @@ class Driver(Generic[Request, Handle]):
             self._prepare(service)
         settled = settle_stage(stage, stages, self._record.seed, self._store, self._outputs)
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
+        if record.key != settled.key:
+            record.attempts, record.metrics = [], {}  # what came before was of other inputs or settings
         record.key, record.inputs, record.config = settled.key, settled.inputs, settled.config
         return record, settled.config
 

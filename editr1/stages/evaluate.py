@@ -46,8 +46,9 @@ def body(context: StageContext) -> dict[str, float]:
     check_inputs(context.job.inputs, config)
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
-    names = {title: role for title, role in VERIFIERS.items() if role in context.job.inputs}
-    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs) if names else []
+    judged = "pairs" in context.job.inputs
+    names = {title: role for title, role in VERIFIERS.items() if judged and role in context.job.inputs}
+    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs) if judged else []
     scored = {role: _judge(context, config, role, title, pairs) for title, role in names.items()}
     verifiers = [verifier_figures(title, role, scored[role], truth, bootstrap) for title, role in names.items()]
     both = len(scored) == 2 and all(figures.accuracy is not None for figures in verifiers)
@@ -88,8 +89,8 @@ def check_inputs(inputs: Mapping[str, str], config: EvaluateConfig) -> None:
     faults = []
     if not verifiers | editors:
         faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
-    if verifiers and "pairs" not in inputs:
-        faults.append("a verifier is judged on pairs, which are missing")
+    if verifiers - ({"rl"} if editors else set()) and "pairs" not in inputs:
+        faults.append("a verifier is judged on pairs, which are missing")  # rl may be there to score the editors' edits
     if editors and "cases" not in inputs:
         faults.append("an editor is judged on cases, which are missing")
     if editors and config.truth == "none" and "rl" not in inputs:

@@ -48,11 +48,11 @@ class Happened:
         with known.lock:
             limit = max(age_s, known.took / SHARE_OF_TIME) if age_s else 0.0
             if known.at < asked - limit:
-                known.at = time.monotonic()
+                began = time.monotonic()
                 found = self._cluster.find("Event", namespace)
                 known.events = tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
-                known.took = time.monotonic() - known.at
-                self._forget(known.at)
+                known.at, known.took = began, time.monotonic() - began
+                self._forget(began)
             return tuple(event for event in known.events if event.object in names)
 
     def _forget(self, now: float) -> None:

@@ -252,9 +252,10 @@ class _Look:
         known = load_record(site.store, self._name)
         record = record_of(known or self._all.base_record(self._body, run), run.spec, status, self._memory.facts)
         if record != known:
-            save_record(site.store, record)
+            # The record last: while it says less than the status, all of this is done again.
             exporter = self._all._exporter
             keep_spans(site.store, exporter, self._namespace, self._name, self._uid, before, status)
+            save_record(site.store, record)
         self._memory.recorded = now
 
     def _write(self, status: RunStatus) -> bool:
@@ -270,6 +271,7 @@ class _Look:
                 return False
             raise
         if written is None:
+            self._cache.put_run(self._body, gone=True)  # deleted while no watch could tell
             return False
         self._cache.put_run(written, gone=False)
         self._say(changes(self._before, status))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from editr1.config.reproduce import SMALLEST, Budget
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
@@ -18,8 +19,8 @@ from editr1.runs.spec import check_run
 ANY = Measure("gcpo", "half_credit")
 
 
-def contrast(kind: str = "gain", least: float = 0.0) -> Contrast:
-    return Contrast(2, "a over b", ANY, Measure("tv", "half_credit"), kind=kind, least=least)  # type: ignore[arg-type]
+def contrast(kind: str = "gain", least: float = 0.0, most: float = 0.0) -> Contrast:
+    return Contrast(2, "a over b", ANY, Measure("tv", "half_credit"), kind=kind, least=least, most=most)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,10 @@ def test_a_gain_holds_only_with_its_whole_interval_and_its_size(
 
 
 def test_a_control_fails_when_it_gains_and_nothing_is_said_of_what_was_not_measured() -> None:
-    control = contrast("control")
+    control = contrast("control", most=0.02)
     assert outcome(control, Estimate(value=0.02, low=0.01, high=0.03, n=9)) is Outcome.FAILS
-    assert outcome(control, Estimate(value=0.02, low=-0.01, high=0.05, n=9)) is Outcome.HOLDS
+    assert outcome(control, Estimate(value=0.0, low=-0.01, high=0.01, n=9)) is Outcome.HOLDS
+    assert outcome(control, Estimate(value=0.02, low=-0.01, high=0.05, n=9)) is Outcome.OPEN
     assert outcome(control, Estimate(value=-0.5, low=-0.6, high=-0.4, n=9)) is Outcome.HOLDS
     assert outcome(control, None) is Outcome.MISSING
 
@@ -78,7 +80,28 @@ def test_every_cell_is_a_run_file_that_can_run_after_those_it_needs(budget: Budg
 def test_only_what_a_claim_needs_is_run() -> None:
     cells = make_cells(7, Budget())
     assert [cell.name for cell in with_needs(["gcpo"], cells)] == ["data", "tv", "gcpo"]
-    assert [cell.name for cell in with_needs(["v"], cells)] == ["data-v", "v"] or "data" in cells["v"].needs
+    assert [cell.name for cell in with_needs(["v"], cells)] == ["data", "data-v", "v"]
+    assert [cell.name for cell in with_needs(["holistic"], cells)] == ["data-holistic", "holistic"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"averaged": (4,)}, "averaged"),
+        ({"few_pairs": (2000,)}, "must be below pairs"),
+        ({"editor_curve": (120,)}, "must be below iterations"),
+        ({"batch": 31}, "batch 31: must be a multiple of processes"),
+        ({"few_pairs": (6,)}, "pairs_per_rollout 12"),
+    ],
+)
+def test_a_budget_that_cannot_be_run_is_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Budget(**changes)  # type: ignore[arg-type]
+
+
+def test_a_verifier_that_scored_nothing_measures_nothing() -> None:
+    failed = Evaluated((PairItem(pair_id="a", verifier="rl", winner=None, loser=None),))
+    assert ANY.values(failed) == {}
 
 
 def test_two_cells_are_compared_on_the_pairs_that_both_scored() -> None:

@@ -51,8 +51,9 @@ def found() -> Reproduction:
         seeds=SEEDS,
         budget=SMALLEST,
         command="editr1 reproduce <script>",
-        git_revision="abc",
-        machine="2 cores",
+        git_revisions=["abc"],
+        machines=["2 cores"],
+        failed={"s7-v": "stage evaluate: <too many> failures"},
         versions={"torch": "2"},
         seconds=60.0,
         contrasts=[judge(item, collected, SEEDS, bootstrap) for item in make_contrasts(SMALLEST)],
@@ -63,11 +64,11 @@ def found() -> Reproduction:
 
 def test_a_claim_is_said_to_hold_with_its_figures_and_one_that_was_not_measured_is_not() -> None:
     table = render_table(found())
-    row = next(line for line in table.splitlines() if "GCPO over SFT, ties count half" in line)
+    row = next(line for line in table.splitlines() if "GCPO over SFT by 5 points or more, ties count half" in line)
     value, interval, n, outcome = [part.strip() for part in row.split("|")][3:7]
     assert (value, n, outcome) == ("+35.0 points", "80", "holds")
     assert re.fullmatch(r"\+\d\d\.\d to \+\d\d\.\d", interval)
-    assert "| 2. GCPO on shuffled labels gains | no figure | +0.0 points | +0.0 to +0.0 | 80 | holds |" in table
+    assert "| 2. GCPO on shuffled labels gains nothing | no figure | +0.0 points | +0.0 to +0.0 | 80 | holds |" in table
     assert "| +2.00 of 10 |" in table
     assert "| 1. T+V over V | +4.5 points (7B) | not measured |  |  | not measured |" in table
 
@@ -80,8 +81,11 @@ def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_wh
     assert "agrees with the people of these pairs on 87.5" in page
     assert "7.00 (" in page  # the editor's mean after RL
     assert "&lt;script&gt;" in page
+    assert "s7-v</b> stage evaluate: &lt;too many&gt; failures" in page
+    assert "700.0" not in page  # levels of a sign are none
     assert "<script" not in page
     assert "with one seed" not in page
+    assert "true score by iteration: from 5.00 to 7.00 at 2" in page  # SMALLEST trains for two iterations
 
 
 def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) -> None:
