@@ -12,6 +12,7 @@ from markupsafe import Markup
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report import formats
 from editr1.evaluation.report.charts import line_chart
+from editr1.evaluation.report.headlines import ruler
 from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css
 from editr1.reproduce.cells import editor_name
@@ -30,6 +31,8 @@ CURVES = {
 }
 """The paper's group statistics, and those of the editor's training."""
 
+SPANS = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
+"""Ends of the ruler on which a difference is drawn, by its unit."""
 COURSE = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
 """What is drawn over the course of the editor's training."""
 
@@ -64,6 +67,7 @@ def render_page(found: Reproduction) -> str:
             averaged=[cell for cell in found.cells if {"rl half_credit", "sft half_credit"} & cell.figures.keys()],
             curves=_curves(found.cells),
             course=_course(found),
+            spans=SPANS,
         )
     )
 
@@ -146,5 +150,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(ruler=ruler)
     environment.filters.update(words=_words, interval=_interval, seconds=formats.seconds)
     return environment

@@ -76,7 +76,7 @@ def test_a_claim_is_said_to_hold_with_its_figures_and_one_that_was_not_measured_
 def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_what_it_is_given() -> None:
     page = render_page(found())
     assert "85.0 against 50.0" in page
-    assert "7: +35.0, 8: +35.0" in page
+    assert "7: +35.0<br>8: +35.0" in page
     assert "pairs won" in page
     assert "agrees with the people of these pairs on 87.5" in page
     assert "7.00 (" in page  # the editor's mean after RL
