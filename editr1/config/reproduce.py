@@ -45,13 +45,13 @@ class Budget(Settings):
     gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
     """Learning rate of GCPO."""
     few_pairs: tuple[PositiveInt, ...] = (60, 240)
-    """Points of the curve over the number of pairs, besides ``pairs``; 60 is 1 % of the SFT rows."""
+    """Points of the curve over the number of pairs, besides ``pairs``; 60 is 1 % of the SFT rows. May be none."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
     """Traces averaged at inference."""
     iterations: PositiveInt = 120
     """Iterations of editor RL on each verifier."""
     editor_curve: tuple[PositiveInt, ...] = (30, 60)
-    """Shorter trainings of the same, which show how an editor fares in the course of it: the first so many iterations."""
+    """Shorter trainings of the same, which show how an editor fares in the course of it: the first so many iterations. May be none."""
     control_iterations: PositiveInt = 60
     """Iterations of editor RL with a KL term, and on shuffled rewards."""
     cases_per_iteration: PositiveInt = 8
@@ -101,10 +101,10 @@ SMALLEST = Budget(
     rollouts=1,
     pairs_per_rollout=2,
     traces=4,
-    few_pairs=(2,),
+    few_pairs=(),
     averaged=(1, 2),
     iterations=2,
-    editor_curve=(1,),
+    editor_curve=(),
     control_iterations=1,
     cases_per_iteration=2,
     group_size=4,
