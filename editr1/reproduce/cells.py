@@ -50,6 +50,14 @@ def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
         made.more("picked", "SFT on traces that the same pairs picked", "pairs", budget.picked_steps),
         made.gcpo("gcpo", "GCPO on all pairs", "tv"),
         made.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
+        made.gcpo("gcpo-half", "GCPO where a tie earns a half", "tv", tie_credit=0.5),
+        made.gcpo(
+            "gcpo-half-shuffled",
+            "GCPO on shuffled labels where a tie earns a half",
+            "tv",
+            tie_credit=0.5,
+            shuffle_labels=True,
+        ),
         *(made.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
         made.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
         *(made.averaged(n) for n in budget.averaged),
@@ -150,9 +158,12 @@ class _Maker:
             "sft": self._of("tv", "sft", "model"),
             "rl": self._of("gcpo", "gcpo", "model"),
         }
-        config = {**self._evaluation(), "pairs": self._budget.trace_pairs, "traces": traces, "temperature": 1.0}
+        config = {**self._evaluation(), "pairs": self._budget.trace_pairs, "traces": traces}
+        what = "one greedy trace"
+        if traces > 1:
+            config["temperature"], what = 1.0, f"scores averaged over {traces} sampled traces"
         stage = StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
-        return Cell(f"traces-{traces}", f"scores averaged over {traces} sampled traces", (stage,), ("data", "gcpo"))
+        return Cell(f"traces-{traces}", what, (stage,), ("data", "gcpo"))
 
     def editor(self, name: str, what: str, verifier: str, iterations: int, **changes: object) -> Cell:
         budget = self._budget

@@ -114,6 +114,22 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
             kind="control",
             most=0.025,
         ),
+        Contrast(2, "GCPO over GCPO on shuffled labels", rl, Measure("gcpo-shuffled", "half_credit")),
+        Contrast(2, "GCPO where a tie earns a half, over SFT", Measure("gcpo-half", "half_credit"), tv),
+        Contrast(
+            2,
+            "the same on shuffled labels gains nothing",
+            Measure("gcpo-half-shuffled", "half_credit"),
+            tv,
+            kind="control",
+            most=0.025,
+        ),
+        Contrast(
+            2,
+            f"GCPO over SFT where {many[-1]} traces are averaged, so that ties are rare",
+            Measure(f"traces-{many[-1]}", "half_credit", "rl"),
+            Measure(f"traces-{many[-1]}", "half_credit", "sft"),
+        ),
         *(
             Contrast(2, f"GCPO on {n} pairs over SFT", Measure(f"gcpo-{n}", "half_credit"), tv)
             for n in sorted(budget.few_pairs)
