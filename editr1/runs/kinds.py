@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,9 +31,32 @@ class Input:
     hub: bool = False
 
 
+def _any(_names: Collection[str]) -> list[str]:
+    return []
+
+
+def _sft_inputs(names: Collection[str]) -> list[str]:
+    return [] if ("rows" in names) != ("pairs" in names) else ["an sft stage learns from rows or from pairs: give one"]
+
+
+def _evaluate_inputs(names: Collection[str]) -> list[str]:
+    verifiers, editors = {"sft", "rl"} & set(names), {"before", "after"} & set(names)
+    faults = []
+    if not verifiers | editors:
+        faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
+    if verifiers - ({"rl"} if editors else set()) and "pairs" not in names:
+        faults.append("a verifier is judged on pairs, which are missing")  # rl may be there to score the editors' edits
+    if editors and "cases" not in names:
+        faults.append("an editor is judged on cases, which are missing")
+    return faults
+
+
 @dataclass(frozen=True)
 class KindInfo:
-    """A kind's contract. ``settings`` is ``module:Class``; it is imported only when a config is validated."""
+    """A kind's contract. ``settings`` is ``module:Class``; it is imported only when a config is validated.
+
+    ``rule`` says what is wrong with the names of the inputs that are given, beyond one that is required and missing.
+    """
 
     kind: Kind
     title: str
@@ -42,6 +66,7 @@ class KindInfo:
     distributed: bool = False
     service: bool = False
     needs_service: bool = False
+    rule: Callable[[Collection[str]], list[str]] = _any
 
     def settings_model(self) -> type[Settings]:
         """The pydantic model of this kind's ``config`` section."""
@@ -75,6 +100,7 @@ KINDS: dict[Kind, KindInfo] = {
             ),
             ("model",),
             distributed=True,
+            rule=_sft_inputs,
         ),
         KindInfo(
             Kind.GCPO,
@@ -118,6 +144,7 @@ KINDS: dict[Kind, KindInfo] = {
                 Input("imgedit", "ImgEdit-Bench", False),
             ),
             ("evaluation",),
+            rule=_evaluate_inputs,
         ),
     )
 }

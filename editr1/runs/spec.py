@@ -126,6 +126,7 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
         for item in info.inputs
         if item.required and item.name not in stage.inputs
     ]
+    faults += [f"{head}.inputs: {fault}" for fault in info.rule(stage.inputs.keys())]
     for name, text in stage.inputs.items():
         declared = info.input(name)
         if declared is None:

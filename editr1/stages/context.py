@@ -51,6 +51,11 @@ class StageContext:
             )
         return validate(model, self.job.config, where=f"stage {self.job.stage}")
 
+    def check_inputs(self) -> None:
+        """Raise ConfigError, a line a fault, where the inputs that were given do not go together."""
+        if faults := KINDS[self.job.kind].rule(self.job.inputs.keys()):
+            raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
+
     def input(self, name: str) -> str:
         """A local folder that holds the input. Fetched once: digests verified, or from the hub at the frozen revision."""
         reference = self.job.inputs.get(name)

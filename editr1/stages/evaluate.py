@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
@@ -43,7 +43,9 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.stages.public_sets import public_tables
 
     config = context.settings(EvaluateConfig)
-    check_inputs(context.job.inputs, config)
+    context.check_inputs()
+    if config.truth == "none" and set(EDITORS.values()) & context.job.inputs.keys() and "rl" not in context.job.inputs:
+        raise ConfigError("inputs: without a known truth the verifier rl judges the editors, and it is missing")
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
     judged = "pairs" in context.job.inputs
@@ -81,22 +83,6 @@ def body(context: StageContext) -> dict[str, float]:
     write_items(folder / EDITS_FILE, [item for role, rows in edited.items() for item in edit_items(role, rows)])
     context.commit("evaluation", folder, kind="evaluation")
     return _figures(data)
-
-
-def check_inputs(inputs: Mapping[str, str], config: EvaluateConfig) -> None:
-    """Raise ConfigError, a line a fault, when ``inputs`` (by name) leave nothing to measure or nothing to judge by."""
-    verifiers, editors = set(VERIFIERS.values()) & inputs.keys(), set(EDITORS.values()) & inputs.keys()
-    faults = []
-    if not verifiers | editors:
-        faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
-    if verifiers - ({"rl"} if editors else set()) and "pairs" not in inputs:
-        faults.append("a verifier is judged on pairs, which are missing")  # rl may be there to score the editors' edits
-    if editors and "cases" not in inputs:
-        faults.append("an editor is judged on cases, which are missing")
-    if editors and config.truth == "none" and "rl" not in inputs:
-        faults.append("without a known truth the verifier rl judges the editors, and it is missing")
-    if faults:
-        raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
 
 
 def _truth(config: EvaluateConfig) -> Truth | None:

@@ -22,8 +22,7 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.verifier.sft import train_sft
 
     config = context.settings(SftConfig)
-    if ("rows" in context.job.inputs) == ("pairs" in context.job.inputs):
-        raise ConfigError("inputs: an sft stage learns from rows or from pairs; give one of them")
+    context.check_inputs()
     out = context.output_folder("model")
     picked = "pairs" in context.job.inputs
     rows = _picked(context, config) if picked else context.table("rows")

@@ -40,7 +40,9 @@ def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d["spec"]["stages"][1]["inputs"].pop("rows"), ["sft.inputs.rows: missing"]),
+        (lambda d: d["spec"]["stages"][1]["inputs"].pop("rows"), ["sft.inputs: an sft stage learns from rows or"]),
+        (lambda d: d["spec"]["stages"][1]["inputs"].pop("model"), ["sft.inputs.model: missing"]),
+        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: a verifier is judged on pairs"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:nope/rows"), ["no earlier stage", "nope"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:curate/row"), ["has no output 'row'", "rows"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="http://x/y"), ["http://x/y", "sha256:"]),
