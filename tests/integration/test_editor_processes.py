@@ -37,6 +37,8 @@ config = GrpoConfig(iterations=2, cases_per_iteration=2, group_size=4, steps=4, 
                     micro_batch=4, tune=sys.argv[3])
 train_grpo(config, editor=root / "start", cases=root / "cases.parquet", scorer=scorer, output_dir=out / "editor",
            hooks=TrainHooks(progress=Progress(out / "progress.jsonl")))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()  # as a stage does: gloo's threads must not outlive the interpreter
 """
 
 
