@@ -167,6 +167,12 @@ class Jobs(Services):
                 held_since=since,
                 pods={},
             )
+        elif any(pod.leaving for pod in facts.release.pods):
+            # training-operator would take a pod that is still ending for one of the job's, and fail the job for it.
+            self._drop_stuck(stage, facts)
+            self.set(
+                stage, state=RunState.SUSPENDED, reason=Reason.SUSPENDED, message="goes on once its old pods are gone"
+            )
         else:
             self._go_on(stage)
 

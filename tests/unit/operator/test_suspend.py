@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from editr1.runs.kubernetes.run_status import Reason, RunState, StageStatus
-from editr1_operator.actions import Action, Hold, Launch, Load, Remove, Resolve
+from editr1_operator.actions import Action, Drop, Hold, Launch, Load, Remove, Resolve
 from editr1_operator.decide import Plan, decide
 from editr1_operator.facts import RunFacts, StageFacts
 from tests.unit.operator.conftest import (
@@ -79,6 +79,19 @@ CASES = {
     ),
     "a resumed stage goes on with its job": Case(
         one(WAS_HELD, seen(suspended=True)), S, Reason.PODS_STARTING, (Hold("data", False),)
+    ),
+    "a resumed stage waits for its old pods, which would fail its job": Case(
+        one(WAS_HELD, seen(replace(RUNS, leaving=True), suspended=True)),
+        HELD,
+        Reason.SUSPENDED,
+        (),
+        "old pods are gone",
+    ),
+    "a resumed stage drops an old pod whose node is gone": Case(
+        one(WAS_HELD, seen(replace(RUNS, leaving=True, gone_by=NOW - 61), suspended=True)),
+        HELD,
+        Reason.SUSPENDED,
+        (Drop("data", RUNS.name, "p1"),),
     ),
     "a resumed stage whose job is gone starts the same attempt": Case(
         one(WAS_HELD, NOTHING), S, Reason.PODS_STARTING, (Launch("data", 1),), "attempt 1"
