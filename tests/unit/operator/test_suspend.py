@@ -81,7 +81,7 @@ CASES = {
         one(WAS_HELD, seen(suspended=True)), S, Reason.PODS_STARTING, (Hold("data", False),)
     ),
     "a resumed stage waits for its old pods, which would fail its job": Case(
-        one(WAS_HELD, seen(replace(RUNS, leaving=True), suspended=True)),
+        one(WAS_HELD, seen(replace(RUNS, leaving=True, gone_by=NOW + 30), suspended=True)),
         HELD,
         Reason.SUSPENDED,
         (),
