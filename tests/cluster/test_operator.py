@@ -229,7 +229,7 @@ def test_suspended_and_resumed_in_each_stage_a_run_ends_as_it_would_have(
         if item["name"] == "curate":
             item["config"]["world"] |= {"cases": 150}
     apply(lab, body)
-    for name in ("curate", "sft", "gcpo", "grpo"):
+    for name in ("curate", "sft", "gcpo", "grpo", "evaluate"):
         until(f"{name} runs", lambda name=name: stage(lab, "held", name).get("state") == "Running", 120, 0.3)
         time.sleep(2)
         assert "suspended run held" in lab.editr1("suspend", "held").stdout
