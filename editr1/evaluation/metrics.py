@@ -171,7 +171,7 @@ def ratio_estimate(
     for start in range(0, bootstrap.samples, rows):
         index = rng.integers(0, top.size, size=(min(rows, bootstrap.samples - start), top.size))
         drawn[start : start + rows] = top[index].sum(axis=1) / bottom[index].sum(axis=1)
-    return _interval(float(top.sum() / bottom.sum()), drawn, round(float(bottom.sum())), bootstrap)
+    return interval(float(top.sum() / bottom.sum()), drawn, round(float(bottom.sum())), bootstrap)
 
 
 def gsb(choices: Sequence[Literal["good", "same", "bad"]], bootstrap: Bootstrap = DEFAULT) -> Estimate:
@@ -208,7 +208,7 @@ def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstra
     parts = [data[names == name] for name in unique]
     drawn = np.mean([resampled_means(part, bootstrap.samples, rng) for part in parts], axis=0)
     value = float(np.mean([part.mean() for part in parts]))
-    return _interval(value, drawn, data.size, bootstrap)
+    return interval(value, drawn, data.size, bootstrap)
 
 
 def weighted_mean(parts: Mapping[str, tuple[float, float]]) -> float:
@@ -231,10 +231,11 @@ def _finite(values: Sequence[float] | Floats, name: str) -> Floats:
 
 def _estimate(data: Floats, bootstrap: Bootstrap) -> Estimate:
     rng = np.random.default_rng(bootstrap.seed)
-    return _interval(float(data.mean()), resampled_means(data, bootstrap.samples, rng), data.size, bootstrap)
+    return interval(float(data.mean()), resampled_means(data, bootstrap.samples, rng), data.size, bootstrap)
 
 
-def _interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
+def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
+    """``value`` with the percentile interval of its resamples ``drawn``, (samples,)."""
     tail = (1.0 - bootstrap.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)

@@ -42,7 +42,7 @@ class Contrast:
     @property
     def cells(self) -> tuple[str, ...]:
         """Cells that must have been run."""
-        return tuple(name for name in (self.first.cell, self.second.cell) if name)
+        return self.first.cell, self.second.cell
 
     @property
     def unit(self) -> str:

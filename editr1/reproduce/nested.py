@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from editr1.evaluation.metrics import Bootstrap, Estimate, resampled_means
+from editr1.evaluation.metrics import Bootstrap, Estimate, interval, resampled_means
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,8 +29,5 @@ def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap) -> Estimate:
     drawn_seeds = rng.integers(0, count, size=(count, bootstrap.samples))
     places, columns = np.arange(count)[:, None], np.arange(bootstrap.samples)[None, :]
     drawn = means[drawn_seeds, places, columns].mean(axis=0)
-    tail = (1.0 - bootstrap.confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1.0 - tail])
     value = float(np.mean([values.mean() for values in seeds]))
-    n = sum(values.size for values in seeds)
-    return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)
+    return interval(value, drawn, sum(values.size for values in seeds), bootstrap)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from editr1.evaluation.metrics import Estimate
@@ -14,7 +14,7 @@ from editr1.evaluation.report import formats
 from editr1.evaluation.report.charts import line_chart
 from editr1.evaluation.report.headlines import ruler
 from editr1.evaluation.report.model import Point
-from editr1.evaluation.report.render import page_css
+from editr1.evaluation.report.render import page_css, page_environment
 from editr1.reproduce.cells import editor_name
 from editr1.reproduce.claims import TITLES, Outcome
 from editr1.reproduce.results import CellFound, ContrastFound, Reproduction
@@ -143,13 +143,7 @@ def _interval(value: Estimate | None, scale: float = 100.0, digits: int = 1) -> 
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("editr1.reproduce", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("editr1.reproduce")
     environment.globals.update(ruler=ruler)
     environment.filters.update(words=_words, interval=_interval, seconds=formats.seconds)
     return environment

@@ -8,7 +8,7 @@ from editr1.runs.spec import RunBody
 
 PROGRESS_SECONDS = 5.0
 READS_A_SECOND = 20
-"""Progress is read from the store, and events from the API server, at most this often, all runs together."""
+"""Progress is read from the store at most this often, all runs together."""
 PENDING_SECONDS = 5.0
 REFUSED_SECONDS = 15.0
 QUIET_SECONDS = 300.0

@@ -97,13 +97,7 @@ def _figure(figure: KeyFigure) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("editr1.evaluation.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("editr1.evaluation.report")
     environment.filters.update(
         number=formats.number,
         est=formats.estimate,
@@ -119,6 +113,17 @@ def _environment() -> Environment:
     environment.globals.update(line_chart=charts.line_chart, ruler=ruler, not_measured=formats.NOT_MEASURED)
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return environment
+
+
+def page_environment(package: str) -> Environment:
+    """Jinja over the package's ``templates``: text is escaped, and a name that is not defined is an error."""
+    return Environment(
+        loader=PackageLoader(package, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 @lru_cache(maxsize=1)
