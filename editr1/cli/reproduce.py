@@ -32,6 +32,10 @@ def reproduce(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs, artifacts and the page.")] = Path("runs/reproduction"),
     size: Annotated[Size, typer.Option(help="smallest only shows that everything runs.")] = Size.FULL,
+    parallel: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at the same time, about 1.5 GB each.  [default: 2, or 1 on a single core]"),
+    ] = None,
     overrides: SetOption = None,
     list_cells: Annotated[bool, typer.Option("--list", help="Only list claims and runs; start nothing.")] = False,
 ) -> None:
@@ -43,12 +47,14 @@ def reproduce(
 
     Example: editr1 reproduce --seeds 1 --only gcpo
 
-    Example: editr1 reproduce --seeds 5 --out runs/reproduction --set sft_steps=500
+    Example: editr1 reproduce --seeds 5 --out runs/reproduction --set iterations=90
     """
-    from editr1.cli.view import RunView
+    import os
+
+    from editr1.cli.reproduction_view import ReproductionView
     from editr1.config.loader import ConfigError, load_settings
     from editr1.config.reproduce import SMALLEST, Budget
-    from editr1.reproduce.cells import Cell, make_cells, with_needs
+    from editr1.reproduce.cells import make_cells, with_needs
     from editr1.reproduce.claims import chosen, make_contrasts
     from editr1.reproduce.drive import reproduce as run_all
     from editr1.reproduce.page import render_page, render_table
@@ -79,20 +85,16 @@ def reproduce(
             (out / f"reproduction{end}.html").write_text(render_page(found), encoding="utf-8")
             (out / f"table{end}.md").write_text(render_table(found), encoding="utf-8")
 
-        with RunView() as view:
-
-            def on_cell(seed: int, cell: Cell, number: int, total: int) -> None:
-                view.console.rule(f"run {number} of {total}: seed {seed}, {cell.what}")
-
+        with ReproductionView() as view:
             found = run_all(
                 contrasts,
                 list(numbers),
                 budget,
                 out,
                 command=command_line(),
-                observer=view,
+                watcher=view,
                 should_stop=StopFlag(),
-                on_cell=on_cell,
+                parallel=parallel or min(2, os.cpu_count() or 1),
                 on_found=write,
             )
         typer.echo(render_table(found), nl=False)

@@ -64,9 +64,11 @@ def run(
     from editr1.config.store import StoreConfig
     from editr1.runs.execute import execute
     from editr1.runs.kubernetes.connect import load_cluster, store_config
+    from editr1.runs.parent import end_with_parent
     from editr1.runs.report import write_report
     from editr1.runs.spec import load_run
 
+    end_with_parent()
     with reporting():
         spec = load_run(file, overrides or [], os.environ)
         if check:

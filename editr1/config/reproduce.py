@@ -9,6 +9,19 @@ from pydantic import Field, PositiveInt, model_validator
 from editr1.config.base import Settings
 
 
+class SftSteps(Settings):
+    """Optimiser steps of SFT by what the rows hold: each until accuracy stops rising, or so long that more is not worth its time."""
+
+    verified: PositiveInt = 600
+    """Best of several traces by agreement with gold (T+V)."""
+    unverified: PositiveInt = 1200
+    """A trace at random (T)."""
+    verdicts: PositiveInt = 2400
+    """Gold verdicts without reasoning (V): slow to learn, since nothing is written that leads to them."""
+    holistic: PositiveInt = 600
+    """Two marks for the whole picture."""
+
+
 class Budget(Settings):
     """Sizes shared by every cell of one reproduction, so that cells differ in what a claim is about and in nothing else."""
 
@@ -26,14 +39,14 @@ class Budget(Settings):
     """Edit cases for editor RL."""
     test_cases: PositiveInt = 1000
     """Held-out edit cases on which every editor is judged."""
-    sft_steps: PositiveInt = 600
-    """Optimiser steps of SFT, for every variant of the data."""
+    sft_steps: SftSteps = SftSteps()
+    """Optimiser steps of SFT."""
     sft_warmup: Annotated[int, Field(ge=0)] = 50
     """Steps over which SFT's learning rate rises."""
     batch: PositiveInt = 32
     """Rows a step of SFT."""
     picked_steps: PositiveInt = 340
-    """Optimiser steps of SFT on traces that pairs picked. SFT for longer takes ``sft_steps`` again."""
+    """Optimiser steps of SFT on traces that pairs picked. SFT for longer takes ``sft_steps.verified`` again."""
     more_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak learning rate of both, which stand against GCPO: a second round on a trained model."""
     rollouts: PositiveInt = 90
@@ -50,7 +63,7 @@ class Budget(Settings):
     """Traces averaged at inference."""
     iterations: PositiveInt = 120
     """Iterations of editor RL on each verifier."""
-    editor_curve: tuple[PositiveInt, ...] = (30, 60)
+    editor_curve: tuple[PositiveInt, ...] = (60,)
     """Shorter trainings of the same, which show how an editor fares in the course of it: the first so many iterations. May be none."""
     control_iterations: PositiveInt = 60
     """Iterations of editor RL with a KL term, and on shuffled rewards."""
@@ -58,8 +71,8 @@ class Budget(Settings):
     """Edit cases an iteration."""
     group_size: Annotated[int, Field(ge=2)] = 16
     """Samples a case."""
-    processes: PositiveInt = 2
-    """Processes of each training."""
+    processes: PositiveInt = 1
+    """Processes of each training. Figures depend on it; on one machine, cells side by side are faster."""
     max_new_tokens: PositiveInt = 96
     """Longest trace."""
     bootstrap_samples: PositiveInt = 2000
@@ -94,7 +107,7 @@ SMALLEST = Budget(
     trace_pairs=8,
     rl_cases=8,
     test_cases=8,
-    sft_steps=8,
+    sft_steps=SftSteps(verified=8, unverified=8, verdicts=8, holistic=8),
     sft_warmup=0,
     batch=8,
     picked_steps=1,

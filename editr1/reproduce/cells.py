@@ -35,18 +35,18 @@ def run_name(seed: int, cell: str) -> str:
 
 def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
     """Every cell of one seed, each after those that it needs."""
-    made = _Maker(seed, budget)
+    made, steps = _Maker(seed, budget), budget.sft_steps
     found = [
         made.data("data", "T+V", "verified traces, preference pairs and cases"),
         made.data("data-t", "T", "traces at random, unverified"),
         made.data("data-v", "V", "gold verdicts without reasoning"),
         made.data("data-holistic", "holistic", "two marks for the whole picture"),
-        made.sft("tv", "SFT on verified traces", "data"),
-        made.sft("t", "SFT on unverified traces", "data-t"),
-        made.sft("v", "SFT on bare verdicts", "data-v"),
-        made.sft("holistic", "SFT on holistic marks", "data-holistic"),
-        made.sft("small-tv", "SFT of the smaller model", "data", SMALL_BASE),
-        made.more("longer", "SFT for longer on the same rows", "rows", budget.sft_steps),
+        made.sft("tv", "SFT on verified traces", "data", steps.verified),
+        made.sft("t", "SFT on unverified traces", "data-t", steps.unverified),
+        made.sft("v", "SFT on bare verdicts", "data-v", steps.verdicts),
+        made.sft("holistic", "SFT on holistic marks", "data-holistic", steps.holistic),
+        made.sft("small-tv", "SFT of the smaller model", "data", steps.verified, SMALL_BASE),
+        made.more("longer", "SFT for longer on the same rows", "rows", steps.verified),
         made.more("picked", "SFT on traces that the same pairs picked", "pairs", budget.picked_steps),
         made.gcpo("gcpo", "GCPO on all pairs", "tv"),
         made.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
@@ -119,10 +119,10 @@ class _Maker:
         config = {"judge": "shapes", "world": world, "curation": curation}
         return Cell(name, what, (StageSpec(name="curate", kind=Kind.CURATE, config=config),))
 
-    def sft(self, name: str, what: str, data: str, base: str = BASE) -> Cell:
+    def sft(self, name: str, what: str, data: str, steps: int, base: str = BASE) -> Cell:
         budget = self._budget
         inputs = {"rows": self._of(data, "curate", "rows"), "model": base}
-        config = {"steps": budget.sft_steps, "warmup_steps": budget.sft_warmup, "batch_size": budget.batch}
+        config = {"steps": steps, "warmup_steps": budget.sft_warmup, "batch_size": budget.batch}
         needs = (data,) if data == "data-holistic" else tuple(dict.fromkeys((data, "data")))
         return Cell(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft", data)), needs)
 

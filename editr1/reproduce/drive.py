@@ -1,23 +1,45 @@
-"""Run the cells of every seed, one after another; what stands already is not run again."""
+"""Run the cells of every seed, several at the same time; what stands already is not run again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.reproduce import Budget
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Bootstrap
-from editr1.reproduce.cells import Cell, make_cells, run_of, with_needs
+from editr1.reproduce.cells import make_cells, run_of, with_needs
 from editr1.reproduce.claims import Contrast
+from editr1.reproduce.plan import Item, make_plan, next_item
+from editr1.reproduce.process import CellProcess
 from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge
-from editr1.runs.drive import Observer, StageFailed
-from editr1.runs.execute import execute, versions
-from editr1.runs.spec import check_run
+from editr1.runs.drive import ABORT_SECONDS, GRACE_SECONDS, RunStopped
+from editr1.runs.execute import versions
+from editr1.runs.record import load_record
+from editr1.runs.resolve import standing
+from editr1.runs.spec import RunSpec, check_run
 
-OnCell = Callable[[int, Cell, int, int], None]
-"""Told before a cell starts: its seed, the cell, its number and how many there are."""
+POLL_SECONDS = 0.2
+
+
+class Watcher(Protocol):
+    """Who watches a reproduction: the terminal, a test."""
+
+    def cell_stands(self, item: Item) -> None:
+        """Its results were there before."""
+
+    def cell_started(self, item: Item) -> None:
+        """Its process begins."""
+
+    def cell_progress(self, item: Item, stage: str, line: Mapping[str, Any]) -> None:
+        """A progress line of one of its stages (see editr1.telemetry.progress)."""
+
+    def cell_ended(self, item: Item, seconds: float, failure: str | None) -> None:
+        """It has its results after ``seconds`` of this call, or failed and why."""
 
 
 def reproduce(
@@ -27,71 +49,125 @@ def reproduce(
     folder: Path,
     *,
     command: str,
-    observer: Observer,
+    watcher: Watcher,
     should_stop: Callable[[], bool],
-    on_cell: OnCell = lambda *_: None,
+    parallel: int = 1,
     on_found: Callable[[Reproduction], None] = lambda _: None,
 ) -> Reproduction:
-    """Run every cell that ``contrasts`` need, at each seed, and judge them.
+    """Run every cell that ``contrasts`` need, at each seed, ``parallel`` of them at the same time, and judge them.
 
-    A cell that fails takes with it those that build on it; the others go on, and what was not measured says so. The
-    cells of a seed are finished before the next seed begins; ``on_found`` is told what is known after each seed in which
-    something was run, and at the end. Artifacts and records lie in ``folder/store``, a cell's logs in
-    ``folder/runs/<run>``. Interrupted and called again it goes on where it was.
+    A cell that fails takes with it those that build on it; the others go on, and what was not measured says so.
+    ``on_found`` is told what is known whenever the last cell of a seed in which something was run has ended, and at the
+    end. Artifacts and records lie in ``folder/store``, a cell's logs in ``folder/runs/<run>``. Interrupted and called
+    again it goes on where it was.
 
     Raises:
         ConfigError: a cell is no run that can run, before any is started.
         RunStopped: ``should_stop`` said yes.
     """
     names = sorted({name for contrast in contrasts for name in contrast.cells})
-    plan = [(seed, cell) for seed in seeds for cell in with_needs(names, make_cells(seed, budget))]
+    plan = make_plan(names, seeds, budget)
     where = StoreConfig(url=(folder.resolve() / "store").as_uri())
-    for seed, cell in plan:
-        check_run(run_of(cell, seed, where.url), f"seed {seed}, cell {cell.name}")
-    runs = _Runs(folder, where, command, observer, should_stop)
-    worked = False
-    for number, (seed, cell) in enumerate(plan, start=1):
-        on_cell(seed, cell, number, len(plan))
-        worked = runs.run(seed, cell) or worked
-        last_of_seed = number == len(plan) or plan[number][0] != seed
-        if last_of_seed and worked and number < len(plan):
-            on_found(_found(contrasts, seeds[: seeds.index(seed) + 1], budget, command, runs.collected))
+    for item in plan:
+        check_run(run_of(item.cell, item.seed, where.url), f"seed {item.seed}, cell {item.cell.name}")
+    runs = _Runs(plan, folder.resolve() / "runs", where, watcher, parallel)
+    try:
+        for seed in runs.until_done(should_stop):
+            known = seeds[: seeds.index(seed) + 1]
+            if seed != seeds[-1]:
+                on_found(_found(contrasts, known, budget, command, runs.collected))
+    except BaseException as error:
+        runs.stop(GRACE_SECONDS if isinstance(error, RunStopped) else ABORT_SECONDS)
+        raise
     found = _found(contrasts, seeds, budget, command, runs.collected)
     on_found(found)
     return found
 
 
 class _Runs:
-    def __init__(
-        self, folder: Path, where: StoreConfig, command: str, observer: Observer, should_stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, plan: Sequence[Item], folder: Path, where: StoreConfig, watcher: Watcher, parallel: int) -> None:
         self.collected = Collected()
-        self._folder, self._where, self._command = folder, where, command
-        self._observer, self._should_stop = observer, should_stop
+        self._waiting, self._running = list(plan), dict[str, tuple[Item, CellProcess]]()
+        self._failed: set[str] = set()
+        self._worked: set[int] = set()
+        self._folder, self._where, self._watcher, self._parallel = folder, where, watcher, parallel
         self._store: ArtifactStore = open_store(where)
-        self._failed: set[tuple[int, str]] = set()
+        # Cells share the cores; threads that spin while they wait would take them from each other.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        shared = {"OMP_NUM_THREADS": str(max(1, cores // parallel)), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._environment = (
+            {name: os.environ.get(name, value) for name, value in shared.items()} if parallel > 1 else {}
+        )
 
-    def run(self, seed: int, cell: Cell) -> bool:
-        """Run a cell, or note why it cannot be; whether anything was started."""
-        spec = run_of(cell, seed, self._where.url)
-        missing = [name for name in cell.needs if (seed, name) in self._failed]
-        try:
-            if missing:
-                raise StageFailed(cell.name, f"cell {missing[0]} failed", 1)
-            record, worked = execute(
-                spec,
-                folder=self._folder / "runs" / spec.metadata.name,
-                command=self._command,
-                observer=self._observer,
-                should_stop=self._should_stop,
-                store=self._where,
-            )
-        except StageFailed as error:
-            self._failed.add((seed, cell.name))
-            self.collected.failed[spec.metadata.name] = str(error)
-            return True
-        self.collected.add(seed, cell, record, self._store)
-        return worked
+    def until_done(self, should_stop: Callable[[], bool]) -> Iterator[int]:
+        """Run everything; yields a seed in which something was run when its last cell has ended, seeds in order."""
+        reported: set[int] = set()
+        while self._waiting or self._running:
+            if should_stop():
+                raise RunStopped
+            started = self._start_next()
+            for run in list(self._running):
+                self._look_at(run)
+            open_seeds = {item.seed for item in self._waiting} | {item.seed for item, _ in self._running.values()}
+            for seed in sorted(self._worked - open_seeds - reported):
+                reported.add(seed)
+                yield seed
+            if not started:
+                time.sleep(POLL_SECONDS)
+
+    def stop(self, grace: float) -> None:
+        """End what runs; each has ``grace`` seconds to commit a checkpoint."""
+        for _, process in self._running.values():
+            process.ask_to_stop()
+        for _, process in self._running.values():
+            process.end(grace)
+
+    def _start_next(self) -> bool:
+        """Take the next cell that need not wait, if there is room for it."""
+        unfinished = {item.run for item in self._waiting} | self._running.keys()
+        item = next_item(self._waiting, unfinished) if len(self._running) < self._parallel else None
+        if item is None:
+            return False
+        self._waiting.remove(item)
+        spec = run_of(item.cell, item.seed, self._where.url)
+        missing = [run for run in item.needs if run in self._failed]
+        if missing:
+            self._fail(item, 0.0, f"{missing[0]} failed")
+        elif self._stands(item, spec):
+            self._watcher.cell_stands(item)
+        else:
+            self._worked.add(item.seed)
+            self._running[item.run] = item, CellProcess(spec, self._folder, self._environment)
+            self._watcher.cell_started(item)
+        return True
+
+    def _look_at(self, run: str) -> None:
+        item, process = self._running[run]
+        code = process.poll()
+        for stage, line in process.progress():
+            self._watcher.cell_progress(item, stage, line)
+        if code is None:
+            return
+        del self._running[run]
+        seconds = time.monotonic() - process.started
+        record = load_record(self._store, run)
+        if code == 0 and record is not None:
+            self.collected.add(item.seed, item.cell, record, self._store)
+            self._watcher.cell_ended(item, seconds, None)
+        else:
+            self._fail(item, seconds, process.why(self._store))
+
+    def _stands(self, item: Item, spec: RunSpec) -> bool:
+        record = load_record(self._store, item.run)
+        if record is None or not standing(spec, record, self._store):
+            return False
+        self.collected.add(item.seed, item.cell, record, self._store)
+        return True
+
+    def _fail(self, item: Item, seconds: float, why: str) -> None:
+        self._failed.add(item.run)
+        self.collected.failed[item.run] = why
+        self._watcher.cell_ended(item, seconds, why)
 
 
 def _found(

@@ -67,6 +67,7 @@ def render_page(found: Reproduction) -> str:
             averaged=[cell for cell in found.cells if {"rl half_credit", "sft half_credit"} & cell.figures.keys()],
             curves=_curves(found.cells),
             course=_course(found),
+            pairs=_pairs_curve(found),
             spans=SPANS,
         )
     )
@@ -124,6 +125,15 @@ def _course(found: Reproduction) -> list[Curve]:
             if len(points) > 1:
                 drawn.append(Curve(title, words, line_chart(words, points, "iteration")))
     return drawn
+
+
+def _pairs_curve(found: Reproduction) -> Markup | None:
+    """Accuracy after GCPO on so many pairs; 0 is SFT alone."""
+    cells, budget = {cell.name: cell for cell in found.cells}, found.budget
+    names = {0: "tv", budget.pairs: "gcpo"} | {n: f"gcpo-{n}" for n in budget.few_pairs}
+    measured = {n: cells[name].figures.get("half_credit") for n, name in names.items() if name in cells}
+    points = sorted((float(n), 100 * figure.value) for n, figure in measured.items() if figure is not None)
+    return line_chart("right, ties half (%)", points, "pairs") if len(points) > 2 else None
 
 
 def _mean_curve(curves: list[tuple[Point, ...]]) -> list[Point]:

@@ -12,12 +12,12 @@ from typing import Any
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, validate
-from editr1.runs.decide import service_of
+from editr1.runs.decide import service_of, startable
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.record import newest_result
+from editr1.runs.record import RunRecord, State, load_result, newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
-from editr1.runs.spec import StageSpec
+from editr1.runs.spec import RunSpec, StageSpec
 
 
 class HubUnreachable(ConfigError):
@@ -123,6 +123,24 @@ def settle_stage(
     service = service_of(stage, stages)
     reward = settle_stage(service, stages, seed, store, outputs).key if service else stage.reward or ""
     return SettledStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward))
+
+
+def standing(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
+    """Whether ``record`` says that every stage is done for the inputs, settings and seed that ``spec`` gives now, and is right."""
+    outputs: dict[str, dict[str, str]] = {}
+    while ready := startable(spec.spec.stages, outputs.keys()):
+        stage, known = ready[0], record.stages.get(ready[0].name)
+        if known is None or known.state is not State.DONE:
+            return False
+        try:
+            settled = settle_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
+        except ConfigError:  # an input's run has no such output any more
+            return False
+        result = load_result(store, spec.metadata.name, stage.name, settled.key)
+        if result is None or known.key != settled.key:
+            return False
+        outputs[stage.name] = result.outputs
+    return True
 
 
 def _commit(store: ArtifactStore, folder: Path, stage: str) -> str:

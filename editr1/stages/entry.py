@@ -14,8 +14,9 @@ from types import FrameType
 from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, open_store
 from editr1.config.loader import ConfigError
 from editr1.runs.exit_codes import ExitCode
-from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
+from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS
+from editr1.runs.parent import end_with_parent
 from editr1.runs.record import StageResult, load_result, progress_key, result_key
 from editr1.runs.resolve import settle
 from editr1.stages.context import StageContext
@@ -34,7 +35,8 @@ def main(body: Body, module: str) -> None:
     PyTorchJob pod is; torchrun loses its ranks' exit codes, so the first failed rank's code is passed on here.
     """
     configure_logging()
-    _end_with_parent()
+    if "LOCAL_RANK" not in os.environ:
+        end_with_parent()
     try:
         job = read_job()
     except ConfigError as error:
@@ -138,19 +140,6 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
         if module in sys.modules:
             table.append((getattr(sys.modules[module], name), code))
     return table
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the launcher is gone (Linux), so that its next start meets nobody."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if sys.platform != "linux" or parent is None or "LOCAL_RANK" in os.environ:
-        return
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != int(parent):
-        sys.exit(ExitCode.TERMINATED)
 
 
 def _torchrun(module: str) -> int:

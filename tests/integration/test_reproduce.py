@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,8 +74,43 @@ def test_a_second_call_starts_nothing(reproduced: tuple[Path, str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
     again = subprocess.run(command(out, "--only", "gcpo"), capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "done in" not in again.stderr
+    assert "stands already" in again.stderr
+    assert "starts:" not in again.stderr
     assert {file: file.stat().st_mtime_ns for file in out.rglob("result.json")} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_call_that_was_stopped_or_killed_leaves_nothing_running_and_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = command(tmp_path, "--only", "size", "--parallel", "2")
+    first = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    lines = iter(first.stderr.readline, "")
+    assert any("s7-tv" in line and "starts:" in line for line in lines)
+    first.send_signal(number)
+    first.communicate(timeout=120)
+    assert first.returncode == (143 if number == signal.SIGTERM else -9)
+    deadline = time.monotonic() + 60
+    while left := processes_of(tmp_path):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    again = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr
+    assert "s7-data (1 of 5)  stands already" in again.stderr
+    found = json.loads((tmp_path / "reproduction-size.json").read_text())
+    assert not found["failed"]
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of processes that work in ``folder``, by what their environment or arguments name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            if str(folder).encode() in words and process.name != str(os.getpid()):
+                found.append(words[:200].decode(errors="replace"))
+    return found
 
 
 @pytest.mark.parametrize(
