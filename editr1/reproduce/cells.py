@@ -114,6 +114,8 @@ class _Maker:
             "variant": variant,
             "members": POOL,
             "traces": 3,
+            # Short, since the small model spells what is not of its world letter by letter.
+            "holistic": {"follow": "done?", "keep": "kept?"},
             "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
         }
         config = {"judge": "shapes", "world": world, "curation": curation}

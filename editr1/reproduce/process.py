@@ -20,7 +20,7 @@ from editr1.runs.record import State, load_record
 from editr1.runs.spec import RunSpec
 from editr1.telemetry.progress import ProgressReader
 
-FILE, LOG = "run.yaml", "run.log"
+FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
 
 
 class CellProcess:
@@ -32,11 +32,7 @@ class CellProcess:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / FILE
         file.write_text(yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False))
-        stages = [stage.name for stage in spec.spec.stages]
-        self._readers = {
-            name: ProgressReader(self._folder / "stages" / name / "progress.jsonl", after_what_stands=True)
-            for name in stages
-        }
+        self._readers = {path: ProgressReader(path, after_what_stands=True) for path in self._progress_files()}
         self.started = time.monotonic()
         with (self._folder / LOG).open("ab") as log:
             self._process = subprocess.Popen(
@@ -54,7 +50,9 @@ class CellProcess:
 
     def progress(self) -> list[tuple[str, dict[str, Any]]]:
         """What its stages reported since the last call: (stage, line)."""
-        return [(name, line) for name, reader in self._readers.items() for line in reader.new()]
+        for path in self._progress_files():
+            self._readers.setdefault(path, ProgressReader(path))
+        return [(path.parent.name, line) for path, reader in self._readers.items() for line in reader.new()]
 
     def ask_to_stop(self) -> None:
         """Have it commit a checkpoint and end."""
@@ -77,3 +75,6 @@ class CellProcess:
             return f"stage {failed[0].name}: {failed[0].reason}"
         lines = (self._folder / LOG).read_text(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {self.poll()}")
+
+    def _progress_files(self) -> list[Path]:
+        return sorted(self._folder.glob(f"stages/*/{PROGRESS_FILES}"))

@@ -98,6 +98,7 @@ def test_a_call_that_was_stopped_or_killed_leaves_nothing_running_and_goes_on(
     again = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     assert "s7-data (1 of 5)  stands already" in again.stderr
+    assert "s7-small-gcpo gcpo: gcpo" in again.stderr  # its progress
     found = json.loads((tmp_path / "reproduction-size.json").read_text())
     assert not found["failed"]
 
