@@ -10,14 +10,14 @@ from editr1.config.base import Settings
 
 
 class SftSteps(Settings):
-    """Optimiser steps of SFT by what the rows hold: each until accuracy stops rising, or so long that more is not worth its time."""
+    """Optimiser steps of SFT by what the rows hold: until accuracy stops rising, or so long that more would not fit the time."""
 
     verified: PositiveInt = 600
-    """Best of several traces by agreement with gold (T+V)."""
-    unverified: PositiveInt = 1200
-    """A trace at random (T)."""
+    """Best of several traces by agreement with gold (T+V); 600 more gain nothing."""
+    unverified: PositiveInt = 2400
+    """A trace at random (T); still rising, slowly."""
     verdicts: PositiveInt = 2400
-    """Gold verdicts without reasoning (V): slow to learn, since nothing is written that leads to them."""
+    """Gold verdicts without reasoning (V); still rising, since nothing is written that leads to them."""
     holistic: PositiveInt = 600
     """Two marks for the whole picture."""
 
