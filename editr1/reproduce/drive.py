@@ -149,8 +149,7 @@ class _Runs:
         if code is None:
             return
         del self._running[run]
-        seconds = time.monotonic() - process.started
-        record = load_record(self._store, run)
+        seconds, record = process.seconds(), load_record(self._store, run)
         if code == 0 and record is not None:
             self.collected.add(item.seed, item.cell, record, self._store)
             self._watcher.cell_ended(item, seconds, None)

@@ -33,7 +33,7 @@ class CellProcess:
         file = self._folder / FILE
         file.write_text(yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False))
         self._readers = {path: ProgressReader(path, after_what_stands=True) for path in self._progress_files()}
-        self.started = time.monotonic()
+        self._started = time.monotonic()
         with (self._folder / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--runs-dir", str(runs)],
@@ -47,6 +47,10 @@ class CellProcess:
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
         return self._process.poll()
+
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self._started
 
     def progress(self) -> list[tuple[str, dict[str, Any]]]:
         """What its stages reported since the last call: (stage, line)."""

@@ -96,7 +96,7 @@ def test_only_what_a_claim_needs_is_run() -> None:
 )
 def test_a_budget_that_cannot_be_run_is_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        Budget(**changes)  # type: ignore[arg-type]
+        Budget(**changes)
 
 
 def test_a_verifier_that_scored_nothing_measures_nothing() -> None:

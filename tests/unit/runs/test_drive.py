@@ -17,6 +17,7 @@ from editr1.runs.execute import execute
 from editr1.runs.job import StageJob
 from editr1.runs.local import LocalLauncher, LocalRequest
 from editr1.runs.record import State, load_record
+from editr1.runs.resolve import standing
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
 
 SCRIPT = """
@@ -133,6 +134,19 @@ def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depend
     assert worked
     assert ("stage_skipped", "curate") in watcher.events
     assert ("stage_started", "sft") in watcher.events
+
+
+def test_a_run_stands_while_nothing_that_decides_its_outputs_changed(scripted: Any, model: str, tmp_path: Path) -> None:
+    record, _, _ = scripted(spec(model))
+    store = open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri()))
+    assert standing(spec(model), record, store)
+    assert not standing(spec(model, learning_rate=0.5), record, store)
+    assert not standing(spec(model, seed=1), record, store)
+    record.stages["grpo"].state = State.INTERRUPTED
+    assert not standing(spec(model), record, store)
+    (tmp_path / "base" / "weights").write_text("other")
+    record.stages["grpo"].state = State.DONE
+    assert not standing(spec(model), record, store)
 
 
 def test_a_code_worth_a_retry_is_tried_again_and_the_record_tells_each_attempt(scripted: Any, model: str) -> None:
