@@ -55,7 +55,7 @@ def reproduce(
     from editr1.config.loader import ConfigError, load_settings
     from editr1.config.reproduce import SMALLEST, Budget
     from editr1.reproduce.cells import make_cells, with_needs
-    from editr1.reproduce.claims import chosen, make_contrasts
+    from editr1.reproduce.claims import cell_names, chosen, make_contrasts
     from editr1.reproduce.drive import reproduce as run_all
     from editr1.reproduce.page import render_page, render_table
     from editr1.reproduce.results import Reproduction
@@ -69,10 +69,9 @@ def reproduce(
             raise ConfigError(f"--only: {error}") from None
         numbers = range(first_seed, first_seed + seeds)
         if list_cells:
-            names = {name for contrast in contrasts for name in contrast.cells}
             for contrast in contrasts:
                 typer.echo(f"{contrast.claim}. {contrast.text}: {contrast.first.cell} against {contrast.second.cell}")
-            for cell in with_needs(names, make_cells(first_seed, budget)):
+            for cell in with_needs(cell_names(contrasts), make_cells(first_seed, budget)):
                 typer.echo(f"  {cell.name}: {cell.what}")
             return
         out.mkdir(parents=True, exist_ok=True)

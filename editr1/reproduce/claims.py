@@ -224,3 +224,8 @@ def chosen(contrasts: Iterable[Contrast], only: Iterable[str]) -> list[Contrast]
     if unknown := [name for name in wanted if name not in numbers]:
         raise ValueError(f"no claim {unknown[0]!r}; there are: {', '.join(numbers)}")
     return [item for item in contrasts if not wanted or item.claim in {numbers[name] for name in wanted}]
+
+
+def cell_names(contrasts: Iterable[Contrast]) -> list[str]:
+    """Cells that ``contrasts`` compare, each once."""
+    return sorted({name for contrast in contrasts for name in contrast.cells})

@@ -13,7 +13,7 @@ from editr1.config.reproduce import Budget
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Bootstrap
 from editr1.reproduce.cells import make_cells, run_of, with_needs
-from editr1.reproduce.claims import Contrast
+from editr1.reproduce.claims import Contrast, cell_names
 from editr1.reproduce.plan import Item, make_plan, next_item
 from editr1.reproduce.process import CellProcess
 from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge
@@ -65,8 +65,7 @@ def reproduce(
         ConfigError: a cell is no run that can run, before any is started.
         RunStopped: ``should_stop`` said yes.
     """
-    names = sorted({name for contrast in contrasts for name in contrast.cells})
-    plan = make_plan(names, seeds, budget)
+    plan = make_plan(cell_names(contrasts), seeds, budget)
     where = StoreConfig(url=(folder.resolve() / "store").as_uri())
     for item in plan:
         check_run(run_of(item.cell, item.seed, where.url), f"seed {item.seed}, cell {item.cell.name}")
@@ -173,8 +172,7 @@ def _found(
     contrasts: Sequence[Contrast], seeds: Sequence[int], budget: Budget, command: str, collected: Collected
 ) -> Reproduction:
     bootstrap = Bootstrap(samples=budget.bootstrap_samples)
-    names = {name for contrast in contrasts for name in contrast.cells}
-    cells = with_needs(names, make_cells(seeds[0], budget))
+    cells = with_needs(cell_names(contrasts), make_cells(seeds[0], budget))
     return Reproduction(
         seeds=tuple(seeds),
         budget=budget,
