@@ -40,7 +40,8 @@ class GcpoConfig(VerifierTraining):
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the starting model; the paper omits it."""
     tie_credit: float = Field(default=0.0, ge=0, le=0.5)
-    """What a trace earns against an opponent of the same score: 0 in the paper, 0.5 shares the win."""
+    """What a trace earns against an opponent of the same score. At 0 (the paper's) telling two edits apart pays whichever is
+    the better, so even shuffled labels teach; at 0.5 only the right order does (docs/reproduction.md)."""
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of sampling, and of the likelihoods in the ratio."""
     top_p: float = Field(default=1.0, gt=0, le=1)
