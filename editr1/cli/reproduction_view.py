@@ -63,7 +63,7 @@ class ReproductionView:
             )
         elif time.monotonic() - self._said.get(item.run, 0.0) > PLAIN_SECONDS:
             self._said[item.run] = time.monotonic()
-            self.console.print(f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False)
+            self.console.print(f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False, soft_wrap=True)
 
     def cell_ended(self, item: Item, seconds: float, failure: str | None) -> None:
         """Say that it is done, or why it failed."""

@@ -64,7 +64,9 @@ class RunView:
         if not self.console.is_terminal:
             if time.monotonic() - self._last > PLAIN_SECONDS:
                 self._last = time.monotonic()
-                self.console.print(f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False)
+                self.console.print(
+                    f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False, soft_wrap=True
+                )
             return
         if label not in self._tasks:
             self._clear(stage)
@@ -77,7 +79,7 @@ class RunView:
         last = stage.attempts[-1]
         seconds = (last.ended or time.time()) - last.started
         word = {"done": "[green]done[/]", "failed": "[red]failed[/]"}.get(stage.state, f"[yellow]{stage.state}[/]")
-        self.console.print(f"  {word} in {seconds:.0f} s  {_figures(stage.metrics)}", highlight=False)
+        self.console.print(f"  {word} in {seconds:.0f} s  {_figures(stage.metrics)}", highlight=False, soft_wrap=True)
         if stage.state is State.FAILED:
             self.console.print(f"  {stage.reason}", style="red", markup=False, highlight=False)
 
