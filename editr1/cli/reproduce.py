@@ -30,11 +30,16 @@ def reproduce(
         list[str] | None,
         typer.Option(help="A claim: curation, gcpo, size, traces, editor or gsb; may be given several times."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for runs, artifacts and the page.")] = Path("runs/reproduction"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for runs, artifacts and the page.  [default: runs/reproduction, or runs/reproduction-smallest]"
+        ),
+    ] = None,
     size: Annotated[Size, typer.Option(help="smallest only shows that everything runs.")] = Size.FULL,
     parallel: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs at the same time, about 1.5 GB each.  [default: 2, or 1 on a single core]"),
+        typer.Option(min=1, help="Runs at the same time, about 1.5 GB each.  [default: one a core, at most 4]"),
     ] = None,
     overrides: SetOption = None,
     list_cells: Annotated[bool, typer.Option("--list", help="Only list claims and runs; start nothing.")] = False,
@@ -58,7 +63,7 @@ def reproduce(
     from editr1.reproduce.claims import cell_names, chosen, make_contrasts
     from editr1.reproduce.drive import reproduce as run_all
     from editr1.reproduce.page import render_page, render_table
-    from editr1.reproduce.results import Reproduction
+    from editr1.reproduce.results import Reproduction, check_kept
 
     with reporting():
         start = SMALLEST if size is Size.SMALLEST else Budget()
@@ -74,10 +79,13 @@ def reproduce(
             for cell in with_needs(cell_names(contrasts), make_cells(first_seed, budget)):
                 typer.echo(f"  {cell.name}: {cell.what}")
             return
+        out = out or Path("runs") / ("reproduction" if size is Size.FULL else "reproduction-smallest")
         out.mkdir(parents=True, exist_ok=True)
 
         # What a claim alone says must not replace what all of them said.
         end = "".join(f"-{name}" for name in sorted(set(only or [])))
+
+        check_kept(out / f"reproduction{end}.json", budget, numbers)
 
         def write(found: Reproduction) -> None:
             (out / f"reproduction{end}.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
@@ -93,7 +101,7 @@ def reproduce(
                 command=command_line(),
                 watcher=view,
                 should_stop=StopFlag(),
-                parallel=parallel or min(2, os.cpu_count() or 1),
+                parallel=parallel or min(4, os.cpu_count() or 1),
                 on_found=write,
             )
         typer.echo(render_table(found), nl=False)

@@ -62,9 +62,11 @@ def run(
     from editr1.cli.editruns import run_there
     from editr1.cli.view import RunView
     from editr1.config.store import StoreConfig
+    from editr1.runs.drive import GRACE_SECONDS
     from editr1.runs.execute import execute
+    from editr1.runs.job import PARENT_VARIABLE
     from editr1.runs.kubernetes.connect import load_cluster, store_config
-    from editr1.runs.parent import end_with_parent
+    from editr1.runs.processes import end_with_parent
     from editr1.runs.report import write_report
     from editr1.runs.spec import load_run
 
@@ -95,6 +97,7 @@ def run(
                     should_stop=StopFlag(),
                     store=opened,
                     cluster=target,
+                    wait=GRACE_SECONDS if PARENT_VARIABLE in os.environ else 0.0,
                 )
             )
         if not worked:

@@ -71,8 +71,6 @@ class Budget(Settings):
     """Edit cases an iteration."""
     group_size: Annotated[int, Field(ge=2)] = 16
     """Samples a case."""
-    processes: PositiveInt = 1
-    """Processes of each training. Figures depend on it; on one machine, cells side by side are faster."""
     max_new_tokens: PositiveInt = 96
     """Longest trace."""
     bootstrap_samples: PositiveInt = 2000
@@ -89,9 +87,6 @@ class Budget(Settings):
             faults.append(f"few_pairs {self.few_pairs}: each must be below pairs ({self.pairs})")
         if any(n >= self.iterations for n in self.editor_curve):
             faults.append(f"editor_curve {self.editor_curve}: each must be below iterations ({self.iterations})")
-        for name in ("batch", "pairs_per_rollout", "cases_per_iteration"):
-            if getattr(self, name) % self.processes:
-                faults.append(f"{name} {getattr(self, name)}: must be a multiple of processes ({self.processes})")
         if min((*self.few_pairs, self.pairs)) < self.pairs_per_rollout:
             faults.append(f"pairs_per_rollout {self.pairs_per_rollout}: more than the fewest pairs of a training")
         if faults:
@@ -121,7 +116,6 @@ SMALLEST = Budget(
     control_iterations=1,
     cases_per_iteration=2,
     group_size=4,
-    processes=1,
     max_new_tokens=96,
     bootstrap_samples=100,
     max_failed=1.0,

@@ -35,7 +35,7 @@ def run_name(seed: int, cell: str) -> str:
 
 def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
     """Every cell of one seed, each after those that it needs."""
-    made, steps = _Maker(seed, budget), budget.sft_steps
+    made, steps, controls = _Maker(seed, budget), budget.sft_steps, budget.control_iterations
     found = [
         made.data("data", "T+V", "verified traces, preference pairs and cases"),
         made.data("data-t", "T", "traces at random, unverified"),
@@ -67,10 +67,18 @@ def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
             for n in (*sorted(budget.editor_curve), budget.iterations)
         ),
         made.editor(
-            "editor-shuffled", "editor RL on shuffled rewards", "gcpo", budget.control_iterations, shuffle_rewards=True
+            "editor-shuffled",
+            f"editor RL on shuffled rewards, {controls} iterations",
+            "gcpo",
+            controls,
+            shuffle_rewards=True,
         ),
         made.editor(
-            "editor-kl", "editor RL on the RL-RRM with a KL term", "gcpo", budget.control_iterations, beta=0.04
+            "editor-kl",
+            f"editor RL on the RL-RRM with a KL term, {controls} iterations",
+            "gcpo",
+            controls,
+            beta=0.04,
         ),
     ]
     return {cell.name: cell for cell in found}
@@ -196,7 +204,6 @@ class _Maker:
             StageSpec(
                 name="grpo",
                 kind=Kind.GRPO,
-                processes=budget.processes,
                 inputs=cases,
                 reward="serve",
                 config=settings,
@@ -206,8 +213,7 @@ class _Maker:
         return Cell(name, what, stages, ("data", verifier))
 
     def _training(self, kind: Kind, inputs: dict[str, str], config: dict[str, Any]) -> StageSpec:
-        processes = self._budget.processes
-        return StageSpec(name=str(kind), kind=kind, processes=processes, inputs=inputs, config=config)
+        return StageSpec(name=str(kind), kind=kind, inputs=inputs, config=config)
 
     def _judged(self, trained: str, data: str = "data") -> StageSpec:
         """The new verifier on the held-out pairs, with the principles that its kind of data asks for."""

@@ -167,7 +167,7 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
         ),
         Contrast(
             5,
-            "RL on shuffled rewards gains nothing",
+            f"{budget.control_iterations} iterations on shuffled rewards gain nothing",
             Measure("editor-shuffled", "score", "after"),
             Measure("editor-shuffled", "score", "before"),
             kind="control",
@@ -175,7 +175,7 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
         ),
         Contrast(
             5,
-            "with a KL term over before",
+            f"{budget.control_iterations} iterations with a KL term over before",
             Measure("editor-kl", "score", "after"),
             Measure("editor-kl", "score", "before"),
         ),

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from editr1.artifacts import ArtifactStore, open_store
+from editr1.artifacts import ArtifactStore, StoreError, open_store
 from editr1.config.reproduce import Budget
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Bootstrap
-from editr1.reproduce.cells import make_cells, run_of, with_needs
+from editr1.reproduce.cells import make_cells, run_name, run_of, with_needs
 from editr1.reproduce.claims import Contrast, cell_names
 from editr1.reproduce.plan import Item, make_plan, next_item
-from editr1.reproduce.process import CellProcess
-from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge
-from editr1.runs.drive import ABORT_SECONDS, GRACE_SECONDS, RunStopped
-from editr1.runs.execute import versions
+from editr1.reproduce.process import GRACE, CellProcess
+from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge, versions_of
+from editr1.runs.drive import ABORT_SECONDS, RunStopped
+from editr1.runs.lock import locked
 from editr1.runs.record import load_record
 from editr1.runs.resolve import standing
 from editr1.runs.spec import RunSpec, check_run
@@ -57,8 +56,8 @@ def reproduce(
     """Run every cell that ``contrasts`` need, at each seed, ``parallel`` of them at the same time, and judge them.
 
     A cell that fails takes with it those that build on it; the others go on, and what was not measured says so.
-    ``on_found`` is told what is known whenever the last cell of a seed in which something was run has ended, and at the
-    end. Artifacts and records lie in ``folder/store``, a cell's logs in ``folder/runs/<run>``. Interrupted and called
+    ``on_found`` is told what is known of the seeds that have ended, whenever one more has in which something was run, and
+    at the end. Artifacts and records lie in ``folder/store``, a cell's logs in ``folder/runs/<run>``. Interrupted and called
     again it goes on where it was.
 
     Raises:
@@ -69,18 +68,19 @@ def reproduce(
     where = StoreConfig(url=(folder.resolve() / "store").as_uri())
     for item in plan:
         check_run(run_of(item.cell, item.seed, where.url), f"seed {item.seed}, cell {item.cell.name}")
-    runs = _Runs(plan, folder.resolve() / "runs", where, watcher, parallel)
-    try:
-        for seed in runs.until_done(should_stop):
-            known = seeds[: seeds.index(seed) + 1]
-            if seed != seeds[-1]:
-                on_found(_found(contrasts, known, budget, command, runs.collected))
-    except BaseException as error:
-        runs.stop(GRACE_SECONDS if isinstance(error, RunStopped) else ABORT_SECONDS)
-        raise
-    found = _found(contrasts, seeds, budget, command, runs.collected)
-    on_found(found)
-    return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", "another reproduction is at work here"):
+        runs = _Runs(plan, folder.resolve() / "runs", where, watcher, parallel)
+        try:
+            for ended in runs.until_done(should_stop):
+                if len(ended) < len(seeds):
+                    on_found(_found(contrasts, ended, budget, command, runs.collected))
+        except BaseException as error:
+            runs.stop(GRACE if isinstance(error, RunStopped) else ABORT_SECONDS)
+            raise
+        found = _found(contrasts, seeds, budget, command, runs.collected)
+        on_found(found)
+        return found
 
 
 class _Runs:
@@ -91,35 +91,35 @@ class _Runs:
         self._worked: set[int] = set()
         self._folder, self._where, self._watcher, self._parallel = folder, where, watcher, parallel
         self._store: ArtifactStore = open_store(where)
-        # Cells share the cores; threads that spin while they wait would take them from each other.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        shared = {"OMP_NUM_THREADS": str(max(1, cores // parallel)), "OMP_WAIT_POLICY": "PASSIVE"}
-        self._environment = (
-            {name: os.environ.get(name, value) for name, value in shared.items()} if parallel > 1 else {}
-        )
 
-    def until_done(self, should_stop: Callable[[], bool]) -> Iterator[int]:
-        """Run everything; yields a seed in which something was run when its last cell has ended, seeds in order."""
-        reported: set[int] = set()
+    def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
+        """Run everything; yields the seeds whose cells have all ended, whenever one more has in which something was run."""
+        seeds, reported = sorted({item.seed for item in self._waiting}), set[int]()
         while self._waiting or self._running:
             if should_stop():
                 raise RunStopped
             started = self._start_next()
             for run in list(self._running):
                 self._look_at(run)
-            open_seeds = {item.seed for item in self._waiting} | {item.seed for item, _ in self._running.values()}
-            for seed in sorted(self._worked - open_seeds - reported):
-                reported.add(seed)
-                yield seed
+            at_work = {item.seed for item in self._waiting} | {item.seed for item, _ in self._running.values()}
+            if new := self._worked - at_work - reported:
+                reported |= new
+                yield [seed for seed in seeds if seed not in at_work]
             if not started:
                 time.sleep(POLL_SECONDS)
 
     def stop(self, grace: float) -> None:
-        """End what runs; each has ``grace`` seconds to commit a checkpoint."""
-        for _, process in self._running.values():
+        """End what runs; each has ``grace`` seconds to commit a checkpoint. Ctrl-C meanwhile ends that, too."""
+        processes = [process for _, process in self._running.values()]
+        for process in processes:
             process.ask_to_stop()
-        for _, process in self._running.values():
-            process.end(grace)
+        try:
+            for process in processes:
+                process.end(grace)
+        except KeyboardInterrupt:
+            for process in processes:
+                process.end(0.0)
+            raise
 
     def _start_next(self) -> bool:
         """Take the next cell that need not wait, if there is room for it."""
@@ -133,10 +133,11 @@ class _Runs:
         if missing:
             self._fail(item, 0.0, f"{missing[0]} failed")
         elif self._stands(item, spec):
-            self._watcher.cell_stands(item)
+            if self._collect(item):
+                self._watcher.cell_stands(item)
         else:
             self._worked.add(item.seed)
-            self._running[item.run] = item, CellProcess(spec, self._folder, self._environment)
+            self._running[item.run] = item, CellProcess(spec, self._where.url, self._folder)
             self._watcher.cell_started(item)
         return True
 
@@ -148,41 +149,53 @@ class _Runs:
         if code is None:
             return
         del self._running[run]
-        seconds, record = process.seconds(), load_record(self._store, run)
-        if code == 0 and record is not None:
-            self.collected.add(item.seed, item.cell, record, self._store)
-            self._watcher.cell_ended(item, seconds, None)
-        else:
-            self._fail(item, seconds, process.why(self._store))
+        if code != 0:
+            self._fail(item, process.seconds(), process.why(self._store))
+        elif self._collect(item):
+            self._watcher.cell_ended(item, process.seconds(), None)
 
     def _stands(self, item: Item, spec: RunSpec) -> bool:
         record = load_record(self._store, item.run)
-        if record is None or not standing(spec, record, self._store):
+        return record is not None and standing(spec, record, self._store)
+
+    def _collect(self, item: Item) -> bool:
+        """Read what the cell left in the store; one that cannot be read has failed."""
+        try:
+            record = load_record(self._store, item.run)
+            if record is None:
+                raise ValueError("the run ended well and has no record")
+            self.collected.add(item.seed, item.cell, record, self._store)
+        except (StoreError, ValueError, OSError) as error:
+            why = str(error).splitlines()[0]
+            self._fail(
+                item,
+                0.0,
+                f"its results cannot be read: {why}; without {self._store.url}/runs/{item.run} it is run again",
+            )
             return False
-        self.collected.add(item.seed, item.cell, record, self._store)
         return True
 
     def _fail(self, item: Item, seconds: float, why: str) -> None:
         self._failed.add(item.run)
-        self.collected.failed[item.run] = why
+        self.collected.failed[item.seed, item.cell.name] = why
         self._watcher.cell_ended(item, seconds, why)
 
 
 def _found(
     contrasts: Sequence[Contrast], seeds: Sequence[int], budget: Budget, command: str, collected: Collected
 ) -> Reproduction:
-    bootstrap = Bootstrap(samples=budget.bootstrap_samples)
+    bootstrap, known = Bootstrap(samples=budget.bootstrap_samples), collected.of_seeds(seeds)
     cells = with_needs(cell_names(contrasts), make_cells(seeds[0], budget))
     return Reproduction(
         seeds=tuple(seeds),
         budget=budget,
         command=command,
-        git_revisions=sorted(collected.git_revisions),
-        machines=sorted(collected.machines),
-        versions=versions(),
-        seconds=sum(collected.seconds.values()),
-        failed=collected.failed,
-        contrasts=[judge(contrast, collected, seeds, bootstrap) for contrast in contrasts],
-        cells=[describe(cell, collected, seeds, bootstrap) for cell in cells],
-        ceilings=ceilings(collected, bootstrap),
+        git_revisions=sorted({record.git_revision for record in known.records.values()}),
+        machines=sorted({record.machine for record in known.records.values()}),
+        versions=versions_of(known.records.values()),
+        seconds=sum(known.seconds.values()),
+        failed={run_name(*key): why for key, why in known.failed.items()},
+        contrasts=[judge(contrast, known, seeds, bootstrap) for contrast in contrasts],
+        cells=[describe(cell, known, seeds, bootstrap) for cell in cells],
+        ceilings=ceilings(known, bootstrap),
     )

@@ -75,17 +75,21 @@ def render_page(found: Reproduction) -> str:
 
 def render_table(found: Reproduction) -> str:
     """The table as Markdown: claim, paper, ours, interval, n, and whether it holds."""
-    lines = ["| claim | paper | here | 95 % interval | n | |", "|---|---|---|---|---|---|"]
+    lines = ["| claim | paper | here | 95 % interval | n | seeds | |", "|---|---|---|---|---|---|---|"]
     for part in found.contrasts:
         value, interval, n = _words(part)
         lines.append(
-            f"| {part.claim}. {part.text} | {part.paper or 'no figure'} | {value} | {interval} | {n} | {part.outcome} |"
+            f"| {part.claim}. {part.text} | {part.paper or 'no figure'} | {value} | {interval} | {n} | {len(part.by_seed)} |"
+            f" {part.outcome} |"
         )
     seeds = ", ".join(str(seed) for seed in found.seeds)
     lines += [
         "",
-        f"Seeds {seeds}; {'; '.join(found.machines)}; {formats.seconds(found.seconds)} of stages. Intervals: over seeds and items.",
+        f"Seeds {seeds}; {'; '.join(found.machines)}; {formats.seconds(found.seconds)} of stages. Intervals: over "
+        f"{'seeds and items' if len(found.seeds) > 1 else 'items'}.",
     ]
+    if found.failed:
+        lines += ["", f"Failed, so that what builds on it was not measured: {', '.join(sorted(found.failed))}."]
     return "\n".join(lines) + "\n"
 
 

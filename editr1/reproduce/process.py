@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,32 @@ import yaml
 from editr1.artifacts import ArtifactStore
 from editr1.runs.drive import GRACE_SECONDS
 from editr1.runs.job import PARENT_VARIABLE
+from editr1.runs.processes import wait_or_kill
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import RunSpec
 from editr1.telemetry.progress import ProgressReader
 
 FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
+GRACE = 2 * GRACE_SECONDS + 30
+"""Seconds that a cell has to end: it waits for a stage and then for the stage's service."""
 
 
 class CellProcess:
     """A started cell. Its run file and its terminal's lines lie in ``runs/<run>``, its artifacts in the spec's store."""
 
-    def __init__(self, spec: RunSpec, runs: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, spec: RunSpec, store: str, runs: Path) -> None:
         self._name = spec.metadata.name
         self._folder = runs / self._name
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / FILE
         file.write_text(yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False))
         self._readers = {path: ProgressReader(path, after_what_stands=True) for path in self._progress_files()}
-        self._started = time.monotonic()
+        self._began, self._started = time.time(), time.monotonic()
         with (self._folder / LOG).open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--runs-dir", str(runs)],
-                env={**os.environ, **environment, PARENT_VARIABLE: str(os.getpid())},
+                [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--store", store, "--runs-dir", str(runs)],
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -63,22 +65,28 @@ class CellProcess:
         if self.poll() is None:
             self._process.terminate()
 
-    def end(self, grace: float = GRACE_SECONDS) -> None:
-        """Wait until it has ended; after ``grace`` seconds kill it, and the kernel then ends its stages."""
-        try:
-            self._process.wait(grace)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+    def end(self, grace: float = GRACE) -> None:
+        """Wait until it has ended; after ``grace`` seconds kill it: its stages are told by the kernel, and hold its lock."""
+        wait_or_kill(self._process, grace)
 
     def why(self, store: ArtifactStore) -> str:
-        """Why it ended without its results: the failed stage's reason, else the last line that it printed."""
+        """Why it ended without its results: the reason of a stage that failed since, else the last line that it printed."""
         record = load_record(store, self._name)
-        failed = [stage for stage in record.stages.values() if stage.state is State.FAILED] if record else []
-        if failed:
-            return f"stage {failed[0].name}: {failed[0].reason}"
-        lines = (self._folder / LOG).read_text(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {self.poll()}")
+        for stage in record.stages.values() if record else ():
+            if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._began:
+                return f"stage {stage.name}: {stage.reason}"
+        said = (self._folder / LOG).read_bytes()[self._log_start :].decode(errors="replace").split("\n")
+        line = next((line.strip() for line in reversed(said) if line.strip()), "nothing was printed")
+        return f"exit code {self.poll()}: {line}"
 
     def _progress_files(self) -> list[Path]:
         return sorted(self._folder.glob(f"stages/*/{PROGRESS_FILES}"))
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, less what would change the run file.
+
+    One thread a process, so that figures do not depend on how many cores there are, nor cells take them from each other.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EDITR1_RUN__")}
+    return {"OMP_NUM_THREADS": "1", **kept, PARENT_VARIABLE: str(os.getpid())}

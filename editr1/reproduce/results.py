@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from editr1.artifacts import ArtifactStore
+from editr1.config.loader import ConfigError
 from editr1.config.reproduce import Budget
 from editr1.data.tables import read_table
 from editr1.data.types import PreferencePair
@@ -91,17 +93,24 @@ class Collected:
         self.curves: dict[tuple[int, str], dict[str, tuple[Point, ...]]] = {}
         self.seconds: dict[tuple[int, str], float] = {}
         self.ceilings: dict[int, Ceiling] = {}
-        self.failed: dict[str, str] = {}
-        self.git_revisions: set[str] = set()
-        self.machines: set[str] = set()
+        self.failed: dict[tuple[int, str], str] = {}
+        self.records: dict[tuple[int, str], RunRecord] = {}
+
+    def of_seeds(self, seeds: Sequence[int]) -> Collected:
+        """What is known of ``seeds`` alone."""
+        found = Collected()
+        for name in ("evaluated", "reports", "curves", "seconds", "failed", "records"):
+            setattr(found, name, {key: value for key, value in getattr(self, name).items() if key[0] in seeds})
+        found.ceilings = {seed: value for seed, value in self.ceilings.items() if seed in seeds}
+        return found
 
     def add(self, seed: int, cell: Cell, record: RunRecord, store: ArtifactStore) -> None:
         """Read what a finished cell left in the store."""
         key = (seed, cell.name)
-        self.git_revisions.add(record.git_revision)
-        self.machines.add(record.machine)
+        self.records[key] = record
         attempts = [a for stage in record.stages.values() if stage.kind != "serve" for a in stage.attempts if a.ended]
-        self.seconds[key] = sum((a.ended or a.started) - a.started for a in attempts)
+        if attempts:
+            self.seconds[key] = sum((a.ended or a.started) - a.started for a in attempts)
         self.curves[key] = {
             f"{stage.name}: {name}": points
             for stage in record.stages.values()
@@ -184,6 +193,31 @@ def ceilings(collected: Collected, bootstrap: Bootstrap) -> dict[str, Estimate]:
     if not found:
         return {}
     return {name: nested_estimate([getattr(item, name) for item in found], bootstrap) for name in Ceiling._fields}
+
+
+def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
+    """Versions of the packages that the runs were made with; several where they differ."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, version in record.versions.items():
+            found.setdefault(name, set()).add(version)
+    return {name: " and ".join(sorted(several)) for name, several in found.items()}
+
+
+def check_kept(file: Path, budget: Budget, seeds: Collection[int]) -> None:
+    """Raise ConfigError where ``file`` holds the figures of other sizes, or of seeds that ``seeds`` leaves out."""
+    if not file.is_file():
+        return
+    elsewhere = "they would be lost: name another --out, or delete the file"
+    try:
+        kept = json.loads(file.read_bytes())
+        others, sizes = sorted(set(kept["seeds"]) - set(seeds)), kept["budget"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: these are not figures of a reproduction ({error}); delete the file") from None
+    if sizes != budget.model_dump(mode="json"):
+        raise ConfigError(f"{file}: figures of other sizes; {elsewhere}")
+    if others:
+        raise ConfigError(f"{file}: figures of seeds that this call leaves out, {others[0]} for one; {elsewhere}")
 
 
 def _measures(cell: str) -> list[tuple[Measure, str]]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
-from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
-from editr1.runs.drive import READY_SECONDS, Driver, Observer
+from editr1.runs.drive import GRACE_SECONDS, READY_SECONDS, Driver, Observer
 from editr1.runs.launcher import Handle, Launcher, Request
 from editr1.runs.local import LocalLauncher
+from editr1.runs.lock import locked
 from editr1.runs.record import RunRecord, load_record
+from editr1.runs.resolve import standing
 from editr1.runs.spec import RunSpec
 from editr1.telemetry import configure
 
@@ -35,25 +34,31 @@ def execute(
     should_stop: Callable[[], bool],
     store: StoreConfig | None = None,
     cluster: ClusterConfig | None = None,
+    wait: float = 0.0,
 ) -> tuple[RunRecord, bool]:
     """Drive ``spec`` from ``folder``; returns the record and whether anything was started.
 
     Stages run on this machine, or on ``cluster``; ``folder`` holds the run's spans and, without ``store``, its artifacts.
 
-    A second call continues what is half done and starts nothing that stands.
+    A second call continues what is half done and starts nothing that stands. Where an earlier one was killed, its stages
+    are waited for: they commit a checkpoint and end.
 
     Raises:
-        ConfigError: another process is driving the same folder.
+        ConfigError: another process is driving the same folder, and went on for ``wait`` seconds.
         StageFailed, RunStopped: see :class:`Driver`.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     store_config = store or StoreConfig(url=spec.spec.store or (folder / "store").as_uri())
-    with _locked(folder):
+    busy, left = "another process is driving this run", "a stage of an earlier call has not ended"
+    with (
+        locked(folder / ".lock", busy, wait=wait, should_stop=should_stop),
+        locked(folder / ".stages.lock", left, wait=GRACE_SECONDS, should_stop=should_stop) as held,
+    ):
         opened = open_store(store_config)
         record = _record(opened, spec, command)
         configure("editr1-run", folder / "spans.jsonl", **{"editr1.run": record.name})
-        worked = _drive(spec, record, opened, store_config, folder, observer, should_stop, cluster)
+        worked = _drive(spec, record, opened, store_config, folder, observer, should_stop, cluster, held)
     return record, worked
 
 
@@ -66,6 +71,7 @@ def _drive(
     observer: Observer,
     should_stop: Callable[[], bool],
     cluster: ClusterConfig | None,
+    held: int,
 ) -> bool:
     def driver(launcher: Launcher[Request, Handle], ready_seconds: float) -> Driver[Request, Handle]:
         return Driver(
@@ -81,7 +87,7 @@ def _drive(
         )
 
     if cluster is None:
-        return driver(LocalLauncher(), READY_SECONDS).run()
+        return driver(LocalLauncher((held,)), READY_SECONDS).run()
     from editr1.runs.kubernetes.connect import connect
     from editr1.runs.kubernetes.launcher import KubernetesLauncher
 
@@ -129,7 +135,11 @@ def _record(store: ArtifactStore, spec: RunSpec, command: str) -> RunRecord:
         for gone in set(known.stages) - wanted:
             del known.stages[gone]
         known.seed = spec.spec.seed
-        return known
+        if standing(spec, known, store):
+            return known
+        # What is run now is run by this code on this machine.
+        now = {"command": command, "git_revision": git_revision(), "versions": versions(), "machine": machine()}
+        return known.model_copy(update=now)
     return RunRecord(
         name=spec.metadata.name,
         seed=spec.spec.seed,
@@ -147,13 +157,3 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{folder}: another process is driving this run") from None
-        yield

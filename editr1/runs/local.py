@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -15,6 +14,7 @@ from typing import IO
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.launcher import Observation
+from editr1.runs.processes import end
 from editr1.telemetry.progress import ProgressReader
 
 
@@ -48,7 +48,13 @@ class LocalHandle:
 
 
 class LocalLauncher:
-    """Runs stages as processes of this machine, each in a process group of its own."""
+    """Runs stages as processes of this machine, each in a process group of its own.
+
+    ``held`` are descriptors that a stage keeps open while it lives: a lock that outlasts whoever started it.
+    """
+
+    def __init__(self, held: Sequence[int] = ()) -> None:
+        self._held = tuple(held)
 
     def render(
         self, job: StageJob, *, processes: int, retries: int = 0, environment: Mapping[str, str]
@@ -89,6 +95,7 @@ class LocalLauncher:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=self._held,
         )
         return LocalHandle(process, request, progress, log=log)
 
@@ -103,13 +110,7 @@ class LocalLauncher:
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
         """SIGTERM to the process, SIGKILL to its group after ``grace`` seconds."""
-        if handle.process.poll() is None:
-            handle.process.terminate()
-            try:
-                handle.process.wait(grace)
-            except subprocess.TimeoutExpired:
-                os.killpg(handle.process.pid, signal.SIGKILL)
-                handle.process.wait()
+        end(handle.process, grace)
         if handle.log is not None:
             handle.log.close()
 

@@ -14,9 +14,9 @@ from types import FrameType
 from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, open_store
 from editr1.config.loader import ConfigError
 from editr1.runs.exit_codes import ExitCode
-from editr1.runs.job import StageJob, read_job
+from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.parent import end_with_parent
+from editr1.runs.processes import end_with_parent
 from editr1.runs.record import StageResult, load_result, progress_key, result_key
 from editr1.runs.resolve import settle
 from editr1.stages.context import StageContext
@@ -35,8 +35,7 @@ def main(body: Body, module: str) -> None:
     PyTorchJob pod is; torchrun loses its ranks' exit codes, so the first failed rank's code is passed on here.
     """
     configure_logging()
-    if "LOCAL_RANK" not in os.environ:
-        end_with_parent()
+    end_with_parent()
     try:
         job = read_job()
     except ConfigError as error:
@@ -162,6 +161,8 @@ def _torchrun(module: str) -> int:
     if alone:
         config.local_addr = "127.0.0.1"
     config.monitor_interval = 0.1
+    if PARENT_VARIABLE in os.environ:
+        os.environ[PARENT_VARIABLE] = str(os.getpid())  # a rank ends with this process, too
     try:
         elastic_launch(config, command)(*arguments)
     except ChildFailedError as error:

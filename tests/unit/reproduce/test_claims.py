@@ -90,7 +90,6 @@ def test_only_what_a_claim_needs_is_run() -> None:
         ({"averaged": (4,)}, "averaged"),
         ({"few_pairs": (2000,)}, "must be below pairs"),
         ({"editor_curve": (120,)}, "must be below iterations"),
-        ({"batch": 31, "processes": 2}, "batch 31: must be a multiple of processes"),
         ({"few_pairs": (6,)}, "pairs_per_rollout 12"),
     ],
 )

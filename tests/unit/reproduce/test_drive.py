@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from editr1.artifacts import ArtifactStore
+from editr1.artifacts import ArtifactStore, DigestMismatch
+from editr1.config.loader import ConfigError
 from editr1.config.reproduce import SMALLEST
 from editr1.reproduce import drive
 from editr1.reproduce.claims import Outcome, chosen, make_contrasts
 from editr1.reproduce.plan import Item
 from editr1.reproduce.results import Reproduction
 from editr1.runs.drive import RunStopped
+from editr1.runs.lock import locked
+from editr1.runs.record import RunRecord
 from editr1.runs.spec import RunSpec
 
 
@@ -26,8 +28,9 @@ class Scripted:
     started: ClassVar[list[str]] = []
     most: ClassVar[int] = 0
     stopped: ClassVar[set[str]] = set()
+    code: ClassVar[int] = 1
 
-    def __init__(self, spec: RunSpec, runs: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, spec: RunSpec, store: str, runs: Path) -> None:
         self.name, self._looks, self._asked = spec.metadata.name, 0, False
         self.started_at = time.monotonic()
         Scripted.started.append(self.name)
@@ -39,7 +42,7 @@ class Scripted:
         if self._looks < 3:
             return None
         Scripted.alive.discard(self.name)
-        return 1
+        return Scripted.code
 
     def seconds(self) -> float:
         return time.monotonic() - self.started_at
@@ -70,7 +73,7 @@ class Seen:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "CellProcess", Scripted)
     monkeypatch.setattr(drive, "POLL_SECONDS", 0.0)
-    Scripted.alive, Scripted.started, Scripted.most, Scripted.stopped = set(), [], 0, set()
+    Scripted.alive, Scripted.started, Scripted.most, Scripted.stopped, Scripted.code = set(), [], 0, set(), 1
 
 
 def run(folder: Path, only: str, parallel: int, should_stop: Any = lambda: False) -> tuple[Reproduction, Seen]:
@@ -107,3 +110,24 @@ def test_an_asked_stop_lets_every_running_cell_commit_before_it_is_told(tmp_path
         run(tmp_path, "curation", 2, should_stop=lambda: len(Scripted.started) == 2)
     assert Scripted.stopped == set(Scripted.started)
     assert not (tmp_path / "reproduction.json").exists()
+
+
+def test_results_that_cannot_be_read_fail_their_cell_and_not_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise DigestMismatch("file:///x: blob sha256:00 is damaged")
+
+    Scripted.code = 0
+    monkeypatch.setattr(drive.Collected, "add", damaged)
+    record = RunRecord(name="r", seed=7, created=0.0)
+    monkeypatch.setattr(drive, "load_record", lambda *_: record)
+    found, _ = run(tmp_path, "curation", 2)
+    assert "blob sha256:00 is damaged" in found.failed["s7-data"]
+    assert "runs/s7-data it is run again" in found.failed["s7-data"]
+    assert found.failed["s7-tv"] == "s7-data failed"
+
+
+def test_two_calls_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock", ""), pytest.raises(ConfigError, match="another reproduction is at work here"):
+        run(tmp_path, "curation", 1)

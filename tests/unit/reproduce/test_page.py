@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from editr1.artifacts import open_store
-from editr1.config.reproduce import SMALLEST
+from editr1.config.loader import ConfigError
+from editr1.config.reproduce import SMALLEST, Budget
 from editr1.config.store import StoreConfig
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap
@@ -16,7 +19,7 @@ from editr1.reproduce.cells import make_cells
 from editr1.reproduce.claims import make_contrasts
 from editr1.reproduce.measures import Evaluated
 from editr1.reproduce.page import render_page, render_table
-from editr1.reproduce.results import Collected, Reproduction, ceilings, describe, judge
+from editr1.reproduce.results import Collected, Reproduction, ceilings, check_kept, describe, judge
 from editr1.runs.record import RunRecord
 from editr1.shapes.dataset import decided
 
@@ -65,12 +68,15 @@ def found() -> Reproduction:
 def test_a_claim_is_said_to_hold_with_its_figures_and_one_that_was_not_measured_is_not() -> None:
     table = render_table(found())
     row = next(line for line in table.splitlines() if "GCPO over SFT by 5 points or more, ties count half" in line)
-    value, interval, n, outcome = [part.strip() for part in row.split("|")][3:7]
-    assert (value, n, outcome) == ("+35.0 points", "80", "holds")
+    value, interval, n, seeds, outcome = [part.strip() for part in row.split("|")][3:8]
+    assert (value, n, seeds, outcome) == ("+35.0 points", "80", "2", "holds")
     assert re.fullmatch(r"\+\d\d\.\d to \+\d\d\.\d", interval)
-    assert "| 2. GCPO on shuffled labels gains nothing | no figure | +0.0 points | +0.0 to +0.0 | 80 | holds |" in table
+    assert (
+        "| 2. GCPO on shuffled labels gains nothing | no figure | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
+        in table
+    )
     assert "| +2.00 of 10 |" in table
-    assert "| 1. T+V over V | +4.5 points (7B) | not measured |  |  | not measured |" in table
+    assert "| 1. T+V over V | +4.5 points (7B) | not measured |  |  | 0 | not measured |" in table
 
 
 def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_what_it_is_given() -> None:
@@ -119,3 +125,19 @@ def test_the_truth_and_other_people_agree_with_people_as_often_as_their_errors_a
     assert 0.91 < found.truth.mean() < 0.985  # 5 % flips
     assert 0.86 < found.people.mean() < 0.95  # two sets of 5 %: .905
     assert (ceiling(pairs, 99).people == found.people).all()
+
+
+def test_figures_of_other_sizes_or_of_more_seeds_are_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "reproduction.json"
+    check_kept(file, Budget(), [7])
+    file.write_text(found().model_dump_json())
+    sizes = found().budget
+    check_kept(file, sizes, SEEDS)
+    check_kept(file, sizes, [*SEEDS, 9])
+    with pytest.raises(ConfigError, match="seeds that this call leaves out, 8 for one"):
+        check_kept(file, sizes, [7])
+    with pytest.raises(ConfigError, match="figures of other sizes; they would be lost"):
+        check_kept(file, sizes.model_copy(update={"iterations": 999}), SEEDS)
+    file.write_text("{}")
+    with pytest.raises(ConfigError, match="delete the file"):
+        check_kept(file, sizes, SEEDS)

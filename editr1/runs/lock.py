@@ -1,0 +1,37 @@
+"""One at a time in a folder, over processes."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from editr1.config.loader import ConfigError
+
+POLL_SECONDS = 0.2
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def locked(file: Path, says: str, *, wait: float = 0.0, should_stop: Callable[[], bool] = _never) -> Iterator[int]:
+    """Hold the lock of ``file``; yields its descriptor. A process that is given the descriptor holds the lock too.
+
+    Raises:
+        ConfigError: another holds it and went on for ``wait`` seconds, or ``should_stop`` said yes; in the words ``says``.
+    """
+    with file.open("w") as held:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline or should_stop():
+                    raise ConfigError(f"{file.parent}: {says}") from None
+            time.sleep(POLL_SECONDS)
+        yield held.fileno()
