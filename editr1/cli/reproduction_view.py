@@ -49,6 +49,7 @@ class ReproductionView:
 
     def cell_started(self, item: Item) -> None:
         """Name it."""
+        self._advance(item, 0)
         self.console.print(f"{_place(item)}  starts: {item.cell.what}", highlight=False)
         if self.console.is_terminal:
             self._tasks[item.run] = self._bars.add_task(item.run, total=None, figures="")
@@ -75,10 +76,10 @@ class ReproductionView:
             self.console.print(f"  {failure}", style="red", markup=False, highlight=False)
         self._advance(item)
 
-    def _advance(self, item: Item) -> None:
+    def _advance(self, item: Item, runs: int = 1) -> None:
         if self._all is None:
             self._all = self._bars.add_task("all runs", total=item.total, figures="")
-        self._bars.advance(self._all)
+        self._bars.advance(self._all, runs)
 
 
 def _place(item: Item) -> str:
