@@ -44,7 +44,7 @@ def command(runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run in which a rank of SFT is killed, which is then stopped in the middle of SFT, and then continued to its end."""
+    """A run in which a rank of SFT is killed, which is then stopped, killed with all it knows of, and continued to its end."""
     runs = tmp_path_factory.mktemp("runs")
     first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     before = wait_for_checkpoints(first, runs, 1)
@@ -53,6 +53,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     first.send_signal(signal.SIGTERM)
     _, error = first.communicate(timeout=300)
     assert first.returncode == 143, error
+    second = subprocess.Popen(command(runs), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True)
+    wait_for_checkpoints(second, runs, len(list((runs / "small" / "store").rglob("checkpoints/*.json"))) + 1)
+    agent = int(Path(f"/proc/{rank_of(runs)}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    second.kill()
+    os.kill(agent, signal.SIGKILL)
+    second.wait()
     done = subprocess.run(command(runs), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return runs / "small", done.stderr + done.stdout
@@ -91,7 +97,7 @@ def test_a_killed_rank_and_an_interrupted_run_continue_from_their_checkpoints(fi
     assert steps[-1] == 60
     record = json.loads(next((folder / "store").rglob("runs/small/record.json")).read_text())
     codes = [attempt["exit_code"] for attempt in record["stages"]["sft"]["attempts"]]
-    assert codes == [137, 143, 0]
+    assert codes == [137, 143, None, 0]
 
 
 def test_a_finished_run_has_a_record_a_report_and_one_trace(
