@@ -206,3 +206,16 @@ def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, mod
         scripted(late, sft=["sleep"])
     record, _, _ = scripted(spec(model), sft=[0])
     assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_stage_sleep_while_they_wait_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="evaluate", kind="evaluate", key="k", seed=0, store=store, workdir=tmp_path)
+    assert LocalLauncher().render(job, processes=1, environment={}).environment["OMP_WAIT_POLICY"] == expected
