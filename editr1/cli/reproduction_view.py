@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from editr1.cli.view import PLAIN_SECONDS
+from editr1.cli.view import PLAIN_SECONDS, in_words
 from editr1.reproduce.plan import Item
 
 
@@ -56,7 +56,7 @@ class ReproductionView:
 
     def cell_progress(self, item: Item, stage: str, line: Mapping[str, Any]) -> None:
         """Move its bar."""
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in list(line.get("metrics", {}).items())[:3])
+        figures = in_words(line.get("metrics", {}), most=3)
         label = f"{item.run} {stage}: {line['phase']}"
         if self.console.is_terminal:
             self._bars.update(

@@ -59,7 +59,7 @@ class RunView:
 
     def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
         """Move the bar of the stage's current phase."""
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in list(line.get("metrics", {}).items())[:4])
+        figures = in_words(line.get("metrics", {}), most=4)
         label = f"{stage.name}: {line['phase']}"
         if not self.console.is_terminal:
             if time.monotonic() - self._last > PLAIN_SECONDS:
@@ -79,7 +79,9 @@ class RunView:
         last = stage.attempts[-1]
         seconds = (last.ended or time.time()) - last.started
         word = {"done": "[green]done[/]", "failed": "[red]failed[/]"}.get(stage.state, f"[yellow]{stage.state}[/]")
-        self.console.print(f"  {word} in {seconds:.0f} s  {_figures(stage.metrics)}", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"  {word} in {seconds:.0f} s  {in_words(stage.metrics, most=6)}", highlight=False, soft_wrap=True
+        )
         if stage.state is State.FAILED:
             self.console.print(f"  {stage.reason}", style="red", markup=False, highlight=False)
 
@@ -106,5 +108,6 @@ class RunView:
             self._bar.remove_task(self._tasks.pop(label))
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:6])
+def in_words(metrics: Mapping[str, float], most: int) -> str:
+    """The first ``most`` figures on a line."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:most])

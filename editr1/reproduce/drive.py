@@ -137,7 +137,7 @@ class _Runs:
                 self._watcher.cell_stands(item)
         else:
             self._worked.add(item.seed)
-            self._running[item.run] = item, CellProcess(spec, self._where.url, self._folder)
+            self._running[item.run] = item, CellProcess(spec, self._folder)
             self._watcher.cell_started(item)
         return True
 
@@ -184,18 +184,19 @@ class _Runs:
 def _found(
     contrasts: Sequence[Contrast], seeds: Sequence[int], budget: Budget, command: str, collected: Collected
 ) -> Reproduction:
-    bootstrap, known = Bootstrap(samples=budget.bootstrap_samples), collected.of_seeds(seeds)
+    bootstrap = Bootstrap(samples=budget.bootstrap_samples)
+    records = [record for (seed, _), record in collected.records.items() if seed in seeds]
     cells = with_needs(cell_names(contrasts), make_cells(seeds[0], budget))
     return Reproduction(
         seeds=tuple(seeds),
         budget=budget,
         command=command,
-        git_revisions=sorted({record.git_revision for record in known.records.values()}),
-        machines=sorted({record.machine for record in known.records.values()}),
-        versions=versions_of(known.records.values()),
-        seconds=sum(known.seconds.values()),
-        failed={run_name(*key): why for key, why in known.failed.items()},
-        contrasts=[judge(contrast, known, seeds, bootstrap) for contrast in contrasts],
-        cells=[describe(cell, known, seeds, bootstrap) for cell in cells],
-        ceilings=ceilings(known, bootstrap),
+        git_revisions=sorted({record.git_revision for record in records}),
+        machines=sorted({record.machine for record in records}),
+        versions=versions_of(records),
+        seconds=sum(taken for (seed, _), taken in collected.seconds.items() if seed in seeds),
+        failed={run_name(*key): why for key, why in collected.failed.items() if key[0] in seeds},
+        contrasts=[judge(contrast, collected, seeds, bootstrap) for contrast in contrasts],
+        cells=[describe(cell, collected, seeds, bootstrap) for cell in cells],
+        ceilings=ceilings(collected, seeds, bootstrap),
     )

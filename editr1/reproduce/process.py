@@ -27,7 +27,7 @@ GRACE = 2 * GRACE_SECONDS + 30
 class CellProcess:
     """A started cell. Its run file and its terminal's lines lie in ``runs/<run>``, its artifacts in the spec's store."""
 
-    def __init__(self, spec: RunSpec, store: str, runs: Path) -> None:
+    def __init__(self, spec: RunSpec, runs: Path) -> None:
         self._name = spec.metadata.name
         self._folder = runs / self._name
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class CellProcess:
         with (self._folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--store", store, "--runs-dir", str(runs)],
+                [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--runs-dir", str(runs)],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -65,7 +65,7 @@ class CellProcess:
         if self.poll() is None:
             self._process.terminate()
 
-    def end(self, grace: float = GRACE) -> None:
+    def end(self, grace: float) -> None:
         """Wait until it has ended; after ``grace`` seconds kill it: its stages are told by the kernel, and hold its lock."""
         wait_or_kill(self._process, grace)
 
@@ -88,5 +88,6 @@ def _environment() -> dict[str, str]:
 
     One thread a process, so that figures do not depend on how many cores there are, nor cells take them from each other.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("EDITR1_RUN__")}
+    foreign = {name for name in os.environ if name.startswith("EDITR1_RUN__") or name == "EDITR1_STORE"}
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
     return {"OMP_NUM_THREADS": "1", **kept, PARENT_VARIABLE: str(os.getpid())}

@@ -96,14 +96,6 @@ class Collected:
         self.failed: dict[tuple[int, str], str] = {}
         self.records: dict[tuple[int, str], RunRecord] = {}
 
-    def of_seeds(self, seeds: Sequence[int]) -> Collected:
-        """What is known of ``seeds`` alone."""
-        found = Collected()
-        for name in ("evaluated", "reports", "curves", "seconds", "failed", "records"):
-            setattr(found, name, {key: value for key, value in getattr(self, name).items() if key[0] in seeds})
-        found.ceilings = {seed: value for seed, value in self.ceilings.items() if seed in seeds}
-        return found
-
     def add(self, seed: int, cell: Cell, record: RunRecord, store: ArtifactStore) -> None:
         """Read what a finished cell left in the store."""
         key = (seed, cell.name)
@@ -187,9 +179,9 @@ def describe(cell: Cell, collected: Collected, seeds: Sequence[int], bootstrap: 
     )
 
 
-def ceilings(collected: Collected, bootstrap: Bootstrap) -> dict[str, Estimate]:
+def ceilings(collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> dict[str, Estimate]:
     """The ceilings over the seeds whose pairs are there; empty without any."""
-    found = list(collected.ceilings.values())
+    found = [collected.ceilings[seed] for seed in seeds if seed in collected.ceilings]
     if not found:
         return {}
     return {name: nested_estimate([getattr(item, name) for item in found], bootstrap) for name in Ceiling._fields}

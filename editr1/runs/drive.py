@@ -12,7 +12,7 @@ from editr1.config.store import StoreConfig
 from editr1.runs.decide import Action, after_end, before_start, overdue, service_of, services_wanted, startable
 from editr1.runs.job import StageJob
 from editr1.runs.launcher import Handle, Launcher, Observation, Request
-from editr1.runs.record import Attempt, RunRecord, StageRecord, State, load_result, save_record
+from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_result, save_record
 from editr1.runs.resolve import settle_stage
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
 from editr1.telemetry import Span, span, traceparent
@@ -82,12 +82,13 @@ class Driver(Generic[Request, Handle]):
         observer: Observer,
         should_stop: Callable[[], bool],
         ready_seconds: float = READY_SECONDS,
+        origin: Origin,
     ) -> None:
         self._spec, self._record, self._store, self._store_config = spec, record, store, store_config
         self._folder, self._launcher, self._observer, self._should_stop = folder, launcher, observer, should_stop
         self._outputs: dict[str, dict[str, str]] = {}
         self._services: dict[str, _Service[Handle]] = {}
-        self._ready_seconds = ready_seconds
+        self._ready_seconds, self._origin = ready_seconds, origin
         self._notes: dict[str, str] = {}
         self._began: dict[str, float] = {}
 
@@ -216,6 +217,8 @@ class Driver(Generic[Request, Handle]):
         parent = traceparent()
         if parent:
             environment["TRACEPARENT"] = parent
+        for name, fact in self._origin.items():
+            setattr(self._record, name, fact)
         job = self._job(stage, record, config)
         request = self._launcher.render(job, processes=stage.processes, retries=stage.retries, environment=environment)
         for name, fact in self._launcher.facts(request).items():

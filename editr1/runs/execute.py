@@ -17,8 +17,7 @@ from editr1.runs.drive import GRACE_SECONDS, READY_SECONDS, Driver, Observer
 from editr1.runs.launcher import Handle, Launcher, Request
 from editr1.runs.local import LocalLauncher
 from editr1.runs.lock import locked
-from editr1.runs.record import RunRecord, load_record
-from editr1.runs.resolve import standing
+from editr1.runs.record import Origin, RunRecord, load_record
 from editr1.runs.spec import RunSpec
 from editr1.telemetry import configure
 
@@ -56,9 +55,10 @@ def execute(
         locked(folder / ".stages.lock", left, wait=GRACE_SECONDS, should_stop=should_stop) as held,
     ):
         opened = open_store(store_config)
-        record = _record(opened, spec, command)
+        origin = Origin(command=command, git_revision=git_revision(), versions=versions(), machine=machine())
+        record = _record(opened, spec, origin)
         configure("editr1-run", folder / "spans.jsonl", **{"editr1.run": record.name})
-        worked = _drive(spec, record, opened, store_config, folder, observer, should_stop, cluster, held)
+        worked = _drive(spec, record, opened, store_config, folder, observer, should_stop, cluster, held, origin)
     return record, worked
 
 
@@ -72,6 +72,7 @@ def _drive(
     should_stop: Callable[[], bool],
     cluster: ClusterConfig | None,
     held: int,
+    origin: Origin,
 ) -> bool:
     def driver(launcher: Launcher[Request, Handle], ready_seconds: float) -> Driver[Request, Handle]:
         return Driver(
@@ -84,6 +85,7 @@ def _drive(
             observer=observer,
             should_stop=should_stop,
             ready_seconds=ready_seconds,
+            origin=origin,
         )
 
     if cluster is None:
@@ -128,27 +130,15 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, {model}"
 
 
-def _record(store: ArtifactStore, spec: RunSpec, command: str) -> RunRecord:
+def _record(store: ArtifactStore, spec: RunSpec, origin: Origin) -> RunRecord:
     known = load_record(store, spec.metadata.name)
     if known is not None:
         wanted = {stage.name for stage in spec.spec.stages}
         for gone in set(known.stages) - wanted:
             del known.stages[gone]
         known.seed = spec.spec.seed
-        if standing(spec, known, store):
-            return known
-        # What is run now is run by this code on this machine.
-        now = {"command": command, "git_revision": git_revision(), "versions": versions(), "machine": machine()}
-        return known.model_copy(update=now)
-    return RunRecord(
-        name=spec.metadata.name,
-        seed=spec.spec.seed,
-        command=command,
-        git_revision=git_revision(),
-        versions=versions(),
-        machine=machine(),
-        created=time.time(),
-    )
+        return known
+    return RunRecord(name=spec.metadata.name, seed=spec.spec.seed, created=time.time(), **origin)
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,6 +61,15 @@ class StageRecord(_Record):
     """Image of the stage's container on a cluster."""
     chart: str = ""
     """Chart and version on a cluster."""
+
+
+class Origin(TypedDict):
+    """The fields of a run's record that say who runs its stages; they are those of the newest start."""
+
+    command: str
+    git_revision: str
+    versions: dict[str, str]
+    machine: str
 
 
 class RunRecord(_Record):

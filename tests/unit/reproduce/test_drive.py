@@ -13,7 +13,6 @@ from editr1.config.loader import ConfigError
 from editr1.config.reproduce import SMALLEST
 from editr1.reproduce import drive
 from editr1.reproduce.claims import Outcome, chosen, make_contrasts
-from editr1.reproduce.plan import Item
 from editr1.reproduce.results import Reproduction
 from editr1.runs.drive import RunStopped
 from editr1.runs.lock import locked
@@ -30,7 +29,7 @@ class Scripted:
     stopped: ClassVar[set[str]] = set()
     code: ClassVar[int] = 1
 
-    def __init__(self, spec: RunSpec, store: str, runs: Path) -> None:
+    def __init__(self, spec: RunSpec, runs: Path) -> None:
         self.name, self._looks, self._asked = spec.metadata.name, 0, False
         self.started_at = time.monotonic()
         Scripted.started.append(self.name)
@@ -66,7 +65,7 @@ class Seen:
         self.events: list[tuple[str, str]] = []
 
     def __getattr__(self, name: str) -> Any:
-        return lambda item, *rest: self.events.append((name, item.run if isinstance(item, Item) else str(item)))
+        return lambda item, *rest: self.events.append((name, item.run))
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ def found() -> Reproduction:
         seconds=60.0,
         contrasts=[judge(item, collected, SEEDS, bootstrap) for item in make_contrasts(SMALLEST)],
         cells=[describe(cell, collected, SEEDS, bootstrap) for cell in cells.values()],
-        ceilings=ceilings(collected, bootstrap),
+        ceilings=ceilings(collected, SEEDS, bootstrap),
     )
 
 

@@ -149,6 +149,18 @@ def test_a_run_stands_while_nothing_that_decides_its_outputs_changed(scripted: A
     assert not standing(spec(model), record, store)
 
 
+def test_the_record_names_the_code_of_the_newest_start(
+    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(revision: str, **sft: Any) -> str:
+        monkeypatch.setattr("editr1.runs.execute.git_revision", lambda: revision)
+        return str(scripted(spec(model, **sft))[0].git_revision)
+
+    assert at("one") == "one"
+    assert at("two") == "one"  # nothing was started
+    assert at("three", learning_rate=0.5) == "three"
+
+
 def test_a_code_worth_a_retry_is_tried_again_and_the_record_tells_each_attempt(scripted: Any, model: str) -> None:
     record, _, watcher = scripted(spec(model), sft=[143, 137, 0])
     assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 137, 0]
