@@ -123,9 +123,9 @@ def _label(manifest: Manifest) -> str:
 
 def _open(store: str) -> ArtifactStore:
     from editr1.artifacts import open_store
-    from editr1.config.store import StoreConfig
+    from editr1.config.store import store_at
 
-    return open_store(StoreConfig(url=store if "://" in store else Path(store).resolve().as_uri()))
+    return open_store(store_at(store if "://" in store else Path(store).resolve().as_uri()))
 
 
 def _find(store: ArtifactStore, digest: str) -> Manifest:

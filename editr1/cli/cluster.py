@@ -246,16 +246,16 @@ def trace(
     from rich.console import Console
 
     from editr1.artifacts import open_store
-    from editr1.config.store import StoreConfig
+    from editr1.config.store import store_at
     from editr1.runs.kubernetes.connect import cluster_store, load_cluster
     from editr1.runs.trace import draw, gather
 
     with reporting():
         local = runs_dir / run / "store"
         if store is None and local.is_dir():
-            opened = open_store(StoreConfig(url=local.resolve().as_uri()))
+            opened = open_store(store_at(local.resolve().as_uri()))
         elif store is not None and store.startswith("file:"):
-            opened = open_store(StoreConfig(url=store))
+            opened = open_store(store_at(store))
         else:
             opened = cluster_store(load_cluster(cluster), store)
         spans = gather(opened, run, runs_dir / run / "spans.jsonl")

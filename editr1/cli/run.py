@@ -61,7 +61,7 @@ def run(
 
     from editr1.cli.editruns import run_there
     from editr1.cli.view import RunView
-    from editr1.config.store import StoreConfig
+    from editr1.config.store import store_at
     from editr1.runs.drive import GRACE_SECONDS
     from editr1.runs.execute import execute
     from editr1.runs.job import PARENT_VARIABLE
@@ -73,12 +73,12 @@ def run(
     end_with_parent()
     with reporting():
         spec = load_run(file, overrides or [], os.environ)
+        named = store or spec.spec.store
+        target, opened = None, store_at(named) if named else None
         if check:
             typer.echo(f"{file}: {len(spec.spec.stages)} stages, nothing to complain about")
             return
         folder = runs_dir / spec.metadata.name
-        named = store or spec.spec.store
-        target, opened = None, StoreConfig(url=named) if named else None
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))
             opened = store_config(target, named)

@@ -99,6 +99,10 @@ class RunView:
         self._clear(stage)
         self.console.print(f"  ready at {', '.join(urls)}", highlight=False)
 
+    def run_waits(self, reason: str) -> None:
+        """Say why nothing begins yet."""
+        self.console.print(f"  waiting: {reason}", style="yellow", markup=False, highlight=False)
+
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
         """Say what keeps the stage waiting."""
         self.console.print(f"  {stage.name}: {reason}", style="yellow", markup=False, highlight=False)

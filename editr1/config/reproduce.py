@@ -60,7 +60,7 @@ class Budget(Settings):
     few_pairs: tuple[PositiveInt, ...] = (60, 240)
     """Points of the curve over the number of pairs, besides ``pairs``; 60 is 1 % of the SFT rows. May be none."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
-    """Traces averaged at inference."""
+    """Sampled traces averaged at inference, from 1."""
     iterations: PositiveInt = 120
     """Iterations of editor RL on each verifier."""
     editor_curve: tuple[PositiveInt, ...] = (60,)
@@ -81,8 +81,8 @@ class Budget(Settings):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         faults = []
-        if len(set(self.averaged)) < 2 or list(self.averaged) != sorted(set(self.averaged)):
-            faults.append(f"averaged {self.averaged}: at least two different numbers of traces, rising")
+        if len(self.averaged) < 2 or self.averaged[0] != 1 or list(self.averaged) != sorted(set(self.averaged)):
+            faults.append(f"averaged {self.averaged}: 1 and at least one larger number of traces, rising")
         if any(n >= self.pairs for n in self.few_pairs):
             faults.append(f"few_pairs {self.few_pairs}: each must be below pairs ({self.pairs})")
         if any(n >= self.iterations for n in self.editor_curve):

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from editr1.config.base import Settings
+from editr1.config.loader import validate
 
 ENDPOINT_VARIABLE = "EDITR1_S3_ENDPOINT"
 REGION_VARIABLE = "EDITR1_S3_REGION"
@@ -78,3 +79,8 @@ class StoreConfig(Settings):
     def prefix(self) -> str:
         """The key prefix of an ``s3://`` store, without slashes at its ends."""
         return unquote(urlsplit(self.url).path).strip("/")
+
+
+def store_at(url: str, *, endpoint: str | None = None, region: str | None = None) -> StoreConfig:
+    """The store at an address that somebody typed. Raises ConfigError when it is not one of a store."""
+    return validate(StoreConfig, {"url": url, "endpoint": endpoint, "region": region}, where="store")

@@ -60,7 +60,13 @@ def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
         ),
         *(made.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
         made.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
-        *(made.averaged(n) for n in budget.averaged),
+        made.averaged("traces-1", "one greedy trace", 1, temperature=0.0),
+        *(
+            made.averaged(
+                sampled_name(n), f"scores averaged over {n} sampled traces" if n > 1 else "one sampled trace", n
+            )
+            for n in budget.averaged
+        ),
         *(
             made.editor(editor_name(verifier, n, budget), f"editor RL on the {title}, {n} iterations", cell, n)
             for verifier, title, cell in (("rl", "RL-RRM", "gcpo"), ("sft", "SFT-RRM", "tv"))
@@ -87,6 +93,11 @@ def make_cells(seed: int, budget: Budget) -> dict[str, Cell]:
 def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
     """Cell of the editor trained on ``verifier`` (rl or sft) for so many iterations; the longest training has no number."""
     return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
+
+
+def sampled_name(traces: int) -> str:
+    """Cell in which so many sampled traces are averaged; ``traces-1`` is the greedy one."""
+    return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
 
 def with_needs(names: Iterable[str], cells: dict[str, Cell]) -> list[Cell]:
@@ -162,18 +173,17 @@ class _Maker:
         }
         return Cell(name, what, (self._training(Kind.GCPO, inputs, config), self._judged("gcpo")), ("data", start))
 
-    def averaged(self, traces: int) -> Cell:
+    def averaged(self, name: str, what: str, traces: int, temperature: float = 1.0) -> Cell:
         inputs = {
             "pairs": self._of("data", "curate", "pairs-test"),
             "sft": self._of("tv", "sft", "model"),
             "rl": self._of("gcpo", "gcpo", "model"),
         }
         config = {**self._evaluation(), "pairs": self._budget.trace_pairs, "traces": traces}
-        what = "one greedy trace"
-        if traces > 1:
-            config["temperature"], what = 1.0, f"scores averaged over {traces} sampled traces"
+        if temperature:
+            config["temperature"] = temperature
         stage = StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
-        return Cell(f"traces-{traces}", what, (stage,), ("data", "gcpo"))
+        return Cell(name, what, (stage,), ("data", "gcpo"))
 
     def editor(self, name: str, what: str, verifier: str, iterations: int, **changes: object) -> Cell:
         budget = self._budget

@@ -9,7 +9,7 @@ from typing import Literal
 
 from editr1.config.reproduce import Budget
 from editr1.evaluation.metrics import Estimate
-from editr1.reproduce.cells import editor_name
+from editr1.reproduce.cells import editor_name, sampled_name
 from editr1.reproduce.measures import Measure
 
 
@@ -92,7 +92,7 @@ NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"
 def make_contrasts(budget: Budget) -> list[Contrast]:
     """Every part of every claim."""
     tv, rl = Measure("tv", "half_credit"), Measure("gcpo", "half_credit")
-    few, many = min(budget.averaged), sorted(budget.averaged)[1:]
+    many = budget.averaged[1:]
     after = Measure("editor-rl", "score", "after")
     before = Measure("editor-rl", "score", "before")
     found = [
@@ -104,8 +104,8 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
         Contrast(
             2,
             f"GCPO over SFT where {many[-1]} traces are averaged, so that ties are rare",
-            Measure(f"traces-{many[-1]}", "half_credit", "rl"),
-            Measure(f"traces-{many[-1]}", "half_credit", "sft"),
+            Measure(sampled_name(many[-1]), "half_credit", "rl"),
+            Measure(sampled_name(many[-1]), "half_credit", "sft"),
         ),
         *(
             Contrast(2, f"GCPO on {n} pairs over SFT", Measure(f"gcpo-{n}", "half_credit"), tv)
@@ -120,18 +120,19 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
         *(
             Contrast(
                 4,
-                f"{title}: {n} traces over {few}",
-                Measure(f"traces-{n}", "half_credit", role),
-                Measure(f"traces-{few}", "half_credit", role),
+                f"{title}: {n} traces over {one}",
+                Measure(sampled_name(n), "half_credit", role),
+                Measure(cell, "half_credit", role),
             )
             for role, title in (("sft", "SFT-RRM"), ("rl", "RL-RRM"))
+            for one, cell in (("1 sampled trace", sampled_name(1)), ("1 greedy trace", "traces-1"))
             for n in many
         ),
         Contrast(
             4,
-            f"RL-RRM at {few} over SFT-RRM at {many[0]}",
-            Measure(f"traces-{few}", "half_credit", "rl"),
-            Measure(f"traces-{many[0]}", "half_credit", "sft"),
+            f"RL-RRM at 1 greedy trace over SFT-RRM at {many[0]} traces",
+            Measure("traces-1", "half_credit", "rl"),
+            Measure(sampled_name(many[0]), "half_credit", "sft"),
         ),
         Contrast(
             5,

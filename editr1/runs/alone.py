@@ -9,7 +9,7 @@ from pathlib import Path
 
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError, load_settings
-from editr1.config.store import StoreConfig
+from editr1.config.store import store_at
 from editr1.runs.drive import Observer
 from editr1.runs.execute import execute, git_revision
 from editr1.runs.job import PARENT_VARIABLE, StageJob
@@ -55,7 +55,7 @@ def run_alone(
         spec=RunBody(seed=seed, stages=[stage]),
     )
     check_run(spec, f"editr1 {kind}")
-    config = StoreConfig(url=store or (folder.resolve() / "store").as_uri())
+    config = store_at(store or (folder.resolve() / "store").as_uri())
     record, _ = execute(spec, folder=folder, command=command, observer=observer, should_stop=should_stop, store=config)
     opened = open_store(config)
     outputs = record.stages[kind].outputs
@@ -67,7 +67,7 @@ def serve_here(
 ) -> None:
     """Become the reward server of ``model`` in this process; does not return."""
     config = _config("serve", file, overrides, env)
-    store_config = StoreConfig(url=store or (folder.resolve() / "store").as_uri())
+    store_config = store_at(store or (folder.resolve() / "store").as_uri())
     frozen = freeze(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
     job = StageJob(
         run="serve-alone",

@@ -26,6 +26,9 @@ ABORT_SECONDS = 5.0
 class Observer(Protocol):
     """Who watches a run: the terminal, a log, a test."""
 
+    def run_waits(self, reason: str) -> None:
+        """The run does not begin yet, and why."""
+
     def stage_started(self, stage: StageRecord) -> None:
         """An attempt begins."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig
-from editr1.runs.drive import GRACE_SECONDS, READY_SECONDS, Driver, Observer
+from editr1.runs.drive import GRACE_SECONDS, READY_SECONDS, Driver, Observer, RunStopped
 from editr1.runs.launcher import Handle, Launcher, Request
 from editr1.runs.local import LocalLauncher
 from editr1.runs.lock import locked
@@ -51,8 +51,8 @@ def execute(
     store_config = store or StoreConfig(url=spec.spec.store or (folder / "store").as_uri())
     busy, left = "another process is driving this run", "a stage of an earlier call has not ended"
     with (
-        locked(folder / ".lock", busy, wait=wait, should_stop=should_stop),
-        locked(folder / ".stages.lock", left, wait=GRACE_SECONDS, should_stop=should_stop) as held,
+        locked(folder / ".lock", busy, wait=wait, meanwhile=_Wait(busy, observer, should_stop)),
+        locked(folder / ".stages.lock", left, wait=GRACE_SECONDS, meanwhile=_Wait(left, observer, should_stop)) as held,
     ):
         opened = open_store(store_config)
         origin = Origin(command=command, git_revision=git_revision(), versions=versions(), machine=machine())
@@ -60,6 +60,20 @@ def execute(
         configure("editr1-run", folder / "spans.jsonl", **{"editr1.run": record.name})
         worked = _drive(spec, record, opened, store_config, folder, observer, should_stop, cluster, held, origin)
     return record, worked
+
+
+class _Wait:
+    """Says once why a run does not begin yet, and ends the wait when asked to stop."""
+
+    def __init__(self, reason: str, observer: Observer, should_stop: Callable[[], bool]) -> None:
+        self._reason, self._observer, self._should_stop, self._told = reason, observer, should_stop, False
+
+    def __call__(self) -> None:
+        if not self._told:
+            self._observer.run_waits(self._reason)
+            self._told = True
+        if self._should_stop():
+            raise RunStopped
 
 
 def _drive(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from editr1.artifacts import ArtifactStore, open_store
-from editr1.config.store import StoreConfig
+from editr1.config.store import store_at
 from editr1.runs.record import RunRecord, refreshed
 
 
@@ -24,7 +24,7 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
 
 def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
     if store is not None:
-        yield open_store(StoreConfig(url=store))
+        yield open_store(store_at(store))
         return
     for path in sorted(folder.glob("*/store")):
-        yield open_store(StoreConfig(url=path.resolve().as_uri()))
+        yield open_store(store_at(path.resolve().as_uri()))

@@ -13,16 +13,18 @@ from editr1.config.loader import ConfigError
 POLL_SECONDS = 0.2
 
 
-def _never() -> bool:
-    return False
+def _wait() -> None:
+    """Nothing is asked of a caller that waits."""
 
 
 @contextmanager
-def locked(file: Path, says: str, *, wait: float = 0.0, should_stop: Callable[[], bool] = _never) -> Iterator[int]:
+def locked(file: Path, says: str, *, wait: float = 0.0, meanwhile: Callable[[], None] = _wait) -> Iterator[int]:
     """Hold the lock of ``file``; yields its descriptor. A process that is given the descriptor holds the lock too.
 
+    ``meanwhile`` is called again and again while another holds it; what it raises ends the wait.
+
     Raises:
-        ConfigError: another holds it and went on for ``wait`` seconds, or ``should_stop`` said yes; in the words ``says``.
+        ConfigError: another holds it and went on for ``wait`` seconds; in the words ``says``.
     """
     with file.open("w") as held:
         deadline = time.monotonic() + wait
@@ -31,7 +33,8 @@ def locked(file: Path, says: str, *, wait: float = 0.0, should_stop: Callable[[]
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
-                if time.monotonic() >= deadline or should_stop():
+                if time.monotonic() >= deadline:
                     raise ConfigError(f"{file.parent}: {says}") from None
+            meanwhile()
             time.sleep(POLL_SECONDS)
         yield held.fileno()

@@ -10,7 +10,7 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, load_settings
-from editr1.config.store import StoreConfig
+from editr1.config.store import StoreConfig, store_at
 from editr1.runs.kubernetes.api import ClusterApi
 from editr1.runs.kubernetes.helm import Helm, find_helm
 
@@ -62,7 +62,7 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; name a bucket as s3://bucket/prefix")
     endpoint = config.store_endpoint or os.environ.get("EDITR1_S3_ENDPOINT") or values.get("endpoint") or None
-    return StoreConfig(url=url, endpoint=endpoint, region=values.get("region") or None)
+    return store_at(url, endpoint=endpoint, region=values.get("region") or None)
 
 
 def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:

@@ -87,7 +87,8 @@ def test_only_what_a_claim_needs_is_run() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"averaged": (4,)}, "averaged"),
+        ({"averaged": (1,)}, "averaged"),
+        ({"averaged": (2, 4)}, "averaged"),
         ({"few_pairs": (2000,)}, "must be below pairs"),
         ({"editor_curve": (120,)}, "must be below iterations"),
         ({"few_pairs": (6,)}, "pairs_per_rollout 12"),

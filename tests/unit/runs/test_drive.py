@@ -16,6 +16,7 @@ from editr1.runs.drive import RunStopped, StageFailed
 from editr1.runs.execute import execute
 from editr1.runs.job import StageJob
 from editr1.runs.local import LocalLauncher, LocalRequest
+from editr1.runs.lock import locked
 from editr1.runs.record import State, load_record
 from editr1.runs.resolve import standing
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
@@ -206,6 +207,18 @@ def test_two_drivers_of_one_folder_are_refused(scripted: Any, model: str, tmp_pa
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another process"):
             scripted(spec(model))
+
+
+def test_a_run_that_waits_for_an_earlier_calls_stages_says_so_and_can_be_stopped(
+    scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(Watcher, "run_waits", lambda _self, reason: waits.append(reason), raising=False)
+    (tmp_path / "run").mkdir()
+    looks = iter([False, False, True])
+    with locked(tmp_path / "run" / ".stages.lock", ""), pytest.raises(RunStopped):
+        scripted(spec(model), lambda: next(looks))
+    assert waits == ["a stage of an earlier call has not ended"]
 
 
 def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, model: str) -> None:

@@ -1,0 +1,38 @@
+"""An address that is none of a store is refused in a line that says what is allowed, by every command that takes one."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from editr1.cli.main import app
+from editr1.runs.exit_codes import ExitCode
+
+SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "quickstart.yaml"
+BASE = "builtin:shapes-verifier"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", str(SAMPLE), "--check"],
+        ["run", str(SAMPLE), "--on", "kubernetes"],
+        ["sft", "--rows", BASE, "--model", BASE, "--out", "out"],
+        ["serve", "--model", BASE],
+        ["runs", "ls"],
+        ["artifacts", "ls"],
+        ["trace", "quickstart"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("store", ["data/store", "s3:///prefix", "http://host/bucket"])
+def test_refused(command: list[str], store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [*command, "--store", store])
+    if command[0] == "artifacts" and "://" not in store:
+        assert done.exit_code == 0, "a folder may be named as it is"
+        return
+    assert done.exit_code == ExitCode.CONFIG, done.output
+    assert "error: store" in done.output and repr(store) in done.output
+    assert "s3://bucket/prefix" in done.output
+    assert list(tmp_path.iterdir()) == []
