@@ -28,7 +28,10 @@ app.add_typer(config.app, name="config")
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    Example: editr1 version
+    """
     from editr1 import __version__
 
     typer.echo(__version__)

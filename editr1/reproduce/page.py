@@ -17,6 +17,7 @@ from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css, page_environment
 from editr1.reproduce.cells import editor_name
 from editr1.reproduce.claims import TITLES, Outcome
+from editr1.reproduce.development import DEVELOPMENT_SEEDS, TRIED
 from editr1.reproduce.results import CellFound, ContrastFound, Reproduction
 
 CURVES = {
@@ -69,6 +70,9 @@ def render_page(found: Reproduction) -> str:
             course=_course(found),
             pairs=_pairs_curve(found),
             spans=SPANS,
+            tried=TRIED,
+            development=DEVELOPMENT_SEEDS,
+            looked_at=sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)),
         )
     )
 
@@ -88,6 +92,8 @@ def render_table(found: Reproduction) -> str:
         f"Seeds {seeds}; {'; '.join(found.machines)}; {formats.seconds(found.seconds)} of stages. Intervals: over "
         f"{'seeds and items' if len(found.seeds) > 1 else 'items'}.",
     ]
+    if looked_at := sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)):
+        lines += ["", f"No result: settings were chosen on seed {', '.join(map(str, looked_at))}."]
     if found.failed:
         lines += ["", f"Failed, so that what builds on it was not measured: {', '.join(sorted(found.failed))}."]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Every span and metric name of the project, in one place."""
+"""Span and metric names of the package, in one place; the operator's own metrics are in its metrics.py."""
 
 from __future__ import annotations
 

@@ -141,3 +141,13 @@ def test_figures_of_other_sizes_or_of_more_seeds_are_not_replaced(tmp_path: Path
     file.write_text("{}")
     with pytest.raises(ConfigError, match="delete the file"):
         check_kept(file, sizes, SEEDS)
+
+
+def test_the_page_says_how_settings_were_chosen_and_that_a_seed_they_were_chosen_on_is_no_result() -> None:
+    fresh = found()
+    page, table = render_page(fresh), render_table(fresh)
+    assert "docs/reproduction.md says which" in page and "what a tie earns" in page
+    assert "no result." not in page.split("On development seeds")[0] and "No result" not in table
+    looked_at = fresh.model_copy(update={"seeds": (601, 1001)})
+    assert "Settings were chosen on seed 601: this page shows no result." in render_page(looked_at)
+    assert "No result: settings were chosen on seed 601." in render_table(looked_at)
