@@ -10,14 +10,14 @@ from editr1.config.base import Settings
 
 
 class SftSteps(Settings):
-    """Optimiser steps of SFT by what the rows hold: until accuracy stops rising, or so long that more would not fit the time."""
+    """Optimiser steps of SFT by what the rows hold: until accuracy on held-out pairs stops rising."""
 
     verified: PositiveInt = 600
     """Best of several traces by agreement with gold (T+V); 600 more gain nothing."""
     unverified: PositiveInt = 2400
-    """A trace at random (T); still rising, slowly."""
+    """A trace at random (T); less at 1,200 and at 4,800."""
     verdicts: PositiveInt = 2400
-    """Gold verdicts without reasoning (V); still rising, since nothing is written that leads to them."""
+    """Gold verdicts without reasoning (V); less at 600 and at 4,800."""
     holistic: PositiveInt = 600
     """Two marks for the whole picture."""
 
