@@ -69,8 +69,8 @@ class EvaluateConfig(Settings):
     steps: Annotated[int, Field(ge=1, le=200)] = 8
     """Denoising steps of an evaluated edit."""
 
-    guidance: Annotated[float, Field(ge=0.0, le=30.0)] = 1.0
-    """Guidance scale handed to the editor."""
+    guidance: Annotated[float, Field(ge=0.0, le=30.0)] = 2.5
+    """Guidance scale handed to the editor, as in grpo: give both the same."""
 
     resolution: Annotated[int, Field(ge=16)] | None = None
     """Side in pixels of a square of an evaluated edit's area; null keeps each source's own (at most 1 megapixel)."""

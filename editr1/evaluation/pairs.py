@@ -26,12 +26,16 @@ from editr1.evaluation.scoring import Scorer, Truth, score_in_batches, value
 
 @dataclass(frozen=True)
 class PairScores:
-    """The decided pairs with the outcome of each side; ``same`` counts those left out because people saw no winner."""
+    """The decided pairs with the outcome of each side, for which ``traces`` were asked.
+
+    ``same`` counts the pairs left out because people saw no winner.
+    """
 
     pairs: tuple[PreferencePair, ...]
     winners: tuple[ScoreOutcome, ...]
     losers: tuple[ScoreOutcome, ...]
     same: int = 0
+    traces: int = 1
 
     def accuracy(self, bootstrap: Bootstrap = DEFAULT) -> PairAccuracy:
         """Pair accuracy; pairs with a failed side are counted and left out. ValueError when no pair is left."""
@@ -43,7 +47,7 @@ class PairScores:
         took: list[float] = []
         for outcome in (*self.winners, *self.losers):
             if isinstance(outcome, ScoreFailure):
-                took += [0.0] if outcome.cause == "unparsed" else []
+                took += [0.0] * self.traces if outcome.cause == "unparsed" else []
             else:
                 took += [1.0] * len(outcome.verdicts) + [0.0] * len(outcome.unparsed)
         return mean_estimate(took, bootstrap) if took else None
@@ -53,6 +57,7 @@ def score_pairs(
     pairs: Iterable[PreferencePair],
     scorer: Scorer,
     *,
+    traces: int = 1,
     batch: int = 64,
     max_failed: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
@@ -68,7 +73,7 @@ def score_pairs(
             raise ValueError(f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles to judge by")
     items = (_item(pair, side) for pair in decided for side in ("winner", "loser"))
     outcomes = score_in_batches(items, scorer, batch=batch, max_failed=max_failed, on_batch=on_batch)
-    return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(everything) - len(decided))
+    return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(everything) - len(decided), traces)
 
 
 def compare(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAULT) -> VerifierGain:

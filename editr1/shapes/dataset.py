@@ -16,7 +16,11 @@ from editr1.shapes.cases import draw_cases
 
 @dataclass(frozen=True)
 class World:
-    """The drawn tables. No case occurs for two purposes, and none has principles yet."""
+    """The drawn tables; none has principles yet.
+
+    Each case is drawn for one purpose. The world is small enough that some recur by chance: at one seed 9 of 2,262 held-out
+    ones had the picture and instruction of a case for training.
+    """
 
     cases: Path
     """EditCase: every case of the run."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from editr1.config.evaluate import EvaluateConfig
 from editr1.config.loader import ConfigError
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
+from editr1.stages.noise import noise_seed
 
 if TYPE_CHECKING:
-    from editr1.data.types import EditCase, PreferencePair
+    from PIL.Image import Image
+
+    from editr1.data.types import EditCase, PreferencePair, ScoreItem, ScoreOutcome
     from editr1.evaluation.editor_eval import EditRow
     from editr1.evaluation.pairs import PairScores
     from editr1.evaluation.report.model import ReportData
@@ -102,6 +105,7 @@ def _judge(
     return score_pairs(
         pairs,
         _scorer(context, config, role),
+        traces=config.traces,
         batch=config.score_batch,
         max_failed=config.max_failed,
         on_batch=_step(context.progress, context),
@@ -124,21 +128,32 @@ def _edit(
 
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
+    """The editor; the noise of an edit depends on the run's seed and the case alone, so that two editors share it."""
     from editr1.editor.policies import load_policy
     from editr1.editor.sample import edit_images
 
-    return partial(
-        edit_images,
-        load_policy(context.input(role), max_text_tokens=config.max_text_tokens),
-        steps=config.steps,
-        guidance=config.guidance,
-        seed=config.seed,
-        size=config.resolution,
-        batch_size=config.edit_batch,
-    )
+    policy = load_policy(context.input(role), max_text_tokens=config.max_text_tokens)
+
+    def edit(sources: Sequence[Image], instructions: Sequence[str]) -> Sequence[Image]:
+        return edit_images(
+            policy,
+            sources,
+            instructions,
+            steps=config.steps,
+            guidance=config.guidance,
+            seed=[
+                noise_seed(config.seed, "edit", source.tobytes(), instruction)
+                for source, instruction in zip(sources, instructions, strict=True)
+            ],
+            size=config.resolution,
+            batch_size=config.edit_batch,
+        )
+
+    return edit
 
 
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
+    """The verifier; each call draws anew, and two verifiers that are asked the same in the same order share their noise."""
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine
     from editr1.serving.scoring import score_items
@@ -146,8 +161,14 @@ def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     engine = TransformersEngine.load(
         context.input(role), model_digest=context.job.inputs[role], max_batch=config.score_batch
     )
-    sampling = Sampling(temperature=config.temperature, n=config.traces, max_tokens=config.max_tokens, seed=config.seed)
-    return lambda items: score_items(engine, items, sampling)
+    sampling = Sampling(temperature=config.temperature, n=config.traces, max_tokens=config.max_tokens)
+    calls = count()
+
+    def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        seed = noise_seed(config.seed, "score", next(calls))
+        return score_items(engine, items, sampling.model_copy(update={"seed": seed}))
+
+    return score
 
 
 def _step(progress: Progress, context: StageContext) -> Callable[[int], None]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
-from editr1.data.types import PreferencePair, SftRow, score_item
+from editr1.data.types import PreferencePair, ScoreItem, ScoreOutcome, SftRow, score_item
 from editr1.stages.context import StageContext
 from editr1.stages.entry import main
+from editr1.stages.noise import noise_seed
 
 POLL_SECONDS = 0.5
 
@@ -65,11 +68,14 @@ def _sample(context: StageContext, config: SftConfig, rows: Path) -> None:
 
     pairs = context.table("pairs")
     engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch=256)
-    sampling = Sampling(temperature=1.0, n=config.picked_from, max_tokens=config.max_new_tokens, seed=config.seed)
+    sampling, calls = Sampling(temperature=1.0, n=config.picked_from, max_tokens=config.max_new_tokens), count()
+
+    def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        seed = noise_seed(config.seed, "pick", next(calls))
+        return score_items(engine, items, sampling.model_copy(update={"seed": seed}))
+
     context.progress.phase("pairs pick traces", read_column(pairs, "label").count("winner"))
-    made = preferred_rows(
-        read_table(pairs, PreferencePair), lambda items: score_items(engine, items, sampling), on_batch=on_batch
-    )
+    made = preferred_rows(read_table(pairs, PreferencePair), score, on_batch=on_batch)
     if write_table(rows, made, SftRow) == 0:
         rows.unlink()
         raise ConfigError("input pairs: no trace of the model judges a pair right, so there is nothing to learn from")

@@ -131,7 +131,9 @@ def tiger_table(
         some = [(g, s) for g, s, ok in zip(groups, scores, whole, strict=True) if g.k == k and ok]
         lost = sum(g.k == k and not ok for g, ok in zip(groups, whole, strict=True))
         if not some:
-            rows.append(BenchmarkRow(name=f"K = {k}"))
+            wrong = [0.0] * lost
+            published_all += wrong
+            rows.append(BenchmarkRow(name=f"K = {k}", published=mean_estimate(wrong, bootstrap) if wrong else None))
             continue
         if k == 2:
             human = np.array([float(g.human[("A", "B")]) for g, _ in some])

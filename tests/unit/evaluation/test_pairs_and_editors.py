@@ -97,6 +97,12 @@ def test_a_failed_side_takes_its_pair_out_and_is_counted():
     assert failures(scores.winners) == {"unparsed": 1}
 
 
+def test_an_item_none_of_whose_traces_could_be_read_counts_each_of_them():
+    parsed = score_pairs(PAIRS, scorer(broken=(70,)), traces=4).parsed()
+    assert parsed is not None
+    assert parsed.value == pytest.approx(9 / 13), "nine traces were read, four were not"
+
+
 def test_a_verifier_that_always_fails_has_no_accuracy_rather_than_zero():
     scores = score_pairs(PAIRS[:1], scorer(broken=(90, 10)))
     figures = verifier_figures("RRM", "sft", scores, truth)

@@ -209,6 +209,19 @@ def test_tiger_needs_the_whole_ranking_and_weighs_by_groups(tmp_path):
     assert table.notes == ("Epsilon at K = 2: published 0.3, tuned on the set itself; ours 0.1, fixed beforehand.",)
 
 
+def test_a_size_none_of_whose_groups_could_be_scored_is_wrong_under_published_and_left_out_of_ours(tmp_path):
+    groups = load_tiger(write(tmp_path, tiger_set()))
+    scores = [
+        {**score, "A": None} if group.k == 4 else score
+        for group, score in zip(groups, rate_tiger(groups, by_shade), strict=True)
+    ]
+    table = tiger_table(groups, scores, epsilon=0.1)
+    published, ours = rows_of(table), rows_of(table, "ours")
+    assert published["K = 4"] == 0.0
+    assert published["overall, weighted by groups"] == pytest.approx((3 + 2 + 0) / 8)
+    assert ours["overall, weighted by groups"] == pytest.approx((2 + 1) / 7)
+
+
 def test_an_epsilon_that_is_not_given_comes_from_the_other_half(tmp_path):
     rows = [r for i in range(40) for r in tiger_rows(2, f"q-{i}", [50 + i % 5, 50], "A=B" if i % 5 < 3 else "A>B")]
     groups = load_tiger(write(tmp_path, rows))
