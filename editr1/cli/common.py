@@ -51,9 +51,12 @@ def reporting() -> Iterator[None]:
     from editr1.data.errors import DataError
     from editr1.runs.drive import RunStopped, StageFailed
     from editr1.runs.exit_codes import ExitCode
+    from editr1.runs.kubernetes.errors import ClusterUnreachable
 
     try:
         yield
+    except ClusterUnreachable as error:
+        raise fail(error, ExitCode.TRANSIENT) from None
     except (ConfigError, AccessDenied) as error:
         raise fail(error, ExitCode.CONFIG) from None
     except DataError as error:

@@ -142,19 +142,27 @@ def sentences(run: EditRun) -> Iterator[str]:
 def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool], timeout: float | None) -> int:
     """Wait until a run is over; its exit code, 124 after ``timeout`` seconds, 130 when asked to stop."""
     from editr1.runs.kubernetes.editruns import EditRuns, exit_code
+    from editr1.runs.kubernetes.errors import ClusterUnreachable
+    from editr1.runs.kubernetes.patience import Patience
 
-    runs, said = EditRuns(connection.api), ""
+    runs, said, patience = EditRuns(connection.api), "", Patience()
     end = None if timeout is None else time.monotonic() + timeout
     while True:
-        run = runs.get(name)
-        if run is None:
-            typer.echo(f"{name}: no longer there", err=True)
-            return 1
-        (sentence, *_) = sentences(run)
+        run = None
+        try:
+            run = runs.get(name)
+        except ClusterUnreachable as error:
+            sentence = patience.bear(error)
+        else:
+            patience.answered()
+            if run is None:
+                typer.echo(f"{name}: no longer there", err=True)
+                return 1
+            (sentence, *_) = sentences(run)
         if sentence != said:
             said = sentence
             typer.echo(f"  {sentence}", err=True)
-        if run.over:
+        if run is not None and run.over:
             return exit_code(run.status)
         if should_stop():
             return 130

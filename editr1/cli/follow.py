@@ -25,17 +25,30 @@ def follow_releases(
     A service is over when it is ready. Interrupted, or after ``timeout`` seconds, it returns 130 or 124; the releases
     go on.
     """
+    from editr1.runs.kubernetes.errors import ClusterUnreachable
     from editr1.runs.kubernetes.overview import explain, overview
+    from editr1.runs.kubernetes.patience import Patience
     from editr1.runs.kubernetes.state import Phase
 
     console = Console(stderr=True)
     end = None if timeout is None else time.monotonic() + timeout
     said: dict[str, str] = {}
+    patience = Patience()
     view = _Bars(console)
     with view:
         while True:
-            stages = [overview(connection, job) for name in names for job in connection.api.jobs() if job.name == name]
-            gone = set(names) - {stage.job.name for stage in stages}
+            stages: list[StageOverview] = []
+            gone: set[str] = set()
+            try:
+                stages = [overview(connection, job) for job in connection.api.jobs() if job.name in names]
+            except ClusterUnreachable as error:
+                note = patience.bear(error)
+                if said.get("") != note:
+                    said[""] = note
+                    console.print(f"  {note}", markup=False, highlight=False)
+            else:
+                patience.answered()
+                gone = set(names) - {stage.job.name for stage in stages}
             for stage in stages:
                 view.show(stage)
                 sentence = explain(stage)
@@ -49,7 +62,7 @@ def follow_releases(
             if gone:
                 console.print(f"  {', '.join(sorted(gone))}: no longer there", markup=False)
                 return 1
-            if len(over) == len(names):
+            if stages and len(over) == len(names):
                 return (failed[0].state.exit_code or 1) if failed else 0
             if should_stop():
                 console.print("  no longer followed; the stage goes on")

@@ -117,11 +117,13 @@ class Driver(Generic[Request, Handle]):
             self._record.state = State.FAILED
             raise
         finally:
-            for name in list(self._services):
-                self._stop_service(name)
-            if worked or self._record.state is not State.DONE:
-                self._record.ended = time.time()
-            self._save()
+            try:
+                for name in list(self._services):
+                    self._stop_service(name)
+            finally:
+                if worked or self._record.state is not State.DONE:
+                    self._record.ended = time.time()
+                self._save()
         return worked
 
     def _stage(self, stage: StageSpec) -> bool:
@@ -163,7 +165,11 @@ class Driver(Generic[Request, Handle]):
         settled = settle_stage(stage, stages, self._record.seed, self._store, self._outputs)
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != settled.key:
-            record.attempts, record.metrics = [], {}  # what came before was of other inputs or settings
+            record.attempts, record.metrics, record.outputs = (
+                [],
+                {},
+                {},
+            )  # what came before was of other inputs or settings
         record.key, record.inputs, record.config = settled.key, settled.inputs, settled.config
         return record, settled.config
 
@@ -206,12 +212,11 @@ class Driver(Generic[Request, Handle]):
                     time.sleep(POLL_SECONDS)
             except BaseException as error:
                 # Nothing outlives the driver: an attempt that goes on unseen would meet the next one.
-                asked = isinstance(error, RunStopped | DeadlinePassed)
-                self._launcher.cancel(handle, GRACE_SECONDS if asked else ABORT_SECONDS)
-                self._close(record, self._observe(record, handle))
                 record.state, record.reason = State.INTERRUPTED, ""
                 if isinstance(error, DeadlinePassed):
                     record.state, record.reason = State.FAILED, str(error)
+                self._launcher.cancel(handle, ABORT_SECONDS if isinstance(error, KeyboardInterrupt) else GRACE_SECONDS)
+                self._close(record, self._observe(record, handle))
                 self._observer.stage_ended(record)
                 raise
 
@@ -260,12 +265,15 @@ class Driver(Generic[Request, Handle]):
             # The same address again: its clients know no other.
             config = {**config, "port": int(running.urls[0].rsplit(":", 1)[1])}
         handle = self._submit(stage, record, config)
+        # Known before it is ready, so that it is not left behind whatever happens meanwhile.
+        service = self._services[stage.name] = _Service(handle, running.urls if running else ())
         deadline = time.monotonic() + self._ready_seconds
         while True:
             seen = self._observe(record, handle)
             if seen.ready_urls:
                 break
             if not seen.running or time.monotonic() > deadline or self._should_stop():
+                del self._services[stage.name]
                 self._launcher.cancel(handle, 10)
                 code = self._close(record, seen)
                 if self._should_stop():
@@ -274,7 +282,7 @@ class Driver(Generic[Request, Handle]):
                 self._observer.stage_ended(record)
                 raise StageFailed(stage.name, record.reason, code)
             time.sleep(POLL_SECONDS)
-        self._services[stage.name] = _Service(handle, seen.ready_urls)
+        service.urls = seen.ready_urls
         self._observer.service_ready(record, seen.ready_urls)
 
     def _stop_unneeded(self) -> None:

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from editr1.config.cluster import ClusterConfig
-from editr1.runs.kubernetes.errors import ClusterError, Errors, last_words, missing_kind, named, words
+from editr1.runs.kubernetes.errors import (
+    ClusterError,
+    ClusterUnreachable,
+    Errors,
+    last_words,
+    missing_kind,
+    named,
+    refusal,
+    words,
+)
 from editr1.runs.kubernetes.helm import Target
 from editr1.runs.kubernetes.parse import event_view, job_view, pod_view, service_view
 from editr1.runs.kubernetes.views import EventView, JobView, PodView, ReleaseView
@@ -159,12 +168,13 @@ class ClusterApi:
         """The job file of a release, as its ConfigMap holds it."""
         from kubernetes.client import ApiException
 
-        try:
-            found = self._core.read_namespaced_config_map(name, self.namespace)
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise ClusterError(f"ConfigMap {name}: {words(error)}") from None
+        with self._errors(f"ConfigMap {name}"):
+            try:
+                found = self._core.read_namespaced_config_map(name, self.namespace)
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
         return (found.data or {}).get("job.json")
 
     def delete_pods(self, release: str) -> None:
@@ -191,9 +201,9 @@ class ClusterApi:
         except ApiException as error:
             if error.status == 404:
                 return None
-            raise ClusterError(f"{path}: {words(error)}") from None
+            raise refusal(error)(f"{path}: {words(error)}") from None
         except Exception as error:
-            raise ClusterError(f"{self.server} cannot be reached: {last_words(error)}") from None
+            raise ClusterUnreachable(f"{self.server} cannot be reached: {last_words(error)}") from None
 
     def custom(self, version: str, plural: str, name: str) -> Any:
         """A custom resource; None where there is none. Raises ClusterError."""

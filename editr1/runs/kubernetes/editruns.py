@@ -13,7 +13,8 @@ from editr1.config.loader import validate
 from editr1.runs.drive import Observer, StageFailed
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.api import ClusterApi
-from editr1.runs.kubernetes.errors import ClusterError
+from editr1.runs.kubernetes.errors import ClusterError, ClusterUnreachable
+from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus, stage_record
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import StageRecord
@@ -126,11 +127,17 @@ def follow(
 
     Raises:
         StageFailed: the run failed.
-        ClusterError: the run was removed meanwhile, or the cluster cannot be reached.
+        ClusterError: the run was removed meanwhile, or the cluster could not be reached for long (see :class:`Patience`).
     """
-    shown = _Shown(name, store, observer)
+    shown, patience = _Shown(name, store, observer), Patience()
     while not should_stop():
-        run = runs.get(name)
+        try:
+            run = runs.get(name)
+        except ClusterUnreachable as error:
+            shown.silence(patience.bear(error))
+            time.sleep(POLL_SECONDS)
+            continue
+        patience.answered()
         if run is None:
             raise ClusterError(f"run {name!r} is no longer there")
         for stage in run.status.stages:
@@ -189,6 +196,10 @@ class _Shown:
             self._progress(record)
         if not stage.over and stage.state is not RunState.WAITING:
             self._say(record, stage.message)
+
+    def silence(self, note: str) -> None:
+        """The API server does not answer."""
+        self._say(StageRecord(name="run", kind=""), note)
 
     def whole(self, status: RunStatus) -> None:
         """What concerns no stage alone, such as a store that cannot be reached."""

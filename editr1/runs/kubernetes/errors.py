@@ -12,8 +12,12 @@ class ClusterError(ConfigError):
     """The cluster refused, or cannot do, what was asked; the message is for people."""
 
 
+class ClusterUnreachable(ClusterError):
+    """The API server does not answer, or says that it cannot now: the same may be asked again."""
+
+
 class Errors:
-    """Turns the client's errors into ClusterError."""
+    """Turns the client's errors into ClusterError, those that may pass into ClusterUnreachable."""
 
     def __init__(self, what: str, server: str) -> None:
         self._what, self._server = what, server
@@ -26,9 +30,14 @@ class Errors:
         from urllib3.exceptions import HTTPError
 
         if isinstance(error, ApiException):
-            raise ClusterError(f"{self._what}: {words(error)}") from None
+            raise refusal(error)(f"{self._what}: {words(error)}") from None
         if isinstance(error, HTTPError | OSError):
-            raise ClusterError(f"{self._server} cannot be reached: {last_words(error)}") from None
+            raise ClusterUnreachable(f"{self._server} cannot be reached: {last_words(error)}") from None
+
+
+def refusal(error: Any) -> type[ClusterError]:
+    """What an answer of the API server means: whether another try may go better."""
+    return ClusterUnreachable if error.status in (0, 429) or error.status >= 500 else ClusterError
 
 
 def words(error: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from editr1.config.cluster import ClusterConfig
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.kubernetes.api import ClusterApi
-from editr1.runs.kubernetes.errors import ClusterError
+from editr1.runs.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.state import Phase, StageState, state_of
 from editr1.runs.kubernetes.values import chart_of, job_values, release_name, service_url
@@ -50,6 +51,7 @@ class ReleaseHandle:
     last: Observation = field(default_factory=lambda: Observation(running=True))
     shown: tuple[str, int] | None = None
     spans_kept: bool = False
+    patience: Patience = field(default_factory=Patience)
 
 
 class KubernetesLauncher:
@@ -88,11 +90,20 @@ class KubernetesLauncher:
         return handle
 
     def observe(self, handle: ReleaseHandle) -> Observation:
-        """State of the release, looked up at most once a second, and the newest progress."""
+        """State of the release, looked up at most once a second, and the newest progress.
+
+        An API server that does not answer says nothing of the release: it is asked again, as :class:`Patience` has it.
+        """
         now = time.monotonic()
         if now - handle.looked >= POLL_SECONDS and handle.last.running:
             handle.looked = now
-            handle.last = self._observation(handle, state_of(self._api.release(handle.request.release)))
+            try:
+                release = self._api.release(handle.request.release)
+            except ClusterUnreachable as error:
+                handle.last = replace(handle.last, note=handle.patience.bear(error))
+            else:
+                handle.patience.answered()
+                handle.last = self._observation(handle, state_of(release))
         progress = self._progress(handle)
         if not handle.last.running:
             self._keep_spans(handle)

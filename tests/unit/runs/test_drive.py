@@ -12,7 +12,7 @@ import pytest
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
-from editr1.runs.drive import RunStopped, StageFailed
+from editr1.runs.drive import GRACE_SECONDS, RunStopped, StageFailed
 from editr1.runs.execute import execute
 from editr1.runs.job import StageJob
 from editr1.runs.local import LocalLauncher, LocalRequest
@@ -244,3 +244,45 @@ def test_threads_of_a_stage_sleep_while_they_wait_unless_the_user_says_otherwise
     store = StoreConfig(url=tmp_path.as_uri())
     job = StageJob(run="r", stage="evaluate", kind="evaluate", key="k", seed=0, store=store, workdir=tmp_path)
     assert LocalLauncher().render(job, processes=1, environment={}).environment["OMP_WAIT_POLICY"] == expected
+
+
+def test_a_service_that_is_still_loading_is_not_left_behind_when_looking_at_it_fails(
+    scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[str] = []
+    observe, cancel = LocalLauncher.observe, LocalLauncher.cancel
+
+    def broken(self: LocalLauncher, handle: Any) -> Any:
+        if handle.request.job.stage == "serve":
+            raise ConfigError("the API is away")
+        return observe(self, handle)
+
+    def noted(self: LocalLauncher, handle: Any, grace: float) -> None:
+        cancelled.append(handle.request.job.stage)
+        monkeypatch.setattr(LocalLauncher, "observe", observe)
+        cancel(self, handle, 1.0)
+
+    monkeypatch.setattr(LocalLauncher, "observe", broken)
+    monkeypatch.setattr(LocalLauncher, "cancel", noted)
+    with pytest.raises(ConfigError, match="the API is away"):
+        scripted(spec(model))
+    assert cancelled == ["serve"]
+
+
+def test_an_error_of_the_driver_leaves_the_stage_the_time_to_commit_a_checkpoint(
+    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graces: list[float] = []
+    cancel = LocalLauncher.cancel
+
+    def noted(self: LocalLauncher, handle: Any, grace: float) -> None:
+        graces.append(grace)
+        cancel(self, handle, 1.0)
+
+    def broken() -> bool:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(LocalLauncher, "cancel", noted)
+    with pytest.raises(OSError, match="disk full"):
+        scripted(spec(model), broken, curate=["sleep"])
+    assert graces == [GRACE_SECONDS]

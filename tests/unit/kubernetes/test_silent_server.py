@@ -1,0 +1,120 @@
+"""An API server that is silent for a while ends nothing: who looks at a run asks again, and says so."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException
+
+from editr1.artifacts import open_store
+from editr1.cli import editruns as terminal
+from editr1.cli.common import reporting
+from editr1.config.cluster import ClusterConfig
+from editr1.config.store import StoreConfig
+from editr1.runs.exit_codes import ExitCode
+from editr1.runs.job import StageJob
+from editr1.runs.kubernetes import editruns, launcher, patience
+from editr1.runs.kubernetes.errors import ClusterError, ClusterUnreachable, Errors
+from editr1.runs.kubernetes.launcher import KubernetesLauncher, ReleaseHandle, ReleaseRequest
+from editr1.runs.kubernetes.patience import Patience
+from editr1.runs.kubernetes.run_status import RunState, RunStatus
+from editr1.runs.kubernetes.views import ReleaseView
+from editr1.runs.live import LiveFiles
+
+SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ApiException(status=503), True),
+        (ApiException(status=429), True),
+        (ApiException(status=403), False),
+        (ApiException(status=409), False),
+        (ConnectionResetError("reset"), True),
+    ],
+)
+def test_what_may_pass_is_told_apart_from_what_is_refused(error: Exception, passes: bool) -> None:
+    with pytest.raises(ClusterError) as raised, Errors("jobs", "https://api"):
+        raise error
+    assert isinstance(raised.value, ClusterUnreachable) is passes
+
+
+def test_patience_ends_after_a_long_silence_and_begins_anew_with_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    waits = Patience(60)
+    assert "asked again" in waits.bear(SILENT)
+    now[0] += 59
+    waits.bear(SILENT)
+    waits.answered()
+    now[0] += 59
+    waits.bear(SILENT)
+    now[0] += 60
+    with pytest.raises(ClusterUnreachable, match="cannot be reached"):
+        waits.bear(SILENT)
+
+
+def test_a_stage_goes_on_while_the_api_server_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "POLL_SECONDS", 0.0)
+    answers: list[Any] = [SILENT, SILENT, ReleaseView("r", "lab")]
+
+    def release(_name: str) -> ReleaseView:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    opened = open_store(store)
+    handle = ReleaseHandle(ReleaseRequest("sft", "r", "lab", {}, [], job), LiveFiles(opened, "r", "sft", "k"))
+    api: Any = SimpleNamespace(release=release)
+    runs = KubernetesLauncher(ClusterConfig(), api, None, opened, tmp_path / "spans")  # type: ignore[arg-type]
+    for _ in range(2):
+        seen = runs.observe(handle)
+        assert seen.running and "cannot be reached" in seen.note
+    assert not runs.observe(handle).running, "the release is not there: now that the server answers, that is known"
+
+
+class _Runs:
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    def get(self, _name: str) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_following_and_waiting_outlast_a_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(editruns, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
+    done = editruns.EditRun.__new__(editruns.EditRun)
+    object.__setattr__(done, "name", "r")
+    object.__setattr__(done, "status", RunStatus(state=RunState.DONE, started=time.time(), message="done"))
+    said: list[str] = []
+    observer: Any = SimpleNamespace(stage_waits=lambda _stage, reason: said.append(reason))
+    store = open_store(StoreConfig(url=tmp_path.as_uri()))
+    assert editruns.follow(_Runs(SILENT, SILENT, done), "r", store, observer, lambda: False)  # type: ignore[arg-type]
+    assert said == [f"{SILENT}; asked again"]
+
+    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, SILENT, done))
+    connection: Any = SimpleNamespace(api=None)
+    assert terminal.wait_for(connection, "r", lambda: False, None) == 0
+    assert capsys.readouterr().err.count("asked again") == 1
+
+
+def test_a_server_that_stays_away_is_no_fault_of_the_settings() -> None:
+    import typer
+
+    with pytest.raises(typer.Exit) as ended, reporting():
+        raise SILENT
+    assert ended.value.exit_code == ExitCode.TRANSIENT
