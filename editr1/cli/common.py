@@ -65,6 +65,10 @@ def reporting() -> Iterator[None]:
         raise fail(error, ExitCode.INPUT) from None
     except StoreError as error:
         raise fail(error, ExitCode.TRANSIENT) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise fail(f"{error.filename}: {error.strerror}", ExitCode.CONFIG) from None
     except StageFailed as error:
         raise fail(error, error.exit_code) from None
     except RunStopped:

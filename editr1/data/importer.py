@@ -19,6 +19,8 @@ principles    optional: JSON list of {"question", "category"}; where given it mu
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ from editr1.data.errors import TableError, shorten
 from editr1.data.images import ImageError, decode_image, encode_png, shrink
 from editr1.data.import_rows import ImportRow, read_import_rows
 from editr1.data.jsonl import read_below
+from editr1.data.schema import images_path
 from editr1.data.tables import write_table
 from editr1.data.types import Candidate, EditCase, Picture, PreferencePair, Principle, Quadruple
 
@@ -59,14 +62,18 @@ def import_folder(
     stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each has its pictures once, in
     ``<stem>.images`` beside it. A few pictures at a time are in memory.
 
+    What an earlier import left in ``out`` is replaced as a whole, pairs included.
+
     Raises:
         TableError: the table cannot be read, or lacks a column or knows too many.
+        OSError: ``out`` can be no folder of this user; said before anything is read.
 
     Example:
         ``import_folder(Path("photos"), Path("photos/table.csv"), Path("photos-data"), max_side=512)``
     """
     if max_side is not None and max_side < 1:
         raise ValueError(f"max_side: {max_side}: must be at least 1")
+    _check_folder(out)
     cases: dict[str, _Case] = {}
     problems: list[TableError] = []
     rows = 0
@@ -80,7 +87,7 @@ def import_folder(
             elif isinstance(row, ImportRow):
                 cases.setdefault(row.case_id, _Case(row)).add(row)
         writes = cases and (skip_bad or not problems)
-        files = _write(out, cases, pictures) if writes else []
+        files = _replace(out, cases, pictures) if writes else []
     pairs = [pair for case in cases.values() for pair in case.pairs()]
     labels = Counter(label for *_, label in pairs)
     counts = {
@@ -172,6 +179,30 @@ def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], pictures: _Pict
         if rule := pictures.fault(picture):
             return TableError(table, row.line, name, picture, rule)
     return None
+
+
+def _check_folder(out: Path) -> None:
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written there", str(there))
+
+
+def _replace(out: Path, cases: dict[str, _Case], pictures: _Pictures) -> list[Path]:
+    """Write the tables beside ``out``, then put them in the place of those that are there: never some old and some new."""
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".import-", dir=out) as made:
+        files = [path.relative_to(made) for path in _write(Path(made), cases, pictures)]
+        for name in ("cases", "quadruples", "pairs"):
+            table = out / name / f"{name}.parquet"
+            table.unlink(missing_ok=True)
+            images_path(table).unlink(missing_ok=True)
+        for file in files:
+            (out / file).parent.mkdir(exist_ok=True)
+            os.replace(images_path(Path(made) / file), images_path(out / file))
+            os.replace(Path(made) / file, out / file)
+    return [out / file for file in files]
 
 
 def _write(out: Path, cases: dict[str, _Case], pictures: _Pictures) -> list[Path]:

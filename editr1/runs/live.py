@@ -6,7 +6,6 @@ far a run is, with or without a cluster.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from editr1.artifacts import ArtifactStore
 from editr1.runs.record import stage_prefix
+from editr1.telemetry import json_lines
 
 
 class _Live(BaseModel):
@@ -130,7 +130,7 @@ class LiveFiles:
 
     def spans(self) -> list[dict[str, Any]]:
         """The spans of every attempt."""
-        return [json.loads(line) for text in self._texts("spans/", ".jsonl").values() for line in text.splitlines()]
+        return [item for text in self._texts("spans/", ".jsonl").values() for item in json_lines(text)]
 
     def _texts(self, folder: str, suffix: str) -> dict[str, str]:
         texts = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections import defaultdict
@@ -28,6 +27,7 @@ from editr1.evaluation.report.render import render_report
 from editr1.evaluation.report.timeline import read_spans
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import RunRecord, StageRecord, progress_key
+from editr1.telemetry import json_lines
 
 EVALUATION_FILE = "evaluation.json"
 
@@ -140,8 +140,7 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
 def curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
     """The figures of a stage's progress lines by name, as points of (done, value); those with fewer than three are left out."""
     points: dict[str, dict[float, float]] = defaultdict(dict)
-    for line in (lines or b"").splitlines():
-        item = json.loads(line)
+    for item in json_lines(lines or b""):
         for name, value in item.get("metrics", {}).items():
             # A step that was done again after a restart replaces what the first attempt wrote.
             points[name][float(item["done"])] = float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +19,8 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import RunRecord, State, load_result, newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
 from editr1.runs.spec import RunSpec, StageSpec
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubUnreachable(ConfigError):
@@ -149,16 +152,18 @@ def _commit(store: ArtifactStore, folder: Path, stage: str) -> str:
 
 def _pinned(target: str, where: str) -> str:
     name, _, revision = target.partition("@")
-    if revision:
+    if _COMMIT.fullmatch(revision):
         return target
-    pin = f"name a revision as hub:{name}@<revision>, or use path:"
+    pin = f"name a commit as hub:{name}@<40 hex digits>, or use path:"
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
     except ImportError:
         raise ConfigError(f"{where}: huggingface_hub is not installed, so the hub cannot be asked; {pin}") from None
     try:
-        return f"{name}@{HfApi().model_info(name).sha}"
+        return f"{name}@{HfApi().model_info(name, revision=revision or None).sha}"
+    except RevisionNotFoundError:
+        raise ConfigError(f"{where}: the hub's model {name!r} has no revision {revision!r}") from None
     except RepositoryNotFoundError:
         raise ConfigError(f"{where}: the hub has no model {name!r}, or it is not yours to see") from None
     except HfHubHTTPError as error:

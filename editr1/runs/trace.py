@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from editr1.artifacts import ArtifactStore
-from editr1.telemetry import Span
+from editr1.telemetry import Span, json_lines
 
 WHOLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
 """What is drawn one by one, however many there are."""
@@ -28,7 +27,7 @@ def gather(store: ArtifactStore, run: str, local: Path | None = None) -> list[di
     for key in store.list_records(f"runs/{run}/"):
         if "/spans/" in key and key.endswith(".jsonl"):
             texts.append((store.get_record(key) or b"").decode(errors="replace"))
-    spans = {item["span"]: item for text in texts for item in _whole(text.splitlines())}
+    spans = {item["span"]: item for text in texts for item in _whole(text)}
     return sorted(spans.values(), key=lambda item: float(item["start"]))
 
 
@@ -89,12 +88,5 @@ def _bar(start: float, seconds: float, length: float, width: int) -> str:
     return " " * left + "█" * max(1, round(width * seconds / length))
 
 
-def _whole(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The lines that are whole spans; a process that was killed may leave half a line."""
-    for line in lines:
-        try:
-            item = json.loads(line)
-            if {"span", "name", "start", "end", "parent"} <= item.keys():
-                yield item
-        except (ValueError, AttributeError):
-            continue
+def _whole(text: str) -> Iterator[dict[str, Any]]:
+    return (item for item in json_lines(text) if {"span", "name", "start", "end", "parent"} <= item.keys())

@@ -79,8 +79,8 @@ class StageContext:
         return files[0]
 
     def output_folder(self, name: str) -> Path:
-        """An empty-or-resumed scratch folder for the output of that name."""
-        folder = self.workdir / "out" / name
+        """A scratch folder for the output of that name: empty, or as an earlier attempt at the same job left it."""
+        folder = self.workdir / f"out-{self.job.key[:12]}" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

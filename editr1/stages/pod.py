@@ -47,6 +47,9 @@ log = logging.getLogger("editr1.pod")
 
 def main(kind: str) -> int:
     """Run the attempt; returns the exit code of the pod."""
+    # The first process of a container is sent no signal that it does not handle.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     configure_logging()
     try:
         job = read_job()
@@ -224,6 +227,11 @@ class _Attempt:
             return False
         self._spans_seen = modified
         return True
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Asked to stop before the stage began: there is nothing to keep."""
+    raise SystemExit(ExitCode.TERMINATED)
 
 
 def _passing_on(process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:

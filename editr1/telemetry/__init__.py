@@ -1,7 +1,7 @@
 """Traces, metrics, progress and logs."""
 
 from editr1.telemetry.names import Metric, Span
-from editr1.telemetry.progress import Interrupted, Progress, TrainHooks
+from editr1.telemetry.progress import Interrupted, Progress, TrainHooks, json_lines
 from editr1.telemetry.tracing import as_record, configure, extracted, flush, inject, span, traceparent, untraced
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "extracted",
     "flush",
     "inject",
+    "json_lines",
     "span",
     "traceparent",
     "untraced",

@@ -19,6 +19,8 @@ def configure_logging(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("editr1").setLevel(level)
+    # Its warnings hold whole URLs, and those of uploads are signed: whoever reads the log could write.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,16 +67,21 @@ class ProgressReader:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)
-        return [line for text in whole.splitlines() if (line := _parsed(text)) is not None]
+        return list(json_lines(whole))
 
 
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    """A writer that was killed leaves half a line, and the next attempt's first line stands behind it."""
-    try:
-        line: dict[str, Any] = json.loads(text)
-    except ValueError:
-        return None
-    return line
+def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
+    """The JSON objects of ``data``, one a line; what is none is left out.
+
+    A writer that was killed leaves half a line, and the next attempt's first line stands behind it.
+    """
+    for text in data.splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            yield line
 
 
 def _never() -> bool:

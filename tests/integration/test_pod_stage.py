@@ -25,14 +25,14 @@ WORLD = {"cases": 30, "candidates": 2, "pairs": 6, "test_pairs": 6, "rl_cases": 
 PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
 
 
-def start(folder: Path, config: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, config: dict[str, Any], store: str | None = None, **environment: str) -> subprocess.Popen[str]:
     (folder / "work").mkdir(exist_ok=True)
     job = {
         "run": "r",
         "stage": "curate",
         "kind": "curate",
         "seed": 3,
-        "store": {"url": (folder / "store").as_uri()},
+        "store": {"url": store or (folder / "store").as_uri()},
         "config": config,
         "workdir": str(folder / "work"),
     }
@@ -126,6 +126,18 @@ def test_progress_and_figures_go_to_a_collector_of_metrics(tmp_path: Path) -> No
     assert process.returncode == 0, output
     assert set(seen) == {str(name) for name in StageMetric}
     assert "verify" in seen[StageMetric.DONE] and "requests" in seen[StageMetric.FIGURE]
+
+
+def test_a_pod_that_is_asked_to_stop_before_its_stage_began_stops(tmp_path: Path) -> None:
+    keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b", "EDITR1_S3_ENDPOINT": "http://127.0.0.1:1"}
+    process = start(tmp_path, CONFIG, store="s3://bucket/x", **keys)
+    assert process.stdout is not None
+    while "again in" not in (line := process.stdout.readline()):
+        assert line, "the pod ended before it waited for the store"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    # A signal's default would end it with -15 here, and not at all as the first process of a container.
+    assert process.returncode == 143
 
 
 def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Path) -> None:

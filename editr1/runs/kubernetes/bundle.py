@@ -19,10 +19,10 @@ from editr1.runs.kubernetes.doctor import examine
 from editr1.runs.kubernetes.editruns import EditRuns
 from editr1.runs.kubernetes.overview import StageOverview, explain, jobs_of, overview
 
-_SECRET_NAME = re.compile(r"(?i)(secret|password|token|api[_-]?key|access[_-]?key|credential|authorization)")
-_SECRET_VALUE = re.compile(
-    r"(?i)((?:secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?(?:bearer\s+)?)([^\s\"',}]+)"
-)
+_SECRET = r"secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|credential|authorization|signature"
+_SECRET_NAME = re.compile(rf"(?i)({_SECRET})")
+_SECRET_VALUE = re.compile(rf"(?i)((?:{_SECRET})[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)([^\s\"',&}}]+)")
+_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"']+@")
 HIDDEN = "[redacted]"
 
 
@@ -64,8 +64,8 @@ def redacted(value: Any) -> Any:
 
 
 def redacted_text(text: str) -> str:
-    """``text`` with the values of ``secret=...``, ``token: ...`` and their like hidden."""
-    return _SECRET_VALUE.sub(lambda found: found[1] + HIDDEN, text)
+    """``text`` with the values of ``secret=...``, ``token: ...`` and their like hidden, and who logs in by a URL."""
+    return _USER_IN_URL.sub(rf"\g<1>{HIDDEN}@", _SECRET_VALUE.sub(lambda found: found[1] + HIDDEN, text))
 
 
 def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]:

@@ -60,7 +60,7 @@ def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | N
             if answer.status_code != 200:
                 return None
             digest = answer.headers.get("Docker-Content-Digest", "")
-    except httpx.HTTPError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         return None
     return digest if _DIGEST.fullmatch(digest) else None
 
@@ -89,6 +89,9 @@ def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
     answer = http.get(realm, params={key: value for key, value in told.items() if key in ("service", "scope")})
     if answer.status_code != 200:
         return None
-    given = answer.json()
-    token = given.get("token") or given.get("access_token")
+    try:
+        given = answer.json()
+    except ValueError:  # a page for people, such as a proxy's log-in
+        return None
+    token = given.get("token") or given.get("access_token") if isinstance(given, dict) else None
     return token if isinstance(token, str) else None

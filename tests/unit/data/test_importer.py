@@ -71,6 +71,27 @@ def test_winners_and_losers_become_pairs(folder: Path, tmp_path: Path, name: str
         assert list(check_file(path)) == []
 
 
+def test_a_second_import_replaces_all_of_the_first_also_the_pairs_that_it_has_not(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = [ROW | {"preferred": "winner"}, ROW | {"edited": "out/a2.png", "preferred": "loser"}]
+    assert len(import_folder(folder, table_of(folder, rows), out).files) == 3
+    report = import_folder(folder, table_of(folder, [ROW | {"instruction": "make it green"}]), out)
+    assert [case.instruction for case in read_table(report.files[0], EditCase)] == ["make it green"]
+    left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert left == [
+        "cases/cases.images",
+        "cases/cases.parquet",
+        "quadruples/quadruples.images",
+        "quadruples/quadruples.parquet",
+    ]
+
+
+def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError, match="not a folder"):
+        import_folder(folder, folder / "no such table.csv", tmp_path / "file" / "out")
+
+
 def test_ranks_become_pairs_and_equal_ranks_are_the_same(folder: Path, tmp_path: Path) -> None:
     ranks = {"out/a1.png": 2, "out/a2.png": 1, "out/a3.png": 2}
     rows = [ROW | {"edited": edited, "rank": rank, "case_id": "c1"} for edited, rank in ranks.items()]

@@ -53,6 +53,20 @@ def test_a_tag_has_the_digest_that_the_registry_gives(registry: str, tag: str, d
     assert image_digest(f"{registry}/team/sft", tag, scheme="http") == digest
 
 
+@pytest.mark.parametrize("page", [b"<html>log in</html>", b"[]"])
+def test_a_log_in_page_in_place_of_a_token_gives_none(
+    registry: str, page: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log_in(self: Registry) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    monkeypatch.setattr(Registry, "do_GET", log_in)
+    assert image_digest(f"{registry}/team/sft", "1.0", scheme="http") is None
+
+
 def test_a_registry_that_is_not_there_gives_none() -> None:
     assert image_digest("127.0.0.1:1/team/sft", "1.0", scheme="http") is None
 

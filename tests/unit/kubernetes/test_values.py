@@ -101,6 +101,10 @@ def test_a_bundle_hides_what_sounds_secret() -> None:
     hidden = redacted_text(text)
     assert not any(word in hidden for word in ("abc.def", "xyz", "k1"))
     assert "tokens: 5" in hidden
+    signed = "PUT https://s3/b/k?X-Amz-Credential=AKIA1&X-Amz-Date=7&X-Amz-Signature=f00d Authorization: Basic dXNl"
+    hidden = redacted_text(f"{signed} https://user:pw@host/x")
+    assert not any(word in hidden for word in ("AKIA1", "f00d", "dXNl", "user", "pw"))
+    assert "X-Amz-Date=7" in hidden and "@host/x" in hidden
 
 
 def test_threads_that_render_first_at_the_same_time_share_one_copy_of_the_charts() -> None:

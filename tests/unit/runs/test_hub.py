@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
@@ -26,7 +27,7 @@ def frozen(text: str, tmp_path: Path) -> str:
 
 
 def hub_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def model_info(_self: HfApi, _name: str) -> Any:
+    def model_info(_self: HfApi, _name: str, revision: str | None = None) -> Any:
         raise error
 
     monkeypatch.setattr(HfApi, "model_info", model_info)
@@ -40,7 +41,7 @@ def test_a_hub_that_is_silent_may_be_asked_again(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub_says(monkeypatch, error)
-    with pytest.raises(HubUnreachable, match="hub:a/b@<revision>"):
+    with pytest.raises(HubUnreachable, match="hub:a/b@<40 hex digits>"):
         frozen("hub:a/b", tmp_path)
 
 
@@ -55,6 +56,20 @@ def test_a_hub_that_says_no_ends_it(error: Exception, tmp_path: Path, monkeypatc
     assert not isinstance(raised.value, HubUnreachable)
 
 
-def test_a_revision_that_is_named_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_is_named_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, AssertionError("asked"))
-    assert frozen("hub:a/b@main", tmp_path) == "hub:a/b@main"
+    named = f"hub:a/b@{'0a' * 20}"
+    assert frozen(named, tmp_path) == named
+
+
+def test_a_branch_is_pinned_to_the_commit_that_it_names_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = {"main": "1" * 40, None: "2" * 40}
+    monkeypatch.setattr(HfApi, "model_info", lambda _s, _n, revision=None: SimpleNamespace(sha=commits[revision]))
+    assert frozen("hub:a/b@main", tmp_path) == f"hub:a/b@{'1' * 40}"
+    assert frozen("hub:a/b", tmp_path) == f"hub:a/b@{'2' * 40}"
+
+
+def test_a_revision_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_says(monkeypatch, RevisionNotFoundError("none", response=answer(404)))
+    with pytest.raises(ConfigError, match="'a/b' has no revision 'v9'"):
+        frozen("hub:a/b@v9", tmp_path)

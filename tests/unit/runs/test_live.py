@@ -12,6 +12,7 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
 from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used
+from editr1.runs.report import curves
 from editr1.runs.trace import draw, gather, rows
 from editr1.telemetry.progress import Progress, ProgressReader
 
@@ -113,6 +114,16 @@ def test_spans_of_all_pods_and_of_the_laptop_are_one_tree(store: ArtifactStore, 
     text = io.StringIO()
     draw(spans, Console(file=text))
     assert "    editr1.step x 6, mean 1.00 s" in text.getvalue()
+
+
+def test_what_a_killed_pod_left_in_halves_hides_nothing_else(store: ArtifactStore) -> None:
+    files = LiveFiles(store, "r", "sft", "k")
+    whole = json.dumps(span("editr1.stage", 2, 1, 1, 19, stage="sft"))
+    files.write_spans(PodAttempt(pod="p", uid="u", started=0), f'{whole}\n{{"span": "3", "na'.encode())
+    assert [item["name"] for item in files.spans()] == ["editr1.stage"]
+    lines = [json.dumps(line(float(n), "sft", n, loss=1.0 / n)) for n in range(1, 5)]
+    torn = "\n".join([*lines[:2], lines[2][:20] + lines[3], *lines[2:]])
+    assert curves(torn.encode()) == {"loss": ((1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3), (4.0, 0.25))}
 
 
 def test_attempts_are_drawn_one_by_one_and_steps_together() -> None:

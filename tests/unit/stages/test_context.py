@@ -1,0 +1,24 @@
+"""What an attempt leaves on disk is the same job's alone."""
+
+from pathlib import Path
+
+from editr1.config.store import StoreConfig
+from editr1.runs.job import StageJob
+from editr1.stages.context import StageContext
+
+
+def context(folder: Path, key: str) -> StageContext:
+    store = StoreConfig(url=(folder / "store").as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key=key, seed=0, store=store, workdir=folder / "work")
+    return StageContext(job, lambda: False)
+
+
+def test_files_of_other_settings_are_not_committed(tmp_path: Path) -> None:
+    first = context(tmp_path, "a" * 64)
+    folder = first.output_folder("model")
+    (folder / "adapter.safetensors").write_text("a")
+    assert list(context(tmp_path, "a" * 64).output_folder("model").iterdir()) == [folder / "adapter.safetensors"]
+    other = context(tmp_path, "b" * 64)
+    (other.output_folder("model") / "model.safetensors").write_text("b")
+    digest = other.commit("model", other.output_folder("model"), kind="verifier")
+    assert [file.path for file in other.store.manifest(digest).files] == ["model.safetensors"]
