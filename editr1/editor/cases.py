@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from editr1.config.loader import ConfigError
+from editr1.data.errors import TableError
 from editr1.data.tables import count_rows, read_table
 from editr1.data.types import EditCase
 
@@ -40,20 +42,19 @@ class CaseOrder:
         size: int = 1,
     ) -> None:
         if per_iteration % size:
-            raise ValueError(f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes")
+            raise ConfigError(f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes")
         self._seed, self._per_iteration = seed, per_iteration
         self._share = per_iteration // size
         self._rank = rank
         self._rows = count_rows(path)
         if self._rows == 0:
-            raise ValueError(f"{path}: no cases")
+            raise TableError(path, None, None, None, "no cases")
         needed = {self._row(key) for i in range(first, iterations) for key in self._keys(i)}
         self._cases: dict[int, EditCase] = {}
         for row, case in enumerate(read_table(path, EditCase)):
             if not case.principles:
-                raise ValueError(
-                    f"{path}: row {row} ({case.case_id}): principles is empty; the verifier needs at least one"
-                )
+                rule = f"case {case.case_id} has none; the verifier needs at least one"
+                raise TableError(path, row + 1, "principles", None, rule)
             if row in needed:
                 self._cases[row] = case
 

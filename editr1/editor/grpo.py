@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from editr1.config.grpo import GrpoConfig
+from editr1.config.loader import ConfigError
 from editr1.editor.advantages import Advantages, group_advantages, shuffled_in_groups
 from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
@@ -240,7 +241,7 @@ class _Trainer:
         fixed = _fixed(self._config)
         for name, value in state.settings.items():
             if fixed.get(name) != value:
-                raise ValueError(
+                raise ConfigError(
                     f"{folder}: {name} was {value!r}, now {fixed.get(name)!r}; a training keeps its {name}"
                 )
         self._digest = state.model_digest

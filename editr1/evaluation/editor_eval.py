@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL.Image import Image
 
+from editr1.data.errors import DataError
 from editr1.data.images import decode_image, encode_png
 from editr1.data.types import EditCase, Picture, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, mean_estimate, paired_difference
@@ -43,12 +44,12 @@ def evaluate_editor(
     """Edit every case once, then ask verifier and truth.
 
     The truth reads the picture as it was stored (8-bit PNG), as the verifier does. Sampling seeds are the business of
-    ``edit``: give both editors the same. With a scorer every case needs principles (ValueError before any editing).
+    ``edit``: give both editors the same. With a scorer every case needs principles (DataError before any editing).
     """
     if scorer is not None:
         for case in cases:
             if not case.principles:
-                raise ValueError(f"case {case.case_id} has no principles to judge by")
+                raise DataError(f"case {case.case_id} has no principles to judge by")
     rows: list[EditRow] = []
     for part in batches(cases, batch):
         sources = [decode_image(case.source.data) for case in part]

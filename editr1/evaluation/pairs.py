@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from editr1.data.errors import DataError
 from editr1.data.images import decode_image
 from editr1.data.types import Category, PreferencePair, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.evaluation.metrics import (
@@ -64,13 +65,13 @@ def score_pairs(
 ) -> PairScores:
     """Score winner and loser of every decided pair, side by side in the same batches.
 
-    A pair whose case has no principles is a ValueError before anything is scored. "same" pairs are not scored.
+    A pair whose case has no principles is a DataError before anything is scored. "same" pairs are not scored.
     """
     everything = list(pairs)
     decided = tuple(pair for pair in everything if pair.label != "same")
     for pair in decided:
         if not pair.case.principles:
-            raise ValueError(f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles to judge by")
+            raise DataError(f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles to judge by")
     items = (_item(pair, side) for pair in decided for side in ("winner", "loser"))
     outcomes = score_in_batches(items, scorer, batch=batch, max_failed=max_failed, on_batch=on_batch)
     return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(everything) - len(decided), traces)

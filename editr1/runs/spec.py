@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
 
@@ -154,14 +155,22 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
 
 def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
     if KINDS[stage.kind].needs_service:
-        if reward_addresses(stage.reward):
-            return []
+        if addresses := reward_addresses(stage.reward):
+            return [f"{head}.reward: {address!r} is no address" for address in addresses if not _reachable(address)]
         service = earlier.get(stage.reward or "")
         if service is None or service.kind is not Kind.SERVE:
             return [f"{head}.reward: must name an earlier serve stage or http(s) addresses (got {stage.reward!r})"]
     elif stage.reward is not None:
         return [f"{head}.reward: a {stage.kind} stage takes no reward service"]
     return []
+
+
+def _reachable(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def _override_stage(spec: RunSpec, item: str) -> RunSpec:

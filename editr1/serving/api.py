@@ -19,6 +19,8 @@ from editr1.data.images import ImageError, image_size
 from editr1.data.types import FailureCause, Instruction, Picture, Principle, ScoreFailure, ScoreItem, ScoreOutcome
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+MOST_VALUES = 1000
+"""Parts of one item, nested ones counted; 64 principles make about 200."""
 Resolver = Callable[[str], bytes]
 """Digest ("sha256:<hex>") to the picture's bytes; raises LookupError when there is none."""
 
@@ -138,6 +140,9 @@ def decode_items(
     carried: dict[str, bytes] = {}
     bodies: dict[int, bytes | str] = {}
     for value in raw:
+        if not _small(value):
+            wires.append(_invalid(f"an item holds at most {MOST_VALUES} values"))
+            continue
         try:
             wire = WireItem.model_validate(value)
         except ValidationError as error:
@@ -174,6 +179,19 @@ def decode_items(
                 ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
             )
     return result
+
+
+def _small(value: object) -> bool:
+    """Whether an item has few enough parts: a report on each unknown one would take a hundred times its bytes."""
+    seen, waiting = 0, [value]
+    while waiting and seen <= MOST_VALUES:
+        item = waiting.pop()
+        seen += 1
+        if isinstance(item, dict | list):
+            if len(item) > MOST_VALUES:
+                return False
+            waiting += item.values() if isinstance(item, dict) else item
+    return seen <= MOST_VALUES
 
 
 def explain(error: ValidationError) -> str:

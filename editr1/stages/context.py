@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from editr1.config.loader import ConfigError, validate
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.record import checkpoint_prefix
+from editr1.runs.resolve import HubUnreachable
 from editr1.telemetry import Progress, Span, TrainHooks, span
 
 S = TypeVar("S", bound=Settings)
@@ -62,11 +64,8 @@ class StageContext:
         if reference is None:
             raise ConfigError(f"stage {self.job.stage}: input {name!r} was not given")
         if reference.startswith("hub:"):
-            from huggingface_hub import snapshot_download
-
-            name, _, revision = reference.removeprefix("hub:").partition("@")
             with span(Span.LOAD, input=name, digest=reference):
-                return str(snapshot_download(name, revision=revision))
+                return _from_hub(reference, f"stage {self.job.stage}, input {name}")
         with span(Span.LOAD, input=name, digest=reference):
             return str(self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16]))
 
@@ -140,3 +139,19 @@ class StageContext:
         digest = json.loads(data)["digest"]
         with span(Span.LOAD, input="checkpoint", digest=digest):
             return self.store.fetch(digest, self.workdir / f"resume-{self.rank}" / digest.removeprefix("sha256:")[:16])
+
+
+def _from_hub(reference: str, where: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name, _, revision = reference.removeprefix("hub:").partition("@")
+    try:
+        return str(snapshot_download(name, revision=revision))
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"{where}: {reference} is not there, or not yours to see: {why}") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise HubUnreachable(f"{where}: {reference} could not be fetched ({type(error).__name__})") from error

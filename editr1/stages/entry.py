@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -18,11 +19,13 @@ from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.processes import end_with_parent
 from editr1.runs.record import StageResult, load_result, progress_key, result_key
-from editr1.runs.resolve import settle
+from editr1.runs.resolve import HubUnreachable, settle
 from editr1.stages.context import StageContext
 from editr1.telemetry import Interrupted, Span, configure, flush, span
 from editr1.telemetry.log import configure_logging
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No room on a disk: there may be some when somebody has tidied up, or on another node."""
 Body = Callable[[StageContext], dict[str, float]]
 
 log = logging.getLogger("editr1.stage")
@@ -90,7 +93,7 @@ def _run(body: Body, job: StageJob) -> int:
 def exit_code(error: Exception) -> int:
     """Log ``error`` and give the code that a stage ends with because of it; one that nobody foresaw prints its trace."""
     code = next((code for kind, code in _exit_table() if isinstance(error, kind)), None)
-    if code is None and _lost_a_rank(error):
+    if code is None and (_lost_a_rank(error) or (isinstance(error, OSError) and error.errno in _FULL)):
         code = ExitCode.TRANSIENT
     if code is None:
         traceback.print_exc()
@@ -116,6 +119,7 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
     from editr1.data.errors import DataError
 
     table: list[tuple[type[Exception], ExitCode]] = [
+        (HubUnreachable, ExitCode.TRANSIENT),
         (ConfigError, ExitCode.CONFIG),
         (DataError, ExitCode.DATA),
         (AccessDenied, ExitCode.CONFIG),

@@ -16,6 +16,7 @@ from torch.utils.data import Sampler
 from trl import GRPOConfig, GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
+from editr1.config.loader import ConfigError
 from editr1.data.types import Category, Principle, Verdict
 from editr1.telemetry import Span, TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
@@ -68,7 +69,7 @@ def train_gcpo(
         shuffle=config.seed if config.shuffle_labels else None,
     )
     if len(dataset) // 2 < config.pairs_per_rollout:
-        raise ValueError(
+        raise ConfigError(
             f"{pairs}: {len(dataset) // 2} decided pairs are fewer than the {config.pairs_per_rollout} of one rollout; "
             "lower pairs_per_rollout or add pairs"
         )
@@ -264,11 +265,11 @@ def gcpo_figures(logs: Mapping[str, Any]) -> dict[str, float]:
 def rollout_layout(config: GcpoConfig, processes: int) -> tuple[int, int]:
     """Traces a forward pass and process, and forward passes a rollout; pairs stay whole on each process."""
     if config.pairs_per_rollout % processes:
-        raise ValueError(f"pairs_per_rollout {config.pairs_per_rollout} is not a multiple of {processes} processes")
+        raise ConfigError(f"pairs_per_rollout {config.pairs_per_rollout} is not a multiple of {processes} processes")
     local = config.pairs_per_rollout // processes * 2 * config.traces
     micro = config.micro_batch_size or local
     if local % micro:
-        raise ValueError(f"micro_batch_size {micro} does not divide the {local} traces of a process's rollout")
+        raise ConfigError(f"micro_batch_size {micro} does not divide the {local} traces of a process's rollout")
     return micro, local // micro
 
 

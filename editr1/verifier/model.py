@@ -25,6 +25,7 @@ from transformers.image_utils import SizeDict
 from transformers.utils import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
+from editr1.config.loader import ConfigError
 from editr1.verifier.prompt import PROMPT_FILE, PromptTemplate
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -159,4 +160,4 @@ def _check_architecture(folder: Path) -> None:
         return
     found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     if found != "qwen2_5_vl":
-        raise ValueError(f"{path}: model_type is {found!r}; a verifier is a Qwen2.5-VL checkpoint ('qwen2_5_vl')")
+        raise ConfigError(f"{path}: model_type is {found!r}; a verifier is a Qwen2.5-VL checkpoint ('qwen2_5_vl')")

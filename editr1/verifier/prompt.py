@@ -10,6 +10,7 @@ from typing import Final, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from editr1.config.base import Settings
+from editr1.config.loader import ConfigError
 from editr1.data.types import Principle
 
 PROMPT_FILE: Final = "editr1_prompt.json"
@@ -98,7 +99,7 @@ class PromptTemplate(Settings):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a prompt template: {error}") from error
+            raise ConfigError(f"{path}: not a prompt template: {error}") from error
 
 
 def _holding(value: str, field: str, *, required: tuple[str, ...], allowed: tuple[str, ...] = ()) -> str:

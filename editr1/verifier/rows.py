@@ -17,6 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from PIL.Image import Image
 from transformers import ProcessorMixin
 
+from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
 from editr1.data.images import ImageError, decode_image, image_size
 from editr1.data.tables import read_column, read_table
@@ -47,7 +48,7 @@ class TokenCounter:
         answer = {"role": "assistant", "content": [{"type": "text", "text": trace}]}
         whole = str(self._processor.apply_chat_template([*messages, answer], tokenize=False))
         if not whole.startswith(prompt):
-            raise ValueError(
+            raise ConfigError(
                 "the chat template writes a prompt differently once it is answered; it cannot be trained on"
             )
         return prompt, whole[len(prompt) :]

@@ -9,6 +9,7 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
+from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
 from editr1.telemetry import TrainHooks
 from editr1.verifier.rows import sft_rows
@@ -75,7 +76,7 @@ def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
     """Rows a forward pass and process, and how many passes an optimiser step takes."""
     micro = config.micro_batch_size or math.ceil(config.batch_size / processes)
     if config.batch_size % (micro * processes):
-        raise ValueError(
+        raise ConfigError(
             f"batch_size {config.batch_size} is not a multiple of {micro} rows a forward pass x {processes} processes; "
             "set micro_batch_size or batch_size"
         )

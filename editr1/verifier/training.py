@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from editr1.config.loader import ConfigError
 from editr1.config.verifier import LoraSettings, VerifierTraining
 from editr1.telemetry import Interrupted, Span, TrainHooks, span
 from editr1.verifier.model import load_processor, load_verifier, save_verifier, use_cpu_attention
@@ -79,7 +80,7 @@ def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
     if config.max_tokens is None:
         return context
     if config.max_tokens > context:
-        raise ValueError(f"max_tokens: {config.max_tokens}: the model's context holds {context}")
+        raise ConfigError(f"max_tokens: {config.max_tokens}: the model's context holds {context}")
     return config.max_tokens
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 
+from editr1.config.loader import ConfigError
 from editr1.editor.policies.base import Condition, EditorPolicy, Size, working_size
 from editr1.editor.policies.flux_kontext import FluxKontextPolicy
 from editr1.editor.policies.qwen_image_edit import QwenImageEditPolicy
@@ -34,7 +35,7 @@ def load_policy(
     config = DiffusionPipeline.load_config(folder_or_hub)
     kind = config["_class_name"]
     if kind not in POLICIES:
-        raise ValueError(f"{folder_or_hub}: no policy for pipeline {kind!r}; supported: {', '.join(sorted(POLICIES))}")
+        raise ConfigError(f"{folder_or_hub}: no policy for pipeline {kind!r}; supported: {', '.join(sorted(POLICIES))}")
     root = folder_or_hub if Path(folder_or_hub).is_dir() else DiffusionPipeline.download(folder_or_hub)
     policy = POLICIES[kind]
     pipeline = policy.load_pipeline(Path(root), dtype)

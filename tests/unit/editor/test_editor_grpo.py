@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline, FluxKontextPipeline
 from safetensors.torch import load_file
 
 from editr1.config.grpo import GrpoConfig, LoraConfig
+from editr1.data.errors import TableError
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.editor.cases import CaseOrder
@@ -358,7 +359,7 @@ def test_pictures_of_several_sizes_train_together(
 def test_cases_without_principles_are_named_before_any_work(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
     path = tmp_path / "cases.parquet"
     write_table(path, [make_case(0), make_case(1).model_copy(update={"principles": ()})], EditCase)
-    with pytest.raises(ValueError, match=r"row 1 \(case-1\): principles"):
+    with pytest.raises(TableError, match=r"row 2: principles: case case-1 has none"):
         CaseOrder(path, seed=0, per_iteration=1, iterations=1)
 
 

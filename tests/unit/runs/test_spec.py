@@ -53,6 +53,10 @@ def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
         ),
         (lambda d: d["spec"]["stages"][1].update(name="curate"), ["used twice"]),
         (lambda d: d["spec"]["stages"][4].update(reward="sft"), ["reward", "serve stage"]),
+        (
+            lambda d: d["spec"]["stages"][4].update(reward="http://127.0.0.1:8000,http://127.0.0.1:80a0"),
+            ["reward", "'http://127.0.0.1:80a0' is no address"],
+        ),
         (lambda d: d["spec"]["stages"][1].update(reward="serve"), ["takes no reward"]),
         (lambda d: d.update(kind="Job"), ["kind", "EditRun"]),
         (lambda d: d["spec"].update(sead=1), ["spec.sead", "did you mean 'seed'"]),

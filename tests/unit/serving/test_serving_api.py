@@ -123,3 +123,12 @@ def test_non_finite_temperatures_are_refused() -> None:
 
 def test_equal_files_are_one_picture() -> None:
     assert Picture(data=b"a").sha256 == Picture(data=b"a").sha256
+
+
+def test_an_item_of_very_many_parts_is_refused_before_it_is_reported_on_one_by_one(make_items) -> None:
+    raw = json.loads(encode_request(make_items(3)))["items"]
+    raw[1] |= {f"k{i}": i for i in range(2000)}
+    raw[2]["source"] = [[0] * 600, [0] * 600]
+    got = _decode(raw)
+    assert isinstance(got[0], ScoreItem)
+    assert all(_failure(item) == "an item holds at most 1000 values" for item in got[1:])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from editr1.data.images import decode_image
 from editr1.data.types import FailureCause, Picture, Scored, ScoreFailure
+from editr1.serving import scoring
 from editr1.serving.engines.base import EngineUnavailable, Sampling
 from editr1.serving.scoring import score_batch, score_items
 
@@ -79,3 +81,17 @@ def test_the_time_of_generation_is_reported(rule_engine, make_items) -> None:
 def test_nothing_to_score_asks_no_engine(rule_engine) -> None:
     assert score_items(rule_engine, [], Sampling()) == []
     assert rule_engine.batches == []
+
+
+def test_large_pictures_are_decoded_a_part_of_the_batch_at_a_time(rule_engine, make_items, monkeypatch) -> None:
+    items = make_items(6)
+    whole = score_items(rule_engine, items, Sampling())
+    width, height = decode_image(items[0].source.data).size
+    monkeypatch.setattr(scoring, "BATCH_PIXELS", 4 * width * height)
+    rule_engine.batches.clear()
+    assert score_items(rule_engine, items, Sampling(temperature=1.0, seed=7)) == whole
+    sizes, sampled = zip(*rule_engine.batches, strict=True)
+    assert sum(sizes) == 6 and len(sizes) > 1
+    assert len({sampling.seed for sampling in sampled}) == len(sizes), "no two parts share their noise"
+    monkeypatch.setattr(scoring, "BATCH_PIXELS", 1)
+    assert len(score_items(rule_engine, items, Sampling())) == 6, "one item is always scored"

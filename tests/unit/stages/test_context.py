@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import httpx
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+
+from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
+from editr1.runs.resolve import HubUnreachable
 from editr1.stages.context import StageContext
 
 
@@ -22,3 +28,27 @@ def test_files_of_other_settings_are_not_committed(tmp_path: Path) -> None:
     (other.output_folder("model") / "model.safetensors").write_text("b")
     digest = other.commit("model", other.output_folder("model"), kind="verifier")
     assert [file.path for file in other.store.manifest(digest).files] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (LocalEntryNotFoundError("the hub cannot be reached"), HubUnreachable),
+        (httpx.ConnectError("refused"), HubUnreachable),
+        (
+            RevisionNotFoundError("no such", response=httpx.Response(404, request=httpx.Request("GET", "http://h"))),
+            ConfigError,
+        ),
+    ],
+)
+def test_a_model_of_the_hub_that_cannot_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    def silent(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", silent)
+    asked = context(tmp_path, "a" * 64)
+    asked.job.inputs["model"] = f"hub:a/b@{'1' * 40}"
+    with pytest.raises(kind, match="input model: hub:a/b@1"):
+        asked.input("model")

@@ -1,11 +1,14 @@
 """A stage ends with a code that says whether another attempt may help."""
 
+import errno
+
 import pytest
 
 from editr1.artifacts import ArtifactNotFound
 from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
+from editr1.runs.resolve import HubUnreachable
 from editr1.stages.entry import exit_code
 
 
@@ -25,6 +28,9 @@ def errors():
         (RewardModelChanged("two verifiers"), ExitCode.INPUT),
         (RewardBudgetSpent(3, 10, 0.1, {"deadline": 3}), ExitCode.REWARD_BUDGET),
         (ConnectionError("gone"), ExitCode.TRANSIENT),
+        (HubUnreachable("the hub is silent"), ExitCode.TRANSIENT),
+        (OSError(errno.ENOSPC, "No space left on device", "/work/x"), ExitCode.TRANSIENT),
+        (OSError(errno.EIO, "Input/output error"), ExitCode.BUG),
         (DistNetworkError("Connection reset by peer"), ExitCode.TRANSIENT),
         (RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"), ExitCode.TRANSIENT),
         (RuntimeError("shapes differ"), ExitCode.BUG),
