@@ -63,12 +63,14 @@ class ArtifactStore:
         config_digest: str = "",
         git_revision: str = "",
         attributes: Mapping[str, str] | None = None,
+        repair: bool = False,
     ) -> Manifest:
         """Store every file below ``folder`` and then, once, the manifest that names them.
 
         Until the manifest is written there is no artifact. Committing the same files with the same facts again, also
         from another process at the same time, gives the same artifact and uploads nothing twice. Links to files are
-        read through; links to folders are refused.
+        read through; links to folders are refused. What is stored already is known by its size; with ``repair`` it is
+        read, and replaced where it is damaged.
 
         Raises:
             StoreError: no such folder, no file in it, a fact that a manifest cannot hold, or the store fails.
@@ -97,7 +99,7 @@ class ArtifactStore:
             field = ".".join(map(str, first["loc"]))
             raise StoreError(f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}") from None
         distinct = {sha256: (path, size, sha256) for path, size, sha256 in hashed}
-        self._each(lambda item: self._upload(*item), distinct.values())
+        self._each(lambda item: self._upload(*item, repair=repair), distinct.values())
         data = manifest.canonical()
         try:
             self.objects.put_bytes(_manifest_key(manifest.digest), data, once=True)
@@ -158,9 +160,11 @@ class ArtifactStore:
         return [Problem(file.path, fault) for file, fault in found if fault]
 
     def list(self) -> Iterator[Manifest]:
-        """Every artifact of the store, in order of digest."""
+        """Every artifact of the store, in order of digest; what else lies among the manifests is passed over."""
         for key in self.objects.keys("manifests/sha256/"):
-            yield self.manifest(PREFIX + key.rpartition("/")[2].removesuffix(".json"))
+            digest = PREFIX + key.rpartition("/")[2].removesuffix(".json")
+            if is_digest(digest):
+                yield self.manifest(digest)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
         """The artifacts that ``digest`` was made from, transitively, nearest first, as far as this store has them."""
@@ -191,8 +195,9 @@ class ArtifactStore:
         """Keys of the records that begin with ``prefix``, in order."""
         return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
 
-    def _upload(self, path: Path, size: int, sha256: str) -> None:
-        if self.objects.size(_blob_key(sha256)) != size:
+    def _upload(self, path: Path, size: int, sha256: str, *, repair: bool) -> None:
+        stands = self.objects.size(_blob_key(sha256)) == size
+        if not stands or (repair and self._fault(ManifestFile(path=path.name, size=size, digest=PREFIX + sha256))):
             self.objects.put_file(_blob_key(sha256), path, size, sha256)
 
     def _fetch_group(self, group: Sequence[ManifestFile], dest: Path, partials: Path) -> None:

@@ -79,14 +79,14 @@ def push(
     store: Store,
     kind: Annotated[str, typer.Option(help="What it is: verifier, editor, rows, pairs, cases, import ...")] = "import",
 ) -> None:
-    """Commit a folder as an artifact and print its digest.
+    """Commit a folder as an artifact and print its digest; files that are damaged in the store are replaced.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
     with reporting():
         if not folder.is_dir():
             raise fail(f"{folder}: not a folder", 2)
-        typer.echo(_open(store).commit(folder, kind=kind, stage="push").digest)
+        typer.echo(_open(store).commit(folder, kind=kind, stage="push", repair=True).digest)
 
 
 @app.command()

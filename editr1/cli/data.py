@@ -51,6 +51,8 @@ def import_(
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
     for problem in report.problems[:SHOWN]:
         typer.secho(describe(problem), err=True)
+    if not report.files and not report.problems:
+        raise fail(f"{table}: no rows", 3)
     if not report.files:
         raise fail(f"{table}: {len(report.problems)} bad rows; nothing was written (--skip-bad leaves them out)", 3)
     typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))

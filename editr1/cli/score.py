@@ -42,18 +42,18 @@ def score(
 
     Example: editr1 score --source a.png --edited b.png --instruction "make the sky pink" --server http://127.0.0.1:8000
     """
+    from editr1.config.loader import ConfigError, validate
     from editr1.config.serve import ClientConfig
-    from editr1.data.types import Picture, ScoreFailure, ScoreItem
+    from editr1.data.types import ScoreFailure, ScoreItem
+    from editr1.runs.spec import is_address
     from editr1.serving.client import RewardClient
 
     with reporting():
         asked = _principles(principles)
-        item = ScoreItem(
-            source=Picture(data=_bytes(source)),
-            edited=Picture(data=_bytes(edited)),
-            instruction=instruction,
-            principles=asked,
-        )
+        if not is_address(server):
+            raise ConfigError(f"--server: {server!r} is no address; one looks like http://127.0.0.1:8000")
+        pictures = {"source": {"data": _bytes(source)}, "edited": {"data": _bytes(edited)}}
+        item = validate(ScoreItem, {**pictures, "instruction": instruction, "principles": asked})
         with RewardClient([server], config=ClientConfig(deadline_s=deadline)) as client:
             outcome = client.score([item], traces=traces)[0]
     if as_json:

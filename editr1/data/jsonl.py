@@ -35,7 +35,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 yield number, TableError(path, number, None, line[:80], f"not UTF-8 at byte {error.start + 1}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield number, TableError(path, number, None, line.decode()[:80].rstrip(), f"not JSON: {error}")
             else:
                 if isinstance(row, dict):
@@ -59,16 +59,16 @@ def read_below(folder: Path, name: str) -> bytes:
     Raises:
         ValueError: the rule that ``name`` breaks: relative, inside the folder, an existing file, not too big.
     """
-    target = folder / name
-    if not name or Path(name).is_absolute() or not target.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"must be a path inside {folder}")
-    if not target.is_file():
-        raise ValueError(f"no such file in {folder}")
-    if target.stat().st_size > MAX_BYTES:
-        raise ValueError(f"file of {target.stat().st_size} bytes: at most {MAX_BYTES} are allowed")
     try:
+        target = folder / name
+        if not name or Path(name).is_absolute() or not target.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"must be a path inside {folder}")
+        if not target.is_file():
+            raise ValueError(f"no such file in {folder}")
+        if target.stat().st_size > MAX_BYTES:
+            raise ValueError(f"file of {target.stat().st_size} bytes: at most {MAX_BYTES} are allowed")
         return target.read_bytes()
-    except OSError as error:
+    except OSError as error:  # a name that no file system takes, too
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 

@@ -15,6 +15,8 @@ from editr1.data.schema import IMAGES_SCHEMA, images_path
 
 GROUP_BYTES = 4 << 20
 _CACHED_GROUPS = 8
+DAMAGE = (pa.ArrowException, OSError, KeyError, ValueError)
+"""What pyarrow raises on a Parquet file with wrong bytes in it."""
 
 
 class PictureWriter:
@@ -78,8 +80,9 @@ class PictureReader:
             raise TableError(
                 table, None, "editr1.images", "digest", f"its pictures, {path.name}, are missing"
             ) from None
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise TableError(path, None, None, None, f"not a file of pictures: {str(error).splitlines()[0]}") from None
+        except DAMAGE as error:
+            raise _damaged(path, error) from None
+        self._path = path
         self._groups: OrderedDict[int, dict[str, bytes]] = OrderedDict()
 
     def get(self, sha256: str) -> bytes | None:
@@ -91,9 +94,16 @@ class PictureReader:
         if group is None:
             return None
         if group not in self._groups:
-            rows = self._file.read_row_group(group, use_threads=False).to_pylist()
-            self._groups[group] = {row["sha256"]: row["data"] for row in rows}
+            try:
+                rows = self._file.read_row_group(group, use_threads=False).to_pylist()
+                self._groups[group] = {row["sha256"]: row["data"] for row in rows}
+            except DAMAGE as error:
+                raise _damaged(self._path, error) from None
             if len(self._groups) > _CACHED_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(group)
         return self._groups[group].get(sha256)
+
+
+def _damaged(path: Path, error: Exception) -> TableError:
+    return TableError(path, None, None, None, f"not a file of pictures: {(str(error).splitlines() or [''])[0]}")

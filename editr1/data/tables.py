@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from editr1.data.errors import TableError
-from editr1.data.pictures import PictureReader, PictureWriter
+from editr1.data.pictures import DAMAGE, PictureReader, PictureWriter
 from editr1.data.schema import (
     IMAGES_KEY,
     KIND_KEY,
@@ -135,10 +135,10 @@ def table_facts(path: Path) -> tuple[type[Noun], TableFacts]:
         facts = TableFacts(
             rows=file.metadata.num_rows,
             row_groups=file.metadata.num_row_groups,
-            version=metadata.get(SCHEMA_KEY, VERSION.encode()).decode(),
+            version=metadata.get(SCHEMA_KEY, VERSION.encode()).decode(errors="replace"),
             images="digest" if metadata.get(IMAGES_KEY) == b"digest" else "inline",
         )
-    named = metadata.get(KIND_KEY, b"").decode()
+    named = metadata.get(KIND_KEY, b"").decode(errors="replace")
     kind = KINDS.get(named) if named else kind_of_columns(columns)
     if kind is None:
         raise TableError(path, None, None, named or sorted(columns), f"not a table of {', '.join(KINDS)}")
@@ -221,7 +221,7 @@ def _plain_rows(path: Path, file: pq.ParquetFile, start: int, stop: int) -> Iter
                             if start <= number < stop:
                                 yield number + 1, {name: batch[name][index].as_py() for name in batch.schema.names}
                             number += 1
-                except (pa.ArrowException, OSError) as error:
+                except DAMAGE as error:
                     raise TableError(path, number + 1, None, None, f"the file is damaged: {error}") from error
             first += size
 
@@ -230,8 +230,8 @@ def _open_table(path: Path, kind: type[Noun]) -> tuple[pq.ParquetFile, Images]:
     schema_of(kind)
     file = _open_parquet(path)
     metadata = file.schema_arrow.metadata or {}
-    version = metadata.get(SCHEMA_KEY, VERSION.encode()).decode()
-    named = metadata.get(KIND_KEY, kind.__name__.encode()).decode()
+    version = metadata.get(SCHEMA_KEY, VERSION.encode()).decode(errors="replace")
+    named = metadata.get(KIND_KEY, kind.__name__.encode()).decode(errors="replace")
     columns = set(file.schema_arrow.names)
     fault: TableError | None = None
     if version != VERSION:
@@ -255,8 +255,9 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, pre_buffer=False)
     except FileNotFoundError:
         raise TableError(path, None, None, None, "no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(path, None, None, None, f"not a Parquet file: {str(error).splitlines()[0]}") from None
+    except DAMAGE as error:
+        rule = f"not a Parquet file: {(str(error).splitlines() or [''])[0]}"
+        raise TableError(path, None, None, None, rule) from None
 
 
 @contextmanager

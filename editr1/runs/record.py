@@ -6,9 +6,10 @@ import time
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.artifacts import ArtifactStore, StoreError
+from editr1.config.loader import ConfigError, explain
 
 
 class State(StrEnum):
@@ -118,9 +119,19 @@ def save_record(store: ArtifactStore, record: RunRecord) -> None:
 
 
 def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
-    """The record of ``run``, or None when it has none."""
+    """The record of ``run``, or None when it has none. Raises ConfigError for one that this version cannot read."""
     data = store.get_record(record_key(run))
-    return None if data is None else RunRecord.model_validate_json(data)
+    return None if data is None else parse_record(data, f"{store.url}: {record_key(run)}")
+
+
+def parse_record(data: bytes, where: str) -> RunRecord:
+    """A record as stored. Raises ConfigError for one that this version cannot read."""
+    try:
+        return RunRecord.model_validate_json(data)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(explain(RunRecord, error, where=f"{where}: not a record of this version"))
+        ) from None
 
 
 def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:

@@ -120,6 +120,15 @@ def reward_addresses(reward: str | None) -> list[str]:
     return parts if all(part.startswith(("http://", "https://")) for part in parts) else []
 
 
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an http(s) address of a server."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
 def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
     info = KINDS[stage.kind]
     faults = [
@@ -156,21 +165,13 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
 def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
     if KINDS[stage.kind].needs_service:
         if addresses := reward_addresses(stage.reward):
-            return [f"{head}.reward: {address!r} is no address" for address in addresses if not _reachable(address)]
+            return [f"{head}.reward: {address!r} is no address" for address in addresses if not is_address(address)]
         service = earlier.get(stage.reward or "")
         if service is None or service.kind is not Kind.SERVE:
             return [f"{head}.reward: must name an earlier serve stage or http(s) addresses (got {stage.reward!r})"]
     elif stage.reward is not None:
         return [f"{head}.reward: a {stage.kind} stage takes no reward service"]
     return []
-
-
-def _reachable(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
 
 
 def _override_stage(spec: RunSpec, item: str) -> RunSpec:

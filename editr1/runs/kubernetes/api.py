@@ -52,6 +52,9 @@ class ClusterApi:
                     namespace = chosen["context"].get("namespace")
         except (ConfigException, OSError) as error:
             raise ClusterError(f"no cluster: {error}; set KUBECONFIG or cluster.kubeconfig") from None
+        except Exception as error:  # the client reads a file that is no kubeconfig with nearly every exception type
+            what = f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is no kubeconfig"
+            raise ClusterError(f"no cluster: {what}: {type(error).__name__}: {last_words(error)}") from None
         settings.retries = 3
         self._client = client.ApiClient(settings)
         self._core = client.CoreV1Api(self._client)

@@ -54,6 +54,8 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
         ConfigError: none is named, or pods could not reach it.
     """
     values = config.values.get("store", {})
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"values.store: {values!r}: must be a mapping such as {{url: s3://bucket/prefix}}")
     url = url or values.get("url")
     if not url:
         raise ConfigError(

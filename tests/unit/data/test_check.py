@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,29 @@ def test_what_is_no_table_is_one_problem(tmp_path: Path) -> None:
     assert problem.rule == "not the fields of EditCase, Quadruple, SftRow, PreferencePair"
     write_table(tmp_path / "t.parquet", [case()], EditCase)
     assert [problem.field for problem in check_file(tmp_path / "t.parquet", SftRow)] == ["editr1.kind"]
+
+
+@pytest.mark.parametrize("images", ["inline", "digest"])
+def test_a_damaged_file_is_a_problem_and_never_a_trace(tmp_path: Path, images: Any) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, [case(f"c{i}", png(i)) for i in range(20)], EditCase, images=images)
+    dice = random.Random(0)
+    for file in sorted(tmp_path.iterdir()):
+        whole = file.read_bytes()
+        for _ in range(150):
+            broken = bytearray(whole)
+            for _ in range(3):
+                broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
+            file.write_bytes(broken)
+            for problem in check_file(path):
+                assert problem.rule
+        file.write_bytes(whole)
+    assert list(check_file(path)) == []
+
+
+def test_names_that_no_file_has_and_json_without_end_are_problems(tmp_path: Path) -> None:
+    good = {"case_id": "a", "source": "x" * 300, "instruction": "do"}
+    path = json_lines(tmp_path / "cases.jsonl", good, "[" * 100_000)
+    first, second = check_file(path)
+    assert (first.row, first.field) == (1, "source") and "too long" in first.rule
+    assert second.row == 2 and "not JSON" in second.rule

@@ -1,0 +1,28 @@
+"""A file that is damaged in the store is mended by pushing the good one again; what lies about hides nothing."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from editr1.artifacts import open_store
+from editr1.cli.main import app
+
+
+def test_a_damaged_file_is_replaced_by_a_push_and_what_is_no_manifest_is_passed_over(tmp_path: Path) -> None:
+    folder, store = tmp_path / "model", tmp_path / "store"
+    folder.mkdir()
+    (folder / "weights").write_text("good")
+    opened = open_store(store.as_uri())
+    digest = opened.commit(folder, kind="verifier", stage="push").digest
+    (blob,) = (path for path in (store / "blobs").rglob("*") if path.is_file())
+    blob.chmod(0o644)
+    blob.write_text("evil")
+    (store / "manifests" / "sha256" / ".DS_Store").write_text("x")
+    assert [problem.path for problem in opened.verify(digest)] == ["weights"]
+    opened.commit(folder, kind="verifier", stage="push")
+    assert opened.verify(digest), "a commit reads nothing that stands already"
+
+    pushed = CliRunner().invoke(app, ["artifacts", "push", str(folder), "--kind", "verifier", "--store", str(store)])
+    assert pushed.output.strip() == digest
+    assert opened.verify(digest) == []
+    assert [manifest.digest for manifest in opened.list()] == [digest]

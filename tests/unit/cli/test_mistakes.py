@@ -1,0 +1,87 @@
+"""Plain mistakes are answered in a line that names what is wrong, with the documented exit code."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from editr1.cli.main import app
+from editr1.runs.exit_codes import ExitCode
+
+SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "quickstart.yaml"
+
+
+def editr1(*words: object, **environment: str) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+
+def refused(done: Result, *words: str, code: int = ExitCode.CONFIG) -> None:
+    assert done.exit_code == code, (done.output, done.exception)
+    assert "error: " in done.output and all(word in done.output for word in words), done.output
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:8000", "http://127.0.0.1:99999", "http://127.0.0.1:80a0", "http://"])
+def test_an_address_that_is_none(picture: Path, server: str) -> None:
+    refused(
+        editr1("score", "--source", picture, "--edited", picture, "--instruction", "x", "--server", server),
+        "--server",
+        repr(server),
+    )
+
+
+def test_an_empty_instruction_and_an_empty_picture(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    common = ("score", "--edited", picture, "--server", "http://127.0.0.1:1")
+    refused(editr1(*common, "--source", picture, "--instruction", ""), "instruction")
+    refused(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "source")
+
+
+def test_a_place_that_cannot_be_a_folder(tmp_path: Path, picture: Path) -> None:
+    refused(editr1("run", SAMPLE, "--runs-dir", picture), str(picture))
+    model = "builtin:shapes-verifier"
+    refused(editr1("sft", "--rows", model, "--model", model, "--out", picture / "out"), str(picture))
+    refused(editr1("data", "import", tmp_path, "--table", "none.csv", "--out", picture / "out"), "not a folder")
+
+
+@pytest.mark.parametrize("text", ["some words", "[1, 2]", "a: [", "apiVersion: v1\nclusters: 7\n", "\x00\x01"])
+def test_a_kubeconfig_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config").write_text(text)
+    refused(editr1("list", KUBECONFIG=str(tmp_path / "config")), "no cluster")
+
+
+def test_cluster_settings_of_the_wrong_shape(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n"
+        "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n"
+    )
+    (tmp_path / "cluster.yaml").write_text(f"kubeconfig: {tmp_path / 'config'}\nvalues: {{store: 's3://b/x'}}\n")
+    done = editr1("run", SAMPLE, "--on", "kubernetes", "--cluster", tmp_path / "cluster.yaml")
+    refused(done, "values.store", "must be a mapping")
+
+
+def test_one_record_that_cannot_be_read_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from editr1.artifacts import open_store
+    from editr1.runs.record import RunRecord, load_record, save_record
+
+    store = open_store((tmp_path / "store").as_uri())
+    save_record(store, RunRecord(name="good", seed=0, created=1.0))
+    store.put_record("runs/bad/record.json", b'{"name": "bad", "seed": 0, "created": 1, "of_tomorrow": 1}')
+    done = editr1("runs", "ls", "--store", (tmp_path / "store").as_uri())
+    assert done.exit_code == 0 and "good" in done.output
+    assert "runs/bad/record.json" in caplog.text and "of_tomorrow" in caplog.text
+    with pytest.raises(ValueError, match=r"runs/bad/record\.json: not a record of this version: of_tomorrow"):
+        load_record(store, "bad")
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("source,instruction,edited,editor\n")
+    refused(
+        editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "o"), "no rows", code=3
+    )
