@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import signal
 import sys
@@ -12,6 +13,9 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+
+_OF_A_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a path that somebody named, not of the machine."""
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; may be given several times.")
@@ -52,10 +56,11 @@ def reporting() -> Iterator[None]:
     from editr1.runs.drive import RunStopped, StageFailed
     from editr1.runs.exit_codes import ExitCode
     from editr1.runs.kubernetes.errors import ClusterUnreachable
+    from editr1.runs.resolve import HubUnreachable
 
     try:
         yield
-    except ClusterUnreachable as error:
+    except (ClusterUnreachable, HubUnreachable) as error:
         raise fail(error, ExitCode.TRANSIENT) from None
     except (ConfigError, AccessDenied) as error:
         raise fail(error, ExitCode.CONFIG) from None
@@ -66,7 +71,7 @@ def reporting() -> Iterator[None]:
     except StoreError as error:
         raise fail(error, ExitCode.TRANSIENT) from None
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or error.errno not in _OF_A_PLACE:
             raise
         raise fail(f"{error.filename}: {error.strerror}", ExitCode.CONFIG) from None
     except StageFailed as error:

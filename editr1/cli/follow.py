@@ -48,6 +48,7 @@ def follow_releases(
                     console.print(f"  {note}", markup=False, highlight=False)
             else:
                 patience.answered()
+                said.pop("", None)
                 gone = set(names) - {stage.job.name for stage in stages}
             for stage in stages:
                 view.show(stage)

@@ -105,9 +105,12 @@ def count_rows(path: Path) -> int:
 
 
 def read_column(path: Path, name: str) -> list[Any]:
-    """The values of a top-level column alone, pictures unread. Raises TableError when the file is no Parquet file."""
+    """The values of a top-level column alone, pictures unread. Raises TableError when it cannot be read."""
     with _open_parquet(Path(path)) as file:
-        values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
+        try:
+            values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
+        except DAMAGE as error:
+            raise TableError(path, None, name, None, f"the file is damaged: {error}") from None
         return values
 
 

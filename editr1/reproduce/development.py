@@ -21,6 +21,6 @@ TRIED = (
     Tried("SFT of V: steps, learning rate, pretraining with silent answers", 7),
     Tried("SFT of holistic marks: steps, questions", 3),
     Tried("what a tie earns", 2),
-    Tried("SFT for longer, SFT on picked traces: learning rate, steps", 5),
+    Tried("SFT for longer, SFT on picked traces: learning rate, steps", 7),
     Tried("editor RL: iterations", 3),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +51,7 @@ def run_alone(
     spec = RunSpec(
         api_version=API_VERSION,
         kind="EditRun",
-        metadata=Metadata(name=run_name(kind, folder)),
+        metadata=Metadata(name=f"{kind}-alone"),
         spec=RunBody(seed=seed, stages=[stage]),
     )
     check_run(spec, f"editr1 {kind}")
@@ -71,7 +70,7 @@ def serve_here(
     store_config = store_at(store or (folder.resolve() / "store").as_uri())
     frozen = freeze(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
     job = StageJob(
-        run=run_name("serve", folder),
+        run="serve-alone",
         stage="serve",
         kind=Kind.SERVE,
         key=stage_key(Kind.SERVE, config, {"model": frozen}, 0),
@@ -89,15 +88,6 @@ def serve_here(
     # This process becomes the stage; it has no launcher to end with.
     environment.pop(PARENT_VARIABLE)
     os.execve(sys.executable, list(request.argv), environment)
-
-
-def run_name(kind: str, folder: Path) -> str:
-    """Name of a stage's run: the kind and the folder's name, so that runs that share a store have a record each.
-
-    ``run_name("sft", Path("runs/My sft_2"))`` is ``sft-my-sft-2``; of ``runs/sft`` it is ``sft-alone``.
-    """
-    words = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:35].strip("-")
-    return f"{kind}-alone" if words in ("", kind) else f"{kind}-{words}"
 
 
 def _config(kind: str, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
@@ -17,6 +19,7 @@ from editr1.runs.resolve import settle_stage
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
 from editr1.telemetry import Span, span, traceparent
 
+log = logging.getLogger("editr1.runs")
 POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
 GRACE_SECONDS = 300.0
@@ -117,13 +120,12 @@ class Driver(Generic[Request, Handle]):
             self._record.state = State.FAILED
             raise
         finally:
-            try:
-                for name in list(self._services):
+            for name in list(self._services):
+                with _told(name):
                     self._stop_service(name)
-            finally:
-                if worked or self._record.state is not State.DONE:
-                    self._record.ended = time.time()
-                self._save()
+            if worked or self._record.state is not State.DONE:
+                self._record.ended = time.time()
+            self._save()
         return worked
 
     def _stage(self, stage: StageSpec) -> bool:
@@ -215,8 +217,10 @@ class Driver(Generic[Request, Handle]):
                 record.state, record.reason = State.INTERRUPTED, ""
                 if isinstance(error, DeadlinePassed):
                     record.state, record.reason = State.FAILED, str(error)
-                self._launcher.cancel(handle, ABORT_SECONDS if isinstance(error, KeyboardInterrupt) else GRACE_SECONDS)
-                self._close(record, self._observe(record, handle))
+                with _told(stage.name):
+                    grace = ABORT_SECONDS if isinstance(error, KeyboardInterrupt) else GRACE_SECONDS
+                    self._launcher.cancel(handle, grace)
+                    self._close(record, self._observe(record, handle))
                 self._observer.stage_ended(record)
                 raise
 
@@ -257,8 +261,12 @@ class Driver(Generic[Request, Handle]):
         running = self._services.get(stage.name)
         if running is not None and self._launcher.observe(running.handle).running:
             return
-        record, config = self._prepare(stage)
-        if running is not None:
+        if running is None:
+            record, config = self._prepare(stage)
+        else:
+            # What it served before: its clients check the model.
+            record = self._record.stages[stage.name]
+            config = record.config
             self._close(record, self._launcher.observe(running.handle))
             if len(record.attempts) > stage.retries + 1:
                 raise StageFailed(stage.name, f"the service ended: {record.attempts[-1].reason}", 1)
@@ -306,6 +314,15 @@ class Driver(Generic[Request, Handle]):
 
     def _save(self) -> None:
         save_record(self._store, self._record)
+
+
+@contextmanager
+def _told(stage: str) -> Iterator[None]:
+    """Where something failed already: a stage that cannot be stopped either is told of, and hides not what failed first."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("stage %s could not be stopped and may go on: %s", stage, error)
 
 
 class _Service(Generic[Handle]):

@@ -24,7 +24,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubUnreachable(ConfigError):
-    """The hub did not answer, so that nobody knows which revision is current; asked again it may."""
+    """The hub did not answer: which revision is current, or with a model's files; asked again it may."""
 
 
 def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Mapping[str, str]], where: str) -> str:
@@ -173,5 +173,18 @@ def _pinned(target: str, where: str) -> str:
             ) from None
         raise HubUnreachable(f"{where}: the hub answers {error.response.status_code} for {name!r}; {pin}") from None
     except Exception as error:
+        if commit := _cached(name, revision):
+            return f"{name}@{commit}"
         why = f"the hub cannot say which revision of {name!r} is current ({type(error).__name__})"
         raise HubUnreachable(f"{where}: {why}; {pin}") from None
+
+
+def _cached(name: str, revision: str) -> str | None:
+    """The commit that this machine's cache of the hub holds for a named revision."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True)) if revision else None
+    except Exception:
+        return None
+    return folder.name if folder and _COMMIT.fullmatch(folder.name) else None

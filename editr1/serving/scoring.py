@@ -51,7 +51,7 @@ def score_batch(
     """
     outcomes: list[ScoreOutcome] = []
     begun, end = 0, time.time_ns()
-    for number, part in enumerate(_parts(items)):
+    for number, part in enumerate(_parts(items, max_pixels)):
         drawn = (
             sampling
             if sampling.seed is None
@@ -81,24 +81,25 @@ def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, 
     return ScoredBatch([outcomes[i] for i in range(len(items))], start, end)
 
 
-def _parts(items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
+def _parts(items: Sequence[ScoreItem], max_pixels: int) -> Iterator[list[ScoreItem]]:
     """``items`` in runs whose distinct pictures have at most ``BATCH_PIXELS`` by their headers."""
     part: list[ScoreItem] = []
     held: dict[bytes, int] = {}
     for item in items:
-        new = {data: _pixels(data) for data in (item.source.data, item.edited.data) if data not in held}
+        sizes = {data: _pixels(data, max_pixels) for data in (item.source.data, item.edited.data)}
+        new = {data: size for data, size in sizes.items() if data not in held}
         if part and sum(held.values()) + sum(new.values()) > BATCH_PIXELS:
             yield part
-            part, held, new = [], {}, {data: _pixels(data) for data in (item.source.data, item.edited.data)}
+            part, held, new = [], {}, sizes
         part.append(item)
         held |= new
     if part:
         yield part
 
 
-def _pixels(data: bytes) -> int:
+def _pixels(data: bytes, max_pixels: int) -> int:
     try:
-        width, height = image_size(data)
+        width, height = image_size(data, max_pixels=max_pixels)
     except ImageError:  # said of the item once it is decoded
         return 0
     return width * height

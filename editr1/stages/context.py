@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -78,8 +78,16 @@ class StageContext:
         return files[0]
 
     def output_folder(self, name: str) -> Path:
-        """A scratch folder for the output of that name: empty, or as an earlier attempt at the same job left it."""
-        folder = self.workdir / f"out-{self.job.key[:12]}" / name
+        """A scratch folder for the output of that name: empty, or as an earlier attempt at the same job left it.
+
+        What attempts at other jobs left is removed.
+        """
+        own = self.workdir / f"out-{self.job.key[:12]}"
+        if self.is_main:
+            for other in self.workdir.glob("out-*"):
+                if other != own:
+                    shutil.rmtree(other, ignore_errors=True)
+        folder = own / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -142,16 +150,16 @@ class StageContext:
 
 
 def _from_hub(reference: str, where: str) -> str:
+    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = reference.removeprefix("hub:").partition("@")
     try:
         return str(snapshot_download(name, revision=revision))
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"{where}: {reference} is not there, or not yours to see: {why}") from None
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        raise HubUnreachable(f"{where}: {reference} could not be fetched ({type(error).__name__})") from error
+    except (LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+        if 400 <= status < 500 and status != 429:
+            raise ConfigError(f"{where}: the hub refuses {reference}: {why}") from None
+        raise HubUnreachable(f"{where}: {reference} could not be fetched: {why}") from None

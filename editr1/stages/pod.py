@@ -29,7 +29,7 @@ from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used
 from editr1.runs.record import StageRecord, State, note_stage
-from editr1.runs.resolve import settle
+from editr1.runs.resolve import HubUnreachable, settle
 from editr1.stages.entry import exit_code
 from editr1.telemetry import Span, configure, flush, span, traceparent
 from editr1.telemetry.gauges import stage_gauges
@@ -63,14 +63,14 @@ def main(kind: str) -> int:
 
 
 def patiently(action: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """``action()``, again for up to ``seconds`` while the store cannot be reached: a pod is started again without pause."""
+    """``action()``, again for up to ``seconds`` while store or hub cannot be reached: a pod is started again without pause."""
     end, pause = time.monotonic() + seconds, 1.0
     while True:
         try:
             return action()
         except AccessDenied:
             raise
-        except StoreError as error:
+        except (StoreError, HubUnreachable) as error:
             if time.monotonic() + pause > end:
                 raise
             log.warning("%s; again in %.0f s", error, pause)

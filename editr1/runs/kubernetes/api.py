@@ -116,7 +116,7 @@ class ClusterApi:
                 if error.status == 404 and not named(error):
                     # What the client remembers of the cluster's kinds may be older than the cluster.
                     raise ClusterError(missing_kind(item["kind"], item["apiVersion"])) from None
-                raise ClusterError(f"{what}: {words(error)}") from None
+                raise refusal(error)(f"{what}: {words(error)}") from None
 
     def log(self, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
         """Log of a pod, empty while it has none."""
@@ -127,7 +127,7 @@ class ClusterApi:
         except ApiException as error:
             if error.status in (400, 404):
                 return ""
-            raise ClusterError(f"log of {pod}: {words(error)}") from None
+            raise refusal(error)(f"log of {pod}: {words(error)}") from None
 
     def follow(self, pod: str, *, container: str, since: float) -> Iterator[str]:
         """Lines of a pod's log from ``since`` (seconds since the epoch) on, until the pod ends or the stream breaks."""

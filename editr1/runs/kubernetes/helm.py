@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import yaml
 
 from editr1.config.loader import ConfigError
+from editr1.runs.kubernetes.errors import ClusterUnreachable
 
 Object = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -26,6 +28,12 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 _COPYING = threading.Lock()
+
+
+_SILENT = re.compile(
+    r"(?i)cluster unreachable|connection (refused|reset)|i/o timeout|handshake timeout|unexpected EOF|deadline exceeded"
+    r"|too many requests|service unavailable|server is currently unable"
+)
 
 
 class HelmError(ConfigError):
@@ -122,7 +130,7 @@ class HelmLibrary:
                 loaded.validate_schema(dict(values))
                 texts = loaded.render(dict(values), name=name, namespace=namespace)
         except helm_python.HelmError as error:
-            raise HelmError(_plain(str(error))) from None
+            raise _refusal(str(error)) from None
         return _objects(text for path, text in sorted(texts.items()) if path.endswith(".yaml"))
 
     def install(self, chart: str, name: str, target: Target, values: Mapping[str, Any], *, dry_run: bool) -> None:
@@ -139,7 +147,7 @@ class HelmLibrary:
                     dry_run="server" if dry_run else None,
                 )
         except helm_python.HelmError as error:
-            raise HelmError(_plain(str(error))) from None
+            raise _refusal(str(error)) from None
 
     def uninstall(self, name: str, target: Target) -> bool:
         """See :class:`Helm`."""
@@ -151,7 +159,7 @@ class HelmLibrary:
             with self._config(target) as config:
                 config.uninstall(name)
         except helm_python.HelmError as error:
-            raise HelmError(_plain(str(error))) from None
+            raise _refusal(str(error)) from None
         return True
 
     def releases(self, target: Target) -> list[str]:
@@ -162,7 +170,7 @@ class HelmLibrary:
             with self._config(target) as config:
                 return [str(item["name"]) for item in config.list()]
         except helm_python.HelmError as error:
-            raise HelmError(_plain(str(error))) from None
+            raise _refusal(str(error)) from None
 
     def _config(self, target: Target) -> Any:
         import helm_python
@@ -224,7 +232,7 @@ class HelmProgram:
             [self._program, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
         )
         if done.returncode != 0:
-            raise HelmError(_plain(done.stderr or done.stdout))
+            raise _refusal(done.stderr or done.stdout)
         return done.stdout
 
 
@@ -239,6 +247,12 @@ def _values_file(values: Mapping[str, Any]) -> Iterator[str]:
 def _objects(texts: Any) -> list[Object]:
     found = [item for text in texts for item in yaml.load_all(text, Loader=_LOADER) if item]
     return [item for item in found if "helm.sh/hook" not in (item["metadata"].get("annotations") or {})]
+
+
+def _refusal(text: str) -> ConfigError:
+    """Helm's message as an error; ClusterUnreachable where it speaks of an API server that does not answer."""
+    message = _plain(text)
+    return ClusterUnreachable(message) if _SILENT.search(message) else HelmError(message)
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from editr1.runs.live import LiveFiles
 
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
+SUBMIT_SECONDS = 120.0
+log = logging.getLogger("editr1.runs")
 _OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
 
 
@@ -77,7 +80,19 @@ class KubernetesLauncher:
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
-        """Install the release; one that runs the same job already is followed, another one of the name is replaced."""
+        """Install the release; one that runs the same job already is followed, another one of the name is replaced.
+
+        An API server that does not answer is asked again for two minutes.
+        """
+        patience = Patience(SUBMIT_SECONDS)
+        while True:
+            try:
+                return self._submit(request)
+            except ClusterUnreachable as error:
+                log.warning("%s: %s", request.release, patience.bear(error))
+                time.sleep(PROGRESS_SECONDS)
+
+    def _submit(self, request: ReleaseRequest) -> ReleaseHandle:
         job = request.job
         handle = ReleaseHandle(request, LiveFiles(self._store, job.run, job.stage, job.key))
         if request.release in self._helm.releases(self._api.target):

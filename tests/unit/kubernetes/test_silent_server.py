@@ -12,16 +12,19 @@ from kubernetes.client import ApiException
 
 from editr1.artifacts import open_store
 from editr1.cli import editruns as terminal
+from editr1.cli import follow
 from editr1.cli.common import reporting
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import StageJob
-from editr1.runs.kubernetes import editruns, launcher, patience
+from editr1.runs.kubernetes import editruns, helm, launcher, patience
 from editr1.runs.kubernetes.errors import ClusterError, ClusterUnreachable, Errors
+from editr1.runs.kubernetes.helm import HelmError
 from editr1.runs.kubernetes.launcher import KubernetesLauncher, ReleaseHandle, ReleaseRequest
 from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.run_status import RunState, RunStatus
+from editr1.runs.kubernetes.state import Phase, StageState
 from editr1.runs.kubernetes.views import ReleaseView
 from editr1.runs.live import LiveFiles
 
@@ -118,3 +121,61 @@ def test_a_server_that_stays_away_is_no_fault_of_the_settings() -> None:
     with pytest.raises(typer.Exit) as ended, reporting():
         raise SILENT
     assert ended.value.exit_code == ExitCode.TRANSIENT
+
+
+def test_following_a_release_outlasts_every_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
+    job = SimpleNamespace(name="r", service=False)
+    answers: list[Any] = [SILENT, SILENT, [job], SILENT, [job]]
+    phases = iter([Phase.RUNNING, Phase.SUCCEEDED])
+
+    def jobs() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def overview(_connection: Any, found: Any) -> Any:
+        return SimpleNamespace(job=found, state=StageState(next(phases)), progress=None, attempts=())
+
+    monkeypatch.setattr("editr1.runs.kubernetes.overview.overview", overview)
+    connection: Any = SimpleNamespace(api=SimpleNamespace(jobs=jobs))
+    assert follow.follow_releases(connection, ["r"], lambda: False) == 0
+    assert answers == [] and capsys.readouterr().err.count("asked again") == 2, "each silence is told once"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            'Error: Kubernetes cluster unreachable: Get "https://api/version": dial tcp: connection refused',
+            ClusterUnreachable,
+        ),
+        ("INSTALLATION FAILED: Post https://api: net/http: TLS handshake timeout", ClusterUnreachable),
+        ("execution error at (x): inputs.model is not set", HelmError),
+        ('admission webhook "v" denied the request: no', HelmError),
+    ],
+)
+def test_helm_s_words_of_a_silent_server_are_told_from_a_refusal(said: str, kind: type[Exception]) -> None:
+    assert type(helm._refusal(said)) is kind
+
+
+def test_a_release_is_installed_once_the_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "PROGRESS_SECONDS", 0.0)
+    tries = [SILENT, SILENT, None]
+
+    def releases(_target: Any) -> list[str]:
+        if error := tries.pop(0):
+            raise error
+        return []
+
+    installed: list[str] = []
+    engine: Any = SimpleNamespace(releases=releases, install=lambda _chart, name, *_a, **_k: installed.append(name))
+    api: Any = SimpleNamespace(target=None, dry_run=lambda _objects: None)
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
+    runs.submit(ReleaseRequest("sft", "r-sft", "lab", {}, [], job))
+    assert installed == ["r-sft"]

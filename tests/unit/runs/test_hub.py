@@ -73,3 +73,13 @@ def test_a_revision_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyte
     hub_says(monkeypatch, RevisionNotFoundError("none", response=answer(404)))
     with pytest.raises(ConfigError, match="'a/b' has no revision 'v9'"):
         frozen("hub:a/b@v9", tmp_path)
+
+
+def test_a_branch_is_what_the_cache_holds_while_the_hub_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_says(monkeypatch, OSError("offline"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_a, **_k: str(tmp_path / "snapshots" / ("3" * 40)))
+    assert frozen("hub:a/b@v1", tmp_path) == f"hub:a/b@{'3' * 40}"
+    with pytest.raises(HubUnreachable):
+        frozen("hub:a/b", tmp_path)
