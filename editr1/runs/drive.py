@@ -15,7 +15,7 @@ from editr1.runs.decide import Action, after_end, before_start, overdue, service
 from editr1.runs.job import StageJob
 from editr1.runs.launcher import Handle, Launcher, Observation, Request
 from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_result, save_record
-from editr1.runs.resolve import settle_stage
+from editr1.runs.resolve import SettledStage, settle_stage
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
 from editr1.telemetry import Span, span, traceparent
 
@@ -97,6 +97,7 @@ class Driver(Generic[Request, Handle]):
         self._ready_seconds, self._origin = ready_seconds, origin
         self._notes: dict[str, str] = {}
         self._began: dict[str, float] = {}
+        self._settled: dict[str, SettledStage] = {}
 
     def run(self) -> bool:
         """Take every stage to its end. Returns whether anything had to be started.
@@ -164,7 +165,11 @@ class Driver(Generic[Request, Handle]):
         service = service_of(stage, stages)
         if service:
             self._prepare(service)
-        settled = settle_stage(stage, stages, self._record.seed, self._store, self._outputs)
+        # Once: what a folder or a branch holds later is not what the first attempt worked with.
+        settled = self._settled.get(stage.name)
+        if settled is None:
+            settled = settle_stage(stage, stages, self._record.seed, self._store, self._outputs)
+            self._settled[stage.name] = settled
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != settled.key:
             record.attempts, record.metrics, record.outputs = (

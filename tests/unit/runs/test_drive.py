@@ -12,6 +12,7 @@ import pytest
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
+from editr1.runs import drive
 from editr1.runs.drive import GRACE_SECONDS, RunStopped, StageFailed
 from editr1.runs.execute import execute
 from editr1.runs.job import StageJob
@@ -286,3 +287,18 @@ def test_an_error_of_the_driver_leaves_the_stage_the_time_to_commit_a_checkpoint
     with pytest.raises(OSError, match="disk full"):
         scripted(spec(model), broken, curate=["sleep"])
     assert graces == [GRACE_SECONDS]
+
+
+def test_inputs_are_frozen_once_in_a_drive_whoever_needs_them(
+    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[str] = []
+    settle = drive.settle_stage
+
+    def noted(stage: StageSpec, *rest: Any) -> Any:
+        settled.append(stage.name)
+        return settle(stage, *rest)
+
+    monkeypatch.setattr(drive, "settle_stage", noted)
+    scripted(spec(model), sft=[129, 0])
+    assert sorted(settled) == ["curate", "grpo", "serve", "sft"], "a folder or a branch may hold something else by then"
