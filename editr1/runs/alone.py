@@ -10,11 +10,11 @@ from pathlib import Path
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError, load_settings
 from editr1.config.store import store_at
-from editr1.runs.drive import Observer
 from editr1.runs.execute import execute, git_revision
 from editr1.runs.job import PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.local import LocalLauncher
+from editr1.runs.observer import Observer
 from editr1.runs.references import parse_reference
 from editr1.runs.resolve import freeze, stage_key
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec, check_run

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.store import StoreConfig
 from editr1.runs.decide import Action, after_end, before_start, overdue, service_of, services_wanted, startable
 from editr1.runs.job import StageJob
 from editr1.runs.launcher import Handle, Launcher, Observation, Request
+from editr1.runs.observer import Observer
 from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_result, save_record
 from editr1.runs.resolve import SettledStage, settle_stage
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
@@ -24,34 +25,6 @@ POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
 GRACE_SECONDS = 300.0
 ABORT_SECONDS = 5.0
-
-
-class Observer(Protocol):
-    """Who watches a run: the terminal, a log, a test."""
-
-    def run_waits(self, reason: str) -> None:
-        """The run does not begin yet, and why."""
-
-    def stage_started(self, stage: StageRecord) -> None:
-        """An attempt begins."""
-
-    def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
-        """A progress line (see editr1.telemetry.progress)."""
-
-    def stage_ended(self, stage: StageRecord) -> None:
-        """The stage is done, failed or interrupted."""
-
-    def stage_skipped(self, stage: StageRecord, reason: str) -> None:
-        """The stage need not run."""
-
-    def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
-        """Another attempt follows in ``delay`` seconds."""
-
-    def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
-        """A service answers at ``urls``."""
-
-    def stage_waits(self, stage: StageRecord, reason: str) -> None:
-        """The stage does not get on, and why."""
 
 
 class StageFailed(Exception):

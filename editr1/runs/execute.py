@@ -13,10 +13,11 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig
-from editr1.runs.drive import GRACE_SECONDS, READY_SECONDS, Driver, Observer, RunStopped
+from editr1.runs.drive import GRACE_SECONDS, READY_SECONDS, Driver, RunStopped
 from editr1.runs.launcher import Handle, Launcher, Request
 from editr1.runs.local import LocalLauncher
 from editr1.runs.lock import locked
+from editr1.runs.observer import Observer
 from editr1.runs.record import Origin, RunRecord, load_record
 from editr1.runs.spec import RunSpec
 from editr1.telemetry import configure

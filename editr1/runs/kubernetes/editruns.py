@@ -10,13 +10,14 @@ from typing import Any
 
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import validate
-from editr1.runs.drive import Observer, StageFailed
+from editr1.runs.drive import StageFailed
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.api import ClusterApi
 from editr1.runs.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus, stage_record
 from editr1.runs.live import LiveFiles
+from editr1.runs.observer import Observer
 from editr1.runs.record import StageRecord
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.resolve import freeze
