@@ -20,7 +20,7 @@ test: $(VENV)/.dev lint
 
 # On the cluster that KUBECONFIG names, with the images of "make images" there; helm and kubectl on PATH.
 cluster-test: $(VENV)/.dev
-	$(BIN)/pytest tests/cluster $(AGAIN)
+	$(BIN)/pytest tests/cluster --durations 15 --durations-min 10 $(AGAIN)
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
