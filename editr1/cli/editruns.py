@@ -174,12 +174,21 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
 def follow_logs(connection: Connection, name: str, stage: str | None, should_stop: Callable[[], bool]) -> None:
     """Print the logs of a run's stages as they come, until the run is over."""
     from editr1.runs.kubernetes.editruns import EditRuns
+    from editr1.runs.kubernetes.errors import ClusterUnreachable
     from editr1.runs.kubernetes.follow import live_logs
+    from editr1.runs.kubernetes.patience import Patience
 
-    runs, seen = EditRuns(connection.api), set[str]()
+    runs, seen, patience = EditRuns(connection.api), set[str](), Patience()
     while not should_stop():
-        run = runs.get(name)
-        jobs = [job.name for job in connection.api.jobs(name) if stage in (None, job.stage) and job.name not in seen]
+        try:
+            run = runs.get(name)
+            known = connection.api.jobs(name)
+        except ClusterUnreachable as error:
+            patience.bear(error)
+            time.sleep(POLL_SECONDS)
+            continue
+        patience.answered()
+        jobs = [job.name for job in known if stage in (None, job.stage) and job.name not in seen]
         for line in live_logs(connection.api, jobs, should_stop):
             typer.echo(line)
         seen.update(jobs)

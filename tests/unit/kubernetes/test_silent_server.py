@@ -115,6 +115,18 @@ def test_following_and_waiting_outlast_a_silence(
     assert capsys.readouterr().err.count("asked again") == 1
 
 
+def test_logs_are_followed_through_a_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
+    over: Any = SimpleNamespace(over=True)
+    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, over, SILENT, over))
+    monkeypatch.setattr("editr1.runs.kubernetes.follow.live_logs", lambda _api, jobs, _stop: iter([f"{jobs} says"]))
+    jobs: Any = lambda _run: [SimpleNamespace(name="r-sft", stage="sft")]  # noqa: E731
+    terminal.follow_logs(SimpleNamespace(api=SimpleNamespace(jobs=jobs)), "r", None, lambda: False)  # type: ignore[arg-type]
+    assert "['r-sft'] says" in capsys.readouterr().out
+
+
 def test_a_server_that_stays_away_is_no_fault_of_the_settings() -> None:
     import typer
 
