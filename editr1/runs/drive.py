@@ -145,11 +145,8 @@ class Driver(Generic[Request, Handle]):
             self._settled[stage.name] = settled
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != settled.key:
-            record.attempts, record.metrics, record.outputs = (
-                [],
-                {},
-                {},
-            )  # what came before was of other inputs or settings
+            # What came before was of other inputs or settings.
+            record.attempts, record.metrics, record.outputs = [], {}, {}
         record.key, record.inputs, record.config = settled.key, settled.inputs, settled.config
         return record, settled.config
 

@@ -182,9 +182,12 @@ def _pinned(target: str, where: str) -> str:
 def _cached(name: str, revision: str) -> str | None:
     """The commit that this machine's cache of the hub holds for a named revision."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True)) if revision else None
-    except Exception:
+    if not revision:
         return None
-    return folder.name if folder and _COMMIT.fullmatch(folder.name) else None
+    try:
+        commit = Path(snapshot_download(name, revision=revision, local_files_only=True)).name
+    except LocalEntryNotFoundError:
+        return None
+    return commit if _COMMIT.fullmatch(commit) else None
