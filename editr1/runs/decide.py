@@ -41,11 +41,12 @@ def before_start(has_result: bool) -> Decision:
 def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> Decision:
     """What follows the end of an attempt.
 
+    A result is committed last, so it is whole whatever became of the process after it.
     ``failures`` counts the attempts of this drive that ended badly, this one included; backoff doubles from 1 s to 60 s.
     """
+    if has_result:
+        return Decision(Action.FINISH)
     if exit_code == 0:
-        if has_result:
-            return Decision(Action.FINISH)
         return Decision(Action.FAIL, "the process ended with 0 but committed no result")
     if not worth_a_retry(exit_code):
         return Decision(Action.FAIL, f"exit code {exit_code} is permanent")

@@ -32,6 +32,8 @@ def test_a_stage_with_a_result_is_not_run_again() -> None:
         (ExitCode.KILLED, False, 1, 2, Action.RETRY),
         (ExitCode.TERMINATED, False, 1, 2, Action.RETRY),
         (-9, False, 1, 2, Action.RETRY),
+        (ExitCode.TERMINATED, True, 1, 0, Action.FINISH),
+        (-6, True, 1, 0, Action.FINISH),
     ],
 )
 def test_an_end_leads_to_the_documented_action(
