@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -98,6 +98,12 @@ def line_chart(name: str, points: Sequence[Point], x_label: str = "step") -> Mar
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, label, Markup("").join(parts)
     )
+
+
+def levels(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
+    """The curves of several finite values that never move, each with its value."""
+    values = {name: [y for _, y in points if math.isfinite(y)] for name, points in curves.items()}
+    return {name: found[0] for name, found in values.items() if len(found) > 1 and len(set(found)) == 1}
 
 
 def nice_ticks(low: float, high: float, most: int) -> list[float]:

@@ -241,6 +241,18 @@ def test_the_data_survive_json_with_pictures_and_gaps(report):
     assert render_report(back) == render_report(data)
 
 
+def test_a_curve_that_never_moves_is_told_and_not_drawn(report):
+    still = {"failed": ((0.0, 0.0), (1.0, 0.0)), "loss": ((0.0, 2.0), (1.0, 1.0)), "ratio": ((0.0, 1.0), (1.0, 1.0))}
+    stage = report.stages[0].model_copy(update={"curves": still})
+    page = render_report(report.model_copy(update={"stages": (stage,)}))
+    assert "The same at every step: failed 0, ratio 1" in page
+    assert [name in page for name in ("<figcaption>loss", "<figcaption>failed", "<figcaption>ratio")] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_a_curve_of_gaps_alone_is_not_drawn_and_one_point_is():
     assert charts.line_chart("loss", [(0, float("nan"))]) == ""
     assert charts.line_chart("loss", []) == ""
