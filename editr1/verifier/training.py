@@ -193,6 +193,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Open the phase, a resumed part counted as done."""
         self._reported, self._time = state.global_step, time.monotonic()
+        self._tokens = float(state.num_input_tokens_seen)  # GRPO's count goes on from there, SFT's begins anew
         if state.is_world_process_zero:
             self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
 

@@ -110,7 +110,9 @@ def _environment() -> Environment:
         principles=_principles,
         agreement=_agreement,
     )
-    environment.globals.update(line_chart=charts.line_chart, levels=charts.levels, ruler=ruler, not_measured=formats.NOT_MEASURED)
+    environment.globals.update(
+        line_chart=charts.line_chart, levels=charts.levels, ruler=ruler, not_measured=formats.NOT_MEASURED
+    )
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return environment
 
