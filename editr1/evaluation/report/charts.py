@@ -69,7 +69,7 @@ def line_chart(name: str, points: Sequence[Point], x_label: str = "step") -> Mar
         )
         parts.append(
             Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-                _LEFT - 6, y + 3.5, number(tick, digits)
+                _LEFT - 6, y + 3.5, _told(tick, digits)
             )
         )
     for tick in x_ticks:
@@ -91,10 +91,10 @@ def line_chart(name: str, points: Sequence[Point], x_label: str = "step") -> Mar
             cx, cy = place(x, y)
             parts.append(
                 Markup('<circle class="hover" cx="{:.1f}" cy="{:.1f}" r="7"><title>{} {}: {}</title></circle>').format(
-                    cx, cy, x_label, number(x, 0), number(y, digits + 1)
+                    cx, cy, x_label, number(x, 0), _told(y, digits + 1)
                 )
             )
-    label = f"{name} by {x_label}: from {number(values[0], digits + 1)} to {number(last_y, digits + 1)} at {last_x:g}"
+    label = f"{name} by {x_label}: from {_told(values[0], digits + 1)} to {_told(last_y, digits + 1)} at {last_x:g}"
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, label, Markup("").join(parts)
     )
@@ -239,7 +239,16 @@ def _path(points: Sequence[Point], place: object, css: str) -> Markup:
 
 def _digits(ticks: Sequence[float]) -> int:
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    return min(6, max(0, -math.floor(math.log10(step) + 1e-9)))
+    return max(0, -math.floor(math.log10(step) + 1e-9))
+
+
+def _told(value: float, digits: int) -> str:
+    """With ``digits`` decimals, or as a power of ten where they would be mostly zeros."""
+    if digits <= 6:
+        return number(value, digits)
+    if value == 0 or not math.isfinite(value):
+        return number(value, 0)
+    return f"{value:.{max(0, digits + math.floor(math.log10(abs(value))))}e}".replace("-", "\u2212")
 
 
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:

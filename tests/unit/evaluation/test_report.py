@@ -253,6 +253,17 @@ def test_a_curve_that_never_moves_is_told_and_not_drawn(report):
     ]
 
 
+def test_an_axis_of_tiny_values_has_ticks_that_differ():
+    svg = charts.line_chart("loss", [(0, -2e-9), (1, 4.5e-8)])
+    assert re.findall(r'text-anchor="end">([^<]*)<', svg) == [
+        "\u22122e\u221208",
+        "0",
+        "2e\u221208",
+        "4e\u221208",
+        "6e\u221208",
+    ]
+
+
 def test_a_curve_of_gaps_alone_is_not_drawn_and_one_point_is():
     assert charts.line_chart("loss", [(0, float("nan"))]) == ""
     assert charts.line_chart("loss", []) == ""
