@@ -130,7 +130,10 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
         state=str(stage.state),
         seconds=sum((a.ended or a.started) - a.started for a in done) if done else None,
         attempts=max(1, len(stage.attempts)),
-        figures=tuple(KeyFigure(name=name, value=value, digits=3) for name, value in stage.metrics.items()),
+        figures=tuple(
+            KeyFigure(name=name, value=int(value) if value.is_integer() else value, digits=3)
+            for name, value in stage.metrics.items()
+        ),
         curves=curves(store.get_record(progress_key(record.name, stage.name, stage.key))),
         inputs=stage.inputs,
         outputs=stage.outputs,

@@ -371,10 +371,19 @@ def test_a_key_figure_shows_words_numbers_and_estimates(report):
         KeyFigure(name="note", value="three editors"),
         KeyFigure(name="rows", value=6000),
         KeyFigure(name="loss", value=0.25, digits=3, unit=" nats"),
+        KeyFigure(name="rate", value=-9e-6, digits=3),
         KeyFigure(name="gain", value=_estimate(1.5, 1.0, 2.0)),
         KeyFigure(name="lost"),
     )
     stage = StageReport(name="s", kind="sft", what="w", state="failed", figures=figures, attempts=2)
     page = words(render_report(report.model_copy(update={"stages": (stage,)})))
-    for text in ("three editors", "6000", "0.250 nats", "1.50", "1.00 to 2.00, n = 50", "attempt 2"):
+    for text in (
+        "three editors",
+        "6000",
+        "0.250 nats",
+        "\u22129.0e\u221206",
+        "1.50",
+        "1.00 to 2.00, n = 50",
+        "attempt 2",
+    ):
         assert text in page
