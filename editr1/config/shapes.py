@@ -83,14 +83,3 @@ class AnnotatorSettings(Settings):
     """Probability that the label is the other candidate."""
     same_gap: Annotated[float, Field(ge=0.0)] = 1.0
     """Candidates whose true scores differ by less get the label "same"."""
-
-
-class ShapesSettings(Settings):
-    """All rates of the world."""
-
-    candidates: CandidateSettings = CandidateSettings()
-    """Kinds of candidates."""
-    oracle: OracleSettings = OracleSettings()
-    """Labelling models."""
-    annotators: AnnotatorSettings = AnnotatorSettings()
-    """Preference labels."""

@@ -14,19 +14,6 @@ from editr1.data.types import EditCase, PreferencePair
 _log = logging.getLogger(__name__)
 
 
-def cases_of_pairs(pairs: Path, out: Path) -> int:
-    """Write the cases of ``pairs`` (table of PreferencePair), each once, as a table of EditCase; returns the rows."""
-    seen: set[str] = set()
-
-    def cases() -> Iterator[EditCase]:
-        for pair in read_table(pairs, PreferencePair):
-            if pair.case.case_id not in seen:
-                seen.add(pair.case.case_id)
-                yield pair.case
-
-    return write_table(out, cases(), EditCase)
-
-
 def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     """Write ``pairs`` (table of PreferencePair) to ``out`` with the principles that ``cases`` hold for their cases.
 

@@ -8,7 +8,7 @@ over the items, with a fixed seed, so that a figure repeats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,19 +32,6 @@ class Estimate(Noun):
     high: float
     n: int = Field(ge=1)
     confidence: float = 0.95
-
-    @property
-    def excludes_zero(self) -> bool:
-        """True when the whole interval lies on one side of 0."""
-        return self.low > 0.0 or self.high < 0.0
-
-    def scaled(self, factor: float) -> Estimate:
-        """The same figure in another unit, for example 100 for per cent. ``factor`` must be positive."""
-        if factor <= 0:
-            raise ValueError(f"factor must be positive, got {factor}")
-        return self.model_copy(
-            update={"value": self.value * factor, "low": self.low * factor, "high": self.high * factor}
-        )
 
 
 class PairAccuracy(Noun):
@@ -186,17 +173,6 @@ def gsb(choices: Sequence[Literal["good", "same", "bad"]], bootstrap: Bootstrap 
     return mean_estimate([points[c] for c in choices], bootstrap)
 
 
-def group_means(
-    values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT
-) -> dict[str, Estimate]:
-    """Mean of each group, in sorted order of names. ``values`` and ``groups`` are (n,) and aligned."""
-    data = _finite(values, "values")
-    names = np.asarray(groups)
-    if names.shape != data.shape:
-        raise ValueError(f"values and groups differ in length: {data.size}, {names.size}")
-    return {str(name): _estimate(data[names == name], bootstrap) for name in np.unique(names)}
-
-
 def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:
     """Mean of the groups' means; the interval resamples items inside each group. ``n`` counts items."""
     data = _finite(values, "values")
@@ -209,14 +185,6 @@ def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstra
     drawn = np.mean([resampled_means(part, bootstrap.samples, rng) for part in parts], axis=0)
     value = float(np.mean([part.mean() for part in parts]))
     return interval(value, drawn, data.size, bootstrap)
-
-
-def weighted_mean(parts: Mapping[str, tuple[float, float]]) -> float:
-    """Sum of value x weight over sum of weights; ``parts`` maps a name to (value, weight)."""
-    total = sum(weight for _, weight in parts.values())
-    if total <= 0:
-        raise ValueError("weights add up to nothing")
-    return sum(value * weight for value, weight in parts.values()) / total
 
 
 def _finite(values: Sequence[float] | Floats, name: str) -> Floats:

@@ -13,7 +13,7 @@ from editr1.curation.cache import AnswerCache
 from editr1.curation.candidates import make_candidates
 from editr1.curation.choose import split_draw
 from editr1.curation.errors import CurationError
-from editr1.curation.pairs import attach_principles, cases_of_pairs
+from editr1.curation.pairs import attach_principles
 from editr1.curation.parts import PartFile
 from editr1.curation.think import draw_members
 from editr1.curation.wire import data_url, messages
@@ -184,8 +184,3 @@ def test_a_pair_of_another_case_with_the_same_id_is_refused(tmp_path, case) -> N
     write_table(tmp_path / "cases.parquet", [case], EditCase)
     with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
         attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")
-
-
-def test_the_cases_of_pairs_come_out_once_each(tmp_path) -> None:
-    assert cases_of_pairs(pairs(tmp_path), tmp_path / "only.parquet") == 2
-    assert [case.case_id for case in read_table(tmp_path / "only.parquet", EditCase)] == ["c1", "c2"]
