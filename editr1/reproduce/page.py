@@ -123,18 +123,38 @@ def _curves(cells: list[CellFound]) -> list[Curve]:
 
 
 def _course(found: Reproduction) -> list[Curve]:
-    """The editor's figures on the truth over the iterations of its training, from before it to its end."""
-    cells, budget, drawn = {cell.name: cell for cell in found.cells}, found.budget, []
-    for verifier, title in (("rl", "on the RL-RRM"), ("sft", "on the SFT-RRM")):
-        steps = [(n, cells.get(editor_name(verifier, n, budget))) for n in (*budget.editor_curve, budget.iterations)]
-        for name, words in COURSE.items():
-            at = {float(n): cell.figures.get(f"after {name}") for n, cell in steps if cell is not None}
-            start = [cell.figures.get(f"before {name}") for _, cell in steps if cell is not None]
-            at |= {0.0: next((figure for figure in start if figure is not None), None)}
-            points = sorted((n, figure.value) for n, figure in at.items() if figure is not None)
-            if len(points) > 1:
-                drawn.append(Curve(title, words, line_chart(words, points, "iteration")))
+    """The editor's figures on the truth over the iterations of its training, from before it to its end.
+
+    What the truth alone says of both editors shares its axes; hacked edits have two rulers, and so two charts.
+    """
+    on_rl, on_sft = (_courses(found, verifier) for verifier in ("rl", "sft"))
+    drawn = []
+    for name, words in COURSE.items():
+        rl, sft = on_rl.get(name), on_sft.get(name)
+        if name == "hacked":
+            drawn += [
+                Curve(title, words, line_chart(words, points, "iteration"))
+                for title, points in (("RL-RRM", rl), ("SFT-RRM", sft))
+                if points
+            ]
+        elif rl:
+            other = ("on the SFT-RRM", sft) if sft else None
+            drawn.append(Curve("", words, line_chart(f"{words} on the RL-RRM", rl, "iteration", other)))
     return drawn
+
+
+def _courses(found: Reproduction, verifier: str) -> dict[str, list[Point]]:
+    cells, budget = {cell.name: cell for cell in found.cells}, found.budget
+    steps = [(n, cells.get(editor_name(verifier, n, budget))) for n in (*budget.editor_curve, budget.iterations)]
+    courses = {}
+    for name in COURSE:
+        at = {float(n): cell.figures.get(f"after {name}") for n, cell in steps if cell is not None}
+        start = [cell.figures.get(f"before {name}") for _, cell in steps if cell is not None]
+        at |= {0.0: next((figure for figure in start if figure is not None), None)}
+        points = sorted((n, figure.value) for n, figure in at.items() if figure is not None)
+        if len(points) > 1:
+            courses[name] = points
+    return courses
 
 
 def _pairs_curve(found: Reproduction) -> Markup | None:

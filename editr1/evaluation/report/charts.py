@@ -39,21 +39,25 @@ class Track(NamedTuple):
     bars: tuple[Bar, ...]
 
 
-def line_chart(name: str, points: Sequence[Point], x_label: str = "step") -> Markup:
+def line_chart(
+    name: str, points: Sequence[Point], x_label: str = "step", other: tuple[str, Sequence[Point]] | None = None
+) -> Markup:
     """A curve with three to five ticks an axis.
 
     From 30 points on the raw values are drawn thin under a running mean. Values that are not finite leave a gap; with
-    no finite value at all the result is empty.
+    no finite value at all the result is empty. ``other`` is a second curve on the same axes, with its name.
     """
-    kept = [(float(x), float(y)) for x, y in points if math.isfinite(x)]
+    kept, second = _kept(points), _kept(other[1]) if other else []
     values = [y for _, y in kept if math.isfinite(y)]
     if not values:
         return Markup("")
     drawn = _reduced(kept)
-    x_ticks = nice_ticks(min(x for x, _ in kept), max(x for x, _ in kept), 4)
-    y_ticks = nice_ticks(min(values), max(values), 4)
-    x_low, x_high = min(x for x, _ in kept), max(x for x, _ in kept)
-    y_low, y_high = min(y_ticks[0], *values), max(y_ticks[-1], *values)
+    across_all = [x for x, _ in (*kept, *second)]
+    x_low, x_high = min(across_all), max(across_all)
+    x_ticks = nice_ticks(x_low, x_high, 4)
+    up_all = [*values, *(y for _, y in second if math.isfinite(y))]
+    y_ticks = nice_ticks(min(up_all), max(up_all), 4)
+    y_low, y_high = min(y_ticks[0], *up_all), max(y_ticks[-1], *up_all)
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / ((x_high - x_low) or 1.0)
@@ -80,6 +84,8 @@ def line_chart(name: str, points: Sequence[Point], x_label: str = "step") -> Mar
                     x, _HEIGHT - _BOTTOM + 15, number(tick, _digits(x_ticks))
                 )
             )
+    if second:
+        parts.append(_path(_reduced(second), place, "curve other"))
     smooth = len(drawn) >= _SMOOTH_FROM
     parts.append(_path(drawn, place, "raw" if smooth else "curve"))
     if smooth:
@@ -95,9 +101,15 @@ def line_chart(name: str, points: Sequence[Point], x_label: str = "step") -> Mar
                 )
             )
     label = f"{name} by {x_label}: from {_told(values[0], digits + 1)} to {_told(last_y, digits + 1)} at {last_x:g}"
+    if other and second:
+        label += f"; {other[0]}: from {_told(second[0][1], digits + 1)} to {_told(second[-1][1], digits + 1)}"
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, label, Markup("").join(parts)
     )
+
+
+def _kept(points: Sequence[Point]) -> list[Point]:
+    return [(float(x), float(y)) for x, y in points if math.isfinite(x)]
 
 
 def levels(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:

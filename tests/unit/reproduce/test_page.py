@@ -91,7 +91,7 @@ def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_wh
     assert "700.0" not in page  # levels of a sign are none
     assert "<script" not in page
     assert "with one seed" not in page
-    assert "true score by iteration: from 5.00 to 7.00 at 2" in page  # SMALLEST trains for two iterations
+    assert "true score on the RL-RRM by iteration: from 5.00 to 7.00 at 2" in page  # SMALLEST trains for two iterations
 
 
 def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) -> None:
