@@ -128,8 +128,12 @@ async def each(
             async with asyncio.TaskGroup() as group:
                 for _ in range(max(1, min(job.lanes, total - done))):
                     group.create_task(lane())
-        except* (CurationError, VlmMisconfigured) as errors:
-            raise errors.exceptions[0] from None
+        except BaseExceptionGroup as errors:
+            # Not except*: before Python 3.11.4 what is raised in it comes out wrapped in a group.
+            foreseen = errors.subgroup((CurationError, VlmMisconfigured))
+            if foreseen is None:
+                raise
+            raise foreseen.exceptions[0] from None
         finally:
             report()
     if stopping:
