@@ -119,3 +119,10 @@ def test_answers_that_hang_together_widen_the_interval():
     independent = mean_estimate([1.0, 0.0] * 300)
     assert (clustered.value, clustered.n) == (0.5, 600)
     assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
+
+
+def test_bootstrap_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        Bootstrap(samples=0)
+    with pytest.raises(ValueError, match=r"got 1\.5"):
+        Bootstrap(confidence=1.5)
