@@ -130,8 +130,8 @@ async def each(
                     group.create_task(lane())
         except BaseExceptionGroup as errors:
             # Not except*: before Python 3.11.4 what is raised in it comes out wrapped in a group.
-            foreseen = errors.subgroup((CurationError, VlmMisconfigured))
-            if foreseen is None:
+            foreseen, rest = errors.split((CurationError, VlmMisconfigured))
+            if foreseen is None or rest is not None:
                 raise
             raise foreseen.exceptions[0] from None
         finally:
