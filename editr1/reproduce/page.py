@@ -127,19 +127,17 @@ def _course(found: Reproduction) -> list[Curve]:
 
     What the truth alone says of both editors shares its axes; hacked edits have two rulers, and so two charts.
     """
-    on_rl, on_sft = (_courses(found, verifier) for verifier in ("rl", "sft"))
+    courses = {"RL-RRM": _courses(found, "rl"), "SFT-RRM": _courses(found, "sft")}
     drawn = []
     for name, words in COURSE.items():
-        rl, sft = on_rl.get(name), on_sft.get(name)
-        if name == "hacked":
-            drawn += [
-                Curve(title, words, line_chart(words, points, "iteration"))
-                for title, points in (("RL-RRM", rl), ("SFT-RRM", sft))
-                if points
-            ]
-        elif rl:
-            other = ("on the SFT-RRM", sft) if sft else None
-            drawn.append(Curve("", words, line_chart(f"{words} on the RL-RRM", rl, "iteration", other)))
+        measured = [(title, course[name]) for title, course in courses.items() if name in course]
+        if len(measured) == len(courses) and name != "hacked":
+            (first, points), (second, other) = measured
+            chart = line_chart(f"{words} on the {first}", points, "iteration", (f"on the {second}", other))
+            drawn.append(Curve("", words, chart))
+        else:
+            for title, points in measured:
+                drawn.append(Curve(title, words, line_chart(f"{words} on the {title}", points, "iteration")))
     return drawn
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from editr1.evaluation.report.formats import number, seconds, short
+from editr1.evaluation.report.formats import number, scientific, seconds, short
 from editr1.evaluation.report.model import LineageEdge, LineageNode, Point, TimeSpan
 
 _WIDTH, _HEIGHT = 320, 176
@@ -260,7 +260,7 @@ def _told(value: float, digits: int) -> str:
         return number(value, digits)
     if value == 0 or not math.isfinite(value):
         return number(value, 0)
-    return f"{value:.{max(0, digits + math.floor(math.log10(abs(value))))}e}".replace("-", "\u2212")
+    return scientific(value, max(0, digits + math.floor(math.log10(abs(value)))))
 
 
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:

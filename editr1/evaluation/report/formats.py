@@ -20,6 +20,11 @@ def number(value: float | int | None, digits: int = 2, *, signed: bool = False) 
     return text.replace(",", "\u202f").replace("-", "\u2212")
 
 
+def scientific(value: float, digits: int = 1) -> str:
+    """A number as a power of ten, with true minus signs."""
+    return f"{value:.{digits}e}".replace("-", "\u2212")
+
+
 def estimate(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
     """The figure alone."""
     return NOT_MEASURED if value is None else number(value.value * scale, digits, signed=signed)

@@ -93,7 +93,7 @@ def _figure(figure: KeyFigure) -> str:
     if isinstance(value, Estimate):
         return formats.estimate(value, digits=figure.digits) + unit
     if 0 < abs(value) < 0.5 * 10.0**-figure.digits:
-        return f"{value:.1e}".replace("-", "\u2212") + unit
+        return formats.scientific(value) + unit
     return formats.number(value, figure.digits) + unit
 
 

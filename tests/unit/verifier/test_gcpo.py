@@ -115,6 +115,7 @@ def test_a_stopped_training_continues_to_the_same_weights(
     stopping = TrainHooks(should_stop=lambda: next(answers), on_checkpoint=lambda folder, _: given.append(folder))
     with pytest.raises(Interrupted, match="step 2 of 4"):
         train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=stopping)
+    assert json.loads((given[0] / "trainer_state.json").read_text())["num_input_tokens_seen"] > 0  # the speed's start
     train_gcpo(
         config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=given[0])
     )
