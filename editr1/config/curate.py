@@ -128,7 +128,8 @@ class CurateConfig(Settings):
     examples: Annotated[int, Field(ge=0, le=16)] = 4
     """Expert decompositions shown in context, drawn at random a case."""
     choose: Annotated[int, Field(ge=1)] | None = None
-    """Cases to keep; null keeps all and asks no judge."""
+    """Cases whose candidates are labelled; null takes all and asks no judge. The other cases still get principles, for
+    their pairs and for RL. Without candidates: the cases that get principles."""
     hard_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Share of ``choose`` that the judge must have found hard; the others are drawn at random."""
     holistic: HolisticConfig = HolisticConfig()

@@ -64,7 +64,8 @@ class EvaluateConfig(Settings):
     """Edits handed to the scorer in one call."""
 
     max_failed: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Largest share of failed scores that an evaluation accepts; above it the stage stops."""
+    """Largest share of failed scores of pairs or edits that an evaluation accepts; above it the stage stops. Public sets
+    count theirs in their tables."""
 
     steps: Annotated[int, Field(ge=1, le=200)] = 8
     """Denoising steps of an evaluated edit."""
@@ -74,6 +75,9 @@ class EvaluateConfig(Settings):
 
     resolution: Annotated[int, Field(ge=16)] | None = None
     """Side in pixels of a square of an evaluated edit's area; null keeps each source's own (at most 1 megapixel)."""
+
+    reference_resolution: Annotated[int, Field(ge=16)] | None = None
+    """The same for the reference picture, as in grpo: give both the same. Null: as the edit."""
 
     max_text_tokens: Annotated[int, Field(ge=1)] | None = None
     """Length to which FLUX's T5 text is padded, as in training; null: the tokenizer's own, at most 512."""
@@ -92,3 +96,11 @@ class EvaluateConfig(Settings):
 
     public: PublicSetsConfig = PublicSetsConfig()
     """How the public sets among the inputs are scored."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.traces > 1 and self.temperature == 0.0:
+            raise ValueError(
+                f"traces {self.traces} at temperature 0: greedy traces are all the same; set a temperature"
+            )
+        return self

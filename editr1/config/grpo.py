@@ -63,7 +63,7 @@ class GrpoConfig(Settings):
     sde: Literal["flow", "cps"] = "flow"
     """Stochastic step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving, arXiv 2509.05952)."""
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
-    """Noise level a. Flow-SDE refuses more than 1.2 where the first step may be stochastic; CPS takes at most 1."""
+    """Noise level a. Flow-SDE takes at most 1.2, wherever the window starts; CPS at most 1."""
     window_size: PositiveInt | None = 3
     """Consecutive stochastic steps that are trained; the others are deterministic. None: every step but the last."""
     window_first: Annotated[int, Field(ge=0)] = 0
@@ -147,10 +147,10 @@ class GrpoConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> GrpoConfig:
-        if self.sde == "flow" and self.noise_level > MAX_FLOW_NOISE and self.window_first == 0:
+        if self.sde == "flow" and self.noise_level > MAX_FLOW_NOISE:
             raise ValueError(
                 f"noise_level {self.noise_level} is too much for Flow-SDE: its first step scales the latents by"
-                f" 1 - a^2/2; allowed up to {MAX_FLOW_NOISE}, or window_first >= 1, or sde: cps"
+                f" 1 - a^2/2; allowed up to {MAX_FLOW_NOISE}, or sde: cps"
             )
         if self.sde == "cps" and self.noise_level > 1.0:
             raise ValueError(f"noise_level {self.noise_level}: CPS allows 0 to 1")

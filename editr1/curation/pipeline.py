@@ -73,7 +73,7 @@ async def _curate(
         async with VlmClient(config.endpoints, out / "answers.sqlite") as client:
             job = Job(config, client, hooks, load_experts(config.experts) if config.examples else [])
             judged, decomposed, thought, verified = (part(name) for name in ("choose", "decompose", "think", "verify"))
-            chosen = await _chosen(job, cases, judged)
+            chosen = await _chosen(job, cases, candidates, judged)
             work = _Work(config, cases, candidates, decomposed, thought, verified, chosen)
             if config.variant != "holistic":
                 await decompose(job, work.cases(), decomposed, work.case_count)
@@ -85,10 +85,15 @@ async def _curate(
             return counts | {name: value for name, value in client.usage.as_dict().items() if name != "failed"}
 
 
-async def _chosen(job: Job, cases: Path, judged: PartFile) -> set[str] | None:
+async def _chosen(job: Job, cases: Path, candidates: Path | None, judged: PartFile) -> set[str] | None:
+    """The cases to be labelled, drawn from those with candidates; None for all."""
     if job.config.choose is None:
         return None
-    return set(await choose(job, list(read_table(cases, EditCase)), judged))
+    drawn_from = list(read_table(cases, EditCase))
+    if candidates is not None:
+        labelled = {row.case.case_id for row in read_table(candidates, Quadruple)}
+        drawn_from = [case for case in drawn_from if case.case_id in labelled]
+    return set(await choose(job, drawn_from, judged))
 
 
 async def _label(job: Job, work: _Work) -> None:
@@ -119,14 +124,15 @@ class _Work:
         self.chosen = chosen
         self._cases, self.candidates = cases, candidates
         self._fixed = holistic_principles(config.holistic) if config.variant == "holistic" else None
-        self.case_count = count_rows(cases) if chosen is None else len(chosen)
+        self._kept = chosen if candidates is None else None
+        self.case_count = count_rows(cases) if self._kept is None else len(self._kept)
 
     def principles(self, case_id: str) -> tuple[Principle, ...] | None:
         return self._fixed or principles_in(self.decomposed, case_id)
 
     def cases(self) -> Iterator[EditCase]:
         for case in read_table(self._cases, EditCase):
-            if self.chosen is None or case.case_id in self.chosen:
+            if self._kept is None or case.case_id in self._kept:
                 yield case
 
     def all_quadruples(self) -> Iterator[Quadruple]:

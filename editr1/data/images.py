@@ -62,6 +62,12 @@ def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MA
         return opened.size
 
 
+def resized_to(picture: bytes, like: bytes, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> bytes:
+    """``picture`` at the size of ``like`` (both picture files), as a PNG; unchanged when it has that size."""
+    image, size = decode_image(picture), decode_image(like).size
+    return picture if image.size == size else encode_png(image.resize(size, resampling))
+
+
 def encode_png(image: Image.Image) -> bytes:
     """Encode as an 8-bit RGB PNG without metadata. Equal pixels give equal bytes under one version of Pillow."""
     buffer = io.BytesIO()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +18,31 @@ from editr1.editor.ema import Ema
 _STATE = "state.json"
 
 
+@dataclass
+class Course:
+    """What the finished iterations showed; it goes on where a resumed training does."""
+
+    reward_means: list[float] = field(default_factory=list)
+    """A mean an iteration; NaN where every score failed."""
+    failed: int = 0
+    """Scores that failed."""
+    zero_spread: int = 0
+    """Groups whose scores were all the same."""
+    groups: int = 0
+    seconds: float = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Final figures of a training, see :func:`editr1.editor.grpo.train_grpo`."""
+        return {
+            "iterations": float(len(self.reward_means)),
+            "reward_first": mean(self.reward_means[:5]),
+            "reward_last": mean(self.reward_means[-5:]),
+            "failed": float(self.failed),
+            "zero_spread": self.zero_spread / self.groups if self.groups else 0.0,
+            "seconds": self.seconds,
+        }
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """Where a training stands: finished iterations, the verifier's digest, and the settings that must not change."""
@@ -24,6 +50,7 @@ class TrainingState:
     iteration: int
     model_digest: str | None
     settings: dict[str, object]
+    course: Course
 
 
 def save_checkpoint(
@@ -48,7 +75,7 @@ def load_checkpoint(
     """Put a checkpoint's values into weights, running mean, optimiser and torch's CPU generator.
 
     Raises:
-        ValueError: the folder is no checkpoint, or its weights have other names or shapes.
+        ValueError: the folder is no checkpoint of this version, or its weights have other names or shapes.
     """
     if not (folder / _STATE).is_file():
         raise ValueError(f"{folder}: no {_STATE}: not a checkpoint of an editor training")
@@ -64,4 +91,12 @@ def load_checkpoint(
     optimizer.load_state_dict(rest["optimizer"])
     torch.set_rng_state(rest["rng"])
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    return TrainingState(**state)
+    try:
+        return TrainingState(**state | {"course": Course(**state["course"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}: {_STATE} is of another version of this training ({error})") from None
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean, NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan

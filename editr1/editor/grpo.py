@@ -16,13 +16,12 @@ from editr1.config.loader import ConfigError
 from editr1.editor.advantages import Advantages, group_advantages, shuffled_in_groups
 from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
-from editr1.editor.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from editr1.editor.checkpoint import Course, TrainingState, load_checkpoint, mean, save_checkpoint
 from editr1.editor.ema import Ema
-from editr1.editor.policies import EditorPolicy, load_policy
+from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
 from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
 from editr1.editor.rollout import Chunk
 from editr1.editor.sampler import GroupSampler
-from editr1.editor.sde import check_noise_level
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater, UpdateStats
 from editr1.editor.world import World
@@ -61,9 +60,11 @@ def train_grpo(
 
     Returns:
         Final figures: ``reward_first`` and ``reward_last`` (means over the first and last up to five iterations),
-        ``iterations``, ``failed`` (scores), ``zero_spread`` (share of groups), ``seconds``.
+        ``iterations``, ``failed`` (scores), ``zero_spread`` (share of groups), ``seconds`` (spent in iterations): of
+        the whole training, whatever the number of resumes.
 
     Raises:
+        ConfigError: the training diverged, or a setting does not fit the checkpoint.
         RewardBudgetSpent: more scores failed than ``max_failed_share`` allows.
         Interrupted: the hooks asked to stop; a checkpoint was handed to them.
         ValueError: unusable cases, editor or checkpoint, found before any sampling.
@@ -100,6 +101,7 @@ class _Trainer:
             self._policy, self._tuning, self._optimizer, self._ema, config, self._sampler.settings, world
         )
         self._digest: str | None = None
+        self._course = Course()
         self._start = self._resume()
         self._order = CaseOrder(
             cases,
@@ -112,9 +114,7 @@ class _Trainer:
         )
 
     def run(self) -> dict[str, float]:
-        config, began = self._config, time.monotonic()
-        means: list[float] = []
-        failed = zero = groups = 0
+        config, course = self._config, self._course
         self._hooks.progress.phase("grpo", config.iterations, self._start)
         with RewardCollector(
             self._scorer,
@@ -123,23 +123,24 @@ class _Trainer:
             overlap=config.overlap,
         ) as rewards:
             for i in range(self._start, config.iterations):
-                metrics, advantages = self._iterate(i, rewards)
-                means.append(metrics["reward_mean"])
-                failed += advantages.failed
-                zero += advantages.zero_spread
-                groups += advantages.groups
+                began = time.monotonic()
+                try:
+                    metrics, advantages = self._iterate(i, rewards)
+                except NotFinite as error:
+                    rate = f"learning_rate {config.learning_rate:g}"
+                    raise ConfigError(
+                        f"{rate}: the training diverged in iteration {i + 1}, {error}; try a smaller one"
+                    ) from error
+                course.reward_means.append(metrics["reward_mean"])
+                course.failed += advantages.failed
+                course.zero_spread += advantages.zero_spread
+                course.groups += advantages.groups
+                course.seconds += time.monotonic() - began
                 if self._world.first:
                     self._hooks.progress.step(1, **metrics)
                 self._after(i + 1)
         self._export()
-        return {
-            "iterations": float(config.iterations),
-            "reward_first": _mean(means[:5]),
-            "reward_last": _mean(means[-5:]),
-            "failed": float(failed),
-            "zero_spread": zero / groups if groups else 0.0,
-            "seconds": time.monotonic() - began,
-        }
+        return course.figures()
 
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config
@@ -211,7 +212,7 @@ class _Trainer:
             "kl": stats.kl / count,
         }
         if stats.grad_norms:
-            metrics["grad_norm"] = _mean(stats.grad_norms)
+            metrics["grad_norm"] = mean(stats.grad_norms)
         return metrics
 
     def _after(self, done: int) -> None:
@@ -225,7 +226,7 @@ class _Trainer:
         folder = self._checkpoints / f"iteration-{done:06d}"
         if self._world.first:
             with span(Span.CHECKPOINT, iteration=done):
-                state = TrainingState(done, self._digest, _fixed(self._config))
+                state = TrainingState(done, self._digest, _fixed(self._config), self._course)
                 save_checkpoint(folder, self._tuning.weights, self._ema, self._optimizer, state)
                 self._hooks.on_checkpoint(folder, done)
             for old in self._checkpoints.glob("iteration-*"):
@@ -244,7 +245,7 @@ class _Trainer:
                 raise ConfigError(
                     f"{folder}: {name} was {value!r}, now {fixed.get(name)!r}; a training keeps its {name}"
                 )
-        self._digest = state.model_digest
+        self._digest, self._course = state.model_digest, state.course
         return state.iteration
 
     def _export(self) -> None:
@@ -258,21 +259,14 @@ class _Trainer:
 
 
 def _load(config: GrpoConfig, editor: str, device: torch.device) -> EditorPolicy:
-    policy = load_policy(
+    return load_policy(
         editor,
         guidance=config.guidance,
         dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         max_text_tokens=config.max_text_tokens,
         device=device,
     )
-    size = policy.smallest_size
-    check_noise_level(config.sde, config.noise_level, policy.sigmas(config.steps, size).tolist(), config.window_first)
-    return policy
 
 
 def _fixed(config: GrpoConfig) -> dict[str, object]:
     return config.model_dump(mode="json", include=set(_FIXED))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")

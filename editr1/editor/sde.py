@@ -8,7 +8,6 @@ velocities are ``[B, ...]``. References: Flow-SDE arXiv 2505.05470 eq. 9 and its
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 SdeKind = Literal["flow", "cps"]
 LogProbForm = Literal["gaussian", "public"]
 
-MAX_FLOW_NOISE = 1.2
 _ONE = 1.0 - 1e-6
 
 
@@ -84,20 +82,6 @@ def log_prob(sample: Tensor, mean: Tensor, std: Tensor, form: LogProbForm = "gau
         raise ValueError("a step with std 0 is deterministic: it has no log-probability and belongs outside the window")
     density = -square / (2.0 * std**2) - torch.log(std) - 0.5 * math.log(2.0 * math.pi)
     return density.flatten(1).mean(1)
-
-
-def check_noise_level(kind: SdeKind, noise_level: float, sigmas: Sequence[float], first_step: int = 0) -> None:
-    """Refuse a level that breaks the sampler: Flow-SDE above 1.2 if a stochastic step may start at sigma 1.
-
-    ``sigmas`` is the schedule (T + 1 values), ``first_step`` the earliest stochastic step.
-    """
-    if kind == "flow" and noise_level > MAX_FLOW_NOISE and sigmas[first_step] >= _ONE:
-        raise ValueError(
-            f"noise level {noise_level}: Flow-SDE's step at sigma 1 scales the latents by 1 - a^2/2; at most"
-            f" {MAX_FLOW_NOISE}, or use CPS"
-        )
-    if kind == "cps" and not 0.0 <= noise_level <= 1.0:
-        raise ValueError(f"noise level {noise_level}: CPS allows 0 to 1")
 
 
 def _prepared(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from editr1.config.grpo import GrpoConfig
 from editr1.editor.ema import Ema
 from editr1.editor.grpo_loss import grpo_loss
 from editr1.editor.kl import kl_divergence
-from editr1.editor.policies.base import EditorPolicy
+from editr1.editor.policies.base import EditorPolicy, NotFinite
 from editr1.editor.rollout import Chunk, SdeSettings
 from editr1.editor.sde import log_prob, transition
 from editr1.editor.tuning import Tuning
@@ -55,7 +56,7 @@ class Updater:
         """Run the iteration's passes; the gradient is the mean over ``kept_total`` samples of all processes and steps.
 
         ``advantages`` fp32 and ``kept`` bool are ``[N]`` in the order of the chunks' rows. Without a kept sample
-        nothing is updated.
+        nothing is updated. Raises NotFinite, before the weights are touched, where the gradient is not finite.
         """
         stats = UpdateStats()
         if kept_total == 0:
@@ -69,7 +70,10 @@ class Updater:
                         (loss / (kept_total * len(steps))).backward()
                 weights = list(self._tuning.weights.values())
                 self._world.sum_gradients(weights)
-                stats.grad_norms.append(float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip)))
+                norm = float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip))
+                if not math.isfinite(norm):
+                    raise NotFinite(f"its gradient is {norm}")
+                stats.grad_norms.append(norm)
                 self._optimizer.step()
                 stats.updates += 1
                 if self._ema is not None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 
 from editr1.data.errors import DataError
-from editr1.data.images import decode_image, encode_png
+from editr1.data.images import decode_image, encode_png, resized_to
 from editr1.data.types import EditCase, Picture, Scored, ScoreFailure, ScoreItem, ScoreOutcome
-from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, mean_estimate, paired_difference
+from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, gsb, mean_estimate, paired_difference
 from editr1.evaluation.report.model import EditorFigures, EditView, GalleryCase, PrincipleView, ScoreParts
 from editr1.evaluation.scoring import Scorer, Truth, TruthReading, batches, score_in_batches
 
@@ -111,6 +111,7 @@ def editor_figures(
         before=parts(lambda b, _a: mean_estimate(b, bootstrap)),
         after=parts(lambda _b, a: mean_estimate(a, bootstrap)),
         gain=parts(lambda b, a: paired_difference(a, b, bootstrap)),
+        gsb=gsb([a["score"] for _, a in kept], [b["score"] for b, _ in kept], bootstrap),
         failed=len(both) - len(kept),
     )
 
@@ -154,9 +155,10 @@ def edit_view(row: EditRow) -> EditView:
 
 
 def _question(row: EditRow) -> ScoreItem:
+    """The source is shown at the size of the edit, as in training, so that only the edit differs."""
     case = row.case
     return ScoreItem(
-        source=case.source,
+        source=Picture(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),
         edited=Picture(data=row.image),
         instruction=case.instruction,
         principles=case.principles,

@@ -161,16 +161,15 @@ def ratio_estimate(
     return interval(float(top.sum() / bottom.sum()), drawn, round(float(bottom.sum())), bootstrap)
 
 
-def gsb(choices: Sequence[Literal["good", "same", "bad"]], bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """GSB = (G - B) / (G + S + B) in [-1, 1]: human preference of one editor over another (paper, section 4).
+def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = DEFAULT) -> Estimate:
+    """GSB = (G - B) / (G + S + B) in [-1, 1] (paper, section 4): how much more often the first of two edits is better.
 
-    ``choices[i]`` is "good" where the first editor was preferred. Multiply by 100 for the paper's per cent.
+    Scores of the same cases, in order; equal scores are "same". Multiply by 100 for the paper's per cent.
     """
-    points = {"good": 1.0, "same": 0.0, "bad": -1.0}
-    unknown = sorted(set(choices) - set(points))
-    if unknown:
-        raise ValueError(f"unknown choice {unknown[0]!r}; allowed: good, same, bad")
-    return mean_estimate([points[c] for c in choices], bootstrap)
+    a, b = _finite(first, "first"), _finite(second, "second")
+    if a.shape != b.shape:
+        raise ValueError(f"gsb needs the same cases: {a.size} first, {b.size} second")
+    return mean_estimate(np.sign(a - b), bootstrap)
 
 
 def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:

@@ -111,6 +111,7 @@ def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]
         rows.append((f"editor before RL, {whose}", data.editor.before.score, 1, ""))
         rows.append((f"editor after RL, {whose}", data.editor.after.score, 1, ""))
         rows.append((f"gain of the editor, {whose}", data.editor.gain.score, 1, ""))
+        rows.append((f"edits better after RL, less those worse, by {whose}", data.editor.gsb, 100, " %"))
     return rows
 
 

@@ -123,8 +123,15 @@ def _edit(
     rows = evaluate_editor(cases, edit, truth=truth, batch=config.edit_batch, on_batch=_step(context.progress, context))
     if "rl" not in context.job.inputs:
         return rows
-    drawn = None if truth is None or config.score_edits else config.gallery
-    return rescored(rows, _scorer(context, config, "rl"), drawn, config.seed, batch=config.score_batch)
+    judged = truth is None or config.score_edits
+    return rescored(
+        rows,
+        _scorer(context, config, "rl"),
+        None if judged else config.gallery,
+        config.seed,
+        batch=config.score_batch,
+        max_failed=config.max_failed if judged else 1.0,
+    )
 
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
@@ -147,6 +154,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
             ],
             size=config.resolution,
             batch_size=config.edit_batch,
+            reference_size=config.reference_resolution,
         )
 
     return edit

@@ -19,7 +19,7 @@ def body(context: StageContext) -> dict[str, float]:
     pairs = context.table("pairs")
     metrics = train_gcpo(config, model=context.input("model"), pairs=pairs, output_dir=out, hooks=context.hooks())
     if context.is_main:
-        first = next(iter(read_table(pairs, PreferencePair)))
+        first = next(pair for pair in read_table(pairs, PreferencePair) if pair.label != "same")
         put_golden(out, score_item(first.case, first.winner))
         context.commit("model", out, kind="verifier")
     return metrics

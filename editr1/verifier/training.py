@@ -193,6 +193,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Open the phase, a resumed part counted as done."""
         self._reported, self._time = state.global_step, time.monotonic()
+        self.history = [_finite(self._figures(report)) for report in state.log_history if "loss" in report]
         self._tokens = float(state.num_input_tokens_seen)  # GRPO's count goes on from there, SFT's begins anew
         if state.is_world_process_zero:
             self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
@@ -212,11 +213,17 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report the steps since the last report."""
+        """Report the steps since the last report. Raises ConfigError, in every process, where the loss is not finite."""
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"learning_rate {args.learning_rate:g}: the training diverged, its loss is {loss} at step"
+                f" {state.global_step} of {state.max_steps}; try a smaller one"
+            )
         steps = state.global_step - self._reported
         if not state.is_world_process_zero or logs is None or "train_runtime" in logs or not steps:
             return
-        figures = {name: value for name, value in self._figures(logs).items() if math.isfinite(value)}
+        figures = _finite(self._figures(logs))
         now, tokens = time.monotonic(), float(logs.get("num_tokens", 0.0))
         if tokens > self._tokens:
             figures["tokens_per_second"] = (tokens - self._tokens) / max(now - self._time, 1e-9)
@@ -241,9 +248,10 @@ def run_training(
     output_dir: Path,
     hooks: TrainHooks,
 ) -> dict[str, float]:
-    """Train, then write the finished verifier folder; returns the mean figures of the last tenth of the steps.
+    """Train, then write the finished verifier folder; returns the mean figures of the last tenth of the reports.
 
     Raises:
+        ConfigError: the training diverged.
         Interrupted: when the hooks asked to stop and the checkpoint was handed on.
         FileNotFoundError: the folder to resume from has no checkpoint.
     """
@@ -275,6 +283,10 @@ def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
         tail = values[-max(1, round(len(history) * _TAIL)) :]
         means[name] = sum(tail) / len(tail)
     return means
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _any_process(answer: bool, device: torch.device) -> bool:

@@ -178,9 +178,23 @@ def test_the_holistic_variant_has_two_questions_for_every_case(oracle, world, tm
 
 def test_half_of_the_chosen_cases_are_hard_by_the_judge(oracle, world, tmp_path) -> None:
     counts = run(config(oracle, choose=6), world, tmp_path)
-    cases = list(read_table(tmp_path / "cases.parquet", EditCase))
-    assert (counts["cases"], counts["rows"]) == (6, 18)
-    assert sum(case.instruction.startswith(("move", "add")) for case in cases) >= 3
+    labelled = {r.quadruple.case.case_id: r.quadruple.case for r in read_table(tmp_path / "rows.parquet", SftRow)}
+    assert (len(labelled), counts["rows"]) == (6, 18)
+    assert sum(case.instruction.startswith(("move", "add")) for case in labelled.values()) >= 3
+
+
+def test_cases_that_are_not_chosen_for_labelling_keep_their_principles(oracle, world, tmp_path) -> None:
+    few = tmp_path / "few.parquet"
+    rows = list(read_table(world[1], Quadruple))
+    names = sorted({row.case.case_id for row in rows})[:4]
+    write_table(few, (row for row in rows if row.case.case_id in names), Quadruple)
+    counts = curate(config(oracle, choose=2, hard_share=0.0), cases=world[0], candidates=few, out=tmp_path)
+    assert (counts["cases"], counts["rows"]) == (12, 6)
+    assert {r.quadruple.case.case_id for r in read_table(tmp_path / "rows.parquet", SftRow)} <= set(names)
+
+
+def test_without_candidates_the_choice_is_what_is_decomposed(oracle, world, tmp_path) -> None:
+    assert curate(config(oracle, choose=6), cases=world[0], candidates=None, out=tmp_path)["cases"] == 6
 
 
 def test_cases_alone_are_decomposed(oracle, world, tmp_path) -> None:

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from editr1.config.loader import ConfigError
-from editr1.editor.policies.base import Condition, EditorPolicy, Size, working_size
+from editr1.editor.policies.base import Condition, EditorPolicy, NotFinite, Size, working_size
 from editr1.editor.policies.flux_kontext import FluxKontextPolicy
 from editr1.editor.policies.qwen_image_edit import QwenImageEditPolicy
 
@@ -51,6 +51,7 @@ __all__ = [
     "Condition",
     "EditorPolicy",
     "FluxKontextPolicy",
+    "NotFinite",
     "QwenImageEditPolicy",
     "Size",
     "load_policy",

@@ -20,6 +20,10 @@ MAX_SIDE = 1024
 """Side of a square whose area bounds pictures that are taken at their own size."""
 
 
+class NotFinite(ArithmeticError):
+    """An editor gave NaN or infinity."""
+
+
 @dataclass(frozen=True)
 class Size:
     """Pixels."""
@@ -87,11 +91,6 @@ class EditorPolicy(ABC):
         """Sides of pictures are multiples of this many pixels (VAE factor times packing)."""
         return int(self.pipeline.vae_scale_factor) * 2
 
-    @property
-    def smallest_size(self) -> Size:
-        """One token."""
-        return Size(self.multiple, self.multiple)
-
     def to(self, device: torch.device | str) -> EditorPolicy:
         """Move all models; returns itself."""
         self.pipeline.to(device)
@@ -143,9 +142,16 @@ class EditorPolicy(ABC):
     def initial_noise(self, size: Size, generator: torch.Generator) -> Tensor:
         """Packed starting noise of one sample, ``[tokens, channels]`` fp32 on the CPU, drawn as in the pipeline."""
 
-    @abstractmethod
     def decode(self, latents: Tensor, size: Size) -> list[Image.Image]:
-        """Pictures of clean packed latents ``[B, tokens, channels]``."""
+        """Pictures of clean packed latents ``[B, tokens, channels]``. Raises :class:`NotFinite`, where they would be black."""
+        pixels = self._decoded(latents, size)
+        if not bool(pixels.isfinite().all()):
+            raise NotFinite("its pictures are not finite numbers")
+        return list(self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
+
+    @abstractmethod
+    def _decoded(self, latents: Tensor, size: Size) -> Tensor:
+        """The VAE's pixels ``[B, 3, height, width]``, about [-1, 1]."""
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline folder (safetensors), loadable by plain diffusers."""

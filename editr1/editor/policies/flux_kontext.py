@@ -76,9 +76,9 @@ class FluxKontextPolicy(EditorPolicy):
         return torch.as_tensor(self.pipeline._pack_latents(noise, 1, channels, height, width))[0]
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, size: Size) -> list[Image.Image]:
-        """See :meth:`EditorPolicy.decode`."""
+    def _decoded(self, latents: Tensor, size: Size) -> Tensor:
         pipe = self.pipeline
         grid = pipe._unpack_latents(latents, size.height, size.width, pipe.vae_scale_factor).to(pipe.vae.dtype)
         grid = grid / pipe.vae.config.scaling_factor + pipe.vae.config.shift_factor
-        return list(pipe.image_processor.postprocess(pipe.vae.decode(grid, return_dict=False)[0], output_type="pil"))
+        pixels: Tensor = pipe.vae.decode(grid, return_dict=False)[0]
+        return pixels

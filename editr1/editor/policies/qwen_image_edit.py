@@ -90,14 +90,13 @@ class QwenImageEditPolicy(EditorPolicy):
         return torch.as_tensor(self.pipeline._pack_latents(noise, 1, channels, height, width))[0]
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, size: Size) -> list[Image.Image]:
-        """See :meth:`EditorPolicy.decode`."""
+    def _decoded(self, latents: Tensor, size: Size) -> Tensor:
         pipe, vae = self.pipeline, self.pipeline.vae
         grid = pipe._unpack_latents(latents, size.height, size.width, pipe.vae_scale_factor).to(vae.dtype)
         shape = (1, vae.config.z_dim, 1, 1, 1)
         mean, std = (torch.tensor(v).view(shape).to(grid) for v in (vae.config.latents_mean, vae.config.latents_std))
-        decoded = vae.decode(grid * std + mean, return_dict=False)[0][:, :, 0]
-        return list(pipe.image_processor.postprocess(decoded, output_type="pil"))
+        pixels: Tensor = vae.decode(grid * std + mean, return_dict=False)[0][:, :, 0]
+        return pixels
 
     def _text(self, prompts: list[str], pictures: list[Image.Image], prefix: str) -> dict[str, Tensor]:
         text, mask = self.pipeline.encode_prompt(prompt=prompts, image=pictures, device=self.device)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
-from editr1.evaluation.benchmarks.rating import Rate, RatedEdit, resized_to
+from editr1.data.images import resized_to
+from editr1.evaluation.benchmarks.rating import Rate, RatedEdit
 from editr1.evaluation.benchmarks.rows import BenchmarkError, picture, picture_bytes, read_rows, text
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate, pair_credit
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable

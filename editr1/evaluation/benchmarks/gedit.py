@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from editr1.data.images import resized_to
 from editr1.data.types import Picture, Unparsed
-from editr1.evaluation.benchmarks.rating import resized_to
 from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object, picture, read_rows, text
 from editr1.evaluation.judge import Judge, Marks, parse_viescore
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean

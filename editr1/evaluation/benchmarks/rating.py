@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from PIL.Image import Resampling
-
-from editr1.data.images import decode_image, encode_png
 from editr1.data.types import Picture, Principle, ScoreItem
 from editr1.evaluation.scoring import Scorer, score_in_batches, value
 
@@ -48,11 +45,3 @@ def rate_with(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> 
         return [value(outcomes.get(index)) for index in range(len(edits))]
 
     return rate
-
-
-def resized_to(edited: bytes, source: bytes) -> bytes:
-    """The edit at the source's size (bicubic, as Pillow's ``resize`` does), as a PNG; unchanged when it has it."""
-    picture, like = decode_image(edited), decode_image(source)
-    if picture.size == like.size:
-        return edited
-    return encode_png(picture.resize(like.size, Resampling.BICUBIC))

@@ -114,8 +114,9 @@ def tiger_table(
 ) -> BenchmarkTable:
     """Accuracy at K = 2, 3 and 4, and overall weighted by groups.
 
-    Published: K = 2 with the epsilon tuned on the set itself, K = 3 and 4 by the order of a reversed ascending sort
-    (equal scores fall to the later letter). Ours: ``epsilon`` as fixed beforehand, or, when None, the K = 2 pairs are
+    Published (EditReward/evaluate/eval_bench.py): K = 3 and 4 by the order of a reversed ascending sort (equal scores
+    fall to the later letter); K = 2 with the epsilon tuned on the set itself, in the overall row for people's ties
+    alone: a decided pair counts there by that sort. Ours: ``epsilon`` as fixed beforehand, or, when None, the K = 2 pairs are
     halved by the digest of their ids and each half is judged by the other's epsilon; at K = 3 and 4 equal scores are
     wrong. A group with a missing score is wrong under "published" and left out and counted under ours.
     """
@@ -140,13 +141,15 @@ def tiger_table(
             gaps = np.array([_gap(s, "A", "B") for _, s in some])
             tuned, _ = tuned_epsilon(human, gaps)
             published = list(_tie_credit(human, gaps, tuned))
+            ranked = [float(_order(s, g.letters) == _human_order(g)) for g, s in some]
+            strict = list(np.where(human == 0, published, ranked))
             ours, said = _held_out(human, gaps, [g.group_id for g, _ in some], epsilon)
             notes.append(f"Epsilon at K = 2: published {tuned:g}, tuned on the set itself; ours {said}.")
         else:
-            published = [float(_order(s, g.letters) == _human_order(g)) for g, s in some]
+            published = strict = [float(_order(s, g.letters) == _human_order(g)) for g, s in some]
             ours = [float(_strict_order(s, g) and p == 1.0) for (g, s), p in zip(some, published, strict=True)]
-        published += [0.0] * lost
-        published_all += published
+        published = published + [0.0] * lost
+        published_all += strict + [0.0] * lost
         ours_all += ours
         rows.append(
             BenchmarkRow(

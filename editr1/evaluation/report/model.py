@@ -111,6 +111,7 @@ class ScoreParts(Part):
 class EditorFigures(Part):
     """An editor before and after RL on the same cases; ``gain`` holds paired differences.
 
+    ``gsb``: share of the cases whose edit has the higher score after RL, less the share where it is lower, in [-1, 1].
     ``judge`` says whose score it is: the known truth, or the verifier's own opinion, which is never called truth.
     """
 
@@ -118,6 +119,7 @@ class EditorFigures(Part):
     before: ScoreParts
     after: ScoreParts
     gain: ScoreParts
+    gsb: Estimate | None = None
     failed: int = 0
 
 

@@ -159,6 +159,7 @@ def test_ema_by_hand_and_weights_come_back() -> None:
     ("changes", "message"),
     [
         ({"noise_level": 1.3}, "1.2"),
+        ({"noise_level": 1.3, "window_first": 1}, "1.2"),
         ({"sde": "cps", "noise_level": 1.1}, "CPS"),
         ({"noise_level": 0.0}, "noise_level 0"),
         ({"window_size": 8}, "does not fit"),

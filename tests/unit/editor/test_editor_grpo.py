@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline, FluxKontextPipeline
 from safetensors.torch import load_file
 
 from editr1.config.grpo import GrpoConfig, LoraConfig
+from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, ScoreItem, ScoreOutcome
@@ -98,9 +99,37 @@ def test_two_iterations_and_a_resume_are_four_iterations(
     with pytest.raises(Interrupted):
         train_grpo(small, **arguments, hooks=hooks)
     assert kept[-1][1] == 2
-    train_grpo(small, **arguments, hooks=TrainHooks(progress=progress, resume_from=kept[-1][0]))
+    figures = train_grpo(small, **arguments, hooks=TrainHooks(progress=progress, resume_from=kept[-1][0]))
     assert metrics(tmp_path / "progress.jsonl") == trained[1]
+    assert figures | {"seconds": 0.0} == trained[2] | {"seconds": 0.0}
+    assert figures["reward_first"] == pytest.approx(sum(line["reward_mean"] for line in trained[1]) / 4)
     assert difference(trained[0], tmp_path / "editor") == 0.0
+
+
+def test_a_training_that_diverged_stops_and_writes_no_editor(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
+) -> None:
+    kept: list[Path] = []
+    hooks = TrainHooks(on_checkpoint=lambda folder, _: kept.append(folder))
+    config = changed(small, learning_rate=1e30, checkpoint_every=1)
+    with pytest.raises(ConfigError, match=r"learning_rate 1e\+30: the training diverged in iteration 2, its pictures"):
+        train_grpo(config, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor", hooks=hooks)
+    assert not (tmp_path / "editor").exists()
+    assert len(kept) == 1
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    tmp_path: Path,
+    flux_folder: Path,
+    cases: Path,
+    small: GrpoConfig,
+    scorer: Scorer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    monkeypatch.setattr("torch.optim.AdamW.step", lambda *_: pytest.fail("the optimiser stepped"))
+    with pytest.raises(ConfigError, match="diverged in iteration 1, its gradient is inf"):
+        train_grpo(small, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor")
 
 
 def test_a_checkpoint_of_other_settings_is_refused(

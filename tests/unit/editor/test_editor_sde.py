@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from editr1.editor.sde import check_noise_level, cps_step, flow_sde_step, log_prob, ode_step, transition
+from editr1.config.grpo import MAX_FLOW_NOISE
+from editr1.editor.sde import cps_step, flow_sde_step, log_prob, ode_step, transition
 
 
 def t(value: float) -> torch.Tensor:
@@ -102,10 +103,7 @@ def test_everything_is_fp32_even_from_bf16() -> None:
     assert log_prob(latents(1.0).bfloat16(), move.mean, move.std).dtype == torch.float32
 
 
-def test_flow_noise_above_1_2_is_refused_when_the_first_step_may_be_stochastic() -> None:
-    with pytest.raises(ValueError, match=r"1\.2"):
-        check_noise_level("flow", 1.3, [1.0, 0.5, 0.0])
-    check_noise_level("flow", 1.3, [1.0, 0.5, 0.0], first_step=1)
-    check_noise_level("flow", 1.2, [1.0, 0.5, 0.0])
-    with pytest.raises(ValueError, match="CPS"):
-        check_noise_level("cps", 1.3, [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("after", [0.5, 0.9, 0.99])
+def test_the_largest_flow_noise_leaves_a_quarter_of_the_latents_at_the_first_step(after: float) -> None:
+    move = flow_sde_step(latents(1.0), latents(0.0), t(1.0), t(after), MAX_FLOW_NOISE)
+    assert move.mean.flatten().tolist() == pytest.approx([0.28, 0.28], abs=1e-3)

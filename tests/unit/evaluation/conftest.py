@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from editr1.data.types import Category
-from editr1.evaluation.metrics import mean_estimate, pair_accuracy, paired_difference
+from editr1.evaluation.metrics import gsb, mean_estimate, pair_accuracy, paired_difference
 from editr1.evaluation.report import (
     BenchmarkRow,
     BenchmarkTable,
@@ -191,7 +191,13 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
             failed=3,
         )
     else:
-        editor = EditorFigures(judge="truth", before=parts(before), after=parts(after), gain=gain)
+        editor = EditorFigures(
+            judge="truth",
+            before=parts(before),
+            after=parts(after),
+            gain=gain,
+            gsb=gsb(after, before),
+        )
     digest = {
         k: "sha256:" + f"{i:02x}" * 32
         for i, k in enumerate(("base", "editor", "cases", "rows", "pairs", "sft", "rl", "tuned"), 161)

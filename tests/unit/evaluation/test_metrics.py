@@ -51,11 +51,11 @@ def test_nothing_to_measure_is_an_error_and_never_a_zero():
 
 
 def test_gsb_is_good_minus_bad_over_all():
-    found = gsb(["good"] * 5 + ["same"] * 3 + ["bad"] * 2)
+    found = gsb([9.0] * 5 + [4.0] * 3 + [1.0] * 2, [4.0] * 10)
     assert found.value == pytest.approx(0.3)
     assert found.n == 10
-    with pytest.raises(ValueError, match="'better'"):
-        gsb(["better"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="same cases: 2 first, 1 second"):
+        gsb([1.0, 2.0], [1.0])
 
 
 @pytest.mark.parametrize("kind", ["continuous", "few values"])

@@ -200,6 +200,8 @@ def test_the_gain_is_paired_by_case():
     assert found.gain.follow.value == 1.0
     assert found.after.success is not None
     assert found.after.success.value == 1.0
+    assert found.gsb is not None
+    assert found.gsb.value == 1.0
     assert found.failed == 0
 
 

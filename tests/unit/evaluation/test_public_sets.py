@@ -209,6 +209,15 @@ def test_tiger_needs_the_whole_ranking_and_weighs_by_groups(tmp_path):
     assert table.notes == ("Epsilon at K = 2: published 0.3, tuned on the set itself; ours 0.1, fixed beforehand.",)
 
 
+def test_a_decided_pair_inside_epsilon_is_wrong_at_two_but_counts_overall_as_the_authors_have_it(tmp_path):
+    ties = [row for i in range(3) for row in tiger_rows(2, f"t_{i}", [53, 50], "A=B")]
+    groups = load_tiger(write(tmp_path, ties + tiger_rows(2, "d", [52, 50], "A>B")))
+    published = rows_of(tiger_table(groups, rate_tiger(groups, by_shade), epsilon=0.1))
+    # Tuned to .3: the three ties are found, and the decided gap of .2 is called a tie as well.
+    assert published["K = 2"] == pytest.approx(3 / 4)
+    assert published["overall, weighted by groups"] == 1.0
+
+
 def test_a_size_none_of_whose_groups_could_be_scored_is_wrong_under_published_and_left_out_of_ours(tmp_path):
     groups = load_tiger(write(tmp_path, tiger_set()))
     scores = [

@@ -165,7 +165,13 @@ def test_photographs_have_no_truth_and_the_page_claims_none(report_of):
     assert "No truth exists for these pictures" in page
     assert "verifier's own scores" in page
     assert "True score" not in page
+    assert "GSB" not in page
     assert not re.search(r"truth \d", page)
+
+
+def test_the_share_of_better_less_worse_edits_stands_below_the_gains(report):
+    found = report.editor.gsb
+    assert f"(GSB), % {found.value * 100:+.1f}" in words(render_report(report))
 
 
 def test_a_wrong_answer_of_the_verifier_is_marked_in_words_too(report):

@@ -3,9 +3,10 @@
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from editr1.config.loader import ConfigError
 from editr1.telemetry import TrainHooks
 from editr1.verifier import training
-from editr1.verifier.training import HooksCallback
+from editr1.verifier.training import HooksCallback, tail_means
 
 
 def test_the_speed_after_a_resume_counts_no_tokens_from_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +19,25 @@ def test_the_speed_after_a_resume_counts_no_tokens_from_before_it(monkeypatch: p
     state.global_step = 3
     callback.on_log(arguments, state, control, {"num_tokens": 1100.0})
     assert callback.history == [{"tokens_per_second": 50.0}]
+
+
+def test_the_final_figures_of_a_resumed_training_are_those_of_the_whole() -> None:
+    callback = HooksCallback(TrainHooks(), "sft", lambda logs: {"loss": logs["loss"]})
+    before = [{"loss": float(50 - step), "step": step} for step in range(1, 20)]
+    state = TrainerState(global_step=19, max_steps=20, log_history=before)
+    arguments, control = TrainingArguments(report_to=[]), TrainerControl()
+    callback.on_train_begin(arguments, state, control)
+    state.global_step = 20
+    callback.on_log(arguments, state, control, {"loss": 11.0})
+    assert tail_means(callback.history) == {"loss": (31.0 + 11.0) / 2}
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_training_that_diverged_stops_and_names_its_learning_rate(loss: float) -> None:
+    callback = HooksCallback(TrainHooks(), "sft", lambda logs: {"loss": logs["loss"]})
+    state = TrainerState(global_step=3, max_steps=20, is_world_process_zero=False)
+    arguments = TrainingArguments(report_to=[], learning_rate=0.5)
+    with pytest.raises(
+        ConfigError, match=r"learning_rate 0\.5: the training diverged, its loss is (nan|inf) at step 3 of 20"
+    ):
+        callback.on_log(arguments, state, TrainerControl(), {"loss": loss})

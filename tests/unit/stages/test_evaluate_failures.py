@@ -1,0 +1,52 @@
+"""Where the verifier judges the editors, its failures count against what an evaluation accepts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from editr1.config.evaluate import EvaluateConfig
+from editr1.data.types import EditCase, FailureCause, ScoreFailure
+from editr1.evaluation.scoring import TooManyFailures
+from editr1.stages import evaluate
+
+
+@pytest.fixture
+def context(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stage whose editor gives the source back and whose verifier fails at every edit."""
+    monkeypatch.setattr(evaluate, "_editor", lambda *_a: lambda sources, _i: list(sources))
+    failure = ScoreFailure(cause=FailureCause.UNPARSED, detail="no score")
+    monkeypatch.setattr(evaluate, "_scorer", lambda *_a: lambda items: [failure] * len(items))
+    return SimpleNamespace(
+        job=SimpleNamespace(inputs={"before": "a", "rl": "b"}),
+        progress=SimpleNamespace(phase=lambda *_a: None, step=lambda *_a: None),
+        should_stop=lambda: False,
+    )
+
+
+def test_an_evaluation_whose_edits_cannot_be_scored_stops(context: Any, four: list[EditCase]) -> None:
+    config = EvaluateConfig(truth="none")
+    with pytest.raises(TooManyFailures):
+        evaluate._edit(context, config, "before", "editor before RL", four, None)
+
+
+def test_a_gallery_that_cannot_be_scored_is_shown_with_the_reason(context: Any, four: list[EditCase]) -> None:
+    config = EvaluateConfig(truth="shapes", gallery=2)
+    truth = evaluate._truth(config)
+    rows = evaluate._edit(context, config, "before", "editor before RL", four, truth)
+    assert sum(isinstance(row.outcome, ScoreFailure) for row in rows) == 2
+
+
+def test_several_greedy_traces_are_refused() -> None:
+    with pytest.raises(ValidationError, match="traces 4 at temperature 0"):
+        EvaluateConfig(traces=4)
+
+
+@pytest.fixture
+def four() -> list[EditCase]:
+    from editr1.shapes.cases import draw_cases
+
+    return draw_cases(4, 0, "t", with_principles=True)
