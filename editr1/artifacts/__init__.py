@@ -7,6 +7,7 @@ from editr1.artifacts.errors import (
     DigestMismatch,
     InvalidManifest,
     StoreError,
+    UnusableFolder,
 )
 from editr1.artifacts.manifest import Manifest, ManifestFile
 from editr1.artifacts.store import ArtifactStore, Problem, open_store
@@ -24,5 +25,6 @@ __all__ = [
     "Problem",
     "StoreConfig",
     "StoreError",
+    "UnusableFolder",
     "open_store",
 ]

@@ -15,6 +15,10 @@ class ArtifactNotFound(StoreError):
     """The store has no artifact (or object) of that name."""
 
 
+class UnusableFolder(StoreError):
+    """A folder of this machine cannot become an artifact, or hold one."""
+
+
 class AlreadyExists(StoreError):
     """A put-once key was written before."""
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError
+from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
 from editr1.artifacts.hashing import PREFIX, file_sha256
 from editr1.artifacts.manifest import Manifest, ManifestFile, digest_of, is_digest, parse_manifest
 from editr1.artifacts.objects import ObjectStore
@@ -52,6 +52,49 @@ class ArtifactStore:
         """Address of the store, for messages."""
         return self.objects.url
 
+    def describe(
+        self,
+        folder: Path,
+        *,
+        kind: str,
+        stage: str,
+        run: str = "",
+        parents: Sequence[str] = (),
+        config_digest: str = "",
+        git_revision: str = "",
+        attributes: Mapping[str, str] | None = None,
+    ) -> Manifest:
+        """The manifest, and so the digest, that :meth:`commit` would give ``folder``; nothing is stored.
+
+        Raises:
+            UnusableFolder: no such folder, no file in it, or a fact that a manifest cannot hold.
+        """
+        hashed = self._each(lambda path: (path, path.stat().st_size, file_sha256(path)), list(_files_below(folder)))
+        if not hashed:
+            raise UnusableFolder(f"{folder}: no artifact: there is no file in it")
+        files = [
+            {"path": path.relative_to(folder).as_posix(), "size": size, "digest": PREFIX + sha256}
+            for path, size, sha256 in hashed
+        ]
+        files.sort(key=lambda file: str(file["path"]))
+        try:
+            return Manifest(
+                kind=kind,
+                stage=stage,
+                run=run,
+                parents=tuple(sorted(set(parents))),
+                config_digest=config_digest,
+                git_revision=git_revision,
+                attributes=dict(attributes or {}),
+                files=tuple(ManifestFile.model_validate(file) for file in files),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise UnusableFolder(
+                f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}"
+            ) from None
+
     def commit(
         self,
         folder: Path,
@@ -73,36 +116,24 @@ class ArtifactStore:
         read, and replaced where it is damaged.
 
         Raises:
-            StoreError: no such folder, no file in it, a fact that a manifest cannot hold, or the store fails.
+            UnusableFolder: as :meth:`describe`.
+            StoreError: the store fails.
             DigestMismatch: a file changed while it was read.
         """
-        paths = list(_files_below(folder))
-        hashed = self._each(lambda path: (path, path.stat().st_size, file_sha256(path)), paths)
-        files = [
-            {"path": path.relative_to(folder).as_posix(), "size": size, "digest": PREFIX + sha256}
-            for path, size, sha256 in hashed
-        ]
-        files.sort(key=lambda file: str(file["path"]))
+        manifest = self.describe(
+            folder,
+            kind=kind,
+            stage=stage,
+            run=run,
+            parents=parents,
+            config_digest=config_digest,
+            git_revision=git_revision,
+            attributes=attributes,
+        )
+        distinct = {file.digest: file for file in manifest.files}
+        self._each(lambda file: self._upload(folder, file, repair=repair), distinct.values())
         try:
-            manifest = Manifest(
-                kind=kind,
-                stage=stage,
-                run=run,
-                parents=tuple(sorted(set(parents))),
-                config_digest=config_digest,
-                git_revision=git_revision,
-                attributes=dict(attributes or {}),
-                files=tuple(ManifestFile.model_validate(file) for file in files),
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise StoreError(f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}") from None
-        distinct = {sha256: (path, size, sha256) for path, size, sha256 in hashed}
-        self._each(lambda item: self._upload(*item, repair=repair), distinct.values())
-        data = manifest.canonical()
-        try:
-            self.objects.put_bytes(_manifest_key(manifest.digest), data, once=True)
+            self.objects.put_bytes(_manifest_key(manifest.digest), manifest.canonical(), once=True)
         except AlreadyExists:
             self.manifest(manifest.digest)
         return manifest
@@ -134,7 +165,8 @@ class ArtifactStore:
 
         Raises:
             ArtifactNotFound, DigestMismatch, InvalidManifest: as ``manifest``, and for each blob.
-            StoreError: the store or the folder fails, or ``dest`` holds a link that leads out of it.
+            UnusableFolder: ``dest`` is no folder, or holds a link that leads out of it.
+            StoreError: the store or the folder fails.
         """
         manifest = self.manifest(digest)
         try:
@@ -151,7 +183,8 @@ class ArtifactStore:
                     self._each(lambda group: self._fetch_group(group, dest, partials), groups.values())
                     _remove_if_empty(partials)
         except OSError as error:
-            raise StoreError(f"{dest}: cannot hold {digest}: {error.strerror or error}") from error
+            kind = UnusableFolder if dest.exists() and not dest.is_dir() else StoreError
+            raise kind(f"{dest}: cannot hold {digest}: {error.strerror or error}") from error
         return dest
 
     def verify(self, digest: str) -> builtins.list[Problem]:
@@ -195,10 +228,10 @@ class ArtifactStore:
         """Keys of the records that begin with ``prefix``, in order."""
         return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
 
-    def _upload(self, path: Path, size: int, sha256: str, *, repair: bool) -> None:
-        stands = self.objects.size(_blob_key(sha256)) == size
-        if not stands or (repair and self._fault(ManifestFile(path=path.name, size=size, digest=PREFIX + sha256))):
-            self.objects.put_file(_blob_key(sha256), path, size, sha256)
+    def _upload(self, folder: Path, file: ManifestFile, *, repair: bool) -> None:
+        sha256 = file.digest.removeprefix(PREFIX)
+        if self.objects.size(_blob_key(sha256)) != file.size or (repair and self._fault(file)):
+            self.objects.put_file(_blob_key(sha256), folder / file.path, file.size, sha256)
 
     def _fetch_group(self, group: Sequence[ManifestFile], dest: Path, partials: Path) -> None:
         for file in group:
@@ -256,16 +289,16 @@ def _manifest_key(digest: str) -> str:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
-        raise StoreError(f"{folder}: not a folder, so nothing can be committed")
+        raise UnusableFolder(f"{folder}: not a folder, so nothing can be committed")
     for current, folders, names in os.walk(folder):
         for name in folders:
             if (Path(current) / name).is_symlink():
-                raise StoreError(f"{Path(current) / name}: a link to a folder cannot be part of an artifact")
+                raise UnusableFolder(f"{Path(current) / name}: a link to a folder cannot be part of an artifact")
         folders.sort()
         for name in sorted(names):
             path = Path(current) / name
             if not path.is_file():
-                raise StoreError(f"{path}: neither a file nor a link to one, so it cannot be part of an artifact")
+                raise UnusableFolder(f"{path}: neither a file nor a link to one, so it cannot be part of an artifact")
             yield path
 
 
@@ -276,7 +309,7 @@ def _present(path: Path, file: ManifestFile) -> bool:
 def _inside(dest: Path, path: str) -> Path:
     target = dest / path
     if not target.parent.resolve().is_relative_to(dest.resolve()):
-        raise StoreError(f"{target}: a link leads out of {dest}; nothing is written through it")
+        raise UnusableFolder(f"{target}: a link leads out of {dest}; nothing is written through it")
     return target
 
 

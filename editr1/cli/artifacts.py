@@ -83,10 +83,14 @@ def push(
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
+    from editr1.artifacts import open_store
+    from editr1.config.store import store_at
+
     with reporting():
         if not folder.is_dir():
             raise fail(f"{folder}: not a folder", 2)
-        typer.echo(_open(store).commit(folder, kind=kind, stage="push", repair=True).digest)
+        opened = open_store(store_at(store if "://" in store else Path(store).resolve().as_uri()))
+        typer.echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
 
 @app.command()
@@ -122,10 +126,9 @@ def _label(manifest: Manifest) -> str:
 
 
 def _open(store: str) -> ArtifactStore:
-    from editr1.artifacts import open_store
-    from editr1.config.store import store_at
+    from editr1.runs.find import existing_store
 
-    return open_store(store_at(store if "://" in store else Path(store).resolve().as_uri()))
+    return existing_store(store)
 
 
 def _find(store: ArtifactStore, digest: str) -> Manifest:

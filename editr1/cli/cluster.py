@@ -245,20 +245,25 @@ def trace(
     """
     from rich.console import Console
 
-    from editr1.artifacts import open_store
-    from editr1.config.store import store_at
+    from editr1.config.loader import ConfigError
+    from editr1.runs.find import existing_store, run_folder
     from editr1.runs.kubernetes.connect import cluster_store, load_cluster
     from editr1.runs.trace import draw, gather
 
     with reporting():
-        local = runs_dir / run / "store"
-        if store is None and local.is_dir():
-            opened = open_store(store_at(local.resolve().as_uri()))
-        elif store is not None and store.startswith("file:"):
-            opened = open_store(store_at(store))
+        folder = run_folder(runs_dir, run)
+        if store is not None and not store.startswith("s3:"):
+            opened = existing_store(store)
+        elif store is None and folder is not None:
+            opened = existing_store(str(folder / "store"))
         else:
-            opened = cluster_store(load_cluster(cluster), store)
-        spans = gather(opened, run, runs_dir / run / "spans.jsonl")
+            try:
+                opened = cluster_store(load_cluster(cluster), store)
+            except ConfigError as error:
+                if store is not None:
+                    raise
+                raise ConfigError(f"no run {run!r} below {runs_dir}, and {error}") from None
+        spans = gather(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
         raise fail(f"no spans of run {run!r} in {opened.url}", 2)
     draw(spans, Console())

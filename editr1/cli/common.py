@@ -50,7 +50,7 @@ def fail(message: object, code: int) -> typer.Exit:
 @contextmanager
 def reporting() -> Iterator[None]:
     """Turn the errors that a user can act on into lines on standard error and the documented exit codes."""
-    from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError
+    from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
     from editr1.config.loader import ConfigError
     from editr1.data.errors import DataError
     from editr1.runs.drive import RunStopped, StageFailed
@@ -62,7 +62,7 @@ def reporting() -> Iterator[None]:
         yield
     except (ClusterUnreachable, HubUnreachable) as error:
         raise fail(error, ExitCode.TRANSIENT) from None
-    except (ConfigError, AccessDenied) as error:
+    except (ConfigError, AccessDenied, UnusableFolder) as error:
         raise fail(error, ExitCode.CONFIG) from None
     except DataError as error:
         raise fail(error, ExitCode.DATA) from None

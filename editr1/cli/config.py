@@ -17,16 +17,23 @@ app = typer.Typer(no_args_is_help=True, help="Settings: their schema, and what a
 @app.command()
 def schema(
     kind: Annotated[str, typer.Argument(help="run, or a stage: curate, sft, gcpo, serve, grpo, evaluate")] = "run",
+    values: Annotated[
+        bool, typer.Option("--values", help="Of the stage's chart: nodes, GPUs, store and so on.")
+    ] = False,
 ) -> None:
-    """Print the JSON Schema of a run file or of a stage's settings, for editors.
+    """Print the JSON Schema of a run file, of a stage's settings, or of its chart's values, for editors.
 
     Example: editr1 config schema grpo > grpo.schema.json
     """
     from editr1.config.loader import ConfigError
     from editr1.runs.kinds import KINDS, Kind
+    from editr1.runs.kubernetes.values import MODELS, kind_of
     from editr1.runs.spec import RunSpec
 
     with reporting():
+        if values:
+            typer.echo(json.dumps(MODELS[kind_of(kind)].model_json_schema(by_alias=True), indent=2))
+            return
         if kind != "run" and kind not in set(Kind):
             raise ConfigError(f"{kind!r}: must be run or one of {', '.join(Kind)}")
         model = RunSpec if kind == "run" else KINDS[Kind(kind)].settings_model()

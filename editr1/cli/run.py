@@ -51,6 +51,7 @@ def run(
     """Run every stage of a run file; run it again to continue, or to be told that nothing is left to do.
 
     Example: editr1 run manifests/samples/quickstart.yaml --set spec.seed=1 --set gcpo.learning_rate=5e-5
+    --set spec.stages.sft.retries=5
 
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
 
@@ -61,6 +62,7 @@ def run(
 
     from editr1.cli.editruns import run_there
     from editr1.cli.view import RunView
+    from editr1.config.loader import ConfigError
     from editr1.config.store import store_at
     from editr1.runs.drive import GRACE_SECONDS
     from editr1.runs.execute import execute
@@ -72,6 +74,9 @@ def run(
 
     end_with_parent()
     with reporting():
+        given = {"--detach": detach, "--cluster": cluster, "--namespace": namespace}
+        if on is Backend.LOCAL and (idle := [name for name, value in given.items() if value]):
+            raise ConfigError(f"{', '.join(idle)}: only with --on kubernetes")
         spec = load_run(file, overrides or [], os.environ)
         named = store or spec.spec.store
         target, opened = None, store_at(named) if named else None

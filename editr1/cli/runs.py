@@ -28,6 +28,9 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
 
     with reporting():
         records = find_records(runs_dir, store)
+    if not records:
+        typer.echo(f"no runs in {store or runs_dir}")
+        return
     table = Table("name", "state", "seed", "stages done", "started", "minutes")
     for record in records:
         done = sum(stage.state == "done" for stage in record.stages.values())

@@ -52,7 +52,7 @@ def score(
         asked = _principles(principles)
         if not is_address(server):
             raise ConfigError(f"--server: {server!r} is no address; one looks like http://127.0.0.1:8000")
-        pictures = {"source": {"data": _bytes(source)}, "edited": {"data": _bytes(edited)}}
+        pictures = {"source": {"data": _picture(source)}, "edited": {"data": _picture(edited)}}
         item = validate(ScoreItem, {**pictures, "instruction": instruction, "principles": asked})
         with RewardClient([server], config=ClientConfig(deadline_s=deadline)) as client:
             outcome = client.score([item], traces=traces)[0]
@@ -89,7 +89,9 @@ def _principles(path: Path | None) -> tuple[Principle, ...]:
         return TypeAdapter(tuple[Principle, ...]).validate_json(json.dumps(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r:.80})"
+        ) from None
 
 
 def _json(path: Path) -> object:
@@ -101,10 +103,15 @@ def _json(path: Path) -> object:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _bytes(path: Path) -> bytes:
+def _picture(path: Path) -> bytes:
     from editr1.config.loader import ConfigError
+    from editr1.data.images import ImageError, decode_image
 
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
+        decode_image(data)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    return data

@@ -11,8 +11,8 @@ import typer
 from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the run's files and, at the end, the outputs.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
-Processes = Annotated[int, typer.Option(help="Processes (GPUs) on this machine.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of every random choice.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes (GPUs) on this machine.")]
 
 _REFERENCE = (
     "path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME; a bare folder is taken as path:."
@@ -136,7 +136,8 @@ def evaluate(
 
     What is given is measured: verifiers need --pairs, editors --cases.
 
-    Public sets need a VLM endpoint that writes principles and marks: --set public.labeller.endpoints.default.base_url=URL
+    Public sets need a VLM that writes principles and marks: --set public.labeller.endpoints.default.base_url=URL
+    --set public.labeller.decomposer.model=NAME --set public.judge.model=NAME
 
     Example: editr1 evaluate --pairs outputs/pairs-test --cases outputs/cases-test --sft sft/outputs/model
     --rl gcpo/outputs/model --before builtin:shapes-editor --after grpo/outputs/model --out runs/evaluation
@@ -147,8 +148,9 @@ def evaluate(
 
 
 def _reference(text: str) -> str:
-    scheme = text.partition(":")[0]
-    return text if scheme in ("path", "sha256", "run", "hub", "builtin") else f"path:{text}"
+    from editr1.runs.references import Scheme
+
+    return text if text.partition(":")[0] in set(Scheme) else f"path:{text}"
 
 
 def _run_alone(

@@ -21,7 +21,10 @@ from editr1.cli.common import (
 
 Stage = Annotated[str, typer.Argument(help="curate, sft, gcpo, reward, grpo or evaluate")]
 Values = Annotated[
-    Path | None, typer.Option("-f", "--values", help="Chart values, as helm install takes them (editr1 config schema).")
+    Path | None,
+    typer.Option(
+        "-f", "--values", help="Chart values, as helm install takes them (editr1 config schema STAGE --values)."
+    ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run and release. Default: the stage's.")]
 
@@ -65,7 +68,7 @@ def submit(
         configure("editr1-submit", spans, **{"editr1.run": release})
         with span(Span.RUN, run=release):
             read = read_values(kind, values, overrides or [], connection, release)
-            prepared = prepare(kind, release, read, connection, traceparent=traceparent())
+            prepared = prepare(kind, release, read, connection, traceparent=traceparent(), upload=not dry_run)
             if dry_run:
                 typer.echo(_as_yaml(prepared.objects))
                 return
@@ -99,11 +102,12 @@ def render(
     from editr1.config.loader import read_yaml, with_overrides
     from editr1.runs.kubernetes.connect import load_cluster
     from editr1.runs.kubernetes.helm import find_helm
-    from editr1.runs.kubernetes.values import chart_of, checked, kind_of, merge, shared_values
+    from editr1.runs.kubernetes.values import chart_of, check_release, checked, kind_of, merge, shared_values
 
     with reporting():
         kind = kind_of(stage)
         release = name or chart_of(kind)
+        check_release(release)
         config = load_cluster(cluster, cluster_overrides(namespace), os.environ)
         merged = merge(shared_values(config, kind, release), read_yaml(values) if values else {})
         merged = checked(kind, with_overrides(merged, overrides or []), str(values or f"editr1 render {stage}"))

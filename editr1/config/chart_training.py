@@ -13,7 +13,12 @@ from editr1.config.gcpo import GcpoConfig
 from editr1.config.grpo import GrpoConfig
 from editr1.config.sft import SftConfig
 
-Reference = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|run:[^/]+/[^/]+/[^/]+|hub:.+|builtin:.+)$")]
+Reference = Annotated[
+    str,
+    Field(
+        pattern=r"^(sha256:[0-9a-f]{64}|run:[^/]+/[^/]+/[^/]+|hub:.+|builtin:shapes-(verifier|verifier-small|editor))$"
+    ),
+]
 """An input: sha256:<digest> in the store, run:<run>/<stage>/<output>, hub:<name>@<revision>, or builtin:<name>."""
 
 

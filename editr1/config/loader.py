@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
+_SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class ConfigError(ValueError):
@@ -30,7 +32,8 @@ def load_settings(
     """Build ``model`` from (weakest first) ``values``, the YAML ``file``, ``env`` and ``overrides``.
 
     ``env`` entries named ``<env_prefix>a__b`` set ``a.b``; each override is ``a.b=c``. Values of both are read as YAML,
-    so ``1e-4``, ``true``, ``null`` and ``[1, 2]`` mean what they say.
+    so ``1e-4``, ``true``, ``null`` and ``[1, 2]`` mean what they say, and ``'"1.10"'`` is a text. An entry of a list goes
+    by its number from 0, or by its ``name``: ``spec.stages.sft.retries=3``.
 
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (with the nearest known one), value out of range.
@@ -41,7 +44,10 @@ def load_settings(
     data: dict[str, Any] = dict(values or {})
     if file is not None:
         data = _merge(data, read_yaml(file))
-    for path, text in _from_env(env or {}, env_prefix):
+    for variable, path, text in _from_env(env or {}, env_prefix):
+        known = _names_at(model, path[:-1])
+        if known and path[-1] not in known:
+            raise ConfigError(f"environment variable {variable}: unknown key {path[-1]!r}; {nearest(path[-1], known)}")
         _assign(data, path, _scalar(text))
     data = with_overrides(data, overrides)
     return validate(model, data, where=where or (str(file) if file else ""))
@@ -86,15 +92,19 @@ def explain(model: type[BaseModel], error: ValidationError, *, where: str = "") 
         location = ".".join(str(part) for part in fault["loc"])
         head = f"{where}: {location}" if where else location
         if fault["type"] == "extra_forbidden":
-            known = _names_at(model, fault["loc"][:-1])
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
-            lines.append(f"{head}: unknown key{hint}")
+            hint = nearest(str(fault["loc"][-1]), _names_at(model, fault["loc"][:-1]))
+            lines.append(f"{head}: unknown key; {hint}")
         else:
             value = fault.get("input")
             shown = "" if fault["type"] == "missing" else f" (got {_short(value)})"
             lines.append(f"{head}: {fault['msg']}{shown}")
     return lines
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a name that is none of ``known``: the one that is most like it, or all."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
 
 
 def _short(value: object) -> str:
@@ -130,11 +140,11 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[list[str], str]]:
+def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str], str]]:
     if not prefix:
         return []
     names = sorted(name for name in env if name.startswith(prefix) and len(name) > len(prefix))
-    return [(name[len(prefix) :].lower().split("__"), env[name]) for name in names]
+    return [(name, name[len(prefix) :].lower().split("__"), env[name]) for name in names]
 
 
 def _split_override(item: str) -> tuple[list[str], str]:
@@ -145,28 +155,38 @@ def _split_override(item: str) -> tuple[list[str], str]:
 
 
 def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for part in path[:-1]:
-        child = data.get(part)
-        if child is None:
+    holder: Any = data
+    for place, part in enumerate(path[:-1]):
+        key = _key(holder, part, path)
+        child = holder.get(key) if isinstance(holder, dict) else holder[key]
+        if isinstance(child, list | dict):
+            child = child.copy()
+        elif child is None:
             child = {}
-        elif not isinstance(child, dict):
-            raise ConfigError(f"{'.'.join(path)}: {part!r} is a value, not a section")
         else:
-            child = dict(child)
-        data[part] = child
-        data = child
-    data[path[-1]] = value
+            raise ConfigError(f"{'.'.join(path)}: {'.'.join(path[: place + 1])} is a value, not a section")
+        holder[key] = child
+        holder = child
+    holder[_key(holder, path[-1], path)] = value
+
+
+def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> Any:
+    """``part`` as it stands in a section; in a list the place of the entry with that number or name."""
+    if isinstance(holder, dict):
+        return part
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in holder]
+    if part in names:
+        return names.index(part)
+    if part.isdecimal() and int(part) < len(holder):
+        return int(part)
+    known = ", ".join(str(name) for name in names if name) or f"0 to {len(holder) - 1}"
+    raise ConfigError(f"{'.'.join(path)}: {part!r} is no entry of the list; there are: {known}")
 
 
 def _scalar(text: str) -> Any:
+    if _SCIENTIFIC.fullmatch(text.strip()):  # YAML 1.1 reads 1e-4 as a string; people mean the number
+        return float(text)
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):
-        # YAML 1.1 reads 1e-4 as a string; people mean the number.
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

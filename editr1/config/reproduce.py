@@ -1,4 +1,4 @@
-"""How much of everything a reproduction of the paper's claims runs; about 50 minutes a seed on two cores, by the parts measured."""
+"""How much of everything a reproduction of the paper's claims runs; about an hour a seed on two cores, by the parts measured."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from editr1.artifacts import open_store
-from editr1.config.loader import ConfigError, load_settings
+from editr1.config.loader import load_settings
 from editr1.config.store import store_at
 from editr1.runs.execute import execute, git_revision
 from editr1.runs.job import PARENT_VARIABLE, StageJob
@@ -92,10 +92,8 @@ def serve_here(
 
 def _config(kind: str, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, object]:
     model = KINDS[Kind(kind)].settings_model()
-    prefix = f"EDITR1_{kind.upper()}__"
-    try:
-        return load_settings(model, file=file, env=env, env_prefix=prefix, overrides=overrides).model_dump(
-            mode="json", exclude_unset=True
-        )
-    except ConfigError as error:
-        raise ConfigError(f"editr1 {kind}: {error}") from None
+    where = f"editr1 {kind}" + (f" -f {file}" if file else "")
+    settings = load_settings(
+        model, file=file, env=env, env_prefix=f"EDITR1_{kind.upper()}__", overrides=overrides, where=where
+    )
+    return settings.model_dump(mode="json", exclude_unset=True)

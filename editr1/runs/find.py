@@ -1,4 +1,4 @@
-"""Find the records of runs: in one store, or in the stores beside run folders."""
+"""Find stores that are there, and the records of runs in them: in one store, or in the stores of run folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import store_at
-from editr1.runs.record import RunRecord, parse_record, refreshed
+from editr1.runs.record import RunRecord, parse_record, record_key, refreshed
 
 log = logging.getLogger("editr1.runs")
 
@@ -35,9 +35,30 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 
+def existing_store(named: str) -> ArtifactStore:
+    """The store at an address, or in a folder, that somebody typed. Raises ConfigError where a folder holds none."""
+    config = store_at(named if "://" in named else Path(named).resolve().as_uri())
+    if config.folder is not None and not any((config.folder / part).is_dir() for part in ("manifests", "records")):
+        what = "no store: neither manifests nor records are in it" if config.folder.is_dir() else "no such folder"
+        raise ConfigError(f"store {named!r}: {what}; name one as file:///path, s3://bucket/prefix or a folder")
+    return open_store(config)
+
+
+def run_folder(folder: Path, run: str) -> Path | None:
+    """The folder below ``folder`` that is called ``run``, or whose store holds a run of that name."""
+    if (folder / run / "store").is_dir():
+        return folder / run
+    for path in sorted(folder.glob("*/store")):
+        if existing_store(str(path)).get_record(record_key(run)) is not None:
+            return path.parent
+    return None
+
+
 def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
     if store is not None:
-        yield open_store(store_at(store))
+        yield existing_store(store)
         return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of runs; name it by --runs-dir, or a store by --store")
     for path in sorted(folder.glob("*/store")):
         yield open_store(store_at(path.resolve().as_uri()))

@@ -23,12 +23,28 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Input:
-    """A named input of a kind. ``hub`` says whether a model of the hub may stand for an artifact."""
+    """A named input of a kind. ``hub`` says whether a model of the hub may stand for an artifact.
+
+    ``holds`` is a file, or a pattern of files, without which a folder cannot be what is meant.
+    """
 
     name: str
     what: str
     required: bool = True
     hub: bool = False
+    holds: str = ""
+
+
+def _table(name: str, what: str, required: bool = True) -> Input:
+    return Input(name, what, required, holds="*.parquet")
+
+
+def _verifier(name: str, what: str, required: bool = True) -> Input:
+    return Input(name, what, required, hub=True, holds="config.json")
+
+
+def _editor(name: str, what: str, required: bool = True) -> Input:
+    return Input(name, what, required, hub=True, holds="model_index.json")
 
 
 def _any(_names: Collection[str]) -> list[str]:
@@ -55,7 +71,8 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
 class KindInfo:
     """A kind's contract. ``settings`` is ``module:Class``; it is imported only when a config is validated.
 
-    ``rule`` says what is wrong with the names of the inputs that are given, beyond one that is required and missing.
+    ``extras`` are what pip must have installed where the stage runs. ``rule`` says what is wrong with the names of the
+    inputs that are given, beyond one that is required and missing.
     """
 
     kind: Kind
@@ -63,6 +80,7 @@ class KindInfo:
     settings: str
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
+    extras: tuple[str, ...]
     distributed: bool = False
     service: bool = False
     needs_service: bool = False
@@ -88,17 +106,19 @@ KINDS: dict[Kind, KindInfo] = {
             "editr1.config.curate_stage:CurateStageConfig",
             (Input("data", "imported pictures (editr1 data import); without it the shapes world is drawn", False),),
             ("rows", "pairs", "pairs-test", "cases", "cases-test"),
+            ("curate",),
         ),
         KindInfo(
             Kind.SFT,
             "the verifier learns to write verified traces",
             "editr1.config.sft:SftConfig",
             (
-                Input("rows", "SFT rows", False),
-                Input("pairs", "in place of rows: pairs that pick among the model's own traces", False),
-                Input("model", "base verifier", hub=True),
+                _table("rows", "SFT rows", False),
+                _table("pairs", "in place of rows: pairs that pick among the model's own traces", False),
+                _verifier("model", "base verifier"),
             ),
             ("model",),
+            ("verifier",),
             distributed=True,
             rule=_sft_inputs,
         ),
@@ -106,24 +126,27 @@ KINDS: dict[Kind, KindInfo] = {
             Kind.GCPO,
             "the verifier learns from human preference",
             "editr1.config.gcpo:GcpoConfig",
-            (Input("pairs", "preference pairs"), Input("model", "verifier after SFT", hub=True)),
+            (_table("pairs", "preference pairs"), _verifier("model", "verifier after SFT")),
             ("model",),
+            ("verifier",),
             distributed=True,
         ),
         KindInfo(
             Kind.SERVE,
             "the verifier answers as a reward service",
             "editr1.config.serve:ServeConfig",
-            (Input("model", "verifier", hub=True),),
+            (_verifier("model", "verifier"),),
             (),
+            ("serve",),
             service=True,
         ),
         KindInfo(
             Kind.GRPO,
             "the editor learns from the reward",
             "editr1.config.grpo:GrpoConfig",
-            (Input("cases", "edit cases with principles"), Input("editor", "editor to train", hub=True)),
+            (_table("cases", "edit cases with principles"), _editor("editor", "editor to train")),
             ("model",),
+            ("editor", "serve"),
             distributed=True,
             needs_service=True,
         ),
@@ -132,18 +155,19 @@ KINDS: dict[Kind, KindInfo] = {
             "accuracy of the verifiers, quality of the editors",
             "editr1.config.evaluate:EvaluateConfig",
             (
-                Input("pairs", "held-out preference pairs, for the verifiers", False),
-                Input("cases", "held-out edit cases with principles, for the editors", False),
-                Input("sft", "verifier after SFT", False, hub=True),
-                Input("rl", "verifier after GCPO; the one that scores edits", False, hub=True),
-                Input("before", "editor before RL", False, hub=True),
-                Input("after", "editor after RL", False, hub=True),
+                _table("pairs", "held-out preference pairs, for the verifiers", False),
+                _table("cases", "held-out edit cases with principles, for the editors", False),
+                _verifier("sft", "verifier after SFT", False),
+                _verifier("rl", "verifier after GCPO; the one that scores edits", False),
+                _editor("before", "editor before RL", False),
+                _editor("after", "editor after RL", False),
                 Input("editscore", "EditScore's EditReward-Bench", False),
                 Input("tiger", "TIGER's EditReward-Bench", False),
                 Input("gedit", "GEdit-Bench, with the judge's prompts.json", False),
                 Input("imgedit", "ImgEdit-Bench", False),
             ),
             ("evaluation",),
+            ("verifier", "editor", "serve", "curate"),
             rule=_evaluate_inputs,
         ),
     )

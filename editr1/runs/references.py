@@ -26,7 +26,7 @@ _FORMS = {
     Scheme.RUN: (r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "run:my-run/sft/model"),
     Scheme.BUILTIN: (
         r"shapes-verifier|shapes-verifier-small|shapes-editor",
-        "builtin:shapes-verifier or builtin:shapes-editor",
+        "builtin:shapes-verifier, builtin:shapes-verifier-small or builtin:shapes-editor",
     ),
     Scheme.HUB: (r"[\w.-]+/[\w.-]+(@[\w./-]+)?", "hub:Qwen/Qwen2.5-VL-7B-Instruct"),
     Scheme.PATH: (r".+", "path:./folder"),

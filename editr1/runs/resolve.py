@@ -27,11 +27,18 @@ class HubUnreachable(ConfigError):
     """The hub did not answer: which revision is current, or with a model's files; asked again it may."""
 
 
-def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Mapping[str, str]], where: str) -> str:
+def freeze(
+    reference: Reference,
+    store: ArtifactStore,
+    outputs: Mapping[str, Mapping[str, str]],
+    where: str,
+    *,
+    upload: bool = True,
+) -> str:
     """``sha256:<digest>`` of what ``reference`` names now, or ``hub:<name>@<revision>``.
 
     A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the store first, so that the run holds
-    every byte that it read. ``outputs`` maps finished stages to their outputs.
+    every byte that it read; without ``upload`` their digests are only computed. ``outputs`` maps finished stages to their outputs.
 
     Raises:
         ConfigError: the target does not exist.
@@ -55,11 +62,11 @@ def freeze(reference: Reference, store: ArtifactStore, outputs: Mapping[str, Map
     if reference.scheme is Scheme.BUILTIN:
         shipped = resources.files("editr1.shapes") / "assets" / reference.target.removeprefix("shapes-")
         with resources.as_file(shipped) as folder:
-            return _commit(store, folder, reference.target)
+            return _commit(store, folder, reference.target, upload)
     folder = Path(reference.target)
     if not folder.is_dir():
         raise ConfigError(f"{where}: {reference.target!r} is not a folder")
-    return _commit(store, folder, "import")
+    return _commit(store, folder, "import", upload)
 
 
 def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int, reward: str = "") -> str:
@@ -83,16 +90,17 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
     return validate(model, values, where=f"{kind} config").model_dump(mode="json")
 
 
-def settle(job: StageJob, store: ArtifactStore) -> StageJob:
+def settle(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
     """The job with inputs frozen, config filled in and its key, as a chart installed by hand leaves them open.
 
-    A job that has its key is returned as it is.
+    A job that has its key is returned as it is. ``upload`` as of :func:`freeze`.
     """
     if job.key:
         return job
     config = full_config(job.kind, job.config, job.seed)
     inputs = {
-        name: freeze(parse_reference(text), store, {}, f"inputs.{name}") for name, text in sorted(job.inputs.items())
+        name: freeze(parse_reference(text), store, {}, f"inputs.{name}", upload=upload)
+        for name, text in sorted(job.inputs.items())
     }
     key = stage_key(job.kind, config, inputs, job.seed, ",".join(job.reward_urls))
     return job.model_copy(update={"config": config, "inputs": inputs, "key": key})
@@ -146,8 +154,9 @@ def standing(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
     return True
 
 
-def _commit(store: ArtifactStore, folder: Path, stage: str) -> str:
-    return store.commit(folder, kind="import", stage=stage).digest
+def _commit(store: ArtifactStore, folder: Path, stage: str, upload: bool) -> str:
+    kept = store.commit if upload else store.describe
+    return kept(folder, kind="import", stage=stage).digest
 
 
 def _pinned(target: str, where: str) -> str:

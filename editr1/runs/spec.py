@@ -26,7 +26,7 @@ class StageSpec(Settings):
     kind: Kind
     """Which of the six stages this is."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Input name to reference: stage:, sha256:, builtin:, hub: or path:."""
+    """Input name to reference: stage:, run:, sha256:, builtin:, hub: or path:."""
     reward: str | None = None
     """What scores this stage's samples (grpo only): an earlier serve stage, or http(s) addresses joined by commas."""
     config: dict[str, Any] = Field(default_factory=dict)
@@ -81,8 +81,8 @@ class RunSpec(Settings):
 def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None) -> RunSpec:
     """Read and check a run file: shape, stage names, references and every stage's config.
 
-    An override ``sft.epochs=1`` sets the config of stage ``sft``; ``spec.seed=3`` and ``metadata.name=x`` set the run's
-    own fields.
+    An override ``sft.epochs=1`` sets the config of stage ``sft``; ``spec.seed=3``, ``spec.stages.sft.retries=5`` and
+    ``metadata.name=x`` set the run's own fields.
 
     Raises:
         ConfigError: with one line a fault, before anything starts.
@@ -181,6 +181,11 @@ def _override_stage(spec: RunSpec, item: str) -> RunSpec:
         names = ", ".join(stage.name for stage in spec.spec.stages)
         raise ConfigError(f"--set {item!r}: must begin with spec, metadata or a stage name ({names})")
     stage = spec.spec.stages[index]
+    if "=" not in rest:
+        raise ConfigError(f"--set {item!r}: expected {name}.{rest}=VALUE")
+    field = rest.replace("=", ".").split(".")[0]
+    if field in StageSpec.model_fields and field not in KINDS[stage.kind].settings_model().model_fields:
+        raise ConfigError(f"--set {item!r}: {field!r} is of the stage, not of its config: --set spec.stages.{item}")
     holder = load_settings(_Overridden, values={"config": stage.config}, overrides=[f"config.{rest}"])
     stages = list(spec.spec.stages)
     stages[index] = stage.model_copy(update={"config": holder.config})

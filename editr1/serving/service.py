@@ -198,7 +198,8 @@ class RewardService:
         if any(not isinstance(o, ScoreFailure) or o.cause in causes for o in outcomes):
             return None
         failure = next(o for o in outcomes if isinstance(o, ScoreFailure))
-        return f"the golden sample was not scored: {failure.cause}: {failure.detail}"
+        hint = " (golden_must_parse: false allows it)" if failure.cause is FailureCause.UNPARSED else ""
+        return f"the golden sample was not scored: {failure.cause}{hint}: {failure.detail}"
 
     def _recheck(self) -> None:
         if not self._checking.acquire(blocking=False):

@@ -59,15 +59,24 @@ class StageContext:
             raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
 
     def input(self, name: str) -> str:
-        """A local folder that holds the input. Fetched once: digests verified, or from the hub at the frozen revision."""
+        """A local folder that holds the input. Fetched once: digests verified, or from the hub at the frozen revision.
+
+        Raises ConfigError where it was not given, or lacks the file by which its kind is known.
+        """
+        where = f"stage {self.job.stage}, input {name}"
         reference = self.job.inputs.get(name)
         if reference is None:
-            raise ConfigError(f"stage {self.job.stage}: input {name!r} was not given")
-        if reference.startswith("hub:"):
-            with span(Span.LOAD, input=name, digest=reference):
-                return _from_hub(reference, f"stage {self.job.stage}, input {name}")
+            raise ConfigError(f"{where}: was not given")
         with span(Span.LOAD, input=name, digest=reference):
-            return str(self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16]))
+            if reference.startswith("hub:"):
+                folder = Path(_from_hub(reference, where))
+            else:
+                folder = self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16])
+        declared = KINDS[self.job.kind].input(name)
+        if declared and declared.holds and not any(folder.glob(declared.holds)):
+            found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+            raise ConfigError(f"{where} ({declared.what}): {reference[:19]} has no {declared.holds}; it has {found}")
+        return str(folder)
 
     def table(self, name: str) -> Path:
         """The Parquet file of an input that holds exactly one."""

@@ -84,7 +84,8 @@ def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
     def split(name: str, kind: type[N], wanted: Callable[[str], bool], out: str) -> Path:
         file = source / name / f"{name}.parquet"
         if not file.is_file():
-            raise ConfigError(f"input data: {name}/{name}.parquet is missing; make it with editr1 data import")
+            why = "nobody's preference was imported (column preferred or rank)" if name == "pairs" else "not an import"
+            raise ConfigError(f"input data: {name}/{name}.parquet is missing: {why}; see editr1 data import --help")
         rows = (row for row in read_table(file, kind) if wanted(_case_of(row)))
         if write_table(folder / f"{out}.parquet", rows, kind) == 0:
             raise ConfigError(f"input data: no row of {name}.parquet is left for {out}; change test_share")

@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, open_store
+from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder, open_store
 from editr1.config.loader import ConfigError
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
-from editr1.runs.kinds import KINDS
+from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.processes import end_with_parent
 from editr1.runs.record import StageResult, load_result, progress_key, result_key
 from editr1.runs.resolve import HubUnreachable, settle
@@ -44,9 +44,12 @@ def main(body: Body, module: str) -> None:
     except ConfigError as error:
         _complain(error)
         sys.exit(ExitCode.CONFIG)
-    if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
-        sys.exit(_torchrun(module))
-    code = _run(body, job)
+    try:
+        if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
+            sys.exit(_torchrun(module))
+        code = _run(body, job)
+    except ModuleNotFoundError as error:
+        code = exit_code(_not_installed(error, job.kind))
     if _leave_group():
         # The interpreter's own end can deadlock after DDP: gloo's process group is destroyed while the GIL is held, and
         # waits for its worker, which waits for the GIL (seen with torch 2.13 when a training is stopped half-way).
@@ -83,6 +86,8 @@ def _run(body: Body, job: StageJob) -> int:
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
         return ExitCode.DONE
+    except ModuleNotFoundError:
+        raise
     except Interrupted:
         log.info("stopped on request; the next attempt continues from the last checkpoint")
         return ExitCode.TERMINATED
@@ -100,6 +105,14 @@ def exit_code(error: Exception) -> int:
         return ExitCode.BUG
     _complain(error)
     return code
+
+
+def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
+    """What to install, where it is not the project's own module that is missing."""
+    if (error.name or "").split(".")[0] == "editr1":
+        return error
+    extras = ",".join(KINDS[kind].extras)
+    return ConfigError(f"package {error.name!r} is not installed; a {kind} stage needs: pip install 'editr1[{extras}]'")
 
 
 def _lost_a_rank(error: Exception) -> bool:
@@ -123,6 +136,7 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
         (ConfigError, ExitCode.CONFIG),
         (DataError, ExitCode.DATA),
         (AccessDenied, ExitCode.CONFIG),
+        (UnusableFolder, ExitCode.CONFIG),
         (ArtifactNotFound, ExitCode.INPUT),
         (DigestMismatch, ExitCode.INPUT),
         (StoreError, ExitCode.TRANSIENT),

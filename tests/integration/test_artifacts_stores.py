@@ -144,7 +144,7 @@ def test_no_artifact_without_its_manifest(store: ArtifactStore, folder: Path, tm
     with pytest.raises(StoreError, match="not a folder"):
         store.commit(tmp_path / "nowhere", kind="rows", stage="x")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(StoreError, match="at least 1 item"):
+    with pytest.raises(StoreError, match="no file in it"):
         store.commit(tmp_path / "bare", kind="rows", stage="x")
     with pytest.raises(StoreError, match=r"kind: 'No Such'"):
         store.commit(folder, kind="No Such", stage="x")

@@ -22,7 +22,15 @@ from editr1.runs.kubernetes.connect import Connection, cluster_store, store_conf
 from editr1.runs.kubernetes.helm import Object, chart_version, image_of
 from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.state import Phase, state_of
-from editr1.runs.kubernetes.values import LONGEST_NAME, MODELS, chart_of, checked, merge, service_url, shared_values
+from editr1.runs.kubernetes.values import (
+    MODELS,
+    chart_of,
+    check_release,
+    checked,
+    merge,
+    service_url,
+    shared_values,
+)
 from editr1.runs.record import RunRecord, StageRecord, State, load_record, record_key, save_record
 from editr1.runs.resolve import settle
 
@@ -53,19 +61,25 @@ def read_values(
 
 
 def prepare(
-    kind: Kind, name: str, values: Mapping[str, Any], connection: Connection, *, traceparent: str | None
+    kind: Kind,
+    name: str,
+    values: Mapping[str, Any],
+    connection: Connection,
+    *,
+    traceparent: str | None,
+    upload: bool = True,
 ) -> Submission:
-    """Freeze inputs to digests and render. Uploads shipped checkpoints that the inputs name; starts nothing.
+    """Freeze inputs to digests and render; starts nothing. Uploads shipped checkpoints that the inputs name, if it may.
 
     Raises:
         ConfigError: a required input or the store is missing, a name is too long, or the chart refuses the values.
         StoreError: the bucket cannot be used.
     """
-    if len(name) > LONGEST_NAME:
-        raise ConfigError(f"{name!r}: at most {LONGEST_NAME} characters, so that pod names stay valid")
+    check_release(name)
     model = validate(MODELS[kind], values, where=name)
     where = store_config(connection.config, model.store.url)
-    job = settle(_job(kind, name, model, where, connection.api.namespace), cluster_store(connection.config, where.url))
+    store = cluster_store(connection.config, where.url)
+    job = settle(_job(kind, name, model, where, connection.api.namespace), store, upload=upload)
     frozen: dict[str, Any] = {
         "run": job.run,
         "stage": job.stage,
@@ -120,6 +134,8 @@ def _job(kind: Kind, name: str, model: StageValues, store: StoreConfig, namespac
     missing = [item.name for item in KINDS[kind].inputs if item.required and item.name not in model.inputs]
     if missing:
         raise ConfigError("\n".join(f"{name}: inputs.{item}: missing; a {kind} stage needs it" for item in missing))
+    if faults := KINDS[kind].rule(model.inputs):
+        raise ConfigError("\n".join(f"{name}: inputs: {fault}" for fault in faults))
     urls, digest = [], None
     if isinstance(model, GrpoValues):
         urls = [service_url(model.reward.release, namespace)] if model.reward.release else list(model.reward.urls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from editr1.config.chart import StageValues
 from editr1.config.chart_reward import RewardValues
 from editr1.config.chart_training import CurateValues, EvaluateValues, GcpoValues, GrpoValues, SftValues
 from editr1.config.cluster import ClusterConfig
-from editr1.config.loader import ConfigError, validate
+from editr1.config.loader import ConfigError, nearest, validate
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 
@@ -92,9 +93,24 @@ def job_values(
 
 
 def checked(kind: Kind, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``values`` as given, after the typed model accepted them. Raises ConfigError."""
+    """``values`` as given, after the typed model accepted them and every input is one of the kind's. Raises ConfigError."""
     validate(MODELS[kind], values, where=where)
+    known = [item.name for item in KINDS[kind].inputs]
+    if unknown := [name for name in values.get("inputs", {}) if name not in known]:
+        raise ConfigError(
+            "\n".join(f"{where}: inputs.{name}: unknown input; {nearest(name, known)}" for name in unknown)
+        )
     return dict(values)
+
+
+def check_release(name: str) -> None:
+    """Raise ConfigError for what cannot be the name of a release and its objects."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+        raise ConfigError(
+            f"--name {name!r}: lower-case letters, digits and inner hyphens only, as Kubernetes has names"
+        )
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(f"--name {name!r}: at most {LONGEST_NAME} characters, so that pod names stay valid")
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,74 @@ def test_an_empty_instruction_and_an_empty_picture(picture: Path, tmp_path: Path
     (tmp_path / "empty.png").touch()
     common = ("score", "--edited", picture, "--server", "http://127.0.0.1:1")
     refused(editr1(*common, "--source", picture, "--instruction", ""), "instruction")
-    refused(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "source")
+    refused(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "empty.png", code=3)
+    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:40])
+    refused(editr1(*common, "--source", tmp_path / "cut.png", "--instruction", "x"), "cut.png", code=3)
+
+
+def test_an_option_that_the_local_backend_has_no_use_for() -> None:
+    refused(editr1("run", SAMPLE, "--check", "--detach", "-n", "prod"), "--detach, --namespace", "--on kubernetes")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("gcpo.learning_rate", ("gcpo.learning_rate=VALUE",)),
+        ("sft.processes=2", ("--set spec.stages.sft.processes=2",)),
+        ("spec.stages.nowhere.retries=2", ("'nowhere' is no entry of the list", "curate, sft, gcpo")),
+        ("curate.curation.members.7.weight=3", ("'7' is no entry of the list", "careful")),
+        ("metadata.name=123", ("metadata.name", "123")),
+    ],
+)
+def test_an_override_that_says_too_little_or_names_nothing(override: str, says: tuple[str, ...]) -> None:
+    refused(editr1("run", SAMPLE, "--check", "--set", override), *says)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "spec.stages.sft.retries=5",
+        "spec.stages.1.retries=5",
+        "curate.curation.members.careful.weight=3",
+        'metadata.name="123"',
+    ],
+)
+def test_an_override_reaches_into_lists_and_takes_quoted_text(override: str) -> None:
+    done = editr1("run", SAMPLE, "--check", "--set", override)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("option", [("--seed", "-1"), ("--seed", str(2**31)), ("--processes", "0")])
+def test_a_number_out_of_range_is_refused_before_anything_starts(tmp_path: Path, option: tuple[str, str]) -> None:
+    model = "builtin:shapes-verifier"
+    done = editr1("sft", "--rows", model, "--model", model, "--out", tmp_path / "out", *option)
+    assert done.exit_code == 2 and option[0] in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_variable_of_the_environment_that_sets_nothing_is_named(tmp_path: Path) -> None:
+    words = ("sft", "--rows", tmp_path, "--model", tmp_path, "--out", tmp_path / "out")
+    done = editr1(*words, EDITR1_SFT__LEARNING_RAT="1")
+    refused(done, "EDITR1_SFT__LEARNING_RAT", "did you mean 'learning_rate'?")
+
+
+def test_a_place_without_runs_is_no_empty_list(tmp_path: Path) -> None:
+    refused(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
+    refused(editr1("runs", "ls", "--store", tmp_path), "no store")
+    refused(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
+    refused(editr1("trace", "nope", "--runs-dir", tmp_path), "no run 'nope' below", "--store")
+    done = editr1("runs", "ls", "--runs-dir", tmp_path)
+    assert done.exit_code == 0 and "no runs in" in done.output
+
+
+def test_folders_that_cannot_be_artifacts_or_hold_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "there is no file in it")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("x")
+    digest = editr1("artifacts", "push", tmp_path / "full", "--store", tmp_path / "store").output.strip()
+    refused(editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot hold")
 
 
 def test_a_place_that_cannot_be_a_folder(tmp_path: Path, picture: Path) -> None:

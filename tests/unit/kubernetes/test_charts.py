@@ -1,6 +1,7 @@
 """Every chart with every ci/*-values.yaml: what it renders (golden files), what it refuses, and what all pods promise."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.helm import HelmError, HelmLibrary
 from editr1.telemetry import Metric
 
@@ -141,6 +143,21 @@ def test_the_service_gives_a_replica_time_to_drain() -> None:
 def test_values_that_cannot_work_are_refused_in_words(chart: str, values: dict[str, Any], says: str) -> None:
     with pytest.raises(HelmError, match=re.escape(says)):
         render(chart, {"store": STORE, **values})
+
+
+@pytest.mark.parametrize("kind", [Kind.SFT, Kind.EVALUATE])
+def test_a_chart_takes_the_inputs_that_the_package_takes_and_refuses_the_others_in_its_words(kind: Kind) -> None:
+    names = [item.name for item in KINDS[kind].inputs[:6]]
+    for given in (part for size in range(len(names) + 1) for part in itertools.combinations(names, size)):
+        faults = KINDS[kind].rule(given)
+        missing = [item.name for item in KINDS[kind].inputs if item.required and item.name not in given]
+        values = {"store": STORE, "inputs": dict.fromkeys(given, DIGEST)}
+        if not missing and not faults:
+            assert render(str(kind), values)
+            continue
+        with pytest.raises(HelmError) as refused:
+            render(str(kind), values)
+        assert any(fault in str(refused.value) for fault in [*faults, *(f"inputs.{name}" for name in missing)]), given
 
 
 def test_a_release_name_that_pods_could_not_carry_is_refused() -> None:

@@ -1,6 +1,8 @@
 """From a job and the cluster's settings to chart values."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,15 @@ from editr1.runs.kubernetes import helm
 from editr1.runs.kubernetes.bundle import HIDDEN, redacted, redacted_text
 from editr1.runs.kubernetes.connect import load_cluster, store_config
 from editr1.runs.kubernetes.helm import HelmLibrary
-from editr1.runs.kubernetes.values import job_values, kind_of, release_name, shared_values
+from editr1.runs.kubernetes.values import (
+    check_release,
+    checked,
+    job_values,
+    kind_of,
+    release_name,
+    shared_values,
+)
+from editr1.runs.references import parse_reference
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -67,6 +77,38 @@ def test_names_that_pods_could_not_carry_are_refused() -> None:
     assert release_name("quick", "sft") == "quick-sft"
     with pytest.raises(ConfigError, match="at most 45"):
         release_name("q" * 40, "evaluate")
+
+
+@pytest.mark.parametrize("name", ["Bad", "a_b", "a b", "-a", "a-", "", "a" * 46])
+def test_a_release_that_kubernetes_could_not_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        check_release(name)
+    check_release("my-grpo-2")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"row": DIGEST}, "inputs.row: unknown input; did you mean 'rows'"),
+        ({"model": "builtin:shapes-verifer"}, "inputs.model"),
+    ],
+)
+def test_an_input_that_no_chart_reads_and_a_checkpoint_that_does_not_ship_are_refused(
+    inputs: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        checked(Kind.SFT, {"inputs": inputs}, "sft.yaml")
+
+
+def test_every_shipped_checkpoint_may_be_named() -> None:
+    shipped = files("editr1.shapes") / "assets"
+    names = [
+        folder.name for folder in shipped.iterdir() if (folder / "config.json").is_file() or folder.name == "editor"
+    ]
+    assert sorted(names) == ["editor", "verifier", "verifier-small"]
+    for name in names:
+        checked(Kind.SFT, {"inputs": {"model": f"builtin:shapes-{name}"}}, "sft.yaml")
+        assert parse_reference(f"builtin:shapes-{name}")
 
 
 def test_the_reward_chart_is_the_serve_kind() -> None:

@@ -53,3 +53,17 @@ def test_a_model_of_the_hub_that_cannot_be_fetched(
     with pytest.raises(ConfigError, match=r"input model: .*hub:a/b@1") as raised:
         asked.input("model")
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("model", "config.json"), ("rows", "*.parquet")])
+def test_an_input_that_cannot_be_what_is_meant_is_named_with_what_it_lacks(
+    tmp_path: Path, name: str, wanted: str
+) -> None:
+    asked = context(tmp_path, "a" * 64)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("nothing")
+    asked.job.inputs[name] = asked.store.commit(tmp_path / "other", kind="import", stage="push").digest
+    with pytest.raises(ConfigError) as raised:
+        asked.input(name)
+    assert f"stage sft, input {name} (" in str(raised.value)
+    assert f"has no {wanted}; it has notes.txt" in str(raised.value)

@@ -1,14 +1,19 @@
 """A stage ends with a code that says whether another attempt may help."""
 
 import errno
+import logging
+from pathlib import Path
 
 import pytest
 
 from editr1.artifacts import ArtifactNotFound
 from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
 from editr1.data.errors import TableError
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
+from editr1.runs.job import StageJob
 from editr1.runs.resolve import HubUnreachable
+from editr1.stages import entry
 from editr1.stages.entry import exit_code
 
 
@@ -42,3 +47,38 @@ def errors():
 def test_each_error_has_its_code(error, code):
     assert exit_code(error) == code
     assert worth_a_retry(code) == (code is ExitCode.TRANSIENT)
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "says"),
+    [
+        (
+            "openai",
+            ExitCode.CONFIG,
+            "package 'openai' is not installed; a curate stage needs: pip install 'editr1[curate]'",
+        ),
+        ("editr1.nowhere", ExitCode.BUG, ""),
+    ],
+)
+def test_a_stage_without_its_extra_says_what_to_install(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    missing: str,
+    code: int,
+    says: str,
+) -> None:
+    def body(_context: object) -> dict[str, float]:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    store = StoreConfig(url=(tmp_path / "store").as_uri())
+    job = StageJob(run="r", stage="c", kind="curate", key="a" * 64, seed=0, store=store, workdir=tmp_path)
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    monkeypatch.setenv("EDITR1_CONFIG", str(tmp_path / "job.json"))
+    monkeypatch.setattr(entry, "end_with_parent", lambda: None)
+    monkeypatch.setattr(entry, "configure_logging", lambda: None)
+    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as ended:
+        entry.main(body, "editr1.stages.curate")
+    assert ended.value.code == code
+    assert says in caplog.text
