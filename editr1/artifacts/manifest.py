@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Required, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -38,6 +38,18 @@ class ManifestFile(_Part):
         if len(path) > 1000 or ":" in parts[0]:
             raise ValueError("must have at most 1000 characters and no ':' in its first part")
         return path
+
+
+class Facts(TypedDict, total=False):
+    """What somebody says of an artifact beside its files; see :class:`Manifest`."""
+
+    kind: Required[str]
+    stage: Required[str]
+    run: str
+    parents: Sequence[str]
+    config_digest: str
+    git_revision: str
+    attributes: Mapping[str, str]
 
 
 class Manifest(_Part):

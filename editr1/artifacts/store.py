@@ -9,18 +9,18 @@ import builtins
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from pydantic import ValidationError
 
 from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
 from editr1.artifacts.hashing import PREFIX, file_sha256
-from editr1.artifacts.manifest import Manifest, ManifestFile, digest_of, is_digest, parse_manifest
+from editr1.artifacts.manifest import Facts, Manifest, ManifestFile, digest_of, is_digest, parse_manifest
 from editr1.artifacts.objects import ObjectStore
 from editr1.artifacts.transfer import download
 from editr1.config.store import StoreConfig
@@ -52,41 +52,26 @@ class ArtifactStore:
         """Address of the store, for messages."""
         return self.objects.url
 
-    def describe(
-        self,
-        folder: Path,
-        *,
-        kind: str,
-        stage: str,
-        run: str = "",
-        parents: Sequence[str] = (),
-        config_digest: str = "",
-        git_revision: str = "",
-        attributes: Mapping[str, str] | None = None,
-    ) -> Manifest:
+    def describe(self, folder: Path, **facts: Unpack[Facts]) -> Manifest:
         """The manifest, and so the digest, that :meth:`commit` would give ``folder``; nothing is stored.
 
         Raises:
             UnusableFolder: no such folder, no file in it, or a fact that a manifest cannot hold.
         """
-        hashed = self._each(lambda path: (path, path.stat().st_size, file_sha256(path)), list(_files_below(folder)))
-        if not hashed:
+
+        def described(path: Path) -> dict[str, object]:
+            return {
+                "path": path.relative_to(folder).as_posix(),
+                "size": path.stat().st_size,
+                "digest": PREFIX + file_sha256(path),
+            }
+
+        files = sorted(self._each(described, list(_files_below(folder))), key=lambda file: str(file["path"]))
+        if not files:
             raise UnusableFolder(f"{folder}: no artifact: there is no file in it")
-        files = [
-            {"path": path.relative_to(folder).as_posix(), "size": size, "digest": PREFIX + sha256}
-            for path, size, sha256 in hashed
-        ]
-        files.sort(key=lambda file: str(file["path"]))
         try:
-            return Manifest(
-                kind=kind,
-                stage=stage,
-                run=run,
-                parents=tuple(sorted(set(parents))),
-                config_digest=config_digest,
-                git_revision=git_revision,
-                attributes=dict(attributes or {}),
-                files=tuple(ManifestFile.model_validate(file) for file in files),
+            return Manifest.model_validate(
+                {**facts, "parents": tuple(sorted(set(facts.get("parents", ())))), "files": tuple(files)}
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -95,19 +80,7 @@ class ArtifactStore:
                 f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}"
             ) from None
 
-    def commit(
-        self,
-        folder: Path,
-        *,
-        kind: str,
-        stage: str,
-        run: str = "",
-        parents: Sequence[str] = (),
-        config_digest: str = "",
-        git_revision: str = "",
-        attributes: Mapping[str, str] | None = None,
-        repair: bool = False,
-    ) -> Manifest:
+    def commit(self, folder: Path, *, repair: bool = False, **facts: Unpack[Facts]) -> Manifest:
         """Store every file below ``folder`` and then, once, the manifest that names them.
 
         Until the manifest is written there is no artifact. Committing the same files with the same facts again, also
@@ -120,16 +93,7 @@ class ArtifactStore:
             StoreError: the store fails.
             DigestMismatch: a file changed while it was read.
         """
-        manifest = self.describe(
-            folder,
-            kind=kind,
-            stage=stage,
-            run=run,
-            parents=parents,
-            config_digest=config_digest,
-            git_revision=git_revision,
-            attributes=attributes,
-        )
+        manifest = self.describe(folder, **facts)
         distinct = {file.digest: file for file in manifest.files}
         self._each(lambda file: self._upload(folder, file, repair=repair), distinct.values())
         try:
