@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -128,7 +129,7 @@ class S3Objects:
         # A lost answer must not be asked for again: the second try would find the first one's object.
         retries = Retry(total=4, connect=4, read=0, status=0, other=0, redirect=0, backoff_factor=0.2)
         with self._errors(key):
-            for _ in range(5):
+            for pause in (0.0, 0.2, 0.4, 0.8, 1.6):
                 url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
                 headers = {"If-None-Match": "*", "Content-Type": "application/json"}
                 answer = self._http.request("PUT", url, body=data, headers=headers, retries=retries)
@@ -136,8 +137,9 @@ class S3Objects:
                     return
                 if answer.status == 412:
                     raise AlreadyExists(f"{self.url}: {key} exists and is written only once")
-                if answer.status != 409:  # 409: another conditional write of this key is under way; ask again
+                if answer.status not in (409, 503):  # 409: another conditional write of this key is under way
                     break
+                time.sleep(pause)
             raise self._refusal(key, answer)
 
     def _refusal(self, key: str, answer: urllib3.BaseHTTPResponse) -> StoreError:

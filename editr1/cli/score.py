@@ -54,7 +54,7 @@ def score(
             raise ConfigError(f"--server: {server!r} is no address; one looks like http://127.0.0.1:8000")
         pictures = {"source": {"data": _picture(source)}, "edited": {"data": _picture(edited)}}
         item = validate(ScoreItem, {**pictures, "instruction": instruction, "principles": asked})
-        with RewardClient([server], config=ClientConfig(deadline_s=deadline)) as client:
+        with RewardClient([server], config=ClientConfig(deadline_s=deadline, wait_unreachable=False)) as client:
             outcome = client.score([item], traces=traces)[0]
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))

@@ -117,7 +117,7 @@ class GrpoConfig(Settings):
     reward_concurrency: PositiveInt = 4
     """Scorer calls in flight at once, a process."""
     reward_wait_s: Annotated[float, Field(ge=0.0, le=86400.0)] = 900.0
-    """Longest wait, in seconds, for a reward service that is not ready yet: one that scales from nothing loads its weights first."""
+    """Longest wait, in seconds, for a reward service that is not ready yet: one that scales from nothing loads its weights first. A score waits as long (3 minutes at least) for one that has gone."""
     overlap: bool = True
     """Score finished samples while the next ones are sampled. Off only to measure what it gains."""
     max_failed_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2

@@ -116,6 +116,10 @@ class ClientConfig(Settings):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Tries of one request that end in a failure; an answer 429 (busy) is waited for and does not count."""
 
+    wait_unreachable: bool = True
+    """Ask a replica that takes no connection, or answers 503 (starting, draining), again until the deadline: that does
+    not count as a try either. False: it does, for somebody who wants to know soon."""
+
     batch_items: Annotated[int, Field(ge=1, le=100_000)] = 16
     """Most items in one request; a longer call is split and spread over the replicas."""
 

@@ -20,7 +20,7 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     Returns the rows written; pairs of a case that ``cases`` lacks are left out, with a warning that counts them. Raises
     :class:`CurationError` when a case of the same id has another instruction or picture.
     """
-    known = {case.case_id: (case.principles, _identity(case)) for case in read_table(cases, EditCase)}
+    known = {case.case_id: (case.principles, identity(case)) for case in read_table(cases, EditCase)}
     missing = 0
 
     def attached() -> Iterator[PreferencePair]:
@@ -30,7 +30,7 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
             if found is None or not found[0]:
                 missing += 1
                 continue
-            if found[1] != _identity(pair.case):
+            if found[1] != identity(pair.case):
                 raise CurationError(
                     f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or picture in {cases}"
                 )
@@ -42,5 +42,6 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     return written
 
 
-def _identity(case: EditCase) -> str:
+def identity(case: EditCase) -> str:
+    """Digest of what makes two cases of one id the same: picture and instruction."""
     return hashlib.sha256(case.source.data + case.instruction.encode()).hexdigest()

@@ -19,6 +19,7 @@ from editr1.curation.choose import choose
 from editr1.curation.decompose import decompose, principles_in
 from editr1.curation.errors import CurationError
 from editr1.curation.experts import load_experts
+from editr1.curation.pairs import identity
 from editr1.curation.parts import PartFile
 from editr1.curation.prompts import Task
 from editr1.curation.rows import Chooser
@@ -27,6 +28,7 @@ from editr1.curation.think import parse, quadruple_id, think, traces_in
 from editr1.curation.verify import Item, verify
 from editr1.curation.vlm import VlmClient
 from editr1.curation.work import Job
+from editr1.data.errors import TableError
 from editr1.data.tables import count_rows, read_table, write_table
 from editr1.data.types import EditCase, Principle, Quadruple, SftRow, Verdict
 from editr1.telemetry import Span, TrainHooks, span
@@ -50,7 +52,8 @@ def curate(
     ``prompt_tokens``, ``completion_tokens``, ``cost``.
 
     Raises:
-        TableError: an input is not the table it should be.
+        TableError: an input is not the table it should be, or a candidate's case is not the one of that id.
+        VlmUnavailable: endpoints gave no answer to too many items, or to all.
         CurationError: an endpoint refuses everything, too many items failed, or nothing is left.
         Interrupted: ``hooks.should_stop`` said yes.
     """
@@ -58,7 +61,22 @@ def curate(
     count_rows(cases)
     if candidates is not None:
         count_rows(candidates)
+        _check_candidates(cases, candidates)
     return vlm.run(_curate(config, cases, candidates, out, hooks))
+
+
+def _check_candidates(cases: Path, candidates: Path) -> None:
+    known = {case.case_id: identity(case) for case in read_table(cases, EditCase)}
+    for number, row in enumerate(read_table(candidates, Quadruple), start=1):
+        name = row.case.case_id
+        if known.get(name, "") not in ("", identity(row.case)):
+            raise TableError(
+                candidates,
+                number,
+                "case",
+                name,
+                f"has another instruction or picture than the case of that id in {cases}",
+            )
 
 
 async def _curate(

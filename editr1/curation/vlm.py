@@ -117,6 +117,9 @@ class VlmClient:
         try:
             async with self._slots[use.endpoint], asyncio.timeout(endpoint.deadline_s):
                 return await self._clients[use.endpoint].post("/chat/completions", cast_to=object, body=body)
+        except ValueError as error:  # json's, of a body that breaks off or is no JSON
+            self.usage.failed += 1
+            raise VlmUnavailable(f"{where}: the answer is not JSON: {error}") from error
         except TimeoutError as error:
             self.usage.failed += 1
             raise VlmUnavailable(f"{where}: no answer within deadline_s = {endpoint.deadline_s:g} s") from error
@@ -140,6 +143,9 @@ class VlmClient:
             raise VlmUnavailable(
                 f"{where}: no connection after {endpoint.retries} retries: {type(cause).__name__}: {cause}"
             ) from error
+        except openai.APIError as error:
+            self.usage.failed += 1
+            raise VlmUnavailable(f"{where}: {_brief(error)}") from error
 
     def _connect(self, endpoint: EndpointConfig) -> openai.AsyncOpenAI:
         async def count_retry(request: Any) -> None:
@@ -163,8 +169,8 @@ class VlmClient:
         )
 
     def _count(self, use: VlmConfig, reply: object) -> None:
-        usage = (reply.get("usage") if isinstance(reply, dict) else None) or {}
-        prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        usage = reply.get("usage") if isinstance(reply, dict) else None
+        prompt, completion = (_number(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         self.usage.requests += 1
         self.usage.prompt_tokens += prompt
         self.usage.completion_tokens += completion
@@ -184,12 +190,22 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def _texts(reply: object, n: int, where: str) -> list[str]:
     try:
         choices = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))  # type: ignore[index]
-        texts = [choice["message"]["content"] or "" for choice in choices]
+        texts = [_whole(choice["message"]["content"] or "") for choice in choices]
     except (KeyError, TypeError, AttributeError) as error:
         raise VlmUnavailable(f"{where}: the answer is not a chat completion: {str(reply)[:200]}") from error
     if len(texts) != n:
         raise VlmRefused(f"{where}: {len(texts)} answers where n = {n} were asked; set send_n: false for this model")
     return texts
+
+
+def _whole(text: str) -> str:
+    """``text`` without halves of characters, which gateways that cut in UTF-16 write and UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _number(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return int(value) if isinstance(value, int | float) else 0
 
 
 def _brief(error: openai.APIError) -> str:

@@ -86,10 +86,12 @@ async def each(
 
     Raises:
         Interrupted: ``hooks.should_stop`` said yes; what was in flight is done.
-        CurationError: too many items failed, or an endpoint refuses everything.
+        VlmUnavailable: too many items, or all, got no answer: asked again later they may.
+        CurationError: too many items failed in other ways, or an endpoint refuses everything.
     """
     pending = iter(items)
-    failed = begun = unreported = 0
+    failed = begun = unreported = unanswered = 0
+    last: Exception | None = None
     reported = time.monotonic()
     stopping = False
     job.hooks.progress.phase(name, total, done)
@@ -101,21 +103,23 @@ async def each(
             job.hooks.progress.step(unreported, requests=usage.requests, cached=usage.cached, failed=failed)
         unreported, reported = 0, time.monotonic()
 
+    def spent(which: str) -> CurationError:
+        kind = VlmUnavailable if 2 * unanswered > failed else CurationError
+        return kind(f"{name}: {failed} of {begun} items failed, {which}; the last one: {last}")
+
     async def lane() -> None:
-        nonlocal failed, begun, unreported, stopping
+        nonlocal failed, begun, unreported, stopping, unanswered, last
         for item in pending:
             begun += 1
             try:
                 await work(item)
             except (VlmRefused, VlmUnavailable, ImageError) as error:
-                failed += 1
+                failed, last = failed + 1, error
+                unanswered += isinstance(error, VlmUnavailable)
                 job.failures[f"{name}: {type(error).__name__}"] += 1
                 _log.warning("%s: %s", name, error)
                 if failed >= _ENOUGH_FAILURES and failed > job.config.max_failed_share * begun:
-                    raise CurationError(
-                        f"{name}: {failed} of {begun} items failed, above max_failed_share "
-                        f"{job.config.max_failed_share:g}; the last one: {error}"
-                    ) from error
+                    raise spent(f"above max_failed_share {job.config.max_failed_share:g}") from error
             unreported += 1
             if time.monotonic() - reported > _REPORT_S:
                 report()
@@ -136,6 +140,8 @@ async def each(
             raise foreseen.exceptions[0] from None
         finally:
             report()
+    if begun and unanswered == begun:
+        raise spent("none was answered")
     if stopping:
         raise Interrupted
 

@@ -7,7 +7,6 @@ One object a line, fields as in the nouns. A picture is a path relative to the f
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +47,12 @@ def resolve_pictures(path: Path, number: int, row: dict[str, Any]) -> dict[str, 
     """``row`` with each picture read into ``{"data": bytes}``, in place of its path or base64 text.
 
     Raises:
-        TableError: a path that leads out of the file's folder, no such file, or no base64.
+        TableError: a path that leads out of the file's folder, no such file, no base64, or a row nested too deep.
     """
-    return {name: _resolved(path, number, name, value, name) for name, value in row.items()}
+    try:
+        return {name: _resolved(path, number, name, value, name) for name, value in row.items()}
+    except RecursionError:
+        raise TableError(path, number, None, None, "nested too deep") from None
 
 
 def read_below(folder: Path, name: str) -> bytes:
@@ -83,6 +85,6 @@ def _resolved(path: Path, number: int, field: str, value: Any, name: str) -> Any
     if name in ("source", "image", "edited") and isinstance(value.get("data"), str):
         try:
             return value | {"data": base64.b64decode(value["data"], validate=True)}
-        except binascii.Error as error:
+        except ValueError as error:  # binascii's own, or of a text that is not ASCII
             raise TableError(path, number, f"{field}.data", value["data"], f"not base64: {error}") from None
     return {child: _resolved(path, number, f"{field}.{child}", item, child) for child, item in value.items()}

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 Instruction = Annotated[str, Field(min_length=1, max_length=4000)]
 Bit = Annotated[int, Field(ge=0, le=1)]
+MOST_PRINCIPLES: Final = 64
+"""Of one case: so many fit a prompt and a request."""
 Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
 
 
@@ -57,7 +59,7 @@ class EditCase(Noun):
     case_id: Id
     source: Picture
     instruction: Instruction
-    principles: tuple[Principle, ...] = ()
+    principles: Annotated[tuple[Principle, ...], Field(max_length=MOST_PRINCIPLES)] = ()
 
 
 class Candidate(Noun):
@@ -123,7 +125,7 @@ class ScoreItem(Noun):
     source: Picture
     edited: Picture
     instruction: Instruction
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
 
 
 def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:

@@ -65,7 +65,7 @@ def train_grpo(
 
     Raises:
         ConfigError: the training diverged, or a setting does not fit the checkpoint.
-        RewardBudgetSpent: more scores failed than ``max_failed_share`` allows.
+        RewardBudgetSpent: more scores failed than ``max_failed_share`` allows; RewardUnreachable where the service is gone.
         Interrupted: the hooks asked to stop; a checkpoint was handed to them.
         ValueError: unusable cases, editor or checkpoint, found before any sampling.
     """

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from editr1.data.images import encode_png
-from editr1.data.types import EditCase, Picture, ScoreItem, ScoreOutcome
+from editr1.data.types import EditCase, FailureCause, Picture, ScoreItem, ScoreOutcome
 
 Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
 
@@ -28,6 +28,10 @@ class RewardBudgetSpent(RuntimeError):
         super().__init__(
             f"{failed} of {total} scores failed ({failed / total:.0%}), allowed are {allowed:.0%}; {reasons}"
         )
+
+
+class RewardUnreachable(RewardBudgetSpent):
+    """Most of the scores that failed did so because no server could be reached: another attempt may find one."""
 
 
 class RewardModelChanged(RuntimeError):
@@ -132,9 +136,13 @@ class RewardCollector:
 
 
 def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int]) -> None:
-    """Raise :class:`RewardBudgetSpent` when more than the share ``allowed`` of ``total`` scores failed."""
+    """Raise :class:`RewardBudgetSpent` when more than the share ``allowed`` of ``total`` scores failed.
+
+    :class:`RewardUnreachable` where most of the failures are those of a service that did not answer.
+    """
     if total and failed > allowed * total:
-        raise RewardBudgetSpent(failed, total, allowed, causes)
+        gone = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
+        raise (RewardUnreachable if gone else RewardBudgetSpent)(failed, total, allowed, causes)
 
 
 def check_one_model(known: str | None, digests: frozenset[str]) -> str | None:

@@ -243,13 +243,15 @@ class Driver(Generic[Request, Handle]):
             record = self._record.stages[stage.name]
             config = record.config
             self._close(record, self._launcher.observe(running.handle))
-            if len(record.attempts) > stage.retries + 1:
+            if running.restarts >= stage.retries:
                 raise StageFailed(stage.name, f"the service ended: {record.attempts[-1].reason}", 1)
             # The same address again: its clients know no other.
             config = {**config, "port": int(running.urls[0].rsplit(":", 1)[1])}
         handle = self._submit(stage, record, config)
         # Known before it is ready, so that it is not left behind whatever happens meanwhile.
-        service = self._services[stage.name] = _Service(handle, running.urls if running else ())
+        service = self._services[stage.name] = _Service(
+            handle, running.urls if running else (), running.restarts + 1 if running else 0
+        )
         deadline = time.monotonic() + self._ready_seconds
         while True:
             seen = self._observe(record, handle)
@@ -301,5 +303,5 @@ def _told(stage: str) -> Iterator[None]:
 
 
 class _Service(Generic[Handle]):
-    def __init__(self, handle: Handle, urls: tuple[str, ...]) -> None:
-        self.handle, self.urls = handle, urls
+    def __init__(self, handle: Handle, urls: tuple[str, ...], restarts: int) -> None:
+        self.handle, self.urls, self.restarts = handle, urls, restarts

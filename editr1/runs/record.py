@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from editr1.artifacts import ArtifactStore, StoreError
+from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, explain
 
 
@@ -156,7 +156,7 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
     """The result of the stage with the key that the run's record names, else the only one there is.
 
     Raises:
-        StoreError: there are several, and no record says which one counts.
+        ConfigError: there are several, and no record says which one counts.
     """
     record = load_record(store, run)
     if record is not None and stage in record.stages:
@@ -164,7 +164,7 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
     prefix = f"runs/{run}/stages/{stage}/"
     found = [key for key in store.list_records(prefix) if key.endswith("/result.json")]
     if len(found) > 1:
-        raise StoreError(f"{store.url}: stage {stage} of run {run} has {len(found)} results; name one by sha256:")
+        raise ConfigError(f"{store.url}: stage {stage} of run {run} has {len(found)} results; name one by sha256:")
     return load_result(store, run, stage, found[0].removeprefix(prefix).split("/")[0]) if found else None
 
 

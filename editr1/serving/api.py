@@ -16,7 +16,16 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from editr1.data.images import ImageError, image_size
-from editr1.data.types import FailureCause, Instruction, Picture, Principle, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.data.types import (
+    MOST_PRINCIPLES,
+    FailureCause,
+    Instruction,
+    Picture,
+    Principle,
+    ScoreFailure,
+    ScoreItem,
+    ScoreOutcome,
+)
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 MOST_VALUES = 1000
@@ -54,7 +63,7 @@ class WireItem(Wire):
     source: WirePicture
     edited: WirePicture
     instruction: Instruction
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=64)]
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
 
 
 class _Envelope(Wire):

@@ -145,7 +145,9 @@ class RewardClient:
         """One request to one replica, or one wait. False when the job's time is over."""
         left = job.until - time.monotonic()
         if left <= 0:
-            job.fail(FailureCause.DEADLINE, f"not scored in time; last: {job.last}", keep_known=True)
+            gone = job.cause is FailureCause.UNREACHABLE
+            cause = FailureCause.UNREACHABLE if gone else FailureCause.DEADLINE
+            job.fail(cause, f"not scored in time; last: {job.last}", keep_known=True)
             return False
         taken = self._replicas.take(len(job.pending), job.tried)
         if not isinstance(taken, Replica):
@@ -172,34 +174,41 @@ class RewardClient:
         headers = {"Content-Type": "application/json", "Host": replica.host}
         inject(headers)
         try:
-            response = self._http.post(
+            with self._http.stream(
+                "POST",
                 f"{replica.url}/v1/score",
                 content=body,
                 headers=headers,
                 timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, self._config.connect_timeout_s)),
                 extensions={"sni_hostname": replica.tls_name} if replica.tls_name else None,
-            )
+            ) as response:
+                content = _within(response, time.monotonic() + timeout_s)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            text = f"{replica.url}: {type(error).__name__}: {error}"
+            self._failed(job, replica, FailureCause.UNREACHABLE, text, counts=not self._config.wait_unreachable)
         except httpx.TimeoutException as error:
             self._failed(job, replica, FailureCause.UNREACHABLE, f"{replica.url}: {type(error).__name__}")
         except httpx.HTTPError as error:
             self._failed(job, replica, FailureCause.UNREACHABLE, f"{replica.url}: {type(error).__name__}: {error}")
         else:
-            self._read(job, replica, sent, response)
+            self._read(job, replica, sent, response, content)
 
-    def _read(self, job: _Job, replica: Replica, sent: list[int], response: httpx.Response) -> None:
+    def _read(self, job: _Job, replica: Replica, sent: list[int], response: httpx.Response, content: bytes) -> None:
         status = response.status_code
         if status == 429:
-            job.note(replica, FailureCause.OVERLOADED, f"{replica.url}: {_detail(response)}")
+            job.note(replica, FailureCause.OVERLOADED, f"{replica.url}: {_detail(content)}")
             self._replicas.busy(replica, _retry_after(response))
             return
         if status in (400, 404, 405, 413, 415, 422):
-            job.fail(FailureCause.INVALID, f"{replica.url}: {status}: {_detail(response)}")
+            job.fail(FailureCause.INVALID, f"{replica.url}: {status}: {_detail(content)}")
             return
         if status != 200:
-            self._failed(job, replica, FailureCause.OVERLOADED, f"{replica.url}: {status}: {_detail(response)}")
+            text = f"{replica.url}: {status}: {_detail(content)}"
+            waited_for = status == 503 and self._config.wait_unreachable
+            self._failed(job, replica, FailureCause.OVERLOADED, text, counts=not waited_for)
             return
         try:
-            answer = ScoreResponse.model_validate_json(response.content)
+            answer = ScoreResponse.model_validate_json(content)
         except ValidationError as error:
             self._failed(job, replica, FailureCause.ENGINE, f"{replica.url}: unreadable answer: {error}"[:500])
             return
@@ -214,8 +223,8 @@ class RewardClient:
             job.attempts += 1
             job.tried.add(replica)
 
-    def _failed(self, job: _Job, replica: Replica, cause: FailureCause, detail: str) -> None:
-        job.attempts += 1
+    def _failed(self, job: _Job, replica: Replica, cause: FailureCause, detail: str, *, counts: bool = True) -> None:
+        job.attempts += counts
         job.note(replica, cause, detail)
         self._replicas.failed(replica)
 
@@ -309,8 +318,18 @@ def _retry_after(response: httpx.Response) -> float:
         return 1.0
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(content: bytes) -> str:
     try:
-        return ErrorResponse.model_validate_json(response.content).detail
+        return ErrorResponse.model_validate_json(content).detail
     except ValidationError:
-        return response.text[:200]
+        return content[:200].decode(errors="replace")
+
+
+def _within(response: httpx.Response, until: float) -> bytes:
+    """The answer's body; httpx's own timeouts are for one read each, so that a server which dribbles would never end."""
+    chunks = []
+    for chunk in response.iter_bytes():
+        chunks.append(chunk)
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer did not come to its end in time")
+    return b"".join(chunks)

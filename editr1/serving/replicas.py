@@ -100,7 +100,7 @@ class Replicas:
         """It did not answer: leave it alone for a while, longer each time."""
         with self._lock:
             replica.failures += 1
-            pause = min(_LONGEST_PAUSE_S, self._backoff_s * 2 ** (replica.failures - 1))
+            pause = min(_LONGEST_PAUSE_S, self._backoff_s * 2 ** min(replica.failures - 1, 30))
             replica.free_at = time.monotonic() + pause * random.uniform(0.75, 1.25)
 
     def busy(self, replica: Replica, retry_after_s: float) -> None:

@@ -145,6 +145,7 @@ def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
     ]
     # Only a stage that loaded the room can have raised its error.
     for module, name, code in (
+        ("editr1.editor.reward", "RewardUnreachable", ExitCode.TRANSIENT),
         ("editr1.editor.reward", "RewardBudgetSpent", ExitCode.REWARD_BUDGET),
         ("editr1.editor.reward", "RewardModelChanged", ExitCode.INPUT),
         ("editr1.serving.client", "ModelMismatch", ExitCode.INPUT),

@@ -23,7 +23,7 @@ def body(context: StageContext) -> dict[str, float]:
         raise Interrupted
     context.progress.step()
     out = context.output_folder("model")
-    client_config = ClientConfig(batch_items=config.reward_batch)
+    client_config = ClientConfig(batch_items=config.reward_batch, deadline_s=max(config.reward_wait_s, 180.0))
     with RewardClient(
         context.job.reward_urls, config=client_config, expected_digest=context.job.reward_digest
     ) as client:

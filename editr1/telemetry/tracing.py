@@ -99,11 +99,15 @@ def traceparent() -> str | None:
 
 
 class JsonLinesExporter(SpanExporter):
-    """Appends ``{"name","service","trace","span","parent","start","end","ok","attributes"}``, times in seconds since the epoch."""
+    """Appends ``{"name","service","trace","span","parent","start","end","ok","attributes"}``, times in seconds since the epoch.
 
-    def __init__(self, path: Path, service: str) -> None:
+    A file that has ``most_bytes`` takes no more: a service lives long, and what it wrote is copied to the store whole.
+    """
+
+    def __init__(self, path: Path, service: str, most_bytes: int = 16 << 20) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
+        self._most = most_bytes
         self._service = service
         self._lock = threading.Lock()
 
@@ -111,7 +115,7 @@ class JsonLinesExporter(SpanExporter):
         """Write the spans; a full disk is reported as a failed export, never raised."""
         try:
             with self._lock:
-                for item in spans:
+                for item in spans if self._file.tell() < self._most else ():
                     self._file.write(json.dumps(as_record(item, self._service)) + "\n")
                 self._file.flush()
         except (OSError, ValueError):

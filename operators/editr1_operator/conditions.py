@@ -17,6 +17,7 @@ def summarised(status: RunStatus, spec: RunBody, generation: int, now: float) ->
     work = [stage for stage in status.stages if not KINDS[_kind(spec, stage)].service]
     active = [stage for stage in work if stage.state in _ACTIVE or (stage.reason in _COMING and not stage.over)]
     failed = [stage for stage in status.stages if stage.state is RunState.FAILED]
+    held = any(stage.state is RunState.SUSPENDED for stage in work)
     speaks: StageStatus | None = None
     if active:
         speaks = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
@@ -25,7 +26,7 @@ def summarised(status: RunStatus, spec: RunBody, generation: int, now: float) ->
         if all(stage.reason is Reason.QUEUED for stage in active):
             state = RunState.WAITING
         reason, message = speaks.reason, f"{speaks.name}: {speaks.message}" if speaks.message else ""
-    elif failed:
+    elif failed and not held:  # what is held goes on when it is resumed
         speaks, state = failed[0], RunState.FAILED
         reason, message = speaks.reason, f"{speaks.name}: {speaks.message}"
     elif all(stage.state is RunState.DONE for stage in work):

@@ -11,6 +11,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.record import stage_prefix
 from editr1.telemetry import as_record
+from editr1_operator.cluster import Refused
 from editr1_operator.facts import StageFacts
 from editr1_operator.happened import Happened
 from editr1_operator.trace import SERVICE, Exporter, spans_of
@@ -36,7 +37,10 @@ def keep_ended(
             continue
         pods = seen[stage.name].release.pods if stage.name in seen else ()
         names = {stage.release, *(pod.name for pod in pods)}
-        events = happened.of(namespace, names, age_s=0)
+        try:
+            events = happened.of(namespace, names, age_s=0)
+        except Refused:
+            events = []
         told = {
             "attempt": last.model_dump(),
             "pods": [asdict(pod) for pod in pods],

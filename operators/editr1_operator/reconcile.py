@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from editr1.artifacts import ArtifactNotFound, StoreError
+from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
 from editr1.config.loader import ConfigError
 from editr1.runs.kinds import KINDS
 from editr1.runs.kubernetes.api import INSTANCE
 from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
 from editr1.runs.kubernetes.helm import Helm, Object
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
+from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.kubernetes.values import release_name
 from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
 from editr1.runs.resolve import HubUnreachable, settle_stage
@@ -22,7 +22,7 @@ from editr1.runs.spec import RunSpec
 from editr1_operator.actions import Action, Load, Resolve
 from editr1_operator.apply import Applier
 from editr1_operator.cache import Cache, Key
-from editr1_operator.cluster import Cluster, Refused
+from editr1_operator.cluster import Cluster, Refused, Unreachable
 from editr1_operator.conditions import refused, summarised
 from editr1_operator.decide import decide
 from editr1_operator.events import changes
@@ -160,17 +160,25 @@ class _Look:
                 self._write(self._before.model_copy(update={"reason": reason, "message": str(error)}))
             raise
         before = self._before
+        # Before the status says so: a look that fails here is taken again, one that fails later is not.
+        keep_ended(self._all._happened, site.store, self._namespace, self._name, self._seen, before, status)
         if not self._write(status):
             return self._now
         applier = self._applier(run, site, status)
-        failed = applier.apply(actions)
+        failed: dict[str, StageStatus] = {}
+        unreachable: Unreachable | None = None
+        try:
+            failed = applier.apply(actions)
+        except Unreachable as error:
+            unreachable = error
         self._memory.facts.update(applier.facts)
         if failed:
             stages = [failed.get(stage.name, stage) for stage in status.stages]
             status = summarised(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
             self._write(status)
-        keep_ended(self._all._happened, site.store, self._namespace, self._name, self._seen, before, status)
         self._record(run, site, before, status)
+        if unreachable is not None:
+            raise unreachable
         if status.state in (RunState.DONE, RunState.FAILED) and not actions:
             self._all._memory[self._uid] = _Memory(settled=True)  # a run that is over needs no more
             return None
@@ -234,7 +242,7 @@ class _Look:
             changed = known.model_copy(update=frozen)
         except HubUnreachable:
             raise
-        except (ConfigError, ArtifactNotFound) as error:
+        except (ConfigError, ArtifactNotFound, DigestMismatch) as error:
             changed = known.model_copy(
                 update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self._now}
             )
@@ -295,8 +303,8 @@ class _Look:
             meta = {"generateName": f"{self._name}.", "namespace": self._namespace}
             try:
                 self._cluster.create("Event", self._namespace, {**event, "metadata": meta, "involvedObject": involved})
-            except Refused:
-                return  # An event is a courtesy: a namespace that takes none does not stop a run.
+            except (Refused, Unreachable):
+                return  # An event is a courtesy: a namespace that takes none, or not now, does not stop a run.
 
 
 def _replacing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from editr1.curation import prompts, vlm, wire
 from editr1.curation.errors import CurationError, VlmMisconfigured, VlmRefused, VlmUnavailable
 from editr1.curation.pipeline import curate
 from editr1.curation.vlm import VlmClient
+from editr1.data.errors import TableError
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import EditCase, Quadruple, SftRow, Verdict
 from editr1.shapes.candidates import make_candidates
@@ -338,6 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
             data = json.dumps(
                 [] if step == "junk" else reply if status == 200 else {"error": {"message": "no!"}}
             ).encode()
+            data = step if isinstance(step, bytes) else data
             self.send_response(status)
             for name, value in self.server.headers.items() if status != 200 else ():
                 self.send_header(name, value)
@@ -417,6 +419,39 @@ def test_a_reply_that_is_no_completion_is_an_error_and_not_cached(flaky, tmp_pat
     with pytest.raises(VlmUnavailable, match="not a chat completion"):
         ask(flaky, cache=tmp_path / "a.sqlite")
     assert ask(flaky, cache=tmp_path / "a.sqlite")[1].requests == 1
+
+
+def test_a_body_that_breaks_off_is_an_error(flaky) -> None:
+    flaky.script = [b'{"choices": [']
+    with pytest.raises(VlmUnavailable, match="the answer is not JSON"):
+        ask(flaky)
+
+
+def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_over(flaky, tmp_path) -> None:
+    half = {"choices": [{"message": {"content": "a\ud83d"}}], "usage": {"prompt_tokens": "many"}}
+    flaky.script = [json.dumps(half).encode()]
+    for _ in range(2):
+        texts, usage = ask(flaky, cache=tmp_path / "a.sqlite")
+        assert texts == [["a?"]]
+    assert usage.cached == 1
+
+
+def test_an_outage_may_be_tried_again_later(world, tmp_path) -> None:
+    settings = config("http://127.0.0.1:9/v1")
+    settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", retries=0)
+    with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
+        run(settings, world, tmp_path)
+
+
+def test_a_candidate_of_another_case_with_the_same_id_is_named_before_anything_is_asked(world, tmp_path) -> None:
+    rows = list(read_table(world[1], Quadruple))
+    other = rows[4].case.model_copy(update={"instruction": "make everything blue"})
+    rows[4] = rows[4].model_copy(update={"case": other})
+    write_table(tmp_path / "candidates.parquet", rows, Quadruple)
+    with pytest.raises(TableError, match=r"candidates\.parquet: row 5: case: .*another instruction or picture"):
+        curate(
+            config("http://127.0.0.1:9/v1"), cases=world[0], candidates=tmp_path / "candidates.parquet", out=tmp_path
+        )
 
 
 def test_no_server_at_all_is_an_error_that_names_it() -> None:

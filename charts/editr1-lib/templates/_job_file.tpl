@@ -29,7 +29,7 @@
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ include "editr1.name" .root }}
+  name: {{ include "editr1.name" .root | quote }}
   labels:
     {{- include "editr1.labels" .root | nindent 4 }}
 data:
@@ -42,7 +42,7 @@ data:
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ include "editr1.name" . }}
+  name: {{ include "editr1.name" . | quote }}
   labels:
     {{- include "editr1.labels" . | nindent 4 }}
   {{- with .Values.serviceAccountAnnotations }}
@@ -58,7 +58,7 @@ automountServiceAccountToken: false
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  name: {{ include "editr1.name" . }}
+  name: {{ include "editr1.name" . | quote }}
   labels:
     {{- include "editr1.labels" . | nindent 4 }}
 spec:
@@ -109,10 +109,10 @@ spec:
 apiVersion: v1
 kind: Pod
 metadata:
-  name: {{ include "editr1.name" . }}-test
+  name: {{ printf "%s-test" (include "editr1.name" .) }}
   labels:
     app.kubernetes.io/name: {{ printf "editr1-%s-test" .Chart.Name }}
-    app.kubernetes.io/instance: {{ include "editr1.name" . }}
+    app.kubernetes.io/instance: {{ include "editr1.name" . | quote }}
     app.kubernetes.io/part-of: editr1
   annotations:
     helm.sh/hook: test

@@ -21,7 +21,7 @@
 
 {{- define "editr1.selectorLabels" -}}
 app.kubernetes.io/name: {{ printf "editr1-%s" .Chart.Name }}
-app.kubernetes.io/instance: {{ include "editr1.name" . }}
+app.kubernetes.io/instance: {{ include "editr1.name" . | quote }}
 {{- end -}}
 
 {{- define "editr1.runLabels" -}}

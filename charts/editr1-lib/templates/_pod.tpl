@@ -41,7 +41,7 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-serviceAccountName: {{ include "editr1.serviceAccount" . }}
+serviceAccountName: {{ include "editr1.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- end -}}
@@ -63,7 +63,18 @@ enableServiceLinks: false
 {{- end }}
 {{- end -}}
 
+{{/* The stage's own variables; one that .Values.env sets as well is left to it, for names must not come twice. */}}
 {{- define "editr1.env" -}}
+{{- $set := dict -}}
+{{- range .Values.env }}{{ $_ := set $set .name true }}{{ end -}}
+{{- $kept := list -}}
+{{- range include "editr1.ownEnv" . | fromYamlArray -}}
+{{- if not (hasKey $set .name) }}{{ $kept = append $kept . }}{{ end -}}
+{{- end -}}
+{{- toYaml (concat $kept .Values.env) -}}
+{{- end -}}
+
+{{- define "editr1.ownEnv" -}}
 - name: EDITR1_CONFIG
   value: /etc/editr1/job.json
 - name: EDITR1_PUBLISH_SECONDS
@@ -79,7 +90,7 @@ enableServiceLinks: false
   value: json
 {{- end }}
 - name: EDITR1_RELEASE
-  value: {{ include "editr1.name" . }}
+  value: {{ include "editr1.name" . | quote }}
 - name: EDITR1_POD
   valueFrom:
     fieldRef:
@@ -111,9 +122,6 @@ enableServiceLinks: false
   value: {{ . | quote }}
 {{- end }}
 {{- include "editr1.storeEnv" . }}
-{{- with .Values.env }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- define "editr1.resources" -}}
@@ -132,7 +140,7 @@ limits:
 {{- define "editr1.volumes" -}}
 - name: job
   configMap:
-    name: {{ include "editr1.name" . }}
+    name: {{ include "editr1.name" . | quote }}
 - name: tmp
   emptyDir: {}
 - name: work

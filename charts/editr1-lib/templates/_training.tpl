@@ -38,7 +38,7 @@
 apiVersion: kubeflow.org/v1
 kind: PyTorchJob
 metadata:
-  name: {{ $name }}
+  name: {{ $name | quote }}
   labels:
     {{- include "editr1.labels" . | nindent 4 }}
     {{- with .Values.queue }}
@@ -54,7 +54,7 @@ spec:
   {{- if $several }}
   elasticPolicy:
     rdzvBackend: c10d
-    rdzvId: {{ $name }}
+    rdzvId: {{ $name | quote }}
     minReplicas: {{ .Values.nodes | int }}
     maxReplicas: {{ .Values.nodes | int }}
     maxRestarts: {{ .Values.retries | int }}

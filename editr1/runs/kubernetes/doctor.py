@@ -147,6 +147,8 @@ def _queue(connection: Connection) -> Finding:
     what, wanted = "Kueue queue", _named(connection, "queue")
     if not wanted:
         return Finding(what, True, "none named", needed=False)
+    if not connection.api.can("get", "kueue.x-k8s.io", "localqueues"):
+        return Finding(what, True, f"{wanted}: not visible to this user", needed=False)
     path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{connection.api.namespace}/localqueues/{wanted}"
     found = connection.api.raw(path)
     return Finding(what, found is not None, wanted if found else f"no LocalQueue {wanted} in the namespace")

@@ -63,8 +63,8 @@ class Helm(Protocol):
     def uninstall(self, name: str, target: Target) -> bool:
         """Remove a release and its objects; whether there was one."""
 
-    def releases(self, target: Target) -> list[str]:
-        """Names of the namespace's releases."""
+    def releases(self, target: Target) -> dict[str, str]:
+        """Names of the namespace's releases, with chart and version (``sft-0.1.0``)."""
 
 
 def find_helm() -> Helm:
@@ -162,13 +162,13 @@ class HelmLibrary:
             raise _refusal(str(error)) from None
         return True
 
-    def releases(self, target: Target) -> list[str]:
+    def releases(self, target: Target) -> dict[str, str]:
         """See :class:`Helm`."""
         import helm_python
 
         try:
             with self._config(target) as config:
-                return [str(item["name"]) for item in config.list()]
+                return {str(item["name"]): str(item.get("chart", "")) for item in config.list()}
         except helm_python.HelmError as error:
             raise _refusal(str(error)) from None
 
@@ -217,9 +217,10 @@ class HelmProgram:
         self._on(target, ["uninstall", name])
         return True
 
-    def releases(self, target: Target) -> list[str]:
+    def releases(self, target: Target) -> dict[str, str]:
         """See :class:`Helm`."""
-        return [str(item["name"]) for item in json.loads(self._on(target, ["list", "--output", "json"]))]
+        listed = json.loads(self._on(target, ["list", "--output", "json"]))
+        return {str(item["name"]): str(item.get("chart", "")) for item in listed}
 
     def _on(self, target: Target, arguments: list[str]) -> str:
         where = ["--namespace", target.namespace]

@@ -12,10 +12,11 @@ from typing import Any
 
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.kubernetes.api import ClusterApi
-from editr1.runs.kubernetes.errors import ClusterError, ClusterUnreachable
+from editr1.runs.kubernetes.errors import ClusterUnreachable
 from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.registry import with_digest
@@ -80,9 +81,10 @@ class KubernetesLauncher:
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
-        """Install the release; one that runs the same job already is followed, another one of the name is replaced.
+        """Install the release; one that runs the same job already is followed, another job of the same stage is replaced.
 
-        An API server that does not answer is asked again for two minutes.
+        An API server that does not answer is asked again for two minutes. Raises ConfigError where the name is that of
+        a release that is none of this stage of the run.
         """
         patience = Patience(SUBMIT_SECONDS)
         while True:
@@ -95,9 +97,17 @@ class KubernetesLauncher:
     def _submit(self, request: ReleaseRequest) -> ReleaseHandle:
         job = request.job
         handle = ReleaseHandle(request, LiveFiles(self._store, job.run, job.stage, job.key))
-        if request.release in self._helm.releases(self._api.target):
+        chart = self._helm.releases(self._api.target).get(request.release)
+        if chart is not None:
+            there = self._job_there(request.release)
+            begun = not there and chart.startswith(f"{request.chart}-")  # an install that was cut off
+            if not begun and (there.get("run"), there.get("stage")) != (job.run, job.stage):
+                raise ConfigError(
+                    f"release {request.release!r} is there already and is none of stage {job.stage} of run {job.run};"
+                    " choose another name for the run, or remove it"
+                )
             state = state_of(self._api.release(request.release))
-            if self._key(request.release) == job.key and state.phase not in _OVER:
+            if there.get("key") == job.key and state.phase not in _OVER:
                 return handle
             self.cancel(handle, 30)
         self._api.dry_run(request.objects)
@@ -172,11 +182,13 @@ class KubernetesLauncher:
         handle.shown = (live.phase, live.done)
         return [live.model_dump()]
 
-    def _key(self, release: str) -> str:
+    def _job_there(self, release: str) -> Mapping[str, Any]:
+        """The job file of a release that is there; empty where it has none."""
         try:
-            return str(json.loads(self._api.job_file(release) or "{}").get("key", ""))
-        except (ValueError, ClusterError):
-            return ""
+            job = json.loads(self._api.job_file(release) or "{}")
+        except ValueError:
+            return {}
+        return job if isinstance(job, dict) else {}
 
     def _keep_spans(self, handle: ReleaseHandle) -> None:
         """Add the pods' spans to the run's own file, once."""

@@ -42,7 +42,7 @@ class OpenAIEngine:
             base_url=config.base_url,
             api_key=os.environ.get(config.api_key_env) or "none",
             timeout=config.timeout_s,
-            max_retries=2,
+            max_retries=0,  # the library would wait ``timeout_s`` again for each; who asked tries another replica
         )
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="editr1-openai")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -83,7 +83,7 @@ class TransformersEngine:
         with guard, torch.inference_mode():
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
-            for copies, group in _groups(able, sampling.n, self._max_batch):
+            for copies, group in self._groups(able, prompts, sampling):
                 inputs = self._inputs([chats[i] for i in group], [prompts[i] for i in group], pictures)
                 written = self._written(inputs, sampling, copies)
                 for row, index in enumerate(group):
@@ -118,6 +118,20 @@ class TransformersEngine:
         for token in self._tokenizer(text)["input_ids"]:
             tokens += [token] * (lengths.pop(0) if token == self._image_token and lengths else 1)
         return tokens
+
+    def _groups(
+        self, able: list[int], prompts: Sequence[list[int]], sampling: Sampling
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Calls as :func:`_groups` makes them, but a prompt so long that it would cut its neighbours' traces goes alone.
+
+        So long: it leaves less room than is asked for, and less than half of the context.
+        """
+        room = min(sampling.max_tokens, self._context // 2)
+        roomy = [index for index in able if len(prompts[index]) + room <= self._context]
+        yield from _groups(roomy, sampling.n, self._max_batch)
+        for index in able:
+            if index not in roomy:
+                yield from _groups([index], sampling.n, self._max_batch)
 
     def _inputs(
         self,

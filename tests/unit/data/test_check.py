@@ -80,13 +80,25 @@ def test_json_lines_are_checked_with_pictures_beside_them(tmp_path: Path) -> Non
         "{broken",
         "[1]",
         good | {"case_id": "h", "principles": [{"question": "?", "category": "Mood"}]},
+        good | {"case_id": "i", "source": {"data": "é"}},
     )
     found = [(problem.row, problem.field) for problem in check_file(path)]
     assert found == [
         (4, "source"), (5, "source"), (6, "source.data"), (7, "case_id"), (7, "instruction"), (7, "mood"),
-        (8, None), (9, None), (10, "principles.0.category"),
+        (8, None), (9, None), (10, "principles.0.category"), (11, "source.data"),
     ]  # fmt: skip
     assert all(problem.rule for problem in check_file(path))
+
+
+def test_a_line_nested_without_end_and_a_case_of_too_many_principles_are_problems(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    good = {"case_id": "a", "source": "a.png", "instruction": "do"}
+    many = [{"question": f"{n}?", "category": "Image Quality"} for n in range(65)]
+    path = json_lines(tmp_path / "cases.jsonl", good, good | {"case_id": "b", "principles": many})
+    with path.open("a") as file:
+        file.write("\n" + json.dumps(good)[:-1] + ', "x": ' + '{"y":' * 900 + "1" + "}" * 900 + "}\n")
+    found = [(problem.row, problem.field) for problem in check_file(path)]
+    assert found == [(2, "principles"), (3, None)]
 
 
 @pytest.mark.parametrize("name", ["none.parquet", "none.jsonl"])

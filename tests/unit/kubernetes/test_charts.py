@@ -160,6 +160,36 @@ def test_a_chart_takes_the_inputs_that_the_package_takes_and_refuses_the_others_
         assert any(fault in str(refused.value) for fault in [*faults, *(f"inputs.{name}" for name in missing)]), given
 
 
+@pytest.mark.parametrize("chart", ["sft", "reward"])
+@pytest.mark.parametrize("name", ["20261105", "null", "true", "0x1f", "1e3"])
+def test_a_name_that_yaml_would_read_as_something_else_stays_a_name(chart: str, name: str) -> None:
+    inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
+    values = {"store": STORE, "inputs": inputs}
+    if chart == "reward":
+        values |= {"autoscaling": {"mode": "keda"}, "monitoring": {"podMonitor": True}}
+    objects = HelmLibrary().render(chart, name, "prod", values)
+    assert objects
+    for item in objects:
+        assert isinstance(item["metadata"]["name"], str)
+        assert item["metadata"].get("labels", {}).get("app.kubernetes.io/instance", name) == name
+    for pod in pods(objects):
+        assert pod["serviceAccountName"] == name
+        for container in pod["containers"]:
+            assert all(isinstance(variable.get("value", ""), str) for variable in container["env"])
+
+
+@pytest.mark.parametrize("chart", ["sft", "reward"])
+def test_a_variable_of_the_user_stands_in_the_place_of_the_chart_s_own(chart: str) -> None:
+    inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
+    env = [{"name": "HF_HOME", "value": "/cache"}, {"name": "MINE", "value": "1"}]
+    for pod in pods(render(chart, {"store": STORE, "inputs": inputs, "env": env})):
+        for container in pod["containers"]:
+            names = [variable["name"] for variable in container["env"]]
+            assert len(names) == len(set(names))
+            assert {"name": "HF_HOME", "value": "/cache"} in container["env"]
+            assert {"HOME", "MINE", "EDITR1_CONFIG"} <= set(names)
+
+
 def test_a_release_name_that_pods_could_not_carry_is_refused() -> None:
     with pytest.raises(HelmError, match="at most 45"):
         HelmLibrary().render("curate", "x" * 46, "prod", {"store": STORE})

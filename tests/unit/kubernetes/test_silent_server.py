@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from editr1.cli import editruns as terminal
 from editr1.cli import follow
 from editr1.cli.common import reporting
 from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import StageJob
@@ -178,10 +180,10 @@ def test_a_release_is_installed_once_the_server_answers(tmp_path: Path, monkeypa
     monkeypatch.setattr(launcher, "PROGRESS_SECONDS", 0.0)
     tries = [SILENT, SILENT, None]
 
-    def releases(_target: Any) -> list[str]:
+    def releases(_target: Any) -> dict[str, str]:
         if error := tries.pop(0):
             raise error
-        return []
+        return {}
 
     installed: list[str] = []
     engine: Any = SimpleNamespace(releases=releases, install=lambda _chart, name, *_a, **_k: installed.append(name))
@@ -191,3 +193,46 @@ def test_a_release_is_installed_once_the_server_answers(tmp_path: Path, monkeypa
     runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
     runs.submit(ReleaseRequest("sft", "r-sft", "lab", {}, [], job))
     assert installed == ["r-sft"]
+
+
+MINE = {"run": "r", "stage": "sft", "key": "old"}
+
+
+@pytest.mark.parametrize(
+    ("chart", "job", "replaced"),
+    [
+        ("sft-0.1.0", MINE, True),
+        ("sft-0.1.0", None, True),  # an install that was cut off
+        ("sft-0.1.0", {**MINE, "run": "r-sft", "stage": "large"}, False),
+        ("sft-0.1.0", {**MINE, "run": "other"}, False),
+        ("llm-serve-2.0.0", None, False),
+    ],
+)
+def test_a_release_that_is_none_of_the_stage_is_never_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chart: str, job: dict[str, str] | None, replaced: bool
+) -> None:
+    monkeypatch.setattr(launcher, "state_of", lambda _found: StageState(Phase.RUNNING))
+    done: list[str] = []
+    engine: Any = SimpleNamespace(
+        releases=lambda _t: {"r-sft": chart},
+        uninstall=lambda name, _t: done.append(f"uninstall {name}"),
+        install=lambda _c, name, *_a, **_k: done.append(f"install {name}"),
+    )
+    api: Any = SimpleNamespace(
+        target=None,
+        dry_run=lambda _objects: None,
+        job_file=lambda _name: None if job is None else json.dumps(job),
+        release=lambda _name: None,
+        pods=lambda _name: [],
+    )
+    store = StoreConfig(url=tmp_path.as_uri())
+    wanted = StageJob(run="r", stage="sft", kind="sft", key="new", seed=0, store=store, workdir=tmp_path)
+    runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
+    request = ReleaseRequest("sft", "r-sft", "lab", {}, [], wanted)
+    if replaced:
+        runs.submit(request)
+        assert done == ["uninstall r-sft", "install r-sft"]
+        return
+    with pytest.raises(ConfigError, match="is none of stage sft of run r"):
+        runs.submit(request)
+    assert done == []

@@ -93,7 +93,8 @@ def test_the_run_says_in_one_line_where_it_stands(
     [
         ([FINISHED, PAUSED], HELD, []),
         ([PAUSED, RUNNING], R, ["Progressing"]),
-        ([BROKEN, PAUSED], F, ["Failed"]),
+        ([BROKEN, PAUSED], HELD, []),
+        ([BROKEN, FINISHED], F, ["Failed"]),
         ([FINISHED], D, ["Ready"]),
     ],
 )

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -125,19 +126,22 @@ def test_a_stopped_replica_is_left_and_nothing_is_lost(host, rule_engine, half_m
         assert all(o.ok for o in client.score(make_items(4)))
 
 
-def test_an_absent_service_gives_failures_in_time_and_no_exception(make_items) -> None:
-    config = ClientConfig(max_attempts=3, backoff_s=0.02)
+@pytest.mark.parametrize("patient", [True, False])
+def test_an_absent_service_gives_failures_in_time_and_no_exception(make_items, patient) -> None:
+    config = ClientConfig(max_attempts=3, backoff_s=0.02, wait_unreachable=patient)
+    began = time.monotonic()
     with RewardClient([f"http://127.0.0.1:{free_port()}"], config=config) as client:
-        outcomes = client.score(make_items(20), deadline_s=10)
+        outcomes = client.score(make_items(20), deadline_s=2)
+    assert time.monotonic() - began < 5
     assert {o.cause for o in outcomes if isinstance(o, ScoreFailure)} == {FailureCause.UNREACHABLE}
     assert len(outcomes) == 20
 
 
 def test_a_service_that_comes_up_late_is_found(host, rule_engine, make_items) -> None:
     port = free_port()
-    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=50, backoff_s=0.1)) as client:
+    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_s=0.1)) as client:
         future = client.submit(make_items(2), deadline_s=60)
-        time.sleep(0.3)
+        time.sleep(0.6)
         host(rule_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
@@ -166,12 +170,75 @@ def test_an_answer_that_is_no_answer_is_retried_and_reported(make_items) -> None
     assert seen["calls"] == 2
 
 
+def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, rule_engine, make_items) -> None:
+    port = free_port()
+    answers = [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
+    config = ClientConfig(max_attempts=1, backoff_s=0.02)
+    with answering(answers, port) as server, RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
+        future = client.submit(make_items(2), deadline_s=60)
+        until(lambda: not server.is_alive())
+        host(rule_engine, port=port)
+        assert all(o.ok for o in future.result(60))
+
+
+def test_an_answer_that_dribbles_ends_with_the_deadline(make_items) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+    port = free_port()
+    with (
+        answering([(head, *[b" "] * 200)], port, pause_s=0.05),
+        RewardClient([f"http://127.0.0.1:{port}"]) as client,
+    ):
+        began = time.monotonic()
+        (outcome,) = client.score(make_items(1), deadline_s=0.5)
+    assert isinstance(outcome, ScoreFailure)
+    assert time.monotonic() - began < 2.5
+
+
+def test_a_replica_that_is_gone_for_hours_costs_no_more_than_a_pause() -> None:
+    replicas = _replicas(lambda host, port: ["10.0.0.1"])
+    (one,) = replicas.current()
+    for _ in range(3000):
+        replicas.failed(one)
+    assert one.free_at - time.monotonic() <= 10.0
+
+
 def test_settings_that_make_no_sense_are_refused(make_items) -> None:
     for urls in ([], ["ftp://x"], ["http://"], ["http://user:key@x"], ["x:80"]):
         with pytest.raises(ValueError, match="url"):
             RewardClient(urls)
     with RewardClient(["http://127.0.0.1:1"]) as client, pytest.raises(ValueError, match="temperature above 0"):
         client.score(make_items(1), traces=2, temperature=0)
+
+
+@contextmanager
+def answering(answers: list, port: int, pause_s: float = 0.0) -> Iterator[threading.Thread]:
+    """A server that gives each connection the next of ``answers`` (bytes, or parts with a pause between), then is gone."""
+
+    def serve() -> None:
+        while answers:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                connection.recv(1 << 20)
+                given = answers.pop(0)
+                for part in [given] if isinstance(given, bytes) else given:
+                    connection.sendall(part)
+                    time.sleep(pause_s)
+        listener.close()
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield thread
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def _replicas(resolve, **more) -> Replicas:

@@ -98,6 +98,20 @@ def test_a_prompt_longer_than_the_context_fails_alone(engine, chats) -> None:
     assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
 
 
+def test_a_prompt_that_leaves_little_room_cuts_no_other_trace(engine, chats) -> None:
+    principles = [Principle(question="is it red?", category=Category.KEEP)]
+    texts = ("y" * count for count in range(3900, 4096))
+    long = next(
+        chat
+        for chat in (build_chat(engine.template, *chats[0].images, text, principles) for text in texts)
+        if 0 < engine._context - len(engine._tokens(chat, engine._pictures([chat]))) < 6
+    )
+    alone = engine.generate([chats[0]], Sampling(max_tokens=24))
+    beside, cut = engine.generate([chats[0], long], Sampling(max_tokens=24))
+    assert beside == alone[0]
+    assert cut[0].completion_tokens < 6
+
+
 def test_random_weights_give_failures_and_no_numbers(engine, make_items) -> None:
     outcomes = score_items(engine, make_items(3), Sampling(max_tokens=8))
     assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.UNPARSED for o in outcomes)
