@@ -42,6 +42,10 @@ class PodAttempt(_Live):
     ended: float | None = None
     exit_code: int | None = None
     reason: str = ""
+    submission: str = ""
+    """Trace of who submitted it: a release that is installed anew has its retries anew."""
+    checkpoint: str = ""
+    """Newest checkpoint when it began; empty for none."""
 
     @property
     def id(self) -> str:
@@ -88,6 +92,15 @@ class PhaseSpeed:
 def retries_used(attempts: Iterable[PodAttempt]) -> int:
     """Attempts that ended by a fault of their own that was worth a retry; being asked to leave (143) does not count."""
     return sum(1 for item in attempts if item.exit_code is not None and item.exit_code >= 128 and item.exit_code != 143)
+
+
+def vanished(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
+    """Attempts that ended without a word, and without a checkpoint after ``checkpoint``.
+
+    So ends a pod whose node died, and one that was killed for memory as a whole (cgroup v2): while checkpoints come, it
+    may go on; where none does, it would begin for ever.
+    """
+    return sum(1 for item in attempts if item.exit_code is None and item.checkpoint == checkpoint)
 
 
 class LiveFiles:

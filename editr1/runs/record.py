@@ -104,13 +104,18 @@ def result_key(run: str, stage: str, key: str) -> str:
 
 
 def progress_key(run: str, stage: str, key: str) -> str:
-    """Where the progress lines of a finished stage lie in the store; the report draws its curves from them."""
+    """Where a stage's progress lines lie in the store, as of its last checkpoint or its end; the report's curves."""
     return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
 def checkpoint_prefix(run: str, stage: str, key: str) -> str:
     """Where the checkpoint pointers of a stage with that key lie in the store."""
     return stage_prefix(run, stage, key) + "checkpoints/"
+
+
+def newest_checkpoint(store: ArtifactStore, run: str, stage: str, key: str) -> str | None:
+    """Record of the newest checkpoint's pointer, None before the first."""
+    return max(store.list_records(checkpoint_prefix(run, stage, key)), default=None)
 
 
 def save_record(store: ArtifactStore, record: RunRecord) -> None:

@@ -14,7 +14,7 @@ from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
-from editr1.runs.record import checkpoint_prefix
+from editr1.runs.record import checkpoint_prefix, newest_checkpoint, progress_key
 from editr1.runs.resolve import HubUnreachable
 from editr1.telemetry import Progress, Span, TrainHooks, span
 
@@ -32,6 +32,9 @@ class StageContext:
         self.rank = int(os.environ.get("RANK", "0"))
         self.outputs: dict[str, str] = {}
         self.should_stop = should_stop
+        self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
+        if self.is_main and not job.progress_file.exists():  # a new pod: what another wrote before its checkpoint
+            self._earlier.write_bytes(self.store.get_record(progress_key(job.run, job.stage, job.key)) or b"")
         self.progress = Progress(job.progress_file if self.is_main else None)
 
     @property
@@ -44,6 +47,12 @@ class StageContext:
         """The run's JSON-lines span file; ranks other than 0 write none."""
         named = os.environ.get("EDITR1_SPAN_FILE")
         return (Path(named) if named else self.workdir / "spans.jsonl") if self.is_main else None
+
+    def keep_progress(self) -> None:
+        """Put the progress lines of all attempts into the store, for the report's curves. Only rank 0 may call it."""
+        files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
+        lines = b"".join(file.read_bytes() for file in files)
+        self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
 
     def settings(self, model: type[S]) -> S:
         """The stage's config as its typed model."""
@@ -146,12 +155,13 @@ class StageContext:
             )
             pointer = json.dumps({"step": step, "digest": manifest.digest}).encode()
             self.store.put_record(f"{self._checkpoints}{step:09d}.json", pointer)
+            self.keep_progress()
 
     def _newest_checkpoint(self) -> Path | None:
-        names = sorted(self.store.list_records(self._checkpoints))
-        if not names:
+        name = newest_checkpoint(self.store, self.job.run, self.job.stage, self.job.key)
+        if name is None:
             return None
-        data = self.store.get_record(names[-1])
+        data = self.store.get_record(name)
         assert data is not None
         digest = json.loads(data)["digest"]
         with span(Span.LOAD, input="checkpoint", digest=digest):

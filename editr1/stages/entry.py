@@ -18,7 +18,7 @@ from editr1.runs.exit_codes import ExitCode
 from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.processes import end_with_parent
-from editr1.runs.record import StageResult, load_result, progress_key, result_key
+from editr1.runs.record import StageResult, load_result, result_key
 from editr1.runs.resolve import HubUnreachable, settle
 from editr1.stages.context import StageContext
 from editr1.telemetry import Interrupted, Span, configure, flush, span
@@ -81,7 +81,7 @@ def _run(body: Body, job: StageJob) -> int:
                 return ExitCode.DONE
             metrics = body(context)
             if context.is_main and not service:
-                context.store.put_record(progress_key(job.run, job.stage, job.key), job.progress_file.read_bytes())
+                context.keep_progress()
                 result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics))
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))

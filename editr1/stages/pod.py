@@ -4,7 +4,7 @@
 
 The stage is the process that it is on a laptop. This one settles the job, passes signals on, and writes progress, the
 last log lines of every rank, spans and the attempt's end to the store. It imports no torch, so it lives on where a rank
-is killed for memory.
+alone is killed for memory; where the whole pod is, the next attempt knows it by the missing end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.runs.exit_codes import ExitCode, worth_a_retry
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used
-from editr1.runs.record import StageRecord, State, note_stage
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used, vanished
+from editr1.runs.record import StageRecord, State, newest_checkpoint, note_stage
 from editr1.runs.resolve import HubUnreachable, settle
 from editr1.stages.entry import exit_code
 from editr1.telemetry import Span, configure, flush, span, traceparent
@@ -119,7 +119,7 @@ class Tail:
 
 class _Attempt:
     def __init__(self, kind: str, job: StageJob, store: ArtifactStore) -> None:
-        self._kind, self._job = kind, job
+        self._kind, self._job, self._store = kind, job, store
         self._files = LiveFiles(store, job.run, job.stage, job.key)
         self._every = float(os.environ.get("EDITR1_PUBLISH_SECONDS", "5"))
         retries = os.environ.get("EDITR1_RETRIES")
@@ -135,6 +135,7 @@ class _Attempt:
             uid=os.environ.get("EDITR1_POD_UID", ""),
             node=os.environ.get("EDITR1_NODE", ""),
             started=time.time(),
+            submission=os.environ.get("TRACEPARENT", "")[3:35],
         )
 
     def run(self) -> int:
@@ -142,8 +143,17 @@ class _Attempt:
         job.workdir.mkdir(parents=True, exist_ok=True)
         file = job.workdir / "job.json"
         file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
-        earlier = [item for item in patiently(self._files.attempts) if item.pod == self._record.pod]
+        own = (self._record.pod, self._record.submission)
+        earlier = [item for item in patiently(self._files.attempts) if (item.pod, item.submission) == own]
+        checkpoint = patiently(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
+        self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
+        if self._retries is not None and vanished(earlier, checkpoint) > self._retries:
+            self._tail.add(
+                f"ERROR no checkpoint since {self._retries + 1} attempts that ended without a word: killed for memory?"
+            )
+            log.error("%s", self._tail.last_error())
+            return self._finish(ExitCode.BUG, 0)
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
         end_gauges = stage_gauges(self._speed.now, max(5.0, self._every), **{"editr1.run": job.run})
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:

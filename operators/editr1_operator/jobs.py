@@ -124,10 +124,14 @@ class Jobs(Services):
             known = self.set(stage, job_uid=facts.uid, pods={})
         state = state_of(facts.release)
         if state.phase is Phase.SUCCEEDED:
-            if facts.result_read:
-                self.fail(stage, Reason.NO_RESULT, "the process ended with 0 but committed no result", code=0)
-            else:
+            if not facts.result_read:
                 self.actions.append(Load(stage.name))
+            elif any(pod.phase == "Running" for pod in facts.release.pods):
+                # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
+                self.set(stage, state=RunState.RUNNING, reason=Reason.RUNNING, message="its last pods end")
+                self._drop_stuck(stage, facts)
+            else:
+                self.fail(stage, Reason.NO_RESULT, "the process ended with 0 but committed no result", code=0)
             return
         if state.phase is Phase.FAILED and not facts.result_read:
             self.actions.append(Load(stage.name))  # it may have been committed just before

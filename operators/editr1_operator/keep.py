@@ -40,7 +40,7 @@ def keep_ended(
         try:
             events = happened.of(namespace, names, age_s=0)
         except Refused:
-            events = []
+            events = ()
         told = {
             "attempt": last.model_dump(),
             "pods": [asdict(pod) for pod in pods],

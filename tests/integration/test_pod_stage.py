@@ -166,3 +166,28 @@ def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path
     attempts = files(tmp_path).attempts()
     assert [item.exit_code for item in attempts] == [143]
     assert attempts[0].ended is not None
+
+
+def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path) -> None:
+    big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
+    process = start(tmp_path, big, EDITR1_POD_UID="a", EDITR1_RETRIES="0")
+    child = child_of(process, tmp_path)
+    process.kill()
+    os.kill(child, signal.SIGKILL)
+    process.communicate(timeout=20)
+    process = start(tmp_path, big, EDITR1_POD_UID="b", EDITR1_RETRIES="0")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    attempts = files(tmp_path).attempts()
+    assert [item.exit_code for item in attempts] == [None, 1]
+    assert "killed for memory?" in attempts[1].reason
+
+
+def test_a_release_that_is_installed_anew_has_its_retries_anew(tmp_path: Path) -> None:
+    big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
+    for trace in ("a", "b"):
+        parent = f"00-{trace * 32}-{'c' * 16}-01"
+        process = start(tmp_path, big, EDITR1_POD_UID=trace, EDITR1_RETRIES="1", TRACEPARENT=parent)
+        os.kill(child_of(process, tmp_path), signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 137, output

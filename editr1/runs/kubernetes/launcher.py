@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class KubernetesLauncher:
                 handle.last = replace(handle.last, note=handle.patience.bear(error))
             else:
                 handle.patience.answered()
-                handle.last = self._observation(handle, state_of(release))
+                handle.last = self._observation(handle, state_of(release), [pod.phase for pod in release.pods])
         progress = self._progress(handle)
         if not handle.last.running:
             self._keep_spans(handle)
@@ -148,7 +148,10 @@ class KubernetesLauncher:
         self._keep_spans(handle)
         handle.last = Observation(False, 143, "stopped")
 
-    def _observation(self, handle: ReleaseHandle, state: StageState) -> Observation:
+    def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[str]) -> Observation:
+        if state.phase is Phase.SUCCEEDED and "Running" in pods:
+            # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
+            return Observation(True, note="its last pods end")
         if state.phase is Phase.SUCCEEDED:
             return Observation(False, 0)
         if state.phase is Phase.FAILED:

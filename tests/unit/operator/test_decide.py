@@ -156,6 +156,9 @@ CASES = {
     "a job that succeeded without a result fails": Case(
         one(known(), seen(condition="Succeeded", result_read=True)), F, Reason.NO_RESULT, (), "committed no result"
     ),
+    "a job that succeeded with its first pod waits for the one that commits": Case(
+        one(known(), seen(RUNS, condition="Succeeded", result_read=True)), R, Reason.RUNNING, (), "its last pods end"
+    ),
     "a job past its deadline is removed": Case(
         one(known(), seen(RUNS), deadline_s=99),
         *(F, Reason.DEADLINE, (Remove("data", "u1"),), "deadline of 99 s passed"),

@@ -38,9 +38,13 @@ with job.progress_file.open("a") as file:
     file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
 if job.kind == "serve":
     (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
-    time.sleep(600)
+    time.sleep(0.7 if code == "dies" else 600)
+    sys.exit(9)
 if code == "sleep":
     time.sleep(600)
+if str(code).startswith("nap then "):
+    time.sleep(4)
+    code = int(code.split()[-1])
 if code:
     print("12:00:00 ERROR editr1: it went wrong", file=sys.stderr)
     sys.exit(code)
@@ -268,6 +272,24 @@ def test_a_service_that_is_still_loading_is_not_left_behind_when_looking_at_it_f
     with pytest.raises(ConfigError, match="the API is away"):
         scripted(spec(model))
     assert cancelled == ["serve"]
+
+
+def test_a_service_that_ends_is_started_again_as_often_as_it_may_in_one_drive(scripted: Any, model: str) -> None:
+    def with_retries(retries: int, seed: int = 0) -> RunSpec:
+        plain = spec(model, seed=seed)
+        stages = [
+            stage.model_copy(update={"retries": retries}) if stage.name == "serve" else stage
+            for stage in plain.spec.stages
+        ]
+        return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
+
+    with pytest.raises(StageFailed, match="grpo: exit code 3"):
+        scripted(with_retries(1), serve=["dies", 0], grpo=["nap then 3"])
+    record, _, _ = scripted(with_retries(1), serve=[0, 0, "dies", 0], grpo=["nap then 0"])
+    assert record.state is State.DONE
+    assert len(record.stages["serve"].attempts) == 4
+    with pytest.raises(StageFailed, match="serve: the service ended"):
+        scripted(with_retries(0, seed=1), serve=["dies"], grpo=["nap then 0"])
 
 
 def test_an_error_of_the_driver_leaves_the_stage_the_time_to_commit_a_checkpoint(

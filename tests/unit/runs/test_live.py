@@ -11,7 +11,7 @@ from rich.console import Console
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
-from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used, vanished
 from editr1.runs.report import curves
 from editr1.runs.trace import draw, gather, rows
 from editr1.telemetry.progress import Progress, ProgressReader
@@ -152,3 +152,11 @@ def test_a_probe_stops_at_the_first_failure_and_says_why(store: ArtifactStore, m
     steps = probe(store)
     assert [step.ok for step in steps] == [True, True, False]
     assert "ignores If-None-Match" in steps[-1].detail
+
+
+def test_an_attempt_that_ended_without_a_word_counts_while_no_checkpoint_comes() -> None:
+    def attempt(code: int | None, checkpoint: str) -> PodAttempt:
+        return PodAttempt(pod="p", uid="u", started=0, exit_code=code, checkpoint=checkpoint)
+
+    attempts = [attempt(None, ""), attempt(None, "5"), attempt(None, "5"), attempt(137, "5")]
+    assert [vanished(attempts, checkpoint) for checkpoint in ("", "5", "9")] == [1, 2, 0]

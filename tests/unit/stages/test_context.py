@@ -1,5 +1,6 @@
 """What an attempt leaves on disk is the same job's alone."""
 
+import shutil
 from pathlib import Path
 
 import httpx
@@ -9,8 +10,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundErro
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
+from editr1.runs.record import progress_key
 from editr1.runs.resolve import HubUnreachable
 from editr1.stages.context import StageContext
+from editr1.telemetry.progress import json_lines
 
 
 def context(folder: Path, key: str) -> StageContext:
@@ -67,3 +70,27 @@ def test_an_input_that_cannot_be_what_is_meant_is_named_with_what_it_lacks(
         asked.input(name)
     assert f"stage sft, input {name} (" in str(raised.value)
     assert f"has no {wanted}; it has notes.txt" in str(raised.value)
+
+
+def test_a_new_pod_s_progress_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    def steps(asked: StageContext) -> list[int]:
+        data = asked.store.get_record(progress_key("r", "sft", "a" * 64))
+        return [line["done"] for line in json_lines(data or b"")]
+
+    first = context(tmp_path, "a" * 64)
+    first.progress.phase("sft", 4)
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "weights").write_text("w")
+    first.progress.step(2)
+    first.hooks().on_checkpoint(tmp_path / "checkpoint", 2)
+    first.progress.step(1)  # lost with the pod
+    assert steps(first) == [0, 2]
+    shutil.rmtree(tmp_path / "work")
+    second = context(tmp_path, "a" * 64)
+    second.progress.phase("sft", 4, 2)
+    second.progress.step(2)
+    second.keep_progress()
+    assert steps(second) == [0, 2, 2, 4]
+    again = context(tmp_path, "a" * 64)  # in the same folder
+    again.keep_progress()
+    assert steps(again) == [0, 2, 2, 4]
