@@ -188,7 +188,9 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
     """Look at the whole way to a running stage: API, rights, quota, GPUs, bucket, KEDA, queue, collector.
 
-    Exits with 1 when something is missing that a run needs. Example: editr1 doctor -n editr1
+    Exits with 1 when something is missing that a run needs.
+
+    Example: editr1 doctor -n editr1
     """
     from rich.console import Console
     from rich.table import Table

@@ -45,7 +45,7 @@ def load_settings(
     if file is not None:
         data = _merge(data, read_yaml(file))
     for variable, path, text in _from_env(env or {}, env_prefix):
-        known = _names_at(model, path[:-1])
+        known = _fields_at(model, path[:-1])
         if known and path[-1] not in known:
             raise ConfigError(f"environment variable {variable}: unknown key {path[-1]!r}; {nearest(path[-1], known)}")
         _assign(data, path, _scalar(text))
@@ -124,6 +124,17 @@ def _names_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str
     if current is None:
         return []
     return [info.alias or name for name, info in current.model_fields.items()]
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Names at the end of a path that goes through sections alone; none where it enters a list or a mapping."""
+    for part in path:
+        info = model.model_fields.get(part)
+        kind = info.annotation if info is not None else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        model = kind
+    return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

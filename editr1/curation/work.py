@@ -86,7 +86,7 @@ async def each(
 
     Raises:
         Interrupted: ``hooks.should_stop`` said yes; what was in flight is done.
-        VlmUnavailable: too many items, or all, got no answer: asked again later they may.
+        VlmUnavailable: too many items got no answer, or nothing ever did: asked again later they may.
         CurationError: too many items failed in other ways, or an endpoint refuses everything.
     """
     pending = iter(items)
@@ -140,10 +140,10 @@ async def each(
             raise foreseen.exceptions[0] from None
         finally:
             report()
-    if begun and unanswered == begun:
-        raise spent("none was answered")
     if stopping:
         raise Interrupted
+    if begun and unanswered == begun and not (done or job.client.usage.requests or job.client.usage.cached):
+        raise spent("and nothing was answered before")
 
 
 def _digest(key: Iterable[str | int]) -> bytes:

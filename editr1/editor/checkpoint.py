@@ -34,7 +34,6 @@ class Course:
     def figures(self) -> dict[str, float]:
         """Final figures of a training, see :func:`editr1.editor.grpo.train_grpo`."""
         return {
-            "iterations": float(len(self.reward_means)),
             "reward_first": mean(self.reward_means[:5]),
             "reward_last": mean(self.reward_means[-5:]),
             "failed": float(self.failed),
@@ -75,7 +74,7 @@ def load_checkpoint(
     """Put a checkpoint's values into weights, running mean, optimiser and torch's CPU generator.
 
     Raises:
-        ValueError: the folder is no checkpoint of this version, or its weights have other names or shapes.
+        ValueError: the folder is no checkpoint, or its weights have other names or shapes.
     """
     if not (folder / _STATE).is_file():
         raise ValueError(f"{folder}: no {_STATE}: not a checkpoint of an editor training")
@@ -91,10 +90,7 @@ def load_checkpoint(
     optimizer.load_state_dict(rest["optimizer"])
     torch.set_rng_state(rest["rng"])
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    try:
-        return TrainingState(**state | {"course": Course(**state["course"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: {_STATE} is of another version of this training ({error})") from None
+    return TrainingState(**state | {"course": Course(**state.get("course", {}))})
 
 
 def mean(values: Sequence[float]) -> float:

@@ -69,7 +69,7 @@ def train_grpo(
         Interrupted: the hooks asked to stop; a checkpoint was handed to them.
         ValueError: unusable cases, editor or checkpoint, found before any sampling.
     """
-    world = World()
+    world = World(config.reward_wait_s)
     trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), world)
     return trainer.run()
 
@@ -127,6 +127,10 @@ class _Trainer:
                 try:
                     metrics, advantages = self._iterate(i, rewards)
                 except NotFinite as error:
+                    if i == 0:
+                        raise ConfigError(
+                            f"precision {config.precision}: the editor fails before it learnt anything: {error}"
+                        ) from error
                     rate = f"learning_rate {config.learning_rate:g}"
                     raise ConfigError(
                         f"{rate}: the training diverged in iteration {i + 1}, {error}; try a smaller one"
@@ -140,7 +144,7 @@ class _Trainer:
                     self._hooks.progress.step(1, **metrics)
                 self._after(i + 1)
         self._export()
-        return course.figures()
+        return {"iterations": float(config.iterations), **course.figures()}
 
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config
@@ -179,6 +183,8 @@ class _Trainer:
             check_budget(int((~rewards.ok).sum()), len(rewards.ok), self._config.max_failed_share, causes)
         except RewardBudgetSpent:
             self._save(i)
+            if self._world.any(self._hooks.should_stop()):  # the service went first, or its answer was not waited for
+                raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}") from None
             raise
         keys = torch.cat(gather(torch.cat([chunk.groups for chunk in chunks])))
         scores = rewards.scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,8 +14,10 @@ from torch import Tensor
 class World:
     """One process (started plainly) or N (started by torchrun or accelerate: gloo on CPUs, nccl on GPUs)."""
 
-    def __init__(self) -> None:
-        state = PartialState(cpu=not torch.cuda.is_available())
+    def __init__(self, wait_s: float = 0.0) -> None:
+        """``wait_s``: so long one process may wait for its scores while the others wait for it, in seconds."""
+        timeout = timedelta(seconds=max(1800.0, wait_s + 600.0))  # nccl's own is ten minutes
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
         self.rank = int(state.process_index)
         self.size = int(state.num_processes)
         self.device = torch.device(state.device)

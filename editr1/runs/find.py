@@ -49,7 +49,7 @@ def run_folder(folder: Path, run: str) -> Path | None:
     if (folder / run / "store").is_dir():
         return folder / run
     for path in sorted(folder.glob("*/store")):
-        if existing_store(str(path)).get_record(record_key(run)) is not None:
+        if open_store(store_at(path.resolve().as_uri())).get_record(record_key(run)) is not None:
             return path.parent
     return None
 

@@ -46,6 +46,8 @@ class PodAttempt(_Live):
     """Trace of who submitted it: a release that is installed anew has its retries anew."""
     checkpoint: str = ""
     """Newest checkpoint when it began; empty for none."""
+    leaving: bool = False
+    """It was asked to leave: if it says no more than that, its time was over."""
 
     @property
     def id(self) -> str:
@@ -100,7 +102,7 @@ def vanished(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
     So ends a pod whose node died, and one that was killed for memory as a whole (cgroup v2): while checkpoints come, it
     may go on; where none does, it would begin for ever.
     """
-    return sum(1 for item in attempts if item.exit_code is None and item.checkpoint == checkpoint)
+    return sum(1 for item in attempts if item.exit_code is None and not item.leaving and item.checkpoint == checkpoint)
 
 
 class LiveFiles:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -20,7 +21,10 @@ from editr1.serving.api import ErrorResponse, ScoreResponse, encode_request
 from editr1.serving.replicas import Replica, Replicas, Resolve, system_resolve
 from editr1.telemetry import Span, inject, span
 
+log = logging.getLogger(__name__)
+
 _DEFAULT: Final = ClientConfig()
+_WARN_S: Final = 60.0
 _RETRIED: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureCause.DEADLINE)
 
 
@@ -32,7 +36,8 @@ class RewardClient:
     """Scores edits through one or several reward servers. Thread-safe; use it as a context manager or ``close`` it.
 
     ``urls`` are base URLs; a host name stands for all its addresses. All scores come from one model digest: that of
-    ``expected_digest``, or else of the first answer; an answer of another model raises :class:`ModelMismatch`.
+    ``expected_digest``, or else of the first answer; an answer of another model raises :class:`ModelMismatch`. Once
+    ``should_stop`` says yes, or the client is closed, a service that cannot be reached is no longer waited for.
     """
 
     def __init__(
@@ -41,9 +46,13 @@ class RewardClient:
         *,
         config: ClientConfig = _DEFAULT,
         expected_digest: str | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
         resolve: Resolve = system_resolve,
     ) -> None:
         self._config = config
+        self._should_stop = should_stop
+        self._closing = threading.Event()
+        self._warned = float("-inf")
         self._digest = expected_digest
         self._digest_lock = threading.Lock()
         self._replicas = Replicas(urls, resolve_s=config.resolve_s, backoff_s=config.backoff_s, resolve=resolve)
@@ -105,7 +114,8 @@ class RewardClient:
         return self._digest
 
     def close(self) -> None:
-        """Wait for what is under way and close the connections."""
+        """Wait for the answers under way, but for no service that is away, and close the connections."""
+        self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._http.close()
 
@@ -154,7 +164,11 @@ class RewardClient:
             if taken >= left:
                 job.fail(job.cause, f"no replica is free before the deadline; last: {job.last}")
                 return False
-            time.sleep(max(0.01, taken))
+            away = bool(job.tried) and job.cause is FailureCause.UNREACHABLE
+            if away and (self._closing.is_set() or self._should_stop()):
+                job.fail(job.cause, f"not waited for, as this process ends; last: {job.last}")
+                return False
+            time.sleep(min(max(0.01, taken), 1.0))
             return True
         sent = list(job.pending)
         try:
@@ -204,8 +218,10 @@ class RewardClient:
             return
         if status != 200:
             text = f"{replica.url}: {status}: {_detail(content)}"
-            waited_for = status == 503 and self._config.wait_unreachable
-            self._failed(job, replica, FailureCause.OVERLOADED, text, counts=not waited_for)
+            if status == 503:
+                self._failed(job, replica, FailureCause.UNREACHABLE, text, counts=not self._config.wait_unreachable)
+            else:
+                self._failed(job, replica, FailureCause.OVERLOADED, text)
             return
         try:
             answer = ScoreResponse.model_validate_json(content)
@@ -225,6 +241,9 @@ class RewardClient:
 
     def _failed(self, job: _Job, replica: Replica, cause: FailureCause, detail: str, *, counts: bool = True) -> None:
         job.attempts += counts
+        if not counts and time.monotonic() - self._warned > _WARN_S:
+            self._warned = time.monotonic()
+            log.warning("waiting for the reward service, %.0f s more at most: %s", job.until - time.monotonic(), detail)
         job.note(replica, cause, detail)
         self._replicas.failed(replica)
 

@@ -136,26 +136,29 @@ def _edit(
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
     """The editor; the noise of an edit depends on the run's seed and the case alone, so that two editors share it."""
-    from editr1.editor.policies import load_policy
+    from editr1.editor.policies import NotFinite, load_policy
     from editr1.editor.sample import edit_images
 
     policy = load_policy(context.input(role), max_text_tokens=config.max_text_tokens)
 
     def edit(sources: Sequence[Image], instructions: Sequence[str]) -> Sequence[Image]:
-        return edit_images(
-            policy,
-            sources,
-            instructions,
-            steps=config.steps,
-            guidance=config.guidance,
-            seed=[
-                noise_seed(config.seed, "edit", source.tobytes(), instruction)
-                for source, instruction in zip(sources, instructions, strict=True)
-            ],
-            size=config.resolution,
-            batch_size=config.edit_batch,
-            reference_size=config.reference_resolution,
-        )
+        try:
+            return edit_images(
+                policy,
+                sources,
+                instructions,
+                steps=config.steps,
+                guidance=config.guidance,
+                seed=[
+                    noise_seed(config.seed, "edit", source.tobytes(), instruction)
+                    for source, instruction in zip(sources, instructions, strict=True)
+                ],
+                size=config.resolution,
+                batch_size=config.edit_batch,
+                reference_size=config.reference_resolution,
+            )
+        except NotFinite as error:
+            raise ConfigError(f"input {role}: the editor cannot be evaluated: {error}") from error
 
     return edit
 

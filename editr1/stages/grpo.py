@@ -25,7 +25,10 @@ def body(context: StageContext) -> dict[str, float]:
     out = context.output_folder("model")
     client_config = ClientConfig(batch_items=config.reward_batch, deadline_s=max(config.reward_wait_s, 180.0))
     with RewardClient(
-        context.job.reward_urls, config=client_config, expected_digest=context.job.reward_digest
+        context.job.reward_urls,
+        config=client_config,
+        expected_digest=context.job.reward_digest,
+        should_stop=context.should_stop,
     ) as client:
         metrics = train_grpo(
             config,

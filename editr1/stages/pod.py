@@ -148,9 +148,11 @@ class _Attempt:
         checkpoint = patiently(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
-        if self._retries is not None and vanished(earlier, checkpoint) > self._retries:
+        # Without a submission a release that is installed anew, with more memory, cannot be told from the one before.
+        bounded = self._retries is not None and self._record.submission
+        if bounded and vanished(earlier, checkpoint) > (self._retries or 0):
             self._tail.add(
-                f"ERROR no checkpoint since {self._retries + 1} attempts that ended without a word: killed for memory?"
+                f"ERROR no checkpoint since {vanished(earlier, checkpoint)} attempts that ended without a word: killed for memory?"
             )
             log.error("%s", self._tail.last_error())
             return self._finish(ExitCode.BUG, 0)
@@ -182,13 +184,20 @@ class _Attempt:
             start_new_session=True,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _passing_on(process))
+            signal.signal(number, self._passing_on(process))
         assert process.stdout is not None
         pump = threading.Thread(target=self._pump, args=(process.stdout,), daemon=True)
         pump.start()
         code = self._watch(process)
         pump.join(10)
         return code
+
+    def _passing_on(self, process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, _frame: FrameType | None) -> None:
+            self._record = self._record.model_copy(update={"leaving": True})
+            process.send_signal(number)
+
+        return handle
 
     def _pump(self, lines: IO[str]) -> None:
         for line in lines:
@@ -224,7 +233,7 @@ class _Attempt:
             if self._spans_changed(0 if last else SPANS_SECONDS):
                 self._files.write_spans(self._record, self._spans.read_bytes())
             self._files.write_log(self._record, self._tail.text())
-            if last:
+            if last or self._record.leaving:
                 self._files.write_attempt(self._record)
         except StoreError as error:
             log.warning("progress was not written: %s", error)
@@ -242,13 +251,6 @@ class _Attempt:
 def _leave(_number: int, _frame: FrameType | None) -> None:
     """Asked to stop before the stage began: there is nothing to keep."""
     raise SystemExit(ExitCode.TERMINATED)
-
-
-def _passing_on(process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
-    def handle(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    return handle
 
 
 if __name__ == "__main__":

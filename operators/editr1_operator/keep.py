@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from editr1.artifacts import ArtifactStore
+from editr1.artifacts import AccessDenied, ArtifactStore
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.record import stage_prefix
@@ -15,6 +16,8 @@ from editr1_operator.cluster import Refused
 from editr1_operator.facts import StageFacts
 from editr1_operator.happened import Happened
 from editr1_operator.trace import SERVICE, Exporter, spans_of
+
+log = logging.getLogger("editr1.operator")
 
 
 def keep_ended(
@@ -47,7 +50,10 @@ def keep_ended(
             "events": [asdict(event) for event in events],
         }
         key = f"{stage_prefix(run, stage.name, stage.key)}cluster/attempt-{len(stage.attempts)}.json"
-        store.put_record(key, json.dumps(told, indent=1).encode())
+        try:
+            store.put_record(key, json.dumps(told, indent=1).encode())
+        except AccessDenied as error:
+            log.warning("what the cluster said of %s is not kept: %s", stage.release, error)
 
 
 def keep_spans(

@@ -152,16 +152,16 @@ class _Look:
                 self._write(self._before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
             return self._now + (QUIET_SECONDS if over else REFUSED_SECONDS)
         self._renew(run)
+        before = self._before
         try:
             status, actions = self._decided(run, site)
+            # Before the status says so: a look that fails here is taken again, one that fails later is not.
+            keep_ended(self._all._happened, site.store, self._namespace, self._name, self._seen, before, status)
         except (StoreError, HubUnreachable) as error:
             if not over:
                 reason = Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
                 self._write(self._before.model_copy(update={"reason": reason, "message": str(error)}))
             raise
-        before = self._before
-        # Before the status says so: a look that fails here is taken again, one that fails later is not.
-        keep_ended(self._all._happened, site.store, self._namespace, self._name, self._seen, before, status)
         if not self._write(status):
             return self._now
         applier = self._applier(run, site, status)

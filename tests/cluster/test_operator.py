@@ -277,9 +277,10 @@ def test_twenty_seconds_without_the_api_server_cost_nothing(
 
 
 def test_two_runs_on_one_model_share_a_service_and_two_operators_do_no_harm(
-    lab: Lab, operator: Operator, curated: str, tmp_path: Path
+    lab: Lab, operator: Operator, curated: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     second = Operator(lab, tmp_path, EDITR1_REVISION=git_revision())
+    request.addfinalizer(second.stop)
     second.start()
     stages: list[dict[str, Any]] = [
         {

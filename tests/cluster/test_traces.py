@@ -9,6 +9,23 @@ import pytest
 
 from tests.cluster.conftest import Lab, until
 
+WANTED = {
+    "editr1.run",
+    "editr1.pod",
+    "editr1.stage",
+    "editr1.load",
+    "editr1.checkpoint",
+    "editr1.step",
+    "editr1.step.sample",
+    "editr1.step.reward",
+    "editr1.step.optimise",
+    "editr1.reward.request",
+    "editr1.reward.serve",
+    "editr1.reward.queue",
+    "editr1.reward.batch",
+    "editr1.reward.generate",
+}
+
 
 @pytest.fixture(scope="module")
 def jaeger(lab: Lab) -> dict[str, str]:
@@ -56,25 +73,9 @@ def test_a_grpo_stage_is_one_trace_down_to_the_reward_s_generation(
     until("a checkpoint", lambda: [k for k in lab.store().list_records("runs/traced/") if "/checkpoints/" in k], 180)
     lab.kubectl("delete", "pod", "traced-master-0", "--force", "--grace-period=0")
     assert "traced is succeeded" in lab.editr1("wait", "traced", "--timeout", "240").stderr
-    time.sleep(6)  # collectors are told in batches
-    found = spans(jaeger, "editr1-submit", "traced")
-    names = {span["operationName"] for span in found}
-    assert {
-        "editr1.run",
-        "editr1.pod",
-        "editr1.stage",
-        "editr1.load",
-        "editr1.checkpoint",
-        "editr1.step",
-        "editr1.step.sample",
-        "editr1.step.reward",
-        "editr1.step.optimise",
-        "editr1.reward.request",
-        "editr1.reward.serve",
-        "editr1.reward.queue",
-        "editr1.reward.batch",
-        "editr1.reward.generate",
-    } <= names
+    until("the whole trace", lambda: WANTED <= {span["operationName"] for span in traced(jaeger)}, 60)
+    time.sleep(2)  # collectors are told in batches
+    found = traced(jaeger)
     assert len({span["traceID"] for span in found}) == 1
 
     by_id = {span["spanID"]: span for span in found}
@@ -94,6 +95,11 @@ def test_a_grpo_stage_is_one_trace_down_to_the_reward_s_generation(
     assert "editr1.stage grpo" in shown and "editr1.run" in shown
     for release in ("traced", "traced-rrm"):
         lab.editr1("cancel", release)
+
+
+def traced(jaeger: dict[str, str]) -> list[dict[str, Any]]:
+    """The spans that there are by now of what was submitted as ``traced``."""
+    return spans(jaeger, "editr1-submit", "traced")
 
 
 def parents(span: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> list[str]:

@@ -69,6 +69,7 @@ def reference(oracle: str, world: tuple[Path, Path], tmp_path_factory: pytest.Te
     assert (counts["traces"], counts["trace_parse_rate"], counts["cached"]) == (144, 1.0, 0)
     assert counts["agreement"] > 0.8
     assert counts["prompt_tokens"] > counts["requests"]
+    (out / "requests").write_text(str(int(counts["requests"])))
     return out
 
 
@@ -101,9 +102,8 @@ def test_an_interrupted_curation_goes_on_to_the_same_bytes(oracle, world, refere
     with pytest.raises(Interrupted):
         run(config(oracle), world, tmp_path, should_stop=stop)
     counts = run(config(oracle), world, tmp_path)
-    whole = 12 + 36  # decompositions and gold verdicts, one request each, and some traces
-    assert counts["requests"] > 0
-    assert counts["requests"] + after > whole
+    # The question is put once an item that is finished: what was answered by then is not asked for again.
+    assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - after
     same_tables(tmp_path, reference)
 
 
@@ -119,8 +119,9 @@ def test_a_killed_curation_goes_on_to_the_same_bytes(oracle, world, reference, t
     while process.poll() is None and sum(f.stat().st_size for f in tmp_path.rglob("think.jsonl")) < 2000:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    run(config(oracle), world, tmp_path)
+    assert process.wait() == -signal.SIGKILL, "it was at work"
+    counts = run(config(oracle), world, tmp_path)
+    assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - 12, "the decompositions were there"
     same_tables(tmp_path, reference)
 
 
@@ -327,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if step in ("hang", "slow"):
-                time.sleep(2.0 if step == "hang" else 0.05)
+                time.sleep(8.0 if step == "hang" else 0.05)
             reply = {
                 "choices": [
                     {"index": index, "message": {"role": "assistant", "content": f"{index}"}}
@@ -411,7 +412,7 @@ def test_a_hanging_server_meets_the_deadline(flaky) -> None:
     began = time.monotonic()
     with pytest.raises(VlmUnavailable, match=r"deadline_s = 0\.3 s"):
         ask(flaky, deadline_s=0.3)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 6
 
 
 def test_a_reply_that_is_no_completion_is_an_error_and_not_cached(flaky, tmp_path) -> None:
@@ -439,7 +440,7 @@ def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_ove
 def test_an_outage_may_be_tried_again_later(world, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", retries=0)
-    with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
+    with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, and nothing was answered before"):
         run(settings, world, tmp_path)
 
 

@@ -6,6 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from editr1.data.tables import read_table
+from editr1.data.types import EditCase, PreferencePair, SftRow
+
+KINDS = {
+    "rows": SftRow,
+    "pairs": PreferencePair,
+    "pairs-test": PreferencePair,
+    "cases": EditCase,
+    "cases-test": EditCase,
+}
+
 pytest.importorskip("skimage", reason="needs the extra photos")
 
 
@@ -41,3 +52,16 @@ def test_shipped_photographs_become_rows_pairs_and_cases(tmp_path: Path) -> None
     for name in ("rows", "pairs", "pairs-test", "cases", "cases-test"):
         table = tmp_path / "run" / "outputs" / name / f"{name}.parquet"
         subprocess.run([*run, "data", "check", str(table)], check=True)
+    ids = {
+        name: case_ids(tmp_path / "run" / "outputs" / name / f"{name}.parquet", kind) for name, kind in KINDS.items()
+    }
+    assert not (ids["rows"] | ids["pairs"] | ids["cases"]) & (ids["pairs-test"] | ids["cases-test"])
+
+
+def case_ids(table: Path, kind: type[SftRow] | type[PreferencePair] | type[EditCase]) -> set[str]:
+    found = set()
+    for row in read_table(table, kind):
+        case = row if isinstance(row, EditCase) else row.quadruple.case if isinstance(row, SftRow) else row.case
+        found.add(case.case_id)
+    assert found
+    return found

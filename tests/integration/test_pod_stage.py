@@ -3,19 +3,24 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
+from editr1.data.tables import read_table
+from editr1.data.types import EditCase, PreferencePair
 from editr1.runs.find import find_records
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import newest_result
@@ -38,7 +43,7 @@ def start(folder: Path, config: dict[str, Any], store: str | None = None, **envi
     }
     (folder / "job.json").write_text(json.dumps(job))
     environment = {"EDITR1_CONFIG": str(folder / "job.json"), "EDITR1_PUBLISH_SECONDS": "0.2", **environment}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "editr1.stages.pod", "curate"],
         env={
             **os.environ,
@@ -51,6 +56,21 @@ def start(folder: Path, config: dict[str, Any], store: str | None = None, **envi
         stderr=subprocess.STDOUT,
         text=True,
     )
+    STARTED.append(process)
+    return process
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_a_test_that_failed() -> Iterator[None]:
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def store_of(folder: Path) -> ArtifactStore:
@@ -87,6 +107,16 @@ def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> Non
     assert process.returncode == 0, output
     result = newest_result(store_of(tmp_path), "r", "curate")
     assert result is not None and set(result.outputs) == {"rows", "pairs", "pairs-test", "cases", "cases-test"}
+    for name, kind, prefix in (
+        ("cases", EditCase, r"rl-"),
+        ("cases-test", EditCase, r"test-"),
+        ("pairs", PreferencePair, r"pair\d"),
+        ("pairs-test", PreferencePair, r"pairtest\d"),
+    ):
+        folder = store_of(tmp_path).fetch(result.outputs[name], tmp_path / name)
+        rows = list(read_table(folder / f"{name}.parquet", kind))
+        held = [row.case_id if isinstance(row, EditCase) else row.case.case_id for row in rows]
+        assert held and all(re.match(prefix, case) for case in held), (name, held[:3])
     (record,) = find_records(tmp_path, (tmp_path / "store").as_uri())
     assert (record.state, record.command, record.stages["curate"].outputs) == ("done", "helm install r", result.outputs)
     live = files(tmp_path)
@@ -163,6 +193,7 @@ def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
+    assert "stopped on request; the next attempt continues" in output
     attempts = files(tmp_path).attempts()
     assert [item.exit_code for item in attempts] == [143]
     assert attempts[0].ended is not None
@@ -170,12 +201,13 @@ def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path
 
 def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path) -> None:
     big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
-    process = start(tmp_path, big, EDITR1_POD_UID="a", EDITR1_RETRIES="0")
+    submitted = {"EDITR1_RETRIES": "0", "TRACEPARENT": f"00-{'a' * 32}-{'c' * 16}-01"}
+    process = start(tmp_path, big, EDITR1_POD_UID="a", **submitted)
     child = child_of(process, tmp_path)
     process.kill()
     os.kill(child, signal.SIGKILL)
     process.communicate(timeout=20)
-    process = start(tmp_path, big, EDITR1_POD_UID="b", EDITR1_RETRIES="0")
+    process = start(tmp_path, big, EDITR1_POD_UID="b", **submitted)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     attempts = files(tmp_path).attempts()

@@ -68,7 +68,9 @@ enableServiceLinks: false
 {{- $set := dict -}}
 {{- range .Values.env }}{{ $_ := set $set .name true }}{{ end -}}
 {{- $kept := list -}}
-{{- range include "editr1.ownEnv" . | fromYamlArray -}}
+{{- $own := include "editr1.ownEnv" . | fromYamlArray -}}
+{{- if hasKey .Values "nccl" }}{{ $own = concat $own (include "editr1.trainingEnv" . | fromYamlArray) }}{{ end -}}
+{{- range $own -}}
 {{- if not (hasKey $set .name) }}{{ $kept = append $kept . }}{{ end -}}
 {{- end -}}
 {{- toYaml (concat $kept .Values.env) -}}

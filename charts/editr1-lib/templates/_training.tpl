@@ -84,7 +84,6 @@ spec:
               command: [python, -m, editr1.stages.pod, {{ include "editr1.kind" . }}]
               env:
                 {{- include "editr1.env" . | nindent 16 }}
-                {{- include "editr1.trainingEnv" . | nindent 16 }}
               {{- with .Values.envFrom }}
               envFrom:
                 {{- toYaml . | nindent 16 }}

@@ -22,12 +22,15 @@ from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.registry import with_digest
 from editr1.runs.kubernetes.state import Phase, StageState, state_of
 from editr1.runs.kubernetes.values import chart_of, job_values, release_name, service_url
+from editr1.runs.kubernetes.views import PodView
 from editr1.runs.launcher import Observation
 from editr1.runs.live import LiveFiles
+from editr1.runs.record import load_result
 
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 SUBMIT_SECONDS = 120.0
+STUCK_SECONDS = 60.0
 log = logging.getLogger("editr1.runs")
 _OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
 
@@ -128,7 +131,7 @@ class KubernetesLauncher:
                 handle.last = replace(handle.last, note=handle.patience.bear(error))
             else:
                 handle.patience.answered()
-                handle.last = self._observation(handle, state_of(release), [pod.phase for pod in release.pods])
+                handle.last = self._observation(handle, state_of(release), release.pods)
         progress = self._progress(handle)
         if not handle.last.running:
             self._keep_spans(handle)
@@ -148,8 +151,8 @@ class KubernetesLauncher:
         self._keep_spans(handle)
         handle.last = Observation(False, 143, "stopped")
 
-    def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[str]) -> Observation:
-        if state.phase is Phase.SUCCEEDED and "Running" in pods:
+    def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
+        if state.phase is Phase.SUCCEEDED and any(_still_runs(pod) for pod in pods) and not self._committed(handle):
             # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
             return Observation(True, note="its last pods end")
         if state.phase is Phase.SUCCEEDED:
@@ -162,6 +165,13 @@ class KubernetesLauncher:
         if state.phase is Phase.READY and KINDS[handle.request.job.kind].service:
             urls = (service_url(handle.request.release, self._api.namespace),)
         return Observation(True, ready_urls=urls, note=state.reason)
+
+    def _committed(self, handle: ReleaseHandle) -> bool:
+        job = handle.request.job
+        try:
+            return load_result(self._store, job.run, job.stage, job.key) is not None
+        except StoreError:
+            return False
 
     def _why(self, handle: ReleaseHandle, state: StageState) -> str:
         """What the stage itself said last, where it could still say it."""
@@ -204,3 +214,8 @@ class KubernetesLauncher:
             return
         with self._spans.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(item) + "\n" for item in spans)
+
+
+def _still_runs(pod: PodView) -> bool:
+    """Whether the pod may yet do something: one on a node that died stays "Running" long after its time."""
+    return pod.phase == "Running" and not (pod.leaving and time.time() > pod.gone_by + STUCK_SECONDS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 import openai
+from openai.types.chat import ChatCompletion
 from PIL.Image import Image
 
 from editr1.config.serve import OpenAIEngineConfig
@@ -17,6 +19,9 @@ from editr1.data.images import encode_png
 from editr1.serving.engines.base import EngineError, EngineUnavailable, Generation, Sampling
 from editr1.verifier.chat import Chat
 from editr1.verifier.prompt import PromptTemplate
+
+_PAUSES_S = (0.5, 2.0)
+"""Before each further try."""
 
 
 class OpenAIEngine:
@@ -42,7 +47,7 @@ class OpenAIEngine:
             base_url=config.base_url,
             api_key=os.environ.get(config.api_key_env) or "none",
             timeout=config.timeout_s,
-            max_retries=0,  # the library would wait ``timeout_s`` again for each; who asked tries another replica
+            max_retries=0,  # the library's own retries would wait ``timeout_s`` again after each timeout
         )
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="editr1-openai")
 
@@ -75,18 +80,28 @@ class OpenAIEngine:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
+    def _answer(self, messages: list[Any], sampling: Sampling) -> ChatCompletion:
+        for pause in (*_PAUSES_S, None):
+            try:
+                return self._client.chat.completions.create(
+                    model=self._name,
+                    messages=messages,
+                    n=sampling.n,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=sampling.max_tokens,
+                    seed=sampling.seed if sampling.seed is not None else openai.omit,
+                    extra_body=self._extra or None,
+                )
+            except openai.OpenAIError as error:
+                if pause is None or not _passes(error):
+                    raise
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
     def _ask(self, messages: list[Any], sampling: Sampling) -> list[Generation] | EngineError:
         try:
-            answer = self._client.chat.completions.create(
-                model=self._name,
-                messages=messages,
-                n=sampling.n,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                seed=sampling.seed if sampling.seed is not None else openai.omit,
-                extra_body=self._extra or None,
-            )
+            answer = self._answer(messages, sampling)
         except openai.APIConnectionError as error:  # timeouts are a kind of it
             return EngineUnavailable(f"{self._client.base_url}: {type(error).__name__}: {error}")
         except openai.APIStatusError as error:
@@ -107,6 +122,13 @@ class OpenAIEngine:
             )
             for position, choice in enumerate(choices)
         ]
+
+
+def _passes(error: openai.OpenAIError) -> bool:
+    """Whether the server may answer in a moment; one that let the time pass is not asked to take as long again."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code == 429 or error.status_code >= 500
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
 def _messages(chat: Chat, urls: Mapping[int, str]) -> list[Any]:

@@ -91,6 +91,18 @@ def test_a_variable_of_the_environment_that_sets_nothing_is_named(tmp_path: Path
     refused(done, "EDITR1_SFT__LEARNING_RAT", "did you mean 'learning_rate'?")
 
 
+def test_a_variable_may_set_an_entry_of_a_mapping(tmp_path: Path) -> None:
+    from editr1.config.curate_stage import CurateStageConfig
+    from editr1.config.loader import load_settings
+
+    env = {
+        "E__CURATION__ENDPOINTS__DEFAULT": "{base_url: 'http://x:1/v1'}",
+        "E__CURATION__ENDPOINTS__DEFAULT__CONCURRENCY": "3",
+    }
+    found = load_settings(CurateStageConfig, env=env, env_prefix="E__")
+    assert found.curation.endpoints["default"].concurrency == 3
+
+
 def test_a_place_without_runs_is_no_empty_list(tmp_path: Path) -> None:
     refused(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
     refused(editr1("runs", "ls", "--store", tmp_path), "no store")

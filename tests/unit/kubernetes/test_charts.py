@@ -181,7 +181,7 @@ def test_a_name_that_yaml_would_read_as_something_else_stays_a_name(chart: str, 
 @pytest.mark.parametrize("chart", ["sft", "reward"])
 def test_a_variable_of_the_user_stands_in_the_place_of_the_chart_s_own(chart: str) -> None:
     inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
-    env = [{"name": "HF_HOME", "value": "/cache"}, {"name": "MINE", "value": "1"}]
+    env = [{"name": name, "value": "/cache"} for name in ("HF_HOME", "NCCL_DEBUG", "EDITR1_RETRIES", "MINE")]
     for pod in pods(render(chart, {"store": STORE, "inputs": inputs, "env": env})):
         for container in pod["containers"]:
             names = [variable["name"] for variable in container["env"]]

@@ -27,8 +27,9 @@ from editr1.runs.kubernetes.launcher import KubernetesLauncher, ReleaseHandle, R
 from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.run_status import RunState, RunStatus
 from editr1.runs.kubernetes.state import Phase, StageState
-from editr1.runs.kubernetes.views import ReleaseView
+from editr1.runs.kubernetes.views import PodView, ReleaseView
 from editr1.runs.live import LiveFiles
+from editr1.runs.record import StageResult, result_key
 
 SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
 
@@ -236,3 +237,34 @@ def test_a_release_that_is_none_of_the_stage_is_never_removed(
     with pytest.raises(ConfigError, match="is none of stage sft of run r"):
         runs.submit(request)
     assert done == []
+
+
+RUNNING, LATE = PodView("a", phase="Running"), PodView("b", phase="Running", leaving=True, gone_by=1.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "pods", "running", "code"),
+    [
+        (StageState(Phase.SUCCEEDED), (RUNNING,), True, None),
+        (StageState(Phase.SUCCEEDED), (LATE,), False, 0),
+        (StageState(Phase.SUCCEEDED), (PodView("a", phase="Succeeded"),), False, 0),
+        (StageState(Phase.FAILED, "x", 3), (), False, 3),
+        (StageState(Phase.MISSING), (), False, 137),
+    ],
+)
+def test_what_a_release_is_seen_to_do_is_what_the_driver_is_told(
+    tmp_path: Path, state: StageState, pods: tuple[PodView, ...], running: bool, code: int | None
+) -> None:
+    api: Any = SimpleNamespace(namespace="lab")
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    runs = KubernetesLauncher(ClusterConfig(), api, SimpleNamespace(), open_store(store), tmp_path / "spans")  # type: ignore[arg-type]
+    handle = ReleaseHandle(
+        ReleaseRequest("sft", "r-sft", "lab", {}, [], job), LiveFiles(open_store(store), "r", "sft", "k")
+    )
+    seen = runs._observation(handle, state, pods)
+    assert (seen.running, seen.exit_code) == (running, code)
+    if pods == (RUNNING,):
+        result = StageResult(key="k", outputs={}, metrics={})
+        open_store(store).put_record(result_key("r", "sft", "k"), result.model_dump_json().encode())
+        assert not runs._observation(handle, state, pods).running, "what is committed is not waited for"

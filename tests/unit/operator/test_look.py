@@ -13,7 +13,7 @@ from editr1.config.store import StoreConfig
 from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1_operator import reconcile
 from editr1_operator.cache import Cache
-from editr1_operator.cluster import Unreachable
+from editr1_operator.cluster import Refused, Unreachable
 from editr1_operator.reconcile import Reconciler
 
 KEY = ("lab", "quick")
@@ -39,6 +39,8 @@ class Looked:
         self.event_error: Exception | None = None
         self.keep_error: Exception | None = None
         self.apply_error: Exception | None = None
+        self.merge_error: Exception | None = None
+        self.said: list[str] = []
         cluster: Any = SimpleNamespace(merge=self._merge, create=self._create)
         store = open_store(StoreConfig(url=(folder / "store").as_uri()))
         settings: Any = SimpleNamespace(site=lambda *_: SimpleNamespace(store=store), versions={})
@@ -52,7 +54,10 @@ class Looked:
         monkeypatch.setattr(reconcile, "keep_ended", self._keep)
 
     def _merge(self, _kind: str, _namespace: str, _name: str, patch: dict[str, Any], _part: str) -> dict[str, Any]:
+        if self.merge_error:
+            raise self.merge_error
         self.done.append("status")
+        self.said.append(patch["status"].get("reason"))
         return {**BODY, "metadata": {**BODY["metadata"], "resourceVersion": "2"}, "status": patch["status"]}  # type: ignore[dict-item]
 
     def _create(self, *_: Any) -> None:
@@ -80,10 +85,18 @@ def test_evidence_is_kept_before_the_status_says_that_an_attempt_ended(looked: L
     looked.keep_error = StoreError("the bucket is away")
     with pytest.raises(StoreError):
         looked.reconciler.look(KEY)
-    assert looked.done == [], "the next look finds it undone and does it"
+    assert looked.said == [Reason.STORE_UNREACHABLE], "the next look finds the rest undone and does it"
     looked.keep_error = None
+    looked.done.clear()
     assert looked.reconciler.look(KEY) is None
     assert looked.done[:2] == ["kept", "status"] and {"told", "recorded"} <= set(looked.done)
+    assert looked.said[-1] == Reason.NO_RESULT
+
+
+def test_nothing_is_carried_out_on_a_status_that_somebody_else_changed(looked: Looked) -> None:
+    looked.merge_error, looked.apply_error = Refused(409, "conflict"), AssertionError("carried out")
+    assert looked.reconciler.look(KEY) is not None
+    assert looked.done == ["kept"]
 
 
 def test_an_event_that_cannot_be_written_costs_no_notice_and_no_record(looked: Looked) -> None:

@@ -160,3 +160,5 @@ def test_an_attempt_that_ended_without_a_word_counts_while_no_checkpoint_comes()
 
     attempts = [attempt(None, ""), attempt(None, "5"), attempt(None, "5"), attempt(137, "5")]
     assert [vanished(attempts, checkpoint) for checkpoint in ("", "5", "9")] == [1, 2, 0]
+    asked = attempt(None, "5").model_copy(update={"leaving": True})
+    assert vanished([*attempts, asked], "5") == 2, "its time was over"

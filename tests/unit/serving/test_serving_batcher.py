@@ -88,7 +88,7 @@ def test_other_sampling_is_another_batch_and_the_oldest_goes_first(make, rule_en
 
 
 def test_an_idle_engine_waits_a_moment_for_company(make, rule_engine, make_items) -> None:
-    batcher = make(max_batch=4, wait_s=0.5)
+    batcher = make(max_batch=4, wait_s=10)
     tickets = []
     for _ in range(4):
         tickets.append(batcher.submit(make_items(1), GREEDY, soon()))
@@ -97,7 +97,7 @@ def test_an_idle_engine_waits_a_moment_for_company(make, rule_engine, make_items
     for ticket in tickets:
         ticket.future.result(5)
     assert [size for size, _ in rule_engine.batches] == [4]
-    assert time.monotonic() - start < 0.4  # a full batch does not wait on
+    assert time.monotonic() - start < 5  # a full batch does not wait on
 
 
 def test_a_full_queue_takes_all_of_a_request_or_nothing(make, rule_engine, make_items) -> None:

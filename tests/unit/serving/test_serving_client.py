@@ -181,6 +181,24 @@ def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, ru
         assert all(o.ok for o in future.result(60))
 
 
+def test_a_process_that_ends_waits_for_no_service_that_is_away(make_items) -> None:
+    stop = threading.Event()
+    url = f"http://127.0.0.1:{free_port()}"
+    with RewardClient([url], config=ClientConfig(deadline_s=60), should_stop=stop.is_set) as client:
+        future = client.submit(make_items(4))
+        time.sleep(0.3)
+        assert not future.done()
+        stop.set()
+        outcomes = future.result(10)
+        assert {o.cause for o in outcomes if isinstance(o, ScoreFailure)} == {FailureCause.UNREACHABLE}
+        stop.clear()
+        left = client.submit(make_items(4))
+        time.sleep(0.3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10, "closing waits for no service either"
+    assert not any(o.ok for o in left.result(1))
+
+
 def test_an_answer_that_dribbles_ends_with_the_deadline(make_items) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     port = free_port()
@@ -279,7 +297,9 @@ def test_the_least_loaded_replica_is_taken_untried_ones_first() -> None:
     assert replicas.take(1, ()) is first
 
 
-def test_failed_and_busy_replicas_are_left_alone_for_a_while() -> None:
+def test_failed_and_busy_replicas_are_left_alone_for_a_while(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("editr1.serving.replicas.time.monotonic", lambda: now[0])
     replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_s=60, backoff_s=0.1)
     first, second = replicas.current()
     replicas.failed(first)
@@ -288,7 +308,7 @@ def test_failed_and_busy_replicas_are_left_alone_for_a_while() -> None:
     wait = replicas.take(1, ())
     assert isinstance(wait, float)
     assert 0 < wait <= 0.125
-    time.sleep(0.13)
+    now[0] += 0.13
     assert replicas.take(1, ()) is first
 
 

@@ -219,8 +219,8 @@ def test_what_is_not_scored_by_the_deadline_fails_and_the_rest_is_answered(start
 
     rule_engine.generate = second_is_held
     before = time.monotonic()
-    body = score(client, make_items(3), deadline_ms=300).json()
-    assert time.monotonic() - before < 3
+    body = score(client, make_items(3), deadline_ms=1500).json()
+    assert time.monotonic() - before < 10
     rule_engine.gate.set()
     assert [r["ok"] for r in body["results"]] == [True, False, False]
     assert [r.get("cause") for r in body["results"]] == [None, "deadline", "deadline"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from editr1.artifacts import ArtifactNotFound
+from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.data.errors import TableError
@@ -20,7 +20,8 @@ from editr1.stages.entry import exit_code
 def errors():
     from torch.distributed import DistNetworkError
 
-    from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged
+    from editr1.curation.errors import CurationError, VlmUnavailable
+    from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged, RewardUnreachable
     from editr1.evaluation.benchmarks import BenchmarkError
     from editr1.serving.client import ModelMismatch
 
@@ -29,6 +30,13 @@ def errors():
         (TableError("rows.parquet", 3, "instruction", "", "empty"), ExitCode.DATA),
         (BenchmarkError("row 0: no text"), ExitCode.DATA),
         (ArtifactNotFound("sha256:0"), ExitCode.INPUT),
+        (DigestMismatch("sha256:0"), ExitCode.INPUT),
+        (AccessDenied("the keys are wrong"), ExitCode.CONFIG),
+        (UnusableFolder("no file in it"), ExitCode.CONFIG),
+        (StoreError("the bucket is away"), ExitCode.TRANSIENT),
+        (VlmUnavailable("no answer"), ExitCode.TRANSIENT),
+        (CurationError("too much failed"), ExitCode.CONFIG),
+        (RewardUnreachable(3, 10, 0.1, {"unreachable": 3}), ExitCode.TRANSIENT),
         (ModelMismatch("two models"), ExitCode.INPUT),
         (RewardModelChanged("two verifiers"), ExitCode.INPUT),
         (RewardBudgetSpent(3, 10, 0.1, {"deadline": 3}), ExitCode.REWARD_BUDGET),

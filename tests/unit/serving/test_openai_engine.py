@@ -1,0 +1,143 @@
+"""The engine that asks an OpenAI-compatible server, against a small one in a thread."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from editr1.config.serve import OpenAIEngineConfig
+from editr1.data.types import Category, Principle
+from editr1.serving.engines import openai_engine
+from editr1.serving.engines.base import EngineError, EngineUnavailable, Sampling
+from editr1.serving.engines.openai_engine import OpenAIEngine
+from editr1.verifier.chat import Chat, build_chat
+from editr1.verifier.prompt import PromptTemplate
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request with the next status of ``script``, then 200; choices come in the wrong order."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script: list[int | str] = []
+        self.seen: list[dict[str, Any]] = []
+        self.lock = threading.Lock()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.lock:
+            self.server.seen.append(body)
+            step = self.server.script.pop(0) if self.server.script else 200
+        if step == "hang":
+            time.sleep(5)
+        if step == "drop":
+            return
+        status = step if isinstance(step, int) else 200
+        choices = [
+            {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": str(index)}}
+            for index in reversed(range(body["n"]))
+        ]
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        answer: dict[str, Any] = {"id": "a", "object": "chat.completion", "created": 0, "model": "m"}
+        data = json.dumps(answer | {"choices": choices, "usage": usage} if status == 200 else {"error": {}}).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(openai_engine, "_PAUSES_S", (0.01, 0.01))
+    server = Server()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def engine(server: Server) -> Iterator[OpenAIEngine]:
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    config = OpenAIEngineConfig(base_url=url, model="m", concurrency=1, timeout_s=1.0)
+    engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def chat() -> Chat:
+    source, edited = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
+    return build_chat(
+        PromptTemplate(), source, edited, "make it blue", [Principle(question="blue?", category=Category.FOLLOW)]
+    )
+
+
+def test_traces_come_in_the_order_of_their_index_and_share_the_tokens(engine: OpenAIEngine, chat: Chat) -> None:
+    (answer,) = engine.generate([chat], Sampling(n=2, temperature=1.0))
+    assert not isinstance(answer, EngineError)
+    assert [g.text for g in answer] == ["0", "1"]
+    assert [g.completion_tokens for g in answer] == [3, 2]
+    assert {g.prompt_tokens for g in answer} == {10}
+
+
+def test_source_comes_before_the_edit_and_no_seed_is_sent_unasked(
+    engine: OpenAIEngine, server: Server, chat: Chat
+) -> None:
+    engine.generate([chat], Sampling())
+    engine.generate([chat], Sampling(temperature=1.0, seed=7))
+    assert ["seed" in body for body in server.seen] == [False, True]
+    parts = [p for m in server.seen[0]["messages"] if isinstance(m["content"], list) for p in m["content"]]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in urls]
+    assert [picture.getpixel((0, 0)) for picture in pictures] == [(255, 0, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize("step", [429, 500, 503, "drop"])
+def test_what_passes_is_asked_again(engine: OpenAIEngine, server: Server, chat: Chat, step: int | str) -> None:
+    server.script = [step, step]
+    (answer,) = engine.generate([chat], Sampling())
+    assert not isinstance(answer, EngineError)
+    assert len(server.seen) == 3
+
+
+def test_a_chat_that_is_refused_fails_alone_and_at_once(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+    server.script = [400]
+    first, second = engine.generate([chat, chat], Sampling())
+    assert isinstance(first, EngineError) and not isinstance(first, EngineUnavailable)
+    assert not isinstance(second, EngineError)
+    assert len(server.seen) == 2
+
+
+def test_a_server_that_answers_nothing_is_unavailable(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+    server.script = [503] * 6
+    with pytest.raises(EngineUnavailable):
+        engine.generate([chat, chat], Sampling())
+
+
+def test_a_server_that_hangs_costs_its_time_once(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+    server.script = ["hang"]
+    began = time.monotonic()
+    with pytest.raises(EngineUnavailable, match="APITimeoutError"):
+        engine.generate([chat], Sampling())
+    assert time.monotonic() - began < 3
+    assert len(server.seen) == 1
