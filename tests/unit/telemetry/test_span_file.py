@@ -1,5 +1,10 @@
 """The span file of a process that lives long."""
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,3 +23,39 @@ def test_a_span_file_takes_no_more_than_it_may_hold(tmp_path: Path) -> None:
     provider.shutdown()
     size = (tmp_path / "spans.jsonl").stat().st_size
     assert 2000 <= size < 3000
+
+
+WORK = """
+import sys, time
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from editr1.telemetry import configure, flush, span
+configure("s", Path(sys.argv[1]) / "spans.jsonl")
+began = time.monotonic()
+for _ in range(500):
+    with span("step"):
+        pass
+print(time.monotonic() - began)
+flush()
+"""
+
+
+def test_a_collector_that_listens_and_never_answers_delays_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        address = f"http://127.0.0.1:{hole.getsockname()[1]}"
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", WORK, str(tmp_path)],
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": address},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+    assert float(done.stdout.split()[0]) < 5, "the steps"
+    assert time.monotonic() - began < 40, "and the end"
+    assert len((tmp_path / "spans.jsonl").read_text().splitlines()) == 500
