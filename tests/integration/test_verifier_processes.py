@@ -23,10 +23,24 @@ import torch
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.sft import SftConfig
 from editr1.telemetry import Interrupted, Progress, TrainHooks
-from editr1.verifier.gcpo import train_gcpo
+from editr1.verifier.gcpo import PairReward, train_gcpo
 from editr1.verifier.sft import train_sft
 
 torch.set_num_threads(1)
+judge = PairReward.__call__
+
+def whole(self, completions, completion_ids, principles, **more):
+    pictures = [[image.tobytes() for image in row] for row in more["images"]]
+    assert pictures and len(pictures) % (2 * self._traces) == 0
+    for at in range(0, len(pictures), 2 * self._traces):
+        pair = pictures[at : at + 2 * self._traces]
+        assert len({row[0] for row in pair}) == 1, "traces of two cases in one pair"
+        sides = [{row[1] for row in part} for part in (pair[: self._traces], pair[self._traces :])]
+        assert all(len(side) == 1 for side in sides) and sides[0] != sides[1], "a side's traces are of two edits"
+    (out / f"judged-{rank}").write_text("whole")
+    return judge(self, completions, completion_ids, principles, **more)
+
+PairReward.__call__ = whole
 kind, root, out, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 steps, stop_at = int(sys.argv[5]), int(sys.argv[6])
 rank = int(os.environ.get("RANK", "0"))
@@ -133,6 +147,7 @@ def test_gcpo_keeps_pairs_whole_on_each_of_two_processes(root: Path, tmp_path: P
     start = tmp_path / "sft" / "model"
     metrics = run(root, "gcpo", tmp_path / "gcpo", 2, model=start, steps=2)
     assert len(metrics) == 2
+    assert all((tmp_path / "gcpo" / f"judged-{rank}").exists() for rank in (0, 1))
     assert all(m["log_ratio_max"] == pytest.approx(0.0, abs=1e-6) for m in metrics)
     assert all(m["parse_rate"] > 0.5 and m["no_signal_rate"] < 1 for m in metrics)
     before, after = weights(tmp_path / "sft"), weights(tmp_path / "gcpo")
