@@ -1,0 +1,59 @@
+"""Nothing is started twice because a watch was late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from editr1.runs.kubernetes.run_status import RunState, RunStatus
+from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec
+from editr1_operator.cache import Cache
+from editr1_operator.gather import Gatherer
+from tests.unit.operator.conftest import NOW, curate, known
+
+RUN = RunSpec(api_version=API_VERSION, kind="EditRun", metadata=Metadata(name="lab"), spec=RunBody(stages=[curate()]))
+JOB: dict[str, Any] = {
+    "apiVersion": "kubeflow.org/v1",
+    "metadata": {
+        "name": "lab-data",
+        "namespace": "lab",
+        "uid": "u1",
+        "resourceVersion": "5",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {"editr1.dev/stage": "data", "editr1.dev/kind": "curate", "editr1.dev/run": "lab"},
+        "ownerReferences": [{"apiVersion": API_VERSION, "kind": "EditRun", "name": "lab", "uid": "u"}],
+    },
+    "spec": {"runPolicy": {}, "pytorchReplicaSpecs": {"Master": {"replicas": 1}}},
+}
+
+
+@pytest.mark.parametrize(("body", "uid"), [(JOB, "u1"), (None, "")])
+def test_a_job_that_no_watch_tells_of_is_asked_for_before_it_counts_as_gone(
+    body: dict[str, Any] | None, uid: str, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    cluster: Any = SimpleNamespace(get=lambda _kind, _namespace, name: asked.append(name) or body)
+    happened: Any = SimpleNamespace(of=lambda *_: ())
+    gatherer = Gatherer(cluster, Cache(), happened, {}, "lab", "u", NOW, 5.0)
+    status = RunStatus(stages=[known(state=RunState.STARTING)])
+    facts = gatherer.facts(RUN, SimpleNamespace(store=None), status, 1, {})  # type: ignore[arg-type]
+    assert facts.stages["data"].uid == uid
+    assert asked == ["lab-data"]
+
+
+def test_a_watch_that_tells_late_does_not_undo_what_was_written() -> None:
+    def body(version: int, uid: str = "u") -> dict[str, Any]:
+        return {"metadata": {"namespace": "lab", "name": "lab", "uid": uid, "resourceVersion": str(version)}}
+
+    cache = Cache()
+    key = cache.put_run(body(7), gone=False)
+    cache.put_run(body(6), gone=False)
+    found = cache.run(key)
+    assert found is not None and found["metadata"]["resourceVersion"] == "7"
+    cache.put_run(body(3, uid="another run of the name"), gone=False)
+    cache.put_run(body(9), gone=True)
+    found = cache.run(key)
+    assert found is not None and found["metadata"]["uid"] == "another run of the name"
