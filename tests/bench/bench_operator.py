@@ -193,11 +193,16 @@ def start_operator(namespace: str, cluster: Path, environment: dict[str, str], f
     command = [sys.executable, "-m", "editr1_operator"]
     process = subprocess.Popen(command, env={**os.environ, **environment, **settings}, stdout=log, stderr=log)
     for _ in range(120):
+        if process.poll() is not None:
+            raise SystemExit(
+                f"the operator ended with {process.returncode}: {(folder / f'{namespace}.log').read_text()}"
+            )
         try:
             httpx.get(f"http://127.0.0.1:{HEALTH}/healthz", timeout=2)
             return process
         except httpx.HTTPError:
             time.sleep(0.5)
+    process.kill()
     raise SystemExit(f"the operator does not answer: {(folder / f'{namespace}.log').read_text()}")
 
 

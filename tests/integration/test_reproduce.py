@@ -83,10 +83,11 @@ def test_a_second_call_starts_nothing(reproduced: tuple[Path, str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_call_that_was_stopped_or_killed_goes_on_at_once_and_leaves_nothing_running(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
     arguments = command(tmp_path, "--only", "size", "--parallel", "2")
     first = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    request.addfinalizer(first.kill)
     assert first.stderr is not None
     lines = iter(first.stderr.readline, "")
     assert any("s7-tv" in line and "starts:" in line for line in lines)

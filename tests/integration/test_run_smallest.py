@@ -43,10 +43,11 @@ def command(runs: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, str]:
     """A run in which a rank of SFT is killed, which is then stopped, killed with all it knows of, and continued to its end."""
     runs = tmp_path_factory.mktemp("runs")
     first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    request.addfinalizer(first.kill)  # its stages follow it
     before = wait_for_checkpoints(first, runs, 1)
     os.kill(rank_of(runs), signal.SIGKILL)
     wait_for_checkpoints(first, runs, before + 1)
@@ -54,6 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     _, error = first.communicate(timeout=300)
     assert first.returncode == 143, error
     second = subprocess.Popen(command(runs), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True)
+    request.addfinalizer(second.kill)
     wait_for_checkpoints(second, runs, len(list((runs / "small" / "store").rglob("checkpoints/*.json"))) + 1)
     agent = int(Path(f"/proc/{rank_of(runs)}/stat").read_text().rsplit(")", 1)[1].split()[1])
     second.kill()
