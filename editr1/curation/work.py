@@ -86,7 +86,7 @@ async def each(
 
     Raises:
         Interrupted: ``hooks.should_stop`` said yes; what was in flight is done.
-        VlmUnavailable: too many items got no answer, or nothing ever did: asked again later they may.
+        VlmUnavailable: too many items got no answer, or all of several: asked again later they may.
         CurationError: too many items failed in other ways, or an endpoint refuses everything.
     """
     pending = iter(items)
@@ -142,8 +142,8 @@ async def each(
             report()
     if stopping:
         raise Interrupted
-    if begun and unanswered == begun and not (done or job.client.usage.requests or job.client.usage.cached):
-        raise spent("and nothing was answered before")
+    if begun > 2 and unanswered == begun and not done:  # one or two may be items that no model answers
+        raise spent("none was answered")
 
 
 def _digest(key: Iterable[str | int]) -> bytes:

@@ -127,7 +127,7 @@ class _Trainer:
                 try:
                     metrics, advantages = self._iterate(i, rewards)
                 except NotFinite as error:
-                    if i == 0:
+                    if not self._optimizer.state:
                         raise ConfigError(
                             f"precision {config.precision}: the editor fails before it learnt anything: {error}"
                         ) from error
@@ -144,7 +144,9 @@ class _Trainer:
                     self._hooks.progress.step(1, **metrics)
                 self._after(i + 1)
         self._export()
-        return {"iterations": float(config.iterations), **course.figures()}
+        # A checkpoint of an older version holds no course: what is known of the rest is no figure of the whole.
+        whole = len(course.reward_means) == config.iterations
+        return {"iterations": float(config.iterations), **(course.figures() if whole else {})}
 
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config

@@ -37,7 +37,8 @@ class RewardClient:
 
     ``urls`` are base URLs; a host name stands for all its addresses. All scores come from one model digest: that of
     ``expected_digest``, or else of the first answer; an answer of another model raises :class:`ModelMismatch`. Once
-    ``should_stop`` says yes, or the client is closed, a service that cannot be reached is no longer waited for.
+    ``should_stop`` says yes, the client is closed, or one call waited in vain, a service that is away is no longer waited
+    for, until it answers.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RewardClient:
         self._config = config
         self._should_stop = should_stop
         self._closing = threading.Event()
+        self._given_up = threading.Event()
         self._warned = float("-inf")
         self._digest = expected_digest
         self._digest_lock = threading.Lock()
@@ -161,12 +163,15 @@ class RewardClient:
             return False
         taken = self._replicas.take(len(job.pending), job.tried)
         if not isinstance(taken, Replica):
+            away = self._replicas.away()
             if taken >= left:
+                if away:
+                    self._given_up.set()
                 job.fail(job.cause, f"no replica is free before the deadline; last: {job.last}")
                 return False
-            away = bool(job.tried) and job.cause is FailureCause.UNREACHABLE
-            if away and (self._closing.is_set() or self._should_stop()):
-                job.fail(job.cause, f"not waited for, as this process ends; last: {job.last}")
+            if away and (self._given_up.is_set() or self._closing.is_set() or self._should_stop()):
+                why = "another call waited in vain" if self._given_up.is_set() else "this process ends"
+                job.fail(FailureCause.UNREACHABLE, f"not waited for, as {why}; last: {job.last}")
                 return False
             time.sleep(min(max(0.01, taken), 1.0))
             return True
@@ -234,6 +239,7 @@ class RewardClient:
             return
         self._check_digest(replica, answer.model)
         self._replicas.succeeded(replica)
+        self._given_up.clear()
         job.settle(sent, answer.results)
         if job.pending:
             job.attempts += 1

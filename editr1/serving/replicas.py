@@ -86,6 +86,11 @@ class Replicas:
             chosen.in_flight += items
             return chosen
 
+    def away(self) -> bool:
+        """Whether no replica is known that answered when it was asked last."""
+        with self._lock:
+            return all(replica.failures for replica in self._replicas.values())
+
     def give_back(self, replica: Replica, items: int) -> None:
         """Take ``items`` off its load."""
         with self._lock:

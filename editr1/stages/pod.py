@@ -159,7 +159,12 @@ class _Attempt:
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
         end_gauges = stage_gauges(self._speed.now, max(5.0, self._every), **{"editr1.run": job.run})
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
-            code = self._stage(file)
+            try:
+                code = self._stage(file)
+            except SystemExit:  # asked to leave before the stage began
+                self._record = self._record.model_copy(update={"leaving": True})
+                self._finish(ExitCode.TERMINATED, 0)
+                raise
             current.set_attribute("exit_code", code)
         self._publish()
         end_gauges()

@@ -440,8 +440,19 @@ def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_ove
 def test_an_outage_may_be_tried_again_later(world, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", retries=0)
-    with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, and nothing was answered before"):
+    with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
         run(settings, world, tmp_path)
+
+
+def test_a_few_items_that_stay_unanswered_at_the_end_cost_no_more_than_themselves(flaky, world, tmp_path) -> None:
+    few = tmp_path / "few.parquet"
+    write_table(few, list(read_table(world[0], EditCase))[:2], EditCase)
+    flaky.script = [503] * 4
+    settings = config(flaky.url)
+    settings.endpoints["default"] = EndpointConfig(base_url=flaky.url, retries=0)
+    with pytest.raises(CurationError, match="no case got principles") as raised:
+        curate(settings, cases=few, candidates=None, out=tmp_path)
+    assert not isinstance(raised.value, VlmUnavailable)
 
 
 def test_a_candidate_of_another_case_with_the_same_id_is_named_before_anything_is_asked(world, tmp_path) -> None:

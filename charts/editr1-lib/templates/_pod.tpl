@@ -69,7 +69,7 @@ enableServiceLinks: false
 {{- range .Values.env }}{{ $_ := set $set .name true }}{{ end -}}
 {{- $kept := list -}}
 {{- $own := include "editr1.ownEnv" . | fromYamlArray -}}
-{{- if hasKey .Values "nccl" }}{{ $own = concat $own (include "editr1.trainingEnv" . | fromYamlArray) }}{{ end -}}
+{{- if hasKey .Values "restartPolicy" }}{{ $own = concat $own (include "editr1.trainingEnv" . | fromYamlArray) }}{{ end -}}
 {{- range $own -}}
 {{- if not (hasKey $set .name) }}{{ $kept = append $kept . }}{{ end -}}
 {{- end -}}

@@ -25,7 +25,6 @@ from editr1.runs.kubernetes.values import chart_of, job_values, release_name, se
 from editr1.runs.kubernetes.views import PodView
 from editr1.runs.launcher import Observation
 from editr1.runs.live import LiveFiles
-from editr1.runs.record import load_result
 
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
@@ -152,7 +151,7 @@ class KubernetesLauncher:
         handle.last = Observation(False, 143, "stopped")
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
-        if state.phase is Phase.SUCCEEDED and any(_still_runs(pod) for pod in pods) and not self._committed(handle):
+        if state.phase is Phase.SUCCEEDED and any(_still_runs(pod) for pod in pods):
             # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
             return Observation(True, note="its last pods end")
         if state.phase is Phase.SUCCEEDED:
@@ -165,13 +164,6 @@ class KubernetesLauncher:
         if state.phase is Phase.READY and KINDS[handle.request.job.kind].service:
             urls = (service_url(handle.request.release, self._api.namespace),)
         return Observation(True, ready_urls=urls, note=state.reason)
-
-    def _committed(self, handle: ReleaseHandle) -> bool:
-        job = handle.request.job
-        try:
-            return load_result(self._store, job.run, job.stage, job.key) is not None
-        except StoreError:
-            return False
 
     def _why(self, handle: ReleaseHandle, state: StageState) -> str:
         """What the stage itself said last, where it could still say it."""

@@ -29,7 +29,6 @@ from editr1.runs.kubernetes.run_status import RunState, RunStatus
 from editr1.runs.kubernetes.state import Phase, StageState
 from editr1.runs.kubernetes.views import PodView, ReleaseView
 from editr1.runs.live import LiveFiles
-from editr1.runs.record import StageResult, result_key
 
 SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
 
@@ -264,7 +263,3 @@ def test_what_a_release_is_seen_to_do_is_what_the_driver_is_told(
     )
     seen = runs._observation(handle, state, pods)
     assert (seen.running, seen.exit_code) == (running, code)
-    if pods == (RUNNING,):
-        result = StageResult(key="k", outputs={}, metrics={})
-        open_store(store).put_record(result_key("r", "sft", "k"), result.model_dump_json().encode())
-        assert not runs._observation(handle, state, pods).running, "what is committed is not waited for"

@@ -78,7 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture
 def engine(server: Server) -> Iterator[OpenAIEngine]:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    config = OpenAIEngineConfig(base_url=url, model="m", concurrency=1, timeout_s=1.0)
+    config = OpenAIEngineConfig(base_url=url, model="m", concurrency=1, timeout_s=20.0)
     engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
     yield engine
     engine.close()
@@ -134,8 +134,11 @@ def test_a_server_that_answers_nothing_is_unavailable(engine: OpenAIEngine, serv
         engine.generate([chat, chat], Sampling())
 
 
-def test_a_server_that_hangs_costs_its_time_once(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+def test_a_server_that_hangs_costs_its_time_once(server: Server, chat: Chat) -> None:
     server.script = ["hang"]
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    config = OpenAIEngineConfig(base_url=url, model="m", timeout_s=0.5)
+    engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
     began = time.monotonic()
     with pytest.raises(EngineUnavailable, match="APITimeoutError"):
         engine.generate([chat], Sampling())

@@ -199,6 +199,33 @@ def test_a_process_that_ends_waits_for_no_service_that_is_away(make_items) -> No
     assert not any(o.ok for o in left.result(1))
 
 
+def test_a_service_of_no_address_is_not_waited_for_either_by_a_process_that_ends(make_items) -> None:
+    def nowhere(_host: str, _port: int) -> list[str]:
+        raise OSError("no such name")
+
+    stop = threading.Event()
+    config = ClientConfig(deadline_s=60)
+    with RewardClient(["http://reward:8000"], config=config, should_stop=stop.is_set, resolve=nowhere) as client:
+        future = client.submit(make_items(1))
+        time.sleep(0.3)
+        assert not future.done()
+        stop.set()
+        assert not any(o.ok for o in future.result(10))
+
+
+def test_calls_after_one_that_waited_in_vain_do_not_wait_until_somebody_answers(host, rule_engine, make_items) -> None:
+    port = free_port()
+    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(backoff_s=0.1)) as client:
+        assert not any(o.ok for o in client.score(make_items(1), deadline_s=0.8))
+        began = time.monotonic()
+        assert not any(o.ok for o in client.score(make_items(1), deadline_s=60))
+        assert time.monotonic() - began < 20
+        host(rule_engine, port=port)
+        time.sleep(1.0)
+        until(lambda: all(o.ok for o in client.score(make_items(1), deadline_s=1)))
+        assert all(o.ok for o in client.score(make_items(1)))
+
+
 def test_an_answer_that_dribbles_ends_with_the_deadline(make_items) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     port = free_port()
