@@ -59,7 +59,7 @@ def follow_releases(
                     said[stage.job.name] = sentence
                     console.print(f"  {sentence}", markup=False, highlight=False)
             failed = [stage for stage in stages if stage.state.phase is Phase.FAILED]
-            over = [s for s in stages if s.state.phase in (Phase.SUCCEEDED, Phase.FAILED) or _serves(s)]
+            over = [s for s in stages if s.state.phase is Phase.FAILED or _serves(s) or _succeeded(s)]
             if gone:
                 console.print(f"  {', '.join(sorted(gone))}: no longer there", markup=False)
                 return 1
@@ -81,6 +81,13 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _succeeded(stage: StageOverview) -> bool:
+    """A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer."""
+    from editr1.runs.kubernetes.state import still_runs
+
+    return stage.state.phase == "succeeded" and not any(still_runs(pod, time.time()) for pod in stage.release.pods)
 
 
 def _serves(stage: StageOverview) -> bool:

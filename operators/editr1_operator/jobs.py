@@ -6,15 +6,12 @@ from editr1.runs.decide import Action as Next
 from editr1.runs.decide import after_end, overdue, service_of
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
-from editr1.runs.kubernetes.state import Phase, StageState, Trouble, state_of
+from editr1.runs.kubernetes.state import STUCK_SECONDS, Phase, StageState, Trouble, state_of, still_runs
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Drop, Hold, Launch, Load, Remove, Resolve
 from editr1_operator.board import TROUBLE, closed, ended
 from editr1_operator.facts import StageFacts
 from editr1_operator.services import Services
-
-STUCK_SECONDS = 60.0
-"""How long past its grace a leaving pod is waited for."""
 
 
 class Jobs(Services):
@@ -126,7 +123,7 @@ class Jobs(Services):
         if state.phase is Phase.SUCCEEDED:
             if not facts.result_read:
                 self.actions.append(Load(stage.name))
-            elif any(pod.phase == "Running" for pod in facts.release.pods):
+            elif any(still_runs(pod, self.now) for pod in facts.release.pods):
                 # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
                 self.set(stage, state=RunState.RUNNING, reason=Reason.RUNNING, message="its last pods end")
                 self._drop_stuck(stage, facts)

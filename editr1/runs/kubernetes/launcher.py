@@ -20,7 +20,7 @@ from editr1.runs.kubernetes.errors import ClusterUnreachable
 from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.registry import with_digest
-from editr1.runs.kubernetes.state import Phase, StageState, state_of
+from editr1.runs.kubernetes.state import Phase, StageState, state_of, still_runs
 from editr1.runs.kubernetes.values import chart_of, job_values, release_name, service_url
 from editr1.runs.kubernetes.views import PodView
 from editr1.runs.launcher import Observation
@@ -29,7 +29,6 @@ from editr1.runs.live import LiveFiles
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 SUBMIT_SECONDS = 120.0
-STUCK_SECONDS = 60.0
 log = logging.getLogger("editr1.runs")
 _OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
 
@@ -151,7 +150,7 @@ class KubernetesLauncher:
         handle.last = Observation(False, 143, "stopped")
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
-        if state.phase is Phase.SUCCEEDED and any(_still_runs(pod) for pod in pods):
+        if state.phase is Phase.SUCCEEDED and any(still_runs(pod, time.time()) for pod in pods):
             # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
             return Observation(True, note="its last pods end")
         if state.phase is Phase.SUCCEEDED:
@@ -206,8 +205,3 @@ class KubernetesLauncher:
             return
         with self._spans.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(item) + "\n" for item in spans)
-
-
-def _still_runs(pod: PodView) -> bool:
-    """Whether the pod may yet do something: one on a node that died stays "Running" long after its time."""
-    return pod.phase == "Running" and not (pod.leaving and time.time() > pod.gone_by + STUCK_SECONDS)

@@ -53,6 +53,8 @@ class Blocked:
     sentence: str
 
 
+STUCK_SECONDS = 60.0
+"""A pod that is there so long after it should have gone does nothing any more."""
 _IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _ENDED = "Succeeded", "Failed"
 
@@ -82,6 +84,11 @@ def state_of(release: ReleaseView) -> StageState:
     if any(pod.phase in ("Running", *_ENDED) for pod in release.pods):
         return StageState(Phase.RUNNING, why, restarts=restarts, trouble=trouble)
     return StageState(Phase.PENDING, why or "waiting for its pods", restarts=restarts, trouble=trouble)
+
+
+def still_runs(pod: PodView, now: float) -> bool:
+    """Whether the pod may yet do something: one on a node that died stays "Running" long after its time."""
+    return pod.phase == "Running" and not (pod.leaving and now > pod.gone_by + STUCK_SECONDS)
 
 
 def blocked_by(release: ReleaseView) -> Blocked | None:

@@ -142,8 +142,8 @@ def test_following_a_release_outlasts_every_silence(
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
     job = SimpleNamespace(name="r", service=False)
-    answers: list[Any] = [SILENT, SILENT, [job], SILENT, [job]]
-    phases = iter([Phase.RUNNING, Phase.SUCCEEDED])
+    answers: list[Any] = [SILENT, SILENT, [job], SILENT, [job], [job]]
+    looks = iter([(Phase.RUNNING, "Running"), (Phase.SUCCEEDED, "Running"), (Phase.SUCCEEDED, "Succeeded")])
 
     def jobs() -> Any:
         answer = answers.pop(0)
@@ -152,7 +152,9 @@ def test_following_a_release_outlasts_every_silence(
         return answer
 
     def overview(_connection: Any, found: Any) -> Any:
-        return SimpleNamespace(job=found, state=StageState(next(phases)), progress=None, attempts=())
+        phase, pod = next(looks)
+        release = SimpleNamespace(pods=(PodView("p", phase=pod),))
+        return SimpleNamespace(job=found, release=release, state=StageState(phase), progress=None, attempts=())
 
     monkeypatch.setattr("editr1.runs.kubernetes.overview.overview", overview)
     connection: Any = SimpleNamespace(api=SimpleNamespace(jobs=jobs))
