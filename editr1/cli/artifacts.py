@@ -84,12 +84,12 @@ def push(
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
     from editr1.artifacts import open_store
-    from editr1.config.store import store_at
+    from editr1.runs.find import store_named
 
     with reporting():
         if not folder.is_dir():
             raise fail(f"{folder}: not a folder", 2)
-        opened = open_store(store_at(store if "://" in store else Path(store).resolve().as_uri()))
+        opened = open_store(store_named(store))
         typer.echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
 

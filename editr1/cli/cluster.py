@@ -254,16 +254,15 @@ def trace(
 
     with reporting():
         folder = run_folder(runs_dir, run)
-        if store is not None and not store.startswith("s3:"):
-            opened = existing_store(store)
-        elif store is None and folder is not None:
+        if store is not None:
+            bucket = store.startswith("s3:")
+            opened = cluster_store(load_cluster(cluster), store) if bucket else existing_store(store)
+        elif folder is not None:
             opened = existing_store(str(folder / "store"))
         else:
             try:
-                opened = cluster_store(load_cluster(cluster), store)
+                opened = cluster_store(load_cluster(cluster))
             except ConfigError as error:
-                if store is not None:
-                    raise
                 raise ConfigError(f"no run {run!r} below {runs_dir}, and {error}") from None
         spans = gather(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:

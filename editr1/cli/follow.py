@@ -84,10 +84,9 @@ def duration(seconds: float | None) -> str:
 
 
 def _succeeded(stage: StageOverview) -> bool:
-    """A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer."""
-    from editr1.runs.kubernetes.state import still_runs
+    from editr1.runs.kubernetes.state import pods_left
 
-    return stage.state.phase == "succeeded" and not any(still_runs(pod, time.time()) for pod in stage.release.pods)
+    return stage.state.phase == "succeeded" and not pods_left(stage.release.pods, time.time())
 
 
 def _serves(stage: StageOverview) -> bool:

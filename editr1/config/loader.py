@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -44,13 +45,12 @@ def load_settings(
     data: dict[str, Any] = dict(values or {})
     if file is not None:
         data = _merge(data, read_yaml(file))
+    variables = {}
     for variable, path, text in _from_env(env or {}, env_prefix):
-        known = _fields_at(model, path[:-1])
-        if known and path[-1] not in known:
-            raise ConfigError(f"environment variable {variable}: unknown key {path[-1]!r}; {nearest(path[-1], known)}")
+        variables[tuple(path)] = variable
         _assign(data, path, _scalar(text))
     data = with_overrides(data, overrides)
-    return validate(model, data, where=where or (str(file) if file else ""))
+    return validate(model, data, where=where or (str(file) if file else ""), variables=variables)
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -62,12 +62,21 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     return data
 
 
-def validate(model: type[M], data: Mapping[str, Any], *, where: str = "") -> M:
-    """``model.model_validate`` with :class:`ConfigError` in place of pydantic's report."""
+def validate(
+    model: type[M],
+    data: Mapping[str, Any],
+    *,
+    where: str = "",
+    variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
+) -> M:
+    """``model.model_validate`` with :class:`ConfigError` in place of pydantic's report.
+
+    ``variables``: which environment variable set the value at a path, for the message.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(model, error, where=where))) from None
+        raise ConfigError("\n".join(explain(model, error, where=where, variables=variables))) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -85,12 +94,20 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return loaded
 
 
-def explain(model: type[BaseModel], error: ValidationError, *, where: str = "") -> list[str]:
-    """One line a fault: ``where: a.b: message (got value)``."""
+def explain(
+    model: type[BaseModel],
+    error: ValidationError,
+    *,
+    where: str = "",
+    variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
+) -> list[str]:
+    """One line a fault: ``where: a.b: message (got value)``; with the environment variable that set it, if one did."""
     lines = []
     for fault in error.errors(include_url=False):
-        location = ".".join(str(part) for part in fault["loc"])
-        head = f"{where}: {location}" if where else location
+        parts = tuple(str(part) for part in fault["loc"])
+        head = f"{where}: {'.'.join(parts)}" if where else ".".join(parts)
+        if variable := next((name for path, name in variables.items() if parts[: len(path)] == path), None):
+            head += f" (environment variable {variable})"
         if fault["type"] == "extra_forbidden":
             hint = nearest(str(fault["loc"][-1]), _names_at(model, fault["loc"][:-1]))
             lines.append(f"{head}: unknown key; {hint}")
@@ -124,17 +141,6 @@ def _names_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str
     if current is None:
         return []
     return [info.alias or name for name, info in current.model_fields.items()]
-
-
-def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Names at the end of a path that goes through sections alone; none where it enters a list or a mapping."""
-    for part in path:
-        info = model.model_fields.get(part)
-        kind = info.annotation if info is not None else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return []
-        model = kind
-    return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

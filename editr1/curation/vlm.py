@@ -22,7 +22,7 @@ import orjson
 
 from editr1.config.curate import EndpointConfig, VlmConfig
 from editr1.curation.cache import AnswerCache
-from editr1.curation.errors import VlmMisconfigured, VlmRefused, VlmUnavailable
+from editr1.curation.errors import VlmError, VlmMisconfigured, VlmRefused, VlmUnavailable
 from editr1.curation.wire import Message
 
 T = TypeVar("T")
@@ -91,7 +91,11 @@ class VlmClient:
         if kept is not None:
             self.usage.cached += 1
             return list(orjson.loads(kept))
-        reply = await self._post(use, body)
+        try:
+            reply = await self._post(use, body)
+        except VlmError:
+            self.usage.failed += 1
+            raise
         texts = _texts(reply, n, f"{self._endpoints[use.endpoint].base_url}, model {use.model}")
         self._count(use, reply)
         self._cache.put(digest, orjson.dumps(texts))
@@ -118,33 +122,26 @@ class VlmClient:
             async with self._slots[use.endpoint], asyncio.timeout(endpoint.deadline_s):
                 return await self._clients[use.endpoint].post("/chat/completions", cast_to=object, body=body)
         except ValueError as error:  # json's, of a body that breaks off or is no JSON
-            self.usage.failed += 1
             raise VlmUnavailable(f"{where}: the answer is not JSON: {error}") from error
         except TimeoutError as error:
-            self.usage.failed += 1
             raise VlmUnavailable(f"{where}: no answer within deadline_s = {endpoint.deadline_s:g} s") from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            self.usage.failed += 1
             raise VlmMisconfigured(
                 f"{where}: the key in {endpoint.api_key_env} is refused ({error.status_code}): {_brief(error)}"
             ) from error
         except openai.NotFoundError as error:
-            self.usage.failed += 1
             raise VlmMisconfigured(f"{where}: no such model or address (404): {_brief(error)}") from error
         except openai.APIStatusError as error:
-            self.usage.failed += 1
             retried = error.status_code in (408, 409, 429) or error.status_code >= 500
             kind = VlmUnavailable if retried else VlmRefused
             after = f" after {endpoint.retries} retries" if retried else ""
             raise kind(f"{where}: {error.status_code}{after}: {_brief(error)}") from error
         except openai.APIConnectionError as error:
-            self.usage.failed += 1
             cause = error.__cause__ or error
             raise VlmUnavailable(
                 f"{where}: no connection after {endpoint.retries} retries: {type(cause).__name__}: {cause}"
             ) from error
         except openai.APIError as error:
-            self.usage.failed += 1
             raise VlmUnavailable(f"{where}: {_brief(error)}") from error
 
     def _connect(self, endpoint: EndpointConfig) -> openai.AsyncOpenAI:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,10 +32,10 @@ class Course:
     seconds: float = 0.0
 
     def figures(self) -> dict[str, float]:
-        """Final figures of a training, see :func:`editr1.editor.grpo.train_grpo`."""
+        """Final figures of a training of an iteration or more, see :func:`editr1.editor.grpo.train_grpo`."""
         return {
-            "reward_first": mean(self.reward_means[:5]),
-            "reward_last": mean(self.reward_means[-5:]),
+            "reward_first": fmean(self.reward_means[:5]),
+            "reward_last": fmean(self.reward_means[-5:]),
             "failed": float(self.failed),
             "zero_spread": self.zero_spread / self.groups if self.groups else 0.0,
             "seconds": self.seconds,
@@ -91,8 +91,3 @@ def load_checkpoint(
     torch.set_rng_state(rest["rng"])
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     return TrainingState(**state | {"course": Course(**state.get("course", {}))})
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean, NaN of nothing."""
-    return sum(values) / len(values) if values else math.nan

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -16,7 +17,7 @@ from editr1.config.loader import ConfigError
 from editr1.editor.advantages import Advantages, group_advantages, shuffled_in_groups
 from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
-from editr1.editor.checkpoint import Course, TrainingState, load_checkpoint, mean, save_checkpoint
+from editr1.editor.checkpoint import Course, TrainingState, load_checkpoint, save_checkpoint
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
 from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
@@ -127,14 +128,7 @@ class _Trainer:
                 try:
                     metrics, advantages = self._iterate(i, rewards)
                 except NotFinite as error:
-                    if not self._optimizer.state:
-                        raise ConfigError(
-                            f"precision {config.precision}: the editor fails before it learnt anything: {error}"
-                        ) from error
-                    rate = f"learning_rate {config.learning_rate:g}"
-                    raise ConfigError(
-                        f"{rate}: the training diverged in iteration {i + 1}, {error}; try a smaller one"
-                    ) from error
+                    raise self._diverged(i, error) from error
                 course.reward_means.append(metrics["reward_mean"])
                 course.failed += advantages.failed
                 course.zero_spread += advantages.zero_spread
@@ -147,6 +141,13 @@ class _Trainer:
         # A checkpoint of an older version holds no course: what is known of the rest is no figure of the whole.
         whole = len(course.reward_means) == config.iterations
         return {"iterations": float(config.iterations), **(course.figures() if whole else {})}
+
+    def _diverged(self, i: int, error: NotFinite) -> ConfigError:
+        config = self._config
+        if not self._optimizer.state:
+            return ConfigError(f"precision {config.precision}: the editor fails before it learnt anything: {error}")
+        rate = f"learning_rate {config.learning_rate:g}"
+        return ConfigError(f"{rate}: the training diverged in iteration {i + 1}, {error}; try a smaller one")
 
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config
@@ -220,7 +221,7 @@ class _Trainer:
             "kl": stats.kl / count,
         }
         if stats.grad_norms:
-            metrics["grad_norm"] = mean(stats.grad_norms)
+            metrics["grad_norm"] = fmean(stats.grad_norms)
         return metrics
 
     def _after(self, done: int) -> None:

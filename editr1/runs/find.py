@@ -8,7 +8,7 @@ from pathlib import Path
 
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
-from editr1.config.store import store_at
+from editr1.config.store import StoreConfig, store_at
 from editr1.runs.record import RunRecord, parse_record, record_key, refreshed
 
 log = logging.getLogger("editr1.runs")
@@ -35,9 +35,14 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 
+def store_named(named: str) -> StoreConfig:
+    """The store at an address, or in a folder, that somebody typed; a folder need not be there yet. Raises ConfigError."""
+    return store_at(named if "://" in named else Path(named).resolve().as_uri())
+
+
 def existing_store(named: str) -> ArtifactStore:
-    """The store at an address, or in a folder, that somebody typed. Raises ConfigError where a folder holds none."""
-    config = store_at(named if "://" in named else Path(named).resolve().as_uri())
+    """That store, opened. Raises ConfigError where a folder holds none."""
+    config = store_named(named)
     if config.folder is not None and not any((config.folder / part).is_dir() for part in ("manifests", "records")):
         what = "no store: neither manifests nor records are in it" if config.folder.is_dir() else "no such folder"
         raise ConfigError(f"store {named!r}: {what}; name one as file:///path, s3://bucket/prefix or a folder")
@@ -48,10 +53,8 @@ def run_folder(folder: Path, run: str) -> Path | None:
     """The folder below ``folder`` that is called ``run``, or whose store holds a run of that name."""
     if (folder / run / "store").is_dir():
         return folder / run
-    for path in sorted(folder.glob("*/store")):
-        if open_store(store_at(path.resolve().as_uri())).get_record(record_key(run)) is not None:
-            return path.parent
-    return None
+    beside = _beside_runs(folder)
+    return next((path for path, store in beside if store.get_record(record_key(run)) is not None), None)
 
 
 def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
@@ -60,5 +63,9 @@ def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
         return
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder of runs; name it by --runs-dir, or a store by --store")
+    yield from (opened for _, opened in _beside_runs(folder))
+
+
+def _beside_runs(folder: Path) -> Iterator[tuple[Path, ArtifactStore]]:
     for path in sorted(folder.glob("*/store")):
-        yield open_store(store_at(path.resolve().as_uri()))
+        yield path.parent, open_store(store_named(str(path)))

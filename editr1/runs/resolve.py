@@ -38,7 +38,8 @@ def freeze(
     """``sha256:<digest>`` of what ``reference`` names now, or ``hub:<name>@<revision>``.
 
     A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the store first, so that the run holds
-    every byte that it read; without ``upload`` their digests are only computed. ``outputs`` maps finished stages to their outputs.
+    every byte that it read; without ``upload`` their digests are only computed. ``outputs`` maps finished stages to
+    their outputs.
 
     Raises:
         ConfigError: the target does not exist.

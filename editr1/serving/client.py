@@ -203,8 +203,7 @@ class RewardClient:
             ) as response:
                 content = _within(response, time.monotonic() + timeout_s)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            text = f"{replica.url}: {type(error).__name__}: {error}"
-            self._failed(job, replica, FailureCause.UNREACHABLE, text, counts=not self._config.wait_unreachable)
+            self._away(job, replica, f"{replica.url}: {type(error).__name__}: {error}")
         except httpx.TimeoutException as error:
             self._failed(job, replica, FailureCause.UNREACHABLE, f"{replica.url}: {type(error).__name__}")
         except httpx.HTTPError as error:
@@ -221,12 +220,11 @@ class RewardClient:
         if status in (400, 404, 405, 413, 415, 422):
             job.fail(FailureCause.INVALID, f"{replica.url}: {status}: {_detail(content)}")
             return
+        if status == 503:
+            self._away(job, replica, f"{replica.url}: {status}: {_detail(content)}")
+            return
         if status != 200:
-            text = f"{replica.url}: {status}: {_detail(content)}"
-            if status == 503:
-                self._failed(job, replica, FailureCause.UNREACHABLE, text, counts=not self._config.wait_unreachable)
-            else:
-                self._failed(job, replica, FailureCause.OVERLOADED, text)
+            self._failed(job, replica, FailureCause.OVERLOADED, f"{replica.url}: {status}: {_detail(content)}")
             return
         try:
             answer = ScoreResponse.model_validate_json(content)
@@ -245,11 +243,18 @@ class RewardClient:
             job.attempts += 1
             job.tried.add(replica)
 
-    def _failed(self, job: _Job, replica: Replica, cause: FailureCause, detail: str, *, counts: bool = True) -> None:
-        job.attempts += counts
-        if not counts and time.monotonic() - self._warned > _WARN_S:
+    def _away(self, job: _Job, replica: Replica, detail: str) -> None:
+        """``replica`` takes no work now: a failed try, or waited for, as ``wait_unreachable`` says."""
+        if not self._config.wait_unreachable:
+            job.attempts += 1
+        elif time.monotonic() - self._warned > _WARN_S:
             self._warned = time.monotonic()
-            log.warning("waiting for the reward service, %.0f s more at most: %s", job.until - time.monotonic(), detail)
+            log.warning("waiting for the reward service, %.0f s more at most: %s", job.until - self._warned, detail)
+        job.note(replica, FailureCause.UNREACHABLE, detail)
+        self._replicas.failed(replica)
+
+    def _failed(self, job: _Job, replica: Replica, cause: FailureCause, detail: str) -> None:
+        job.attempts += 1
         job.note(replica, cause, detail)
         self._replicas.failed(replica)
 

@@ -137,6 +137,8 @@ class _Attempt:
             started=time.time(),
             submission=os.environ.get("TRACEPARENT", "")[3:35],
         )
+        self._told = self._record
+        """What the store knows of it."""
 
     def run(self) -> int:
         job = self._job
@@ -148,12 +150,11 @@ class _Attempt:
         checkpoint = patiently(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
+        self._told = self._record
         # Without a submission a release that is installed anew, with more memory, cannot be told from the one before.
-        bounded = self._retries is not None and self._record.submission
-        if bounded and vanished(earlier, checkpoint) > (self._retries or 0):
-            self._tail.add(
-                f"ERROR no checkpoint since {vanished(earlier, checkpoint)} attempts that ended without a word: killed for memory?"
-            )
+        lost = vanished(earlier, checkpoint) if self._record.submission else 0
+        if self._retries is not None and lost > self._retries:
+            self._tail.add(f"ERROR no checkpoint since {lost} attempts that ended without a word: killed for memory?")
             log.error("%s", self._tail.last_error())
             return self._finish(ExitCode.BUG, 0)
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
@@ -238,8 +239,9 @@ class _Attempt:
             if self._spans_changed(0 if last else SPANS_SECONDS):
                 self._files.write_spans(self._record, self._spans.read_bytes())
             self._files.write_log(self._record, self._tail.text())
-            if last or self._record.leaving:
+            if self._record != self._told:
                 self._files.write_attempt(self._record)
+                self._told = self._record
         except StoreError as error:
             log.warning("progress was not written: %s", error)
 

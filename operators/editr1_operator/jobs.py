@@ -6,7 +6,7 @@ from editr1.runs.decide import Action as Next
 from editr1.runs.decide import after_end, overdue, service_of
 from editr1.runs.exit_codes import ExitCode
 from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
-from editr1.runs.kubernetes.state import STUCK_SECONDS, Phase, StageState, Trouble, state_of, still_runs
+from editr1.runs.kubernetes.state import STUCK_SECONDS, Phase, StageState, Trouble, pods_left, state_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Drop, Hold, Launch, Load, Remove, Resolve
 from editr1_operator.board import TROUBLE, closed, ended
@@ -123,8 +123,7 @@ class Jobs(Services):
         if state.phase is Phase.SUCCEEDED:
             if not facts.result_read:
                 self.actions.append(Load(stage.name))
-            elif any(still_runs(pod, self.now) for pod in facts.release.pods):
-                # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
+            elif pods_left(facts.release.pods, self.now):
                 self.set(stage, state=RunState.RUNNING, reason=Reason.RUNNING, message="its last pods end")
                 self._drop_stuck(stage, facts)
             else:

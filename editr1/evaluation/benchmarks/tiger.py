@@ -116,9 +116,9 @@ def tiger_table(
 
     Published (EditReward/evaluate/eval_bench.py): K = 3 and 4 by the order of a reversed ascending sort (equal scores
     fall to the later letter); K = 2 with the epsilon tuned on the set itself, in the overall row for people's ties
-    alone: a decided pair counts there by that sort. Ours: ``epsilon`` as fixed beforehand, or, when None, the K = 2 pairs are
-    halved by the digest of their ids and each half is judged by the other's epsilon; at K = 3 and 4 equal scores are
-    wrong. A group with a missing score is wrong under "published" and left out and counted under ours.
+    alone: a decided pair counts there by that sort. Ours: ``epsilon`` as fixed beforehand, or, when None, the K = 2 pairs
+    are halved by the digest of their ids and each half is judged by the other's epsilon; at K = 3 and 4 equal scores
+    are wrong. A group with a missing score is wrong under "published" and left out and counted under ours.
     """
     whole = [
         all(score.get(letter) is not None for letter in group.letters)

@@ -20,7 +20,7 @@ from editr1.runs.kubernetes.errors import ClusterUnreachable
 from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.runs.kubernetes.patience import Patience
 from editr1.runs.kubernetes.registry import with_digest
-from editr1.runs.kubernetes.state import Phase, StageState, state_of, still_runs
+from editr1.runs.kubernetes.state import Phase, StageState, pods_left, state_of
 from editr1.runs.kubernetes.values import chart_of, job_values, release_name, service_url
 from editr1.runs.kubernetes.views import PodView
 from editr1.runs.launcher import Observation
@@ -150,8 +150,7 @@ class KubernetesLauncher:
         handle.last = Observation(False, 143, "stopped")
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
-        if state.phase is Phase.SUCCEEDED and any(still_runs(pod, time.time()) for pod in pods):
-            # A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer.
+        if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
             return Observation(True, note="its last pods end")
         if state.phase is Phase.SUCCEEDED:
             return Observation(False, 0)

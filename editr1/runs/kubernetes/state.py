@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -86,9 +87,13 @@ def state_of(release: ReleaseView) -> StageState:
     return StageState(Phase.PENDING, why or "waiting for its pods", restarts=restarts, trouble=trouble)
 
 
-def still_runs(pod: PodView, now: float) -> bool:
-    """Whether the pod may yet do something: one on a node that died stays "Running" long after its time."""
-    return pod.phase == "Running" and not (pod.leaving and now > pod.gone_by + STUCK_SECONDS)
+def pods_left(pods: Iterable[PodView], now: float) -> bool:
+    """Whether a pod of a job that succeeded may yet do something.
+
+    A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer. A pod on
+    a node that died stays "Running" long after its time and counts no more.
+    """
+    return any(pod.phase == "Running" and not (pod.leaving and now > pod.gone_by + STUCK_SECONDS) for pod in pods)
 
 
 def blocked_by(release: ReleaseView) -> Blocked | None:

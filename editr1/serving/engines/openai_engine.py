@@ -81,23 +81,26 @@ class OpenAIEngine:
         self._client.close()
 
     def _answer(self, messages: list[Any], sampling: Sampling) -> ChatCompletion:
-        for pause in (*_PAUSES_S, None):
+        for pause in _PAUSES_S:
             try:
-                return self._client.chat.completions.create(
-                    model=self._name,
-                    messages=messages,
-                    n=sampling.n,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    max_tokens=sampling.max_tokens,
-                    seed=sampling.seed if sampling.seed is not None else openai.omit,
-                    extra_body=self._extra or None,
-                )
+                return self._complete(messages, sampling)
             except openai.OpenAIError as error:
-                if pause is None or not _passes(error):
+                if not _passes(error):
                     raise
                 time.sleep(pause)
-        raise AssertionError("unreachable")
+        return self._complete(messages, sampling)
+
+    def _complete(self, messages: list[Any], sampling: Sampling) -> ChatCompletion:
+        return self._client.chat.completions.create(
+            model=self._name,
+            messages=messages,
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed if sampling.seed is not None else openai.omit,
+            extra_body=self._extra or None,
+        )
 
     def _ask(self, messages: list[Any], sampling: Sampling) -> list[Generation] | EngineError:
         try:

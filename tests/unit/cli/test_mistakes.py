@@ -89,6 +89,10 @@ def test_a_variable_of_the_environment_that_sets_nothing_is_named(tmp_path: Path
     words = ("sft", "--rows", tmp_path, "--model", tmp_path, "--out", tmp_path / "out")
     done = editr1(*words, EDITR1_SFT__LEARNING_RAT="1")
     refused(done, "EDITR1_SFT__LEARNING_RAT", "did you mean 'learning_rate'?")
+    refused(
+        editr1(*words, EDITR1_SFT__LEARNING_RATE="fast"),
+        "learning_rate (environment variable EDITR1_SFT__LEARNING_RATE)",
+    )
 
 
 def test_a_variable_may_set_an_entry_of_a_mapping(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
-from editr1.runs.kinds import Kind
+from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.kubernetes import helm
 from editr1.runs.kubernetes.bundle import HIDDEN, redacted, redacted_text
 from editr1.runs.kubernetes.connect import load_cluster, store_config
 from editr1.runs.kubernetes.helm import HelmLibrary
 from editr1.runs.kubernetes.values import (
+    chart_of,
     check_release,
     checked,
     job_values,
@@ -109,6 +110,13 @@ def test_every_shipped_checkpoint_may_be_named() -> None:
     for name in names:
         checked(Kind.SFT, {"inputs": {"model": f"builtin:shapes-{name}"}}, "sft.yaml")
         assert parse_reference(f"builtin:shapes-{name}")
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_image_has_the_extras_that_its_stage_says_it_needs(kind: Kind) -> None:
+    text = (Path(__file__).parents[3] / "images" / chart_of(kind) / "Containerfile").read_text()
+    (installed,) = re.findall(r"/opt/src\[(.*?)\]", text)
+    assert set(KINDS[kind].extras) <= set(installed.split(","))
 
 
 def test_the_reward_chart_is_the_serve_kind() -> None:

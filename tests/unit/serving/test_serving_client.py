@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -147,27 +146,14 @@ def test_a_service_that_comes_up_late_is_found(host, rule_engine, make_items) ->
 
 
 def test_an_answer_that_is_no_answer_is_retried_and_reported(make_items) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        seen = Counter()
-
-        def nonsense() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                seen["calls"] += 1
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
-
-        threading.Thread(target=nonsense, daemon=True).start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with RewardClient([url], config=ClientConfig(max_attempts=2, backoff_s=0.01)) as client:
-            (outcome,) = client.score(make_items(1), deadline_s=10)
+    port = free_port()
+    answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"] * 9
+    config = ClientConfig(max_attempts=2, backoff_s=0.01)
+    with answering(answers, port), RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
+        (outcome,) = client.score(make_items(1), deadline_s=10)
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause in (FailureCause.ENGINE, FailureCause.UNREACHABLE)
-    assert seen["calls"] == 2
+    assert 9 - len(answers) == 2
 
 
 def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, rule_engine, make_items) -> None:
