@@ -21,8 +21,8 @@ import yaml
 from pydantic import BaseModel
 
 from editr1.config.chart_operator import OperatorValues
+from editr1.launch.kubernetes.values import MODELS, chart_of, kind_of
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.kubernetes.values import MODELS, chart_of, kind_of
 from editr1_operator.crd import custom_resource_definition
 
 HERE = Path(__file__).parent

@@ -40,7 +40,7 @@ class ManifestFile(_Part):
         return path
 
 
-class Facts(TypedDict, total=False):
+class ManifestFields(TypedDict, total=False):
     """What somebody says of an artifact beside its files; see :class:`Manifest`."""
 
     kind: Required[str]

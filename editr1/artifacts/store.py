@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
 from editr1.artifacts.hashing import PREFIX, file_sha256
-from editr1.artifacts.manifest import Facts, Manifest, ManifestFile, digest_of, is_digest, parse_manifest
+from editr1.artifacts.manifest import Manifest, ManifestFields, ManifestFile, digest_of, is_digest, parse_manifest
 from editr1.artifacts.objects import ObjectStore
 from editr1.artifacts.transfer import download
 from editr1.config.store import StoreConfig
@@ -52,7 +52,7 @@ class ArtifactStore:
         """Address of the store, for messages."""
         return self.objects.url
 
-    def describe(self, folder: Path, **facts: Unpack[Facts]) -> Manifest:
+    def describe(self, folder: Path, **facts: Unpack[ManifestFields]) -> Manifest:
         """The manifest, and so the digest, that :meth:`commit` would give ``folder``; nothing is stored.
 
         Raises:
@@ -80,7 +80,7 @@ class ArtifactStore:
                 f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}"
             ) from None
 
-    def commit(self, folder: Path, *, repair: bool = False, **facts: Unpack[Facts]) -> Manifest:
+    def commit(self, folder: Path, *, repair: bool = False, **facts: Unpack[ManifestFields]) -> Manifest:
         """Store every file below ``folder`` and then, once, the manifest that names them.
 
         Until the manifest is written there is no artifact. Committing the same files with the same facts again, also

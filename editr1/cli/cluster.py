@@ -11,9 +11,9 @@ import typer
 from editr1.cli.common import ClusterOption, NamespaceOption, StopFlag, StoreOption, cluster_overrides, fail, reporting
 
 if TYPE_CHECKING:
-    from editr1.runs.kubernetes.connect import Connection
-    from editr1.runs.kubernetes.editruns import EditRun
-    from editr1.runs.kubernetes.overview import StageOverview
+    from editr1.launch.kubernetes.connect import Connection
+    from editr1.launch.kubernetes.editruns import EditRun
+    from editr1.launch.kubernetes.overview import StageOverview
 
 Run = Annotated[str, typer.Argument(help="Run, or release.")]
 
@@ -32,7 +32,7 @@ def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
     Example: editr1 status my-grpo -n editr1
     """
     from editr1.cli.editruns import show_run
-    from editr1.runs.kubernetes.overview import jobs_of, overview
+    from editr1.launch.kubernetes.overview import jobs_of, overview
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -50,8 +50,8 @@ def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> N
     Example: editr1 list -n editr1
     """
     from editr1.cli.editruns import show_runs
-    from editr1.runs.kubernetes.editruns import EditRuns
-    from editr1.runs.kubernetes.overview import overview
+    from editr1.launch.kubernetes.editruns import EditRuns
+    from editr1.launch.kubernetes.overview import overview
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -81,8 +81,8 @@ def logs(
     Example: editr1 logs my-grpo -n editr1 -f
     """
     from editr1.cli.editruns import follow_logs, run_logs
-    from editr1.runs.kubernetes.follow import live_logs, past_logs
-    from editr1.runs.kubernetes.overview import jobs_of, live_files
+    from editr1.launch.kubernetes.follow import live_logs, past_logs
+    from editr1.launch.kubernetes.overview import jobs_of, live_files
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -108,8 +108,8 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
     Example: editr1 cancel my-grpo -n editr1
     """
-    from editr1.runs.kubernetes.editruns import EditRuns
-    from editr1.runs.kubernetes.overview import jobs_of
+    from editr1.launch.kubernetes.editruns import EditRuns
+    from editr1.launch.kubernetes.overview import jobs_of
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -154,7 +154,7 @@ def wait(
     """
     from editr1.cli.editruns import wait_for
     from editr1.cli.follow import follow_releases
-    from editr1.runs.kubernetes.overview import jobs_of
+    from editr1.launch.kubernetes.overview import jobs_of
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -171,8 +171,8 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
     Example: editr1 explain my-grpo -n editr1
     """
     from editr1.cli.editruns import sentences
-    from editr1.runs.kubernetes.overview import explain as sentence
-    from editr1.runs.kubernetes.overview import jobs_of, overview
+    from editr1.launch.kubernetes.overview import explain as sentence
+    from editr1.launch.kubernetes.overview import jobs_of, overview
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -195,7 +195,7 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     from rich.console import Console
     from rich.table import Table
 
-    from editr1.runs.kubernetes.doctor import examine
+    from editr1.launch.kubernetes.doctor import examine
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -225,7 +225,7 @@ def bundle(
 
     Example: editr1 bundle my-grpo -n editr1
     """
-    from editr1.runs.kubernetes.bundle import write_bundle
+    from editr1.launch.kubernetes.bundle import write_bundle
 
     target = out or Path(f"{run}-bundle.tar.gz")
     with reporting():
@@ -248,9 +248,9 @@ def trace(
     from rich.console import Console
 
     from editr1.config.loader import ConfigError
+    from editr1.launch.kubernetes.connect import cluster_store, load_cluster
     from editr1.runs.find import existing_store, run_folder
-    from editr1.runs.kubernetes.connect import cluster_store, load_cluster
-    from editr1.runs.trace import draw, gather
+    from editr1.runs.timeline import draw, gather
 
     with reporting():
         folder = run_folder(runs_dir, run)
@@ -271,20 +271,20 @@ def trace(
 
 
 def _connect(cluster: Path | None, namespace: str | None) -> Connection:
-    from editr1.runs.kubernetes.connect import connect, load_cluster
+    from editr1.launch.kubernetes.connect import connect, load_cluster
 
     return connect(load_cluster(cluster, cluster_overrides(namespace)))
 
 
 def _whole(connection: Connection, run: str) -> EditRun | None:
-    from editr1.runs.kubernetes.editruns import EditRuns
+    from editr1.launch.kubernetes.editruns import EditRuns
 
     return EditRuns(connection.api).get(run)
 
 
 def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) -> None:
-    from editr1.runs.kubernetes.editruns import EditRuns
-    from editr1.runs.kubernetes.overview import jobs_of
+    from editr1.launch.kubernetes.editruns import EditRuns
+    from editr1.launch.kubernetes.overview import jobs_of
 
     with reporting():
         connection = _connect(cluster, namespace)

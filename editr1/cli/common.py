@@ -53,9 +53,9 @@ def reporting() -> Iterator[None]:
     from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
     from editr1.config.loader import ConfigError
     from editr1.data.errors import DataError
-    from editr1.runs.drive import RunStopped, StageFailed
-    from editr1.runs.exit_codes import ExitCode
-    from editr1.runs.kubernetes.errors import ClusterUnreachable
+    from editr1.errors import ExitCode
+    from editr1.launch.kubernetes.errors import ClusterUnreachable
+    from editr1.launch.orchestrator import RunStopped, StageFailed
     from editr1.runs.resolve import HubUnreachable
 
     try:

@@ -26,8 +26,8 @@ def schema(
     Example: editr1 config schema grpo > grpo.schema.json
     """
     from editr1.config.loader import ConfigError
+    from editr1.launch.kubernetes.values import MODELS, kind_of
     from editr1.runs.kinds import KINDS, Kind
-    from editr1.runs.kubernetes.values import MODELS, kind_of
     from editr1.runs.spec import RunSpec
 
     with reporting():

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from editr1.cli.view import RunView
     from editr1.config.cluster import ClusterConfig
     from editr1.config.store import StoreConfig
-    from editr1.runs.kubernetes.connect import Connection
-    from editr1.runs.kubernetes.editruns import EditRun
+    from editr1.launch.kubernetes.connect import Connection
+    from editr1.launch.kubernetes.editruns import EditRun
     from editr1.runs.record import RunRecord
     from editr1.runs.spec import RunSpec
 
@@ -53,9 +53,9 @@ def run_there(
     from editr1.artifacts import open_store
     from editr1.cli.common import StopFlag, command_line
     from editr1.config.loader import ConfigError
-    from editr1.runs.execute import git_revision
-    from editr1.runs.kubernetes.connect import connect
-    from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE, EditRuns, follow, uploaded
+    from editr1.launch.execute import git_revision
+    from editr1.launch.kubernetes.connect import connect
+    from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE, EditRuns, follow, uploaded
     from editr1.runs.record import load_record
 
     connection = connect(target)
@@ -124,8 +124,8 @@ def show_runs(runs: list[EditRun]) -> None:
 
 def sentences(run: EditRun) -> Iterator[str]:
     """What the run is doing, or why it is not, and the same of each stage that has something to say."""
-    from editr1.runs.kubernetes.editruns import UNTAKEN
-    from editr1.runs.kubernetes.run_status import Reason
+    from editr1.launch.kubernetes.editruns import UNTAKEN
+    from editr1.launch.kubernetes.run_status import Reason
 
     status = run.status
     if not status.stages:
@@ -141,20 +141,20 @@ def sentences(run: EditRun) -> Iterator[str]:
 
 def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool], timeout: float | None) -> int:
     """Wait until a run is over; its exit code, 124 after ``timeout`` seconds, 130 when asked to stop."""
-    from editr1.runs.kubernetes.editruns import EditRuns, exit_code
-    from editr1.runs.kubernetes.errors import ClusterUnreachable
-    from editr1.runs.kubernetes.patience import Patience
+    from editr1.launch.kubernetes.editruns import EditRuns, exit_code
+    from editr1.launch.kubernetes.errors import ClusterUnreachable
+    from editr1.launch.kubernetes.outage import OutageTolerance
 
-    runs, said, patience = EditRuns(connection.api), "", Patience()
+    runs, said, tolerance = EditRuns(connection.api), "", OutageTolerance()
     end = None if timeout is None else time.monotonic() + timeout
     while True:
         run = None
         try:
             run = runs.get(name)
         except ClusterUnreachable as error:
-            sentence = patience.bear(error)
+            sentence = tolerance.record(error)
         else:
-            patience.answered()
+            tolerance.answered()
             if run is None:
                 typer.echo(f"{name}: no longer there", err=True)
                 return 1
@@ -173,21 +173,21 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
 
 def follow_logs(connection: Connection, name: str, stage: str | None, should_stop: Callable[[], bool]) -> None:
     """Print the logs of a run's stages as they come, until the run is over."""
-    from editr1.runs.kubernetes.editruns import EditRuns
-    from editr1.runs.kubernetes.errors import ClusterUnreachable
-    from editr1.runs.kubernetes.follow import live_logs
-    from editr1.runs.kubernetes.patience import Patience
+    from editr1.launch.kubernetes.editruns import EditRuns
+    from editr1.launch.kubernetes.errors import ClusterUnreachable
+    from editr1.launch.kubernetes.follow import live_logs
+    from editr1.launch.kubernetes.outage import OutageTolerance
 
-    runs, seen, patience = EditRuns(connection.api), set[str](), Patience()
+    runs, seen, tolerance = EditRuns(connection.api), set[str](), OutageTolerance()
     while not should_stop():
         try:
             run = runs.get(name)
             known = connection.api.jobs(name)
         except ClusterUnreachable as error:
-            patience.bear(error)
+            tolerance.record(error)
             time.sleep(POLL_SECONDS)
             continue
-        patience.answered()
+        tolerance.answered()
         jobs = [job.name for job in known if stage in (None, job.stage) and job.name not in seen]
         for line in live_logs(connection.api, jobs, should_stop):
             typer.echo(line)
@@ -199,9 +199,9 @@ def follow_logs(connection: Connection, name: str, stage: str | None, should_sto
 
 def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int) -> Iterator[str]:
     """The last lines of every rank of a run's stages, of pods that are gone from the bucket; its services' pods too."""
+    from editr1.launch.kubernetes.connect import cluster_store
+    from editr1.launch.kubernetes.follow import past_logs
     from editr1.runs.kinds import KINDS, Kind
-    from editr1.runs.kubernetes.connect import cluster_store
-    from editr1.runs.kubernetes.follow import past_logs
     from editr1.runs.live import LiveFiles
 
     store = cluster_store(connection.config, run.spec.store)
@@ -215,7 +215,7 @@ def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int)
 
 def _keep_spans(store: ArtifactStore, name: str, folder: Path) -> None:
     """The report draws the time line from a file."""
-    from editr1.runs.trace import gather
+    from editr1.runs.timeline import gather
 
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(item) + "\n" for item in gather(store, name)]

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 if TYPE_CHECKING:
-    from editr1.runs.kubernetes.connect import Connection
-    from editr1.runs.kubernetes.overview import StageOverview
+    from editr1.launch.kubernetes.connect import Connection
+    from editr1.launch.kubernetes.overview import StageOverview
 
 POLL_SECONDS = 2.0
 PLAIN_SECONDS = 15.0
@@ -25,15 +25,15 @@ def follow_releases(
     A service is over when it is ready. Interrupted, or after ``timeout`` seconds, it returns 130 or 124; the releases
     go on.
     """
-    from editr1.runs.kubernetes.errors import ClusterUnreachable
-    from editr1.runs.kubernetes.overview import explain, overview
-    from editr1.runs.kubernetes.patience import Patience
-    from editr1.runs.kubernetes.state import Phase
+    from editr1.launch.kubernetes.errors import ClusterUnreachable
+    from editr1.launch.kubernetes.outage import OutageTolerance
+    from editr1.launch.kubernetes.overview import explain, overview
+    from editr1.launch.kubernetes.state import Phase
 
     console = Console(stderr=True)
     end = None if timeout is None else time.monotonic() + timeout
     said: dict[str, str] = {}
-    patience = Patience()
+    tolerance = OutageTolerance()
     view = _Bars(console)
     with view:
         while True:
@@ -42,12 +42,12 @@ def follow_releases(
             try:
                 stages = [overview(connection, job) for job in connection.api.jobs() if job.name in names]
             except ClusterUnreachable as error:
-                note = patience.bear(error)
+                note = tolerance.record(error)
                 if said.get("") != note:
                     said[""] = note
                     console.print(f"  {note}", markup=False, highlight=False)
             else:
-                patience.answered()
+                tolerance.answered()
                 said.pop("", None)
                 gone = set(names) - {stage.job.name for stage in stages}
             for stage in stages:
@@ -84,7 +84,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _succeeded(stage: StageOverview) -> bool:
-    from editr1.runs.kubernetes.state import pods_left
+    from editr1.launch.kubernetes.state import pods_left
 
     return stage.state.phase == "succeeded" and not pods_left(stage.release.pods, time.time())
 

@@ -59,9 +59,9 @@ def reproduce(
     from editr1.cli.reproduction_view import ReproductionView
     from editr1.config.loader import ConfigError, load_settings
     from editr1.config.reproduce import SMALLEST, Budget
-    from editr1.reproduce.cells import make_cells, with_needs
     from editr1.reproduce.claims import cell_names, chosen, make_contrasts
-    from editr1.reproduce.drive import reproduce as run_all
+    from editr1.reproduce.experiments import make_cells, with_needs
+    from editr1.reproduce.orchestrate import reproduce as run_all
     from editr1.reproduce.page import render_page, render_table
     from editr1.reproduce.results import Reproduction, check_kept
 

@@ -64,11 +64,11 @@ def run(
     from editr1.cli.view import RunView
     from editr1.config.loader import ConfigError
     from editr1.config.store import store_at
-    from editr1.runs.drive import GRACE_SECONDS
-    from editr1.runs.execute import execute
+    from editr1.launch.execute import execute
+    from editr1.launch.kubernetes.connect import load_cluster, store_config
+    from editr1.launch.local.processes import end_with_parent
+    from editr1.launch.orchestrator import GRACE_SECONDS
     from editr1.runs.job import PARENT_VARIABLE
-    from editr1.runs.kubernetes.connect import load_cluster, store_config
-    from editr1.runs.processes import end_with_parent
     from editr1.runs.report import write_report
     from editr1.runs.spec import load_run
 

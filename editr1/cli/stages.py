@@ -90,7 +90,7 @@ def serve(
 
     Example: editr1 serve --model runs/gcpo/outputs/model --set port=8080
     """
-    from editr1.runs.alone import serve_here
+    from editr1.launch.single_stage import serve_here
 
     with reporting():
         serve_here(_reference(model), folder=out, file=config, overrides=overrides or [], env=os.environ, store=store)
@@ -165,7 +165,7 @@ def _run_alone(
     reward: str | None = None,
 ) -> None:
     from editr1.cli.view import RunView
-    from editr1.runs.alone import run_alone
+    from editr1.launch.single_stage import run_alone
 
     given: dict[str, Any] = {name: _reference(text) for name, text in inputs.items() if text is not None}
     with reporting(), RunView() as view:

@@ -54,10 +54,10 @@ def submit(
     import os
 
     from editr1.cli.follow import follow_releases
-    from editr1.runs.kubernetes.connect import connect, load_cluster
-    from editr1.runs.kubernetes.submit import keep_spans, prepare, read_values
-    from editr1.runs.kubernetes.submit import submit as send
-    from editr1.runs.kubernetes.values import chart_of, kind_of
+    from editr1.launch.kubernetes.connect import connect, load_cluster
+    from editr1.launch.kubernetes.submit import keep_spans, prepare, read_values
+    from editr1.launch.kubernetes.submit import submit as send
+    from editr1.launch.kubernetes.values import chart_of, kind_of
     from editr1.telemetry import Span, configure, flush, span, traceparent
 
     with reporting():
@@ -100,9 +100,9 @@ def render(
     import os
 
     from editr1.config.loader import read_yaml, with_overrides
-    from editr1.runs.kubernetes.connect import load_cluster
-    from editr1.runs.kubernetes.helm import find_helm
-    from editr1.runs.kubernetes.values import chart_of, check_release, checked, kind_of, merge, shared_values
+    from editr1.launch.kubernetes.connect import load_cluster
+    from editr1.launch.kubernetes.helm import find_helm
+    from editr1.launch.kubernetes.values import chart_of, check_release, checked, kind_of, merge, shared_values
 
     with reporting():
         kind = kind_of(stage)

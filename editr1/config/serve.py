@@ -124,7 +124,7 @@ class ClientConfig(Settings):
     """Most items in one request; a longer call is split and spread over the replicas."""
 
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
-    """Picture bytes at which a request is split further; must stay under the server's ``max_body_bytes``."""
+    """Image bytes at which a request is split further; must stay under the server's ``max_body_bytes``."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests in flight at once, over all replicas."""

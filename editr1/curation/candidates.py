@@ -11,10 +11,10 @@ from pathlib import Path
 
 from editr1.curation.errors import CurationError
 from editr1.data.tables import count_rows, read_table, write_table
-from editr1.data.types import Candidate, EditCase, Picture, Quadruple
+from editr1.data.types import Candidate, EditCase, EncodedImage, Quadruple
 from editr1.telemetry import Interrupted, TrainHooks
 
-Editor = Callable[[Sequence[EditCase]], Sequence[Picture]]
+Editor = Callable[[Sequence[EditCase]], Sequence[EncodedImage]]
 """Edits a batch of cases and returns one picture a case, in their order."""
 
 
@@ -63,7 +63,7 @@ def _merged(parts: Path, names: Sequence[str], batches: int) -> Iterator[Quadrup
             yield from rows
 
 
-def _quadruple(case: EditCase, editor: str, picture: Picture) -> Quadruple:
+def _quadruple(case: EditCase, editor: str, picture: EncodedImage) -> Quadruple:
     candidate = Candidate(candidate_id=f"{case.case_id}:{_file_name(editor)}", editor=editor, image=picture)
     return Quadruple(case=case, candidate=candidate)
 

@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from editr1.curation.errors import CurationError
-from editr1.data.types import Instruction, Noun, Principle
+from editr1.data.types import DataModel, Instruction, Principle
 
 
-class Expert(Noun):
+class Expert(DataModel):
     """An instruction, what its picture shows in words, and the principles that an expert wrote for it."""
 
     picture: Annotated[str, Field(min_length=1)]

@@ -16,9 +16,9 @@ import orjson
 
 from editr1.config.curate import PrincipleCounts
 from editr1.curation.experts import Expert
-from editr1.data.types import EditCase, Picture, Principle
+from editr1.data.types import EditCase, EncodedImage, Principle
 
-Parts = list[str | Picture]
+Parts = list[str | EncodedImage]
 
 
 class Task(StrEnum):
@@ -97,7 +97,7 @@ def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts
 
 
 def think(
-    case: EditCase, edited: Picture, principles: Sequence[Principle], variant: str = "plain"
+    case: EditCase, edited: EncodedImage, principles: Sequence[Principle], variant: str = "plain"
 ) -> tuple[str, Parts]:
     """Ask for a trace: reasoning, a 0/1 a principle, average and final score. ``variant`` names the role."""
     system = f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n{_TRACE_FORM}"
@@ -105,7 +105,7 @@ def think(
 
 
 def verify(
-    case: EditCase, edited: Picture, principles: Sequence[Principle], traces: Sequence[str] = ()
+    case: EditCase, edited: EncodedImage, principles: Sequence[Principle], traces: Sequence[str] = ()
 ) -> tuple[str, Parts]:
     """Ask for the gold verdicts. ``traces`` are shown as hints."""
     system = (
@@ -149,7 +149,7 @@ def judge(case: EditCase) -> tuple[str, Parts]:
     return system, [_task(Task.JUDGE), case.source, _section("instruction", case.instruction)]
 
 
-def holistic(case: EditCase, edited: Picture, variant: str = "plain") -> tuple[str, Parts]:
+def holistic(case: EditCase, edited: EncodedImage, variant: str = "plain") -> tuple[str, Parts]:
     """Ask for two marks of the whole picture, without principles (in the manner of VIEScore, arXiv 2312.14867)."""
     system = (
         f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n"
@@ -185,7 +185,7 @@ _SECTION: Final = re.compile(
 )
 
 
-def _both(task: Task, case: EditCase, edited: Picture, principles: Sequence[Principle]) -> Parts:
+def _both(task: Task, case: EditCase, edited: EncodedImage, principles: Sequence[Principle]) -> Parts:
     # The edited picture last: a prefix cache then serves all candidates of a case.
     asked = _section("principles", principles_json(principles)) if principles else ""
     return [

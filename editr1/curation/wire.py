@@ -11,7 +11,7 @@ from typing import Any, Final
 from PIL import Image
 
 from editr1.data.images import decode_image, encode_png
-from editr1.data.types import Picture
+from editr1.data.types import EncodedImage
 
 Message = dict[str, Any]
 
@@ -19,7 +19,7 @@ _MIME: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ORIENTATION: Final = 274
 
 
-def messages(system: str, parts: Sequence[str | Picture], max_side: int) -> list[Message]:
+def messages(system: str, parts: Sequence[str | EncodedImage], max_side: int) -> list[Message]:
     """A system message (none when empty) and one user message of texts and pictures in the order of ``parts``."""
     content = [
         {"type": "text", "text": part}

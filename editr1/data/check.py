@@ -15,7 +15,7 @@ from editr1.data.images import ImageError, decode_image
 from editr1.data.jsonl import read_json_lines, resolve_pictures
 from editr1.data.schema import KINDS
 from editr1.data.tables import kind_of_columns, pictures_in, read_plain, table_kind
-from editr1.data.types import EditCase, Noun, PreferencePair, Quadruple, SftRow
+from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple, SftRow
 
 _REMEMBERED = 100_000
 
@@ -36,7 +36,7 @@ class Problem:
         )
 
 
-def check_file(path: Path, kind: type[Noun] | None = None, *, pictures: bool = True) -> Iterator[Problem]:
+def check_file(path: Path, kind: type[DataModel] | None = None, *, pictures: bool = True) -> Iterator[Problem]:
     """Every problem of a table: ``.jsonl`` (see ``editr1.data.jsonl``), anything else is read as Parquet.
 
     Checked: the types' rules, digests, that every picture decodes (each distinct one once; not with
@@ -58,7 +58,7 @@ class _Checker:
         self._decoded: set[bytes] = set()
         self._first_row: dict[bytes, int] = {}
 
-    def check(self, path: Path, number: int, row: dict[str, Any], kind: type[Noun]) -> Iterator[Problem]:
+    def check(self, path: Path, number: int, row: dict[str, Any], kind: type[DataModel]) -> Iterator[Problem]:
         for place, picture in pictures_in(row):
             wanted, data = picture.pop("sha256", None), picture.get("data")
             if not isinstance(data, bytes):
@@ -84,7 +84,7 @@ class _Checker:
             return
         yield from self._across_rows(number, noun)
 
-    def _across_rows(self, number: int, noun: Noun) -> Iterator[Problem]:
+    def _across_rows(self, number: int, noun: DataModel) -> Iterator[Problem]:
         field, name = _identity(noun)
         key = hashlib.sha256(name.encode()).digest()[:16]
         first = self._first_row.setdefault(key, number)
@@ -97,7 +97,9 @@ class _Checker:
             yield Problem(number, "agreement", repr(noun.agreement), "must lie in [0, 1]")
 
 
-def _rows(path: Path, kind: type[Noun] | None) -> Iterator[tuple[int, dict[str, Any] | TableError, type[Noun]]]:
+def _rows(
+    path: Path, kind: type[DataModel] | None
+) -> Iterator[tuple[int, dict[str, Any] | TableError, type[DataModel]]]:
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         found = kind or table_kind(path)
         for number, row in read_plain(path, found):
@@ -116,7 +118,7 @@ def _rows(path: Path, kind: type[Noun] | None) -> Iterator[tuple[int, dict[str, 
             yield number, error, kind
 
 
-def _identity(noun: Noun) -> tuple[str, str]:
+def _identity(noun: DataModel) -> tuple[str, str]:
     if isinstance(noun, PreferencePair):
         return "pair_id", noun.pair_id
     if isinstance(noun, EditCase):

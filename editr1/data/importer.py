@@ -35,7 +35,7 @@ from editr1.data.import_rows import ImportRow, read_import_rows
 from editr1.data.jsonl import read_below
 from editr1.data.schema import images_path
 from editr1.data.tables import write_table
-from editr1.data.types import Candidate, EditCase, Picture, PreferencePair, Principle, Quadruple
+from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Principle, Quadruple
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ class _Pictures:
                 self._scaled[name].write_bytes(encode_png(shrink(image, self._max_side)))
         return self._faults[name]
 
-    def _read(self, name: str) -> Picture:
+    def _read(self, name: str) -> EncodedImage:
         scaled = self._scaled.get(name)
-        return Picture(data=scaled.read_bytes() if scaled else read_below(self._folder, name))
+        return EncodedImage(data=scaled.read_bytes() if scaled else read_below(self._folder, name))
 
 
 def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], pictures: _Pictures) -> TableError | None:

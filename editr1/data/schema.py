@@ -26,9 +26,9 @@ from typing import Final, Literal, TypeVar
 
 import pyarrow as pa
 
-from editr1.data.types import EditCase, Noun, PreferencePair, Quadruple, SftRow
+from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple, SftRow
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=DataModel)
 Images = Literal["inline", "digest"]
 
 VERSION: Final = "editr1.dev/table/v1"
@@ -60,7 +60,7 @@ IMAGES_SCHEMA: Final = pa.schema(
     metadata={SCHEMA_KEY: VERSION, KIND_KEY: "images"},
 )
 
-_SCHEMAS: Final[dict[type[Noun], pa.Schema]] = {
+_SCHEMAS: Final[dict[type[DataModel], pa.Schema]] = {
     EditCase: pa.schema(_CASE_FIELDS),
     Quadruple: pa.schema(_QUADRUPLE_FIELDS),
     SftRow: pa.schema(
@@ -82,11 +82,11 @@ _SCHEMAS: Final[dict[type[Noun], pa.Schema]] = {
     ),
 }
 
-KINDS: Final[dict[str, type[Noun]]] = {kind.__name__: kind for kind in _SCHEMAS}
+KINDS: Final[dict[str, type[DataModel]]] = {kind.__name__: kind for kind in _SCHEMAS}
 """The kinds of table by their name in the metadata."""
 
 
-def schema_of(kind: type[Noun], images: Images = "inline") -> pa.Schema:
+def schema_of(kind: type[DataModel], images: Images = "inline") -> pa.Schema:
     """The Arrow schema of a table of ``kind``, with its metadata. Raises TypeError for a noun that has no table."""
     if kind not in _SCHEMAS:
         raise TypeError(f"{kind.__name__}: no table kind; allowed: {', '.join(KINDS)}")

@@ -12,7 +12,7 @@ from editr1.data.errors import shorten
 from editr1.data.images import ImageError, image_size
 from editr1.data.schema import images_path
 from editr1.data.tables import pictures_in, read_table, table_facts
-from editr1.data.types import Category, EditCase, Noun, PreferencePair, Quadruple, SftRow
+from editr1.data.types import Category, DataModel, EditCase, PreferencePair, Quadruple, SftRow
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Tally:
         self.instructions: list[int] = []
         self.traces: list[int] = []
 
-    def add(self, row: Noun) -> None:
+    def add(self, row: DataModel) -> None:
         self.rows += 1
         quadruple = row.quadruple if isinstance(row, SftRow) else row
         if isinstance(row, SftRow):

@@ -31,7 +31,7 @@ from editr1.data.schema import (
     leaf_columns,
     schema_of,
 )
-from editr1.data.types import Noun
+from editr1.data.types import DataModel
 
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_ROWS = 2048
@@ -124,12 +124,12 @@ class TableFacts:
     images: Images
 
 
-def table_kind(path: Path) -> type[Noun]:
+def table_kind(path: Path) -> type[DataModel]:
     """The kind that the file's metadata name, or that its columns fit. Raises TableError."""
     return table_facts(path)[0]
 
 
-def table_facts(path: Path) -> tuple[type[Noun], TableFacts]:
+def table_facts(path: Path) -> tuple[type[DataModel], TableFacts]:
     """The kind of a table and what its footer says. Raises TableError when it is no table."""
     path = Path(path)
     with _open_parquet(path) as file:
@@ -148,12 +148,12 @@ def table_facts(path: Path) -> tuple[type[Noun], TableFacts]:
     return kind, facts
 
 
-def kind_of_columns(columns: set[str]) -> type[Noun] | None:
+def kind_of_columns(columns: set[str]) -> type[DataModel] | None:
     """The kind whose required fields are among ``columns`` and which knows all of them; None when there is none."""
     return next((kind for kind in KINDS.values() if _required(kind) <= columns <= set(kind.model_fields)), None)
 
 
-def read_plain(path: Path, kind: type[Noun]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows as plain dictionaries, unchecked, with their number from 1; pictures of the ``digest`` form are filled in.
 
     Raises:
@@ -229,7 +229,7 @@ def _plain_rows(path: Path, file: pq.ParquetFile, start: int, stop: int) -> Iter
             first += size
 
 
-def _open_table(path: Path, kind: type[Noun]) -> tuple[pq.ParquetFile, Images]:
+def _open_table(path: Path, kind: type[DataModel]) -> tuple[pq.ParquetFile, Images]:
     schema_of(kind)
     file = _open_parquet(path)
     metadata = file.schema_arrow.metadata or {}
@@ -279,5 +279,5 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]
         scratch.unlink(missing_ok=True)
 
 
-def _required(kind: type[Noun]) -> set[str]:
+def _required(kind: type[DataModel]) -> set[str]:
     return {name for name, field in kind.model_fields.items() if field.is_required()}

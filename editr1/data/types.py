@@ -20,7 +20,7 @@ MOST_PRINCIPLES: Final = 64
 Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
 
 
-class Noun(BaseModel):
+class DataModel(BaseModel):
     """Base of every data type: immutable, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,14 +34,14 @@ class Category(StrEnum):
     QUALITY = "Image Quality"
 
 
-class Principle(Noun):
+class Principle(DataModel):
     """One yes/no question about the edited picture."""
 
     question: Annotated[str, Field(min_length=1, max_length=500)]
     category: Category
 
 
-class Picture(Noun):
+class EncodedImage(DataModel):
     """An encoded picture. ``data`` is the file as it was read, never raw pixels."""
 
     data: Annotated[bytes, Field(min_length=1, repr=False)]
@@ -53,31 +53,31 @@ class Picture(Noun):
         return hashlib.sha256(self.data).hexdigest()
 
 
-class EditCase(Noun):
+class EditCase(DataModel):
     """(source picture, instruction), with its principles once they are written. ``case_id`` is unique in a data set."""
 
     case_id: Id
-    source: Picture
+    source: EncodedImage
     instruction: Instruction
     principles: Annotated[tuple[Principle, ...], Field(max_length=MOST_PRINCIPLES)] = ()
 
 
-class Candidate(Noun):
+class Candidate(DataModel):
     """One edited picture of a case and the editor that made it."""
 
     candidate_id: Id
     editor: Annotated[str, Field(min_length=1, max_length=200)]
-    image: Picture
+    image: EncodedImage
 
 
-class Quadruple(Noun):
+class Quadruple(DataModel):
     """(source, edited, instruction, principles): what the verifier reads."""
 
     case: EditCase
     candidate: Candidate
 
 
-class Verdict(Noun):
+class Verdict(DataModel):
     """A parsed trace.
 
     ``scores[i]`` answers ``principles[i]`` of the case; ``average`` is what the trace wrote (in [0, 1]), not recomputed;
@@ -90,13 +90,13 @@ class Verdict(Noun):
     reasoning: str
 
 
-class Unparsed(Noun):
+class Unparsed(DataModel):
     """A trace that the strict parser refused, and why. It never stands for a number."""
 
     reason: str
 
 
-class SftRow(Noun):
+class SftRow(DataModel):
     """A quadruple with the trace to imitate (paper section 3.1, step 6). ``agreement`` with gold is in [0, 1], None for variant T."""
 
     quadruple: Quadruple
@@ -105,7 +105,7 @@ class SftRow(Noun):
     member: str = ""
 
 
-class PreferencePair(Noun):
+class PreferencePair(DataModel):
     """Two candidates of one case as people ranked them.
 
     ``label`` "same" pairs are kept in the data and left out of training and accuracy; for them the order of
@@ -119,11 +119,11 @@ class PreferencePair(Noun):
     label: Literal["winner", "same"] = "winner"
 
 
-class ScoreItem(Noun):
+class ScoreItem(DataModel):
     """One edit to be scored by the reward model."""
 
-    source: Picture
-    edited: Picture
+    source: EncodedImage
+    edited: EncodedImage
     instruction: Instruction
     principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
 
@@ -135,7 +135,7 @@ def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:
     )
 
 
-class Scored(Noun):
+class Scored(DataModel):
     """A score: the mean over the traces that parsed.
 
     ``verdicts`` holds one entry a parsed trace; ``unparsed`` the reasons of the others. ``texts`` are the raw traces
@@ -163,7 +163,7 @@ class FailureCause(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-class ScoreFailure(Noun):
+class ScoreFailure(DataModel):
     """A failed score. It has no number on purpose: callers mask and count it."""
 
     ok: Literal[False] = False

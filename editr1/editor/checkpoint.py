@@ -19,7 +19,7 @@ _STATE = "state.json"
 
 
 @dataclass
-class Course:
+class TrainingHistory:
     """What the finished iterations showed; it goes on where a resumed training does."""
 
     reward_means: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ class TrainingState:
     iteration: int
     model_digest: str | None
     settings: dict[str, object]
-    course: Course
+    course: TrainingHistory
 
 
 def save_checkpoint(
@@ -90,4 +90,4 @@ def load_checkpoint(
     optimizer.load_state_dict(rest["optimizer"])
     torch.set_rng_state(rest["rng"])
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    return TrainingState(**state | {"course": Course(**state.get("course", {}))})
+    return TrainingState(**state | {"course": TrainingHistory(**state.get("course", {}))})

@@ -17,7 +17,7 @@ from editr1.config.loader import ConfigError
 from editr1.editor.advantages import Advantages, group_advantages, shuffled_in_groups
 from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
-from editr1.editor.checkpoint import Course, TrainingState, load_checkpoint, save_checkpoint
+from editr1.editor.checkpoint import TrainingHistory, TrainingState, load_checkpoint, save_checkpoint
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
 from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
@@ -25,7 +25,7 @@ from editr1.editor.rollout import Chunk
 from editr1.editor.sampler import GroupSampler
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater, UpdateStats
-from editr1.editor.world import World
+from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Span, TrainHooks, span, untraced
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def train_grpo(
         Interrupted: the hooks asked to stop; a checkpoint was handed to them.
         ValueError: unusable cases, editor or checkpoint, found before any sampling.
     """
-    world = World(config.reward_wait_s)
+    world = DistributedContext(config.reward_wait_s)
     trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), world)
     return trainer.run()
 
@@ -84,7 +84,7 @@ class _Trainer:
         scorer: Scorer,
         output_dir: Path,
         hooks: TrainHooks,
-        world: World,
+        world: DistributedContext,
     ) -> None:
         self._config, self._hooks, self._world, self._scorer = config, hooks, world, scorer
         self._output = output_dir
@@ -102,7 +102,7 @@ class _Trainer:
             self._policy, self._tuning, self._optimizer, self._ema, config, self._sampler.settings, world
         )
         self._digest: str | None = None
-        self._course = Course()
+        self._course = TrainingHistory()
         self._start = self._resume()
         self._order = CaseOrder(
             cases,

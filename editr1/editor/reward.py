@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from editr1.data.images import encode_png
-from editr1.data.types import EditCase, FailureCause, Picture, ScoreItem, ScoreOutcome
+from editr1.data.types import EditCase, EncodedImage, FailureCause, ScoreItem, ScoreOutcome
 
 Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
 
@@ -43,7 +43,7 @@ class Edit:
     """A sample to be scored: the case, its source as shown to the verifier, and the edited picture."""
 
     case: EditCase
-    source: Picture
+    source: EncodedImage
     edited: Image.Image
 
 
@@ -126,7 +126,7 @@ class RewardCollector:
             [
                 ScoreItem(
                     source=edit.source,
-                    edited=Picture(data=encode_png(edit.edited)),
+                    edited=EncodedImage(data=encode_png(edit.edited)),
                     instruction=edit.case.instruction,
                     principles=edit.case.principles,
                 )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from editr1.config.grpo import GrpoConfig
 from editr1.data.images import decode_image, encode_png
-from editr1.data.types import Picture
+from editr1.data.types import EncodedImage
 from editr1.editor.cases import KeyedCase
 from editr1.editor.policies.base import EditorPolicy, Size
 from editr1.editor.reward import Edit, RewardCollector
@@ -23,7 +23,7 @@ from editr1.editor.window import draw_window
 class _Prepared:
     keyed: KeyedCase
     image: Image.Image
-    shown: Picture
+    shown: EncodedImage
 
 
 class GroupSampler:
@@ -89,8 +89,8 @@ class GroupSampler:
             buckets[size, reference].append(_Prepared(keyed, image, self._shown(keyed, image, size)))
         return buckets
 
-    def _shown(self, keyed: KeyedCase, image: Image.Image, size: Size) -> Picture:
+    def _shown(self, keyed: KeyedCase, image: Image.Image, size: Size) -> EncodedImage:
         """The source as the verifier sees it: at the size of the edit, so that only the edit differs."""
         if (image.height, image.width) == (size.height, size.width):
             return keyed.case.source
-        return Picture(data=encode_png(self._policy.resized(image, size)))
+        return EncodedImage(data=encode_png(self._policy.resized(image, size)))

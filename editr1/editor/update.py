@@ -17,7 +17,7 @@ from editr1.editor.policies.base import EditorPolicy, NotFinite
 from editr1.editor.rollout import Chunk, SdeSettings
 from editr1.editor.sde import log_prob, transition
 from editr1.editor.tuning import Tuning
-from editr1.editor.world import World
+from editr1.parallel.context import DistributedContext
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Updater:
         ema: Ema | None,
         config: GrpoConfig,
         settings: SdeSettings,
-        world: World,
+        world: DistributedContext,
     ) -> None:
         self._policy, self._tuning, self._optimizer, self._ema = policy, tuning, optimizer, ema
         self._config, self._settings, self._world = config, settings, world

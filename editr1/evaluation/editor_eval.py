@@ -10,7 +10,7 @@ from PIL.Image import Image, Resampling
 
 from editr1.data.errors import DataError
 from editr1.data.images import decode_image, encode_png, resized_to
-from editr1.data.types import EditCase, Picture, Scored, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.data.types import EditCase, EncodedImage, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, gsb, mean_estimate, paired_difference
 from editr1.evaluation.report.model import EditorFigures, EditView, GalleryCase, PrincipleView, ScoreParts
 from editr1.evaluation.scoring import Scorer, Truth, TruthReading, batches, score_in_batches
@@ -158,8 +158,8 @@ def _question(row: EditRow) -> ScoreItem:
     """The source is shown at the size of the edit, as in training, so that only the edit differs."""
     case = row.case
     return ScoreItem(
-        source=Picture(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),
-        edited=Picture(data=row.image),
+        source=EncodedImage(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),
+        edited=EncodedImage(data=row.image),
         instruction=case.instruction,
         principles=case.principles,
     )

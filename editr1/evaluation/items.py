@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from editr1.data.types import Noun
+from editr1.data.types import DataModel
 from editr1.evaluation.editor_eval import EditRow
 from editr1.evaluation.pairs import PairScores
 from editr1.evaluation.scoring import TruthReading, value
@@ -14,10 +14,10 @@ from editr1.evaluation.scoring import TruthReading, value
 PAIRS_FILE = "pairs.jsonl"
 EDITS_FILE = "edits.jsonl"
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=DataModel)
 
 
-class PairItem(Noun):
+class PairItem(DataModel):
     """A decided pair as one verifier scored it; None where scoring failed. ``verifier`` is the input's name."""
 
     pair_id: str
@@ -26,7 +26,7 @@ class PairItem(Noun):
     loser: float | None
 
 
-class TruthItem(Noun):
+class TruthItem(DataModel):
     """What is true of an edit: score in [0, 10], shares in [0, 1]."""
 
     score: float
@@ -35,7 +35,7 @@ class TruthItem(Noun):
     quality: float
 
 
-class EditItem(Noun):
+class EditItem(DataModel):
     """An edit of a case by one editor (the input's name), its truth and the verifier's score where they were asked for."""
 
     case_id: str
@@ -58,7 +58,7 @@ def edit_items(editor: str, rows: Sequence[EditRow]) -> list[EditItem]:
     ]
 
 
-def write_items(file: Path, items: Iterable[Noun]) -> None:
+def write_items(file: Path, items: Iterable[DataModel]) -> None:
     """One JSON object a line."""
     file.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
 

@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
-from editr1.data.types import Noun, Picture, Unparsed
+from editr1.data.types import DataModel, EncodedImage, Unparsed
 
-Judge = Callable[[str, Sequence[Picture]], str]
+Judge = Callable[[str, Sequence[EncodedImage]], str]
 """Asks a VLM: a prompt and the pictures in order; the answer as text."""
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
@@ -21,7 +21,7 @@ _DELIMITED = re.compile(r"\A\|\|V\^=\^V\|\|(.*)\|\|V\^=\^V\|\|\Z", re.DOTALL)
 _LABELLED = re.compile(r"\A\s*[*\-\s]*([A-Za-z][^:]*?)\s*:\s*\**\s*([0-9]+)\s*\**\s*\Z")
 
 
-class Marks(Noun):
+class Marks(DataModel):
     """The marks of one answer, in its order, and its reasoning."""
 
     values: tuple[float, ...]

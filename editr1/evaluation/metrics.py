@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from editr1.data.types import Noun
+from editr1.data.types import DataModel
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,7 +24,7 @@ _CHUNK = 4_000_000
 _SAMPLES = 2_000
 
 
-class Estimate(Noun):
+class Estimate(DataModel):
     """A figure with its interval. ``n`` is the number of items that it rests on; with ``n`` 1, low = high = value."""
 
     value: float
@@ -34,7 +34,7 @@ class Estimate(Noun):
     confidence: float = 0.95
 
 
-class PairAccuracy(Noun):
+class PairAccuracy(DataModel):
     """Accuracy on preference pairs, all parts in [0, 1].
 
     ``strict`` + ``ties`` + ``inverted`` = 1. ``half_credit`` = strict + ties / 2. ``same`` counts the pairs that people

@@ -9,7 +9,7 @@ from typing import Literal
 
 from editr1.config.reproduce import Budget
 from editr1.evaluation.metrics import Estimate
-from editr1.reproduce.cells import editor_name, sampled_name
+from editr1.reproduce.experiments import editor_name, sampled_name
 from editr1.reproduce.measures import Measure
 
 
@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Comparison:
     """A part of a claim: ``first`` above ``second`` by at least ``least`` (in the figure's unit), or no gain at all.
 
     ``kind`` "gain": the difference is above 0 with its whole interval, and at least ``least``. "control": nothing may be
@@ -57,7 +57,7 @@ class Contrast:
         return 1.0 if self.first.figure == "score" else 100.0
 
 
-def outcome(contrast: Contrast, found: Estimate | None) -> Outcome:
+def outcome(contrast: Comparison, found: Estimate | None) -> Outcome:
     """Whether the claim's part holds by the difference ``found``.
 
     A gain holds when the interval lies above 0 and the value reaches ``least``; it does not hold when the interval lies
@@ -89,36 +89,36 @@ NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"
 """Names for ``--only``."""
 
 
-def make_contrasts(budget: Budget) -> list[Contrast]:
+def make_contrasts(budget: Budget) -> list[Comparison]:
     """Every part of every claim."""
     tv, rl = Measure("tv", "half_credit"), Measure("gcpo", "half_credit")
     many = budget.averaged[1:]
     after = Measure("editor-rl", "score", "after")
     before = Measure("editor-rl", "score", "before")
     found = [
-        Contrast(1, "T+V over V", tv, Measure("v", "half_credit"), "+4.5 points (7B)"),
-        Contrast(1, "V over T", Measure("v", "half_credit"), Measure("t", "half_credit"), "+2.0 points (7B)"),
-        Contrast(1, "T+V over holistic marks", tv, Measure("holistic", "half_credit")),
+        Comparison(1, "T+V over V", tv, Measure("v", "half_credit"), "+4.5 points (7B)"),
+        Comparison(1, "V over T", Measure("v", "half_credit"), Measure("t", "half_credit"), "+2.0 points (7B)"),
+        Comparison(1, "T+V over holistic marks", tv, Measure("holistic", "half_credit")),
         *_over_sft("gcpo", "GCPO", "+6.8 points (7B), +2.7 (3B)"),
         *_over_sft("gcpo-half", "GCPO with half a win for a tie"),
-        Contrast(
+        Comparison(
             2,
             f"GCPO over SFT where {many[-1]} traces are averaged, so that ties are rare",
             Measure(sampled_name(many[-1]), "half_credit", "rl"),
             Measure(sampled_name(many[-1]), "half_credit", "sft"),
         ),
         *(
-            Contrast(2, f"GCPO on {n} pairs over SFT", Measure(f"gcpo-{n}", "half_credit"), tv)
+            Comparison(2, f"GCPO on {n} pairs over SFT", Measure(f"gcpo-{n}", "half_credit"), tv)
             for n in sorted(budget.few_pairs)
         ),
-        Contrast(
+        Comparison(
             3, "larger over smaller after SFT", tv, Measure("small-tv", "half_credit"), "+6.1 points (7B over 3B)"
         ),
-        Contrast(
+        Comparison(
             3, "larger over smaller after GCPO", rl, Measure("small-gcpo", "half_credit"), "+10.2 points (7B over 3B)"
         ),
         *(
-            Contrast(
+            Comparison(
                 4,
                 f"{title}: {n} traces over {one}",
                 Measure(sampled_name(n), "half_credit", role),
@@ -128,13 +128,13 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
             for one, cell in (("1 sampled trace", sampled_name(1)), ("1 greedy trace", "traces-1"))
             for n in many
         ),
-        Contrast(
+        Comparison(
             4,
             f"RL-RRM at 1 greedy trace over SFT-RRM at {many[0]} traces",
             Measure("traces-1", "half_credit", "rl"),
             Measure(sampled_name(many[0]), "half_credit", "sft"),
         ),
-        Contrast(
+        Comparison(
             5,
             "after RL on the RL-RRM over before, by 1.5 or more",
             after,
@@ -142,14 +142,14 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
             "5.77 to 6.24 (GEdit-Bench, 7B)",
             least=1.5,
         ),
-        Contrast(
+        Comparison(
             5,
             "after RL on the SFT-RRM over before",
             Measure("editor-sft", "score", "after"),
             Measure("editor-sft", "score", "before"),
             "5.77 to 6.20 (GEdit-Bench, 7B)",
         ),
-        Contrast(
+        Comparison(
             5,
             "RL on the RL-RRM over RL on the SFT-RRM",
             after,
@@ -157,7 +157,7 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
             "+.04 (GEdit-Bench, 7B)",
         ),
         *(
-            Contrast(
+            Comparison(
                 5,
                 f"{n} iterations on the {title} over before",
                 Measure(editor_name(verifier, n, budget), "score", "after"),
@@ -166,7 +166,7 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
             for verifier, title in (("rl", "RL-RRM"), ("sft", "SFT-RRM"))
             for n in sorted(budget.editor_curve)
         ),
-        Contrast(
+        Comparison(
             5,
             f"{budget.control_iterations} iterations on shuffled rewards gain nothing",
             Measure("editor-shuffled", "score", "after"),
@@ -174,13 +174,13 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
             kind="control",
             most=0.5,
         ),
-        Contrast(
+        Comparison(
             5,
             f"{budget.control_iterations} iterations with a KL term over before",
             Measure("editor-kl", "score", "after"),
             Measure("editor-kl", "score", "before"),
         ),
-        Contrast(
+        Comparison(
             6,
             "edits after RL better than before, less those worse",
             Measure("editor-rl", "better", "after"),
@@ -191,11 +191,11 @@ def make_contrasts(budget: Budget) -> list[Contrast]:
     return found
 
 
-def _over_sft(cell: str, title: str, paper: str = "") -> list[Contrast]:
+def _over_sft(cell: str, title: str, paper: str = "") -> list[Comparison]:
     """What claim 2 asks of one way to reward ties."""
     rl, shuffled = Measure(cell, "half_credit"), Measure(f"{cell}-shuffled", "half_credit")
     return [
-        Contrast(
+        Comparison(
             2,
             f"{title} over SFT by 5 points or more, ties count half",
             rl,
@@ -203,11 +203,11 @@ def _over_sft(cell: str, title: str, paper: str = "") -> list[Contrast]:
             paper,
             least=0.05,
         ),
-        Contrast(2, f"{title} over SFT, strictly right", Measure(cell, "strict"), Measure("tv", "strict")),
-        Contrast(2, f"{title} over longer SFT", rl, Measure("longer", "half_credit")),
-        Contrast(2, f"{title} over SFT on traces that the pairs picked", rl, Measure("picked", "half_credit")),
-        Contrast(2, f"{title} over the same on shuffled labels", rl, shuffled),
-        Contrast(
+        Comparison(2, f"{title} over SFT, strictly right", Measure(cell, "strict"), Measure("tv", "strict")),
+        Comparison(2, f"{title} over longer SFT", rl, Measure("longer", "half_credit")),
+        Comparison(2, f"{title} over SFT on traces that the pairs picked", rl, Measure("picked", "half_credit")),
+        Comparison(2, f"{title} over the same on shuffled labels", rl, shuffled),
+        Comparison(
             2,
             f"{title} on shuffled labels gains nothing",
             shuffled,
@@ -218,7 +218,7 @@ def _over_sft(cell: str, title: str, paper: str = "") -> list[Contrast]:
     ]
 
 
-def chosen(contrasts: Iterable[Contrast], only: Iterable[str]) -> list[Contrast]:
+def chosen(contrasts: Iterable[Comparison], only: Iterable[str]) -> list[Comparison]:
     """Those of the claims named in ``only`` (see :data:`NAMES`); all where nothing is named. Raises ValueError."""
     numbers = {name: number for number, name in NAMES.items()}
     wanted = list(only)
@@ -227,6 +227,6 @@ def chosen(contrasts: Iterable[Contrast], only: Iterable[str]) -> list[Contrast]
     return [item for item in contrasts if not wanted or item.claim in {numbers[name] for name in wanted}]
 
 
-def cell_names(contrasts: Iterable[Contrast]) -> list[str]:
+def cell_names(contrasts: Iterable[Comparison]) -> list[str]:
     """Cells that ``contrasts`` compare, each once."""
     return sorted({name for contrast in contrasts for name in contrast.cells})

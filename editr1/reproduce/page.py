@@ -15,9 +15,9 @@ from editr1.evaluation.report.charts import line_chart
 from editr1.evaluation.report.headlines import ruler
 from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css, page_environment
-from editr1.reproduce.cells import editor_name
 from editr1.reproduce.claims import TITLES, Outcome
 from editr1.reproduce.development import DEVELOPMENT_SEEDS, TRIED
+from editr1.reproduce.experiments import editor_name
 from editr1.reproduce.results import CellFound, ContrastFound, Reproduction
 
 CURVES = {

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from editr1.config.reproduce import Budget
-from editr1.reproduce.cells import Cell, make_cells, run_name, with_needs
+from editr1.reproduce.experiments import Experiment, make_cells, run_name, with_needs
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Item:
     """A cell at a seed: number ``number`` (from 1) of ``total``."""
 
     seed: int
-    cell: Cell
+    cell: Experiment
     number: int
     total: int
 

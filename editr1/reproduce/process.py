@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from editr1.artifacts import ArtifactStore
-from editr1.runs.drive import GRACE_SECONDS
+from editr1.launch.local.processes import wait_or_kill
+from editr1.launch.orchestrator import GRACE_SECONDS
 from editr1.runs.job import PARENT_VARIABLE
-from editr1.runs.processes import wait_or_kill
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import RunSpec
 from editr1.telemetry.progress import ProgressReader

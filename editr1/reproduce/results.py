@@ -18,8 +18,8 @@ from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, EditItem, PairItem, 
 from editr1.evaluation.metrics import Bootstrap, Estimate
 from editr1.evaluation.report.model import Point, ReportData
 from editr1.reproduce.ceiling import Ceiling, ceiling
-from editr1.reproduce.cells import Cell, run_name
-from editr1.reproduce.claims import Contrast, Outcome, outcome
+from editr1.reproduce.claims import Comparison, Outcome, outcome
+from editr1.reproduce.experiments import Experiment, run_name
 from editr1.reproduce.measures import Evaluated, Figure, Measure, differences
 from editr1.reproduce.nested import nested_estimate
 from editr1.runs.record import RunRecord, progress_key
@@ -96,7 +96,7 @@ class Collected:
         self.failed: dict[tuple[int, str], str] = {}
         self.records: dict[tuple[int, str], RunRecord] = {}
 
-    def add(self, seed: int, cell: Cell, record: RunRecord, store: ArtifactStore) -> None:
+    def add(self, seed: int, cell: Experiment, record: RunRecord, store: ArtifactStore) -> None:
         """Read what a finished cell left in the store."""
         key = (seed, cell.name)
         self.records[key] = record
@@ -131,7 +131,7 @@ class Collected:
         return (measure.values(evaluated) or None) if evaluated else None
 
 
-def judge(contrast: Contrast, collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> ContrastFound:
+def judge(contrast: Comparison, collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> ContrastFound:
     """Measure a contrast over the seeds where both sides are there."""
     figure, by_seed, levels = contrast.first.figure, {}, {}
     for seed in seeds:
@@ -161,7 +161,7 @@ def judge(contrast: Contrast, collected: Collected, seeds: Sequence[int], bootst
     )
 
 
-def describe(cell: Cell, collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> CellFound:
+def describe(cell: Experiment, collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> CellFound:
     """The figures of one cell over the seeds."""
     figures: dict[str, Estimate] = {}
     for measure, name in _measures(cell.name):

@@ -6,13 +6,13 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
-from editr1.runs.exit_codes import worth_a_retry
+from editr1.errors import worth_a_retry
 from editr1.runs.kinds import KINDS
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import StageSpec
 
 
-class Action(StrEnum):
+class NextStep(StrEnum):
     """The next step for a stage."""
 
     SKIP = "skip"
@@ -26,7 +26,7 @@ class Action(StrEnum):
 class Decision:
     """An action, after ``delay`` seconds, and why in words."""
 
-    action: Action
+    action: NextStep
     reason: str = ""
     delay: float = 0.0
 
@@ -34,8 +34,8 @@ class Decision:
 def before_start(has_result: bool) -> Decision:
     """Whether a stage whose inputs stand must run at all."""
     if has_result:
-        return Decision(Action.SKIP, "already done for the same inputs, settings and seed")
-    return Decision(Action.START)
+        return Decision(NextStep.SKIP, "already done for the same inputs, settings and seed")
+    return Decision(NextStep.START)
 
 
 def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> Decision:
@@ -45,14 +45,14 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     ``failures`` counts the attempts of this drive that ended badly, this one included; backoff doubles from 1 s to 60 s.
     """
     if has_result:
-        return Decision(Action.FINISH)
+        return Decision(NextStep.FINISH)
     if exit_code == 0:
-        return Decision(Action.FAIL, "the process ended with 0 but committed no result")
+        return Decision(NextStep.FAIL, "the process ended with 0 but committed no result")
     if not worth_a_retry(exit_code):
-        return Decision(Action.FAIL, f"exit code {exit_code} is permanent")
+        return Decision(NextStep.FAIL, f"exit code {exit_code} is permanent")
     if failures > retries:
-        return Decision(Action.FAIL, f"exit code {exit_code}, and {retries} retries are used up")
-    return Decision(Action.RETRY, f"exit code {exit_code} is worth a retry", min(60.0, 2.0 ** (failures - 1)))
+        return Decision(NextStep.FAIL, f"exit code {exit_code}, and {retries} retries are used up")
+    return Decision(NextStep.RETRY, f"exit code {exit_code} is worth a retry", min(60.0, 2.0 ** (failures - 1)))
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:

@@ -27,7 +27,7 @@ class HubUnreachable(ConfigError):
     """The hub did not answer: which revision is current, or with a model's files; asked again it may."""
 
 
-def freeze(
+def resolve_reference(
     reference: Reference,
     store: ArtifactStore,
     outputs: Mapping[str, Mapping[str, str]],
@@ -91,16 +91,16 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
     return validate(model, values, where=f"{kind} config").model_dump(mode="json")
 
 
-def settle(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
+def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
     """The job with inputs frozen, config filled in and its key, as a chart installed by hand leaves them open.
 
-    A job that has its key is returned as it is. ``upload`` as of :func:`freeze`.
+    A job that has its key is returned as it is. ``upload`` as of :func:`resolve_reference`.
     """
     if job.key:
         return job
     config = full_config(job.kind, job.config, job.seed)
     inputs = {
-        name: freeze(parse_reference(text), store, {}, f"inputs.{name}", upload=upload)
+        name: resolve_reference(parse_reference(text), store, {}, f"inputs.{name}", upload=upload)
         for name, text in sorted(job.inputs.items())
     }
     key = stage_key(job.kind, config, inputs, job.seed, ",".join(job.reward_urls))
@@ -108,7 +108,7 @@ def settle(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> Stage
 
 
 @dataclass(frozen=True)
-class SettledStage:
+class ResolvedStage:
     """A stage of a run with everything that decides its outputs."""
 
     config: dict[str, Any]
@@ -116,28 +116,28 @@ class SettledStage:
     key: str
 
 
-def settle_stage(
+def resolve_stage(
     stage: StageSpec,
     stages: Sequence[StageSpec],
     seed: int,
     store: ArtifactStore,
     outputs: Mapping[str, Mapping[str, str]],
-) -> SettledStage:
+) -> ResolvedStage:
     """Config filled in, inputs frozen, and the key; that of a scored stage holds its service's key.
 
     ``outputs`` maps the stages that are done to their outputs. Raises ConfigError.
     """
     config = full_config(stage.kind, stage.config, seed)
     inputs = {
-        name: freeze(parse_reference(text), store, outputs, f"stage {stage.name}, input {name}")
+        name: resolve_reference(parse_reference(text), store, outputs, f"stage {stage.name}, input {name}")
         for name, text in sorted(stage.inputs.items())
     }
     service = service_of(stage, stages)
-    reward = settle_stage(service, stages, seed, store, outputs).key if service else stage.reward or ""
-    return SettledStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward))
+    reward = resolve_stage(service, stages, seed, store, outputs).key if service else stage.reward or ""
+    return ResolvedStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward))
 
 
-def standing(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
+def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
     """Whether ``record`` says that every stage is done for the inputs, settings and seed that ``spec`` gives now, and is right."""
     outputs: dict[str, dict[str, str]] = {}
     while ready := startable(spec.spec.stages, outputs.keys()):
@@ -145,7 +145,7 @@ def standing(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
         if known is None or known.state is not State.DONE:
             return False
         try:
-            settled = settle_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
+            settled = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
         except ConfigError:  # an input's run has no such output any more
             return False
         result = load_result(store, spec.metadata.name, stage.name, settled.key)

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from editr1.data.images import ImageError, image_size
 from editr1.data.types import (
     MOST_PRINCIPLES,
+    EncodedImage,
     FailureCause,
     Instruction,
-    Picture,
     Principle,
     ScoreFailure,
     ScoreItem,
@@ -123,7 +123,7 @@ def encode_request(
     """JSON body for ``items``; a picture that occurs several times is sent once and named by digest afterwards."""
     sent: set[str] = set()
 
-    def picture(image: Picture) -> WirePicture:
+    def picture(image: EncodedImage) -> WirePicture:
         digest = image.sha256
         if digest in sent:
             return WirePicture(digest=f"sha256:{digest}")
@@ -164,9 +164,9 @@ def decode_items(
                 if isinstance(body, bytes):
                     carried[f"sha256:{hashlib.sha256(body).hexdigest()}"] = body
 
-    checked: dict[int | str, Picture | str] = {}
+    checked: dict[int | str, EncodedImage | str] = {}
 
-    def look(picture: WirePicture) -> Picture | str:
+    def look(picture: WirePicture) -> EncodedImage | str:
         key = picture.digest or id(picture)
         if key not in checked:
             body = bodies[id(picture)] if picture.digest is None else _looked_up(picture.digest, carried, resolver)
@@ -238,9 +238,9 @@ def _looked_up(digest: str, carried: dict[str, bytes], resolver: Resolver | None
     return body if found == digest else f"{digest} has content {found}"
 
 
-def _checked(body: bytes, max_pixels: int, max_bytes: int) -> Picture | str:
+def _checked(body: bytes, max_pixels: int, max_bytes: int) -> EncodedImage | str:
     try:
         image_size(body, max_pixels=max_pixels, max_bytes=max_bytes)
     except ImageError as error:
         return str(error)
-    return Picture(data=body)
+    return EncodedImage(data=body)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from editr1.data.images import encode_png
-from editr1.data.types import Category, Picture, Principle, ScoreFailure, ScoreItem
+from editr1.data.types import Category, EncodedImage, Principle, ScoreFailure, ScoreItem
 from editr1.serving.api import ScoreRequest, decode_items, encode_request
 
 _MAX_BYTES = 64 << 20
@@ -25,8 +25,8 @@ def default_golden() -> tuple[ScoreItem, ...]:
         Principle(question="Is the picture free of artefacts?", category=Category.QUALITY),
     )
     item = ScoreItem(
-        source=Picture(data=grey),
-        edited=Picture(data=white),
+        source=EncodedImage(data=grey),
+        edited=EncodedImage(data=white),
         instruction="Turn the picture white.",
         principles=principles,
     )

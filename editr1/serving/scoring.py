@@ -13,7 +13,16 @@ from typing import Final
 from PIL.Image import Image
 
 from editr1.data.images import MAX_PIXELS, ImageError, decode_image, image_size
-from editr1.data.types import FailureCause, Picture, Scored, ScoreFailure, ScoreItem, ScoreOutcome, Unparsed, Verdict
+from editr1.data.types import (
+    EncodedImage,
+    FailureCause,
+    Scored,
+    ScoreFailure,
+    ScoreItem,
+    ScoreOutcome,
+    Unparsed,
+    Verdict,
+)
 from editr1.serving.engines.base import Engine, EngineError, EngineUnavailable, Generation, Sampling
 from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
@@ -108,7 +117,7 @@ def _pixels(data: bytes, max_pixels: int) -> int:
 def _decoded(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
     """Every distinct file decoded once, in parallel: the source of a group occurs in all of its items."""
 
-    def decode(picture: Picture) -> Image | ImageError:
+    def decode(picture: EncodedImage) -> Image | ImageError:
         try:
             return decode_image(picture.data, max_pixels=max_pixels)
         except ImageError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editr1.config.shapes import AnnotatorSettings
 from editr1.data.types import Candidate, EditCase, PreferencePair
-from editr1.shapes.seeds import rng_of
+from editr1.seeding import rng_of
 from editr1.shapes.truth import true_score
 
 

@@ -6,11 +6,11 @@ import numpy as np
 
 from editr1.config.shapes import CandidateSettings
 from editr1.data.types import Candidate, EditCase
+from editr1.seeding import rng_of
 from editr1.shapes.drawing import Pixels, to_picture
 from editr1.shapes.edits import Edit, parse_instruction
 from editr1.shapes.faults import KINDS, PIXEL_FAULTS, make_fault
 from editr1.shapes.scene import Scene
-from editr1.shapes.seeds import rng_of
 from editr1.shapes.truth import read_picture
 
 SEVERAL = "several"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from editr1.data.types import EditCase, Principle
+from editr1.seeding import rng_of
 from editr1.shapes.drawing import draw, to_picture
 from editr1.shapes.edits import Edit, parse_instruction, random_edit
 from editr1.shapes.scene import Scene, random_scene
-from editr1.shapes.seeds import rng_of
 
 
 def draw_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool = False) -> list[EditCase]:

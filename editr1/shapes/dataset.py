@@ -15,7 +15,7 @@ from editr1.shapes.cases import draw_cases
 
 
 @dataclass(frozen=True)
-class World:
+class ShapesDataset:
     """The drawn tables; none has principles yet.
 
     Each case is drawn for one purpose. The world is small enough that some recur by chance: at one seed 9 of 2,262 held-out
@@ -36,10 +36,10 @@ class World:
     """Cases whose id begins so are held out."""
 
 
-def draw_world(config: WorldConfig, seed: int, folder: Path) -> World:
+def draw_world(config: WorldConfig, seed: int, folder: Path) -> ShapesDataset:
     """Draw every table of a run into ``folder``; deterministic in ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
-    world = World(
+    world = ShapesDataset(
         cases=folder / "cases.parquet",
         candidates=folder / "candidates.parquet",
         pairs=folder / "pairs.parquet",

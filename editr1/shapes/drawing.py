@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from editr1.data.images import encode_png
-from editr1.data.types import Picture
+from editr1.data.types import EncodedImage
 from editr1.shapes.scene import CELLS, NOTHING, Scene
 from editr1.shapes.vocabulary import BACKGROUNDS, COLOURS, SHAPES
 
@@ -67,9 +67,9 @@ def templates() -> Pixels:
     return cells
 
 
-def to_picture(pixels: Pixels) -> Picture:
+def to_picture(pixels: Pixels) -> EncodedImage:
     """PNG of one picture, uint8 (h, w, 3)."""
-    return Picture(data=encode_png(Image.fromarray(pixels)))
+    return EncodedImage(data=encode_png(Image.fromarray(pixels)))
 
 
 def _mask(shape: str) -> NDArray[np.float64]:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from editr1.seeding import rng_of
 from editr1.shapes.cases import draw_case
 from editr1.shapes.drawing import Pixels, cell_window, draw
 from editr1.shapes.edits import Edit
 from editr1.shapes.faults import PERFECT, PIXEL_FAULTS, make_fault
 from editr1.shapes.scene import CELLS, Scene, random_scene
-from editr1.shapes.seeds import rng_of
 
 FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "no_edit": 0.28,

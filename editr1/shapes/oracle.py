@@ -14,17 +14,17 @@ import numpy as np
 from PIL import Image
 
 from editr1.config.shapes import MemberSettings, OracleSettings
-from editr1.data.types import Category, Picture, Principle
+from editr1.data.types import Category, EncodedImage, Principle
+from editr1.seeding import digest, rng_of
 from editr1.shapes.drawing import Pixels
 from editr1.shapes.edits import GROUND_PLACE, Operation, content_name, parse_instruction, place_name
 from editr1.shapes.questions import Question, held, parse_question, read_prompt
 from editr1.shapes.scene import NOTHING, Scene, near_object, other
-from editr1.shapes.seeds import digest, rng_of
 from editr1.shapes.truth import Reading, as_pixels, read_pictures, rubric_from_categories
 from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS, had_line, looks_line, want_line
 from editr1.verifier.trace import format_trace
 
-AnyPicture = Image.Image | Pixels | Picture
+AnyPicture = Image.Image | Pixels | EncodedImage
 
 
 class Oracle:
@@ -41,7 +41,7 @@ class Oracle:
         """The pool's members by model name."""
         return self.settings.members
 
-    def see(self, picture: Picture) -> Pixels:
+    def see(self, picture: EncodedImage) -> Pixels:
         """A picture as the methods below read it."""
         return as_pixels(picture)
 

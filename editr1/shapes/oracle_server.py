@@ -28,7 +28,7 @@ import orjson
 from editr1.config.shapes import OracleSettings
 from editr1.curation.prompts import Task, read_sections, read_task
 from editr1.data.images import ImageError
-from editr1.data.types import Picture
+from editr1.data.types import EncodedImage
 from editr1.shapes.oracle import Oracle
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -64,7 +64,7 @@ class Judge(Protocol):
     def models(self) -> Mapping[str, object]:
         """Model names that write traces."""
 
-    def see(self, picture: Picture) -> Any:
+    def see(self, picture: EncodedImage) -> Any:
         """A picture in the form that the other methods take."""
 
     @property
@@ -255,7 +255,7 @@ def _answers(oracle: Judge, chat: _Chat, model: str, count: int, seed: int, temp
     return [oracle.think(before, after, instruction, questions, seed=own, **common) for own in seeds]
 
 
-def _chat(messages: object, see: Callable[[Picture], Any]) -> _Chat:
+def _chat(messages: object, see: Callable[[EncodedImage], Any]) -> _Chat:
     if not isinstance(messages, list) or not messages:
         raise _Refused("messages: needs a list of messages")
     system: list[str] = []
@@ -278,7 +278,7 @@ def _chat(messages: object, see: Callable[[Picture], Any]) -> _Chat:
     return _Chat("\n".join(system), "\n".join(texts), images)
 
 
-def _seen(url: object, see: Callable[[Picture], Any]) -> Any:
+def _seen(url: object, see: Callable[[EncodedImage], Any]) -> Any:
     if not isinstance(url, str) or not url.startswith("data:image/"):
         raise _Refused(f"image_url.url: {str(url)[:40]!r} is not a data: URL of a picture; addresses are not fetched")
     try:
@@ -288,11 +288,11 @@ def _seen(url: object, see: Callable[[Picture], Any]) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _decoded(url: str, see: Callable[[Picture], Any]) -> Any:
+def _decoded(url: str, see: Callable[[EncodedImage], Any]) -> Any:
     head, _, data = url.partition(",")
     if not head.endswith(";base64") or not data:
         raise ValueError("the data: URL is not base64")
-    return see(Picture(data=base64.b64decode(data, validate=True)))
+    return see(EncodedImage(data=base64.b64decode(data, validate=True)))
 
 
 def _questions(principles: str) -> list[str]:

@@ -17,8 +17,8 @@ from PIL import Image
 
 from editr1.data.images import decode_image
 from editr1.data.photos_demo import CENTRE, OPERATIONS, Operation, principles_of
-from editr1.data.types import Category, Picture, Principle
-from editr1.shapes.seeds import rng_of
+from editr1.data.types import Category, EncodedImage, Principle
+from editr1.seeding import rng_of
 from editr1.shapes.truth import rubric_from_categories
 from editr1.verifier.trace import format_trace
 
@@ -41,7 +41,7 @@ class PhotoJudge:
 
     models: Mapping[str, object] = {"photo-judge": None}
 
-    def see(self, picture: Picture) -> Photo:
+    def see(self, picture: EncodedImage) -> Photo:
         """Decode a photograph and keep what measurements need."""
         image = decode_image(picture.data)
         grey = np.asarray(image.convert("L").resize((384, 384), Image.Resampling.BILINEAR), dtype=np.float32) / 255

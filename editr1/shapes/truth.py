@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from editr1.data.images import decode_image
-from editr1.data.types import Category, Picture
+from editr1.data.types import Category, EncodedImage
 from editr1.shapes.drawing import CELL, SIDE, Pixels, cell_window, templates
 from editr1.shapes.edits import GROUND_PLACE, Edit, parse_instruction
 from editr1.shapes.scene import CELLS, Scene
@@ -95,18 +95,18 @@ def read_pictures(pixels: NDArray[Any]) -> Readings:
     return Readings(chosen.argmin(axis=2), grounds, np.sqrt(left / flat.shape[-1]))
 
 
-def read_picture(image: Image.Image | Pixels | Picture) -> Reading:
+def read_picture(image: Image.Image | Pixels | EncodedImage) -> Reading:
     """Read one picture of any size (resized to 32x32 when it differs)."""
     return read_pictures(as_pixels(image)[None]).at(0)
 
 
-def as_pixels(image: Image.Image | Pixels | Picture) -> Pixels:
+def as_pixels(image: Image.Image | Pixels | EncodedImage) -> Pixels:
     """A picture as uint8 (32, 32, 3)."""
     if isinstance(image, np.ndarray):
         if image.shape == (SIDE, SIDE, 3) and image.dtype == np.uint8:
             return image
         image = Image.fromarray(image)
-    elif isinstance(image, Picture):
+    elif isinstance(image, EncodedImage):
         image = decode_image(image.data)
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -114,7 +114,7 @@ def as_pixels(image: Image.Image | Pixels | Picture) -> Pixels:
 
 
 def true_score(
-    source: Image.Image | Pixels | Picture | Reading, instruction: str, edited: Image.Image | Pixels | Picture
+    source: Image.Image | Pixels | EncodedImage | Reading, instruction: str, edited: Image.Image | Pixels | EncodedImage
 ) -> TrueScore:
     """Score one edit by its pixels. Raises ``ValueError`` for an instruction that is not of the world's grammar."""
     before = source if isinstance(source, Reading) else read_picture(source)

@@ -13,11 +13,11 @@ from typing import TypeVar
 from editr1.config.curate import CurateConfig
 from editr1.config.curate_stage import CurateStageConfig
 from editr1.config.loader import ConfigError
-from editr1.data.types import EditCase, Noun, PreferencePair, Quadruple
-from editr1.stages.context import StageContext
-from editr1.stages.entry import main
+from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple
+from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.entry import main
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=DataModel)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
     )
 
 
-def _case_of(row: Noun) -> str:
+def _case_of(row: DataModel) -> str:
     if isinstance(row, EditCase):
         return row.case_id
     assert isinstance(row, PreferencePair | Quadruple)

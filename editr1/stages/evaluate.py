@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from editr1.config.evaluate import EvaluateConfig
 from editr1.config.loader import ConfigError
-from editr1.stages.context import StageContext
-from editr1.stages.entry import main
-from editr1.stages.noise import noise_seed
+from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.entry import main
+from editr1.stages.runtime.noise import noise_seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from editr1.evaluation.pairs import PairScores
     from editr1.evaluation.report.model import ReportData
     from editr1.evaluation.scoring import Scorer, Truth
-    from editr1.stages.public_sets import Edit
+    from editr1.stages.runtime.public_sets import Edit
     from editr1.telemetry import Progress
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
@@ -43,7 +43,7 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.evaluation.pairs import compare, first_pairs, verifier_figures
     from editr1.evaluation.report.model import ReportData, RunHeader, VerifierGain
     from editr1.runs.report import EVALUATION_FILE
-    from editr1.stages.public_sets import public_tables
+    from editr1.stages.runtime.public_sets import public_tables
 
     config = context.settings(EvaluateConfig)
     context.check_inputs()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from editr1.config.gcpo import GcpoConfig
 from editr1.data.types import PreferencePair, score_item
-from editr1.stages.context import StageContext
-from editr1.stages.entry import main
+from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
     """Train on the input pairs and commit the model."""
     from editr1.data.tables import read_table
-    from editr1.stages.golden import put_golden
+    from editr1.stages.runtime.golden import put_golden
     from editr1.verifier.gcpo import train_gcpo
 
     config = context.settings(GcpoConfig)

@@ -6,15 +6,15 @@ from functools import partial
 
 from editr1.config.grpo import GrpoConfig
 from editr1.config.serve import ClientConfig
-from editr1.stages.context import StageContext
-from editr1.stages.entry import main
+from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
     """Train the editor on the input cases, every sample scored through the reward service, and commit the pipeline."""
     from editr1.editor.grpo import train_grpo
     from editr1.serving.client import RewardClient
-    from editr1.serving.waiting import wait_ready
+    from editr1.serving.readiness import wait_ready
     from editr1.telemetry import Interrupted
 
     config = context.settings(GrpoConfig)

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from editr1.config.serve import ServeConfig
-from editr1.stages.context import StageContext
-from editr1.stages.entry import main
+from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.entry import main
 
 log = logging.getLogger("editr1.stage")
 
@@ -16,7 +16,7 @@ log = logging.getLogger("editr1.stage")
 def body(context: StageContext) -> dict[str, float]:
     """Load the verifier, answer until SIGTERM, drain. ``service.json`` in the work folder says where, once ready."""
     from editr1.serving.run import make_engine, serve
-    from editr1.stages.golden import golden_of
+    from editr1.stages.runtime.golden import golden_of
 
     config = context.settings(ServeConfig)
     context.progress.phase("loading", 1)

@@ -11,9 +11,9 @@ from pathlib import Path
 from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
 from editr1.data.types import PreferencePair, ScoreItem, ScoreOutcome, SftRow, score_item
-from editr1.stages.context import StageContext
-from editr1.stages.entry import main
-from editr1.stages.noise import noise_seed
+from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.entry import main
+from editr1.stages.runtime.noise import noise_seed
 
 POLL_SECONDS = 0.5
 
@@ -21,7 +21,7 @@ POLL_SECONDS = 0.5
 def body(context: StageContext) -> dict[str, float]:
     """Train on the input rows, or on the model's own traces that pairs picked, and commit the model."""
     from editr1.data.tables import count_rows, read_table
-    from editr1.stages.golden import put_golden
+    from editr1.stages.runtime.golden import put_golden
     from editr1.verifier.sft import train_sft
 
     config = context.settings(SftConfig)

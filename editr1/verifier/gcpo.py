@@ -20,7 +20,7 @@ from editr1.config.loader import ConfigError
 from editr1.data.types import Category, Principle, Verdict
 from editr1.telemetry import Span, TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
-from editr1.verifier.repeats import encode_pictures_once, process_pictures_once
+from editr1.verifier.image_dedup import encode_pictures_once, process_pictures_once
 from editr1.verifier.rows import pair_rows
 from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (

@@ -16,9 +16,9 @@ from prometheus_client import start_http_server
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from editr1.runs.kubernetes.api import PART_OF
-from editr1.runs.kubernetes.helm import HelmLibrary
-from editr1.runs.kubernetes.run_status import RunState, RunStatus
+from editr1.launch.kubernetes.api import PART_OF
+from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.run_status import RunState, RunStatus
 from editr1.telemetry.log import configure_logging
 from editr1_operator.cache import Cache
 from editr1_operator.cluster import Cluster

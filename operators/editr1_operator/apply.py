@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editr1.config.loader import ConfigError
-from editr1.runs.kubernetes.errors import missing_kind
-from editr1.runs.kubernetes.helm import Object
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.errors import missing_kind
+from editr1.launch.kubernetes.helm import Object
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action, Drop, Hold, Launch, Leave, Remove, Serve
 from editr1_operator.cache import Cache

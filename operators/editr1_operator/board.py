@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
-from editr1.runs.kubernetes.state import Phase, Trouble, state_of
+from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.state import Phase, Trouble, state_of
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action
 from editr1_operator.facts import RunFacts, StageFacts

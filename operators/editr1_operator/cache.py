@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from editr1.runs.kubernetes.api import INSTANCE
-from editr1.runs.kubernetes.parse import job_view, pod_view, service_view
-from editr1.runs.kubernetes.views import JobView, PodView
+from editr1.launch.kubernetes.api import INSTANCE
+from editr1.launch.kubernetes.parse import job_view, pod_view, service_view
+from editr1.launch.kubernetes.views import JobView, PodView
 from editr1_operator.crd import KIND
 
 ATTEMPT = "editr1.dev/attempt"

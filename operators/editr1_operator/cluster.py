@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from editr1.runs.kubernetes.errors import named
+from editr1.launch.kubernetes.errors import named
 from editr1_operator.crd import GROUP, PLURAL, VERSION
 from editr1_operator.metrics import API_REQUESTS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from editr1.launch.kubernetes.run_status import Reason, RunCondition, RunState, RunStatus, StageStatus
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.kubernetes.run_status import Reason, RunCondition, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody
 
 _ACTIVE = (RunState.STARTING, RunState.RUNNING)

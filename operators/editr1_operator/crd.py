@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from editr1.launch.kubernetes.run_status import RunStatus
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.spec import API_VERSION, RunBody
 
 GROUP, VERSION = API_VERSION.split("/")

@@ -27,9 +27,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.decide import dependencies, services_wanted, startable
 from editr1.runs.kinds import KINDS
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1_operator.actions import Action
 from editr1_operator.conditions import summarised
 from editr1_operator.facts import RunFacts

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 
 LONGEST_MESSAGE = 1000
 _NORMAL = {

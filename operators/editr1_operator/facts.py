@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from editr1.runs.kubernetes.run_status import RunStatus
-from editr1.runs.kubernetes.views import ReleaseView
+from editr1.launch.kubernetes.run_status import RunStatus
+from editr1.launch.kubernetes.views import ReleaseView
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunBody
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from editr1.artifacts import ArtifactStore, StoreError
+from editr1.launch.kubernetes.parse import pod_view
+from editr1.launch.kubernetes.run_status import RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.views import EventView, ReleaseView
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.kubernetes.parse import pod_view
-from editr1.runs.kubernetes.run_status import RunState, RunStatus, StageStatus
-from editr1.runs.kubernetes.views import EventView, ReleaseView
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.cache import Cache, Held
 from editr1_operator.cluster import Cluster
 from editr1_operator.facts import RunFacts, StageFacts
-from editr1_operator.happened import Happened
+from editr1_operator.namespace_events import NamespaceEvents
 from editr1_operator.settings import Site
 
 EVENTS_AFTER_SECONDS = 2.0
@@ -33,7 +33,7 @@ class Gatherer:
         self,
         cluster: Cluster,
         cache: Cache,
-        happened: Happened,
+        happened: NamespaceEvents,
         known: Progress,
         namespace: str,
         uid: str,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from editr1.runs.decide import Action as Next
-from editr1.runs.decide import after_end, overdue, service_of
-from editr1.runs.exit_codes import ExitCode
-from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
-from editr1.runs.kubernetes.state import STUCK_SECONDS, Phase, StageState, Trouble, pods_left, state_of
+from editr1.errors import ExitCode
+from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
+from editr1.launch.kubernetes.state import STUCK_SECONDS, Phase, StageState, Trouble, pods_left, state_of
+from editr1.runs.decide import NextStep, after_end, overdue, service_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Drop, Hold, Launch, Load, Remove, Resolve
 from editr1_operator.board import TROUBLE, closed, ended
@@ -269,7 +268,7 @@ class Jobs(Services):
         failures = known.failures + 1
         decision = after_end(code, False, failures, stage.retries)
         message = f"{decision.reason}{': ' + why if why else ''}"
-        if decision.action is not Next.RETRY:
+        if decision.action is not NextStep.RETRY:
             spent = code >= 128 or code < 0
             self.fail(stage, Reason.RETRIES_SPENT if spent else Reason.EXIT_PERMANENT, message, code=code)
             return

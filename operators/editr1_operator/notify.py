@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from editr1.runs.kubernetes.run_status import RunStatus
+from editr1.launch.kubernetes.run_status import RunStatus
 from editr1_operator.metrics import NOTICES
 
 log = logging.getLogger("editr1.operator")

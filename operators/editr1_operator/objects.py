@@ -11,12 +11,12 @@ from typing import Any
 
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig
+from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.launch.kubernetes.registry import with_digest
+from editr1.launch.kubernetes.run_status import StageStatus
+from editr1.launch.kubernetes.values import chart_of, job_values, merge, release_name, service_url, shared_values
 from editr1.runs.decide import service_of
 from editr1.runs.job import StageJob
-from editr1.runs.kubernetes.helm import Helm, Object, chart_version, image_of
-from editr1.runs.kubernetes.registry import with_digest
-from editr1.runs.kubernetes.run_status import StageStatus
-from editr1.runs.kubernetes.values import chart_of, job_values, merge, release_name, service_url, shared_values
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody, StageSpec, reward_addresses
 from editr1_operator.cache import ATTEMPT

@@ -10,17 +10,18 @@ from typing import Any
 
 from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
 from editr1.config.loader import ConfigError
+from editr1.launch.kubernetes.api import INSTANCE
+from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
+from editr1.launch.kubernetes.helm import Helm, Object
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.values import release_name
 from editr1.runs.kinds import KINDS
-from editr1.runs.kubernetes.api import INSTANCE
-from editr1.runs.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
-from editr1.runs.kubernetes.helm import Helm, Object
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
-from editr1.runs.kubernetes.values import release_name
 from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
-from editr1.runs.resolve import HubUnreachable, settle_stage
+from editr1.runs.resolve import HubUnreachable, resolve_stage
 from editr1.runs.spec import RunSpec
 from editr1_operator.actions import Action, Load, Resolve
 from editr1_operator.apply import Applier
+from editr1_operator.archive import keep_ended, keep_spans
 from editr1_operator.cache import Cache, Key
 from editr1_operator.cluster import Cluster, Refused, Unreachable
 from editr1_operator.conditions import refused, summarised
@@ -28,9 +29,8 @@ from editr1_operator.decide import decide
 from editr1_operator.events import changes
 from editr1_operator.facts import StageFacts
 from editr1_operator.gather import Gatherer, Progress
-from editr1_operator.happened import Happened
-from editr1_operator.keep import keep_ended, keep_spans
 from editr1_operator.metrics import RETRIES
+from editr1_operator.namespace_events import NamespaceEvents
 from editr1_operator.notify import Notifier, cloud_event
 from editr1_operator.objects import Objects, current_digest, shared_name
 from editr1_operator.record import record_of
@@ -63,7 +63,7 @@ class Reconciler:
     ) -> None:
         self._cluster, self._cache, self._helm, self._settings = cluster, cache, helm, settings
         self._notifier, self._exporter = notifier, exporter
-        self._happened = Happened(cluster)
+        self._happened = NamespaceEvents(cluster)
         self._memory: dict[str, _Memory] = {}
 
     def look(self, key: Key) -> float | None:
@@ -231,7 +231,7 @@ class _Look:
             return status
         outputs = {item.name: item.outputs for item in status.stages if item.state is RunState.DONE}
         try:
-            settled = settle_stage(stage, run.spec.stages, run.spec.seed, site.store, outputs)
+            settled = resolve_stage(stage, run.spec.stages, run.spec.seed, site.store, outputs)
             image = current_digest(stage, site.cluster)
             if KINDS[stage.kind].service:
                 release = shared_name(stage, settled.inputs["model"], image, run.spec.seed, site.cluster, site.config)

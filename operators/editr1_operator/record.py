@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from editr1.runs.kubernetes.run_status import RECORD_STATES, Reason, RunState, RunStatus, stage_record
+from editr1.launch.kubernetes.run_status import RECORD_STATES, Reason, RunState, RunStatus, stage_record
 from editr1.runs.record import RunRecord, State
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from editr1.errors import ExitCode
+from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState
+from editr1.launch.kubernetes.state import Phase, state_of
 from editr1.runs.decide import overdue, service_of
-from editr1.runs.exit_codes import ExitCode
-from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState
-from editr1.runs.kubernetes.state import Phase, state_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Leave, Remove, Resolve, Serve
 from editr1_operator.board import TROUBLE, Board, closed, succeeded
@@ -20,7 +20,9 @@ class Services(Board):
         known, facts = self.stages[service.name], self.facts.stages[service.name]
         waits = {"state": RunState.STARTING, "reason": Reason.SERVICE_STARTING}
         if known.state is RunState.FAILED:
-            self.fail(stage, known.reason or Reason.STAGE_FAILED, f"{service.name}: {known.message}", code=ExitCode.BUG)
+            self.fail(
+                stage, known.reason or Reason.STAGE_FAILED, f"{service.name}: {known.message}", code=ExitCode.UNEXPECTED
+            )
             return False
         if not known.key:
             self.actions.append(Resolve(service.name))

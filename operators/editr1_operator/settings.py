@@ -16,9 +16,9 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, validate
 from editr1.config.store import StoreConfig
-from editr1.runs.execute import versions
-from editr1.runs.kubernetes.connect import load_cluster, store_config
-from editr1.runs.kubernetes.values import merge, release_name
+from editr1.launch.execute import versions
+from editr1.launch.kubernetes.connect import load_cluster, store_config
+from editr1.launch.kubernetes.values import merge, release_name
 from editr1.runs.spec import RunSpec, check_run
 from editr1_operator.cluster import Cluster
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.kinds import KINDS
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.spec import RunBody
 
 PROGRESS_SECONDS = 5.0

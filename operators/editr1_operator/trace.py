@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from editr1.runs.kubernetes.run_status import AttemptStatus, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.run_status import AttemptStatus, RunState, RunStatus, StageStatus
 from editr1.telemetry import Span
 
 SERVICE = "editr1-operator"

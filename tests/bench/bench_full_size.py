@@ -44,7 +44,7 @@ from editr1.data.types import (
     Candidate,
     Category,
     EditCase,
-    Picture,
+    EncodedImage,
     PreferencePair,
     Principle,
     Quadruple,
@@ -60,7 +60,7 @@ from editr1.editor.reward import RewardCollector
 from editr1.editor.sampler import GroupSampler
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater
-from editr1.editor.world import World
+from editr1.parallel.context import DistributedContext
 from editr1.serving.engines.base import Sampling
 from editr1.serving.engines.transformers_engine import TransformersEngine
 from editr1.serving.scoring import score_items
@@ -78,9 +78,9 @@ QUESTIONS = tuple(Principle(question=f"part {k} is as before?", category=Categor
 
 
 @cache
-def picture(seed: int, side: int) -> Picture:
+def picture(seed: int, side: int) -> EncodedImage:
     """Noise; PNG."""
-    return Picture(
+    return EncodedImage(
         data=encode_png(Image.frombytes("RGB", (side, side), random.Random(seed).randbytes(3 * side * side)))
     )
 
@@ -200,7 +200,7 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     tuning = Tuning(policy, config)
     optimizer = torch.optim.AdamW(tuning.weights.values(), lr=config.learning_rate)
     sampler = GroupSampler(policy, config)
-    updater = Updater(policy, tuning, optimizer, None, config, sampler.settings, World())
+    updater = Updater(policy, tuning, optimizer, None, config, sampler.settings, DistributedContext())
     figures["adapter_parameters"] = float(sum(p.numel() for p in tuning.weights.values()))
     with RewardCollector(constant, batch=8, concurrency=1, overlap=True) as rewards:
         for i in range(2):  # the first one warms up; its figures are overwritten

@@ -23,7 +23,7 @@ from PIL import Image
 
 from editr1.config.serve import ClientConfig
 from editr1.data.images import encode_png
-from editr1.data.types import Category, FailureCause, Picture, Principle, ScoreFailure, ScoreItem
+from editr1.data.types import Category, EncodedImage, FailureCause, Principle, ScoreFailure, ScoreItem
 from editr1.serving.client import RewardClient
 from editr1.serving.engines.base import Sampling
 from editr1.serving.engines.transformers_engine import TransformersEngine
@@ -35,8 +35,8 @@ def draw_items(n: int, seed: int = 0) -> list[ScoreItem]:
     """``n`` edits of 32x32 pictures, in groups of 16 that share a source, as editor RL sends them."""
     rng = random.Random(seed)
 
-    def picture() -> Picture:
-        return Picture(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
+    def picture() -> EncodedImage:
+        return EncodedImage(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
 
     principles = tuple(Principle(question=f"cell {k} kept?", category=Category.KEEP) for k in range(6))
     sources = [picture() for _ in range((n + 15) // 16)]

@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from editr1.config.sft import SftConfig
 from editr1.data.images import encode_png
 from editr1.data.tables import write_table
-from editr1.data.types import Candidate, Category, EditCase, Picture, Principle, Quadruple, SftRow
+from editr1.data.types import Candidate, Category, EditCase, EncodedImage, Principle, Quadruple, SftRow
 from editr1.shapes.tiny_verifier import build_tiny_verifier
 from editr1.telemetry import TrainHooks
 from editr1.verifier.model import load_verifier
@@ -43,8 +43,8 @@ def rows(count: int) -> list[SftRow]:
     """Rows of two noise pictures and a trace of the shapes world's length."""
     rng = random.Random(0)
 
-    def picture() -> Picture:
-        return Picture(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
+    def picture() -> EncodedImage:
+        return EncodedImage(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
 
     made = []
     for number in range(count):

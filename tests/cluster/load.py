@@ -13,16 +13,16 @@ from collections import Counter
 from PIL import Image
 
 from editr1.config.serve import ClientConfig
-from editr1.data.types import Category, Picture, Principle, ScoreItem
+from editr1.data.types import Category, EncodedImage, Principle, ScoreItem
 from editr1.serving.client import RewardClient
 
 url, seconds, concurrent = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 
 
-def picture(colour: tuple[int, int, int]) -> Picture:
+def picture(colour: tuple[int, int, int]) -> EncodedImage:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
-    return Picture(data=buffer.getvalue())
+    return EncodedImage(data=buffer.getvalue())
 
 
 item = ScoreItem(

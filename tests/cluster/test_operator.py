@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from editr1.runs.execute import git_revision
+from editr1.launch.execute import git_revision
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import load_run
 from tests.cluster.conftest import REGISTRY, ROOT, SMALL_WORLD, TAG, Lab, until
@@ -26,7 +26,7 @@ SAMPLE = ROOT / "manifests/samples/quickstart.yaml"
 LONG = {"steps": 100_000, "checkpoint_every": 10, "batch_size": 8}
 HOOK = """
 import os, sys
-if any(word.startswith("editr1.stages.") and word != "editr1.stages.pod" for word in sys.orig_argv):
+if any(word.startswith("editr1.stages.") and word != "editr1.stages.runtime.pod" for word in sys.orig_argv):
     os._exit(int(os.environ["END_WITH"]))
 """
 

@@ -12,12 +12,12 @@ STREAM = """
 import os, resource, sys
 from pathlib import Path
 from editr1.data.tables import read_table, write_table
-from editr1.data.types import Candidate, EditCase, Picture, Quadruple
+from editr1.data.types import Candidate, EditCase, EncodedImage, Quadruple
 
 def row(number):
-    source = Picture(data=os.urandom(4000))
+    source = EncodedImage(data=os.urandom(4000))
     case = EditCase(case_id=f"c{number}", source=source, instruction="do it")
-    image = Picture(data=os.urandom(4000))
+    image = EncodedImage(data=os.urandom(4000))
     return Quadruple(case=case, candidate=Candidate(candidate_id="x", editor="e", image=image))
 
 def peak():

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from editr1.data.tables import write_table
-from editr1.data.types import Category, EditCase, Picture, Principle
+from editr1.data.types import Category, EditCase, EncodedImage, Principle
 from editr1.shapes.tiny_editor import build_tiny_flux_kontext
 from tests.integration.conftest import train_in_processes
 
@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(buffer, "PNG")
         principle = Principle(question="is it red?", category=Category.FOLLOW)
-        source = Picture(data=buffer.getvalue())
+        source = EncodedImage(data=buffer.getvalue())
         rows.append(EditCase(case_id=f"c{i}", source=source, instruction="make it red", principles=(principle,)))
     write_table(folder / "cases.parquet", rows, EditCase)
     (folder / "program.py").write_text(PROGRAM)

@@ -44,7 +44,7 @@ def start(folder: Path, config: dict[str, Any], store: str | None = None, **envi
     (folder / "job.json").write_text(json.dumps(job))
     environment = {"EDITR1_CONFIG": str(folder / "job.json"), "EDITR1_PUBLISH_SECONDS": "0.2", **environment}
     process = subprocess.Popen(
-        [sys.executable, "-m", "editr1.stages.pod", "curate"],
+        [sys.executable, "-m", "editr1.stages.runtime.pod", "curate"],
         env={
             **os.environ,
             "EDITR1_RELEASE": "r",

@@ -15,8 +15,8 @@ import pytest
 from editr1.artifacts import open_store
 from editr1.config.reproduce import SMALLEST
 from editr1.config.store import StoreConfig
-from editr1.reproduce.cells import make_cells
 from editr1.reproduce.claims import TITLES, make_contrasts
+from editr1.reproduce.experiments import make_cells
 from editr1.runs.record import State, load_record
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import editr1
 from editr1.data.images import encode_png
 from editr1.data.tables import write_table
-from editr1.data.types import Candidate, Category, EditCase, Picture, PreferencePair, Principle, Quadruple, SftRow
+from editr1.data.types import Candidate, Category, EditCase, EncodedImage, PreferencePair, Principle, Quadruple, SftRow
 from editr1.verifier.trace import format_trace
 from tests.integration.conftest import train_in_processes
 
@@ -85,8 +85,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     rng = random.Random(0)
 
-    def picture() -> Picture:
-        return Picture(data=encode_png(Image.new("RGB", (32, 32), tuple(rng.randrange(256) for _ in range(3)))))
+    def picture() -> EncodedImage:
+        return EncodedImage(data=encode_png(Image.new("RGB", (32, 32), tuple(rng.randrange(256) for _ in range(3)))))
 
     def case(number: int) -> EditCase:
         text = "remove the top-left red square"

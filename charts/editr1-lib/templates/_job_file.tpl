@@ -126,7 +126,7 @@ spec:
     - name: test
       image: {{ include "editr1.image" . }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
-      command: [python, -m, editr1.stages.check]
+      command: [python, -m, editr1.stages.runtime.check]
       {{- if eq .Chart.Name "reward" }}
       args: [--ready, {{ printf "http://%s.%s.svc:8000" (include "editr1.name" .) .Release.Namespace | quote }}]
       {{- end }}

@@ -81,7 +81,7 @@ spec:
             - name: pytorch
               image: {{ include "editr1.image" . }}
               imagePullPolicy: {{ .Values.image.pullPolicy }}
-              command: [python, -m, editr1.stages.pod, {{ include "editr1.kind" . }}]
+              command: [python, -m, editr1.stages.runtime.pod, {{ include "editr1.kind" . }}]
               env:
                 {{- include "editr1.env" . | nindent 16 }}
               {{- with .Values.envFrom }}

@@ -3,7 +3,7 @@
 - name: fetch
   image: {{ include "editr1.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command: [python, -m, editr1.stages.fetch, model, /work/model]
+  command: [python, -m, editr1.stages.runtime.fetch, model, /work/model]
   env:
     {{- include "editr1.env" . | nindent 4 }}
   {{- with .Values.envFrom }}

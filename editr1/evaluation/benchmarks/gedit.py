@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from editr1.data.images import resized_to
-from editr1.data.types import Picture, Unparsed
+from editr1.data.types import EncodedImage, Unparsed
 from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object, picture, read_rows, text
 from editr1.evaluation.judge import Judge, Marks, parse_viescore
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean
@@ -113,7 +113,7 @@ def judge_gedit(
         if edited is None:
             found.append(GEditMarks(item.task_type, None, None))
             continue
-        pictures = [Picture(data=item.source), Picture(data=resized_to(edited, item.source))]
+        pictures = [EncodedImage(data=item.source), EncodedImage(data=resized_to(edited, item.source))]
         sc = parse_viescore(judge(prompts.sc.replace("<instruction>", item.instruction), pictures))
         pq = parse_viescore(judge(prompts.pq, pictures[1:]))
         found.append(GEditMarks(item.task_type, sc, pq))

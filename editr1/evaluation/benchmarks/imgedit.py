@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from editr1.data.types import Picture, Unparsed
+from editr1.data.types import EncodedImage, Unparsed
 from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object
 from editr1.evaluation.judge import Judge, Marks, parse_imgedit, parse_imgedit_published
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate
@@ -75,7 +75,7 @@ def judge_imgedit(
             answers[item.key] = None
             continue
         prompt = prompts[item.edit_type].replace("<edit_prompt>", item.instruction)
-        answers[item.key] = judge(prompt, [Picture(data=item.source.read_bytes()), Picture(data=edited)])
+        answers[item.key] = judge(prompt, [EncodedImage(data=item.source.read_bytes()), EncodedImage(data=edited)])
     return answers
 
 

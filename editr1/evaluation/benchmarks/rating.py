@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from editr1.data.types import Picture, Principle, ScoreItem
+from editr1.data.types import EncodedImage, Principle, ScoreItem
 from editr1.evaluation.scoring import Scorer, score_in_batches, value
 
 
@@ -36,8 +36,8 @@ def rate_with(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> 
                 known[case] = principles(*case)
             if known[case]:
                 items[index] = ScoreItem(
-                    source=Picture(data=edit.source),
-                    edited=Picture(data=edit.edited),
+                    source=EncodedImage(data=edit.source),
+                    edited=EncodedImage(data=edit.edited),
                     instruction=edit.instruction,
                     principles=known[case],
                 )

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from editr1.data.images import encode_png
-from editr1.data.types import Category, Picture, Principle, ScoreItem
+from editr1.data.types import Category, EncodedImage, Principle, ScoreItem
 from editr1.serving.golden import save_golden
 from editr1.shapes.tiny_verifier import build_tiny_verifier
 from editr1.verifier.chat import build_chat
@@ -39,8 +39,8 @@ def make_items() -> MakeItems:
     def make(n: int, seed: int = 0) -> list[ScoreItem]:
         rng = random.Random(seed)
 
-        def picture() -> Picture:
-            return Picture(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))))
+        def picture() -> EncodedImage:
+            return EncodedImage(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))))
 
         return [
             ScoreItem(source=picture(), edited=picture(), instruction=f"make it {k % 10}", principles=PRINCIPLES)

@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from editr1.cli.main import app
-from editr1.runs.exit_codes import ExitCode
+from editr1.errors import ExitCode
 
 SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "quickstart.yaml"
 

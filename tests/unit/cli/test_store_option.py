@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from editr1.cli.main import app
-from editr1.runs.exit_codes import ExitCode
+from editr1.errors import ExitCode
 
 SAMPLE = Path(__file__).parents[3] / "manifests" / "samples" / "quickstart.yaml"
 BASE = "builtin:shapes-verifier"

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editr1.data.types import Candidate, Category, EditCase, Picture, Principle, Quadruple
+from editr1.data.types import Candidate, Category, EditCase, EncodedImage, Principle, Quadruple
 
 
-def png(seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Picture:
+def png(seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> EncodedImage:
     noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).convert(mode).save(buffer, "PNG")
-    return Picture(data=buffer.getvalue())
+    return EncodedImage(data=buffer.getvalue())
 
 
 @pytest.fixture

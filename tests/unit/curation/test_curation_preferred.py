@@ -12,8 +12,8 @@ from editr1.data.types import (
     Candidate,
     Category,
     EditCase,
+    EncodedImage,
     FailureCause,
-    Picture,
     PreferencePair,
     Principle,
     Scored,
@@ -25,10 +25,10 @@ from editr1.data.types import (
 from editr1.verifier.trace import parse_trace
 
 
-def picture(shade: int) -> Picture:
+def picture(shade: int) -> EncodedImage:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), (shade, 0, 0)).save(out, "PNG")
-    return Picture(data=out.getvalue())
+    return EncodedImage(data=out.getvalue())
 
 
 CASE = EditCase(

@@ -9,7 +9,7 @@ from editr1.curation import prompts
 from editr1.curation.experts import draw_experts, load_experts
 from editr1.curation.prompts import Task, read_sections, read_task
 from editr1.curation.work import rng_of
-from editr1.data.types import Category, Picture
+from editr1.data.types import Category, EncodedImage
 
 
 def text_of(parts) -> str:
@@ -30,7 +30,7 @@ def test_task_and_sections_of_every_prompt_can_be_read_back(case, quadruple, pri
         assert read_task(text_of(parts)) is task
         assert sections["instruction"] == case.instruction
         assert system
-        pictures = [part for part in parts if isinstance(part, Picture)]
+        pictures = [part for part in parts if isinstance(part, EncodedImage)]
         assert pictures == [case.source, edited][: len(pictures)]
         if task in (Task.THINK, Task.VERIFY):
             asked = json.loads(sections["principles"])

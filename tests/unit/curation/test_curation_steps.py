@@ -19,14 +19,14 @@ from editr1.curation.think import draw_members
 from editr1.curation.wire import data_url, messages
 from editr1.curation.work import rng_of, seed_of
 from editr1.data.tables import read_table, write_table
-from editr1.data.types import Candidate, EditCase, Picture, PreferencePair, Quadruple
+from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple
 
 
-def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Picture:
+def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> EncodedImage:
     noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).convert(mode).save(buffer, "PNG")
-    return Picture(data=buffer.getvalue())
+    return EncodedImage(data=buffer.getvalue())
 
 
 def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path) -> None:

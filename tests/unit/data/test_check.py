@@ -14,7 +14,7 @@ from PIL import Image
 
 from editr1.data.check import Problem, check_file
 from editr1.data.tables import write_table
-from editr1.data.types import Candidate, EditCase, Picture, PreferencePair, Quadruple, SftRow
+from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple, SftRow
 
 
 def png(value: int = 0) -> bytes:
@@ -24,11 +24,11 @@ def png(value: int = 0) -> bytes:
 
 
 def case(name: str = "c", data: bytes | None = None) -> EditCase:
-    return EditCase(case_id=name, source=Picture(data=data or png()), instruction="do")
+    return EditCase(case_id=name, source=EncodedImage(data=data or png()), instruction="do")
 
 
 def candidate(name: str = "x", data: bytes | None = None) -> Candidate:
-    return Candidate(candidate_id=name, editor="e", image=Picture(data=data or png(9)))
+    return Candidate(candidate_id=name, editor="e", image=EncodedImage(data=data or png(9)))
 
 
 def json_lines(path: Path, *rows: Any) -> Path:

@@ -15,7 +15,7 @@ from editr1.data.importer import ImportReport, import_folder
 from editr1.data.photos_demo import make_photos
 from editr1.data.show import summarise
 from editr1.data.tables import read_table
-from editr1.data.types import Picture, PreferencePair, Quadruple
+from editr1.data.types import EncodedImage, PreferencePair, Quadruple
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -31,7 +31,7 @@ def imported(photos: Path) -> ImportReport:
     return import_folder(photos.parent, photos, photos.parent / "tables", max_side=160)
 
 
-def pixels(picture: Picture) -> np.ndarray:
+def pixels(picture: EncodedImage) -> np.ndarray:
     return np.asarray(decode_image(picture.data), dtype=float)
 
 

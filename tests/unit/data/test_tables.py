@@ -16,9 +16,9 @@ from editr1.data.tables import count_rows, read_table, table_kind, write_table
 from editr1.data.types import (
     Candidate,
     Category,
+    DataModel,
     EditCase,
-    Noun,
-    Picture,
+    EncodedImage,
     PreferencePair,
     Principle,
     Quadruple,
@@ -32,19 +32,19 @@ PRINCIPLES = (
 
 
 def case(number: int = 0, principles: tuple[Principle, ...] = PRINCIPLES) -> EditCase:
-    source = Picture(data=b"source" * (number + 1))
+    source = EncodedImage(data=b"source" * (number + 1))
     return EditCase(case_id=f"case-{number}", source=source, instruction="make it ✨", principles=principles)
 
 
 def candidate(number: int = 0) -> Candidate:
-    return Candidate(candidate_id=f"c{number}", editor="kontext", image=Picture(data=b"edit%d" % number))
+    return Candidate(candidate_id=f"c{number}", editor="kontext", image=EncodedImage(data=b"edit%d" % number))
 
 
 def quadruple(number: int = 0) -> Quadruple:
     return Quadruple(case=case(number), candidate=candidate(number))
 
 
-ROWS: dict[type[Noun], list[Any]] = {
+ROWS: dict[type[DataModel], list[Any]] = {
     EditCase: [case(0), case(1, principles=())],
     Quadruple: [quadruple(0), quadruple(1)],
     SftRow: [
@@ -60,7 +60,7 @@ ROWS: dict[type[Noun], list[Any]] = {
 
 @pytest.mark.parametrize("images", ["inline", "digest"])
 @pytest.mark.parametrize("kind", ROWS, ids=lambda kind: kind.__name__)
-def test_rows_come_back_equal(tmp_path: Path, kind: type[Noun], images: Any) -> None:
+def test_rows_come_back_equal(tmp_path: Path, kind: type[DataModel], images: Any) -> None:
     path = tmp_path / "new" / "t.parquet"
     assert write_table(path, ROWS[kind], kind, images=images) == 2
     assert list(read_table(path, kind)) == ROWS[kind]
@@ -72,7 +72,7 @@ def test_rows_come_back_equal(tmp_path: Path, kind: type[Noun], images: Any) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.__name__)
-def test_the_documented_columns_are_the_fields_of_the_noun(kind: type[Noun]) -> None:
+def test_the_documented_columns_are_the_fields_of_the_noun(kind: type[DataModel]) -> None:
     assert schema_of(kind).names == list(kind.model_fields)
 
 
@@ -90,7 +90,7 @@ def test_a_table_without_rows_is_a_table(tmp_path: Path) -> None:
 
 
 def test_equal_pictures_are_stored_once_by_digest(tmp_path: Path) -> None:
-    source = Picture(data=b"\x01" * 500_000)
+    source = EncodedImage(data=b"\x01" * 500_000)
     rows = [
         Quadruple(case=EditCase(case_id="c", source=source, instruction="i"), candidate=candidate(number))
         for number in range(40)
@@ -182,7 +182,7 @@ def test_a_table_by_another_program_is_read_when_its_columns_fit(tmp_path: Path)
     row = {"case_id": "a", "source": {"data": b"x"}, "instruction": "do"}
     pq.write_table(pa.Table.from_pylist([row]), path)
     assert table_kind(path) is EditCase
-    assert list(read_table(path, EditCase)) == [EditCase(case_id="a", source=Picture(data=b"x"), instruction="do")]
+    assert list(read_table(path, EditCase)) == [EditCase(case_id="a", source=EncodedImage(data=b"x"), instruction="do")]
     pq.write_table(pa.Table.from_pylist([row | {"mood": 1}]), path)
     with pytest.raises(TableError, match="mood: unknown column; allowed: case_id"):
         read_table(path, EditCase)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from editr1.config.grpo import GrpoConfig
 from editr1.data.tables import write_table
-from editr1.data.types import Category, EditCase, Picture, Principle, Scored, ScoreItem, ScoreOutcome
+from editr1.data.types import Category, EditCase, EncodedImage, Principle, Scored, ScoreItem, ScoreOutcome
 from editr1.shapes.tiny_editor import build_tiny_flux_kontext, build_tiny_qwen_image_edit
 
 
@@ -39,7 +39,7 @@ def edit_case(i: int, instruction: str | None = None, width: int = 32, height: i
     picture(i, width, height).save(buffer, "PNG")
     return EditCase(
         case_id=f"case-{i}",
-        source=Picture(data=buffer.getvalue()),
+        source=EncodedImage(data=buffer.getvalue()),
         instruction=instruction or f"make number {i} red",
         principles=(Principle(question="is it red?", category=Category.FOLLOW),),
     )

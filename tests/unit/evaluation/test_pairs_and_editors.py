@@ -14,7 +14,7 @@ from editr1.data.types import (
     Candidate,
     Category,
     EditCase,
-    Picture,
+    EncodedImage,
     PreferencePair,
     Principle,
     Scored,
@@ -31,10 +31,10 @@ PRINCIPLES = (
 )
 
 
-def picture(shade: int) -> Picture:
+def picture(shade: int) -> EncodedImage:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (shade, shade, shade)).save(buffer, format="PNG")
-    return Picture(data=buffer.getvalue())
+    return EncodedImage(data=buffer.getvalue())
 
 
 def shade_of(image: Image.Image) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from editr1.runs.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
-from editr1.runs.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView, ReleaseView
+from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView, ReleaseView
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action

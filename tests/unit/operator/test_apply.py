@@ -7,8 +7,8 @@ import pytest
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
-from editr1.runs.kubernetes.helm import HelmLibrary
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Launch, Leave, Remove, Serve
 from editr1_operator.apply import Applier

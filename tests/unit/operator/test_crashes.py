@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from editr1.runs.kubernetes.run_status import RunState, RunStatus, StageStatus
-from editr1.runs.kubernetes.views import Condition, ContainerView, JobView, PodView, ReleaseView
+from editr1.launch.kubernetes.run_status import RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.views import Condition, ContainerView, JobView, PodView, ReleaseView
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action, Hold, Launch, Leave, Load, Remove, Resolve, Serve

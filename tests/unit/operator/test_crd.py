@@ -6,8 +6,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from editr1.launch.kubernetes.run_status import RunStatus
 from editr1.runs.kinds import KINDS
-from editr1.runs.kubernetes.run_status import RunStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.crd import custom_resource_definition, resource_schema, structural
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from editr1.runs.exit_codes import ExitCode, worth_a_retry
-from editr1.runs.kubernetes.run_status import Reason, RunState, StageStatus
-from editr1.runs.kubernetes.views import Condition, ContainerView, EventView, PodView
+from editr1.errors import ExitCode, worth_a_retry
+from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
+from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, PodView
 from editr1_operator.actions import Drop, Launch, Load, Remove, Resolve
 from editr1_operator.decide import decide
 from editr1_operator.facts import StageFacts

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from editr1.runs.kubernetes.run_status import RunState, RunStatus
+from editr1.launch.kubernetes.run_status import RunState, RunStatus
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec
 from editr1_operator.cache import Cache
 from editr1_operator.gather import Gatherer

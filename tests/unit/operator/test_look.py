@@ -10,7 +10,7 @@ import pytest
 
 from editr1.artifacts import StoreError, open_store
 from editr1.config.store import StoreConfig
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1_operator import reconcile
 from editr1_operator.cache import Cache
 from editr1_operator.cluster import Refused, Unreachable

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1_operator.notify import Notifier, cloud_event
 
 META = {"name": "quick", "namespace": "lab", "uid": "u-1", "resourceVersion": "7"}

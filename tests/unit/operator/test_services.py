@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from editr1.runs.kubernetes.run_status import Reason, RunState, StageStatus
-from editr1.runs.kubernetes.views import Condition, ContainerView, JobView, PodView, ReleaseView
+from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
+from editr1.launch.kubernetes.views import Condition, ContainerView, JobView, PodView, ReleaseView
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Action, Hold, Launch, Leave, Load, Remove, Resolve, Serve
 from editr1_operator.decide import decide

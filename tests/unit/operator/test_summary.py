@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.kinds import Kind
-from editr1.runs.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.conditions import refused, summarised

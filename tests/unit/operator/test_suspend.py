@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from editr1.runs.kubernetes.run_status import Reason, RunState, StageStatus
+from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
 from editr1_operator.actions import Action, Drop, Hold, Launch, Load, Remove, Resolve
 from editr1_operator.decide import Plan, decide
 from editr1_operator.facts import RunFacts, StageFacts

@@ -1,6 +1,6 @@
 """A run is one trace whose identities do not change when the operator starts again."""
 
-from editr1.runs.kubernetes.run_status import AttemptStatus, RunState, RunStatus, StageStatus
+from editr1.launch.kubernetes.run_status import AttemptStatus, RunState, RunStatus, StageStatus
 from editr1.telemetry import Span, as_record
 from editr1_operator.trace import SERVICE, spans_of, traceparent
 

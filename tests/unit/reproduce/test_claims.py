@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from editr1.config.reproduce import SMALLEST, Budget
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap, Estimate, mean_estimate
-from editr1.reproduce.cells import make_cells, run_of, with_needs
-from editr1.reproduce.claims import NAMES, TITLES, Contrast, Outcome, chosen, make_contrasts, outcome
+from editr1.reproduce.claims import NAMES, TITLES, Comparison, Outcome, chosen, make_contrasts, outcome
+from editr1.reproduce.experiments import make_cells, run_of, with_needs
 from editr1.reproduce.measures import Evaluated, Measure, differences
 from editr1.reproduce.nested import nested_estimate
 from editr1.runs.references import Scheme, parse_reference
@@ -19,8 +19,8 @@ from editr1.runs.spec import check_run
 ANY = Measure("gcpo", "half_credit")
 
 
-def contrast(kind: str = "gain", least: float = 0.0, most: float = 0.0) -> Contrast:
-    return Contrast(2, "a over b", ANY, Measure("tv", "half_credit"), kind=kind, least=least, most=most)  # type: ignore[arg-type]
+def contrast(kind: str = "gain", least: float = 0.0, most: float = 0.0) -> Comparison:
+    return Comparison(2, "a over b", ANY, Measure("tv", "half_credit"), kind=kind, least=least, most=most)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from editr1.config.store import StoreConfig
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap
 from editr1.reproduce.ceiling import Ceiling, ceiling
-from editr1.reproduce.cells import make_cells
 from editr1.reproduce.claims import make_contrasts
+from editr1.reproduce.experiments import make_cells
 from editr1.reproduce.measures import Evaluated
 from editr1.reproduce.page import render_page, render_table
 from editr1.reproduce.results import Collected, Reproduction, ceilings, check_kept, describe, judge

@@ -1,7 +1,8 @@
 import pytest
 
+from editr1.errors import ExitCode, worth_a_retry
 from editr1.runs.decide import (
-    Action,
+    NextStep,
     after_end,
     before_start,
     dependencies,
@@ -9,35 +10,34 @@ from editr1.runs.decide import (
     services_wanted,
     startable,
 )
-from editr1.runs.exit_codes import ExitCode, worth_a_retry
 from editr1.runs.spec import StageSpec
 
 
 def test_a_stage_with_a_result_is_not_run_again() -> None:
-    assert before_start(has_result=True).action is Action.SKIP
-    assert before_start(has_result=False).action is Action.START
+    assert before_start(has_result=True).action is NextStep.SKIP
+    assert before_start(has_result=False).action is NextStep.START
 
 
 @pytest.mark.parametrize(
     ("code", "result", "failures", "retries", "action"),
     [
-        (0, True, 0, 0, Action.FINISH),
-        (0, False, 0, 2, Action.FAIL),
-        (ExitCode.CONFIG, False, 1, 9, Action.FAIL),
-        (ExitCode.DATA, False, 1, 9, Action.FAIL),
-        (ExitCode.REWARD_BUDGET, False, 1, 9, Action.FAIL),
-        (ExitCode.BUG, False, 1, 9, Action.FAIL),
-        (ExitCode.TRANSIENT, False, 1, 1, Action.RETRY),
-        (ExitCode.TRANSIENT, False, 2, 1, Action.FAIL),
-        (ExitCode.KILLED, False, 1, 2, Action.RETRY),
-        (ExitCode.TERMINATED, False, 1, 2, Action.RETRY),
-        (-9, False, 1, 2, Action.RETRY),
-        (ExitCode.TERMINATED, True, 1, 0, Action.FINISH),
-        (-6, True, 1, 0, Action.FINISH),
+        (0, True, 0, 0, NextStep.FINISH),
+        (0, False, 0, 2, NextStep.FAIL),
+        (ExitCode.CONFIG, False, 1, 9, NextStep.FAIL),
+        (ExitCode.DATA, False, 1, 9, NextStep.FAIL),
+        (ExitCode.REWARD_BUDGET, False, 1, 9, NextStep.FAIL),
+        (ExitCode.UNEXPECTED, False, 1, 9, NextStep.FAIL),
+        (ExitCode.TRANSIENT, False, 1, 1, NextStep.RETRY),
+        (ExitCode.TRANSIENT, False, 2, 1, NextStep.FAIL),
+        (ExitCode.KILLED, False, 1, 2, NextStep.RETRY),
+        (ExitCode.TERMINATED, False, 1, 2, NextStep.RETRY),
+        (-9, False, 1, 2, NextStep.RETRY),
+        (ExitCode.TERMINATED, True, 1, 0, NextStep.FINISH),
+        (-6, True, 1, 0, NextStep.FINISH),
     ],
 )
 def test_an_end_leads_to_the_documented_action(
-    code: int, result: bool, failures: int, retries: int, action: Action
+    code: int, result: bool, failures: int, retries: int, action: NextStep
 ) -> None:
     assert after_end(code, result, failures, retries).action is action
 

@@ -15,7 +15,7 @@ from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.runs.references import parse_reference
-from editr1.runs.resolve import HubUnreachable, freeze
+from editr1.runs.resolve import HubUnreachable, resolve_reference
 
 
 def answer(status: int) -> httpx.Response:
@@ -23,7 +23,7 @@ def answer(status: int) -> httpx.Response:
 
 
 def frozen(text: str, tmp_path: Path) -> str:
-    return freeze(parse_reference(text), open_store(StoreConfig(url=tmp_path.as_uri())), {}, "input model")
+    return resolve_reference(parse_reference(text), open_store(StoreConfig(url=tmp_path.as_uri())), {}, "input model")
 
 
 def hub_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

@@ -13,7 +13,7 @@ from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
 from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used, vanished
 from editr1.runs.report import curves
-from editr1.runs.trace import draw, gather, rows
+from editr1.runs.timeline import draw, gather, rows
 from editr1.telemetry.progress import Progress, ProgressReader
 
 

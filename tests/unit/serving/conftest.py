@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from editr1.data.images import encode_png
-from editr1.data.types import Category, Picture, Principle, ScoreItem
+from editr1.data.types import Category, EncodedImage, Principle, ScoreItem
 from editr1.serving.engines.base import EngineError, Generation, Sampling
 from editr1.verifier.chat import Chat
 from editr1.verifier.prompt import PromptTemplate
@@ -88,11 +88,11 @@ def make_items() -> MakeItems:
     def make(n: int, seed: int = 0, red: Sequence[int] | None = None) -> list[ScoreItem]:
         rng = random.Random(seed)
 
-        def picture(first: int | None = None) -> Picture:
+        def picture(first: int | None = None) -> EncodedImage:
             image = Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))
             if first is not None:
                 image.putpixel((0, 0), (first, first, first))
-            return Picture(data=encode_png(image))
+            return EncodedImage(data=encode_png(image))
 
         return [
             ScoreItem(

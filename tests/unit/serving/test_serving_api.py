@@ -10,7 +10,7 @@ import zlib
 import pytest
 from pydantic import ValidationError
 
-from editr1.data.types import FailureCause, Picture, ScoreFailure, ScoreItem
+from editr1.data.types import EncodedImage, FailureCause, ScoreFailure, ScoreItem
 from editr1.serving.api import LooseRequest, ScoreRequest, decode_items, encode_request
 
 
@@ -122,7 +122,7 @@ def test_non_finite_temperatures_are_refused() -> None:
 
 
 def test_equal_files_are_one_picture() -> None:
-    assert Picture(data=b"a").sha256 == Picture(data=b"a").sha256
+    assert EncodedImage(data=b"a").sha256 == EncodedImage(data=b"a").sha256
 
 
 def test_an_item_of_very_many_parts_is_refused_before_it_is_reported_on_one_by_one(make_items) -> None:

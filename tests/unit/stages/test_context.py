@@ -12,7 +12,7 @@ from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
 from editr1.runs.record import progress_key
 from editr1.runs.resolve import HubUnreachable
-from editr1.stages.context import StageContext
+from editr1.stages.runtime.context import StageContext
 from editr1.telemetry.progress import json_lines
 
 

@@ -10,11 +10,11 @@ from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, Sto
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.data.errors import TableError
-from editr1.runs.exit_codes import ExitCode, worth_a_retry
+from editr1.errors import ExitCode, worth_a_retry
 from editr1.runs.job import StageJob
 from editr1.runs.resolve import HubUnreachable
-from editr1.stages import entry
-from editr1.stages.entry import exit_code
+from editr1.stages.runtime import entry
+from editr1.stages.runtime.entry import exit_code
 
 
 def errors():
@@ -43,11 +43,11 @@ def errors():
         (ConnectionError("gone"), ExitCode.TRANSIENT),
         (HubUnreachable("the hub is silent"), ExitCode.TRANSIENT),
         (OSError(errno.ENOSPC, "No space left on device", "/work/x"), ExitCode.TRANSIENT),
-        (OSError(errno.EIO, "Input/output error"), ExitCode.BUG),
+        (OSError(errno.EIO, "Input/output error"), ExitCode.UNEXPECTED),
         (DistNetworkError("Connection reset by peer"), ExitCode.TRANSIENT),
         (RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"), ExitCode.TRANSIENT),
-        (RuntimeError("shapes differ"), ExitCode.BUG),
-        (ZeroDivisionError("a bug"), ExitCode.BUG),
+        (RuntimeError("shapes differ"), ExitCode.UNEXPECTED),
+        (ZeroDivisionError("a bug"), ExitCode.UNEXPECTED),
     ]
 
 
@@ -65,7 +65,7 @@ def test_each_error_has_its_code(error, code):
             ExitCode.CONFIG,
             "package 'openai' is not installed; a curate stage needs: pip install 'editr1[curate]'",
         ),
-        ("editr1.nowhere", ExitCode.BUG, ""),
+        ("editr1.nowhere", ExitCode.UNEXPECTED, ""),
     ],
 )
 def test_a_stage_without_its_extra_says_what_to_install(

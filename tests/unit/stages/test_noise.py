@@ -11,7 +11,7 @@ from PIL import Image
 from editr1.config.evaluate import EvaluateConfig
 from editr1.config.sft import SftConfig
 from editr1.stages import evaluate, sft
-from editr1.stages.noise import noise_seed
+from editr1.stages.runtime.noise import noise_seed
 
 PICTURES = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in range(6)]
 CONTEXT: Any = SimpleNamespace(input=lambda role: role, job=SimpleNamespace(inputs={"sft": "a", "rl": "b"}))

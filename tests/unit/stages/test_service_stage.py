@@ -9,8 +9,8 @@ from editr1.config.store import StoreConfig
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import Kind
 from editr1.runs.record import load_result
-from editr1.stages import entry
-from editr1.stages.context import StageContext
+from editr1.stages.runtime import entry
+from editr1.stages.runtime.context import StageContext
 
 
 def job(kind: Kind, folder: Path) -> StageJob:

@@ -13,7 +13,7 @@ from PIL import Image
 from editr1.config.sft import SftConfig
 from editr1.data.images import encode_png
 from editr1.data.tables import write_table
-from editr1.data.types import Candidate, Category, EditCase, Picture, PreferencePair, Principle, Quadruple, SftRow
+from editr1.data.types import Candidate, Category, EditCase, EncodedImage, PreferencePair, Principle, Quadruple, SftRow
 from editr1.shapes.tiny_verifier import build_tiny_verifier
 from editr1.telemetry import TrainHooks
 from editr1.verifier.sft import train_sft
@@ -37,8 +37,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_verifier(tmp_path_factory.mktemp("verifier") / "tiny", seed=3, size="small")
 
 
-def picture(rng: random.Random, size: tuple[int, int] = (32, 32)) -> Picture:
-    return Picture(data=encode_png(Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))))
+def picture(rng: random.Random, size: tuple[int, int] = (32, 32)) -> EncodedImage:
+    return EncodedImage(data=encode_png(Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))))
 
 
 def case(rng: random.Random, number: int, size: tuple[int, int] = (32, 32)) -> EditCase:

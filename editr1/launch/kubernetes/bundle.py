@@ -1,0 +1,87 @@
+"""Everything that a bug report needs of a run, in one archive, without secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from editr1.artifacts import StoreError
+from editr1.launch.execute import versions
+from editr1.launch.kubernetes.connect import Connection
+from editr1.launch.kubernetes.doctor import examine
+from editr1.launch.kubernetes.editruns import EditRuns
+from editr1.launch.kubernetes.overview import StageOverview, explain, jobs_of, overview
+
+_SECRET = r"secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|credential|authorization|signature"
+_SECRET_NAME = re.compile(rf"(?i)({_SECRET})")
+_SECRET_VALUE = re.compile(rf"(?i)((?:{_SECRET})[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)([^\s\"',&}}]+)")
+_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"']+@")
+HIDDEN = "[redacted]"
+
+
+def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
+    """Write ``target`` (.tar.gz) and return the names in it. Raises ConfigError when there is no such run."""
+    whole = EditRuns(connection.api).get(run)
+    jobs = connection.api.jobs(run) if whole else jobs_of(connection, run)
+    stages = [overview(connection, job) for job in jobs]
+    files = {
+        "versions.json": json.dumps(versions(), indent=1),
+        "doctor.txt": "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.what}: {f.detail}" for f in examine(connection)),
+        "explain.txt": "\n".join(explain(stage) for stage in stages),
+    }
+    if whole is not None:
+        files["editrun.json"] = json.dumps(
+            redacted({"spec": whole.spec.model_dump(mode="json"), "status": whole.status.as_json()}), indent=1
+        )
+    for stage in stages:
+        files |= _stage_files(connection, stage)
+    with tarfile.open(target, "w:gz") as archive:
+        for name, text in sorted(files.items()):
+            data = redacted_text(text).encode()
+            info = tarfile.TarInfo(f"{run}/{name}")
+            info.size, info.mtime = len(data), int(time.time())
+            archive.addfile(info, io.BytesIO(data))
+    return sorted(files)
+
+
+def redacted(value: Any) -> Any:
+    """``value`` with everything hidden that stands under a name that sounds secret, or in an ``env`` of such a name."""
+    if isinstance(value, Mapping):
+        if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:
+            return {**value, "value": HIDDEN}
+        return {
+            key: HIDDEN if _SECRET_NAME.search(str(key)) and isinstance(item, str) else redacted(item)
+            for key, item in value.items()
+        }
+    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def redacted_text(text: str) -> str:
+    """``text`` with the values of ``secret=...``, ``token: ...`` and their like hidden, and who logs in by a URL."""
+    return _USER_IN_URL.sub(rf"\g<1>{HIDDEN}@", _SECRET_VALUE.sub(lambda found: found[1] + HIDDEN, text))
+
+
+def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]:
+    head = stage.job.name
+    files = {f"{head}/objects.json": json.dumps(redacted(asdict(stage.release)), indent=1)}
+    job = connection.api.job_file(stage.job.name)
+    if job:
+        files[f"{head}/job.json"] = json.dumps(redacted(json.loads(job)), indent=1)
+    for pod in stage.release.pods:
+        container = pod.main.name if pod.main else None
+        files[f"{head}/logs/{pod.name}.txt"] = connection.api.log(pod.name, container=container, tail=2000)
+    if stage.files is not None:
+        try:
+            files |= {f"{head}/kept-logs/{name}.txt": text for name, text in stage.files.logs().items()}
+            attempts = [item.model_dump() for item in stage.files.attempts()]
+            files[f"{head}/attempts.json"] = json.dumps(attempts, indent=1)
+        except StoreError as error:
+            files[f"{head}/store-error.txt"] = str(error)
+    return files

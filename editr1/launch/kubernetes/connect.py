@@ -1,0 +1,72 @@
+"""From settings to what the commands work with: the cluster's API, Helm, and the store as this machine reaches it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError, load_settings
+from editr1.config.store import StoreConfig, store_at
+from editr1.launch.kubernetes.api import ClusterApi
+from editr1.launch.kubernetes.helm import Helm, find_helm
+
+FILE_VARIABLE = "EDITR1_CLUSTER_FILE"
+DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster, ready to work with."""
+
+    config: ClusterConfig
+    api: ClusterApi
+    helm: Helm
+
+
+def load_cluster(
+    file: Path | None, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> ClusterConfig:
+    """Settings from a file, then ``EDITR1_CLUSTER__...``, then ``overrides``. Raises ConfigError.
+
+    The file is ``file``, else the one that ``EDITR1_CLUSTER_FILE`` names, else ~/.config/editr1/cluster.yaml if it is there.
+    """
+    env = os.environ if env is None else env
+    if file is None and env.get(FILE_VARIABLE):
+        file = Path(env[FILE_VARIABLE])
+    if file is None and DEFAULT_FILE.expanduser().is_file():
+        file = DEFAULT_FILE.expanduser()
+    return load_settings(ClusterConfig, file=file, env=env, env_prefix="EDITR1_CLUSTER__", overrides=overrides)
+
+
+def connect(config: ClusterConfig) -> Connection:
+    """The API and Helm. Raises ClusterError, ConfigError."""
+    return Connection(config, ClusterApi(config), find_helm())
+
+
+def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
+    """The bucket as this machine reaches it: ``url``, else ``store.url`` of the cluster's values.
+
+    Raises:
+        ConfigError: none is named, or pods could not reach it.
+    """
+    values = config.values.get("store", {})
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"values.store: {values!r}: must be a mapping such as {{url: s3://bucket/prefix}}")
+    url = url or values.get("url")
+    if not url:
+        raise ConfigError(
+            "no store: name the bucket as s3://bucket/prefix, by --store or by store.url in the cluster's values"
+        )
+    if not url.startswith("s3://"):
+        raise ConfigError(f"store {url!r}: pods cannot reach it; name a bucket as s3://bucket/prefix")
+    endpoint = config.store_endpoint or os.environ.get("EDITR1_S3_ENDPOINT") or values.get("endpoint") or None
+    return store_at(url, endpoint=endpoint, region=values.get("region") or None)
+
+
+def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:
+    """That bucket, opened."""
+    return open_store(store_config(config, url))

@@ -1,0 +1,203 @@
+"""The whole way from this machine to a running stage, looked at before anyone submits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from editr1.artifacts import StoreError
+from editr1.artifacts.probe import probe
+from editr1.config.loader import ConfigError
+from editr1.launch.kubernetes.connect import Connection, cluster_store
+from editr1.launch.kubernetes.editruns import EditRuns
+
+NEEDED = (
+    ("create", "kubeflow.org", "pytorchjobs"),
+    ("create", "apps", "deployments"),
+    ("create", "", "configmaps"),
+    ("create", "", "services"),
+    ("create", "", "serviceaccounts"),
+    ("create", "policy", "poddisruptionbudgets"),
+    ("list", "", "pods"),
+    ("get", "", "pods/log"),
+    ("list", "", "events"),
+    ("delete", "kubeflow.org", "pytorchjobs"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``needed`` findings that are not ``ok`` stop a run."""
+
+    what: str
+    ok: bool
+    detail: str
+    needed: bool = True
+
+
+def examine(connection: Connection) -> Iterator[Finding]:
+    """Look at everything, one finding after the other."""
+    version = _try("API server", lambda: connection.api.raw("/version")["gitVersion"])
+    yield version
+    if not version.ok:
+        return
+    yield _jobs(connection)
+    yield from _rights(connection)
+    yield _namespace(connection)
+    yield from _quota(connection)
+    yield _gpus(connection)
+    yield _keda(connection)
+    yield _operator(connection)
+    yield _queue(connection)
+    yield from _secret(connection)
+    yield from _bucket(connection)
+    yield _collector(connection)
+
+
+def _try(what: str, action: Callable[[], str], *, needed: bool = True) -> Finding:
+    try:
+        return Finding(what, True, action(), needed)
+    except (ConfigError, StoreError) as error:
+        return Finding(what, False, str(error), needed)
+
+
+def _jobs(connection: Connection) -> Finding:
+    what = "training-operator (PyTorchJob v1)"
+    if not _serves(connection, "/apis/kubeflow.org/v1", "pytorchjobs"):
+        return Finding(what, False, "not installed: install Kubeflow's training-operator 1.9 or newer")
+    return Finding(what, True, "kubeflow.org/v1")
+
+
+def _serves(connection: Connection, group: str, resource: str) -> bool:
+    found = connection.api.raw(group)
+    return resource in {item["name"] for item in (found or {}).get("resources", ())}
+
+
+def _rights(connection: Connection) -> Iterator[Finding]:
+    missing = [
+        f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.can(verb, group, resource)
+    ]
+    where = f"in namespace {connection.api.namespace}"
+    detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"all that submit needs, {where}"
+    yield Finding("permissions", not missing, detail)
+    kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
+    allowed = all(connection.api.can(verb, "", kind) for verb in ("create", "list", "update", "delete"))
+    hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster's settings"
+    yield Finding("Helm's releases", allowed, f"kept as {kind}" if allowed else f"no rights on {kind}{hint}")
+
+
+def _namespace(connection: Connection) -> Finding:
+    what = "Pod Security"
+    try:
+        found = connection.api.raw(f"/api/v1/namespaces/{connection.api.namespace}")
+    except ConfigError:
+        return Finding(what, True, "level not visible to this user; the charts meet restricted", needed=False)
+    if found is None:
+        return Finding("namespace", False, f"{connection.api.namespace} does not exist")
+    level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "none")
+    return Finding(what, True, f"level {level}; the charts meet restricted", needed=False)
+
+
+def _quota(connection: Connection) -> Iterator[Finding]:
+    try:
+        found = connection.api.raw(f"/api/v1/namespaces/{connection.api.namespace}/resourcequotas")
+    except ConfigError:
+        return
+    for item in (found or {}).get("items", ()):
+        hard, used = item["status"].get("hard", {}), item["status"].get("used", {})
+        full = [name for name, most in hard.items() if used.get(name) == most and most != "0"]
+        none = [name for name, most in hard.items() if most == "0" and "pods" in name]
+        shown = ", ".join(f"{name} {used.get(name, 0)}/{most}" for name, most in hard.items())
+        yield Finding(f"quota {item['metadata']['name']}", not full and not none, shown, needed=bool(full or none))
+
+
+def _gpus(connection: Connection) -> Finding:
+    what = "GPUs"
+    try:
+        nodes = connection.api.raw("/api/v1/nodes")["items"]
+    except ConfigError:
+        return Finding(what, True, "nodes are not visible to this user", needed=False)
+    count: dict[str, int] = {}
+    for node in nodes:
+        for name, amount in node["status"].get("allocatable", {}).items():
+            if "gpu" in name:
+                count[name] = count.get(name, 0) + int(amount)
+    total = sum(count.values())
+    detail = ", ".join(f"{amount} {name}" for name, amount in count.items()) or "none: set gpus to 0, or add GPU nodes"
+    return Finding(what, total > 0, f"{len(nodes)} nodes; {detail}", needed=False)
+
+
+def _keda(connection: Connection) -> Finding:
+    found = _serves(connection, "/apis/keda.sh/v1alpha1", "scaledobjects")
+    detail = "keda.sh/v1alpha1" if found else "not installed: autoscaling.mode keda cannot be used, hpa and none can"
+    return Finding("KEDA", found, detail, needed=False)
+
+
+def _operator(connection: Connection) -> Finding:
+    """Whether runs belong to the cluster, and the stages' settings for them."""
+    what = "operator (EditRun)"
+    if not EditRuns(connection.api).served():
+        return Finding(what, False, "not installed: a run is driven from where it is typed", needed=False)
+    allowed = connection.api.can("create", "editr1.dev", "editruns")
+    return Finding(what, allowed, "runs belong to the cluster" if allowed else "not allowed to create editruns")
+
+
+def _queue(connection: Connection) -> Finding:
+    what, wanted = "Kueue queue", _named(connection, "queue")
+    if not wanted:
+        return Finding(what, True, "none named", needed=False)
+    if not connection.api.can("get", "kueue.x-k8s.io", "localqueues"):
+        return Finding(what, True, f"{wanted}: not visible to this user", needed=False)
+    path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{connection.api.namespace}/localqueues/{wanted}"
+    found = connection.api.raw(path)
+    return Finding(what, found is not None, wanted if found else f"no LocalQueue {wanted} in the namespace")
+
+
+def _secret(connection: Connection) -> Iterator[Finding]:
+    """Only its name is asked for: the values of Secrets are no business of this program."""
+    name = _named(connection, "store", "secretName") or "editr1-s3"
+    if not connection.api.can("get", "", "secrets"):
+        yield Finding("Secret of the bucket", True, f"{name}: not visible to this user", needed=False)
+        return
+    found = connection.api.raw(f"/api/v1/namespaces/{connection.api.namespace}/secrets/{name}")
+    keys = (
+        _named(connection, "store", "accessKey") or "access-key",
+        _named(connection, "store", "secretKey") or "secret-key",
+    )
+    missing = [key for key in keys if key not in ((found or {}).get("data") or {})]
+    if found is None:
+        yield Finding("Secret of the bucket", False, f"{name} does not exist; make it, or set store.secretName")
+    else:
+        yield Finding("Secret of the bucket", not missing, f"{name} has no key {missing[0]}" if missing else name)
+
+
+def _bucket(connection: Connection) -> Iterator[Finding]:
+    try:
+        store = cluster_store(connection.config)
+        for step in probe(store):
+            yield Finding(f"bucket: {step.name}", step.ok, step.detail or store.url)
+    except (ConfigError, StoreError) as error:
+        yield Finding("bucket", False, str(error))
+
+
+def _collector(connection: Connection) -> Finding:
+    endpoint = _named(connection, "telemetry", "endpoint")
+    if not endpoint:
+        return Finding("trace collector", True, "none named; traces go to the bucket", needed=False)
+    host = endpoint.split("://", 1)[-1].split(":")[0].split("/")[0]
+    service, _, namespace = host.partition(".")
+    namespace = namespace.split(".")[0] or connection.api.namespace
+    try:
+        found = connection.api.raw(f"/api/v1/namespaces/{namespace}/services/{service}")
+    except ConfigError:
+        found = {}
+    detail = endpoint if found is not None else f"{endpoint}: no Service {service} in namespace {namespace}"
+    return Finding("trace collector", found is not None, detail, needed=False)
+
+
+def _named(connection: Connection, *path: str) -> str:
+    value: Any = connection.config.values
+    for part in path:
+        value = value.get(part, {}) if isinstance(value, dict) else {}
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,206 @@
+"""The Kubernetes backend of a run: a stage is a Helm release, its progress lies in the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from editr1.artifacts import ArtifactStore, StoreError
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
+from editr1.launch.kubernetes.api import ClusterApi
+from editr1.launch.kubernetes.errors import ClusterUnreachable
+from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.launch.kubernetes.outage import OutageTolerance
+from editr1.launch.kubernetes.registry import with_digest
+from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_of
+from editr1.launch.kubernetes.values import chart_of, job_values, release_name, service_url
+from editr1.launch.kubernetes.views import PodView
+from editr1.launch.launcher import Observation
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import KINDS
+from editr1.runs.live import LiveFiles
+
+POLL_SECONDS = 1.0
+PROGRESS_SECONDS = 2.0
+SUBMIT_SECONDS = 120.0
+log = logging.getLogger("editr1.runs")
+_OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """A release to install; ``objects`` is what the chart makes of ``values``."""
+
+    chart: str
+    release: str
+    namespace: str
+    values: Mapping[str, Any]
+    objects: list[Object]
+    job: StageJob
+
+
+@dataclass
+class ReleaseHandle:
+    """A release that was installed, or found installed."""
+
+    request: ReleaseRequest
+    files: LiveFiles
+    looked: float = 0.0
+    asked: float = 0.0
+    last: Observation = field(default_factory=lambda: Observation(running=True))
+    shown: tuple[str, int] | None = None
+    spans_kept: bool = False
+    tolerance: OutageTolerance = field(default_factory=OutageTolerance)
+
+
+class KubernetesLauncher:
+    """Runs stages as releases of the charts. ``store`` is how this machine reaches the bucket that the pods use."""
+
+    def __init__(self, cluster: ClusterConfig, api: ClusterApi, helm: Helm, store: ArtifactStore, spans: Path) -> None:
+        self._cluster, self._api, self._helm, self._store, self._spans = cluster, api, helm, store, spans
+
+    def render(self, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]) -> ReleaseRequest:
+        """The release that ``submit`` would install."""
+        chart, release = chart_of(job.kind), release_name(job.run, job.stage)
+        values = job_values(
+            job, self._cluster, processes=processes, retries=retries, traceparent=environment.get("TRACEPARENT")
+        )
+        if self._cluster.resolve_images:
+            values = with_digest(values, chart_version(chart))
+        objects = self._helm.render(chart, release, self._api.namespace, values)
+        return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
+
+    def facts(self, request: ReleaseRequest) -> Mapping[str, str]:
+        """Release, image and chart, for the record."""
+        chart = f"{request.chart} {chart_version(request.chart)}"
+        return {"release": request.release, "image": image_of(request.objects), "chart": chart}
+
+    def submit(self, request: ReleaseRequest) -> ReleaseHandle:
+        """Install the release; one that runs the same job already is followed, another job of the same stage is replaced.
+
+        An API server that does not answer is asked again for two minutes. Raises ConfigError where the name is that of
+        a release that is none of this stage of the run.
+        """
+        tolerance = OutageTolerance(SUBMIT_SECONDS)
+        while True:
+            try:
+                return self._submit(request)
+            except ClusterUnreachable as error:
+                log.warning("%s: %s", request.release, tolerance.record(error))
+                time.sleep(PROGRESS_SECONDS)
+
+    def _submit(self, request: ReleaseRequest) -> ReleaseHandle:
+        job = request.job
+        handle = ReleaseHandle(request, LiveFiles(self._store, job.run, job.stage, job.key))
+        chart = self._helm.releases(self._api.target).get(request.release)
+        if chart is not None:
+            there = self._job_there(request.release)
+            begun = not there and chart.startswith(f"{request.chart}-")  # an install that was cut off
+            if not begun and (there.get("run"), there.get("stage")) != (job.run, job.stage):
+                raise ConfigError(
+                    f"release {request.release!r} is there already and is none of stage {job.stage} of run {job.run};"
+                    " choose another name for the run, or remove it"
+                )
+            state = state_of(self._api.release(request.release))
+            if there.get("key") == job.key and state.phase not in _OVER:
+                return handle
+            self.cancel(handle, 30)
+        self._api.dry_run(request.objects)
+        self._helm.install(request.chart, request.release, self._api.target, request.values, dry_run=False)
+        return handle
+
+    def observe(self, handle: ReleaseHandle) -> Observation:
+        """State of the release, looked up at most once a second, and the newest progress.
+
+        An API server that does not answer says nothing of the release: it is asked again, as :class:`OutageTolerance` has it.
+        """
+        now = time.monotonic()
+        if now - handle.looked >= POLL_SECONDS and handle.last.running:
+            handle.looked = now
+            try:
+                release = self._api.release(handle.request.release)
+            except ClusterUnreachable as error:
+                handle.last = replace(handle.last, note=handle.tolerance.record(error))
+            else:
+                handle.tolerance.answered()
+                handle.last = self._observation(handle, state_of(release), release.pods)
+        progress = self._progress(handle)
+        if not handle.last.running:
+            self._keep_spans(handle)
+        last = handle.last
+        return Observation(last.running, last.exit_code, last.reason, last.ready_urls, progress, last.note)
+
+    def cancel(self, handle: ReleaseHandle, grace: float) -> None:
+        """Uninstall the release; its pods get SIGTERM and, after ``grace`` seconds, are removed."""
+        release = handle.request.release
+        self._helm.uninstall(release, self._api.target)
+        end = time.monotonic() + grace
+        while self._api.pods(release):
+            if time.monotonic() > end:
+                self._api.delete_pods(release)
+                break
+            time.sleep(POLL_SECONDS)
+        self._keep_spans(handle)
+        handle.last = Observation(False, 143, "stopped")
+
+    def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
+        if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
+            return Observation(True, note="its last pods end")
+        if state.phase is Phase.SUCCEEDED:
+            return Observation(False, 0)
+        if state.phase is Phase.FAILED:
+            return Observation(False, state.exit_code or 1, self._why(handle, state))
+        if state.phase is Phase.MISSING:
+            return Observation(False, 137, state.reason)
+        urls: tuple[str, ...] = ()
+        if state.phase is Phase.READY and KINDS[handle.request.job.kind].service:
+            urls = (service_url(handle.request.release, self._api.namespace),)
+        return Observation(True, ready_urls=urls, note=state.reason)
+
+    def _why(self, handle: ReleaseHandle, state: StageState) -> str:
+        """What the stage itself said last, where it could still say it."""
+        try:
+            ended = [item for item in handle.files.attempts() if item.reason]
+        except StoreError:
+            ended = []
+        return f"{state.reason}: {ended[-1].reason}" if ended else state.reason
+
+    def _progress(self, handle: ReleaseHandle) -> list[Mapping[str, Any]]:
+        now = time.monotonic()
+        if now - handle.asked < PROGRESS_SECONDS and handle.last.running:
+            return []
+        handle.asked = now
+        try:
+            live = handle.files.progress()
+        except StoreError:
+            return []
+        if live is None or handle.shown == (live.phase, live.done):
+            return []
+        handle.shown = (live.phase, live.done)
+        return [live.model_dump()]
+
+    def _job_there(self, release: str) -> Mapping[str, Any]:
+        """The job file of a release that is there; empty where it has none."""
+        try:
+            job = json.loads(self._api.job_file(release) or "{}")
+        except ValueError:
+            return {}
+        return job if isinstance(job, dict) else {}
+
+    def _keep_spans(self, handle: ReleaseHandle) -> None:
+        """Add the pods' spans to the run's own file, once."""
+        if handle.spans_kept:
+            return
+        handle.spans_kept = True
+        try:
+            spans = handle.files.spans()
+        except StoreError:
+            return
+        with self._spans.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(item) + "\n" for item in spans)

@@ -1,0 +1,85 @@
+"""What ``status``, ``list`` and ``explain`` show: cluster state and the store's live files in one place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from editr1.artifacts import ArtifactStore, StoreError
+from editr1.config.loader import ConfigError
+from editr1.launch.kubernetes.connect import Connection, cluster_store
+from editr1.launch.kubernetes.state import Phase, StageState, state_of
+from editr1.launch.kubernetes.views import JobView, ReleaseView
+from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
+
+
+@dataclass(frozen=True)
+class StageOverview:
+    """One release and what is known of it; ``note`` says why the store could not be asked."""
+
+    job: JobView
+    release: ReleaseView
+    state: StageState
+    progress: LiveProgress | None = None
+    attempts: tuple[PodAttempt, ...] = ()
+    files: LiveFiles | None = None
+    note: str = ""
+
+
+def jobs_of(connection: Connection, name: str) -> list[JobView]:
+    """The jobs and services of a run, or of the release of that name. Raises ConfigError when there are none."""
+    api = connection.api
+    found = api.jobs(name) or [job for job in api.jobs() if job.name == name]
+    if not found:
+        known = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
+        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; runs there: {known}")
+    return found
+
+
+def overview(connection: Connection, job: JobView) -> StageOverview:
+    """Look a release up."""
+    release = connection.api.release(job.name)
+    job = release.job or job
+    state = state_of(release)
+    try:
+        files = live_files(connection, job)
+        progress = files.progress() if files else None
+        attempts = tuple(files.attempts()) if files else ()
+    except (StoreError, ConfigError) as error:
+        return StageOverview(job, release, state, note=str(error))
+    return StageOverview(job, release, state, progress, attempts, files)
+
+
+def live_files(connection: Connection, job: JobView) -> LiveFiles | None:
+    """The live files of a release's stage, None before its first attempt. Raises StoreError, ConfigError."""
+    text = connection.api.job_file(job.name)
+    if text is None:
+        return None
+    told = json.loads(text)
+    store = cluster_store(connection.config, told["store"]["url"])
+    key = told["key"] or _newest_key(store, told["run"], told["stage"])
+    return LiveFiles(store, told["run"], told["stage"], key) if key else None
+
+
+def explain(stage: StageOverview) -> str:
+    """One sentence: what the stage is doing, or why it is not."""
+    state, name = stage.state, stage.job.name
+    if state.phase is Phase.FAILED:
+        told = next((item.reason for item in reversed(stage.attempts) if item.reason), "")
+        return f"{name} failed: {state.reason}" + (f"; its last error: {told}" if told else "")
+    if state.reason:
+        return f"{name} is {state.phase}: {state.reason}"
+    if state.phase is Phase.RUNNING and stage.progress is not None:
+        at = stage.progress
+        return f"{name} is running: {at.phase} {at.done}/{at.total}"
+    return f"{name} is {state.phase}"
+
+
+def _newest_key(store: ArtifactStore, run: str, stage: str) -> str:
+    """The key that a pod computed for a release installed by hand: that of the newest attempt."""
+    prefix = f"runs/{run}/stages/{stage}/"
+    keys = {key.removeprefix(prefix).split("/")[0] for key in store.list_records(prefix)}
+    started = {
+        key: max((item.started for item in LiveFiles(store, run, stage, key).attempts()), default=0.0) for key in keys
+    }
+    return max(started, key=lambda key: started[key], default="")

@@ -1,0 +1,112 @@
+"""The API's JSON as views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView
+
+
+def _time(text: str | None) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+
+
+def _conditions(status: Mapping[str, Any]) -> tuple[Condition, ...]:
+    return tuple(
+        Condition(c["type"], c["status"], c.get("reason") or "", c.get("message") or "")
+        for c in status.get("conditions") or ()
+    )
+
+
+def job_view(item: Mapping[str, Any]) -> JobView:
+    """A PyTorchJob, read through kubeflow-training's own model of it."""
+    from kubeflow.training import ApiClient, KubeflowOrgV1PyTorchJob
+    from kubeflow.training.constants import constants
+    from kubeflow.training.utils.utils import FakeResponse
+
+    job: KubeflowOrgV1PyTorchJob = ApiClient().deserialize(FakeResponse(item), "KubeflowOrgV1PyTorchJob")
+    labels = job.metadata.labels or {}
+    status = job.status
+    return JobView(
+        name=job.metadata.name,
+        run=labels.get("editr1.dev/run", job.metadata.name),
+        stage=labels.get("editr1.dev/stage", ""),
+        kind=labels.get("editr1.dev/kind", ""),
+        created=job.metadata.creation_timestamp.timestamp() if job.metadata.creation_timestamp else 0.0,
+        suspended=bool(job.spec.run_policy.suspend),
+        queue=labels.get(constants.LOCAL_QUEUE_LABEL, ""),
+        wanted=sum(replica.replicas or 1 for replica in job.spec.pytorch_replica_specs.values()),
+        ready=sum(part.active or 0 for part in ((status and status.replica_statuses) or {}).values()),
+        conditions=tuple(
+            Condition(c.type, c.status, c.reason or "", c.message or "") for c in ((status and status.conditions) or ())
+        ),
+    )
+
+
+def service_view(item: Mapping[str, Any]) -> JobView:
+    """A Deployment as a service."""
+    meta, status = item["metadata"], item.get("status") or {}
+    labels = meta.get("labels") or {}
+    return JobView(
+        name=meta["name"],
+        run=labels.get("editr1.dev/run", meta["name"]),
+        stage=labels.get("editr1.dev/stage", ""),
+        kind=labels.get("editr1.dev/kind", "serve"),
+        created=_time(meta.get("creationTimestamp")),
+        service=True,
+        wanted=int(item["spec"].get("replicas") if item["spec"].get("replicas") is not None else 1),
+        ready=int(status.get("readyReplicas") or 0),
+        conditions=_conditions(status),
+    )
+
+
+def pod_view(item: Mapping[str, Any]) -> PodView:
+    """A pod."""
+    meta, status = item["metadata"], item.get("status") or {}
+    labels = meta.get("labels") or {}
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return PodView(
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        phase=status.get("phase", "Pending"),
+        node=item["spec"].get("nodeName") or "",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        created=_time(meta.get("creationTimestamp")),
+        leaving=bool(meta.get("deletionTimestamp")),
+        gone_by=_time(meta.get("deletionTimestamp")),
+        role=labels.get("training.kubeflow.org/replica-type", ""),
+        index=int(labels.get("training.kubeflow.org/replica-index", 0)),
+        conditions=_conditions(status),
+        containers=tuple(_container_view(container) for container in statuses),
+    )
+
+
+def _container_view(item: Mapping[str, Any]) -> ContainerView:
+    state = item.get("state") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+    return ContainerView(
+        name=item["name"],
+        ready=bool(item.get("ready")),
+        restarts=int(item.get("restartCount") or 0),
+        waiting=waiting.get("reason") or "",
+        message=waiting.get("message") or ended.get("message") or "",
+        exit_code=ended.get("exitCode"),
+        ended=ended.get("reason") or "",
+        image=item.get("image") or "",
+        image_id=item.get("imageID") or "",
+    )
+
+
+def event_view(item: Mapping[str, Any]) -> EventView:
+    """An event."""
+    t = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"].get("creationTimestamp")
+    return EventView(
+        object=item["involvedObject"].get("name", ""),
+        reason=item.get("reason") or "",
+        message=item.get("message") or "",
+        warning=item.get("type") == "Warning",
+        t=_time(t),
+    )

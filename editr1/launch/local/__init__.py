@@ -1,0 +1,1 @@
+"""Launch stages as processes of this machine."""

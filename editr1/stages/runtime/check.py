@@ -1,0 +1,51 @@
+"""What ``helm test`` runs: the job file can be used, the bucket does what a run needs, the service is ready.
+
+    python -m editr1.stages.runtime.check [--ready http://rrm:8000]
+
+Ends with the exit code of the first check that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from editr1.artifacts import open_store
+from editr1.artifacts.probe import probe
+from editr1.errors import ExitCode
+from editr1.runs.job import read_job
+from editr1.runs.resolve import full_config
+from editr1.stages.runtime.entry import exit_code
+from editr1.telemetry.log import configure_logging
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line a check; the exit code of the first that fails."""
+    parser = argparse.ArgumentParser(prog="python -m editr1.stages.runtime.check", description=__doc__)
+    parser.add_argument("--ready", help="address of a reward service that must be ready")
+    given = parser.parse_args(arguments)
+    configure_logging()
+    try:
+        job = read_job()
+        full_config(job.kind, job.config, job.seed)
+        print(f"job: stage {job.stage} of run {job.run} can be used")
+        store = open_store(job.store)
+        for step in probe(store):
+            print(f"store: {step.name}: {'ok' if step.ok else step.detail}")
+            if not step.ok:
+                return ExitCode.TRANSIENT
+        for name, reference in job.inputs.items():
+            if reference.startswith("sha256:"):
+                print(f"input {name}: {len(store.manifest(reference).files)} files")
+        if given.ready:
+            from editr1.serving.readiness import wait_ready
+
+            wait_ready([given.ready], 60)
+            print(f"reward: ready at {given.ready}")
+    except Exception as error:
+        return exit_code(error)
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

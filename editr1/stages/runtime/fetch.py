@@ -1,0 +1,38 @@
+"""Bring one input of the job into a folder, for a container beside the stage that reads it from there.
+
+    python -m editr1.stages.runtime.fetch model /work/model
+
+The second argument is the folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from editr1.artifacts import open_store
+from editr1.config.loader import ConfigError
+from editr1.errors import ExitCode
+from editr1.runs.job import read_job
+from editr1.runs.resolve import resolve_job
+from editr1.stages.runtime.entry import exit_code
+from editr1.telemetry.log import configure_logging
+
+
+def main(name: str, folder: str) -> int:
+    """Fetch and verify; returns the exit code."""
+    configure_logging()
+    try:
+        job = read_job()
+        store = open_store(job.store)
+        reference = resolve_job(job, store).inputs.get(name)
+        if reference is None or not reference.startswith("sha256:"):
+            raise ConfigError(f"inputs.{name}: must be an artifact of the store (got {reference!r})")
+        store.fetch(reference, Path(folder))
+    except Exception as error:
+        return exit_code(error)
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,264 @@
+"""One attempt of a stage in a pod: the stage's own process, and beside it what keeps its traces when the pod is gone.
+
+    python -m editr1.stages.runtime.pod sft
+
+The stage is the process that it is on a laptop. This one settles the job, passes signals on, and writes progress, the
+last log lines of every rank, spans and the attempt's end to the store. It imports no torch, so it lives on where a rank
+alone is killed for memory; where the whole pod is, the next attempt knows it by the missing end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO, TypeVar
+
+from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
+from editr1.errors import ExitCode, worth_a_retry
+from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
+from editr1.runs.kinds import KINDS
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used, vanished
+from editr1.runs.record import StageRecord, State, newest_checkpoint, note_stage
+from editr1.runs.resolve import HubUnreachable, resolve_job
+from editr1.stages.runtime.entry import exit_code
+from editr1.telemetry import Span, configure, flush, span, traceparent
+from editr1.telemetry.gauges import stage_gauges
+from editr1.telemetry.log import configure_logging
+from editr1.telemetry.progress import ProgressReader
+
+T = TypeVar("T")
+TAIL_LINES = 400
+PATIENCE_SECONDS = 120.0
+SPANS_SECONDS = 30.0
+_RANK = re.compile(r"\[\w*?(\d+)\]:")
+
+log = logging.getLogger("editr1.pod")
+
+
+def main(kind: str) -> int:
+    """Run the attempt; returns the exit code of the pod."""
+    # The first process of a container is sent no signal that it does not handle.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    configure_logging()
+    try:
+        job = read_job()
+        store = open_store(job.store)
+        settled = patiently(lambda: resolve_job(job, store))
+        if not job.key:
+            patiently(lambda: _note(settled, store))
+        return _Attempt(kind, settled, store).run()
+    except Exception as error:
+        return exit_code(error)
+
+
+def patiently(action: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """``action()``, again for up to ``seconds`` while store or hub cannot be reached: a pod is started again without pause."""
+    end, pause = time.monotonic() + seconds, 1.0
+    while True:
+        try:
+            return action()
+        except AccessDenied:
+            raise
+        except (StoreError, HubUnreachable) as error:
+            if time.monotonic() + pause > end:
+                raise
+            log.warning("%s; again in %.0f s", error, pause)
+            time.sleep(pause)
+            pause = min(20.0, pause * 2)
+
+
+def _note(job: StageJob, store: ArtifactStore) -> None:
+    """A release that was installed with Helm alone has no record yet."""
+    stage = StageRecord(
+        name=job.stage,
+        kind=str(job.kind),
+        key=job.key,
+        state=State.RUNNING,
+        inputs=job.inputs,
+        config=job.config,
+        release=os.environ.get("EDITR1_RELEASE", ""),
+    )
+    note_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
+
+
+class Tail:
+    """The last lines of each rank, kept while all lines pass through to standard output."""
+
+    def __init__(self, lines: int = TAIL_LINES) -> None:
+        self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=lines))
+        self._lock = threading.Lock()
+
+    def add(self, line: str) -> None:
+        """Keep a line; one without a rank's prefix belongs to the launcher (-1)."""
+        rank = _RANK.match(line)
+        with self._lock:
+            self._lines[int(rank[1]) if rank else -1].append(line)
+
+    def text(self) -> list[str]:
+        """All kept lines, the launcher's first, then rank by rank."""
+        with self._lock:
+            return [line for rank in sorted(self._lines) for line in self._lines[rank]]
+
+    def last_error(self) -> str:
+        """The newest line that speaks of an error, else the newest line."""
+        lines = [line for line in self.text() if line.strip()]
+        errors = [line for line in lines if " ERROR " in line or "Error" in line]
+        return (errors or lines or [""])[-1].strip()[:500]
+
+
+class _Attempt:
+    def __init__(self, kind: str, job: StageJob, store: ArtifactStore) -> None:
+        self._kind, self._job, self._store = kind, job, store
+        self._files = LiveFiles(store, job.run, job.stage, job.key)
+        self._every = float(os.environ.get("EDITR1_PUBLISH_SECONDS", "5"))
+        retries = os.environ.get("EDITR1_RETRIES")
+        self._retries = int(retries) if retries else None
+        self._spans = job.workdir / "spans.jsonl"
+        self._tail = Tail()
+        self._lines = ProgressReader(job.progress_file)
+        self._speed = PhaseSpeed()
+        self._written: LiveProgress | None = None
+        self._spans_seen: float | None = None
+        self._record = PodAttempt(
+            pod=os.environ.get("EDITR1_POD", "local"),
+            uid=os.environ.get("EDITR1_POD_UID", ""),
+            node=os.environ.get("EDITR1_NODE", ""),
+            started=time.time(),
+            submission=os.environ.get("TRACEPARENT", "")[3:35],
+        )
+        self._told = self._record
+        """What the store knows of it."""
+
+    def run(self) -> int:
+        job = self._job
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        file = job.workdir / "job.json"
+        file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+        own = (self._record.pod, self._record.submission)
+        earlier = [item for item in patiently(self._files.attempts) if (item.pod, item.submission) == own]
+        checkpoint = patiently(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
+        self._record = self._record.model_copy(update={"checkpoint": checkpoint})
+        self._files.write_attempt(self._record)
+        self._told = self._record
+        # Without a submission a release that is installed anew, with more memory, cannot be told from the one before.
+        lost = vanished(earlier, checkpoint) if self._record.submission else 0
+        if self._retries is not None and lost > self._retries:
+            self._tail.add(f"ERROR no checkpoint since {lost} attempts that ended without a word: killed for memory?")
+            log.error("%s", self._tail.last_error())
+            return self._finish(ExitCode.UNEXPECTED, 0)
+        configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
+        end_gauges = stage_gauges(self._speed.now, max(5.0, self._every), **{"editr1.run": job.run})
+        with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
+            try:
+                code = self._stage(file)
+            except SystemExit:  # asked to leave before the stage began
+                self._record = self._record.model_copy(update={"leaving": True})
+                self._finish(ExitCode.TERMINATED, 0)
+                raise
+            current.set_attribute("exit_code", code)
+        self._publish()
+        end_gauges()
+        flush()
+        return self._finish(128 - code if code < 0 else code, retries_used(earlier))
+
+    def _stage(self, file: Path) -> int:
+        job = self._job
+        environment = {**os.environ, CONFIG_VARIABLE: str(file), "EDITR1_SPAN_FILE": str(self._spans)}
+        environment["TRACEPARENT"] = traceparent() or ""
+        if KINDS[job.kind].distributed:
+            logs = job.workdir / "logs"
+            logs.mkdir(exist_ok=True)
+            environment |= {"PET_LOG_DIR": str(logs), "PET_TEE": "3"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"editr1.stages.{self._kind}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._passing_on(process))
+        assert process.stdout is not None
+        pump = threading.Thread(target=self._pump, args=(process.stdout,), daemon=True)
+        pump.start()
+        code = self._watch(process)
+        pump.join(10)
+        return code
+
+    def _passing_on(self, process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, _frame: FrameType | None) -> None:
+            self._record = self._record.model_copy(update={"leaving": True})
+            process.send_signal(number)
+
+        return handle
+
+    def _pump(self, lines: IO[str]) -> None:
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            self._tail.add(line.rstrip("\n"))
+
+    def _watch(self, process: subprocess.Popen[str]) -> int:
+        while True:
+            try:
+                return process.wait(self._every)
+            except subprocess.TimeoutExpired:
+                self._publish()
+
+    def _finish(self, code: int, used: int) -> int:
+        reason = "" if code == 0 else self._tail.last_error()
+        self._record = self._record.model_copy(update={"ended": time.time(), "exit_code": code, "reason": reason})
+        self._publish(last=True)
+        spent = self._retries is not None and used >= self._retries
+        if worth_a_retry(code) and code != ExitCode.TERMINATED and spent:
+            log.error("exit code %d, and %d retries are used up", code, self._retries)
+            return ExitCode.UNEXPECTED
+        return code
+
+    def _publish(self, *, last: bool = False) -> None:
+        """Write what changed. A store that fails costs the news of this moment and nothing else."""
+        try:
+            self._speed.add(self._lines.new())
+            progress = self._speed.now()
+            if progress is not None and progress != self._written:
+                self._files.write_progress(progress)
+                self._written = progress
+            if self._spans_changed(0 if last else SPANS_SECONDS):
+                self._files.write_spans(self._record, self._spans.read_bytes())
+            self._files.write_log(self._record, self._tail.text())
+            if self._record != self._told:
+                self._files.write_attempt(self._record)
+                self._told = self._record
+        except StoreError as error:
+            log.warning("progress was not written: %s", error)
+
+    def _spans_changed(self, every: float) -> bool:
+        if not self._spans.is_file():
+            return False
+        modified = self._spans.stat().st_mtime
+        if self._spans_seen is not None and (modified == self._spans_seen or modified - self._spans_seen < every):
+            return False
+        self._spans_seen = modified
+        return True
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Asked to stop before the stage began: there is nothing to keep."""
+    raise SystemExit(ExitCode.TERMINATED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

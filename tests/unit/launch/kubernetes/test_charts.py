@@ -1,0 +1,233 @@
+"""Every chart with every ci/*-values.yaml: what it renders (golden files), what it refuses, and what all pods promise."""
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from editr1.launch.kubernetes.helm import HelmError, HelmLibrary
+from editr1.runs.kinds import KINDS, Kind
+from editr1.telemetry import Metric
+
+ROOT = Path(__file__).parents[4]
+CHARTS = ROOT / "charts"
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(CHARTS.glob("*/ci/*-values.yaml"))
+DIGEST = "sha256:" + "a" * 64
+STORE = {"url": "s3://bucket/prefix"}
+
+
+def case_id(path: Path) -> str:
+    return f"{path.parts[-3]}-{path.name.removesuffix('-values.yaml')}"
+
+
+def render(chart: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    return HelmLibrary().render(chart, "demo", "prod", values)
+
+
+def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for item in objects:
+        if item["kind"] == "Deployment":
+            yield item["spec"]["template"]["spec"]
+        for replica in item.get("spec", {}).get("pytorchReplicaSpecs", {}).values():
+            yield replica["template"]["spec"]
+
+
+@pytest.mark.parametrize("path", CASES, ids=case_id)
+def test_renders_as_the_golden_file_says(path: Path) -> None:
+    objects = render(path.parts[-3], yaml.safe_load(path.read_text()))
+    text = yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    golden = GOLDEN / f"{case_id(path)}.yaml"
+    if os.environ.get("EDITR1_UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text(), "if this is meant: EDITR1_UPDATE_GOLDEN=1 pytest tests/unit/launch/kubernetes"
+
+
+def test_every_golden_file_has_its_values() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.yaml")} == {case_id(path) for path in CASES}
+
+
+@pytest.mark.parametrize("path", CASES, ids=case_id)
+def test_every_container_meets_pod_security_restricted_and_names_no_secret_value(path: Path) -> None:
+    objects = render(path.parts[-3], yaml.safe_load(path.read_text()))
+    for pod in pods(objects):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] >= 1
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is (path.parts[-3] == "operator")
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["readOnlyRootFilesystem"] is True
+            for variable in container["env"]:
+                if re.search("SECRET|ACCESS_KEY|TOKEN", variable["name"]):
+                    assert "value" not in variable
+    assert not any(item["kind"] == "Secret" for item in objects)
+
+
+def test_one_node_is_a_master_and_several_are_workers_that_meet_by_c10d() -> None:
+    inputs = {"rows": DIGEST, "model": DIGEST}
+    (one,) = [o for o in render("sft", {"store": STORE, "inputs": inputs}) if o["kind"] == "PyTorchJob"]
+    assert list(one["spec"]["pytorchReplicaSpecs"]) == ["Master"] and "elasticPolicy" not in one["spec"]
+    assert one["spec"]["nprocPerNode"] == "1"
+    values = {"store": STORE, "inputs": inputs, "nodes": 3, "gpus": 8, "retries": 5}
+    (several,) = [o for o in render("sft", values) if o["kind"] == "PyTorchJob"]
+    assert list(several["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
+    elastic = several["spec"]["elasticPolicy"]
+    assert (elastic["minReplicas"], elastic["maxReplicas"], elastic["maxRestarts"]) == (3, 3, 5)
+    assert elastic["rdzvBackend"] == "c10d" and several["spec"]["nprocPerNode"] == "8"
+    for pod in pods([one, several]):
+        (container,) = pod["containers"]
+        assert container["name"] == "pytorch" and "readinessProbe" not in container
+
+
+def test_a_scaled_service_names_no_replicas_and_an_unscaled_one_does() -> None:
+    model = {"store": STORE, "inputs": {"model": DIGEST}}
+    (fixed,) = [o for o in render("reward", {**model, "replicas": 3}) if o["kind"] == "Deployment"]
+    assert fixed["spec"]["replicas"] == 3
+    scaled = render("reward", {**model, "autoscaling": {"mode": "keda"}})
+    (deployment,) = [o for o in scaled if o["kind"] == "Deployment"]
+    assert "replicas" not in deployment["spec"]
+    (scaler,) = [o for o in scaled if o["kind"] == "ScaledObject"]
+    assert [trigger["type"] for trigger in scaler["spec"]["triggers"]] == ["metrics-api", "kubernetes-workload"]
+    assert scaler["spec"]["triggers"][0]["metadata"]["valueLocation"] == Metric.IN_FLIGHT
+
+
+def test_the_service_gives_a_replica_time_to_drain() -> None:
+    values = {"store": STORE, "inputs": {"model": DIGEST}, "config": {"drain_s": 90}, "preStopSeconds": 20}
+    (deployment,) = [o for o in render("reward", values) if o["kind"] == "Deployment"]
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 90 + 20
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+@pytest.mark.parametrize(
+    ("chart", "values", "says"),
+    [
+        ("sft", {"store": {"url": ""}}, "store.url is not set"),
+        ("sft", {"inputs": {"rows": DIGEST}}, "inputs.model is not set"),
+        ("sft", {"inputs": {"rows": DIGEST, "model": "Qwen"}}, "/inputs/model"),
+        ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST, "rews": DIGEST}}, "'rews' not allowed"),
+        ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "gpu": 1}, "'gpu' not allowed"),
+        ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "config": {"stepz": 1}}, "'stepz' not allowed"),
+        ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "nodes": 0}, "/nodes"),
+        ("sft", {"inputs": {"rows": DIGEST, "model": DIGEST}, "nodes": 2, "scratch": {"claim": "c"}}, "scratch.claim"),
+        ("grpo", {"inputs": {"cases": DIGEST, "editor": DIGEST}}, "reward is not set"),
+        (
+            "grpo",
+            {"inputs": {"cases": DIGEST, "editor": DIGEST}, "reward": {"release": "a", "urls": ["http://b"]}},
+            "give one",
+        ),
+        (
+            "reward",
+            {"inputs": {"model": DIGEST}, "autoscaling": {"mode": "hpa", "minReplicas": 0}},
+            "needs autoscaling.mode keda",
+        ),
+        (
+            "reward",
+            {"inputs": {"model": DIGEST}, "autoscaling": {"minReplicas": 9, "maxReplicas": 2}},
+            "above autoscaling.maxReplicas",
+        ),
+        ("reward", {"inputs": {"model": "hub:a/b@c"}, "vllm": {"enabled": True}}, "vllm.enabled needs inputs.model"),
+        ("reward", {"inputs": {"model": DIGEST}, "autoscaling": {"mode": "auto"}}, "/autoscaling/mode"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_in_words(chart: str, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(HelmError, match=re.escape(says)):
+        render(chart, {"store": STORE, **values})
+
+
+@pytest.mark.parametrize("kind", [Kind.SFT, Kind.EVALUATE])
+def test_a_chart_takes_the_inputs_that_the_package_takes_and_refuses_the_others_in_its_words(kind: Kind) -> None:
+    names = [item.name for item in KINDS[kind].inputs[:6]]
+    for given in (part for size in range(len(names) + 1) for part in itertools.combinations(names, size)):
+        faults = KINDS[kind].rule(given)
+        missing = [item.name for item in KINDS[kind].inputs if item.required and item.name not in given]
+        values = {"store": STORE, "inputs": dict.fromkeys(given, DIGEST)}
+        if not missing and not faults:
+            assert render(str(kind), values)
+            continue
+        with pytest.raises(HelmError) as refused:
+            render(str(kind), values)
+        assert any(fault in str(refused.value) for fault in [*faults, *(f"inputs.{name}" for name in missing)]), given
+
+
+@pytest.mark.parametrize("chart", ["sft", "reward"])
+@pytest.mark.parametrize("name", ["20261105", "null", "true", "0x1f", "1e3"])
+def test_a_name_that_yaml_would_read_as_something_else_stays_a_name(chart: str, name: str) -> None:
+    inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
+    values = {"store": STORE, "inputs": inputs}
+    if chart == "reward":
+        values |= {"autoscaling": {"mode": "keda"}, "monitoring": {"podMonitor": True}}
+    objects = HelmLibrary().render(chart, name, "prod", values)
+    assert objects
+    for item in objects:
+        assert isinstance(item["metadata"]["name"], str)
+        assert item["metadata"].get("labels", {}).get("app.kubernetes.io/instance", name) == name
+    for pod in pods(objects):
+        assert pod["serviceAccountName"] == name
+        for container in pod["containers"]:
+            assert all(isinstance(variable.get("value", ""), str) for variable in container["env"])
+
+
+@pytest.mark.parametrize("chart", ["sft", "reward"])
+def test_a_variable_of_the_user_stands_in_the_place_of_the_chart_s_own(chart: str) -> None:
+    inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
+    env = [{"name": name, "value": "/cache"} for name in ("HF_HOME", "NCCL_DEBUG", "EDITR1_RETRIES", "MINE")]
+    for pod in pods(render(chart, {"store": STORE, "inputs": inputs, "env": env})):
+        for container in pod["containers"]:
+            names = [variable["name"] for variable in container["env"]]
+            assert len(names) == len(set(names))
+            assert {"name": "HF_HOME", "value": "/cache"} in container["env"]
+            assert {"HOME", "MINE", "EDITR1_CONFIG"} <= set(names)
+
+
+def test_a_release_name_that_pods_could_not_carry_is_refused() -> None:
+    with pytest.raises(HelmError, match="at most 45"):
+        HelmLibrary().render("curate", "x" * 46, "prod", {"store": STORE})
+
+
+def test_values_schemas_and_readmes_are_what_the_typed_values_say() -> None:
+    spec = importlib.util.spec_from_file_location("generate", CHARTS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for chart in generate.CHARTS:
+        for path, text in generate.files_of(chart).items():
+            assert path.read_text() == text, f"{path}: run python charts/generate.py"
+
+
+@pytest.mark.parametrize("path", sorted(CHARTS.glob("*/values.schema.json")), ids=lambda path: path.parent.name)
+def test_every_value_is_described(path: Path) -> None:
+    schema = json.loads(path.read_text())
+    for where, node in described(schema, path.parent.name):
+        assert node.get("description"), where
+    assert schema["additionalProperties"] is False
+
+
+def described(node: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        for name, child in node.get("properties", {}).items():
+            yield f"{where}.{name}", child
+        for name, child in node.get("$defs", {}).items():
+            yield from described(child, f"{where}#{name}")
+
+
+def test_dashboard_and_alerts_ask_only_for_metrics_that_the_server_exports() -> None:
+    known = {str(metric) for metric in Metric}
+    suffixes = ("", "_bucket", "_sum", "_count")
+    exported = {name + suffix for name in known for suffix in suffixes}
+    texts = [(CHARTS / "reward/dashboards/reward.json").read_text()]
+    texts.append((CHARTS / "reward/templates/monitoring.yaml").read_text())
+    asked = {name for text in texts for name in re.findall(r"editr1_\w+", text)}
+    assert asked and asked <= exported
+    used = {name for name in known if any(name + suffix in asked for suffix in suffixes)}
+    assert used == known, f"no panel shows {known - used}"

@@ -1,0 +1,161 @@
+"""Runs given to the cluster: made once, joined, refused, made anew; and what a follower is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editr1.artifacts import ArtifactStore, open_store
+from editr1.config.store import StoreConfig
+from editr1.launch.kubernetes import editruns
+from editr1.launch.kubernetes.editruns import EditRuns, exit_code, follow, uploaded
+from editr1.launch.kubernetes.errors import ClusterError
+from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
+from editr1.launch.orchestrator import StageFailed
+from editr1.runs.live import LiveFiles, LiveProgress
+from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
+
+
+class Api:
+    """The few calls that EditRuns makes."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, dict[str, Any]] = {}
+        self.made = 0
+
+    def raw(self, path: str) -> Any:
+        return {"resources": [{"name": "editruns"}]}
+
+    def custom(self, _version: str, _plural: str, name: str) -> Any:
+        return self.bodies.get(name)
+
+    def create_custom(self, _version: str, _plural: str, body: dict[str, Any]) -> None:
+        self.made += 1
+        self.bodies[body["metadata"]["name"]] = body | {
+            "metadata": body["metadata"] | {"creationTimestamp": "2026-01-01T00:00:00Z"}
+        }
+
+    def delete_custom(self, _version: str, _plural: str, name: str) -> None:
+        del self.bodies[name]
+
+    def told(self, name: str, **status: Any) -> None:
+        self.bodies[name]["status"] = RunStatus(**status).as_json()
+
+
+def spec(**config: Any) -> RunSpec:
+    stages = [StageSpec(name="curate", kind="curate", config={"judge": "shapes", **config})]
+    return RunSpec(api_version=API_VERSION, kind="EditRun", metadata=Metadata(name="r"), spec=RunBody(stages=stages))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
+
+
+def test_the_same_run_is_joined_and_another_of_its_name_refused() -> None:
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    assert runs.apply(spec(), {"note": "x"}) and not runs.apply(spec(), {})
+    assert api.made == 1 and api.bodies["r"]["metadata"]["annotations"] == {"note": "x"}
+    with pytest.raises(ClusterError, match="is there already and does something else"):
+        runs.apply(spec(seed=4), {})
+
+
+def test_a_run_that_failed_is_made_anew_even_with_other_settings() -> None:
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    runs.apply(spec(), {})
+    api.told("r", state=RunState.FAILED)
+    assert runs.apply(spec(seed=4), {}) and api.made == 2
+
+
+def test_a_folder_of_this_machine_goes_into_the_store(store: ArtifactStore, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_text("w")
+    stages = [StageSpec(name="rrm", kind="serve", inputs={"model": f"path:{tmp_path / 'model'}"})]
+    run = spec().model_copy(update={"spec": RunBody(stages=stages)})
+    (changed,) = uploaded(run, store).spec.stages
+    assert store.manifest(changed.inputs["model"]).files[0].path == "weights"
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda stage, *rest: self.events.append((name, stage.name))
+
+
+def attempt(**values: Any) -> AttemptStatus:
+    return AttemptStatus(started=1.0, **values)
+
+
+def test_a_follower_is_told_what_a_driver_tells(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editruns, "POLL_SECONDS", 0)
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    runs.apply(spec(), {})
+    LiveFiles(store, "r", "sft", "k").write_progress(LiveProgress(t=1, phase="sft", done=1, total=2))
+    stood = StageStatus(name="curate", kind="curate", state=RunState.DONE, reason=Reason.STANDS, message="stands")
+    sft = {"name": "sft", "kind": "sft", "key": "k"}
+    looks = [
+        [],
+        [stood, StageStatus(**sft, state=RunState.STARTING, attempts=[attempt()], message="no node")],
+        [stood, StageStatus(**sft, state=RunState.RUNNING, attempts=[attempt()])],
+        [
+            stood,
+            StageStatus(
+                **sft,
+                state=RunState.WAITING,
+                reason=Reason.RETRYING,
+                failures=1,
+                attempts=[attempt(ended=2.0, exit_code=137)],
+            ),
+        ],
+        [stood, StageStatus(**sft, state=RunState.DONE, failures=1, attempts=[attempt(ended=2.0), attempt(ended=3.0)])],
+    ]
+    states = iter([*[RunState.RUNNING] * 4, RunState.DONE])
+    original = runs.get
+
+    def get(name: str) -> Any:
+        api.told(name, state=next(states), stages=looks.pop(0))
+        return original(name)
+
+    monkeypatch.setattr(runs, "get", get)
+    watcher = Watcher()
+    assert follow(runs, "r", store, watcher, lambda: False)
+    assert watcher.events == [
+        ("stage_skipped", "curate"),
+        ("stage_started", "sft"),
+        ("stage_waits", "sft"),
+        ("stage_progress", "sft"),
+        ("stage_retried", "sft"),
+        ("stage_started", "sft"),
+        ("stage_ended", "sft"),
+    ]
+
+
+def test_a_run_that_fails_ends_with_the_stage_s_code(store: ArtifactStore) -> None:
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    runs.apply(spec(), {})
+    failed = StageStatus(
+        name="curate",
+        kind="curate",
+        state=RunState.FAILED,
+        message="bad row",
+        attempts=[attempt(ended=2.0, exit_code=3)],
+    )
+    api.told("r", state=RunState.FAILED, stages=[failed])
+    with pytest.raises(StageFailed, match="stage curate: bad row") as caught:
+        follow(runs, "r", store, Watcher(), lambda: False)
+    assert caught.value.exit_code == 3
+    assert exit_code(RunStatus(state=RunState.DONE)) == 0
+
+
+def test_who_stops_following_leaves_the_run_alone(store: ArtifactStore) -> None:
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    runs.apply(spec(), {})
+    assert not follow(runs, "r", store, Watcher(), lambda: True)
+    assert "r" in api.bodies

@@ -1,0 +1,267 @@
+"""An API server that is silent for a while ends nothing: who looks at a run asks again, and says so."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException
+
+from editr1.artifacts import open_store
+from editr1.cli import editruns as terminal
+from editr1.cli import follow
+from editr1.cli.common import reporting
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.errors import ExitCode
+from editr1.launch.kubernetes import editruns, helm, launcher, outage
+from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable, Errors
+from editr1.launch.kubernetes.helm import HelmError
+from editr1.launch.kubernetes.launcher import KubernetesLauncher, ReleaseHandle, ReleaseRequest
+from editr1.launch.kubernetes.outage import OutageTolerance
+from editr1.launch.kubernetes.run_status import RunState, RunStatus
+from editr1.launch.kubernetes.state import Phase, StageState
+from editr1.launch.kubernetes.views import PodView, ReleaseView
+from editr1.runs.job import StageJob
+from editr1.runs.live import LiveFiles
+
+SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ApiException(status=503), True),
+        (ApiException(status=429), True),
+        (ApiException(status=403), False),
+        (ApiException(status=409), False),
+        (ConnectionResetError("reset"), True),
+    ],
+)
+def test_what_may_pass_is_told_apart_from_what_is_refused(error: Exception, passes: bool) -> None:
+    with pytest.raises(ClusterError) as raised, Errors("jobs", "https://api"):
+        raise error
+    assert isinstance(raised.value, ClusterUnreachable) is passes
+
+
+def test_patience_ends_after_a_long_silence_and_begins_anew_with_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
+    waits = OutageTolerance(60)
+    assert "asked again" in waits.record(SILENT)
+    now[0] += 59
+    waits.record(SILENT)
+    waits.answered()
+    now[0] += 59
+    waits.record(SILENT)
+    now[0] += 60
+    with pytest.raises(ClusterUnreachable, match="cannot be reached"):
+        waits.record(SILENT)
+
+
+def test_a_stage_goes_on_while_the_api_server_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "POLL_SECONDS", 0.0)
+    answers: list[Any] = [SILENT, SILENT, ReleaseView("r", "lab")]
+
+    def release(_name: str) -> ReleaseView:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    opened = open_store(store)
+    handle = ReleaseHandle(ReleaseRequest("sft", "r", "lab", {}, [], job), LiveFiles(opened, "r", "sft", "k"))
+    api: Any = SimpleNamespace(release=release)
+    runs = KubernetesLauncher(ClusterConfig(), api, None, opened, tmp_path / "spans")  # type: ignore[arg-type]
+    for _ in range(2):
+        seen = runs.observe(handle)
+        assert seen.running and "cannot be reached" in seen.note
+    assert not runs.observe(handle).running, "the release is not there: now that the server answers, that is known"
+
+
+class _Runs:
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    def get(self, _name: str) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_following_and_waiting_outlast_a_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(editruns, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
+    done = editruns.EditRun.__new__(editruns.EditRun)
+    object.__setattr__(done, "name", "r")
+    object.__setattr__(done, "status", RunStatus(state=RunState.DONE, started=time.time(), message="done"))
+    said: list[str] = []
+    observer: Any = SimpleNamespace(stage_waits=lambda _stage, reason: said.append(reason))
+    store = open_store(StoreConfig(url=tmp_path.as_uri()))
+    assert editruns.follow(_Runs(SILENT, SILENT, done), "r", store, observer, lambda: False)  # type: ignore[arg-type]
+    assert said == [f"{SILENT}; asked again"]
+
+    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, SILENT, done))
+    connection: Any = SimpleNamespace(api=None)
+    assert terminal.wait_for(connection, "r", lambda: False, None) == 0
+    assert capsys.readouterr().err.count("asked again") == 1
+
+
+def test_logs_are_followed_through_a_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
+    over: Any = SimpleNamespace(over=True)
+    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, over, SILENT, over))
+    monkeypatch.setattr("editr1.launch.kubernetes.follow.live_logs", lambda _api, jobs, _stop: iter([f"{jobs} says"]))
+    jobs: Any = lambda _run: [SimpleNamespace(name="r-sft", stage="sft")]  # noqa: E731
+    terminal.follow_logs(SimpleNamespace(api=SimpleNamespace(jobs=jobs)), "r", None, lambda: False)  # type: ignore[arg-type]
+    assert "['r-sft'] says" in capsys.readouterr().out
+
+
+def test_a_server_that_stays_away_is_no_fault_of_the_settings() -> None:
+    import typer
+
+    with pytest.raises(typer.Exit) as ended, reporting():
+        raise SILENT
+    assert ended.value.exit_code == ExitCode.TRANSIENT
+
+
+def test_following_a_release_outlasts_every_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
+    job = SimpleNamespace(name="r", service=False)
+    answers: list[Any] = [SILENT, SILENT, [job], SILENT, [job], [job]]
+    looks = iter([(Phase.RUNNING, "Running"), (Phase.SUCCEEDED, "Running"), (Phase.SUCCEEDED, "Succeeded")])
+
+    def jobs() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def overview(_connection: Any, found: Any) -> Any:
+        phase, pod = next(looks)
+        release = SimpleNamespace(pods=(PodView("p", phase=pod),))
+        return SimpleNamespace(job=found, release=release, state=StageState(phase), progress=None, attempts=())
+
+    monkeypatch.setattr("editr1.launch.kubernetes.overview.overview", overview)
+    connection: Any = SimpleNamespace(api=SimpleNamespace(jobs=jobs))
+    assert follow.follow_releases(connection, ["r"], lambda: False) == 0
+    assert answers == [] and capsys.readouterr().err.count("asked again") == 2, "each silence is told once"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            'Error: Kubernetes cluster unreachable: Get "https://api/version": dial tcp: connection refused',
+            ClusterUnreachable,
+        ),
+        ("INSTALLATION FAILED: Post https://api: net/http: TLS handshake timeout", ClusterUnreachable),
+        ("execution error at (x): inputs.model is not set", HelmError),
+        ('admission webhook "v" denied the request: no', HelmError),
+    ],
+)
+def test_helm_s_words_of_a_silent_server_are_told_from_a_refusal(said: str, kind: type[Exception]) -> None:
+    assert type(helm._refusal(said)) is kind
+
+
+def test_a_release_is_installed_once_the_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "PROGRESS_SECONDS", 0.0)
+    tries = [SILENT, SILENT, None]
+
+    def releases(_target: Any) -> dict[str, str]:
+        if error := tries.pop(0):
+            raise error
+        return {}
+
+    installed: list[str] = []
+    engine: Any = SimpleNamespace(releases=releases, install=lambda _chart, name, *_a, **_k: installed.append(name))
+    api: Any = SimpleNamespace(target=None, dry_run=lambda _objects: None)
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
+    runs.submit(ReleaseRequest("sft", "r-sft", "lab", {}, [], job))
+    assert installed == ["r-sft"]
+
+
+MINE = {"run": "r", "stage": "sft", "key": "old"}
+
+
+@pytest.mark.parametrize(
+    ("chart", "job", "replaced"),
+    [
+        ("sft-0.1.0", MINE, True),
+        ("sft-0.1.0", None, True),  # an install that was cut off
+        ("sft-0.1.0", {**MINE, "run": "r-sft", "stage": "large"}, False),
+        ("sft-0.1.0", {**MINE, "run": "other"}, False),
+        ("llm-serve-2.0.0", None, False),
+    ],
+)
+def test_a_release_that_is_none_of_the_stage_is_never_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chart: str, job: dict[str, str] | None, replaced: bool
+) -> None:
+    monkeypatch.setattr(launcher, "state_of", lambda _found: StageState(Phase.RUNNING))
+    done: list[str] = []
+    engine: Any = SimpleNamespace(
+        releases=lambda _t: {"r-sft": chart},
+        uninstall=lambda name, _t: done.append(f"uninstall {name}"),
+        install=lambda _c, name, *_a, **_k: done.append(f"install {name}"),
+    )
+    api: Any = SimpleNamespace(
+        target=None,
+        dry_run=lambda _objects: None,
+        job_file=lambda _name: None if job is None else json.dumps(job),
+        release=lambda _name: None,
+        pods=lambda _name: [],
+    )
+    store = StoreConfig(url=tmp_path.as_uri())
+    wanted = StageJob(run="r", stage="sft", kind="sft", key="new", seed=0, store=store, workdir=tmp_path)
+    runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
+    request = ReleaseRequest("sft", "r-sft", "lab", {}, [], wanted)
+    if replaced:
+        runs.submit(request)
+        assert done == ["uninstall r-sft", "install r-sft"]
+        return
+    with pytest.raises(ConfigError, match="is none of stage sft of run r"):
+        runs.submit(request)
+    assert done == []
+
+
+RUNNING, LATE = PodView("a", phase="Running"), PodView("b", phase="Running", leaving=True, gone_by=1.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "pods", "running", "code"),
+    [
+        (StageState(Phase.SUCCEEDED), (RUNNING,), True, None),
+        (StageState(Phase.SUCCEEDED), (LATE,), False, 0),
+        (StageState(Phase.SUCCEEDED), (PodView("a", phase="Succeeded"),), False, 0),
+        (StageState(Phase.FAILED, "x", 3), (), False, 3),
+        (StageState(Phase.MISSING), (), False, 137),
+    ],
+)
+def test_what_a_release_is_seen_to_do_is_what_the_driver_is_told(
+    tmp_path: Path, state: StageState, pods: tuple[PodView, ...], running: bool, code: int | None
+) -> None:
+    api: Any = SimpleNamespace(namespace="lab")
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    runs = KubernetesLauncher(ClusterConfig(), api, SimpleNamespace(), open_store(store), tmp_path / "spans")  # type: ignore[arg-type]
+    handle = ReleaseHandle(
+        ReleaseRequest("sft", "r-sft", "lab", {}, [], job), LiveFiles(open_store(store), "r", "sft", "k")
+    )
+    seen = runs._observation(handle, state, pods)
+    assert (seen.running, seen.exit_code) == (running, code)

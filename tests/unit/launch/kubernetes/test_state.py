@@ -1,0 +1,153 @@
+"""Where a release stands, and why, from what the cluster says: each sentence that a user may read."""
+
+from dataclasses import replace
+
+import pytest
+
+from editr1.launch.kubernetes.parse import job_view, pod_view
+from editr1.launch.kubernetes.state import Phase, StageState, state_of
+from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView, ReleaseView
+
+JOB = JobView("my-sft", "my", "sft", "sft")
+SERVICE = JobView("rrm", "rrm", "serve", "serve", service=True, wanted=2, ready=0)
+POD = PodView("my-sft-master-0", containers=(ContainerView("pytorch", image="editr1/sft:9"),))
+READY = (Condition("Ready", "True"),)
+
+
+def release(job: JobView | None = JOB, *pods: PodView, events: tuple[EventView, ...] = ()) -> ReleaseView:
+    return ReleaseView("my-sft", "lab", job, pods, events)
+
+
+def waiting(reason: str, message: str = "", restarts: int = 0) -> PodView:
+    container = replace(POD.containers[0], waiting=reason, message=message, restarts=restarts)
+    return replace(POD, containers=(container,))
+
+
+def unscheduled(message: str) -> PodView:
+    return replace(POD, conditions=(Condition("PodScheduled", "False", "Unschedulable", message),))
+
+
+@pytest.mark.parametrize(
+    ("pod", "says"),
+    [
+        (unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu."), "not enough nvidia.com/gpu is free"),
+        (unscheduled("0/3 nodes are available: 3 node(s) had untolerated taint {x: y}."), "untolerated taint"),
+        (waiting("ImagePullBackOff", "not found"), "cannot get its image editr1/sft:9 (ImagePullBackOff: not found)"),
+        (waiting("ErrImageNeverPull"), "cannot get its image editr1/sft:9"),
+        (
+            waiting("CreateContainerConfigError", 'secret "editr1-s3" not found'),
+            "the Secret 'editr1-s3' does not exist; make it, or set store.secretName",
+        ),
+        (
+            waiting("CreateContainerConfigError", "couldn't find key access-key in Secret lab/editr1-s3"),
+            "has no key 'access-key'",
+        ),
+        (waiting("CrashLoopBackOff", restarts=4), "starts and ends again (4 restarts)"),
+        (waiting("CreateContainerError", "no such file"), "cannot start: no such file"),
+    ],
+)
+def test_a_pod_that_does_not_start_is_explained(pod: PodView, says: str) -> None:
+    state = state_of(release(JOB, pod))
+    assert state.phase is Phase.PENDING
+    assert says in state.reason
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (
+            'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2',
+            "the namespace's quota is full: team, requested: pods=1",
+        ),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "Pod Security refuses"),
+        ("serviceaccount not found", "pods cannot be made: serviceaccount not found"),
+    ],
+)
+def test_pods_that_cannot_be_made_are_explained(message: str, says: str) -> None:
+    event = EventView("my-sft", "FailedCreatePod", message, warning=True)
+    assert says in state_of(release(JOB, events=(event,))).reason
+
+
+def test_a_missing_volume_is_named_while_the_pod_waits() -> None:
+    event = EventView(POD.name, "FailedMount", 'configmap "my-ca" not found', warning=True)
+    assert "waits for a volume: configmap" in state_of(release(JOB, POD, events=(event,))).reason
+
+
+def test_phases_of_a_job() -> None:
+    running = replace(POD, phase="Running", conditions=READY)
+    assert state_of(release(None)).phase is Phase.MISSING
+    assert state_of(release()).phase is Phase.PENDING
+    assert state_of(release(JOB, running)) == StageState(Phase.RUNNING)
+    assert state_of(release(replace(JOB, suspended=True), running)).phase is Phase.SUSPENDED
+    held = state_of(release(replace(JOB, suspended=True, queue="research")))
+    assert held.reason == "held by queue research"
+    done = replace(JOB, conditions=(Condition("Succeeded", "True"),), suspended=True)
+    assert state_of(release(done)) == StageState(Phase.SUCCEEDED, exit_code=0)
+
+
+def test_a_failed_job_has_the_exit_code_of_the_pod_that_failed() -> None:
+    job = replace(JOB, conditions=(Condition("Running", "False"), Condition("Failed", "True", "", "job failed")))
+    killed = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=137, ended="OOMKilled"),))
+    assert state_of(release(job, killed)) == StageState(
+        Phase.FAILED, "pod my-sft-master-0 ended with 137 (OOMKilled)", 137
+    )
+    assert state_of(release(job)) == StageState(Phase.FAILED, "job failed", None)
+
+
+def test_phases_of_a_service() -> None:
+    pod = replace(POD, name="rrm-1", phase="Running", containers=(ContainerView("reward"),))
+    assert state_of(release(SERVICE, pod)).reason == "loading the weights"
+    unhealthy = EventView("rrm-1", "Unhealthy", "Readiness probe failed: 503", warning=True)
+    assert "Readiness probe failed" in state_of(release(SERVICE, pod, events=(unhealthy,))).reason
+    assert state_of(release(replace(SERVICE, ready=1), pod)).phase is Phase.READY
+    asleep = state_of(release(replace(SERVICE, wanted=0)))
+    assert asleep.phase is Phase.READY and "until a GRPO pod starts" in asleep.reason
+
+
+def test_pods_that_are_gone_or_leaving_explain_nothing() -> None:
+    leaving = replace(waiting("ImagePullBackOff"), leaving=True)
+    assert state_of(release(JOB, leaving)).reason == "waiting for its pods"
+
+
+def test_the_api_s_json_becomes_views() -> None:
+    job = job_view(
+        {
+            "apiVersion": "kubeflow.org/v1",
+            "kind": "PyTorchJob",
+            "metadata": {
+                "name": "j",
+                "creationTimestamp": "2026-01-02T03:04:05Z",
+                "labels": {"editr1.dev/run": "r", "editr1.dev/stage": "s", "kueue.x-k8s.io/queue-name": "q"},
+            },
+            "spec": {
+                "runPolicy": {"suspend": True},
+                "pytorchReplicaSpecs": {"Worker": {"replicas": 3, "template": {"spec": {"containers": []}}}},
+            },
+            "status": {
+                "replicaStatuses": {"Worker": {"active": 2}},
+                "conditions": [{"type": "Running", "status": "True", "reason": "Up"}],
+            },
+        }
+    )
+    assert (job.run, job.stage, job.queue, job.suspended, job.wanted, job.ready) == ("r", "s", "q", True, 3, 2)
+    assert job.created == 1767323045
+    assert job.is_true("Running") is not None and job.is_true("Failed") is None
+    pod = pod_view(
+        {
+            "metadata": {
+                "name": "p",
+                "uid": "u",
+                "deletionTimestamp": "2026-01-02T03:04:05Z",
+                "labels": {"training.kubeflow.org/replica-index": "2"},
+            },
+            "spec": {"nodeName": "n"},
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [
+                    {"name": "pytorch", "restartCount": 1, "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
+                ],
+            },
+        }
+    )
+    assert (pod.leaving, pod.index, pod.node) == (True, 2, "n")
+    assert pod.main == ContainerView("pytorch", restarts=1, exit_code=3, ended="Error")

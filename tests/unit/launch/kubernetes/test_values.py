@@ -1,0 +1,166 @@
+"""From a job and the cluster's settings to chart values."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.launch.kubernetes import helm
+from editr1.launch.kubernetes.bundle import HIDDEN, redacted, redacted_text
+from editr1.launch.kubernetes.connect import load_cluster, store_config
+from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.values import (
+    chart_of,
+    check_release,
+    checked,
+    job_values,
+    kind_of,
+    release_name,
+    shared_values,
+)
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.references import parse_reference
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def job(kind: Kind = Kind.SFT, **changes: object) -> StageJob:
+    values: dict[str, object] = {
+        "run": "quick",
+        "stage": str(kind),
+        "kind": kind,
+        "key": "b" * 64,
+        "seed": 3,
+        "store": StoreConfig(url="s3://bucket/p", endpoint="http://127.0.0.1:1"),
+        "inputs": {"rows": DIGEST, "model": DIGEST},
+        "config": {"steps": 5},
+        "workdir": Path("/work"),
+    }
+    return StageJob.model_validate(values | changes)
+
+
+def test_the_stage_name_wins_over_the_kind_and_the_kind_over_all() -> None:
+    cluster = ClusterConfig(
+        values={"gpus": 8, "image": {"tag": "1"}},
+        stages={"sft": {"gpus": 4, "nodes": 2}, "warmup": {"gpus": 1}},
+    )
+    assert shared_values(cluster, Kind.SFT, "sft")["gpus"] == 4
+    named = shared_values(cluster, Kind.SFT, "warmup")
+    assert (named["gpus"], named["nodes"]) == (1, 2)
+    assert named["image"] == {"repository": "editr1/sft", "tag": "1"}
+    assert shared_values(cluster, Kind.SERVE, "serve")["image"]["repository"] == "editr1/reward"
+
+
+def test_a_job_s_values_render_to_a_job_file_that_is_the_job_with_the_pods_endpoint() -> None:
+    cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}, "gpus": 0})
+    values = job_values(job(), cluster, processes=2, retries=4, traceparent=None)
+    objects = HelmLibrary().render("sft", "quick-sft", "lab", values)
+    (text,) = [item["data"]["job.json"] for item in objects if item["kind"] == "ConfigMap"]
+    told = StageJob.model_validate_json(text)
+    assert told.store.endpoint == "http://s3.lab.svc:8333"
+    assert told.model_dump(exclude={"store"}) == job().model_dump(exclude={"store"})
+    (made,) = [item for item in objects if item["kind"] == "PyTorchJob"]
+    assert made["spec"]["nprocPerNode"] == "2"
+
+
+def test_a_value_that_no_chart_takes_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"toleration: unknown key; did you mean 'tolerations'"):
+        job_values(job(), ClusterConfig(values={"toleration": []}), processes=1, retries=1, traceparent=None)
+
+
+def test_names_that_pods_could_not_carry_are_refused() -> None:
+    assert release_name("quick", "sft") == "quick-sft"
+    with pytest.raises(ConfigError, match="at most 45"):
+        release_name("q" * 40, "evaluate")
+
+
+@pytest.mark.parametrize("name", ["Bad", "a_b", "a b", "-a", "a-", "", "a" * 46])
+def test_a_release_that_kubernetes_could_not_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        check_release(name)
+    check_release("my-grpo-2")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"row": DIGEST}, "inputs.row: unknown input; did you mean 'rows'"),
+        ({"model": "builtin:shapes-verifer"}, "inputs.model"),
+    ],
+)
+def test_an_input_that_no_chart_reads_and_a_checkpoint_that_does_not_ship_are_refused(
+    inputs: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        checked(Kind.SFT, {"inputs": inputs}, "sft.yaml")
+
+
+def test_every_shipped_checkpoint_may_be_named() -> None:
+    shipped = files("editr1.shapes") / "assets"
+    names = [
+        folder.name for folder in shipped.iterdir() if (folder / "config.json").is_file() or folder.name == "editor"
+    ]
+    assert sorted(names) == ["editor", "verifier", "verifier-small"]
+    for name in names:
+        checked(Kind.SFT, {"inputs": {"model": f"builtin:shapes-{name}"}}, "sft.yaml")
+        assert parse_reference(f"builtin:shapes-{name}")
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_image_has_the_extras_that_its_stage_says_it_needs(kind: Kind) -> None:
+    text = (Path(__file__).parents[4] / "images" / chart_of(kind) / "Containerfile").read_text()
+    (installed,) = re.findall(r"/opt/src\[(.*?)\]", text)
+    assert set(KINDS[kind].extras) <= set(installed.split(","))
+
+
+def test_the_reward_chart_is_the_serve_kind() -> None:
+    assert kind_of("reward") is kind_of("serve") is Kind.SERVE
+    with pytest.raises(ConfigError, match="must be one of curate, sft, gcpo, reward, grpo, evaluate"):
+        kind_of("train")
+
+
+def test_cluster_settings_come_from_file_then_environment_then_options(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("namespace: lab\nvalues: {gpus: 1}\n")
+    env = {"EDITR1_CLUSTER_FILE": str(file), "EDITR1_CLUSTER__VALUES": "{gpus: 2}"}
+    assert load_cluster(None, ["namespace=other"], env).model_dump(include={"namespace", "values"}) == {
+        "namespace": "other",
+        "values": {"gpus": 2},
+    }
+
+
+def test_a_store_that_pods_cannot_reach_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pods cannot reach it"):
+        store_config(ClusterConfig(), "file:///tmp/store")
+    with pytest.raises(ConfigError, match="no store"):
+        store_config(ClusterConfig())
+    config = ClusterConfig(values={"store": {"url": "s3://b", "endpoint": "http://in"}}, store_endpoint="http://out")
+    assert store_config(config).endpoint == "http://out"
+
+
+def test_a_bundle_hides_what_sounds_secret() -> None:
+    shown = redacted({"env": [{"name": "HF_TOKEN", "value": "hf_x"}, {"name": "A", "value": "b"}], "password": "p"})
+    assert shown == {"env": [{"name": "HF_TOKEN", "value": HIDDEN}, {"name": "A", "value": "b"}], "password": HIDDEN}
+    text = 'Authorization: Bearer abc.def secret_key=xyz "api-key": "k1" tokens: 5'
+    hidden = redacted_text(text)
+    assert not any(word in hidden for word in ("abc.def", "xyz", "k1"))
+    assert "tokens: 5" in hidden
+    signed = "PUT https://s3/b/k?X-Amz-Credential=AKIA1&X-Amz-Date=7&X-Amz-Signature=f00d Authorization: Basic dXNl"
+    hidden = redacted_text(f"{signed} https://user:pw@host/x")
+    assert not any(word in hidden for word in ("AKIA1", "f00d", "dXNl", "user", "pw"))
+    assert "X-Amz-Date=7" in hidden and "@host/x" in hidden
+
+
+def test_threads_that_render_first_at_the_same_time_share_one_copy_of_the_charts() -> None:
+    helm._copies.cache_clear()
+    names = ["curate", "sft", "gcpo", "reward", "grpo", "evaluate"] * 8
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(helm.chart_folder, names))
+    assert len({folder.parent for folder in folders}) == 1
+    assert all((folder / "Chart.yaml").is_file() for folder in folders)

@@ -1,0 +1,323 @@
+"""The driver with real processes: small scripts in place of the stages, everything else as in a run."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editr1.artifacts import open_store
+from editr1.config.loader import ConfigError
+from editr1.config.store import StoreConfig
+from editr1.launch import orchestrator as drive
+from editr1.launch.execute import execute
+from editr1.launch.local.launcher import LocalLauncher, LocalRequest
+from editr1.launch.local.lock import locked
+from editr1.launch.orchestrator import GRACE_SECONDS, RunStopped, StageFailed
+from editr1.runs.job import StageJob
+from editr1.runs.record import State, load_record
+from editr1.runs.resolve import is_complete
+from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
+
+SCRIPT = """
+import json, os, pathlib, sys, time
+from editr1.artifacts import open_store
+from editr1.runs.job import read_job
+from editr1.runs.record import StageResult, result_key
+job = read_job()
+job.workdir.mkdir(parents=True, exist_ok=True)
+count = job.workdir / "starts"
+starts = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(starts))
+plan = json.loads(os.environ["PLAN"]).get(job.stage, [0])
+code = plan[min(starts, len(plan)) - 1]
+with job.progress_file.open("a") as file:
+    file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
+if job.kind == "serve":
+    (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
+    time.sleep(0.7 if code == "dies" else 600)
+    sys.exit(9)
+if code == "sleep":
+    time.sleep(600)
+if str(code).startswith("nap then "):
+    time.sleep(4)
+    code = int(code.split()[-1])
+if code:
+    print("12:00:00 ERROR editr1: it went wrong", file=sys.stderr)
+    sys.exit(code)
+store = open_store(job.store)
+outputs = {}
+for name in {"curate": ["rows", "pairs", "cases", "pairs-test", "cases-test"], "evaluate": []}.get(job.kind, ["model"]):
+    folder = job.workdir / "out" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file").write_text(f"{name} {job.seed}")
+    outputs[name] = store.commit(folder, kind="test", stage=str(job.kind)).digest
+result = StageResult(key=job.key, outputs=outputs, metrics={"starts": starts})
+store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
+"""
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda stage, *rest: self.events.append((name, stage.name))
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    render = LocalLauncher.render
+
+    def script(
+        self: LocalLauncher, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]
+    ) -> LocalRequest:
+        real = render(self, job, processes=processes, environment=environment)
+        return LocalRequest((sys.executable, "-c", SCRIPT), {**real.environment, "PLAN": json.dumps(plan)}, job)
+
+    plan: dict[str, list[Any]] = {}
+    monkeypatch.setattr(LocalLauncher, "render", script)
+
+    def run(spec: RunSpec, stop: Any = lambda: False, **codes: list[Any]) -> tuple[Any, bool, Watcher]:
+        plan.clear()
+        plan.update(codes)
+        watcher = Watcher()
+        record, worked = execute(spec, folder=tmp_path / "run", command="c", observer=watcher, should_stop=stop)
+        return record, worked, watcher
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "weights").write_text("w")
+    return f"path:{folder}"
+
+
+def spec(model: str, *, retries: int = 2, seed: int = 0, **sft: Any) -> RunSpec:
+    stages = [
+        StageSpec(name="curate", kind="curate", retries=retries),
+        StageSpec(
+            name="sft", kind="sft", inputs={"rows": "stage:curate/rows", "model": model}, config=sft, retries=retries
+        ),
+        StageSpec(name="serve", kind="serve", inputs={"model": "stage:sft/model"}),
+        StageSpec(
+            name="grpo", kind="grpo", inputs={"cases": "stage:curate/cases", "editor": model}, reward="serve", retries=0
+        ),
+    ]
+    return RunSpec(
+        api_version=API_VERSION, kind="EditRun", metadata=Metadata(name="r"), spec=RunBody(seed=seed, stages=stages)
+    )
+
+
+def test_a_run_goes_through_its_stages_with_the_service_around_the_one_that_needs_it(scripted: Any, model: str) -> None:
+    record, worked, watcher = scripted(spec(model))
+    assert worked
+    assert record.state is State.DONE
+    assert [e for e in watcher.events if e[0] != "stage_progress"] == [
+        ("stage_started", "curate"), ("stage_ended", "curate"),
+        ("stage_started", "sft"), ("stage_ended", "sft"),
+        ("stage_started", "serve"), ("service_ready", "serve"),
+        ("stage_started", "grpo"), ("stage_ended", "grpo"), ("stage_ended", "serve"),
+    ]  # fmt: skip
+    assert record.stages["sft"].inputs["rows"] == record.stages["curate"].outputs["rows"]
+    assert ("stage_progress", "sft") in watcher.events
+
+
+def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depends_on_it(
+    scripted: Any, model: str
+) -> None:
+    scripted(spec(model))
+    _, worked, watcher = scripted(spec(model))
+    assert not worked
+    assert {name for name, _ in watcher.events} == {"stage_skipped"}
+    _, worked, watcher = scripted(spec(model, learning_rate=0.5))
+    assert worked
+    assert ("stage_skipped", "curate") in watcher.events
+    assert ("stage_started", "sft") in watcher.events
+
+
+def test_a_run_stands_while_nothing_that_decides_its_outputs_changed(scripted: Any, model: str, tmp_path: Path) -> None:
+    record, _, _ = scripted(spec(model))
+    store = open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri()))
+    assert is_complete(spec(model), record, store)
+    assert not is_complete(spec(model, learning_rate=0.5), record, store)
+    assert not is_complete(spec(model, seed=1), record, store)
+    record.stages["grpo"].state = State.INTERRUPTED
+    assert not is_complete(spec(model), record, store)
+    (tmp_path / "base" / "weights").write_text("other")
+    record.stages["grpo"].state = State.DONE
+    assert not is_complete(spec(model), record, store)
+
+
+def test_the_record_names_the_code_of_the_newest_start(
+    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(revision: str, **sft: Any) -> str:
+        monkeypatch.setattr("editr1.launch.execute.git_revision", lambda: revision)
+        return str(scripted(spec(model, **sft))[0].git_revision)
+
+    assert at("one") == "one"
+    assert at("two") == "one"  # nothing was started
+    assert at("three", learning_rate=0.5) == "three"
+
+
+def test_a_code_worth_a_retry_is_tried_again_and_the_record_tells_each_attempt(scripted: Any, model: str) -> None:
+    record, _, watcher = scripted(spec(model), sft=[143, 137, 0])
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 137, 0]
+    assert watcher.events.count(("stage_retried", "sft")) == 2
+    assert record.stages["sft"].attempts[0].reason == "12:00:00 ERROR editr1: it went wrong"
+
+
+def test_a_permanent_code_ends_the_run_with_that_code_and_the_reason(scripted: Any, model: str, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"sft: exit code 3 is permanent.*it went wrong") as caught:
+        scripted(spec(model), sft=[3])
+    assert caught.value.exit_code == 3
+    saved = load_record(open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri())), "r")
+    assert saved is not None
+    assert (saved.state, saved.stages["sft"].state) == (State.FAILED, State.FAILED)
+    record, _, watcher = scripted(spec(model), sft=[0])
+    assert record.state is State.DONE
+    assert ("stage_skipped", "curate") in watcher.events
+
+
+def test_retries_are_bounded(scripted: Any, model: str) -> None:
+    with pytest.raises(StageFailed, match="1 retries are used up"):
+        scripted(spec(model, retries=1), sft=[129])
+
+
+def test_an_asked_stop_cancels_what_runs_and_the_next_call_continues(scripted: Any, model: str, tmp_path: Path) -> None:
+    def stop() -> bool:
+        return (tmp_path / "run" / "stages" / "sft" / "starts").exists()
+
+    with pytest.raises(RunStopped):
+        scripted(spec(model), stop, sft=["sleep"])
+    record, _, _ = scripted(spec(model), sft=[0])
+    assert record.state is State.DONE
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
+
+
+def test_two_drivers_of_one_folder_are_refused(scripted: Any, model: str, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process"):
+            scripted(spec(model))
+
+
+def test_a_run_that_waits_for_an_earlier_calls_stages_says_so_and_can_be_stopped(
+    scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(Watcher, "run_waits", lambda _self, reason: waits.append(reason), raising=False)
+    (tmp_path / "run").mkdir()
+    looks = iter([False, False, True])
+    with locked(tmp_path / "run" / ".stages.lock", ""), pytest.raises(RunStopped):
+        scripted(spec(model), lambda: next(looks))
+    assert waits == ["a stage of an earlier call has not ended"]
+
+
+def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, model: str) -> None:
+    late = spec(model)
+    stages = [
+        stage.model_copy(update={"deadline_s": 2.0}) if stage.name == "sft" else stage for stage in late.spec.stages
+    ]
+    late = late.model_copy(update={"spec": late.spec.model_copy(update={"stages": stages})})
+    with pytest.raises(StageFailed, match="sft: deadline of 2 s passed"):
+        scripted(late, sft=["sleep"])
+    record, _, _ = scripted(spec(model), sft=[0])
+    assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_stage_sleep_while_they_wait_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    store = StoreConfig(url=tmp_path.as_uri())
+    job = StageJob(run="r", stage="evaluate", kind="evaluate", key="k", seed=0, store=store, workdir=tmp_path)
+    assert LocalLauncher().render(job, processes=1, environment={}).environment["OMP_WAIT_POLICY"] == expected
+
+
+def test_a_service_that_is_still_loading_is_not_left_behind_when_looking_at_it_fails(
+    scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[str] = []
+    observe, cancel = LocalLauncher.observe, LocalLauncher.cancel
+
+    def broken(self: LocalLauncher, handle: Any) -> Any:
+        if handle.request.job.stage == "serve":
+            raise ConfigError("the API is away")
+        return observe(self, handle)
+
+    def noted(self: LocalLauncher, handle: Any, grace: float) -> None:
+        cancelled.append(handle.request.job.stage)
+        monkeypatch.setattr(LocalLauncher, "observe", observe)
+        cancel(self, handle, 1.0)
+
+    monkeypatch.setattr(LocalLauncher, "observe", broken)
+    monkeypatch.setattr(LocalLauncher, "cancel", noted)
+    with pytest.raises(ConfigError, match="the API is away"):
+        scripted(spec(model))
+    assert cancelled == ["serve"]
+
+
+def test_a_service_that_ends_is_started_again_as_often_as_it_may_in_one_drive(scripted: Any, model: str) -> None:
+    def with_retries(retries: int, seed: int = 0) -> RunSpec:
+        plain = spec(model, seed=seed)
+        stages = [
+            stage.model_copy(update={"retries": retries}) if stage.name == "serve" else stage
+            for stage in plain.spec.stages
+        ]
+        return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
+
+    with pytest.raises(StageFailed, match="grpo: exit code 3"):
+        scripted(with_retries(1), serve=["dies", 0], grpo=["nap then 3"])
+    record, _, _ = scripted(with_retries(1), serve=[0, 0, "dies", 0], grpo=["nap then 0"])
+    assert record.state is State.DONE
+    assert len(record.stages["serve"].attempts) == 4
+    with pytest.raises(StageFailed, match="serve: the service ended"):
+        scripted(with_retries(0, seed=1), serve=["dies"], grpo=["nap then 0"])
+
+
+def test_an_error_of_the_driver_leaves_the_stage_the_time_to_commit_a_checkpoint(
+    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graces: list[float] = []
+    cancel = LocalLauncher.cancel
+
+    def noted(self: LocalLauncher, handle: Any, grace: float) -> None:
+        graces.append(grace)
+        cancel(self, handle, 1.0)
+
+    def broken() -> bool:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(LocalLauncher, "cancel", noted)
+    with pytest.raises(OSError, match="disk full"):
+        scripted(spec(model), broken, curate=["sleep"])
+    assert graces == [GRACE_SECONDS]
+
+
+def test_inputs_are_frozen_once_in_a_drive_whoever_needs_them(
+    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[str] = []
+    resolve = drive.resolve_stage
+
+    def noted(stage: StageSpec, *rest: Any) -> Any:
+        settled.append(stage.name)
+        return resolve(stage, *rest)
+
+    monkeypatch.setattr(drive, "resolve_stage", noted)
+    scripted(spec(model), sft=[129, 0])
+    assert sorted(settled) == ["curate", "grpo", "serve", "sft"], "a folder or a branch may hold something else by then"

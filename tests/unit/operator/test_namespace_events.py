@@ -1,0 +1,99 @@
+"""Events are listed once for all who ask; a watch that begins anew tells what changed and nothing else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from editr1_operator.cache import Cache
+from editr1_operator.namespace_events import NamespaceEvents
+
+
+class Server:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.lists, self.seconds = 0, seconds
+
+    def find(self, kind: str, namespace: str, **query: str) -> list[dict[str, Any]]:
+        assert (kind, query) == ("Event", {})
+        self.lists += 1
+        time.sleep(self.seconds)
+        return [_event("b", "later", "2026-11-26T05:00:02Z"), _event("a", "first", "2026-11-26T05:00:01Z")]
+
+
+def _event(name: str, message: str, at: str) -> dict[str, Any]:
+    return {
+        "involvedObject": {"name": name},
+        "reason": "FailedCreate",
+        "message": message,
+        "type": "Warning",
+        "lastTimestamp": at,
+        "metadata": {},
+    }
+
+
+def test_many_askers_share_one_list_and_each_gets_its_own_events() -> None:
+    server = Server(seconds=0.05)
+    happened = NamespaceEvents(server)  # type: ignore[arg-type]
+    found: dict[str, list[str]] = {}
+
+    def ask(name: str) -> None:
+        found[name] = [event.message for event in happened.of("lab", (name,), 5.0)]
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in ("a", "b", "c", "a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.lists == 1
+    assert found == {"a": ["first"], "b": ["later"], "c": []}
+    assert [event.message for event in happened.of("lab", ("a", "b"), 5.0)] == ["first", "later"]
+
+
+def test_who_wants_events_of_now_gets_a_new_list_and_another_namespace_its_own() -> None:
+    server = Server()
+    happened = NamespaceEvents(server)  # type: ignore[arg-type]
+    for _ in range(2):
+        happened.of("lab", ("a",), 0)
+    happened.of("other", ("a",), 5.0)
+    assert server.lists == 3
+
+
+def test_a_list_that_takes_long_is_taken_more_seldom() -> None:
+    server = Server(seconds=0.1)
+    happened = NamespaceEvents(server)  # type: ignore[arg-type]
+    happened.of("lab", ("a",), 0.01)
+    time.sleep(0.2)
+    happened.of("lab", ("a",), 0.01)
+    assert server.lists == 1  # a list of .1 s is good for 2 s
+
+
+def _run(version: str) -> dict[str, Any]:
+    return {"kind": "EditRun", "metadata": {"namespace": "lab", "name": "r", "uid": "u", "resourceVersion": version}}
+
+
+def _pod(version: str) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/instance": "r-curate"}
+    meta = {"namespace": "lab", "name": "p", "uid": "p1", "resourceVersion": version, "labels": labels}
+    return {"kind": "Pod", "metadata": meta, "spec": {"containers": []}, "status": {"phase": "Running"}}
+
+
+def _job(version: str, kind: str = "PyTorchJob") -> dict[str, Any]:
+    meta = {"namespace": "lab", "name": "r-curate", "uid": "j", "resourceVersion": version}
+    meta["creationTimestamp"] = "2026-11-26T05:00:00Z"
+    spec: dict[str, Any] = {"runPolicy": {}, "pytorchReplicaSpecs": {}}
+    return {"apiVersion": "kubeflow.org/v1", "kind": kind, "metadata": meta, "spec": spec, "status": {}}
+
+
+def test_the_cache_knows_which_version_of_each_kind_it_holds() -> None:
+    cache = Cache()
+    for make in (_run, _pod, _job):
+        assert not cache.holds(make("1"))
+    cache.put_run(_run("1"), gone=False)
+    cache.put_pod(_pod("1"), gone=False)
+    cache.put_job(_job("1"), gone=False)
+    for make in (_run, _pod, _job):
+        assert cache.holds(make("1"))
+        assert not cache.holds(make("2"))
+    cache.put_pod(_pod("2"), gone=True)
+    assert not cache.holds(_pod("1"))

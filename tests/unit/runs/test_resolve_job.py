@@ -1,0 +1,22 @@
+"""A dry run computes what a real one would resolve, and stores nothing."""
+
+from pathlib import Path
+
+from editr1.artifacts import open_store
+from editr1.config.store import StoreConfig
+from editr1.runs.job import StageJob
+from editr1.runs.kinds import Kind
+from editr1.runs.resolve import resolve_job
+
+
+def test_a_dry_run_has_the_inputs_and_the_key_of_the_run_and_leaves_the_store_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "rows.parquet").write_bytes(b"rows")
+    config = StoreConfig(url=(tmp_path / "store").as_uri())
+    inputs = {"rows": f"path:{tmp_path / 'rows'}", "model": "builtin:shapes-verifier"}
+    job = StageJob(run="r", stage="sft", kind=Kind.SFT, key="", seed=0, store=config, inputs=inputs, workdir=tmp_path)
+    store = open_store(config)
+    dry = resolve_job(job, store, upload=False)
+    assert not list(store.list())
+    assert dry == resolve_job(job, store)
+    assert {item.digest for item in store.list()} == set(dry.inputs.values())
