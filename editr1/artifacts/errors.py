@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from editr1.errors import Editr1Error, ExitCode
 
-class StoreError(Exception):
+
+class StoreError(Editr1Error):
     """Base of every complaint of a store; by itself: the store cannot be reached, or answered something unexpected."""
+
+    exit_code = ExitCode.TRANSIENT
 
 
 class AccessDenied(StoreError):
     """The store refused the credentials, or none were found."""
 
+    exit_code = ExitCode.CONFIG
+
 
 class ArtifactNotFound(StoreError):
     """The store has no artifact (or object) of that name."""
 
+    exit_code = ExitCode.INPUT
+
 
 class UnusableFolder(StoreError):
     """A folder of this machine cannot become an artifact, or hold one."""
+
+    exit_code = ExitCode.CONFIG
 
 
 class AlreadyExists(StoreError):
@@ -25,6 +35,8 @@ class AlreadyExists(StoreError):
 
 class DigestMismatch(StoreError):
     """Bytes do not have the digest that they are stored or listed under."""
+
+    exit_code = ExitCode.INPUT
 
 
 class InvalidManifest(DigestMismatch):

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-_OF_A_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors of a path that somebody named, not of the machine."""
+_PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors that mean that a path given by the user cannot be used."""
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; may be given several times.")
@@ -50,34 +50,16 @@ def fail(message: object, code: int) -> typer.Exit:
 @contextmanager
 def reporting() -> Iterator[None]:
     """Turn the errors that a user can act on into lines on standard error and the documented exit codes."""
-    from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
-    from editr1.config.loader import ConfigError
-    from editr1.data.errors import DataError
-    from editr1.errors import ExitCode
-    from editr1.launch.kubernetes.errors import ClusterUnreachable
-    from editr1.launch.orchestrator import RunStopped, StageFailed
-    from editr1.runs.resolve import HubUnreachable
+    from editr1.errors import Editr1Error, ExitCode
 
     try:
         yield
-    except (ClusterUnreachable, HubUnreachable) as error:
-        raise fail(error, ExitCode.TRANSIENT) from None
-    except (ConfigError, AccessDenied, UnusableFolder) as error:
-        raise fail(error, ExitCode.CONFIG) from None
-    except DataError as error:
-        raise fail(error, ExitCode.DATA) from None
-    except (ArtifactNotFound, DigestMismatch) as error:
-        raise fail(error, ExitCode.INPUT) from None
-    except StoreError as error:
-        raise fail(error, ExitCode.TRANSIENT) from None
+    except Editr1Error as error:
+        raise fail(error, error.exit_code) from None
     except OSError as error:
-        if error.filename is None or error.errno not in _OF_A_PLACE:
+        if error.filename is None or error.errno not in _PATH_ERRORS:
             raise
         raise fail(f"{error.filename}: {error.strerror}", ExitCode.CONFIG) from None
-    except StageFailed as error:
-        raise fail(error, error.exit_code) from None
-    except RunStopped:
-        raise fail("stopped; the same command continues from the last checkpoint", ExitCode.TERMINATED) from None
 
 
 class StopFlag:

@@ -12,12 +12,16 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from editr1.errors import Editr1Error, ExitCode
+
 M = TypeVar("M", bound=BaseModel)
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
-class ConfigError(ValueError):
+class ConfigError(Editr1Error, ValueError):
     """A setting that cannot be used. The message has one line a fault: field, value, what is allowed."""
+
+    exit_code = ExitCode.CONFIG
 
 
 def load_settings(

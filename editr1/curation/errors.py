@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from editr1.errors import Editr1Error, ExitCode
 
-class CurationError(RuntimeError):
+
+class CurationError(Editr1Error, RuntimeError):
     """Curation cannot go on; the message says what to change."""
+
+    exit_code = ExitCode.CONFIG
 
 
 class VlmError(CurationError):
@@ -17,6 +21,8 @@ class VlmRefused(VlmError):
 
 class VlmUnavailable(VlmError):
     """No answer within the retries or the deadline."""
+
+    exit_code = ExitCode.TRANSIENT
 
 
 class VlmMisconfigured(VlmError):

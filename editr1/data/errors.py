@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from editr1.errors import Editr1Error, ExitCode
 
-class DataError(ValueError):
+
+class DataError(Editr1Error, ValueError):
     """Input data break a rule. The message names file, row and field, the value and what is allowed."""
+
+    exit_code = ExitCode.DATA
 
 
 class TableError(DataError):

@@ -15,12 +15,15 @@ from torch import Tensor
 
 from editr1.data.images import encode_png
 from editr1.data.types import EditCase, EncodedImage, FailureCause, ScoreItem, ScoreOutcome
+from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
 
 
-class RewardBudgetSpent(RuntimeError):
+class RewardBudgetSpent(Editr1Error, RuntimeError):
     """Too many scores failed; the stage exits with 4. ``failed`` of ``total``, ``causes`` by name."""
+
+    exit_code = ExitCode.REWARD_BUDGET
 
     def __init__(self, failed: int, total: int, allowed: float, causes: Mapping[str, int]) -> None:
         self.failed, self.total, self.causes = failed, total, dict(causes)
@@ -33,9 +36,13 @@ class RewardBudgetSpent(RuntimeError):
 class RewardUnreachable(RewardBudgetSpent):
     """Most of the scores that failed did so because no server could be reached: another attempt may find one."""
 
+    exit_code = ExitCode.TRANSIENT
 
-class RewardModelChanged(RuntimeError):
+
+class RewardModelChanged(Editr1Error, RuntimeError):
     """Scores of one training came from two verifiers."""
+
+    exit_code = ExitCode.INPUT
 
 
 @dataclass(frozen=True)

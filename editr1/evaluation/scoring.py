@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from PIL.Image import Image
 
 from editr1.data.types import EditCase, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
 """Scores edits; the answer is aligned with the question, one outcome an item."""
@@ -45,8 +46,10 @@ Truth = Callable[[EditCase, Image], TruthReading]
 """Reads the truth of an edit from its picture (mode RGB). Only a world with known truth has one."""
 
 
-class TooManyFailures(RuntimeError):
+class TooManyFailures(Editr1Error, RuntimeError):
     """More scores failed than the evaluation accepts."""
+
+    exit_code = ExitCode.REWARD_BUDGET
 
 
 class ScorerError(RuntimeError):

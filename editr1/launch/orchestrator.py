@@ -11,6 +11,7 @@ from typing import Any, Generic
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.store import StoreConfig
+from editr1.errors import Editr1Error, ExitCode
 from editr1.launch.launcher import Handle, Launcher, Observation, Request
 from editr1.launch.observer import Observer
 from editr1.runs.decide import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
@@ -27,7 +28,7 @@ GRACE_SECONDS = 300.0
 ABORT_SECONDS = 5.0
 
 
-class StageFailed(Exception):
+class StageFailed(Editr1Error):
     """A stage ended for good without its result; ``exit_code`` is its process's."""
 
     def __init__(self, stage: str, reason: str, exit_code: int) -> None:
@@ -42,8 +43,13 @@ class DeadlinePassed(StageFailed):
         super().__init__(stage.name, f"deadline of {stage.deadline_s:g} s passed", 1)
 
 
-class RunStopped(Exception):
-    """The run was asked to stop; what was running has committed a checkpoint."""
+class RunStopped(Editr1Error):
+    """The run stopped on request; its running stages have committed a checkpoint."""
+
+    exit_code = ExitCode.TERMINATED
+
+    def __init__(self) -> None:
+        super().__init__("stopped; the same command continues from the last checkpoint")
 
 
 class RunOrchestrator(Generic[Request, Handle]):

@@ -13,6 +13,7 @@ from typing import Any
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, validate
+from editr1.errors import ExitCode
 from editr1.runs.decide import service_of, startable
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
@@ -25,6 +26,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 class HubUnreachable(ConfigError):
     """The hub did not answer: which revision is current, or with a model's files; asked again it may."""
+
+    exit_code = ExitCode.TRANSIENT
 
 
 def resolve_reference(

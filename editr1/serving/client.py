@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from editr1.config.serve import ClientConfig
 from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.errors import Editr1Error, ExitCode
 from editr1.serving.api import ErrorResponse, ScoreResponse, encode_request
 from editr1.serving.replicas import Replica, Replicas, Resolve, system_resolve
 from editr1.telemetry import Span, inject, span
@@ -28,8 +29,10 @@ _WARN_S: Final = 60.0
 _RETRIED: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureCause.DEADLINE)
 
 
-class ModelMismatch(RuntimeError):
+class ModelMismatch(Editr1Error, RuntimeError):
     """A replica answered with another model than the one whose scores this run is made of."""
+
+    exit_code = ExitCode.INPUT
 
 
 class RewardClient:

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from editr1.config.loader import ConfigError, load_settings
 from editr1.config.serve import ServeConfig
 from editr1.data.types import ScoreItem
+from editr1.errors import Editr1Error, ExitCode
 from editr1.serving.api import Resolver
 from editr1.serving.engines.base import Engine
 from editr1.serving.golden import default_golden, load_golden
@@ -34,12 +35,16 @@ from editr1.telemetry.log import configure_logging
 log = logging.getLogger("editr1.serving")
 
 
-class GoldenFailed(RuntimeError):
+class GoldenFailed(Editr1Error, RuntimeError):
     """The golden sample could not be scored, so the server never became ready; the message says why."""
 
+    exit_code = ExitCode.INPUT
 
-class PortTaken(ConnectionError):
+
+class PortTaken(Editr1Error, ConnectionError):
     """The address could not be bound."""
+
+    exit_code = ExitCode.TRANSIENT
 
 
 def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | None = None) -> Engine:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from editr1.errors import Editr1Error, ExitCode
+
 
 class Progress:
     """Appends one JSON object a step: ``{"t", "phase", "done", "total", "metrics"}``. ``path`` None keeps silent."""
@@ -92,8 +94,10 @@ def _ignore(_path: Path, _step: int) -> None:
     return None
 
 
-class Interrupted(Exception):
+class Interrupted(Editr1Error):
     """Raised by long work after ``should_stop`` said yes and a checkpoint was committed. The stage exits with 143."""
+
+    exit_code = ExitCode.TERMINATED
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from editr1.errors import Editr1Error, ExitCode
 
-class BenchmarkError(ValueError):
+
+class BenchmarkError(Editr1Error, ValueError):
     """The set does not have its published layout; the message names file, row and field."""
+
+    exit_code = ExitCode.DATA
 
 
 class Row(NamedTuple):

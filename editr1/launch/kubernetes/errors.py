@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from editr1.config.loader import ConfigError
+from editr1.errors import ExitCode
 
 
 class ClusterError(ConfigError):
@@ -14,6 +15,8 @@ class ClusterError(ConfigError):
 
 class ClusterUnreachable(ClusterError):
     """The API server does not answer, or says that it cannot now: the same may be asked again."""
+
+    exit_code = ExitCode.TRANSIENT
 
 
 class Errors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -12,20 +11,18 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder, open_store
+from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
-from editr1.errors import ExitCode
+from editr1.errors import ExitCode, exit_code_of
 from editr1.launch.local.processes import end_with_parent
 from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_result, result_key
-from editr1.runs.resolve import HubUnreachable, resolve_job
+from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
 from editr1.telemetry import Interrupted, Span, configure, flush, span
 from editr1.telemetry.log import configure_logging
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""No room on a disk: there may be some when somebody has tidied up, or on another node."""
 Body = Callable[[StageContext], dict[str, float]]
 
 log = logging.getLogger("editr1.stage")
@@ -42,7 +39,7 @@ def main(body: Body, module: str) -> None:
     try:
         job = read_job()
     except ConfigError as error:
-        _complain(error)
+        _log_lines(error)
         sys.exit(ExitCode.CONFIG)
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -96,14 +93,12 @@ def _run(body: Body, job: StageJob) -> int:
 
 
 def exit_code(error: Exception) -> int:
-    """Log ``error`` and give the code that a stage ends with because of it; one that nobody foresaw prints its trace."""
-    code = next((code for kind, code in _exit_table() if isinstance(error, kind)), None)
-    if code is None and (_lost_a_rank(error) or (isinstance(error, OSError) and error.errno in _FULL)):
-        code = ExitCode.TRANSIENT
+    """Log ``error`` and return the exit code that it ends the stage with; print the traceback of an unexpected error."""
+    code = exit_code_of(error)
     if code is None:
         traceback.print_exc()
         return ExitCode.UNEXPECTED
-    _complain(error)
+    _log_lines(error)
     return code
 
 
@@ -115,49 +110,9 @@ def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
     return ConfigError(f"package {error.name!r} is not installed; a {kind} stage needs: pip install 'editr1[{extras}]'")
 
 
-def _lost_a_rank(error: Exception) -> bool:
-    """Whether a collective failed because another rank is gone. gloo raises a bare RuntimeError that names its transport."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and isinstance(error, getattr(distributed, "DistError", ())):
-        return True
-    return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
-
-
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     """Only what was measured: a mean over nothing is no figure, and JSON has no NaN."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _exit_table() -> list[tuple[type[Exception], ExitCode]]:
-    from editr1.data.errors import DataError
-
-    table: list[tuple[type[Exception], ExitCode]] = [
-        (HubUnreachable, ExitCode.TRANSIENT),
-        (ConfigError, ExitCode.CONFIG),
-        (DataError, ExitCode.DATA),
-        (AccessDenied, ExitCode.CONFIG),
-        (UnusableFolder, ExitCode.CONFIG),
-        (ArtifactNotFound, ExitCode.INPUT),
-        (DigestMismatch, ExitCode.INPUT),
-        (StoreError, ExitCode.TRANSIENT),
-        (ConnectionError, ExitCode.TRANSIENT),
-        (TimeoutError, ExitCode.TRANSIENT),
-    ]
-    # Only a stage that loaded the room can have raised its error.
-    for module, name, code in (
-        ("editr1.editor.reward", "RewardUnreachable", ExitCode.TRANSIENT),
-        ("editr1.editor.reward", "RewardBudgetSpent", ExitCode.REWARD_BUDGET),
-        ("editr1.editor.reward", "RewardModelChanged", ExitCode.INPUT),
-        ("editr1.serving.client", "ModelMismatch", ExitCode.INPUT),
-        ("editr1.evaluation.benchmarks.rows", "BenchmarkError", ExitCode.DATA),
-        ("editr1.evaluation.scoring", "TooManyFailures", ExitCode.REWARD_BUDGET),
-        ("editr1.curation.errors", "VlmUnavailable", ExitCode.TRANSIENT),
-        ("editr1.curation.errors", "CurationError", ExitCode.CONFIG),
-        ("editr1.serving.run", "GoldenFailed", ExitCode.INPUT),
-    ):
-        if module in sys.modules:
-            table.append((getattr(sys.modules[module], name), code))
-    return table
 
 
 def _torchrun(module: str) -> int:
@@ -204,7 +159,7 @@ def _leave_group() -> bool:
     return True
 
 
-def _complain(error: Exception) -> None:
+def _log_lines(error: Exception) -> None:
     for line in str(error).splitlines() or [type(error).__name__]:
         log.error("%s", line)
 

@@ -1,16 +1,22 @@
-"""A stage ends with a code that says whether another attempt may help."""
+"""The exit code of a stage tells whether a retry may succeed."""
 
 import errno
+import importlib
+import inspect
 import logging
+import pkgutil
+import re
 from pathlib import Path
 
 import pytest
 
+import editr1
 from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.data.errors import TableError
-from editr1.errors import ExitCode, worth_a_retry
+from editr1.errors import Editr1Error, ExitCode, worth_a_retry
+from editr1.launch.orchestrator import StageFailed
 from editr1.runs.job import StageJob
 from editr1.runs.resolve import HubUnreachable
 from editr1.stages.runtime import entry
@@ -55,6 +61,24 @@ def errors():
 def test_each_error_has_its_code(error, code):
     assert exit_code(error) == code
     assert worth_a_retry(code) == (code is ExitCode.TRANSIENT)
+
+
+def subclasses(base: type[Editr1Error]) -> set[type[Editr1Error]]:
+    return {base}.union(*(subclasses(child) for child in base.__subclasses__()))
+
+
+def test_every_error_class_has_a_documented_exit_code():
+    for module in pkgutil.walk_packages(editr1.__path__, "editr1."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    documented = dict(re.findall(r'    (\w+) = \d+\n    """(.+)"""', inspect.getsource(ExitCode)))
+    assert set(documented) == {code.name for code in ExitCode}
+    found = {error for error in subclasses(Editr1Error) if error.__module__.startswith("editr1.")} - {Editr1Error}
+    assert len(found) > 20
+    for error in found:
+        assert ExitCode(error.exit_code).name in documented
+        if not issubclass(error, StageFailed):  # its instances have the exit code of the stage's process
+            assert error.exit_code not in (ExitCode.DONE, ExitCode.UNEXPECTED), error
 
 
 @pytest.mark.parametrize(
