@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.kubernetes.test_charts import case_id
+from tests.unit.launch.kubernetes.test_charts import case_id
 
 from editr1.launch.kubernetes.helm import HelmLibrary
 from tests.cluster.conftest import ROOT, Lab
