@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.launch.kubernetes.test_charts import case_id
 
 from editr1.launch.kubernetes.helm import HelmLibrary
 from tests.cluster.conftest import ROOT, Lab
+from tests.unit.launch.kubernetes.test_charts import case_id
 
 CASES = sorted((ROOT / "charts").glob("*/ci/*-values.yaml"))
 
