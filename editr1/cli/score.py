@@ -55,7 +55,7 @@ def score(
         pictures = {"source": {"data": _picture(source)}, "edited": {"data": _picture(edited)}}
         item = validate(ScoreItem, {**pictures, "instruction": instruction, "principles": asked})
         with RewardClient([server], config=ClientConfig(deadline_s=deadline, wait_unreachable=False)) as client:
-            outcome = client.score([item], traces=traces)[0]
+            outcome = client.score([item], num_traces=traces)[0]
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     if isinstance(outcome, ScoreFailure):

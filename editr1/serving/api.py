@@ -67,8 +67,8 @@ class WireItem(Wire):
 
 
 class _Envelope(Wire):
-    traces: Annotated[int, Field(ge=1)] = 1
-    """How many traces to average an item."""
+    num_traces: Annotated[int, Field(ge=1)] = 1
+    """Traces to sample and average per item."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     """Left out: 0 (greedy) for one trace, the server's own for several. Several greedy traces are refused."""
@@ -81,8 +81,8 @@ class _Envelope(Wire):
 
     @model_validator(mode="after")
     def _sampled(self) -> Self:
-        if self.traces > 1 and self.temperature == 0:
-            raise ValueError("traces > 1 needs a temperature above 0: greedy traces would all be equal")
+        if self.num_traces > 1 and self.temperature == 0:
+            raise ValueError("num_traces > 1 needs a temperature above 0: greedy traces would all be equal")
         return self
 
 
@@ -115,7 +115,7 @@ class ErrorResponse(Wire):
 def encode_request(
     items: Sequence[ScoreItem],
     *,
-    traces: int = 1,
+    num_traces: int = 1,
     temperature: float | None = None,
     seed: int | None = None,
     deadline_ms: int | None = None,
@@ -134,7 +134,7 @@ def encode_request(
         WireItem(source=picture(i.source), edited=picture(i.edited), instruction=i.instruction, principles=i.principles)
         for i in items
     )
-    request = ScoreRequest(items=wire, traces=traces, temperature=temperature, seed=seed, deadline_ms=deadline_ms)
+    request = ScoreRequest(items=wire, num_traces=num_traces, temperature=temperature, seed=seed, deadline_ms=deadline_ms)
     return request.model_dump_json(exclude_none=True).encode()
 
 

@@ -72,7 +72,7 @@ class RewardClient:
     def score(
         self,
         items: Sequence[ScoreItem],
-        traces: int = 1,
+        num_traces: int = 1,
         *,
         temperature: float | None = None,
         seed: int | None = None,
@@ -80,31 +80,31 @@ class RewardClient:
     ) -> list[ScoreOutcome]:
         """Score ``items``, index-aligned. What could not be scored in time is a ``ScoreFailure``, never an exception.
 
-        ``deadline_s`` (default: the config's) is the total, retries included. ``traces`` are averaged an item;
+        ``deadline_s`` (default: the config's) is the total, retries included. ``num_traces`` traces are averaged per item;
         ``temperature`` None is greedy for one trace and the server's own for several.
 
         Raises:
             ModelMismatch: replicas serve different models, or not the expected one.
         """
-        return self.submit(items, traces, temperature=temperature, seed=seed, deadline_s=deadline_s).result()
+        return self.submit(items, num_traces, temperature=temperature, seed=seed, deadline_s=deadline_s).result()
 
     def submit(
         self,
         items: Sequence[ScoreItem],
-        traces: int = 1,
+        num_traces: int = 1,
         *,
         temperature: float | None = None,
         seed: int | None = None,
         deadline_s: float | None = None,
     ) -> Future[list[ScoreOutcome]]:
         """As :meth:`score`, without waiting: sampling goes on while rewards are on their way."""
-        if traces < 1:
-            raise ValueError(f"traces: {traces}: must be at least 1")
-        if traces > 1 and temperature == 0:
-            raise ValueError("traces > 1 needs a temperature above 0: greedy traces would all be equal")
+        if num_traces < 1:
+            raise ValueError(f"num_traces: {num_traces}: must be at least 1")
+        if num_traces > 1 and temperature == 0:
+            raise ValueError("num_traces > 1 needs a temperature above 0: greedy traces would all be equal")
         total = self._config.deadline_s if deadline_s is None else deadline_s
         until = time.monotonic() + total
-        jobs = [_Job(list(chunk), traces, temperature, seed, until) for chunk in self._chunks(items)]
+        jobs = [_Job(list(chunk), num_traces, temperature, seed, until) for chunk in self._chunks(items)]
         futures = [self._pool.submit(contextvars.copy_context().run, self._work, job) for job in jobs]
         return _joined(futures)
 
@@ -147,7 +147,7 @@ class RewardClient:
             yield chunk
 
     def _work(self, job: _Job) -> list[ScoreOutcome]:
-        with span(Span.REWARD_REQUEST, items=len(job.items), traces=job.traces) as current:
+        with span(Span.REWARD_REQUEST, items=len(job.items), traces=job.num_traces) as current:
             while job.pending and job.attempts < self._config.max_attempts:
                 if not self._try(job):
                     break
@@ -188,7 +188,7 @@ class RewardClient:
     def _ask(self, job: _Job, replica: Replica, sent: list[int], timeout_s: float) -> None:
         body = encode_request(
             [job.items[i] for i in sent],
-            traces=job.traces,
+            num_traces=job.num_traces,
             temperature=job.temperature,
             seed=job.seed,
             deadline_ms=max(1, math.floor(timeout_s * 950)),
@@ -274,7 +274,7 @@ class _Job:
     """One request's items and what is known of them so far."""
 
     items: list[ScoreItem]
-    traces: int
+    num_traces: int
     temperature: float | None
     seed: int | None
     until: float

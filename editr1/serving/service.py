@@ -91,19 +91,19 @@ class RewardService:
 
     def sampling(self, request: LooseRequest) -> Sampling:
         """How the request's traces are drawn. Raises :class:`BadRequest` for what this server does not do."""
-        if request.traces > self.config.max_traces:
-            raise BadRequest(f"traces: {request.traces}: this server allows at most {self.config.max_traces}")
+        if request.num_traces > self.config.max_traces:
+            raise BadRequest(f"num_traces: {request.num_traces}: this server allows at most {self.config.max_traces}")
         temperature = request.temperature
         if temperature is None:
-            temperature = self.config.temperature if request.traces > 1 else 0.0
-        if request.traces > 1 and temperature == 0:
-            raise BadRequest("traces: several need a temperature above 0, and this server's own is 0")
+            temperature = self.config.temperature if request.num_traces > 1 else 0.0
+        if request.num_traces > 1 and temperature == 0:
+            raise BadRequest("num_traces: several need a temperature above 0, and this server's own is 0")
         sampled = temperature > 0
         return Sampling(
             temperature=temperature,
             top_p=self.config.top_p if sampled else 1.0,
             max_tokens=self.config.max_tokens,
-            n=request.traces,
+            n=request.num_traces,
             seed=request.seed if sampled else None,
         )
 

@@ -34,7 +34,7 @@ def body(context: StageContext) -> dict[str, float]:
             config,
             editor=context.input("editor"),
             cases=context.table("cases"),
-            scorer=partial(client.score, traces=config.traces),
+            scorer=partial(client.score, num_traces=config.traces),
             output_dir=out,
             hooks=context.hooks(),
         )

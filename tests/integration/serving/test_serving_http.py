@@ -85,7 +85,7 @@ def test_scores_travel_whole_and_the_server_says_how_it_is(server, make_items, v
             assert outcome.verdicts[0].reasoning == "red seen, yes; rest kept, no;"
             assert outcome.completion_tokens > 5
             assert outcome.prompt_tokens > outcome.completion_tokens / 10
-        several = client.score(make_items(2), traces=3, temperature=0.3)
+        several = client.score(make_items(2), num_traces=3, temperature=0.3)
         assert all(isinstance(o, Scored) and len(o.texts) == 3 for o in several)
         assert client.score([]) == []
     found = samples(server.url)

@@ -34,9 +34,9 @@ def _bomb(width: int, height: int) -> bytes:
 
 def test_items_come_out_of_the_wire_as_they_went_in(make_items) -> None:
     items = make_items(3)
-    body = encode_request(items, traces=4, deadline_ms=500)
+    body = encode_request(items, num_traces=4, deadline_ms=500)
     request = LooseRequest.model_validate_json(body)
-    assert (request.traces, request.deadline_ms, request.temperature) == (4, 500, None)
+    assert (request.num_traces, request.deadline_ms, request.temperature) == (4, 500, None)
     assert _decode(request.items) == items
 
 
@@ -97,9 +97,9 @@ def test_data_and_digest_exclude_each_other(make_items) -> None:
     "change",
     [
         {"items": []},
-        {"traces": 0},
-        {"traces": "many"},
-        {"traces": 2, "temperature": 0},
+        {"num_traces": 0},
+        {"num_traces": "many"},
+        {"num_traces": 2, "temperature": 0},
         {"temperature": -1},
         {"temperature": 3},
         {"deadline_ms": 0},

@@ -238,7 +238,7 @@ def test_settings_that_make_no_sense_are_refused(make_items) -> None:
         with pytest.raises(ValueError, match="url"):
             RewardClient(urls)
     with RewardClient(["http://127.0.0.1:1"]) as client, pytest.raises(ValueError, match="temperature above 0"):
-        client.score(make_items(1), traces=2, temperature=0)
+        client.score(make_items(1), num_traces=2, temperature=0)
 
 
 @contextmanager

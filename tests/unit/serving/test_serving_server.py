@@ -76,8 +76,8 @@ def test_a_bad_item_beside_good_ones_fails_alone(start, make_items) -> None:
 def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_engine) -> None:
     client = start(temperature=0.7, top_p=0.9, max_tokens=99)
     score(client, make_items(1))
-    score(client, make_items(1), traces=3)
-    score(client, make_items(1), traces=3, temperature=1.3, seed=5)
+    score(client, make_items(1), num_traces=3)
+    score(client, make_items(1), num_traces=3, temperature=1.3, seed=5)
     found = [sampling for _, sampling in rule_engine.batches]
     assert [(s.n, s.temperature, s.top_p, s.seed, s.max_tokens) for s in found] == [
         (1, 0.0, 1.0, None, 99),
@@ -94,8 +94,8 @@ def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_eng
         (b"{}", "items"),
         (b"\xff\xfe", "body"),
         (b'{"items": [1, 2, 3, 4, 5]}', "at most 4"),
-        (b'{"items": [1], "traces": 99}', "traces: 99"),
-        (b'{"items": [1], "traces": 2, "temperature": 0}', "traces > 1"),
+        (b'{"items": [1], "num_traces": 99}', "num_traces: 99"),
+        (b'{"items": [1], "num_traces": 2, "temperature": 0}', "num_traces > 1"),
         (b'{"items": [1], "image_url": "http://x"}', "image_url"),
         (b"[" * 100_000, "body"),
         (b'{"items": [' + b"[" * 5000 + b"]" * 5000 + b"]}", "body"),
@@ -135,7 +135,7 @@ _item = st.fixed_dictionaries(
 _request = st.fixed_dictionaries(
     {"items": st.lists(_item | _json, max_size=3) | _json},
     optional={
-        "traces": st.integers(-2, 20) | _json,
+        "num_traces": st.integers(-2, 20) | _json,
         "temperature": st.floats(-1, 3) | _json,
         "seed": st.integers() | _json,
         "deadline_ms": st.integers(-5, 100_000) | _json,
@@ -301,4 +301,4 @@ def test_the_engine_is_closed_after_draining(make_items, rule_engine) -> None:
 def test_the_openapi_document_shows_the_request(start) -> None:
     document = start().get("/openapi.json").json()
     schema = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == {"items", "traces", "temperature", "seed", "deadline_ms"}
+    assert set(schema["properties"]) == {"items", "num_traces", "temperature", "seed", "deadline_ms"}
