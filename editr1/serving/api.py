@@ -134,7 +134,9 @@ def encode_request(
         WireItem(source=picture(i.source), edited=picture(i.edited), instruction=i.instruction, principles=i.principles)
         for i in items
     )
-    request = ScoreRequest(items=wire, num_traces=num_traces, temperature=temperature, seed=seed, deadline_ms=deadline_ms)
+    request = ScoreRequest(
+        items=wire, num_traces=num_traces, temperature=temperature, seed=seed, deadline_ms=deadline_ms
+    )
     return request.model_dump_json(exclude_none=True).encode()
 
 
