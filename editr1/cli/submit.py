@@ -101,7 +101,7 @@ def render(
 
     from editr1.config.loader import read_yaml, with_overrides
     from editr1.launch.kubernetes.connect import load_cluster
-    from editr1.launch.kubernetes.helm import find_helm
+    from editr1.launch.kubernetes.helm import Helm
     from editr1.launch.kubernetes.values import chart_of, check_release, checked, kind_of, merge, shared_values
 
     with reporting():
@@ -111,7 +111,7 @@ def render(
         config = load_cluster(cluster, cluster_overrides(namespace), os.environ)
         merged = merge(shared_values(config, kind, release), read_yaml(values) if values else {})
         merged = checked(kind, with_overrides(merged, overrides or []), str(values or f"editr1 render {stage}"))
-        objects = find_helm().render(chart_of(kind), release, config.namespace or "default", merged)
+        objects = Helm().render(chart_of(kind), release, config.namespace or "default", merged)
     typer.echo(_as_yaml(objects))
 
 

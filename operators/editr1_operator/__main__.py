@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from editr1.launch.kubernetes.api import PART_OF
-from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.run_status import RunState, RunStatus
 from editr1.telemetry.log import configure_logging
 from editr1_operator.cache import Cache
@@ -92,7 +92,7 @@ def registry(options: Options) -> kopf.OperatorRegistry:
         parts["notifier"] = Notifier(options.notify_url, options.notify_token.get_secret_value())
         parts["exporter"] = Exporter()
         settings_of_runs = Settings(options.cluster_file, _names(options.stores))
-        reconciler = Reconciler(cluster, cache, HelmLibrary(), settings_of_runs, parts["notifier"], parts["exporter"])
+        reconciler = Reconciler(cluster, cache, Helm(), settings_of_runs, parts["notifier"], parts["exporter"])
         parts["reconciler"] = reconciler
         parts["queue"] = WorkQueue(reconciler.look, options.workers)
         if options.metrics_port:

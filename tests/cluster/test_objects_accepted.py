@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.helm import Helm
 from tests.cluster.conftest import ROOT, Lab
 from tests.unit.launch.kubernetes.test_charts import case_id
 
@@ -34,7 +34,7 @@ def test_the_server_accepts_everything(lab: Lab, path: Path) -> None:
     chart, values = path.parts[-3], yaml.safe_load(path.read_text())
     if chart == "operator":
         values["namespaces"] = [lab.namespace]  # its Roles lie in the namespaces that it watches
-    objects = HelmLibrary().render(chart, "probe", lab.namespace, values)
+    objects = Helm().render(chart, "probe", lab.namespace, values)
     known = lab.kubectl("api-resources", "--no-headers")
     sent = [item for item in objects if f" {item['kind']} " in known + " " or item["kind"] in known.split()]
     missing = {item["kind"] for item in objects} - {item["kind"] for item in sent}

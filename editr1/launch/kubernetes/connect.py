@@ -12,7 +12,7 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, load_settings
 from editr1.config.store import StoreConfig, store_at
 from editr1.launch.kubernetes.api import ClusterApi
-from editr1.launch.kubernetes.helm import Helm, find_helm
+from editr1.launch.kubernetes.helm import Helm
 
 FILE_VARIABLE = "EDITR1_CLUSTER_FILE"
 DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
@@ -44,7 +44,7 @@ def load_cluster(
 
 def connect(config: ClusterConfig) -> Connection:
     """The API and Helm. Raises ClusterError, ConfigError."""
-    return Connection(config, ClusterApi(config), find_helm())
+    return Connection(config, ClusterApi(config), Helm())
 
 
 def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:

@@ -112,7 +112,7 @@ class KubernetesLauncher:
                 return handle
             self.cancel(handle, 30)
         self._api.dry_run(request.objects)
-        self._helm.install(request.chart, request.release, self._api.target, request.values, dry_run=False)
+        self._helm.install(request.chart, request.release, self._api.target, request.values)
         return handle
 
     def observe(self, handle: ReleaseHandle) -> Observation:

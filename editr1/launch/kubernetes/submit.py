@@ -118,7 +118,7 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
         )
     api.dry_run(submission.objects)
     _freeze_record(store, submission, command, known)
-    connection.helm.install(chart_of(submission.kind), name, api.target, submission.values, dry_run=False)
+    connection.helm.install(chart_of(submission.kind), name, api.target, submission.values)
     return submission
 
 

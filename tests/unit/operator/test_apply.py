@@ -7,7 +7,7 @@ import pytest
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
-from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Launch, Leave, Remove, Serve
@@ -84,7 +84,7 @@ def applier(server: Server, run: str = "a", cluster: ClusterConfig = CLUSTER) ->
         StageStatus(name="rrm", kind="serve", key="b" * 64, release=release, inputs={"model": DIGEST}),
     ]
     meta = {"name": run, "namespace": "lab", "uid": f"uid-{run}"}
-    objects = Objects(HelmLibrary(), cluster, STORE, meta, spec, "rev")
+    objects = Objects(Helm(), cluster, STORE, meta, spec, "rev")
     return Applier(server, Cache(), objects, spec, RunStatus(stages=stages), meta)  # type: ignore[arg-type]
 
 

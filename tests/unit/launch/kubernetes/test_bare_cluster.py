@@ -15,7 +15,7 @@ from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.connect import Connection
 from editr1.launch.kubernetes.doctor import examine
 from editr1.launch.kubernetes.errors import ClusterError
-from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.helm import Helm
 
 ANSWERS: dict[str, Any] = {
     "/version": {"gitVersion": "v1.34.0", "major": "1", "minor": "34"},
@@ -59,7 +59,7 @@ def connection(folder: Path, url: str) -> Connection:
     }
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     cluster = ClusterConfig(kubeconfig=folder / "kubeconfig", helm_storage="configmap")
-    return Connection(cluster, ClusterApi(cluster), HelmLibrary())
+    return Connection(cluster, ClusterApi(cluster), Helm())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from editr1.launch.kubernetes.helm import HelmError, HelmLibrary
+from editr1.launch.kubernetes.helm import Helm, HelmError
 from editr1.runs.kinds import KINDS, Kind
 from editr1.telemetry import Metric
 
@@ -29,7 +29,7 @@ def case_id(path: Path) -> str:
 
 
 def render(chart: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    return HelmLibrary().render(chart, "demo", "prod", values)
+    return Helm().render(chart, "demo", "prod", values)
 
 
 def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -167,7 +167,7 @@ def test_a_name_that_yaml_would_read_as_something_else_stays_a_name(chart: str, 
     values = {"store": STORE, "inputs": inputs}
     if chart == "reward":
         values |= {"autoscaling": {"mode": "keda"}, "monitoring": {"podMonitor": True}}
-    objects = HelmLibrary().render(chart, name, "prod", values)
+    objects = Helm().render(chart, name, "prod", values)
     assert objects
     for item in objects:
         assert isinstance(item["metadata"]["name"], str)
@@ -192,7 +192,7 @@ def test_a_variable_of_the_user_stands_in_the_place_of_the_chart_s_own(chart: st
 
 def test_a_release_name_that_pods_could_not_carry_is_refused() -> None:
     with pytest.raises(HelmError, match="at most 45"):
-        HelmLibrary().render("curate", "x" * 46, "prod", {"store": STORE})
+        Helm().render("curate", "x" * 46, "prod", {"store": STORE})
 
 
 def test_values_schemas_and_readmes_are_what_the_typed_values_say() -> None:

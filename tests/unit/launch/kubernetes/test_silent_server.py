@@ -174,8 +174,8 @@ def test_following_a_release_outlasts_every_silence(
         ('admission webhook "v" denied the request: no', HelmError),
     ],
 )
-def test_helm_s_words_of_a_silent_server_are_told_from_a_refusal(said: str, kind: type[Exception]) -> None:
-    assert type(helm._refusal(said)) is kind
+def test_helm_s_words_of_a_silent_server_are_told_from_a_translated(said: str, kind: type[Exception]) -> None:
+    assert type(helm._translated(said)) is kind
 
 
 def test_a_release_is_installed_once_the_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

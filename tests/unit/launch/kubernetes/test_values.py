@@ -13,7 +13,7 @@ from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes import helm
 from editr1.launch.kubernetes.bundle import HIDDEN, redacted, redacted_text
 from editr1.launch.kubernetes.connect import load_cluster, store_config
-from editr1.launch.kubernetes.helm import HelmLibrary
+from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.values import (
     chart_of,
     check_release,
@@ -60,7 +60,7 @@ def test_the_stage_name_wins_over_the_kind_and_the_kind_over_all() -> None:
 def test_a_job_s_values_render_to_a_job_file_that_is_the_job_with_the_pods_endpoint() -> None:
     cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}, "gpus": 0})
     values = job_values(job(), cluster, processes=2, retries=4, traceparent=None)
-    objects = HelmLibrary().render("sft", "quick-sft", "lab", values)
+    objects = Helm().render("sft", "quick-sft", "lab", values)
     (text,) = [item["data"]["job.json"] for item in objects if item["kind"] == "ConfigMap"]
     told = StageJob.model_validate_json(text)
     assert told.store.endpoint == "http://s3.lab.svc:8333"

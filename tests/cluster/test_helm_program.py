@@ -1,4 +1,4 @@
-"""A stage with Helm and a values file alone: no submit, no record written beforehand."""
+"""A stage installed with the helm program and a values file, without submit, and submit without the helm program."""
 
 import json
 import os
@@ -34,14 +34,14 @@ def test_a_stage_is_installed_followed_and_uninstalled_with_helm(lab: Lab) -> No
 
 
 def test_submit_needs_no_helm_program(lab: Lab) -> None:
-    """The library that comes with the package installs the same release; each way sees what the other installed."""
+    """The package's own engine installs a release that the helm program sees."""
     values = lab.file("library.yaml", {"config": SMALL_WORLD})
     submit = ("submit", "curate", "-f", values, "--name", "library")
-    lab.editr1(*submit, "--follow", EDITR1_HELM="library")
+    lab.editr1(*submit, "--follow")
     listed = json.loads(helm(lab, "list", "-o", "json", storage="configmap"))
     assert "library" in [release["name"] for release in listed]
     again = lab.editr1(*submit)
     assert "joined" in again.stdout + again.stderr
-    assert "library" in lab.editr1("list", EDITR1_HELM="library").stdout
-    lab.editr1("cancel", "library", EDITR1_HELM="library")
+    assert "library" in lab.editr1("list").stdout
+    lab.editr1("cancel", "library")
     until("nothing left", lambda: not [item for item in lab.left() if "library" in item], 60)
