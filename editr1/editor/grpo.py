@@ -70,7 +70,8 @@ def train_grpo(
         Interrupted: the hooks asked to stop; a checkpoint was handed to them.
         ValueError: unusable cases, editor or checkpoint, found before any sampling.
     """
-    world = DistributedContext(config.reward_wait_s)
+    # While one rank waits for its scores, the others wait for that rank in a collective.
+    world = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_wait_s + 600.0))
     trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), world)
     return trainer.run()
 
@@ -92,7 +93,7 @@ class _Trainer:
         torch.manual_seed(config.seed)
         self._policy = _load(config, str(editor), world.device)
         self._tuning = Tuning(self._policy, config)
-        world.broadcast(self._tuning.weights)
+        world.broadcast_parameters(self._tuning.weights)
         self._ema = Ema(self._tuning.weights, config.ema_decay) if config.ema_decay > 0.0 else None
         self._optimizer = torch.optim.AdamW(
             self._tuning.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -111,7 +112,7 @@ class _Trainer:
             iterations=config.iterations,
             first=self._start,
             rank=world.rank,
-            size=world.size,
+            size=world.world_size,
         )
 
     def run(self) -> dict[str, float]:
@@ -134,7 +135,7 @@ class _Trainer:
                 course.zero_spread += advantages.zero_spread
                 course.groups += advantages.groups
                 course.seconds += time.monotonic() - began
-                if self._world.first:
+                if self._world.is_main:
                     self._hooks.progress.step(1, **metrics)
                 self._after(i + 1)
         self._export()
@@ -168,10 +169,10 @@ class _Trainer:
 
     def _advantages(self, i: int, chunks: list[Chunk], own: Rewards) -> tuple[Advantages, Rewards]:
         """Advantages of all processes' samples; every process has the same number of them."""
-        gather = self._world.gather
+        gather = self._world.all_gather
         causes: Counter[str] = Counter()
         digests: set[str] = set()
-        for text in self._world.gather_text(json.dumps([own.causes, sorted(own.digests)])):
+        for text in self._world.all_gather_text(json.dumps([own.causes, sorted(own.digests)])):
             counted, seen = json.loads(text)
             causes.update(counted)
             digests |= set(seen)
@@ -186,7 +187,9 @@ class _Trainer:
             check_budget(int((~rewards.ok).sum()), len(rewards.ok), self._config.max_failed_share, causes)
         except RewardBudgetSpent:
             self._save(i)
-            if self._world.any(self._hooks.should_stop()):  # the service went first, or its answer was not waited for
+            if self._world.any_rank(
+                self._hooks.should_stop()
+            ):  # the service went first, or its answer was not waited for
                 raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}") from None
             raise
         keys = torch.cat(gather(torch.cat([chunk.groups for chunk in chunks])))
@@ -225,7 +228,7 @@ class _Trainer:
         return metrics
 
     def _after(self, done: int) -> None:
-        stop = self._world.any(self._hooks.should_stop())
+        stop = self._world.any_rank(self._hooks.should_stop())
         if stop or (done % self._config.checkpoint_every == 0 and done < self._config.iterations):
             self._save(done)
         if stop:
@@ -233,7 +236,7 @@ class _Trainer:
 
     def _save(self, done: int) -> None:
         folder = self._checkpoints / f"iteration-{done:06d}"
-        if self._world.first:
+        if self._world.is_main:
             with span(Span.CHECKPOINT, iteration=done):
                 state = TrainingState(done, self._digest, _fixed(self._config), self._course)
                 save_checkpoint(folder, self._tuning.weights, self._ema, self._optimizer, state)
@@ -258,7 +261,7 @@ class _Trainer:
         return state.iteration
 
     def _export(self) -> None:
-        if self._world.first:
+        if self._world.is_main:
             if self._ema is not None:
                 with self._ema.applied(self._tuning.weights):
                     self._tuning.export(self._output)

@@ -69,7 +69,7 @@ class Updater:
                         loss = self._loss(chunk, rows, advantages[own], k, stats)
                         (loss / (kept_total * len(steps))).backward()
                 weights = list(self._tuning.weights.values())
-                self._world.sum_gradients(weights)
+                self._world.all_reduce_gradients(weights)
                 norm = float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip))
                 if not math.isfinite(norm):
                     raise NotFinite(f"its gradient is {norm}")

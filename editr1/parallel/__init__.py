@@ -1,1 +1,1 @@
-"""Process groups and the collectives that training needs."""
+"""Process groups and collectives for training on several processes."""

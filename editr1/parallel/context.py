@@ -1,72 +1,153 @@
-"""The processes of one training: rank, device and the few exchanges that GRPO needs."""
+"""The ranks, the device and the collectives of the processes that run one stage together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-from accelerate import PartialState  # type: ignore[import-untyped]
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class DistributedContext:
-    """One process (started plainly) or N (started by torchrun or accelerate: gloo on CPUs, nccl on GPUs)."""
+    """Ranks, device and collectives of the processes that run one stage together.
 
-    def __init__(self, wait_s: float = 0.0) -> None:
-        """``wait_s``: so long one process may wait for its scores while the others wait for it, in seconds."""
-        timeout = timedelta(seconds=max(1800.0, wait_s + 600.0))  # nccl's own is ten minutes
-        state = PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
-        self.rank = int(state.process_index)
-        self.size = int(state.num_processes)
-        self.device = torch.device(state.device)
+    ``DistributedContext()`` only reads the ranks that torchrun sets in the environment. It imports neither torch nor
+    accelerate and creates no process group, so every stage can use it to decide which process writes files.
+    :meth:`initialize` joins the process group as well. Collectives require that if ``world_size`` is above 1; in a
+    process that was started without torchrun they return their input.
+    """
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        """Rank of this process among all processes of the stage."""
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        """Rank of this process among the processes on its node."""
+        self.node_rank = int(os.environ.get("GROUP_RANK", "0"))
+        """Rank of this process's node."""
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        """Number of processes of the stage."""
+        self._state: Any = None
+
+    @classmethod
+    def initialize(cls, *, cpu: bool | None = None, timeout_s: float | None = None) -> DistributedContext:
+        """Join the process group (gloo on CPUs, NCCL on GPUs) and select the device of this process.
+
+        Args:
+            cpu: train on the CPU; by default only if CUDA is not available.
+            timeout_s: how long a collective waits for the other ranks, in seconds; by default torch's own timeout.
+                Only the first call in a process sets it, because the process group is created once.
+
+        Raises:
+            RuntimeError: accelerate trains with another number of processes than torchrun started.
+        """
+        import torch
+        from accelerate import PartialState  # type: ignore[import-untyped]
+
+        context = cls()
+        options = {} if timeout_s is None else {"timeout": timedelta(seconds=timeout_s)}
+        state = PartialState(cpu=not torch.cuda.is_available() if cpu is None else cpu, **options)
+        if int(state.num_processes) != context.world_size:
+            raise RuntimeError(
+                f"torchrun started {context.world_size} processes, but accelerate trains with {state.num_processes};"
+                " unset the ACCELERATE_* variables and start the stage with torchrun"
+            )
+        context._state = state
+        return context
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes files and reports."""
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, which writes files and reports progress."""
         return self.rank == 0
 
-    def gather(self, values: Tensor) -> list[Tensor]:
-        """Every process's ``values``, in order of rank, on the CPU; shape and dtype must be the same everywhere."""
-        if self.size == 1:
-            return [values]
-        own = values.to(self.device).contiguous()
-        found = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(found, own)
-        return [part.cpu() for part in found]
+    @property
+    def is_local_main(self) -> bool:
+        """Whether this process is the first one on its node."""
+        return self.local_rank == 0
 
-    def gather_text(self, text: str) -> list[str]:
-        """Every process's ``text`` (not empty), in order of rank. Bytes travel, never pickles."""
-        if self.size == 1:
+    @property
+    def device(self) -> torch.device:
+        """Device of this process. Raises RuntimeError before :meth:`initialize`."""
+        import torch
+
+        if self._state is None:
+            raise RuntimeError("no device was selected yet; create the context with DistributedContext.initialize()")
+        return torch.device(self._state.device)
+
+    def all_gather(self, values: Tensor) -> list[Tensor]:
+        """Return the ``values`` of every rank on the CPU, in rank order. Shape and dtype must be equal on all ranks."""
+        if self.world_size == 1:
+            return [values]
+        import torch
+        import torch.distributed as dist
+
+        own = values.to(self.device).contiguous()
+        gathered = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(gathered, own)
+        return [part.cpu() for part in gathered]
+
+    def all_gather_text(self, text: str) -> list[str]:
+        """Return the ``text`` of every rank, in rank order. It is sent as UTF-8 bytes and must not be empty."""
+        if self.world_size == 1:
             return [text]
+        import torch
+
         own = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-        sizes = [int(size) for size in self.gather(torch.tensor([len(own)]))]
+        sizes = [int(size) for size in self.all_gather(torch.tensor([len(own)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(own)] = own
-        parts = self.gather(padded)
+        parts = self.all_gather(padded)
         return [bytes(part[:size].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
 
-    def any(self, value: bool) -> bool:
-        """Whether ``value`` is true in some process."""
-        return any(bool(part) for part in self.gather(torch.tensor([int(value)])))
+    def any_rank(self, value: bool) -> bool:
+        """Return whether ``value`` is true on at least one rank."""
+        if self.world_size == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        flag = torch.tensor(int(value), device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
 
     def barrier(self) -> None:
-        """Wait for the others."""
-        if self.size > 1:
+        """Wait until every rank has reached this call."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
             dist.barrier()
 
-    def broadcast(self, weights: Mapping[str, Tensor]) -> None:
-        """Give every process the first one's weights."""
-        if self.size > 1:
-            for weight in weights.values():
-                dist.broadcast(weight.detach(), 0)
-
-    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
-        """Add the gradients of all processes; a missing gradient counts as zero."""
-        if self.size == 1:
+    @contextmanager
+    def local_main_process_first(self) -> Iterator[None]:
+        """Run the block on the first process of each node, then on the node's other processes."""
+        if self.world_size == 1:
+            yield
             return
-        for weight in weights:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            dist.all_reduce(weight.grad)
+        if self._state is None:
+            raise RuntimeError("the process group does not exist yet; use DistributedContext.initialize()")
+        with self._state.local_main_process_first():
+            yield
+
+    def broadcast_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Overwrite the parameters of every rank in place with those of rank 0."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            for parameter in parameters.values():
+                dist.broadcast(parameter.detach(), 0)
+
+    def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Sum the gradients of all ranks in place. A missing gradient counts as zero."""
+        if self.world_size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)

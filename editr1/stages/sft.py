@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -40,7 +39,7 @@ def body(context: StageContext) -> dict[str, float]:
 def _picked(context: StageContext, config: SftConfig) -> Path:
     """The table of picked rows; each node's first process samples it, the others wait for it."""
     rows = context.workdir / f"picked-{context.job.key[:12]}.parquet"
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if context.distributed.is_local_main:
         if not rows.is_file():
             _sample(context, config, rows)
         return rows

@@ -21,7 +21,7 @@ from editr1.data.types import Category, Principle, Verdict
 from editr1.telemetry import Span, TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
 from editr1.verifier.image_dedup import encode_pictures_once, process_pictures_once
-from editr1.verifier.rows import pair_rows
+from editr1.verifier.rows import RowCache, pair_rows
 from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (
     HooksCallback,
@@ -29,8 +29,8 @@ from editr1.verifier.training import (
     TracedSteps,
     adapter_settings,
     context_limit,
+    distributed_context,
     load_for_training,
-    process_count,
     run_training,
     trainer_arguments,
     work_folder,
@@ -53,7 +53,8 @@ def train_gcpo(
         ValueError: numbers that do not divide, another architecture, a checkpoint of other settings.
         Interrupted: the hooks asked to stop; a checkpoint was handed on.
     """
-    micro, micro_steps = rollout_layout(config, process_count(config))
+    context = distributed_context(config)
+    micro, micro_steps = rollout_layout(config, context.world_size)
     network, processor, template = load_for_training(config, model)
     process_pictures_once(processor)
     encode_pictures_once(network)
@@ -64,7 +65,7 @@ def train_gcpo(
         template,
         limit,
         config.max_new_tokens,
-        work_folder(output_dir),
+        RowCache(work_folder(output_dir), context),
         most=config.pairs,
         shuffle=config.seed if config.shuffle_labels else None,
     )
@@ -73,7 +74,7 @@ def train_gcpo(
             f"{pairs}: {len(dataset) // 2} decided pairs are fewer than the {config.pairs_per_rollout} of one rollout; "
             "lower pairs_per_rollout or add pairs"
         )
-    callback = HooksCallback(hooks, "gcpo", gcpo_figures, boundary=config.passes)
+    callback = HooksCallback(hooks, context, "gcpo", gcpo_figures, boundary=config.passes)
     arguments = GRPOConfig(
         **trainer_arguments(config, output_dir, boundary=config.passes),
         per_device_train_batch_size=micro,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState  # type: ignore[import-untyped]
 from datasets import Dataset
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError
@@ -22,6 +20,7 @@ from editr1.data.errors import TableError
 from editr1.data.images import ImageError, decode_image, image_size
 from editr1.data.tables import read_column, read_table
 from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
+from editr1.parallel.context import DistributedContext
 from editr1.verifier.chat import build_messages
 from editr1.verifier.prompt import PromptTemplate
 
@@ -63,7 +62,39 @@ class TokenCounter:
         return int(self._processor.image_processor.get_number_of_image_patches(height, width, {})) // self._merge
 
 
-def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, cache: Path) -> Dataset:
+class RowCache:
+    """Rows of a table on disk, written once per node and memory-mapped by all of the node's processes."""
+
+    def __init__(self, folder: Path, context: DistributedContext) -> None:
+        self._folder = folder / f"rows-{context.node_rank}"
+        self._context = context
+
+    def dataset(self, rows: Callable[[], Iterator[dict[str, Any]]], path: Path, *settings: str) -> Dataset:
+        """Return what ``rows`` yields, written unless the folder has it for this file and these ``settings``.
+
+        The first process of each node writes. Raises :class:`TableError` if there is no such file or it has no rows.
+        """
+        if not path.is_file():
+            raise TableError(path, None, None, None, "no such file")
+        found = path.stat()
+        name = "\0".join((str(path.resolve()), str(found.st_size), str(found.st_mtime_ns), *settings))
+        try:
+            with self._context.local_main_process_first():
+                dataset = Dataset.from_generator(
+                    rows,
+                    cache_dir=str(self._folder),
+                    fingerprint=hashlib.sha256(name.encode()).hexdigest()[:32],
+                )
+        except DatasetGenerationError as error:
+            if isinstance(error.__cause__, SchemaInferenceError):  # no row was yielded
+                raise TableError(path, None, None, None, "no rows to train on") from None
+            if isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from None
+            raise
+        return dataset
+
+
+def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, cache: RowCache) -> Dataset:
     """Rows ``{"images": [source, edited], "prompt", "completion"}`` of a Parquet file of :class:`SftRow`.
 
     Texts are rendered once by the chat template; pictures are decoded at access. Raises :class:`TableError` naming the
@@ -79,7 +110,7 @@ def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, li
             _check_length(counter, prompt + completion, (case.source.data, edited), path, number, limit)
             yield {"source": case.source.data, "edited": edited, "prompt": prompt, "completion": completion}
 
-    dataset = _on_disk(rows, path, cache, "sft", *counter.settings, str(limit))
+    dataset = cache.dataset(rows, path, "sft", *counter.settings, str(limit))
     dataset.set_transform(_decoded)
     return dataset
 
@@ -90,7 +121,7 @@ def pair_rows(
     template: PromptTemplate,
     limit: int,
     new_tokens: int,
-    cache: Path,
+    cache: RowCache,
     *,
     most: int | None = None,
     shuffle: int | None = None,
@@ -133,7 +164,7 @@ def pair_rows(
             }
 
     kind = f"gcpo {most} {shuffle}"
-    dataset = _on_disk(rows, path, cache, kind, *counter.settings, str(limit), str(new_tokens))
+    dataset = cache.dataset(rows, path, kind, *counter.settings, str(limit), str(new_tokens))
     return PairRows(dataset, template).dataset(), read_column(path, "label").count("same")
 
 
@@ -198,25 +229,3 @@ def _check_length(
         trace = f" ({new_tokens} of them for the trace)" if new_tokens else ""
         rule = f"takes {tokens} tokens{trace}, the limit is {limit}; lower max_pixels or leave the row out"
         raise TableError(path, number, None, None, rule)
-
-
-def _on_disk(rows: Callable[[], Iterator[dict[str, Any]]], path: Path, cache: Path, *settings: str) -> Dataset:
-    """Each node's first process writes the rows into its own folder; the others of the node map the same file."""
-    if not path.is_file():
-        raise TableError(path, None, None, None, "no such file")
-    found = path.stat()
-    name = "\0".join((str(path.resolve()), str(found.st_size), str(found.st_mtime_ns), *settings))
-    try:
-        with PartialState().local_main_process_first():
-            dataset = Dataset.from_generator(
-                rows,
-                cache_dir=str(cache / f"rows-{os.environ.get('GROUP_RANK', '0')}"),
-                fingerprint=hashlib.sha256(name.encode()).hexdigest()[:32],
-            )
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, SchemaInferenceError):  # nothing was yielded
-            raise TableError(path, None, None, None, "no rows to train on") from None
-        if isinstance(error.__cause__, ValueError):
-            raise error.__cause__ from None
-        raise
-    return dataset

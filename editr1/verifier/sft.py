@@ -12,15 +12,15 @@ from trl import SFTConfig, SFTTrainer
 from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
 from editr1.telemetry import TrainHooks
-from editr1.verifier.rows import sft_rows
+from editr1.verifier.rows import RowCache, sft_rows
 from editr1.verifier.training import (
     HooksCallback,
     ResumesWeights,
     TracedSteps,
     adapter_settings,
     context_limit,
+    distributed_context,
     load_for_training,
-    process_count,
     run_training,
     trainer_arguments,
     work_folder,
@@ -42,11 +42,12 @@ def train_sft(
         ValueError: batch sizes that do not divide, another architecture, a checkpoint of other settings.
         Interrupted: the hooks asked to stop; a checkpoint was handed on.
     """
-    micro, accumulation = batch_layout(config, process_count(config))
+    context = distributed_context(config)
+    micro, accumulation = batch_layout(config, context.world_size)
     network, processor, template = load_for_training(config, model)
     limit = context_limit(config, network)
-    dataset = sft_rows(rows, processor, template, limit, work_folder(output_dir))
-    callback = HooksCallback(hooks, "sft", _figures)
+    dataset = sft_rows(rows, processor, template, limit, RowCache(work_folder(output_dir), context))
+    callback = HooksCallback(hooks, context, "sft", _figures)
     arguments = SFTConfig(
         **trainer_arguments(config, output_dir),
         per_device_train_batch_size=micro,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from transformers import (
     PreTrainedModel,
@@ -27,6 +25,7 @@ from transformers import (
 
 from editr1.config.loader import ConfigError
 from editr1.config.verifier import LoraSettings, VerifierTraining
+from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Span, TrainHooks, span
 from editr1.verifier.model import load_processor, load_verifier, save_verifier, use_cpu_attention
 from editr1.verifier.prompt import PromptTemplate
@@ -49,13 +48,9 @@ def on_cpu(config: VerifierTraining) -> bool:
     return config.device == "cpu" or not torch.accelerator.is_available()
 
 
-def process_count(config: VerifierTraining) -> int:
-    """Processes that train together. Raises ``RuntimeError`` when accelerate sees others than torchrun started."""
-    processes = int(PartialState(cpu=on_cpu(config)).num_processes)
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes != started:
-        raise RuntimeError(f"torchrun started {started} processes, but accelerate trains with {processes}")
-    return processes
+def distributed_context(config: VerifierTraining) -> DistributedContext:
+    """Join the process group on the device that the config selects."""
+    return DistributedContext.initialize(cpu=on_cpu(config))
 
 
 def load_for_training(
@@ -176,11 +171,17 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, hooks: TrainHooks, phase: str, figures: Callable[[Mapping[str, Any]], dict[str, float]], boundary: int = 1
+        self,
+        hooks: TrainHooks,
+        context: DistributedContext,
+        phase: str,
+        figures: Callable[[Mapping[str, Any]], dict[str, float]],
+        boundary: int = 1,
     ) -> None:
         self.stopped = False
         self.history: list[dict[str, float]] = []
         self._hooks = hooks
+        self._context = context
         self._phase = phase
         self._figures = figures
         self._boundary = boundary
@@ -202,7 +203,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         """Ask whether to stop."""
         if state.global_step >= state.max_steps:
             control.should_save = False  # the finished folder follows
-        elif state.global_step % self._boundary == 0 and _any_process(self._hooks.should_stop(), args.device):
+        elif state.global_step % self._boundary == 0 and self._context.any_rank(self._hooks.should_stop()):
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_log(
@@ -287,11 +288,3 @@ def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-
-def _any_process(answer: bool, device: torch.device) -> bool:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return answer
-    votes = torch.tensor(int(answer), device=device)
-    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
-    return bool(votes.item())

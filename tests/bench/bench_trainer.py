@@ -22,10 +22,11 @@ from editr1.config.sft import SftConfig
 from editr1.data.images import encode_png
 from editr1.data.tables import write_table
 from editr1.data.types import Candidate, Category, EditCase, EncodedImage, Principle, Quadruple, SftRow
+from editr1.parallel.context import DistributedContext
 from editr1.shapes.tiny_verifier import build_tiny_verifier
 from editr1.telemetry import TrainHooks
 from editr1.verifier.model import load_verifier
-from editr1.verifier.rows import sft_rows
+from editr1.verifier.rows import RowCache, sft_rows
 from editr1.verifier.sft import train_sft
 from editr1.verifier.trace import format_trace
 
@@ -65,7 +66,7 @@ def bare(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: 
     """Tokens a second of forward, backward and AdamW with TRL's collator, after one step of warm-up."""
     model, processor, template = load_verifier(model_folder)
     model.train()
-    dataset = sft_rows(table, processor, template, 4096, folder)
+    dataset = sft_rows(table, processor, template, 4096, RowCache(folder, DistributedContext()))
     collator = DataCollatorForVisionLanguageModeling(processor=processor, completion_only_loss=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     order = random.Random(0).sample(range(len(dataset)), (steps + 1) * batch_size)

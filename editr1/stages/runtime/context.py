@@ -12,6 +12,7 @@ from typing import TypeVar
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
+from editr1.parallel.context import DistributedContext
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.record import checkpoint_prefix, newest_checkpoint, progress_key
@@ -29,7 +30,7 @@ class StageContext:
         self.store: ArtifactStore = open_store(job.store)
         self.workdir = job.workdir
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.distributed = DistributedContext()
         self.outputs: dict[str, str] = {}
         self.should_stop = should_stop
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
@@ -38,9 +39,14 @@ class StageContext:
         self.progress = Progress(job.progress_file if self.is_main else None)
 
     @property
+    def rank(self) -> int:
+        """Rank of this process in the stage."""
+        return self.distributed.rank
+
+    @property
     def is_main(self) -> bool:
         """Whether this process is rank 0, the one that commits."""
-        return self.rank == 0
+        return self.distributed.is_main
 
     @property
     def span_file(self) -> Path | None:

@@ -15,6 +15,7 @@ from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode, exit_code_of
 from editr1.launch.local.processes import end_with_parent
+from editr1.parallel.context import DistributedContext
 from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_result, result_key
@@ -61,7 +62,7 @@ def main(body: Body, module: str) -> None:
 def _run(body: Body, job: StageJob) -> int:
     stop = _StopFlag()
     signal.signal(signal.SIGTERM, stop.set)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if DistributedContext().is_local_main:
         # Ctrl-C reaches the whole foreground group; the launcher turns it into SIGTERM for this process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -14,10 +14,11 @@ from trl import GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
 from editr1.data.errors import TableError
+from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
 from editr1.verifier.model import load_verifier
-from editr1.verifier.rows import pair_rows
+from editr1.verifier.rows import RowCache, pair_rows
 
 QUICK = GcpoConfig(
     rollouts=2, pairs_per_rollout=2, traces=2, max_new_tokens=60, warmup_steps=0, learning_rate=1e-3, device="cpu"
@@ -177,7 +178,8 @@ def test_only_the_first_pairs_are_taken_and_the_control_swaps_about_half_of_them
 
     def sides(**changes: int) -> list[tuple[bytes, bytes]]:
         name = "-".join(f"{key}{value}" for key, value in changes.items()) or "all"
-        dataset, same = pair_rows(pairs, processor, template, 4096, 60, tmp_path / name, **changes)
+        cache = RowCache(tmp_path / name, DistributedContext())
+        dataset, same = pair_rows(pairs, processor, template, 4096, 60, cache, **changes)
         assert same == 10
         edited = [images[1].tobytes() for images in dataset[:]["images"]]
         return list(zip(edited[0::2], edited[1::2], strict=True))

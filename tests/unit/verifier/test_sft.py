@@ -16,9 +16,10 @@ from editr1.config.verifier import LoraSettings
 from editr1.data.errors import TableError
 from editr1.data.tables import read_table
 from editr1.data.types import SftRow
+from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.model import load_verifier
-from editr1.verifier.rows import TokenCounter, sft_rows
+from editr1.verifier.rows import RowCache, TokenCounter, sft_rows
 from editr1.verifier.sft import batch_layout, train_sft
 
 QUICK = SftConfig(steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
@@ -32,7 +33,7 @@ def test_the_loss_is_on_the_trace_and_its_end_alone(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, processor, template = load_verifier(tiny)
-    dataset = sft_rows(write_rows(2), processor, template, 4096, tmp_path / "cache")
+    dataset = sft_rows(write_rows(2), processor, template, 4096, RowCache(tmp_path / "cache", DistributedContext()))
     collator = DataCollatorForVisionLanguageModeling(processor=processor, completion_only_loss=True)
     row = dataset[0]
     batch = collator([dict(dataset[0]), dict(dataset[1])])

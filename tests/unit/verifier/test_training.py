@@ -4,6 +4,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from editr1.config.loader import ConfigError
+from editr1.parallel.context import DistributedContext
 from editr1.telemetry import TrainHooks
 from editr1.verifier import training
 from editr1.verifier.training import HooksCallback, tail_means
@@ -12,7 +13,7 @@ from editr1.verifier.training import HooksCallback, tail_means
 def test_the_speed_after_a_resume_counts_no_tokens_from_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 12.0])
     monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
-    callback = HooksCallback(TrainHooks(), "gcpo", lambda logs: {})
+    callback = HooksCallback(TrainHooks(), DistributedContext(), "gcpo", lambda logs: {})
     state = TrainerState(global_step=2, max_steps=4, num_input_tokens_seen=1000)
     arguments, control = TrainingArguments(report_to=[]), TrainerControl()
     callback.on_train_begin(arguments, state, control)
@@ -22,7 +23,7 @@ def test_the_speed_after_a_resume_counts_no_tokens_from_before_it(monkeypatch: p
 
 
 def test_the_final_figures_of_a_resumed_training_are_those_of_the_whole() -> None:
-    callback = HooksCallback(TrainHooks(), "sft", lambda logs: {"loss": logs["loss"]})
+    callback = HooksCallback(TrainHooks(), DistributedContext(), "sft", lambda logs: {"loss": logs["loss"]})
     before = [{"loss": float(50 - step), "step": step} for step in range(1, 20)]
     state = TrainerState(global_step=19, max_steps=20, log_history=before)
     arguments, control = TrainingArguments(report_to=[]), TrainerControl()
@@ -34,7 +35,7 @@ def test_the_final_figures_of_a_resumed_training_are_those_of_the_whole() -> Non
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_training_that_diverged_stops_and_names_its_learning_rate(loss: float) -> None:
-    callback = HooksCallback(TrainHooks(), "sft", lambda logs: {"loss": logs["loss"]})
+    callback = HooksCallback(TrainHooks(), DistributedContext(), "sft", lambda logs: {"loss": logs["loss"]})
     state = TrainerState(global_step=3, max_steps=20, is_world_process_zero=False)
     arguments = TrainingArguments(report_to=[], learning_rate=0.5)
     with pytest.raises(
