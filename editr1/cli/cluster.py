@@ -304,7 +304,7 @@ def _table(stages: list[StageOverview]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from editr1.cli.follow import duration
+    from editr1.durations import format_duration
 
     table = Table("run", "stage", "release", "state", "progress", "left", "restarts", "age")
     for stage in stages:
@@ -316,7 +316,8 @@ def _table(stages: list[StageOverview]) -> None:
             if stage.job.service
             else ""
         )
-        left = duration(at.seconds_left) if at and stage.state.phase == "running" else ""
+        seconds_left = at.seconds_left if at and stage.state.phase == "running" else None
+        left = "" if seconds_left is None else format_duration(seconds_left)
         restarts = stage.state.restarts + max(0, len(stage.attempts) - stage.job.wanted)
         table.add_row(
             stage.job.run,
@@ -326,7 +327,7 @@ def _table(stages: list[StageOverview]) -> None:
             shown,
             left,
             str(restarts),
-            duration(time.time() - stage.job.created),
+            format_duration(time.time() - stage.job.created),
         )
     console = Console()
     console.print(table)

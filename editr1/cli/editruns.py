@@ -89,13 +89,13 @@ def run_there(
 
 def show_run(run: EditRun) -> None:
     """A run's stages as a table, then what keeps it waiting."""
-    from editr1.cli.follow import duration
+    from editr1.durations import format_duration
 
     console = Console()
     table = Table("stage", "kind", "state", "progress", "attempts", "time", "reason")
     for stage in run.status.stages:
         began = stage.attempts[0].started if stage.attempts else None
-        took = duration((stage.ended or time.time()) - began) if began else ""
+        took = format_duration((stage.ended or time.time()) - began) if began else ""
         table.add_row(
             stage.name,
             stage.kind,
@@ -112,12 +112,12 @@ def show_run(run: EditRun) -> None:
 
 def show_runs(runs: list[EditRun]) -> None:
     """One line a run."""
-    from editr1.cli.follow import duration
+    from editr1.durations import format_duration
 
     table = Table("run", "stage", "state", "progress", "reason", "age")
     for run in runs:
         status = run.status
-        age = duration(time.time() - run.created)
+        age = format_duration(time.time() - run.created)
         table.add_row(run.name, status.stage, str(status.state), status.progress, str(status.reason or ""), age)
     Console().print(table)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from editr1.durations import format_duration
+
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
     from editr1.launch.kubernetes.overview import StageOverview
@@ -73,16 +75,6 @@ def follow_releases(
             time.sleep(POLL_SECONDS)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as people read them: 45 s, 3 min, 2 h 05 min."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
 def _succeeded(stage: StageOverview) -> bool:
     from editr1.launch.kubernetes.state import pods_left
 
@@ -121,7 +113,7 @@ class _Bars:
         if at is None:
             return
         label = f"{stage.job.name}: {at.phase}"
-        left = f"left {duration(at.seconds_left)}" if at.seconds_left is not None else ""
+        left = f"left {format_duration(at.seconds_left)}" if at.seconds_left is not None else ""
         if not self._console.is_terminal:
             if time.monotonic() - self._last > PLAIN_SECONDS:
                 self._last = time.monotonic()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from editr1.cli.view import PLAIN_SECONDS, in_words
+from editr1.durations import format_duration
 from editr1.reproduce.plan import Item
 
 
@@ -71,7 +72,7 @@ class ReproductionView:
         if item.run in self._tasks:
             self._bars.remove_task(self._tasks.pop(item.run))
         word = "[green]done[/]" if failure is None else "[red]failed[/]"
-        self.console.print(f"{_place(item)}  {word} in {seconds:.0f} s", highlight=False)
+        self.console.print(f"{_place(item)}  {word} in {format_duration(seconds)}", highlight=False)
         if failure is not None:
             self.console.print(f"  {failure}", style="red", markup=False, highlight=False)
         self._advance(item)

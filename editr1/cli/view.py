@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from editr1.durations import format_duration
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageRecord, State
 
@@ -80,7 +81,9 @@ class RunView:
         seconds = (last.ended or time.time()) - last.started
         word = {"done": "[green]done[/]", "failed": "[red]failed[/]"}.get(stage.state, f"[yellow]{stage.state}[/]")
         self.console.print(
-            f"  {word} in {seconds:.0f} s  {in_words(stage.metrics, most=6)}", highlight=False, soft_wrap=True
+            f"  {word} in {format_duration(seconds)}  {in_words(stage.metrics, most=6)}",
+            highlight=False,
+            soft_wrap=True,
         )
         if stage.state is State.FAILED:
             self.console.print(f"  {stage.reason}", style="red", markup=False, highlight=False)
@@ -92,7 +95,7 @@ class RunView:
     def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
         """Say why another attempt follows."""
         self._clear(stage)
-        self.console.print(f"  {stage.name}: {reason}; again in {delay:.0f} s", style="yellow", markup=False)
+        self.console.print(f"  {stage.name}: {reason}; again in {format_duration(delay)}", style="yellow", markup=False)
 
     def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
         """Print where the service answers."""

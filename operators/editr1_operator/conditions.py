@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunCondition, RunState, RunStatus, StageStatus
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.spec import RunBody
@@ -91,7 +90,7 @@ def with_conditions(status: RunStatus, generation: int, now: float) -> RunStatus
                 status=text,
                 reason=reason,
                 message=status.message,
-                last_transition_time=known.last_transition_time if known and same else _rfc3339(now),
+                last_transition_time=known.last_transition_time if known and same else format_timestamp(now),
                 observed_generation=generation,
             )
         )
@@ -100,7 +99,3 @@ def with_conditions(status: RunStatus, generation: int, now: float) -> RunStatus
 
 def _kind(spec: RunBody, stage: StageStatus) -> Kind:
     return next(item.kind for item in spec.stages if item.name == stage.name)
-
-
-def _rfc3339(t: float) -> str:
-    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
+from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 
 LONGEST_MESSAGE = 1000
@@ -43,7 +44,7 @@ def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
 
 
 def _event(reason: Reason | None, message: str) -> dict[str, Any]:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = format_timestamp(time.time())
     return {
         "type": "Normal" if reason in _NORMAL else "Warning",
         "reason": str(reason),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
+from editr1.durations import format_duration, format_minute
 from editr1.evaluation.metrics import Estimate
 
 NOT_MEASURED = "not measured"
@@ -39,24 +39,13 @@ def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
 
 
 def seconds(value: float | None) -> str:
-    """Like "0.4 s", "38 s", "4 min 05 s", "2 h 10 min"."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
-    if value < 10:
-        return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    """A duration, such as "4 min 05 s"; None and NaN are "not measured"."""
+    return NOT_MEASURED if value is None or not math.isfinite(value) else format_duration(value)
 
 
 def moment(value: float | None) -> str:
-    """Date and time in UTC, minutes."""
-    if value is None:
-        return ""
-    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """A date and time in UTC, to the minute; empty for None."""
+    return "" if value is None else format_minute(value)
 
 
 def short(digest: str) -> str:

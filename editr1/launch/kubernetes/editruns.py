@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import validate
+from editr1.durations import parse_timestamp
 from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.outage import OutageTolerance
@@ -232,7 +232,7 @@ class _Shown:
 
 def _parsed(body: Mapping[str, Any]) -> EditRun:
     meta = body["metadata"]
-    created = datetime.fromisoformat(meta["creationTimestamp"].replace("Z", "+00:00")).timestamp()
+    created = parse_timestamp(meta["creationTimestamp"])
     spec = validate(RunBody, body["spec"], where=f"EditRun {meta['name']}")
     return EditRun(meta["name"], created, spec, RunStatus.model_validate(body.get("status") or {}))
 

@@ -6,8 +6,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 
+from editr1.durations import parse_timestamp
 from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.errors import ClusterError
 from editr1.launch.kubernetes.state import Phase, state_of
@@ -84,10 +84,8 @@ def _keep_following(api: ClusterApi, pod: PodView, followers: dict[str, _Followe
 
 
 def _seconds(stamp: str) -> float | None:
-    """Kubernetes writes nanoseconds, which datetime does not read."""
-    head, dot, rest = stamp.partition(".")
+    """The timestamp that a log line begins with; None if it begins with something else."""
     try:
-        whole = datetime.fromisoformat(head.replace("Z", "") + "+00:00").timestamp()
-        return whole + (float("0." + rest.rstrip("Z")) if dot else 0.0)
+        return parse_timestamp(stamp)
     except ValueError:
         return None

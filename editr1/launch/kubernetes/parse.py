@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
+from editr1.durations import parse_timestamp
 from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, JobView, PodView
 
 
 def _time(text: str | None) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+    return parse_timestamp(text) if text else 0.0
 
 
 def _conditions(status: Mapping[str, Any]) -> tuple[Condition, ...]:
