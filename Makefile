@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart photos test cluster-test unit lint bench lock charts images clean
+.PHONY: quickstart photos test cluster-test unit lint docs docs-build bench lock charts images clean
 
 quickstart: $(VENV)/.all
 	$(BIN)/editr1 run manifests/samples/quickstart.yaml
@@ -15,7 +15,7 @@ photos: $(VENV)/.dev
 	$(BIN)/editr1 data import runs/photos-source --table runs/photos-source/table.csv --out runs/photos-import
 	$(BIN)/editr1 run manifests/samples/photos.yaml
 
-test: $(VENV)/.dev lint
+test: $(VENV)/.dev lint docs-build
 	$(BIN)/pytest tests/unit tests/integration tests/cluster -n 2 --dist loadfile
 
 # On the cluster that KUBECONFIG names, with the images of "make images" there; helm and kubectl on PATH.
@@ -26,10 +26,18 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check editr1 operators charts tests
-	$(BIN)/ruff format --check editr1 operators charts tests
+	$(BIN)/ruff check editr1 operators charts docs tests
+	$(BIN)/ruff format --check editr1 operators charts docs tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation, at http://127.0.0.1:8001 while this runs.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+docs-build: $(VENV)/.dev
+	@start=$$(date +%s); NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && \
+		echo "docs-build: $$(( $$(date +%s) - start )) s, in build/site"
 
 bench: $(VENV)/.dev
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
