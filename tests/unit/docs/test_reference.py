@@ -81,8 +81,9 @@ def test_every_exit_code_is_listed(reference: dict[str, str]) -> None:
 
 def test_every_metric_and_span_is_listed(reference: dict[str, str]) -> None:
     page = reference["reference/telemetry.md"]
-    import editr1_operator.metrics as operator_metrics
     from prometheus_client.metrics import MetricWrapperBase
+
+    import editr1_operator.metrics as operator_metrics
 
     exposed = [line.split()[2] for line in ServerMetrics(lambda: 0).text().decode().splitlines() if "# TYPE" in line]
     expected = [*names.Span, *names.Metric, *names.StageMetric, *(name for name in exposed if "_created" not in name)]
