@@ -16,12 +16,13 @@ from prometheus_client import start_http_server
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from editr1.launch.kubernetes.api import PART_OF
+from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.helm import Helm
+from editr1.launch.kubernetes.resources import PART_OF
 from editr1.launch.kubernetes.run_status import RunState, RunStatus
 from editr1.telemetry.log import configure_logging
 from editr1_operator.cache import Cache
-from editr1_operator.cluster import Cluster
+from editr1_operator.client import make_client
 from editr1_operator.crd import GROUP, PLURAL, VERSION
 from editr1_operator.metrics import RUNS
 from editr1_operator.notify import Notifier
@@ -87,12 +88,12 @@ def registry(options: Options) -> kopf.OperatorRegistry:
         settings.queueing.idle_timeout = 1.0  # each object's last event is held that long
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 300
-        cluster = Cluster(connections=options.workers * 2)
-        await _served(cluster)
+        client = make_client(connections=options.workers * 2)
+        await _served(client)
         parts["notifier"] = Notifier(options.notify_url, options.notify_token.get_secret_value())
         parts["exporter"] = Exporter()
         settings_of_runs = Settings(options.cluster_file, _names(options.stores))
-        reconciler = Reconciler(cluster, cache, Helm(), settings_of_runs, parts["notifier"], parts["exporter"])
+        reconciler = Reconciler(client, cache, Helm(), settings_of_runs, parts["notifier"], parts["exporter"])
         parts["reconciler"] = reconciler
         parts["queue"] = WorkQueue(reconciler.look, options.workers)
         if options.metrics_port:
@@ -140,9 +141,9 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-async def _served(cluster: Cluster) -> None:
+async def _served(client: KubernetesClient) -> None:
     """Wait until the cluster knows every kind that is watched: kopf looks for them once, at its start."""
-    while missing := await asyncio.to_thread(cluster.missing, WATCHED):
+    while missing := await asyncio.to_thread(client.missing_kinds, WATCHED):
         log.warning("the cluster does not know %s yet; looking again", ", ".join(missing))
         await asyncio.sleep(WAIT_SECONDS)
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editr1.config.loader import ConfigError
-from editr1.launch.kubernetes.errors import missing_kind
+from editr1.launch.kubernetes.client import KubernetesClient
+from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Object
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action, Drop, Hold, Launch, Leave, Remove, Serve
 from editr1_operator.cache import Cache
-from editr1_operator.cluster import MANAGER, Cluster, Refused, Unreachable
+from editr1_operator.client import MANAGER
 from editr1_operator.objects import MANAGED_BY, Objects, facts_of, service_status
 
 _LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
@@ -27,14 +28,14 @@ class Applier:
 
     def __init__(
         self,
-        cluster: Cluster,
+        client: KubernetesClient,
         cache: Cache,
         objects: Objects,
         spec: RunBody,
         status: RunStatus,
         meta: Mapping[str, Any],
     ) -> None:
-        self._cluster, self._cache, self._objects, self._spec = cluster, cache, objects, spec
+        self._client, self._cache, self._objects, self._spec = client, cache, objects, spec
         self._stages = {stage.name: stage for stage in spec.stages}
         self._known = {stage.name: stage for stage in status.stages}
         self._namespace, self._uid = meta["namespace"], meta["uid"]
@@ -45,27 +46,20 @@ class Applier:
         """Carry all out. Returns the status of each stage whose objects were refused, and why.
 
         Raises:
-            Unreachable: the API server did not answer; the same decision will be made again.
+            ClusterUnreachable: the API server did not answer; the same decision will be made again.
         """
         failed: dict[str, StageStatus] = {}
-        unreachable: Unreachable | None = None
+        unreachable: ClusterUnreachable | None = None
         for action in actions:
             try:
                 self._one(action)
+            except ClusterUnreachable as error:
+                unreachable = error  # the other actions may still succeed
             except ConfigError as error:
-                # The namespace's settings make values that a chart refuses; they may be mended while the run waits.
                 if isinstance(action, Launch | Serve):
-                    failed[action.stage] = self._refused(action.stage, Reason.SETTINGS, str(error))
+                    failed[action.stage] = self._failed(action.stage, error)
                 else:
                     log.warning("%s: %s", action, error)
-            except Refused as error:
-                if isinstance(action, Launch | Serve):
-                    why = f"the API server refuses it: {error}"
-                    failed[action.stage] = self._refused(action.stage, Reason.REFUSED, why)
-                else:
-                    log.warning("%s: %s", action, error)
-            except Unreachable as error:
-                unreachable = error  # what else is to be done may still go through
         if unreachable is not None:
             raise unreachable
         return failed
@@ -80,12 +74,12 @@ class Applier:
         elif isinstance(action, Leave):
             self._leave(self._objects.of_service(stage, known))
         elif isinstance(action, Remove):
-            self._cluster.delete("PyTorchJob", self._namespace, known.release, foreground=True, uid=action.uid)
+            self._client.delete("PyTorchJob", self._namespace, known.release, foreground=True, uid=action.uid)
         elif isinstance(action, Drop):
-            self._cluster.delete("Pod", self._namespace, action.pod, grace=0, uid=action.uid)
+            self._client.delete("Pod", self._namespace, action.pod, grace=0, uid=action.uid)
         elif isinstance(action, Hold):
             body = {"spec": {"runPolicy": {"suspend": action.suspended}}}
-            self._cluster.merge("PyTorchJob", self._namespace, known.release, body)
+            self._client.patch("PyTorchJob", self._namespace, known.release, body)
 
     def _apply(self, stage: StageSpec, objects: list[Object], *, shared: bool) -> None:
         self.facts[stage.name] = facts_of(stage, objects)
@@ -94,40 +88,38 @@ class Applier:
             self._check_owner(item, what, shared)
             try:
                 applied = self._put(item, shared)
-            except Refused as error:
-                if error.code == 404:
-                    raise Refused(404, missing_kind(item["kind"], item["apiVersion"])) from None
-                raise Refused(error.code, f"{what}: {error}") from None
+            except RequestRefused as error:
+                raise RequestRefused(error.status, f"{what}: {error}") from None
             if "deletionTimestamp" in applied.get("metadata", {}):
-                raise Refused(409, f"{what} is still being removed")
+                raise RequestRefused(409, f"{what} is still being removed")
             if item["kind"] in ("PyTorchJob", "Deployment"):
                 self._cache.put_job({"kind": item["kind"], **applied}, gone=False)
 
     def _put(self, item: Object, shared: bool) -> Object:
         """Apply an object. Of a shared one each run applies its reference under a name of its own, to take it away again."""
         if not shared:
-            return self._cluster.apply(self._namespace, item)
+            return self._client.apply(self._namespace, item)
         meta = item["metadata"]
         content = {key: value for key, value in meta.items() if key != "ownerReferences"}
-        self._cluster.apply(self._namespace, {**item, "metadata": content})
+        self._client.apply(self._namespace, {**item, "metadata": content})
         claim = {
             "apiVersion": item["apiVersion"],
             "kind": item["kind"],
             "metadata": {"name": meta["name"], "ownerReferences": meta["ownerReferences"]},
         }
-        return self._cluster.apply(self._namespace, claim, f"{MANAGER}-{self._uid}")
+        return self._client.apply(self._namespace, claim, f"{MANAGER}-{self._uid}")
 
     def _check_owner(self, item: Object, what: str, shared: bool) -> None:
-        """Raise Refused where an object of that name is there that is not this run's to change."""
-        found = self._cluster.get(item["kind"], self._namespace, item["metadata"]["name"])
+        """Raise RequestRefused where an object of that name is there that is not this run's to change."""
+        found = self._client.get(item["kind"], self._namespace, item["metadata"]["name"])
         if found is None:
             return
         meta = found["metadata"]
         if (meta.get("labels") or {}).get(MANAGED_BY) != MANAGER:
-            raise Refused(409, f"{what} is there already and is not the operator's")
+            raise RequestRefused(409, f"{what} is there already and is not the operator's")
         owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
         if owners and not shared and self._uid not in owners:
-            raise Refused(409, f"{what} still belongs to an earlier run of this name")
+            raise RequestRefused(409, f"{what} still belongs to an earlier run of this name")
 
     def _leave(self, objects: list[Object]) -> None:
         """Take this run's reference away; what nobody else refers to is deleted, the Deployment last: it says who owns it.
@@ -136,25 +128,29 @@ class Applier:
         """
         for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
-            found = self._cluster.get(kind, self._namespace, name)
+            found = self._client.get(kind, self._namespace, name)
             if found is None:
                 continue
             version = found["metadata"]["resourceVersion"]
             owners = found["metadata"].get("ownerReferences") or []
             others = [owner for owner in owners if owner["uid"] != self._uid]
             if not others:
-                if not self._cluster.delete(kind, self._namespace, name, resourceVersion=version):
+                if not self._client.delete(kind, self._namespace, name, resourceVersion=version):
                     return
             elif len(others) < len(owners):
                 body = {"metadata": {"resourceVersion": version, "ownerReferences": others}}
                 try:
-                    self._cluster.merge(kind, self._namespace, name, body)
-                except Refused as error:
-                    if error.code == 409:
+                    self._client.patch(kind, self._namespace, name, body)
+                except RequestRefused as error:
+                    if error.status == 409:
                         return
                     raise
 
-    def _refused(self, stage: str, reason: Reason, message: str) -> StageStatus:
+    def _failed(self, stage: str, error: ConfigError) -> StageStatus:
+        """Return the status of a stage that waits until the error is corrected: in the API server or in the settings."""
+        reason, message = Reason.SETTINGS, str(error)  # the chart rejects values of the namespace's settings
+        if isinstance(error, RequestRefused):
+            reason, message = Reason.REFUSED, f"the API server refuses it: {error}"
         return self._known[stage].model_copy(update={"state": RunState.STARTING, "reason": reason, "message": message})
 
 

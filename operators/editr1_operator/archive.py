@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from editr1.artifacts import AccessDenied, ArtifactStore
+from editr1.launch.kubernetes.errors import RequestRefused
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import stage_prefix
 from editr1.telemetry import as_record
-from editr1_operator.cluster import Refused
 from editr1_operator.facts import StageFacts
 from editr1_operator.namespace_events import NamespaceEvents
 from editr1_operator.trace import SERVICE, Exporter, spans_of
@@ -42,7 +42,7 @@ def keep_ended(
         names = {stage.release, *(pod.name for pod in pods)}
         try:
             events = happened.of(namespace, names, age_s=0)
-        except Refused:
+        except RequestRefused:
             events = ()
         told = {
             "attempt": last.model_dump(),

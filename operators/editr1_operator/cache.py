@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from editr1.launch.kubernetes.api import INSTANCE
 from editr1.launch.kubernetes.parse import job_view, pod_view, service_view
+from editr1.launch.kubernetes.resources import INSTANCE
 from editr1.launch.kubernetes.views import JobView, PodView
 from editr1_operator.crd import KIND
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from editr1.launch.kubernetes.resources import EDITRUN, EDITRUNS
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.spec import API_VERSION, RunBody
 
 GROUP, VERSION = API_VERSION.split("/")
-KIND, PLURAL, SINGULAR, SHORT = "EditRun", "editruns", "editrun", "er"
+KIND, PLURAL, SINGULAR, SHORT = EDITRUN, EDITRUNS, "editrun", "er"
 Schema = dict[str, Any]
 
 _KEPT = (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from editr1.artifacts import ArtifactStore, StoreError
+from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.parse import pod_view
 from editr1.launch.kubernetes.run_status import RunState, RunStatus, StageStatus
 from editr1.launch.kubernetes.views import EventView, ReleaseView
@@ -15,7 +16,6 @@ from editr1.runs.live import LiveFiles
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.cache import Cache, Held
-from editr1_operator.cluster import Cluster
 from editr1_operator.facts import RunFacts, StageFacts
 from editr1_operator.namespace_events import NamespaceEvents
 from editr1_operator.settings import Site
@@ -31,7 +31,7 @@ class Gatherer:
 
     def __init__(
         self,
-        cluster: Cluster,
+        client: KubernetesClient,
         cache: Cache,
         happened: NamespaceEvents,
         known: Progress,
@@ -40,7 +40,7 @@ class Gatherer:
         now: float,
         progress_s: float,
     ) -> None:
-        self._cluster, self._cache, self._happened, self._known_progress = cluster, cache, happened, known
+        self._client, self._cache, self._happened, self._known_progress = client, cache, happened, known
         self._namespace, self._uid, self._now, self._progress_s = namespace, uid, now, progress_s
 
     def facts(
@@ -51,7 +51,7 @@ class Gatherer:
         generation: int,
         results: Mapping[str, StageResult | None],
     ) -> RunFacts:
-        """``results`` holds what was read of the stages' results in this look. Raises StoreError, Unreachable."""
+        """``results`` holds what was read of the stages' results in this look. Raises StoreError, ClusterUnreachable."""
         self._run, self._results = run.metadata.name, results
         stages = {
             stage.name: self._stage_facts(stage, site, status.stage_of(stage.name) or StageStatus(name=stage.name))
@@ -69,7 +69,7 @@ class Gatherer:
         if held.view.is_true("Failed") and not any(pod.phase == "Failed" for pod in pods):
             # The job's end was told before the pod's, which has the exit code.
             selector = f"app.kubernetes.io/instance={name}"
-            pods = tuple(pod_view(item) for item in self._cluster.find("Pod", self._namespace, labelSelector=selector))
+            pods = tuple(pod_view(item) for item in self._client.find("Pod", self._namespace, labelSelector=selector))
         view = ReleaseView(name, self._namespace, held.view, pods, self._events(known, held, bool(pods)))
         return StageFacts(
             view,
@@ -88,7 +88,7 @@ class Gatherer:
         kind = "Deployment" if KINDS[Kind(known.kind)].service else "PyTorchJob"
         if held is None and known.job_uid and not known.over:
             # The watch may not have told of it yet: before a job counts as gone, the API server is asked.
-            body = self._cluster.get(kind, self._namespace, known.release)
+            body = self._client.get(kind, self._namespace, known.release)
             if body is not None:
                 self._cache.put_job({"kind": kind, **body}, gone=False)
                 held = self._cache.job(self._namespace, known.release)

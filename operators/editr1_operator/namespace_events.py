@@ -7,9 +7,9 @@ import time
 from collections.abc import Container
 from dataclasses import dataclass, field
 
+from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.parse import event_view
 from editr1.launch.kubernetes.views import EventView
-from editr1_operator.cluster import Cluster
 
 SHARE_OF_TIME = 0.05
 """Most of the time that may go into listing, where an older answer will do."""
@@ -31,8 +31,8 @@ class NamespaceEvents:
     serves every run of the namespace, and those who ask while it is under way wait for it.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, client: KubernetesClient) -> None:
+        self._client = client
         self._lock = threading.Lock()
         self._known: dict[str, _Listed] = {}
 
@@ -40,7 +40,7 @@ class NamespaceEvents:
         """Events of the objects ``names``, oldest first, as listed at most ``age_s`` seconds ago.
 
         Where ``age_s`` is not 0, a namespace whose list takes long is listed more seldom (:data:`SHARE_OF_TIME`).
-        Raises Refused, Unreachable.
+        Raises RequestRefused, ClusterUnreachable.
         """
         asked = time.monotonic()
         with self._lock:
@@ -49,7 +49,7 @@ class NamespaceEvents:
             limit = max(age_s, known.took / SHARE_OF_TIME) if age_s else 0.0
             if known.at < asked - limit:
                 began = time.monotonic()
-                found = self._cluster.find("Event", namespace)
+                found = self._client.find("Event", namespace)
                 known.events = tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
                 known.at, known.took = began, time.monotonic() - began
                 self._forget(began)

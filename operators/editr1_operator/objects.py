@@ -20,7 +20,7 @@ from editr1.runs.job import StageJob
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody, StageSpec, reward_addresses
 from editr1_operator.cache import ATTEMPT
-from editr1_operator.cluster import MANAGER
+from editr1_operator.client import MANAGER
 from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.trace import traceparent
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from editr1.artifacts import ArtifactNotFound, DigestMismatch, StoreError
 from editr1.config.loader import ConfigError
-from editr1.launch.kubernetes.api import INSTANCE
+from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
+from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Helm, Object
+from editr1.launch.kubernetes.resources import INSTANCE
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.launch.kubernetes.values import release_name
 from editr1.runs.kinds import KINDS
@@ -23,7 +25,6 @@ from editr1_operator.actions import Action, Load, Resolve
 from editr1_operator.apply import Applier
 from editr1_operator.archive import keep_ended, keep_spans
 from editr1_operator.cache import Cache, Key
-from editr1_operator.cluster import Cluster, Refused, Unreachable
 from editr1_operator.conditions import refused, summarised
 from editr1_operator.decide import decide
 from editr1_operator.events import changes
@@ -59,18 +60,24 @@ class Reconciler:
     """Looks at runs; safe for several threads as long as no two look at the same run."""
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, helm: Helm, settings: Settings, notifier: Notifier, exporter: Exporter
+        self,
+        client: KubernetesClient,
+        cache: Cache,
+        helm: Helm,
+        settings: Settings,
+        notifier: Notifier,
+        exporter: Exporter,
     ) -> None:
-        self._cluster, self._cache, self._helm, self._settings = cluster, cache, helm, settings
+        self._client, self._cache, self._helm, self._settings = client, cache, helm, settings
         self._notifier, self._exporter = notifier, exporter
-        self._happened = NamespaceEvents(cluster)
+        self._happened = NamespaceEvents(client)
         self._memory: dict[str, _Memory] = {}
 
     def look(self, key: Key) -> float | None:
         """Take a run one step on. Returns when to look again if nothing happens; None where nothing is left to do.
 
         Raises:
-            StoreError, HubUnreachable, Unreachable: look again later; the status says so where the API server can be told.
+            StoreError, HubUnreachable, ClusterUnreachable: look again later; the status says so where the API server can be told.
         """
         body = self._cache.run(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
@@ -84,7 +91,7 @@ class Reconciler:
         if status.state in (RunState.DONE, RunState.FAILED) or not status.stages:
             return
         run = read_run(body)
-        site = self._settings.site(self._cluster, body["metadata"]["namespace"], run.spec.store)
+        site = self._settings.site(self._client, body["metadata"]["namespace"], run.spec.store)
         known = load_record(site.store, run.metadata.name) or self.base_record(body, run)
         now = time.time()
         stopped = status.model_copy(update={"state": RunState.SUSPENDED, "ended": now})
@@ -113,7 +120,7 @@ def revision_of(body: Mapping[str, Any]) -> str:
 class _Look:
     def __init__(self, reconciler: Reconciler, body: dict[str, Any]) -> None:
         self._all = reconciler
-        self._cluster, self._cache = reconciler._cluster, reconciler._cache
+        self._client, self._cache = reconciler._client, reconciler._cache
         self._body, self._meta = body, body["metadata"]
         self._namespace, self._name, self._uid = self._meta["namespace"], self._meta["name"], self._meta["uid"]
         self._generation = int(self._meta.get("generation", 1))
@@ -124,7 +131,7 @@ class _Look:
         self._now = time.time()
         self._progress_s = progress_seconds(len(reconciler._cache.runs()))
         self._gatherer = Gatherer(
-            self._cluster,
+            self._client,
             self._cache,
             reconciler._happened,
             self._memory.progress,
@@ -145,7 +152,9 @@ class _Look:
                 self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
             return None
         try:
-            site = self._all._settings.site(self._cluster, self._namespace, run.spec.store)
+            site = self._all._settings.site(self._client, self._namespace, run.spec.store)
+        except ClusterError:
+            raise
         except ConfigError as error:
             # Not the run's fault: it begins, or goes on, once the namespace's settings are right.
             if not over:
@@ -166,10 +175,10 @@ class _Look:
             return self._now
         applier = self._applier(run, site, status)
         failed: dict[str, StageStatus] = {}
-        unreachable: Unreachable | None = None
+        unreachable: ClusterUnreachable | None = None
         try:
             failed = applier.apply(actions)
-        except Unreachable as error:
+        except ClusterUnreachable as error:
             unreachable = error
         self._memory.facts.update(applier.facts)
         if failed:
@@ -196,8 +205,8 @@ class _Look:
             if known is None or not known.release or known.over:
                 continue
             kind = "Deployment" if KINDS[stage.kind].service else "PyTorchJob"
-            job = self._cluster.get(kind, self._namespace, known.release)
-            pods = self._cluster.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={known.release}")
+            job = self._client.get(kind, self._namespace, known.release)
+            pods = self._client.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={known.release}")
             self._cache.renew(self._namespace, known.release, None if job is None else {"kind": kind, **job}, pods)
 
     def _run(self) -> RunSpec:
@@ -251,7 +260,7 @@ class _Look:
 
     def _applier(self, run: RunSpec, site: Site, status: RunStatus) -> Applier:
         objects = Objects(self._all._helm, site.cluster, site.config, self._meta, run.spec, revision_of(self._body))
-        return Applier(self._cluster, self._cache, objects, run.spec, status, self._meta)
+        return Applier(self._client, self._cache, objects, run.spec, status, self._meta)
 
     def _record(self, run: RunSpec, site: Site, before: RunStatus, status: RunStatus) -> None:
         now = hash(status.model_dump_json())
@@ -273,9 +282,9 @@ class _Look:
         old, new = self._body.get("status") or {}, status.as_json()
         patch = {"metadata": {"resourceVersion": self._meta["resourceVersion"]}, "status": _replacing(old, new)}
         try:
-            written = self._cluster.merge("EditRun", self._namespace, self._name, patch, "status")
-        except Refused as error:
-            if error.code == 409:
+            written = self._client.patch("EditRun", self._namespace, self._name, patch, "status")
+        except RequestRefused as error:
+            if error.status == 409:
                 return False
             raise
         if written is None:
@@ -302,8 +311,8 @@ class _Look:
             }
             meta = {"generateName": f"{self._name}.", "namespace": self._namespace}
             try:
-                self._cluster.create("Event", self._namespace, {**event, "metadata": meta, "involvedObject": involved})
-            except (Refused, Unreachable):
+                self._client.create("Event", self._namespace, {**event, "metadata": meta, "involvedObject": involved})
+            except (RequestRefused, ClusterUnreachable):
                 return  # An event is a courtesy: a namespace that takes none, or not now, does not stop a run.
 
 

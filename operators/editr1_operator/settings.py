@@ -17,10 +17,10 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, validate
 from editr1.config.store import StoreConfig
 from editr1.launch.execute import versions
+from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.values import merge, release_name
 from editr1.runs.spec import RunSpec, check_run
-from editr1_operator.cluster import Cluster
 
 NAMESPACE_CONFIG = "editr1-cluster"
 """ConfigMap of a namespace whose ``cluster.yaml`` is laid over the operator's own settings."""
@@ -46,14 +46,14 @@ class Settings:
         self._sites: dict[tuple[str, str | None], tuple[float, Site]] = {}
         self.versions = versions()
 
-    def site(self, cluster: Cluster, namespace: str, url: str | None) -> Site:
-        """The namespace's settings, and the store ``url`` or else its own. Raises ConfigError, Unreachable."""
+    def site(self, client: KubernetesClient, namespace: str, url: str | None) -> Site:
+        """The namespace's settings, and the store ``url`` or else its own. Raises ConfigError, ClusterUnreachable."""
         with self._lock:
             known = self._sites.get((namespace, url))
         if known is not None and time.monotonic() - known[0] < FRESH_SECONDS:
             return known[1]
         # A file that was written for a laptop says how that reaches the bucket; here the pods' own way holds.
-        config = self._of(cluster, namespace).model_copy(update={"store_endpoint": None})
+        config = self._of(client, namespace).model_copy(update={"store_endpoint": None})
         where = store_config(config, url)
         self._check(where)
         if known is not None and known[1].cluster == config and known[1].config == where:
@@ -77,8 +77,8 @@ class Settings:
         if (own or self._stores) and where.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
             raise ConfigError(f"store.endpoint {where.endpoint!r}: the operator's own settings say {own or 'AWS'!r}")
 
-    def _of(self, cluster: Cluster, namespace: str) -> ClusterConfig:
-        found = cluster.get("ConfigMap", namespace, NAMESPACE_CONFIG)
+    def _of(self, client: KubernetesClient, namespace: str) -> ClusterConfig:
+        found = client.get("ConfigMap", namespace, NAMESPACE_CONFIG)
         text = ((found or {}).get("data") or {}).get("cluster.yaml")
         if not text:
             return self._base

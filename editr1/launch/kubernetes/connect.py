@@ -11,8 +11,8 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, load_settings
 from editr1.config.store import StoreConfig, store_at
-from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.helm import Helm
+from editr1.launch.kubernetes.namespace import ClusterNamespace, open_namespace
 
 FILE_VARIABLE = "EDITR1_CLUSTER_FILE"
 DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
@@ -23,7 +23,7 @@ class Connection:
     """A cluster, ready to work with."""
 
     config: ClusterConfig
-    api: ClusterApi
+    api: ClusterNamespace
     helm: Helm
 
 
@@ -44,7 +44,7 @@ def load_cluster(
 
 def connect(config: ClusterConfig) -> Connection:
     """The API and Helm. Raises ClusterError, ConfigError."""
-    return Connection(config, ClusterApi(config), Helm())
+    return Connection(config, open_namespace(config), Helm())
 
 
 def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:

@@ -38,7 +38,7 @@ class Finding:
 
 def examine(connection: Connection) -> Iterator[Finding]:
     """Look at everything, one finding after the other."""
-    version = _try("API server", lambda: connection.api.raw("/version")["gitVersion"])
+    version = _try("API server", lambda: str((connection.api.client.get_path("/version") or {}).get("gitVersion", "")))
     yield version
     if not version.ok:
         return
@@ -70,19 +70,19 @@ def _jobs(connection: Connection) -> Finding:
 
 
 def _serves(connection: Connection, group: str, resource: str) -> bool:
-    found = connection.api.raw(group)
+    found = connection.api.client.get_path(group)
     return resource in {item["name"] for item in (found or {}).get("resources", ())}
 
 
 def _rights(connection: Connection) -> Iterator[Finding]:
     missing = [
-        f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.can(verb, group, resource)
+        f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.is_allowed(verb, group, resource)
     ]
     where = f"in namespace {connection.api.namespace}"
     detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"all that submit needs, {where}"
     yield Finding("permissions", not missing, detail)
     kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
-    allowed = all(connection.api.can(verb, "", kind) for verb in ("create", "list", "update", "delete"))
+    allowed = all(connection.api.is_allowed(verb, "", kind) for verb in ("create", "list", "update", "delete"))
     hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster's settings"
     yield Finding("Helm's releases", allowed, f"kept as {kind}" if allowed else f"no rights on {kind}{hint}")
 
@@ -90,7 +90,7 @@ def _rights(connection: Connection) -> Iterator[Finding]:
 def _namespace(connection: Connection) -> Finding:
     what = "Pod Security"
     try:
-        found = connection.api.raw(f"/api/v1/namespaces/{connection.api.namespace}")
+        found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}")
     except ConfigError:
         return Finding(what, True, "level not visible to this user; the charts meet restricted", needed=False)
     if found is None:
@@ -101,7 +101,7 @@ def _namespace(connection: Connection) -> Finding:
 
 def _quota(connection: Connection) -> Iterator[Finding]:
     try:
-        found = connection.api.raw(f"/api/v1/namespaces/{connection.api.namespace}/resourcequotas")
+        found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/resourcequotas")
     except ConfigError:
         return
     for item in (found or {}).get("items", ()):
@@ -115,7 +115,7 @@ def _quota(connection: Connection) -> Iterator[Finding]:
 def _gpus(connection: Connection) -> Finding:
     what = "GPUs"
     try:
-        nodes = connection.api.raw("/api/v1/nodes")["items"]
+        nodes = (connection.api.client.get_path("/api/v1/nodes") or {}).get("items", [])
     except ConfigError:
         return Finding(what, True, "nodes are not visible to this user", needed=False)
     count: dict[str, int] = {}
@@ -139,7 +139,7 @@ def _operator(connection: Connection) -> Finding:
     what = "operator (EditRun)"
     if not EditRuns(connection.api).served():
         return Finding(what, False, "not installed: a run is driven from where it is typed", needed=False)
-    allowed = connection.api.can("create", "editr1.dev", "editruns")
+    allowed = connection.api.is_allowed("create", "editr1.dev", "editruns")
     return Finding(what, allowed, "runs belong to the cluster" if allowed else "not allowed to create editruns")
 
 
@@ -147,20 +147,20 @@ def _queue(connection: Connection) -> Finding:
     what, wanted = "Kueue queue", _named(connection, "queue")
     if not wanted:
         return Finding(what, True, "none named", needed=False)
-    if not connection.api.can("get", "kueue.x-k8s.io", "localqueues"):
+    if not connection.api.is_allowed("get", "kueue.x-k8s.io", "localqueues"):
         return Finding(what, True, f"{wanted}: not visible to this user", needed=False)
     path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{connection.api.namespace}/localqueues/{wanted}"
-    found = connection.api.raw(path)
+    found = connection.api.client.get_path(path)
     return Finding(what, found is not None, wanted if found else f"no LocalQueue {wanted} in the namespace")
 
 
 def _secret(connection: Connection) -> Iterator[Finding]:
     """Only its name is asked for: the values of Secrets are no business of this program."""
     name = _named(connection, "store", "secretName") or "editr1-s3"
-    if not connection.api.can("get", "", "secrets"):
+    if not connection.api.is_allowed("get", "", "secrets"):
         yield Finding("Secret of the bucket", True, f"{name}: not visible to this user", needed=False)
         return
-    found = connection.api.raw(f"/api/v1/namespaces/{connection.api.namespace}/secrets/{name}")
+    found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/secrets/{name}")
     keys = (
         _named(connection, "store", "accessKey") or "access-key",
         _named(connection, "store", "secretKey") or "secret-key",
@@ -189,7 +189,7 @@ def _collector(connection: Connection) -> Finding:
     service, _, namespace = host.partition(".")
     namespace = namespace.split(".")[0] or connection.api.namespace
     try:
-        found = connection.api.raw(f"/api/v1/namespaces/{namespace}/services/{service}")
+        found = connection.api.client.get_path(f"/api/v1/namespaces/{namespace}/services/{service}")
     except ConfigError:
         found = {}
     detail = endpoint if found is not None else f"{endpoint}: no Service {service} in namespace {namespace}"

@@ -10,9 +10,10 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import validate
 from editr1.durations import parse_timestamp
-from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
+from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.outage import OutageTolerance
+from editr1.launch.kubernetes.resources import EDITRUN
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus, stage_record
 from editr1.launch.observer import Observer
 from editr1.launch.orchestrator import StageFailed
@@ -23,7 +24,6 @@ from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.resolve import resolve_reference
 from editr1.runs.spec import API_VERSION, RunBody, RunSpec
 
-PLURAL = "editruns"
 REVISION_NOTE = "editr1.dev/git-revision"
 COMMAND_NOTE = "editr1.dev/command"
 POLL_SECONDS = 1.0
@@ -52,22 +52,21 @@ class EditRun:
 class EditRuns:
     """The EditRuns of one namespace."""
 
-    def __init__(self, api: ClusterApi) -> None:
+    def __init__(self, api: ClusterNamespace) -> None:
         self._api = api
 
     def served(self) -> bool:
         """Whether the cluster knows the resource."""
-        found = self._api.raw(f"/apis/{API_VERSION}")
-        return PLURAL in {item["name"] for item in (found or {}).get("resources", ())}
+        return not self._api.client.missing_kinds([EDITRUN])
 
     def get(self, name: str) -> EditRun | None:
         """A run by name; None where there is none, or the cluster does not know the resource."""
-        body = self._api.custom(API_VERSION, PLURAL, name)
+        body = self._api.get(EDITRUN, name)
         return None if body is None else _parsed(body)
 
     def all(self) -> list[EditRun]:
         """Every run of the namespace, oldest first."""
-        return sorted((_parsed(item) for item in self._api.customs(API_VERSION, PLURAL)), key=lambda run: run.created)
+        return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
     def apply(self, spec: RunSpec, notes: Mapping[str, str]) -> bool:
         """Make the run; one that is there already is joined, one that failed is made anew. Returns whether it was made.
@@ -87,20 +86,20 @@ class EditRuns:
             self.delete(name)
         body = {
             "apiVersion": API_VERSION,
-            "kind": "EditRun",
+            "kind": EDITRUN,
             "metadata": {"name": name, "labels": dict(spec.metadata.labels), "annotations": dict(notes)},
             "spec": spec.spec.model_dump(mode="json", exclude_unset=True),
         }
-        self._api.create_custom(API_VERSION, PLURAL, body)
+        self._api.create(body)
         return True
 
     def suspend(self, name: str, suspended: bool) -> None:
         """Hold the run, or let it go on."""
-        self._api.patch_custom(API_VERSION, PLURAL, name, {"spec": {"suspend": suspended}})
+        self._api.patch(EDITRUN, name, {"spec": {"suspend": suspended}})
 
     def delete(self, name: str) -> None:
         """Remove the run and, with it, all that it made; returns when it is gone."""
-        self._api.delete_custom(API_VERSION, PLURAL, name)
+        self._api.delete(EDITRUN, name)
         end = time.monotonic() + GONE_SECONDS
         while self.get(name) is not None:
             if time.monotonic() > end:

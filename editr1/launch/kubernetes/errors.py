@@ -1,4 +1,4 @@
-"""What the API server refuses, in words for people."""
+"""Errors of the Kubernetes API, with messages written for the people who read them."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ from editr1.errors import ExitCode
 
 
 class ClusterError(ConfigError):
-    """The cluster refused, or cannot do, what was asked; the message is for people."""
+    """The cluster rejected a request or cannot serve it."""
+
+
+class RequestRefused(ClusterError):
+    """The API server answered a request with an error that a retry does not fix.
+
+    Attributes:
+        status: HTTP status code of the answer.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ClusterUnreachable(ClusterError):
-    """The API server does not answer, or says that it cannot now: the same may be asked again."""
+    """The API server did not answer, or answered that it cannot serve the request now. Retry later."""
 
     exit_code = ExitCode.TRANSIENT
 
 
-class Errors:
-    """Turns the client's errors into ClusterError, those that may pass into ClusterUnreachable."""
+def api_error(error: Exception, server: str) -> ClusterError:
+    """Convert an error of the kubernetes client or of its HTTP transport to an exception of this module.
 
-    def __init__(self, what: str, server: str) -> None:
-        self._what, self._server = what, server
+    No answer and the statuses 429 and 5xx become :class:`ClusterUnreachable`, every other status :class:`RequestRefused`.
+    """
+    from kubernetes.client import ApiException
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
-        if isinstance(error, ApiException):
-            raise refusal(error)(f"{self._what}: {words(error)}") from None
-        if isinstance(error, HTTPError | OSError):
-            raise ClusterUnreachable(f"{self._server} cannot be reached: {last_words(error)}") from None
+    if not isinstance(error, ApiException):
+        return ClusterUnreachable(f"{server} cannot be reached: {root_cause(error)}")
+    message = server_message(error) or f"{error.status} {error.reason}"
+    if error.status in (0, 429, None) or error.status >= 500:
+        return ClusterUnreachable(message)
+    if error.status == 404 and not server_message(error):
+        message = "404: the API server does not serve this resource"
+    return RequestRefused(int(error.status), message)
 
 
-def refusal(error: Any) -> type[ClusterError]:
-    """What an answer of the API server means: whether another try may go better."""
-    return ClusterUnreachable if error.status in (0, 429) or error.status >= 500 else ClusterError
-
-
-def words(error: Any) -> str:
-    """The server's message; what a role lacks in words."""
-    return named(error) or f"{error.status} {error.reason}"
-
-
-def named(error: Any) -> str:
-    """The server's message, empty where it did not answer as the API does."""
+def server_message(error: Any) -> str:
+    """Return the message of an API server's answer, or an empty string if the answer is no Kubernetes Status."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         return ""
 
 
-def last_words(error: BaseException) -> str:
-    """The end of a chain of errors, which says what happened."""
+def root_cause(error: BaseException) -> str:
+    """Return the last part of a chained error message, which names the cause."""
     return str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]
 
 
 def missing_kind(kind: str, version: str) -> str:
-    """What to install where the cluster does not know a kind."""
+    """Return an error message that says what to install so that the cluster serves ``kind``."""
     hints = {
         "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
         "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",
         "PodMonitor": "install prometheus-operator, or set monitoring.podMonitor to false",
         "PrometheusRule": "install prometheus-operator, or set monitoring.rules to false",
     }
-    return f"the cluster has no kind {kind} ({version}): {hints.get(kind, 'its definition is not installed')}"
+    return f"the cluster has no kind {kind} ({version}): {hints.get(kind, 'its CustomResourceDefinition is not installed')}"

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from editr1.durations import parse_timestamp
-from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.errors import ClusterError
+from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.state import Phase, state_of
 from editr1.launch.kubernetes.views import PodView
 from editr1.runs.live import LiveFiles
@@ -18,7 +18,7 @@ _OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
 _LOOK_SECONDS = 2.0
 
 
-def past_logs(api: ClusterApi, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
+def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
     """Last lines of every pod there is, then those that the store keeps of pods that are gone; each with its pod's name."""
     shown = set()
     for pod in api.pods(release):
@@ -32,7 +32,7 @@ def past_logs(api: ClusterApi, release: str, files: LiveFiles | None, tail: int)
                 yield f"{attempt} | {line}"
 
 
-def live_logs(api: ClusterApi, releases: list[str], should_stop: Callable[[], bool]) -> Iterator[str]:
+def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[[], bool]) -> Iterator[str]:
     """Lines of every pod as they come, new pods and restarted ones included, until every release is over."""
     lines: queue.Queue[str] = queue.Queue(maxsize=10_000)
     followers: dict[str, _Follower] = {}
@@ -56,7 +56,7 @@ def live_logs(api: ClusterApi, releases: list[str], should_stop: Callable[[], bo
 
 
 class _Follower:
-    def __init__(self, api: ClusterApi, pod: PodView, since: float, lines: queue.Queue[str]) -> None:
+    def __init__(self, api: ClusterNamespace, pod: PodView, since: float, lines: queue.Queue[str]) -> None:
         self.last = since
         self._api, self._pod, self._lines = api, pod, lines
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -73,7 +73,9 @@ class _Follower:
             self._lines.put(f"{self._pod.name} | {text}")
 
 
-def _keep_following(api: ClusterApi, pod: PodView, followers: dict[str, _Follower], lines: queue.Queue[str]) -> None:
+def _keep_following(
+    api: ClusterNamespace, pod: PodView, followers: dict[str, _Follower], lines: queue.Queue[str]
+) -> None:
     if pod.main is None or pod.main.waiting:
         return
     known = followers.get(pod.uid)

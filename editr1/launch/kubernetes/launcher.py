@@ -13,9 +13,9 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
-from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
+from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.outage import OutageTolerance
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_of
@@ -62,7 +62,9 @@ class ReleaseHandle:
 class KubernetesLauncher:
     """Runs stages as releases of the charts. ``store`` is how this machine reaches the bucket that the pods use."""
 
-    def __init__(self, cluster: ClusterConfig, api: ClusterApi, helm: Helm, store: ArtifactStore, spans: Path) -> None:
+    def __init__(
+        self, cluster: ClusterConfig, api: ClusterNamespace, helm: Helm, store: ArtifactStore, spans: Path
+    ) -> None:
         self._cluster, self._api, self._helm, self._store, self._spans = cluster, api, helm, store, spans
 
     def render(self, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]) -> ReleaseRequest:

@@ -7,13 +7,13 @@ import pytest
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
+from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Launch, Leave, Remove, Serve
 from editr1_operator.apply import Applier
 from editr1_operator.cache import Cache
-from editr1_operator.cluster import Refused, Unreachable
 from editr1_operator.objects import MANAGED_BY, Objects, shared_name
 from editr1_operator.settings import read_run
 
@@ -40,7 +40,7 @@ class Server:
 
     def apply(self, _namespace: str, item: dict[str, Any], manager: str = "editr1-operator") -> Any:
         if item["kind"] in self.down:
-            raise Unreachable("webhook")
+            raise ClusterUnreachable("webhook")
         key = (item["kind"], item["metadata"]["name"])
         old = self.objects.get(key, {"metadata": {}})
         meta = {**old["metadata"], **item["metadata"]}
@@ -62,10 +62,10 @@ class Server:
         self.log.append(("delete", kind))
         return True
 
-    def merge(self, kind: str, _namespace: str, name: str, body: dict[str, Any], part: str = "") -> Any:
+    def patch(self, kind: str, _namespace: str, name: str, body: dict[str, Any], part: str = "") -> Any:
         found = self.objects[kind, name]
         if body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
-            raise Refused(409, "conflict")
+            raise RequestRefused(409, "conflict")
         self._version += 1
         found["metadata"] |= {**body["metadata"], "resourceVersion": str(self._version)}
         return found
@@ -158,7 +158,7 @@ def test_one_object_that_cannot_be_made_now_holds_up_nothing_else() -> None:
     applier(server).apply([Launch("curate", 1)])
     uid = server.objects["PyTorchJob", "a-curate"]["metadata"]["uid"]
     server.down = {"Deployment"}
-    with pytest.raises(Unreachable):
+    with pytest.raises(ClusterUnreachable):
         applier(server).apply([Serve("rrm"), Remove("curate", uid)])
     assert ("PyTorchJob", "a-curate") not in server.objects
 

@@ -10,10 +10,10 @@ import pytest
 
 from editr1.artifacts import StoreError, open_store
 from editr1.config.store import StoreConfig
+from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1_operator import reconcile
 from editr1_operator.cache import Cache
-from editr1_operator.cluster import Refused, Unreachable
 from editr1_operator.reconcile import Reconciler
 
 KEY = ("lab", "quick")
@@ -41,13 +41,13 @@ class Looked:
         self.apply_error: Exception | None = None
         self.merge_error: Exception | None = None
         self.said: list[str] = []
-        cluster: Any = SimpleNamespace(merge=self._merge, create=self._create)
+        client: Any = SimpleNamespace(patch=self._merge, create=self._create)
         store = open_store(StoreConfig(url=(folder / "store").as_uri()))
         settings: Any = SimpleNamespace(site=lambda *_: SimpleNamespace(store=store), versions={})
         notifier: Any = SimpleNamespace(tell=lambda _event: self.done.append("told"))
         self.cache = Cache()
         self.cache.put_run(BODY, gone=False)
-        self.reconciler = Reconciler(cluster, self.cache, SimpleNamespace(), settings, notifier, SimpleNamespace())  # type: ignore[arg-type]
+        self.reconciler = Reconciler(client, self.cache, SimpleNamespace(), settings, notifier, SimpleNamespace())  # type: ignore[arg-type]
         monkeypatch.setattr(reconcile._Look, "_decided", lambda *_: (FAILED, []))
         monkeypatch.setattr(reconcile._Look, "_applier", lambda *_: SimpleNamespace(apply=self._apply, facts={}))
         monkeypatch.setattr(reconcile._Look, "_record", lambda *_: self.done.append("recorded"))
@@ -94,19 +94,19 @@ def test_evidence_is_kept_before_the_status_says_that_an_attempt_ended(looked: L
 
 
 def test_nothing_is_carried_out_on_a_status_that_somebody_else_changed(looked: Looked) -> None:
-    looked.merge_error, looked.apply_error = Refused(409, "conflict"), AssertionError("carried out")
+    looked.merge_error, looked.apply_error = RequestRefused(409, "conflict"), AssertionError("carried out")
     assert looked.reconciler.look(KEY) is not None
     assert looked.done == ["kept"]
 
 
 def test_an_event_that_cannot_be_written_costs_no_notice_and_no_record(looked: Looked) -> None:
-    looked.event_error = Unreachable("429")
+    looked.event_error = ClusterUnreachable("429")
     looked.reconciler.look(KEY)
     assert looked.done == ["kept", "status", "told", "recorded"]
 
 
 def test_an_action_that_meets_no_server_is_tried_again_and_the_record_is_written(looked: Looked) -> None:
-    looked.apply_error = Unreachable("timeout")
-    with pytest.raises(Unreachable):
+    looked.apply_error = ClusterUnreachable("timeout")
+    with pytest.raises(ClusterUnreachable):
         looked.reconciler.look(KEY)
     assert looked.done[-1] == "recorded"

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from editr1.config.cluster import ClusterConfig
-from editr1.launch.kubernetes.api import ClusterApi
 from editr1.launch.kubernetes.connect import Connection
 from editr1.launch.kubernetes.doctor import examine
 from editr1.launch.kubernetes.errors import ClusterError
 from editr1.launch.kubernetes.helm import Helm
+from editr1.launch.kubernetes.namespace import open_namespace
 
 ANSWERS: dict[str, Any] = {
     "/version": {"gitVersion": "v1.34.0", "major": "1", "minor": "34"},
@@ -38,6 +38,11 @@ class Server(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(201, {"spec": {"resourceAttributes": {}}, "status": {"allowed": True}})
 
+    def do_PATCH(self) -> None:
+        """A path that no kind is served at."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(404, "404 page not found")
+
     def answer(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode()
         self.send_response(status)
@@ -59,7 +64,7 @@ def connection(folder: Path, url: str) -> Connection:
     }
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     cluster = ClusterConfig(kubeconfig=folder / "kubeconfig", helm_storage="configmap")
-    return Connection(cluster, ClusterApi(cluster), Helm())
+    return Connection(cluster, open_namespace(cluster), Helm())
 
 
 @pytest.fixture
@@ -102,4 +107,4 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 def test_no_kubeconfig_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"no cluster: .*set KUBECONFIG"):
-        ClusterApi(ClusterConfig(kubeconfig=tmp_path / "none"))
+        open_namespace(ClusterConfig(kubeconfig=tmp_path / "none"))

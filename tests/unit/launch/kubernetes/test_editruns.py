@@ -23,19 +23,16 @@ class Api:
         self.bodies: dict[str, dict[str, Any]] = {}
         self.made = 0
 
-    def raw(self, path: str) -> Any:
-        return {"resources": [{"name": "editruns"}]}
-
-    def custom(self, _version: str, _plural: str, name: str) -> Any:
+    def get(self, _kind: str, name: str) -> Any:
         return self.bodies.get(name)
 
-    def create_custom(self, _version: str, _plural: str, body: dict[str, Any]) -> None:
+    def create(self, body: dict[str, Any]) -> None:
         self.made += 1
         self.bodies[body["metadata"]["name"]] = body | {
             "metadata": body["metadata"] | {"creationTimestamp": "2026-01-01T00:00:00Z"}
         }
 
-    def delete_custom(self, _version: str, _plural: str, name: str) -> None:
+    def delete(self, _kind: str, name: str) -> None:
         del self.bodies[name]
 
     def told(self, name: str, **status: Any) -> None:

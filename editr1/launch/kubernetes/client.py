@@ -1,0 +1,325 @@
+"""The Kubernetes client of the package and of the operator."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from editr1.config.cluster import ClusterConfig
+from editr1.launch.kubernetes.errors import (
+    ClusterError,
+    ClusterUnreachable,
+    RequestRefused,
+    api_error,
+    missing_kind,
+    root_cause,
+)
+from editr1.launch.kubernetes.resources import RESOURCES, Resource
+
+Object = dict[str, Any]
+RequestHook = Callable[[str, str], None]
+"""Called before each request with its HTTP method and the plural name of the resource."""
+FIELD_MANAGER = "editr1"
+TIMEOUT_SECONDS = 60
+RETRIES = 3
+LOG_TIMEOUT = (10, 3600)
+"""Seconds to connect, and seconds without a line, after which a followed log is given up."""
+LOG_CHUNK_BYTES = 4096
+
+
+class KubernetesClient:
+    """Blocking calls to one cluster; safe to use from several threads.
+
+    Every method raises :class:`RequestRefused` if the API server rejects the request and :class:`ClusterUnreachable` if it
+    does not answer.
+
+    Attributes:
+        namespace: Namespace of the settings, of the kubeconfig context or of the pod; ``default`` if none is set.
+        server: URL of the API server.
+    """
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        *,
+        manager: str = FIELD_MANAGER,
+        timeout_s: int = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+        connections: int | None = None,
+        on_request: RequestHook | None = None,
+    ) -> None:
+        """Load the configuration of the cluster; no request is sent.
+
+        Args:
+            config: Kubeconfig, context and namespace. Without a kubeconfig, a pod uses its service account.
+            manager: Field manager of the writes.
+            timeout_s: Longest time of one request; the kubernetes package ignores fractions.
+            retries: How often the transport repeats a request that got no answer.
+            connections: Size of the connection pool; ``None`` keeps the default of the kubernetes package.
+            on_request: Hook for request metrics.
+
+        Raises:
+            ClusterError: there is no usable configuration.
+        """
+        from kubernetes import client
+
+        settings, namespace = _load_configuration(config)
+        settings.retries = retries or False
+        if connections is not None:
+            settings.connection_pool_maxsize = connections
+        self.namespace = namespace or "default"
+        self.server: str = settings.host
+        self._client = client.ApiClient(settings)
+        self._manager, self._timeout_s, self._on_request = manager, timeout_s, on_request
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return an object, or ``None`` if it does not exist or its kind is not installed."""
+        return self.get_path(_resource(kind).path(namespace, name))
+
+    def find(self, kind: str, namespace: str, **query: str) -> list[Object]:
+        """List the objects of a namespace, filtered by ``labelSelector`` and ``fieldSelector``.
+
+        The list is empty if the kind is not installed.
+        """
+        found = self._unless_missing("GET", _resource(kind).path(namespace), query=list(query.items()))
+        return list((found or {}).get("items", ()))
+
+    def get_path(self, path: str) -> Object | None:
+        """Return the JSON at a path of the API, or ``None`` for the status 404."""
+        return self._unless_missing("GET", path)
+
+    def create(self, kind: str, namespace: str, item: Object) -> Object:
+        """Create an object. Its name may be left to the server by ``metadata.generateName``."""
+        query = [("fieldManager", self._manager)]
+        return self._request("POST", _resource(kind).path(namespace), item, query=query) or {}
+
+    def apply(
+        self, namespace: str, item: Object, manager: str | None = None, *, force: bool = True, dry_run: bool = False
+    ) -> Object:
+        """Create or update an object by server-side apply and return it.
+
+        Args:
+            namespace: Namespace of the object.
+            item: The object with all fields that ``manager`` owns.
+            manager: Field manager; ``None`` uses that of the client.
+            force: Take over fields that another manager owns instead of failing with a conflict.
+            dry_run: Have the server validate the object without storing it.
+
+        Raises:
+            RequestRefused: the server rejected the object; the message says what to install if it does not know the kind.
+        """
+        resource, name = _resource(item["kind"]), item["metadata"]["name"]
+        query = [("fieldManager", manager or self._manager)]
+        query += [("force", "true")] if force else []
+        query += [("dryRun", "All")] if dry_run else []
+        try:
+            return (
+                self._request("PATCH", resource.path(namespace, name), item, "application/apply-patch+yaml", query)
+                or {}
+            )
+        except RequestRefused as error:
+            if error.status == 404 and self.missing_kinds([item["kind"]]):
+                raise RequestRefused(404, missing_kind(item["kind"], item["apiVersion"])) from None
+            raise
+
+    def patch(
+        self, kind: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
+    ) -> Object | None:
+        """Merge-patch an object or one of its subresources and return it, or ``None`` if it does not exist."""
+        path = _resource(kind).path(namespace, name, subresource)
+        return self._unless_missing(
+            "PATCH", path, body, "application/merge-patch+json", [("fieldManager", self._manager)]
+        )
+
+    def delete(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        *,
+        foreground: bool = False,
+        grace: int | None = None,
+        **preconditions: str,
+    ) -> bool:
+        """Delete an object.
+
+        Args:
+            kind: Kind of the object.
+            namespace: Namespace of the object.
+            name: Name of the object.
+            foreground: Delete the objects that it owns first.
+            grace: Grace period in seconds; 0 removes a pod without waiting for its node.
+            **preconditions: ``uid`` and ``resourceVersion`` that the object must have.
+
+        Returns:
+            Whether the object existed and met the preconditions.
+        """
+        body: Object = {"propagationPolicy": "Foreground" if foreground else "Background"}
+        if preconditions:
+            body["preconditions"] = preconditions
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        try:
+            self._request("DELETE", _resource(kind).path(namespace, name), body)
+        except RequestRefused as error:
+            if error.status in (404, 409):
+                return False
+            raise
+        return True
+
+    def delete_all(self, kind: str, namespace: str, selector: str, *, grace: int | None = None) -> None:
+        """Delete the objects of a namespace whose labels match ``selector``."""
+        body = {} if grace is None else {"gracePeriodSeconds": grace}
+        self._request("DELETE", _resource(kind).path(namespace), body, query=[("labelSelector", selector)])
+
+    def missing_kinds(self, kinds: Iterable[str]) -> list[str]:
+        """Return those of ``kinds`` that the cluster does not serve."""
+        missing = []
+        for kind in kinds:
+            resource = _resource(kind)
+            served = self.get_path(resource.group_path) or {}
+            if resource.plural not in {item["name"] for item in served.get("resources", ())}:
+                missing.append(kind)
+        return missing
+
+    def is_allowed(self, namespace: str, verb: str, group: str, resource: str) -> bool:
+        """Return whether this user may apply ``verb`` to ``resource`` in a namespace."""
+        attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        return bool(((answer or {}).get("status") or {}).get("allowed"))
+
+    def pod_log(self, namespace: str, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
+        """Return the log of a pod, or an empty string if it has none."""
+        query = [("container", container)] if container else []
+        query += [("tailLines", str(tail))] if tail is not None else []
+        try:
+            return str(self._call("GET", _resource("Pod").path(namespace, pod, "log"), query=query, answer="str"))
+        except RequestRefused as error:
+            if error.status in (400, 404):
+                return ""
+            raise
+
+    def follow_log(self, namespace: str, pod: str, *, container: str, since: float) -> Iterator[str]:
+        """Yield the timestamped lines of a pod's log until the pod ends or the stream breaks.
+
+        Args:
+            namespace: Namespace of the pod.
+            pod: Name of the pod.
+            container: Name of the container.
+            since: Time of the first line in seconds since the epoch, rounded to whole seconds.
+        """
+        from urllib3.exceptions import HTTPError
+
+        seconds = max(1, int(time.time() - since) + 1)
+        query = [("container", container), ("follow", "true"), ("timestamps", "true"), ("sinceSeconds", str(seconds))]
+        try:
+            response = self._call("GET", _resource("Pod").path(namespace, pod, "log"), query=query, answer="stream")
+            rest = b""
+            for chunk in response.stream(LOG_CHUNK_BYTES):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+        except (ClusterError, HTTPError):
+            return
+
+    def _unless_missing(self, method: str, path: str, *arguments: Any, **keywords: Any) -> Object | None:
+        try:
+            return self._request(method, path, *arguments, **keywords)
+        except RequestRefused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        query: list[tuple[str, str]] | None = None,
+    ) -> Object | None:
+        answer = self._call(method, path, body, content_type, query)
+        if answer is not None and not isinstance(answer, dict):
+            raise ClusterUnreachable(f"{self.server} answered {path} with something other than a JSON object")
+        return answer
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        query: list[tuple[str, str]] | None = None,
+        answer: str = "object",
+    ) -> Any:
+        """Send one request. ``answer`` is ``object`` (JSON), ``str`` (text) or ``stream`` (the urllib3 response)."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        if self._on_request is not None:
+            self._on_request(method, _plural_of(path))
+        stream = answer == "stream"
+        accept = "application/json" if answer == "object" else "*/*"
+        try:
+            return self._client.call_api(
+                path,
+                method,
+                query_params=query or [],
+                header_params={"Content-Type": content_type, "Accept": accept},
+                body=body,
+                response_type=None if stream else answer,
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _preload_content=not stream,
+                _request_timeout=LOG_TIMEOUT if stream else self._timeout_s,
+            )
+        except (ApiException, HTTPError, OSError) as error:
+            raise api_error(error, self.server) from None
+
+
+def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
+    """Load the client configuration and the namespace it names: from the pod's service account, or from a kubeconfig."""
+    from kubernetes import client
+    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+    from kubernetes.config.kube_config import list_kube_config_contexts
+
+    kubeconfig = str(config.kubeconfig) if config.kubeconfig else None
+    in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
+    settings = client.Configuration()
+    try:
+        if in_cluster:
+            load_incluster_config(settings)
+            return settings, config.namespace or os.environ.get("EDITR1_NAMESPACE")
+        load_kube_config(kubeconfig, context=config.context, client_configuration=settings)
+        if config.namespace is not None:
+            return settings, config.namespace
+        contexts, active = list_kube_config_contexts(kubeconfig)
+        chosen = next((item for item in contexts if item["name"] == config.context), active)
+        return settings, chosen["context"].get("namespace")
+    except (ConfigException, OSError) as error:
+        raise ClusterError(f"no cluster: {error}; set KUBECONFIG or cluster.kubeconfig") from None
+    except Exception as error:  # a malformed kubeconfig raises nearly every exception type
+        file = kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config")
+        cause = f"{type(error).__name__}: {root_cause(error)}"
+        raise ClusterError(f"no cluster: {file} is not a valid kubeconfig: {cause}") from None
+
+
+def _resource(kind: str) -> Resource:
+    try:
+        return RESOURCES[kind]
+    except KeyError:
+        raise RequestRefused(
+            400, f"kind {kind!r} is not supported; supported kinds: {', '.join(sorted(RESOURCES))}"
+        ) from None
+
+
+def _plural_of(path: str) -> str:
+    """Return ``pods`` for ``/api/v1/namespaces/team/pods/a``, or an empty string for a path outside a namespace."""
+    parts = path.split("/namespaces/")
+    return parts[1].split("/")[1] if len(parts) > 1 and "/" in parts[1] else ""
