@@ -1,22 +1,107 @@
-"""Random generators whose stream depends on nothing but what they are asked for."""
+"""Every seed and random generator of the package that is derived from other values.
+
+A derived stream depends on its arguments alone: not on the machine, the process, the number of ranks or the order of
+calls, so a resumed training draws what an uninterrupted one would have drawn. The functions combine their arguments in
+different ways. Each way is fixed, because shipped checkpoints and reproducible runs depend on the exact streams.
+New code uses :func:`derive_rng` or :func:`derive_seed`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
 
-def rng_of(*parts: str | bytes | int) -> np.random.Generator:
-    """A generator seeded by the SHA-256 of ``parts``: the same on every machine, in every process and order."""
-    return np.random.default_rng(int.from_bytes(digest(*parts)[:16], "little"))
+Part = str | bytes | int
 
 
-def digest(*parts: str | bytes | int) -> bytes:
-    """SHA-256 of ``parts``, each with its length, so that no two lists run together."""
+def derive_rng(*parts: Part) -> np.random.Generator:
+    """Return a generator seeded with the first 16 bytes of :func:`hash_parts`."""
+    return np.random.default_rng(int.from_bytes(hash_parts(*parts)[:16], "little"))
+
+
+def derive_seed(seed: int, *parts: Part) -> int:
+    """Return a seed in [0, 2**63) for one draw of a stage that runs with ``seed``.
+
+    Draws with different ``parts``, and stages with different seeds, are independent.
+    """
+    state = hashlib.sha256(str(seed).encode())
+    _update(state, parts)
+    return int.from_bytes(state.digest()[:8], "big") >> 1
+
+
+def hash_parts(*parts: Part) -> bytes:
+    """Return the SHA-256 of ``parts``, each preceded by its length, so that ("ab", "c") differs from ("a", "bc")."""
     state = hashlib.sha256()
+    _update(state, parts)
+    return state.digest()
+
+
+def hash_fraction(text: str) -> float:
+    """Map ``text`` to a number in [0, 1), uniform over texts. Used to split cases by id."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def offset_seed(seed: int, offset: int) -> int:
+    """Return ``seed + offset``, wrapped so that it stays below 2**63."""
+    total = seed + offset
+    return total if total < 2**63 else total - 2**63
+
+
+def stream_rng(seed: int, *stream: int) -> np.random.Generator:
+    """Return a generator for one numbered stream of ``seed``, through numpy's SeedSequence."""
+    return np.random.default_rng([seed, *stream])
+
+
+def torch_generator(seed: int) -> torch.Generator:
+    """Return a torch generator on the CPU, seeded with ``seed``."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def curation_rng(*key: str | int) -> np.random.Generator:
+    """Return the generator of one random choice in curation. ``key`` usually starts with the stage's seed."""
+    return np.random.default_rng(list(_joined_hash(key)))
+
+
+def curation_seed(*key: str | int) -> int:
+    """Return the seed in [0, 2**31) that a curation request sends to its endpoint."""
+    return int.from_bytes(_joined_hash(key)[:4], "big") >> 1
+
+
+def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
+    """Return the noise seed in [0, 2**63) of one sample in the editor's training."""
+    digest = hashlib.blake2b(f"noise/{seed}/{iteration}/{group}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
+    """Return the generator that places the SDE window of an iteration, or of one group of it."""
+    return random.Random(f"window/{seed}/{iteration}/{group}")
+
+
+def case_order_rng(seed: int, epoch: int) -> random.Random:
+    """Return the generator that shuffles the editor's cases for one epoch."""
+    return random.Random(f"order/{seed}/{epoch}")
+
+
+def pair_order_seed(seed: int, epoch: int) -> int:
+    """Return the seed that shuffles GCPO's preference pairs for one epoch."""
+    return seed * 1_000_003 + epoch
+
+
+def _update(state: hashlib._Hash, parts: tuple[Part, ...]) -> None:
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
-    return state.digest()
+
+
+def _joined_hash(key: tuple[str | int, ...]) -> bytes:
+    return hashlib.sha256("\x1f".join(str(part) for part in key).encode()).digest()

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from editr1.curation import prompts
 from editr1.curation.answers import read_judgement
 from editr1.curation.parts import PartFile
-from editr1.curation.work import Job, ask_until_read, each, rng_of
+from editr1.curation.work import Job, ask_until_read, each
 from editr1.data.types import EditCase
+from editr1.seeding import curation_rng
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def split_draw(ids: Sequence[str], count: int, hard_share: float, seed: int) -> 
     on ``seed`` and the ids alone.
     """
     order = sorted(ids)
-    rng_of(seed, "choose").shuffle(order)
+    curation_rng(seed, "choose").shuffle(order)
     wanted = min(count, len(order))
     hard = round(wanted * hard_share)
     return order[: wanted - hard], order[wanted - hard :], hard

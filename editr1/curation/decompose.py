@@ -8,8 +8,9 @@ from editr1.curation import prompts
 from editr1.curation.answers import read_principles
 from editr1.curation.experts import draw_experts
 from editr1.curation.parts import PartFile
-from editr1.curation.work import Job, ask_until_read, each, rng_of
+from editr1.curation.work import Job, ask_until_read, each
 from editr1.data.types import EditCase, Principle
+from editr1.seeding import curation_rng
 
 
 async def decompose(job: Job, cases: Iterable[EditCase], part: PartFile, total: int) -> None:
@@ -24,7 +25,7 @@ async def decompose(job: Job, cases: Iterable[EditCase], part: PartFile, total: 
         if case.principles:
             part.put(case.case_id, principles=_plain(case.principles))
             return
-        experts = draw_experts(job.experts, config.examples, rng_of(config.seed, "experts", case.case_id))
+        experts = draw_experts(job.experts, config.examples, curation_rng(config.seed, "experts", case.case_id))
         prompt = prompts.decompose(case, experts, config.principles)
         answer = await ask_until_read(
             job, config.decomposer, prompt, lambda text: read_principles(text, config.principles), case.case_id

@@ -7,8 +7,8 @@ from editr1.curation.parts import PartFile
 from editr1.curation.select import agreement, best_trace, canonical, holistic_verdict, random_trace, verdict_trace
 from editr1.curation.think import parse, quadruple_id, traces_in
 from editr1.curation.verify import gold_in
-from editr1.curation.work import rng_of
 from editr1.data.types import Quadruple, SftRow, Verdict
+from editr1.seeding import curation_rng
 
 
 class Chooser:
@@ -57,7 +57,7 @@ class Chooser:
             gold = gold_in(self._verified, key)
             index = None if gold is None else best_trace(verdicts, gold)
         else:
-            index = random_trace(verdicts, rng_of(self._config.seed, "select", key))
+            index = random_trace(verdicts, curation_rng(self._config.seed, "select", key))
         if index is None:
             return "no trace parsed" if not any(isinstance(verdict, Verdict) for verdict in verdicts) else "no gold"
         verdict = verdicts[index]

@@ -13,8 +13,9 @@ from editr1.curation import prompts, wire
 from editr1.curation.answers import without_fences
 from editr1.curation.parts import PartFile
 from editr1.curation.prompts import Task
-from editr1.curation.work import Job, each, rng_of, seed_of
+from editr1.curation.work import Job, each
 from editr1.data.types import Principle, Quadruple, Unparsed, Verdict
+from editr1.seeding import curation_rng, curation_seed
 from editr1.verifier.trace import parse_trace
 
 Trace = tuple[str, str]
@@ -59,10 +60,10 @@ async def think(
             else:
                 system, parts = prompts.think(row.case, row.candidate.image, principles, member.system)
             chat = wire.messages(system, parts, config.max_side)
-            texts = await job.client.ask(member, chat, n=count, seed=seed_of(config.seed, key, member.name))
+            texts = await job.client.ask(member, chat, n=count, seed=curation_seed(config.seed, key, member.name))
             return [(member.name, text) for text in texts]
 
-        drawn = draw_members(config.members, config.traces, rng_of(config.seed, "members", key))
+        drawn = draw_members(config.members, config.traces, curation_rng(config.seed, "members", key))
         groups = await asyncio.gather(*(answers(member, count) for member, count in drawn))
         part.put(key, traces=[trace for group in groups for trace in group])
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
-
-import numpy as np
 
 from editr1.config.curate import CurateConfig, VlmConfig
 from editr1.curation import wire
@@ -21,6 +18,7 @@ from editr1.curation.experts import Expert
 from editr1.curation.prompts import Parts
 from editr1.curation.vlm import VlmClient
 from editr1.data.images import ImageError
+from editr1.seeding import curation_seed
 from editr1.telemetry import Interrupted, Span, TrainHooks, span
 
 T = TypeVar("T")
@@ -47,16 +45,6 @@ class Job:
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
 
 
-def rng_of(*key: str | int) -> np.random.Generator:
-    """A generator that depends on nothing but ``key``."""
-    return np.random.default_rng(list(_digest(key)))
-
-
-def seed_of(*key: str | int) -> int:
-    """A seed in [0, 2^31) that depends on nothing but ``key``."""
-    return int.from_bytes(_digest(key)[:4], "big") >> 1
-
-
 async def ask_until_read(
     job: Job, use: VlmConfig, prompt: tuple[str, Parts], read: Callable[[str], A], key: str
 ) -> A | str:
@@ -68,7 +56,7 @@ async def ask_until_read(
     chat = wire.messages(system, parts, job.config.max_side)
     reason = ""
     for attempt in range(job.config.attempts):
-        (text,) = await job.client.ask(use, chat, seed=seed_of(job.config.seed, key, attempt))
+        (text,) = await job.client.ask(use, chat, seed=curation_seed(job.config.seed, key, attempt))
         try:
             return read(text)
         except Unreadable as error:
@@ -144,7 +132,3 @@ async def each(
         raise Interrupted
     if begun > 2 and unanswered == begun and not done:  # one or two may be items that no model answers
         raise spent("none was answered")
-
-
-def _digest(key: Iterable[str | int]) -> bytes:
-    return hashlib.sha256("\x1f".join(str(part) for part in key).encode()).digest()

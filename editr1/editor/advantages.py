@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from editr1.seeding import torch_generator
+
 EPS = 1e-4
 _NO_SPREAD = 1e-6
 
@@ -72,7 +74,7 @@ def shuffled_in_groups(rewards: Tensor, ok: Tensor, groups: Tensor, seed: int) -
 
     The scores of every group stay the same, so nothing changes but what they say of a sample. Equal on every process.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed)
     dealt = rewards.clone()
     for key in torch.unique(groups):
         members = torch.nonzero((groups == key) & ok).flatten()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
 from editr1.data.tables import count_rows, read_table
 from editr1.data.types import EditCase
+from editr1.seeding import case_order_rng
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,5 @@ class CaseOrder:
 @lru_cache(maxsize=4)
 def _shuffled(seed: int, epoch: int, rows: int) -> list[int]:
     order = list(range(rows))
-    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    case_order_rng(seed, epoch).shuffle(order)
     return order

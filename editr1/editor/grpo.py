@@ -26,6 +26,7 @@ from editr1.editor.sampler import GroupSampler
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater, UpdateStats
 from editr1.parallel.context import DistributedContext
+from editr1.seeding import offset_seed
 from editr1.telemetry import Interrupted, Span, TrainHooks, span, untraced
 
 log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class _Trainer:
         keys = torch.cat(gather(torch.cat([chunk.groups for chunk in chunks])))
         scores = rewards.scores
         if self._config.shuffle_rewards:
-            scores = shuffled_in_groups(scores, rewards.ok, keys, self._config.seed + i)
+            scores = shuffled_in_groups(scores, rewards.ok, keys, offset_seed(self._config.seed, i))
         return (
             group_advantages(
                 scores,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from editr1.editor.policies.base import Condition, EditorPolicy, Size
 from editr1.editor.sde import LogProbForm, SdeKind, log_prob, ode_step, transition
+from editr1.seeding import torch_generator
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,6 @@ class Chunk:
         return before, after, self.sigmas[self.start + k], self.sigmas[self.start + k + 1]
 
 
-def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
-    """Seed of a sample's noise: the same on any number of processes and after a resume."""
-    digest = hashlib.blake2b(f"noise/{seed}/{iteration}/{group}/{sample}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
 @torch.no_grad()
 def sample_chunk(policy: EditorPolicy, condition: Condition, draws: Sequence[Draw], settings: SdeSettings) -> Chunk:
     """Draw samples: stochastic inside each one's window, ODE elsewhere.
@@ -107,7 +101,7 @@ def sample_ode(
 ) -> Tensor:
     """Deterministic samples: clean latents ``[B, tokens, channels]``, one for each (case, seed)."""
     device = policy.device
-    noise = [policy.initial_noise(condition.size, torch.Generator().manual_seed(seed)) for seed in seeds]
+    noise = [policy.initial_noise(condition.size, torch_generator(seed)) for seed in seeds]
     x = torch.stack(noise).to(device)
     taken = condition.take(torch.tensor(list(cases), device=device))
     sigmas = policy.sigmas(steps, condition.size).to(device)
@@ -120,7 +114,7 @@ def sample_ode(
 def _noise(policy: EditorPolicy, size: Size, draws: Sequence[Draw], window: int) -> tuple[Tensor, Tensor]:
     initial, steps = [], []
     for draw in draws:
-        generator = torch.Generator().manual_seed(draw.seed)
+        generator = torch_generator(draw.seed)
         first = policy.initial_noise(size, generator)
         initial.append(first)
         steps.append(torch.randn((window, *first.shape), generator=generator))

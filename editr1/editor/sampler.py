@@ -15,8 +15,9 @@ from editr1.data.types import EncodedImage
 from editr1.editor.cases import KeyedCase
 from editr1.editor.policies.base import EditorPolicy, Size
 from editr1.editor.reward import Edit, RewardCollector
-from editr1.editor.rollout import Chunk, Draw, SdeSettings, sample_chunk, sample_seed
+from editr1.editor.rollout import Chunk, Draw, SdeSettings, sample_chunk
 from editr1.editor.window import draw_window
+from editr1.seeding import sample_seed
 
 
 @dataclass(frozen=True)

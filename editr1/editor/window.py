@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from editr1.seeding import window_rng
 
 
 def draw_window(seed: int, iteration: int, *, size: int, first: int, end: int, group: int | None = None) -> int:
@@ -13,4 +13,4 @@ def draw_window(seed: int, iteration: int, *, size: int, first: int, end: int, g
     """
     if size < 1 or first < 0 or first + size > end:
         raise ValueError(f"a window of {size} steps does not fit into steps {first} to {end - 1}")
-    return random.Random(f"window/{seed}/{iteration}/{group}").randint(first, end - size)
+    return window_rng(seed, iteration, group).randint(first, end - size)

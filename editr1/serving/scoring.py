@@ -23,6 +23,7 @@ from editr1.data.types import (
     Unparsed,
     Verdict,
 )
+from editr1.seeding import offset_seed
 from editr1.serving.engines.base import Engine, EngineError, EngineUnavailable, Generation, Sampling
 from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
@@ -64,7 +65,7 @@ def score_batch(
         drawn = (
             sampling
             if sampling.seed is None
-            else sampling.model_copy(update={"seed": (sampling.seed + number) % 2**63})
+            else sampling.model_copy(update={"seed": offset_seed(sampling.seed, number)})
         )
         scored = _score_part(engine, part, drawn, max_pixels)
         outcomes += scored.outcomes

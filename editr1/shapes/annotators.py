@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editr1.config.shapes import AnnotatorSettings
 from editr1.data.types import Candidate, EditCase, PreferencePair
-from editr1.seeding import rng_of
+from editr1.seeding import derive_rng
 from editr1.shapes.truth import true_score
 
 
@@ -21,9 +21,9 @@ def prefer(
         true_score(case.source, case.instruction, a.image).score
         - true_score(case.source, case.instruction, b.image).score
     )
-    pair_id = f"{case.case_id}.{seed}.{rng_of(a.candidate_id, b.candidate_id).integers(1 << 40):010x}"
+    pair_id = f"{case.case_id}.{seed}.{derive_rng(a.candidate_id, b.candidate_id).integers(1 << 40):010x}"
     if abs(gap) < settings.same_gap:
         return PreferencePair(pair_id=pair_id, case=case, winner=a, loser=b, label="same")
-    flipped = rng_of("prefer", a.candidate_id, b.candidate_id, seed).random() < settings.flips
+    flipped = derive_rng("prefer", a.candidate_id, b.candidate_id, seed).random() < settings.flips
     winner, loser = (a, b) if (gap > 0) != flipped else (b, a)
     return PreferencePair(pair_id=pair_id, case=case, winner=winner, loser=loser, label="winner")

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from editr1.seeding import stream_rng
 from editr1.shapes.drawing import Pixels, draw
 from editr1.shapes.faults import PIXEL_FAULTS
 from editr1.shapes.perception import editor_like
@@ -34,7 +35,7 @@ def audit(n: int, seed: int) -> dict[str, Agreement]:
 
     Half blends are not here: what a blend shows has no record.
     """
-    rng = np.random.default_rng([seed, 3])
+    rng = stream_rng(seed, 3)
     scenes = [random_scene(rng, (0, 1, 2, 3, 4)) for _ in range(n)]
     drawn = np.stack([draw(scene) for scene in scenes])
     cells, grounds = np.array([scene.cells for scene in scenes]), np.array([scene.ground for scene in scenes])

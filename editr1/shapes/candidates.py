@@ -6,7 +6,7 @@ import numpy as np
 
 from editr1.config.shapes import CandidateSettings
 from editr1.data.types import Candidate, EditCase
-from editr1.seeding import rng_of
+from editr1.seeding import derive_rng
 from editr1.shapes.drawing import Pixels, to_picture
 from editr1.shapes.edits import Edit, parse_instruction
 from editr1.shapes.faults import KINDS, PIXEL_FAULTS, make_fault
@@ -24,7 +24,7 @@ def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettin
     """
     settings = settings or CandidateSettings()
     edit, source = parse_instruction(case.instruction), read_picture(case.source).scene
-    rng = rng_of("candidates", case.case_id, seed)
+    rng = derive_rng("candidates", case.case_id, seed)
     made = []
     for index in range(n):
         editor, _, picture = draw_candidate(source, edit, rng, settings)
@@ -37,7 +37,10 @@ def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is not a kind of candidate; allowed: {', '.join(KINDS)}")
     made = make_fault(
-        (kind,), read_picture(case.source).scene, parse_instruction(case.instruction), rng_of(kind, case.case_id, seed)
+        (kind,),
+        read_picture(case.source).scene,
+        parse_instruction(case.instruction),
+        derive_rng(kind, case.case_id, seed),
     )
     if made is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from editr1.data.types import EditCase, Principle
-from editr1.seeding import rng_of
+from editr1.seeding import derive_rng
 from editr1.shapes.drawing import draw, to_picture
 from editr1.shapes.edits import Edit, parse_instruction, random_edit
 from editr1.shapes.scene import Scene, random_scene
@@ -17,7 +17,8 @@ def draw_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool
     Streams of different ``prefix`` or ``seed`` are independent.
     """
     return [
-        _case(f"{prefix}-{seed}-{index}", rng_of("case", prefix, seed, index), with_principles) for index in range(n)
+        _case(f"{prefix}-{seed}-{index}", derive_rng("case", prefix, seed, index), with_principles)
+        for index in range(n)
     ]
 
 

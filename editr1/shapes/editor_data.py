@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from editr1.seeding import rng_of
+from editr1.seeding import derive_rng
 from editr1.shapes.cases import draw_case
 from editr1.shapes.drawing import Pixels, cell_window, draw
 from editr1.shapes.edits import Edit
@@ -46,14 +46,14 @@ class EditRows:
 
 def vae_pictures(n: int, seed: int) -> Tensor:
     """Return n pictures, uint8 (n, 3, 32, 32), with none to four objects, a share of them off the templates."""
-    return _to_tensor([_vae_picture(rng_of("vae", seed, index)) for index in range(n)])
+    return _to_tensor([_vae_picture(derive_rng("vae", seed, index)) for index in range(n)])
 
 
 def edit_rows(n: int, seed: int) -> EditRows:
     """Return n cases with their targets; the stream is independent of that of ``cases.draw_cases``."""
     sources, perfect, faulty, instructions = [], [], [], []
     for index in range(n):
-        rng = rng_of("base-editor", seed, index)
+        rng = derive_rng("base-editor", seed, index)
         scene, instruction, edit = draw_case(rng)
         good = make_fault((PERFECT,), scene, edit, rng)
         assert good is not None

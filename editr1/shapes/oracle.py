@@ -15,7 +15,7 @@ from PIL import Image
 
 from editr1.config.shapes import MemberSettings, OracleSettings
 from editr1.data.types import Category, EncodedImage, Principle
-from editr1.seeding import digest, rng_of
+from editr1.seeding import derive_rng, hash_parts
 from editr1.shapes.drawing import Pixels
 from editr1.shapes.edits import GROUND_PLACE, Operation, content_name, parse_instruction, place_name
 from editr1.shapes.questions import Question, held, parse_question, read_prompt
@@ -171,7 +171,7 @@ class Oracle:
         members = self.settings.members
         if model in members:
             return members[model]
-        return list(members.values())[int.from_bytes(digest(model, system)[:4], "little") % len(members)]
+        return list(members.values())[int.from_bytes(hash_parts(model, system)[:4], "little") % len(members)]
 
     def _verdict(
         self, question: Question | None, before: Scene, after: Reading, member: MemberSettings, rng: np.random.Generator
@@ -213,7 +213,7 @@ def _look(
 ) -> tuple[Scene, Reading, np.random.Generator]:
     pixels = np.stack([as_pixels(source), as_pixels(edited)])
     readings = read_pictures(pixels)
-    rng = rng_of(task, model, system, seed, pixels.tobytes(), instruction, *questions)
+    rng = derive_rng(task, model, system, seed, pixels.tobytes(), instruction, *questions)
     return readings.at(0).scene, readings.at(1), rng
 
 

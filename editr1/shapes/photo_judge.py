@@ -18,7 +18,7 @@ from PIL import Image
 from editr1.data.images import decode_image
 from editr1.data.photos_demo import CENTRE, OPERATIONS, Operation, principles_of
 from editr1.data.types import Category, EncodedImage, Principle
-from editr1.seeding import rng_of
+from editr1.seeding import derive_rng
 from editr1.shapes.truth import rubric_from_categories
 from editr1.verifier.trace import format_trace
 
@@ -69,7 +69,7 @@ class PhotoJudge:
         **who: Any,
     ) -> str:
         """A trace whose verdicts are wrong at a rate of 10 % and whose mark is noisy."""
-        rng = rng_of(
+        rng = derive_rng(
             "think", instruction, *questions, edited.pixels.tobytes(), who["model"], who["system"], who["seed"]
         )
         measured = measure(source, edited)

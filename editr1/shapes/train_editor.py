@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline
 from PIL import Image
 
+from editr1.seeding import offset_seed, torch_generator
 from editr1.shapes.cases import draw_cases
 from editr1.shapes.drawing import SIDE
 from editr1.shapes.editor_data import edit_rows, vae_pictures
@@ -55,7 +56,7 @@ def train_editor(
     else:
         recipe, drawn = vae_recipe or VaeRecipe(), vae_pictures(pictures, seed)
         train_vae(pipeline.vae, drawn, recipe, seed)
-        polish_decoder(pipeline.vae, drawn, recipe, seed + 1)
+        polish_decoder(pipeline.vae, drawn, recipe, offset_seed(seed, 1))
         pipeline.vae.save_pretrained(out / "vae")
     pipeline.vae.to(torch.bfloat16).to(torch.float32)
     logger.info("vae %s", json.dumps(measure_vae(pipeline.vae)))
@@ -111,7 +112,7 @@ def measure_editor(
             max_area=SIDE * SIDE,
             num_inference_steps=steps,
             max_sequence_length=T5_LENGTH,
-            generator=torch.Generator().manual_seed(seed + start),
+            generator=torch_generator(offset_seed(seed, start)),
             _auto_resize=False,
         ).images
         edited.extend(np.asarray(image) for image in images)

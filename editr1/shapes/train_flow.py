@@ -11,6 +11,7 @@ import torch
 from diffusers import FluxKontextPipeline
 from torch import Tensor
 
+from editr1.seeding import torch_generator
 from editr1.shapes.tiny_editor import T5_LENGTH
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe
     x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0 (the scheduler's convention), t is drawn half uniform
     and half logit-normal. Prompts are padded to ``T5_LENGTH`` and attended to without a mask, as the pipeline does.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed)
     parts = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)

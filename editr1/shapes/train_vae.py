@@ -11,6 +11,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from editr1.seeding import torch_generator
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +47,7 @@ def train_vae(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed: int
     training; at the end the statistics of the whole set go into ``quant_conv`` (and the log-variance rows become -12),
     so that the pipeline's scaling factor is 1 and its shift 0. Needs the ``quant_conv`` layer.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.steps))
     vae.train()
@@ -75,7 +77,7 @@ def polish_decoder(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed
 
     The latents stay what they are, so that a flow trained on them stays valid.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed)
     latents = encode_pictures(vae, pictures)
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate / 2, weight_decay=1e-4)

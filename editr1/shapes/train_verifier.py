@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from editr1.data.types import Category, Unparsed
+from editr1.seeding import offset_seed, stream_rng
 from editr1.shapes.perception import NEUTRAL_INSTRUCTION, Sample, draw_sample
 from editr1.shapes.tiny_verifier import Size, build_tiny_verifier
 from editr1.shapes.vocabulary import SCORE_OPENING
@@ -56,7 +56,7 @@ def train_verifier(
         logger.info("round %d of %d", number + 1, len(rounds))
         _train_round(out, rounds[number], batch_size, learning_rate, warmup, seed, number)
     model, processor, template = load_verifier(out, "float32")
-    return measure(model, processor, template, n=400, seed=seed + 1000)
+    return measure(model, processor, template, n=400, seed=offset_seed(seed, 1000))
 
 
 def _train_round(
@@ -64,7 +64,7 @@ def _train_round(
 ) -> None:
     model, processor, template = load_verifier(folder, "float32")
     torch.manual_seed(seed)
-    rng = np.random.default_rng([seed, 1] if number == 0 else [seed, 1, number])
+    rng = stream_rng(seed, 1) if number == 0 else stream_rng(seed, 1, number)
     use_cpu_attention(model)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -109,7 +109,7 @@ def measure(
     model: Any, processor: Any, template: PromptTemplate, *, n: int, seed: int, batch_size: int = 100
 ) -> dict[str, float]:
     """Greedy traces of ``n`` new samples: shares that parsed, and of right verdicts a category (balanced over 0 and 1)."""
-    rng = np.random.default_rng([seed, 2])
+    rng = stream_rng(seed, 2)
     parsed = 0
     right: dict[tuple[Category, int], list[bool]] = {(kind, bit): [] for kind in Category for bit in (0, 1)}
     for start in range(0, n, batch_size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from editr1.config.curate import CurateConfig
 from editr1.config.curate_stage import CurateStageConfig
 from editr1.config.loader import ConfigError
 from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple
+from editr1.seeding import hash_fraction
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
 
@@ -79,7 +79,7 @@ def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
     folder.mkdir(exist_ok=True)
 
     def held_out(case: str) -> bool:
-        return _share_of(case) < config.test_share
+        return hash_fraction(case) < config.test_share
 
     def split(name: str, kind: type[N], wanted: Callable[[str], bool], out: str) -> Path:
         file = source / name / f"{name}.parquet"
@@ -109,10 +109,6 @@ def _case_of(row: DataModel) -> str:
         return row.case_id
     assert isinstance(row, PreferencePair | Quadruple)
     return row.case.case_id
-
-
-def _share_of(case_id: str) -> float:
-    return int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big") / 2**64
 
 
 @contextmanager

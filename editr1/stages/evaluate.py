@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from editr1.config.evaluate import EvaluateConfig
 from editr1.config.loader import ConfigError
+from editr1.seeding import derive_seed
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
-from editr1.stages.runtime.noise import noise_seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,7 +150,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
                 steps=config.steps,
                 guidance=config.guidance,
                 seed=[
-                    noise_seed(config.seed, "edit", source.tobytes(), instruction)
+                    derive_seed(config.seed, "edit", source.tobytes(), instruction)
                     for source, instruction in zip(sources, instructions, strict=True)
                 ],
                 size=config.resolution,
@@ -176,7 +176,7 @@ def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     calls = count()
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-        seed = noise_seed(config.seed, "score", next(calls))
+        seed = derive_seed(config.seed, "score", next(calls))
         return score_items(engine, items, sampling.model_copy(update={"seed": seed}))
 
     return score

@@ -10,9 +10,9 @@ from pathlib import Path
 from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
 from editr1.data.types import PreferencePair, ScoreItem, ScoreOutcome, SftRow, score_item
+from editr1.seeding import derive_seed
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
-from editr1.stages.runtime.noise import noise_seed
 
 POLL_SECONDS = 0.5
 
@@ -70,7 +70,7 @@ def _sample(context: StageContext, config: SftConfig, rows: Path) -> None:
     sampling, calls = Sampling(temperature=1.0, n=config.picked_from, max_tokens=config.max_new_tokens), count()
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-        seed = noise_seed(config.seed, "pick", next(calls))
+        seed = derive_seed(config.seed, "pick", next(calls))
         return score_items(engine, items, sampling.model_copy(update={"seed": seed}))
 
     context.progress.phase("pairs pick traces", read_column(pairs, "label").count("winner"))

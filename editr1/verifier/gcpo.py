@@ -18,6 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.loader import ConfigError
 from editr1.data.types import Category, Principle, Verdict
+from editr1.seeding import pair_order_seed, torch_generator
 from editr1.telemetry import Span, TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
 from editr1.verifier.image_dedup import encode_pictures_once, process_pictures_once
@@ -187,7 +188,7 @@ class PairSampler(Sampler[int]):
     def _order(self, turn: int) -> list[int]:
         if self._seed is None:
             return list(range(self._pairs))
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + turn)
+        generator = torch_generator(pair_order_seed(self._seed, turn))
         return list(torch.randperm(self._pairs, generator=generator).tolist())
 
 

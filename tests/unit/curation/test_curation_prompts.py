@@ -8,8 +8,8 @@ from editr1.config.curate import PrincipleCounts
 from editr1.curation import prompts
 from editr1.curation.experts import draw_experts, load_experts
 from editr1.curation.prompts import Task, read_sections, read_task
-from editr1.curation.work import rng_of
 from editr1.data.types import Category, EncodedImage
+from editr1.seeding import curation_rng
 
 
 def text_of(parts) -> str:
@@ -82,9 +82,9 @@ def test_the_shipped_experts_keep_the_papers_counts() -> None:
 
 def test_experts_are_drawn_by_the_case_and_without_repeats() -> None:
     pool = load_experts()
-    drawn = draw_experts(pool, 4, rng_of(0, "c1"))
-    assert drawn == draw_experts(pool, 4, rng_of(0, "c1"))
-    assert drawn != draw_experts(pool, 4, rng_of(0, "c2"))
+    drawn = draw_experts(pool, 4, curation_rng(0, "c1"))
+    assert drawn == draw_experts(pool, 4, curation_rng(0, "c1"))
+    assert drawn != draw_experts(pool, 4, curation_rng(0, "c2"))
     assert len({item.instruction for item in drawn}) == 4
 
 

@@ -12,8 +12,8 @@ from editr1.curation.select import (
     random_trace,
     verdict_trace,
 )
-from editr1.curation.work import rng_of
 from editr1.data.types import Unparsed, Verdict
+from editr1.seeding import curation_rng
 from editr1.verifier.trace import parse_trace
 
 
@@ -42,8 +42,8 @@ def test_unparsed_traces_are_never_taken() -> None:
     refused = Unparsed(reason="x")
     assert best_trace([refused, verdict(0, 1)], (1, 0)) == 1
     assert best_trace([refused], (1, 0)) is None
-    assert random_trace([refused, verdict(0, 1), refused], rng_of(0)) == 1
-    assert random_trace([refused], rng_of(0)) is None
+    assert random_trace([refused, verdict(0, 1), refused], curation_rng(0)) == 1
+    assert random_trace([refused], curation_rng(0)) is None
 
 
 def test_variant_v_is_a_trace_without_reasoning_with_ten_times_the_mean(principles) -> None:

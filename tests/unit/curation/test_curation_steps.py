@@ -17,9 +17,9 @@ from editr1.curation.pairs import attach_principles
 from editr1.curation.parts import PartFile
 from editr1.curation.think import draw_members
 from editr1.curation.wire import data_url, messages
-from editr1.curation.work import rng_of, seed_of
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple
+from editr1.seeding import curation_rng, curation_seed
 
 
 def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> EncodedImage:
@@ -66,16 +66,18 @@ def test_the_cache_keeps_the_first_answer_over_reopening(tmp_path) -> None:
 
 def test_members_are_drawn_by_weight_and_traces_add_up() -> None:
     members = [MemberConfig(name="a"), MemberConfig(name="b", weight=3.0)]
-    drawn = [draw_members(members, 4, rng_of(0, index)) for index in range(2000)]
+    drawn = [draw_members(members, 4, curation_rng(0, index)) for index in range(2000)]
     assert all(sum(count for _, count in one) == 4 for one in drawn)
     share = sum(count for one in drawn for member, count in one if member.name == "b") / 8000
     assert abs(share - 0.75) < 0.02
 
 
 def test_seeds_depend_on_the_key_alone() -> None:
-    assert seed_of(0, "a", 1) == seed_of(0, "a", 1)
-    assert len({seed_of(0, "a", 1), seed_of(1, "a", 1), seed_of(0, "a", 2), seed_of(0, "a1")}) == 4
-    assert 0 <= seed_of("x") < 2**31
+    assert curation_seed(0, "a", 1) == curation_seed(0, "a", 1)
+    assert (
+        len({curation_seed(0, "a", 1), curation_seed(1, "a", 1), curation_seed(0, "a", 2), curation_seed(0, "a1")}) == 4
+    )
+    assert 0 <= curation_seed("x") < 2**31
 
 
 def test_half_of_the_cases_is_drawn_at_random_and_the_rest_goes_to_the_judge() -> None:

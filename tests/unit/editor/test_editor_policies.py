@@ -13,9 +13,10 @@ from diffusers import FluxKontextPipeline, QwenImageEditPipeline
 from PIL import Image
 
 from editr1.editor.policies import EditorPolicy, load_policy, working_size
-from editr1.editor.rollout import Draw, SdeSettings, sample_chunk, sample_ode, sample_seed
+from editr1.editor.rollout import Draw, SdeSettings, sample_chunk, sample_ode
 from editr1.editor.sample import edit_images
 from editr1.editor.sde import log_prob, transition
+from editr1.seeding import sample_seed
 
 TOLERANCE = 1e-5
 """Largest difference of latents (of size about 3) from diffusers' own pipeline; measured 1e-6."""

@@ -10,18 +10,18 @@ from PIL import Image
 
 from editr1.config.evaluate import EvaluateConfig
 from editr1.config.sft import SftConfig
+from editr1.seeding import derive_seed
 from editr1.stages import evaluate, sft
-from editr1.stages.runtime.noise import noise_seed
 
 PICTURES = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in range(6)]
 CONTEXT: Any = SimpleNamespace(input=lambda role: role, job=SimpleNamespace(inputs={"sft": "a", "rl": "b"}))
 
 
 def test_seeds_are_apart_by_every_part_and_fit_the_samplers() -> None:
-    seeds = [noise_seed(seed, *what) for seed in (1, 2) for what in (("ab", "c"), ("a", "bc"), ("abc",), (b"abc", 1))]
+    seeds = [derive_seed(seed, *what) for seed in (1, 2) for what in (("ab", "c"), ("a", "bc"), ("abc",), (b"abc", 1))]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert noise_seed(1, "a") == noise_seed(1, "a")
+    assert derive_seed(1, "a") == derive_seed(1, "a")
 
 
 def test_every_case_is_edited_from_its_own_noise_which_two_editors_share(monkeypatch: pytest.MonkeyPatch) -> None:
