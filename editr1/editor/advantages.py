@@ -1,4 +1,4 @@
-"""Advantages of grouped samples (arXiv 2604.27505 section 3.3; group or batch spread as in public Flow-GRPO)."""
+"""Group-relative advantages (arXiv 2604.27505 section 3.3; group or batch std as in public Flow-GRPO)."""
 
 from __future__ import annotations
 
@@ -11,73 +11,81 @@ from torch import Tensor
 from editr1.seeding import torch_generator
 
 EPS = 1e-4
-_NO_SPREAD = 1e-6
+_MIN_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
 class Advantages:
-    """``values`` ``[N]`` fp32 (0 where masked), ``kept`` ``[N]`` bool, and what was masked.
+    """Advantages of N samples.
 
-    ``zero_spread`` counts groups whose scores are all equal or that have fewer than two scores; ``groups`` all groups;
-    ``failed`` samples without a score.
+    Attributes:
+        values: ``[N]`` fp32, 0 where ``valid_mask`` is False.
+        valid_mask: ``[N]`` bool, False where scoring failed or the group has no reward spread.
+        zero_spread: Number of groups whose scores are all equal, or that have fewer than two scores.
+        groups: Number of groups.
+        failed: Number of samples without a score.
     """
 
     values: Tensor
-    kept: Tensor
+    valid_mask: Tensor
     zero_spread: int
     groups: int
     failed: int
 
 
 def group_advantages(
-    rewards: Tensor,
-    ok: Tensor,
-    groups: Tensor,
+    scores: Tensor,
+    valid_mask: Tensor,
+    group_keys: Tensor,
     *,
     std: Literal["group", "batch"] = "batch",
     clip: float = 5.0,
 ) -> Advantages:
-    """A = (r - mean of the group) / (std + 1e-4), clipped to +-``clip``.
+    """Return A = (r - mean of the group) / (std + 1e-4), clipped to [-``clip``, ``clip``].
 
     Args:
-        rewards: ``[N]`` float scores; entries where ``ok`` is False are never read.
-        ok: ``[N]`` bool, False where scoring failed. Failed samples enter neither mean nor std and are masked.
-        groups: ``[N]`` integer keys from the sampler, one a (source, instruction).
-        std: population standard deviation of the group or of all scores.
-        clip: largest absolute value.
+        scores: ``[N]`` float; entries where ``valid_mask`` is False are never read.
+        valid_mask: ``[N]`` bool, False where scoring failed. Failed samples enter neither mean nor std.
+        group_keys: ``[N]`` integers from the sampler, one per (source, instruction).
+        std: Use the population standard deviation of the group, or that of all scores in the batch.
+        clip: Largest absolute advantage.
 
     Raises:
-        TypeError: ``groups`` is not an integer tensor.
+        TypeError: ``group_keys`` is not an integer tensor.
     """
-    if groups.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"group keys must be integers from the sampler, not {groups.dtype}")
-    rewards = torch.where(ok, rewards.double(), torch.zeros((), dtype=torch.float64, device=rewards.device))
-    keys, index = torch.unique(groups, return_inverse=True)
-    n = torch.zeros(len(keys), dtype=torch.float64, device=rewards.device).index_add_(0, index, ok.double())
-    total = torch.zeros_like(n).index_add_(0, index, rewards)
+    if group_keys.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"group keys must be integers from the sampler, not {group_keys.dtype}")
+    scores = torch.where(valid_mask, scores.double(), torch.zeros((), dtype=torch.float64, device=scores.device))
+    keys, index = torch.unique(group_keys, return_inverse=True)
+    n = torch.zeros(len(keys), dtype=torch.float64, device=scores.device).index_add_(0, index, valid_mask.double())
+    total = torch.zeros_like(n).index_add_(0, index, scores)
     mean = total / n.clamp(min=1.0)
-    centred = torch.where(ok, rewards - mean[index], torch.zeros_like(rewards))
+    centred = torch.where(valid_mask, scores - mean[index], torch.zeros_like(scores))
     group_std = (torch.zeros_like(n).index_add_(0, index, centred**2) / n.clamp(min=1.0)).sqrt()
-    flat = (n < 2) | (group_std < _NO_SPREAD)
-    kept = ok & ~flat[index]
-    spread = (
-        group_std[index]
-        if std == "group"
-        else (rewards[ok].std(correction=0) if bool(ok.any()) else mean.new_zeros(()))
+    zero_spread = (n < 2) | (group_std < _MIN_SPREAD)
+    batch_std = scores[valid_mask].std(correction=0) if bool(valid_mask.any()) else mean.new_zeros(())
+    spread = group_std[index] if std == "group" else batch_std
+    with_signal = valid_mask & ~zero_spread[index]
+    values = torch.where(with_signal, (centred / (spread + EPS)).clamp(-clip, clip), torch.zeros_like(centred))
+    return Advantages(
+        values=values.float(),
+        valid_mask=with_signal,
+        zero_spread=int(zero_spread.sum()),
+        groups=len(keys),
+        failed=int((~valid_mask).sum()),
     )
-    values = torch.where(kept, (centred / (spread + EPS)).clamp(-clip, clip), torch.zeros_like(centred))
-    return Advantages(values.float(), kept, int(flat.sum()), len(keys), int((~ok).sum()))
 
 
-def shuffled_in_groups(rewards: Tensor, ok: Tensor, groups: Tensor, seed: int) -> Tensor:
-    """``rewards`` ``[N]`` with the scores of each group dealt out anew among its scored samples: a control.
+def shuffled_in_groups(scores: Tensor, valid_mask: Tensor, group_keys: Tensor, seed: int) -> Tensor:
+    """Return ``scores`` ``[N]`` permuted at random among the valid samples of each group.
 
-    The scores of every group stay the same, so nothing changes but what they say of a sample. Equal on every process.
+    This is a control experiment: every group keeps its set of scores, but a score says nothing about its sample. The
+    permutation depends only on the arguments, so it is the same on every process.
     """
     generator = torch_generator(seed)
-    dealt = rewards.clone()
-    for key in torch.unique(groups):
-        members = torch.nonzero((groups == key) & ok).flatten()
+    shuffled = scores.clone()
+    for key in torch.unique(group_keys):
+        members = torch.nonzero((group_keys == key) & valid_mask).flatten()
         order = torch.randperm(len(members), generator=generator).to(members.device)
-        dealt[members] = rewards[members[order]]
-    return dealt
+        shuffled[members] = scores[members[order]]
+    return shuffled

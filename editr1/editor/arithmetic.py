@@ -1,4 +1,7 @@
-"""How the editor computes while it samples and learns: both alike, or replay would not match sampling."""
+"""Precision and attention kernels of the editor, the same for sampling and for the update.
+
+If the two differed, a replayed step would not have the log-probability that was sampled.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ from typing import Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @contextmanager
 def arithmetic(device: torch.device, precision: Literal["fp32", "bf16"]) -> Iterator[None]:
-    """Autocast to bfloat16 if asked for, and attention without cuDNN's kernels.
+    """Run the block with attention kernels other than cuDNN's and, for ``bf16``, under autocast to bfloat16.
 
-    cuDNN's backward pass ended a full-size FLUX.1-Kontext at 512 pixels with an illegal memory access (torch 2.11, H200).
+    The backward pass of cuDNN attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512 pixels
+    (torch 2.11, H200).
     """
-    with sdpa_kernel(_ATTENTION), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with sdpa_kernel(_ATTENTION_BACKENDS), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         yield

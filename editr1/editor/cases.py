@@ -1,4 +1,4 @@
-"""Which cases an iteration trains on: a function of the seed, so that a resumed run goes on with the same order."""
+"""The order in which iterations train on the cases: a function of the seed, so a resumed run continues it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,30 @@ from editr1.seeding import case_order_rng
 
 @dataclass(frozen=True)
 class KeyedCase:
-    """A case and its group key: the position in the run's order, never the instruction."""
+    """An edit case and its group key: its position in the order of the run, never the instruction."""
 
     key: int
     case: EditCase
 
 
 class CaseOrder:
-    """Cases of each iteration for one process: epochs of shuffled rows, consecutive, split evenly over processes.
+    """The cases of each iteration for one process.
 
-    Only the rows that this process will need are kept in memory.
+    Every epoch shuffles the rows of the table; each iteration takes the next ``per_iteration`` of them and divides them
+    evenly among the processes. Only the rows that this process needs are kept in memory.
+
+    Args:
+        path: Parquet table of ``EditCase`` with principles.
+        seed: Seed of the order.
+        per_iteration: Cases per iteration over all processes.
+        iterations: Number of iterations of the run.
+        first: First iteration that is needed (after a resume).
+        rank: Rank of this process.
+        size: Number of processes.
 
     Raises:
-        ValueError: an empty table, a case without principles (named by row), or cases that do not divide evenly.
+        ConfigError: The cases do not divide evenly among the processes.
+        TableError: The table is empty, or a row has no principles.
     """
 
     def __init__(
@@ -44,35 +55,35 @@ class CaseOrder:
         if per_iteration % size:
             raise ConfigError(f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes")
         self._seed, self._per_iteration = seed, per_iteration
-        self._share = per_iteration // size
+        self._per_process = per_iteration // size
         self._rank = rank
         self._rows = count_rows(path)
         if self._rows == 0:
-            raise TableError(path, None, None, None, "no cases")
+            raise TableError(path, None, None, None, "the table has no cases; training needs at least one")
         needed = {self._row(key) for i in range(first, iterations) for key in self._keys(i)}
         self._cases: dict[int, EditCase] = {}
         for row, case in enumerate(read_table(path, EditCase)):
             if not case.principles:
-                rule = f"case {case.case_id} has none; the verifier needs at least one"
+                rule = f"case {case.case_id} has no principles; the verifier needs at least one"
                 raise TableError(path, row + 1, "principles", None, rule)
             if row in needed:
                 self._cases[row] = case
 
     def iteration(self, i: int) -> list[KeyedCase]:
-        """This process's cases of iteration ``i``."""
+        """Return this process's cases of iteration ``i``."""
         return [KeyedCase(key, self._cases[self._row(key)]) for key in self._keys(i)]
 
     def _keys(self, i: int) -> range:
-        start = i * self._per_iteration + self._rank * self._share
-        return range(start, start + self._share)
+        start = i * self._per_iteration + self._rank * self._per_process
+        return range(start, start + self._per_process)
 
     def _row(self, key: int) -> int:
         epoch, at = divmod(key, self._rows)
-        return _shuffled(self._seed, epoch, self._rows)[at]
+        return _shuffled_rows(self._seed, epoch, self._rows)[at]
 
 
 @lru_cache(maxsize=4)
-def _shuffled(seed: int, epoch: int, rows: int) -> list[int]:
+def _shuffled_rows(seed: int, epoch: int, rows: int) -> list[int]:
     order = list(range(rows))
     case_order_rng(seed, epoch).shuffle(order)
     return order

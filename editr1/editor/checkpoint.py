@@ -1,4 +1,4 @@
-"""Checkpoints of a training: weights and their running mean as safetensors, the rest loadable with weights_only."""
+"""Checkpoints of editor training: weights and EMA as safetensors, the rest loadable with ``weights_only=True``."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ _STATE = "state.json"
 
 @dataclass
 class TrainingHistory:
-    """What the finished iterations showed; it goes on where a resumed training does."""
+    """Results of the finished iterations, saved in checkpoints and continued after a resume.
+
+    Attributes:
+        reward_means: Mean score of each iteration; NaN where every score failed.
+        failed: Number of failed scores.
+        zero_spread: Number of groups without reward spread.
+        groups: Number of groups.
+        seconds: Time spent in iterations.
+    """
 
     reward_means: list[float] = field(default_factory=list)
-    """A mean an iteration; NaN where every score failed."""
     failed: int = 0
-    """Scores that failed."""
     zero_spread: int = 0
-    """Groups whose scores were all the same."""
     groups: int = 0
     seconds: float = 0.0
 
-    def figures(self) -> dict[str, float]:
-        """Final figures of a training of an iteration or more, see :func:`editr1.editor.grpo.train_grpo`."""
+    def metrics(self) -> dict[str, float]:
+        """Return the final metrics after at least one iteration; see :func:`editr1.editor.grpo.train_grpo`."""
         return {
             "reward_first": fmean(self.reward_means[:5]),
             "reward_last": fmean(self.reward_means[-5:]),
@@ -44,18 +49,25 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training stands: finished iterations, the verifier's digest, and the settings that must not change."""
+    """The part of a checkpoint that is stored as JSON.
+
+    Attributes:
+        iteration: Number of finished iterations.
+        model_digest: Digest of the verifier that scores this run; None before the first score.
+        settings: Settings that a resumed run must not change.
+        history: Results of the finished iterations.
+    """
 
     iteration: int
     model_digest: str | None
     settings: dict[str, object]
-    course: TrainingHistory
+    history: TrainingHistory
 
 
 def save_checkpoint(
     folder: Path, weights: Mapping[str, Tensor], ema: Ema | None, optimizer: torch.optim.Optimizer, state: TrainingState
 ) -> None:
-    """Write a checkpoint; ``folder`` appears only when it is complete."""
+    """Write a checkpoint atomically: ``folder`` exists only once it is complete."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -71,16 +83,19 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, weights: Mapping[str, Tensor], ema: Ema | None, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
-    """Put a checkpoint's values into weights, running mean, optimiser and torch's CPU generator.
+    """Load a checkpoint into the weights, the EMA, the optimizer and torch's CPU random generator.
 
     Raises:
-        ValueError: the folder is no checkpoint, or its weights have other names or shapes.
+        ValueError: The folder is not a checkpoint, or its weights have other names or shapes.
     """
     if not (folder / _STATE).is_file():
-        raise ValueError(f"{folder}: no {_STATE}: not a checkpoint of an editor training")
+        raise ValueError(f"{folder} is not a checkpoint of editor training: {_STATE} is missing")
     saved = load_file(folder / "weights.safetensors")
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in weights.items()}:
-        raise ValueError(f"{folder}: the checkpoint's weights are not those of this editor and tuning")
+        raise ValueError(
+            f"{folder}: the names or shapes of the checkpoint's weights do not match this editor and its tuning"
+            " settings; resume with the editor and the tune and lora settings of the checkpoint"
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])
@@ -90,4 +105,4 @@ def load_checkpoint(
     optimizer.load_state_dict(rest["optimizer"])
     torch.set_rng_state(rest["rng"])
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    return TrainingState(**state | {"course": TrainingHistory(**state.get("course", {}))})
+    return TrainingState(**state | {"history": TrainingHistory(**state["history"])})

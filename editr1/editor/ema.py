@@ -1,4 +1,4 @@
-"""Exponential running mean of the trained weights."""
+"""Exponential moving average (EMA) of the trained weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class Ema:
-    """fp32 shadow of named weights: shadow = decay * shadow + (1 - decay) * weight after each update.
+    """fp32 moving average of named weights: shadow = decay * shadow + (1 - decay) * weight after each optimizer step.
 
-    The decay is constant: with the short trainings of Flow-GRPO a warm-up of the decay would be most of the training.
+    The decay is constant, because a warm-up of the decay would take most of a short Flow-GRPO training.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
@@ -21,24 +21,24 @@ class Ema:
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Take in the weights after an optimiser update."""
+        """Move the average towards ``weights``. Call it after each optimizer step."""
         values = [weights[name].detach().float() for name in self.shadow]
         torch._foreach_lerp_(list(self.shadow.values()), values, 1.0 - self.decay)
 
     def load(self, shadow: Mapping[str, Tensor]) -> None:
-        """Continue from a saved shadow; ``KeyError`` if a weight is missing."""
+        """Restore a saved average. Raises KeyError if a weight is missing."""
         for name, value in self.shadow.items():
             value.copy_(shadow[name])
 
     @contextmanager
     def applied(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Inside the block ``weights`` hold the running mean; afterwards their own values again."""
-        kept = {name: weight.detach().clone() for name, weight in weights.items()}
+        """Replace the values of ``weights`` by the average inside the block, and restore them afterwards."""
+        original = {name: weight.detach().clone() for name, weight in weights.items()}
         _assign(weights, self.shadow)
         try:
             yield
         finally:
-            _assign(weights, kept)
+            _assign(weights, original)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Flow-GRPO training of an editor on a verifier's scores (arXiv 2604.27505 section 3.3; arXiv 2505.05470)."""
+"""Flow-GRPO training of an image editor on a verifier's scores (arXiv 2604.27505 section 3.3; arXiv 2505.05470)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import logging
 import shutil
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from editr1.config.grpo import GrpoConfig
 from editr1.config.loader import ConfigError
@@ -21,8 +23,8 @@ from editr1.editor.checkpoint import TrainingHistory, TrainingState, load_checkp
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
 from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
-from editr1.editor.rollout import Chunk
 from editr1.editor.sampler import GroupSampler
+from editr1.editor.trajectory import TrajectoryBatch, attach_advantages, attach_scores
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater, UpdateStats
 from editr1.parallel.context import DistributedContext
@@ -32,10 +34,9 @@ from editr1.telemetry import Interrupted, Span, TrainHooks, span, untraced
 log = logging.getLogger(__name__)
 
 RATIO_TOLERANCE = 1e-6
-_FIXED = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "steps", "sde")
-
-TRACED = 200
-"""About so many of a training's iterations become spans, evenly spread."""
+MAX_TRACED_ITERATIONS = 200
+"""Approximate number of iterations per run, evenly spread, that are recorded as OpenTelemetry spans."""
+_SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "steps", "sde")
 
 
 def train_grpo(
@@ -47,33 +48,35 @@ def train_grpo(
     output_dir: Path,
     hooks: TrainHooks | None = None,
 ) -> dict[str, float]:
-    """Train an editor; ``output_dir`` becomes a whole pipeline folder that plain diffusers loads.
+    """Train an editor and write it to ``output_dir`` as a pipeline folder that plain diffusers loads.
 
-    Every process of a torchrun calls this with the same arguments; the first one reports and writes. Checkpoints are
-    written beside ``output_dir``, in ``checkpoints/``.
+    Every torchrun process calls this function with the same arguments; rank 0 reports and writes. Checkpoints go to
+    ``checkpoints/`` beside ``output_dir``.
 
     Args:
-        config: the settings.
-        editor: pipeline folder or hub name of a FLUX.1-Kontext or Qwen-Image-Edit editor.
-        cases: Parquet of ``EditCase`` with principles.
-        scorer: index-aligned scores of edits, called from threads.
-        output_dir: where the trained pipeline goes.
-        hooks: progress, interruption and checkpoints.
+        config: Training settings.
+        editor: Pipeline folder or hub name of a FLUX.1-Kontext or Qwen-Image-Edit editor.
+        cases: Parquet table of ``EditCase`` with principles.
+        scorer: Returns one outcome per item, in order. It is called from several threads.
+        output_dir: Folder of the trained pipeline.
+        hooks: Progress, interruption and checkpoint callbacks.
 
     Returns:
-        Final figures: ``reward_first`` and ``reward_last`` (means over the first and last up to five iterations),
-        ``iterations``, ``failed`` (scores), ``zero_spread`` (share of groups), ``seconds`` (spent in iterations): of
-        the whole training, whatever the number of resumes.
+        The final metrics of the whole training, including the part before a resume: ``reward_first`` and
+        ``reward_last`` (mean scores of the first and last iterations, at most five each), ``iterations``, ``failed``
+        (number of scores), ``zero_spread`` (fraction of groups) and ``seconds`` (spent in iterations).
 
     Raises:
-        ConfigError: the training diverged, or a setting does not fit the checkpoint.
-        RewardBudgetSpent: more scores failed than ``max_failed_share`` allows; RewardUnreachable where the service is gone.
-        Interrupted: the hooks asked to stop; a checkpoint was handed to them.
-        ValueError: unusable cases, editor or checkpoint, found before any sampling.
+        ConfigError: The training diverged, or a setting does not match the checkpoint.
+        RewardBudgetSpent: More scores failed than the settings allow.
+        RewardUnreachable: The same, and most of them failed because the reward service could not be reached.
+        RewardModelChanged: The scores came from more than one verifier.
+        Interrupted: A hook requested a stop. A checkpoint was passed to the hooks first.
+        ValueError: The cases, the editor or the checkpoint cannot be used; raised before any sampling.
     """
     # While one rank waits for its scores, the others wait for that rank in a collective.
-    world = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_wait_s + 600.0))
-    trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), world)
+    distributed = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_wait_s + 600.0))
+    trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), distributed)
     return trainer.run()
 
 
@@ -86,25 +89,25 @@ class _Trainer:
         scorer: Scorer,
         output_dir: Path,
         hooks: TrainHooks,
-        world: DistributedContext,
+        distributed: DistributedContext,
     ) -> None:
-        self._config, self._hooks, self._world, self._scorer = config, hooks, world, scorer
+        self._config, self._hooks, self._distributed, self._scorer = config, hooks, distributed, scorer
         self._output = output_dir
         self._checkpoints = output_dir.parent / "checkpoints"
         torch.manual_seed(config.seed)
-        self._policy = _load(config, str(editor), world.device)
+        self._policy = _load(config, str(editor), distributed.device)
         self._tuning = Tuning(self._policy, config)
-        world.broadcast_parameters(self._tuning.weights)
+        distributed.broadcast_parameters(self._tuning.weights)
         self._ema = Ema(self._tuning.weights, config.ema_decay) if config.ema_decay > 0.0 else None
         self._optimizer = torch.optim.AdamW(
             self._tuning.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self._sampler = GroupSampler(self._policy, config)
         self._updater = Updater(
-            self._policy, self._tuning, self._optimizer, self._ema, config, self._sampler.settings, world
+            self._policy, self._tuning, self._optimizer, self._ema, config, self._sampler.settings, distributed
         )
         self._digest: str | None = None
-        self._course = TrainingHistory()
+        self._history = TrainingHistory()
         self._start = self._resume()
         self._order = CaseOrder(
             cases,
@@ -112,12 +115,12 @@ class _Trainer:
             per_iteration=config.cases_per_iteration,
             iterations=config.iterations,
             first=self._start,
-            rank=world.rank,
-            size=world.world_size,
+            rank=distributed.rank,
+            size=distributed.world_size,
         )
 
     def run(self) -> dict[str, float]:
-        config, course = self._config, self._course
+        config, history = self._config, self._history
         self._hooks.progress.phase("grpo", config.iterations, self._start)
         with RewardCollector(
             self._scorer,
@@ -130,90 +133,102 @@ class _Trainer:
                 try:
                     metrics, advantages = self._iterate(i, rewards)
                 except NotFinite as error:
-                    raise self._diverged(i, error) from error
-                course.reward_means.append(metrics["reward_mean"])
-                course.failed += advantages.failed
-                course.zero_spread += advantages.zero_spread
-                course.groups += advantages.groups
-                course.seconds += time.monotonic() - began
-                if self._world.is_main:
+                    raise self._divergence_error(i, error) from error
+                history.reward_means.append(metrics["reward_mean"])
+                history.failed += advantages.failed
+                history.zero_spread += advantages.zero_spread
+                history.groups += advantages.groups
+                history.seconds += time.monotonic() - began
+                if self._distributed.is_main:
                     self._hooks.progress.step(1, **metrics)
-                self._after(i + 1)
+                self._finish_iteration(i + 1)
         self._export()
-        # A checkpoint of an older version holds no course: what is known of the rest is no figure of the whole.
-        whole = len(course.reward_means) == config.iterations
-        return {"iterations": float(config.iterations), **(course.figures() if whole else {})}
+        return {"iterations": float(config.iterations), **history.metrics()}
 
-    def _diverged(self, i: int, error: NotFinite) -> ConfigError:
+    def _divergence_error(self, i: int, error: NotFinite) -> ConfigError:
         config = self._config
         if not self._optimizer.state:
-            return ConfigError(f"precision {config.precision}: the editor fails before it learnt anything: {error}")
-        rate = f"learning_rate {config.learning_rate:g}"
-        return ConfigError(f"{rate}: the training diverged in iteration {i + 1}, {error}; try a smaller one")
+            return ConfigError(
+                f"precision {config.precision}: the editor produced a value that is not finite before the first update:"
+                f" {error}; try precision fp32"
+            )
+        return ConfigError(
+            f"learning_rate {config.learning_rate:g}: the training diverged in iteration {i + 1}: {error};"
+            " try a lower learning rate"
+        )
 
     def _iterate(self, i: int, collector: RewardCollector) -> tuple[dict[str, float], Advantages]:
         config = self._config
-        device = self._world.device
-        every = max(1, config.iterations // TRACED)
-        with span(Span.STEP, iteration=i) if i % every == 0 else untraced():
+        device = self._distributed.device
+        span_interval = max(1, config.iterations // MAX_TRACED_ITERATIONS)
+        with span(Span.STEP, iteration=i) if i % span_interval == 0 else untraced():
             with span(Span.SAMPLE), arithmetic(device, config.precision):
-                chunks = self._sampler.sample(i, self._order.iteration(i), collector)
+                batches = self._sampler.sample(i, self._order.iteration(i), collector)
             with span(Span.REWARD):
                 own = collector.collect()
-                advantages, rewards = self._advantages(i, chunks, own)
+                batches = attach_scores(batches, own.sample_ids, own.scores, own.valid_mask)
+                rewards = self._gather_rewards(i, batches, own)
+                advantages = self._advantages(i, rewards)
+                batches = attach_advantages(batches, rewards.sample_ids, advantages.values, advantages.valid_mask)
             with span(Span.OPTIMISE), arithmetic(device, config.precision):
-                offset = self._world.rank * len(own.ok)
-                mine = slice(offset, offset + len(own.ok))
-                kept = advantages.kept
-                stats = self._updater.update(chunks, advantages.values[mine], kept[mine], int(kept.sum()))
+                stats = self._updater.update(batches, int(advantages.valid_mask.sum()))
         return self._metrics(rewards, advantages, stats), advantages
 
-    def _advantages(self, i: int, chunks: list[Chunk], own: Rewards) -> tuple[Advantages, Rewards]:
-        """Advantages of all processes' samples; every process has the same number of them."""
-        gather = self._world.all_gather
+    def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], own: Rewards) -> _GatheredRewards:
+        """Gather the scores of all processes, and check that enough of them succeeded and that one verifier gave them.
+
+        Every process has the same number of samples.
+        """
+        gather = self._distributed.all_gather
         causes: Counter[str] = Counter()
         digests: set[str] = set()
-        for text in self._world.all_gather_text(json.dumps([own.causes, sorted(own.digests)])):
-            counted, seen = json.loads(text)
-            causes.update(counted)
-            digests |= set(seen)
-        rewards = Rewards(
-            scores=torch.cat(gather(own.scores)),
-            ok=torch.cat(gather(own.ok.to(torch.uint8))).bool(),
-            causes=causes,
-            digests=frozenset(digests),
-        )
-        self._digest = check_one_model(self._digest, rewards.digests)
+        for text in self._distributed.all_gather_text(json.dumps([own.causes, sorted(own.digests)])):
+            process_causes, process_digests = json.loads(text)
+            causes.update(process_causes)
+            digests |= set(process_digests)
+        scores = torch.cat(gather(torch.cat([batch.scores for batch in batches if batch.scores is not None])))
+        valid_mask = torch.cat(gather(torch.cat([batch.valid_mask for batch in batches]).to(torch.uint8))).bool()
+        self._digest = check_one_model(self._digest, frozenset(digests))
         try:
-            check_budget(int((~rewards.ok).sum()), len(rewards.ok), self._config.max_failed_share, causes)
+            check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_share, causes)
         except RewardBudgetSpent:
             self._save(i)
-            if self._world.any_rank(
-                self._hooks.should_stop()
-            ):  # the service went first, or its answer was not waited for
+            # The stop request may be the reason: the service is stopped first, or its responses are not awaited.
+            if self._distributed.any_rank(self._hooks.should_stop()):
                 raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}") from None
             raise
-        keys = torch.cat(gather(torch.cat([chunk.groups for chunk in chunks])))
-        scores = rewards.scores
-        if self._config.shuffle_rewards:
-            scores = shuffled_in_groups(scores, rewards.ok, keys, offset_seed(self._config.seed, i))
-        return (
-            group_advantages(
-                scores,
-                rewards.ok,
-                keys,
-                std=self._config.advantage_std,
-                clip=self._config.advantage_clip,
+        sample_ids, group_keys = torch.cat(
+            gather(
+                torch.stack(
+                    [
+                        torch.cat([batch.sample_ids for batch in batches]),
+                        torch.cat([batch.group_keys for batch in batches]),
+                    ]
+                )
             ),
-            rewards,
+            dim=1,
+        )
+        return _GatheredRewards(sample_ids, group_keys, scores, valid_mask)
+
+    def _advantages(self, i: int, rewards: _GatheredRewards) -> Advantages:
+        config = self._config
+        scores = rewards.scores
+        if config.shuffle_rewards:
+            scores = shuffled_in_groups(scores, rewards.valid_mask, rewards.group_keys, offset_seed(config.seed, i))
+        return group_advantages(
+            scores, rewards.valid_mask, rewards.group_keys, std=config.advantage_std, clip=config.advantage_clip
         )
 
-    def _metrics(self, rewards: Rewards, advantages: Advantages, stats: UpdateStats) -> dict[str, float]:
-        scores = rewards.scores[rewards.ok]
+    def _metrics(self, rewards: _GatheredRewards, advantages: Advantages, stats: UpdateStats) -> dict[str, float]:
+        scores = rewards.scores[rewards.valid_mask]
         count = max(stats.count, 1)
         error = stats.first_ratio_error or 0.0
         if error > RATIO_TOLERANCE and self._config.precision == "fp32":
-            log.warning("ratio is off by %.1e on the first micro-batch: replay does not match sampling", error)
+            log.warning(
+                "The likelihood ratio of the first batch differs from 1 by %.1e: the update does not replay what was"
+                " sampled.",
+                error,
+            )
         metrics = {
             "reward_mean": float(scores.mean()) if len(scores) else float("nan"),
             "reward_std": float(scores.std(correction=0)) if len(scores) else float("nan"),
@@ -228,8 +243,9 @@ class _Trainer:
             metrics["grad_norm"] = fmean(stats.grad_norms)
         return metrics
 
-    def _after(self, done: int) -> None:
-        stop = self._world.any_rank(self._hooks.should_stop())
+    def _finish_iteration(self, done: int) -> None:
+        """Save a checkpoint if one is due, and stop if a hook requests it on any process."""
+        stop = self._distributed.any_rank(self._hooks.should_stop())
         if stop or (done % self._config.checkpoint_every == 0 and done < self._config.iterations):
             self._save(done)
         if stop:
@@ -237,38 +253,50 @@ class _Trainer:
 
     def _save(self, done: int) -> None:
         folder = self._checkpoints / f"iteration-{done:06d}"
-        if self._world.is_main:
+        if self._distributed.is_main:
             with span(Span.CHECKPOINT, iteration=done):
-                state = TrainingState(done, self._digest, _fixed(self._config), self._course)
+                state = TrainingState(done, self._digest, _fixed_settings(self._config), self._history)
                 save_checkpoint(folder, self._tuning.weights, self._ema, self._optimizer, state)
                 self._hooks.on_checkpoint(folder, done)
             for old in self._checkpoints.glob("iteration-*"):
                 if old != folder:
                     shutil.rmtree(old, ignore_errors=True)
-        self._world.barrier()
+        self._distributed.barrier()
 
     def _resume(self) -> int:
+        """Load the checkpoint of the hooks, if there is one; return the first iteration to run."""
         folder = self._hooks.resume_from
         if folder is None:
             return 0
         state = load_checkpoint(folder, self._tuning.weights, self._ema, self._optimizer)
-        fixed = _fixed(self._config)
+        current = _fixed_settings(self._config)
         for name, value in state.settings.items():
-            if fixed.get(name) != value:
+            if current.get(name) != value:
                 raise ConfigError(
-                    f"{folder}: {name} was {value!r}, now {fixed.get(name)!r}; a training keeps its {name}"
+                    f"{name}: the checkpoint {folder} was made with {value!r}, but the setting is now"
+                    f" {current.get(name)!r}; restore it or start a new training"
                 )
-        self._digest, self._course = state.model_digest, state.course
+        self._digest, self._history = state.model_digest, state.history
         return state.iteration
 
     def _export(self) -> None:
-        if self._world.is_main:
+        if self._distributed.is_main:
             if self._ema is not None:
                 with self._ema.applied(self._tuning.weights):
                     self._tuning.export(self._output)
             else:
                 self._tuning.export(self._output)
-        self._world.barrier()
+        self._distributed.barrier()
+
+
+@dataclass(frozen=True)
+class _GatheredRewards:
+    """Scores of the samples of all processes, in order of rank; every tensor is ``[N]``."""
+
+    sample_ids: Tensor
+    group_keys: Tensor
+    scores: Tensor
+    valid_mask: Tensor
 
 
 def _load(config: GrpoConfig, editor: str, device: torch.device) -> EditorPolicy:
@@ -281,5 +309,5 @@ def _load(config: GrpoConfig, editor: str, device: torch.device) -> EditorPolicy
     )
 
 
-def _fixed(config: GrpoConfig) -> dict[str, object]:
-    return config.model_dump(mode="json", include=set(_FIXED))
+def _fixed_settings(config: GrpoConfig) -> dict[str, object]:
+    return config.model_dump(mode="json", include=set(_SETTINGS_FIXED_ON_RESUME))

@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 class GrpoLoss(NamedTuple):
-    """``loss`` scalar (a sum over kept samples, to be divided by their number), ``ratio`` ``[B]``, ``clipped`` bool."""
+    """Result of :func:`grpo_loss`.
+
+    ``loss`` is a scalar: a sum over valid samples, to be divided by their number. ``ratio`` ``[B]`` is detached.
+    ``clipped`` ``[B]`` bool marks valid samples whose gradient the clip stops.
+    """
 
     loss: Tensor
     ratio: Tensor
@@ -20,20 +24,27 @@ def grpo_loss(
     log_prob: Tensor,
     old_log_prob: Tensor,
     advantages: Tensor,
-    kept: Tensor,
+    valid_mask: Tensor,
     *,
-    clip: float,
+    clip_range: float,
     kl: Tensor | None = None,
     beta: float = 0.0,
 ) -> GrpoLoss:
-    """Sum over kept samples of -min(rho A, clip(rho, 1-eps, 1+eps) A) + beta KL, rho = exp(log_prob - old_log_prob).
+    """Return the sum over valid samples of -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta KL.
 
-    All tensors ``[B]``. ``clipped`` marks kept samples whose gradient the clip stops.
+    Args:
+        log_prob: ``[B]`` fp32 under the current policy; rho = exp(log_prob - old_log_prob).
+        old_log_prob: ``[B]`` fp32 under the sampling policy.
+        advantages: ``[B]`` fp32.
+        valid_mask: ``[B]`` bool; samples where it is False add neither loss nor gradient.
+        clip_range: The clip's eps.
+        kl: ``[B]`` fp32 KL to the reference policy, or None.
+        beta: KL coefficient.
     """
     ratio = torch.exp(log_prob - old_log_prob)
-    bounded = ratio.clamp(1.0 - clip, 1.0 + clip)
+    bounded = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     terms = -torch.minimum(ratio * advantages, bounded * advantages)
     if kl is not None and beta > 0.0:
         terms = terms + beta * kl
-    clipped = kept & (ratio * advantages > bounded * advantages)
-    return GrpoLoss(torch.where(kept, terms, torch.zeros_like(terms)).sum(), ratio.detach(), clipped)
+    clipped = valid_mask & (ratio * advantages > bounded * advantages)
+    return GrpoLoss(torch.where(valid_mask, terms, torch.zeros_like(terms)).sum(), ratio.detach(), clipped)

@@ -1,4 +1,4 @@
-"""The three quantities that public code calls "KL to the reference", by name."""
+"""The three quantities that public code calls "KL to the reference policy", by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ KlKind = Literal["flow_grpo", "gaussian", "velocity"]
 
 
 def kl_divergence(kind: KlKind, policy: Transition, reference: Transition, v: Tensor, v_reference: Tensor) -> Tensor:
-    """KL term of each sample, ``[B]`` fp32, the mean over latent elements.
+    """Return the KL term per sample, ``[B]`` fp32, as a mean over latent elements.
 
-    flow_grpo: ||dmean||^2 / (2 s^2) with the diffusion coefficient s (public Flow-GRPO; the paper's 0.04 is in these
-    units). gaussian: the exact KL of the two step Gaussians an element, ||dmean||^2 / (2 std^2), as both have one std.
-    velocity: (v - v_reference)^2.
+    - ``flow_grpo``: ||dmean||^2 / (2 s^2) with the diffusion coefficient s, as in public Flow-GRPO. The paper's
+      coefficient of 0.04 is in these units.
+    - ``gaussian``: the exact KL between the two step Gaussians, ||dmean||^2 / (2 std^2), since both have the same std.
+    - ``velocity``: (v - v_reference)^2.
     """
     if kind == "velocity":
         return ((v.float() - v_reference.float()) ** 2).flatten(1).mean(1)

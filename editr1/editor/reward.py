@@ -1,4 +1,4 @@
-"""Scores for samples, fetched while the next ones are drawn. A failed score is masked and counted, never a number."""
+"""Asynchronous scoring of samples. A failed score is masked and counted; it never becomes a number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
 
 
 class RewardBudgetSpent(Editr1Error, RuntimeError):
-    """Too many scores failed; the stage exits with 4. ``failed`` of ``total``, ``causes`` by name."""
+    """More scores failed than the configured fraction allows; the stage exits with code 4.
+
+    Attributes:
+        failed: Number of failed scores in the iteration.
+        total: Number of scores in the iteration.
+        causes: Number of failures per cause.
+    """
 
     exit_code = ExitCode.REWARD_BUDGET
 
@@ -29,26 +35,28 @@ class RewardBudgetSpent(Editr1Error, RuntimeError):
         self.failed, self.total, self.causes = failed, total, dict(causes)
         reasons = ", ".join(f"{cause}: {n}" for cause, n in sorted(causes.items()))
         super().__init__(
-            f"{failed} of {total} scores failed ({failed / total:.0%}), allowed are {allowed:.0%}; {reasons}"
+            f"{failed} of {total} scores failed ({failed / total:.0%}), but at most {allowed:.0%} may fail;"
+            f" failures by cause: {reasons}"
         )
 
 
 class RewardUnreachable(RewardBudgetSpent):
-    """Most of the scores that failed did so because no server could be reached: another attempt may find one."""
+    """Most of the failed scores failed because no server could be reached, so a retry of the stage may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class RewardModelChanged(Editr1Error, RuntimeError):
-    """Scores of one training came from two verifiers."""
+    """The scores of one training run came from more than one verifier."""
 
     exit_code = ExitCode.INPUT
 
 
 @dataclass(frozen=True)
-class Edit:
-    """A sample to be scored: the case, its source as shown to the verifier, and the edited picture."""
+class EditedSample:
+    """A sample to be scored: its id, its case, the source image as the verifier gets it, and the edited image."""
 
+    sample_id: int
     case: EditCase
     source: EncodedImage
     edited: Image.Image
@@ -56,19 +64,31 @@ class Edit:
 
 @dataclass(frozen=True)
 class Rewards:
-    """``scores`` ``[N]`` float64 (NaN where not ``ok``), ``ok`` ``[N]``, causes of failures, the verifier's digests."""
+    """Scores of the submitted samples.
 
+    Attributes:
+        sample_ids: ``[N]`` int64.
+        scores: ``[N]`` fp64, NaN where scoring failed.
+        valid_mask: ``[N]`` bool, False where scoring failed.
+        causes: Number of failures per cause.
+        digests: Digests of the verifiers that scored.
+    """
+
+    sample_ids: Tensor
     scores: Tensor
-    ok: Tensor
+    valid_mask: Tensor
     causes: Counter[str]
     digests: frozenset[str]
 
 
 class RewardCollector:
-    """Sends edits to a scorer from threads and puts the outcomes back in order. Use it as a context manager.
+    """Scores samples in background threads while sampling continues. Use it as a context manager.
 
-    ``batch`` is the most edits a call, ``concurrency`` the most calls at once. ``overlap`` False holds every call back
-    until :meth:`collect`, to measure what overlapping gains.
+    Args:
+        scorer: Returns one outcome per item, in order. It is called from several threads.
+        batch: Maximum number of samples per call.
+        concurrency: Maximum number of concurrent calls.
+        overlap: If False, start no call before :meth:`collect`, to measure what overlapping gains.
     """
 
     def __init__(self, scorer: Scorer, *, batch: int = 32, concurrency: int = 4, overlap: bool = True) -> None:
@@ -76,9 +96,8 @@ class RewardCollector:
         self._batch = batch
         self._overlap = overlap
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="reward")
-        self._held: list[tuple[int, Sequence[Edit]]] = []
-        self._running: list[tuple[int, int, Future[Sequence[ScoreOutcome]]]] = []
-        self._submitted = 0
+        self._deferred: list[Sequence[EditedSample]] = []
+        self._running: list[tuple[list[int], Future[Sequence[ScoreOutcome]]]] = []
 
     def __enter__(self) -> RewardCollector:
         return self
@@ -88,73 +107,81 @@ class RewardCollector:
     ) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def submit(self, edits: Sequence[Edit]) -> None:
-        """Queue edits; their rewards follow in order of submission."""
-        for at in range(0, len(edits), self._batch):
-            part = edits[at : at + self._batch]
+    def submit(self, samples: Sequence[EditedSample]) -> None:
+        """Queue samples for scoring."""
+        for at in range(0, len(samples), self._batch):
+            part = samples[at : at + self._batch]
             if self._overlap:
-                self._start(self._submitted, part)
+                self._start(part)
             else:
-                self._held.append((self._submitted, part))
-            self._submitted += len(part)
+                self._deferred.append(part)
 
     def collect(self) -> Rewards:
-        """Wait for everything submitted since the last call.
+        """Wait for the scores of all samples submitted since the last call, and return them in order of submission.
 
         Raises:
-            ValueError: the scorer answered with another number of outcomes than it was given edits.
-            Exception: whatever the scorer raised; failures that it expects are outcomes, not exceptions.
+            ValueError: The scorer returned a different number of outcomes than it was given samples.
+            Exception: Any exception of the scorer; expected failures are outcomes, not exceptions.
         """
-        for at, part in self._held:
-            self._start(at, part)
-        scores = torch.full((self._submitted,), float("nan"), dtype=torch.float64)
-        ok = torch.zeros(self._submitted, dtype=torch.bool)
-        causes: Counter[str] = Counter()
-        digests: set[str] = set()
-        running, self._running, self._held, self._submitted = self._running, [], [], 0
-        for at, size, future in running:
-            outcomes = future.result()
-            if len(outcomes) != size:
-                raise ValueError(f"the scorer answered {len(outcomes)} outcomes for {size} edits")
-            for i, outcome in enumerate(outcomes, start=at):
-                if outcome.ok:
-                    scores[i], ok[i] = outcome.score, True
-                    digests.add(outcome.model_digest)
-                else:
-                    causes[outcome.cause.value] += 1
-        return Rewards(scores, ok, causes, frozenset(digests))
+        for part in self._deferred:
+            self._start(part)
+        running, self._running, self._deferred = self._running, [], []
+        sample_ids = [sample_id for ids, _ in running for sample_id in ids]
+        outcomes: list[ScoreOutcome] = []
+        for ids, future in running:
+            part_outcomes = future.result()
+            if len(part_outcomes) != len(ids):
+                raise ValueError(f"the scorer returned {len(part_outcomes)} outcomes for {len(ids)} samples")
+            outcomes += part_outcomes
+        return Rewards(
+            sample_ids=torch.tensor(sample_ids, dtype=torch.int64),
+            scores=torch.tensor([o.score if o.ok else float("nan") for o in outcomes], dtype=torch.float64),
+            valid_mask=torch.tensor([o.ok for o in outcomes], dtype=torch.bool),
+            causes=Counter(o.cause.value for o in outcomes if not o.ok),
+            digests=frozenset(o.model_digest for o in outcomes if o.ok),
+        )
 
-    def _start(self, at: int, part: Sequence[Edit]) -> None:
-        context = contextvars.copy_context()
-        self._running.append((at, len(part), self._pool.submit(context.run, self._score, part)))
+    def _start(self, samples: Sequence[EditedSample]) -> None:
+        context = contextvars.copy_context()  # keeps the current OpenTelemetry span as the parent of the request
+        future = self._pool.submit(context.run, self._score, samples)
+        self._running.append(([sample.sample_id for sample in samples], future))
 
-    def _score(self, part: Sequence[Edit]) -> Sequence[ScoreOutcome]:
+    def _score(self, samples: Sequence[EditedSample]) -> Sequence[ScoreOutcome]:
         return self._scorer(
             [
                 ScoreItem(
-                    source=edit.source,
-                    edited=EncodedImage(data=encode_png(edit.edited)),
-                    instruction=edit.case.instruction,
-                    principles=edit.case.principles,
+                    source=sample.source,
+                    edited=EncodedImage(data=encode_png(sample.edited)),
+                    instruction=sample.case.instruction,
+                    principles=sample.case.principles,
                 )
-                for edit in part
+                for sample in samples
             ]
         )
 
 
 def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int]) -> None:
-    """Raise :class:`RewardBudgetSpent` when more than the share ``allowed`` of ``total`` scores failed.
+    """Check that at most the fraction ``allowed`` of ``total`` scores failed.
 
-    :class:`RewardUnreachable` where most of the failures are those of a service that did not answer.
+    Raises:
+        RewardUnreachable: Too many scores failed, most of them because the service could not be reached.
+        RewardBudgetSpent: Too many scores failed for other reasons.
     """
     if total and failed > allowed * total:
-        gone = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
-        raise (RewardUnreachable if gone else RewardBudgetSpent)(failed, total, allowed, causes)
+        unreachable = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
+        raise (RewardUnreachable if unreachable else RewardBudgetSpent)(failed, total, allowed, causes)
 
 
 def check_one_model(known: str | None, digests: frozenset[str]) -> str | None:
-    """The digest of the run's verifier; :class:`RewardModelChanged` when scores came from another one."""
+    """Return the digest of the run's verifier, or None if no score has been seen yet.
+
+    Raises:
+        RewardModelChanged: The scores came from more than one verifier.
+    """
     seen = digests | ({known} if known else set())
     if len(seen) > 1:
-        raise RewardModelChanged(f"scores of one training came from several verifiers: {', '.join(sorted(seen))}")
+        raise RewardModelChanged(
+            f"the scores of one training run came from several verifiers: {', '.join(sorted(seen))};"
+            " serve one model for the whole run"
+        )
     return next(iter(seen), None)

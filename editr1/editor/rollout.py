@@ -1,4 +1,4 @@
-"""Sampling of groups with a stochastic window, keeping what the update needs to replay it."""
+"""Denoising with a window of stochastic steps (for training) or deterministically (for evaluation)."""
 
 from __future__ import annotations
 
@@ -10,116 +10,109 @@ from torch import Tensor
 
 from editr1.editor.policies.base import Condition, EditorPolicy, Size
 from editr1.editor.sde import LogProbForm, SdeKind, log_prob, ode_step, transition
+from editr1.editor.trajectory import SampleSpec, TrajectoryBatch
 from editr1.seeding import torch_generator
 
 
 @dataclass(frozen=True)
 class SdeSettings:
-    """How samples are drawn: ``steps`` denoising steps, the stochastic ones of ``kind`` at ``noise_level``."""
+    """How training samples are drawn.
 
-    steps: int
+    Attributes:
+        num_inference_steps: Denoising steps per sample.
+        kind: Transition of the stochastic steps.
+        noise_level: Noise level a of the stochastic steps.
+        window_size: Number of consecutive stochastic steps; all other steps are deterministic.
+        log_prob_form: Log-probability of a stochastic step, see :func:`editr1.editor.sde.log_prob`.
+        storage_dtype: Dtype in which trajectories are stored.
+    """
+
+    num_inference_steps: int
     kind: SdeKind
     noise_level: float
-    window: int
+    window_size: int
     log_prob_form: LogProbForm = "gaussian"
-    storage: torch.dtype = torch.float32
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One sample to make.
-
-    ``case`` indexes the condition, ``group`` is the sampler's key, ``start`` the window's first step, ``seed`` its noise.
-    """
-
-    case: int
-    group: int
-    start: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Samples of one forward and their trajectory inside the window.
-
-    ``trajectory`` ``[B, window + 1, tokens, channels]`` in the storage type; ``sigmas`` ``[steps + 1]``; ``start``
-    ``[B]``; ``log_probs`` ``[B, window]`` fp32; ``final`` the clean latents ``[B, tokens, channels]``.
-    """
-
-    condition: Condition
-    cases: Tensor
-    groups: Tensor
-    start: Tensor
-    sigmas: Tensor
-    trajectory: Tensor
-    log_probs: Tensor
-    final: Tensor
-
-    def step(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents before and after the ``k``-th window step (fp32) and their sigmas ``[B]``."""
-        before, after = self.trajectory[:, k].float(), self.trajectory[:, k + 1].float()
-        return before, after, self.sigmas[self.start + k], self.sigmas[self.start + k + 1]
+    storage_dtype: torch.dtype = torch.float32
 
 
 @torch.no_grad()
-def sample_chunk(policy: EditorPolicy, condition: Condition, draws: Sequence[Draw], settings: SdeSettings) -> Chunk:
-    """Draw samples: stochastic inside each one's window, ODE elsewhere.
+def sample_trajectories(
+    policy: EditorPolicy, condition: Condition, specs: Sequence[SampleSpec], settings: SdeSettings
+) -> TrajectoryBatch:
+    """Draw samples in one batch: stochastic steps inside each sample's window, ODE steps elsewhere.
 
-    Latents are rounded to the storage type after each step, so what is replayed is what was sampled.
+    The latents are rounded to the storage dtype after each step and sampling continues from the rounded values, so the
+    update replays exactly what was sampled and the first likelihood ratio is 1.
     """
-    device = policy.device
-    cases = torch.tensor([draw.case for draw in draws], device=device)
-    start = torch.tensor([draw.start for draw in draws], device=device)
-    sigmas = policy.sigmas(settings.steps, condition.size).to(device)
-    x, noise = _noise(policy, condition.size, draws, settings.window)
-    x, noise = _stored(x.to(device), settings.storage), noise.to(device)
-    taken = condition.take(cases)
-    trajectory = x.new_empty((len(draws), settings.window + 1, *x.shape[1:]), dtype=settings.storage)
-    log_probs = x.new_zeros((len(draws), settings.window))
-    for i in range(settings.steps):
-        sigma, sigma_next = sigmas[i].expand(len(draws)), sigmas[i + 1].expand(len(draws))
-        k = i - start
-        inside = (k >= 0) & (k < settings.window)
-        rows = inside.nonzero()[:, 0]
-        trajectory[rows, k[rows]] = x[rows].to(settings.storage)
-        v = policy.velocity(x, sigma, taken)
-        after = _stored(ode_step(x, v, sigma, sigma_next), settings.storage)
+    device, size = policy.device, len(specs)
+    condition_rows = torch.tensor([spec.condition_row for spec in specs], device=device)
+    window_starts = torch.tensor([spec.window_start for spec in specs], device=device)
+    sigmas = policy.sigmas(settings.num_inference_steps, condition.size).to(device)
+    x, noise = _draw_noise(policy, condition.size, specs, settings.window_size)
+    x, noise = _rounded(x.to(device), settings.storage_dtype), noise.to(device)
+    per_sample = condition.take(condition_rows)
+    latents = x.new_empty((size, settings.window_size + 1, *x.shape[1:]), dtype=settings.storage_dtype)
+    log_probs = x.new_zeros((size, settings.window_size))
+    for i in range(settings.num_inference_steps):
+        sigma, sigma_next = sigmas[i].expand(size), sigmas[i + 1].expand(size)
+        k = i - window_starts
+        rows = ((k >= 0) & (k < settings.window_size)).nonzero()[:, 0]
+        latents[rows, k[rows]] = x[rows].to(settings.storage_dtype)
+        v = policy.velocity(x, sigma, per_sample)
+        after = _rounded(ode_step(x, v, sigma, sigma_next), settings.storage_dtype)
         if len(rows):
             move = transition(settings.kind, x[rows], v[rows], sigma[rows], sigma_next[rows], settings.noise_level)
-            drawn = _stored(move.mean + move.std * noise[rows, k[rows]], settings.storage)
+            drawn = _rounded(move.mean + move.std * noise[rows, k[rows]], settings.storage_dtype)
             log_probs[rows, k[rows]] = log_prob(drawn, move.mean, move.std, settings.log_prob_form)
-            trajectory[rows, k[rows] + 1] = drawn.to(settings.storage)
+            latents[rows, k[rows] + 1] = drawn.to(settings.storage_dtype)
             after[rows] = drawn
         x = after
-    groups = torch.tensor([draw.group for draw in draws])
-    return Chunk(condition, cases, groups, start, sigmas, trajectory, log_probs, x)
+    return TrajectoryBatch(
+        condition=condition,
+        sample_ids=torch.tensor([spec.sample_id for spec in specs]),
+        group_keys=torch.tensor([spec.group_key for spec in specs]),
+        condition_rows=condition_rows,
+        window_starts=window_starts,
+        sigmas=sigmas,
+        latents=latents,
+        log_probs=log_probs,
+        final_latents=x,
+        valid_mask=torch.ones(size, dtype=torch.bool),
+    )
 
 
 @torch.no_grad()
 def sample_ode(
-    policy: EditorPolicy, condition: Condition, cases: Sequence[int], seeds: Sequence[int], steps: int
+    policy: EditorPolicy,
+    condition: Condition,
+    condition_rows: Sequence[int],
+    seeds: Sequence[int],
+    num_inference_steps: int,
 ) -> Tensor:
-    """Deterministic samples: clean latents ``[B, tokens, channels]``, one for each (case, seed)."""
+    """Draw deterministic samples; return clean latents ``[B, tokens, channels]``, one per (condition row, seed)."""
     device = policy.device
     noise = [policy.initial_noise(condition.size, torch_generator(seed)) for seed in seeds]
     x = torch.stack(noise).to(device)
-    taken = condition.take(torch.tensor(list(cases), device=device))
-    sigmas = policy.sigmas(steps, condition.size).to(device)
-    for i in range(steps):
+    per_sample = condition.take(torch.tensor(list(condition_rows), device=device))
+    sigmas = policy.sigmas(num_inference_steps, condition.size).to(device)
+    for i in range(num_inference_steps):
         sigma, sigma_next = sigmas[i].expand(len(x)), sigmas[i + 1].expand(len(x))
-        x = ode_step(x, policy.velocity(x, sigma, taken), sigma, sigma_next)
+        x = ode_step(x, policy.velocity(x, sigma, per_sample), sigma, sigma_next)
     return x
 
 
-def _noise(policy: EditorPolicy, size: Size, draws: Sequence[Draw], window: int) -> tuple[Tensor, Tensor]:
+def _draw_noise(
+    policy: EditorPolicy, size: Size, specs: Sequence[SampleSpec], window_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return the initial noise ``[B, tokens, channels]`` and the step noise ``[B, window_size, tokens, channels]``."""
     initial, steps = [], []
-    for draw in draws:
-        generator = torch_generator(draw.seed)
+    for spec in specs:
+        generator = torch_generator(spec.noise_seed)
         first = policy.initial_noise(size, generator)
         initial.append(first)
-        steps.append(torch.randn((window, *first.shape), generator=generator))
+        steps.append(torch.randn((window_size, *first.shape), generator=generator))
     return torch.stack(initial), torch.stack(steps)
 
 
-def _stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if dtype == torch.float32 else x.to(dtype).float()

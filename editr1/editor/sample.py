@@ -1,9 +1,10 @@
-"""Editing pictures with a policy, without training."""
+"""Image editing with a policy, without training."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -11,51 +12,71 @@ from editr1.editor.policies.base import EditorPolicy, Size
 from editr1.editor.rollout import sample_ode
 
 
+@dataclass(frozen=True)
+class EditSettings:
+    """Settings of deterministic image editing.
+
+    Attributes:
+        num_inference_steps: Denoising steps per image.
+        guidance: As in :func:`editr1.editor.policies.load_policy`; None keeps the policy's value.
+        resolution: Square root of the area of the edit in pixels; None keeps each source's size (sides rounded down, at
+            most 1 megapixel).
+        reference_resolution: The same for the reference image; None uses the size of the edit.
+        batch_size: Maximum number of images per forward pass. Images of different sizes are never batched together.
+    """
+
+    num_inference_steps: int
+    guidance: float | None = None
+    resolution: int | None = None
+    reference_resolution: int | None = None
+    batch_size: int = 32
+
+
 def edit_images(
     policy: EditorPolicy,
     sources: Sequence[Image.Image],
     instructions: Sequence[str],
+    settings: EditSettings,
     *,
-    steps: int,
-    guidance: float | None = None,
     seed: int | Sequence[int] = 0,
-    size: int | None = None,
-    batch_size: int = 32,
-    reference_size: int | None = None,
 ) -> list[Image.Image]:
-    """Edit each source by its instruction with the deterministic sampler; results in the order given.
+    """Edit each source by its instruction with the deterministic sampler.
 
     Args:
-        policy: the editor.
-        sources: pictures of any size and mode.
-        instructions: one for each source.
-        steps: denoising steps.
-        guidance: as in :func:`editr1.editor.policies.load_policy`; None keeps the policy's.
-        seed: picture i starts from the noise of a CPU generator seeded with ``seed[i]``, or with ``seed + i`` where it is
-            one number; whatever the batch size. Calls with one number must be told apart by the caller.
-        size: side of a square of the edit's area; None keeps each source's size (rounded down, at most 1 megapixel).
-        batch_size: most pictures a forward; pictures of different working sizes never share one.
-        reference_size: the same for the reference; None means as the edit.
+        policy: The editor.
+        sources: Images of any size and mode.
+        instructions: One instruction per source.
+        settings: Sampling settings.
+        seed: One seed per image, or one number: image i then has the seed ``seed + i``, so separate calls need different
+            numbers. The noise of an image depends on its seed alone, not on the batch.
+
+    Returns:
+        The edited images, in the order of ``sources``.
 
     Raises:
-        ValueError: ``sources``, ``instructions`` or ``seed`` differ in length.
+        ValueError: ``sources``, ``instructions`` and ``seed`` differ in length.
+        NotFinite: An edited image has NaN or infinite pixels.
     """
     if len(sources) != len(instructions):
-        raise ValueError(f"{len(sources)} sources but {len(instructions)} instructions")
+        raise ValueError(f"{len(sources)} sources but {len(instructions)} instructions; give one per source")
     seeds = range(seed, seed + len(sources)) if isinstance(seed, int) else seed
     if len(seeds) != len(sources):
-        raise ValueError(f"{len(sources)} sources but {len(seeds)} seeds")
-    if guidance is not None:
-        policy.guidance = guidance
-    buckets: dict[tuple[Size, Size], list[int]] = defaultdict(list)
+        raise ValueError(f"{len(sources)} sources but {len(seeds)} seeds; give one per source")
+    if settings.guidance is not None:
+        policy.guidance = settings.guidance
+    by_size: dict[tuple[Size, Size], list[int]] = defaultdict(list)
     for i, source in enumerate(sources):
-        edit = policy.working_size(source, size)
-        buckets[edit, policy.working_size(source, reference_size) if reference_size else edit].append(i)
+        size = reference_size = policy.working_size(source, settings.resolution)
+        if settings.reference_resolution:
+            reference_size = policy.working_size(source, settings.reference_resolution)
+        by_size[size, reference_size].append(i)
     results: dict[int, Image.Image] = {}
-    for (edit, reference), members in buckets.items():
-        for at in range(0, len(members), batch_size):
-            part = members[at : at + batch_size]
-            condition = policy.encode([sources[i] for i in part], [instructions[i] for i in part], edit, reference)
-            latents = sample_ode(policy, condition, range(len(part)), [seeds[i] for i in part], steps)
-            results.update(zip(part, policy.decode(latents, edit), strict=True))
+    for (size, reference_size), members in by_size.items():
+        for at in range(0, len(members), settings.batch_size):
+            part = members[at : at + settings.batch_size]
+            condition = policy.encode([sources[i] for i in part], [instructions[i] for i in part], size, reference_size)
+            latents = sample_ode(
+                policy, condition, range(len(part)), [seeds[i] for i in part], settings.num_inference_steps
+            )
+            results.update(zip(part, policy.decode(latents, size), strict=True))
     return [results[i] for i in range(len(sources))]

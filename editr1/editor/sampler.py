@@ -1,4 +1,4 @@
-"""One iteration's samples: groups in chunks, each chunk handed to the scorer as soon as it is decoded."""
+"""Sampling of one iteration: groups of samples per case, each batch submitted for scoring as soon as it is decoded."""
 
 from __future__ import annotations
 
@@ -14,84 +14,100 @@ from editr1.data.images import decode_image, encode_png
 from editr1.data.types import EncodedImage
 from editr1.editor.cases import KeyedCase
 from editr1.editor.policies.base import EditorPolicy, Size
-from editr1.editor.reward import Edit, RewardCollector
-from editr1.editor.rollout import Chunk, Draw, SdeSettings, sample_chunk
+from editr1.editor.reward import EditedSample, RewardCollector
+from editr1.editor.rollout import SdeSettings, sample_trajectories
+from editr1.editor.trajectory import SampleSpec, TrajectoryBatch
 from editr1.editor.window import draw_window
 from editr1.seeding import sample_seed
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreparedCase:
     keyed: KeyedCase
     image: Image.Image
-    shown: EncodedImage
+    source: EncodedImage
+    """The source image that the verifier gets: at the size of the edit, so that the two differ in the edit alone."""
 
 
 class GroupSampler:
-    """Draws ``group_size`` samples a case. Text and reference are encoded once a case."""
+    """Draws ``group_size`` samples per case. The instruction and the reference are encoded once per case."""
 
     def __init__(self, policy: EditorPolicy, config: GrpoConfig) -> None:
         self._policy = policy
         self._config = config
         self.settings = SdeSettings(
-            steps=config.steps,
+            num_inference_steps=config.steps,
             kind=config.sde,
             noise_level=config.noise_level,
-            window=config.window_steps,
+            window_size=config.window_steps,
             log_prob_form="public" if config.sde == "cps" and config.cps_logprob == "public" else "gaussian",
-            storage=torch.bfloat16 if config.storage_dtype == "bf16" else torch.float32,
+            storage_dtype=torch.bfloat16 if config.storage_dtype == "bf16" else torch.float32,
         )
 
-    def sample(self, iteration: int, cases: Sequence[KeyedCase], rewards: RewardCollector) -> list[Chunk]:
-        """Sample all groups and submit their edits to ``rewards`` in the order of the chunks' rows."""
-        chunks: list[Chunk] = []
-        for (size, reference), members in self._buckets(cases).items():
+    def sample(self, iteration: int, cases: Sequence[KeyedCase], rewards: RewardCollector) -> list[TrajectoryBatch]:
+        """Draw the groups of all cases and submit the decoded edits to ``rewards``."""
+        batches: list[TrajectoryBatch] = []
+        for (size, reference_size), members in self._by_size(cases).items():
             condition = self._policy.encode(
-                [m.image for m in members], [m.keyed.case.instruction for m in members], size, reference
+                [member.image for member in members],
+                [member.keyed.case.instruction for member in members],
+                size,
+                reference_size,
             )
-            draws = [
-                self._draw(iteration, at, member.keyed.key, sample)
-                for at, member in enumerate(members)
-                for sample in range(self._config.group_size)
+            specs = [
+                self._spec(iteration, row, member.keyed.key, index)
+                for row, member in enumerate(members)
+                for index in range(self._config.group_size)
             ]
-            for start in range(0, len(draws), self._config.micro_batch):
-                part = draws[start : start + self._config.micro_batch]
-                chunk = sample_chunk(self._policy, condition, part, self.settings)
-                pictures = self._policy.decode(chunk.final, size)
+            for start in range(0, len(specs), self._config.micro_batch):
+                part = specs[start : start + self._config.micro_batch]
+                batch = sample_trajectories(self._policy, condition, part, self.settings)
+                images = self._policy.decode(batch.final_latents, size)
                 rewards.submit(
                     [
-                        Edit(members[draw.case].keyed.case, members[draw.case].shown, picture)
-                        for draw, picture in zip(part, pictures, strict=True)
+                        EditedSample(
+                            spec.sample_id,
+                            members[spec.condition_row].keyed.case,
+                            members[spec.condition_row].source,
+                            image,
+                        )
+                        for spec, image in zip(part, images, strict=True)
                     ]
                 )
-                chunks.append(chunk)
-        return chunks
+                batches.append(batch)
+        return batches
 
-    def _draw(self, iteration: int, case: int, key: int, sample: int) -> Draw:
+    def _spec(self, iteration: int, condition_row: int, group_key: int, index: int) -> SampleSpec:
         config = self._config
-        start = draw_window(
+        window_start = draw_window(
             config.seed,
             iteration,
             size=config.window_steps,
             first=config.window_first,
             end=config.window_end,
-            group=key if config.window_scope == "group" else None,
+            group_key=group_key if config.window_scope == "group" else None,
         )
-        return Draw(case, key, start, sample_seed(config.seed, iteration, key, sample))
+        return SampleSpec(
+            sample_id=group_key * config.group_size + index,
+            group_key=group_key,
+            condition_row=condition_row,
+            window_start=window_start,
+            noise_seed=sample_seed(config.seed, iteration, group_key, index),
+        )
 
-    def _buckets(self, cases: Sequence[KeyedCase]) -> dict[tuple[Size, Size], list[_Prepared]]:
-        buckets: dict[tuple[Size, Size], list[_Prepared]] = defaultdict(list)
+    def _by_size(self, cases: Sequence[KeyedCase]) -> dict[tuple[Size, Size], list[_PreparedCase]]:
+        """Group the cases by the sizes of their edit and reference, since a batch has one size."""
+        by_size: dict[tuple[Size, Size], list[_PreparedCase]] = defaultdict(list)
         for keyed in cases:
             image = decode_image(keyed.case.source.data)
             size = self._policy.working_size(image, self._config.resolution)
-            reference = size
+            reference_size = size
             if self._config.reference_resolution is not None:
-                reference = self._policy.working_size(image, self._config.reference_resolution)
-            buckets[size, reference].append(_Prepared(keyed, image, self._shown(keyed, image, size)))
-        return buckets
+                reference_size = self._policy.working_size(image, self._config.reference_resolution)
+            by_size[size, reference_size].append(_PreparedCase(keyed, image, self._scored_source(keyed, image, size)))
+        return by_size
 
-    def _shown(self, keyed: KeyedCase, image: Image.Image, size: Size) -> EncodedImage:
-        """The source as the verifier sees it: at the size of the edit, so that only the edit differs."""
+    def _scored_source(self, keyed: KeyedCase, image: Image.Image, size: Size) -> EncodedImage:
         if (image.height, image.width) == (size.height, size.width):
             return keyed.case.source
         return EncodedImage(data=encode_png(self._policy.resized(image, size)))

@@ -1,8 +1,8 @@
-"""Stochastic and deterministic steps of a rectified flow, as pure functions that sampling and replay share.
+"""Stochastic and deterministic steps of a rectified flow, as pure functions shared by sampling and the update.
 
-Convention: ``sigma`` 1 is noise and 0 is data, ``v = noise - data``, a step goes from ``sigma`` to ``sigma_next`` <
+``sigma`` is 1 for noise and 0 for data, ``v = noise - data``, and a step goes from ``sigma`` to ``sigma_next`` <
 ``sigma``. Everything is computed and returned in fp32. ``sigma`` and ``sigma_next`` are scalars or ``[B]``; latents and
-velocities are ``[B, ...]``. References: Flow-SDE arXiv 2505.05470 eq. 9 and its public code; CPS arXiv 2509.05952.
+velocities are ``[B, ...]``. References: Flow-SDE is arXiv 2505.05470 eq. 9 and its public code; CPS is arXiv 2509.05952.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _ONE = 1.0 - 1e-6
 
 
 class Transition(NamedTuple):
-    """Gaussian of the next latents.
+    """Gaussian distribution of the latents after a stochastic step.
 
-    ``mean`` ``[B, ...]``; ``std`` its standard deviation and ``diffusion`` the coefficient s (std = s sqrt(-dt) in
-    Flow-SDE), both ``[B, 1, ...]``.
+    ``mean`` is ``[B, ...]``. ``std`` and the diffusion coefficient ``diffusion`` (s, where std = s sqrt(-dt) in
+    Flow-SDE) are ``[B, 1, ...]``.
     """
 
     mean: Tensor
@@ -34,17 +34,18 @@ class Transition(NamedTuple):
 def transition(
     kind: SdeKind, x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float
 ) -> Transition:
-    """Mean and standard deviation of the latents after one stochastic step of ``kind``."""
+    """Return the distribution of the latents after one stochastic step of ``kind``."""
     step = flow_sde_step if kind == "flow" else cps_step
     return step(x, v, sigma, sigma_next, noise_level)
 
 
 def flow_sde_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
-    """Flow-SDE: s = a sqrt(sigma / (1 - sigma)), std = s sqrt(-dt); at sigma 1 the denominator takes ``sigma_next``.
+    """Flow-SDE step with s = a sqrt(sigma / (1 - sigma)) and std = s sqrt(-dt), where a is ``noise_level``.
 
-    At ``noise_level`` 0 this is the Euler step of the ODE.
+    At sigma 1, where the denominator would be 0, it uses ``sigma_next`` instead. At ``noise_level`` 0 the step equals
+    the Euler step of the ODE.
     """
-    x, v, sigma, sigma_next = _prepared(x, v, sigma, sigma_next)
+    x, v, sigma, sigma_next = _broadcast(x, v, sigma, sigma_next)
     dt = sigma_next - sigma
     denominator = 1.0 - torch.where(sigma >= _ONE, sigma_next, sigma)
     s = noise_level * torch.sqrt(sigma / denominator)
@@ -53,8 +54,8 @@ def flow_sde_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise
 
 
 def cps_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
-    """Coefficients-preserving sampling: std = sigma' sin(a pi/2). The step to sigma' = 0 has std 0."""
-    x, v, sigma, sigma_next = _prepared(x, v, sigma, sigma_next)
+    """Step of coefficients-preserving sampling (CPS): std = sigma' sin(a pi/2). The step to sigma' = 0 has std 0."""
+    x, v, sigma, sigma_next = _broadcast(x, v, sigma, sigma_next)
     std = sigma_next * math.sin(noise_level * math.pi / 2.0)
     data = x - sigma * v
     noise = x + (1.0 - sigma) * v
@@ -64,27 +65,32 @@ def cps_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_leve
 
 def ode_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """Euler step of the probability-flow ODE: x + (sigma' - sigma) v."""
-    x, v, sigma, sigma_next = _prepared(x, v, sigma, sigma_next)
+    x, v, sigma, sigma_next = _broadcast(x, v, sigma, sigma_next)
     return x + (sigma_next - sigma) * v
 
 
 def log_prob(sample: Tensor, mean: Tensor, std: Tensor, form: LogProbForm = "gaussian") -> Tensor:
-    """Log-density of ``sample`` ``[B, ...]``, the mean over its elements, ``[B]`` fp32.
+    """Return the log-density of ``sample`` ``[B, ...]``, averaged over its elements, as ``[B]`` fp32.
 
-    ``public`` is what the published CPS code uses: -(sample - mean)^2 without 1/(2 std^2) and constants. The Gaussian
-    form raises ``ValueError`` where ``std`` is 0: a deterministic step has no density.
+    ``gaussian`` is the log-density of a Gaussian. ``public`` is the quantity in the published CPS code,
+    -(sample - mean)^2 without 1/(2 std^2) and constants; its ratios are on another scale and need another clip range.
+
+    Raises:
+        ValueError: ``std`` is 0 in the Gaussian form, since a deterministic step has no density.
     """
     square = (sample.float() - mean.float()) ** 2
     if form == "public":
         return -square.flatten(1).mean(1)
     std = std.float()
     if bool((std <= 0).any()):
-        raise ValueError("a step with std 0 is deterministic: it has no log-probability and belongs outside the window")
+        raise ValueError(
+            "a step with std 0 is deterministic and has no log-probability; move the window so that it excludes the step"
+        )
     density = -square / (2.0 * std**2) - torch.log(std) - 0.5 * math.log(2.0 * math.pi)
     return density.flatten(1).mean(1)
 
 
-def _prepared(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _broadcast(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, v = x.float(), v.float()
     shape = (-1,) + (1,) * (x.ndim - 1)
     return x, v, sigma.to(x).reshape(shape), sigma_next.to(x).reshape(shape)

@@ -1,4 +1,4 @@
-"""What is trained (the whole transformer or adapters), the frozen reference, and how the result is written."""
+"""The trained weights (the whole transformer or adapters), the frozen reference policy, and the export."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ADAPTER_FOLDER = "lora"
 
 
 class Tuning:
-    """The trained weights of a policy, by name, fp32.
+    """The trained weights of a policy by name, in fp32.
 
-    With ``tune: lora`` the reference is the model with its adapters off; with ``full`` it is a frozen copy, made only
-    when ``beta`` asks for a KL term.
+    With ``tune: lora`` the reference policy is the model with its adapters disabled. With ``tune: full`` it is a frozen
+    copy, which is made only if ``beta`` is above 0.
     """
 
     def __init__(self, policy: EditorPolicy, config: GrpoConfig) -> None:
@@ -50,10 +50,10 @@ class Tuning:
 
     @torch.no_grad()
     def reference_velocity(self, latents: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """Velocity of the editor as it was before training."""
+        """Return the velocity of the reference policy, the editor before training. Shapes as in :meth:`EditorPolicy.velocity`."""
         if not self._lora:
             if self._reference is None:
-                raise RuntimeError("no reference was kept: beta is 0")
+                raise RuntimeError("there is no reference policy, because beta was 0 when the training started")
             return self._policy.velocity(latents, sigma, condition, self._reference)
         transformer = self._policy.transformer
         transformer.disable_adapters()
@@ -63,7 +63,10 @@ class Tuning:
             transformer.enable_adapters()
 
     def export(self, folder: Path) -> None:
-        """Write the whole pipeline, adapters merged in and also by themselves under ``lora/``. Ends the training."""
+        """Write the whole pipeline with the adapters merged in, and the adapters themselves to ``lora/``.
+
+        The adapters are removed from the model, so training cannot continue afterwards.
+        """
         if self._lora:
             pipeline: Any = self._policy.pipeline
             pipeline.save_lora_weights(

@@ -1,9 +1,9 @@
-"""The optimiser's side of an iteration: replay of the window and the clipped surrogate's gradient."""
+"""The update of one iteration: replay of the stochastic steps and the gradient of the clipped surrogate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,17 +14,25 @@ from editr1.editor.ema import Ema
 from editr1.editor.grpo_loss import grpo_loss
 from editr1.editor.kl import kl_divergence
 from editr1.editor.policies.base import EditorPolicy, NotFinite
-from editr1.editor.rollout import Chunk, SdeSettings
+from editr1.editor.rollout import SdeSettings
 from editr1.editor.sde import log_prob, transition
+from editr1.editor.trajectory import TrajectoryBatch
 from editr1.editor.tuning import Tuning
 from editr1.parallel.context import DistributedContext
 
 
 @dataclass
 class UpdateStats:
-    """Sums over this process's replayed (sample, step) pairs.
+    """Sums over the (sample, step) pairs that this process replayed.
 
-    ``first_ratio_error`` is the largest |ratio - 1| of the first micro-batch.
+    Attributes:
+        count: Number of pairs.
+        clipped: Number of pairs whose gradient the clip stops.
+        ratio: Sum of the likelihood ratios.
+        kl: Sum of the KL terms.
+        updates: Number of optimizer steps.
+        grad_norms: Gradient norm of each optimizer step, before clipping.
+        first_ratio_error: Largest |ratio - 1| in the first batch; None if nothing was replayed.
     """
 
     count: int = 0
@@ -37,7 +45,7 @@ class UpdateStats:
 
 
 class Updater:
-    """Optimises the policy on an iteration's chunks."""
+    """Optimizes the policy on the trajectory batches of one iteration."""
 
     def __init__(
         self,
@@ -47,80 +55,85 @@ class Updater:
         ema: Ema | None,
         config: GrpoConfig,
         settings: SdeSettings,
-        world: DistributedContext,
+        distributed: DistributedContext,
     ) -> None:
         self._policy, self._tuning, self._optimizer, self._ema = policy, tuning, optimizer, ema
-        self._config, self._settings, self._world = config, settings, world
+        self._config, self._settings, self._distributed = config, settings, distributed
 
-    def update(self, chunks: Sequence[Chunk], advantages: Tensor, kept: Tensor, kept_total: int) -> UpdateStats:
-        """Run the iteration's passes; the gradient is the mean over ``kept_total`` samples of all processes and steps.
+    def update(self, batches: Sequence[TrajectoryBatch], num_valid: int) -> UpdateStats:
+        """Run the passes of one iteration over the valid samples.
 
-        ``advantages`` fp32 and ``kept`` bool are ``[N]`` in the order of the chunks' rows. Without a kept sample
-        nothing is updated. Raises NotFinite, before the weights are touched, where the gradient is not finite.
+        The gradient is the mean over the stochastic steps and over all valid samples of all processes.
+
+        Args:
+            batches: This process's batches, with advantages attached.
+            num_valid: Number of valid samples over all processes. If it is 0, nothing is updated.
+
+        Raises:
+            NotFinite: The gradient is not finite. The weights have not been changed.
         """
         stats = UpdateStats()
-        if kept_total == 0:
+        if num_valid == 0:
             return stats
         for _ in range(self._config.passes):
             for steps in self._step_groups():
                 self._optimizer.zero_grad(set_to_none=True)
-                for chunk, rows, own in _kept_rows(chunks, kept):
+                for batch in batches:
+                    rows = batch.valid_mask.nonzero()[:, 0]
+                    if len(rows) == 0:
+                        continue
                     for k in steps:
-                        loss = self._loss(chunk, rows, advantages[own], k, stats)
-                        (loss / (kept_total * len(steps))).backward()
-                weights = list(self._tuning.weights.values())
-                self._world.all_reduce_gradients(weights)
-                norm = float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip))
-                if not math.isfinite(norm):
-                    raise NotFinite(f"its gradient is {norm}")
-                stats.grad_norms.append(norm)
-                self._optimizer.step()
-                stats.updates += 1
-                if self._ema is not None:
-                    self._ema.update(self._tuning.weights)
+                        (self._loss(batch, rows, k, stats) / (num_valid * len(steps))).backward()
+                self._optimizer_step(stats)
         return stats
 
+    def _optimizer_step(self, stats: UpdateStats) -> None:
+        weights = list(self._tuning.weights.values())
+        self._distributed.all_reduce_gradients(weights)
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip))
+        if not math.isfinite(norm):
+            raise NotFinite(f"the gradient norm is {norm}")
+        stats.grad_norms.append(norm)
+        self._optimizer.step()
+        stats.updates += 1
+        if self._ema is not None:
+            self._ema.update(self._tuning.weights)
+
     def _step_groups(self) -> list[list[int]]:
-        steps = list(range(self._settings.window))
+        """Return the stochastic steps of each optimizer step."""
+        steps = list(range(self._settings.window_size))
         return [steps] if self._config.update_every == "iteration" else [[k] for k in steps]
 
-    def _loss(self, chunk: Chunk, rows: Tensor, advantages: Tensor, k: int, stats: UpdateStats) -> Tensor:
+    def _loss(self, batch: TrajectoryBatch, rows: Tensor, k: int, stats: UpdateStats) -> Tensor:
+        """Replay step ``k`` of the samples ``rows`` and return their summed loss."""
         settings, config = self._settings, self._config
-        before, after, sigma, sigma_next = (value[rows] for value in chunk.step(k))
-        condition = chunk.condition.take(chunk.cases[rows])
+        if batch.advantages is None:
+            raise ValueError("the trajectory batch has no advantages: call attach_advantages before the update")
+        advantages = batch.advantages[rows]
+        rows = rows.to(batch.final_latents.device)
+        before, after, sigma, sigma_next = (value[rows] for value in batch.step(k))
+        condition = batch.condition.take(batch.condition_rows[rows])
         kl: Tensor | None = None
-        reference = self._tuning.reference_velocity(before, sigma, condition) if config.beta > 0.0 else None
+        v_reference = self._tuning.reference_velocity(before, sigma, condition) if config.beta > 0.0 else None
         v = self._policy.velocity(before, sigma, condition)
         move = transition(settings.kind, before, v, sigma, sigma_next, settings.noise_level)
-        if reference is not None:
-            frozen = transition(settings.kind, before, reference, sigma, sigma_next, settings.noise_level)
-            kl = kl_divergence(config.kl, move, frozen, v, reference)
-        new = log_prob(after, move.mean, move.std, settings.log_prob_form)
-        everyone = torch.ones_like(new, dtype=torch.bool)
+        if v_reference is not None:
+            reference = transition(settings.kind, before, v_reference, sigma, sigma_next, settings.noise_level)
+            kl = kl_divergence(config.kl, move, reference, v, v_reference)
+        new_log_prob = log_prob(after, move.mean, move.std, settings.log_prob_form)
         result = grpo_loss(
-            new,
-            chunk.log_probs[rows, k],
-            advantages.to(new),
-            everyone,
-            clip=config.clip_range,
+            new_log_prob,
+            batch.log_probs[rows, k],
+            advantages.to(new_log_prob),
+            torch.ones_like(new_log_prob, dtype=torch.bool),
+            clip_range=config.clip_range,
             kl=kl,
             beta=config.beta,
         )
-        stats.count += len(new)
+        stats.count += len(new_log_prob)
         stats.clipped += int(result.clipped.sum())
         stats.ratio += float(result.ratio.sum())
         stats.kl += float(kl.detach().sum()) if kl is not None else 0.0
         if stats.first_ratio_error is None:
             stats.first_ratio_error = float((result.ratio - 1.0).abs().max())
         return result.loss
-
-
-def _kept_rows(chunks: Sequence[Chunk], kept: Tensor) -> Iterator[tuple[Chunk, Tensor, Tensor]]:
-    """Chunks with the rows that carry a signal, and those rows' places in the iteration."""
-    at = 0
-    for chunk in chunks:
-        places = torch.arange(at, at + len(chunk.groups))
-        at += len(chunk.groups)
-        own = places[kept[places]]
-        if len(own):
-            yield chunk, (own - places[0]).to(chunk.final.device), own

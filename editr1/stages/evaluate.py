@@ -137,9 +137,16 @@ def _edit(
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
     """The editor; the noise of an edit depends on the run's seed and the case alone, so that two editors share it."""
     from editr1.editor.policies import NotFinite, load_policy
-    from editr1.editor.sample import edit_images
+    from editr1.editor.sample import EditSettings, edit_images
 
     policy = load_policy(context.input(role), max_text_tokens=config.max_text_tokens)
+    settings = EditSettings(
+        num_inference_steps=config.steps,
+        guidance=config.guidance,
+        resolution=config.resolution,
+        reference_resolution=config.reference_resolution,
+        batch_size=config.edit_batch,
+    )
 
     def edit(sources: Sequence[Image], instructions: Sequence[str]) -> Sequence[Image]:
         try:
@@ -147,15 +154,11 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
                 policy,
                 sources,
                 instructions,
-                steps=config.steps,
-                guidance=config.guidance,
+                settings,
                 seed=[
                     derive_seed(config.seed, "edit", source.tobytes(), instruction)
                     for source, instruction in zip(sources, instructions, strict=True)
                 ],
-                size=config.resolution,
-                batch_size=config.edit_batch,
-                reference_size=config.reference_resolution,
             )
         except NotFinite as error:
             raise ConfigError(f"input {role}: the editor cannot be evaluated: {error}") from error

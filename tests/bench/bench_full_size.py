@@ -58,6 +58,7 @@ from editr1.editor.cases import CaseOrder
 from editr1.editor.policies import FluxKontextPolicy
 from editr1.editor.reward import RewardCollector
 from editr1.editor.sampler import GroupSampler
+from editr1.editor.trajectory import attach_advantages, attach_scores
 from editr1.editor.tuning import Tuning
 from editr1.editor.update import Updater
 from editr1.parallel.context import DistributedContext
@@ -205,11 +206,13 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     with RewardCollector(constant, batch=8, concurrency=1, overlap=True) as rewards:
         for i in range(2):  # the first one warms up; its figures are overwritten
             with measured(device, figures, "sample"), arithmetic(device, config.precision):
-                chunks = sampler.sample(i, [keyed[i]], rewards)
-            ok = rewards.collect().ok
-            advantages = torch.linspace(-1, 1, len(ok))
+                batches = sampler.sample(i, [keyed[i]], rewards)
+            scored = rewards.collect()
+            batches = attach_scores(batches, scored.sample_ids, scored.scores, scored.valid_mask)
+            advantages = torch.linspace(-1, 1, len(scored.scores))
+            batches = attach_advantages(batches, scored.sample_ids, advantages, scored.valid_mask)
             with measured(device, figures, "update"), arithmetic(device, config.precision):
-                stats = updater.update(chunks, advantages, ok, len(ok))
+                stats = updater.update(batches, len(scored.scores))
             figures["ratio_error_first"] = float(stats.first_ratio_error or 0.0)
             figures["grad_norm"] = stats.grad_norms[-1]
     figures["sampling_to_pipeline"] = round(figures["sample_s"] / figures["pipeline_s"], 3)

@@ -1,4 +1,4 @@
-"""Editor RL raises the true score of the shipped editor when the reward is the truth."""
+"""Training on ground-truth rewards improves the shipped editor."""
 
 from __future__ import annotations
 
@@ -15,43 +15,41 @@ from editr1.data.tables import write_table
 from editr1.data.types import EditCase, Scored, ScoreItem, ScoreOutcome
 from editr1.editor.grpo import train_grpo
 from editr1.editor.policies import load_policy
-from editr1.editor.sample import edit_images
+from editr1.editor.sample import EditSettings, edit_images
 from editr1.shapes.cases import draw_cases
 from editr1.shapes.truth import true_score
 
 BASE = Path(editr1.__file__).parent / "shapes" / "assets" / "editor"
 
 
-def truth(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+def true_scores(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
     return [
         Scored(
             score=true_score(item.source, item.instruction, decode_image(item.edited.data)).score,
             verdicts=(),
-            model_digest="truth",
+            model_digest="ground-truth",
         )
         for item in items
     ]
 
 
-def score(folder: Path, cases: Sequence[EditCase]) -> float:
+def mean_true_score(folder: Path, cases: Sequence[EditCase]) -> float:
     edits = edit_images(
         load_policy(str(folder)),
         [decode_image(case.source.data) for case in cases],
         [case.instruction for case in cases],
-        steps=8,
-        size=32,
-        batch_size=64,
+        EditSettings(num_inference_steps=8, resolution=32, batch_size=64),
     )
     return mean(true_score(case.source, case.instruction, edit).score for case, edit in zip(cases, edits, strict=True))
 
 
-def test_twenty_iterations_on_the_truth_gain_half_a_point(tmp_path: Path) -> None:
+def test_twenty_iterations_on_ground_truth_gain_half_a_point(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     write_table(tmp_path / "cases.parquet", draw_cases(200, 5, "train", with_principles=True), EditCase)
     held_out = draw_cases(300, 5, "held-out")
     config = GrpoConfig(iterations=20, resolution=32, ema_decay=0.8)
-    figures = train_grpo(
-        config, editor=BASE, cases=tmp_path / "cases.parquet", scorer=truth, output_dir=tmp_path / "editor"
+    metrics = train_grpo(
+        config, editor=BASE, cases=tmp_path / "cases.parquet", scorer=true_scores, output_dir=tmp_path / "editor"
     )
-    assert figures["failed"] == 0
-    assert score(tmp_path / "editor", held_out) > score(BASE, held_out) + 0.5
+    assert metrics["failed"] == 0
+    assert mean_true_score(tmp_path / "editor", held_out) > mean_true_score(BASE, held_out) + 0.5

@@ -1,4 +1,4 @@
-"""Editor training on two processes (torchrun, gloo) gives what one process gives."""
+"""Editor training on two processes (torchrun, gloo) matches training on one process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ config = GrpoConfig(iterations=2, cases_per_iteration=2, group_size=4, steps=4, 
 train_grpo(config, editor=root / "start", cases=root / "cases.parquet", scorer=scorer, output_dir=out / "editor",
            hooks=TrainHooks(progress=Progress(out / "progress.jsonl")))
 if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()  # as a stage does: gloo's threads must not outlive the interpreter
+    torch.distributed.destroy_process_group()  # as a stage does: gloo threads must not outlive the interpreter
 """
 
 
@@ -66,7 +66,7 @@ def run(root: Path, out: Path, processes: int, tune: str) -> tuple[list[dict[str
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])
-def test_two_processes_train_as_one(root: Path, tmp_path: Path, tune: str) -> None:
+def test_two_processes_match_one_process(root: Path, tmp_path: Path, tune: str) -> None:
     one, one_weights = run(root, tmp_path / "one", 1, tune)
     two, two_weights = run(root, tmp_path / "two", 2, tune)
     assert len(one) == len(two) == 2
@@ -75,11 +75,11 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path, tune: str) -> No
         assert b["reward_std"] == pytest.approx(a["reward_std"], abs=5e-3)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=0.1)
         assert b["ratio_error_first"] < 1e-6
-    # Adam's first steps have the size of the learning rate whatever the gradient's, so tiny differences flip signs.
+    # The size of the first Adam steps is the learning rate, whatever the gradient, so tiny differences can flip signs.
     start = load_file(next((root / "start" / "transformer").glob("*.safetensors")))
-    moved, moved_too = (
+    update_one, update_two = (
         torch.cat([(found[name] - start[name]).flatten() for name in sorted(start)])
         for found in (one_weights, two_weights)
     )
-    assert float(moved_too.norm()) == pytest.approx(float(moved.norm()), rel=0.1)
-    assert float(torch.nn.functional.cosine_similarity(moved, moved_too, dim=0)) > 0.999
+    assert float(update_two.norm()) == pytest.approx(float(update_one.norm()), rel=0.1)
+    assert float(torch.nn.functional.cosine_similarity(update_one, update_two, dim=0)) > 0.999

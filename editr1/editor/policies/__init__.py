@@ -1,4 +1,4 @@
-"""Editor policies over diffusers' own pipelines."""
+"""Editor policies that wrap the pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,24 @@ def load_policy(
     max_text_tokens: int | None = None,
     device: str | torch.device | None = None,
 ) -> EditorPolicy:
-    """Load an editor from a pipeline folder or a hub name; its kind is read from ``model_index.json``.
+    """Load an editor; the policy is chosen by the pipeline class in ``model_index.json``.
 
-    ``guidance`` is the distilled guidance of FLUX.1-Kontext or the true CFG scale of Qwen-Image-Edit.
-    ``max_text_tokens`` pads FLUX's T5 text to that length (None: the tokenizer's own, at most 512). ``device`` None
-    takes a GPU when there is one.
+    Args:
+        folder_or_hub: Pipeline folder or hub name.
+        guidance: Distilled guidance of FLUX.1-Kontext, or true CFG scale of Qwen-Image-Edit.
+        dtype: Dtype of the weights.
+        max_text_tokens: Length to which the T5 text of FLUX is padded; None uses the tokenizer's maximum, at most 512.
+        device: None uses a GPU if there is one.
 
     Raises:
-        ValueError: the pipeline is of a kind that has no policy.
+        ConfigError: There is no policy for the pipeline class.
     """
     config = DiffusionPipeline.load_config(folder_or_hub)
     kind = config["_class_name"]
     if kind not in POLICIES:
-        raise ConfigError(f"{folder_or_hub}: no policy for pipeline {kind!r}; supported: {', '.join(sorted(POLICIES))}")
+        raise ConfigError(
+            f"{folder_or_hub}: the pipeline class {kind} is not supported; use one of {', '.join(sorted(POLICIES))}"
+        )
     root = folder_or_hub if Path(folder_or_hub).is_dir() else DiffusionPipeline.download(folder_or_hub)
     policy = POLICIES[kind]
     pipeline = policy.load_pipeline(Path(root), dtype)

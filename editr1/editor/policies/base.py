@@ -1,4 +1,4 @@
-"""What an editor policy is: a diffusers editing pipeline taken apart so that single denoising steps can be trained."""
+"""The interface of editor policies: a diffusers editing pipeline whose single denoising steps can be trained."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 MAX_SIDE = 1024
-"""Side of a square whose area bounds pictures that are taken at their own size."""
+"""Images that are edited at their own size have at most this number squared of pixels."""
 
 
 class NotFinite(ArithmeticError):
-    """An editor gave NaN or infinity."""
+    """An editor produced NaN or infinity."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Pixels."""
+    """Size of an image in pixels."""
 
     height: int
     width: int
@@ -34,9 +34,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Condition:
-    """What the transformer is told about some edits of one size: encoded text and reference.
+    """Conditioning inputs of the transformer for edits of one size: encoded instructions and reference images.
 
-    ``rows`` are tensors whose first dimension is the edit; ``shared`` are the same for all (position ids, shapes).
+    Attributes:
+        rows: Tensors with one row per edit.
+        shared: Inputs that are the same for all edits, such as position ids and shapes.
+        size: Size of the edits.
     """
 
     rows: Mapping[str, Tensor]
@@ -47,21 +50,21 @@ class Condition:
         return len(next(iter(self.rows.values())))
 
     def take(self, index: Tensor) -> Condition:
-        """The edits at ``index`` ``[B]``, repeated as often as they are named."""
+        """Select the rows ``index`` ``[B]``; a row may be selected several times."""
         return Condition(
             {name: rows[index.to(rows.device)] for name, rows in self.rows.items()}, self.shared, self.size
         )
 
 
 class EditorPolicy(ABC):
-    """An editor as velocity field over packed latents ``[B, tokens, channels]``.
+    """An editor as a velocity field over packed latents ``[B, tokens, channels]``.
 
-    Every quantity follows the pipeline's own call: with equal noise and no stochastic step, sampling here gives what
-    the pipeline gives.
+    Preprocessing, noise levels and velocities follow the call of the diffusers pipeline: with the same initial noise and
+    no stochastic step, the samples equal those of the pipeline.
     """
 
     kind: ClassVar[str]
-    """Class name of the pipeline in ``model_index.json``."""
+    """Pipeline class in ``model_index.json``."""
 
     def __init__(self, pipeline: Any, *, guidance: float = 2.5) -> None:
         self.pipeline = pipeline
@@ -72,39 +75,41 @@ class EditorPolicy(ABC):
 
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
-        """The pipeline in ``folder``, weights in ``dtype``."""
+        """Load the pipeline in ``folder`` with weights in ``dtype``."""
         loader: Any = DiffusionPipeline
         return loader.from_pretrained(folder, dtype=dtype)
 
     @property
     def transformer(self) -> Any:
-        """The denoiser, the only part that is ever trained."""
+        """The denoiser, the only component that is trained."""
         return self.pipeline.transformer
 
     @property
     def device(self) -> torch.device:
-        """Where the models are."""
+        """Device of the models."""
         return torch.device(self.transformer.device)
 
     @property
     def multiple(self) -> int:
-        """Sides of pictures are multiples of this many pixels (VAE factor times packing)."""
+        """Divisor of the image sides in pixels: the VAE factor times the packing factor."""
         return int(self.pipeline.vae_scale_factor) * 2
 
     def to(self, device: torch.device | str) -> EditorPolicy:
-        """Move all models; returns itself."""
+        """Move all models to ``device`` and return the policy."""
         self.pipeline.to(device)
         return self
 
     def working_size(self, image: Image.Image, resolution: int | None) -> Size:
-        """Size at which ``image`` is edited: area about ``resolution`` squared, aspect kept, sides multiples.
+        """Return the size at which ``image`` is edited.
 
-        None keeps the picture's own size (rounded down, at most 1024 x 1024 of area).
+        The area is about ``resolution`` squared, the aspect ratio is kept, and the sides are multiples of ``multiple``.
+        With ``resolution`` None the size of the image is kept, with the sides rounded down and an area of at most
+        1024 x 1024 pixels.
         """
         return working_size(image.width, image.height, resolution, self.multiple)
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
-        """Noise levels of a sample, ``[steps + 1]`` fp32 from 1 to 0, by the pipeline's scheduler for this size."""
+        """Return the scheduler's noise levels for this size, ``[steps + 1]`` fp32 from 1 to 0."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         config = scheduler.config
         tokens = (size.height // self.multiple) * (size.width // self.multiple)
@@ -115,52 +120,60 @@ class EditorPolicy(ABC):
         return torch.as_tensor(scheduler.sigmas, dtype=torch.float32)
 
     def pixels(self, images: Sequence[Image.Image], size: Size) -> Tensor:
-        """Pictures as the VAE reads them: ``[B, 3, height, width]`` in [-1, 1], resized as the pipeline does."""
+        """Return the VAE inputs ``[B, 3, height, width]`` in [-1, 1], resized as in the pipeline."""
         resized = [self.resized(image, size) for image in images]
         pixels = self.pipeline.image_processor.preprocess(resized, size.height, size.width)
         return torch.as_tensor(pixels).to(self.device)
 
     def resized(self, image: Image.Image, size: Size) -> Image.Image:
-        """``image`` in RGB at ``size``, by the pipeline's own resampling."""
-        picture: Image.Image = self.pipeline.image_processor.resize(image.convert("RGB"), size.height, size.width)
-        return picture
+        """Return ``image`` in RGB at ``size``, resampled as in the pipeline."""
+        resized: Image.Image = self.pipeline.image_processor.resize(image.convert("RGB"), size.height, size.width)
+        return resized
 
     @abstractmethod
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """Encode text and reference once for each edit; all edits of a call share one size."""
+        """Encode the instruction and the reference image of each edit. All edits of a call have the same size."""
 
     @abstractmethod
     def velocity(self, latents: Tensor, sigma: Tensor, condition: Condition, model: nn.Module | None = None) -> Tensor:
-        """V = noise - data, ``[B, tokens, channels]`` fp32, guidance included.
+        """Return the velocity (noise - data) with guidance applied, ``[B, tokens, channels]`` fp32.
 
-        ``latents`` fp32 of that shape, ``sigma`` ``[B]``; ``model`` replaces the transformer (a frozen reference).
+        Args:
+            latents: ``[B, tokens, channels]`` fp32.
+            sigma: ``[B]`` noise levels.
+            condition: One row per sample.
+            model: Transformer to use instead of the trained one, such as a frozen reference.
         """
 
     @abstractmethod
     def initial_noise(self, size: Size, generator: torch.Generator) -> Tensor:
-        """Packed starting noise of one sample, ``[tokens, channels]`` fp32 on the CPU, drawn as in the pipeline."""
+        """Draw the packed initial noise of one sample, ``[tokens, channels]`` fp32 on the CPU, as the pipeline does."""
 
     def decode(self, latents: Tensor, size: Size) -> list[Image.Image]:
-        """Pictures of clean packed latents ``[B, tokens, channels]``. Raises :class:`NotFinite`, where they would be black."""
+        """Decode clean packed latents ``[B, tokens, channels]`` to images.
+
+        Raises:
+            NotFinite: A decoded image has NaN or infinite pixels; converted to 8 bits it would be black.
+        """
         pixels = self._decoded(latents, size)
         if not bool(pixels.isfinite().all()):
-            raise NotFinite("its pictures are not finite numbers")
+            raise NotFinite("the decoded images have NaN or infinite pixels")
         return list(self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
 
     @abstractmethod
     def _decoded(self, latents: Tensor, size: Size) -> Tensor:
-        """The VAE's pixels ``[B, 3, height, width]``, about [-1, 1]."""
+        """Return the output of the VAE decoder, ``[B, 3, height, width]``, approximately in [-1, 1]."""
 
     def save(self, folder: Path) -> None:
-        """Write the whole pipeline folder (safetensors), loadable by plain diffusers."""
+        """Write the whole pipeline folder with safetensors weights; plain diffusers can load it."""
         self.pipeline.save_pretrained(folder, safe_serialization=True)
-        _forget_origin(folder)
+        _remove_origin(folder)
 
 
 def working_size(width: int, height: int, resolution: int | None, multiple: int) -> Size:
-    """Size of the edit for a picture of ``width`` x ``height``; see :meth:`EditorPolicy.working_size`."""
+    """Return the size of the edit of a ``width`` x ``height`` image; see :meth:`EditorPolicy.working_size`."""
     if resolution is None:
         scale = min(1.0, math.sqrt(MAX_SIDE * MAX_SIDE / (width * height)))
         sides = [int(side * scale) // multiple * multiple for side in (height, width)]
@@ -172,9 +185,9 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
     return Size(max(multiple, sides[0]), max(multiple, sides[1]))
 
 
-def _forget_origin(folder: Path) -> None:
-    """Take out of the configs where this machine had loaded them from: equal models have equal digests."""
+def _remove_origin(folder: Path) -> None:
+    """Remove the path that the model was loaded from out of the configs, so that equal models have equal digests."""
     for file in [folder / "model_index.json", *folder.rglob("config.json")]:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(told, dict) and told.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""FLUX.1-Kontext as a policy over diffusers' ``FluxKontextPipeline``."""
+"""FLUX.1-Kontext as a policy over the ``FluxKontextPipeline`` of diffusers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from editr1.editor.policies.base import Condition, EditorPolicy, Size
 
 
 class FluxKontextPolicy(EditorPolicy):
-    """Reference latents follow the noisy ones in the sequence, their ids marked by a leading 1.
+    """FLUX.1-Kontext: the reference latents follow the noisy latents in the sequence, with position ids that start with 1.
 
-    The pipeline would resize the reference to about a megapixel (``_auto_resize``); here it has the size it is given.
-    ``guidance`` is the distilled guidance value, used where the transformer embeds one.
+    The pipeline resizes the reference to about 1 megapixel (``_auto_resize``); the policy uses the size it is given.
+    ``guidance`` is the distilled guidance value, which is ignored if the transformer does not embed one.
     """
 
     kind = "FluxKontextPipeline"
@@ -30,7 +30,7 @@ class FluxKontextPolicy(EditorPolicy):
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """CLIP's pooled text, T5's tokens (padded without a mask, as Flux was trained) and reference latents."""
+        """Return pooled CLIP text, T5 tokens (padded without a mask, as FLUX was trained) and reference latents."""
         pipe = self.pipeline
         text, pooled, text_ids = pipe.encode_prompt(
             prompt=list(instructions), prompt_2=None, device=self.device, max_sequence_length=self.text_length

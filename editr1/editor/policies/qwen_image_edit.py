@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit as a policy over diffusers' ``QwenImageEditPipeline``."""
+"""Qwen-Image-Edit as a policy over the ``QwenImageEditPipeline`` of diffusers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from editr1.editor.policies.base import Condition, EditorPolicy, Size
-from editr1.editor.policies.qwen_processor import load_picture_processor, restore_processor
+from editr1.editor.policies.qwen_processor import load_image_processor, restore_processor
 
 
 class QwenImageEditPolicy(EditorPolicy):
-    """Text and reference picture go through Qwen2.5-VL, the reference also as latents after the noisy ones.
+    """Qwen-Image-Edit: Qwen2.5-VL encodes instruction and reference; reference latents also follow the noisy latents.
 
-    ``guidance`` above 1 is the true CFG scale: a second forward with ``negative_prompt`` and the pipeline's rescaling
-    of the combined prediction to the norm of the conditional one. Sampling and replay both use it.
+    ``guidance`` above 1 is the true CFG scale: a second forward pass with ``negative_prompt``, after which the combined
+    prediction is rescaled to the norm of the conditional one, as in the pipeline. Sampling and the update both use it.
     """
 
     kind = "QwenImageEditPipeline"
@@ -31,11 +31,11 @@ class QwenImageEditPolicy(EditorPolicy):
 
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
-        """The pipeline in ``folder``; without torchvision its processor comes without the video half."""
-        processor = load_picture_processor(folder)
-        given = {} if processor is None else {"processor": processor}
+        """Load the pipeline in ``folder``; without torchvision its processor has no video processor."""
+        processor = load_image_processor(folder)
+        components = {} if processor is None else {"processor": processor}
         loader: Any = DiffusionPipeline
-        return loader.from_pretrained(folder, dtype=dtype, **given)
+        return loader.from_pretrained(folder, dtype=dtype, **components)
 
     def save(self, folder: Path) -> None:
         """See :meth:`EditorPolicy.save`."""
@@ -46,14 +46,14 @@ class QwenImageEditPolicy(EditorPolicy):
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """Qwen2.5-VL's last hidden states of the template with picture, padded and masked, and reference latents."""
+        """Return Qwen2.5-VL hidden states of instruction and reference image, their masks, and reference latents."""
         pipe = self.pipeline
-        pictures = [self.resized(image, reference_size) for image in images]
-        rows = self._text(list(instructions), pictures, "")
+        references = [self.resized(image, reference_size) for image in images]
+        rows = self._text(list(instructions), references, "")
         if self.guidance > 1.0:
-            rows |= self._text([self.negative_prompt] * len(pictures), pictures, "negative_")
+            rows |= self._text([self.negative_prompt] * len(references), references, "negative_")
         batch, channels = len(images), pipe.transformer.config.in_channels // 4
-        pixels = self.pixels(pictures, reference_size).unsqueeze(2).to(pipe.vae.dtype)
+        pixels = self.pixels(references, reference_size).unsqueeze(2).to(pipe.vae.dtype)
         placeholder = torch.empty(0, device=self.device)
         dtype = rows["text"].dtype
         _, reference = pipe.prepare_latents(
@@ -98,8 +98,8 @@ class QwenImageEditPolicy(EditorPolicy):
         pixels: Tensor = vae.decode(grid * std + mean, return_dict=False)[0][:, :, 0]
         return pixels
 
-    def _text(self, prompts: list[str], pictures: list[Image.Image], prefix: str) -> dict[str, Tensor]:
-        text, mask = self.pipeline.encode_prompt(prompt=prompts, image=pictures, device=self.device)
+    def _text(self, prompts: list[str], references: list[Image.Image], prefix: str) -> dict[str, Tensor]:
+        text, mask = self.pipeline.encode_prompt(prompt=prompts, image=references, device=self.device)
         rows = {f"{prefix}text": text}
         if mask is not None:
             rows[f"{prefix}mask"] = mask

@@ -1,6 +1,7 @@
-"""Qwen-Image-Edit's picture processor where torchvision is missing.
+"""The processor of Qwen-Image-Edit for environments without torchvision.
 
-transformers builds ``Qwen2VLProcessor`` only with its video half, which needs torchvision; editing never uses it.
+transformers builds ``Qwen2VLProcessor`` only together with its video processor, which needs torchvision. Editing does not
+use videos.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from transformers.utils.import_utils import is_torchvision_available
 from editr1.verifier.model import make_processor, save_processor
 
 
-def load_picture_processor(pipeline_folder: Path) -> Any | None:
-    """A processor for pictures and text from ``pipeline_folder/processor``; None where diffusers can load its own."""
+def load_image_processor(pipeline_folder: Path) -> Any | None:
+    """Load a processor for images and text; return None with torchvision, where diffusers loads the original one."""
     if is_torchvision_available():
         return None
     folder = str(pipeline_folder / "processor")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    images: Any = AutoImageProcessor
-    return make_processor(images.from_pretrained(folder), tokenizer, tokenizer.chat_template or "")
+    image_processor: Any = AutoImageProcessor
+    return make_processor(image_processor.from_pretrained(folder), tokenizer, tokenizer.chat_template or "")
 
 
 def restore_processor(processor: Any, pipeline_folder: Path) -> None:
-    """Make a saved pipeline folder name the library's processor again, so that plain diffusers loads it."""
+    """Let a saved pipeline folder refer to ``Qwen2VLProcessor`` again, so that plain diffusers loads it."""
     if is_torchvision_available():
         return
     shutil.rmtree(pipeline_folder / "processor")

@@ -30,13 +30,13 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_qwen_image_edit(tmp_path_factory.mktemp("qwen") / "editor", 0)
 
 
-def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:
+def random_image(seed: int, width: int = 32, height: int = 32) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
 def edit_case(i: int, instruction: str | None = None, width: int = 32, height: int = 32) -> EditCase:
     buffer = io.BytesIO()
-    picture(i, width, height).save(buffer, "PNG")
+    random_image(i, width, height).save(buffer, "PNG")
     return EditCase(
         case_id=f"case-{i}",
         source=EncodedImage(data=buffer.getvalue()),
@@ -53,12 +53,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def redness(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-    """A score that depends on the edited picture alone."""
+    """Score each edit by its fraction of red, so that a score depends on the edited image alone."""
     outcomes: list[ScoreOutcome] = []
     for item in items:
         pixels = np.asarray(Image.open(io.BytesIO(item.edited.data)), dtype=np.float64)
         score = 10.0 * pixels[..., 0].mean() / (pixels.sum(-1).mean() + 1.0)
-        outcomes.append(Scored(score=float(score), verdicts=(), model_digest="sha256:judge"))
+        outcomes.append(Scored(score=float(score), verdicts=(), model_digest="sha256:verifier"))
     return outcomes
 
 
@@ -83,8 +83,8 @@ def small() -> GrpoConfig:
 
 
 @pytest.fixture(scope="session")
-def make_picture() -> Callable[..., Image.Image]:
-    return picture
+def make_image() -> Callable[..., Image.Image]:
+    return random_image
 
 
 @pytest.fixture(scope="session")

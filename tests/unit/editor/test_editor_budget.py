@@ -1,4 +1,4 @@
-"""What too many failed scores mean: a spent budget, or a service that is gone."""
+"""Too many failed scores raise an error that depends on why they failed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from editr1.editor.reward import RewardBudgetSpent, RewardUnreachable, check_bud
         ({"unparsed": 4}, RewardBudgetSpent),
     ],
 )
-def test_a_service_that_is_gone_is_no_spent_budget(causes: dict[str, int], kind: type[Exception]) -> None:
+def test_error_depends_on_the_main_cause_of_failure(causes: dict[str, int], kind: type[Exception]) -> None:
     with pytest.raises(RewardBudgetSpent) as raised:
         check_budget(4, 8, 0.1, causes)
     assert type(raised.value) is kind
 
 
-def test_what_is_allowed_stops_nothing() -> None:
+def test_allowed_failures_raise_nothing() -> None:
     check_budget(2, 10, 0.2, {"unreachable": 2})
     check_budget(0, 0, 0.0, {})

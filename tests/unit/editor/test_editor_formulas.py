@@ -19,7 +19,7 @@ def keys(*values: int) -> torch.Tensor:
     return torch.tensor(values)
 
 
-def test_advantages_over_the_group_spread_by_hand() -> None:
+def test_group_std_advantages_match_hand_computed_values() -> None:
     # group 0: 1, 3 (mean 2, std 1); group 1: 4, 8 (mean 6, std 2)
     rewards = torch.tensor([1.0, 3.0, 4.0, 8.0])
     result = group_advantages(rewards, torch.ones(4, dtype=torch.bool), keys(0, 0, 1, 1), std="group")
@@ -27,7 +27,7 @@ def test_advantages_over_the_group_spread_by_hand() -> None:
     assert result.values.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_advantages_over_the_batch_spread_by_hand() -> None:
+def test_batch_std_advantages_match_hand_computed_values() -> None:
     rewards = torch.tensor([1.0, 3.0, 4.0, 8.0])  # mean 4, population std sqrt((9 + 1 + 0 + 16) / 4) = sqrt(6.5)
     result = group_advantages(rewards, torch.ones(4, dtype=torch.bool), keys(0, 0, 1, 1), std="batch")
     d = math.sqrt(6.5) + 1e-4
@@ -35,17 +35,17 @@ def test_advantages_over_the_batch_spread_by_hand() -> None:
 
 
 @pytest.mark.parametrize("std", ["group", "batch"])
-def test_a_group_without_spread_is_masked_and_counted(std: str) -> None:
+def test_group_without_spread_is_masked_and_counted(std: str) -> None:
     rewards = torch.tensor([7.0, 7.0, 1.0, 3.0])
     result = group_advantages(rewards, torch.ones(4, dtype=torch.bool), keys(5, 5, 9, 9), std=std)  # type: ignore[arg-type]
     assert result.zero_spread == 1
     assert result.groups == 2
-    assert result.kept.tolist() == [False, False, True, True]
+    assert result.valid_mask.tolist() == [False, False, True, True]
     assert result.values[:2].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("std", ["group", "batch"])
-def test_a_failed_score_is_masked_and_changes_nothing_for_the_others(std: str) -> None:
+def test_failed_score_is_masked_and_does_not_affect_others(std: str) -> None:
     with_failure = group_advantages(
         torch.tensor([1.0, float("nan"), 3.0, 4.0, 8.0]),
         torch.tensor([True, False, True, True, True]),
@@ -59,19 +59,20 @@ def test_a_failed_score_is_masked_and_changes_nothing_for_the_others(std: str) -
         std=std,  # type: ignore[arg-type]
     )
     assert with_failure.failed == 1
-    assert not with_failure.kept[1]
-    assert with_failure.values[with_failure.kept].tolist() == pytest.approx(without.values.tolist())
+    assert not with_failure.valid_mask[1]
+    assert with_failure.values[with_failure.valid_mask].tolist() == pytest.approx(without.values.tolist())
 
 
-def test_a_group_with_one_score_left_carries_no_signal() -> None:
-    ok = torch.tensor([True, False, True, True])
-    result = group_advantages(torch.tensor([1.0, 0.0, 2.0, 4.0]), ok, keys(0, 0, 1, 1))
-    assert result.kept.tolist() == [False, False, True, True]
+def test_group_with_one_score_left_is_masked() -> None:
+    valid_mask = torch.tensor([True, False, True, True])
+    result = group_advantages(torch.tensor([1.0, 0.0, 2.0, 4.0]), valid_mask, keys(0, 0, 1, 1))
+    assert result.valid_mask.tolist() == [False, False, True, True]
 
 
-def test_when_all_scores_failed_nothing_is_kept() -> None:
+def test_no_sample_is_valid_if_all_scores_failed() -> None:
     result = group_advantages(torch.full((2,), float("nan")), torch.zeros(2, dtype=torch.bool), keys(0, 0))
     assert result.values.tolist() == [0.0, 0.0]
+    assert not result.valid_mask.any()
     assert result.failed == 2
 
 
@@ -88,31 +89,37 @@ def test_group_keys_must_be_integers() -> None:
         group_advantages(torch.zeros(2), torch.ones(2, dtype=torch.bool), torch.zeros(2))
 
 
-def test_the_clipped_surrogate_by_hand() -> None:
-    # ratios 1.2, 1.2, 0.7 with clip .1 and advantages 1, -1, -1: bounded 1.1, 1.1, .9
+def test_clipped_surrogate_matches_hand_computed_values() -> None:
+    # ratios 1.2, 1.2, 0.7 with clip range 0.1 and advantages 1, -1, -1: bounded 1.1, 1.1, 0.9
     # -min: -1.1, +1.2, +0.9
     old = torch.zeros(3)
     new = torch.log(torch.tensor([1.2, 1.2, 0.7]))
-    kept = torch.ones(3, dtype=torch.bool)
-    result = grpo_loss(new, old, torch.tensor([1.0, -1.0, -1.0]), kept, clip=0.1)
+    valid_mask = torch.ones(3, dtype=torch.bool)
+    result = grpo_loss(new, old, torch.tensor([1.0, -1.0, -1.0]), valid_mask, clip_range=0.1)
     assert float(result.loss) == pytest.approx(-1.1 + 1.2 + 0.9, abs=1e-6)
     assert result.clipped.tolist() == [True, False, True]
     with_kl = grpo_loss(
-        new, old, torch.tensor([1.0, -1.0, -1.0]), kept, clip=0.1, kl=torch.tensor([1.0, 2.0, 3.0]), beta=0.5
+        new,
+        old,
+        torch.tensor([1.0, -1.0, -1.0]),
+        valid_mask,
+        clip_range=0.1,
+        kl=torch.tensor([1.0, 2.0, 3.0]),
+        beta=0.5,
     )
     assert float(with_kl.loss) == pytest.approx(1.0 + 3.0, abs=1e-6)
 
 
-def test_a_masked_sample_adds_neither_loss_nor_gradient() -> None:
+def test_invalid_sample_adds_neither_loss_nor_gradient() -> None:
     new = torch.zeros(2, requires_grad=True)
-    result = grpo_loss(new, torch.zeros(2), torch.tensor([1.0, 2.0]), torch.tensor([True, False]), clip=0.1)
+    result = grpo_loss(new, torch.zeros(2), torch.tensor([1.0, 2.0]), torch.tensor([True, False]), clip_range=0.1)
     result.loss.backward()  # type: ignore[no-untyped-call]
     assert new.grad is not None
     assert new.grad.tolist() == [-1.0, 0.0]
 
 
-def test_the_three_kl_kinds_by_hand() -> None:
-    # dmean .2, s .8, std .4: .04 / 1.28; .04 / .32; velocity (.5)^2
+def test_kl_kinds_match_hand_computed_values() -> None:
+    # dmean 0.2, s 0.8, std 0.4: 0.04 / 1.28; 0.04 / 0.32; velocity 0.5^2
     std, s = torch.full((1, 1, 1), 0.4), torch.full((1, 1, 1), 0.8)
     policy = Transition(torch.full((1, 2, 1), 1.2), std, s)
     reference = Transition(torch.full((1, 2, 1), 1.0), std, s)
@@ -133,19 +140,19 @@ def test_gaussian_kl_agrees_with_torch() -> None:
     assert torch.allclose(got, expected, atol=1e-5)
 
 
-def test_the_window_is_one_for_an_iteration_and_moves_between_iterations() -> None:
+def test_window_is_deterministic_and_moves_between_iterations() -> None:
     starts = [draw_window(0, i, size=3, first=0, end=7) for i in range(60)]
     assert starts == [draw_window(0, i, size=3, first=0, end=7) for i in range(60)]
     assert set(starts) == {0, 1, 2, 3, 4}
 
 
-def test_the_window_of_a_group_is_a_function_of_its_key() -> None:
-    starts = {group: draw_window(0, 0, size=1, first=0, end=7, group=group) for group in range(40)}
+def test_group_window_depends_on_the_group_key() -> None:
+    starts = {group: draw_window(0, 0, size=1, first=0, end=7, group_key=group) for group in range(40)}
     assert len(set(starts.values())) > 1
-    assert all(draw_window(0, 0, size=1, first=0, end=7, group=g) == start for g, start in starts.items())
+    assert all(draw_window(0, 0, size=1, first=0, end=7, group_key=g) == start for g, start in starts.items())
 
 
-def test_ema_by_hand_and_weights_come_back() -> None:
+def test_ema_matches_hand_computed_values_and_restores_weights() -> None:
     weights = {"w": torch.tensor([1.0])}
     ema = Ema(weights, 0.9)
     weights["w"].fill_(2.0)
@@ -167,12 +174,12 @@ def test_ema_by_hand_and_weights_come_back() -> None:
         ({"window_first": 5}, "does not fit"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_rejected(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         GrpoConfig(**changes)  # type: ignore[arg-type]
 
 
-def test_the_clip_fits_the_scale_of_the_log_probability() -> None:
+def test_default_clip_range_matches_the_log_probability() -> None:
     assert GrpoConfig().clip_range == 1e-4
     assert GrpoConfig(sde="cps", cps_logprob="public").clip_range == 1e-5
     assert GrpoConfig(sde="cps", cps_logprob="gaussian").clip_range == 1e-4
@@ -183,15 +190,15 @@ def test_every_setting_has_a_description() -> None:
     assert [name for name, field in GrpoConfig.model_fields.items() if not field.description] == []
 
 
-def test_shuffled_rewards_keep_each_group_s_scores_and_say_nothing_of_a_sample() -> None:
+def test_shuffled_scores_stay_in_their_group_and_are_uncorrelated() -> None:
     groups = torch.arange(40).repeat_interleave(16)
     rewards = torch.arange(640.0)
-    ok = torch.arange(640) % 7 != 0
-    dealt = shuffled_in_groups(rewards, ok, groups, seed=3)
-    assert torch.equal(dealt, shuffled_in_groups(rewards, ok, groups, seed=3))
-    assert torch.equal(dealt[~ok], rewards[~ok])
+    valid_mask = torch.arange(640) % 7 != 0
+    shuffled = shuffled_in_groups(rewards, valid_mask, groups, seed=3)
+    assert torch.equal(shuffled, shuffled_in_groups(rewards, valid_mask, groups, seed=3))
+    assert torch.equal(shuffled[~valid_mask], rewards[~valid_mask])
     for key in range(40):
-        mine = (groups == key) & ok
-        assert sorted(dealt[mine].tolist()) == rewards[mine].tolist()
-    inside, outside = (x.reshape(40, 16) - x.reshape(40, 16).mean(1, keepdim=True) for x in (rewards, dealt))
-    assert abs(float((inside * outside).sum() / (inside.norm() * outside.norm()))) < 0.35
+        members = (groups == key) & valid_mask
+        assert sorted(shuffled[members].tolist()) == rewards[members].tolist()
+    before, after = (x.reshape(40, 16) - x.reshape(40, 16).mean(1, keepdim=True) for x in (rewards, shuffled))
+    assert abs(float((before * after).sum() / (before.norm() * after.norm()))) < 0.35

@@ -19,8 +19,8 @@ from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, Scor
 from editr1.editor.cases import CaseOrder
 from editr1.editor.grpo import train_grpo
 from editr1.editor.policies import FluxKontextPolicy, load_policy
-from editr1.editor.reward import RewardBudgetSpent, RewardCollector, RewardModelChanged
-from editr1.editor.sample import edit_images
+from editr1.editor.reward import EditedSample, RewardBudgetSpent, RewardCollector, RewardModelChanged
+from editr1.editor.sample import EditSettings, edit_images
 from editr1.editor.sampler import GroupSampler
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 
@@ -31,7 +31,7 @@ def changed(config: GrpoConfig, **changes: Any) -> GrpoConfig:
     return GrpoConfig(**{**config.model_dump(), **changes})
 
 
-def metrics(path: Path) -> list[dict[str, float]]:
+def reported_metrics(path: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [line["metrics"] for line in lines if "metrics" in line]
 
@@ -40,7 +40,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(next((folder / "transformer").glob("*.safetensors")))
 
 
-def difference(a: Path, b: Path) -> float:
+def largest_difference(a: Path, b: Path) -> float:
     first, second = weights(a), weights(b)
     return max(float((first[name].float() - second[name].float()).abs().max()) for name in first)
 
@@ -51,31 +51,31 @@ def trained(
 ) -> tuple[Path, list[dict[str, float]], dict[str, float]]:
     root = tmp_path_factory.mktemp("trained")
     hooks = TrainHooks(progress=Progress(root / "progress.jsonl"))
-    figures = train_grpo(small, editor=flux_folder, cases=cases, scorer=scorer, output_dir=root / "editor", hooks=hooks)
-    return root / "editor", metrics(root / "progress.jsonl"), figures
+    final = train_grpo(small, editor=flux_folder, cases=cases, scorer=scorer, output_dir=root / "editor", hooks=hooks)
+    return root / "editor", reported_metrics(root / "progress.jsonl"), final
 
 
-def test_every_iteration_reports_its_figures(trained: tuple[Path, list[dict[str, float]], dict[str, float]]) -> None:
-    _, reported, figures = trained
+def test_every_iteration_reports_metrics(trained: tuple[Path, list[dict[str, float]], dict[str, float]]) -> None:
+    _, reported, final = trained
     assert len(reported) == 4
     assert {"reward_mean", "zero_spread", "ratio", "clip_frac", "kl", "failed"} <= reported[0].keys()
-    assert figures["iterations"] == 4
+    assert final["iterations"] == 4
 
 
-def test_the_ratio_is_one_on_the_first_micro_batch(
+def test_ratio_is_one_in_the_first_batch(
     trained: tuple[Path, list[dict[str, float]], dict[str, float]],
 ) -> None:
     assert all(line["ratio_error_first"] < 1e-6 for line in trained[1])
 
 
-def test_the_result_loads_with_plain_diffusers_and_differs_from_the_start(
+def test_trained_editor_loads_with_plain_diffusers(
     trained: tuple[Path, list[dict[str, float]], dict[str, float]], flux_folder: Path
 ) -> None:
     assert isinstance(DiffusionPipeline.from_pretrained(trained[0]), FluxKontextPipeline)
-    assert difference(trained[0], flux_folder) > 1e-5
+    assert largest_difference(trained[0], flux_folder) > 1e-5
 
 
-def test_two_iterations_and_a_resume_are_four_iterations(
+def test_resumed_training_equals_uninterrupted_training(
     tmp_path: Path,
     trained: tuple[Path, list[dict[str, float]], dict[str, float]],
     flux_folder: Path,
@@ -83,12 +83,12 @@ def test_two_iterations_and_a_resume_are_four_iterations(
     small: GrpoConfig,
     scorer: Scorer,
 ) -> None:
-    kept: list[tuple[Path, int]] = []
+    checkpoints: list[tuple[Path, int]] = []
     progress = Progress(tmp_path / "progress.jsonl")
     hooks = TrainHooks(
         progress=progress,
-        should_stop=lambda: len(metrics(tmp_path / "progress.jsonl")) == 2,
-        on_checkpoint=lambda folder, step: kept.append((folder, step)),
+        should_stop=lambda: len(reported_metrics(tmp_path / "progress.jsonl")) == 2,
+        on_checkpoint=lambda folder, step: checkpoints.append((folder, step)),
     )
     arguments: dict[str, Any] = {
         "editor": flux_folder,
@@ -98,27 +98,29 @@ def test_two_iterations_and_a_resume_are_four_iterations(
     }
     with pytest.raises(Interrupted):
         train_grpo(small, **arguments, hooks=hooks)
-    assert kept[-1][1] == 2
-    figures = train_grpo(small, **arguments, hooks=TrainHooks(progress=progress, resume_from=kept[-1][0]))
-    assert metrics(tmp_path / "progress.jsonl") == trained[1]
-    assert figures | {"seconds": 0.0} == trained[2] | {"seconds": 0.0}
-    assert figures["reward_first"] == pytest.approx(sum(line["reward_mean"] for line in trained[1]) / 4)
-    assert difference(trained[0], tmp_path / "editor") == 0.0
+    assert checkpoints[-1][1] == 2
+    final = train_grpo(small, **arguments, hooks=TrainHooks(progress=progress, resume_from=checkpoints[-1][0]))
+    assert reported_metrics(tmp_path / "progress.jsonl") == trained[1]
+    assert final | {"seconds": 0.0} == trained[2] | {"seconds": 0.0}
+    assert final["reward_first"] == pytest.approx(sum(line["reward_mean"] for line in trained[1]) / 4)
+    assert largest_difference(trained[0], tmp_path / "editor") == 0.0
 
 
-def test_a_training_that_diverged_stops_and_writes_no_editor(
+def test_diverged_training_stops_without_writing_an_editor(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
-    kept: list[Path] = []
-    hooks = TrainHooks(on_checkpoint=lambda folder, _: kept.append(folder))
+    checkpoints: list[Path] = []
+    hooks = TrainHooks(on_checkpoint=lambda folder, _: checkpoints.append(folder))
     config = changed(small, learning_rate=1e30, checkpoint_every=1)
-    with pytest.raises(ConfigError, match=r"learning_rate 1e\+30: the training diverged in iteration 2, its pictures"):
+    with pytest.raises(
+        ConfigError, match=r"learning_rate 1e\+30: the training diverged in iteration 2: the decoded images have NaN"
+    ):
         train_grpo(config, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor", hooks=hooks)
     assert not (tmp_path / "editor").exists()
-    assert len(kept) == 1
+    assert len(checkpoints) == 1
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+def test_non_finite_gradient_never_reaches_the_weights(
     tmp_path: Path,
     flux_folder: Path,
     cases: Path,
@@ -127,14 +129,14 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
-    monkeypatch.setattr("torch.optim.AdamW.step", lambda *_: pytest.fail("the optimiser stepped"))
+    monkeypatch.setattr("torch.optim.AdamW.step", lambda *_: pytest.fail("the optimizer stepped"))
     with pytest.raises(
-        ConfigError, match="precision fp32: the editor fails before it learnt anything: its gradient is inf"
+        ConfigError, match=r"precision fp32: .* not finite before the first update: the gradient norm is inf"
     ):
         train_grpo(small, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor")
 
 
-def test_a_checkpoint_of_other_settings_is_refused(
+def test_checkpoint_with_other_settings_is_rejected(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
     folders: list[Path] = []
@@ -147,7 +149,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
     hooks = TrainHooks(should_stop=lambda: True, on_checkpoint=lambda folder, _: folders.append(folder))
     with pytest.raises(Interrupted):
         train_grpo(small, **arguments, hooks=hooks)
-    with pytest.raises(ValueError, match="seed was 0, now 1"):
+    with pytest.raises(ValueError, match=r"seed: the checkpoint .* was made with 0, but the setting is now 1"):
         train_grpo(changed(small, seed=1), **arguments, hooks=TrainHooks(resume_from=folders[0]))
 
 
@@ -162,7 +164,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
         {"precision": "bf16", "gradient_checkpointing": True, "ema_decay": 0.0, "overlap": False},
     ],
 )
-def test_every_variant_of_the_method_trains(
+def test_method_variants_train(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer, changes: dict[str, Any]
 ) -> None:
     config = changed(small, iterations=2, **changes)
@@ -175,7 +177,7 @@ def test_every_variant_of_the_method_trains(
         output_dir=tmp_path / "editor",
         hooks=TrainHooks(progress=progress),
     )
-    reported = metrics(tmp_path / "progress.jsonl")
+    reported = reported_metrics(tmp_path / "progress.jsonl")
     if config.precision == "fp32":
         assert all(line["ratio_error_first"] < 1e-6 for line in reported)
     if config.beta > 0:
@@ -183,22 +185,22 @@ def test_every_variant_of_the_method_trains(
         assert reported[1]["kl"] > 0.0
 
 
-def test_lora_trains_adapters_that_come_merged_and_alone(
-    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer, make_picture: Callable[..., Any]
+def test_lora_exports_merged_weights_and_separate_adapters(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer, make_image: Callable[..., Any]
 ) -> None:
     config = changed(small, iterations=2, tune="lora", beta=0.04, lora=LoraConfig(rank=4, alpha=8), learning_rate=1e-2)
     out = tmp_path / "editor"
     train_grpo(config, editor=flux_folder, cases=cases, scorer=scorer, output_dir=out)
-    assert difference(out, flux_folder) > 1e-5
+    assert largest_difference(out, flux_folder) > 1e-5
     plain = load_policy(str(flux_folder))
     plain.pipeline.load_lora_weights(out / "lora")
     merged = load_policy(str(out))
-    a = edit_images(plain, [make_picture(1)], ["make it red"], steps=4)[0]
-    b = edit_images(merged, [make_picture(1)], ["make it red"], steps=4)[0]
+    a = edit_images(plain, [make_image(1)], ["make it red"], EditSettings(num_inference_steps=4))[0]
+    b = edit_images(merged, [make_image(1)], ["make it red"], EditSettings(num_inference_steps=4))[0]
     assert max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True)) <= 1
 
 
-def test_qwen_image_edit_trains_an_iteration(
+def test_qwen_image_edit_trains_for_one_iteration(
     tmp_path: Path, qwen_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
     config = changed(small, iterations=1, guidance=4.0)
@@ -211,8 +213,8 @@ def test_qwen_image_edit_trains_an_iteration(
         output_dir=tmp_path / "editor",
         hooks=TrainHooks(progress=progress),
     )
-    assert difference(tmp_path / "editor", qwen_folder) > 1e-6
-    assert metrics(tmp_path / "progress.jsonl")[0]["ratio_error_first"] < 1e-6
+    assert largest_difference(tmp_path / "editor", qwen_folder) > 1e-6
+    assert reported_metrics(tmp_path / "progress.jsonl")[0]["ratio_error_first"] < 1e-6
     assert json.loads((tmp_path / "editor" / "model_index.json").read_text())["processor"] == [
         "transformers",
         "Qwen2VLProcessor",
@@ -220,7 +222,7 @@ def test_qwen_image_edit_trains_an_iteration(
     load_policy(str(tmp_path / "editor"), guidance=4.0)
 
 
-def test_one_instruction_on_two_sources_makes_two_groups(
+def test_same_instruction_on_two_sources_makes_two_groups(
     tmp_path: Path, flux_folder: Path, small: GrpoConfig, make_case: Callable[..., EditCase]
 ) -> None:
     path = tmp_path / "cases.parquet"
@@ -243,20 +245,20 @@ def test_one_instruction_on_two_sources_makes_two_groups(
         hooks=TrainHooks(progress=progress),
     )
     assert len(by_source) == 2
-    assert metrics(tmp_path / "progress.jsonl")[0]["zero_spread"] == 1.0
+    assert reported_metrics(tmp_path / "progress.jsonl")[0]["zero_spread"] == 1.0
 
 
-def test_groups_without_signal_leave_the_editor_as_it_was(
+def test_groups_without_spread_do_not_change_the_editor(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig
 ) -> None:
     def same(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
         return [Scored(score=7.0, verdicts=(), model_digest="m") for _ in items]
 
     train_grpo(changed(small, iterations=1), editor=flux_folder, cases=cases, scorer=same, output_dir=tmp_path / "e")
-    assert difference(tmp_path / "e", flux_folder) == 0.0
+    assert largest_difference(tmp_path / "e", flux_folder) == 0.0
 
 
-def failing(share: float, scorer: Scorer) -> Scorer:
+def failing(fraction: float, scorer: Scorer) -> Scorer:
     count = 0
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
@@ -264,24 +266,24 @@ def failing(share: float, scorer: Scorer) -> Scorer:
         outcomes = scorer(items)
         for i in range(len(outcomes)):
             count += 1
-            if (count * share) % 1.0 < share:
+            if (count * fraction) % 1.0 < fraction:
                 outcomes[i] = ScoreFailure(cause=FailureCause.DEADLINE, detail="late")
         return outcomes
 
     return score
 
 
-def test_failed_scores_are_counted_and_training_goes_on(
+def test_allowed_failed_scores_are_counted(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
     config = changed(small, iterations=1, max_failed_share=0.3, reward_concurrency=1)
-    figures = train_grpo(
+    final = train_grpo(
         config, editor=flux_folder, cases=cases, scorer=failing(0.25, scorer), output_dir=tmp_path / "editor"
     )
-    assert figures["failed"] == 2.0
+    assert final["failed"] == 2.0
 
 
-def test_too_many_failed_scores_stop_the_training_with_a_checkpoint(
+def test_too_many_failed_scores_stop_training_with_a_checkpoint(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
     steps: list[int] = []
@@ -297,7 +299,7 @@ def test_too_many_failed_scores_stop_the_training_with_a_checkpoint(
     assert steps == [0]
 
 
-def test_a_verifier_that_changes_in_the_run_is_refused(
+def test_change_of_verifier_during_training_is_rejected(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig
 ) -> None:
     calls = 0
@@ -317,17 +319,15 @@ def test_a_verifier_that_changes_in_the_run_is_refused(
         )
 
 
-def test_a_scorer_that_loses_items_is_refused(make_case: Callable[..., EditCase], make_picture: Any) -> None:
-    from editr1.editor.reward import Edit
-
+def test_scorer_that_drops_items_is_rejected(make_case: Callable[..., EditCase], make_image: Any) -> None:
     case = make_case(0)
     with RewardCollector(lambda items: []) as collector:
-        collector.submit([Edit(case, case.source, make_picture(1))])
-        with pytest.raises(ValueError, match="0 outcomes for 1 edits"):
+        collector.submit([EditedSample(0, case, case.source, make_image(1))])
+        with pytest.raises(ValueError, match="0 outcomes for 1 samples"):
             collector.collect()
 
 
-def test_text_and_reference_are_encoded_once_a_case(
+def test_instruction_and_reference_are_encoded_once_per_case(
     flux_folder: Path, small: GrpoConfig, cases: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(str(flux_folder))
@@ -338,13 +338,13 @@ def test_text_and_reference_are_encoded_once_a_case(
     monkeypatch.setattr(vae, "encode", lambda x: (rows.__setitem__("vae", rows["vae"] + len(x)), encode(x))[1])
     order = CaseOrder(cases, seed=0, per_iteration=2, iterations=1)
     with RewardCollector(scorer) as collector:
-        chunks = GroupSampler(policy, small).sample(0, order.iteration(0), collector)
+        batches = GroupSampler(policy, small).sample(0, order.iteration(0), collector)
         collector.collect()
-    assert sum(len(chunk.groups) for chunk in chunks) == 8
+    assert sum(len(batch) for batch in batches) == 8
     assert dict(rows) == {"text": 2, "vae": 2}
 
 
-def test_sampling_goes_on_while_scores_are_awaited(flux_folder: Path, small: GrpoConfig, cases: Path) -> None:
+def test_sampling_continues_while_scores_are_pending(flux_folder: Path, small: GrpoConfig, cases: Path) -> None:
     import threading
 
     second_call = threading.Event()
@@ -354,7 +354,7 @@ def test_sampling_goes_on_while_scores_are_awaited(flux_folder: Path, small: Grp
         nonlocal calls
         calls += 1
         if calls == 1:
-            # answers only once the second micro-batch has been sampled and submitted
+            # wait until the second batch has been sampled and submitted
             assert second_call.wait(30)
         else:
             second_call.set()
@@ -364,10 +364,10 @@ def test_sampling_goes_on_while_scores_are_awaited(flux_folder: Path, small: Grp
         GroupSampler(load_policy(str(flux_folder)), small).sample(
             0, CaseOrder(cases, seed=0, per_iteration=2, iterations=1).iteration(0), collector
         )
-        assert bool(collector.collect().ok.all())
+        assert bool(collector.collect().valid_mask.all())
 
 
-def test_pictures_of_several_sizes_train_together(
+def test_images_of_several_sizes_train_together(
     tmp_path: Path, flux_folder: Path, small: GrpoConfig, scorer: Scorer, make_case: Callable[..., EditCase]
 ) -> None:
     path = tmp_path / "cases.parquet"
@@ -387,14 +387,14 @@ def test_pictures_of_several_sizes_train_together(
     assert seen == {(48, 48), (64, 32)}
 
 
-def test_cases_without_principles_are_named_before_any_work(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
+def test_case_without_principles_is_rejected_by_row(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
     path = tmp_path / "cases.parquet"
     write_table(path, [make_case(0), make_case(1).model_copy(update={"principles": ()})], EditCase)
-    with pytest.raises(TableError, match=r"row 2: principles: case case-1 has none"):
+    with pytest.raises(TableError, match=r"row 2: principles: case case-1 has no principles"):
         CaseOrder(path, seed=0, per_iteration=1, iterations=1)
 
 
-def test_case_order_goes_through_every_case_and_splits_over_processes(cases: Path) -> None:
+def test_case_order_covers_every_case_and_splits_over_processes(cases: Path) -> None:
     whole = CaseOrder(cases, seed=3, per_iteration=2, iterations=6)
     first_epoch = [keyed.case.case_id for i in range(3) for keyed in whole.iteration(i)]
     assert sorted(first_epoch) == [f"case-{i}" for i in range(6)]
@@ -406,17 +406,17 @@ def test_case_order_goes_through_every_case_and_splits_over_processes(cases: Pat
         CaseOrder(cases, seed=0, per_iteration=2, iterations=1, size=3)
 
 
-def test_sampling_and_learning_keep_off_cudnn_attention(
+def test_sampling_and_update_avoid_cudnn_attention(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, monkeypatch: pytest.MonkeyPatch, scorer: Scorer
 ) -> None:
     allowed: set[tuple[bool, bool]] = set()
     velocity = FluxKontextPolicy.velocity
 
-    def noted(self: FluxKontextPolicy, *args: Any, **keywords: Any) -> torch.Tensor:
+    def recording(self: FluxKontextPolicy, *args: Any, **keywords: Any) -> torch.Tensor:
         allowed.add((torch.is_grad_enabled(), torch.backends.cuda.cudnn_sdp_enabled()))
         return velocity(self, *args, **keywords)
 
-    monkeypatch.setattr(FluxKontextPolicy, "velocity", noted)
+    monkeypatch.setattr(FluxKontextPolicy, "velocity", recording)
     train_grpo(
         changed(small, iterations=1), editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor"
     )

@@ -13,15 +13,16 @@ from diffusers import FluxKontextPipeline, QwenImageEditPipeline
 from PIL import Image
 
 from editr1.editor.policies import EditorPolicy, load_policy, working_size
-from editr1.editor.rollout import Draw, SdeSettings, sample_chunk, sample_ode
-from editr1.editor.sample import edit_images
+from editr1.editor.rollout import SdeSettings, sample_ode, sample_trajectories
+from editr1.editor.sample import EditSettings, edit_images
 from editr1.editor.sde import log_prob, transition
+from editr1.editor.trajectory import SampleSpec
 from editr1.seeding import sample_seed
 
 TOLERANCE = 1e-5
-"""Largest difference of latents (of size about 3) from diffusers' own pipeline; measured 1e-6."""
+"""Largest allowed difference between our latents (magnitude about 3) and those of diffusers; 1e-6 was measured."""
 
-Pictures = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,10 @@ def flux(flux_folder: Path) -> EditorPolicy:
 @pytest.fixture(scope="module")
 def qwen(qwen_folder: Path) -> EditorPolicy:
     return load_policy(str(qwen_folder), guidance=4.0)
+
+
+def spec(*, sample_id: int = 0, noise_seed: int, window_start: int) -> SampleSpec:
+    return SampleSpec(sample_id, 0, 0, window_start, noise_seed)
 
 
 def run_flux(policy: EditorPolicy, image: Image.Image, prompt: str, seed: int, **more: Any) -> Any:
@@ -46,8 +51,8 @@ def run_flux(policy: EditorPolicy, image: Image.Image, prompt: str, seed: int, *
     ).images
 
 
-def test_flux_sampling_without_noise_is_the_pipeline_s(flux: EditorPolicy, make_picture: Pictures) -> None:
-    images, prompts = [make_picture(1), make_picture(2)], ["make it red", "remove the circle"]
+def test_flux_ode_sampling_matches_the_pipeline(flux: EditorPolicy, make_image: MakeImage) -> None:
+    images, prompts = [make_image(1), make_image(2)], ["make it red", "remove the circle"]
     size = flux.working_size(images[0], 32)
     ours = sample_ode(flux, flux.encode(images, prompts, size, size), [0, 1], [5, 6], 6)
     for i in range(2):
@@ -55,25 +60,25 @@ def test_flux_sampling_without_noise_is_the_pipeline_s(flux: EditorPolicy, make_
         assert float((theirs[0] - ours[i]).abs().max()) < TOLERANCE
 
 
-def test_a_stochastic_window_of_noise_zero_is_still_the_pipeline_s(flux: EditorPolicy, make_picture: Pictures) -> None:
-    size = flux.working_size(make_picture(1), 32)
-    condition = flux.encode([make_picture(1)], ["make it red"], size, size)
-    move = SdeSettings(steps=6, kind="flow", noise_level=0.0, window=2, log_prob_form="public")
-    chunk = sample_chunk(flux, condition, [Draw(0, 0, 1, 7)], move)
-    assert torch.allclose(chunk.final, sample_ode(flux, condition, [0], [7], 6), atol=TOLERANCE)
+def test_stochastic_window_at_noise_zero_matches_ode_sampling(flux: EditorPolicy, make_image: MakeImage) -> None:
+    size = flux.working_size(make_image(1), 32)
+    condition = flux.encode([make_image(1)], ["make it red"], size, size)
+    settings = SdeSettings(num_inference_steps=6, kind="flow", noise_level=0.0, window_size=2, log_prob_form="public")
+    batch = sample_trajectories(flux, condition, [spec(noise_seed=7, window_start=1)], settings)
+    assert torch.allclose(batch.final_latents, sample_ode(flux, condition, [0], [7], 6), atol=TOLERANCE)
 
 
-def test_flux_pictures_of_another_shape_are_the_pipeline_s_too(flux: EditorPolicy, make_picture: Pictures) -> None:
-    image = make_picture(3, 64, 48)
-    ours = edit_images(flux, [image], ["make it red"], steps=6, seed=5)[0]
+def test_flux_edit_of_another_aspect_ratio_matches_the_pipeline(flux: EditorPolicy, make_image: MakeImage) -> None:
+    image = make_image(3, 64, 48)
+    ours = edit_images(flux, [image], ["make it red"], EditSettings(num_inference_steps=6), seed=5)[0]
     theirs = run_flux(flux, image, "make it red", 5, height=48, width=64, max_area=64 * 48)[0]
     assert ours.size == theirs.size == (64, 48)
     assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 1
 
 
-def test_qwen_sampling_without_noise_is_the_pipeline_s(qwen: EditorPolicy, make_picture: Pictures) -> None:
-    # the plain pipeline always takes a reference of about one megapixel
-    image = make_picture(1)
+def test_qwen_ode_sampling_matches_the_pipeline(qwen: EditorPolicy, make_image: MakeImage) -> None:
+    # the diffusers pipeline always resizes the reference to about 1 megapixel
+    image = make_image(1)
     condition = qwen.encode([image], ["make it red"], qwen.working_size(image, 32), qwen.working_size(image, 1024))
     ours = sample_ode(qwen, condition, [0], [5], 2)
     theirs = qwen.pipeline(
@@ -90,17 +95,17 @@ def test_qwen_sampling_without_noise_is_the_pipeline_s(qwen: EditorPolicy, make_
     assert float((theirs - ours).abs().max()) < TOLERANCE
 
 
-def test_qwen_text_of_different_length_is_padded_without_effect(qwen: EditorPolicy, make_picture: Pictures) -> None:
-    images, prompts = [make_picture(1), make_picture(2)], ["red", "make everything in the picture blue"]
+def test_qwen_text_padding_does_not_change_samples(qwen: EditorPolicy, make_image: MakeImage) -> None:
+    images, prompts = [make_image(1), make_image(2)], ["red", "make everything in the picture blue"]
     size = qwen.working_size(images[0], 32)
     both = sample_ode(qwen, qwen.encode(images, prompts, size, size), [0, 1], [5, 6], 2)
     for i in range(2):
-        alone = sample_ode(qwen, qwen.encode(images[i : i + 1], prompts[i : i + 1], size, size), [0], [5 + i], 2)
-        assert torch.allclose(both[i], alone[0], atol=TOLERANCE)
+        single = sample_ode(qwen, qwen.encode(images[i : i + 1], prompts[i : i + 1], size, size), [0], [5 + i], 2)
+        assert torch.allclose(both[i], single[0], atol=TOLERANCE)
 
 
-def test_qwen_decoding_is_the_pipeline_s(qwen: EditorPolicy, make_picture: Pictures) -> None:
-    image = make_picture(1)
+def test_qwen_decoding_matches_the_pipeline(qwen: EditorPolicy, make_image: MakeImage) -> None:
+    image = make_image(1)
     latents = torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(0)).to(qwen.device)
     ours = qwen.decode(latents, qwen.working_size(image, 32))[0]
     theirs = qwen.pipeline(
@@ -112,50 +117,47 @@ def test_qwen_decoding_is_the_pipeline_s(qwen: EditorPolicy, make_picture: Pictu
 
 @pytest.mark.parametrize("kind", ["flow", "cps"])
 @pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16])
-def test_replay_gives_a_ratio_of_one(
-    flux: EditorPolicy, make_picture: Pictures, kind: str, storage: torch.dtype
+def test_replayed_steps_have_ratio_one(
+    flux: EditorPolicy, make_image: MakeImage, kind: str, storage: torch.dtype
 ) -> None:
-    images = [make_picture(1), make_picture(2)]
+    images = [make_image(1), make_image(2)]
     size = flux.working_size(images[0], 32)
     condition = flux.encode(images, ["make it red", "blue"], size, size)
     settings = SdeSettings(6, kind, 0.8, 3, "gaussian", storage)  # type: ignore[arg-type]
-    draws = [Draw(case, case, case + 1, sample_seed(0, 0, case, s)) for case in (0, 1) for s in range(4)]
-    chunk = sample_chunk(flux, condition, draws, settings)
-    rows = torch.tensor([0, 2, 7])  # another batch than the sampler's
+    specs = [SampleSpec(4 * row + s, row, row, row + 1, sample_seed(0, 0, row, s)) for row in (0, 1) for s in range(4)]
+    batch = sample_trajectories(flux, condition, specs, settings)
+    rows = torch.tensor([0, 2, 7])  # another batch composition than during sampling
     for k in range(3):
-        before, after, sigma, sigma_next = (value[rows] for value in chunk.step(k))
-        v = flux.velocity(before, sigma, condition.take(chunk.cases[rows]))
+        before, after, sigma, sigma_next = (value[rows] for value in batch.step(k))
+        v = flux.velocity(before, sigma, condition.take(batch.condition_rows[rows]))
         move = transition(settings.kind, before, v, sigma, sigma_next, 0.8)
-        ratio = torch.exp(log_prob(after, move.mean, move.std) - chunk.log_probs[rows, k])
+        ratio = torch.exp(log_prob(after, move.mean, move.std) - batch.log_probs[rows, k])
         assert float((ratio - 1).abs().max()) < 1e-6
 
 
-def test_latents_kept_in_bf16_without_rounding_the_sampler_would_move_the_ratio(
-    flux: EditorPolicy, make_picture: Pictures
-) -> None:
-    size = flux.working_size(make_picture(1), 32)
-    condition = flux.encode([make_picture(1)], ["make it red"], size, size)
-    chunk = sample_chunk(flux, condition, [Draw(0, 0, 3, s) for s in range(4)], SdeSettings(6, "flow", 0.8, 2))
-    before, after, sigma, sigma_next = chunk.step(1)
-    v = flux.velocity(before.bfloat16().float(), sigma, condition.take(chunk.cases))
+def test_storing_bf16_latents_without_rounding_changes_the_ratio(flux: EditorPolicy, make_image: MakeImage) -> None:
+    size = flux.working_size(make_image(1), 32)
+    condition = flux.encode([make_image(1)], ["make it red"], size, size)
+    specs = [spec(sample_id=s, noise_seed=s, window_start=3) for s in range(4)]
+    batch = sample_trajectories(flux, condition, specs, SdeSettings(6, "flow", 0.8, 2))
+    before, after, sigma, sigma_next = batch.step(1)
+    v = flux.velocity(before.bfloat16().float(), sigma, condition.take(batch.condition_rows))
     move = transition("flow", before.bfloat16().float(), v, sigma, sigma_next, 0.8)
-    drift = log_prob(after.bfloat16().float(), move.mean, move.std) - chunk.log_probs[:, 1]
+    drift = log_prob(after.bfloat16().float(), move.mean, move.std) - batch.log_probs[:, 1]
     assert float(drift.abs().max()) > 1e-6
 
 
-def test_samples_do_not_depend_on_the_batch(flux: EditorPolicy, make_picture: Pictures) -> None:
-    images, prompts = [make_picture(i) for i in range(3)], ["red", "blue", "green"]
-    together = edit_images(flux, images, prompts, steps=4, seed=3, batch_size=3)
-    apart = edit_images(flux, images, prompts, steps=4, seed=3, batch_size=1)
+def test_samples_do_not_depend_on_the_batch_size(flux: EditorPolicy, make_image: MakeImage) -> None:
+    images, prompts = [make_image(i) for i in range(3)], ["red", "blue", "green"]
+    together = edit_images(flux, images, prompts, EditSettings(num_inference_steps=4, batch_size=3), seed=3)
+    apart = edit_images(flux, images, prompts, EditSettings(num_inference_steps=4, batch_size=1), seed=3)
     for a, b in zip(together, apart, strict=True):
         assert max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True)) <= 1
 
 
-def test_photographs_of_any_size_and_mode_are_edited_at_the_resolution(
-    flux: EditorPolicy, make_picture: Pictures
-) -> None:
-    images = [make_picture(1, 640, 427), make_picture(2, 100, 301).convert("L"), make_picture(3).convert("RGBA")]
-    edits = edit_images(flux, images, ["a", "b", "c"], steps=1, size=64)
+def test_images_of_any_size_and_mode_are_edited_at_the_resolution(flux: EditorPolicy, make_image: MakeImage) -> None:
+    images = [make_image(1, 640, 427), make_image(2, 100, 301).convert("L"), make_image(3).convert("RGBA")]
+    edits = edit_images(flux, images, ["a", "b", "c"], EditSettings(num_inference_steps=1, resolution=64))
     assert [edit.size for edit in edits] == [(80, 48), (32, 112), (64, 64)]
     assert all(edit.mode == "RGB" for edit in edits)
 
@@ -171,19 +173,19 @@ def test_photographs_of_any_size_and_mode_are_edited_at_the_resolution(
         (5, 5, None, (16, 16)),
     ],
 )
-def test_working_size_keeps_area_and_aspect(
+def test_working_size_keeps_area_and_aspect_ratio(
     width: int, height: int, resolution: int | None, expected: tuple[int, int]
 ) -> None:
     size = working_size(width, height, resolution, 16)
     assert (size.height, size.width) == expected
 
 
-def test_the_kontext_reference_is_not_grown_to_a_megapixel(flux: EditorPolicy, make_picture: Pictures) -> None:
-    size = flux.working_size(make_picture(1), 32)
-    assert flux.encode([make_picture(1)], ["red"], size, size).rows["reference"].shape == (1, 4, 16)
+def test_kontext_reference_is_not_upscaled_to_one_megapixel(flux: EditorPolicy, make_image: MakeImage) -> None:
+    size = flux.working_size(make_image(1), 32)
+    assert flux.encode([make_image(1)], ["red"], size, size).rows["reference"].shape == (1, 4, 16)
 
 
-def test_sigmas_follow_a_dynamically_shifted_scheduler(flux: EditorPolicy) -> None:
+def test_sigmas_follow_a_scheduler_with_dynamic_shifting(flux: EditorPolicy) -> None:
     from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 
     plain = flux.pipeline.scheduler
@@ -200,15 +202,15 @@ def test_sigmas_follow_a_dynamically_shifted_scheduler(flux: EditorPolicy) -> No
         flux.pipeline.scheduler = plain
 
 
-def test_an_unknown_pipeline_is_refused_by_name(tmp_path: Path) -> None:
+def test_unknown_pipeline_class_is_rejected_by_name(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ValueError, match="StableDiffusionPipeline"):
         load_policy(str(tmp_path))
 
 
-def test_sources_and_instructions_must_match(flux: EditorPolicy, make_picture: Pictures) -> None:
+def test_sources_and_instructions_must_have_equal_lengths(flux: EditorPolicy, make_image: MakeImage) -> None:
     with pytest.raises(ValueError, match="1 sources but 2"):
-        edit_images(flux, [make_picture(1)], ["a", "b"], steps=1)
+        edit_images(flux, [make_image(1)], ["a", "b"], EditSettings(num_inference_steps=1))
 
 
 @pytest.mark.parametrize(
@@ -252,11 +254,11 @@ def test_sources_and_instructions_must_match(flux: EditorPolicy, make_picture: P
         ),
     ],
 )
-def test_methods_that_diffusers_does_not_promise_are_as_they_were(owner: Any, name: str, parameters: list[str]) -> None:
+def test_private_diffusers_methods_have_the_expected_parameters(owner: Any, name: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
 
 
-def test_a_saved_editor_does_not_depend_on_where_it_was_loaded_from(flux_folder: Path, tmp_path: Path) -> None:
+def test_saved_editor_does_not_depend_on_the_path_it_was_loaded_from(flux_folder: Path, tmp_path: Path) -> None:
     saved = []
     for place in ("here", "there"):
         shutil.copytree(flux_folder, tmp_path / place)

@@ -28,7 +28,7 @@ def test_every_case_is_edited_from_its_own_noise_which_two_editors_share(monkeyp
     seeds: list[list[int]] = []
     monkeypatch.setattr("editr1.editor.policies.load_policy", lambda *_a, **_k: None)
     monkeypatch.setattr(
-        "editr1.editor.sample.edit_images", lambda _p, sources, _i, *, seed, **_k: seeds.append(seed) or list(sources)
+        "editr1.editor.sample.edit_images", lambda _p, sources, _i, _s, *, seed: seeds.append(seed) or list(sources)
     )
     config = EvaluateConfig(seed=3)
     before, after = (evaluate._editor(CONTEXT, config, role) for role in ("before", "after"))

@@ -1,0 +1,166 @@
+"""Sampled trajectories, from sampling through scoring to the update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from editr1.editor.policies.base import Condition
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """Everything that determines one sample.
+
+    Attributes:
+        sample_id: Identity of the sample within an iteration, unique across all processes.
+        group_key: Key of the sample's group: the position of its edit case in the order of the run.
+        condition_row: Row of the condition with the encoded instruction and reference image of the case.
+        window_start: Index of the first stochastic step.
+        noise_seed: Seed of the initial noise and of the noise of the stochastic steps.
+    """
+
+    sample_id: int
+    group_key: int
+    condition_row: int
+    window_start: int
+    noise_seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryBatch:
+    """The samples of one forward pass, with what the update needs to replay and weight them.
+
+    A batch is immutable: :func:`attach_scores` and :func:`attach_advantages` return new batches. B is the number of
+    samples, W the number of stochastic steps and T the number of denoising steps. Tensors marked with * are on the
+    policy's device, the others on the CPU.
+
+    Attributes:
+        condition: Encoded instructions and reference images; its rows are cases, not samples.
+        sample_ids: ``[B]`` int64, unique.
+        group_keys: ``[B]`` int64.
+        condition_rows: * ``[B]`` int64, row of ``condition`` per sample.
+        window_starts: * ``[B]`` int64, index of the first stochastic step.
+        sigmas: * ``[T + 1]`` fp32, noise levels from 1 (noise) to 0 (data).
+        latents: * ``[B, W + 1, tokens, channels]`` in the storage dtype, the latents before, between and after the
+            stochastic steps.
+        log_probs: * ``[B, W]`` fp32, log-probability of each stochastic step under the sampling policy.
+        final_latents: * ``[B, tokens, channels]`` fp32, the clean latents.
+        valid_mask: ``[B]`` bool. True for every sample at first; False where scoring failed once scores are attached;
+            also False in groups without reward spread once advantages are attached.
+        scores: ``[B]`` fp64, NaN where scoring failed. None until scores are attached.
+        advantages: ``[B]`` fp32, 0 where ``valid_mask`` is False. None until advantages are attached.
+
+    Raises:
+        ValueError: A tensor has the wrong length or dtype, or a sample id occurs twice.
+    """
+
+    condition: Condition
+    sample_ids: Tensor
+    group_keys: Tensor
+    condition_rows: Tensor
+    window_starts: Tensor
+    sigmas: Tensor
+    latents: Tensor
+    log_probs: Tensor
+    final_latents: Tensor
+    valid_mask: Tensor
+    scores: Tensor | None = None
+    advantages: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size, window = self.log_probs.shape
+        for name in (
+            "sample_ids", "group_keys", "condition_rows", "window_starts", "latents", "final_latents", "valid_mask",
+            "scores", "advantages",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and len(value) != size:
+                raise ValueError(f"trajectory batch: {name} has {len(value)} rows, but log_probs has {size}")
+        if self.latents.shape[1] != window + 1:
+            raise ValueError(
+                f"trajectory batch: latents hold {self.latents.shape[1]} states for {window} steps; expected {window + 1}"
+            )
+        for name in ("sample_ids", "group_keys"):
+            if getattr(self, name).dtype != torch.int64:
+                raise ValueError(f"trajectory batch: {name} must be int64, not {getattr(self, name).dtype}")
+        if self.valid_mask.dtype != torch.bool:
+            raise ValueError(f"trajectory batch: valid_mask must be bool, not {self.valid_mask.dtype}")
+        if len(torch.unique(self.sample_ids)) != size:
+            raise ValueError(f"trajectory batch: duplicate sample ids in {self.sample_ids.tolist()}")
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def step(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the ``k``-th stochastic step of every sample: (before, after, sigma, sigma_next).
+
+        ``before`` and ``after`` are latents ``[B, tokens, channels]`` in fp32; the noise levels are ``[B]``.
+        """
+        before, after = self.latents[:, k].float(), self.latents[:, k + 1].float()
+        return before, after, self.sigmas[self.window_starts + k], self.sigmas[self.window_starts + k + 1]
+
+
+def attach_scores(
+    batches: Sequence[TrajectoryBatch], sample_ids: Tensor, scores: Tensor, valid_mask: Tensor
+) -> list[TrajectoryBatch]:
+    """Return the batches with the score of every sample, joined by sample id.
+
+    Args:
+        batches: The batches of this process.
+        sample_ids: ``[N]`` int64, exactly the ids of ``batches``, in any order.
+        scores: ``[N]`` fp64, NaN where scoring failed.
+        valid_mask: ``[N]`` bool, False where scoring failed.
+
+    Raises:
+        ValueError: A sample has no score or several, or a score belongs to no sample.
+    """
+    rows = _row_by_id(sample_ids)
+    unknown = rows.keys() - {sample_id for batch in batches for sample_id in batch.sample_ids.tolist()}
+    if unknown:
+        raise ValueError(f"scores for samples that were not drawn: {sorted(unknown)}")
+    attached = []
+    for batch in batches:
+        index = _rows_of(batch, rows, "score")
+        attached.append(replace(batch, scores=scores[index], valid_mask=batch.valid_mask & valid_mask[index]))
+    return attached
+
+
+def attach_advantages(
+    batches: Sequence[TrajectoryBatch], sample_ids: Tensor, advantages: Tensor, valid_mask: Tensor
+) -> list[TrajectoryBatch]:
+    """Return the batches with the advantage of every sample, joined by sample id.
+
+    Args:
+        batches: The batches of this process.
+        sample_ids: ``[N]`` int64, the ids of all processes' samples, in any order.
+        advantages: ``[N]`` fp32.
+        valid_mask: ``[N]`` bool, False where scoring failed or the group has no reward spread.
+
+    Raises:
+        ValueError: A sample has no advantage or several.
+    """
+    rows = _row_by_id(sample_ids)
+    attached = []
+    for batch in batches:
+        index = _rows_of(batch, rows, "advantage")
+        attached.append(replace(batch, advantages=advantages[index], valid_mask=batch.valid_mask & valid_mask[index]))
+    return attached
+
+
+def _row_by_id(sample_ids: Tensor) -> dict[int, int]:
+    rows = {sample_id: row for row, sample_id in enumerate(sample_ids.tolist())}
+    if len(rows) != len(sample_ids):
+        raise ValueError(f"{len(sample_ids) - len(rows)} sample ids occur more than once")
+    return rows
+
+
+def _rows_of(batch: TrajectoryBatch, rows: dict[int, int], name: str) -> Tensor:
+    ids = batch.sample_ids.tolist()
+    missing = [sample_id for sample_id in ids if sample_id not in rows]
+    if missing:
+        raise ValueError(f"no {name} for samples {missing}")
+    return torch.tensor([rows[sample_id] for sample_id in ids])
