@@ -6,16 +6,16 @@ Keys: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json
 from __future__ import annotations
 
 import builtins
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, Unpack
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
@@ -136,7 +136,7 @@ class ArtifactStore:
         try:
             dest.mkdir(parents=True, exist_ok=True)
             partials = dest.parent / f".{dest.resolve().name}.partial"
-            with _locked(dest.parent / f".{dest.resolve().name}.lock"):
+            with FileLock(dest.parent / f".{dest.resolve().name}.lock"):
                 wanted = [file for file in manifest.files if not _present(_inside(dest, file.path), file)]
                 if wanted:
                     partials.mkdir(exist_ok=True)
@@ -281,9 +281,3 @@ def _remove_if_empty(folder: Path) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
 
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
