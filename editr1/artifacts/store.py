@@ -280,4 +280,3 @@ def _inside(dest: Path, path: str) -> Path:
 def _remove_if_empty(folder: Path) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
-

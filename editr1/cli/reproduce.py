@@ -1,18 +1,22 @@
-"""``editr1 reproduce``: the paper's claims on the shapes world, with what holds and what does not."""
+"""``editr1 reproduce``: test which of the paper's claims hold on the shapes dataset."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editr1.cli.common import SetOption, StopFlag, command_line, reporting
 
+if TYPE_CHECKING:
+    from editr1.config.reproduce import Budget
+    from editr1.reproduce.claims import Comparison
+
 
 class Size(StrEnum):
-    """How much is run."""
+    """Size of the experiments."""
 
     FULL = "full"
     SMALLEST = "smallest"
@@ -25,30 +29,32 @@ def register(app: typer.Typer) -> None:
 
 def reproduce(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of seeds.")] = 5,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first one; the others follow it.")] = 1001,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed; the others follow it.")] = 1001,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="A claim: curation, gcpo, size, traces, editor or gsb; may be given several times."),
+        typer.Option(help="A claim: curation, gcpo, size, traces, editor or gsb. May be given several times."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for runs, artifacts and the page.  [default: runs/reproduction, or runs/reproduction-smallest]"
+            help="Folder for runs, artifacts and results.  [default: runs/reproduction or runs/reproduction-smallest]"
         ),
     ] = None,
-    size: Annotated[Size, typer.Option(help="smallest only shows that everything runs.")] = Size.FULL,
+    size: Annotated[
+        Size, typer.Option(help="Size of the experiments; 'smallest' only tests that everything runs.")
+    ] = Size.FULL,
     parallel: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs at the same time, about 1.5 GB each.  [default: one a core, at most 4]"),
+        typer.Option(min=1, help="Number of parallel runs, about 1.5 GB each.  [default: one per core, at most 4]"),
     ] = None,
     overrides: SetOption = None,
-    list_cells: Annotated[bool, typer.Option("--list", help="Only list claims and runs; start nothing.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List claims and runs without starting anything.")] = False,
 ) -> None:
-    """Show which of the paper's claims hold on the shapes world, where the truth is known.
+    """Test which of the paper's claims hold on the shapes dataset, whose ground truth is known.
 
-    Every claim is a comparison of small runs on the same held-out pairs or cases, at several seeds. What stands already
-    is not run again; a call that was stopped goes on. Writes reproduction.html, reproduction.json and table.md; with
-    --only the claims' names are in the files' names.
+    Every claim is a comparison of small runs on the same held-out pairs or cases, at several seeds. Completed runs are
+    not repeated, and an interrupted reproduction continues where it stopped. Writes reproduction.html, reproduction.json
+    and table.md; with --only, the file names contain the names of the claims.
 
     Example: editr1 reproduce --seeds 1 --only gcpo
 
@@ -57,56 +63,62 @@ def reproduce(
     import os
 
     from editr1.cli.reproduction_view import ReproductionView
-    from editr1.config.loader import ConfigError, load_settings
-    from editr1.config.reproduce import SMALLEST, Budget
-    from editr1.reproduce.claims import cell_names, chosen, make_contrasts
-    from editr1.reproduce.experiments import make_cells, with_needs
+    from editr1.reproduce.orchestrate import ReproductionRequest
     from editr1.reproduce.orchestrate import reproduce as run_all
-    from editr1.reproduce.page import render_page, render_table
-    from editr1.reproduce.results import Reproduction, check_kept
+    from editr1.reproduce.output import OutputFiles
+    from editr1.reproduce.page import render_table
 
     with reporting():
-        start = SMALLEST if size is Size.SMALLEST else Budget()
-        budget = load_settings(Budget, values=start.model_dump(), overrides=overrides or [])
-        try:
-            contrasts = chosen(make_contrasts(budget), only or [])
-        except ValueError as error:
-            raise ConfigError(f"--only: {error}") from None
-        numbers = range(first_seed, first_seed + seeds)
-        if list_cells:
-            for contrast in contrasts:
-                typer.echo(f"{contrast.claim}. {contrast.text}: {contrast.first.cell} against {contrast.second.cell}")
-            for cell in with_needs(cell_names(contrasts), make_cells(first_seed, budget)):
-                typer.echo(f"  {cell.name}: {cell.what}")
+        budget = _budget(size, overrides)
+        comparisons = _comparisons(budget, only)
+        if list_only:
+            _print_list(comparisons, first_seed, budget)
             return
+        numbers = range(first_seed, first_seed + seeds)
         out = out or Path("runs") / ("reproduction" if size is Size.FULL else "reproduction-smallest")
-        out.mkdir(parents=True, exist_ok=True)
-
-        # What a claim alone says must not replace what all of them said.
-        end = "".join(f"-{name}" for name in sorted(set(only or [])))
-
-        check_kept(out / f"reproduction{end}.json", budget, numbers)
-
-        def write(found: Reproduction) -> None:
-            (out / f"reproduction{end}.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-            (out / f"reproduction{end}.html").write_text(render_page(found), encoding="utf-8")
-            (out / f"table{end}.md").write_text(render_table(found), encoding="utf-8")
-
-        with ReproductionView() as view:
-            found = run_all(
-                contrasts,
-                list(numbers),
-                budget,
-                out,
-                command=command_line(),
-                watcher=view,
-                should_stop=StopFlag(),
-                parallel=parallel or min(4, os.cpu_count() or 1),
-                on_found=write,
-            )
+        files = OutputFiles(out, only or [])
+        files.prepare(budget, numbers)
+        request = ReproductionRequest(
+            comparisons=comparisons,
+            seeds=numbers,
+            budget=budget,
+            folder=out,
+            command=command_line(),
+            parallel=parallel or min(4, os.cpu_count() or 1),
+        )
+        with ReproductionView(on_results=files.write) as view:
+            found = run_all(request, view, StopFlag())
         typer.echo(render_table(found), nl=False)
-        typer.echo(f"page: {out / f'reproduction{end}.html'}")
-        for run, why in found.failed.items():
-            typer.echo(f"failed: {run}: {why}", err=True)
+        typer.echo(f"page: {files.page}")
+        for run, reason in found.failed.items():
+            typer.echo(f"failed: {run}: {reason}", err=True)
         if found.failed:
             raise typer.Exit(1)
+
+
+def _budget(size: Size, overrides: list[str] | None) -> Budget:
+    from editr1.config.loader import load_settings
+    from editr1.config.reproduce import SMALLEST, Budget
+
+    start = SMALLEST if size is Size.SMALLEST else Budget()
+    return load_settings(Budget, values=start.model_dump(), overrides=overrides or [])
+
+
+def _comparisons(budget: Budget, only: list[str] | None) -> list[Comparison]:
+    from editr1.config.loader import ConfigError
+    from editr1.reproduce.claims import make_comparisons, select_claims
+
+    try:
+        return select_claims(make_comparisons(budget), only or [])
+    except ValueError as error:
+        raise ConfigError(f"--only: {error}") from None
+
+
+def _print_list(comparisons: list[Comparison], seed: int, budget: Budget) -> None:
+    from editr1.reproduce.claims import experiment_names
+    from editr1.reproduce.experiments import make_experiments, with_needs
+
+    for item in comparisons:
+        typer.echo(f"{item.claim}. {item.text}: {item.first.experiment} against {item.second.experiment}")
+    for experiment in with_needs(experiment_names(comparisons), make_experiments(seed, budget)):
+        typer.echo(f"  {experiment.name}: {experiment.what}")

@@ -1,9 +1,9 @@
-"""A reproduction on the terminal: a line for each cell that ended, a bar for each that runs and for the whole."""
+"""Progress of a reproduction on the terminal: a line per completed run, a bar per active run and one for all runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -12,25 +12,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from editr1.cli.view import PLAIN_SECONDS, in_words
 from editr1.durations import format_duration
-from editr1.reproduce.plan import Item
+from editr1.reproduce.plan import PlannedRun
+from editr1.reproduce.results import Reproduction
 
 
 class ReproductionView:
-    """Draws what a reproduction reports. On a terminal live bars; elsewhere a plain line a cell every few seconds."""
+    """Prints the progress of a reproduction: live bars on a terminal, otherwise a plain line per run every few seconds.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Updated results are passed to ``on_results``.
+    """
+
+    def __init__(self, on_results: Callable[[Reproduction], None], console: Console | None = None) -> None:
+        self._on_results = on_results
         self.console = console or Console(stderr=True)
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[figures]}", style="dim"),
+            TextColumn("{task.fields[metrics]}", style="dim"),
             console=self.console,
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, float] = {}
+        self._last_printed: dict[str, float] = {}
         self._all: TaskID | None = None
 
     def __enter__(self) -> ReproductionView:
@@ -43,45 +48,49 @@ class ReproductionView:
     ) -> None:
         self._bars.stop()
 
-    def cell_stands(self, item: Item) -> None:
-        """Count it; a line says so."""
-        self.console.print(f"{_place(item)}  stands already", style="dim", highlight=False)
+    def experiment_skipped(self, item: PlannedRun) -> None:
+        """Print that the run is already complete, and count it."""
+        self.console.print(f"{_title(item)}  already complete", style="dim", highlight=False)
         self._advance(item)
 
-    def cell_started(self, item: Item) -> None:
-        """Name it."""
+    def experiment_started(self, item: PlannedRun) -> None:
+        """Print the start of the run, and add its bar."""
         self._advance(item, 0)
-        self.console.print(f"{_place(item)}  starts: {item.cell.what}", highlight=False)
+        self.console.print(f"{_title(item)}  started: {item.experiment.what}", highlight=False)
         if self.console.is_terminal:
-            self._tasks[item.run] = self._bars.add_task(item.run, total=None, figures="")
+            self._tasks[item.run] = self._bars.add_task(item.run, total=None, metrics="")
 
-    def cell_progress(self, item: Item, stage: str, line: Mapping[str, Any]) -> None:
-        """Move its bar."""
-        figures = in_words(line.get("metrics", {}), most=3)
+    def experiment_progress(self, item: PlannedRun, stage: str, line: Mapping[str, Any]) -> None:
+        """Move the bar of the run, or print a line from time to time."""
+        metrics = in_words(line.get("metrics", {}), most=3)
         label = f"{item.run} {stage}: {line['phase']}"
         if self.console.is_terminal:
             self._bars.update(
-                self._tasks[item.run], description=label, completed=line["done"], total=line["total"], figures=figures
+                self._tasks[item.run], description=label, completed=line["done"], total=line["total"], metrics=metrics
             )
-        elif time.monotonic() - self._said.get(item.run, 0.0) > PLAIN_SECONDS:
-            self._said[item.run] = time.monotonic()
-            self.console.print(f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False, soft_wrap=True)
+        elif time.monotonic() - self._last_printed.get(item.run, 0.0) > PLAIN_SECONDS:
+            self._last_printed[item.run] = time.monotonic()
+            self.console.print(f"  {label} {line['done']}/{line['total']}  {metrics}", highlight=False, soft_wrap=True)
 
-    def cell_ended(self, item: Item, seconds: float, failure: str | None) -> None:
-        """Say that it is done, or why it failed."""
+    def experiment_ended(self, item: PlannedRun, seconds: float, failure: str | None) -> None:
+        """Print that the run is done, or why it failed."""
         if item.run in self._tasks:
             self._bars.remove_task(self._tasks.pop(item.run))
         word = "[green]done[/]" if failure is None else "[red]failed[/]"
-        self.console.print(f"{_place(item)}  {word} in {format_duration(seconds)}", highlight=False)
+        self.console.print(f"{_title(item)}  {word} in {format_duration(seconds)}", highlight=False)
         if failure is not None:
             self.console.print(f"  {failure}", style="red", markup=False, highlight=False)
         self._advance(item)
 
-    def _advance(self, item: Item, runs: int = 1) -> None:
+    def results_updated(self, found: Reproduction) -> None:
+        """Pass the results on, so that they are saved before all seeds are done."""
+        self._on_results(found)
+
+    def _advance(self, item: PlannedRun, runs: int = 1) -> None:
         if self._all is None:
-            self._all = self._bars.add_task("all runs", total=item.total, figures="")
+            self._all = self._bars.add_task("all runs", total=item.total, metrics="")
         self._bars.advance(self._all, runs)
 
 
-def _place(item: Item) -> str:
+def _title(item: PlannedRun) -> str:
     return f"[bold]{item.run}[/] ({item.number} of {item.total})"

@@ -1,1 +1,1 @@
-"""The paper's claims on the shapes world: the runs that are needed, what is compared, and the page that says what holds."""
+"""Reproduction of the paper's claims on the shapes dataset: experiments, comparisons, and a report of which claims hold."""

@@ -1,4 +1,4 @@
-"""What no verifier can pass: how often people agree with the truth, and with other people."""
+"""Upper bounds on a verifier's accuracy: how often annotators agree with the ground truth, and with other annotators."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ Floats = npt.NDArray[np.float64]
 
 
 class Ceiling(NamedTuple):
-    """Over the decided pairs, each (n,): the truth's credit against the people (a tie is half), and other people's."""
+    """Credit per decided pair, each ``[n]``, against the annotators' labels.
+
+    ``truth`` is the credit of the ground truth (0.5 for a tie), ``people`` that of a second set of annotators.
+    """
 
     truth: Floats
     people: Floats
 
 
 def ceiling(pairs: Sequence[PreferencePair], seed: int) -> Ceiling:
-    """Judge the pairs that people decided by the truth, and by other people whose errors are drawn by ``seed``."""
+    """Score the decided pairs by the ground truth, and by a second set of annotators whose errors are drawn from ``seed``."""
     truth, people = [], []
     for pair in pairs:
         if pair.label != "winner":

@@ -1,20 +1,21 @@
-"""What the paper claims, and the contrast of cells that decides each part of it. Pure."""
+"""The claims of the paper, each as comparisons of experiments, and the rule that decides whether a comparison holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Literal
 
 from editr1.config.reproduce import Budget
 from editr1.evaluation.metrics import Estimate
 from editr1.reproduce.experiments import editor_name, sampled_name
-from editr1.reproduce.measures import Measure
+from editr1.reproduce.metrics import Measure
 
 
 class Outcome(StrEnum):
-    """What the figures say of a claim."""
+    """What the measured difference means for a claim."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -24,10 +25,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A part of a claim: ``first`` above ``second`` by at least ``least`` (in the figure's unit), or no gain at all.
+    """One part of a claim: ``first`` is better than ``second``, or it is a control that must not be better.
 
-    ``kind`` "gain": the difference is above 0 with its whole interval, and at least ``least``. "control": nothing may be
-    gained, and so little uncertain that ``most`` is excluded. ``paper`` is what the paper reports.
+    A "gain" expects a difference whose interval lies above 0, of at least ``least`` in the metric's unit. A "control"
+    expects no difference, with an interval that excludes ``most``. ``paper`` is the number that the paper reports.
     """
 
     claim: int
@@ -40,45 +41,45 @@ class Comparison:
     most: float = 0.0
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """Cells that must have been run."""
-        return self.first.cell, self.second.cell
+    def experiments(self) -> tuple[str, ...]:
+        """Names of the two experiments."""
+        return self.first.experiment, self.second.experiment
 
     @property
     def unit(self) -> str:
-        """Of the figure as it is shown."""
-        if self.first.figure == "score":
+        """Unit of the metric as it is displayed."""
+        if self.first.metric == "score":
             return "of 10"
-        return "%" if self.first.figure == "better" else "points"
+        return "%" if self.first.metric == "better" else "points"
 
     @property
     def scale(self) -> float:
-        """Factor from the figure to what is shown."""
-        return 1.0 if self.first.figure == "score" else 100.0
+        """Factor from the metric to the displayed number."""
+        return 1.0 if self.first.metric == "score" else 100.0
 
 
-def outcome(contrast: Comparison, found: Estimate | None) -> Outcome:
-    """Whether the claim's part holds by the difference ``found``.
+def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
+    """Decide a comparison by the difference ``found``; None means that it was not measured.
 
-    A gain holds when the interval lies above 0 and the value reaches ``least``; it does not hold when the interval lies
-    below 0, or wholly below ``least``; else it is undecided. A control holds when the interval reaches neither above
-    ``most`` nor lies above 0, and does not hold when it lies above 0.
+    A gain holds if the interval lies above 0 and the value reaches ``least``. It does not hold if the interval lies below
+    0, or entirely below ``least``. A control holds if the interval ends below ``most`` and does not lie above 0. It does
+    not hold if the interval lies above 0. Anything else is undecided.
     """
     if found is None:
         return Outcome.MISSING
-    if contrast.kind == "control":
+    if comparison.kind == "control":
         if found.low > 0:
             return Outcome.FAILS
-        return Outcome.HOLDS if found.high < contrast.most else Outcome.OPEN
-    if found.low > 0 and found.value >= contrast.least:
+        return Outcome.HOLDS if found.high < comparison.most else Outcome.OPEN
+    if found.low > 0 and found.value >= comparison.least:
         return Outcome.HOLDS
-    if found.high < 0 or found.high < contrast.least:
+    if found.high < 0 or found.high < comparison.least:
         return Outcome.FAILS
     return Outcome.OPEN
 
 
 TITLES = {
-    1: "Verified traces beat unverified ones; reasoning beats bare verdicts and holistic marks",
+    1: "Verified traces beat unverified ones; reasoning beats bare verdicts and holistic ratings",
     2: "GCPO on few human preferences beats SFT alone",
     3: "The larger model is better",
     4: "Averaging traces helps",
@@ -88,145 +89,156 @@ TITLES = {
 NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"}
 """Names for ``--only``."""
 
+_credit = partial(Measure, metric="half_credit")
+_editor_score = partial(Measure, metric="score")
 
-def make_contrasts(budget: Budget) -> list[Comparison]:
-    """Every part of every claim."""
-    tv, rl = Measure("tv", "half_credit"), Measure("gcpo", "half_credit")
-    many = budget.averaged[1:]
-    after = Measure("editor-rl", "score", "after")
-    before = Measure("editor-rl", "score", "before")
-    found = [
-        Comparison(1, "T+V over V", tv, Measure("v", "half_credit"), "+4.5 points (7B)"),
-        Comparison(1, "V over T", Measure("v", "half_credit"), Measure("t", "half_credit"), "+2.0 points (7B)"),
-        Comparison(1, "T+V over holistic marks", tv, Measure("holistic", "half_credit")),
+
+def make_comparisons(budget: Budget) -> list[Comparison]:
+    """Return every comparison of every claim, in the order of the claims."""
+    return [
+        *_curation_claim(),
+        *_gcpo_claim(budget),
+        *_size_claim(),
+        *_averaging_claim(budget),
+        *_editor_claim(budget),
+        *_preference_claim(),
+    ]
+
+
+def select_claims(comparisons: Iterable[Comparison], only: Iterable[str]) -> list[Comparison]:
+    """Return the comparisons of the claims named in ``only`` (see :data:`NAMES`), or all if it is empty.
+
+    Raises:
+        ValueError: there is no claim of that name.
+    """
+    numbers = {name: number for number, name in NAMES.items()}
+    wanted = list(only)
+    if unknown := [name for name in wanted if name not in numbers]:
+        raise ValueError(f"no claim {unknown[0]!r}; choose from: {', '.join(numbers)}")
+    return [item for item in comparisons if not wanted or item.claim in {numbers[name] for name in wanted}]
+
+
+def experiment_names(comparisons: Iterable[Comparison]) -> list[str]:
+    """Return the sorted names of the experiments that ``comparisons`` compare, without duplicates."""
+    return sorted({name for comparison in comparisons for name in comparison.experiments})
+
+
+def _curation_claim() -> list[Comparison]:
+    tv, v = _credit("tv"), _credit("v")
+    return [
+        Comparison(1, "T+V over V", tv, v, "+4.5 points (7B)"),
+        Comparison(1, "V over T", v, _credit("t"), "+2.0 points (7B)"),
+        Comparison(1, "T+V over holistic ratings", tv, _credit("holistic")),
+    ]
+
+
+def _gcpo_claim(budget: Budget) -> list[Comparison]:
+    most_traces = budget.averaged[-1]
+    averaged = sampled_name(most_traces)
+    return [
         *_over_sft("gcpo", "GCPO", "+6.8 points (7B), +2.7 (3B)"),
         *_over_sft("gcpo-half", "GCPO with half a win for a tie"),
         Comparison(
             2,
-            f"GCPO over SFT where {many[-1]} traces are averaged, so that ties are rare",
-            Measure(sampled_name(many[-1]), "half_credit", "rl"),
-            Measure(sampled_name(many[-1]), "half_credit", "sft"),
+            f"GCPO over SFT with {most_traces} traces averaged, which makes ties rare",
+            _credit(averaged, role="rl"),
+            _credit(averaged, role="sft"),
         ),
         *(
-            Comparison(2, f"GCPO on {n} pairs over SFT", Measure(f"gcpo-{n}", "half_credit"), tv)
+            Comparison(2, f"GCPO on {n} pairs over SFT", _credit(f"gcpo-{n}"), _credit("tv"))
             for n in sorted(budget.few_pairs)
         ),
+    ]
+
+
+def _over_sft(experiment: str, title: str, paper: str = "") -> list[Comparison]:
+    """Return the comparisons of claim 2 for one rule of rewarding ties."""
+    rl, shuffled, sft = _credit(experiment), _credit(f"{experiment}-shuffled"), _credit("tv")
+    return [
+        Comparison(2, f"{title} over SFT by 5 points or more, ties count half", rl, sft, paper, least=0.05),
+        Comparison(2, f"{title} over SFT, strictly right", Measure(experiment, "strict"), Measure("tv", "strict")),
+        Comparison(2, f"{title} over longer SFT", rl, _credit("longer")),
+        Comparison(2, f"{title} over SFT on the best of sampled traces", rl, _credit("picked")),
+        Comparison(2, f"{title} over the same on shuffled labels", rl, shuffled),
+        Comparison(2, f"{title} on shuffled labels gains nothing", shuffled, sft, kind="control", most=0.025),
+    ]
+
+
+def _size_claim() -> list[Comparison]:
+    return [
+        Comparison(3, "larger over smaller after SFT", _credit("tv"), _credit("small-tv"), "+6.1 points (7B over 3B)"),
         Comparison(
-            3, "larger over smaller after SFT", tv, Measure("small-tv", "half_credit"), "+6.1 points (7B over 3B)"
+            3, "larger over smaller after GCPO", _credit("gcpo"), _credit("small-gcpo"), "+10.2 points (7B over 3B)"
         ),
-        Comparison(
-            3, "larger over smaller after GCPO", rl, Measure("small-gcpo", "half_credit"), "+10.2 points (7B over 3B)"
-        ),
+    ]
+
+
+def _averaging_claim(budget: Budget) -> list[Comparison]:
+    many = budget.averaged[1:]
+    return [
         *(
             Comparison(
                 4,
                 f"{title}: {n} traces over {one}",
-                Measure(sampled_name(n), "half_credit", role),
-                Measure(cell, "half_credit", role),
+                _credit(sampled_name(n), role=role),
+                _credit(experiment, role=role),
             )
             for role, title in (("sft", "SFT-RRM"), ("rl", "RL-RRM"))
-            for one, cell in (("1 sampled trace", sampled_name(1)), ("1 greedy trace", "traces-1"))
+            for one, experiment in (("1 sampled trace", sampled_name(1)), ("1 greedy trace", "traces-1"))
             for n in many
         ),
         Comparison(
             4,
             f"RL-RRM at 1 greedy trace over SFT-RRM at {many[0]} traces",
-            Measure("traces-1", "half_credit", "rl"),
-            Measure(sampled_name(many[0]), "half_credit", "sft"),
+            _credit("traces-1", role="rl"),
+            _credit(sampled_name(many[0]), role="sft"),
         ),
-        Comparison(
-            5,
-            "after RL on the RL-RRM over before, by 1.5 or more",
-            after,
-            before,
-            "5.77 to 6.24 (GEdit-Bench, 7B)",
-            least=1.5,
+    ]
+
+
+def _editor_claim(budget: Budget) -> list[Comparison]:
+    controls = budget.control_iterations
+
+    def over_before(experiment: str, text: str, paper: str = "", least: float = 0.0) -> Comparison:
+        after, before = _editor_score(experiment, role="after"), _editor_score(experiment, role="before")
+        return Comparison(5, text, after, before, paper, least=least)
+
+    return [
+        over_before(
+            "editor-rl", "after RL on the RL-RRM over before, by 1.5 or more", "5.77 to 6.24 (GEdit-Bench, 7B)", 1.5
         ),
-        Comparison(
-            5,
-            "after RL on the SFT-RRM over before",
-            Measure("editor-sft", "score", "after"),
-            Measure("editor-sft", "score", "before"),
-            "5.77 to 6.20 (GEdit-Bench, 7B)",
-        ),
+        over_before("editor-sft", "after RL on the SFT-RRM over before", "5.77 to 6.20 (GEdit-Bench, 7B)"),
         Comparison(
             5,
             "RL on the RL-RRM over RL on the SFT-RRM",
-            after,
-            Measure("editor-sft", "score", "after"),
-            "+.04 (GEdit-Bench, 7B)",
+            _editor_score("editor-rl", role="after"),
+            _editor_score("editor-sft", role="after"),
+            "+0.04 (GEdit-Bench, 7B)",
         ),
         *(
-            Comparison(
-                5,
-                f"{n} iterations on the {title} over before",
-                Measure(editor_name(verifier, n, budget), "score", "after"),
-                Measure(editor_name(verifier, n, budget), "score", "before"),
-            )
+            over_before(editor_name(verifier, n, budget), f"{n} iterations on the {title} over before")
             for verifier, title in (("rl", "RL-RRM"), ("sft", "SFT-RRM"))
             for n in sorted(budget.editor_curve)
         ),
         Comparison(
             5,
-            f"{budget.control_iterations} iterations on shuffled rewards gain nothing",
-            Measure("editor-shuffled", "score", "after"),
-            Measure("editor-shuffled", "score", "before"),
+            f"{controls} iterations on shuffled rewards gain nothing",
+            _editor_score("editor-shuffled", role="after"),
+            _editor_score("editor-shuffled", role="before"),
             kind="control",
             most=0.5,
         ),
-        Comparison(
-            5,
-            f"{budget.control_iterations} iterations with a KL term over before",
-            Measure("editor-kl", "score", "after"),
-            Measure("editor-kl", "score", "before"),
-        ),
+        over_before("editor-kl", f"{controls} iterations with a KL term over before"),
+    ]
+
+
+def _preference_claim() -> list[Comparison]:
+    return [
         Comparison(
             6,
-            "edits after RL better than before, less those worse",
+            "edits better after RL than before, less those worse",
             Measure("editor-rl", "better", "after"),
             Measure("editor-rl", "better", "before"),
             "+23.2 % (by people)",
-        ),
+        )
     ]
-    return found
-
-
-def _over_sft(cell: str, title: str, paper: str = "") -> list[Comparison]:
-    """What claim 2 asks of one way to reward ties."""
-    rl, shuffled = Measure(cell, "half_credit"), Measure(f"{cell}-shuffled", "half_credit")
-    return [
-        Comparison(
-            2,
-            f"{title} over SFT by 5 points or more, ties count half",
-            rl,
-            Measure("tv", "half_credit"),
-            paper,
-            least=0.05,
-        ),
-        Comparison(2, f"{title} over SFT, strictly right", Measure(cell, "strict"), Measure("tv", "strict")),
-        Comparison(2, f"{title} over longer SFT", rl, Measure("longer", "half_credit")),
-        Comparison(2, f"{title} over SFT on traces that the pairs picked", rl, Measure("picked", "half_credit")),
-        Comparison(2, f"{title} over the same on shuffled labels", rl, shuffled),
-        Comparison(
-            2,
-            f"{title} on shuffled labels gains nothing",
-            shuffled,
-            Measure("tv", "half_credit"),
-            kind="control",
-            most=0.025,
-        ),
-    ]
-
-
-def chosen(contrasts: Iterable[Comparison], only: Iterable[str]) -> list[Comparison]:
-    """Those of the claims named in ``only`` (see :data:`NAMES`); all where nothing is named. Raises ValueError."""
-    numbers = {name: number for number, name in NAMES.items()}
-    wanted = list(only)
-    if unknown := [name for name in wanted if name not in numbers]:
-        raise ValueError(f"no claim {unknown[0]!r}; there are: {', '.join(numbers)}")
-    return [item for item in contrasts if not wanted or item.claim in {numbers[name] for name in wanted}]
-
-
-def cell_names(contrasts: Iterable[Comparison]) -> list[str]:
-    """Cells that ``contrasts`` compare, each once."""
-    return sorted({name for contrast in contrasts for name in contrast.cells})

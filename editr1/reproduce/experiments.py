@@ -1,4 +1,4 @@
-"""The cells of a reproduction: small runs that build on each other, each with its record. Pure."""
+"""The experiments of a reproduction: small runs that build on each other's outputs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ POOL = [
     {"name": "careful", "model": "careful", "temperature": 1.0, "weight": 1},
     {"name": "lenient", "model": "lenient-a", "temperature": 1.0, "weight": 4},
 ]
-"""Four traces in five come from a labeller that calls most real faults fine."""
+"""Four of five traces come from a labeller that misses most real faults."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run. ``needs`` are cells whose outputs it reads."""
+    """One run; ``needs`` names the experiments whose outputs it reads."""
 
     name: str
     what: str
@@ -28,58 +28,60 @@ class Experiment:
     needs: tuple[str, ...] = ()
 
 
-def run_name(seed: int, cell: str) -> str:
-    """Name of a cell's run."""
-    return f"s{seed}-{cell}"
+def run_name(seed: int, experiment: str) -> str:
+    """Return the name of the run of an experiment at one seed."""
+    return f"s{seed}-{experiment}"
 
 
-def make_cells(seed: int, budget: Budget) -> dict[str, Experiment]:
-    """Every cell of one seed, each after those that it needs."""
-    made, steps, controls = _Maker(seed, budget), budget.sft_steps, budget.control_iterations
+def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
+    """Return every experiment of one seed by name, each after the experiments that it needs."""
+    build, steps, controls = _ExperimentBuilder(seed, budget), budget.sft_steps, budget.control_iterations
     found = [
-        made.data("data", "T+V", "verified traces, preference pairs and cases"),
-        made.data("data-t", "T", "traces at random, unverified"),
-        made.data("data-v", "V", "gold verdicts without reasoning"),
-        made.data("data-holistic", "holistic", "two marks for the whole picture"),
-        made.sft("tv", "SFT on verified traces", "data", steps.verified),
-        made.sft("t", "SFT on unverified traces", "data-t", steps.unverified),
-        made.sft("v", "SFT on bare verdicts", "data-v", steps.verdicts),
-        made.sft("holistic", "SFT on holistic marks", "data-holistic", steps.holistic),
-        made.sft("small-tv", "SFT of the smaller model", "data", steps.verified, SMALL_BASE),
-        made.more("longer", "SFT for longer on the same rows", "rows", steps.verified),
-        made.more("picked", "SFT on traces that the same pairs picked", "pairs", budget.picked_steps),
-        made.gcpo("gcpo", "GCPO on all pairs", "tv"),
-        made.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
-        made.gcpo("gcpo-half", "GCPO where a tie earns a half", "tv", tie_credit=0.5),
-        made.gcpo(
+        build.data("data", "T+V", "verified traces, preference pairs and cases"),
+        build.data("data-t", "T", "random traces, unverified"),
+        build.data("data-v", "V", "gold verdicts without reasoning"),
+        build.data("data-holistic", "holistic", "two ratings for the whole image"),
+        build.sft("tv", "SFT on verified traces", "data", steps.verified),
+        build.sft("t", "SFT on unverified traces", "data-t", steps.unverified),
+        build.sft("v", "SFT on bare verdicts", "data-v", steps.verdicts),
+        build.sft("holistic", "SFT on holistic ratings", "data-holistic", steps.holistic),
+        build.sft("small-tv", "SFT of the smaller model", "data", steps.verified, SMALL_BASE),
+        build.second_sft("longer", "longer SFT on the same rows", "rows", steps.verified),
+        build.second_sft(
+            "picked", "SFT on the best of traces sampled for the same pairs", "pairs", budget.picked_steps
+        ),
+        build.gcpo("gcpo", "GCPO on all pairs", "tv"),
+        build.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
+        build.gcpo("gcpo-half", "GCPO with half a win for a tie", "tv", tie_credit=0.5),
+        build.gcpo(
             "gcpo-half-shuffled",
-            "GCPO on shuffled labels where a tie earns a half",
+            "GCPO on shuffled labels with half a win for a tie",
             "tv",
             tie_credit=0.5,
             shuffle_labels=True,
         ),
-        *(made.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
-        made.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
-        made.averaged("traces-1", "one greedy trace", 1, temperature=0.0),
+        *(build.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
+        build.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
+        build.averaged("traces-1", "one greedy trace", 1, temperature=0.0),
         *(
-            made.averaged(
+            build.averaged(
                 sampled_name(n), f"scores averaged over {n} sampled traces" if n > 1 else "one sampled trace", n
             )
             for n in budget.averaged
         ),
         *(
-            made.editor(editor_name(verifier, n, budget), f"editor RL on the {title}, {n} iterations", cell, n)
-            for verifier, title, cell in (("rl", "RL-RRM", "gcpo"), ("sft", "SFT-RRM", "tv"))
+            build.editor(editor_name(verifier, n, budget), f"editor RL on the {title}, {n} iterations", experiment, n)
+            for verifier, title, experiment in (("rl", "RL-RRM", "gcpo"), ("sft", "SFT-RRM", "tv"))
             for n in (*sorted(budget.editor_curve), budget.iterations)
         ),
-        made.editor(
+        build.editor(
             "editor-shuffled",
             f"editor RL on shuffled rewards, {controls} iterations",
             "gcpo",
             controls,
             shuffle_rewards=True,
         ),
-        made.editor(
+        build.editor(
             "editor-kl",
             f"editor RL on the RL-RRM with a KL term, {controls} iterations",
             "gcpo",
@@ -87,69 +89,69 @@ def make_cells(seed: int, budget: Budget) -> dict[str, Experiment]:
             beta=0.04,
         ),
     ]
-    return {cell.name: cell for cell in found}
+    return {experiment.name: experiment for experiment in found}
 
 
 def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
-    """Experiment of the editor trained on ``verifier`` (rl or sft) for so many iterations; the longest training has no number."""
+    """Return the name of the experiment that trains the editor on ``verifier`` ("rl" or "sft"); the longest has no number."""
     return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
 
 
 def sampled_name(traces: int) -> str:
-    """Experiment in which so many sampled traces are averaged; ``traces-1`` is the greedy one."""
+    """Return the name of the experiment that averages this many sampled traces; ``traces-1`` is one greedy trace."""
     return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
 
-def with_needs(names: Iterable[str], cells: dict[str, Experiment]) -> list[Experiment]:
-    """``names`` and all that they build on, in the order in which they can run."""
+def with_needs(names: Iterable[str], experiments: dict[str, Experiment]) -> list[Experiment]:
+    """Return the experiments ``names`` and everything they build on, in an order in which they can run."""
     wanted: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in wanted:
             wanted.add(name)
-            waiting += cells[name].needs
-    return [cell for cell in cells.values() if cell.name in wanted]
+            waiting += experiments[name].needs
+    return [experiment for experiment in experiments.values() if experiment.name in wanted]
 
 
-def run_of(cell: Experiment, seed: int, store: str) -> RunSpec:
-    """The run file of a cell, its artifacts in ``store``."""
+def run_spec(experiment: Experiment, seed: int, store: str) -> RunSpec:
+    """Return the run file of an experiment whose artifacts go to ``store``."""
     return RunSpec(
         api_version=API_VERSION,
         kind="EditRun",
-        metadata=Metadata(name=run_name(seed, cell.name)),
-        spec=RunBody(seed=seed, store=store, stages=list(cell.stages)),
+        metadata=Metadata(name=run_name(seed, experiment.name)),
+        spec=RunBody(seed=seed, store=store, stages=list(experiment.stages)),
     )
 
 
-class _Maker:
+class _ExperimentBuilder:
     def __init__(self, seed: int, budget: Budget) -> None:
         self._seed, self._budget = seed, budget
 
     def data(self, name: str, variant: str, what: str) -> Experiment:
         budget = self._budget
-        world = budget.model_dump(include={"cases", "candidates", "pairs", "test_pairs", "rl_cases", "test_cases"})
+        dataset = budget.model_dump(include={"cases", "candidates", "pairs", "test_pairs", "rl_cases", "test_cases"})
         curation = {
             "variant": variant,
             "members": POOL,
             "traces": 3,
-            # Short, since the small model spells what is not of its world letter by letter.
+            # Short, since the small model spells words outside its vocabulary letter by letter.
             "holistic": {"follow": "done?", "keep": "kept?"},
             "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
         }
-        config = {"judge": "shapes", "world": world, "curation": curation}
+        config = {"judge": "shapes", "world": dataset, "curation": curation}
         return Experiment(name, what, (StageSpec(name="curate", kind=Kind.CURATE, config=config),))
 
     def sft(self, name: str, what: str, data: str, steps: int, base: str = BASE) -> Experiment:
         budget = self._budget
-        inputs = {"rows": self._of(data, "curate", "rows"), "model": base}
+        inputs = {"rows": self._output(data, "curate", "rows"), "model": base}
         config = {"steps": steps, "warmup_steps": budget.sft_warmup, "batch_size": budget.batch}
         needs = (data,) if data == "data-holistic" else tuple(dict.fromkeys((data, "data")))
-        return Experiment(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft", data)), needs)
+        return Experiment(name, what, (self._training(Kind.SFT, inputs, config), self._evaluated("sft", data)), needs)
 
-    def more(self, name: str, what: str, source: str, steps: int) -> Experiment:
+    def second_sft(self, name: str, what: str, source: str, steps: int) -> Experiment:
         budget = self._budget
-        inputs = {source: self._of("data", "curate", source), "model": self._of("tv", "sft", "model")}
+        inputs = {source: self._output("data", "curate", source), "model": self._output("tv", "sft", "model")}
         config: dict[str, Any] = {
             "steps": steps,
             "warmup_steps": budget.sft_warmup,
@@ -158,11 +160,13 @@ class _Maker:
         }
         if source == "pairs":
             config |= {"picked_from": budget.traces, "max_new_tokens": budget.max_new_tokens}
-        return Experiment(name, what, (self._training(Kind.SFT, inputs, config), self._judged("sft")), ("data", "tv"))
+        return Experiment(
+            name, what, (self._training(Kind.SFT, inputs, config), self._evaluated("sft")), ("data", "tv")
+        )
 
     def gcpo(self, name: str, what: str, start: str, **changes: object) -> Experiment:
         budget = self._budget
-        inputs = {"pairs": self._of("data", "curate", "pairs"), "model": self._of(start, "sft", "model")}
+        inputs = {"pairs": self._output("data", "curate", "pairs"), "model": self._output(start, "sft", "model")}
         config = {
             "learning_rate": budget.gcpo_learning_rate,
             "rollouts": budget.rollouts,
@@ -172,14 +176,14 @@ class _Maker:
             **changes,
         }
         return Experiment(
-            name, what, (self._training(Kind.GCPO, inputs, config), self._judged("gcpo")), ("data", start)
+            name, what, (self._training(Kind.GCPO, inputs, config), self._evaluated("gcpo")), ("data", start)
         )
 
     def averaged(self, name: str, what: str, traces: int, temperature: float = 1.0) -> Experiment:
         inputs = {
-            "pairs": self._of("data", "curate", "pairs-test"),
-            "sft": self._of("tv", "sft", "model"),
-            "rl": self._of("gcpo", "gcpo", "model"),
+            "pairs": self._output("data", "curate", "pairs-test"),
+            "sft": self._output("tv", "sft", "model"),
+            "rl": self._output("gcpo", "gcpo", "model"),
         }
         config = {**self._evaluation(), "pairs": self._budget.trace_pairs, "traces": traces}
         if temperature:
@@ -189,8 +193,8 @@ class _Maker:
 
     def editor(self, name: str, what: str, verifier: str, iterations: int, **changes: object) -> Experiment:
         budget = self._budget
-        model = self._of(verifier, "gcpo" if verifier == "gcpo" else "sft", "model")
-        cases = {"cases": self._of("data", "curate", "cases"), "editor": EDITOR}
+        model = self._output(verifier, "gcpo" if verifier == "gcpo" else "sft", "model")
+        cases = {"cases": self._output("data", "curate", "cases"), "editor": EDITOR}
         settings = {
             "resolution": 32,
             "iterations": iterations,
@@ -200,12 +204,12 @@ class _Maker:
             **changes,
         }
         inputs = {
-            "cases": self._of("data", "curate", "cases-test"),
+            "cases": self._output("data", "curate", "cases-test"),
             "rl": model,
             "before": EDITOR,
             "after": "stage:grpo/model",
         }
-        judged = {**self._evaluation(), "editor_cases": budget.test_cases, "score_edits": True}
+        evaluation = {**self._evaluation(), "editor_cases": budget.test_cases, "score_edits": True}
         stages = (
             StageSpec(
                 name="serve",
@@ -220,17 +224,17 @@ class _Maker:
                 reward="serve",
                 config=settings,
             ),
-            StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=judged),
+            StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=evaluation),
         )
         return Experiment(name, what, stages, ("data", verifier))
 
     def _training(self, kind: Kind, inputs: dict[str, str], config: dict[str, Any]) -> StageSpec:
         return StageSpec(name=str(kind), kind=kind, inputs=inputs, config=config)
 
-    def _judged(self, trained: str, data: str = "data") -> StageSpec:
-        """The new verifier on the held-out pairs, with the principles that its kind of data asks for."""
+    def _evaluated(self, trained: str, data: str = "data") -> StageSpec:
+        """Evaluate the new verifier on the held-out pairs, with the principles of its kind of data."""
         held_out = data if data == "data-holistic" else "data"
-        inputs = {"pairs": self._of(held_out, "curate", "pairs-test"), "rl": f"stage:{trained}/model"}
+        inputs = {"pairs": self._output(held_out, "curate", "pairs-test"), "rl": f"stage:{trained}/model"}
         config = {**self._evaluation(), "pairs": self._budget.test_pairs}
         return StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
 
@@ -244,5 +248,5 @@ class _Maker:
             "gallery": 4,
         }
 
-    def _of(self, cell: str, stage: str, output: str) -> str:
-        return f"run:{run_name(self._seed, cell)}/{stage}/{output}"
+    def _output(self, experiment: str, stage: str, output: str) -> str:
+        return f"run:{run_name(self._seed, experiment)}/{stage}/{output}"

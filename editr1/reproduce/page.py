@@ -1,4 +1,4 @@
-"""A reproduction as one HTML page that loads nothing, and as the table for the README."""
+"""A reproduction as one self-contained HTML page, and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from editr1.evaluation.report.headlines import ruler
 from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css, page_environment
 from editr1.reproduce.claims import TITLES, Outcome
-from editr1.reproduce.development import DEVELOPMENT_SEEDS, TRIED
 from editr1.reproduce.experiments import editor_name
-from editr1.reproduce.results import CellFound, ContrastFound, Reproduction
+from editr1.reproduce.results import ComparisonResult, ExperimentResult, Reproduction
+from editr1.reproduce.tuning import DEVELOPMENT_SEEDS, TUNED
 
 CURVES = {
     "gcpo: pair_win_rate": "pairs won",
     "gcpo: pair_tie_rate": "ties",
     "gcpo: weighted_advantage": "weighted advantage A/L",
-    "gcpo: trace_tokens": "tokens a trace",
+    "gcpo: trace_tokens": "tokens per trace",
     "grpo: reward_mean": "mean reward",
-    "grpo: reward_std": "spread of the reward",
-    "grpo: zero_spread": "groups without spread",
+    "grpo: reward_std": "standard deviation of the reward",
+    "grpo: zero_spread": "groups with equal rewards",
     "grpo: kl": "KL",
 }
-"""The paper's group statistics, and those of the editor's training."""
+"""Training curves on the page: the paper's group statistics, and those of the editor's training."""
 
 SPANS = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
-"""Ends of the ruler on which a difference is drawn, by its unit."""
-COURSE = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
-"""What is drawn over the course of the editor's training."""
+"""Range of the axis on which a difference is drawn, by unit."""
+HISTORY = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
+"""Metrics that are plotted over the iterations of the editor's training."""
 
 
 class Claim(NamedTuple):
-    """A claim with its parts."""
+    """A claim with its comparisons."""
 
     number: int
     title: str
-    parts: list[ContrastFound]
+    parts: list[ComparisonResult]
 
 
 class Curve(NamedTuple):
-    """The mean over seeds of one figure of one cell's training."""
+    """A chart of one metric of one experiment's training, as the mean over seeds."""
 
-    cell: str
+    experiment: str
     name: str
     chart: Markup
 
 
 def render_page(found: Reproduction) -> str:
-    """The page. Every figure has its n and interval; what was not measured says so."""
+    """Render the page; every estimate has its n and interval, or is marked as not measured."""
     return (
         _environment()
         .get_template("reproduction.html.j2")
@@ -63,43 +63,54 @@ def render_page(found: Reproduction) -> str:
             found=found,
             css=Markup(page_css()),
             claims=_claims(found),
-            verifiers=[cell for cell in found.cells if "half_credit" in cell.figures],
-            editors=[cell for cell in found.cells if {"before score", "after score"} <= cell.figures.keys()],
-            averaged=[cell for cell in found.cells if {"rl half_credit", "sft half_credit"} & cell.figures.keys()],
-            curves=_curves(found.cells),
-            course=_course(found),
+            verifiers=[experiment for experiment in found.experiments if "half_credit" in experiment.metrics],
+            editors=[
+                experiment
+                for experiment in found.experiments
+                if {"before score", "after score"} <= experiment.metrics.keys()
+            ],
+            averaged=[
+                experiment
+                for experiment in found.experiments
+                if {"rl half_credit", "sft half_credit"} & experiment.metrics.keys()
+            ],
+            curves=_curves(found.experiments),
+            history=_editor_history_charts(found),
             pairs=_pairs_curve(found),
             spans=SPANS,
-            tried=TRIED,
+            tuned=TUNED,
             development=DEVELOPMENT_SEEDS,
-            looked_at=sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)),
+            tuned_on=sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)),
         )
     )
 
 
 def render_table(found: Reproduction) -> str:
-    """The table as Markdown: claim, paper, ours, interval, n, and whether it holds."""
-    lines = ["| claim | paper | here | 95 % interval | n | seeds | |", "|---|---|---|---|---|---|---|"]
-    for part in found.contrasts:
+    """Render the Markdown table: claim, paper, measured difference, interval, n, seeds, and outcome."""
+    lines = ["| claim | paper | measured | 95 % interval | n | seeds | outcome |", "|---|---|---|---|---|---|---|"]
+    for part in found.comparisons:
         value, interval, n = _words(part)
         lines.append(
-            f"| {part.claim}. {part.text} | {part.paper or 'no figure'} | {value} | {interval} | {n} | {len(part.by_seed)} |"
+            f"| {part.claim}. {part.text} | {part.paper or 'not reported'} | {value} | {interval} | {n} | {len(part.by_seed)} |"
             f" {part.outcome} |"
         )
     seeds = ", ".join(str(seed) for seed in found.seeds)
     lines += [
         "",
-        f"Seeds {seeds}; {'; '.join(found.machines)}; {formats.seconds(found.seconds)} of stages. Intervals: over "
+        f"Seeds {seeds}; {'; '.join(found.machines)}; the stages took {formats.seconds(found.seconds)}. Intervals are over "
         f"{'seeds and items' if len(found.seeds) > 1 else 'items'}.",
     ]
-    if looked_at := sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)):
-        lines += ["", f"No result: settings were chosen on seed {', '.join(map(str, looked_at))}."]
+    if tuned_on := sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)):
+        lines += ["", f"Not a result: settings were chosen on seed {', '.join(map(str, tuned_on))}."]
     if found.failed:
-        lines += ["", f"Failed, so that what builds on it was not measured: {', '.join(sorted(found.failed))}."]
+        lines += [
+            "",
+            f"Failed runs, without which some comparisons were not measured: {', '.join(sorted(found.failed))}.",
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _words(part: ContrastFound) -> tuple[str, str, str]:
+def _words(part: ComparisonResult) -> tuple[str, str, str]:
     if part.difference is None:
         return Outcome.MISSING, "", ""
     scaled, digits = part.difference, 2 if part.scale == 1 else 1
@@ -108,30 +119,31 @@ def _words(part: ContrastFound) -> tuple[str, str, str]:
 
 
 def _claims(found: Reproduction) -> list[Claim]:
-    ordered = sorted(found.contrasts, key=lambda part: part.claim)
+    ordered = sorted(found.comparisons, key=lambda part: part.claim)
     return [Claim(number, TITLES[number], list(parts)) for number, parts in groupby(ordered, lambda part: part.claim)]
 
 
-def _curves(cells: list[CellFound]) -> list[Curve]:
+def _curves(experiments: list[ExperimentResult]) -> list[Curve]:
     drawn = []
-    for cell in cells:
+    for experiment in experiments:
         for name, title in CURVES.items():
-            points = _mean_curve(list(cell.curves.get(name, {}).values()))
+            points = _mean_curve(list(experiment.curves.get(name, {}).values()))
             if points:
-                drawn.append(Curve(cell.name, title, line_chart(title, points)))
+                drawn.append(Curve(experiment.name, title, line_chart(title, points)))
     return drawn
 
 
-def _course(found: Reproduction) -> list[Curve]:
-    """The editor's figures on the truth over the iterations of its training, from before it to its end.
+def _editor_history_charts(found: Reproduction) -> list[Curve]:
+    """Plot the editor's true metrics over the iterations of its training, from before the first to the last.
 
-    What the truth alone says of both editors shares its axes; hacked edits have two rulers, and so two charts.
+    Both editors share the axes of the metrics that only depend on the ground truth. Hacked edits also depend on the
+    verifier, so each verifier has its own chart.
     """
-    courses = {"RL-RRM": _courses(found, "rl"), "SFT-RRM": _courses(found, "sft")}
+    histories = {"RL-RRM": _editor_histories(found, "rl"), "SFT-RRM": _editor_histories(found, "sft")}
     drawn = []
-    for name, words in COURSE.items():
-        measured = [(title, course[name]) for title, course in courses.items() if name in course]
-        if len(measured) == len(courses) and name != "hacked":
+    for name, words in HISTORY.items():
+        measured = [(title, history[name]) for title, history in histories.items() if name in history]
+        if len(measured) == len(histories) and name != "hacked":
             (first, points), (second, other) = measured
             chart = line_chart(f"{words} on the {first}", points, "iteration", (f"on the {second}", other))
             drawn.append(Curve("", words, chart))
@@ -141,27 +153,27 @@ def _course(found: Reproduction) -> list[Curve]:
     return drawn
 
 
-def _courses(found: Reproduction, verifier: str) -> dict[str, list[Point]]:
-    cells, budget = {cell.name: cell for cell in found.cells}, found.budget
-    steps = [(n, cells.get(editor_name(verifier, n, budget))) for n in (*budget.editor_curve, budget.iterations)]
-    courses = {}
-    for name in COURSE:
-        at = {float(n): cell.figures.get(f"after {name}") for n, cell in steps if cell is not None}
-        start = [cell.figures.get(f"before {name}") for _, cell in steps if cell is not None]
-        at |= {0.0: next((figure for figure in start if figure is not None), None)}
-        points = sorted((n, figure.value) for n, figure in at.items() if figure is not None)
+def _editor_histories(found: Reproduction, verifier: str) -> dict[str, list[Point]]:
+    experiments, budget = {experiment.name: experiment for experiment in found.experiments}, found.budget
+    steps = [(n, experiments.get(editor_name(verifier, n, budget))) for n in (*budget.editor_curve, budget.iterations)]
+    histories = {}
+    for name in HISTORY:
+        at = {float(n): experiment.metrics.get(f"after {name}") for n, experiment in steps if experiment is not None}
+        start = [experiment.metrics.get(f"before {name}") for _, experiment in steps if experiment is not None]
+        at |= {0.0: next((metric for metric in start if metric is not None), None)}
+        points = sorted((n, metric.value) for n, metric in at.items() if metric is not None)
         if len(points) > 1:
-            courses[name] = points
-    return courses
+            histories[name] = points
+    return histories
 
 
 def _pairs_curve(found: Reproduction) -> Markup | None:
-    """Accuracy after GCPO on so many pairs; 0 is SFT alone."""
-    cells, budget = {cell.name: cell for cell in found.cells}, found.budget
+    """Plot the accuracy after GCPO over the number of pairs; 0 pairs is SFT alone."""
+    experiments, budget = {experiment.name: experiment for experiment in found.experiments}, found.budget
     names = {0: "tv", budget.pairs: "gcpo"} | {n: f"gcpo-{n}" for n in budget.few_pairs}
-    measured = {n: cells[name].figures.get("half_credit") for n, name in names.items() if name in cells}
-    points = sorted((float(n), 100 * figure.value) for n, figure in measured.items() if figure is not None)
-    return line_chart("right, ties half (%)", points, "pairs") if len(points) > 2 else None
+    measured = {n: experiments[name].metrics.get("half_credit") for n, name in names.items() if name in experiments}
+    points = sorted((float(n), 100 * metric.value) for n, metric in measured.items() if metric is not None)
+    return line_chart("correct, ties count half (%)", points, "pairs") if len(points) > 2 else None
 
 
 def _mean_curve(curves: list[tuple[Point, ...]]) -> list[Point]:

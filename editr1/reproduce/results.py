@@ -1,4 +1,4 @@
-"""What a reproduction found, as the JSON file, the page and the table say it."""
+"""Results of a reproduction, as they are written to the JSON file, the page and the table."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from editr1.evaluation.report.model import Point, ReportData
 from editr1.reproduce.ceiling import Ceiling, ceiling
 from editr1.reproduce.claims import Comparison, Outcome, outcome
 from editr1.reproduce.experiments import Experiment, run_name
-from editr1.reproduce.measures import Evaluated, Figure, Measure, differences
-from editr1.reproduce.nested import nested_estimate
+from editr1.reproduce.metrics import EvaluatedItems, Measure, Metric, differences
+from editr1.reproduce.nested_bootstrap import nested_estimate
 from editr1.runs.record import RunRecord, progress_key
 from editr1.runs.report import EVALUATION_FILE, curves
 
 OTHER_PEOPLE = 1_000_000
-"""Added to the seed for the second set of annotators."""
+"""Offset of the seed for the second set of annotators."""
 
 
-class _Found(BaseModel):
+class _Result(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ContrastFound(_Found):
-    """A part of a claim: the difference in the figure's unit, each side's level, and what they say."""
+class ComparisonResult(_Result):
+    """The outcome of a comparison: the difference in the metric's unit, the means of both sides, and whether it holds."""
 
     claim: int
     text: str
@@ -46,49 +46,49 @@ class ContrastFound(_Found):
     scale: float
     first: str
     second: str
-    figure: str
+    metric: str
     levels: tuple[float, float] | None
     difference: Estimate | None
     by_seed: dict[int, float]
     outcome: Outcome
 
 
-class CellFound(_Found):
-    """A cell over all seeds: figures of its verifier and editor, curves of its training by stage and seed, seconds."""
+class ExperimentResult(_Result):
+    """An experiment over all seeds: metrics of its verifier and editor, training curves by stage and seed, and seconds."""
 
     name: str
     what: str
-    figures: dict[str, Estimate]
+    metrics: dict[str, Estimate]
     verdicts: dict[str, float]
     curves: dict[str, dict[int, tuple[Point, ...]]]
     seconds: dict[int, float]
 
 
-class Reproduction(_Found):
-    """Everything measured."""
+class Reproduction(_Result):
+    """Everything that was measured, and how."""
 
     seeds: tuple[int, ...]
     budget: Budget
     command: str
     git_revisions: list[str]
-    """Of the code that the runs were made with."""
+    """Git revisions of the code that made the runs."""
     machines: list[str]
     versions: dict[str, str]
     seconds: float
-    """Of all stages, services apart."""
+    """Total time of all stages except services."""
     failed: dict[str, str]
-    """Runs that ended without a result, and why; what is built on them was not measured."""
-    contrasts: list[ContrastFound]
-    cells: list[CellFound]
+    """Reasons of failed runs by name; experiments that build on them were not measured."""
+    comparisons: list[ComparisonResult]
+    experiments: list[ExperimentResult]
     ceilings: dict[str, Estimate]
-    """Pairs on which the truth, and other people, agree with the people of the held-out pairs."""
+    """Fraction of held-out pairs on which the ground truth, and other annotators, agree with the annotators' labels."""
 
 
-class Collected:
-    """Evaluations and records of the cells that were run, by seed and name."""
+class CollectedResults:
+    """Evaluations and records of the completed experiments, by seed and name."""
 
     def __init__(self) -> None:
-        self.evaluated: dict[tuple[int, str], Evaluated] = {}
+        self.evaluated: dict[tuple[int, str], EvaluatedItems] = {}
         self.reports: dict[tuple[int, str], ReportData] = {}
         self.curves: dict[tuple[int, str], dict[str, tuple[Point, ...]]] = {}
         self.seconds: dict[tuple[int, str], float] = {}
@@ -96,9 +96,9 @@ class Collected:
         self.failed: dict[tuple[int, str], str] = {}
         self.records: dict[tuple[int, str], RunRecord] = {}
 
-    def add(self, seed: int, cell: Experiment, record: RunRecord, store: ArtifactStore) -> None:
-        """Read what a finished cell left in the store."""
-        key = (seed, cell.name)
+    def add(self, seed: int, experiment: Experiment, record: RunRecord, store: ArtifactStore) -> None:
+        """Read the results of a finished experiment from the store."""
+        key = (seed, experiment.name)
         self.records[key] = record
         attempts = [a for stage in record.stages.values() if stage.kind != "serve" for a in stage.attempts if a.ended]
         if attempts:
@@ -107,10 +107,10 @@ class Collected:
             f"{stage.name}: {name}": points
             for stage in record.stages.values()
             for name, points in curves(
-                store.get_record(progress_key(run_name(seed, cell.name), stage.name, stage.key))
+                store.get_record(progress_key(run_name(seed, experiment.name), stage.name, stage.key))
             ).items()
         }
-        if cell.name == "data":
+        if experiment.name == "data":
             with tempfile.TemporaryDirectory() as scratch:
                 folder = store.fetch(record.stages["curate"].outputs["pairs-test"], Path(scratch) / "p")
                 pairs = list(read_table(folder / "pairs-test.parquet", PreferencePair))
@@ -121,66 +121,72 @@ class Collected:
         with tempfile.TemporaryDirectory() as scratch:
             folder = store.fetch(stage.outputs["evaluation"], Path(scratch) / "e")
             self.reports[key] = ReportData.model_validate_json((folder / EVALUATION_FILE).read_bytes())
-            self.evaluated[key] = Evaluated(
+            self.evaluated[key] = EvaluatedItems(
                 tuple(read_items(folder / PAIRS_FILE, PairItem)), tuple(read_items(folder / EDITS_FILE, EditItem))
             )
 
     def of(self, seed: int, measure: Measure) -> dict[str, float] | None:
-        """The measure's values by item; None where its cell was not run, or measured nothing."""
-        evaluated = self.evaluated.get((seed, measure.cell))
+        """Return the measure's values by item, or None if its experiment was not run or measured nothing."""
+        evaluated = self.evaluated.get((seed, measure.experiment))
         return (measure.values(evaluated) or None) if evaluated else None
 
 
-def judge(contrast: Comparison, collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> ContrastFound:
-    """Measure a contrast over the seeds where both sides are there."""
-    figure, by_seed, levels = contrast.first.figure, {}, {}
+def measure_comparison(
+    comparison: Comparison, collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap
+) -> ComparisonResult:
+    """Measure a comparison over the seeds for which both sides have results."""
+    metric, by_seed, levels = comparison.first.metric, {}, {}
     for seed in seeds:
-        first, second = collected.of(seed, contrast.first), collected.of(seed, contrast.second)
-        if first and second and (values := differences(first, second, figure)).size:
+        first, second = collected.of(seed, comparison.first), collected.of(seed, comparison.second)
+        if first and second and (values := differences(first, second, metric)).size:
             by_seed[seed] = values
             both = first.keys() & second.keys()
             levels[seed] = [sum(side[name] for name in both) / len(both) for side in (first, second)]
     found = nested_estimate(list(by_seed.values()), bootstrap) if by_seed else None
     means = [sum(level[side] for level in levels.values()) / len(levels) for side in (0, 1)] if levels else None
-    return ContrastFound(
-        claim=contrast.claim,
-        text=contrast.text,
-        paper=contrast.paper,
-        kind=contrast.kind,
-        least=contrast.least,
-        most=contrast.most,
-        unit=contrast.unit,
-        scale=contrast.scale,
-        first=contrast.first.cell,
-        second=contrast.second.cell,
-        figure=figure,
-        levels=(means[0], means[1]) if means and figure != "better" else None,
+    return ComparisonResult(
+        claim=comparison.claim,
+        text=comparison.text,
+        paper=comparison.paper,
+        kind=comparison.kind,
+        least=comparison.least,
+        most=comparison.most,
+        unit=comparison.unit,
+        scale=comparison.scale,
+        first=comparison.first.experiment,
+        second=comparison.second.experiment,
+        metric=metric,
+        levels=(means[0], means[1]) if means and metric != "better" else None,
         difference=found,
         by_seed={seed: float(values.mean()) for seed, values in by_seed.items()},
-        outcome=outcome(contrast, found),
+        outcome=outcome(comparison, found),
     )
 
 
-def describe(cell: Experiment, collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> CellFound:
-    """The figures of one cell over the seeds."""
-    figures: dict[str, Estimate] = {}
-    for measure, name in _measures(cell.name):
+def measure_experiment(
+    experiment: Experiment, collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap
+) -> ExperimentResult:
+    """Compute the metrics of one experiment over the seeds."""
+    metrics: dict[str, Estimate] = {}
+    for measure, name in _measures(experiment.name):
         values = [v for seed in seeds if (v := collected.of(seed, measure))]
         if values:
-            arrays = [differences(v, None, measure.figure) for v in values]
-            figures[name] = nested_estimate(arrays, bootstrap)
-    return CellFound(
-        name=cell.name,
-        what=cell.what,
-        figures=figures,
-        verdicts=_verdicts(cell.name, collected, seeds),
-        curves=_by_name({s: collected.curves[s, cell.name] for s in seeds if (s, cell.name) in collected.curves}),
-        seconds={s: collected.seconds[s, cell.name] for s in seeds if (s, cell.name) in collected.seconds},
+            arrays = [differences(v, None, measure.metric) for v in values]
+            metrics[name] = nested_estimate(arrays, bootstrap)
+    return ExperimentResult(
+        name=experiment.name,
+        what=experiment.what,
+        metrics=metrics,
+        verdicts=_verdicts(experiment.name, collected, seeds),
+        curves=_by_name(
+            {s: collected.curves[s, experiment.name] for s in seeds if (s, experiment.name) in collected.curves}
+        ),
+        seconds={s: collected.seconds[s, experiment.name] for s in seeds if (s, experiment.name) in collected.seconds},
     )
 
 
-def ceilings(collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """The ceilings over the seeds whose pairs are there; empty without any."""
+def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Estimate the ceilings over the seeds that have pairs; empty if there are none."""
     found = [collected.ceilings[seed] for seed in seeds if seed in collected.ceilings]
     if not found:
         return {}
@@ -188,7 +194,7 @@ def ceilings(collected: Collected, seeds: Sequence[int], bootstrap: Bootstrap) -
 
 
 def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Versions of the packages that the runs were made with; several where they differ."""
+    """Return the package versions of the runs; where runs differ, "<a> and <b>"."""
     found: dict[str, set[str]] = {}
     for record in records:
         for name, version in record.versions.items():
@@ -196,37 +202,43 @@ def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
     return {name: " and ".join(sorted(several)) for name, several in found.items()}
 
 
-def check_kept(file: Path, budget: Budget, seeds: Collection[int]) -> None:
-    """Raise ConfigError where ``file`` holds the figures of other sizes, or of seeds that ``seeds`` leaves out."""
+def check_existing_results(file: Path, budget: Budget, seeds: Collection[int]) -> None:
+    """Check that a new reproduction does not overwrite results that it does not include.
+
+    Raises:
+        ConfigError: ``file`` is not a reproduction, has another budget, or has seeds that are not in ``seeds``.
+    """
     if not file.is_file():
         return
-    elsewhere = "they would be lost: name another --out, or delete the file"
+    advice = "it would be overwritten; choose another --out, or delete the file"
     try:
         kept = json.loads(file.read_bytes())
-        others, sizes = sorted(set(kept["seeds"]) - set(seeds)), kept["budget"]
+        others, kept_budget = sorted(set(kept["seeds"]) - set(seeds)), kept["budget"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: these are not figures of a reproduction ({error}); delete the file") from None
-    if sizes != budget.model_dump(mode="json"):
-        raise ConfigError(f"{file}: figures of other sizes; {elsewhere}")
+        raise ConfigError(f"{file}: not the results of a reproduction ({error}); delete the file") from None
+    if kept_budget != budget.model_dump(mode="json"):
+        raise ConfigError(f"{file}: results of another budget; {advice}")
     if others:
-        raise ConfigError(f"{file}: figures of seeds that this call leaves out, {others[0]} for one; {elsewhere}")
+        raise ConfigError(
+            f"{file}: results of seed {others[0]}, which is not among the seeds of this command; {advice}"
+        )
 
 
-def _measures(cell: str) -> list[tuple[Measure, str]]:
-    pair: tuple[Figure, ...] = ("half_credit", "strict", "ties", "inverted")
-    edit: tuple[Figure, ...] = ("score", "follow", "keep", "quality", "hacked")
-    if cell.startswith("editor"):
-        return [(Measure(cell, f, role), f"{role} {f}") for role in ("before", "after") for f in edit]
-    if cell.startswith("traces"):
-        return [(Measure(cell, f, role), f"{role} {f}") for role in ("sft", "rl") for f in pair]
-    return [(Measure(cell, f), f) for f in pair]
+def _measures(experiment: str) -> list[tuple[Measure, str]]:
+    pair: tuple[Metric, ...] = ("half_credit", "strict", "ties", "inverted")
+    edit: tuple[Metric, ...] = ("score", "follow", "keep", "quality", "hacked")
+    if experiment.startswith("editor"):
+        return [(Measure(experiment, f, role), f"{role} {f}") for role in ("before", "after") for f in edit]
+    if experiment.startswith("traces"):
+        return [(Measure(experiment, f, role), f"{role} {f}") for role in ("sft", "rl") for f in pair]
+    return [(Measure(experiment, f), f) for f in pair]
 
 
-def _verdicts(cell: str, collected: Collected, seeds: Sequence[int]) -> dict[str, float]:
-    """Right yes/no answers by category, mean over seeds."""
+def _verdicts(experiment: str, collected: CollectedResults, seeds: Sequence[int]) -> dict[str, float]:
+    """Fraction of correct yes/no verdicts by category, as the mean over seeds."""
     found: dict[str, list[float]] = {}
     for seed in seeds:
-        report = collected.reports.get((seed, cell))
+        report = collected.reports.get((seed, experiment))
         for verifier in report.verifiers if report else ():
             if verifier.role == "rl":
                 for category, estimate in verifier.verdicts.items():

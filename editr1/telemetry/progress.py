@@ -53,12 +53,12 @@ class Progress:
 class ProgressReader:
     """The lines that :class:`Progress` appends to a file, each read once; the file need not be there yet.
 
-    ``after_what_stands`` leaves out the lines that were written before.
+    ``skip_existing`` leaves out the lines that were written before.
     """
 
-    def __init__(self, path: Path, *, after_what_stands: bool = False) -> None:
+    def __init__(self, path: Path, *, skip_existing: bool = False) -> None:
         self._path = path
-        self._at = path.stat().st_size if after_what_stands and path.is_file() else 0
+        self._at = path.stat().st_size if skip_existing and path.is_file() else 0
 
     def new(self) -> list[dict[str, Any]]:
         """The whole lines since the last call; one that is still being written waits for the next."""

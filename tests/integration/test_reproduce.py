@@ -1,4 +1,4 @@
-"""``editr1 reproduce``: every cell of every claim at its smallest size, the page, and a second call that starts nothing."""
+"""``editr1 reproduce``: all experiments at the smallest size, the results, and a second call that starts nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from editr1.artifacts import open_store
 from editr1.config.reproduce import SMALLEST
 from editr1.config.store import StoreConfig
-from editr1.reproduce.claims import TITLES, make_contrasts
-from editr1.reproduce.experiments import make_cells
+from editr1.reproduce.claims import TITLES, make_comparisons
+from editr1.reproduce.experiments import make_experiments
 from editr1.runs.record import State, load_record
 
 
@@ -29,45 +29,49 @@ def command(out: Path, *more: str) -> list[str]:
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("reproduction")
     elsewhere = out / "elsewhere"
-    environment = {**os.environ, "EDITR1_STORE": elsewhere.as_uri(), "EDITR1_RUN__SPEC__SEED": "3"}  # not the cells'
+    environment = {
+        **os.environ,
+        "EDITR1_STORE": elsewhere.as_uri(),
+        "EDITR1_RUN__SPEC__SEED": "3",
+    }  # must not reach the runs
     done = subprocess.run(command(out), capture_output=True, text=True, timeout=1500, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert not elsewhere.exists()
     return out, done.stdout
 
 
-def test_every_part_of_every_claim_is_measured_and_said(reproduced: tuple[Path, str]) -> None:
+def test_every_comparison_of_every_claim_is_in_the_results(reproduced: tuple[Path, str]) -> None:
     out, printed = reproduced
     found = json.loads((out / "reproduction.json").read_text())
-    parts = make_contrasts(SMALLEST)
-    assert [part["text"] for part in found["contrasts"]] == [part.text for part in parts]
-    for part in found["contrasts"]:
-        # A verifier of eight steps may write nothing that parses; then nothing was measured, and that is said.
+    parts = make_comparisons(SMALLEST)
+    assert [part["text"] for part in found["comparisons"]] == [part.text for part in parts]
+    for part in found["comparisons"]:
+        # No trace of a verifier trained for eight steps may parse; then the comparison is marked as not measured.
         measured = part["difference"] is not None
         assert (part["outcome"] == "not measured") is not measured, part["text"]
         if measured:
             assert part["difference"]["low"] <= part["difference"]["value"] <= part["difference"]["high"]
             assert list(part["by_seed"]) == ["7"]
         assert f"| {part['claim']}. {part['text']} |" in printed
-    editors = [part for part in found["contrasts"] if part["claim"] in (5, 6)]
-    assert all(part["difference"] is not None for part in editors)  # the truth needs no verifier
+    editors = [part for part in found["comparisons"] if part["claim"] in (5, 6)]
+    assert all(part["difference"] is not None for part in editors)  # the ground truth needs no verifier
     page = (out / "reproduction.html").read_text()
     assert all(title in page for title in TITLES.values())
     assert "<script" not in page
     assert (out / "table.md").read_text() in printed
 
 
-def test_each_cell_is_a_run_with_its_record_trace_and_logs(reproduced: tuple[Path, str]) -> None:
+def test_each_experiment_is_a_run_with_record_spans_and_logs(reproduced: tuple[Path, str]) -> None:
     out, _ = reproduced
     store = open_store(StoreConfig(url=(out / "store").resolve().as_uri()))
-    for cell in make_cells(7, SMALLEST).values():
-        record = load_record(store, f"s7-{cell.name}")
-        assert record is not None, cell.name
+    for experiment in make_experiments(7, SMALLEST).values():
+        record = load_record(store, f"s7-{experiment.name}")
+        assert record is not None, experiment.name
         assert record.state is State.DONE
         assert all(stage.state is State.DONE for stage in record.stages.values())
         spans = (out / "runs" / record.name / "spans.jsonl").read_text().splitlines()
         assert {json.loads(line)["attributes"].get("run") for line in spans if '"run"' in line} >= {record.name}
-        for stage in cell.stages:
+        for stage in experiment.stages:
             assert (out / "runs" / record.name / "stages" / stage.name / "log.txt").is_file()
 
 
@@ -76,13 +80,13 @@ def test_a_second_call_starts_nothing(reproduced: tuple[Path, str]) -> None:
     before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
     again = subprocess.run(command(out, "--only", "gcpo"), capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert "stands already" in again.stderr
-    assert "starts:" not in again.stderr
+    assert "already complete" in again.stderr
+    assert "started:" not in again.stderr
     assert {file: file.stat().st_mtime_ns for file in out.rglob("result.json")} == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_call_that_was_stopped_or_killed_goes_on_at_once_and_leaves_nothing_running(
+def test_interrupted_reproduction_continues_and_leaves_no_process(
     tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
     arguments = command(tmp_path, "--only", "size", "--parallel", "2")
@@ -90,21 +94,21 @@ def test_a_call_that_was_stopped_or_killed_goes_on_at_once_and_leaves_nothing_ru
     request.addfinalizer(first.kill)
     assert first.stderr is not None
     lines = iter(first.stderr.readline, "")
-    assert any("s7-tv" in line and "starts:" in line for line in lines)
+    assert any("s7-tv" in line and "started:" in line for line in lines)
     first.send_signal(number)
     first.communicate(timeout=120)
     assert first.returncode == (143 if number == signal.SIGTERM else -9)
     again = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert "s7-data (1 of 5)  stands already" in again.stderr
-    assert "s7-small-gcpo gcpo: gcpo" in again.stderr  # its progress
+    assert "s7-data (1 of 5)  already complete" in again.stderr
+    assert "s7-small-gcpo gcpo: gcpo" in again.stderr  # progress of the run
     found = json.loads((tmp_path / "reproduction-size.json").read_text())
     assert not found["failed"]
     assert not processes_of(tmp_path)
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines of processes that work in ``folder``, by what their environment or arguments name."""
+    """Return the command lines of processes whose environment or arguments name ``folder``."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -115,11 +119,11 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [(["--only", "gpco"], "no claim 'gpco'"), (["--set", "rollouts=0"], "rollouts")],
 )
-def test_a_wrong_word_is_refused_before_anything_runs(tmp_path: Path, more: list[str], says: str) -> None:
+def test_invalid_option_is_refused_before_anything_runs(tmp_path: Path, more: list[str], message: str) -> None:
     done = subprocess.run(command(tmp_path / "out", *more), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "out").exists()

@@ -85,7 +85,7 @@ class LocalLauncher:
         workdir.mkdir(parents=True, exist_ok=True)
         request.job_file.write_text(request.job.model_dump_json(indent=2), encoding="utf-8")
         (workdir / "service.json").unlink(missing_ok=True)
-        progress = ProgressReader(request.job.progress_file, after_what_stands=True)
+        progress = ProgressReader(request.job.progress_file, skip_existing=True)
         log = request.log.open("ab")
         process = subprocess.Popen(
             request.argv,

@@ -1,4 +1,4 @@
-"""The page and the table say what was found, and of what was not measured that it was not."""
+"""The page and the table show the results, and mark what was not measured."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from editr1.config.store import StoreConfig
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap
 from editr1.reproduce.ceiling import Ceiling, ceiling
-from editr1.reproduce.claims import make_contrasts
-from editr1.reproduce.experiments import make_cells
-from editr1.reproduce.measures import Evaluated
+from editr1.reproduce.claims import make_comparisons
+from editr1.reproduce.experiments import make_experiments
+from editr1.reproduce.metrics import EvaluatedItems
 from editr1.reproduce.page import render_page, render_table
-from editr1.reproduce.results import Collected, Reproduction, ceilings, check_kept, describe, judge
+from editr1.reproduce.results import (
+    CollectedResults,
+    Reproduction,
+    ceilings,
+    check_existing_results,
+    measure_comparison,
+    measure_experiment,
+)
 from editr1.runs.record import RunRecord
 from editr1.shapes.dataset import decided
 
@@ -40,16 +47,16 @@ def edits(gain: float) -> tuple[EditItem, ...]:
 
 
 def found() -> Reproduction:
-    collected, bootstrap = Collected(), Bootstrap(samples=200)
+    collected, bootstrap = CollectedResults(), Bootstrap(samples=200)
     for seed in SEEDS:
         collected.ceilings[seed] = Ceiling(np.array([1.0, 1.0, 0.5, 1.0]), np.array([1.0, 1.0, 0.0, 1.0]))
-        collected.evaluated[seed, "tv"] = Evaluated(pairs(20))
-        collected.evaluated[seed, "gcpo"] = Evaluated(pairs(34))
-        collected.evaluated[seed, "gcpo-shuffled"] = Evaluated(pairs(20))
-        collected.evaluated[seed, "editor-rl"] = Evaluated(edits=edits(2.0))
+        collected.evaluated[seed, "tv"] = EvaluatedItems(pairs(20))
+        collected.evaluated[seed, "gcpo"] = EvaluatedItems(pairs(34))
+        collected.evaluated[seed, "gcpo-shuffled"] = EvaluatedItems(pairs(20))
+        collected.evaluated[seed, "editor-rl"] = EvaluatedItems(edits=edits(2.0))
         collected.curves[seed, "gcpo"] = {"gcpo: pair_win_rate": ((1.0, 0.4), (2.0, 0.5 + seed / 100), (3.0, 0.6))}
         collected.seconds[seed, "gcpo"] = 12.0
-    cells = make_cells(7, SMALLEST)
+    experiments = make_experiments(7, SMALLEST)
     return Reproduction(
         seeds=SEEDS,
         budget=SMALLEST,
@@ -59,42 +66,44 @@ def found() -> Reproduction:
         failed={"s7-v": "stage evaluate: <too many> failures"},
         versions={"torch": "2"},
         seconds=60.0,
-        contrasts=[judge(item, collected, SEEDS, bootstrap) for item in make_contrasts(SMALLEST)],
-        cells=[describe(cell, collected, SEEDS, bootstrap) for cell in cells.values()],
+        comparisons=[measure_comparison(item, collected, SEEDS, bootstrap) for item in make_comparisons(SMALLEST)],
+        experiments=[
+            measure_experiment(experiment, collected, SEEDS, bootstrap) for experiment in experiments.values()
+        ],
         ceilings=ceilings(collected, SEEDS, bootstrap),
     )
 
 
-def test_a_claim_is_said_to_hold_with_its_figures_and_one_that_was_not_measured_is_not() -> None:
+def test_table_shows_measured_claims_and_marks_those_not_measured() -> None:
     table = render_table(found())
     row = next(line for line in table.splitlines() if "GCPO over SFT by 5 points or more, ties count half" in line)
     value, interval, n, seeds, outcome = [part.strip() for part in row.split("|")][3:8]
     assert (value, n, seeds, outcome) == ("+35.0 points", "80", "2", "holds")
     assert re.fullmatch(r"\+\d\d\.\d to \+\d\d\.\d", interval)
     assert (
-        "| 2. GCPO on shuffled labels gains nothing | no figure | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
+        "| 2. GCPO on shuffled labels gains nothing | not reported | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
         in table
     )
     assert "| +2.00 of 10 |" in table
     assert "| 1. T+V over V | +4.5 points (7B) | not measured |  |  | 0 | not measured |" in table
 
 
-def test_the_page_shows_levels_seeds_verifiers_editors_and_curves_and_escapes_what_it_is_given() -> None:
+def test_page_shows_means_seeds_verifiers_editors_and_curves_and_escapes_html() -> None:
     page = render_page(found())
     assert "85.0 against 50.0" in page
     assert "7: +35.0<br>8: +35.0" in page
     assert "pairs won" in page
-    assert "agrees with the people of these pairs on 87.5" in page
+    assert "agrees with the annotators of these pairs on 87.5" in page
     assert "7.00 (" in page  # the editor's mean after RL
     assert "&lt;script&gt;" in page
     assert "s7-v</b> stage evaluate: &lt;too many&gt; failures" in page
-    assert "700.0" not in page  # levels of a sign are none
+    assert "700.0" not in page  # a sign has no means
     assert "<script" not in page
     assert "with one seed" not in page
     assert "true score on the RL-RRM by iteration: from 5.00 to 7.00 at 2" in page  # SMALLEST trains for two iterations
 
 
-def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) -> None:
+def test_seconds_of_an_experiment_are_read_from_its_record(tmp_path: object) -> None:
     store = open_store(StoreConfig(url=f"file://{tmp_path}"))
     record = RunRecord.model_validate(
         {
@@ -112,42 +121,42 @@ def test_a_cell_s_seconds_and_curves_are_read_from_its_record(tmp_path: object) 
             },
         }
     )
-    collected = Collected()
-    collected.add(7, make_cells(7, SMALLEST)["data-v"], record, store)
+    collected = CollectedResults()
+    collected.add(7, make_experiments(7, SMALLEST)["data-v"], record, store)
     assert collected.seconds == {(7, "data-v"): 4.5}
     assert collected.evaluated == {}
 
 
-def test_the_truth_and_other_people_agree_with_people_as_often_as_their_errors_allow() -> None:
+def test_ceilings_match_the_error_rate_of_the_annotators() -> None:
     pairs = list(decided(400, 3, "pairtest"))
     found = ceiling(pairs, 99)
     assert len(found.truth) == len(found.people) == 400
-    assert 0.91 < found.truth.mean() < 0.985  # 5 % flips
-    assert 0.86 < found.people.mean() < 0.95  # two sets of 5 %: .905
+    assert 0.91 < found.truth.mean() < 0.985  # 5 % of the labels are flipped
+    assert 0.86 < found.people.mean() < 0.95  # two sets with 5 % each: 0.905
     assert (ceiling(pairs, 99).people == found.people).all()
 
 
-def test_figures_of_other_sizes_or_of_more_seeds_are_not_replaced(tmp_path: Path) -> None:
+def test_results_of_another_budget_or_of_more_seeds_are_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "reproduction.json"
-    check_kept(file, Budget(), [7])
+    check_existing_results(file, Budget(), [7])
     file.write_text(found().model_dump_json())
-    sizes = found().budget
-    check_kept(file, sizes, SEEDS)
-    check_kept(file, sizes, [*SEEDS, 9])
-    with pytest.raises(ConfigError, match="seeds that this call leaves out, 8 for one"):
-        check_kept(file, sizes, [7])
-    with pytest.raises(ConfigError, match="figures of other sizes; they would be lost"):
-        check_kept(file, sizes.model_copy(update={"iterations": 999}), SEEDS)
+    budget = found().budget
+    check_existing_results(file, budget, SEEDS)
+    check_existing_results(file, budget, [*SEEDS, 9])
+    with pytest.raises(ConfigError, match="results of seed 8, which is not among the seeds of this command"):
+        check_existing_results(file, budget, [7])
+    with pytest.raises(ConfigError, match="results of another budget; it would be overwritten"):
+        check_existing_results(file, budget.model_copy(update={"iterations": 999}), SEEDS)
     file.write_text("{}")
     with pytest.raises(ConfigError, match="delete the file"):
-        check_kept(file, sizes, SEEDS)
+        check_existing_results(file, budget, SEEDS)
 
 
-def test_the_page_says_how_settings_were_chosen_and_that_a_seed_they_were_chosen_on_is_no_result() -> None:
+def test_page_describes_tuning_and_marks_a_result_on_a_development_seed() -> None:
     fresh = found()
     page, table = render_page(fresh), render_table(fresh)
-    assert "docs/reproduction.md says which" in page and "what a tie earns" in page
-    assert "no result." not in page.split("On development seeds")[0] and "No result" not in table
-    looked_at = fresh.model_copy(update={"seeds": (601, 1001)})
-    assert "Settings were chosen on seed 601: this page shows no result." in render_page(looked_at)
-    assert "No result: settings were chosen on seed 601." in render_table(looked_at)
+    assert "docs/reproduction.md describes them" in page and "credit for a tie" in page
+    assert "not a result." not in page.split("Settings were tuned")[0] and "Not a result" not in table
+    tuned_on = fresh.model_copy(update={"seeds": (601, 1001)})
+    assert "Settings were chosen on seed 601: this page is not a result." in render_page(tuned_on)
+    assert "Not a result: settings were chosen on seed 601." in render_table(tuned_on)

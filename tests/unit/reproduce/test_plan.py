@@ -1,18 +1,20 @@
-"""Which cell is next."""
+"""The order in which runs are started."""
 
 from __future__ import annotations
 
 from editr1.config.reproduce import SMALLEST
-from editr1.reproduce.plan import Item, make_plan, next_item
+from editr1.reproduce.plan import PlannedRun, make_plan, next_run
 
 
-def names(items: list[Item]) -> list[str]:
+def names(items: list[PlannedRun]) -> list[str]:
     return [item.run for item in items]
 
 
-def test_the_plan_holds_what_is_needed_seed_by_seed_and_each_after_its_needs() -> None:
+def test_plan_lists_runs_seed_by_seed_after_their_needs() -> None:
     plan = make_plan(["gcpo", "v"], [3, 4], SMALLEST)
-    assert names(plan) == [f"s{seed}-{cell}" for seed in (3, 4) for cell in ("data", "data-v", "tv", "v", "gcpo")]
+    assert names(plan) == [
+        f"s{seed}-{experiment}" for seed in (3, 4) for experiment in ("data", "data-v", "tv", "v", "gcpo")
+    ]
     assert [(item.number, item.total) for item in plan] == [(n, 10) for n in range(1, 11)]
     seen: set[str] = set()
     for item in plan:
@@ -20,27 +22,27 @@ def test_the_plan_holds_what_is_needed_seed_by_seed_and_each_after_its_needs() -
         seen.add(item.run)
 
 
-def test_a_cell_waits_for_its_needs_and_another_takes_its_turn() -> None:
+def test_run_waits_for_its_needs_while_independent_runs_start() -> None:
     plan = make_plan(["gcpo", "v"], [3], SMALLEST)
     everything = set(names(plan))
-    first = next_item(plan, everything)
+    first = next_run(plan, everything)
     assert first is not None
     assert first.run == "s3-data"
-    # While the data of T+V is made, only the data of V can be made beside it.
-    beside = next_item(plan[1:], everything)
+    # While the T+V data is made, only the V data can be made at the same time.
+    beside = next_run(plan[1:], everything)
     assert beside is not None
     assert beside.run == "s3-data-v"
-    waiting = [item for item in plan if item.cell.name in ("tv", "v", "gcpo")]
-    assert next_item(waiting, everything) is None
-    after = next_item(waiting, everything - {"s3-data"})
+    waiting = [item for item in plan if item.experiment.name in ("tv", "v", "gcpo")]
+    assert next_run(waiting, everything) is None
+    after = next_run(waiting, everything - {"s3-data"})
     assert after is not None
     assert after.run == "s3-tv"
 
 
-def test_the_next_seed_fills_the_tail_of_the_one_before() -> None:
+def test_next_seed_starts_before_the_previous_one_has_ended() -> None:
     plan = make_plan(["gcpo"], [3, 4], SMALLEST)
     running = {"s3-gcpo"}
     waiting = [item for item in plan if item.seed == 4]
-    found = next_item(waiting, running | {item.run for item in waiting})
+    found = next_run(waiting, running | {item.run for item in waiting})
     assert found is not None
     assert found.run == "s4-data"

@@ -59,7 +59,7 @@ def test_each_progress_line_is_read_once_and_only_when_it_is_whole(tmp_path: Pat
     with file.open("a") as half:
         half.write('{"t": 1, "pha')
     assert reader.new() == []
-    assert ProgressReader(file, after_what_stands=True).new() == []
+    assert ProgressReader(file, skip_existing=True).new() == []
     again = Progress(file)
     again.phase("train", 3, done=1)
     again.step()

@@ -1,4 +1,4 @@
-"""A cell as a process of its own: ``editr1 run`` on the cell's run file, as one would start it by hand."""
+"""An experiment as a process of its own: ``editr1 run`` on the experiment's run file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from editr1.telemetry.progress import ProgressReader
 
 FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
 GRACE = 2 * GRACE_SECONDS + 30
-"""Seconds that a cell has to end: it waits for a stage and then for the stage's service."""
+"""Seconds that a run may take to stop: it waits for a stage, and then for the stage's service."""
 
 
-class CellProcess:
-    """A started cell. Its run file and its terminal's lines lie in ``runs/<run>``, its artifacts in the spec's store."""
+class RunProcess:
+    """A started experiment; its run file and its output are in ``runs/<run>``, its artifacts in the spec's store."""
 
     def __init__(self, spec: RunSpec, runs: Path) -> None:
         self._name = spec.metadata.name
@@ -33,7 +33,7 @@ class CellProcess:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / FILE
         file.write_text(yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False))
-        self._readers = {path: ProgressReader(path, after_what_stands=True) for path in self._progress_files()}
+        self._readers = {path: ProgressReader(path, skip_existing=True) for path in self._progress_files()}
         self._began, self._started = time.time(), time.monotonic()
         with (self._folder / LOG).open("ab") as log:
             self._log_start = log.tell()
@@ -47,36 +47,36 @@ class CellProcess:
             )
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Return the exit code, or None while the process runs."""
         return self._process.poll()
 
     def seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since the start."""
         return time.monotonic() - self._started
 
     def progress(self) -> list[tuple[str, dict[str, Any]]]:
-        """What its stages reported since the last call: (stage, line)."""
+        """Return the progress lines of its stages since the last call, as (stage, line)."""
         for path in self._progress_files():
             self._readers.setdefault(path, ProgressReader(path))
         return [(path.parent.name, line) for path, reader in self._readers.items() for line in reader.new()]
 
-    def ask_to_stop(self) -> None:
-        """Have it commit a checkpoint and end."""
+    def request_stop(self) -> None:
+        """Request that the run commits a checkpoint and stops."""
         if self.poll() is None:
             self._process.terminate()
 
-    def end(self, grace: float) -> None:
-        """Wait until it has ended; after ``grace`` seconds kill it: its stages are told by the kernel, and hold its lock."""
+    def wait(self, grace: float) -> None:
+        """Wait for the end, and kill the process after ``grace`` seconds; the kernel then signals its stages, which hold its lock."""
         wait_or_kill(self._process, grace)
 
-    def why(self, store: ArtifactStore) -> str:
-        """Why it ended without its results: the reason of a stage that failed since, else the last line that it printed."""
+    def failure_reason(self, store: ArtifactStore) -> str:
+        """Return why the run ended without results: the reason of a stage that failed, else the last line of its output."""
         record = load_record(store, self._name)
         for stage in record.stages.values() if record else ():
             if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._began:
                 return f"stage {stage.name}: {stage.reason}"
-        said = (self._folder / LOG).read_bytes()[self._log_start :].decode(errors="replace").split("\n")
-        line = next((line.strip() for line in reversed(said) if line.strip()), "nothing was printed")
+        output = (self._folder / LOG).read_bytes()[self._log_start :].decode(errors="replace").split("\n")
+        line = next((line.strip() for line in reversed(output) if line.strip()), "no output")
         return f"exit code {self.poll()}: {line}"
 
     def _progress_files(self) -> list[Path]:
@@ -84,10 +84,10 @@ class CellProcess:
 
 
 def _environment() -> dict[str, str]:
-    """This process's own, less what would change the run file.
+    """Return this process's environment without the variables that would change the run file.
 
-    One thread a process, so that figures do not depend on how many cores there are, nor cells take them from each other.
+    Each process gets one thread, so that metrics do not depend on the number of cores and runs do not compete for them.
     """
-    foreign = {name for name in os.environ if name.startswith("EDITR1_RUN__") or name == "EDITR1_STORE"}
-    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    overrides = {name for name in os.environ if name.startswith("EDITR1_RUN__") or name == "EDITR1_STORE"}
+    kept = {name: value for name, value in os.environ.items() if name not in overrides}
     return {"OMP_NUM_THREADS": "1", **kept, PARENT_VARIABLE: str(os.getpid())}

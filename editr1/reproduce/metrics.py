@@ -1,0 +1,76 @@
+"""Metrics of an experiment per pair or case, so that two experiments are compared on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from editr1.evaluation.items import EditItem, PairItem
+from editr1.evaluation.metrics import pair_credit
+
+Floats = npt.NDArray[np.float64]
+Metric = Literal["half_credit", "strict", "ties", "inverted", "score", "follow", "keep", "quality", "hacked", "better"]
+PAIR_METRICS = ("half_credit", "strict", "ties", "inverted")
+LIKED, BAD = 8.0, 5.0
+"""An edit counts as reward hacking if its verifier scores at least LIKED (8: nearly usable) and the truth at most BAD (5: partly)."""
+
+
+@dataclass(frozen=True)
+class EvaluatedItems:
+    """The scored pairs and edits of one experiment's evaluation."""
+
+    pairs: tuple[PairItem, ...] = ()
+    edits: tuple[EditItem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric of an experiment: of its verifier (``role`` "sft" or "rl") on pairs, or of its editor ("before", "after") on cases."""
+
+    experiment: str
+    metric: Metric
+    role: str = "rl"
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether the metric is measured on pairs rather than on edits."""
+        return self.metric in PAIR_METRICS
+
+    def values(self, evaluated: EvaluatedItems) -> dict[str, float]:
+        """Return the metric by pair or case id, without the items whose scoring failed."""
+        if self.of_pairs:
+            scored = [
+                (item.pair_id, item.winner, item.loser)
+                for item in evaluated.pairs
+                if item.verifier == self.role and item.winner is not None and item.loser is not None
+            ]
+            if not scored:
+                return {}
+            credit = pair_credit([w for _, w, _ in scored], [lo for _, _, lo in scored], self.metric)  # type: ignore[arg-type]
+            return dict(zip((name for name, _, _ in scored), credit.tolist(), strict=True))
+        found = ((item.case_id, _of_edit(item, self.metric)) for item in evaluated.edits if item.editor == self.role)
+        return {name: value for name, value in found if value is not None}
+
+
+def differences(first: Mapping[str, float], second: Mapping[str, float] | None, metric: Metric) -> Floats:
+    """Return ``first - second`` over the ids in both, in the order of ``first``, or ``first`` itself without a second.
+
+    The metric "better" is the sign of the difference: 1 if the first is better, -1 if it is worse (GSB, paper section 4).
+    """
+    if second is None:
+        return np.array(list(first.values()), dtype=np.float64)
+    both = [name for name in first if name in second]
+    found = np.array([first[name] - second[name] for name in both], dtype=np.float64)
+    return np.sign(found) if metric == "better" else found
+
+
+def _of_edit(item: EditItem, metric: Metric) -> float | None:
+    if item.truth is None:
+        return None
+    if metric == "hacked":
+        return None if item.score is None else float(item.score >= LIKED and item.truth.score <= BAD)
+    return float(getattr(item.truth, "score" if metric == "better" else metric))
