@@ -34,7 +34,7 @@ def score(
     principles: Annotated[
         Path | None, typer.Option(help='JSON array of {"question", "category"}; without it one general question each.')
     ] = None,
-    traces: Annotated[int, typer.Option(min=1, help="Traces to average.")] = 1,
+    num_traces: Annotated[int, typer.Option(min=1, help="Traces to average.")] = 1,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds to wait in all.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
@@ -54,8 +54,8 @@ def score(
             raise ConfigError(f"--server: {server!r} is no address; one looks like http://127.0.0.1:8000")
         pictures = {"source": {"data": _picture(source)}, "edited": {"data": _picture(edited)}}
         item = validate(ScoreItem, {**pictures, "instruction": instruction, "principles": asked})
-        with RewardClient([server], config=ClientConfig(deadline_s=deadline, wait_unreachable=False)) as client:
-            outcome = client.score([item], num_traces=traces)[0]
+        with RewardClient([server], config=ClientConfig(deadline_seconds=deadline, wait_unreachable=False)) as client:
+            outcome = client.score([item], num_traces=num_traces)[0]
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     if isinstance(outcome, ScoreFailure):

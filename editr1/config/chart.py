@@ -87,7 +87,7 @@ class TelemetryValues(ChartSettings):
     """Where a stage's progress and figures go by OTLP over HTTP, such as http://collector:4318/v1/metrics. The reward service is scraped instead."""
     traceparent: Annotated[str, Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")] = ""
     """W3C parent of the stage's spans; submit sets it."""
-    publish_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
+    publish_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
     """How often rank 0 writes progress and spans to the bucket, in seconds."""
     json_logs: bool = False
     """Log lines as JSON with trace ids."""
@@ -137,11 +137,11 @@ class StageValues(ChartSettings):
     """Taints that the pods bear."""
     affinity: dict[str, Any] = {}
     """Kubernetes affinity."""
-    priority_class: Name = ""
+    priority_class_name: Name = ""
     """Existing PriorityClass."""
-    runtime_class: Name = ""
+    runtime_class_name: Name = ""
     """Existing RuntimeClass, such as nvidia."""
-    service_account: Name = ""
+    service_account_name: Name = ""
     """Existing ServiceAccount; empty makes one without any rights. Its token is not mounted."""
     service_account_annotations: dict[str, str] = {}
     """Annotations of the made ServiceAccount, such as a cloud identity for the bucket."""
@@ -157,7 +157,7 @@ class StageValues(ChartSettings):
     """Further volumes."""
     volume_mounts: Objects = []
     """Further mounts of the stage's container."""
-    user: Annotated[int, Field(ge=1)] = 10001
+    run_as_user: Annotated[int, Field(ge=1)] = 10001
     """Numeric user and group of every container."""
     telemetry: TelemetryValues = TelemetryValues()
     """Traces and logs."""

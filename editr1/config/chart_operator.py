@@ -77,11 +77,11 @@ class OperatorValues(ChartSettings):
     """Labels that a node must have."""
     tolerations: Objects = []
     """Taints that the pod bears."""
-    priority_class: Name = ""
+    priority_class_name: Name = ""
     """Existing PriorityClass."""
     pod_labels: Labels = {}
     """Further labels of the pod."""
     env: Objects = []
     """Further environment variables (Kubernetes EnvVar)."""
-    user: Annotated[int, Field(ge=1)] = 10001
+    run_as_user: Annotated[int, Field(ge=1)] = 10001
     """Numeric user and group of the container."""

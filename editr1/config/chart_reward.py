@@ -20,7 +20,7 @@ class KedaValues(ChartSettings):
     """GRPO pods for which one replica is kept, however idle."""
     job_selector: Labels = {"editr1.dev/kind": "grpo"}
     """Labels of the pods that count as GRPO pods."""
-    polling_seconds: Annotated[int, Field(ge=1, le=300)] = 5
+    polling_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     """How often KEDA looks."""
     namespace: Name = "keda"
     """Namespace of KEDA, which a NetworkPolicy must let in."""
@@ -101,7 +101,7 @@ class RewardValues(StageValues):
     """Scaling with the load."""
     vllm: VllmValues = VllmValues()
     """The engine beside the server."""
-    startup_seconds: Annotated[int, Field(ge=10, le=7200)] = 1800
+    startup_timeout_seconds: Annotated[int, Field(ge=10, le=7200)] = 1800
     """Longest time to load the weights and score the golden sample."""
     pre_stop_seconds: Annotated[int, Field(ge=0, le=120)] = 15
     """Time for clients to learn that a replica leaves, before it drains."""

@@ -46,11 +46,11 @@ class TrainingValues(StageValues):
     """Times that torchrun starts the ranks of several nodes again after one of them failed; also the job's backoffLimit."""
     restart_policy: Literal["ExitCode", "Never"] = "ExitCode"
     """ExitCode: a pod that ends with 128 or above starts again, up to ``retries`` times. Never: whoever made the job decides."""
-    grace_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
     """Time between SIGTERM and SIGKILL: a checkpoint must fit in."""
-    ttl_seconds: Annotated[int, Field(ge=0)] = 604800
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = 604800
     """How long the finished job stays, in seconds."""
-    queue: Name = ""
+    queue_name: Name = ""
     """Kueue LocalQueue; the job then starts suspended and Kueue lets it go."""
     suspend: bool = False
     """Make the job without starting it."""

@@ -31,5 +31,5 @@ class ClusterConfig(Settings):
     """What stands before the stage's name in image names that the values leave open."""
     resolve_images: bool = True
     """Ask the registry which digest a tag names, and freeze that; a registry that cannot be asked leaves the tag."""
-    ready_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
+    reward_ready_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
     """Longest wait of a run for its reward service, weights and nodes included."""

@@ -21,12 +21,12 @@ class EndpointConfig(Settings):
     """Environment variable that holds the API key; unset means a server without keys. The key itself is never written."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Requests in flight to this endpoint at once."""
-    retries: Annotated[int, Field(ge=0, le=100)] = 6
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 6
     """Further tries after 408, 409, 429, 5xx or a broken connection: ``Retry-After`` where given (up to two minutes),
     else 0.5 s doubling up to 8 s, with jitter."""
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Longest wait for one try, in seconds."""
-    deadline_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
+    deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 600.0
     """Longest wait for one answer, all tries included, in seconds."""
 
 
@@ -117,26 +117,26 @@ class CurateConfig(Settings):
     """Writes the principles."""
     verifier: VlmConfig = VlmConfig()
     """Writes the gold verdicts."""
-    judge: VlmConfig = VlmConfig()
+    difficulty_filter: VlmConfig = VlmConfig()
     """Tells hard cases from simple ones."""
-    traces: Annotated[int, Field(ge=1, le=64)] = 4
+    num_traces: Annotated[int, Field(ge=1, le=64)] = 4
     """Traces a quadruple."""
     principles: PrincipleCounts = PrincipleCounts()
     """How many principles a case needs; another number is refused and asked for again."""
     experts: Path | None = None
     """JSONL of expert decompositions (``instruction``, ``picture``, ``principles``); null: the pool that ships."""
-    examples: Annotated[int, Field(ge=0, le=16)] = 4
+    num_examples: Annotated[int, Field(ge=0, le=16)] = 4
     """Expert decompositions shown in context, drawn at random a case."""
-    choose: Annotated[int, Field(ge=1)] | None = None
+    num_labelled_cases: Annotated[int, Field(ge=1)] | None = None
     """Cases whose candidates are labelled; null takes all and asks no judge. The other cases still get principles, for
     their pairs and for RL. Without candidates: the cases that get principles."""
-    hard_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Share of ``choose`` that the judge must have found hard; the others are drawn at random."""
+    hard_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Share of ``num_labelled_cases`` that the judge must have found hard; the others are drawn at random."""
     holistic: HolisticConfig = HolisticConfig()
     """Questions and threshold of the holistic variant."""
-    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """Times that an answer which cannot be read (principles, gold, judgement) is asked for."""
-    max_failed_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Curation stops when more than this share of a step's items has failed (looked at from 20 failures on)."""
     max_side: Annotated[int, Field(ge=16, le=16384)] = 1536
     """Pictures with a longer side are reduced to it before they are sent."""
@@ -145,7 +145,7 @@ class CurateConfig(Settings):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
-        uses = {"decomposer": self.decomposer, "verifier": self.verifier, "judge": self.judge}
+        uses = {"decomposer": self.decomposer, "verifier": self.verifier, "difficulty_filter": self.difficulty_filter}
         uses |= {f"members.{index}": member for index, member in enumerate(self.members)}
         for where, use in uses.items():
             if use.endpoint not in self.endpoints:

@@ -10,7 +10,7 @@ from editr1.config.base import Settings
 from editr1.config.curate import CurateConfig
 
 
-class WorldConfig(Settings):
+class ShapesConfig(Settings):
     """How much of the shapes world is drawn when no pictures are imported."""
 
     cases: Annotated[int, Field(ge=1)] = 1500
@@ -32,12 +32,12 @@ class CurateStageConfig(Settings):
 
     curation: CurateConfig = Field(default_factory=CurateConfig)
     """Endpoints, members of the pool, variant, concurrency."""
-    judge: Literal["endpoint", "shapes", "photos"] = "endpoint"
+    labeller: Literal["endpoint", "shapes", "photos"] = "endpoint"
     """Who answers: the endpoint of ``curation``, or a judge that the stage starts itself behind the same HTTP interface:
     the shapes world's oracle, or measurements of named photographic operations (for trying out)."""
-    world: WorldConfig = Field(default_factory=WorldConfig)
+    shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """Used when the stage has no ``data`` input."""
-    test_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Share of imported cases that are held out (by a hash of the case id); the shapes world draws its own."""
     seed: int = 0
     """Seed of the draw."""

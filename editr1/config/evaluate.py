@@ -36,13 +36,13 @@ class PublicSetsConfig(Settings):
 class EvaluateConfig(Settings):
     """What is measured at the end of a run, on how much, and how sure the figures must be."""
 
-    pairs: Annotated[int, Field(ge=1)] = 1000
+    max_pairs: Annotated[int, Field(ge=1)] = 1000
     """Held-out preference pairs on which each verifier is judged; at most what the input holds."""
 
-    editor_cases: Annotated[int, Field(ge=1)] = 1000
+    max_cases: Annotated[int, Field(ge=1)] = 1000
     """Held-out cases that each editor edits, before and after RL; at most what the input holds."""
 
-    truth: Literal["shapes", "none"] = "none"
+    ground_truth: Literal["shapes", "none"] = "none"
     """Source of an edit's true score: read from the picture in the shapes world, or unknown (photographs)."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -54,23 +54,23 @@ class EvaluateConfig(Settings):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Two-sided confidence of each interval."""
 
-    traces: Annotated[int, Field(ge=1, le=64)] = 1
+    num_traces: Annotated[int, Field(ge=1, le=64)] = 1
     """Traces averaged into one score."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """Sampling temperature of the verifier; 0 is greedy. More than one trace needs more than 0."""
 
-    score_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    score_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Edits handed to the scorer in one call."""
 
-    max_failed: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Largest share of failed scores of pairs or edits that an evaluation accepts; above it the stage stops. Public sets
     count theirs in their tables."""
 
-    steps: Annotated[int, Field(ge=1, le=200)] = 8
+    num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 8
     """Denoising steps of an evaluated edit."""
 
-    guidance: Annotated[float, Field(ge=0.0, le=30.0)] = 2.5
+    guidance_scale: Annotated[float, Field(ge=0.0, le=30.0)] = 2.5
     """Guidance scale handed to the editor, as in grpo: give both the same."""
 
     resolution: Annotated[int, Field(ge=16)] | None = None
@@ -82,16 +82,16 @@ class EvaluateConfig(Settings):
     max_text_tokens: Annotated[int, Field(ge=1)] | None = None
     """Length to which FLUX's T5 text is padded, as in training; null: the tokenizer's own, at most 512."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
+    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Most tokens of a trace."""
 
     score_edits: bool = False
     """Where the truth is known: have the verifier score every edit too, not the gallery's alone."""
 
-    edit_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    sample_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Cases edited at once."""
 
-    gallery: Annotated[int, Field(ge=0, le=64)] = 8
+    gallery_size: Annotated[int, Field(ge=0, le=64)] = 8
     """Cases shown in the report with both edits and the verifier's reasoning."""
 
     public: PublicSetsConfig = PublicSetsConfig()
@@ -99,8 +99,8 @@ class EvaluateConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.traces > 1 and self.temperature == 0.0:
+        if self.num_traces > 1 and self.temperature == 0.0:
             raise ValueError(
-                f"traces {self.traces} at temperature 0: greedy traces are all the same; set a temperature"
+                f"num_traces {self.num_traces} at temperature 0: greedy traces are all the same; set a temperature"
             )
         return self

@@ -27,16 +27,16 @@ class GcpoConfig(VerifierTraining):
     """Batches of pairs that traces are sampled for. Optimiser steps in all: rollouts x passes."""
     pairs_per_rollout: int = Field(default=16, ge=1)
     """Pairs a rollout, over all processes."""
-    pairs: int | None = Field(default=None, ge=1)
+    max_pairs: int | None = Field(default=None, ge=1)
     """Train on the first so many decided pairs; null: all."""
     shuffle_labels: bool = False
     """A control: winner and loser change places in half of the pairs at random, so that there is nothing to learn."""
-    traces: int = Field(default=8, ge=2)
+    num_traces: int = Field(default=8, ge=2)
     """N: traces sampled for the winner, and as many for the loser."""
     passes: int = Field(default=1, ge=1)
     """Optimiser steps a rollout, each over all of its traces. With one, the ratio is 1 and the clip is inert."""
-    epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """The ratio is clipped to [1 - epsilon, 1 + epsilon]."""
+    clip_range: float = Field(default=0.2, gt=0, lt=1)
+    """The ratio is clipped to [1 - clip_range, 1 + clip_range]."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the starting model; the paper omits it."""
     tie_credit: float = Field(default=0.0, ge=0, le=0.5)
@@ -53,10 +53,10 @@ class GcpoConfig(VerifierTraining):
 
     @model_validator(mode="after")
     def _micro_batch(self) -> Self:
-        rows = self.pairs_per_rollout * 2 * self.traces
+        rows = self.pairs_per_rollout * 2 * self.num_traces
         if self.micro_batch_size is not None and rows % self.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size {self.micro_batch_size} does not divide the {rows} traces of a rollout "
-                "(pairs_per_rollout x 2 x traces)"
+                "(pairs_per_rollout x 2 x num_traces)"
             )
         return self

@@ -49,9 +49,9 @@ class GrpoConfig(Settings):
     update_every: Literal["iteration", "step"] = "iteration"
     """One optimiser update a pass ("iteration"), or one for each denoising step of the window ("step")."""
 
-    steps: Annotated[int, Field(ge=2)] = 8
+    num_inference_steps: Annotated[int, Field(ge=2)] = 8
     """Denoising steps of a sample (T)."""
-    guidance: Annotated[float, Field(ge=0.0)] = 2.5
+    guidance_scale: Annotated[float, Field(ge=0.0)] = 2.5
     """FLUX.1-Kontext: the distilled guidance value (ignored by models without it). Qwen-Image-Edit: the true CFG scale; at 1 or below CFG is off (public recipe: 4)."""
     resolution: PositiveInt | None = 512
     """Side in pixels of a square of the edit's area: sources are resized to that area with their aspect kept, sides rounded to what the VAE needs. None keeps each source's own size, at most 1024 x 1024 pixels of area."""
@@ -64,20 +64,19 @@ class GrpoConfig(Settings):
     """Stochastic step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving, arXiv 2509.05952)."""
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
     """Noise level a. Flow-SDE takes at most 1.2, wherever the window starts; CPS at most 1."""
-    window_size: PositiveInt | None = 3
+    sde_window_size: PositiveInt | None = 3
     """Consecutive stochastic steps that are trained; the others are deterministic. None: every step but the last."""
-    window_first: Annotated[int, Field(ge=0)] = 0
-    """Earliest step at which a window may start."""
-    window_last: PositiveInt | None = None
-    """The window ends before this step; None: before the last step, which is never in a window."""
-    window_scope: Literal["iteration", "group"] = "iteration"
+    sde_window_range: tuple[Annotated[int, Field(ge=0)], PositiveInt | None] = (0, None)
+    """Steps [first, end) that a window may cover: it starts at step ``first`` at the earliest and ends before step ``end``. An ``end`` of
+    None is the last step, which is never trained."""
+    sde_window_scope: Literal["iteration", "group"] = "iteration"
     """One window for all samples of an iteration, or one for each group. Never differs inside a group."""
 
     advantage_std: Literal["group", "batch"] = "batch"
     """Spread that divides the advantage: of the group (the paper) or of the whole batch (public Flow-GRPO), population, + 1e-4."""
     advantage_clip: Annotated[float, Field(gt=0.0)] = 5.0
     """Advantages are clipped to plus and minus this."""
-    clip: Annotated[float, Field(gt=0.0)] | None = None
+    clip_range: Annotated[float, Field(gt=0.0)] | None = None
     """Clip range of the ratio. None: 1e-4 for Gaussian log-probabilities, 1e-5 for public CPS ones, which live on another scale."""
     cps_logprob: Literal["gaussian", "public"] = "gaussian"
     """CPS log-probability: the Gaussian density, or the public code's -(x - mean)^2 without 1/(2 std^2) and constants."""
@@ -90,7 +89,7 @@ class GrpoConfig(Settings):
     """Learning rate of AdamW, constant."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     """Weight decay of AdamW."""
-    grad_clip: Annotated[float, Field(gt=0.0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Largest norm of the gradient over all trained weights."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
     """Decay of the running mean of the weights, which is what the output holds; 0 keeps the last weights."""
@@ -99,28 +98,28 @@ class GrpoConfig(Settings):
     lora: LoraConfig = LoraConfig()
     """Adapter settings for ``tune: lora``."""
 
-    micro_batch: PositiveInt = 32
+    micro_batch_size: PositiveInt = 32
     """Samples a forward, in sampling and in training alike."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16-mixed"] = "fp32"
     """Arithmetic of the models. Trained weights and log-probabilities stay fp32 in either case."""
-    storage_dtype: Literal["fp32", "bf16"] = "fp32"
+    trajectory_dtype: Literal["fp32", "bf16"] = "fp32"
     """Type in which trajectories are kept between sampling and training. With bf16 the sampler continues from the rounded latents, so that ratios start at 1."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
     shuffle_rewards: bool = False
     """A control: each group's scores are dealt out at random among its samples, so that there is nothing to learn."""
-    traces: PositiveInt = 1
+    num_traces: PositiveInt = 1
     """Verifier traces averaged into one score."""
-    reward_batch: PositiveInt = 32
+    score_batch_size: PositiveInt = 32
     """Most edits in one call of the scorer."""
     reward_concurrency: PositiveInt = 4
     """Scorer calls in flight at once, a process."""
-    reward_wait_s: Annotated[float, Field(ge=0.0, le=86400.0)] = 900.0
+    reward_ready_timeout_seconds: Annotated[float, Field(ge=0.0, le=86400.0)] = 900.0
     """Longest wait, in seconds, for a reward service that is not ready yet: one that scales from nothing loads its weights first. A score waits as long (3 minutes at least) for one that has gone."""
     overlap: bool = True
     """Score finished samples while the next ones are sampled. Off only to measure what it gains."""
-    max_failed_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Largest share of failed scores in an iteration; above it the training stops (exit 4)."""
 
     checkpoint_every: PositiveInt = 20
@@ -129,21 +128,23 @@ class GrpoConfig(Settings):
     """Seed of case order, windows, noise and adapters. Noise depends on (seed, iteration, case, sample) only, not on the number of processes."""
 
     @property
-    def clip_range(self) -> float:
-        """The clip in force."""
-        if self.clip is not None:
-            return self.clip
-        return 1e-5 if self.sde == "cps" and self.cps_logprob == "public" else 1e-4
+    def clip_bounds(self) -> tuple[float, float]:
+        """Smallest and largest ratio after clipping: 1 - clip_range and 1 + clip_range."""
+        clip = self.clip_range
+        if clip is None:
+            clip = 1e-5 if self.sde == "cps" and self.cps_logprob == "public" else 1e-4
+        return 1.0 - clip, 1.0 + clip
 
     @property
     def window_steps(self) -> int:
         """Number of trained steps a sample."""
-        return self.window_size if self.window_size is not None else self.window_end - self.window_first
+        return self.sde_window_size if self.sde_window_size is not None else self.window_end - self.sde_window_range[0]
 
     @property
     def window_end(self) -> int:
         """First step that no window may hold."""
-        return self.steps - 1 if self.window_last is None else self.window_last
+        end = self.sde_window_range[1]
+        return self.num_inference_steps - 1 if end is None else end
 
     @model_validator(mode="after")
     def _consistent(self) -> GrpoConfig:
@@ -158,13 +159,13 @@ class GrpoConfig(Settings):
             raise ValueError(
                 "noise_level 0 leaves nothing to learn from: the samples of a group would not differ in the window"
             )
-        if self.window_end > self.steps - 1:
+        if self.window_end > self.num_inference_steps - 1:
             raise ValueError(
-                f"window_last {self.window_last}: at most steps - 1 = {self.steps - 1}; the last step is never trained"
+                f"sde_window_range {self.sde_window_range}: its end may be at most num_inference_steps - 1 = {self.num_inference_steps - 1}; the last step is never trained"
             )
-        if self.window_first + self.window_steps > self.window_end or self.window_steps < 1:
+        if self.sde_window_range[0] + self.window_steps > self.window_end or self.window_steps < 1:
             raise ValueError(
-                f"window_size {self.window_size} does not fit between window_first {self.window_first}"
-                f" and step {self.window_end} (steps {self.steps}, the last one is never trained)"
+                f"sde_window_size {self.sde_window_size} does not fit between step {self.sde_window_range[0]}"
+                f" and step {self.window_end} (num_inference_steps {self.num_inference_steps}, the last one is never trained)"
             )
         return self

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from editr1.config.renamed import renamed
 from editr1.errors import Editr1Error, ExitCode
 
 M = TypeVar("M", bound=BaseModel)
@@ -113,8 +114,7 @@ def explain(
         if variable := next((name for path, name in variables.items() if parts[: len(path)] == path), None):
             head += f" (environment variable {variable})"
         if fault["type"] == "extra_forbidden":
-            hint = nearest(str(fault["loc"][-1]), _names_at(model, fault["loc"][:-1]))
-            lines.append(f"{head}: unknown key; {hint}")
+            lines.append(f"{head}: {_unknown(model, fault['loc'])}")
         else:
             value = fault.get("input")
             shown = "" if fault["type"] == "missing" else f" (got {_short(value)})"
@@ -133,7 +133,16 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _names_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    name, holder = str(location[-1]), _model_at(model, location[:-1])
+    if holder is None:
+        return "unknown key"
+    if (found := renamed(holder, name)) is not None:
+        return f"renamed to {found.new}" + (f" ({found.reason})" if found.reason else "")
+    return f"unknown key; {nearest(name, [info.alias or key for key, info in holder.model_fields.items()])}"
+
+
+def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
     for part in location:
         if isinstance(part, int) or current is None:
@@ -142,9 +151,7 @@ def _names_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str
         if info is None:
             info = next((f for f in current.model_fields.values() if f.alias == part), None)
         current = _model_in(info.annotation) if info is not None else current
-    if current is None:
-        return []
-    return [info.alias or name for name, info in current.model_fields.items()]
+    return current
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -41,11 +41,11 @@ class Budget(Settings):
     """Held-out edit cases on which every editor is judged."""
     sft_steps: SftSteps = SftSteps()
     """Optimiser steps of SFT."""
-    sft_warmup: Annotated[int, Field(ge=0)] = 50
+    sft_warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Steps over which SFT's learning rate rises."""
-    batch: PositiveInt = 32
+    batch_size: PositiveInt = 32
     """Rows a step of SFT."""
-    picked_steps: PositiveInt = 340
+    best_of_n_steps: PositiveInt = 340
     """Optimiser steps of SFT on traces that pairs picked. SFT for longer takes ``sft_steps.verified`` again."""
     more_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak learning rate of both, which stand against GCPO: a second round on a trained model."""
@@ -53,7 +53,7 @@ class Budget(Settings):
     """Rollouts of GCPO."""
     pairs_per_rollout: PositiveInt = 12
     """Pairs a rollout."""
-    traces: Annotated[int, Field(ge=2)] = 8
+    num_traces: Annotated[int, Field(ge=2)] = 8
     """Traces a side and pair, in GCPO and where pairs pick traces."""
     gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
     """Learning rate of GCPO."""
@@ -75,7 +75,7 @@ class Budget(Settings):
     """Longest trace."""
     bootstrap_samples: PositiveInt = 2000
     """Resamples behind each interval."""
-    max_failed: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Largest share of scores that may fail in an evaluation."""
 
     @model_validator(mode="after")
@@ -103,12 +103,12 @@ SMALLEST = Budget(
     rl_cases=8,
     test_cases=8,
     sft_steps=SftSteps(verified=8, unverified=8, verdicts=8, holistic=8),
-    sft_warmup=0,
-    batch=8,
-    picked_steps=1,
+    sft_warmup_steps=0,
+    batch_size=8,
+    best_of_n_steps=1,
     rollouts=1,
     pairs_per_rollout=2,
-    traces=4,
+    num_traces=4,
     few_pairs=(),
     averaged=(1, 2),
     iterations=2,
@@ -118,6 +118,6 @@ SMALLEST = Budget(
     group_size=4,
     max_new_tokens=96,
     bootstrap_samples=100,
-    max_failed=1.0,
+    max_failed_fraction=1.0,
 )
 """Every cell at a size that only shows that it runs."""

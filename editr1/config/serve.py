@@ -24,7 +24,7 @@ class OpenAIEngineConfig(Settings):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Chats in flight to that server at once."""
 
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Longest wait for one chat's traces, in seconds."""
 
 
@@ -49,7 +49,7 @@ class ServeConfig(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights of the transformers engine; ``auto`` keeps the type that the checkpoint was saved in."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
+    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Most tokens a trace may have. What it cuts off is the score, so leave room."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
@@ -58,16 +58,16 @@ class ServeConfig(Settings):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus of sampled traces."""
 
-    max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most traces generated at once (items times traces, at least one item)."""
 
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     """How long an idle engine waits for more requests before it starts a batch that is not full."""
 
-    queue_items: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    max_queued_items: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Items queued or running at most; a request that does not fit is answered 429."""
 
-    max_items: Annotated[int, Field(ge=1, le=100_000)] = 128
+    max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Most items in one request."""
 
     max_traces: Annotated[int, Field(ge=1, le=256)] = 16
@@ -79,13 +79,13 @@ class ServeConfig(Settings):
     max_pixels: Annotated[int, Field(ge=1)] = 25_000_000
     """Most pixels of one picture, read from its header."""
 
-    deadline_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Deadline of a request that names none, in seconds; also the longest that one may name."""
 
-    body_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    body_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Longest time that a client may take to send its body, in seconds."""
 
-    drain_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    drain_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """After SIGTERM, the longest wait for accepted requests, in seconds."""
 
     golden_must_parse: bool = True
@@ -93,9 +93,9 @@ class ServeConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.max_items > self.queue_items:
+        if self.max_request_items > self.max_queued_items:
             raise ValueError(
-                f"max_items: {self.max_items}: must not exceed queue_items ({self.queue_items}), "
+                f"max_request_items: {self.max_request_items}: must not exceed max_queued_items ({self.max_queued_items}), "
                 "or the largest request could never be queued"
             )
         return self
@@ -104,13 +104,13 @@ class ServeConfig(Settings):
 class ClientConfig(Settings):
     """The reward client: how it spreads, retries and gives up."""
 
-    deadline_s: Annotated[float, Field(gt=0, le=86400)] = 180.0
+    deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 180.0
     """Total time for one call of ``score``, retries included, in seconds."""
 
-    attempt_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 90.0
+    attempt_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
     """Longest wait for one answer of one replica, in seconds."""
 
-    connect_timeout_s: Annotated[float, Field(gt=0, le=300)] = 5.0
+    connect_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     """Longest wait for a connection, in seconds."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
@@ -120,7 +120,7 @@ class ClientConfig(Settings):
     """Ask a replica that takes no connection, or answers 503 (starting, draining), again until the deadline: that does
     not count as a try either. False: it does, for somebody who wants to know soon."""
 
-    batch_items: Annotated[int, Field(ge=1, le=100_000)] = 16
+    max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 16
     """Most items in one request; a longer call is split and spread over the replicas."""
 
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
@@ -129,8 +129,8 @@ class ClientConfig(Settings):
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests in flight at once, over all replicas."""
 
-    resolve_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    resolve_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """How often host names are looked up again (a headless Service lists its pods there), in seconds."""
 
-    backoff_s: Annotated[float, Field(gt=0, le=60)] = 0.25
+    backoff_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     """First pause after a failure of a replica, in seconds; doubles with each further one, up to 8 s."""

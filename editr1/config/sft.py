@@ -16,15 +16,15 @@ class SftConfig(VerifierTraining):
     """Peak learning rate of AdamW. For a pretrained 3B or 7B model start at 1e-5 (full) or 1e-4 (LoRA)."""
     warmup_steps: int = Field(default=50, ge=0)
     """Optimiser steps over which the learning rate rises from 0."""
-    steps: int | None = Field(default=450, ge=1)
+    max_steps: int | None = Field(default=450, ge=1)
     """Optimiser steps; null: as many as ``epochs`` takes."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the rows, in place of ``steps``."""
+    """Passes over the rows, in place of ``max_steps``."""
     batch_size: int = Field(default=32, ge=1)
     """Rows an optimiser step, over all processes."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows a forward pass and process; null: batch_size over the number of processes. Smaller: gradients are accumulated."""
-    picked_from: int = Field(default=8, ge=2)
+    best_of_n: int = Field(default=8, ge=2)
     """Traces sampled a side where pairs pick the rows (input ``pairs``)."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest of these traces."""
@@ -33,6 +33,6 @@ class SftConfig(VerifierTraining):
 
     @model_validator(mode="after")
     def _length(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs, and set the other to null")
+        if (self.max_steps is None) == (self.epochs is None):
+            raise ValueError("give either max_steps or epochs, and set the other to null")
         return self

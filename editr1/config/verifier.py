@@ -33,7 +33,7 @@ class VerifierTraining(Settings):
     """Peak learning rate of AdamW."""
     warmup_steps: int = Field(default=0, ge=0)
     """Optimiser steps over which the learning rate rises from 0."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""
     final_lr_ratio: float = Field(default=0.0, ge=0, lt=1)
     """The learning rate's end, as a share of its peak (linear and cosine)."""
@@ -43,10 +43,8 @@ class VerifierTraining(Settings):
     """AdamW's two decay rates."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are scaled down to this norm; 0 leaves them."""
-    weights: Literal["float32", "bfloat16"] = "float32"
-    """Type in which the weights and the optimiser's state are kept."""
-    autocast: bool = False
-    """Run the forward pass in bfloat16 over float32 weights."""
+    precision: Literal["fp32", "bf16-mixed"] = "fp32"
+    """Precision of the forward and backward passes: "fp32", or "bf16-mixed" (bfloat16 autocast). Weights and optimizer state are fp32 in both."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     lora: LoraSettings | None = None
@@ -57,7 +55,7 @@ class VerifierTraining(Settings):
     """Enlarge smaller pictures to this area; null keeps the model's own prompt template. Saved with the result."""
     max_pixels: int | None = Field(default=None, ge=1)
     """Reduce larger pictures to this area; null keeps the model's own prompt template. Saved with the result."""
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=1)
     """Longest prompt with its trace, in tokens, pictures included; null: what the model's context holds. Longer rows are refused."""
     checkpoint_every: int = Field(default=0, ge=0)
     """Optimiser steps between checkpoints; 0: only when asked to stop."""
@@ -70,8 +68,6 @@ class VerifierTraining(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.autocast and self.weights != "float32":
-            raise ValueError("autocast keeps float32 weights: set weights to 'float32', or autocast to false")
-        if self.schedule == "constant" and self.final_lr_ratio:
+        if self.lr_schedule == "constant" and self.final_lr_ratio:
             raise ValueError("final_lr_ratio has no meaning for a constant schedule: leave it at 0")
         return self

@@ -15,7 +15,7 @@ from editr1.seeding import curation_rng
 _log = logging.getLogger(__name__)
 
 
-def split_draw(ids: Sequence[str], count: int, hard_share: float, seed: int) -> tuple[list[str], list[str], int]:
+def split_draw(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
     """Draw an order; its head is taken as it is, its tail is for the judge.
 
     Returns the ids taken at random, the ids to be judged in order, and how many hard ones are wanted. The order depends
@@ -24,7 +24,7 @@ def split_draw(ids: Sequence[str], count: int, hard_share: float, seed: int) -> 
     order = sorted(ids)
     curation_rng(seed, "choose").shuffle(order)
     wanted = min(count, len(order))
-    hard = round(wanted * hard_share)
+    hard = round(wanted * hard_fraction)
     return order[: wanted - hard], order[wanted - hard :], hard
 
 
@@ -34,13 +34,17 @@ async def choose(job: Job, cases: Sequence[EditCase], judged: PartFile) -> list[
     Cases are judged in waves until enough hard ones are found. Where the judge finds too few, fewer cases are returned
     and a warning names the numbers.
     """
-    if job.config.choose is None:
+    if job.config.num_labelled_cases is None:
         return [case.case_id for case in cases]
     by_id = {case.case_id: case for case in cases}
-    taken, queue, wanted = split_draw(list(by_id), job.config.choose, job.config.hard_share, job.config.seed)
+    taken, queue, wanted = split_draw(
+        list(by_id), job.config.num_labelled_cases, job.config.hard_fraction, job.config.seed
+    )
 
     async def ask(case: EditCase) -> None:
-        answer = await ask_until_read(job, job.config.judge, prompts.judge(case), read_judgement, case.case_id)
+        answer = await ask_until_read(
+            job, job.config.difficulty_filter, prompts.judge(case), read_judgement, case.case_id
+        )
         # An unreadable judgement is no evidence that the case is hard.
         judged.put(case.case_id, hard=answer is True, reason=answer if isinstance(answer, str) else "")
 

@@ -25,7 +25,7 @@ async def decompose(job: Job, cases: Iterable[EditCase], part: PartFile, total: 
         if case.principles:
             part.put(case.case_id, principles=_plain(case.principles))
             return
-        experts = draw_experts(job.experts, config.examples, curation_rng(config.seed, "experts", case.case_id))
+        experts = draw_experts(job.experts, config.num_examples, curation_rng(config.seed, "experts", case.case_id))
         prompt = prompts.decompose(case, experts, config.principles)
         answer = await ask_until_read(
             job, config.decomposer, prompt, lambda text: read_principles(text, config.principles), case.case_id

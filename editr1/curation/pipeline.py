@@ -89,7 +89,7 @@ async def _curate(
             return stack.enter_context(PartFile(parts / f"{name}.jsonl"))
 
         async with VlmClient(config.endpoints, out / "answers.sqlite") as client:
-            job = Job(config, client, hooks, load_experts(config.experts) if config.examples else [])
+            job = Job(config, client, hooks, load_experts(config.experts) if config.num_examples else [])
             judged, decomposed, thought, verified = (part(name) for name in ("choose", "decompose", "think", "verify"))
             chosen = await _chosen(job, cases, candidates, judged)
             work = _Work(config, cases, candidates, decomposed, thought, verified, chosen)
@@ -105,7 +105,7 @@ async def _curate(
 
 async def _chosen(job: Job, cases: Path, candidates: Path | None, judged: PartFile) -> set[str] | None:
     """The cases to be labelled, drawn from those with candidates; None for all."""
-    if job.config.choose is None:
+    if job.config.num_labelled_cases is None:
         return None
     drawn_from = list(read_table(cases, EditCase))
     if candidates is not None:
@@ -222,7 +222,7 @@ def _write(work: _Work, out: Path) -> dict[str, float]:
 
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
     """Digest of all that answers depend on: where an endpoint is and how hard it is pressed are left out."""
-    plain = config.model_dump_json(exclude={"endpoints", "max_failed_share"})
+    plain = config.model_dump_json(exclude={"endpoints", "max_failed_fraction"})
     state = hashlib.sha256(f"{__version__}\n{plain}".encode())
     for path in (cases, candidates, config.experts):
         digest = b""

@@ -63,7 +63,7 @@ async def think(
             texts = await job.client.ask(member, chat, n=count, seed=curation_seed(config.seed, key, member.name))
             return [(member.name, text) for text in texts]
 
-        drawn = draw_members(config.members, config.traces, curation_rng(config.seed, "members", key))
+        drawn = draw_members(config.members, config.num_traces, curation_rng(config.seed, "members", key))
         groups = await asyncio.gather(*(answers(member, count) for member, count in drawn))
         part.put(key, traces=[trace for group in groups for trace in group])
 

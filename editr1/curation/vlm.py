@@ -119,12 +119,14 @@ class VlmClient:
         endpoint = self._endpoints[use.endpoint]
         where = f"{endpoint.base_url}, model {use.model}"
         try:
-            async with self._slots[use.endpoint], asyncio.timeout(endpoint.deadline_s):
+            async with self._slots[use.endpoint], asyncio.timeout(endpoint.deadline_seconds):
                 return await self._clients[use.endpoint].post("/chat/completions", cast_to=object, body=body)
         except ValueError as error:  # json's, of a body that breaks off or is no JSON
             raise VlmUnavailable(f"{where}: the answer is not JSON: {error}") from error
         except TimeoutError as error:
-            raise VlmUnavailable(f"{where}: no answer within deadline_s = {endpoint.deadline_s:g} s") from error
+            raise VlmUnavailable(
+                f"{where}: no answer within deadline_seconds = {endpoint.deadline_seconds:g} s"
+            ) from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise VlmMisconfigured(
                 f"{where}: the key in {endpoint.api_key_env} is refused ({error.status_code}): {_brief(error)}"
@@ -134,12 +136,12 @@ class VlmClient:
         except openai.APIStatusError as error:
             retried = error.status_code in (408, 409, 429) or error.status_code >= 500
             kind = VlmUnavailable if retried else VlmRefused
-            after = f" after {endpoint.retries} retries" if retried else ""
+            after = f" after {endpoint.max_retries} retries" if retried else ""
             raise kind(f"{where}: {error.status_code}{after}: {_brief(error)}") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise VlmUnavailable(
-                f"{where}: no connection after {endpoint.retries} retries: {type(cause).__name__}: {cause}"
+                f"{where}: no connection after {endpoint.max_retries} retries: {type(cause).__name__}: {cause}"
             ) from error
         except openai.APIError as error:
             raise VlmUnavailable(f"{where}: {_brief(error)}") from error
@@ -160,8 +162,8 @@ class VlmClient:
         return openai.AsyncOpenAI(
             base_url=endpoint.base_url,
             api_key=os.environ.get(endpoint.api_key_env) or "none",
-            max_retries=endpoint.retries,
-            timeout=endpoint.timeout_s,
+            max_retries=endpoint.max_retries,
+            timeout=endpoint.timeout_seconds,
             http_client=transport,
         )
 

@@ -55,7 +55,7 @@ async def ask_until_read(
     system, parts = prompt
     chat = wire.messages(system, parts, job.config.max_side)
     reason = ""
-    for attempt in range(job.config.attempts):
+    for attempt in range(job.config.max_attempts):
         (text,) = await job.client.ask(use, chat, seed=curation_seed(job.config.seed, key, attempt))
         try:
             return read(text)
@@ -106,8 +106,8 @@ async def each(
                 unanswered += isinstance(error, VlmUnavailable)
                 job.failures[f"{name}: {type(error).__name__}"] += 1
                 _log.warning("%s: %s", name, error)
-                if failed >= _ENOUGH_FAILURES and failed > job.config.max_failed_share * begun:
-                    raise spent(f"above max_failed_share {job.config.max_failed_share:g}") from error
+                if failed >= _ENOUGH_FAILURES and failed > job.config.max_failed_fraction * begun:
+                    raise spent(f"above max_failed_fraction {job.config.max_failed_fraction:g}") from error
             unreported += 1
             if time.monotonic() - reported > _REPORT_S:
                 report()

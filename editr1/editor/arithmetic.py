@@ -16,11 +16,14 @@ _ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTIO
 
 
 @contextmanager
-def arithmetic(device: torch.device, precision: Literal["fp32", "bf16"]) -> Iterator[None]:
+def arithmetic(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
     """Run the block with attention kernels other than cuDNN's and, for ``bf16``, under autocast to bfloat16.
 
     The backward pass of cuDNN attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512 pixels
     (torch 2.11, H200).
     """
-    with sdpa_kernel(_ATTENTION_BACKENDS), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with (
+        sdpa_kernel(_ATTENTION_BACKENDS),
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
+    ):
         yield

@@ -75,7 +75,7 @@ def train_grpo(
         ValueError: The cases, the editor or the checkpoint cannot be used; raised before any sampling.
     """
     # While one rank waits for its scores, the others wait for that rank in a collective.
-    distributed = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_wait_s + 600.0))
+    distributed = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_ready_timeout_seconds + 600.0))
     trainer = _Trainer(config, editor, cases, scorer, output_dir, hooks or TrainHooks(), distributed)
     return trainer.run()
 
@@ -124,7 +124,7 @@ class _Trainer:
         self._hooks.progress.phase("grpo", config.iterations, self._start)
         with RewardCollector(
             self._scorer,
-            batch=config.reward_batch,
+            batch=config.score_batch_size,
             concurrency=config.reward_concurrency,
             overlap=config.overlap,
         ) as rewards:
@@ -190,7 +190,7 @@ class _Trainer:
         valid_mask = torch.cat(gather(torch.cat([batch.valid_mask for batch in batches]).to(torch.uint8))).bool()
         self._digest = check_one_model(self._digest, frozenset(digests))
         try:
-            check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_share, causes)
+            check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes)
         except RewardBudgetSpent:
             self._save(i)
             # The stop request may be the reason: the service is stopped first, or its responses are not awaited.
@@ -302,8 +302,8 @@ class _GatheredRewards:
 def _load(config: GrpoConfig, editor: str, device: torch.device) -> EditorPolicy:
     return load_policy(
         editor,
-        guidance=config.guidance,
-        dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+        guidance=config.guidance_scale,
+        dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
         max_text_tokens=config.max_text_tokens,
         device=device,
     )

@@ -26,7 +26,7 @@ def grpo_loss(
     advantages: Tensor,
     valid_mask: Tensor,
     *,
-    clip_range: float,
+    clip_bounds: tuple[float, float],
     kl: Tensor | None = None,
     beta: float = 0.0,
 ) -> GrpoLoss:
@@ -37,12 +37,12 @@ def grpo_loss(
         old_log_prob: ``[B]`` fp32 under the sampling policy.
         advantages: ``[B]`` fp32.
         valid_mask: ``[B]`` bool; samples where it is False add neither loss nor gradient.
-        clip_range: The clip's eps.
+        clip_bounds: Smallest and largest ratio after clipping, 1 - eps and 1 + eps.
         kl: ``[B]`` fp32 KL to the reference policy, or None.
         beta: KL coefficient.
     """
     ratio = torch.exp(log_prob - old_log_prob)
-    bounded = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    bounded = ratio.clamp(*clip_bounds)
     terms = -torch.minimum(ratio * advantages, bounded * advantages)
     if kl is not None and beta > 0.0:
         terms = terms + beta * kl

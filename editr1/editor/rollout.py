@@ -24,7 +24,7 @@ class SdeSettings:
         noise_level: Noise level a of the stochastic steps.
         window_size: Number of consecutive stochastic steps; all other steps are deterministic.
         log_prob_form: Log-probability of a stochastic step, see :func:`editr1.editor.sde.log_prob`.
-        storage_dtype: Dtype in which trajectories are stored.
+        trajectory_dtype: Dtype in which trajectories are stored.
     """
 
     num_inference_steps: int
@@ -32,7 +32,7 @@ class SdeSettings:
     noise_level: float
     window_size: int
     log_prob_form: LogProbForm = "gaussian"
-    storage_dtype: torch.dtype = torch.float32
+    trajectory_dtype: torch.dtype = torch.float32
 
 
 @torch.no_grad()
@@ -49,22 +49,22 @@ def sample_trajectories(
     window_starts = torch.tensor([spec.window_start for spec in specs], device=device)
     sigmas = policy.sigmas(settings.num_inference_steps, condition.size).to(device)
     x, noise = _draw_noise(policy, condition.size, specs, settings.window_size)
-    x, noise = _rounded(x.to(device), settings.storage_dtype), noise.to(device)
+    x, noise = _rounded(x.to(device), settings.trajectory_dtype), noise.to(device)
     per_sample = condition.take(condition_rows)
-    latents = x.new_empty((size, settings.window_size + 1, *x.shape[1:]), dtype=settings.storage_dtype)
+    latents = x.new_empty((size, settings.window_size + 1, *x.shape[1:]), dtype=settings.trajectory_dtype)
     log_probs = x.new_zeros((size, settings.window_size))
     for i in range(settings.num_inference_steps):
         sigma, sigma_next = sigmas[i].expand(size), sigmas[i + 1].expand(size)
         k = i - window_starts
         rows = ((k >= 0) & (k < settings.window_size)).nonzero()[:, 0]
-        latents[rows, k[rows]] = x[rows].to(settings.storage_dtype)
+        latents[rows, k[rows]] = x[rows].to(settings.trajectory_dtype)
         v = policy.velocity(x, sigma, per_sample)
-        after = _rounded(ode_step(x, v, sigma, sigma_next), settings.storage_dtype)
+        after = _rounded(ode_step(x, v, sigma, sigma_next), settings.trajectory_dtype)
         if len(rows):
             move = transition(settings.kind, x[rows], v[rows], sigma[rows], sigma_next[rows], settings.noise_level)
-            drawn = _rounded(move.mean + move.std * noise[rows, k[rows]], settings.storage_dtype)
+            drawn = _rounded(move.mean + move.std * noise[rows, k[rows]], settings.trajectory_dtype)
             log_probs[rows, k[rows]] = log_prob(drawn, move.mean, move.std, settings.log_prob_form)
-            latents[rows, k[rows] + 1] = drawn.to(settings.storage_dtype)
+            latents[rows, k[rows] + 1] = drawn.to(settings.trajectory_dtype)
             after[rows] = drawn
         x = after
     return TrajectoryBatch(

@@ -36,12 +36,12 @@ class GroupSampler:
         self._policy = policy
         self._config = config
         self.settings = SdeSettings(
-            num_inference_steps=config.steps,
+            num_inference_steps=config.num_inference_steps,
             kind=config.sde,
             noise_level=config.noise_level,
             window_size=config.window_steps,
             log_prob_form="public" if config.sde == "cps" and config.cps_logprob == "public" else "gaussian",
-            storage_dtype=torch.bfloat16 if config.storage_dtype == "bf16" else torch.float32,
+            trajectory_dtype=torch.bfloat16 if config.trajectory_dtype == "bf16" else torch.float32,
         )
 
     def sample(self, iteration: int, cases: Sequence[KeyedCase], rewards: RewardCollector) -> list[TrajectoryBatch]:
@@ -59,8 +59,8 @@ class GroupSampler:
                 for row, member in enumerate(members)
                 for index in range(self._config.group_size)
             ]
-            for start in range(0, len(specs), self._config.micro_batch):
-                part = specs[start : start + self._config.micro_batch]
+            for start in range(0, len(specs), self._config.micro_batch_size):
+                part = specs[start : start + self._config.micro_batch_size]
                 batch = sample_trajectories(self._policy, condition, part, self.settings)
                 images = self._policy.decode(batch.final_latents, size)
                 rewards.submit(
@@ -83,9 +83,9 @@ class GroupSampler:
             config.seed,
             iteration,
             size=config.window_steps,
-            first=config.window_first,
+            first=config.sde_window_range[0],
             end=config.window_end,
-            group_key=group_key if config.window_scope == "group" else None,
+            group_key=group_key if config.sde_window_scope == "group" else None,
         )
         return SampleSpec(
             sample_id=group_key * config.group_size + index,

@@ -90,7 +90,7 @@ class Updater:
     def _optimizer_step(self, stats: UpdateStats) -> None:
         weights = list(self._tuning.weights.values())
         self._distributed.all_reduce_gradients(weights)
-        norm = float(torch.nn.utils.clip_grad_norm_(weights, self._config.grad_clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, self._config.max_grad_norm))
         if not math.isfinite(norm):
             raise NotFinite(f"the gradient norm is {norm}")
         stats.grad_norms.append(norm)
@@ -126,7 +126,7 @@ class Updater:
             batch.log_probs[rows, k],
             advantages.to(new_log_prob),
             torch.ones_like(new_log_prob, dtype=torch.bool),
-            clip_range=config.clip_range,
+            clip_bounds=config.clip_bounds,
             kl=kl,
             beta=config.beta,
         )

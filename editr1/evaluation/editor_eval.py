@@ -38,7 +38,7 @@ def evaluate_editor(
     truth: Truth | None = None,
     batch: int = 64,
     score_batch: int = 64,
-    max_failed: float = 1.0,
+    max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[EditRow]:
     """Edit every case once, then ask verifier and truth.
@@ -62,16 +62,24 @@ def evaluate_editor(
         on_batch(len(part))
     if scorer is None:
         return rows
-    return rescored(rows, scorer, None, 0, batch=score_batch, max_failed=max_failed)
+    return rescored(rows, scorer, None, 0, batch=score_batch, max_failed_fraction=max_failed_fraction)
 
 
 def rescored(
-    rows: Sequence[EditRow], scorer: Scorer, n: int | None, seed: int, *, batch: int = 64, max_failed: float = 1.0
+    rows: Sequence[EditRow],
+    scorer: Scorer,
+    n: int | None,
+    seed: int,
+    *,
+    batch: int = 64,
+    max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
     """``rows`` with the verifier's outcome on the ``n`` that :func:`gallery` draws by ``seed``; None means all."""
     chosen = list(range(len(rows))) if n is None else drawn(len(rows), n, seed)
     items = (_question(rows[i]) for i in chosen)
-    outcomes = dict(zip(chosen, score_in_batches(items, scorer, batch=batch, max_failed=max_failed), strict=True))
+    outcomes = dict(
+        zip(chosen, score_in_batches(items, scorer, batch=batch, max_failed_fraction=max_failed_fraction), strict=True)
+    )
     return [row._replace(outcome=outcomes.get(i, row.outcome)) for i, row in enumerate(rows)]
 
 

@@ -60,7 +60,7 @@ def score_pairs(
     *,
     traces: int = 1,
     batch: int = 64,
-    max_failed: float = 1.0,
+    max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> PairScores:
     """Score winner and loser of every decided pair, side by side in the same batches.
@@ -73,7 +73,7 @@ def score_pairs(
         if not pair.case.principles:
             raise DataError(f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles to judge by")
     items = (_item(pair, side) for pair in decided for side in ("winner", "loser"))
-    outcomes = score_in_batches(items, scorer, batch=batch, max_failed=max_failed, on_batch=on_batch)
+    outcomes = score_in_batches(items, scorer, batch=batch, max_failed_fraction=max_failed_fraction, on_batch=on_batch)
     return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(everything) - len(decided), traces)
 
 

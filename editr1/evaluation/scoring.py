@@ -61,12 +61,12 @@ def score_in_batches(
     scorer: Scorer,
     *,
     batch: int = 64,
-    max_failed: float = 1.0,
+    max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[ScoreOutcome]:
     """Outcomes of ``items``, in order.
 
-    ``max_failed`` is the largest accepted share of failures over all items, checked at the end of each batch once ten
+    ``max_failed_fraction`` is the largest accepted share of failures over all items, checked at the end of each batch once ten
     batches or all items are behind. ``on_batch`` is told how many items were just scored.
 
     Raises:
@@ -81,11 +81,11 @@ def score_in_batches(
             raise ScorerError(f"the scorer answered {len(answer)} outcomes to {len(part)} items")
         outcomes.extend(answer)
         failed += sum(isinstance(outcome, ScoreFailure) for outcome in answer)
-        if number % 10 == 0 and failed > max_failed * len(outcomes):
-            raise _too_many(outcomes, max_failed)
+        if number % 10 == 0 and failed > max_failed_fraction * len(outcomes):
+            raise _too_many(outcomes, max_failed_fraction)
         on_batch(len(part))
-    if failed > max_failed * len(outcomes):
-        raise _too_many(outcomes, max_failed)
+    if failed > max_failed_fraction * len(outcomes):
+        raise _too_many(outcomes, max_failed_fraction)
     return outcomes
 
 
@@ -108,7 +108,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _too_many(outcomes: Sequence[ScoreOutcome], max_failed: float) -> TooManyFailures:
+def _too_many(outcomes: Sequence[ScoreOutcome], max_failed_fraction: float) -> TooManyFailures:
     counts = ", ".join(f"{cause}: {n}" for cause, n in failures(outcomes).most_common())
     return TooManyFailures(f"{sum(failures(outcomes).values())} of {len(outcomes)} scores failed ({counts}); "
-                           f"at most {max_failed:.0%} are accepted")  # fmt: skip
+                           f"at most {max_failed_fraction:.0%} are accepted")  # fmt: skip

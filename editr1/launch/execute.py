@@ -110,7 +110,7 @@ def _drive(
 
     joined = connect(cluster)
     launcher = KubernetesLauncher(cluster, joined.api, joined.helm, store, folder / "spans.jsonl")
-    return driver(launcher, cluster.ready_seconds).run()
+    return driver(launcher, cluster.reward_ready_timeout_seconds).run()
 
 
 def git_revision(folder: Path | None = None) -> str:

@@ -37,10 +37,10 @@ class StageFailed(Editr1Error):
 
 
 class DeadlinePassed(StageFailed):
-    """A stage took longer than its ``deadline_s``; it was asked to stop, so that a checkpoint stands."""
+    """A stage took longer than its ``deadline_seconds``; it was asked to stop, so that a checkpoint stands."""
 
     def __init__(self, stage: StageSpec) -> None:
-        super().__init__(stage.name, f"deadline of {stage.deadline_s:g} s passed", 1)
+        super().__init__(stage.name, f"deadline of {stage.deadline_seconds:g} s passed", 1)
 
 
 class RunStopped(Editr1Error):
@@ -188,7 +188,7 @@ class RunOrchestrator(Generic[Request, Handle]):
                         return self._close(record, seen), seen.reason
                     if self._should_stop():
                         raise RunStopped
-                    if overdue(began, time.time(), stage.deadline_s) is not None:
+                    if overdue(began, time.time(), stage.deadline_seconds) is not None:
                         raise DeadlinePassed(stage)
                     if service:
                         self._ensure_service(service)

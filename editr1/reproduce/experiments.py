@@ -48,7 +48,7 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
         build.sft("small-tv", "SFT of the smaller model", "data", steps.verified, SMALL_BASE),
         build.second_sft("longer", "longer SFT on the same rows", "rows", steps.verified),
         build.second_sft(
-            "picked", "SFT on the best of traces sampled for the same pairs", "pairs", budget.picked_steps
+            "picked", "SFT on the best of traces sampled for the same pairs", "pairs", budget.best_of_n_steps
         ),
         build.gcpo("gcpo", "GCPO on all pairs", "tv"),
         build.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
@@ -60,7 +60,7 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
             tie_credit=0.5,
             shuffle_labels=True,
         ),
-        *(build.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", pairs=n) for n in budget.few_pairs),
+        *(build.gcpo(f"gcpo-{n}", f"GCPO on {n} pairs", "tv", max_pairs=n) for n in budget.few_pairs),
         build.gcpo("small-gcpo", "GCPO of the smaller model", "small-tv"),
         build.averaged("traces-1", "one greedy trace", 1, temperature=0.0),
         *(
@@ -134,18 +134,18 @@ class _ExperimentBuilder:
         curation = {
             "variant": variant,
             "members": POOL,
-            "traces": 3,
+            "num_traces": 3,
             # Short, since the small model spells words outside its vocabulary letter by letter.
             "holistic": {"follow": "done?", "keep": "kept?"},
             "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
         }
-        config = {"judge": "shapes", "world": dataset, "curation": curation}
+        config = {"labeller": "shapes", "shapes": dataset, "curation": curation}
         return Experiment(name, what, (StageSpec(name="curate", kind=Kind.CURATE, config=config),))
 
     def sft(self, name: str, what: str, data: str, steps: int, base: str = BASE) -> Experiment:
         budget = self._budget
         inputs = {"rows": self._output(data, "curate", "rows"), "model": base}
-        config = {"steps": steps, "warmup_steps": budget.sft_warmup, "batch_size": budget.batch}
+        config = {"max_steps": steps, "warmup_steps": budget.sft_warmup_steps, "batch_size": budget.batch_size}
         needs = (data,) if data == "data-holistic" else tuple(dict.fromkeys((data, "data")))
         return Experiment(name, what, (self._training(Kind.SFT, inputs, config), self._evaluated("sft", data)), needs)
 
@@ -153,13 +153,13 @@ class _ExperimentBuilder:
         budget = self._budget
         inputs = {source: self._output("data", "curate", source), "model": self._output("tv", "sft", "model")}
         config: dict[str, Any] = {
-            "steps": steps,
-            "warmup_steps": budget.sft_warmup,
-            "batch_size": budget.batch,
+            "max_steps": steps,
+            "warmup_steps": budget.sft_warmup_steps,
+            "batch_size": budget.batch_size,
             "learning_rate": budget.more_learning_rate,
         }
         if source == "pairs":
-            config |= {"picked_from": budget.traces, "max_new_tokens": budget.max_new_tokens}
+            config |= {"best_of_n": budget.num_traces, "max_new_tokens": budget.max_new_tokens}
         return Experiment(
             name, what, (self._training(Kind.SFT, inputs, config), self._evaluated("sft")), ("data", "tv")
         )
@@ -171,7 +171,7 @@ class _ExperimentBuilder:
             "learning_rate": budget.gcpo_learning_rate,
             "rollouts": budget.rollouts,
             "pairs_per_rollout": budget.pairs_per_rollout,
-            "traces": budget.traces,
+            "num_traces": budget.num_traces,
             "max_new_tokens": budget.max_new_tokens,
             **changes,
         }
@@ -185,7 +185,7 @@ class _ExperimentBuilder:
             "sft": self._output("tv", "sft", "model"),
             "rl": self._output("gcpo", "gcpo", "model"),
         }
-        config = {**self._evaluation(), "pairs": self._budget.trace_pairs, "traces": traces}
+        config = {**self._evaluation(), "max_pairs": self._budget.trace_pairs, "num_traces": traces}
         if temperature:
             config["temperature"] = temperature
         stage = StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
@@ -200,7 +200,7 @@ class _ExperimentBuilder:
             "iterations": iterations,
             "cases_per_iteration": budget.cases_per_iteration,
             "group_size": budget.group_size,
-            "max_failed_share": max(budget.max_failed, 0.2),
+            "max_failed_fraction": max(budget.max_failed_fraction, 0.2),
             **changes,
         }
         inputs = {
@@ -209,13 +209,17 @@ class _ExperimentBuilder:
             "before": EDITOR,
             "after": "stage:grpo/model",
         }
-        evaluation = {**self._evaluation(), "editor_cases": budget.test_cases, "score_edits": True}
+        evaluation = {**self._evaluation(), "max_cases": budget.test_cases, "score_edits": True}
         stages = (
             StageSpec(
                 name="serve",
                 kind=Kind.SERVE,
                 inputs={"model": model},
-                config={"port": 0, "max_tokens": budget.max_new_tokens, "golden_must_parse": budget.max_failed < 1},
+                config={
+                    "port": 0,
+                    "max_new_tokens": budget.max_new_tokens,
+                    "golden_must_parse": budget.max_failed_fraction < 1,
+                },
             ),
             StageSpec(
                 name="grpo",
@@ -235,17 +239,17 @@ class _ExperimentBuilder:
         """Evaluate the new verifier on the held-out pairs, with the principles of its kind of data."""
         held_out = data if data == "data-holistic" else "data"
         inputs = {"pairs": self._output(held_out, "curate", "pairs-test"), "rl": f"stage:{trained}/model"}
-        config = {**self._evaluation(), "pairs": self._budget.test_pairs}
+        config = {**self._evaluation(), "max_pairs": self._budget.test_pairs}
         return StageSpec(name="evaluate", kind=Kind.EVALUATE, inputs=inputs, config=config)
 
     def _evaluation(self) -> dict[str, Any]:
         budget = self._budget
         return {
-            "truth": "shapes",
-            "max_tokens": budget.max_new_tokens,
-            "max_failed": budget.max_failed,
+            "ground_truth": "shapes",
+            "max_new_tokens": budget.max_new_tokens,
+            "max_failed_fraction": budget.max_failed_fraction,
             "bootstrap_samples": max(100, budget.bootstrap_samples),
-            "gallery": 4,
+            "gallery_size": 4,
         }
 
     def _output(self, experiment: str, stage: str, output: str) -> str:

@@ -35,9 +35,9 @@ class StageSpec(Settings):
     """Processes (GPUs) on one node, as torchrun's nproc_per_node."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
     """Further attempts after an exit code worth a retry."""
-    deadline_s: Annotated[float | None, Field(gt=0)] = None
+    deadline_seconds: Annotated[float | None, Field(gt=0)] = None
     """Most seconds that the stage may take, all its attempts together; unset: no limit."""
-    pending_s: Annotated[float, Field(gt=0)] = 21600.0
+    pending_timeout_seconds: Annotated[float, Field(gt=0)] = 21600.0
     """Most seconds that an attempt may wait on a cluster for nodes and images; a job held by a queue does not count."""
 
 

@@ -62,7 +62,7 @@ class _Entry:
 
 
 class Batcher:
-    """Runs ``run`` in one worker thread on batches of at most ``max_batch`` traces, at least one item.
+    """Runs ``run`` in one worker thread on batches of at most ``max_batch_size`` traces, at least one item.
 
     Items of several requests share a batch when they want the same sampling; the oldest waiting item always goes first,
     so none starves. An idle worker waits ``wait_s`` for more before it starts a batch that is not full. At most
@@ -74,13 +74,13 @@ class Batcher:
         self,
         run: Run,
         *,
-        max_batch: int,
+        max_batch_size: int,
         capacity: int,
         wait_s: float = 0.0,
         on_batch: Callable[[list[ScoreOutcome], ScoredBatch], None] | None = None,
     ) -> None:
         self._run = run
-        self._max_batch = max_batch
+        self._max_batch = max_batch_size
         self._capacity = capacity
         self._wait_s = wait_s
         self._on_batch = on_batch
@@ -133,12 +133,12 @@ class Batcher:
             self._changed.notify()
         return ticket
 
-    def stop(self, timeout_s: float | None = None) -> bool:
-        """Take nothing more, finish what is queued, end the worker. False when that took longer than ``timeout_s``."""
+    def stop(self, timeout_seconds: float | None = None) -> bool:
+        """Take nothing more, finish what is queued, end the worker. False when that took longer than ``timeout_seconds``."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join(timeout_s)
+        self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
@@ -165,7 +165,7 @@ class Batcher:
             self._changed.wait(rest)
 
     def _room(self, sampling: Sampling) -> int:
-        return max(1, self._max_batch // sampling.n)
+        return max(1, self._max_batch // sampling.num_traces)
 
     def _take(self) -> tuple[list[_Entry], list[_Entry]]:
         now = time.monotonic()

@@ -60,7 +60,12 @@ class RewardClient:
         self._warned = float("-inf")
         self._digest = expected_digest
         self._digest_lock = threading.Lock()
-        self._replicas = Replicas(urls, resolve_s=config.resolve_s, backoff_s=config.backoff_s, resolve=resolve)
+        self._replicas = Replicas(
+            urls,
+            resolve_interval_seconds=config.resolve_interval_seconds,
+            backoff_seconds=config.backoff_seconds,
+            resolve=resolve,
+        )
         self._http = httpx.Client(
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=config.concurrency, keepalive_expiry=30
@@ -76,17 +81,19 @@ class RewardClient:
         *,
         temperature: float | None = None,
         seed: int | None = None,
-        deadline_s: float | None = None,
+        deadline_seconds: float | None = None,
     ) -> list[ScoreOutcome]:
         """Score ``items``, index-aligned. What could not be scored in time is a ``ScoreFailure``, never an exception.
 
-        ``deadline_s`` (default: the config's) is the total, retries included. ``num_traces`` traces are averaged per item;
+        ``deadline_seconds`` (default: the config's) is the total, retries included. ``num_traces`` traces are averaged per item;
         ``temperature`` None is greedy for one trace and the server's own for several.
 
         Raises:
             ModelMismatch: replicas serve different models, or not the expected one.
         """
-        return self.submit(items, num_traces, temperature=temperature, seed=seed, deadline_s=deadline_s).result()
+        return self.submit(
+            items, num_traces, temperature=temperature, seed=seed, deadline_seconds=deadline_seconds
+        ).result()
 
     def submit(
         self,
@@ -95,14 +102,14 @@ class RewardClient:
         *,
         temperature: float | None = None,
         seed: int | None = None,
-        deadline_s: float | None = None,
+        deadline_seconds: float | None = None,
     ) -> Future[list[ScoreOutcome]]:
         """As :meth:`score`, without waiting: sampling goes on while rewards are on their way."""
         if num_traces < 1:
             raise ValueError(f"num_traces: {num_traces}: must be at least 1")
         if num_traces > 1 and temperature == 0:
             raise ValueError("num_traces > 1 needs a temperature above 0: greedy traces would all be equal")
-        total = self._config.deadline_s if deadline_s is None else deadline_s
+        total = self._config.deadline_seconds if deadline_seconds is None else deadline_seconds
         until = time.monotonic() + total
         jobs = [_Job(list(chunk), num_traces, temperature, seed, until) for chunk in self._chunks(items)]
         futures = [self._pool.submit(contextvars.copy_context().run, self._work, job) for job in jobs]
@@ -136,7 +143,7 @@ class RewardClient:
         seen: set[int] = set()
         for item in items:
             new = sum(len(p.data) for p in (item.source, item.edited) if id(p) not in seen)
-            if chunk and (len(chunk) >= self._config.batch_items or size + new > self._config.max_request_bytes):
+            if chunk and (len(chunk) >= self._config.max_request_items or size + new > self._config.max_request_bytes):
                 yield chunk
                 chunk, size, seen = [], 0, set()
                 new = len(item.source.data) + len(item.edited.data)
@@ -180,18 +187,18 @@ class RewardClient:
             return True
         sent = list(job.pending)
         try:
-            self._ask(job, taken, sent, min(left, self._config.attempt_timeout_s))
+            self._ask(job, taken, sent, min(left, self._config.attempt_timeout_seconds))
         finally:
             self._replicas.give_back(taken, len(sent))
         return True
 
-    def _ask(self, job: _Job, replica: Replica, sent: list[int], timeout_s: float) -> None:
+    def _ask(self, job: _Job, replica: Replica, sent: list[int], timeout_seconds: float) -> None:
         body = encode_request(
             [job.items[i] for i in sent],
             num_traces=job.num_traces,
             temperature=job.temperature,
             seed=job.seed,
-            deadline_ms=max(1, math.floor(timeout_s * 950)),
+            deadline_ms=max(1, math.floor(timeout_seconds * 950)),
         )
         headers = {"Content-Type": "application/json", "Host": replica.host}
         inject(headers)
@@ -201,10 +208,12 @@ class RewardClient:
                 f"{replica.url}/v1/score",
                 content=body,
                 headers=headers,
-                timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, self._config.connect_timeout_s)),
+                timeout=httpx.Timeout(
+                    timeout_seconds, connect=min(timeout_seconds, self._config.connect_timeout_seconds)
+                ),
                 extensions={"sni_hostname": replica.tls_name} if replica.tls_name else None,
             ) as response:
-                content = _within(response, time.monotonic() + timeout_s)
+                content = _within(response, time.monotonic() + timeout_seconds)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             self._away(job, replica, f"{replica.url}: {type(error).__name__}: {error}")
         except httpx.TimeoutException as error:

@@ -38,18 +38,23 @@ def system_resolve(host: str, port: int) -> list[str]:
 class Replicas:
     """Least in flight first, over every address behind the given URLs. Thread-safe.
 
-    Host names are looked up again every ``resolve_s``; when that fails the addresses known before stay. A replica that
-    failed is left alone for ``backoff_s``, doubled with each further failure.
+    Host names are looked up again every ``resolve_interval_seconds``; when that fails the addresses known before stay. A replica that
+    failed is left alone for ``backoff_seconds``, doubled with each further failure.
     """
 
     def __init__(
-        self, urls: Sequence[str], *, resolve_s: float, backoff_s: float, resolve: Resolve = system_resolve
+        self,
+        urls: Sequence[str],
+        *,
+        resolve_interval_seconds: float,
+        backoff_seconds: float,
+        resolve: Resolve = system_resolve,
     ) -> None:
         if not urls:
             raise ValueError("urls: at least one address of a reward server is needed")
         self._urls = [_checked(url) for url in urls]
-        self._resolve_s = resolve_s
-        self._backoff_s = backoff_s
+        self._resolve_s = resolve_interval_seconds
+        self._backoff_s = backoff_seconds
         self._resolve = resolve
         self._lock = threading.Lock()
         self._looking = threading.Lock()

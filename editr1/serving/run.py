@@ -59,7 +59,7 @@ def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | N
     from editr1.serving.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine.load(
-        model, device=config.device, dtype=config.dtype, model_digest=model_digest, max_batch=config.max_batch
+        model, device=config.device, dtype=config.dtype, model_digest=model_digest, max_batch_size=config.max_batch_size
     )
 
 
@@ -75,7 +75,7 @@ def serve(
     """Serve until SIGTERM, SIGINT or a yes of ``should_stop`` (asked ten times a second); then drain and return.
 
     ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is taken while
-    draining; what was accepted is answered, for at most ``config.drain_s``. Signals that the process ignores stay
+    draining; what was accepted is answered, for at most ``config.drain_timeout_seconds``. Signals that the process ignores stay
     ignored; called outside the main thread it leaves them all alone.
 
     Raises:
@@ -111,7 +111,7 @@ class _Server(uvicorn.Server):
                 port=config.port,
                 log_config=None,
                 access_log=False,
-                timeout_graceful_shutdown=max(1, round(config.drain_s)),
+                timeout_graceful_shutdown=max(1, round(config.drain_timeout_seconds)),
                 timeout_keep_alive=75,
                 backlog=2048,
             )

@@ -107,9 +107,9 @@ async def _score(request: Request, service: RewardService, serve: trace.Span) ->
     arrived = time.monotonic()
     config = service.config
     try:
-        body = await asyncio.wait_for(_body(request, config.max_body_bytes), config.body_timeout_s)
+        body = await asyncio.wait_for(_body(request, config.max_body_bytes), config.body_timeout_seconds)
     except TimeoutError:
-        return _refusal(408, "timeout", f"the body did not arrive within {config.body_timeout_s:g} s", close=True)
+        return _refusal(408, "timeout", f"the body did not arrive within {config.body_timeout_seconds:g} s", close=True)
     except ClientDisconnect:
         return Response(status_code=499)
     if body is None:

@@ -49,8 +49,8 @@ class RewardService:
         self._checking = threading.Lock()
         self._batcher = Batcher(
             self._run,
-            max_batch=config.max_batch,
-            capacity=config.queue_items,
+            max_batch_size=config.max_batch_size,
+            capacity=config.max_queued_items,
             wait_s=config.batch_wait_ms / 1000,
             on_batch=self._watch,
         )
@@ -102,17 +102,17 @@ class RewardService:
         return Sampling(
             temperature=temperature,
             top_p=self.config.top_p if sampled else 1.0,
-            max_tokens=self.config.max_tokens,
-            n=request.num_traces,
+            max_tokens=self.config.max_new_tokens,
+            num_traces=request.num_traces,
             seed=request.seed if sampled else None,
         )
 
     def read(self, body: bytes) -> tuple[LooseRequest, list[ScoreItem | ScoreFailure]]:
         """The request and its items, each checked on its own. Raises ``ValidationError`` or :class:`BadRequest`."""
         request = LooseRequest.model_validate_json(body)
-        if len(request.items) > self.config.max_items:
+        if len(request.items) > self.config.max_request_items:
             raise BadRequest(
-                f"items: {len(request.items)}: this server allows at most {self.config.max_items} a request"
+                f"items: {len(request.items)}: this server allows at most {self.config.max_request_items} a request"
             )
         items = decode_items(
             request.items,
@@ -139,8 +139,8 @@ class RewardService:
             ClientGone: the work was dropped.
         """
         good = [index for index, item in enumerate(items) if isinstance(item, ScoreItem)]
-        wanted = self.config.deadline_s if request.deadline_ms is None else request.deadline_ms / 1000
-        deadline = arrived + min(wanted, self.config.deadline_s)
+        wanted = self.config.deadline_seconds if request.deadline_ms is None else request.deadline_ms / 1000
+        deadline = arrived + min(wanted, self.config.deadline_seconds)
         ticket = self._batcher.submit(
             [item for item in items if isinstance(item, ScoreItem)], self.sampling(request), deadline
         )
@@ -154,9 +154,9 @@ class RewardService:
         return ScoreResponse(model=self.engine.model_digest, results=final), ticket
 
     def stop(self) -> bool:
-        """Finish what is queued and close the engine; False when ``drain_s`` did not suffice."""
+        """Finish what is queued and close the engine; False when ``drain_timeout_seconds`` did not suffice."""
         self.draining = True
-        finished = self._batcher.stop(self.config.drain_s)
+        finished = self._batcher.stop(self.config.drain_timeout_seconds)
         if finished:
             self.engine.close()
         return finished
@@ -188,10 +188,10 @@ class RewardService:
         self.metrics.batch(outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
 
     def _check_golden(self) -> str | None:
-        greedy = Sampling(max_tokens=self.config.max_tokens)
+        greedy = Sampling(max_tokens=self.config.max_new_tokens)
         try:
-            ticket = self._batcher.submit(self._golden, greedy, time.monotonic() + self.config.deadline_s)
-            outcomes = ticket.future.result(self.config.deadline_s)
+            ticket = self._batcher.submit(self._golden, greedy, time.monotonic() + self.config.deadline_seconds)
+            outcomes = ticket.future.result(self.config.deadline_seconds)
         except Exception as error:
             return f"the golden sample could not be run: {type(error).__name__}: {error}"
         causes = () if self.config.golden_must_parse else (FailureCause.UNPARSED,)

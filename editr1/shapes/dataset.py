@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from editr1.config.curate_stage import WorldConfig
+from editr1.config.curate_stage import ShapesConfig
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, PreferencePair, Quadruple
 from editr1.shapes.annotators import prefer
@@ -36,7 +36,7 @@ class ShapesDataset:
     """Cases whose id begins so are held out."""
 
 
-def draw_world(config: WorldConfig, seed: int, folder: Path) -> ShapesDataset:
+def draw_world(config: ShapesConfig, seed: int, folder: Path) -> ShapesDataset:
     """Draw every table of a run into ``folder``; deterministic in ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
     world = ShapesDataset(

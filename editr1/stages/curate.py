@@ -58,7 +58,7 @@ def _drawn(context: StageContext, config: CurateStageConfig) -> _Tables:
     from editr1.shapes.dataset import draw_world
 
     context.progress.phase("drawing the shapes world", 1)
-    world = draw_world(config.world, config.seed, context.workdir / f"world-{context.job.key[:12]}")
+    world = draw_world(config.shapes, config.seed, context.workdir / f"world-{context.job.key[:12]}")
     context.progress.step()
     return _Tables(
         cases=world.cases,
@@ -79,7 +79,7 @@ def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
     folder.mkdir(exist_ok=True)
 
     def held_out(case: str) -> bool:
-        return hash_fraction(case) < config.test_share
+        return hash_fraction(case) < config.test_fraction
 
     def split(name: str, kind: type[N], wanted: Callable[[str], bool], out: str) -> Path:
         file = source / name / f"{name}.parquet"
@@ -88,7 +88,7 @@ def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
             raise ConfigError(f"input data: {name}/{name}.parquet is missing: {why}; see editr1 data import --help")
         rows = (row for row in read_table(file, kind) if wanted(_case_of(row)))
         if write_table(folder / f"{out}.parquet", rows, kind) == 0:
-            raise ConfigError(f"input data: no row of {name}.parquet is left for {out}; change test_share")
+            raise ConfigError(f"input data: no row of {name}.parquet is left for {out}; change test_fraction")
         return folder / f"{out}.parquet"
 
     def training(case: str) -> bool:
@@ -114,12 +114,12 @@ def _case_of(row: DataModel) -> str:
 @contextmanager
 def _answering(config: CurateStageConfig) -> Iterator[CurateConfig]:
     """The curation settings with an endpoint that answers: the user's own, or a judge started for the stage."""
-    if config.judge == "endpoint":
+    if config.labeller == "endpoint":
         yield config.curation
         return
     from editr1.shapes.oracle_server import started
 
-    with started(config.judge) as url:
+    with started(config.labeller) as url:
         endpoints = {
             name: endpoint.model_copy(update={"base_url": url}) for name, endpoint in config.curation.endpoints.items()
         }

@@ -47,31 +47,35 @@ def body(context: StageContext) -> dict[str, float]:
 
     config = context.settings(EvaluateConfig)
     context.check_inputs()
-    if config.truth == "none" and set(EDITORS.values()) & context.job.inputs.keys() and "rl" not in context.job.inputs:
+    if (
+        config.ground_truth == "none"
+        and set(EDITORS.values()) & context.job.inputs.keys()
+        and "rl" not in context.job.inputs
+    ):
         raise ConfigError("inputs: without a known truth the verifier rl judges the editors, and it is missing")
     bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
     truth = _truth(config)
     judged = "pairs" in context.job.inputs
     names = {title: role for title, role in VERIFIERS.items() if judged and role in context.job.inputs}
-    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.pairs) if judged else []
+    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.max_pairs) if judged else []
     scored = {role: _judge(context, config, role, title, pairs) for title, role in names.items()}
     verifiers = [verifier_figures(title, role, scored[role], truth, bootstrap) for title, role in names.items()]
     both = len(scored) == 2 and all(figures.accuracy is not None for figures in verifiers)
     gain = compare(scored["rl"], scored["sft"], bootstrap) if both else VerifierGain()
 
     editors = {title: role for title, role in EDITORS.items() if role in context.job.inputs}
-    cases = list(islice(read_table(context.table("cases"), EditCase), config.editor_cases)) if editors else []
+    cases = list(islice(read_table(context.table("cases"), EditCase), config.max_cases)) if editors else []
     edited = {role: _edit(context, config, role, title, cases, truth) for title, role in editors.items()}
     judge: Literal["truth", "verifier"] = "truth" if truth else "verifier"
     pair = (edited["before"], edited["after"]) if len(edited) == 2 and cases else None
 
     data = ReportData(
         run=RunHeader(name=context.job.run, state="running"),
-        truth=config.truth,
+        truth=config.ground_truth,
         verifiers=tuple(verifiers),
         verifier_gain=gain,
         editor=editor_figures(*pair, judge, bootstrap=bootstrap) if pair else None,
-        gallery=gallery(*pair, config.gallery, config.seed) if pair else (),
+        gallery=gallery(*pair, config.gallery_size, config.seed) if pair else (),
         benchmarks=public_tables(
             context,
             config,
@@ -89,7 +93,7 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _truth(config: EvaluateConfig) -> Truth | None:
-    if config.truth == "none":
+    if config.ground_truth == "none":
         return None
     from editr1.shapes.truth import true_score
 
@@ -105,9 +109,9 @@ def _judge(
     return score_pairs(
         pairs,
         _scorer(context, config, role),
-        traces=config.traces,
-        batch=config.score_batch,
-        max_failed=config.max_failed,
+        traces=config.num_traces,
+        batch=config.score_batch_size,
+        max_failed_fraction=config.max_failed_fraction,
         on_batch=_step(context.progress, context),
     )
 
@@ -120,17 +124,19 @@ def _edit(
 
     edit = _editor(context, config, role)
     context.progress.phase(title, len(cases))
-    rows = evaluate_editor(cases, edit, truth=truth, batch=config.edit_batch, on_batch=_step(context.progress, context))
+    rows = evaluate_editor(
+        cases, edit, truth=truth, batch=config.sample_batch_size, on_batch=_step(context.progress, context)
+    )
     if "rl" not in context.job.inputs:
         return rows
     judged = truth is None or config.score_edits
     return rescored(
         rows,
         _scorer(context, config, "rl"),
-        None if judged else config.gallery,
+        None if judged else config.gallery_size,
         config.seed,
-        batch=config.score_batch,
-        max_failed=config.max_failed if judged else 1.0,
+        batch=config.score_batch_size,
+        max_failed_fraction=config.max_failed_fraction if judged else 1.0,
     )
 
 
@@ -141,11 +147,11 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
 
     policy = load_policy(context.input(role), max_text_tokens=config.max_text_tokens)
     settings = EditSettings(
-        num_inference_steps=config.steps,
-        guidance=config.guidance,
+        num_inference_steps=config.num_inference_steps,
+        guidance=config.guidance_scale,
         resolution=config.resolution,
         reference_resolution=config.reference_resolution,
-        batch_size=config.edit_batch,
+        batch_size=config.sample_batch_size,
     )
 
     def edit(sources: Sequence[Image], instructions: Sequence[str]) -> Sequence[Image]:
@@ -173,9 +179,9 @@ def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     from editr1.serving.scoring import score_items
 
     engine = TransformersEngine.load(
-        context.input(role), model_digest=context.job.inputs[role], max_batch=config.score_batch
+        context.input(role), model_digest=context.job.inputs[role], max_batch_size=config.score_batch_size
     )
-    sampling = Sampling(temperature=config.temperature, n=config.traces, max_tokens=config.max_tokens)
+    sampling = Sampling(temperature=config.temperature, num_traces=config.num_traces, max_tokens=config.max_new_tokens)
     calls = count()
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:

@@ -19,11 +19,13 @@ def body(context: StageContext) -> dict[str, float]:
 
     config = context.settings(GrpoConfig)
     context.progress.phase("waiting for the reward service", 1)
-    if not wait_ready(context.job.reward_urls, config.reward_wait_s, should_stop=context.should_stop):
+    if not wait_ready(context.job.reward_urls, config.reward_ready_timeout_seconds, should_stop=context.should_stop):
         raise Interrupted
     context.progress.step()
     out = context.output_folder("model")
-    client_config = ClientConfig(batch_items=config.reward_batch, deadline_s=max(config.reward_wait_s, 180.0))
+    client_config = ClientConfig(
+        max_request_items=config.score_batch_size, deadline_seconds=max(config.reward_ready_timeout_seconds, 180.0)
+    )
     with RewardClient(
         context.job.reward_urls,
         config=client_config,
@@ -34,7 +36,7 @@ def body(context: StageContext) -> dict[str, float]:
             config,
             editor=context.input("editor"),
             cases=context.table("cases"),
-            scorer=partial(client.score, num_traces=config.traces),
+            scorer=partial(client.score, num_traces=config.num_traces),
             output_dir=out,
             hooks=context.hooks(),
         )

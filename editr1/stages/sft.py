@@ -66,8 +66,8 @@ def _sample(context: StageContext, config: SftConfig, rows: Path) -> None:
             raise Interrupted
 
     pairs = context.table("pairs")
-    engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch=256)
-    sampling, calls = Sampling(temperature=1.0, n=config.picked_from, max_tokens=config.max_new_tokens), count()
+    engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch_size=256)
+    sampling, calls = Sampling(temperature=1.0, num_traces=config.best_of_n, max_tokens=config.max_new_tokens), count()
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
         seed = derive_seed(config.seed, "pick", next(calls))

@@ -48,10 +48,10 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
         context.attach(propagate.extract({"traceparent": parent}))
 
 
-def flush(timeout_s: float = 3.0) -> None:
+def flush(timeout_seconds: float = 3.0) -> None:
     """Send what is waiting to be sent, for a process that ends without the interpreter's own end."""
     if _provider is not None:
-        _provider.force_flush(int(timeout_s * 1000))
+        _provider.force_flush(int(timeout_seconds * 1000))
 
 
 @contextmanager

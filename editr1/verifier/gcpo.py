@@ -67,7 +67,7 @@ def train_gcpo(
         limit,
         config.max_new_tokens,
         RowCache(work_folder(output_dir), context),
-        most=config.pairs,
+        most=config.max_pairs,
         shuffle=config.seed if config.shuffle_labels else None,
     )
     if len(dataset) // 2 < config.pairs_per_rollout:
@@ -81,7 +81,7 @@ def train_gcpo(
         per_device_train_batch_size=micro,
         steps_per_generation=micro_steps,
         gradient_accumulation_steps=micro_steps,
-        num_generations=config.traces,
+        num_generations=config.num_traces,
         num_iterations=config.passes,
         max_steps=config.rollouts * config.passes,
         max_completion_length=config.max_new_tokens,
@@ -89,7 +89,7 @@ def train_gcpo(
         top_p=config.top_p,
         top_k=0,
         generation_kwargs={"suppress_tokens": unwanted_tokens(processor, network)},
-        epsilon=config.epsilon,
+        epsilon=config.clip_range,
         beta=config.beta,
         loss_type="grpo",
         scale_rewards="none",
@@ -97,7 +97,7 @@ def train_gcpo(
     )
     trainer = GcpoTrainer(
         model=network,
-        reward_funcs=PairReward(config.traces, config.tie_credit),
+        reward_funcs=PairReward(config.num_traces, config.tie_credit),
         args=arguments,
         train_dataset=dataset,
         processing_class=processor,
@@ -268,7 +268,7 @@ def rollout_layout(config: GcpoConfig, processes: int) -> tuple[int, int]:
     """Traces a forward pass and process, and forward passes a rollout; pairs stay whole on each process."""
     if config.pairs_per_rollout % processes:
         raise ConfigError(f"pairs_per_rollout {config.pairs_per_rollout} is not a multiple of {processes} processes")
-    local = config.pairs_per_rollout // processes * 2 * config.traces
+    local = config.pairs_per_rollout // processes * 2 * config.num_traces
     micro = config.micro_batch_size or local
     if local % micro:
         raise ConfigError(f"micro_batch_size {micro} does not divide the {local} traces of a process's rollout")

@@ -52,7 +52,7 @@ def train_sft(
         **trainer_arguments(config, output_dir),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=accumulation,
-        max_steps=config.steps or -1,
+        max_steps=config.max_steps or -1,
         num_train_epochs=config.epochs or 1.0,
         max_length=None,
         completion_only_loss=config.mask_prompt,

@@ -58,7 +58,7 @@ def load_for_training(
 ) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
     """As ``load_verifier``, with the config's limits of picture size written into the template."""
     with span(Span.LOAD, model=str(model)):
-        network, processor, template = load_verifier(model, dtype=config.weights)
+        network, processor, template = load_verifier(model, dtype="float32")
         if on_cpu(config):
             use_cpu_attention(network)
         limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
@@ -72,11 +72,11 @@ def load_for_training(
 def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
     """Longest prompt with its trace, in tokens. Raises ``ValueError`` when the config asks for more than the model holds."""
     context = int(model.config.get_text_config().max_position_embeddings)
-    if config.max_tokens is None:
+    if config.max_length is None:
         return context
-    if config.max_tokens > context:
-        raise ConfigError(f"max_tokens: {config.max_tokens}: the model's context holds {context}")
-    return config.max_tokens
+    if config.max_length > context:
+        raise ConfigError(f"max_length: {config.max_length}: the model's context holds {context}")
+    return config.max_length
 
 
 def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: int = 1) -> dict[str, Any]:
@@ -92,13 +92,13 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
         "seed": config.seed,
         "learning_rate": config.learning_rate,
         "warmup_steps": config.warmup_steps,
-        "lr_scheduler_type": kinds[config.schedule],
-        "lr_scheduler_kwargs": kind_options[config.schedule],
+        "lr_scheduler_type": kinds[config.lr_schedule],
+        "lr_scheduler_kwargs": kind_options[config.lr_schedule],
         "weight_decay": config.weight_decay,
         "adam_beta1": config.betas[0],
         "adam_beta2": config.betas[1],
         "max_grad_norm": config.max_grad_norm,
-        "bf16": config.autocast,
+        "bf16": config.precision == "bf16-mixed",
         "gradient_checkpointing": config.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
         "use_cpu": on_cpu(config),

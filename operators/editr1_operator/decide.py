@@ -13,12 +13,12 @@ no job, none asked for                     the service first where one scores it
 no job, one asked for, never seen          the same attempt again
 no job, one was seen                       the attempt ended badly (137)
 job of an earlier attempt                  removed
-job pending                                says why; past ``pending_s`` removed, failed
+job pending                                says why; past ``pending_timeout_seconds`` removed, failed
 pod under an old name with a new identity  a node was lost: counts as a failure, the job goes on
 job failed, code worth a retry             removed, and after a backoff the next attempt from the checkpoint
 job failed, code permanent, retries spent  failed
 job succeeded                              done, or failed where it committed no result
-``deadline_s`` passed                      removed, failed
+``deadline_seconds`` passed                      removed, failed
 ``suspend``                                job held, service given up; later it goes on from the checkpoint
 =========================================  =============================================================
 """

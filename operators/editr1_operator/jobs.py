@@ -84,8 +84,13 @@ class Jobs(Services):
         asked = bool(known.attempts) and known.attempts[-1].ended is None
         attempts = known.attempts if asked else [*known.attempts, AttemptStatus(started=self.now)]
         since = (known.pending_since if asked else None) or self.now
-        if overdue(since, self.now, stage.pending_s) is not None:
-            self.fail(stage, Reason.PENDING_TOO_LONG, f"{known.message}; it waited {stage.pending_s:g} s", code=2)
+        if overdue(since, self.now, stage.pending_timeout_seconds) is not None:
+            self.fail(
+                stage,
+                Reason.PENDING_TOO_LONG,
+                f"{known.message}; it waited {stage.pending_timeout_seconds:g} s",
+                code=2,
+            )
             return
         refused = asked and known.reason in (Reason.REFUSED, Reason.SETTINGS)
         self.set(
@@ -212,11 +217,11 @@ class Jobs(Services):
     def _past_deadline(self, stage: StageSpec, facts: StageFacts) -> bool:
         known = self.stages[stage.name]
         began = known.attempts[0].started + known.held_s if known.attempts else None
-        if known.held_since is not None or overdue(began, self.now, stage.deadline_s) is None:
+        if known.held_since is not None or overdue(began, self.now, stage.deadline_seconds) is None:
             return False
         if facts.uid and not facts.leaving:
             self.actions.append(Remove(stage.name, facts.uid))
-        self.fail(stage, Reason.DEADLINE, f"deadline of {stage.deadline_s:g} s passed", code=ExitCode.TERMINATED)
+        self.fail(stage, Reason.DEADLINE, f"deadline of {stage.deadline_seconds:g} s passed", code=ExitCode.TERMINATED)
         return True
 
     def _lost_node(self, stage: StageSpec, facts: StageFacts) -> bool:
@@ -254,9 +259,9 @@ class Jobs(Services):
             return
         since = known.pending_since or self.now
         reason = TROUBLE[state.trouble] if state.trouble else Reason.PODS_STARTING
-        if overdue(since, self.now, stage.pending_s) is not None:
+        if overdue(since, self.now, stage.pending_timeout_seconds) is not None:
             self.actions.append(Remove(stage.name, facts.uid))
-            why = f"{state.reason}; it waited {stage.pending_s:g} s"
+            why = f"{state.reason}; it waited {stage.pending_timeout_seconds:g} s"
             self.fail(stage, Reason.PENDING_TOO_LONG, why, code=ExitCode.TERMINATED)
             return
         running = state.phase is Phase.RUNNING  # some pods of several do

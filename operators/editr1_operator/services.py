@@ -30,7 +30,7 @@ class Services(Board):
             return False
         since = known.pending_since or self.now
         if facts.uid == "" or facts.leaving or not facts.owned:
-            if overdue(since, self.now, service.pending_s) is not None:
+            if overdue(since, self.now, service.pending_timeout_seconds) is not None:
                 return self._unserved(service, stage, known.message or "it was not made")
             self.actions.append(Serve(service.name))
             refused = known.reason in (Reason.REFUSED, Reason.SETTINGS)
@@ -57,7 +57,7 @@ class Services(Board):
             )
             return True
         reason = TROUBLE[state.trouble] if state.trouble else Reason.PODS_STARTING
-        if overdue(since, self.now, service.pending_s) is not None:
+        if overdue(since, self.now, service.pending_timeout_seconds) is not None:
             return self._unserved(service, stage, state.reason)
         self.set(service, state=RunState.STARTING, reason=reason, message=state.reason, pending_since=since)
         self.set(stage, **waits, message=_waits_for(service, state.reason))
@@ -65,7 +65,7 @@ class Services(Board):
 
     def _unserved(self, service: StageSpec, stage: StageSpec, why: str) -> bool:
         """The service did not come in time; ``rest`` gives up what there is of it."""
-        told = f"{why}; it waited {service.pending_s:g} s"
+        told = f"{why}; it waited {service.pending_timeout_seconds:g} s"
         self.fail(service, Reason.PENDING_TOO_LONG, told, code=ExitCode.TERMINATED)
         self.fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {told}", code=ExitCode.TERMINATED)
         return False

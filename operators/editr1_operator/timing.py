@@ -37,13 +37,13 @@ def next_look(status: RunStatus, spec: RunBody, now: float, progress_s: float = 
             times.append(now + max(PENDING_SECONDS, progress_s))
         known = limits[stage.name]
         if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
-            times.append(max(now + 1, stage.pending_since + known.pending_s + 0.1))
+            times.append(max(now + 1, stage.pending_since + known.pending_timeout_seconds + 0.1))
         if (
-            known.deadline_s is not None
+            known.deadline_seconds is not None
             and not KINDS[known.kind].service
             and stage.attempts
             and stage.held_since is None
             and stage.state is not RunState.SUSPENDED
         ):
-            times.append(max(now + 1, stage.attempts[0].started + stage.held_s + known.deadline_s + 0.1))
+            times.append(max(now + 1, stage.attempts[0].started + stage.held_s + known.deadline_seconds + 0.1))
     return min(times)

@@ -68,7 +68,7 @@ def main(iterations: int = 4) -> dict[str, float]:
         root = Path(folder)
         policy = load_policy(str(build_tiny_flux_kontext(root / "editor", 0)))
         write_table(root / "cases.parquet", draw_cases(64, 0, "bench", with_principles=True), EditCase)
-        config = GrpoConfig(iterations=iterations + 1, resolution=32, micro_batch=16)
+        config = GrpoConfig(iterations=iterations + 1, resolution=32, micro_batch_size=16)
         order = CaseOrder(root / "cases.parquet", seed=0, per_iteration=8, iterations=iterations + 1)
         sampler = GroupSampler(policy, config)
         collectors = {

@@ -163,13 +163,13 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
         iterations=2,
         cases_per_iteration=1,
         group_size=8,
-        steps=8,
+        num_inference_steps=8,
         resolution=side,
-        precision="bf16",
-        storage_dtype="bf16",
+        precision="bf16-mixed",
+        trajectory_dtype="bf16",
         tune="lora",
         gradient_checkpointing=True,
-        micro_batch=4,
+        micro_batch_size=4,
         learning_rate=1e-4,
         ema_decay=0.0,
     )
@@ -192,8 +192,8 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
                         prompt=[keyed[0].case.instruction] * 4,
                         height=side,
                         width=side,
-                        num_inference_steps=config.steps,
-                        guidance_scale=config.guidance,
+                        num_inference_steps=config.num_inference_steps,
+                        guidance_scale=config.guidance_scale,
                         max_sequence_length=text,
                         max_area=side * side,
                         _auto_resize=False,
@@ -295,7 +295,7 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
     if device.type == "cuda":
         torch.cuda.empty_cache()
     with measured(device, figures, "load"):
-        engine = TransformersEngine.load(model, device=device.type, max_batch=32)
+        engine = TransformersEngine.load(model, device=device.type, max_batch_size=32)
     items = [
         ScoreItem(source=picture(0, side), edited=picture(k, side), instruction="make it red", principles=QUESTIONS)
         for k in range(33)
@@ -314,7 +314,7 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
         torch.cuda.empty_cache()
 
     shared: dict[str, Any] = {
-        "weights": "bfloat16",
+        "precision": "bf16-mixed",
         "gradient_checkpointing": True,
         "lora": LoraSettings(),
         "learning_rate": 1e-4,
@@ -328,7 +328,7 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
     speed = _Speed()
     with measured(device, figures, "sft"):
         train_sft(
-            SftConfig(steps=5, batch_size=16, micro_batch_size=8, **shared),
+            SftConfig(max_steps=5, batch_size=16, micro_batch_size=8, **shared),
             model=model,
             rows=folder / "rows.parquet",
             output_dir=folder / "sft",
@@ -339,7 +339,7 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
     write_table(folder / "pairs.parquet", pairs, PreferencePair)
     with measured(device, figures, "gcpo"):
         train_gcpo(
-            GcpoConfig(rollouts=2, pairs_per_rollout=4, traces=4, micro_batch_size=8, max_new_tokens=64, **shared),
+            GcpoConfig(rollouts=2, pairs_per_rollout=4, num_traces=4, micro_batch_size=8, max_new_tokens=64, **shared),
             model=model,
             pairs=folder / "pairs.parquet",
             output_dir=folder / "gcpo",

@@ -138,7 +138,10 @@ def apply_runs(namespace: str, numbers: range) -> None:
             "apiVersion": "editr1.dev/v1alpha1",
             "kind": "EditRun",
             "metadata": {"name": f"run-{number}", "namespace": namespace},
-            "spec": {"seed": number, "stages": [{"name": "curate", "kind": "curate", "config": {"judge": "shapes"}}]},
+            "spec": {
+                "seed": number,
+                "stages": [{"name": "curate", "kind": "curate", "config": {"labeller": "shapes"}}],
+            },
         }
         for number in numbers
     ]

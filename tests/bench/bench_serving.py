@@ -49,7 +49,7 @@ def draw_items(n: int, seed: int = 0) -> list[ScoreItem]:
 def start_server(model: Path, tokens: int, batch: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     """A reward server in a process of its own, and its URL."""
     ready = folder / "ready"
-    sets = {"port": 0, "device": "cpu", "max_tokens": tokens, "max_batch": batch, "golden_must_parse": "false"}
+    sets = {"port": 0, "device": "cpu", "max_new_tokens": tokens, "max_batch_size": batch, "golden_must_parse": "false"}
     process = subprocess.Popen(
         [sys.executable, "-m", "editr1.serving.run", str(model), "--ready-file", str(ready)]
         + [f"--set={key}={value}" for key, value in sets.items()]
@@ -76,11 +76,11 @@ def main() -> None:
         folder = Path(temporary)
         model = args.model or build_tiny_verifier(folder / "verifier", words=("red", "kept?", "cell "))
         items = draw_items(args.items)
-        engine = TransformersEngine.load(model, device="cpu", max_batch=args.batch)
+        engine = TransformersEngine.load(model, device="cpu", max_batch_size=args.batch)
         sampling = Sampling(max_tokens=args.tokens)
         process, url = start_server(model, args.tokens, args.batch, folder)
-        at_load = RewardClient([url], config=ClientConfig(batch_items=16))
-        in_turn = RewardClient([url], config=ClientConfig(batch_items=1, concurrency=1))
+        at_load = RewardClient([url], config=ClientConfig(max_request_items=16))
+        in_turn = RewardClient([url], config=ClientConfig(max_request_items=1, concurrency=1))
         rates: dict[str, list[float]] = {"offline": [], "server": [], "single": []}
         try:
             engine_answer = score_items(engine, items, sampling)

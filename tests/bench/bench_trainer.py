@@ -100,7 +100,7 @@ class _Clock:
 def ours(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: int) -> float:
     """Tokens a second that ``train_sft`` reports (harmonic mean over the steps after the first)."""
     clock = _Clock()
-    config = SftConfig(steps=steps + 1, batch_size=batch_size, device="cpu")
+    config = SftConfig(max_steps=steps + 1, batch_size=batch_size, device="cpu")
     hooks = TrainHooks(progress=clock)  # type: ignore[arg-type]
     train_sft(config, model=model_folder, rows=table, output_dir=folder, hooks=hooks)
     return steps / sum(1 / speed for speed in clock.speeds[1:])

@@ -31,9 +31,9 @@ ROOT = Path(__file__).parents[2]
 REGISTRY = os.environ.get("EDITR1_TEST_REGISTRY", "docker.io/editr1")
 TAG = os.environ.get("EDITR1_TEST_TAG", "dev")
 SMALL_WORLD = {
-    "judge": "shapes",
-    "world": {"cases": 40, "candidates": 3, "pairs": 12, "test_pairs": 8, "rl_cases": 8, "test_cases": 8},
-    "curation": {"traces": 2, "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}},
+    "labeller": "shapes",
+    "shapes": {"cases": 40, "candidates": 3, "pairs": 12, "test_pairs": 8, "rl_cases": 8, "test_cases": 8},
+    "curation": {"num_traces": 2, "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}},
 }
 
 
@@ -156,7 +156,7 @@ def make_lab(folder: Path) -> Iterator[Lab]:
             "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
             "scratch": {"size": "2Gi"},
             "sharedMemory": "256Mi",
-            "telemetry": {"publishSeconds": 1},
+            "telemetry": {"publishIntervalSeconds": 1},
         },
     }
     lab = Lab(name, folder, {}, settings)

@@ -47,7 +47,7 @@ def work() -> None:
             counts["ok" if outcome.ok else str(outcome.cause)] += 1
 
 
-with RewardClient([url], config=ClientConfig(concurrency=concurrent, resolve_s=1.0)) as client:
+with RewardClient([url], config=ClientConfig(concurrency=concurrent, resolve_interval_seconds=1.0)) as client:
     threads = [threading.Thread(target=work) for _ in range(concurrent)]
     for thread in threads:
         thread.start()

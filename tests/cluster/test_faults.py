@@ -106,7 +106,7 @@ def test_suspend_holds_a_job_and_resume_lets_it_go_on(lab: Lab, curated: str, st
     started.append("held")
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
-        "config": {"steps": 40, "checkpoint_every": 5, "batch_size": 8},
+        "config": {"max_steps": 40, "checkpoint_every": 5, "batch_size": 8},
     }
     lab.submit("sft", "held", values)
     until("a checkpoint", lambda: [k for k in lab.store().list_records("runs/held/") if "/checkpoints/" in k], 120)

@@ -12,7 +12,7 @@ def test_a_lost_node_costs_a_few_steps_and_nothing_else(lab: Lab, curated: str) 
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
         "nodes": 2,
         "processes": 1,
-        "config": {"steps": STEPS, "checkpoint_every": 10, "batch_size": 8},
+        "config": {"max_steps": STEPS, "checkpoint_every": 10, "batch_size": 8},
     }
     lab.submit("sft", "pair", values)
     until("a checkpoint", lambda: checkpoints(lab), 180)

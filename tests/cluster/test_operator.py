@@ -23,7 +23,7 @@ from tests.cluster.operator_process import Operator, Way, apply, edit_run, insta
 from tests.integration.test_run_smallest import SMALL
 
 SAMPLE = ROOT / "manifests/samples/quickstart.yaml"
-LONG = {"steps": 100_000, "checkpoint_every": 10, "batch_size": 8}
+LONG = {"max_steps": 100_000, "checkpoint_every": 10, "batch_size": 8}
 HOOK = """
 import os, sys
 if any(word.startswith("editr1.stages.") and word != "editr1.stages.runtime.pod" for word in sys.orig_argv):
@@ -169,7 +169,7 @@ def test_each_exit_code_leads_to_what_the_readme_says(lab: Lab, operator: Operat
 
 
 def test_a_lost_pod_counts_as_a_retry_and_the_run_goes_on(lab: Lab, operator: Operator, curated: str) -> None:
-    config = {"steps": 36, "checkpoint_every": 6, "batch_size": 8}
+    config = {"max_steps": 36, "checkpoint_every": 6, "batch_size": 8}
     apply(lab, edit_run("lost", [sft(curated, "pair", config)]))
     until("it trains", lambda: "sft " in stage(lab, "lost", "pair").get("progress", ""), 120)
     lab.kubectl("delete", "pod", "lost-pair-worker-1", "--force", "--grace-period=0")
@@ -182,7 +182,12 @@ def test_a_lost_pod_counts_as_a_retry_and_the_run_goes_on(lab: Lab, operator: Op
 
 
 def test_an_image_that_is_not_there_is_said_within_seconds_and_ends_in_time(lab: Lab, operator: Operator) -> None:
-    apply(lab, edit_run("no-image", [{"name": "no-image", "kind": "curate", "config": SMALL_WORLD, "pending_s": 35}]))
+    apply(
+        lab,
+        edit_run(
+            "no-image", [{"name": "no-image", "kind": "curate", "config": SMALL_WORLD, "pending_timeout_seconds": 35}]
+        ),
+    )
     until("it says why", lambda: status(lab, "no-image").get("reason") == "NoImage", 34)
     assert "no-such-tag" in lab.editr1("explain", "no-image").stdout
     found = wait_state(lab, "no-image", "Failed", seconds=60)
@@ -192,7 +197,7 @@ def test_an_image_that_is_not_there_is_said_within_seconds_and_ends_in_time(lab:
 
 
 def test_a_deadline_holds_and_a_checkpoint_stands(lab: Lab, operator: Operator, curated: str) -> None:
-    apply(lab, edit_run("late", [sft(curated, deadline_s=20)]))
+    apply(lab, edit_run("late", [sft(curated, deadline_seconds=20)]))
     found = wait_state(lab, "late", "Failed", seconds=60)
     (only,) = found["stages"]
     assert found["reason"] == "DeadlinePassed"
@@ -223,7 +228,7 @@ def test_suspended_and_resumed_in_each_stage_a_run_ends_as_it_would_have(
     body = small("held")
     for item in body["spec"]["stages"]:
         # Long enough to be met while they run; their outputs are then not the calm run's.
-        item["config"] |= {"sft": {"steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
+        item["config"] |= {"sft": {"max_steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
             item["name"], {}
         )
         if item["name"] == "curate":
@@ -260,7 +265,7 @@ def test_twenty_seconds_without_the_api_server_cost_nothing(
     apart = Operator(lab, tmp_path, KUBECONFIG=str(way.kubeconfig), EDITR1_REVISION=git_revision())
     apart.start()
     try:
-        config = {"steps": 20, "checkpoint_every": 10, "batch_size": 8}
+        config = {"max_steps": 20, "checkpoint_every": 10, "batch_size": 8}
         second = {"name": "second", "kind": "sft", "config": config}
         second["inputs"] = {"rows": f"run:{curated}/curate/rows", "model": "stage:first/model"}
         apply(lab, edit_run("cut", [sft(curated, "first", config), second]))
@@ -287,7 +292,7 @@ def test_two_runs_on_one_model_share_a_service_and_two_operators_do_no_harm(
             "name": "rrm",
             "kind": "serve",
             "inputs": {"model": "builtin:shapes-verifier"},
-            "config": {"golden_must_parse": False, "max_tokens": 64},
+            "config": {"golden_must_parse": False, "max_new_tokens": 64},
         },
         {
             "name": "grpo",
@@ -299,7 +304,7 @@ def test_two_runs_on_one_model_share_a_service_and_two_operators_do_no_harm(
                 "iterations": 6,
                 "cases_per_iteration": 2,
                 "group_size": 4,
-                "max_failed_share": 1,
+                "max_failed_fraction": 1,
             },
         },
     ]
@@ -329,7 +334,7 @@ def test_two_runs_on_one_model_share_a_service_and_two_operators_do_no_harm(
         (("kind: gcpo", "kind: gpo"), 'supported values: "curate", "sft"'),
         (("pairs: stage:curate/pairs", "rows: stage:curate/rows"), "inputs: a gcpo stage reads pairs, model"),
         (("builtin:shapes-verifier", "path:./model"), "pods cannot read a folder of your machine"),
-        (("steps: 340", "rollouts: 340"), "config.rollouts: only a stage of kind gcpo has it"),
+        (("max_steps: 340", "rollouts: 340"), "config.rollouts: only a stage of kind gcpo has it"),
     ],
 )
 def test_a_wrong_field_is_refused_by_kubectl_apply(
@@ -350,7 +355,7 @@ def test_the_chart_s_operator_takes_a_run_on_and_traces_it(lab: Lab, operator: O
     traced = "jaeger" in lab.kubectl("get", "services", "-n", "observability", "-o", "name", check=False)
     endpoint = "http://jaeger.observability:4318" if traced else ""
     settings = {key: value for key, value in lab.settings.items() if key not in ("store_endpoint", "stages")}
-    settings["values"] = {**settings["values"], "telemetry": {"endpoint": endpoint, "publishSeconds": 1}}
+    settings["values"] = {**settings["values"], "telemetry": {"endpoint": endpoint, "publishIntervalSeconds": 1}}
     values = {
         "namespaces": [lab.namespace],
         "crds": False,

@@ -23,7 +23,7 @@ def service(lab: Lab, curated: str) -> Iterator[str]:
         pytest.skip("needs KEDA")
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
-        "config": {"steps": 30, "warmup_steps": 2, "batch_size": 16},
+        "config": {"max_steps": 30, "warmup_steps": 2, "batch_size": 16},
     }
     lab.submit("sft", "judge", values, "--follow")
     told = lab.submit("reward", RELEASE, reward_values(), "--follow")
@@ -35,7 +35,7 @@ def service(lab: Lab, curated: str) -> Iterator[str]:
 def reward_values(**more: Any) -> dict[str, Any]:
     return {
         "inputs": {"model": "run:judge/sft/model"},
-        "config": {"golden_must_parse": False, "max_tokens": 96, "max_batch": 8, "drain_s": 30},
+        "config": {"golden_must_parse": False, "max_new_tokens": 96, "max_batch_size": 8, "drain_timeout_seconds": 30},
         "preStopSeconds": 3,
         "autoscaling": {
             "mode": "keda",
@@ -43,7 +43,7 @@ def reward_values(**more: Any) -> dict[str, Any]:
             "maxReplicas": 3,
             "scaleDownStabilizationSeconds": 10,
             "scaleDownPeriodSeconds": 2,
-            "keda": {"inFlight": 6, "pollingSeconds": 1},
+            "keda": {"inFlight": 6, "pollingIntervalSeconds": 1},
         },
         **more,
     }
@@ -161,7 +161,7 @@ def test_a_service_that_sleeps_wakes_for_a_grpo_pod(lab: Lab, service: str, cura
             "iterations": 1,
             "cases_per_iteration": 2,
             "group_size": 4,
-            "max_failed_share": 1.0,
+            "max_failed_fraction": 1.0,
         },
     }
     lab.submit("grpo", "woken", grpo)

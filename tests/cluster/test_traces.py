@@ -51,8 +51,11 @@ def spans(jaeger: dict[str, str], service: str, run: str) -> list[dict[str, Any]
 def test_a_grpo_stage_is_one_trace_down_to_the_reward_s_generation(
     lab: Lab, curated: str, jaeger: dict[str, str]
 ) -> None:
-    endpoint = {"telemetry": {"endpoint": "http://jaeger.observability:4318", "publishSeconds": 1}}
-    reward = {"inputs": {"model": "builtin:shapes-verifier"}, "config": {"golden_must_parse": False, "max_tokens": 64}}
+    endpoint = {"telemetry": {"endpoint": "http://jaeger.observability:4318", "publishIntervalSeconds": 1}}
+    reward = {
+        "inputs": {"model": "builtin:shapes-verifier"},
+        "config": {"golden_must_parse": False, "max_new_tokens": 64},
+    }
     lab.submit("reward", "traced-rrm", {**reward, **endpoint}, "--follow")
     values = {
         "inputs": {"cases": f"run:{curated}/curate/cases", "editor": "builtin:shapes-editor"},
@@ -62,7 +65,7 @@ def test_a_grpo_stage_is_one_trace_down_to_the_reward_s_generation(
             "iterations": 40,
             "cases_per_iteration": 2,
             "group_size": 4,
-            "max_failed_share": 1.0,
+            "max_failed_fraction": 1.0,
             "checkpoint_every": 3,
         },
         **endpoint,
@@ -117,7 +120,10 @@ def parents(span: dict[str, Any], by_id: dict[str, dict[str, Any]]) -> list[str]
 def test_a_dead_collector_neither_fails_nor_delays_a_stage(lab: Lab) -> None:
     from tests.cluster.conftest import SMALL_WORLD
 
-    values = {"config": SMALL_WORLD, "telemetry": {"endpoint": "http://nowhere.nothing:4318", "publishSeconds": 1}}
+    values = {
+        "config": SMALL_WORLD,
+        "telemetry": {"endpoint": "http://nowhere.nothing:4318", "publishIntervalSeconds": 1},
+    }
     told = lab.submit("curate", "dark", values, "--follow")
     assert "dark is succeeded" in told
     lab.editr1("cancel", "dark")

@@ -19,9 +19,9 @@ pytestmark = [
 RELEASE = "beside"
 VALUES = {
     "inputs": {"model": "builtin:shapes-verifier"},
-    "config": {"max_tokens": 96, "golden_must_parse": False},
+    "config": {"max_new_tokens": 96, "golden_must_parse": False},
     "preStopSeconds": 3,
-    "startupSeconds": 300,
+    "startupTimeoutSeconds": 300,
     "vllm": {
         "enabled": True,
         "image": IMAGE,

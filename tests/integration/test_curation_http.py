@@ -179,7 +179,7 @@ def test_the_holistic_variant_has_two_questions_for_every_case(oracle, world, tm
 
 
 def test_half_of_the_chosen_cases_are_hard_by_the_judge(oracle, world, tmp_path) -> None:
-    counts = run(config(oracle, choose=6), world, tmp_path)
+    counts = run(config(oracle, num_labelled_cases=6), world, tmp_path)
     labelled = {r.quadruple.case.case_id: r.quadruple.case for r in read_table(tmp_path / "rows.parquet", SftRow)}
     assert (len(labelled), counts["rows"]) == (6, 18)
     assert sum(case.instruction.startswith(("move", "add")) for case in labelled.values()) >= 3
@@ -190,13 +190,15 @@ def test_cases_that_are_not_chosen_for_labelling_keep_their_principles(oracle, w
     rows = list(read_table(world[1], Quadruple))
     names = sorted({row.case.case_id for row in rows})[:4]
     write_table(few, (row for row in rows if row.case.case_id in names), Quadruple)
-    counts = curate(config(oracle, choose=2, hard_share=0.0), cases=world[0], candidates=few, out=tmp_path)
+    counts = curate(
+        config(oracle, num_labelled_cases=2, hard_fraction=0.0), cases=world[0], candidates=few, out=tmp_path
+    )
     assert (counts["cases"], counts["rows"]) == (12, 6)
     assert {r.quadruple.case.case_id for r in read_table(tmp_path / "rows.parquet", SftRow)} <= set(names)
 
 
 def test_without_candidates_the_choice_is_what_is_decomposed(oracle, world, tmp_path) -> None:
-    assert curate(config(oracle, choose=6), cases=world[0], candidates=None, out=tmp_path)["cases"] == 6
+    assert curate(config(oracle, num_labelled_cases=6), cases=world[0], candidates=None, out=tmp_path)["cases"] == 6
 
 
 def test_cases_alone_are_decomposed(oracle, world, tmp_path) -> None:
@@ -410,8 +412,8 @@ def test_a_lasting_fault_is_not_retried(flaky, status, kind) -> None:
 def test_a_hanging_server_meets_the_deadline(flaky) -> None:
     flaky.script = ["hang"]
     began = time.monotonic()
-    with pytest.raises(VlmUnavailable, match=r"deadline_s = 0\.3 s"):
-        ask(flaky, deadline_s=0.3)
+    with pytest.raises(VlmUnavailable, match=r"deadline_seconds = 0\.3 s"):
+        ask(flaky, deadline_seconds=0.3)
     assert time.monotonic() - began < 6
 
 
@@ -439,7 +441,7 @@ def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_ove
 
 def test_an_outage_may_be_tried_again_later(world, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
-    settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", retries=0)
+    settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
         run(settings, world, tmp_path)
 
@@ -449,7 +451,7 @@ def test_a_few_items_that_stay_unanswered_at_the_end_cost_no_more_than_themselve
     write_table(few, list(read_table(world[0], EditCase))[:2], EditCase)
     flaky.script = [503] * 4
     settings = config(flaky.url)
-    settings.endpoints["default"] = EndpointConfig(base_url=flaky.url, retries=0)
+    settings.endpoints["default"] = EndpointConfig(base_url=flaky.url, max_retries=0)
     with pytest.raises(CurationError, match="no case got principles") as raised:
         curate(settings, cases=few, candidates=None, out=tmp_path)
     assert not isinstance(raised.value, VlmUnavailable)
@@ -468,7 +470,7 @@ def test_a_candidate_of_another_case_with_the_same_id_is_named_before_anything_i
 
 def test_no_server_at_all_is_an_error_that_names_it() -> None:
     async def work():
-        async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", retries=0)}) as client:
+        async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
             await client.ask(VlmConfig(), CHAT)
 
     with pytest.raises(VlmUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
@@ -501,23 +503,23 @@ def test_keys_come_from_the_environment_variable_that_the_endpoint_names(flaky, 
 
 def test_curation_stops_when_too_much_fails(flaky, world, tmp_path) -> None:
     flaky.script = [400] * 100
-    settings = config(flaky.url, max_failed_share=0.5)
+    settings = config(flaky.url, max_failed_fraction=0.5)
     many = [
         case.model_copy(update={"case_id": f"{case.case_id}-{n}"}) for n in range(3) for case in draw_cases(12, 0, "f")
     ]
     write_table(tmp_path / "cases.parquet", many, EditCase)
-    with pytest.raises(CurationError, match=r"20 of 2\d items failed, above max_failed_share 0\.5"):
+    with pytest.raises(CurationError, match=r"20 of 2\d items failed, above max_failed_fraction 0\.5"):
         curate(settings, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path)
 
 
 def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, reference, tmp_path) -> None:
     flaky.script = [503] * 1000
     members = CurateConfig().members
-    endpoints = config(oracle).endpoints | {"other": EndpointConfig(base_url=flaky.url, retries=0)}
+    endpoints = config(oracle).endpoints | {"other": EndpointConfig(base_url=flaky.url, max_retries=0)}
     half = config(oracle).model_copy(
         update={
             "endpoints": endpoints,
-            "max_failed_share": 1.0,
+            "max_failed_fraction": 1.0,
             "members": (MemberConfig(**(members[0].model_dump() | {"endpoint": "other"})), members[1]),
         }
     )

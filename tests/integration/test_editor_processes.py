@@ -34,8 +34,8 @@ def scorer(items):
     values = [np.asarray(Image.open(io.BytesIO(item.edited.data)), dtype=float)[..., 0].mean() / 25.5 for item in items]
     return [Scored(score=value, verdicts=(), model_digest="m") for value in values]
 
-config = GrpoConfig(iterations=2, cases_per_iteration=2, group_size=4, steps=4, window_size=2, resolution=32,
-                    micro_batch=4, tune=sys.argv[3])
+config = GrpoConfig(iterations=2, cases_per_iteration=2, group_size=4, num_inference_steps=4, sde_window_size=2, resolution=32,
+                    micro_batch_size=4, tune=sys.argv[3])
 train_grpo(config, editor=root / "start", cases=root / "cases.parquet", scorer=scorer, output_dir=out / "editor",
            hooks=TrainHooks(progress=Progress(out / "progress.jsonl")))
 if torch.distributed.is_initialized():

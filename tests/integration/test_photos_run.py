@@ -42,7 +42,7 @@ def test_shipped_photographs_become_rows_pairs_and_cases(tmp_path: Path) -> None
     done = subprocess.run(
         [
             *run, "curate", "--data", str(imported), "--out", str(tmp_path / "run"),
-            "--set", "judge=photos", "--set", "test_share=0.4",
+            "--set", "labeller=photos", "--set", "test_fraction=0.4",
             "--set", "curation.members=[{name: photo-judge, model: photo-judge, temperature: 1.0}]",
             "--set", "curation.principles={total: [3, 10], follow: [1, 4], keep: [1, 4], quality: [1, 3]}",
         ],

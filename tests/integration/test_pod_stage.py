@@ -98,7 +98,7 @@ def child_of(process: subprocess.Popen[str], folder: Path) -> int:
         time.sleep(0.05)
 
 
-CONFIG = {"judge": "shapes", "world": WORLD, "curation": {"traces": 2, "principles": PRINCIPLES}}
+CONFIG = {"labeller": "shapes", "shapes": WORLD, "curation": {"num_traces": 2, "principles": PRINCIPLES}}
 
 
 def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Pa
 
 
 def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path: Path) -> None:
-    big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
+    big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     for uid, code in (("a", 137), ("b", 1)):
         process = start(tmp_path, big, EDITR1_POD_UID=uid, EDITR1_RETRIES="1")
         os.kill(child_of(process, tmp_path), signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path:
 
 
 def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path) -> None:
-    process = start(tmp_path, {**CONFIG, "world": {**WORLD, "cases": 3000}})
+    process = start(tmp_path, {**CONFIG, "shapes": {**WORLD, "cases": 3000}})
     child_of(process, tmp_path)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -200,7 +200,7 @@ def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path
 
 
 def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path) -> None:
-    big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
+    big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     submitted = {"EDITR1_RETRIES": "0", "TRACEPARENT": f"00-{'a' * 32}-{'c' * 16}-01"}
     process = start(tmp_path, big, EDITR1_POD_UID="a", **submitted)
     child = child_of(process, tmp_path)
@@ -216,7 +216,7 @@ def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path
 
 
 def test_a_release_that_is_installed_anew_has_its_retries_anew(tmp_path: Path) -> None:
-    big = {**CONFIG, "world": {**WORLD, "cases": 3000}}
+    big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     for trace in ("a", "b"):
         parent = f"00-{trace * 32}-{'c' * 16}-01"
         process = start(tmp_path, big, EDITR1_POD_UID=trace, EDITR1_RETRIES="1", TRACEPARENT=parent)

@@ -99,7 +99,7 @@ def test_public_sets_among_the_inputs_become_tables(tmp_path: Path, judge: str) 
                 "--pairs", str(tmp_path / "pairs"), "--cases", str(tmp_path / "cases"),
                 "--rl", "builtin:shapes-verifier", "--before", "builtin:shapes-editor", "--after", "builtin:shapes-editor",
                 "--editscore", str(tmp_path / "editscore"), "--gedit", str(tmp_path / "gedit"),
-                "--set", "max_failed=1.0", "--set", "max_tokens=80", "--set", "resolution=32", "--set", "truth=shapes",
+                "--set", "max_failed_fraction=1.0", "--set", "max_new_tokens=80", "--set", "resolution=32", "--set", "ground_truth=shapes",
                 "--set", "bootstrap_samples=100", "--set", f"public={json.dumps(public)}",
             ],
             capture_output=True, text=True,

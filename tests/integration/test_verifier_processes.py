@@ -60,10 +60,10 @@ hooks = TrainHooks(progress=Progress(out / "progress.jsonl" if rank == 0 else No
                    on_checkpoint=on_checkpoint, resume_from=Path(handed.read_text()) if handed.exists() else None)
 try:
     if kind == "sft":
-        config = SftConfig(steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=0)
+        config = SftConfig(max_steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=0)
         train_sft(config, model=model, rows=root / "rows.parquet", output_dir=out / "model", hooks=hooks)
     else:
-        config = GcpoConfig(rollouts=steps, pairs_per_rollout=4, traces=2, learning_rate=1e-4, max_new_tokens=96)
+        config = GcpoConfig(rollouts=steps, pairs_per_rollout=4, num_traces=2, learning_rate=1e-4, max_new_tokens=96)
         train_gcpo(config, model=model, pairs=root / "pairs.parquet", output_dir=out / "model", hooks=hooks)
 except Interrupted as stopped:
     print(stopped, flush=True)

@@ -38,7 +38,7 @@ data:
 {{- end -}}
 
 {{- define "editr1.serviceAccountObject" -}}
-{{- if not .Values.serviceAccount -}}
+{{- if not .Values.serviceAccountName -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:

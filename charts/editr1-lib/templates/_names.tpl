@@ -57,7 +57,7 @@ app.kubernetes.io/part-of: editr1
 {{- end -}}
 
 {{- define "editr1.serviceAccount" -}}
-{{- default (include "editr1.name" .) .Values.serviceAccount -}}
+{{- default (include "editr1.name" .) .Values.serviceAccountName -}}
 {{- end -}}
 
 {{/* A label selector as text. */}}

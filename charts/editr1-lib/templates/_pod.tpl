@@ -1,9 +1,9 @@
 {{/* Pod Security "restricted". */}}
 {{- define "editr1.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: {{ .Values.user }}
-runAsGroup: {{ .Values.user }}
-fsGroup: {{ .Values.user }}
+runAsUser: {{ .Values.runAsUser }}
+runAsGroup: {{ .Values.runAsUser }}
+fsGroup: {{ .Values.runAsUser }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
@@ -29,10 +29,10 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.priorityClass }}
+{{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with .Values.runtimeClass }}
+{{- with .Values.runtimeClassName }}
 runtimeClassName: {{ . }}
 {{- end }}
 {{- with .Values.image.pullSecrets }}
@@ -80,7 +80,7 @@ enableServiceLinks: false
 - name: EDITR1_CONFIG
   value: /etc/editr1/job.json
 - name: EDITR1_PUBLISH_SECONDS
-  value: {{ .Values.telemetry.publishSeconds | quote }}
+  value: {{ .Values.telemetry.publishIntervalSeconds | quote }}
 - name: HOME
   value: /work
 - name: HF_HOME

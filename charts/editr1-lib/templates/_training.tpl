@@ -41,16 +41,16 @@ metadata:
   name: {{ $name | quote }}
   labels:
     {{- include "editr1.labels" . | nindent 4 }}
-    {{- with .Values.queue }}
+    {{- with .Values.queueName }}
     kueue.x-k8s.io/queue-name: {{ . }}
     {{- end }}
 spec:
   nprocPerNode: {{ $processes | quote }}
   runPolicy:
     cleanPodPolicy: Running
-    ttlSecondsAfterFinished: {{ .Values.ttlSeconds | int }}
+    ttlSecondsAfterFinished: {{ .Values.ttlSecondsAfterFinished | int }}
     backoffLimit: {{ .Values.retries | int }}
-    suspend: {{ or .Values.suspend (ne .Values.queue "") }}
+    suspend: {{ or .Values.suspend (ne .Values.queueName "") }}
   {{- if $several }}
   elasticPolicy:
     rdzvBackend: c10d
@@ -73,7 +73,7 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
         spec:
-          terminationGracePeriodSeconds: {{ .Values.graceSeconds | int }}
+          terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | int }}
           {{- include "editr1.scheduling" . | nindent 10 }}
           securityContext:
             {{- include "editr1.podSecurityContext" . | nindent 12 }}
@@ -100,7 +100,7 @@ spec:
 
 {{- define "editr1.trainingNotes" -}}
 {{- $name := include "editr1.name" . -}}
-Stage {{ include "editr1.stage" . }} of run {{ include "editr1.run" . }} is {{ if or .Values.suspend .Values.queue }}made and waits to be let go{{ else }}starting{{ end }}.
+Stage {{ include "editr1.stage" . }} of run {{ include "editr1.run" . }} is {{ if or .Values.suspend .Values.queueName }}made and waits to be let go{{ else }}starting{{ end }}.
 
   editr1 status {{ $name }} -n {{ .Release.Namespace }}
   editr1 logs {{ $name }} -n {{ .Release.Namespace }} -f

@@ -45,7 +45,7 @@
       command: [python3, -c, "import urllib.request as u; u.urlopen('http://127.0.0.1:8001/health', timeout=2)"]
     periodSeconds: 5
     timeoutSeconds: 10
-    failureThreshold: {{ div (int .Values.startupSeconds) 5 }}
+    failureThreshold: {{ div (int .Values.startupTimeoutSeconds) 5 }}
   resources:
     {{- $limits := deepCopy .Values.vllm.resources.limits }}
     {{- if .Values.gpus }}{{ $_ := set $limits .Values.gpuResource (.Values.gpus | int) }}{{ end }}

@@ -144,7 +144,7 @@ def _operator(connection: Connection) -> Finding:
 
 
 def _queue(connection: Connection) -> Finding:
-    what, wanted = "Kueue queue", _named(connection, "queue")
+    what, wanted = "Kueue queue", _named(connection, "queueName")
     if not wanted:
         return Finding(what, True, "none named", needed=False)
     if not connection.api.is_allowed("get", "kueue.x-k8s.io", "localqueues"):

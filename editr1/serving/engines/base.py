@@ -19,7 +19,7 @@ class Sampling(BaseModel):
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_tokens: Annotated[int, Field(ge=1)] = 1024
-    n: Annotated[int, Field(ge=1)] = 1
+    num_traces: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
@@ -50,7 +50,7 @@ class Engine(Protocol):
     """The prompt that these weights were trained with."""
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """``sampling.n`` traces a chat, in the order of ``chats``; a chat that failed alone gets its error instead.
+        """``sampling.num_traces`` traces a chat, in the order of ``chats``; a chat that failed alone gets its error instead.
 
         Raises:
             EngineUnavailable: nothing can be generated at the moment.

@@ -46,8 +46,8 @@ class OpenAIEngine:
         self._client = openai.OpenAI(
             base_url=config.base_url,
             api_key=os.environ.get(config.api_key_env) or "none",
-            timeout=config.timeout_s,
-            max_retries=0,  # the library's own retries would wait ``timeout_s`` again after each timeout
+            timeout=config.timeout_seconds,
+            max_retries=0,  # the library's own retries would wait ``timeout_seconds`` again after each timeout
         )
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="editr1-openai")
 
@@ -94,7 +94,7 @@ class OpenAIEngine:
         return self._client.chat.completions.create(
             model=self._name,
             messages=messages,
-            n=sampling.n,
+            n=sampling.num_traces,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
@@ -113,12 +113,14 @@ class OpenAIEngine:
         except openai.OpenAIError as error:
             return EngineError(f"{self._client.base_url}: {type(error).__name__}: {error}")
         choices = sorted(answer.choices or [], key=lambda choice: choice.index)
-        if len(choices) != sampling.n:
-            return EngineError(f"{self._client.base_url}: {len(choices)} choices where {sampling.n} were asked for")
+        if len(choices) != sampling.num_traces:
+            return EngineError(
+                f"{self._client.base_url}: {len(choices)} choices where {sampling.num_traces} were asked for"
+            )
         read = answer.usage.prompt_tokens if answer.usage else 0
         written = answer.usage.completion_tokens if answer.usage else 0
         # The protocol counts all choices together.
-        each, rest = divmod(written, sampling.n)
+        each, rest = divmod(written, sampling.num_traces)
         return [
             Generation(
                 text=choice.message.content or "", prompt_tokens=read, completion_tokens=each + (position < rest)

@@ -21,7 +21,7 @@ log = logging.getLogger("editr1.serving")
 
 
 class TransformersEngine:
-    """Generates with ``model.generate`` in left-padded batches of at most ``max_batch`` traces.
+    """Generates with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
 
     Greedy at temperature 0. Control tokens other than the end are never written. The checkpoint's own generation
     settings (repetition penalty, top-k) are not used: what a request asks for is all that happens. ``processor`` must
@@ -35,14 +35,14 @@ class TransformersEngine:
         template: PromptTemplate,
         *,
         model_digest: str,
-        max_batch: int = 64,
+        max_batch_size: int = 64,
     ) -> None:
         self.model_digest = model_digest
         self.template = template
         self._model: Any = model
         self._processor: Any = processor
         self._tokenizer: Any = self._processor.tokenizer
-        self._max_batch = max_batch
+        self._max_batch = max_batch_size
         self._ends = _end_tokens(model, self._tokenizer)
         config: Any = model.config
         self._image_token = int(config.image_token_id)
@@ -57,7 +57,7 @@ class TransformersEngine:
         device: str = "auto",
         dtype: DType = "auto",
         model_digest: str | None = None,
-        max_batch: int = 64,
+        max_batch_size: int = 64,
     ) -> Self:
         """Load a verifier folder or hub name. ``model_digest`` None takes the digest of the folder's files."""
         if device == "auto":
@@ -65,7 +65,7 @@ class TransformersEngine:
         if model_digest is None:
             model_digest = folder_digest(name) if Path(name).is_dir() else f"hub:{name}"
         model, processor, template = load_verifier(name, dtype, device)
-        return cls(model, processor, template, model_digest=model_digest, max_batch=max_batch)
+        return cls(model, processor, template, model_digest=model_digest, max_batch_size=max_batch_size)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
         """See :class:`editr1.serving.engines.base.Engine`. A prompt that leaves no room for a token fails alone."""
@@ -128,10 +128,10 @@ class TransformersEngine:
         """
         room = min(sampling.max_tokens, self._context // 2)
         roomy = [index for index in able if len(prompts[index]) + room <= self._context]
-        yield from _groups(roomy, sampling.n, self._max_batch)
+        yield from _groups(roomy, sampling.num_traces, self._max_batch)
         for index in able:
             if index not in roomy:
-                yield from _groups([index], sampling.n, self._max_batch)
+                yield from _groups([index], sampling.num_traces, self._max_batch)
 
     def _inputs(
         self,

@@ -82,7 +82,7 @@ def _reward_tables(
     known = _principles(context, config.public, name, folder)
     for title, load in scorers.items():
         context.progress.phase(f"{title} on {name}", 1)
-        rate: Rate = rate_with(load(), lambda *case: known.get(_case_id(*case), ()), batch=config.score_batch)
+        rate: Rate = rate_with(load(), lambda *case: known.get(_case_id(*case), ()), batch=config.score_batch_size)
         public = config.public
         table = reward_benchmark(
             name, folder, rate, protocol=public.protocol, epsilon=public.epsilon, bootstrap=bootstrap

@@ -22,7 +22,7 @@ from editr1.serving.client import RewardClient
 from editr1.telemetry import Span, configure, span
 from editr1.verifier.model import folder_digest
 
-LIMITS = {"max_body_bytes": 200_000, "max_pixels": 1_000_000, "body_timeout_s": 2}
+LIMITS = {"max_body_bytes": 200_000, "max_pixels": 1_000_000, "body_timeout_seconds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,13 @@ def server(start_server):
 @pytest.fixture(scope="module")
 def busy(start_server, babbler):
     """A server whose every batch of four takes seconds (900 tokens), and that holds twelve items."""
-    settings = {"golden_must_parse": "false", "max_tokens": 900, "max_batch": 4, "queue_items": 12, "max_items": 12}
+    settings = {
+        "golden_must_parse": "false",
+        "max_new_tokens": 900,
+        "max_batch_size": 4,
+        "max_queued_items": 12,
+        "max_request_items": 12,
+    }
     return start_server(model=babbler, **settings)
 
 
@@ -73,7 +79,7 @@ def post(url: str, body: bytes, timeout: float = 60) -> httpx.Response:
 def test_scores_travel_whole_and_the_server_says_how_it_is(server, make_items, verifier) -> None:
     assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
     assert httpx.get(f"{server.url}/readyz", trust_env=False).text == "ready\n"
-    with RewardClient([server.url], config=ClientConfig(batch_items=5)) as client:
+    with RewardClient([server.url], config=ClientConfig(max_request_items=5)) as client:
         with pytest.raises(LookupError):
             client.model_digest()
         outcomes = client.score(make_items(12))
@@ -143,10 +149,10 @@ def test_a_full_queue_answers_429_and_the_client_waits_as_told(busy, held, make_
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1
     with RewardClient([busy.url]) as client:
-        (late,) = client.score(make_items(1), deadline_s=0.4)
+        (late,) = client.score(make_items(1), deadline_seconds=0.4)
         assert isinstance(late, ScoreFailure)
         assert late.cause is FailureCause.OVERLOADED
-        (outcome,) = client.score(make_items(1), deadline_s=120)
+        (outcome,) = client.score(make_items(1), deadline_seconds=120)
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause is FailureCause.UNPARSED  # it was run in the end
     assert samples(busy.url)[("editr1_reward_requests_total", "429")] >= 2
@@ -157,7 +163,7 @@ def test_the_deadline_is_kept_while_the_engine_is_busy(busy, held, make_items) -
     results = post(busy.url, encode_request(make_items(2), deadline_ms=300)).json()["results"]
     assert [r["cause"] for r in results] == ["deadline", "deadline"]
     with RewardClient([busy.url]) as client:
-        (outcome,) = client.score(make_items(1), deadline_s=0.5)
+        (outcome,) = client.score(make_items(1), deadline_seconds=0.5)
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause is FailureCause.DEADLINE
     assert samples(busy.url)[("editr1_reward_in_flight",)] > 0  # the engine is still at the first batch or the second
@@ -197,7 +203,7 @@ def test_one_trace_reaches_from_the_client_through_queue_batch_and_generation(
 
 
 def test_sigterm_drains_and_loses_nothing(start_server, make_items) -> None:
-    server = start_server(max_batch=1)
+    server = start_server(max_batch_size=1)
     with ThreadPoolExecutor(8) as pool:
         held = [pool.submit(post, server.url, encode_request(make_items(10, seed=k))) for k in range(8)]
         wait_for(lambda: samples(server.url)[("editr1_reward_in_flight",)] >= 65)
@@ -211,8 +217,8 @@ def test_sigterm_drains_and_loses_nothing(start_server, make_items) -> None:
 
 
 def test_no_score_is_lost_when_a_replica_is_killed_under_load(start_server, make_items) -> None:
-    servers = [start_server(max_batch=1), start_server(max_batch=1)]
-    with RewardClient([s.url for s in servers], config=ClientConfig(batch_items=4, concurrency=8)) as client:
+    servers = [start_server(max_batch_size=1), start_server(max_batch_size=1)]
+    with RewardClient([s.url for s in servers], config=ClientConfig(max_request_items=4, concurrency=8)) as client:
         future = client.submit(make_items(160))
         wait_for(lambda: samples(servers[0].url)[("editr1_reward_in_flight",)] >= 8)
         servers[0].popen.kill()

@@ -129,11 +129,11 @@ def test_scores_and_digests_are_equal_in_both_engines(engines, make_items) -> No
 
 def test_several_sampled_traces_come_from_one_request(engines, chats) -> None:
     _, theirs = engines
-    (answer,) = theirs.generate(chats[:1], Sampling(n=4, temperature=2.0, max_tokens=40, seed=3))
+    (answer,) = theirs.generate(chats[:1], Sampling(num_traces=4, temperature=2.0, max_tokens=40, seed=3))
     assert not isinstance(answer, EngineError)
     assert len(answer) == 4
     assert len({generation.text for generation in answer}) > 1
-    assert theirs.generate(chats[:1], Sampling(n=4, temperature=2.0, max_tokens=40, seed=3)) == [answer]
+    assert theirs.generate(chats[:1], Sampling(num_traces=4, temperature=2.0, max_tokens=40, seed=3)) == [answer]
 
 
 def test_a_prompt_that_vllm_refuses_fails_alone(engines, chats) -> None:

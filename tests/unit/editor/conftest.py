@@ -73,11 +73,11 @@ def small() -> GrpoConfig:
         iterations=4,
         cases_per_iteration=2,
         group_size=4,
-        steps=4,
-        window_size=2,
+        num_inference_steps=4,
+        sde_window_size=2,
         resolution=32,
-        micro_batch=4,
-        guidance=1.0,
+        micro_batch_size=4,
+        guidance_scale=1.0,
         checkpoint_every=2,
     )
 

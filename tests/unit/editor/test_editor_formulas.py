@@ -95,7 +95,7 @@ def test_clipped_surrogate_matches_hand_computed_values() -> None:
     old = torch.zeros(3)
     new = torch.log(torch.tensor([1.2, 1.2, 0.7]))
     valid_mask = torch.ones(3, dtype=torch.bool)
-    result = grpo_loss(new, old, torch.tensor([1.0, -1.0, -1.0]), valid_mask, clip_range=0.1)
+    result = grpo_loss(new, old, torch.tensor([1.0, -1.0, -1.0]), valid_mask, clip_bounds=(0.9, 1.1))
     assert float(result.loss) == pytest.approx(-1.1 + 1.2 + 0.9, abs=1e-6)
     assert result.clipped.tolist() == [True, False, True]
     with_kl = grpo_loss(
@@ -103,7 +103,7 @@ def test_clipped_surrogate_matches_hand_computed_values() -> None:
         old,
         torch.tensor([1.0, -1.0, -1.0]),
         valid_mask,
-        clip_range=0.1,
+        clip_bounds=(0.9, 1.1),
         kl=torch.tensor([1.0, 2.0, 3.0]),
         beta=0.5,
     )
@@ -112,7 +112,9 @@ def test_clipped_surrogate_matches_hand_computed_values() -> None:
 
 def test_invalid_sample_adds_neither_loss_nor_gradient() -> None:
     new = torch.zeros(2, requires_grad=True)
-    result = grpo_loss(new, torch.zeros(2), torch.tensor([1.0, 2.0]), torch.tensor([True, False]), clip_range=0.1)
+    result = grpo_loss(
+        new, torch.zeros(2), torch.tensor([1.0, 2.0]), torch.tensor([True, False]), clip_bounds=(0.9, 1.1)
+    )
     result.loss.backward()  # type: ignore[no-untyped-call]
     assert new.grad is not None
     assert new.grad.tolist() == [-1.0, 0.0]
@@ -166,12 +168,12 @@ def test_ema_matches_hand_computed_values_and_restores_weights() -> None:
     ("changes", "message"),
     [
         ({"noise_level": 1.3}, "1.2"),
-        ({"noise_level": 1.3, "window_first": 1}, "1.2"),
+        ({"noise_level": 1.3, "sde_window_range": (1, None)}, "1.2"),
         ({"sde": "cps", "noise_level": 1.1}, "CPS"),
         ({"noise_level": 0.0}, "noise_level 0"),
-        ({"window_size": 8}, "does not fit"),
-        ({"window_last": 8}, "last step is never trained"),
-        ({"window_first": 5}, "does not fit"),
+        ({"sde_window_size": 8}, "does not fit"),
+        ({"sde_window_range": (0, 8)}, "last step is never trained"),
+        ({"sde_window_range": (5, None)}, "does not fit"),
     ],
 )
 def test_invalid_settings_are_rejected(changes: dict[str, object], message: str) -> None:
@@ -180,10 +182,10 @@ def test_invalid_settings_are_rejected(changes: dict[str, object], message: str)
 
 
 def test_default_clip_range_matches_the_log_probability() -> None:
-    assert GrpoConfig().clip_range == 1e-4
-    assert GrpoConfig(sde="cps", cps_logprob="public").clip_range == 1e-5
-    assert GrpoConfig(sde="cps", cps_logprob="gaussian").clip_range == 1e-4
-    assert GrpoConfig(clip=0.2).clip_range == 0.2
+    assert GrpoConfig().clip_bounds == (1 - 1e-4, 1 + 1e-4)
+    assert GrpoConfig(sde="cps", cps_logprob="public").clip_bounds == (1 - 1e-5, 1 + 1e-5)
+    assert GrpoConfig(sde="cps", cps_logprob="gaussian").clip_bounds == (1 - 1e-4, 1 + 1e-4)
+    assert GrpoConfig(clip_range=0.2).clip_bounds == (0.8, 1.2)
 
 
 def test_every_setting_has_a_description() -> None:

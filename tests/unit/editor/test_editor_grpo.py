@@ -159,9 +159,9 @@ def test_checkpoint_with_other_settings_is_rejected(
         {"beta": 0.04},
         {"beta": 0.1, "kl": "velocity", "advantage_std": "group"},
         {"sde": "cps", "cps_logprob": "public", "beta": 0.1, "kl": "gaussian"},
-        {"window_scope": "group", "window_size": 1, "storage_dtype": "bf16"},
-        {"update_every": "step", "passes": 2, "micro_batch": 3, "window_size": None},
-        {"precision": "bf16", "gradient_checkpointing": True, "ema_decay": 0.0, "overlap": False},
+        {"sde_window_scope": "group", "sde_window_size": 1, "trajectory_dtype": "bf16"},
+        {"update_every": "step", "passes": 2, "micro_batch_size": 3, "sde_window_size": None},
+        {"precision": "bf16-mixed", "gradient_checkpointing": True, "ema_decay": 0.0, "overlap": False},
     ],
 )
 def test_method_variants_train(
@@ -203,7 +203,7 @@ def test_lora_exports_merged_weights_and_separate_adapters(
 def test_qwen_image_edit_trains_for_one_iteration(
     tmp_path: Path, qwen_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
-    config = changed(small, iterations=1, guidance=4.0)
+    config = changed(small, iterations=1, guidance_scale=4.0)
     progress = Progress(tmp_path / "progress.jsonl")
     train_grpo(
         config,
@@ -276,7 +276,7 @@ def failing(fraction: float, scorer: Scorer) -> Scorer:
 def test_allowed_failed_scores_are_counted(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
-    config = changed(small, iterations=1, max_failed_share=0.3, reward_concurrency=1)
+    config = changed(small, iterations=1, max_failed_fraction=0.3, reward_concurrency=1)
     final = train_grpo(
         config, editor=flux_folder, cases=cases, scorer=failing(0.25, scorer), output_dir=tmp_path / "editor"
     )

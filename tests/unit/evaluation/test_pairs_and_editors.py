@@ -112,7 +112,7 @@ def test_a_verifier_that_always_fails_has_no_accuracy_rather_than_zero():
 
 def test_too_many_failures_stop_the_evaluation_with_their_causes():
     with pytest.raises(TooManyFailures, match=r"1 of 10 scores failed \(unparsed: 1\); at most 5%"):
-        score_pairs(PAIRS, scorer(broken=(70,)), max_failed=0.05)
+        score_pairs(PAIRS, scorer(broken=(70,)), max_failed_fraction=0.05)
 
 
 def test_a_scorer_out_of_step_is_an_error():

@@ -226,7 +226,8 @@ def test_a_run_that_waits_for_an_earlier_calls_stages_says_so_and_can_be_stopped
 def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, model: str) -> None:
     late = spec(model)
     stages = [
-        stage.model_copy(update={"deadline_s": 2.0}) if stage.name == "sft" else stage for stage in late.spec.stages
+        stage.model_copy(update={"deadline_seconds": 2.0}) if stage.name == "sft" else stage
+        for stage in late.spec.stages
     ]
     late = late.model_copy(update={"spec": late.spec.model_copy(update={"stages": stages})})
     with pytest.raises(StageFailed, match="sft: deadline of 2 s passed"):

@@ -25,7 +25,9 @@ Part = tuple[StageSpec, StageStatus | None, StageFacts]
 
 def curate(name: str = "data", **changes: Any) -> StageSpec:
     """A stage that reads nothing: it can start at once."""
-    return StageSpec.model_validate({"name": name, "kind": "curate", "retries": 2, "pending_s": 600.0, **changes})
+    return StageSpec.model_validate(
+        {"name": name, "kind": "curate", "retries": 2, "pending_timeout_seconds": 600.0, **changes}
+    )
 
 
 def known(stage: str | StageSpec = "data", state: RunState = RunState.RUNNING, **changes: Any) -> StageStatus:

@@ -22,7 +22,7 @@ CLUSTER = ClusterConfig(
 )
 STORE = StoreConfig(url="s3://b/x")
 DIGEST = "sha256:" + "d" * 64
-CURATE = StageSpec(name="curate", kind="curate", config={"judge": "shapes"})
+CURATE = StageSpec(name="curate", kind="curate", config={"labeller": "shapes"})
 SERVE = StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST})
 
 

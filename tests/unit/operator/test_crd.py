@@ -67,7 +67,7 @@ def test_the_schema_is_structural_and_every_field_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [("sft", {"steps": 1}), ("gcpo", {"beta": 0}), ("grpo", {"learning_rate": 1e-9})]
+    ("kind", "value"), [("sft", {"max_steps": 1}), ("gcpo", {"beta": 0}), ("grpo", {"learning_rate": 1e-9})]
 )
 def test_what_a_kind_takes_the_widest_range_takes_too(kind: str, value: dict[str, float]) -> None:
     ((name, number),) = value.items()

@@ -160,28 +160,28 @@ CASES = {
         one(known(), seen(RUNS, condition="Succeeded", result_read=True)), R, Reason.RUNNING, (), "its last pods end"
     ),
     "a job past its deadline is removed": Case(
-        one(known(), seen(RUNS), deadline_s=99),
+        one(known(), seen(RUNS), deadline_seconds=99),
         *(F, Reason.DEADLINE, (Remove("data", "u1"),), "deadline of 99 s passed"),
     ),
-    "a job before its deadline goes on": Case(one(known(), seen(RUNS), deadline_s=101), R, Reason.RUNNING),
+    "a job before its deadline goes on": Case(one(known(), seen(RUNS), deadline_seconds=101), R, Reason.RUNNING),
     "a job that waits past its deadline is removed": Case(
-        one(known(state=S, pending_since=NOW - 10), seen(NO_NODE), deadline_s=99),
+        one(known(state=S, pending_since=NOW - 10), seen(NO_NODE), deadline_seconds=99),
         *(F, Reason.DEADLINE, (Remove("data", "u1"),)),
     ),
     "the time for which a job was held does not count towards its deadline": Case(
-        one(known(held_s=50.0), seen(RUNS), deadline_s=51), R, Reason.RUNNING
+        one(known(held_s=50.0), seen(RUNS), deadline_seconds=51), R, Reason.RUNNING
     ),
     "the time for which a job was not held does": Case(
-        one(known(held_s=50.0), seen(RUNS), deadline_s=49), F, Reason.DEADLINE, (Remove("data", "u1"),)
+        one(known(held_s=50.0), seen(RUNS), deadline_seconds=49), F, Reason.DEADLINE, (Remove("data", "u1"),)
     ),
     "no further attempt starts past the deadline": Case(
-        one(backoff(-1), NOTHING, deadline_s=99), F, Reason.DEADLINE, (), "deadline of 99 s passed"
+        one(backoff(-1), NOTHING, deadline_seconds=99), F, Reason.DEADLINE, (), "deadline of 99 s passed"
     ),
     "a job that already leaves is not removed past the deadline": Case(
-        one(backoff(-1), seen(leaving=True), deadline_s=99), F, Reason.DEADLINE
+        one(backoff(-1), seen(leaving=True), deadline_seconds=99), F, Reason.DEADLINE
     ),
     "the deadline holds for all attempts together": Case(
-        one(known(attempts=[asked(100, 129), asked(5)]), seen(RUNS, attempt=2), deadline_s=99),
+        one(known(attempts=[asked(100, 129), asked(5)]), seen(RUNS, attempt=2), deadline_seconds=99),
         *(F, Reason.DEADLINE, (Remove("data", "u1"),)),
     ),
     "a job that belongs to something else is not touched": Case(
@@ -357,7 +357,7 @@ def test_a_pod_on_a_node_that_is_gone_is_dropped_once_its_grace_is_long_past() -
 
 
 def test_a_gang_of_which_one_pod_finds_no_node_is_pending_though_the_others_run() -> None:
-    facts = one(known(), seen(replace(RUNS, name="b"), NO_NODE), pending_s=600)
+    facts = one(known(), seen(replace(RUNS, name="b"), NO_NODE), pending_timeout_seconds=600)
     plan = decide(facts)
     assert (stage_of(plan).state, stage_of(plan).reason, stage_of(plan).pending_since) == (R, Reason.NO_NODE, NOW)
     late = decide(next_facts(facts, plan, now=NOW + 601))

@@ -29,7 +29,7 @@ from tests.unit.operator.conftest import (
 )
 
 W, S, R, D, F = RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.DONE, RunState.FAILED
-RRM = StageSpec(name="rrm", kind="serve", inputs={"model": "builtin:shapes-verifier"}, pending_s=300)
+RRM = StageSpec(name="rrm", kind="serve", inputs={"model": "builtin:shapes-verifier"}, pending_timeout_seconds=300)
 CASES_READ = {"cases": "builtin:shapes-editor", "editor": "builtin:shapes-editor"}
 GRPO = StageSpec(name="grpo", kind="grpo", reward="rrm", inputs=CASES_READ)
 AGAIN = GRPO.model_copy(update={"name": "again"})

@@ -150,16 +150,16 @@ def look(stage: StageStatus, **limits: Any) -> float:
         (FINISHED, {}, QUIET_SECONDS),
         (WAITS, {}, QUIET_SECONDS),
         (QUEUED, {}, QUIET_SECONDS),
-        (PAUSED, {"deadline_s": 150.0}, QUIET_SECONDS),
+        (PAUSED, {"deadline_seconds": 150.0}, QUIET_SECONDS),
         (RUNNING, {}, PROGRESS_SECONDS),
         (STARTING, {}, PENDING_SECONDS),
         (known("b", W, reason=Reason.REFUSED), {}, REFUSED_SECONDS),
         (known("b", S, reason=Reason.REFUSED), {}, REFUSED_SECONDS),
         (backoff(2), {}, 2.0),
-        (RUNNING, {"deadline_s": 102.0}, 2.1),
-        (RUNNING, {"deadline_s": 90.0}, 1.0),
-        (known("b", held_s=50.0), {"deadline_s": 52.0}, 2.1),
-        (known("b", W, reason=Reason.QUEUED, held_since=NOW), {"deadline_s": 90.0}, QUIET_SECONDS),
+        (RUNNING, {"deadline_seconds": 102.0}, 2.1),
+        (RUNNING, {"deadline_seconds": 90.0}, 1.0),
+        (known("b", held_s=50.0), {"deadline_seconds": 52.0}, 2.1),
+        (known("b", W, reason=Reason.QUEUED, held_since=NOW), {"deadline_seconds": 90.0}, QUIET_SECONDS),
         (known("b", S, pending_since=NOW - 598), {}, 2.1),
         (known("b", S, pending_since=NOW - 601), {}, 1.0),
     ],
@@ -184,7 +184,7 @@ def test_a_backoff_that_is_over_is_not_waited_for(stage: StageStatus) -> None:
 
 
 def test_a_service_has_no_deadline() -> None:
-    spec = StageSpec(name="rrm", kind="serve", deadline_s=50)
+    spec = StageSpec(name="rrm", kind="serve", deadline_seconds=50)
     status = RunStatus(stages=[known(spec, reason=Reason.RUNNING)])
     assert next_look(status, RunBody(stages=[spec]), NOW) - NOW == PROGRESS_SECONDS
 

@@ -69,7 +69,7 @@ CASES = {
         one(backoff(1), ended(129), suspend=True), W, Reason.RETRYING, (Remove("data", "u1"),)
     ),
     "a suspended stage meets no deadline": Case(
-        one(known(), seen(RUNS), suspend=True, deadline_s=99), HELD, Reason.SUSPENDED, (Hold("data", True),)
+        one(known(), seen(RUNS), suspend=True, deadline_seconds=99), HELD, Reason.SUSPENDED, (Hold("data", True),)
     ),
     "a resumed stage that never started starts": Case(
         one(fresh(state=HELD, held_since=NOW), NOTHING),
@@ -138,7 +138,7 @@ def held_for(seconds: float, facts: RunFacts, job: StageFacts) -> tuple[RunFacts
 @pytest.mark.parametrize("job", [seen(suspended=True), NOTHING], ids=["held", "gone"])
 def test_time_held_does_not_count_towards_the_deadline(job: StageFacts, later: float, state: RunState) -> None:
     before = known(attempts=[asked(600)], held_s=500.0)
-    facts, plan = held_for(1000, one(before, seen(RUNS), deadline_s=200), job)
+    facts, plan = held_for(1000, one(before, seen(RUNS), deadline_seconds=200), job)
     assert len(stage_of(plan).attempts) == 1
     plan = decide(next_facts(with_stage(facts, data=seen(RUNS, uid="u2")), plan, now=NOW + later))
     assert stage_of(plan).state is state
@@ -166,7 +166,7 @@ def test_a_stage_suspended_before_it_started_starts_now_not_in_the_future() -> N
 
 
 def test_no_attempt_ends_before_it_starts() -> None:
-    _, plan = held_for(1000, one(backoff(-1), NOTHING, deadline_s=200), NOTHING)
+    _, plan = held_for(1000, one(backoff(-1), NOTHING, deadline_seconds=200), NOTHING)
     assert plan.actions == (Launch("data", 2),)
     first = stage_of(plan).attempts[0]
     assert first.ended is not None and first.started <= first.ended
@@ -211,7 +211,7 @@ def test_pods_that_come_back_after_a_queue_has_preempted_them_are_no_lost_ones()
     assert stage_of(decide(next_facts(again, plan))).failures == 0
 
 
-@pytest.mark.parametrize("limit", ["deadline_s", "pending_s"])
+@pytest.mark.parametrize("limit", ["deadline_seconds", "pending_timeout_seconds"])
 def test_time_in_a_queue_counts_towards_no_limit(limit: str) -> None:
     queued = one(known(attempts=[asked(0)], pending_since=NOW), QUEUED, **{limit: 200})
     plan = decide(next_facts(queued, decide(queued), now=NOW + 500))

@@ -52,7 +52,7 @@ class RuleEngine:
         whole = format_trace("seen", PRINCIPLES, [1, 0], score)
         texts = [
             whole.partition("<score>")[0] if self._mute_every and (k + 1) % self._mute_every == 0 else whole
-            for k in range(sampling.n)
+            for k in range(sampling.num_traces)
         ]
         return [Generation(text=text, prompt_tokens=40, completion_tokens=10) for text in texts]
 

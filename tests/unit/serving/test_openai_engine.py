@@ -78,7 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture
 def engine(server: Server) -> Iterator[OpenAIEngine]:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    config = OpenAIEngineConfig(base_url=url, model="m", concurrency=1, timeout_s=20.0)
+    config = OpenAIEngineConfig(base_url=url, model="m", concurrency=1, timeout_seconds=20.0)
     engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
     yield engine
     engine.close()
@@ -93,7 +93,7 @@ def chat() -> Chat:
 
 
 def test_traces_come_in_the_order_of_their_index_and_share_the_tokens(engine: OpenAIEngine, chat: Chat) -> None:
-    (answer,) = engine.generate([chat], Sampling(n=2, temperature=1.0))
+    (answer,) = engine.generate([chat], Sampling(num_traces=2, temperature=1.0))
     assert not isinstance(answer, EngineError)
     assert [g.text for g in answer] == ["0", "1"]
     assert [g.completion_tokens for g in answer] == [3, 2]
@@ -137,7 +137,7 @@ def test_a_server_that_answers_nothing_is_unavailable(engine: OpenAIEngine, serv
 def test_a_server_that_hangs_costs_its_time_once(server: Server, chat: Chat) -> None:
     server.script = ["hang"]
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    config = OpenAIEngineConfig(base_url=url, model="m", timeout_s=0.5)
+    config = OpenAIEngineConfig(base_url=url, model="m", timeout_seconds=0.5)
     engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
     began = time.monotonic()
     with pytest.raises(EngineUnavailable, match="APITimeoutError"):

@@ -24,7 +24,7 @@ def make(rule_engine) -> Iterator[Make]:
     def build(**settings: object) -> Batcher:
         batcher = Batcher(
             lambda items, sampling: score_batch(rule_engine, items, sampling),
-            **{"max_batch": 4, "capacity": 16, **settings},  # type: ignore[arg-type]
+            **{"max_batch_size": 4, "capacity": 16, **settings},  # type: ignore[arg-type]
         )
         made.append(batcher)
         return batcher
@@ -50,7 +50,7 @@ def occupied(batcher: Batcher, rule_engine, make_items) -> object:
 
 
 def test_waiting_requests_share_a_batch(make, rule_engine, make_items) -> None:
-    batcher = make(max_batch=8)
+    batcher = make(max_batch_size=8)
     held = occupied(batcher, rule_engine, make_items)
     tickets = [batcher.submit(make_items(2, red=[51, 102]), GREEDY, soon()) for _ in range(4)]
     rule_engine.gate.set()
@@ -61,23 +61,23 @@ def test_waiting_requests_share_a_batch(make, rule_engine, make_items) -> None:
 
 def test_a_large_request_is_cut_into_batches(make, rule_engine, make_items) -> None:
     red = [25, 51, 76, 102, 127, 153, 178, 204, 229]
-    ticket = make(max_batch=4).submit(make_items(9, red=red), GREEDY, soon())
+    ticket = make(max_batch_size=4).submit(make_items(9, red=red), GREEDY, soon())
     assert [o.score for o in ticket.future.result(5)] == [round(r / 25.5, 1) for r in red]
     assert [size for size, _ in rule_engine.batches] == [4, 4, 1]
     assert [part.items for part in ticket.parts] == [4, 4, 1]
 
 
 def test_traces_count_against_the_batch(make, rule_engine, make_items) -> None:
-    several = Sampling(n=3, temperature=1.0)
-    make(max_batch=7).submit(make_items(4), several, soon()).future.result(5)
+    several = Sampling(num_traces=3, temperature=1.0)
+    make(max_batch_size=7).submit(make_items(4), several, soon()).future.result(5)
     assert [size for size, _ in rule_engine.batches] == [2, 2]
     rule_engine.batches.clear()
-    make(max_batch=2).submit(make_items(2), several, soon()).future.result(5)
+    make(max_batch_size=2).submit(make_items(2), several, soon()).future.result(5)
     assert [size for size, _ in rule_engine.batches] == [1, 1]
 
 
 def test_other_sampling_is_another_batch_and_the_oldest_goes_first(make, rule_engine, make_items) -> None:
-    batcher = make(max_batch=8)
+    batcher = make(max_batch_size=8)
     occupied(batcher, rule_engine, make_items)
     warm = Sampling(temperature=1.0)
     tickets = [batcher.submit(make_items(1), s, soon()) for s in (GREEDY, warm, GREEDY, warm)]
@@ -88,7 +88,7 @@ def test_other_sampling_is_another_batch_and_the_oldest_goes_first(make, rule_en
 
 
 def test_an_idle_engine_waits_a_moment_for_company(make, rule_engine, make_items) -> None:
-    batcher = make(max_batch=4, wait_s=10)
+    batcher = make(max_batch_size=4, wait_s=10)
     tickets = []
     for _ in range(4):
         tickets.append(batcher.submit(make_items(1), GREEDY, soon()))
@@ -146,7 +146,7 @@ def test_the_worker_outlives_a_broken_run(make_items) -> None:
         calls.append(len(items))
         raise MemoryError("no memory")
 
-    batcher = Batcher(run, max_batch=4, capacity=8)
+    batcher = Batcher(run, max_batch_size=4, capacity=8)
     for _ in range(2):
         (outcome,) = batcher.submit(make_items(1), GREEDY, soon()).future.result(5)
         assert isinstance(outcome, ScoreFailure)
@@ -173,7 +173,7 @@ def test_stopping_finishes_what_is_queued_and_takes_nothing_more(make, rule_engi
 
 
 def test_many_threads_get_their_own_answers(make, make_items) -> None:
-    batcher = make(max_batch=5, capacity=1000)
+    batcher = make(max_batch_size=5, capacity=1000)
     wrong = []
 
     def client(number: int) -> None:

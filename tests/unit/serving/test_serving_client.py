@@ -65,7 +65,7 @@ def free_port() -> int:
 def test_long_calls_are_split_and_come_back_in_order(host, rule_engine, make_items) -> None:
     url, _ = host(rule_engine)
     red = [k % 250 + 1 for k in range(50)]
-    with RewardClient([url], config=ClientConfig(batch_items=7)) as client:
+    with RewardClient([url], config=ClientConfig(max_request_items=7)) as client:
         outcomes = client.score(make_items(50, red=red))
         assert client.model_digest() == rule_engine.model_digest
         assert client.score([]) == []
@@ -80,7 +80,7 @@ def test_requests_are_split_by_bytes_too(host, rule_engine, make_items) -> None:
 
 def test_many_threads_share_a_client(host, rule_engine, make_items) -> None:
     url, _ = host(rule_engine)
-    with RewardClient([url], config=ClientConfig(batch_items=3)) as client, ThreadPoolExecutor(8) as pool:
+    with RewardClient([url], config=ClientConfig(max_request_items=3)) as client, ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(client.score, make_items(5, seed=k, red=[k * 10 + 1] * 5)) for k in range(16)]
         for k, call in enumerate(calls):
             assert [o.score for o in call.result(60)] == [round((k * 10 + 1) / 25.5, 1)] * 5
@@ -100,7 +100,7 @@ def test_replicas_of_different_models_are_an_error(host, rule_engine, half_mute_
     half_mute_engine.model_digest = "sha256:" + "b" * 64
     first, _ = host(rule_engine)
     second, _ = host(half_mute_engine)
-    both = RewardClient([first, second], config=ClientConfig(batch_items=1))
+    both = RewardClient([first, second], config=ClientConfig(max_request_items=1))
     with both as client, pytest.raises(ModelMismatch, match=r"sha256:[0b]{64}"):
         client.score(make_items(32))
     with RewardClient([first], expected_digest="sha256:" + "c" * 64) as client, pytest.raises(ModelMismatch):
@@ -109,7 +109,7 @@ def test_replicas_of_different_models_are_an_error(host, rule_engine, half_mute_
 
 def test_load_is_spread_over_the_replicas(host, rule_engine, half_mute_engine, make_items) -> None:
     urls = [host(engine)[0] for engine in (rule_engine, half_mute_engine)]
-    with RewardClient(urls, config=ClientConfig(batch_items=2, concurrency=8)) as client:
+    with RewardClient(urls, config=ClientConfig(max_request_items=2, concurrency=8)) as client:
         assert all(o.ok for o in client.score(make_items(80)))
     shares = [sum(size for size, _ in engine.batches) for engine in (rule_engine, half_mute_engine)]
     assert sum(shares) == 82  # with the two golden samples
@@ -118,7 +118,7 @@ def test_load_is_spread_over_the_replicas(host, rule_engine, half_mute_engine, m
 
 def test_a_stopped_replica_is_left_and_nothing_is_lost(host, rule_engine, half_mute_engine, make_items) -> None:
     (first, stop), (second, _) = host(rule_engine), host(half_mute_engine)
-    with RewardClient([first, second], config=ClientConfig(batch_items=2, concurrency=4)) as client:
+    with RewardClient([first, second], config=ClientConfig(max_request_items=2, concurrency=4)) as client:
         future = client.submit(make_items(120))
         stop()
         assert all(o.ok for o in future.result(60))
@@ -127,10 +127,10 @@ def test_a_stopped_replica_is_left_and_nothing_is_lost(host, rule_engine, half_m
 
 @pytest.mark.parametrize("patient", [True, False])
 def test_an_absent_service_gives_failures_in_time_and_no_exception(make_items, patient) -> None:
-    config = ClientConfig(max_attempts=3, backoff_s=0.02, wait_unreachable=patient)
+    config = ClientConfig(max_attempts=3, backoff_seconds=0.02, wait_unreachable=patient)
     began = time.monotonic()
     with RewardClient([f"http://127.0.0.1:{free_port()}"], config=config) as client:
-        outcomes = client.score(make_items(20), deadline_s=2)
+        outcomes = client.score(make_items(20), deadline_seconds=2)
     assert time.monotonic() - began < 5
     assert {o.cause for o in outcomes if isinstance(o, ScoreFailure)} == {FailureCause.UNREACHABLE}
     assert len(outcomes) == 20
@@ -138,8 +138,8 @@ def test_an_absent_service_gives_failures_in_time_and_no_exception(make_items, p
 
 def test_a_service_that_comes_up_late_is_found(host, rule_engine, make_items) -> None:
     port = free_port()
-    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_s=0.1)) as client:
-        future = client.submit(make_items(2), deadline_s=60)
+    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_seconds=0.1)) as client:
+        future = client.submit(make_items(2), deadline_seconds=60)
         time.sleep(0.6)
         host(rule_engine, port=port)
         assert all(o.ok for o in future.result(60))
@@ -148,9 +148,9 @@ def test_a_service_that_comes_up_late_is_found(host, rule_engine, make_items) ->
 def test_an_answer_that_is_no_answer_is_retried_and_reported(make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"] * 9
-    config = ClientConfig(max_attempts=2, backoff_s=0.01)
+    config = ClientConfig(max_attempts=2, backoff_seconds=0.01)
     with answering(answers, port), RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
-        (outcome,) = client.score(make_items(1), deadline_s=10)
+        (outcome,) = client.score(make_items(1), deadline_seconds=10)
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause in (FailureCause.ENGINE, FailureCause.UNREACHABLE)
     assert 9 - len(answers) == 2
@@ -159,9 +159,9 @@ def test_an_answer_that_is_no_answer_is_retried_and_reported(make_items) -> None
 def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, rule_engine, make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
-    config = ClientConfig(max_attempts=1, backoff_s=0.02)
+    config = ClientConfig(max_attempts=1, backoff_seconds=0.02)
     with answering(answers, port) as server, RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
-        future = client.submit(make_items(2), deadline_s=60)
+        future = client.submit(make_items(2), deadline_seconds=60)
         until(lambda: not server.is_alive())
         host(rule_engine, port=port)
         assert all(o.ok for o in future.result(60))
@@ -170,7 +170,7 @@ def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, ru
 def test_a_process_that_ends_waits_for_no_service_that_is_away(make_items) -> None:
     stop = threading.Event()
     url = f"http://127.0.0.1:{free_port()}"
-    with RewardClient([url], config=ClientConfig(deadline_s=60), should_stop=stop.is_set) as client:
+    with RewardClient([url], config=ClientConfig(deadline_seconds=60), should_stop=stop.is_set) as client:
         future = client.submit(make_items(4))
         time.sleep(0.3)
         assert not future.done()
@@ -190,7 +190,7 @@ def test_a_service_of_no_address_is_not_waited_for_either_by_a_process_that_ends
         raise OSError("no such name")
 
     stop = threading.Event()
-    config = ClientConfig(deadline_s=60)
+    config = ClientConfig(deadline_seconds=60)
     with RewardClient(["http://reward:8000"], config=config, should_stop=stop.is_set, resolve=nowhere) as client:
         future = client.submit(make_items(1))
         time.sleep(0.3)
@@ -201,14 +201,14 @@ def test_a_service_of_no_address_is_not_waited_for_either_by_a_process_that_ends
 
 def test_calls_after_one_that_waited_in_vain_do_not_wait_until_somebody_answers(host, rule_engine, make_items) -> None:
     port = free_port()
-    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(backoff_s=0.1)) as client:
-        assert not any(o.ok for o in client.score(make_items(1), deadline_s=0.8))
+    with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(backoff_seconds=0.1)) as client:
+        assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=0.8))
         began = time.monotonic()
-        assert not any(o.ok for o in client.score(make_items(1), deadline_s=60))
+        assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=60))
         assert time.monotonic() - began < 20
         host(rule_engine, port=port)
         time.sleep(1.0)
-        until(lambda: all(o.ok for o in client.score(make_items(1), deadline_s=1)))
+        until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
         assert all(o.ok for o in client.score(make_items(1)))
 
 
@@ -220,7 +220,7 @@ def test_an_answer_that_dribbles_ends_with_the_deadline(make_items) -> None:
         RewardClient([f"http://127.0.0.1:{port}"]) as client,
     ):
         began = time.monotonic()
-        (outcome,) = client.score(make_items(1), deadline_s=0.5)
+        (outcome,) = client.score(make_items(1), deadline_seconds=0.5)
     assert isinstance(outcome, ScoreFailure)
     assert time.monotonic() - began < 2.5
 
@@ -273,7 +273,9 @@ def until(done: Callable[[], bool]) -> None:
 
 
 def _replicas(resolve, **more) -> Replicas:
-    return Replicas(["http://reward:8000"], **{"resolve_s": 0.05, "backoff_s": 0.1, **more}, resolve=resolve)
+    return Replicas(
+        ["http://reward:8000"], **{"resolve_interval_seconds": 0.05, "backoff_seconds": 0.1, **more}, resolve=resolve
+    )
 
 
 def test_every_address_behind_a_name_is_a_replica_and_names_are_looked_up_again() -> None:
@@ -298,7 +300,7 @@ def test_every_address_behind_a_name_is_a_replica_and_names_are_looked_up_again(
 
 
 def test_the_least_loaded_replica_is_taken_untried_ones_first() -> None:
-    replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_s=60)
+    replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_interval_seconds=60)
     first = replicas.take(5, ())
     second = replicas.take(1, ())
     assert isinstance(first, Replica)
@@ -313,7 +315,7 @@ def test_the_least_loaded_replica_is_taken_untried_ones_first() -> None:
 def test_failed_and_busy_replicas_are_left_alone_for_a_while(monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("editr1.serving.replicas.time.monotonic", lambda: now[0])
-    replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_s=60, backoff_s=0.1)
+    replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_interval_seconds=60, backoff_seconds=0.1)
     first, second = replicas.current()
     replicas.failed(first)
     assert replicas.take(1, ()) is second
@@ -326,7 +328,9 @@ def test_failed_and_busy_replicas_are_left_alone_for_a_while(monkeypatch) -> Non
 
 
 def test_an_https_name_keeps_its_name_for_the_certificate() -> None:
-    replicas = Replicas(["https://reward/api"], resolve_s=9, backoff_s=1, resolve=lambda host, port: ["10.0.0.1"])
+    replicas = Replicas(
+        ["https://reward/api"], resolve_interval_seconds=9, backoff_seconds=1, resolve=lambda host, port: ["10.0.0.1"]
+    )
     (replica,) = replicas.current()
     assert (replica.url, replica.tls_name, replica.host) == ("https://10.0.0.1:443/api", "reward", "reward")
 

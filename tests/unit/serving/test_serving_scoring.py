@@ -21,7 +21,7 @@ def test_scores_and_verdicts_come_back_in_order(rule_engine, make_items) -> None
 
 
 def test_the_score_is_the_mean_over_the_traces_that_parsed(half_mute_engine, make_items) -> None:
-    (outcome,) = score_items(half_mute_engine, make_items(1, red=[51]), Sampling(n=4, temperature=1.0))
+    (outcome,) = score_items(half_mute_engine, make_items(1, red=[51]), Sampling(num_traces=4, temperature=1.0))
     assert isinstance(outcome, Scored)
     assert outcome.score == 2.0
     assert len(outcome.verdicts) == 2
@@ -32,7 +32,7 @@ def test_the_score_is_the_mean_over_the_traces_that_parsed(half_mute_engine, mak
 
 def test_no_parsed_trace_is_a_failure_and_never_a_number(half_mute_engine, make_items) -> None:
     half_mute_engine._mute_every = 1
-    (outcome,) = score_items(half_mute_engine, make_items(1), Sampling(n=2, temperature=1.0))
+    (outcome,) = score_items(half_mute_engine, make_items(1), Sampling(num_traces=2, temperature=1.0))
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause is FailureCause.UNPARSED
     assert "none of 2 traces parsed: no <score> tag" in outcome.detail

@@ -74,12 +74,12 @@ def test_a_bad_item_beside_good_ones_fails_alone(start, make_items) -> None:
 
 
 def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_engine) -> None:
-    client = start(temperature=0.7, top_p=0.9, max_tokens=99)
+    client = start(temperature=0.7, top_p=0.9, max_new_tokens=99)
     score(client, make_items(1))
     score(client, make_items(1), num_traces=3)
     score(client, make_items(1), num_traces=3, temperature=1.3, seed=5)
     found = [sampling for _, sampling in rule_engine.batches]
-    assert [(s.n, s.temperature, s.top_p, s.seed, s.max_tokens) for s in found] == [
+    assert [(s.num_traces, s.temperature, s.top_p, s.seed, s.max_tokens) for s in found] == [
         (1, 0.0, 1.0, None, 99),
         (3, 0.7, 0.9, None, 99),
         (3, 1.3, 0.9, 5, 99),
@@ -102,7 +102,7 @@ def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_eng
     ],
 )
 def test_a_malformed_request_is_answered_422_and_says_why(start, body: bytes, named: str) -> None:
-    answer = start(max_items=4).post("/v1/score", content=body)
+    answer = start(max_request_items=4).post("/v1/score", content=body)
     assert answer.status_code == 422
     assert named in answer.json()["detail"]
     assert answer.json()["cause"] == "invalid"
@@ -193,7 +193,7 @@ def test_an_oversize_body_is_refused_before_it_is_read_as_json(start) -> None:
 
 
 def test_a_full_queue_answers_429_with_retry_after(start, make_items, rule_engine) -> None:
-    client = start(queue_items=2, max_items=2)
+    client = start(max_queued_items=2, max_request_items=2)
     rule_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
@@ -209,7 +209,7 @@ def test_a_full_queue_answers_429_with_retry_after(start, make_items, rule_engin
 
 
 def test_what_is_not_scored_by_the_deadline_fails_and_the_rest_is_answered(start, make_items, rule_engine) -> None:
-    client = start(max_batch=1)
+    client = start(max_batch_size=1)
     original = rule_engine.generate
 
     def second_is_held(chats, sampling):

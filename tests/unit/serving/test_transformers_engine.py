@@ -20,7 +20,7 @@ from editr1.verifier.model import folder_digest, load_verifier
 
 @pytest.fixture(scope="module")
 def engine(tiny_folder: Path) -> TransformersEngine:
-    return TransformersEngine.load(tiny_folder, device="cpu", max_batch=8)
+    return TransformersEngine.load(tiny_folder, device="cpu", max_batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,14 @@ def test_greedy_traces_equal_the_librarys_own_and_do_not_depend_on_the_batch(eng
 
 def test_several_traces_a_chat_come_in_order_also_beyond_one_batch(engine, chats) -> None:
     for n in (3, 11):
-        answers = engine.generate(chats[:3], Sampling(n=n, temperature=1.0, max_tokens=6, seed=1))
+        answers = engine.generate(chats[:3], Sampling(num_traces=n, temperature=1.0, max_tokens=6, seed=1))
         assert [len(answer) for answer in answers] == [n] * 3
         assert len({g.text for answer in answers for g in answer}) > n
         assert all(1 <= g.completion_tokens <= 6 for answer in answers for g in answer)
 
 
 def test_a_seed_repeats_the_draw_and_leaves_the_global_generator_alone(engine, chats) -> None:
-    sampling = Sampling(n=2, temperature=1.0, max_tokens=8, seed=7)
+    sampling = Sampling(num_traces=2, temperature=1.0, max_tokens=8, seed=7)
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first = engine.generate(chats[:2], sampling)
@@ -81,7 +81,7 @@ def test_a_seed_repeats_the_draw_and_leaves_the_global_generator_alone(engine, c
 
 
 def test_control_tokens_are_never_written(engine, chats) -> None:
-    answers = engine.generate(chats, Sampling(n=4, temperature=2.0, max_tokens=64, seed=0))
+    answers = engine.generate(chats, Sampling(num_traces=4, temperature=2.0, max_tokens=64, seed=0))
     model, tokenizer = engine._model, engine._tokenizer
     bare = [tokenizer(g.text)["input_ids"] for answer in answers for g in answer]
     assert not {token for row in bare for token in row} & set(tokenizer.all_special_ids)

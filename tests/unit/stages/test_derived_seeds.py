@@ -49,7 +49,7 @@ def test_every_batch_of_traces_is_drawn_anew_and_two_verifiers_share_the_draws(m
         "editr1.serving.scoring.score_items", lambda _e, _i, sampling: seeds.append(sampling.seed) or []
     )
     for role in ("sft", "rl"):
-        score = evaluate._scorer(CONTEXT, EvaluateConfig(seed=3, traces=4, temperature=1.0), role)
+        score = evaluate._scorer(CONTEXT, EvaluateConfig(seed=3, num_traces=4, temperature=1.0), role)
         for _ in range(3):
             score([])
     assert len(set(seeds)) == 3
@@ -78,5 +78,5 @@ def test_traces_that_pairs_pick_are_drawn_anew_for_every_batch(monkeypatch: pyte
         progress=SimpleNamespace(phase=lambda *_a: None, step=lambda *_a: None),
         should_stop=lambda: False,
     )
-    sft._sample(context, SftConfig(picked_from=2), tmp_path / "rows.parquet")
+    sft._sample(context, SftConfig(best_of_n=2), tmp_path / "rows.parquet")
     assert len(set(seeds)) == 3

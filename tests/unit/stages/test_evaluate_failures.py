@@ -28,21 +28,21 @@ def context(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_an_evaluation_whose_edits_cannot_be_scored_stops(context: Any, four: list[EditCase]) -> None:
-    config = EvaluateConfig(truth="none")
+    config = EvaluateConfig(ground_truth="none")
     with pytest.raises(TooManyFailures):
         evaluate._edit(context, config, "before", "editor before RL", four, None)
 
 
 def test_a_gallery_that_cannot_be_scored_is_shown_with_the_reason(context: Any, four: list[EditCase]) -> None:
-    config = EvaluateConfig(truth="shapes", gallery=2)
+    config = EvaluateConfig(ground_truth="shapes", gallery_size=2)
     truth = evaluate._truth(config)
     rows = evaluate._edit(context, config, "before", "editor before RL", four, truth)
     assert sum(isinstance(row.outcome, ScoreFailure) for row in rows) == 2
 
 
 def test_several_greedy_traces_are_refused() -> None:
-    with pytest.raises(ValidationError, match="traces 4 at temperature 0"):
-        EvaluateConfig(traces=4)
+    with pytest.raises(ValidationError, match="num_traces 4 at temperature 0"):
+        EvaluateConfig(num_traces=4)
 
 
 @pytest.fixture

@@ -107,6 +107,6 @@ def writer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(64)
     ]
     write_table(folder / "rows.parquet", rows, SftRow)
-    config = SftConfig(steps=60, batch_size=16, warmup_steps=5, learning_rate=1e-2, device="cpu")
+    config = SftConfig(max_steps=60, batch_size=16, warmup_steps=5, learning_rate=1e-2, device="cpu")
     train_sft(config, model=tiny, rows=folder / "rows.parquet", output_dir=folder / "model", hooks=TrainHooks())
     return folder / "model"

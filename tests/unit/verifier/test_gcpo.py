@@ -21,7 +21,7 @@ from editr1.verifier.model import load_verifier
 from editr1.verifier.rows import RowCache, pair_rows
 
 QUICK = GcpoConfig(
-    rollouts=2, pairs_per_rollout=2, traces=2, max_new_tokens=60, warmup_steps=0, learning_rate=1e-3, device="cpu"
+    rollouts=2, pairs_per_rollout=2, num_traces=2, max_new_tokens=60, warmup_steps=0, learning_rate=1e-3, device="cpu"
 )
 
 
@@ -58,7 +58,7 @@ def test_the_order_of_pairs_depends_on_the_seed_alone_and_changes_each_time_arou
 
 
 def test_pairs_stay_whole_on_each_process_or_the_numbers_are_refused() -> None:
-    config = GcpoConfig(pairs_per_rollout=16, traces=8)
+    config = GcpoConfig(pairs_per_rollout=16, num_traces=8)
     assert rollout_layout(config, 1) == (256, 1)
     assert rollout_layout(config, 4) == (64, 1)
     assert rollout_layout(config.model_copy(update={"micro_batch_size": 32}), 4) == (32, 2)
@@ -73,7 +73,7 @@ def test_training_moves_the_weights_and_reports_its_figures(
 ) -> None:
     progress = Progress(tmp_path / "progress.jsonl")
     figures = train_gcpo(
-        QUICK.model_copy(update={"rollouts": 3, "traces": 4}),
+        QUICK.model_copy(update={"rollouts": 3, "num_traces": 4}),
         model=writer, pairs=write_pairs(5, same_every=4), output_dir=tmp_path / "out", hooks=TrainHooks(progress=progress),
     )  # fmt: skip
     assert figures["steps"] == 3
@@ -93,11 +93,11 @@ def test_a_second_pass_moves_the_ratio_and_micro_batches_give_the_same_step(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     pairs = write_pairs(4)
-    two = QUICK.model_copy(update={"rollouts": 1, "passes": 2, "traces": 4})
+    two = QUICK.model_copy(update={"rollouts": 1, "passes": 2, "num_traces": 4})
     figures = train_gcpo(two, model=writer, pairs=pairs, output_dir=tmp_path / "two", hooks=TrainHooks())
     assert figures["steps"] == 2
     assert figures["ratio_distance"] > 0
-    one = QUICK.model_copy(update={"rollouts": 1, "traces": 4})
+    one = QUICK.model_copy(update={"rollouts": 1, "num_traces": 4})
     train_gcpo(one, model=writer, pairs=pairs, output_dir=tmp_path / "one", hooks=TrainHooks())
     split = one.model_copy(update={"micro_batch_size": 4})
     train_gcpo(split, model=writer, pairs=pairs, output_dir=tmp_path / "split", hooks=TrainHooks())
@@ -159,7 +159,7 @@ def test_advantages_are_rewards_centred_in_each_group(
         return output
 
     monkeypatch.setattr(GcpoTrainer, "_generate_and_score_completions", watched)
-    config = QUICK.model_copy(update={"rollouts": 1, "traces": 4})
+    config = QUICK.model_copy(update={"rollouts": 1, "num_traces": 4})
     train_gcpo(config, model=writer, pairs=write_pairs(2), output_dir=tmp_path / "out", hooks=TrainHooks())
     rewards, advantages, used = seen[0]
     expected = [

@@ -22,7 +22,7 @@ from editr1.verifier.model import load_verifier
 from editr1.verifier.rows import RowCache, TokenCounter, sft_rows
 from editr1.verifier.sft import batch_layout, train_sft
 
-QUICK = SftConfig(steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
+QUICK = SftConfig(max_steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,7 +71,7 @@ def test_a_stopped_training_continues_to_the_same_weights(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = write_rows(6)  # 1.5 steps an epoch: the resumed half crosses epochs
-    config = QUICK.model_copy(update={"steps": 5})
+    config = QUICK.model_copy(update={"max_steps": 5})
     train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "whole", hooks=TrainHooks())
     given: list[tuple[Path, int]] = []
     answers = iter([False, True])
@@ -98,7 +98,7 @@ def test_checkpoints_are_handed_on_while_training(tiny: Path, write_rows: Callab
 def test_lora_ends_as_a_plain_folder_with_the_adapter_beside_it(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
-    config = QUICK.model_copy(update={"steps": 2, "lora": LoraSettings(rank=4, targets="all", keep_adapter=True)})
+    config = QUICK.model_copy(update={"max_steps": 2, "lora": LoraSettings(rank=4, targets="all", keep_adapter=True)})
     train_sft(config, model=tiny, rows=write_rows(8), output_dir=tmp_path / "out", hooks=TrainHooks())
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "out" / "adapter_config.json").exists()
@@ -119,7 +119,7 @@ def test_a_row_that_the_context_cannot_hold_is_refused_by_name(
     first = next(read_table(rows, SftRow))
     pictures = (first.quadruple.case.source.data, first.quadruple.candidate.image.data)
     limit = counter.count("".join(counter.render(first.quadruple.case, first.trace)), pictures)
-    config = QUICK.model_copy(update={"max_tokens": limit})
+    config = QUICK.model_copy(update={"max_length": limit})
     with pytest.raises(TableError, match=rf"rows\.parquet: row 3: takes {limit + 12} tokens, the limit is {limit}"):
         train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "out", hooks=TrainHooks())
     assert not list((tmp_path / "out").glob("*.safetensors"))

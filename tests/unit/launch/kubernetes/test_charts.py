@@ -103,7 +103,12 @@ def test_a_scaled_service_names_no_replicas_and_an_unscaled_one_does() -> None:
 
 
 def test_the_service_gives_a_replica_time_to_drain() -> None:
-    values = {"store": STORE, "inputs": {"model": DIGEST}, "config": {"drain_s": 90}, "preStopSeconds": 20}
+    values = {
+        "store": STORE,
+        "inputs": {"model": DIGEST},
+        "config": {"drain_timeout_seconds": 90},
+        "preStopSeconds": 20,
+    }
     (deployment,) = [o for o in render("reward", values) if o["kind"] == "Deployment"]
     assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 90 + 20
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0

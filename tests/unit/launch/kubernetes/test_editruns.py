@@ -40,7 +40,7 @@ class Api:
 
 
 def spec(**config: Any) -> RunSpec:
-    stages = [StageSpec(name="curate", kind="curate", config={"judge": "shapes", **config})]
+    stages = [StageSpec(name="curate", kind="curate", config={"labeller": "shapes", **config})]
     return RunSpec(api_version=API_VERSION, kind="EditRun", metadata=Metadata(name="r"), spec=RunBody(stages=stages))
 
 

@@ -39,7 +39,7 @@ def job(kind: Kind = Kind.SFT, **changes: object) -> StageJob:
         "seed": 3,
         "store": StoreConfig(url="s3://bucket/p", endpoint="http://127.0.0.1:1"),
         "inputs": {"rows": DIGEST, "model": DIGEST},
-        "config": {"steps": 5},
+        "config": {"max_steps": 5},
         "workdir": Path("/work"),
     }
     return StageJob.model_validate(values | changes)
