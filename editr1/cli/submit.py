@@ -100,16 +100,17 @@ def render(
     import os
 
     from editr1.config.loader import read_yaml, with_overrides
+    from editr1.config.merge import deep_merge
     from editr1.launch.kubernetes.connect import load_cluster
     from editr1.launch.kubernetes.helm import Helm
-    from editr1.launch.kubernetes.values import chart_of, check_release, checked, kind_of, merge, shared_values
+    from editr1.launch.kubernetes.values import chart_of, check_release, checked, kind_of, shared_values
 
     with reporting():
         kind = kind_of(stage)
         release = name or chart_of(kind)
         check_release(release)
         config = load_cluster(cluster, cluster_overrides(namespace), os.environ)
-        merged = merge(shared_values(config, kind, release), read_yaml(values) if values else {})
+        merged = deep_merge(shared_values(config, kind, release), read_yaml(values) if values else {})
         merged = checked(kind, with_overrides(merged, overrides or []), str(values or f"editr1 render {stage}"))
         objects = Helm().render(chart_of(kind), release, config.namespace or "default", merged)
     typer.echo(_as_yaml(objects))

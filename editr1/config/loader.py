@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from editr1.config.merge import deep_merge
 from editr1.config.renamed import renamed
 from editr1.errors import Editr1Error, ExitCode
 
@@ -49,7 +50,7 @@ def load_settings(
     """
     data: dict[str, Any] = dict(values or {})
     if file is not None:
-        data = _merge(data, read_yaml(file))
+        data = deep_merge(data, read_yaml(file))
     variables = {}
     for variable, path, text in _from_env(env or {}, env_prefix):
         variables[tuple(path)] = variable
@@ -158,14 +159,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for arg in get_args(annotation) if (found := _model_in(arg)) is not None), None)
-
-
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str], str]]:

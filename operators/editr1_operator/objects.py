@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from editr1.config.cluster import ClusterConfig
+from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.run_status import StageStatus
-from editr1.launch.kubernetes.values import chart_of, job_values, merge, release_name, service_url, shared_values
+from editr1.launch.kubernetes.values import chart_of, job_values, release_name, service_url, shared_values
 from editr1.runs.decide import service_of
 from editr1.runs.job import StageJob
 from editr1.runs.resolve import full_config
@@ -102,7 +103,7 @@ class Objects:
         parent = traceparent(self._meta["uid"], stage.name, attempt)
         values = job_values(job, self._cluster, processes=stage.processes, retries=stage.retries, traceparent=parent)
         # Who decides about another attempt is the operator: the job ends with the first pod that does.
-        values = merge(values, {"restartPolicy": "Never", **_image(known)})
+        values = deep_merge(values, {"restartPolicy": "Never", **_image(known)})
         objects = self._rendered(stage, release_name(job.run, stage.name), values, controller=True)
         for item in objects:
             if item["kind"] == "PyTorchJob":
@@ -126,9 +127,9 @@ class Objects:
         )
         # What the settings say of the stage by its name in the run wins in the shared one too.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
-        named = merge(stages.get(chart, {}), stages.get(stage.name, {}))
+        named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
         own = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
-        values = merge(job_values(job, own, processes=1, retries=0, traceparent=None), _image(known))
+        values = deep_merge(job_values(job, own, processes=1, retries=0, traceparent=None), _image(known))
         return self._rendered(stage, release, values, controller=False)
 
     def _rendered(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:

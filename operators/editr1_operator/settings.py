@@ -15,11 +15,12 @@ import yaml
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, validate
+from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
 from editr1.launch.execute import versions
 from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.connect import load_cluster, store_config
-from editr1.launch.kubernetes.values import merge, release_name
+from editr1.launch.kubernetes.values import release_name
 from editr1.runs.spec import RunSpec, check_run
 
 NAMESPACE_CONFIG = "editr1-cluster"
@@ -89,7 +90,7 @@ class Settings:
             raise ConfigError(f"{where}: not YAML: {error}") from None
         if not isinstance(over, dict):
             raise ConfigError(f"{where}: must be a mapping, as manifests/cluster.yaml is")
-        return validate(ClusterConfig, merge(self._base.model_dump(mode="json"), over), where=where)
+        return validate(ClusterConfig, deep_merge(self._base.model_dump(mode="json"), over), where=where)
 
 
 def read_run(body: Mapping[str, Any]) -> RunSpec:

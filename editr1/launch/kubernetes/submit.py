@@ -14,6 +14,7 @@ from editr1.config.chart import StageValues
 from editr1.config.chart_reward import RewardValues
 from editr1.config.chart_training import GrpoValues, TrainingValues
 from editr1.config.loader import ConfigError, read_yaml, validate, with_overrides
+from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
 from editr1.launch.execute import git_revision, machine, versions
 from editr1.launch.kubernetes.connect import Connection, cluster_store, store_config
@@ -25,7 +26,6 @@ from editr1.launch.kubernetes.values import (
     chart_of,
     check_release,
     checked,
-    merge,
     service_url,
     shared_values,
 )
@@ -55,7 +55,7 @@ def read_values(
 ) -> dict[str, Any]:
     """Chart values: those of the cluster's settings, then the file, then ``--set``, checked. Raises ConfigError."""
     values = shared_values(connection.config, kind, name)
-    values = merge(values, read_yaml(file) if file else {})
+    values = deep_merge(values, read_yaml(file) if file else {})
     values = with_overrides(values, overrides)
     return checked(kind, values, str(file or f"editr1 submit {chart_of(kind)}"))
 
@@ -90,7 +90,7 @@ def prepare(
     frozen |= {"gitRevision": job.git_revision, "store": {"url": where.url}}
     if traceparent:
         frozen["telemetry"] = {"traceparent": traceparent}
-    full = merge(values, frozen)
+    full = deep_merge(values, frozen)
     if connection.config.resolve_images:
         full = with_digest(full, chart_version(chart_of(kind)))
     return Submission(

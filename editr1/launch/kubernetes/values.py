@@ -11,6 +11,7 @@ from editr1.config.chart_reward import RewardValues
 from editr1.config.chart_training import CurateValues, EvaluateValues, GcpoValues, GrpoValues, SftValues
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, nearest, validate
+from editr1.config.merge import deep_merge
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 
@@ -61,9 +62,9 @@ def service_url(release: str, namespace: str) -> str:
 def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
     """What the cluster's settings say of a stage's values: of all stages, of the kind, of the stage by name."""
     image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
-    merged = merge(image, cluster.values)
+    merged = deep_merge(image, cluster.values)
     for name in dict.fromkeys((str(kind), chart_of(kind), stage)):
-        merged = merge(merged, cluster.stages.get(name, {}))
+        merged = deep_merge(merged, cluster.stages.get(name, {}))
     return merged
 
 
@@ -89,7 +90,7 @@ def job_values(
         own |= {"processes": processes, "retries": retries}
     if job.reward_urls:
         own["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
-    return checked(job.kind, merge(shared_values(cluster, job.kind, job.stage), own), f"cluster values of {job.stage}")
+    return checked(job.kind, deep_merge(shared_values(cluster, job.kind, job.stage), own), f"cluster values of {job.stage}")
 
 
 def checked(kind: Kind, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -111,12 +112,3 @@ def check_release(name: str) -> None:
         )
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"--name {name!r}: at most {LONGEST_NAME} characters, so that pod names stay valid")
-
-
-def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """``low`` with ``high`` laid over it, section by section."""
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
