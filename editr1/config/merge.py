@@ -15,6 +15,7 @@ def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str
     merged = dict(base)
     for key, value in override.items():
         present = merged.get(key)
-        both = isinstance(present, Mapping) and isinstance(value, Mapping)
-        merged[key] = deep_merge(present, value) if both else value
+        if isinstance(present, Mapping) and isinstance(value, Mapping):
+            value = deep_merge(present, value)
+        merged[key] = value
     return merged

@@ -90,7 +90,9 @@ def job_values(
         own |= {"processes": processes, "retries": retries}
     if job.reward_urls:
         own["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
-    return checked(job.kind, deep_merge(shared_values(cluster, job.kind, job.stage), own), f"cluster values of {job.stage}")
+    return checked(
+        job.kind, deep_merge(shared_values(cluster, job.kind, job.stage), own), f"cluster values of {job.stage}"
+    )
 
 
 def checked(kind: Kind, values: Mapping[str, Any], where: str) -> dict[str, Any]:
