@@ -8,47 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from editr1.config.base import Settings
+from editr1.config.llm import EndpointConfig, VlmConfig
 
 Range = tuple[Annotated[int, Field(ge=0, le=50)], Annotated[int, Field(ge=0, le=50)]]
-
-
-class EndpointConfig(Settings):
-    """An OpenAI-compatible chat server that reads pictures."""
-
-    base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8100/v1"
-    """Root of the API, up to and including ``/v1``."""
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_VLM_API_KEY"
-    """Environment variable that holds the API key; unset means a server without keys. The key itself is never written."""
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Requests in flight to this endpoint at once."""
-    max_retries: Annotated[int, Field(ge=0, le=100)] = 6
-    """Further tries after 408, 409, 429, 5xx or a broken connection: ``Retry-After`` where given (up to two minutes),
-    else 0.5 s doubling up to 8 s, with jitter."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Longest wait for one try, in seconds."""
-    deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 600.0
-    """Longest wait for one answer, all tries included, in seconds."""
-
-
-class VlmConfig(Settings):
-    """One model behind an endpoint and how it is asked."""
-
-    endpoint: str = "default"
-    """Name of an entry of ``endpoints``."""
-    model: Annotated[str, Field(min_length=1)] = "shapes-oracle"
-    """Model name on the wire."""
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    """Sampling temperature."""
-    max_tokens: Annotated[int, Field(ge=1, le=131072)] = 4096
-    """Most tokens of an answer."""
-    send_n: bool = True
-    """Ask for several answers by ``n`` in one request; off for servers that refuse ``n`` (one request an answer)."""
-    send_seed: bool = True
-    """Send ``seed``, so that a server that honours it repeats its answers; off for servers that refuse it."""
-    prompt_price: Annotated[float, Field(ge=0.0)] = 0.0
-    """Price of a million prompt tokens, in the currency that costs are reported in."""
-    completion_price: Annotated[float, Field(ge=0.0)] = 0.0
-    """Price of a million completion tokens."""
 
 
 class MemberConfig(VlmConfig):

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from editr1.config.base import Settings
-from editr1.config.curate import CurateConfig, VlmConfig
+from editr1.config.curate import CurateConfig
+from editr1.config.llm import VlmConfig
 
 
 class PublicSetsConfig(Settings):

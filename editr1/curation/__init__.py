@@ -1,1 +1,1 @@
-"""Cold-start data of the verifier (arXiv 2604.27505, section 3.1) over any OpenAI-compatible endpoint with pictures."""
+"""Curation of the verifier's cold-start data (arXiv 2604.27505, section 3.1) with any OpenAI-compatible VLM endpoint."""

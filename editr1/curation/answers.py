@@ -1,110 +1,94 @@
-"""Reading what labelling models answer: JSON somewhere in the text, fences around it at most."""
+"""Parsers for the answers of labelling models; each raises :class:`UnreadableAnswer` for any other form."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from typing import Any, Final
 
 from pydantic import ValidationError
 
 from editr1.config.curate import PrincipleCounts
 from editr1.data.types import Category, Principle
-
-
-class Unreadable(ValueError):
-    """The answer is not of the form that was asked for; the message says why."""
-
-
-def without_fences(text: str) -> str:
-    """The text without the lines that open or close a code fence."""
-    return _FENCE.sub("", text).strip() if "```" in text else text
+from editr1.llm.answers import UnreadableAnswer, find_json
 
 
 def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]:
-    """Read ``[{"question", "category"}, ...]``.
+    """Parse ``[{"question", "category"}, ...]``.
 
-    Raises :class:`Unreadable` for another form, a question twice, or numbers outside ``counts``.
+    Raises:
+        UnreadableAnswer: The form differs, a question occurs twice, or the numbers are outside ``counts``.
     """
-    entries = _json_value(text, "[")
+    entries = find_json(text, "[")
     if not isinstance(entries, list):
-        raise Unreadable("not a JSON array")
+        raise UnreadableAnswer("the answer is not a JSON array")
     try:
         found = tuple(Principle.model_validate(entry) for entry in entries)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Unreadable(f"an entry is not {{question, category}}: {first['loc']}: {first['msg']}") from None
+        raise UnreadableAnswer(f"an entry is not {{question, category}}: {first['loc']}: {first['msg']}") from None
     questions = [item.question for item in found]
     if len(set(questions)) != len(questions):
-        raise Unreadable("a question is asked twice")
+        raise UnreadableAnswer("a question occurs twice")
     sizes = {"total": len(found)} | {
         kind.name.lower(): sum(item.category is kind for item in found) for kind in Category
     }
     for name, size in sizes.items():
         least, most = getattr(counts, name)
         if not least <= size <= most:
-            raise Unreadable(f"{size} principles ({name}) where {least} to {most} are allowed")
+            raise UnreadableAnswer(f"{name}: {size} principles; the settings allow {least} to {most}")
     return found
 
 
 def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
-    """Read ``{"gold": [{"question", "gold", "reason"}, ...]}``, aligned with ``principles``.
+    """Parse ``{"gold": [{"question", "gold", "reason"}, ...]}`` into verdicts (0 or 1) aligned with ``principles``.
 
-    Raises :class:`Unreadable` when the list has another length or order, or a gold is neither 0 nor 1.
+    Raises:
+        UnreadableAnswer: The list has another length or order, or a verdict is neither 0 nor 1.
     """
-    value = _json_value(text, "{")
+    value = find_json(text, "{")
     entries = value.get("gold") if isinstance(value, dict) else None
     if not isinstance(entries, list):
-        raise Unreadable('not {"gold": [...]}')
+        raise UnreadableAnswer('the answer is not {"gold": [...]}')
     if len(entries) != len(principles):
-        raise Unreadable(f"{len(entries)} gold verdicts for {len(principles)} questions")
-    bits = []
+        raise UnreadableAnswer(f"{len(entries)} gold verdicts for {len(principles)} questions")
+    verdicts = []
     for number, (entry, principle) in enumerate(zip(entries, principles, strict=True), start=1):
-        if not isinstance(entry, dict) or _plain(entry.get("question")) != _plain(principle.question):
-            raise Unreadable(f"entry {number} does not answer question {number}")
+        if not isinstance(entry, dict) or _normalised(entry.get("question")) != _normalised(principle.question):
+            raise UnreadableAnswer(f"entry {number} does not answer question {number}")
         if type(entry.get("gold")) is not int or entry["gold"] not in (0, 1):
-            raise Unreadable(f"entry {number}: gold is {entry.get('gold')!r}, not 0 or 1")
-        bits.append(entry["gold"])
-    return tuple(bits)
+            raise UnreadableAnswer(f"entry {number}: gold is {entry.get('gold')!r}, not 0 or 1")
+        verdicts.append(entry["gold"])
+    return tuple(verdicts)
 
 
-def read_judgement(text: str) -> bool:
-    """Read ``{"hard": true|false, ...}``. Raises :class:`Unreadable`."""
-    value = _json_value(text, "{")
+def read_difficulty(text: str) -> bool:
+    """Parse ``{"hard": true or false, ...}``.
+
+    Raises:
+        UnreadableAnswer: ``hard`` is missing or not a boolean.
+    """
+    value = find_json(text, "{")
     if not isinstance(value, dict) or not isinstance(value.get("hard"), bool):
-        raise Unreadable('not {"hard": true or false}')
+        raise UnreadableAnswer('the answer is not {"hard": true or false}')
     return bool(value["hard"])
 
 
-def read_marks(text: str) -> tuple[str, float, float]:
-    """Read ``{"reasoning", "score": [follow, keep]}``; marks in [0, 10]. Raises :class:`Unreadable`."""
-    value = _json_value(text, "{")
+def read_ratings(text: str) -> tuple[str, float, float]:
+    """Parse ``{"reasoning", "score": [follow, keep]}`` into the reasoning and two ratings in [0, 10].
+
+    Raises:
+        UnreadableAnswer: A field is missing or a rating is not a number in [0, 10].
+    """
+    value = find_json(text, "{")
     if not isinstance(value, dict) or not isinstance(value.get("reasoning"), str):
-        raise Unreadable("not an object with reasoning and score")
-    marks = value.get("score")
-    if not isinstance(marks, list) or len(marks) != 2:
-        raise Unreadable(f"score is {marks!r}, not a list of two marks")
-    for mark in marks:
-        if isinstance(mark, bool) or not isinstance(mark, (int, float)) or not 0 <= mark <= 10:
-            raise Unreadable(f"{mark!r} is not a mark from 0 to 10")
-    return value["reasoning"].strip(), float(marks[0]), float(marks[1])
+        raise UnreadableAnswer("the answer is not an object with reasoning and score")
+    ratings = value.get("score")
+    if not isinstance(ratings, list) or len(ratings) != 2:
+        raise UnreadableAnswer(f"score is {ratings!r}, not a list of two ratings")
+    for rating in ratings:
+        if isinstance(rating, bool) or not isinstance(rating, (int, float)) or not 0 <= rating <= 10:
+            raise UnreadableAnswer(f"{rating!r} is not a rating from 0 to 10")
+    return value["reasoning"].strip(), float(ratings[0]), float(ratings[1])
 
 
-def _json_value(text: str, opening: str) -> Any:
-    text = without_fences(text)
-    start = text.find(opening)
-    if start < 0:
-        raise Unreadable(f"no {opening} in the answer: {text[:80]!r}")
-    try:
-        return _DECODER.raw_decode(text, start)[0]
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"no valid JSON: {error}") from None
-
-
-def _plain(question: object) -> str | None:
+def _normalised(question: object) -> str | None:
     return " ".join(question.split()) if isinstance(question, str) else None
-
-
-_FENCE: Final = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
-_DECODER: Final = json.JSONDecoder()

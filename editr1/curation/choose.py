@@ -1,4 +1,4 @@
-"""Step 1: which cases are worth labelling (paper section 3.1): some at random, the others hard by a judge."""
+"""Step 1: choose the cases to label (paper section 3.1): some at random, the others hard according to a VLM."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import logging
 from collections.abc import Sequence
 
 from editr1.curation import prompts
-from editr1.curation.answers import read_judgement
-from editr1.curation.parts import PartFile
-from editr1.curation.work import Job, ask_until_read, each
+from editr1.curation.answers import read_difficulty
+from editr1.curation.records import RecordFile
+from editr1.curation.steps import CurationContext, run_step
 from editr1.data.types import EditCase
+from editr1.llm.answers import UnreadableAnswer
 from editr1.seeding import curation_rng
 
 _log = logging.getLogger(__name__)
+_MIN_BATCH = 16
 
 
-def split_draw(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Draw an order; its head is taken as it is, its tail is for the judge.
+def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
+    """Shuffle ``ids`` and split them into those taken at random and those whose difficulty is to be rated.
 
-    Returns the ids taken at random, the ids to be judged in order, and how many hard ones are wanted. The order depends
-    on ``seed`` and the ids alone.
+    Returns the ids taken, the ids to rate in order, and the number of hard cases wanted. The order depends only on
+    ``seed`` and the set of ids.
     """
     order = sorted(ids)
     curation_rng(seed, "choose").shuffle(order)
@@ -28,34 +30,35 @@ def split_draw(ids: Sequence[str], count: int, hard_fraction: float, seed: int) 
     return order[: wanted - hard], order[wanted - hard :], hard
 
 
-async def choose(job: Job, cases: Sequence[EditCase], judged: PartFile) -> list[str]:
-    """Ids of ``config.choose`` cases, in the order of ``cases``; all of them when it is None.
+async def choose(context: CurationContext, cases: Sequence[EditCase], rated: RecordFile) -> list[str]:
+    """Return the ids of ``config.num_labelled_cases`` cases in the order of ``cases``, or of all cases if it is None.
 
-    Cases are judged in waves until enough hard ones are found. Where the judge finds too few, fewer cases are returned
-    and a warning names the numbers.
+    Cases are rated in batches until enough hard ones are found. If there are too few, fewer cases are returned and a
+    warning states the numbers.
     """
-    if job.config.num_labelled_cases is None:
+    config = context.config
+    if config.num_labelled_cases is None:
         return [case.case_id for case in cases]
     by_id = {case.case_id: case for case in cases}
-    taken, queue, wanted = split_draw(
-        list(by_id), job.config.num_labelled_cases, job.config.hard_fraction, job.config.seed
-    )
+    taken, queue, wanted = split_cases(list(by_id), config.num_labelled_cases, config.hard_fraction, config.seed)
 
-    async def ask(case: EditCase) -> None:
-        answer = await ask_until_read(
-            job, job.config.difficulty_filter, prompts.judge(case), read_judgement, case.case_id
-        )
-        # An unreadable judgement is no evidence that the case is hard.
-        judged.put(case.case_id, hard=answer is True, reason=answer if isinstance(answer, str) else "")
+    async def rate(case: EditCase) -> None:
+        try:
+            hard = await context.ask(config.difficulty_filter, prompts.difficulty(case), read_difficulty, case.case_id)
+        except UnreadableAnswer as error:
+            # An unreadable answer is no evidence that the case is hard.
+            rated.put(case.case_id, hard=False, reason=f"unreadable: {error}")
+        else:
+            rated.put(case.case_id, hard=hard, reason="")
 
     hard: list[str] = []
     while queue and len(hard) < wanted:
-        size = max(2 * (wanted - len(hard)), 16)
-        wave, queue = queue[:size], queue[size:]
-        missing = [by_id[key] for key in wave if key not in judged]
-        await each(job, "choose", missing, ask, total=len(wave), done=len(wave) - len(missing))
-        hard += [key for key in wave if (judged.get(key) or {}).get("hard")]
+        size = max(2 * (wanted - len(hard)), _MIN_BATCH)
+        batch, queue = queue[:size], queue[size:]
+        missing = [by_id[key] for key in batch if key not in rated]
+        await run_step(context, "choose", missing, rate, total=len(batch), done=len(batch) - len(missing))
+        hard += [key for key in batch if (rated.get(key) or {}).get("hard")]
     if len(hard) < wanted:
-        _log.warning("choose: %d hard cases found where %d are wanted", len(hard), wanted)
+        _log.warning("choose: found %d hard cases of the %d wanted", len(hard), wanted)
     chosen = {*taken, *hard[:wanted]}
     return [case.case_id for case in cases if case.case_id in chosen]

@@ -1,4 +1,4 @@
-"""The pool of expert decompositions that are shown in context (paper section 3.1: four of a pool)."""
+"""The pool of expert decompositions that are shown in context (paper section 3.1: four examples from a pool)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editr1.data.types import DataModel, Instruction, Principle
 
 
 class Expert(DataModel):
-    """An instruction, what its picture shows in words, and the principles that an expert wrote for it."""
+    """An instruction, a description of its image, and the principles that an expert wrote for it."""
 
     picture: Annotated[str, Field(min_length=1)]
     instruction: Instruction
@@ -23,15 +23,16 @@ class Expert(DataModel):
 
 
 def load_experts(path: Path | None = None) -> list[Expert]:
-    """Read a pool, one JSON object a line; ``path`` None reads the one that ships with the package.
+    """Read a pool from a JSON Lines file; with ``path`` None, the pool that ships with the package.
 
-    Raises :class:`CurationError` naming file and line for an entry that is not an :class:`Expert`.
+    Raises:
+        CurationError: The file cannot be read or a line is not an :class:`Expert`; the message names file and line.
     """
     source = path or resources.files("editr1.curation") / "experts.jsonl"
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CurationError(f"{source}: the pool of experts cannot be read: {error}") from error
+        raise CurationError(f"{source}: cannot read the pool of experts: {error}") from error
     found = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -43,5 +44,5 @@ def load_experts(path: Path | None = None) -> list[Expert]:
 
 
 def draw_experts(pool: Sequence[Expert], count: int, rng: np.random.Generator) -> list[Expert]:
-    """``count`` different experts in random order; the whole pool when it is smaller."""
+    """Draw ``count`` different experts in random order, or the whole pool if it is smaller."""
     return [pool[int(index)] for index in rng.permutation(len(pool))[:count]]

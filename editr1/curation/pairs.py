@@ -1,4 +1,4 @@
-"""Preference pairs and the principles of their cases: winner and loser are judged by the same questions."""
+"""Preference pairs with the principles of their cases, so that winner and loser are judged by the same questions."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ _log = logging.getLogger(__name__)
 
 
 def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
-    """Write ``pairs`` (table of PreferencePair) to ``out`` with the principles that ``cases`` hold for their cases.
+    """Copy the table ``pairs`` to ``out`` and give each pair the principles of its case in the table ``cases``.
 
-    Returns the rows written; pairs of a case that ``cases`` lacks are left out, with a warning that counts them. Raises
-    :class:`CurationError` when a case of the same id has another instruction or picture.
+    Returns the number of rows written. Pairs whose case is missing in ``cases`` or has no principles are left out, and
+    a warning gives their number.
+
+    Raises:
+        CurationError: A case of the same id has another instruction or image.
     """
-    known = {case.case_id: (case.principles, identity(case)) for case in read_table(cases, EditCase)}
-    missing = 0
+    known = {case.case_id: (case.principles, case_digest(case)) for case in read_table(cases, EditCase)}
+    skipped = 0
 
     def attached() -> Iterator[PreferencePair]:
-        nonlocal missing
+        nonlocal skipped
         for pair in read_table(pairs, PreferencePair):
-            found = known.get(pair.case.case_id)
-            if found is None or not found[0]:
-                missing += 1
+            principles, digest = known.get(pair.case.case_id, ((), ""))
+            if not principles:
+                skipped += 1
                 continue
-            if found[1] != identity(pair.case):
+            if digest != case_digest(pair.case):
                 raise CurationError(
-                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or picture in {cases}"
+                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or image in {cases}; "
+                    "use the tables of one import"
                 )
-            yield pair.model_copy(update={"case": pair.case.model_copy(update={"principles": found[0]})})
+            yield pair.model_copy(update={"case": pair.case.model_copy(update={"principles": principles})})
 
     written = write_table(out, attached(), PreferencePair)
-    if missing:
-        _log.warning("%s: %d pairs left out: their cases have no principles in %s", pairs, missing, cases)
+    if skipped:
+        _log.warning("%s: skipped %d pairs whose cases have no principles in %s", pairs, skipped, cases)
     return written
 
 
-def identity(case: EditCase) -> str:
-    """Digest of what makes two cases of one id the same: picture and instruction."""
+def case_digest(case: EditCase) -> str:
+    """Return the SHA-256 of a case's image and instruction, which must agree for two cases of the same id."""
     return hashlib.sha256(case.source.data + case.instruction.encode()).hexdigest()

@@ -1,36 +1,37 @@
-"""Curation from cases and candidates to SFT rows: the steps of paper section 3.1, one after another.
+"""Curation from cases and candidates to SFT rows: the steps of paper section 3.1 in sequence.
 
-Every step appends what it got to a part file; a call that was interrupted or killed does only what is missing, and the
-tables come out the same, byte for byte, as without the interruption (where the endpoints repeat their answers).
+Every step appends its results to a record file. A call that continues an interrupted or killed one does only what is
+missing, and writes the same tables, byte for byte, as an uninterrupted call, provided that the endpoints return the
+same answers to the same requests.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from editr1 import __version__
 from editr1.config.curate import CurateConfig
-from editr1.curation import vlm
 from editr1.curation.choose import choose
-from editr1.curation.decompose import decompose, principles_in
+from editr1.curation.decompose import decompose, recorded_principles
 from editr1.curation.errors import CurationError
 from editr1.curation.experts import load_experts
-from editr1.curation.pairs import identity
-from editr1.curation.parts import PartFile
+from editr1.curation.pairs import case_digest
 from editr1.curation.prompts import Task
-from editr1.curation.rows import Chooser
+from editr1.curation.records import RecordFile
+from editr1.curation.rows import RowBuilder
 from editr1.curation.select import holistic_principles
-from editr1.curation.think import parse, quadruple_id, think, traces_in
-from editr1.curation.verify import Item, verify
-from editr1.curation.vlm import VlmClient
-from editr1.curation.work import Job
+from editr1.curation.steps import CurationContext
+from editr1.curation.think import parse_member_trace, quadruple_id, recorded_traces, think
+from editr1.curation.verify import VerifyItem, verify
 from editr1.data.errors import TableError
 from editr1.data.tables import count_rows, read_table, write_table
 from editr1.data.types import EditCase, Principle, Quadruple, SftRow, Verdict
+from editr1.llm.event_loop import new_runner
+from editr1.llm.vlm import VlmClient
 from editr1.telemetry import Span, TrainHooks, span
 
 CASES = "cases.parquet"
@@ -40,167 +41,174 @@ ROWS = "rows.parquet"
 def curate(
     config: CurateConfig, *, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks | None = None
 ) -> dict[str, float]:
-    """Label ``cases`` (table of EditCase) and ``candidates`` (table of Quadruple, principles not needed).
+    """Label ``cases`` (table of EditCase) and ``candidates`` (table of Quadruple; principles are not needed).
 
     Writes ``out/cases.parquet`` (EditCase with principles; cases without readable principles are left out) and
-    ``out/rows.parquet`` (SftRow, one a quadruple, in the order of ``candidates``; not written when that is None: cases
-    are then only decomposed). Work in progress lies in ``out/parts`` (by a digest of settings and inputs) and
-    ``out/answers.sqlite``; calling again with the same ``out`` goes on from there.
+    ``out/rows.parquet`` (SftRow, at most one per quadruple, in the order of ``candidates``). With ``candidates`` None
+    the cases are only decomposed, and no rows are written. Intermediate results are kept in ``out/parts`` (by a digest
+    of settings and inputs) and ``out/answers.sqlite``, from which a call with the same ``out`` continues.
 
     Returns counts: ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
-    rows), ``dropped: <why>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,
+    rows), ``dropped: <reason>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,
     ``prompt_tokens``, ``completion_tokens``, ``cost``.
 
     Raises:
-        TableError: an input is not the table it should be, or a candidate's case is not the one of that id.
-        VlmUnavailable: endpoints gave no answer to too many items, or to all.
-        CurationError: an endpoint refuses everything, too many items failed, or nothing is left.
-        Interrupted: ``hooks.should_stop`` said yes.
+        TableError: An input is not the expected table, or a candidate's case differs from the case of the same id.
+        EndpointUnavailable: Too many items, or all of them, got no answer.
+        EndpointMisconfigured: An endpoint rejects every request.
+        CurationError: Too many items failed for other reasons, or no case or row is left.
+        Interrupted: ``hooks.should_stop`` returned True.
     """
     hooks = hooks or TrainHooks()
     count_rows(cases)
     if candidates is not None:
         count_rows(candidates)
         _check_candidates(cases, candidates)
-    return vlm.run(_curate(config, cases, candidates, out, hooks))
+    with new_runner() as runner:
+        return runner.run(_curate(config, cases, candidates, out, hooks))
 
 
 def _check_candidates(cases: Path, candidates: Path) -> None:
-    known = {case.case_id: identity(case) for case in read_table(cases, EditCase)}
+    digests = {case.case_id: case_digest(case) for case in read_table(cases, EditCase)}
     for number, row in enumerate(read_table(candidates, Quadruple), start=1):
-        name = row.case.case_id
-        if known.get(name, "") not in ("", identity(row.case)):
-            raise TableError(
-                candidates,
-                number,
-                "case",
-                name,
-                f"has another instruction or picture than the case of that id in {cases}",
-            )
+        case_id = row.case.case_id
+        if case_id in digests and digests[case_id] != case_digest(row.case):
+            problem = f"has another instruction or image than the case of that id in {cases}"
+            raise TableError(candidates, number, "case", case_id, problem)
 
 
 async def _curate(
     config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks
 ) -> dict[str, float]:
-    parts = out / "parts" / _fingerprint(config, cases, candidates)
+    folder = out / "parts" / _fingerprint(config, cases, candidates)
+    experts = load_experts(config.experts) if config.num_examples else []
     with ExitStack() as stack:
 
-        def part(name: str) -> PartFile:
-            return stack.enter_context(PartFile(parts / f"{name}.jsonl"))
+        def records(name: str) -> RecordFile:
+            return stack.enter_context(RecordFile(folder / f"{name}.jsonl"))
 
         async with VlmClient(config.endpoints, out / "answers.sqlite") as client:
-            job = Job(config, client, hooks, load_experts(config.experts) if config.num_examples else [])
-            judged, decomposed, thought, verified = (part(name) for name in ("choose", "decompose", "think", "verify"))
-            chosen = await _chosen(job, cases, candidates, judged)
-            work = _Work(config, cases, candidates, decomposed, thought, verified, chosen)
+            context = CurationContext(config, client, hooks, experts)
+            data = _Dataset(config, cases, candidates, records)
+            data.chosen = await _choose_cases(context, cases, candidates, data.difficulty)
             if config.variant != "holistic":
-                await decompose(job, work.cases(), decomposed, work.case_count)
+                await decompose(context, data.cases(), data.decompositions, data.count_cases())
             if candidates is not None:
-                await _label(job, work)
+                await _label(context, data)
             with span(Span.PHASE, phase="select"):
-                counts = _write(work, out)
-            counts |= {f"failed: {name}": float(number) for name, number in sorted(job.failures.items())}
+                counts = _write_tables(data, out)
+            counts |= {f"failed: {name}": float(number) for name, number in sorted(context.failures.items())}
             return counts | {name: value for name, value in client.usage.as_dict().items() if name != "failed"}
 
 
-async def _chosen(job: Job, cases: Path, candidates: Path | None, judged: PartFile) -> set[str] | None:
-    """The cases to be labelled, drawn from those with candidates; None for all."""
-    if job.config.num_labelled_cases is None:
+async def _choose_cases(
+    context: CurationContext, cases: Path, candidates: Path | None, difficulty: RecordFile
+) -> set[str] | None:
+    """Return the ids of the cases to label, chosen among those with candidates, or None for all cases."""
+    if context.config.num_labelled_cases is None:
         return None
-    drawn_from = list(read_table(cases, EditCase))
+    eligible = list(read_table(cases, EditCase))
     if candidates is not None:
-        labelled = {row.case.case_id for row in read_table(candidates, Quadruple)}
-        drawn_from = [case for case in drawn_from if case.case_id in labelled]
-    return set(await choose(job, drawn_from, judged))
+        with_candidates = {row.case.case_id for row in read_table(candidates, Quadruple)}
+        eligible = [case for case in eligible if case.case_id in with_candidates]
+    return set(await choose(context, eligible, difficulty))
 
 
-async def _label(job: Job, work: _Work) -> None:
-    variant = job.config.variant
-    total = work.quadruple_count()
+async def _label(context: CurationContext, data: _Dataset) -> None:
+    variant = context.config.variant
+    total = sum(1 for _ in data.quadruples())
     if variant != "V":
         task = Task.HOLISTIC if variant == "holistic" else Task.THINK
-        await think(job, work.quadruples(), work.thought, total, task)
+        await think(context, data.quadruples(), data.traces, total, task)
     if variant in ("V", "T+V"):
-        await verify(job, work.with_hints() if variant == "T+V" else work.without_hints(), work.verified, total)
+        items = data.verify_items_with_hints() if variant == "T+V" else data.verify_items()
+        await verify(context, items, data.gold, total)
 
 
-class _Work:
-    """The inputs, joined with what the part files hold, streamed as often as they are needed."""
+_RecordOpener = Callable[[str], RecordFile]
 
-    def __init__(
-        self,
-        config: CurateConfig,
-        cases: Path,
-        candidates: Path | None,
-        decomposed: PartFile,
-        thought: PartFile,
-        verified: PartFile,
-        chosen: set[str] | None,
-    ) -> None:
+
+class _Dataset:
+    """The input tables joined with the recorded results. Rows are streamed each time they are needed."""
+
+    def __init__(self, config: CurateConfig, cases: Path, candidates: Path | None, records: _RecordOpener) -> None:
         self.config = config
-        self.decomposed, self.thought, self.verified = decomposed, thought, verified
-        self.chosen = chosen
-        self._cases, self.candidates = cases, candidates
-        self._fixed = holistic_principles(config.holistic) if config.variant == "holistic" else None
-        self._kept = chosen if candidates is None else None
-        self.case_count = count_rows(cases) if self._kept is None else len(self._kept)
+        self.candidates = candidates
+        self.chosen: set[str] | None = None
+        """Ids of the cases to label; None for all."""
+        self.difficulty = records("choose")
+        self.decompositions = records("decompose")
+        self.traces = records("think")
+        self.gold = records("verify")
+        self._cases = cases
+        self._fixed_principles = holistic_principles(config.holistic) if config.variant == "holistic" else None
 
     def principles(self, case_id: str) -> tuple[Principle, ...] | None:
-        return self._fixed or principles_in(self.decomposed, case_id)
+        return self._fixed_principles or recorded_principles(self.decompositions, case_id)
 
     def cases(self) -> Iterator[EditCase]:
+        """All cases, or the chosen ones if there are no candidates to label."""
         for case in read_table(self._cases, EditCase):
-            if self._kept is None or case.case_id in self._kept:
+            if self.candidates is not None or self._is_chosen(case):
                 yield case
+
+    def count_cases(self) -> int:
+        if self.candidates is not None or self.chosen is None:
+            return count_rows(self._cases)
+        return len(self.chosen)
 
     def all_quadruples(self) -> Iterator[Quadruple]:
         if self.candidates is not None:
             for row in read_table(self.candidates, Quadruple):
-                if self.chosen is None or row.case.case_id in self.chosen:
+                if self._is_chosen(row.case):
                     yield row
 
     def quadruples(self) -> Iterator[tuple[Quadruple, tuple[Principle, ...]]]:
+        """The quadruples whose case has principles, with these."""
         for row in self.all_quadruples():
             principles = self.principles(row.case.case_id)
             if principles is not None:
                 yield row, principles
 
-    def quadruple_count(self) -> int:
-        return sum(1 for _ in self.quadruples())
-
-    def without_hints(self) -> Iterator[Item]:
+    def verify_items(self) -> Iterator[VerifyItem]:
         for row, principles in self.quadruples():
             yield row, principles, ()
 
-    def with_hints(self) -> Iterator[Item]:
+    def verify_items_with_hints(self) -> Iterator[VerifyItem]:
+        """The quadruples that have a parsed trace; gold verdicts for the others would never be used."""
         for row, principles in self.quadruples():
-            traces = traces_in(self.thought, quadruple_id(row))
-            hints = [text for name, text in traces if isinstance(parse((name, text), principles), Verdict)]
-            # Without a trace there is nothing to select: a gold answer would be paid for in vain.
+            traces = recorded_traces(self.traces, quadruple_id(row))
+            hints = [trace[1] for trace in traces if isinstance(parse_member_trace(trace, principles), Verdict)]
             if hints:
                 yield row, principles, hints
 
+    def _is_chosen(self, case: EditCase) -> bool:
+        return self.chosen is None or case.case_id in self.chosen
 
-def _write(work: _Work, out: Path) -> dict[str, float]:
-    chooser = Chooser(work.config, work.thought, work.verified)
+
+_CASE_DROPPED = "case without principles"
+
+
+def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
+    builder = RowBuilder(data.config, data.traces, data.gold)
     dropped: Counter[str] = Counter()
 
     def cases() -> Iterator[EditCase]:
-        for case in work.cases():
-            principles = work.principles(case.case_id)
+        for case in data.cases():
+            principles = data.principles(case.case_id)
             if principles is None:
-                dropped["case without principles"] += 1
+                dropped[_CASE_DROPPED] += 1
             else:
                 yield case.model_copy(update={"principles": principles})
 
     def rows() -> Iterator[SftRow]:
-        for row in work.all_quadruples():
-            principles = work.principles(row.case.case_id)
+        for quadruple in data.all_quadruples():
+            principles = data.principles(quadruple.case.case_id)
             if principles is None:
                 dropped["quadruple of such a case"] += 1
                 continue
-            case = row.case.model_copy(update={"principles": principles})
-            made = chooser.row(row.model_copy(update={"case": case}))
+            case = quadruple.case.model_copy(update={"principles": principles})
+            made = builder.build(quadruple.model_copy(update={"case": case}))
             if isinstance(made, str):
                 dropped[made] += 1
             else:
@@ -208,20 +216,19 @@ def _write(work: _Work, out: Path) -> dict[str, float]:
 
     counts = {"cases": float(write_table(out / CASES, cases(), EditCase))}
     if not counts["cases"]:
-        raise CurationError(f"no case got principles; dropped: {dict(dropped)}")
-    if work.candidates is not None:
+        raise CurationError(f"no case has principles, dropped: {dict(dropped)}; check the model that decomposes")
+    if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))
-        counts["quadruples"] = counts["rows"] + sum(
-            number for why, number in dropped.items() if why != "case without principles"
-        )
-        counts |= chooser.figures()
+        lost = sum(number for reason, number in dropped.items() if reason != _CASE_DROPPED)
+        counts["quadruples"] = counts["rows"] + lost
+        counts |= builder.metrics()
         if not counts["rows"]:
-            raise CurationError(f"no quadruple got a row; dropped: {dict(dropped)}")
-    return counts | {f"dropped: {why}": float(number) for why, number in sorted(dropped.items())}
+            raise CurationError(f"no quadruple has a row, dropped: {dict(dropped)}; check the models that label")
+    return counts | {f"dropped: {reason}": float(number) for reason, number in sorted(dropped.items())}
 
 
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
-    """Digest of all that answers depend on: where an endpoint is and how hard it is pressed are left out."""
+    """Digest of everything that answers depend on, which excludes the endpoints' addresses and request limits."""
     plain = config.model_dump_json(exclude={"endpoints", "max_failed_fraction"})
     state = hashlib.sha256(f"{__version__}\n{plain}".encode())
     for path in (cases, candidates, config.experts):

@@ -1,13 +1,14 @@
-"""SFT rows from preference pairs: of a verifier's own traces the one that judges each side best (rejection sampling).
+"""SFT rows from preference pairs by rejection sampling: the verifier's own trace that judges each side best.
 
-What stands against GCPO: the same pairs, the same number of sampled traces, the same comparison, learnt by imitation.
+This is the imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same
+comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from editr1.curation.select import canonical
+from editr1.curation.select import canonical_trace
 from editr1.data.types import (
     Candidate,
     PreferencePair,
@@ -21,35 +22,36 @@ from editr1.data.types import (
 )
 from editr1.verifier.gcpo_rewards import pair_rewards
 
+Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
+"""Scores items with several traces each; outcomes are aligned with the items."""
+
 
 def preferred_rows(
     pairs: Iterable[PreferencePair],
-    scorer: Callable[[Sequence[ScoreItem]], list[ScoreOutcome]],
+    scorer: Scorer,
     *,
     batch: int = 16,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> Iterator[SftRow]:
-    """A row for each side of a decided pair that has a trace with a reward above 0 (arXiv 2604.27505, section 3.2).
+    """Yield a row for each side of a decided pair that has a trace with a reward above 0 (arXiv 2604.27505, section 3.2).
 
-    ``scorer`` samples several traces an item. Of the traces with the highest reward the first is taken; a side none of
-    whose traces beats one of the other side gives no row. ``batch`` pairs are scored at once, and ``on_batch`` is told.
+    The first of the traces with the highest reward is taken. A side none of whose traces wins against a trace of the
+    other side yields no row. ``batch`` pairs are scored at once; ``on_batch`` is called with their number afterwards.
     """
     waiting: list[PreferencePair] = []
     for pair in pairs:
         if pair.label == "winner":
             waiting.append(pair)
         if len(waiting) == batch:
-            yield from _picked(waiting, scorer)
+            yield from _selected_rows(waiting, scorer)
             on_batch(len(waiting))
             waiting = []
     if waiting:
-        yield from _picked(waiting, scorer)
+        yield from _selected_rows(waiting, scorer)
         on_batch(len(waiting))
 
 
-def _picked(
-    pairs: Sequence[PreferencePair], scorer: Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
-) -> Iterator[SftRow]:
+def _selected_rows(pairs: Sequence[PreferencePair], scorer: Scorer) -> Iterator[SftRow]:
     outcomes = scorer([score_item(pair.case, side) for pair in pairs for side in (pair.winner, pair.loser)])
     for pair, won, lost in zip(pairs, outcomes[0::2], outcomes[1::2], strict=True):
         winner, loser = _verdicts(won), _verdicts(lost)
@@ -65,7 +67,7 @@ def _row(pair: PreferencePair, side: Candidate, verdicts: Sequence[Verdict], ear
         return None
     best = verdicts[max(range(len(earned)), key=earned.__getitem__)]
     try:
-        trace = canonical(best, pair.case.principles)
+        trace = canonical_trace(best, pair.case.principles)
     except ValueError:
         return None
     return SftRow(quadruple=Quadruple(case=pair.case, candidate=side), trace=trace, member="own")

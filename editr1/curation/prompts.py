@@ -1,8 +1,7 @@
-"""Every prompt of curation (arXiv 2604.27505, section 3.1; the wording is the project's own).
+"""All prompts of curation (arXiv 2604.27505, section 3.1; the wording is the project's own).
 
-A user message names its task in its first line and wraps what belongs to the case in tagged sections
-(``<instruction>``, ``<principles>``, ``<traces>``), so that people, models and programs find them alike:
-:func:`read_task` and :func:`read_sections` read back what the builders wrote.
+A user message names its task in the first line and puts the data of the case into tagged sections (``<instruction>``,
+``<principles>``, ``<traces>``). :func:`read_task` and :func:`read_sections` parse such a message again.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -18,13 +17,18 @@ from editr1.config.curate import PrincipleCounts
 from editr1.curation.experts import Expert
 from editr1.data.types import EditCase, EncodedImage, Principle
 
-Parts = list[str | EncodedImage]
+
+class Prompt(NamedTuple):
+    """A system message and the texts and images of the user message, in order."""
+
+    system: str
+    parts: list[str | EncodedImage]
 
 
 class Task(StrEnum):
-    """What a message asks for."""
+    """The task that a user message names; the values are part of the prompts."""
 
-    JUDGE = "judge"
+    DIFFICULTY = "judge"
     DECOMPOSE = "decompose"
     THINK = "think"
     VERIFY = "verify"
@@ -76,8 +80,8 @@ light, style, framing.
 texture, noise, added borders."""
 
 
-def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts) -> tuple[str, Parts]:
-    """System text and user parts that ask for the principles of ``case``, with ``experts`` as examples."""
+def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts) -> Prompt:
+    """Build the prompt that requests the principles of ``case``, with ``experts`` as examples."""
     shown = "\n\n".join(
         f"Example {number}\nPicture: {item.picture}\nInstruction: {item.instruction}\nAnswer: {principles_json(item.principles)}"
         for number, item in enumerate(experts, start=1)
@@ -93,21 +97,17 @@ def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts
         'Answer with a JSON array of {"question": ..., "category": ...} and nothing else.'
         + (f"\n\n{shown}" if shown else "")
     )
-    return system, [_task(Task.DECOMPOSE), case.source, _section("instruction", case.instruction)]
+    return Prompt(system, [_task(Task.DECOMPOSE), case.source, _section("instruction", case.instruction)])
 
 
-def think(
-    case: EditCase, edited: EncodedImage, principles: Sequence[Principle], variant: str = "plain"
-) -> tuple[str, Parts]:
-    """Ask for a trace: reasoning, a 0/1 a principle, average and final score. ``variant`` names the role."""
-    system = f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n{_TRACE_FORM}"
-    return system, _both(Task.THINK, case, edited, principles)
+def think(case: EditCase, edited: EncodedImage, principles: Sequence[Principle], role: str = "plain") -> Prompt:
+    """Build the prompt that requests a trace: reasoning, 0 or 1 per principle, their average and the final score."""
+    system = f"{_ROLES[role]}\n\n{SCORER_RULES}\n\n{_TRACE_FORM}"
+    return Prompt(system, _both_images(Task.THINK, case, edited, principles))
 
 
-def verify(
-    case: EditCase, edited: EncodedImage, principles: Sequence[Principle], traces: Sequence[str] = ()
-) -> tuple[str, Parts]:
-    """Ask for the gold verdicts. ``traces`` are shown as hints."""
+def verify(case: EditCase, edited: EncodedImage, principles: Sequence[Principle], traces: Sequence[str] = ()) -> Prompt:
+    """Build the prompt that requests the gold verdicts, with ``traces`` as hints."""
     system = (
         "You set the reference answers to yes/no questions about an edited picture. Look at both pictures and decide each "
         "question by what you see yourself.\n"
@@ -126,15 +126,15 @@ def verify(
         "question word for word:\n"
         '{"gold": [{"question": "<question>", "gold": <0 or 1>, "reason": "<what you see, in a few words>"}, ...]}'
     )
-    parts = _both(Task.VERIFY, case, edited, principles)
+    parts = _both_images(Task.VERIFY, case, edited, principles)
     if traces:
         notes = "\n\n".join(f"[note {number}]\n{text}" for number, text in enumerate(traces, start=1))
         parts.append(_section("traces", notes))
-    return system, parts
+    return Prompt(system, parts)
 
 
-def judge(case: EditCase) -> tuple[str, Parts]:
-    """Ask whether ``case`` is hard enough to teach something."""
+def difficulty(case: EditCase) -> Prompt:
+    """Build the prompt that requests whether ``case`` is hard."""
     system = (
         "You choose practice material for people who edit pictures. Look at the picture and the instruction and say "
         "whether the edit is hard. It is hard when at least one of these holds:\n"
@@ -146,27 +146,31 @@ def judge(case: EditCase) -> tuple[str, Parts]:
         'Answer with one JSON object and nothing else: {"hard": <true or false>, "kinds": [<of steps, detail, implicit, '
         'placement>], "reason": "<one sentence>"}'
     )
-    return system, [_task(Task.JUDGE), case.source, _section("instruction", case.instruction)]
+    return Prompt(system, [_task(Task.DIFFICULTY), case.source, _section("instruction", case.instruction)])
 
 
-def holistic(case: EditCase, edited: EncodedImage, variant: str = "plain") -> tuple[str, Parts]:
-    """Ask for two marks of the whole picture, without principles (in the manner of VIEScore, arXiv 2312.14867)."""
+def holistic(case: EditCase, edited: EncodedImage, role: str = "plain") -> Prompt:
+    """Build the prompt that requests two ratings of the whole image without principles, as VIEScore (arXiv 2312.14867)."""
     system = (
-        f"{_ROLES[variant]}\n\n{SCORER_RULES}\n\n"
+        f"{_ROLES[role]}\n\n{SCORER_RULES}\n\n"
         "Here there are no questions. Give two marks from 0 to 10, decimals allowed: first how far the instruction was "
         "carried out, second how far everything that it leaves alone is as before and sound.\n"
         'Answer with one JSON object and nothing else: {"reasoning": "<what you see>", "score": [<first>, <second>]}'
     )
-    return system, _both(Task.HOLISTIC, case, edited, ())
+    return Prompt(system, _both_images(Task.HOLISTIC, case, edited, ()))
 
 
 def principles_json(principles: Sequence[Principle]) -> str:
-    """Principles as the JSON array of {question, category} that travels in both directions."""
+    """Encode principles as a JSON array of {question, category}, the form that prompts and answers use."""
     return orjson.dumps([{"question": item.question, "category": item.category.value} for item in principles]).decode()
 
 
 def read_task(text: str) -> Task:
-    """The task that a user message's first line names. Raises ``ValueError`` when it names none."""
+    """Return the task that the first line of a user message names.
+
+    Raises:
+        ValueError: The first line names no task.
+    """
     line = text.lstrip().partition("\n")[0].strip()
     name = line.removeprefix("Task:").strip()
     if not line.startswith("Task:") or name not in set(Task):
@@ -176,7 +180,7 @@ def read_task(text: str) -> Task:
 
 
 def read_sections(text: str) -> dict[str, str]:
-    """The tagged sections of a user message's text, by tag."""
+    """Return the contents of the tagged sections in a user message's text, by tag."""
     return {match["tag"]: match["body"] for match in _SECTION.finditer(text)}
 
 
@@ -185,13 +189,15 @@ _SECTION: Final = re.compile(
 )
 
 
-def _both(task: Task, case: EditCase, edited: EncodedImage, principles: Sequence[Principle]) -> Parts:
-    # The edited picture last: a prefix cache then serves all candidates of a case.
-    asked = _section("principles", principles_json(principles)) if principles else ""
+def _both_images(
+    task: Task, case: EditCase, edited: EncodedImage, principles: Sequence[Principle]
+) -> list[str | EncodedImage]:
+    # The edited image comes last, so that a prefix cache covers the rest for all candidates of a case.
+    questions = _section("principles", principles_json(principles)) if principles else ""
     return [
         f"{_task(task)}The picture before:",
         case.source,
-        f"{_section('instruction', case.instruction)}{asked}The picture after:",
+        f"{_section('instruction', case.instruction)}{questions}The picture after:",
         edited,
     ]
 

@@ -1,43 +1,50 @@
-"""From the answers of a quadruple to its SFT row, by variant."""
+"""The SFT row of a quadruple, built from the recorded traces and gold verdicts according to the variant."""
 
 from __future__ import annotations
 
 from editr1.config.curate import CurateConfig
-from editr1.curation.parts import PartFile
-from editr1.curation.select import agreement, best_trace, canonical, holistic_verdict, random_trace, verdict_trace
-from editr1.curation.think import parse, quadruple_id, traces_in
-from editr1.curation.verify import gold_in
-from editr1.data.types import Quadruple, SftRow, Verdict
+from editr1.curation.records import RecordFile
+from editr1.curation.select import (
+    agreement,
+    best_trace,
+    canonical_trace,
+    holistic_verdict,
+    random_trace,
+    verdict_trace,
+)
+from editr1.curation.think import Trace, parse_member_trace, quadruple_id, recorded_traces
+from editr1.curation.verify import recorded_gold
+from editr1.data.types import Principle, Quadruple, SftRow, Unparsed, Verdict
 from editr1.seeding import curation_rng
 
 
-class Chooser:
-    """Makes the row of each quadruple and keeps the figures of what it saw."""
+class RowBuilder:
+    """Builds the row of each quadruple and collects metrics of the traces and rows."""
 
-    def __init__(self, config: CurateConfig, thought: PartFile, verified: PartFile) -> None:
-        self._config, self._thought, self._verified = config, thought, verified
-        self._traces = self._parsed = self._rows = 0
+    def __init__(self, config: CurateConfig, traces: RecordFile, gold: RecordFile) -> None:
+        self._config, self._traces, self._gold = config, traces, gold
+        self._num_traces = self._num_parsed = self._num_rows = 0
         self._agreement = 0.0
 
-    def row(self, quadruple: Quadruple) -> SftRow | str:
-        """The row of a quadruple whose case has its principles, or the reason why there is none."""
+    def build(self, quadruple: Quadruple) -> SftRow | str:
+        """Return the row of a quadruple whose case has its principles, or the reason why there is none."""
         made = self._verdict_row(quadruple) if self._config.variant == "V" else self._trace_row(quadruple)
         if isinstance(made, SftRow):
-            self._rows += 1
+            self._num_rows += 1
             self._agreement += made.agreement or 0.0
         return made
 
-    def figures(self) -> dict[str, float]:
-        """Mean agreement of the rows with gold, traces seen, share of them that parsed."""
+    def metrics(self) -> dict[str, float]:
+        """Return the number of traces, the fraction of them that parsed, and the rows' mean agreement with gold."""
         found: dict[str, float] = {}
-        if self._traces:
-            found |= {"traces": float(self._traces), "trace_parse_rate": self._parsed / self._traces}
-        if self._rows and self._config.variant in ("V", "T+V"):
-            found["agreement"] = self._agreement / self._rows
+        if self._num_traces:
+            found |= {"traces": float(self._num_traces), "trace_parse_rate": self._num_parsed / self._num_traces}
+        if self._num_rows and self._config.variant in ("V", "T+V"):
+            found["agreement"] = self._agreement / self._num_rows
         return found
 
     def _verdict_row(self, quadruple: Quadruple) -> SftRow | str:
-        gold = gold_in(self._verified, quadruple_id(quadruple))
+        gold = recorded_gold(self._gold, quadruple_id(quadruple))
         if gold is None:
             return "no gold"
         trace = verdict_trace(quadruple.case.principles, gold)
@@ -45,28 +52,29 @@ class Chooser:
 
     def _trace_row(self, quadruple: Quadruple) -> SftRow | str:
         key, principles = quadruple_id(quadruple), quadruple.case.principles
-        traces = traces_in(self._thought, key)
+        traces = recorded_traces(self._traces, key)
+        verdicts = self._parse(traces, principles)
+        gold = recorded_gold(self._gold, key) if self._config.variant == "T+V" else None
+        if self._config.variant != "T+V":
+            index = random_trace(verdicts, curation_rng(self._config.seed, "select", key))
+        else:
+            index = None if gold is None else best_trace(verdicts, gold)
+        if index is None:
+            return "no gold" if any(isinstance(verdict, Verdict) for verdict in verdicts) else "no trace parsed"
+        verdict = verdicts[index]
+        assert isinstance(verdict, Verdict)
+        try:
+            trace = canonical_trace(verdict, principles)
+        except ValueError:
+            return "trace without canonical spelling"
+        agreed = None if gold is None else agreement(verdict.scores, gold)
+        return SftRow(quadruple=quadruple, trace=trace, agreement=agreed, member=traces[index][0])
+
+    def _parse(self, traces: list[Trace], principles: tuple[Principle, ...]) -> list[Verdict | Unparsed]:
         if self._config.variant == "holistic":
             verdicts = [holistic_verdict(text, self._config.holistic) for _, text in traces]
         else:
-            verdicts = [parse(trace, principles) for trace in traces]
-        self._traces += len(verdicts)
-        self._parsed += sum(isinstance(verdict, Verdict) for verdict in verdicts)
-        share: float | None = None
-        if self._config.variant == "T+V":
-            gold = gold_in(self._verified, key)
-            index = None if gold is None else best_trace(verdicts, gold)
-        else:
-            index = random_trace(verdicts, curation_rng(self._config.seed, "select", key))
-        if index is None:
-            return "no trace parsed" if not any(isinstance(verdict, Verdict) for verdict in verdicts) else "no gold"
-        verdict = verdicts[index]
-        assert isinstance(verdict, Verdict)
-        if self._config.variant == "T+V":
-            assert gold is not None
-            share = agreement(verdict.scores, gold)
-        try:
-            trace = canonical(verdict, principles)
-        except ValueError:
-            return "trace without canonical spelling"
-        return SftRow(quadruple=quadruple, trace=trace, agreement=share, member=traces[index][0])
+            verdicts = [parse_member_trace(trace, principles) for trace in traces]
+        self._num_traces += len(verdicts)
+        self._num_parsed += sum(isinstance(verdict, Verdict) for verdict in verdicts)
+        return verdicts

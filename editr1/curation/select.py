@@ -1,4 +1,4 @@
-"""Step 6: one trace a quadruple (paper section 3.1). Everything here is deterministic."""
+"""Step 6: select one trace per quadruple (paper section 3.1). All functions are deterministic."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from editr1.config.curate import HolisticConfig
-from editr1.curation.answers import Unreadable, read_marks
+from editr1.curation.answers import read_ratings
 from editr1.data.types import Category, Principle, Unparsed, Verdict
+from editr1.llm.answers import UnreadableAnswer
 from editr1.verifier.trace import format_trace
 
 
 def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
-    """Share in [0, 1] of the principles on which ``scores`` and ``gold`` (0/1, aligned) say the same."""
+    """Return the fraction in [0, 1] of principles on which ``scores`` and ``gold`` (0 or 1, aligned) agree.
+
+    Raises:
+        ValueError: The sequences are empty or differ in length.
+    """
     if len(scores) != len(gold) or not gold:
         raise ValueError(f"{len(scores)} verdicts cannot be compared with {len(gold)} gold verdicts")
     return sum(score == bit for score, bit in zip(scores, gold, strict=True)) / len(gold)
 
 
 def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> int | None:
-    """Index of the trace with the highest agreement with gold; None when none was parsed.
+    """Return the index of the trace with the highest agreement with ``gold``, or None if no trace was parsed.
 
-    Ties go to the higher average (as written), then to the higher score, then to the lower index.
+    Ties are broken by the higher average (as the trace states it), then the higher score, then the lower index.
     """
     ranked = [
         (agreement(verdict.scores, gold), verdict.average, verdict.score, -index)
@@ -33,23 +38,27 @@ def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> i
 
 
 def random_trace(verdicts: Sequence[Verdict | Unparsed], rng: np.random.Generator) -> int | None:
-    """Index of a parsed trace at random (variant T); None when none was parsed."""
+    """Return the index of a random parsed trace (variant T), or None if no trace was parsed."""
     parsed = [index for index, verdict in enumerate(verdicts) if isinstance(verdict, Verdict)]
     return parsed[int(rng.integers(len(parsed)))] if parsed else None
 
 
-def canonical(verdict: Verdict, principles: Sequence[Principle]) -> str:
-    """The canonical spelling of a parsed trace."""
+def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
+    """Return a parsed trace in its canonical spelling.
+
+    Raises:
+        ValueError: The verdict has no canonical spelling.
+    """
     return format_trace(verdict.reasoning, principles, verdict.scores, verdict.score, verdict.average)
 
 
 def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
-    """Variant V: the gold verdicts in the grammar of a trace, without reasoning; the score is 10 x their mean."""
+    """Return a trace without reasoning that holds the gold verdicts (variant V); its score is 10 times their mean."""
     return format_trace("", principles, gold, 10 * sum(gold) / len(gold))
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """The two questions that stand in every row of the holistic variant, so that its traces keep the grammar."""
+    """Return the two questions of every row of the holistic variant, with which its traces keep the grammar."""
     return (
         Principle(question=config.follow, category=Category.FOLLOW),
         Principle(question=config.keep, category=Category.KEEP),
@@ -57,10 +66,10 @@ def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
 
 
 def holistic_verdict(text: str, config: HolisticConfig) -> Verdict | Unparsed:
-    """Read a holistic answer: the score is the lower of both marks (VIEScore's rule), the bits are marks by threshold."""
+    """Parse a holistic answer: the score is the lower rating (VIEScore's rule), the verdicts are thresholded ratings."""
     try:
-        reasoning, *marks = read_marks(text)
-    except Unreadable as error:
+        reasoning, *ratings = read_ratings(text)
+    except UnreadableAnswer as error:
         return Unparsed(reason=str(error))
-    bits = tuple(int(mark >= config.threshold) for mark in marks)
-    return Verdict(scores=bits, average=sum(bits) / len(bits), score=min(marks), reasoning=reasoning)
+    bits = tuple(int(rating >= config.threshold) for rating in ratings)
+    return Verdict(scores=bits, average=sum(bits) / len(bits), score=min(ratings), reasoning=reasoning)

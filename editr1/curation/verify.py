@@ -1,4 +1,4 @@
-"""Step 5: the gold 0/1 of each principle, by another VLM that sees the traces as hints (paper section 3.1)."""
+"""Step 5: write the gold verdict on each principle with another VLM that sees the traces as hints (section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ from collections.abc import Iterable, Sequence
 
 from editr1.curation import prompts
 from editr1.curation.answers import read_gold
-from editr1.curation.parts import PartFile
+from editr1.curation.records import RecordFile
+from editr1.curation.steps import CurationContext, run_step
 from editr1.curation.think import quadruple_id
-from editr1.curation.work import Job, ask_until_read, each
 from editr1.data.types import Principle, Quadruple
+from editr1.llm.answers import UnreadableAnswer
 
-Item = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
-"""Quadruple, principles, traces to show."""
+VerifyItem = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
+"""A quadruple, its principles, and the traces to show as hints."""
 
 
-async def verify(job: Job, rows: Iterable[Item], part: PartFile, total: int) -> None:
-    """Write the gold verdicts of every quadruple that ``part`` lacks; unreadable answers get a record without gold."""
+async def verify(context: CurationContext, items: Iterable[VerifyItem], records: RecordFile, total: int) -> None:
+    """Write the gold verdicts of every quadruple that ``records`` lacks.
 
-    async def ask(item: Item) -> None:
+    A quadruple whose answers are unreadable after ``config.max_attempts`` attempts gets a record without gold verdicts.
+    """
+
+    async def process(item: VerifyItem) -> None:
         row, principles, hints = item
         key = quadruple_id(row)
         prompt = prompts.verify(row.case, row.candidate.image, principles, hints)
-        gold = await ask_until_read(job, job.config.verifier, prompt, lambda text: read_gold(text, principles), key)
-        if isinstance(gold, str):
-            part.put(key, failed=gold)
+        try:
+            gold = await context.ask(context.config.verifier, prompt, lambda text: read_gold(text, principles), key)
+        except UnreadableAnswer as error:
+            records.put(key, failed=f"unreadable: {error}")
         else:
-            part.put(key, gold=gold)
+            records.put(key, gold=gold)
 
-    missing = (item for item in rows if quadruple_id(item[0]) not in part)
-    await each(job, "verify", missing, ask, total=total, done=len(part))
+    missing = (item for item in items if quadruple_id(item[0]) not in records)
+    await run_step(context, "verify", missing, process, total=total, done=len(records))
 
 
-def gold_in(part: PartFile, key: str) -> tuple[int, ...] | None:
-    """The gold verdicts that ``part`` holds for a quadruple; None when there are none."""
-    record = part.get(key) or {}
+def recorded_gold(records: RecordFile, key: str) -> tuple[int, ...] | None:
+    """Return the recorded gold verdicts of a quadruple, or None if there are none."""
+    record = records.get(key) or {}
     return tuple(record["gold"]) if "gold" in record else None

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.data.types import DataModel, EncodedImage, Unparsed
 
 Judge = Callable[[str, Sequence[EncodedImage]], str]
-"""Asks a VLM: a prompt and the pictures in order; the answer as text."""
+"""Sends a prompt and images, in this order, to a VLM and returns the text of its answer."""
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 _DELIMITED = re.compile(r"\A\|\|V\^=\^V\|\|(.*)\|\|V\^=\^V\|\|\Z", re.DOTALL)
@@ -26,6 +29,36 @@ class Marks(DataModel):
 
     values: tuple[float, ...]
     reasoning: str = ""
+
+
+@contextmanager
+def vlm_judge(
+    endpoints: Mapping[str, EndpointConfig], model: VlmConfig, *, cache: Path, max_side: int, seed: int
+) -> Iterator[Judge]:
+    """Open a judge that sends requests to ``model``, one of the models behind ``endpoints``.
+
+    Answers are stored in the file ``cache``, so that a continued evaluation sends no request twice. Images with a side
+    above ``max_side`` pixels are scaled down. A request that the endpoint refuses yields an answer that does not parse.
+    """
+    from editr1.llm.errors import RequestRefused
+    from editr1.llm.event_loop import new_runner
+    from editr1.llm.messages import build_messages
+    from editr1.llm.vlm import VlmClient
+
+    with new_runner() as runner:
+        client = VlmClient(endpoints, cache)
+
+        def judge(prompt: str, images: Sequence[EncodedImage]) -> str:
+            chat = build_messages("", [prompt, *images], max_side)
+            try:
+                return runner.run(client.ask(model, chat, seed=seed))[0]
+            except RequestRefused as error:
+                return f"(refused: {error})"
+
+        try:
+            yield judge
+        finally:
+            runner.run(client.aclose())
 
 
 def parse_viescore(text: str, marks: int = 2) -> Marks | Unparsed:

@@ -39,7 +39,7 @@ VLM_MODEL: Final = "shapes-oracle"
 """Model that decomposes, judges and verifies; the pool's members write traces."""
 MAX_BODY: Final = 32 << 20
 MAX_N: Final = 128
-_PICTURES: Final = {Task.DECOMPOSE: 1, Task.JUDGE: 1, Task.THINK: 2, Task.VERIFY: 2, Task.HOLISTIC: 2}
+_PICTURES: Final = {Task.DECOMPOSE: 1, Task.DIFFICULTY: 1, Task.THINK: 2, Task.VERIFY: 2, Task.HOLISTIC: 2}
 _JSON_HEADERS: Final = [(b"content-type", b"application/json")]
 
 
@@ -239,7 +239,7 @@ def _answers(oracle: Judge, chat: _Chat, model: str, count: int, seed: int, temp
     instruction = sections["instruction"]
     if task is Task.DECOMPOSE:
         return [oracle.decompose(instruction)] * count
-    if task is Task.JUDGE:
+    if task is Task.DIFFICULTY:
         return [oracle.difficulty(instruction)] * count
     before, after = chat.images
     common: dict[str, Any] = {"model": model, "system": chat.system}

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import openai
 
-from editr1.config.curate import CurateConfig, EndpointConfig, PrincipleCounts, VlmConfig
-from editr1.curation import prompts, vlm, wire
+from editr1.config.curate import CurateConfig, PrincipleCounts
+from editr1.config.llm import EndpointConfig, VlmConfig
+from editr1.curation import prompts
 from editr1.curation.pipeline import curate
-from editr1.curation.vlm import VlmClient
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, Quadruple
+from editr1.llm.event_loop import new_runner
+from editr1.llm.messages import build_messages
+from editr1.llm.vlm import VlmClient
 from editr1.shapes.candidates import make_candidates
 from editr1.shapes.cases import draw_cases
 from editr1.shapes.oracle_server import started
@@ -51,7 +54,7 @@ def whole(cases: int) -> None:
 def clients(count: int) -> None:
     (case,) = draw_cases(1, 0, "bench", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
-    chat = wire.messages(*prompts.think(case, image, case.principles), 1536)
+    chat = build_messages(*prompts.think(case, image, case.principles), 1536)
     use = VlmConfig(model="careful", temperature=1.0)
 
     async def plain(url: str) -> float:
@@ -68,10 +71,15 @@ def clients(count: int) -> None:
             return await _timed(lambda seed: client.ask(use, chat, n=4, seed=seed), count)
 
     with started() as url:
-        library, own = asyncio.run(plain(url)), vlm.run(ours(url))
+        library, own = asyncio.run(plain(url)), run_async(ours(url))
     print(
         f"CPU of the client: plain openai {library:.2f} ms a request, VlmClient {own:.2f} ms: {library / own:.1f} times less"
     )
+
+
+def run_async(work):
+    with new_runner() as runner:
+        return runner.run(work)
 
 
 async def _timed(ask, count: int) -> float:

@@ -17,14 +17,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from editr1.config.curate import CurateConfig, EndpointConfig, MemberConfig, PrincipleCounts, VlmConfig
-from editr1.curation import prompts, vlm, wire
-from editr1.curation.errors import CurationError, VlmMisconfigured, VlmRefused, VlmUnavailable
+from editr1.config.curate import CurateConfig, MemberConfig, PrincipleCounts
+from editr1.config.llm import EndpointConfig, VlmConfig
+from editr1.curation import prompts
+from editr1.curation.errors import CurationError
 from editr1.curation.pipeline import curate
-from editr1.curation.vlm import VlmClient
 from editr1.data.errors import TableError
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import EditCase, Quadruple, SftRow, Verdict
+from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, RequestRefused
+from editr1.llm.event_loop import new_runner
+from editr1.llm.messages import build_messages
+from editr1.llm.vlm import VlmClient
 from editr1.shapes.candidates import make_candidates
 from editr1.shapes.cases import draw_cases
 from editr1.shapes.oracle_server import serve, started
@@ -32,7 +36,7 @@ from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.trace import parse_trace
 
 COUNTS = PrincipleCounts(total=(6, 6), follow=(1, 2), keep=(3, 4), quality=(1, 1))
-CHAT = wire.messages("", ["Task: none"], 64)
+CHAT = build_messages("", ["Task: none"], 64)
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +194,7 @@ def test_cases_that_are_not_chosen_for_labelling_keep_their_principles(oracle, w
     rows = list(read_table(world[1], Quadruple))
     names = sorted({row.case.case_id for row in rows})[:4]
     write_table(few, (row for row in rows if row.case.case_id in names), Quadruple)
-    counts = curate(
-        config(oracle, num_labelled_cases=2, hard_fraction=0.0), cases=world[0], candidates=few, out=tmp_path
-    )
+    counts = curate(config(oracle, num_labelled_cases=2, hard_fraction=0.0), cases=world[0], candidates=few, out=tmp_path)
     assert (counts["cases"], counts["rows"]) == (12, 6)
     assert {r.quadruple.case.case_id for r in read_table(tmp_path / "rows.parquet", SftRow)} <= set(names)
 
@@ -209,7 +211,7 @@ def test_cases_alone_are_decomposed(oracle, world, tmp_path) -> None:
 
 def test_an_answer_of_another_size_is_asked_for_again_and_then_left_out(oracle, world, tmp_path) -> None:
     papers = config(oracle).model_copy(update={"principles": PrincipleCounts()})
-    with pytest.raises(CurationError, match="no case got principles"):
+    with pytest.raises(CurationError, match="no case has principles"):
         run(papers, world, tmp_path)
 
 
@@ -223,7 +225,7 @@ def complete(url: str, **body) -> httpx.Response:
 def test_the_oracle_repeats_itself_by_seed_and_answers_n_times(oracle) -> None:
     (case,) = draw_cases(1, 3, "o", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
-    chat = wire.messages(*prompts.think(case, image, case.principles), 64)
+    chat = build_messages(*prompts.think(case, image, case.principles), 64)
     four = complete(oracle, model="careful", messages=chat, n=4, seed=7, temperature=1.0).json()
     one = complete(oracle, model="careful", messages=chat, seed=9, temperature=1.0).json()
     texts = [choice["message"]["content"] for choice in four["choices"]]
@@ -281,7 +283,7 @@ def test_the_oracle_says_what_is_wrong_with_a_request(oracle, change, status, wh
 def test_the_oracle_refuses_an_instruction_of_another_world(oracle) -> None:
     (case,) = draw_cases(1, 3, "o")
     other = case.model_copy(update={"instruction": "paint it like Monet"})
-    got = complete(oracle, model="shapes-oracle", messages=wire.messages(*prompts.judge(other), 64))
+    got = complete(oracle, model="shapes-oracle", messages=build_messages(*prompts.difficulty(other), 64))
     assert got.status_code == 400
     assert "paint it like Monet" in got.json()["error"]["message"]
 
@@ -369,13 +371,18 @@ def flaky() -> Iterator[Flaky]:
     server.server_close()
 
 
+def run_async(work):
+    with new_runner() as runner:
+        return runner.run(work)
+
+
 def ask(server: Flaky, count: int = 1, use: VlmConfig | None = None, cache: Path | None = None, n: int = 1, **endpoint):
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url=server.url, **endpoint)}, cache) as client:
             asked = (client.ask(use or VlmConfig(), CHAT, n=n, seed=seed) for seed in range(count))
             return await asyncio.gather(*asked), client.usage
 
-    return vlm.run(work())
+    return run_async(work())
 
 
 def test_429_is_waited_for_as_long_as_the_server_says(flaky) -> None:
@@ -396,12 +403,16 @@ def test_a_passing_fault_is_retried(flaky, fault) -> None:
 
 def test_retries_end_in_an_error_that_names_endpoint_status_and_number(flaky) -> None:
     flaky.script, flaky.headers = [500] * 9, {"Retry-After-Ms": "1"}
-    with pytest.raises(VlmUnavailable, match=r"127\.0\.0\.1.*model shapes-oracle: 500 after 2 retries: .*no!"):
-        ask(flaky, retries=2)
+    with pytest.raises(
+        EndpointUnavailable, match=r"127\.0\.0\.1.*model shapes-oracle: status 500 after 2 retries: .*no!"
+    ):
+        ask(flaky, max_retries=2)
     assert len(flaky.seen) == 3
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, VlmRefused), (401, VlmMisconfigured), (404, VlmMisconfigured)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, RequestRefused), (401, EndpointMisconfigured), (404, EndpointMisconfigured)]
+)
 def test_a_lasting_fault_is_not_retried(flaky, status, kind) -> None:
     flaky.script = [status]
     with pytest.raises(kind):
@@ -412,21 +423,21 @@ def test_a_lasting_fault_is_not_retried(flaky, status, kind) -> None:
 def test_a_hanging_server_meets_the_deadline(flaky) -> None:
     flaky.script = ["hang"]
     began = time.monotonic()
-    with pytest.raises(VlmUnavailable, match=r"deadline_seconds = 0\.3 s"):
+    with pytest.raises(EndpointUnavailable, match=r"deadline_seconds = 0\.3 s"):
         ask(flaky, deadline_seconds=0.3)
     assert time.monotonic() - began < 6
 
 
 def test_a_reply_that_is_no_completion_is_an_error_and_not_cached(flaky, tmp_path) -> None:
     flaky.script = ["junk"]
-    with pytest.raises(VlmUnavailable, match="not a chat completion"):
+    with pytest.raises(EndpointUnavailable, match="not a chat completion"):
         ask(flaky, cache=tmp_path / "a.sqlite")
     assert ask(flaky, cache=tmp_path / "a.sqlite")[1].requests == 1
 
 
 def test_a_body_that_breaks_off_is_an_error(flaky) -> None:
     flaky.script = [b'{"choices": [']
-    with pytest.raises(VlmUnavailable, match="the answer is not JSON"):
+    with pytest.raises(EndpointUnavailable, match="the response is not JSON"):
         ask(flaky)
 
 
@@ -442,7 +453,7 @@ def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_ove
 def test_an_outage_may_be_tried_again_later(world, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
-    with pytest.raises(VlmUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
+    with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
         run(settings, world, tmp_path)
 
 
@@ -452,9 +463,9 @@ def test_a_few_items_that_stay_unanswered_at_the_end_cost_no_more_than_themselve
     flaky.script = [503] * 4
     settings = config(flaky.url)
     settings.endpoints["default"] = EndpointConfig(base_url=flaky.url, max_retries=0)
-    with pytest.raises(CurationError, match="no case got principles") as raised:
+    with pytest.raises(CurationError, match="no case has principles") as raised:
         curate(settings, cases=few, candidates=None, out=tmp_path)
-    assert not isinstance(raised.value, VlmUnavailable)
+    assert not isinstance(raised.value, EndpointUnavailable)
 
 
 def test_a_candidate_of_another_case_with_the_same_id_is_named_before_anything_is_asked(world, tmp_path) -> None:
@@ -462,7 +473,7 @@ def test_a_candidate_of_another_case_with_the_same_id_is_named_before_anything_i
     other = rows[4].case.model_copy(update={"instruction": "make everything blue"})
     rows[4] = rows[4].model_copy(update={"case": other})
     write_table(tmp_path / "candidates.parquet", rows, Quadruple)
-    with pytest.raises(TableError, match=r"candidates\.parquet: row 5: case: .*another instruction or picture"):
+    with pytest.raises(TableError, match=r"candidates\.parquet: row 5: case: .*another instruction or image"):
         curate(
             config("http://127.0.0.1:9/v1"), cases=world[0], candidates=tmp_path / "candidates.parquet", out=tmp_path
         )
@@ -473,8 +484,8 @@ def test_no_server_at_all_is_an_error_that_names_it() -> None:
         async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
             await client.ask(VlmConfig(), CHAT)
 
-    with pytest.raises(VlmUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
-        vlm.run(work())
+    with pytest.raises(EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
+        run_async(work())
 
 
 def test_no_more_requests_are_in_flight_than_allowed(flaky) -> None:
@@ -524,7 +535,7 @@ def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, 
         }
     )
     counts = run(half, world, tmp_path)
-    assert counts["failed: think: VlmUnavailable"] > 0
+    assert counts["failed: think: EndpointUnavailable"] > 0
     assert counts["rows"] + counts["dropped: no trace parsed"] == 36
     endpoints["other"] = EndpointConfig(base_url=oracle)
     counts = run(half.model_copy(update={"endpoints": endpoints}), world, tmp_path)

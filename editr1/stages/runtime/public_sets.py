@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +28,7 @@ from editr1.evaluation.benchmarks import (
     rate_with,
     reward_benchmark,
 )
-from editr1.evaluation.judge import Judge
+from editr1.evaluation.judge import Judge, vlm_judge
 from editr1.evaluation.metrics import Bootstrap
 from editr1.evaluation.report.model import BenchmarkTable
 from editr1.evaluation.scoring import Scorer
@@ -53,7 +51,7 @@ def public_tables(
 
     Raises:
         BenchmarkError: a set does not have its published layout.
-        CurationError, VlmUnavailable: the VLM does not do its part.
+        CurationError, LlmError: The VLM does not answer, or does not write usable principles.
     """
     tables: list[BenchmarkTable] = []
     for name in _REWARD_SETS:
@@ -61,7 +59,14 @@ def public_tables(
             tables += _reward_tables(context, config, bootstrap, name, scorers)
     judged = {name: measure for name, measure in _JUDGED.items() if name in context.job.inputs}
     if judged:
-        with _asking(context, config.public) as judge:
+        labeller = config.public.labeller
+        with vlm_judge(
+            labeller.endpoints,
+            config.public.judge,
+            cache=context.workdir / "marks.sqlite",
+            max_side=labeller.max_side,
+            seed=labeller.seed,
+        ) as judge:
             for judged_set, measure in judged.items():
                 for title, load in editors.items():
                     context.progress.phase(f"{title} on {judged_set}", 1)
@@ -142,26 +147,3 @@ def _edited(edit: Edit, source: bytes, instruction: str) -> bytes:
 
 def _titled(table: BenchmarkTable, title: str) -> BenchmarkTable:
     return table.model_copy(update={"name": f"{table.name}, {title}"})
-
-
-@contextmanager
-def _asking(context: StageContext, config: PublicSetsConfig) -> Iterator[Judge]:
-    """A judge over the configured endpoint; answers are kept, so that an evaluation that goes on asks nothing twice."""
-    from editr1.curation.errors import VlmRefused
-    from editr1.curation.vlm import VlmClient
-    from editr1.curation.wire import messages
-
-    with asyncio.Runner() as runner:
-        client = VlmClient(config.labeller.endpoints, context.workdir / "marks.sqlite")
-
-        def judge(prompt: str, pictures: Sequence[EncodedImage]) -> str:
-            chat = messages("", [prompt, *pictures], config.labeller.max_side)
-            try:
-                return runner.run(client.ask(config.judge, chat, seed=config.labeller.seed))[0]
-            except VlmRefused as error:
-                return f"(refused: {error})"  # does not parse, and is counted as such
-
-        try:
-            yield judge
-        finally:
-            runner.run(client.aclose())

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from editr1.config.curate import PrincipleCounts
-from editr1.curation.answers import Unreadable, read_gold, read_judgement, read_principles, without_fences
+from editr1.curation.answers import read_difficulty, read_gold, read_principles
 from editr1.curation.prompts import principles_json
+from editr1.llm.answers import UnreadableAnswer
 
 COUNTS = PrincipleCounts(total=(4, 4), follow=(1, 2), keep=(1, 2), quality=(1, 1))
 
@@ -24,11 +25,11 @@ def test_principles_are_read_with_or_without_fences_and_words_around(principles)
         (lambda items: [items[0], *items[:3]], "twice"),
         (lambda items: [dict(items[0], category="Style"), *items[1:]], "category"),
         (lambda items: [dict(items[0], weight=1), *items[1:]], "weight"),
-        (lambda items: [dict(item, category="Image Quality") for item in items], "where 1 to 2"),
+        (lambda items: [dict(item, category="Image Quality") for item in items], "the settings allow 1 to 2"),
     ],
 )
 def test_principles_of_another_form_are_refused_with_the_reason(principles, change, why) -> None:
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(UnreadableAnswer, match=why):
         read_principles(json.dumps(change(json.loads(principles_json(principles)))), COUNTS)
 
 
@@ -46,25 +47,20 @@ def test_gold_is_aligned_with_the_questions(principles) -> None:
 
 @pytest.mark.parametrize("bit", [2, -1, "1", True, 0.5, None])
 def test_a_gold_verdict_other_than_0_or_1_is_refused(principles, bit) -> None:
-    with pytest.raises(Unreadable, match="entry 1"):
+    with pytest.raises(UnreadableAnswer, match="entry 1"):
         read_gold(json.dumps(gold(principles, (bit, 0, 0, 1))), principles)
 
 
 def test_gold_in_another_order_or_length_is_refused(principles) -> None:
     value = gold(principles, (1, 0, 0, 1))
-    with pytest.raises(Unreadable, match="3 gold verdicts for 4"):
+    with pytest.raises(UnreadableAnswer, match="3 gold verdicts for 4"):
         read_gold(json.dumps({"gold": value["gold"][:3]}), principles)
-    with pytest.raises(Unreadable, match="entry 1 does not answer question 1"):
+    with pytest.raises(UnreadableAnswer, match="entry 1 does not answer question 1"):
         read_gold(json.dumps({"gold": value["gold"][::-1]}), principles)
 
 
 def test_judgements_are_booleans() -> None:
-    assert read_judgement('{"hard": true, "reason": "two steps"}')
+    assert read_difficulty('{"hard": true, "reason": "two steps"}')
     for text in ('{"hard": "yes"}', "hard", "{", "[true]"):
-        with pytest.raises(Unreadable):
-            read_judgement(text)
-
-
-def test_only_fence_lines_are_taken_off() -> None:
-    assert without_fences("a ``` b") == "a ``` b"
-    assert without_fences("x\n```json\n[1]\n```\ny") == "x\n[1]\ny"
+        with pytest.raises(UnreadableAnswer):
+            read_difficulty(text)

@@ -19,7 +19,7 @@ def text_of(parts) -> str:
 def test_task_and_sections_of_every_prompt_can_be_read_back(case, quadruple, principles) -> None:
     edited = quadruple.candidate.image
     built = {
-        Task.JUDGE: prompts.judge(case),
+        Task.DIFFICULTY: prompts.difficulty(case),
         Task.DECOMPOSE: prompts.decompose(case, load_experts()[:4], PrincipleCounts()),
         Task.THINK: prompts.think(case, edited, principles),
         Task.VERIFY: prompts.verify(case, edited, principles, ["first note", "second note"]),

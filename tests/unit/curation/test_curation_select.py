@@ -6,7 +6,7 @@ from editr1.config.curate import HolisticConfig
 from editr1.curation.select import (
     agreement,
     best_trace,
-    canonical,
+    canonical_trace,
     holistic_principles,
     holistic_verdict,
     random_trace,
@@ -57,7 +57,7 @@ def test_a_sloppy_spelling_becomes_the_canonical_one(principles) -> None:
     marks = ", ".join(f"{{'question': '{item.question}', 'score': 1}}" for item in principles)
     parsed = parse_trace(f"all fine\n[{marks}]\n{{'average_score': 1}}\n<score>9<\\score>", principles)
     assert isinstance(parsed, Verdict)
-    assert canonical(parsed, principles).endswith('"score": 1}]\n{"average_score": 1.0}\n<score>9.0</score>')
+    assert canonical_trace(parsed, principles).endswith('"score": 1}]\n{"average_score": 1.0}\n<score>9.0</score>')
 
 
 def test_a_holistic_answer_becomes_a_trace_over_two_fixed_questions() -> None:
@@ -66,5 +66,5 @@ def test_a_holistic_answer_becomes_a_trace_over_two_fixed_questions() -> None:
     assert isinstance(got, Verdict)
     assert (got.scores, got.score, got.average) == ((1, 0), 3.5, 0.5)
     fixed = holistic_principles(config)
-    assert parse_trace(canonical(got, fixed), fixed) == got
+    assert parse_trace(canonical_trace(got, fixed), fixed) == got
     assert isinstance(holistic_verdict('{"reasoning": "x", "score": [8, 11]}', config), Unparsed)

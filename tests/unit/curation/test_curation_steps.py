@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import io
 
 import numpy as np
@@ -8,15 +7,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from editr1.config.curate import CurateConfig, EndpointConfig, MemberConfig, PrincipleCounts, VlmConfig
-from editr1.curation.cache import AnswerCache
+from editr1.config.curate import CurateConfig, MemberConfig, PrincipleCounts
+from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.curation.candidates import make_candidates
-from editr1.curation.choose import split_draw
+from editr1.curation.choose import split_cases
 from editr1.curation.errors import CurationError
 from editr1.curation.pairs import attach_principles
-from editr1.curation.parts import PartFile
+from editr1.curation.records import RecordFile
 from editr1.curation.think import draw_members
-from editr1.curation.wire import data_url, messages
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple
 from editr1.seeding import curation_rng, curation_seed
@@ -31,19 +29,19 @@ def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Encod
 
 def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
-    with PartFile(path) as part:
+    with RecordFile(path) as part:
         part.put("a", value=1)
         part.put("b", value=[2, "ü"])
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"id": "c", "val')
-    with PartFile(path) as part:
+    with RecordFile(path) as part:
         assert "c" not in part
         assert part.get("b") == {"id": "b", "value": [2, "ü"]}
         part.put("c", value=3)
         assert part.get("a") == {"id": "a", "value": 1}
         part.put("d", value=4)
         assert part.get("c") == {"id": "c", "value": 3}
-    with PartFile(path) as part:
+    with RecordFile(path) as part:
         assert len(part) == 4
     assert path.read_bytes().startswith(whole)
 
@@ -52,16 +50,7 @@ def test_a_foreign_part_file_is_named(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
     path.write_text("[1, 2]\n")
     with pytest.raises(CurationError, match=r"part\.jsonl: line 1"):
-        PartFile(path)
-
-
-def test_the_cache_keeps_the_first_answer_over_reopening(tmp_path) -> None:
-    with AnswerCache(tmp_path / "a.sqlite") as cache:
-        assert cache.get(b"k") is None
-        cache.put(b"k", b"one")
-        cache.put(b"k", b"two")
-    with AnswerCache(tmp_path / "a.sqlite") as cache:
-        assert cache.get(b"k") == b"one"
+        RecordFile(path)
 
 
 def test_members_are_drawn_by_weight_and_traces_add_up() -> None:
@@ -82,44 +71,11 @@ def test_seeds_depend_on_the_key_alone() -> None:
 
 def test_half_of_the_cases_is_drawn_at_random_and_the_rest_goes_to_the_judge() -> None:
     ids = [f"c{index}" for index in range(100)]
-    taken, queue, hard = split_draw(ids, 40, 0.5, 0)
+    taken, queue, hard = split_cases(ids, 40, 0.5, 0)
     assert (len(taken), len(queue), hard) == (20, 80, 20)
     assert sorted(taken + queue) == sorted(ids)
-    assert split_draw(ids[::-1], 40, 0.5, 0) == (taken, queue, hard)
-    assert split_draw(ids, 40, 0.5, 1)[0] != taken
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_plain_pictures_go_out_byte_for_byte(mode) -> None:
-    picture = png(0, mode)
-    assert data_url(picture.data, 64) == "data:image/png;base64," + base64.b64encode(picture.data).decode()
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "P", "1"])
-def test_pictures_that_servers_read_differently_go_out_as_rgb_png(mode) -> None:
-    sent = data_url(png(0, mode).data, 64)
-    with Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))) as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (24, 16))
-
-
-def test_large_pictures_are_reduced_and_rotated_ones_turned_upright() -> None:
-    with Image.open(
-        io.BytesIO(base64.b64decode(data_url(png(0, size=(200, 100)).data, 64).partition(",")[2]))
-    ) as image:
-        assert image.size == (64, 32)
-    exif = Image.Exif()
-    exif[274] = 6
-    buffer = io.BytesIO()
-    Image.new("RGB", (30, 10)).save(buffer, "JPEG", exif=exif)
-    with Image.open(io.BytesIO(base64.b64decode(data_url(buffer.getvalue(), 64).partition(",")[2]))) as image:
-        assert image.size == (10, 30)
-
-
-def test_a_chat_keeps_the_order_of_texts_and_pictures() -> None:
-    system, user = messages("rules", ["a", png(0), "b"], 64)
-    assert system == {"role": "system", "content": "rules"}
-    assert [part["type"] for part in user["content"]] == ["text", "image_url", "text"]
-    assert [message["role"] for message in messages("", ["a"], 64)] == ["user"]
+    assert split_cases(ids[::-1], 40, 0.5, 0) == (taken, queue, hard)
+    assert split_cases(ids, 40, 0.5, 1)[0] != taken
 
 
 def test_settings_name_what_is_wrong() -> None:
@@ -161,7 +117,7 @@ def test_several_editors_edit_every_case_and_an_interrupted_call_goes_on(tmp_pat
 
 
 def test_an_editor_that_loses_pictures_is_named(tmp_path) -> None:
-    with pytest.raises(CurationError, match="editor lazy: 0 pictures for 5 cases"):
+    with pytest.raises(CurationError, match="editor lazy: returned 0 images for 5 cases"):
         make_candidates(cases(tmp_path), {"lazy": lambda batch: []}, tmp_path / "x.parquet")
 
 

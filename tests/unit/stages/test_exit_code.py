@@ -26,9 +26,10 @@ from editr1.stages.runtime.entry import exit_code
 def errors():
     from torch.distributed import DistNetworkError
 
-    from editr1.curation.errors import CurationError, VlmUnavailable
+    from editr1.curation.errors import CurationError
     from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged, RewardUnreachable
     from editr1.evaluation.benchmarks import BenchmarkError
+    from editr1.llm.errors import EndpointUnavailable
     from editr1.serving.client import ModelMismatch
 
     return [
@@ -40,7 +41,7 @@ def errors():
         (AccessDenied("the keys are wrong"), ExitCode.CONFIG),
         (UnusableFolder("no file in it"), ExitCode.CONFIG),
         (StoreError("the bucket is away"), ExitCode.TRANSIENT),
-        (VlmUnavailable("no answer"), ExitCode.TRANSIENT),
+        (EndpointUnavailable("no answer"), ExitCode.TRANSIENT),
         (CurationError("too much failed"), ExitCode.CONFIG),
         (RewardUnreachable(3, 10, 0.1, {"unreachable": 3}), ExitCode.TRANSIENT),
         (ModelMismatch("two models"), ExitCode.INPUT),

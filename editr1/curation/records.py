@@ -1,10 +1,9 @@
-"""What a step has done so far: append-only JSON lines, one an item, read back when the step is resumed."""
+"""Append-only JSON Lines files that hold the results of a step, one record per item, so that the step can be resumed."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -12,11 +11,14 @@ import orjson
 from editr1.curation.errors import CurationError
 
 
-class PartFile:
-    """Records by id in a JSONL file that is only appended to.
+class RecordFile:
+    """Records by id in an append-only JSONL file. Only one process may write to it.
 
-    Only ids and offsets stay in memory, so millions of records fit. A last line that was cut off by a kill is removed
-    at the next opening. One writer at a time.
+    Only ids and offsets are kept in memory, so that millions of records fit. A last line that is incomplete because
+    the process was killed is removed when the file is opened again.
+
+    Raises:
+        CurationError: A line of an existing file is not a record with an id.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +38,7 @@ class PartFile:
                 self._offsets[orjson.loads(line)["id"]] = end
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise CurationError(
-                    f"{self.path}: line {number} is not a record with an id; remove the file"
+                    f"{self.path}: line {number} is not a record with an id; remove the file to start the step again"
                 ) from error
             end += len(line)
         self._file.truncate(end)
@@ -49,7 +51,7 @@ class PartFile:
         return len(self._offsets)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The record of ``key``, or None."""
+        """Return the record of ``key``, or None."""
         offset = self._offsets.get(key)
         if offset is None:
             return None
@@ -58,7 +60,7 @@ class PartFile:
         return record
 
     def put(self, key: str, **values: Any) -> None:
-        """Append a record; it reaches the operating system before this returns."""
+        """Append a record and flush it to the operating system."""
         line = orjson.dumps({"id": key, **values}) + b"\n"
         self._file.write(line)
         self._file.flush()
@@ -66,7 +68,7 @@ class PartFile:
         self._end += len(line)
 
     def close(self) -> None:
-        """Force the records to disk and close."""
+        """Sync the file to disk and close it."""
         if not self._file.closed:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -75,7 +77,5 @@ class PartFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -1,17 +1,17 @@
-"""Answers that were paid for once: a table of replies by request digest in one SQLite file."""
+"""A persistent cache of model answers in one SQLite file, keyed by a digest of the request."""
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 
 class AnswerCache:
-    """Append-only table from a request's SHA-256 to the reply's bytes. Safe to be killed at any time.
+    """Maps a request's SHA-256 to the bytes of its answer. Entries are never changed.
 
-    Several processes may share the file. ``path`` None keeps nothing.
+    Several processes may share the file, and killing a process at any time does not corrupt it. With ``path`` None
+    nothing is stored.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -24,14 +24,14 @@ class AnswerCache:
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (digest BLOB PRIMARY KEY, reply BLOB) WITHOUT ROWID")
 
     def get(self, digest: bytes) -> bytes | None:
-        """The reply kept under ``digest`` (32 bytes), or None."""
+        """Return the answer stored under ``digest`` (32 bytes), or None."""
         if self._db is None:
             return None
         row = self._db.execute("SELECT reply FROM answers WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else bytes(row[0])
 
     def put(self, digest: bytes, reply: bytes) -> None:
-        """Keep ``reply``; the first one kept under a digest stays."""
+        """Store ``reply`` unless ``digest`` has an entry already."""
         if self._db is not None:
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (digest, reply))
 
@@ -44,7 +44,5 @@ class AnswerCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

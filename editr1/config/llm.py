@@ -1,0 +1,51 @@
+"""Settings of OpenAI-compatible chat endpoints and of the models behind them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from editr1.config.base import Settings
+
+
+class EndpointConfig(Settings):
+    """An OpenAI-compatible chat server that accepts images."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8100/v1"
+    """Root of the API, up to and including ``/v1``."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_VLM_API_KEY"
+    """Environment variable that holds the API key; leave it unset for a server without keys. The key is never written
+    to a file."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Maximum number of requests in flight to this endpoint."""
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 6
+    """Retries after status 408, 409, 429 or 5xx, or a broken connection. The delay is the server's ``Retry-After`` (up
+    to two minutes), otherwise 0.5 s doubling up to 8 s, with jitter."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """Timeout of one attempt, in seconds."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 600.0
+    """Deadline of one request including its retries, in seconds."""
+
+
+class VlmConfig(Settings):
+    """One vision-language model behind an endpoint, and its sampling settings."""
+
+    endpoint: str = "default"
+    """Name of an entry of ``endpoints``."""
+    model: Annotated[str, Field(min_length=1)] = "shapes-oracle"
+    """Model name that is sent to the endpoint."""
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Sampling temperature."""
+    max_tokens: Annotated[int, Field(ge=1, le=131072)] = 4096
+    """Maximum number of tokens per answer."""
+    send_n: bool = True
+    """Request several answers with ``n`` in one request. Set it to false for servers that reject ``n``; one request is
+    then sent per answer."""
+    send_seed: bool = True
+    """Send ``seed``, so that a server that supports it returns reproducible answers. Set it to false for servers that
+    reject ``seed``."""
+    prompt_price: Annotated[float, Field(ge=0.0)] = 0.0
+    """Price per million prompt tokens, in the currency that costs are reported in."""
+    completion_price: Annotated[float, Field(ge=0.0)] = 0.0
+    """Price per million completion tokens."""

@@ -1,0 +1,161 @@
+"""Execution of one curation step over many items: concurrency, progress, interruption and failed items."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from editr1.config.curate import CurateConfig
+from editr1.config.llm import VlmConfig
+from editr1.curation.errors import CurationError
+from editr1.curation.experts import Expert
+from editr1.curation.prompts import Prompt
+from editr1.data.images import ImageError
+from editr1.errors import Editr1Error
+from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, RequestRefused
+from editr1.llm.messages import build_messages
+from editr1.llm.vlm import VlmClient
+from editr1.seeding import curation_seed
+from editr1.telemetry import Interrupted, Span, TrainHooks, span
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+_log = logging.getLogger(__name__)
+_REPORT_INTERVAL_S: Final = 0.25
+_MIN_FAILURES: Final = 20
+"""Failed items from which on the fraction of failures is checked."""
+
+
+@dataclass
+class CurationContext:
+    """What the steps share: settings, client, hooks, expert examples, and failed items counted by step and cause."""
+
+    config: CurateConfig
+    client: VlmClient
+    hooks: TrainHooks = field(default_factory=TrainHooks)
+    experts: list[Expert] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def concurrency(self) -> int:
+        """Items processed at once, which is enough to keep every endpoint busy."""
+        return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
+
+    async def ask(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
+        """Send ``prompt`` up to ``config.max_attempts`` times, with another seed each, until ``parse`` accepts the answer.
+
+        Raises:
+            UnreadableAnswer: ``parse`` rejected every answer.
+            LlmError: The request failed.
+        """
+        chat = build_messages(prompt.system, prompt.parts, self.config.max_side)
+        seeds = (curation_seed(self.config.seed, key, attempt) for attempt in range(self.config.max_attempts))
+        return await self.client.ask_until_parsed(model, chat, parse, seeds)
+
+
+async def run_step(
+    context: CurationContext,
+    name: str,
+    items: Iterable[T],
+    process: Callable[[T], Awaitable[None]],
+    *,
+    total: int,
+    done: int = 0,
+) -> None:
+    """Process every item, ``context.concurrency`` at a time, in the order of ``items``.
+
+    ``total`` counts all items of the step and ``done`` those that an earlier run completed. An item is counted in
+    ``context.failures`` and left for the next run if its request is refused or unanswered or its image is unreadable.
+
+    Raises:
+        Interrupted: ``hooks.should_stop`` returned True. The items in flight were completed.
+        EndpointUnavailable: Too many items, or all of at least three, got no answer. A later attempt may succeed.
+        EndpointMisconfigured: An endpoint rejects every request.
+        CurationError: Too many items failed for other reasons.
+    """
+    step = _Step(context, name, total - done)
+    context.hooks.progress.phase(name, total, done)
+    with span(Span.PHASE, phase=name, items=step.remaining):
+        try:
+            await step.run(iter(items), process)
+        finally:
+            step.report()
+    if step.stopping:
+        raise Interrupted
+    # One or two items may be ones that no model answers; that is no outage.
+    if step.started > 2 and step.unanswered == step.started and not done:
+        raise step.failure("none was answered")
+
+
+class _Step:
+    """The state of a running step."""
+
+    def __init__(self, context: CurationContext, name: str, remaining: int) -> None:
+        self.remaining = remaining
+        self.started = self.failed = self.unanswered = 0
+        self.stopping = False
+        self._context = context
+        self._name = name
+        self._last_error: Exception | None = None
+        self._unreported = 0
+        self._reported_at = time.monotonic()
+
+    async def run(self, pending: Iterable[T], process: Callable[[T], Awaitable[None]]) -> None:
+        workers = max(1, min(self._context.concurrency, self.remaining))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work(pending, process))
+        except BaseExceptionGroup as errors:
+            # Not except*: before Python 3.11.4 an exception raised inside it is wrapped in a group.
+            expected, rest = errors.split((CurationError, EndpointUnavailable, EndpointMisconfigured))
+            if expected is None or rest is not None:
+                raise
+            raise expected.exceptions[0] from None
+
+    async def _work(self, pending: Iterable[T], process: Callable[[T], Awaitable[None]]) -> None:
+        """Process items until none is left or the step is interrupted; several workers share ``pending``."""
+        for item in pending:
+            self.started += 1
+            try:
+                await process(item)
+            except (RequestRefused, EndpointUnavailable, ImageError) as error:
+                self._record_failure(error)
+            self._unreported += 1
+            if time.monotonic() - self._reported_at > _REPORT_INTERVAL_S:
+                self.report()
+            self.stopping = self.stopping or self._context.hooks.should_stop()
+            if self.stopping:
+                return
+
+    def _record_failure(self, error: Exception) -> None:
+        self.failed += 1
+        self.unanswered += isinstance(error, EndpointUnavailable)
+        self._last_error = error
+        self._context.failures[f"{self._name}: {type(error).__name__}"] += 1
+        _log.warning("%s: item failed: %s", self._name, error)
+        limit = self._context.config.max_failed_fraction
+        if self.failed >= _MIN_FAILURES and self.failed > limit * self.started:
+            raise self.failure(f"above max_failed_fraction {limit:g}") from error
+
+    def failure(self, reason: str) -> Editr1Error:
+        """The error that ends the step: an outage if most failed items got no answer."""
+        kind = EndpointUnavailable if 2 * self.unanswered > self.failed else CurationError
+        return kind(
+            f"{self._name}: {self.failed} of {self.started} items failed, {reason}; the last error: {self._last_error}"
+        )
+
+    def report(self) -> None:
+        """Report the items completed since the last report."""
+        if self._unreported:
+            usage = self._context.client.usage
+            self._context.hooks.progress.step(
+                self._unreported, requests=usage.requests, cached=usage.cached, failed=self.failed
+            )
+        self._unreported, self._reported_at = 0, time.monotonic()

@@ -1,0 +1,36 @@
+"""Extraction of JSON values from model answers, which may wrap them in prose or Markdown code fences."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, Literal
+
+
+class UnreadableAnswer(ValueError):
+    """An answer does not have the requested form; the message states the reason."""
+
+
+def strip_code_fences(text: str) -> str:
+    """Return ``text`` without the lines that open or close a Markdown code fence."""
+    return _FENCE.sub("", text).strip() if "```" in text else text
+
+
+def find_json(text: str, opening: Literal["[", "{"]) -> Any:
+    """Decode the JSON value that starts at the first ``opening`` in ``text``; anything after it is ignored.
+
+    Raises:
+        UnreadableAnswer: There is no ``opening``, or no valid JSON follows it.
+    """
+    text = strip_code_fences(text)
+    start = text.find(opening)
+    if start < 0:
+        raise UnreadableAnswer(f"no {opening} in the answer: {text[:80]!r}")
+    try:
+        return _DECODER.raw_decode(text, start)[0]
+    except (ValueError, RecursionError) as error:
+        raise UnreadableAnswer(f"no valid JSON: {error}") from None
+
+
+_FENCE: Final = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)
+_DECODER: Final = json.JSONDecoder()

@@ -1,0 +1,142 @@
+"""An asynchronous client of one OpenAI-compatible chat server, with bounded concurrency, retries and a deadline.
+
+Retries are those of the ``openai`` library (https://github.com/openai/openai-python#retries): status 408, 409, 429 and
+5xx, and broken connections, after ``Retry-After`` where the server sends it and with exponential backoff and jitter
+otherwise. Requests use the library's low-level ``post`` and plain JSON, because building the typed response objects
+takes longer than the rest of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+
+from editr1.config.llm import EndpointConfig
+from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, LlmError, RequestRefused
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answers to one chat in the order of their index, with the token counts that the server reports."""
+
+    texts: list[str]
+    prompt_tokens: int
+    """Tokens of the prompt, images included; 0 if the server does not report them."""
+    completion_tokens: int
+    """Tokens of all answers together; 0 if the server does not report them."""
+
+
+class ChatClient:
+    """Sends chat completion requests to one server. Use it in one event loop, as an async context manager.
+
+    At most ``config.concurrency`` requests are in flight. The API key is read from the environment variable
+    ``config.api_key_env``.
+    """
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.retries = 0
+        """Number of retries sent so far."""
+        self._config = config
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._client = openai.AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=os.environ.get(config.api_key_env) or "none",
+            max_retries=config.max_retries,
+            timeout=config.timeout_seconds,
+            http_client=_http_client({"request": [self._count_retry]}),
+        )
+
+    async def complete(self, body: Mapping[str, Any]) -> Completion:
+        """Send the JSON ``body`` of a chat completion request and return the ``body["n"]`` (default 1) answers.
+
+        Raises:
+            RequestRefused: The server rejects this request, or returns another number of answers.
+            EndpointMisconfigured: The server rejects the key, the model name or the address.
+            EndpointUnavailable: The retries or the deadline are used up, or the response is not a chat completion.
+        """
+        where = f"{self._config.base_url}, model {body['model']}"
+        return _read_completion(await self._post(body, where), body.get("n", 1), where)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def __aenter__(self) -> ChatClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _post(self, body: Mapping[str, Any], where: str) -> object:
+        deadline_s = self._config.deadline_seconds
+        try:
+            async with self._slots, asyncio.timeout(deadline_s):
+                return await self._client.post("/chat/completions", cast_to=object, body=body)
+        except ValueError as error:  # raised by json for a truncated or invalid body
+            raise EndpointUnavailable(f"{where}: the response is not JSON: {error}") from error
+        except TimeoutError as error:
+            raise EndpointUnavailable(f"{where}: no response within deadline_seconds = {deadline_s:g} s") from error
+        except openai.APIError as error:
+            raise self._translated(error, where) from error
+
+    def _translated(self, error: openai.APIError, where: str) -> LlmError:
+        retries = f"after {self._config.max_retries} retries"
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return EndpointMisconfigured(
+                f"{where}: the API key is rejected ({error.status_code}): {_summary(error)}; "
+                f"set the environment variable {self._config.api_key_env}"
+            )
+        if isinstance(error, openai.NotFoundError):
+            return EndpointMisconfigured(f"{where}: the model or the address does not exist (404): {_summary(error)}")
+        if isinstance(error, openai.APIStatusError):
+            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+                return EndpointUnavailable(f"{where}: status {error.status_code} {retries}: {_summary(error)}")
+            return RequestRefused(f"{where}: status {error.status_code}: {_summary(error)}")
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            return EndpointUnavailable(f"{where}: no connection {retries}: {type(cause).__name__}: {cause}")
+        return EndpointUnavailable(f"{where}: {_summary(error)}")
+
+    async def _count_retry(self, request: Any) -> None:
+        if request.headers.get("x-stainless-retry-count", "0") != "0":
+            self.retries += 1
+
+
+def _http_client(event_hooks: dict[str, Any]) -> Any:
+    try:
+        import httpx_aiohttp  # noqa: F401
+    except ImportError:
+        return openai.DefaultAsyncHttpxClient(event_hooks=event_hooks)
+    # A request takes a third of the time of the default transport.
+    return openai.DefaultAioHttpClient(event_hooks=event_hooks)
+
+
+def _read_completion(reply: object, n: int, where: str) -> Completion:
+    try:
+        choices = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))  # type: ignore[index]
+        texts = [_valid_unicode(choice["message"]["content"] or "") for choice in choices]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EndpointUnavailable(f"{where}: the response is not a chat completion: {str(reply)[:200]}") from error
+    if len(texts) != n:
+        raise RequestRefused(f"{where}: {len(texts)} answers, but n = {n} were requested")
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    return Completion(texts, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
+
+
+def _valid_unicode(text: str) -> str:
+    """Replace lone surrogates, which gateways that cut in UTF-16 produce and UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _token_count(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _summary(error: openai.APIError) -> str:
+    return " ".join(error.message.split())[:300]

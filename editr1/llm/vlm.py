@@ -1,0 +1,134 @@
+"""Requests to configured vision-language models behind named endpoints, with a cache of answers and usage counts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from editr1.config.llm import EndpointConfig, VlmConfig
+from editr1.llm.answers import UnreadableAnswer
+from editr1.llm.cache import AnswerCache
+from editr1.llm.client import ChatClient, Completion
+from editr1.llm.errors import LlmError
+from editr1.llm.messages import Message
+
+A = TypeVar("A")
+
+
+@dataclass
+class Usage:
+    """Request, token and cost counts. A request that the cache answers counts only as ``cached``."""
+
+    requests: int = 0
+    """Requests answered by a server."""
+    cached: int = 0
+    """Requests answered by the cache."""
+    retries: int = 0
+    """Retries sent."""
+    failed: int = 0
+    """Requests without an answer."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """In the currency of the configured prices."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Return all counts by name."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+class VlmClient:
+    """Sends chats to the models behind ``endpoints``. Use it in one event loop, as an async context manager.
+
+    ``cache`` names a SQLite file that stores answers by a digest of the request (endpoint name, model, messages and
+    sampling settings). A request found there is not sent again.
+    """
+
+    def __init__(self, endpoints: Mapping[str, EndpointConfig], cache: Path | None = None) -> None:
+        self._usage = Usage()
+        self._clients = {name: ChatClient(endpoint) for name, endpoint in endpoints.items()}
+        self._cache = AnswerCache(cache)
+
+    @property
+    def usage(self) -> Usage:
+        """The counts so far."""
+        self._usage.retries = sum(client.retries for client in self._clients.values())
+        return self._usage
+
+    async def ask(self, model: VlmConfig, chat: Sequence[Message], *, n: int = 1, seed: int | None = None) -> list[str]:
+        """Return ``n`` answers to one chat.
+
+        Raises:
+            LlmError: As :meth:`ChatClient.complete` raises it.
+        """
+        if n > 1 and not model.send_n:
+            seeds = [None if seed is None else seed + index for index in range(n)]
+            answers = await asyncio.gather(*(self.ask(model, chat, seed=each) for each in seeds))
+            return [text for (text,) in answers]
+        body: dict[str, Any] = {
+            "model": model.model,
+            "messages": chat,
+            "temperature": model.temperature,
+            "max_tokens": model.max_tokens,
+        }
+        if n > 1:
+            body["n"] = n
+        if seed is not None and model.send_seed:
+            body["seed"] = seed
+        # The seed is part of the key even if it is not sent, so that repeated requests get answers of their own.
+        digest = hashlib.sha256(f"{model.endpoint}\n{seed}\n".encode() + orjson.dumps(body)).digest()
+        stored = self._cache.get(digest)
+        if stored is not None:
+            self._usage.cached += 1
+            return list(orjson.loads(stored))
+        try:
+            completion = await self._clients[model.endpoint].complete(body)
+        except LlmError:
+            self._usage.failed += 1
+            raise
+        self._count(model, completion)
+        self._cache.put(digest, orjson.dumps(completion.texts))
+        return completion.texts
+
+    async def ask_until_parsed(
+        self, model: VlmConfig, chat: Sequence[Message], parse: Callable[[str], A], seeds: Iterable[int]
+    ) -> A:
+        """Send the chat once per seed until ``parse`` accepts the answer, and return the parsed value.
+
+        Raises:
+            UnreadableAnswer: ``parse`` rejected the answers of all seeds; the message is that of the last one.
+            LlmError: As :meth:`ask` raises it.
+        """
+        error = UnreadableAnswer("no attempt was allowed")
+        for seed in seeds:
+            (text,) = await self.ask(model, chat, seed=seed)
+            try:
+                return parse(text)
+            except UnreadableAnswer as raised:
+                error = raised
+        raise error
+
+    async def aclose(self) -> None:
+        """Close the connections and the cache."""
+        for client in self._clients.values():
+            await client.aclose()
+        self._cache.close()
+
+    async def __aenter__(self) -> VlmClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _count(self, model: VlmConfig, completion: Completion) -> None:
+        prompt, generated = completion.prompt_tokens, completion.completion_tokens
+        self._usage.requests += 1
+        self._usage.prompt_tokens += prompt
+        self._usage.completion_tokens += generated
+        self._usage.cost += (prompt * model.prompt_price + generated * model.completion_price) / 1e6
