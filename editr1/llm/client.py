@@ -80,7 +80,7 @@ class ChatClient:
         except ValueError as error:  # raised by json for a truncated or invalid body
             raise EndpointUnavailable(f"{where}: the response is not JSON: {error}") from error
         except TimeoutError as error:
-            raise EndpointUnavailable(f"{where}: no response within deadline_seconds = {deadline_s:g} s") from error
+            raise EndpointUnavailable(f"{where}: no response within the deadline of {deadline_s:g} s") from error
         except openai.APIError as error:
             raise self._translated(error, where) from error
 
