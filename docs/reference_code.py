@@ -44,7 +44,7 @@ def reward_api() -> str:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             lines += [f"## {method.upper()} {path}", "", text(operation.get("description", "")), ""]
-            lines += list(_body(operation)) + ["| status | meaning |", "|---|---|"]
+            lines += [*_body(operation), "| status | meaning |", "|---|---|"]
             for status, answer in operation["responses"].items():
                 lines.append(f"| {status} | {text(answer['description'])} |")
             lines.append("")
