@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,16 @@ def test_the_reward_api_lists_its_routes_and_refusals(reference: dict[str, str])
 def test_every_package_of_the_import_contract_has_a_python_page(reference: dict[str, str]) -> None:
     for package in ("editr1_operator", "cli", "launch", "runs", "serving", "editor", "verifier", "parallel", "data"):
         assert f"reference/python/{package}.md" in reference
+
+
+def test_no_page_uses_a_former_name_of_a_setting() -> None:
+    from editr1.config import renamed
+
+    former = {name for table in renamed.RENAMED.values() for name in table}
+    present = {entry.new for table in renamed.RENAMED.values() for entry in table.values()}
+    for info in KINDS.values():
+        present |= set(info.settings_model().model_fields)
+    gone = {name for name in former - present if "_" in name or name != name.lower()}
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    used = {(page.name, word) for page in pages for word in re.findall(r"[A-Za-z_]+", page.read_text()) if word in gone}
+    assert not used

@@ -1,0 +1,113 @@
+"""Every shell block that README, tutorials and how-to guides mark as runnable runs as written, in a fresh folder.
+
+A block is marked by an HTML comment on the line before it: ``<!-- runnable -->``, or ``<!-- runnable: long -->`` for what
+needs a finished quickstart. The blocks of a page run in order in one shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+_BLOCK = re.compile(r"^<!-- runnable(?P<long>: long)? -->\n```bash\n(?P<commands>.*?)^```$", re.MULTILINE | re.DOTALL)
+_NEEDED = (
+    "Makefile",
+    "README.md",
+    "LICENSE",
+    "pyproject.toml",
+    "requirements.lock",
+    "manifests",
+    "charts",
+    "docs",
+    "tests/bench",
+)
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *(ROOT / "docs/tutorials").glob("*.md"), *(ROOT / "docs/how-to").glob("*.md"))
+)
+QUICKSTART_PAGES = ("README.md", "docs/tutorials/quickstart.md", *(page for page in PAGES if "how-to" in page))
+
+
+def blocks(page: str, *, long: bool) -> list[str]:
+    """The marked blocks of a page in order; with ``long`` the quick ones as well."""
+    found = _BLOCK.finditer((ROOT / page).read_text())
+    return [match["commands"] for match in found if long or not match["long"]]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with what a clone holds, and this environment as its ``.venv``."""
+    for name in _NEEDED:
+        source, target = ROOT / name, tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    for mark in (".all", ".dev"):
+        (tmp_path / ".venv" / mark).touch()
+    return tmp_path
+
+
+def execute(commands: list[str], folder: Path, timeout_s: float) -> None:
+    """Run the blocks in one shell; fail with its output when a command fails. Nothing outlives the call."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("EDITR1_", "OTEL_", "KUBECONFIG"))}
+    env["PATH"] = f"{folder}/.venv/bin:{env['PATH']}"
+    env["PYTHONPATH"] = f"{ROOT}:{ROOT / 'operators'}"
+    log = folder / "output.log"
+    with log.open("wb") as output:
+        shell = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(commands)],
+            cwd=folder,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            code = shell.wait(timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    assert code == 0, log.read_text(errors="replace")[-4000:]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, long=False)])
+def test_quick_blocks_run_as_written(page: str, clone: Path) -> None:
+    execute(blocks(page, long=False), clone, 300)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_blocks_that_need_a_finished_quickstart_run_as_written(clone: Path) -> None:
+    for page in QUICKSTART_PAGES:
+        execute(blocks(page, long=True), clone, 1800)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_tutorial_on_own_images_runs_as_written(clone: Path) -> None:
+    execute(blocks("docs/tutorials/your-own-images.md", long=True), clone, 1800)
+
+
+def test_every_tutorial_marks_runnable_blocks_or_needs_a_cluster() -> None:
+    unmarked = {page for page in PAGES if not blocks(page, long=True)}
+    assert unmarked == {"docs/tutorials/first-cluster-run.md", "docs/how-to/operator.md"}
+
+
+def test_the_readme_is_a_front_door_of_at_most_150_lines() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert "not PKU-YuanGroup/Edit-R1" in text
