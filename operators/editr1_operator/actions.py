@@ -1,4 +1,4 @@
-"""What a decision may ask for. Each is safe to apply twice."""
+"""The actions that a plan may contain. Applying one twice has the same effect as applying it once."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resolve:
-    """Freeze the stage's inputs to digests, compute its key, and look whether its result stands."""
+    """Resolve the stage's inputs to digests, compute its key, and check whether a result for that key exists."""
 
     stage: str
 
 
 @dataclass(frozen=True)
-class Load:
-    """Read the result that the stage committed."""
+class LoadResult:
+    """Read the result that the stage committed to the artifact store."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Apply the stage's objects as attempt number ``attempt``."""
+    """Create the objects of the stage for attempt number ``attempt`` (counted from 1)."""
 
     stage: str
     attempt: int
 
 
 @dataclass(frozen=True)
-class Remove:
-    """Delete the job with that identity; its pods get SIGTERM and commit a checkpoint."""
+class DeleteJob:
+    """Delete the job with this UID. Its pods get SIGTERM and commit a checkpoint."""
 
     stage: str
     uid: str
 
 
 @dataclass(frozen=True)
-class Drop:
-    """Remove a pod from the API server though nobody says that it ended: its node is gone."""
+class ForceDeletePod:
+    """Delete a pod without waiting for its kubelet, because its node is lost."""
 
     stage: str
     pod: str
@@ -45,25 +45,25 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Suspend the stage's job, or let it go on."""
+class SetSuspended:
+    """Suspend or resume the job of the stage."""
 
     stage: str
     suspended: bool
 
 
 @dataclass(frozen=True)
-class Serve:
-    """Apply the service's objects, shared with every run that needs the same, this run as one of their owners."""
+class EnsureService:
+    """Create the objects of a reward service, or add this run to the owners of an existing shared one."""
 
     stage: str
 
 
 @dataclass(frozen=True)
-class Leave:
-    """Give the service up; it goes with its last owner."""
+class ReleaseService:
+    """Remove this run from the owners of a shared service; the service is deleted with its last owner."""
 
     stage: str
 
 
-Action = Resolve | Load | Launch | Remove | Drop | Hold | Serve | Leave
+Action = Resolve | LoadResult | Launch | DeleteJob | ForceDeletePod | SetSuspended | EnsureService | ReleaseService

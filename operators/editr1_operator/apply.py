@@ -12,7 +12,15 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Object
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
-from editr1_operator.actions import Action, Drop, Hold, Launch, Leave, Remove, Serve
+from editr1_operator.actions import (
+    Action,
+    DeleteJob,
+    EnsureService,
+    ForceDeletePod,
+    Launch,
+    ReleaseService,
+    SetSuspended,
+)
 from editr1_operator.cache import Cache
 from editr1_operator.client import MANAGER
 from editr1_operator.objects import MANAGED_BY, Objects, facts_of, service_status
@@ -56,7 +64,7 @@ class Applier:
             except ClusterUnreachable as error:
                 unreachable = error  # the other actions may still succeed
             except ConfigError as error:
-                if isinstance(action, Launch | Serve):
+                if isinstance(action, Launch | EnsureService):
                     failed[action.stage] = self._failed(action.stage, error)
                 else:
                     log.warning("%s: %s", action, error)
@@ -69,15 +77,15 @@ class Applier:
         if isinstance(action, Launch):
             service = service_status(stage, self._spec, self._known)
             self._apply(stage, self._objects.of_job(stage, known, service, action.attempt), shared=False)
-        elif isinstance(action, Serve):
+        elif isinstance(action, EnsureService):
             self._apply(stage, self._objects.of_service(stage, known), shared=True)
-        elif isinstance(action, Leave):
+        elif isinstance(action, ReleaseService):
             self._leave(self._objects.of_service(stage, known))
-        elif isinstance(action, Remove):
+        elif isinstance(action, DeleteJob):
             self._client.delete("PyTorchJob", self._namespace, known.release, foreground=True, uid=action.uid)
-        elif isinstance(action, Drop):
+        elif isinstance(action, ForceDeletePod):
             self._client.delete("Pod", self._namespace, action.pod, grace=0, uid=action.uid)
-        elif isinstance(action, Hold):
+        elif isinstance(action, SetSuspended):
             body = {"spec": {"runPolicy": {"suspend": action.suspended}}}
             self._client.patch("PyTorchJob", self._namespace, known.release, body)
 

@@ -13,8 +13,8 @@ from editr1.launch.kubernetes.run_status import RunStatus
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import stage_prefix
 from editr1.telemetry import as_record
-from editr1_operator.facts import StageFacts
 from editr1_operator.namespace_events import NamespaceEvents
+from editr1_operator.observed import ObservedStage
 from editr1_operator.trace import SERVICE, Exporter, spans_of
 
 log = logging.getLogger("editr1.operator")
@@ -25,7 +25,7 @@ def keep_ended(
     store: ArtifactStore,
     namespace: str,
     run: str,
-    seen: Mapping[str, StageFacts],
+    seen: Mapping[str, ObservedStage],
     before: RunStatus,
     after: RunStatus,
 ) -> None:

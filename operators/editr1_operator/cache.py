@@ -26,7 +26,7 @@ class Held:
     uid: str
     version: str
     attempt: int
-    leaving: bool
+    terminating: bool
     owners: Mapping[str, str]
 
 
@@ -46,7 +46,7 @@ def held(body: Mapping[str, Any]) -> Held:
         uid=meta["uid"],
         version=meta.get("resourceVersion", ""),
         attempt=int((meta.get("annotations") or {}).get(ATTEMPT, 0)),
-        leaving="deletionTimestamp" in meta,
+        terminating="deletionTimestamp" in meta,
         owners={item["uid"]: item["name"] for item in meta.get("ownerReferences") or () if item["kind"] == KIND},
     )
 

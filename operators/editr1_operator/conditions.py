@@ -1,6 +1,10 @@
-"""The whole run in one line and three conditions, from its stages: pure."""
+"""The state, the printed columns and the conditions of a whole run, computed from its stages: pure functions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunCondition, RunState, RunStatus, StageStatus
@@ -8,70 +12,52 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.spec import RunBody
 
 _ACTIVE = (RunState.STARTING, RunState.RUNNING)
-_COMING = (Reason.RETRYING, Reason.QUEUED)
+_ABOUT_TO_START = (Reason.RETRYING, Reason.QUEUED)
 
 
-def summarised(status: RunStatus, spec: RunBody, generation: int, now: float) -> RunStatus:
-    """``status`` with its own state, columns and conditions made from its stages."""
-    work = [stage for stage in status.stages if not KINDS[_kind(spec, stage)].service]
-    active = [stage for stage in work if stage.state in _ACTIVE or (stage.reason in _COMING and not stage.over)]
-    failed = [stage for stage in status.stages if stage.state is RunState.FAILED]
-    held = any(stage.state is RunState.SUSPENDED for stage in work)
-    speaks: StageStatus | None = None
-    if active:
-        speaks = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
-        begun = any(stage.attempts for stage in work) or any(stage.state is RunState.RUNNING for stage in active)
-        state = RunState.RUNNING if begun else RunState.STARTING
-        if all(stage.reason is Reason.QUEUED for stage in active):
-            state = RunState.WAITING
-        reason, message = speaks.reason, f"{speaks.name}: {speaks.message}" if speaks.message else ""
-    elif failed and not held:  # what is held goes on when it is resumed
-        speaks, state = failed[0], RunState.FAILED
-        reason, message = speaks.reason, f"{speaks.name}: {speaks.message}"
-    elif all(stage.state is RunState.DONE for stage in work):
-        stood = all(stage.reason is Reason.STANDS for stage in work)
-        state, reason = RunState.DONE, Reason.STANDS if stood else Reason.DONE
-        message = "every stage already stood" if stood else ""
-    elif spec.suspend:
-        state, reason, message = RunState.SUSPENDED, Reason.SUSPENDED, "editr1 resume lets it go on"
-    else:
-        speaks = next((stage for stage in work if not stage.over), None)
-        state, reason = RunState.WAITING, speaks.reason if speaks else None
-        message = f"{speaks.name}: {speaks.message}" if speaks and speaks.message else ""
-    over = state in (RunState.DONE, RunState.FAILED)
-    shown = active or ([speaks] if speaks else [])
-    changed = status.model_copy(
-        update={
-            "observed_generation": generation,
-            "state": state,
-            "stage": ", ".join(stage.name for stage in shown),
-            "progress": ", ".join(stage.progress for stage in active if stage.progress),
-            "reason": reason,
-            "message": message,
-            "started": status.started or now,
-            "ended": (status.ended or now) if over else None,
-        }
-    )
-    return with_conditions(changed, generation, now)
+@dataclass(frozen=True)
+class _Summary:
+    state: RunState
+    reason: Reason | None
+    message: str = ""
+    stages: Sequence[StageStatus] = ()
+    """Stages that the column ``Stage`` names."""
 
 
-def refused(status: RunStatus, reason: Reason, message: str, generation: int, now: float) -> RunStatus:
-    """A run that cannot go on whatever happens to its stages."""
-    changed = status.model_copy(
-        update={
-            "observed_generation": generation,
-            "state": RunState.FAILED,
-            "reason": reason,
-            "message": message,
-            "started": status.started or now,
-            "ended": status.ended or now,
-        }
-    )
-    return with_conditions(changed, generation, now)
+def summarize(status: RunStatus, spec: RunBody, generation: int, now: float) -> RunStatus:
+    """Return ``status`` with the run's own state, columns and conditions computed from its stages."""
+    jobs = [stage for stage in status.stages if not KINDS[_kind(spec, stage)].service]
+    active = [stage for stage in jobs if _is_active(stage)]
+    summary = _summarize(status, spec, jobs, active)
+    over = summary.state in (RunState.DONE, RunState.FAILED)
+    changes: dict[str, Any] = {
+        "observed_generation": generation,
+        "state": summary.state,
+        "stage": ", ".join(stage.name for stage in summary.stages),
+        "progress": ", ".join(stage.progress for stage in active if stage.progress),
+        "reason": summary.reason,
+        "message": summary.message,
+        "started": status.started or now,
+        "ended": (status.ended or now) if over else None,
+    }
+    return with_conditions(status.model_copy(update=changes), generation, now)
+
+
+def reject(status: RunStatus, reason: Reason, message: str, generation: int, now: float) -> RunStatus:
+    """Return the status of a run that failed as a whole, whatever the state of its stages."""
+    changes: dict[str, Any] = {
+        "observed_generation": generation,
+        "state": RunState.FAILED,
+        "reason": reason,
+        "message": message,
+        "started": status.started or now,
+        "ended": status.ended or now,
+    }
+    return with_conditions(status.model_copy(update=changes), generation, now)
 
 
 def with_conditions(status: RunStatus, generation: int, now: float) -> RunStatus:
-    """Ready, Progressing and Failed; the time of one that did not change stays."""
+    """Set the conditions Ready, Progressing and Failed. The transition time changes only with a condition's status."""
     reason = str(status.reason or Reason.INPUTS_MISSING)
     values = {
         "Ready": status.state is RunState.DONE,
@@ -95,6 +81,51 @@ def with_conditions(status: RunStatus, generation: int, now: float) -> RunStatus
             )
         )
     return status.model_copy(update={"conditions": conditions})
+
+
+def _summarize(
+    status: RunStatus, spec: RunBody, jobs: Sequence[StageStatus], active: Sequence[StageStatus]
+) -> _Summary:
+    if active:
+        return _summarize_active(jobs, active)
+    failed = [stage for stage in status.stages if stage.state is RunState.FAILED]
+    suspended = any(stage.state is RunState.SUSPENDED for stage in jobs)
+    if failed and not suspended:  # a suspended stage continues when the run is resumed
+        return _Summary(RunState.FAILED, failed[0].reason, f"{failed[0].name}: {failed[0].message}", failed[:1])
+    if all(stage.state is RunState.DONE for stage in jobs):
+        return _summarize_done(jobs)
+    if spec.suspend:
+        return _Summary(RunState.SUSPENDED, Reason.SUSPENDED, "use editr1 resume to continue")
+    waiting = next((stage for stage in jobs if not stage.over), None)
+    if waiting is None:
+        return _Summary(RunState.WAITING, None)
+    return _Summary(RunState.WAITING, waiting.reason, _message_of(waiting), [waiting])
+
+
+def _summarize_active(jobs: Sequence[StageStatus], active: Sequence[StageStatus]) -> _Summary:
+    """Summarize a run with active stages. A stage that is starting explains the run before one that is running."""
+    first = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
+    if all(stage.reason is Reason.QUEUED for stage in active):
+        state = RunState.WAITING
+    elif any(stage.attempts for stage in jobs) or any(stage.state is RunState.RUNNING for stage in active):
+        state = RunState.RUNNING
+    else:
+        state = RunState.STARTING
+    return _Summary(state, first.reason, _message_of(first), active)
+
+
+def _summarize_done(jobs: Sequence[StageStatus]) -> _Summary:
+    if all(stage.reason is Reason.UP_TO_DATE for stage in jobs):
+        return _Summary(RunState.DONE, Reason.UP_TO_DATE, "all stages are up to date")
+    return _Summary(RunState.DONE, Reason.DONE)
+
+
+def _is_active(stage: StageStatus) -> bool:
+    return stage.state in _ACTIVE or (stage.reason in _ABOUT_TO_START and not stage.over)
+
+
+def _message_of(stage: StageStatus) -> str:
+    return f"{stage.name}: {stage.message}" if stage.message else ""
 
 
 def _kind(spec: RunBody, stage: StageStatus) -> Kind:

@@ -1,8 +1,8 @@
-"""The EditRun resource as a CustomResourceDefinition, made from the models of the run file."""
+"""The CustomResourceDefinition of EditRun, generated from the models of the run file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,22 +16,22 @@ GROUP, VERSION = API_VERSION.split("/")
 KIND, PLURAL, SINGULAR, SHORT = EDITRUN, EDITRUNS, "editrun", "er"
 Schema = dict[str, Any]
 
-_KEPT = (
+_KEYWORDS = (
     *("type", "description", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
     *("required", "default", "multipleOf"),
 )
 _COLUMNS = (
-    ("Stage", ".status.stage", "What runs now."),
-    ("State", ".status.state", "Where the run stands."),
-    ("Progress", ".status.progress", "How far its stage is."),
-    ("Reason", ".status.reason", "Why it stands there."),
+    ("Stage", ".status.stage", "Active stages."),
+    ("State", ".status.state", "State of the run."),
+    ("Progress", ".status.progress", "Progress of the active stages."),
+    ("Reason", ".status.reason", "Reason for the state."),
 )
-LONGEST_TEXT = 4096
-MOST_INPUTS = 16
+MAX_TEXT_LENGTH = 4096
+MAX_INPUTS = 16
 
 
 def custom_resource_definition() -> Schema:
-    """The whole object, ready for ``kubectl apply``."""
+    """Return the object that ``kubectl apply`` takes."""
     columns = [{"name": name, "type": "string", "jsonPath": path, "description": what} for name, path, what in _COLUMNS]
     columns.append({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})
     version = {
@@ -53,20 +53,20 @@ def custom_resource_definition() -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        # Helm would remove every run with it.
+        # Without this annotation, uninstalling the chart would delete every run.
         "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 
 
 def resource_schema() -> Schema:
-    """The structural schema of an EditRun."""
+    """Return the structural schema of an EditRun."""
     spec = structural(RunBody.model_json_schema(by_alias=True))
     stage = spec["properties"]["stages"]["items"]
     inputs = stage["properties"]["inputs"]
-    inputs["maxProperties"] = MOST_INPUTS
-    inputs["additionalProperties"]["maxLength"] = LONGEST_TEXT
-    stage["properties"]["reward"]["maxLength"] = LONGEST_TEXT
+    inputs["maxProperties"] = MAX_INPUTS
+    inputs["additionalProperties"]["maxLength"] = MAX_TEXT_LENGTH
+    stage["properties"]["reward"]["maxLength"] = MAX_TEXT_LENGTH
     stage["properties"]["config"] = config_schema()
     stage["x-kubernetes-validations"] = _stage_rules()
     spec["properties"]["stages"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -77,7 +77,7 @@ def resource_schema() -> Schema:
         status["properties"][name] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
     return {
         "type": "object",
-        "description": "A run of Edit-R1: stages that exchange nothing but artifacts.",
+        "description": "A run of Edit-R1: stages that exchange artifacts.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
@@ -90,19 +90,23 @@ def resource_schema() -> Schema:
 
 
 def config_schema() -> Schema:
-    """The settings of all kinds in one: a structural schema cannot depend on ``kind``, so each field is as wide as its widest.
+    """Return one schema that accepts the settings of every kind, since a structural schema cannot depend on ``kind``.
 
-    Which fields a kind has is a rule of the stage; exact ranges are checked by the operator. Defaults stay in the package.
+    A validation rule of the stage restricts the fields to those of its kind, and the operator checks the exact ranges.
+    Defaults are left out, so that those of the package apply.
     """
     merged: Schema = {"type": "object", "properties": {}}
     for kind in KINDS.values():
         schema = structural(kind.settings_model().model_json_schema(by_alias=True))
         merged = _widest(merged, _without(schema, ("default", "required", "description")))
-    return {**merged, "description": "Settings of the kind; editr1 config schema <kind> lists them."}
+    return {**merged, "description": "Settings of the stage; editr1 config schema <kind> lists them."}
 
 
 def structural(schema: Mapping[str, Any]) -> Schema:
-    """A pydantic JSON schema as Kubernetes takes it: references inlined, null as ``nullable``, unions left open."""
+    """Convert a pydantic JSON schema to a structural schema of Kubernetes.
+
+    References are inlined, ``null`` becomes ``nullable``, and a union of several types accepts any value.
+    """
     return _structural(schema, schema.get("$defs", {}))
 
 
@@ -111,11 +115,7 @@ def _structural(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
         target = defs[node["$ref"].rsplit("/", 1)[1]]
         return _structural({**target, **{key: value for key, value in node.items() if key != "$ref"}}, defs)
     if "anyOf" in node or "oneOf" in node:
-        parts = [part for part in node.get("anyOf", node.get("oneOf", ())) if part.get("type") != "null"]
-        rest = {key: value for key, value in node.items() if key not in ("anyOf", "oneOf", "discriminator")}
-        if len(parts) > 1:
-            return {"x-kubernetes-preserve-unknown-fields": True} | _pick(rest)
-        return {**_structural({**parts[0], **rest}, defs), "nullable": True}
+        return _structural_union(node, defs)
     found = _pick(node)
     if "const" in node:
         found |= {"type": "string", "enum": [node["const"]]}
@@ -126,23 +126,34 @@ def _structural(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
         parts = node.get("prefixItems") or [node.get("items", {})]
         found["items"] = _structural(parts[0], defs)
     if found.get("type") == "object":
-        if "properties" in node:
-            found["properties"] = {key: _structural(value, defs) for key, value in node["properties"].items()}
-        elif isinstance(node.get("additionalProperties"), Mapping):
-            found["additionalProperties"] = _structural(node["additionalProperties"], defs)
-        else:
-            found["x-kubernetes-preserve-unknown-fields"] = True
+        found |= _structural_object(node, defs)
     if "type" not in found:
         found["x-kubernetes-preserve-unknown-fields"] = True
     return found
 
 
+def _structural_union(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
+    parts = [part for part in node.get("anyOf", node.get("oneOf", ())) if part.get("type") != "null"]
+    rest = {key: value for key, value in node.items() if key not in ("anyOf", "oneOf", "discriminator")}
+    if len(parts) > 1:
+        return {"x-kubernetes-preserve-unknown-fields": True} | _pick(rest)
+    return {**_structural({**parts[0], **rest}, defs), "nullable": True}
+
+
+def _structural_object(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
+    if "properties" in node:
+        return {"properties": {key: _structural(value, defs) for key, value in node["properties"].items()}}
+    if isinstance(node.get("additionalProperties"), Mapping):
+        return {"additionalProperties": _structural(node["additionalProperties"], defs)}
+    return {"x-kubernetes-preserve-unknown-fields": True}
+
+
 def _pick(node: Mapping[str, Any]) -> Schema:
-    return {key: node[key] for key in _KEPT if key in node and not (key == "default" and node[key] is None)}
+    return {key: node[key] for key in _KEYWORDS if key in node and not (key == "default" and node[key] is None)}
 
 
 def _without(node: Schema, names: Iterable[str]) -> Schema:
-    """``node`` and all below it without those keywords (properties of such names stay)."""
+    """Remove keywords from a schema and from everything below it; properties with these names stay."""
     kept: Schema = {}
     for key, value in node.items():
         if key == "properties":
@@ -155,29 +166,14 @@ def _without(node: Schema, names: Iterable[str]) -> Schema:
 
 
 def _widest(one: Schema, other: Schema) -> Schema:
-    """A schema that accepts what either accepts."""
+    """Return a schema that accepts whatever either schema accepts."""
     if one.get("type") != other.get("type"):
         return {"x-kubernetes-preserve-unknown-fields": True}
     merged = {key: value for key, value in one.items() if key in other or key == "description"}
     if "properties" in one and "properties" in other:
-        names = dict.fromkeys([*one["properties"], *other["properties"]])
-        merged["properties"] = {
-            name: _widest(one["properties"][name], other["properties"][name])
-            if name in one["properties"] and name in other["properties"]
-            else one["properties"].get(name, other["properties"].get(name))
-            for name in names
-        }
-    for bound, pick, exclusive in (
-        ("minimum", min, "exclusiveMinimum"),
-        ("maximum", max, "exclusiveMaximum"),
-    ):
-        if bound in merged:
-            merged[bound] = pick(one[bound], other[bound])
-            merged.pop(exclusive, None)
-            if all(side.get(exclusive) for side in (one, other) if side[bound] == merged[bound]):
-                merged[exclusive] = True
-        else:
-            merged.pop(exclusive, None)
+        merged["properties"] = _widest_properties(one["properties"], other["properties"])
+    _widen_bound(merged, one, other, "minimum", "exclusiveMinimum", min)
+    _widen_bound(merged, one, other, "maximum", "exclusiveMaximum", max)
     if "enum" in merged:
         merged["enum"] = list(dict.fromkeys([*one["enum"], *other["enum"]]))
     for keyword in ("pattern", "items"):
@@ -188,6 +184,25 @@ def _widest(one: Schema, other: Schema) -> Schema:
     if merged.get("type") == "array" and "items" not in merged:
         merged["items"] = {"x-kubernetes-preserve-unknown-fields": True}
     return merged
+
+
+def _widest_properties(one: Mapping[str, Schema], other: Mapping[str, Schema]) -> dict[str, Schema]:
+    return {
+        name: _widest(one[name], other[name]) if name in one and name in other else {**one, **other}[name]
+        for name in dict.fromkeys([*one, *other])
+    }
+
+
+def _widen_bound(
+    merged: Schema, one: Schema, other: Schema, bound: str, exclusive: str, pick: Callable[[Any, Any], Any]
+) -> None:
+    """Set a bound of ``merged`` to the wider of two; it is exclusive only if no schema with that bound includes it."""
+    merged.pop(exclusive, None)
+    if bound not in merged:
+        return
+    merged[bound] = pick(one[bound], other[bound])
+    if all(side.get(exclusive) for side in (one, other) if side[bound] == merged[bound]):
+        merged[exclusive] = True
 
 
 def _rule(rule: str, message: str) -> dict[str, str]:
@@ -201,7 +216,7 @@ def _stage_rules() -> list[dict[str, str]]:
         rules.append(
             _rule(
                 f"self.kind != '{kind}' || !has(self.inputs) || self.inputs.all(k, k in [{known}])",
-                f"inputs: a {kind} stage reads {known.replace(chr(39), '')}",
+                f"inputs: a {kind} stage accepts only {known.replace(chr(39), '')}",
             )
         )
         for item in info.inputs:
@@ -209,21 +224,21 @@ def _stage_rules() -> list[dict[str, str]]:
                 rules.append(
                     _rule(
                         f"self.kind != '{kind}' || (has(self.inputs) && '{item.name}' in self.inputs)",
-                        f"inputs.{item.name}: a {kind} stage needs it ({item.what})",
+                        f"inputs.{item.name}: required by a {kind} stage ({item.what})",
                     )
                 )
     scored = [str(kind) for kind, info in KINDS.items() if info.needs_service]
     rules.append(
         _rule(
             f"(self.kind in {scored}) == has(self.reward)",
-            f"reward: a stage of kind {' or '.join(scored)} names what scores it, and no other does",
+            f"reward: required for a stage of kind {' or '.join(scored)}, and not allowed for any other",
         )
     )
     return rules + [_field_rule(name, kinds) for name, kinds in sorted(_fields().items()) if len(kinds) < len(KINDS)]
 
 
 def _fields() -> dict[str, list[Kind]]:
-    """Field of a config to the kinds that have it."""
+    """Map each field of a stage's settings to the kinds that have it."""
     found: dict[str, list[Kind]] = {}
     for kind, info in KINDS.items():
         model: type[BaseModel] = info.settings_model()
@@ -236,7 +251,7 @@ def _field_rule(name: str, kinds: list[Kind]) -> dict[str, str]:
     names = [str(kind) for kind in kinds]
     return _rule(
         f"self.kind in {names} || !has(self.config) || !has(self.config.{name})",
-        f"config.{name}: only a stage of kind {', '.join(names)} has it",
+        f"config.{name}: only a stage of kind {', '.join(names)} has this field",
     )
 
 
@@ -245,17 +260,20 @@ def _run_rules() -> list[dict[str, str]]:
     return [
         _rule(
             texts.format("!s.inputs[k].startsWith('path:')"),
-            "inputs: pods cannot read a folder of your machine; put it into the store and name it by sha256:",
+            "inputs: pods cannot read a folder of your machine; upload it to the artifact store and use its sha256: reference",
         ),
         _rule(
             "self.stages.all(s, !has(s.reward) || s.reward.startsWith('http') || "
             "self.stages.exists(o, o.name == s.reward && o.kind == 'serve'))",
-            "reward: must name a serve stage of the run, or http(s) addresses joined by commas",
+            "reward: must be the name of a serve stage of the run, or http(s) addresses separated by commas",
         ),
-        _rule("!has(self.store) || self.store.startsWith('s3://')", "store: pods can only reach s3://bucket/prefix"),
+        _rule(
+            "!has(self.store) || self.store.startsWith('s3://')",
+            "store: must be s3://bucket/prefix, which pods can reach",
+        ),
         _rule(
             "self.stages == oldSelf.stages && self.seed == oldSelf.seed && has(self.store) == has(oldSelf.store) && "
             "(!has(self.store) || self.store == oldSelf.store)",
-            "a run never changes but for suspend: delete it and apply another; stages that stand are not run again",
+            "only suspend may change after creation: delete the run and apply it again; stages that are up to date do not run again",
         ),
     ]

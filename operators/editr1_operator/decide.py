@@ -1,75 +1,90 @@
-"""What to do next with a run on a cluster: pure functions of what stands there and of the time.
+"""Decide what to do next with a run on a cluster, by pure functions of the observed state and the time.
 
-``decide`` is asked again after every change; it returns what the status should say and what should be done. The status is
-written before anything is done, and every action may be applied twice, so an operator killed in between loses nothing:
-the next one decides the same from the same facts.
+``decide`` is called after every change. It returns the new status and the actions that follow. The status is written before
+any action is applied, and every action may be applied twice, so an operator that is killed in between loses nothing: the next
+one makes the same decision from the same observation.
 
-=========================================  =============================================================
-what is seen of a stage                    what follows
-=========================================  =============================================================
-inputs not there                           waits
-its result stands in the store             done, nothing is started
-no job, none asked for                     the service first where one scores it, then attempt 1
-no job, one asked for, never seen          the same attempt again
-no job, one was seen                       the attempt ended badly (137)
-job of an earlier attempt                  removed
-job pending                                says why; past ``pending_timeout_seconds`` removed, failed
-pod under an old name with a new identity  a node was lost: counts as a failure, the job goes on
-job failed, code worth a retry             removed, and after a backoff the next attempt from the checkpoint
-job failed, code permanent, retries spent  failed
-job succeeded                              done, or failed where it committed no result
-``deadline_seconds`` passed                      removed, failed
-``suspend``                                job held, service given up; later it goes on from the checkpoint
-=========================================  =============================================================
+=======================================  =================================================================
+observed state of a stage                decision
+=======================================  =================================================================
+inputs do not exist                      wait
+result exists in the artifact store      done; nothing is started
+no job, no attempt planned               reward service first, if one scores the stage; then attempt 1
+no job, attempt planned, job never seen  launch the same attempt again
+no job, job was seen                     the attempt failed (137)
+job of an earlier attempt                delete it
+job pending                              report why; after ``pending_timeout_seconds``, delete it and fail
+pod name with a new UID                  a node was lost: count a failure, let the job go on
+job failed with a retryable exit code    delete it; after a backoff, next attempt from the checkpoint
+permanent exit code, or no retries left  fail
+job succeeded                            done, or fail if it committed no result
+``deadline_seconds`` passed              delete it and fail
+``suspend``                              suspend the job, release the service; resume from the checkpoint
+=======================================  =================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.decide import dependencies, services_wanted, startable
 from editr1.runs.kinds import KINDS
+from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Action
-from editr1_operator.conditions import summarised
-from editr1_operator.facts import RunFacts
-from editr1_operator.jobs import Jobs
+from editr1_operator.conditions import summarize
+from editr1_operator.jobs import delete_failed_job, plan_stage
+from editr1_operator.observed import ObservedRun
+from editr1_operator.plan import PlanBuilder
+from editr1_operator.services import keep_service, release_service
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the status should say, then what should be done."""
+    """The status to write, and the actions to apply after that."""
 
     status: RunStatus
     actions: tuple[Action, ...]
 
 
-def decide(facts: RunFacts) -> Plan:
-    """The next step of a run."""
-    run = Jobs(facts)
-    spec = facts.spec
-    done = {name for name, stage in run.stages.items() if stage.state is RunState.DONE}
+def decide(observed: ObservedRun) -> Plan:
+    """Plan the next step of a run."""
+    spec, plan = observed.spec, PlanBuilder.start(observed)
+    done = frozenset(name for name, stage in plan.stages.items() if stage.state is RunState.DONE)
     ready = {stage.name for stage in startable(spec.stages, done)}
-    failed = sorted(name for name, stage in run.stages.items() if stage.state is RunState.FAILED)
+    failed = sorted(name for name, stage in plan.stages.items() if stage.state is RunState.FAILED)
     for stage in spec.stages:
         if KINDS[stage.kind].service:
             continue
-        if run.stages[stage.name].over:
-            run.clear(stage)
-        elif failed and not run.stages[stage.name].attempts:
-            run.set(stage, state=RunState.WAITING, reason=Reason.STAGE_FAILED, message=f"{', '.join(failed)} failed")
+        known = plan.status_of(stage)
+        if known.over:
+            plan = delete_failed_job(plan, stage)
+        elif failed and not known.attempts:
+            message = f"not started because {', '.join(failed)} failed"
+            plan = plan.update(stage, state=RunState.WAITING, reason=Reason.STAGE_FAILED, message=message)
         elif stage.name in ready:
-            run.step(stage)
-            run.keep_service(stage)
+            plan = keep_service(plan_stage(plan, stage), stage)
         else:
-            missing = sorted(dependencies(stage, spec.stages) - done)
-            run.set(
-                stage, state=RunState.WAITING, reason=Reason.INPUTS_MISSING, message=f"waits for {', '.join(missing)}"
-            )
-    finished = {name for name, stage in run.stages.items() if stage.over}
-    for stage in spec.stages:
-        failed_service = run.stages[stage.name].state is RunState.FAILED
-        if KINDS[stage.kind].service and (failed_service or stage.name not in run.served):
-            run.rest(stage, wanted=stage.name in services_wanted(spec.stages, finished))
-    status = facts.status.model_copy(update={"stages": [run.stages[stage.name] for stage in spec.stages]})
-    return Plan(summarised(status, spec, facts.generation, facts.now), tuple(run.actions))
+            plan = _wait_for_inputs(plan, stage, done)
+    plan = _release_services(plan)
+    status = observed.status.model_copy(update={"stages": [plan.status_of(stage) for stage in spec.stages]})
+    return Plan(summarize(status, spec, observed.generation, observed.now), plan.actions)
+
+
+def _wait_for_inputs(plan: PlanBuilder, stage: StageSpec, done: Set[str]) -> PlanBuilder:
+    missing = sorted(dependencies(stage, plan.spec.stages) - done)
+    message = f"waiting for {', '.join(missing)}"
+    return plan.update(stage, state=RunState.WAITING, reason=Reason.INPUTS_MISSING, message=message)
+
+
+def _release_services(plan: PlanBuilder) -> PlanBuilder:
+    """Release every service that failed or that no stage needs now."""
+    stages = plan.spec.stages
+    finished = {name for name, status in plan.stages.items() if status.over}
+    needed_later = services_wanted(stages, finished)
+    for stage in stages:
+        failed = plan.status_of(stage).state is RunState.FAILED
+        if KINDS[stage.kind].service and (failed or stage.name not in plan.services):
+            plan = release_service(plan, stage, needed_later=stage.name in needed_later)
+    return plan

@@ -19,7 +19,7 @@ _NORMAL = {
     Reason.RUNNING,
     Reason.SUSPENDED,
     Reason.DONE,
-    Reason.STANDS,
+    Reason.UP_TO_DATE,
 }
 
 
@@ -37,7 +37,7 @@ def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
             continue
         lost = known is not None and stage.failures > known.failures and stage.state in _ALIVE
         reason = Reason.NODE_LOST if lost else stage.reason
-        message = "a pod was lost and comes again" if lost else stage.message
+        message = "a pod was lost and is created again" if lost else stage.message
         yield _event(reason, f"{stage.name}: {message}" if message else f"{stage.name} is {stage.state.lower()}")
     if after.state != before.state and after.state in (RunState.DONE, RunState.FAILED, RunState.SUSPENDED):
         yield _event(after.reason, after.message or f"the run is {after.state.lower()}")

@@ -16,8 +16,8 @@ from editr1.runs.live import LiveFiles
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.cache import Cache, Held
-from editr1_operator.facts import RunFacts, StageFacts
 from editr1_operator.namespace_events import NamespaceEvents
+from editr1_operator.observed import ObservedRun, ObservedStage
 from editr1_operator.settings import Site
 
 EVENTS_AFTER_SECONDS = 2.0
@@ -50,35 +50,35 @@ class Gatherer:
         status: RunStatus,
         generation: int,
         results: Mapping[str, StageResult | None],
-    ) -> RunFacts:
+    ) -> ObservedRun:
         """``results`` holds what was read of the stages' results in this look. Raises StoreError, ClusterUnreachable."""
         self._run, self._results = run.metadata.name, results
         stages = {
             stage.name: self._stage_facts(stage, site, status.stage_of(stage.name) or StageStatus(name=stage.name))
             for stage in run.spec.stages
         }
-        return RunFacts(run.metadata.name, run.spec, status, generation, self._now, stages)
+        return ObservedRun(run.metadata.name, run.spec, status, generation, self._now, stages)
 
-    def _stage_facts(self, stage: StageSpec, site: Site, known: StageStatus) -> StageFacts:
+    def _stage_facts(self, stage: StageSpec, site: Site, known: StageStatus) -> ObservedStage:
         name = known.release
         held = self._held(known) if name else None
         result, read = self._results.get(stage.name), stage.name in self._results
         if held is None:
-            return StageFacts(ReleaseView(name, self._namespace), result=result, result_read=read)
+            return ObservedStage(ReleaseView(name, self._namespace), result=result, result_read=read)
         pods = self._cache.pods(self._namespace, name)
-        if held.view.is_true("Failed") and not any(pod.phase == "Failed" for pod in pods):
+        if held.view.true_condition("Failed") and not any(pod.phase == "Failed" for pod in pods):
             # The job's end was told before the pod's, which has the exit code.
             selector = f"app.kubernetes.io/instance={name}"
             pods = tuple(pod_view(item) for item in self._client.find("Pod", self._namespace, labelSelector=selector))
         view = ReleaseView(name, self._namespace, held.view, pods, self._events(known, held, bool(pods)))
-        return StageFacts(
+        return ObservedStage(
             view,
             uid=held.uid,
             attempt=held.attempt,
-            leaving=held.leaving,
+            terminating=held.terminating,
             owned=self._uid in held.owners,
             progress=self._progress(stage, site.store, known),
-            last_error=self._last_error(stage, site.store, known) if held.view.is_true("Failed") else "",
+            last_error=self._last_error(stage, site.store, known) if held.view.true_condition("Failed") else "",
             result=result,
             result_read=read,
         )

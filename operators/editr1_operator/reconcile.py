@@ -21,19 +21,19 @@ from editr1.runs.kinds import KINDS
 from editr1.runs.record import RunRecord, StageResult, load_record, load_result, save_record
 from editr1.runs.resolve import HubUnreachable, resolve_stage
 from editr1.runs.spec import RunSpec
-from editr1_operator.actions import Action, Load, Resolve
+from editr1_operator.actions import Action, LoadResult, Resolve
 from editr1_operator.apply import Applier
 from editr1_operator.archive import keep_ended, keep_spans
 from editr1_operator.cache import Cache, Key
-from editr1_operator.conditions import refused, summarised
+from editr1_operator.conditions import reject, summarize
 from editr1_operator.decide import decide
 from editr1_operator.events import changes
-from editr1_operator.facts import StageFacts
 from editr1_operator.gather import Gatherer, Progress
 from editr1_operator.metrics import RETRIES
 from editr1_operator.namespace_events import NamespaceEvents
 from editr1_operator.notify import Notifier, cloud_event
 from editr1_operator.objects import Objects, current_digest, shared_name
+from editr1_operator.observed import ObservedStage
 from editr1_operator.record import record_of
 from editr1_operator.settings import Settings, Site, read_run
 from editr1_operator.timing import QUIET_SECONDS, REFUSED_SECONDS, next_look, progress_seconds
@@ -127,7 +127,7 @@ class _Look:
         self._before = RunStatus.model_validate(body.get("status") or {})
         self._memory = reconciler._memory.setdefault(self._uid, _Memory())
         self._results: dict[str, StageResult | None] = {}
-        self._seen: Mapping[str, StageFacts] = {}
+        self._seen: Mapping[str, ObservedStage] = {}
         self._now = time.time()
         self._progress_s = progress_seconds(len(reconciler._cache.runs()))
         self._gatherer = Gatherer(
@@ -149,7 +149,7 @@ class _Look:
             run = self._run()
         except ConfigError as error:
             if not over:
-                self._write(refused(self._before, Reason.INVALID, str(error), self._generation, self._now))
+                self._write(reject(self._before, Reason.INVALID, str(error), self._generation, self._now))
             return None
         try:
             site = self._all._settings.site(self._client, self._namespace, run.spec.store)
@@ -183,7 +183,7 @@ class _Look:
         self._memory.facts.update(applier.facts)
         if failed:
             stages = [failed.get(stage.name, stage) for stage in status.stages]
-            status = summarised(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
+            status = summarize(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
             self._write(status)
         self._record(run, site, before, status)
         if unreachable is not None:
@@ -222,7 +222,7 @@ class _Look:
             facts = self._gatherer.facts(run, site, status, self._generation, self._results)
             self._seen = facts.stages
             plan = decide(facts)
-            mine = [action for action in plan.actions if isinstance(action, Resolve | Load)]
+            mine = [action for action in plan.actions if isinstance(action, Resolve | LoadResult)]
             if not mine:
                 return plan.status, list(plan.actions)
             status = plan.status
@@ -230,12 +230,12 @@ class _Look:
                 status = self._inward(action, run, site, status)
         raise RuntimeError(f"run {self._name}: no decision within {MOST_STEPS} steps")
 
-    def _inward(self, action: Resolve | Load, run: RunSpec, site: Site, status: RunStatus) -> RunStatus:
+    def _inward(self, action: Resolve | LoadResult, run: RunSpec, site: Site, status: RunStatus) -> RunStatus:
         """Freeze a stage's inputs, or read its result."""
         stage = next(item for item in run.spec.stages if item.name == action.stage)
         known = status.stage_of(stage.name)
         assert known is not None
-        if isinstance(action, Load):
+        if isinstance(action, LoadResult):
             self._results[stage.name] = load_result(site.store, self._name, stage.name, known.key)
             return status
         outputs = {item.name: item.outputs for item in status.stages if item.state is RunState.DONE}

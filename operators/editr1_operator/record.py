@@ -15,7 +15,7 @@ def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[
     record = base.model_copy(deep=True)
     record.seed = spec.seed
     record.state = State.RUNNING if status.state is RunState.WAITING else RECORD_STATES[status.state]
-    if status.reason is not Reason.STANDS:
+    if status.reason is not Reason.UP_TO_DATE:
         record.created, record.ended = status.started or base.created, status.ended
     known = record.stages
     record.stages = {}

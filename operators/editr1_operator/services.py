@@ -1,121 +1,125 @@
-"""What follows for a reward service: brought up for the stages it scores, kept while they run, given up after."""
+"""Planning of reward services: created before the stages that they score, kept while those run, and released afterwards."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from editr1.errors import ExitCode
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState
 from editr1.launch.kubernetes.state import Phase, state_of
 from editr1.runs.decide import overdue, service_of
 from editr1.runs.spec import StageSpec
-from editr1_operator.actions import Leave, Remove, Resolve, Serve
-from editr1_operator.board import TROUBLE, Board, closed, succeeded
+from editr1_operator.actions import DeleteJob, EnsureService, ReleaseService, Resolve
+from editr1_operator.health import has_succeeded, waiting_reason
+from editr1_operator.plan import PlanBuilder, close_attempt
 
 
-class Services(Board):
-    """Steps of services."""
+def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> tuple[PlanBuilder, bool]:
+    """Plan what makes a service ready for a stage.
 
-    def serve(self, service: StageSpec, stage: StageSpec) -> bool:
-        """Whether the service answers; asks for it where it does not, and says so of the stage."""
-        self.served.add(service.name)
-        known, facts = self.stages[service.name], self.facts.stages[service.name]
-        waits = {"state": RunState.STARTING, "reason": Reason.SERVICE_STARTING}
-        if known.state is RunState.FAILED:
-            self.fail(
-                stage, known.reason or Reason.STAGE_FAILED, f"{service.name}: {known.message}", code=ExitCode.UNEXPECTED
-            )
-            return False
-        if not known.key:
-            self.actions.append(Resolve(service.name))
-            self.set(stage, **waits, message=_waits_for(service, ""))
-            return False
-        since = known.pending_since or self.now
-        if facts.uid == "" or facts.leaving or not facts.owned:
-            if overdue(since, self.now, service.pending_timeout_seconds) is not None:
-                return self._unserved(service, stage, known.message or "it was not made")
-            self.actions.append(Serve(service.name))
-            refused = known.reason in (Reason.REFUSED, Reason.SETTINGS)
-            self.set(
-                service,
-                state=RunState.STARTING,
-                reason=known.reason if refused else Reason.PODS_STARTING,
-                message=known.message if refused else "",
-                pending_since=since,
-            )
-            self.set(stage, **waits, message=_waits_for(service, known.message if refused else ""))
-            return False
-        state = state_of(facts.release)
-        if state.phase is Phase.READY:
-            attempts = known.attempts or [AttemptStatus(started=known.pending_since or self.now)]
-            self.set(
-                service,
-                state=RunState.RUNNING,
-                reason=Reason.RUNNING,
-                message=state.reason,
-                pending_since=None,
-                attempts=attempts,
-                job_uid=facts.uid,
-            )
-            return True
-        reason = TROUBLE[state.trouble] if state.trouble else Reason.PODS_STARTING
-        if overdue(since, self.now, service.pending_timeout_seconds) is not None:
-            return self._unserved(service, stage, state.reason)
-        self.set(service, state=RunState.STARTING, reason=reason, message=state.reason, pending_since=since)
-        self.set(stage, **waits, message=_waits_for(service, state.reason))
-        return False
-
-    def _unserved(self, service: StageSpec, stage: StageSpec, why: str) -> bool:
-        """The service did not come in time; ``rest`` gives up what there is of it."""
-        told = f"{why}; it waited {service.pending_timeout_seconds:g} s"
-        self.fail(service, Reason.PENDING_TOO_LONG, told, code=ExitCode.TERMINATED)
-        self.fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {told}", code=ExitCode.TERMINATED)
-        return False
-
-    def keep_service(self, stage: StageSpec) -> None:
-        """The service of a stage that has begun stays, between two attempts too; its client waits where it is missing."""
-        service = service_of(stage, self.spec.stages)
-        kept = self.stages[stage.name]
-        if service is None or service.name in self.served or self.spec.suspend or kept.over or not kept.attempts:
-            return
-        if succeeded(self.facts.stages[stage.name]):
-            return  # its result is about to be read
-        self.serve(service, stage)
-        if self.stages[stage.name].state is RunState.FAILED:
-            self._stop(stage)
-        else:
-            self.stages[stage.name] = kept
-
-    def _stop(self, stage: StageSpec) -> None:
-        facts = self.facts.stages[stage.name]
-        if facts.uid and facts.owned and not facts.leaving:
-            self.actions.append(Remove(stage.name, facts.uid))
-
-    def rest(self, service: StageSpec, *, wanted: bool) -> None:
-        """A service that nobody needs at this moment is given up."""
-        known, facts = self.stages[service.name], self.facts.stages[service.name]
-        used = {self.stages[name].release for name in self.served if name != service.name}
-        if facts.owned and facts.uid and not facts.leaving and known.release not in used:
-            self.actions.append(Leave(service.name))
-        if known.state is RunState.FAILED:
-            return
-        if wanted:
-            held = self.spec.suspend
-            self.set(
-                service,
-                state=RunState.SUSPENDED if held else RunState.WAITING,
-                reason=Reason.SUSPENDED if held else Reason.INPUTS_MISSING,
-                message="starts with the stage that it scores",
-                pending_since=None,
-            )
-        elif known.state is not RunState.DONE:
-            self.set(
-                service,
-                state=RunState.DONE,
-                reason=Reason.DONE,
-                attempts=closed(known, self.now, 0, ""),
-                ended=self.now,
-                pending_since=None,
-            )
+    Returns:
+        The plan, and whether the service is ready. If it is not, the plan has the stage wait for it or fail with it.
+    """
+    plan = plan.use_service(service)
+    known, seen = plan.status_of(service), plan.observed_of(service)
+    if known.state is RunState.FAILED:
+        reason = known.reason or Reason.STAGE_FAILED
+        return plan.fail(stage, reason, f"{service.name}: {known.message}", code=ExitCode.UNEXPECTED), False
+    if not known.key:
+        return _wait_for(plan.act(Resolve(service.name)), service, stage), False
+    if not (seen.has_job and seen.owned):
+        return _create(plan, service, stage), False
+    state = state_of(seen.release)
+    if state.phase is not Phase.READY:
+        return _wait_until_ready(plan, service, stage), False
+    plan = plan.update(
+        service,
+        state=RunState.RUNNING,
+        reason=Reason.RUNNING,
+        message=state.reason,
+        pending_since=None,
+        attempts=known.attempts or [AttemptStatus(started=known.pending_since or plan.now)],
+        job_uid=seen.uid,
+    )
+    return plan, True
 
 
-def _waits_for(service: StageSpec, why: str) -> str:
-    return f"waits for {service.name}{': ' + why if why else ''}"
+def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Keep the service of a stage that has started, also between two attempts, and create it again if it was deleted.
+
+    The stage's client waits for the service, so the stage keeps its status, unless the service fails for good.
+    """
+    service, known = service_of(stage, plan.spec.stages), plan.status_of(stage)
+    if service is None or service.name in plan.services or plan.spec.suspend or known.over or not known.attempts:
+        return plan
+    if has_succeeded(plan.observed_of(stage)):
+        return plan  # the result of the stage is about to be read
+    plan, _ = ensure_service(plan, service, stage)
+    if plan.status_of(stage).state is not RunState.FAILED:
+        return plan.put(known)
+    seen = plan.observed_of(stage)
+    return plan.act(DeleteJob(stage.name, seen.uid)) if seen.has_job and seen.owned else plan
+
+
+def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool) -> PlanBuilder:
+    """Release a service that no stage needs at this moment."""
+    known, seen = plan.status_of(service), plan.observed_of(service)
+    in_use = {plan.stages[name].release for name in plan.services if name != service.name}
+    if seen.owned and seen.has_job and known.release not in in_use:
+        plan = plan.act(ReleaseService(service.name))
+    if known.state is RunState.FAILED:
+        return plan
+    if needed_later:
+        suspended = plan.spec.suspend
+        return plan.update(
+            service,
+            state=RunState.SUSPENDED if suspended else RunState.WAITING,
+            reason=Reason.SUSPENDED if suspended else Reason.INPUTS_MISSING,
+            message="starts together with the stage that it scores",
+            pending_since=None,
+        )
+    if known.state is RunState.DONE:
+        return plan
+    attempts = close_attempt(known, plan.now, 0, "")
+    return plan.update(
+        service, state=RunState.DONE, reason=Reason.DONE, attempts=attempts, ended=plan.now, pending_since=None
+    )
+
+
+def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuilder:
+    """Create the service, or join it if another run owns it. What the API server last refused stays in the message."""
+    known = plan.status_of(service)
+    since = known.pending_since or plan.now
+    if overdue(since, plan.now, service.pending_timeout_seconds) is not None:
+        return _fail_pending(plan, service, stage, known.message or "its objects were not created")
+    refused = known.reason in (Reason.REFUSED, Reason.SETTINGS)
+    message = known.message if refused else ""
+    plan = plan.act(EnsureService(service.name)).update(
+        service,
+        state=RunState.STARTING,
+        reason=known.reason if refused else Reason.PODS_STARTING,
+        message=message,
+        pending_since=since,
+    )
+    return _wait_for(plan, service, stage, message)
+
+
+def _wait_until_ready(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuilder:
+    known, state = plan.status_of(service), state_of(plan.observed_of(service).release)
+    since = known.pending_since or plan.now
+    if overdue(since, plan.now, service.pending_timeout_seconds) is not None:
+        return _fail_pending(plan, service, stage, state.reason)
+    starting: dict[str, Any] = {"state": RunState.STARTING, "reason": waiting_reason(state), "message": state.reason}
+    return _wait_for(plan.update(service, **starting, pending_since=since), service, stage, state.reason)
+
+
+def _wait_for(plan: PlanBuilder, service: StageSpec, stage: StageSpec, cause: str = "") -> PlanBuilder:
+    message = f"waiting for {service.name}{': ' + cause if cause else ''}"
+    return plan.update(stage, state=RunState.STARTING, reason=Reason.SERVICE_STARTING, message=message)
+
+
+def _fail_pending(plan: PlanBuilder, service: StageSpec, stage: StageSpec, cause: str) -> PlanBuilder:
+    """Fail a service that was not ready in time, and the stage with it. :func:`release_service` removes its objects."""
+    message = f"{cause}; not ready after {service.pending_timeout_seconds:g} s"
+    plan = plan.fail(service, Reason.PENDING_TOO_LONG, message, code=ExitCode.TERMINATED)
+    return plan.fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {message}", code=ExitCode.TERMINATED)

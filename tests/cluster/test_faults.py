@@ -112,7 +112,7 @@ def test_suspend_holds_a_job_and_resume_lets_it_go_on(lab: Lab, curated: str, st
     until("a checkpoint", lambda: [k for k in lab.store().list_records("runs/held/") if "/checkpoints/" in k], 120)
     lab.editr1("suspend", "held")
     until("no pod", lambda: not lab.get("pods", "-l", "app.kubernetes.io/instance=held")["items"], 60)
-    assert "suspended; editr1 resume lets it go" in lab.editr1("explain", "held").stdout
+    assert "suspended; use editr1 resume to continue" in lab.editr1("explain", "held").stdout
     lab.editr1("resume", "held")
     assert "held is succeeded" in lab.editr1("wait", "held", "--timeout", "180").stderr
 

@@ -144,7 +144,7 @@ def test_a_stage_that_stands_is_not_run_again(lab: Lab, operator: Operator, calm
     until("gone", lambda: gone(lab, "calm"), 60)
     apply(lab, body)
     found = wait_state(lab, "calm", "Done", seconds=60)
-    assert found["reason"] == "AlreadyStands"
+    assert found["reason"] == "UpToDate"
     assert gone(lab, "calm"), "nothing was started"
 
 
@@ -332,9 +332,9 @@ def test_two_runs_on_one_model_share_a_service_and_two_operators_do_no_harm(
         (("learning_rate", "learning_rat"), 'unknown field "spec.stages[2].config.learning_rat"'),
         (("reward: serve", "reward: nowhere"), "reward: must name a serve stage of the run"),
         (("kind: gcpo", "kind: gpo"), 'supported values: "curate", "sft"'),
-        (("pairs: stage:curate/pairs", "rows: stage:curate/rows"), "inputs: a gcpo stage reads pairs, model"),
+        (("pairs: stage:curate/pairs", "rows: stage:curate/rows"), "inputs: a gcpo stage accepts only pairs, model"),
         (("builtin:shapes-verifier", "path:./model"), "pods cannot read a folder of your machine"),
-        (("max_steps: 340", "rollouts: 340"), "config.rollouts: only a stage of kind gcpo has it"),
+        (("max_steps: 340", "rollouts: 340"), "config.rollouts: only a stage of kind gcpo has this field"),
     ],
 )
 def test_a_wrong_field_is_refused_by_kubectl_apply(

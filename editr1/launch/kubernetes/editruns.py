@@ -181,7 +181,7 @@ class _Shown:
         self._known[stage.name] = stage
         record, service = stage_record(stage), KINDS[Kind(stage.kind)].service
         if stage.state is RunState.DONE and not stage.attempts:
-            if before.state is not RunState.DONE and stage.reason is Reason.STANDS:
+            if before.state is not RunState.DONE and stage.reason is Reason.UP_TO_DATE:
                 self._observer.stage_skipped(record, stage.message)
             return
         if len(stage.attempts) > len(before.attempts):

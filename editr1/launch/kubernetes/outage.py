@@ -1,4 +1,4 @@
-"""How long a silent API server is waited for by who only looks: what runs in the cluster goes on meanwhile."""
+"""Tolerance of API outages in commands that only observe: a run continues in the cluster while the API server is down."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import time
 
 from editr1.launch.kubernetes.errors import ClusterUnreachable
 
-SILENT_SECONDS = 1800.0
+TOLERATED_SECONDS = 1800.0
 
 
 class OutageTolerance:
-    """Bears errors that may pass, until none of the looks of ``seconds`` was answered."""
+    """Tolerates API outages of up to ``seconds``. Any answer of the server ends the outage."""
 
-    def __init__(self, seconds: float = SILENT_SECONDS) -> None:
+    def __init__(self, seconds: float = TOLERATED_SECONDS) -> None:
         self._seconds, self._since = seconds, 0.0
 
     def answered(self) -> None:
-        """The server is there."""
+        """Record that the server answered."""
         self._since = 0.0
 
     def record(self, error: ClusterUnreachable) -> str:
-        """What to tell while the server is waited for. Raises ``error`` once that took too long."""
+        """Record a request without an answer and return a message for the user.
+
+        Raises:
+            ClusterUnreachable: ``error``, if the outage lasts longer than tolerated.
+        """
         now = time.monotonic()
         self._since = self._since or now
         if now - self._since >= self._seconds:
             raise error
-        return f"{error}; asked again"
+        return f"{error}; retrying"

@@ -1,4 +1,4 @@
-"""The API's JSON as views."""
+"""Convert objects from the JSON of the Kubernetes API to views."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _conditions(status: Mapping[str, Any]) -> tuple[Condition, ...]:
 
 
 def job_view(item: Mapping[str, Any]) -> JobView:
-    """A PyTorchJob, read through kubeflow-training's own model of it."""
+    """Convert a PyTorchJob, parsed by the models of kubeflow-training."""
     from kubeflow.training import ApiClient, KubeflowOrgV1PyTorchJob
     from kubeflow.training.constants import constants
     from kubeflow.training.utils.utils import FakeResponse
@@ -46,7 +46,7 @@ def job_view(item: Mapping[str, Any]) -> JobView:
 
 
 def service_view(item: Mapping[str, Any]) -> JobView:
-    """A Deployment as a service."""
+    """Convert the Deployment of a reward service."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
     return JobView(
@@ -63,7 +63,7 @@ def service_view(item: Mapping[str, Any]) -> JobView:
 
 
 def pod_view(item: Mapping[str, Any]) -> PodView:
-    """A pod."""
+    """Convert a pod."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
@@ -75,8 +75,8 @@ def pod_view(item: Mapping[str, Any]) -> PodView:
         reason=status.get("reason") or "",
         message=status.get("message") or "",
         created=_time(meta.get("creationTimestamp")),
-        leaving=bool(meta.get("deletionTimestamp")),
-        gone_by=_time(meta.get("deletionTimestamp")),
+        terminating=bool(meta.get("deletionTimestamp")),
+        deletion_deadline=_time(meta.get("deletionTimestamp")),
         role=labels.get("training.kubeflow.org/replica-type", ""),
         index=int(labels.get("training.kubeflow.org/replica-index", 0)),
         conditions=_conditions(status),
@@ -86,22 +86,22 @@ def pod_view(item: Mapping[str, Any]) -> PodView:
 
 def _container_view(item: Mapping[str, Any]) -> ContainerView:
     state = item.get("state") or {}
-    waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+    waiting, terminated = state.get("waiting") or {}, state.get("terminated") or {}
     return ContainerView(
         name=item["name"],
         ready=bool(item.get("ready")),
         restarts=int(item.get("restartCount") or 0),
         waiting=waiting.get("reason") or "",
-        message=waiting.get("message") or ended.get("message") or "",
-        exit_code=ended.get("exitCode"),
-        ended=ended.get("reason") or "",
+        message=waiting.get("message") or terminated.get("message") or "",
+        exit_code=terminated.get("exitCode"),
+        terminated=terminated.get("reason") or "",
         image=item.get("image") or "",
         image_id=item.get("imageID") or "",
     )
 
 
 def event_view(item: Mapping[str, Any]) -> EventView:
-    """An event."""
+    """Convert an event."""
     t = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"].get("creationTimestamp")
     return EventView(
         object=item["involvedObject"].get("name", ""),

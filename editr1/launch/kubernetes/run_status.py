@@ -1,4 +1,4 @@
-"""The status of an EditRun: what ``kubectl get`` and ``describe`` show, and all that the operator remembers."""
+"""The status of an EditRun: what ``kubectl get`` and ``kubectl describe`` show, and the operator's only memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.runs.record import Attempt, StageRecord, State
 
 
 class RunState(StrEnum):
-    """Where a run, or a stage of it, stands."""
+    """State of a run or of a stage."""
 
     WAITING = "Waiting"
     STARTING = "Starting"
@@ -23,7 +23,7 @@ class RunState(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why it stands there, in one word; the message says it in a sentence."""
+    """Machine-readable reason for a state; the message next to it explains it in a sentence."""
 
     INPUTS_MISSING = "InputsMissing"
     SERVICE_STARTING = "ServiceStarting"
@@ -39,7 +39,7 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     SUSPENDED = "Suspended"
     DONE = "Done"
-    STANDS = "AlreadyStands"
+    UP_TO_DATE = "UpToDate"
     INVALID = "InvalidSpec"
     SETTINGS = "SettingsInvalid"
     STORE_UNREACHABLE = "StoreUnreachable"
@@ -64,69 +64,69 @@ class _Status(BaseModel):
 
 
 class AttemptStatus(_Status):
-    """One start of a stage's job. Times in seconds since the epoch."""
+    """One attempt of a stage. Times are seconds since the epoch."""
 
     started: float
-    """When it was asked for."""
+    """When the attempt was planned."""
     ended: float | None = None
-    """When it was over."""
+    """When the attempt ended."""
     exit_code: int | None = None
-    """What the stage's process ended with."""
+    """Exit code of the stage's process."""
     reason: str = ""
-    """Why it ended, in words."""
+    """Why the attempt ended."""
 
 
 class StageStatus(_Status):
-    """A stage. Times in seconds since the epoch."""
+    """Status of a stage. Times are seconds since the epoch."""
 
     name: str
-    """Name in the run."""
+    """Name of the stage in the run."""
     kind: str = ""
-    """Kind of stage."""
+    """Kind of the stage."""
     state: RunState = RunState.WAITING
-    """Where it stands."""
+    """State of the stage."""
     reason: Reason | None = None
-    """Why, in one word."""
+    """Machine-readable reason."""
     message: str = ""
-    """Why, in a sentence."""
+    """Explanation in a sentence."""
     key: str = ""
-    """Digest of all that decides its outputs; set once."""
+    """Digest of everything that determines the outputs; set once."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Inputs by digest; set once."""
+    """Digests of the inputs by name; set once."""
     outputs: dict[str, str] = Field(default_factory=dict)
-    """Outputs by digest."""
+    """Digests of the outputs by name."""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Figures that the stage committed."""
+    """Metrics that the stage committed."""
     release: str = ""
-    """Name of its objects."""
+    """Name of the stage's objects in the cluster."""
     image_digest: str = ""
-    """Exact image of every attempt, set once; empty where its registry does not say, or the settings give one."""
+    """Image digest of every attempt, set once; empty if the settings contain one or the registry returns none."""
     attempts: list[AttemptStatus] = Field(default_factory=list)
-    """Every start of its job."""
+    """Attempts of the stage, oldest first."""
     failures: int = 0
-    """Attempts that ended badly, and nodes lost."""
+    """Number of failed attempts and lost nodes."""
     not_before: float | None = None
-    """Earliest start of the next attempt; set while one is due."""
+    """Earliest start of the next attempt; set during the backoff."""
     pending_since: float | None = None
-    """Since when the newest attempt waits for nodes and images; unset while it runs."""
+    """Since when the newest attempt waits for nodes and images; unset while it is running."""
     held_since: float | None = None
-    """Since when it is suspended, or held by a queue."""
+    """Since when the stage is suspended or waits in a queue."""
     held_s: float = 0.0
-    """Seconds for which it was held before; they do not count towards the deadline."""
+    """Seconds of earlier suspensions; they do not count towards the deadline."""
     ended: float | None = None
-    """End of the stage."""
+    """When the stage ended."""
     job_uid: str = ""
-    """Identity of the newest attempt's job, once it was seen."""
+    """UID of the newest attempt's job once it was observed."""
     removed_uid: str = ""
-    """Identity of the last job that was to be removed for suspending; it is no attempt any more, however long it stays."""
+    """UID of the last job that was deleted for a suspension; it is ignored while its deletion takes time."""
     pods: dict[str, str] = Field(default_factory=dict)
-    """Pods of the newest attempt, name to identity; a new identity under an old name is a node lost."""
+    """UIDs of the newest attempt's pods by name; a new UID under a known name means that a node was lost."""
     progress: str = ""
-    """How far it is."""
+    """Progress of the stage."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing will happen to it any more."""
+        """Whether the stage has reached its final state."""
         return self.state in (RunState.DONE, RunState.FAILED)
 
 
@@ -138,11 +138,11 @@ RECORD_STATES = {
     RunState.DONE: State.DONE,
     RunState.FAILED: State.FAILED,
 }
-"""What the run's record calls each state."""
+"""State in the run's record for each state in the status."""
 
 
 def stage_record(stage: StageStatus) -> StageRecord:
-    """The stage as the run's record has it; config, image and chart are not in the status."""
+    """Convert the status of a stage to its entry in the run's record; config, image and chart are not in the status."""
     return StageRecord(
         name=stage.name,
         kind=stage.kind,
@@ -161,52 +161,52 @@ def stage_record(stage: StageStatus) -> StageRecord:
 
 
 class RunCondition(_Status):
-    """A condition, as Kubernetes has them."""
+    """A Kubernetes condition."""
 
     type: str
     """Ready, Progressing or Failed."""
     status: str
     """True or False."""
     reason: str
-    """Why, in one word."""
+    """Machine-readable reason."""
     message: str = ""
-    """Why, in a sentence."""
+    """Explanation in a sentence."""
     last_transition_time: str
     """When the status last changed (RFC 3339)."""
     observed_generation: int = 0
-    """Generation of the spec that it speaks of."""
+    """Generation of the specification that the condition is based on."""
 
 
 class RunStatus(_Status):
-    """The status of a run."""
+    """Status of a run. Times are seconds since the epoch."""
 
     observed_generation: int = 0
-    """Generation of the spec that the operator last acted on."""
+    """Generation of the specification that the operator last reconciled."""
     state: RunState = RunState.WAITING
-    """Where the run stands."""
+    """State of the run."""
     stage: str = ""
-    """What runs now."""
+    """Names of the active stages."""
     progress: str = ""
-    """How far that is."""
+    """Progress of the active stages."""
     reason: Reason | None = None
-    """Why the run stands there."""
+    """Machine-readable reason for the state."""
     message: str = ""
-    """Why, in a sentence."""
+    """Explanation in a sentence."""
     started: float | None = None
-    """Start of the run (seconds since the epoch)."""
+    """When the run started."""
     ended: float | None = None
-    """End of the run."""
+    """When the run ended."""
     trace: str = ""
     """W3C traceparent of the run's span."""
     conditions: list[RunCondition] = Field(default_factory=list)
-    """Ready, Progressing, Failed."""
+    """Conditions Ready, Progressing and Failed."""
     stages: list[StageStatus] = Field(default_factory=list)
-    """One entry a stage, in the file's order."""
+    """Status of each stage in the order of the specification."""
 
     def stage_of(self, name: str) -> StageStatus | None:
-        """The entry of a stage."""
+        """Return the status of a stage, or ``None`` if there is none yet."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def as_json(self) -> dict[str, Any]:
-        """As the API takes it, unset fields left out."""
+        """Return the status as the API server stores it, without unset fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

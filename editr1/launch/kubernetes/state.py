@@ -1,4 +1,4 @@
-"""From what the cluster says to where a stage stands, and why: pure functions."""
+"""Derive the phase of a stage, and why it does not progress, from the observed objects of its release: pure functions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from editr1.errors import worth_a_retry
-from editr1.launch.kubernetes.views import EventView, PodView, ReleaseView
+from editr1.launch.kubernetes.views import ContainerView, EventView, PodView, ReleaseView
 
 
 class Phase(StrEnum):
-    """Where a release stands."""
+    """Phase of a release. Only a service becomes ready; only a job succeeds, fails or is suspended."""
 
     MISSING = "missing"
     SUSPENDED = "suspended"
@@ -24,7 +24,7 @@ class Phase(StrEnum):
 
 
 class Trouble(StrEnum):
-    """What keeps a pod from running."""
+    """Kind of problem that keeps a pod from running or from becoming ready."""
 
     NO_NODE = "no node"
     NO_IMAGE = "no image"
@@ -36,134 +36,159 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True)
 class StageState:
-    """Where a stage stands on the cluster. ``reason`` is one sentence, empty where all is well."""
+    """State of a stage on the cluster."""
 
     phase: Phase
     reason: str = ""
+    """One sentence that explains the phase; empty if there is nothing to explain."""
     exit_code: int | None = None
     restarts: int = 0
     trouble: Trouble | None = None
-    """What ``reason`` speaks of, where it speaks of trouble with a pod."""
+    """Kind of problem that ``reason`` describes, if it describes one of a pod."""
 
 
 @dataclass(frozen=True)
-class Blocked:
-    """A trouble, and the sentence that says it."""
+class PodProblem:
+    """A problem of a pod and the sentence that describes it."""
 
     trouble: Trouble
     sentence: str
 
 
 STUCK_SECONDS = 60.0
-"""A pod that is there so long after it should have gone does nothing any more."""
-_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
-_ENDED = "Succeeded", "Failed"
+"""A pod that still exists this long after its grace period is on a lost node."""
+_IMAGE_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
+_CREATION_ERRORS = ("FailedCreate", "FailedCreatePod", "ReplicaFailure")
+_MOUNT_ERRORS = ("FailedMount", "FailedAttachVolume")
+_ENDED = ("Succeeded", "Failed")
 
 
 def state_of(release: ReleaseView) -> StageState:
-    """Phase, exit code and reason of a release."""
+    """Return the phase, exit code and explanation of a release."""
     job = release.job
     if job is None:
-        return StageState(Phase.MISSING, f"no job or service of release {release.name} in {release.namespace}")
+        return StageState(
+            Phase.MISSING, f"release {release.name} has no job or service in namespace {release.namespace}"
+        )
     restarts = sum(pod.main.restarts for pod in release.pods if pod.main)
-    if job.is_true("Succeeded"):
+    if job.true_condition("Succeeded"):
         return StageState(Phase.SUCCEEDED, exit_code=0, restarts=restarts)
-    if failed := job.is_true("Failed"):
-        code, why = _exit(release)
-        return StageState(Phase.FAILED, why or failed.message, code, restarts)
+    if failed := job.true_condition("Failed"):
+        code, reason = _failure(release)
+        return StageState(Phase.FAILED, reason or failed.message, code, restarts)
     if job.suspended:
-        why = "held by queue " + job.queue if job.queue else "suspended; editr1 resume lets it go"
-        return StageState(Phase.SUSPENDED, why, restarts=restarts)
-    blocked = blocked_by(release)
-    why, trouble = (blocked.sentence, blocked.trouble) if blocked else ("", None)
+        queued = f"waiting for admission by queue {job.queue}"
+        reason = queued if job.queue else "suspended; use editr1 resume to continue"
+        return StageState(Phase.SUSPENDED, reason, restarts=restarts)
+    problem = find_problem(release)
+    reason, trouble = (problem.sentence, problem.trouble) if problem else ("", None)
     if job.service:
         if job.wanted == 0:
-            return StageState(Phase.READY, "scaled to no replica until a GRPO pod starts", restarts=restarts)
+            return StageState(Phase.READY, "scaled to zero replicas until a GRPO pod starts", restarts=restarts)
         if job.ready > 0:
-            return StageState(Phase.READY, why, restarts=restarts, trouble=trouble)
-        return StageState(Phase.PENDING, why or "loading the weights", restarts=restarts, trouble=trouble)
+            return StageState(Phase.READY, reason, restarts=restarts, trouble=trouble)
+        return StageState(Phase.PENDING, reason or "loading the weights", restarts=restarts, trouble=trouble)
     if any(pod.phase in ("Running", *_ENDED) for pod in release.pods):
-        return StageState(Phase.RUNNING, why, restarts=restarts, trouble=trouble)
-    return StageState(Phase.PENDING, why or "waiting for its pods", restarts=restarts, trouble=trouble)
+        return StageState(Phase.RUNNING, reason, restarts=restarts, trouble=trouble)
+    return StageState(Phase.PENDING, reason or "waiting for its pods", restarts=restarts, trouble=trouble)
 
 
 def pods_left(pods: Iterable[PodView], now: float) -> bool:
-    """Whether a pod of a job that succeeded may yet do something.
+    """Return whether a pod of a job that succeeded may still commit a result.
 
-    A job of several pods is done with the first that ends; the one with rank 0 commits, which may take longer. A pod on
-    a node that died stays "Running" long after its time and counts no more.
+    A job of several pods succeeds as soon as its first pod does, but rank 0 commits the result and may take longer. A pod on
+    a lost node keeps the phase Running and is not counted.
     """
-    return any(pod.phase == "Running" and not (pod.leaving and now > pod.gone_by + STUCK_SECONDS) for pod in pods)
+    return any(pod.phase == "Running" and not is_stuck(pod, now) for pod in pods)
 
 
-def blocked_by(release: ReleaseView) -> Blocked | None:
-    """What keeps a pod from running; None when nothing does."""
+def is_stuck(pod: PodView, now: float) -> bool:
+    """Return whether a pod still exists long after its grace period, because its node is lost."""
+    return pod.terminating and now > pod.deletion_deadline + STUCK_SECONDS
+
+
+def find_problem(release: ReleaseView) -> PodProblem | None:
+    """Return what keeps a pod of the release from running, or ``None`` if nothing does."""
     for pod in release.pods:
-        if pod.phase in _ENDED or pod.leaving:
+        if pod.phase in _ENDED or pod.terminating:
             continue
-        found = _pod_trouble(pod, release.events)
-        if found:
-            return found
+        if problem := _pod_problem(pod, release.events):
+            return problem
     if release.job is not None and not release.pods:
-        refused = release.job.is_true("ReplicaFailure")
+        refused = release.job.true_condition("ReplicaFailure")
         events = (EventView(release.name, "FailedCreate", refused.message, warning=True),) if refused else ()
-        return _creation_trouble((*release.events, *events))
+        return _creation_problem((*release.events, *events))
     return None
 
 
-def _pod_trouble(pod: PodView, events: tuple[EventView, ...]) -> Blocked | None:
+def _pod_problem(pod: PodView, events: tuple[EventView, ...]) -> PodProblem | None:
     for condition in pod.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
-            return Blocked(Trouble.NO_NODE, f"pod {pod.name} finds no node: {_scheduling(condition.message)}")
+            reason = _scheduling_reason(condition.message)
+            return PodProblem(Trouble.NO_NODE, f"pod {pod.name} cannot be scheduled: {reason}")
     for container in pod.containers:
-        if container.waiting in _IMAGE:
-            detail = f": {container.message}" if container.message else ""
-            why = f"pod {pod.name} cannot get its image {container.image} ({container.waiting}{detail})"
-            return Blocked(Trouble.NO_IMAGE, why)
-        if container.waiting == "CreateContainerConfigError":
-            return Blocked(Trouble.CANNOT_START, f"pod {pod.name} cannot start: {_config_error(container.message)}")
-        if container.waiting == "CrashLoopBackOff":
-            why = f"pod {pod.name} starts and ends again ({container.restarts} restarts); see editr1 logs"
-            return Blocked(Trouble.CANNOT_START, why)
-        if container.waiting in ("CreateContainerError", "RunContainerError"):
-            why = f"pod {pod.name} cannot start: {container.message or container.waiting}"
-            return Blocked(Trouble.CANNOT_START, why)
+        if problem := _container_problem(pod, container):
+            return problem
+    own_events = [event for event in reversed(events) if event.object == pod.name]
     if pod.phase == "Pending":
-        for event in reversed(events):
-            mount = event.reason in ("FailedMount", "FailedAttachVolume") and "failed to sync" not in event.message
-            if event.object == pod.name and event.warning and mount:
-                return Blocked(Trouble.CANNOT_START, f"pod {pod.name} waits for a volume: {event.message}")
+        return _volume_problem(pod, own_events)
     if pod.phase == "Running" and not pod.ready:
-        for event in reversed(events):
-            # A startup probe fails until the weights are loaded; that is no news.
-            if event.object == pod.name and event.reason == "Unhealthy" and not event.message.startswith("Startup"):
-                return Blocked(Trouble.NOT_READY, f"pod {pod.name} is not ready: {event.message}")
+        return _readiness_problem(pod, own_events)
     return None
 
 
-def _creation_trouble(events: tuple[EventView, ...]) -> Blocked | None:
+def _container_problem(pod: PodView, container: ContainerView) -> PodProblem | None:
+    detail = container.message or container.waiting
+    if container.waiting in _IMAGE_ERRORS:
+        cause = f"{container.waiting}: {container.message}" if container.message else container.waiting
+        return PodProblem(Trouble.NO_IMAGE, f"pod {pod.name} cannot pull its image {container.image} ({cause})")
+    if container.waiting == "CreateContainerConfigError":
+        return PodProblem(Trouble.CANNOT_START, f"pod {pod.name} cannot start: {_config_error(container.message)}")
+    if container.waiting == "CrashLoopBackOff":
+        sentence = f"pod {pod.name} crashes repeatedly ({container.restarts} restarts); see editr1 logs"
+        return PodProblem(Trouble.CANNOT_START, sentence)
+    if container.waiting in ("CreateContainerError", "RunContainerError"):
+        return PodProblem(Trouble.CANNOT_START, f"pod {pod.name} cannot start: {detail}")
+    return None
+
+
+def _volume_problem(pod: PodView, events: Iterable[EventView]) -> PodProblem | None:
+    for event in events:
+        if event.warning and event.reason in _MOUNT_ERRORS and "failed to sync" not in event.message:
+            return PodProblem(Trouble.CANNOT_START, f"pod {pod.name} waits for a volume: {event.message}")
+    return None
+
+
+def _readiness_problem(pod: PodView, events: Iterable[EventView]) -> PodProblem | None:
+    for event in events:
+        # The startup probe fails until the weights are loaded, which is normal.
+        if event.reason == "Unhealthy" and not event.message.startswith("Startup"):
+            return PodProblem(Trouble.NOT_READY, f"pod {pod.name} is not ready: {event.message}")
+    return None
+
+
+def _creation_problem(events: tuple[EventView, ...]) -> PodProblem | None:
     for event in reversed(events):
-        if event.warning and event.reason in ("FailedCreate", "FailedCreatePod", "ReplicaFailure"):
+        if event.warning and event.reason in _CREATION_ERRORS:
             if "exceeded quota" in event.message:
-                return Blocked(Trouble.NO_QUOTA, f"the namespace's quota is full: {_quota(event.message)}")
+                return PodProblem(Trouble.NO_QUOTA, f"the namespace's quota is exhausted: {_quota(event.message)}")
             if "violates PodSecurity" in event.message:
-                return Blocked(Trouble.REFUSED, f"the namespace's Pod Security refuses the pod: {event.message}")
-            return Blocked(Trouble.REFUSED, f"pods cannot be made: {event.message}")
+                return PodProblem(Trouble.REFUSED, f"the namespace's Pod Security rejects the pod: {event.message}")
+            return PodProblem(Trouble.REFUSED, f"the pods cannot be created: {event.message}")
     return None
 
 
-def _scheduling(message: str) -> str:
-    found = re.findall(r"Insufficient ([\w./-]*\w)", message)
-    if found:
-        names = ", ".join(dict.fromkeys(found))
-        return f"not enough {names} is free ({message})"
+def _scheduling_reason(message: str) -> str:
+    missing = re.findall(r"Insufficient ([\w./-]*\w)", message)
+    if missing:
+        return f"not enough {', '.join(dict.fromkeys(missing))} is free ({message})"
     return message
 
 
 def _config_error(message: str) -> str:
     secret = re.search(r'secret "([^"]+)" not found', message)
     if secret:
-        return f"the Secret {secret[1]!r} does not exist; make it, or set store.secretName"
+        return f"the Secret {secret[1]!r} does not exist; create it, or set store.secretName"
     key = re.search(r"couldn't find key (\S+) in Secret (\S+)", message)
     if key:
         return f"the Secret {key[2]} has no key {key[1]!r}; set store.accessKey and store.secretKey"
@@ -174,20 +199,16 @@ def _quota(message: str) -> str:
     return message.split("exceeded quota:", 1)[1].strip()
 
 
-def _exit(release: ReleaseView) -> tuple[int | None, str]:
-    """Exit code of the pod that failed, and what Kubernetes says of it.
+def _failure(release: ReleaseView) -> tuple[int | None, str]:
+    """Return the exit code of a failed job and the reason that Kubernetes reports.
 
-    A permanent code comes first: the ranks beside the one that failed end with a code worth a retry, for want of a peer.
+    A permanent exit code takes precedence: the other ranks exit with a retryable code because they lost their peer.
     """
     failed = [pod for pod in release.pods if pod.phase == "Failed"]
-    told = [pod for pod in failed if pod.main is not None and pod.main.exit_code is not None]
-    told.sort(key=lambda pod: worth_a_retry(pod.main.exit_code or 0) if pod.main else True)
-    for pod in told:
-        assert pod.main is not None
-        why = f"pod {pod.name} ended with {pod.main.exit_code}"
-        if pod.main.ended and pod.main.ended != "Error":
-            why += f" ({pod.main.ended})"
-        return pod.main.exit_code, why
+    exited = [(pod, pod.main) for pod in failed if pod.main is not None and pod.main.exit_code is not None]
+    for pod, main in sorted(exited, key=lambda item: worth_a_retry(item[1].exit_code or 0)):
+        detail = f" ({main.terminated})" if main.terminated and main.terminated != "Error" else ""
+        return main.exit_code, f"pod {pod.name} exited with code {main.exit_code}{detail}"
     for pod in failed:
         return None, f"pod {pod.name} failed: {pod.reason or pod.message}"
     return None, ""

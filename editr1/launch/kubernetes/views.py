@@ -1,16 +1,16 @@
-"""What the cluster says of one release, as plain values that decisions are made of."""
+"""The observed objects of one release, as immutable values that do not depend on the kubernetes package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-TRAINING_CONTAINERS = ("pytorch", "reward")
-"""The container of a pod that runs the stage."""
+STAGE_CONTAINERS = ("pytorch", "reward")
+"""Names of the container that runs the stage: in a job and in a reward service."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of an object's status."""
+    """A condition in an object's status."""
 
     type: str
     status: str
@@ -20,22 +20,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class ContainerView:
-    """A container of a pod. ``waiting`` and ``ended`` are the reasons Kubernetes gives, such as ImagePullBackOff."""
+    """A container of a pod."""
 
     name: str
     ready: bool = False
     restarts: int = 0
     waiting: str = ""
+    """Reason for which the container waits, such as ImagePullBackOff; empty if it does not wait."""
     message: str = ""
+    """Message that belongs to ``waiting`` or ``terminated``."""
     exit_code: int | None = None
-    ended: str = ""
+    terminated: str = ""
+    """Reason for which the container terminated, such as OOMKilled; empty if it did not."""
     image: str = ""
     image_id: str = ""
 
 
 @dataclass(frozen=True)
 class PodView:
-    """A pod of the release; ``created`` in seconds since the epoch."""
+    """A pod of the release. Times are seconds since the epoch."""
 
     name: str
     uid: str = ""
@@ -44,60 +47,69 @@ class PodView:
     reason: str = ""
     message: str = ""
     created: float = 0.0
-    leaving: bool = False
-    gone_by: float = 0.0
-    """When a pod that is leaving should have gone, its grace included (seconds since the epoch)."""
+    terminating: bool = False
+    """Whether the pod is being deleted."""
+    deletion_deadline: float = 0.0
+    """When the grace period of a terminating pod ends; 0 for other pods."""
     role: str = ""
+    """Replica type in a PyTorchJob: master or worker."""
     index: int = 0
+    """Replica index in a PyTorchJob."""
     conditions: tuple[Condition, ...] = ()
     containers: tuple[ContainerView, ...] = ()
 
     @property
     def ready(self) -> bool:
-        """Whether the pod takes work."""
-        return any(c.type == "Ready" and c.status == "True" for c in self.conditions)
+        """Whether the pod is ready."""
+        return any(item.type == "Ready" and item.status == "True" for item in self.conditions)
 
     @property
     def main(self) -> ContainerView | None:
-        """The container that runs the stage, once it is known."""
-        return next((c for c in self.containers if c.name in TRAINING_CONTAINERS), None)
+        """The container that runs the stage, or ``None`` before its status is reported."""
+        return next((item for item in self.containers if item.name in STAGE_CONTAINERS), None)
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A PyTorchJob, or a Deployment (``service``)."""
+    """A PyTorchJob, or the Deployment of a reward service (``service``)."""
 
     name: str
     run: str
     stage: str
     kind: str
     created: float = 0.0
+    """Seconds since the epoch."""
     service: bool = False
     suspended: bool = False
     queue: str = ""
+    """Name of the Kueue LocalQueue that admits the job; empty without one."""
     wanted: int = 1
+    """Number of replicas in the specification."""
     ready: int = 0
+    """Number of ready replicas of a service, or of active pods of a job."""
     conditions: tuple[Condition, ...] = ()
 
-    def is_true(self, condition: str) -> Condition | None:
-        """The condition when it holds."""
-        return next((c for c in self.conditions if c.type == condition and c.status == "True"), None)
+    def true_condition(self, type_: str) -> Condition | None:
+        """Return the condition of this type if its status is True."""
+        return next((item for item in self.conditions if item.type == type_ and item.status == "True"), None)
 
 
 @dataclass(frozen=True)
 class EventView:
-    """An event about an object of the release; ``t`` in seconds since the epoch."""
+    """A Kubernetes event about an object of the release."""
 
     object: str
+    """Name of the object."""
     reason: str
     message: str
     warning: bool = False
     t: float = 0.0
+    """Time of the last occurrence in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class ReleaseView:
-    """All of it at one moment."""
+    """The job or service of a release with its pods and events, observed at one moment."""
 
     name: str
     namespace: str

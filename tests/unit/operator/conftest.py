@@ -11,16 +11,16 @@ from editr1.runs.record import StageResult
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.actions import Action
 from editr1_operator.decide import Plan, decide
-from editr1_operator.facts import RunFacts, StageFacts
+from editr1_operator.observed import ObservedRun, ObservedStage
 
 NOW = 1_800_000_000.0
 GENERATION = 3
 RESULT = StageResult(key="k", outputs={"rows": "sha256:rows"}, metrics={"cases": 5.0})
 POD = PodView("lab-data-master-0", uid="p1", containers=(ContainerView("pytorch", image="editr1/curate:9"),))
 RUNS = replace(POD, phase="Running", conditions=(Condition("Ready", "True"),))
-NOTHING = StageFacts(ReleaseView("lab-data", "lab"), result_read=True)
+NOTHING = ObservedStage(ReleaseView("lab-data", "lab"), result_read=True)
 UNREAD = replace(NOTHING, result_read=False)
-Part = tuple[StageSpec, StageStatus | None, StageFacts]
+Part = tuple[StageSpec, StageStatus | None, ObservedStage]
 
 
 def curate(name: str = "data", **changes: Any) -> StageSpec:
@@ -54,43 +54,43 @@ def backoff(left: float, **changes: Any) -> StageStatus:
     return known(**{**told, **due, **changes})
 
 
-def seen(*pods: PodView, condition: str = "", events: tuple[EventView, ...] = (), **changes: Any) -> StageFacts:
+def seen(*pods: PodView, condition: str = "", events: tuple[EventView, ...] = (), **changes: Any) -> ObservedStage:
     """A job of this run, attempt 1, with its pods; one that failed was asked for its result."""
     changes.setdefault("result_read", condition == "Failed")
     own = {key: changes.pop(key) for key in ("suspended", "queue") if key in changes}
     conditions = (Condition(condition, "True"),) if condition else ()
     job = JobView("lab-data", "lab", "data", "curate", conditions=conditions, **own)
-    return StageFacts(
+    return ObservedStage(
         ReleaseView("lab-data", "lab", job, pods, events), **{"uid": "u1", "attempt": 1, "owned": True, **changes}
     )
 
 
-def ended(code: int | None, **changes: Any) -> StageFacts:
+def ended(code: int | None, **changes: Any) -> ObservedStage:
     """A job that failed, its pod with that exit code."""
-    pod = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=code, ended="Error"),))
+    pod = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=code, terminated="Error"),))
     return seen(pod, condition="Failed", **changes)
 
 
-def run(*parts: Part, suspend: bool = False, now: float = NOW, before: RunStatus | None = None) -> RunFacts:
+def run(*parts: Part, suspend: bool = False, now: float = NOW, before: RunStatus | None = None) -> ObservedRun:
     """All that a decision is made of; a stage without a status was never looked at."""
     spec = RunBody(stages=[stage for stage, _, _ in parts], suspend=suspend)
     stages = [status for _, status, _ in parts if status is not None]
     status = (before or RunStatus()).model_copy(update={"stages": stages})
-    return RunFacts("lab", spec, status, GENERATION, now, {stage.name: facts for stage, _, facts in parts})
+    return ObservedRun("lab", spec, status, GENERATION, now, {stage.name: facts for stage, _, facts in parts})
 
 
-def one(status: StageStatus | None, facts: StageFacts, **changes: Any) -> RunFacts:
+def one(status: StageStatus | None, facts: ObservedStage, **changes: Any) -> ObservedRun:
     """A run of the one stage ``data``; changes go to the stage, or to :func:`run`."""
     own = {key: changes.pop(key) for key in ("suspend", "now") if key in changes}
     return run((curate(**changes), status, facts), **own)
 
 
-def next_facts(facts: RunFacts, plan: Plan, **changes: Any) -> RunFacts:
+def next_facts(facts: ObservedRun, plan: Plan, **changes: Any) -> ObservedRun:
     """The facts of the next look, with the status that was written; changes go to the run's facts."""
     return replace(facts, status=plan.status, **changes)
 
 
-def with_stage(facts: RunFacts, **stages: StageFacts) -> RunFacts:
+def with_stage(facts: ObservedRun, **stages: ObservedStage) -> ObservedRun:
     """The facts with other ones of some stages."""
     return replace(facts, stages={**facts.stages, **stages})
 
@@ -106,7 +106,7 @@ def stage_of(plan: Plan, name: str = "data") -> StageStatus:
 class Case:
     """What is seen, and what must follow for ``stage``; ``says`` is part of the message."""
 
-    facts: RunFacts
+    facts: ObservedRun
     state: RunState
     reason: Reason | None
     does: tuple[Action, ...] = ()

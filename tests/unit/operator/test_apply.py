@@ -11,7 +11,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.spec import RunBody, StageSpec
-from editr1_operator.actions import Launch, Leave, Remove, Serve
+from editr1_operator.actions import DeleteJob, EnsureService, Launch, ReleaseService
 from editr1_operator.apply import Applier
 from editr1_operator.cache import Cache
 from editr1_operator.objects import MANAGED_BY, Objects, shared_name
@@ -120,17 +120,17 @@ def test_what_an_earlier_run_of_the_name_leaves_behind_is_waited_for() -> None:
 def test_a_shared_service_has_each_run_as_owner_and_goes_with_the_last() -> None:
     server = Server()
     for run in ("a", "b"):
-        assert applier(server, run).apply([Serve("rrm")]) == {}
+        assert applier(server, run).apply([EnsureService("rrm")]) == {}
     assert server.owners("Deployment") == server.owners("Service") == {"a", "b"}
-    applier(server, "a").apply([Leave("rrm")])
+    applier(server, "a").apply([ReleaseService("rrm")])
     assert server.owners("Deployment") == {"b"} and not [entry for entry in server.log if entry[0] == "delete"]
-    applier(server, "b").apply([Leave("rrm")])
+    applier(server, "b").apply([ReleaseService("rrm")])
     assert server.objects == {} and server.log[-1] == ("delete", "Deployment"), "it says who owns it, to the last"
 
 
 def test_a_run_that_joins_while_the_last_one_leaves_keeps_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    applier(server, "a").apply([Serve("rrm")])
+    applier(server, "a").apply([EnsureService("rrm")])
     get, joined = server.get, []
 
     def join_first(kind: str, namespace: str, name: str) -> Any:
@@ -138,11 +138,11 @@ def test_a_run_that_joins_while_the_last_one_leaves_keeps_the_service(monkeypatc
         if kind == "Deployment" and not joined:
             joined.append(True)
             found = {**found, "metadata": dict(found["metadata"])}
-            applier(server, "b").apply([Serve("rrm")])
+            applier(server, "b").apply([EnsureService("rrm")])
         return found
 
     monkeypatch.setattr(server, "get", join_first)
-    applier(server, "a").apply([Leave("rrm")])
+    applier(server, "a").apply([ReleaseService("rrm")])
     assert "b" in server.owners("Deployment") and "b" in server.owners("ConfigMap") and "b" in server.owners("Service")
 
 
@@ -159,14 +159,14 @@ def test_one_object_that_cannot_be_made_now_holds_up_nothing_else() -> None:
     uid = server.objects["PyTorchJob", "a-curate"]["metadata"]["uid"]
     server.down = {"Deployment"}
     with pytest.raises(ClusterUnreachable):
-        applier(server).apply([Serve("rrm"), Remove("curate", uid)])
+        applier(server).apply([EnsureService("rrm"), DeleteJob("curate", uid)])
     assert ("PyTorchJob", "a-curate") not in server.objects
 
 
 def test_the_stage_s_own_settings_win_over_those_of_its_chart_in_a_shared_service_too() -> None:
     stages = {"reward": {"replicas": 2}, "rrm": {"replicas": 4}}
     server = Server()
-    applier(server, cluster=CLUSTER.model_copy(update={"stages": stages})).apply([Serve("rrm")])
+    applier(server, cluster=CLUSTER.model_copy(update={"stages": stages})).apply([EnsureService("rrm")])
     ((_, deployment),) = [(key, item) for key, item in server.objects.items() if key[0] == "Deployment"]
     assert deployment["spec"]["replicas"] == 4
 

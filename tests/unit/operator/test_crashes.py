@@ -12,9 +12,18 @@ from editr1.launch.kubernetes.run_status import RunState, RunStatus, StageStatus
 from editr1.launch.kubernetes.views import Condition, ContainerView, JobView, PodView, ReleaseView
 from editr1.runs.record import StageResult
 from editr1.runs.spec import RunBody, StageSpec
-from editr1_operator.actions import Action, Hold, Launch, Leave, Load, Remove, Resolve, Serve
+from editr1_operator.actions import (
+    Action,
+    DeleteJob,
+    EnsureService,
+    Launch,
+    LoadResult,
+    ReleaseService,
+    Resolve,
+    SetSuspended,
+)
 from editr1_operator.decide import decide
-from editr1_operator.facts import RunFacts, StageFacts
+from editr1_operator.observed import ObservedRun, ObservedStage
 from tests.unit.operator import test_decide, test_services, test_suspend
 from tests.unit.operator.conftest import Case, next_facts, stage_of
 
@@ -42,7 +51,7 @@ class Job:
     phase: str = "Pending"
     code: int | None = None
     suspended: bool = False
-    leaving: bool = False
+    terminating: bool = False
     pods: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +76,7 @@ class Cluster:
 
     def carry_out(self, action: Action) -> None:
         job = self.jobs.get(action.stage)
-        if isinstance(action, Launch | Serve):
+        if isinstance(action, Launch | EnsureService):
             attempt = action.attempt if isinstance(action, Launch) else 0
             assert action.stage not in self.results, "what stands is not started"
             if job is None:
@@ -76,15 +85,15 @@ class Cluster:
                     self.identity(), attempt, suspended=self.queue != "" and action.stage in WORK
                 )
             else:
-                beside = isinstance(action, Launch) and job.leaving
+                beside = isinstance(action, Launch) and job.terminating
                 assert job.attempt == attempt and not beside, "no attempt starts beside another"
         elif job is None:
             return
-        elif isinstance(action, Hold):
+        elif isinstance(action, SetSuspended):
             assert not self.queue, "a job in a queue is the queue's to hold and to let go"
             job.suspended = action.suspended
-        elif isinstance(action, Leave) or (isinstance(action, Remove) and job.uid == action.uid):
-            job.leaving = True
+        elif isinstance(action, ReleaseService) or (isinstance(action, DeleteJob) and job.uid == action.uid):
+            job.terminating = True
 
     def goes_on(self) -> None:
         """Some time passes, and something may happen to each job."""
@@ -92,7 +101,7 @@ class Cluster:
         for name, job in list(self.jobs.items()):
             if self.dice.random() < 0.3:
                 continue
-            if job.leaving:
+            if job.terminating:
                 del self.jobs[name]
             elif job.suspended:
                 job.phase, job.pods = "Pending", {}
@@ -124,15 +133,15 @@ class Cluster:
         elif fate > 0.9 and self.queue:
             job.suspended = True
 
-    def facts(self, status: RunStatus, read: set[str]) -> RunFacts:
+    def facts(self, status: RunStatus, read: set[str]) -> ObservedRun:
         stages = {stage.name: self._of(stage.name, stage.name in read) for stage in STAGES}
-        return RunFacts("lab", RunBody(stages=STAGES, suspend=self.suspend), status, 1, self.now, stages)
+        return ObservedRun("lab", RunBody(stages=STAGES, suspend=self.suspend), status, 1, self.now, stages)
 
-    def _of(self, name: str, read: bool) -> StageFacts:
+    def _of(self, name: str, read: bool) -> ObservedStage:
         result = StageResult(key="k", outputs={"model": "sha256:m"}) if read and name in self.results else None
         job = self.jobs.get(name)
         if job is None:
-            return StageFacts(ReleaseView(name, "lab"), result=result, result_read=read)
+            return ObservedStage(ReleaseView(name, "lab"), result=result, result_read=read)
         over = job.phase in ("Succeeded", "Failed")
         view = JobView(
             name,
@@ -147,11 +156,11 @@ class Cluster:
         )
         container = ContainerView("pytorch", exit_code=job.code)
         pods = tuple(PodView(pod, uid, job.phase, containers=(container,)) for pod, uid in job.pods.items())
-        return StageFacts(
+        return ObservedStage(
             ReleaseView(name, "lab", view, pods),
             uid=job.uid,
             attempt=job.attempt,
-            leaving=job.leaving,
+            terminating=job.terminating,
             owned=True,
             result=result,
             result_read=read,
@@ -163,7 +172,7 @@ def look(cluster: Cluster, killed: float) -> None:
     status, read = cluster.status, set[str]()
     for _ in range(12):
         plan = decide(cluster.facts(status, read))
-        inward = [action.stage for action in plan.actions if isinstance(action, Resolve | Load)]
+        inward = [action.stage for action in plan.actions if isinstance(action, Resolve | LoadResult)]
         if not inward:
             break
         read.update(inward)
@@ -187,7 +196,7 @@ def test_an_operator_killed_at_any_moment_decides_the_same_again(case: Case) -> 
     assert again.status == plan.status
     assert set(plan.actions) <= set(again.actions)
     # A failure is written down before the job that failed is removed.
-    assert all(isinstance(action, Remove) for action in again.actions if action not in plan.actions)
+    assert all(isinstance(action, DeleteJob) for action in again.actions if action not in plan.actions)
     assert decide(next_facts(case.facts, again)) == again
 
 
@@ -198,7 +207,7 @@ def test_the_status_says_what_will_be_done_before_it_is_done(case: Case) -> None
         stage = stage_of(plan, action.stage)
         if isinstance(action, Launch):
             assert len(stage.attempts) == action.attempt and stage.attempts[-1].ended is None
-        if isinstance(action, Remove):
+        if isinstance(action, DeleteJob):
             earlier = case.facts.stages[action.stage].attempt < len(stage.attempts)
             assert earlier or stage.state is RunState.SUSPENDED or stage.attempts[-1].ended is not None
 

@@ -1,4 +1,4 @@
-"""The resource's schema and the run file's models say the same."""
+"""The schema of the custom resource agrees with the models of the run file."""
 
 from typing import Any
 
@@ -31,32 +31,32 @@ def names(model: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
-def test_run_and_stage_have_the_fields_of_the_run_file_and_no_others() -> None:
+def test_schema_has_exactly_the_fields_of_the_run_file() -> None:
     assert set(SPEC["properties"]) == names(RunBody)
     assert set(STAGE["properties"]) == names(StageSpec)
     assert set(SCHEMA["properties"]["status"]["properties"]) == names(RunStatus)
     assert set(STAGE["required"]) == {"name", "kind"} and SPEC["required"] == ["stages"]
 
 
-def test_defaults_are_the_run_file_s() -> None:
+def test_defaults_are_those_of_the_run_file() -> None:
     for schema, model in ((SPEC, RunBody), (STAGE, StageSpec)):
         for name, field in model.model_fields.items():
-            told = schema["properties"][name].get("default")
-            if told is not None:
-                assert told == field.get_default(call_default_factory=True), name
+            default = schema["properties"][name].get("default")
+            if default is not None:
+                assert default == field.get_default(call_default_factory=True), name
 
 
-def test_a_config_has_every_setting_of_every_kind_and_each_is_held_to_its_kinds() -> None:
+def test_config_has_the_settings_of_every_kind_and_restricts_each_to_its_kinds() -> None:
     known = {name for info in KINDS.values() for name in names(info.settings_model())}
     assert set(CONFIG["properties"]) == known
     rules = [rule["message"] for rule in STAGE["x-kubernetes-validations"]]
     for name in known:
         kinds = [str(kind) for kind, info in KINDS.items() if name in names(info.settings_model())]
         if len(kinds) < len(KINDS):
-            assert f"config.{name}: only a stage of kind {', '.join(kinds)} has it" in rules
+            assert f"config.{name}: only a stage of kind {', '.join(kinds)} has this field" in rules
 
 
-def test_the_schema_is_structural_and_every_field_is_described() -> None:
+def test_schema_is_structural_and_every_field_has_a_description() -> None:
     for where, node in nodes(SCHEMA):
         assert not FORBIDDEN & node.keys(), where
         assert "type" in node or node.get("x-kubernetes-preserve-unknown-fields"), where
@@ -69,14 +69,14 @@ def test_the_schema_is_structural_and_every_field_is_described() -> None:
 @pytest.mark.parametrize(
     ("kind", "value"), [("sft", {"max_steps": 1}), ("gcpo", {"beta": 0}), ("grpo", {"learning_rate": 1e-9})]
 )
-def test_what_a_kind_takes_the_widest_range_takes_too(kind: str, value: dict[str, float]) -> None:
+def test_merged_range_accepts_the_values_of_every_kind(kind: str, value: dict[str, float]) -> None:
     ((name, number),) = value.items()
     node = CONFIG["properties"][name]
     low = node.get("minimum")
     assert low is None or number > low or (number == low and not node.get("exclusiveMinimum")), (kind, name)
 
 
-def test_null_becomes_nullable_and_an_open_bound_a_flag() -> None:
+def test_null_becomes_nullable_and_exclusive_bounds_become_flags() -> None:
     schema = structural(
         {
             "type": "object",
@@ -94,5 +94,5 @@ def test_null_becomes_nullable_and_an_open_bound_a_flag() -> None:
     }
 
 
-def test_it_fits_into_a_client_side_apply() -> None:
+def test_definition_fits_into_the_annotation_of_kubectl_apply() -> None:
     assert len(yaml.safe_dump(custom_resource_definition())) < 200_000

@@ -1,4 +1,4 @@
-"""What a run shows of itself: its state and conditions, its events, its record, and when it is looked at again."""
+"""What a run reports: its state and conditions, its events, its record, and when it is reconciled next."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, Sta
 from editr1.runs.kinds import Kind
 from editr1.runs.record import Attempt, RunRecord, StageRecord, State
 from editr1.runs.spec import RunBody, StageSpec
-from editr1_operator.conditions import refused, summarised
+from editr1_operator.conditions import reject, summarize
 from editr1_operator.decide import decide
 from editr1_operator.events import LONGEST_MESSAGE, changes
 from editr1_operator.record import record_of
@@ -33,17 +33,17 @@ from tests.unit.operator.conftest import (
 )
 
 W, S, R, D, F = RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.DONE, RunState.FAILED
-HELD = RunState.SUSPENDED
+P = RunState.SUSPENDED
 STAMP, LATER = "2027-01-15T08:00:00Z", "2027-01-15T08:01:00Z"
 
 RUNNING = known("a", R, reason=Reason.RUNNING, progress="train 1/9")
 STARTING = known("b", S, reason=Reason.NO_NODE, message="no room", attempts=[])
-BROKEN = known("c", F, reason=Reason.DEADLINE, message="deadline of 9 s passed")
+BROKEN = known("c", F, reason=Reason.DEADLINE, message="the deadline of 9 s has passed")
 FINISHED = known("d", D, reason=Reason.DONE)
-STOOD = fresh("e").model_copy(update={"state": D, "reason": Reason.STANDS})
-WAITS = fresh("f", reason=Reason.INPUTS_MISSING, message="waits for a")
-QUEUED = known("g", W, reason=Reason.QUEUED, message="held by queue research")
-PAUSED = known("h", HELD, reason=Reason.SUSPENDED, held_since=NOW - 50)
+UP_TO_DATE = fresh("e").model_copy(update={"state": D, "reason": Reason.UP_TO_DATE})
+WAITS = fresh("f", reason=Reason.INPUTS_MISSING, message="waiting for a")
+QUEUED = known("g", W, reason=Reason.QUEUED, message="waiting for admission by queue research")
+PAUSED = known("h", P, reason=Reason.SUSPENDED, held_since=NOW - 50)
 AGAIN = known("i", W, reason=Reason.RETRYING, message="exit code 129", attempts=[asked(9, 129)])
 SERVICE = StageStatus(name="rrm", kind="serve", state=R, reason=Reason.RUNNING)
 
@@ -51,7 +51,7 @@ SERVICE = StageStatus(name="rrm", kind="serve", state=R, reason=Reason.RUNNING)
 def told(*stages: StageStatus, suspend: bool = False, before: RunStatus | None = None, now: float = NOW) -> RunStatus:
     status = (before or RunStatus()).model_copy(update={"stages": list(stages)})
     specs = [StageSpec(name=stage.name, kind=Kind(stage.kind)) for stage in stages]
-    return summarised(status, RunBody(stages=specs, suspend=suspend), GENERATION, now)
+    return summarize(status, RunBody(stages=specs, suspend=suspend), GENERATION, now)
 
 
 def true_of(status: RunStatus) -> list[str]:
@@ -66,19 +66,19 @@ def true_of(status: RunStatus) -> list[str]:
         ([FINISHED, STARTING], R, Reason.NO_NODE, "b: no room", "b", "Progressing"),
         ([RUNNING, STARTING], R, Reason.NO_NODE, "b: no room", "a, b", "Progressing"),
         ([AGAIN], R, Reason.RETRYING, "i: exit code 129", "i", "Progressing"),
-        ([WAITS, FINISHED], W, Reason.INPUTS_MISSING, "f: waits for a", "f", "Progressing"),
-        ([WAITS, QUEUED], W, Reason.QUEUED, "g: held by queue research", "g", "Progressing"),
-        ([BROKEN, QUEUED], W, Reason.QUEUED, "g: held by queue research", "g", "Progressing"),
-        ([QUEUED, RUNNING], R, Reason.QUEUED, "g: held by queue research", "g, a", "Progressing"),
-        ([QUEUED, WAITS], W, Reason.QUEUED, "g: held by queue research", "g", "Progressing"),
+        ([WAITS, FINISHED], W, Reason.INPUTS_MISSING, "f: waiting for a", "f", "Progressing"),
+        ([WAITS, QUEUED], W, Reason.QUEUED, "g: waiting for admission by queue research", "g", "Progressing"),
+        ([BROKEN, QUEUED], W, Reason.QUEUED, "g: waiting for admission by queue research", "g", "Progressing"),
+        ([QUEUED, RUNNING], R, Reason.QUEUED, "g: waiting for admission by queue research", "g, a", "Progressing"),
+        ([QUEUED, WAITS], W, Reason.QUEUED, "g: waiting for admission by queue research", "g", "Progressing"),
         ([BROKEN, RUNNING], R, Reason.RUNNING, "", "a", "Progressing"),
-        ([BROKEN, WAITS, FINISHED], F, Reason.DEADLINE, "c: deadline of 9 s passed", "c", "Failed"),
-        ([FINISHED, STOOD], D, Reason.DONE, "", "", "Ready"),
-        ([STOOD], D, Reason.STANDS, "every stage already stood", "", "Ready"),
+        ([BROKEN, WAITS, FINISHED], F, Reason.DEADLINE, "c: the deadline of 9 s has passed", "c", "Failed"),
+        ([FINISHED, UP_TO_DATE], D, Reason.DONE, "", "", "Ready"),
+        ([UP_TO_DATE], D, Reason.UP_TO_DATE, "all stages are up to date", "", "Ready"),
         ([SERVICE, FINISHED], D, Reason.DONE, "", "", "Ready"),
     ],
 )
-def test_the_run_says_in_one_line_where_it_stands(
+def test_summary_of_a_run(
     stages: list[StageStatus], state: RunState, reason: Reason, message: str, stage: str, true: str
 ) -> None:
     status = told(*stages)
@@ -91,25 +91,23 @@ def test_the_run_says_in_one_line_where_it_stands(
 @pytest.mark.parametrize(
     ("stages", "state", "true"),
     [
-        ([FINISHED, PAUSED], HELD, []),
+        ([FINISHED, PAUSED], P, []),
         ([PAUSED, RUNNING], R, ["Progressing"]),
-        ([BROKEN, PAUSED], HELD, []),
+        ([BROKEN, PAUSED], P, []),
         ([BROKEN, FINISHED], F, ["Failed"]),
         ([FINISHED], D, ["Ready"]),
     ],
 )
-def test_a_run_is_suspended_when_none_of_its_stages_runs(
-    stages: list[StageStatus], state: RunState, true: list[str]
-) -> None:
+def test_run_is_suspended_when_no_stage_is_running(stages: list[StageStatus], state: RunState, true: list[str]) -> None:
     status = told(*stages, suspend=True)
     assert (status.state, true_of(status)) == (state, true)
 
 
-def test_progress_is_that_of_all_that_runs() -> None:
+def test_progress_of_all_active_stages_is_shown() -> None:
     assert told(RUNNING, AGAIN.model_copy(update={"progress": "draw 2/3"})).progress == "train 1/9, draw 2/3"
 
 
-def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+def test_condition_keeps_its_transition_time_until_its_status_changes() -> None:
     first = told(RUNNING)
     assert {item.last_transition_time for item in first.conditions} == {STAMP}
     same = told(STARTING, before=first, now=NOW + 60)
@@ -119,13 +117,13 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     assert times == {"Ready": LATER, "Progressing": LATER, "Failed": STAMP}
 
 
-def test_status_and_conditions_speak_of_the_generation_that_was_seen() -> None:
+def test_status_and_conditions_have_the_observed_generation() -> None:
     status = told(RUNNING)
     assert status.observed_generation == GENERATION
     assert {item.observed_generation for item in status.conditions} == {GENERATION}
 
 
-def test_start_and_end_of_a_run_are_set_once_and_a_run_that_goes_on_has_no_end() -> None:
+def test_start_and_end_of_a_run_are_set_once() -> None:
     first = told(RUNNING)
     done = told(FINISHED, before=first, now=NOW + 60)
     again = told(FINISHED, before=done, now=NOW + 90)
@@ -133,13 +131,13 @@ def test_start_and_end_of_a_run_are_set_once_and_a_run_that_goes_on_has_no_end()
     assert told(RUNNING, before=done, now=NOW + 90).ended is None
 
 
-def test_a_spec_that_cannot_be_used_fails_the_run_and_keeps_its_stages() -> None:
-    status = refused(told(RUNNING), Reason.INVALID, "spec.stages.a: no such setting", 4, NOW + 60)
+def test_invalid_specification_fails_the_run_and_keeps_its_stages() -> None:
+    status = reject(told(RUNNING), Reason.INVALID, "spec.stages.a: no such setting", 4, NOW + 60)
     assert (status.state, status.reason, status.ended, status.observed_generation) == (F, Reason.INVALID, NOW + 60, 4)
     assert true_of(status) == ["Failed"] and status.stages == [RUNNING]
 
 
-def look(stage: StageStatus, **limits: Any) -> float:
+def seconds_until_next(stage: StageStatus, **limits: Any) -> float:
     spec = curate(stage.name, **limits)
     return next_look(RunStatus(stages=[stage]), RunBody(stages=[spec]), NOW) - NOW
 
@@ -164,33 +162,33 @@ def look(stage: StageStatus, **limits: Any) -> float:
         (known("b", S, pending_since=NOW - 601), {}, 1.0),
     ],
 )
-def test_a_run_is_looked_at_again_when_something_is_due(
+def test_run_is_reconciled_again_when_something_is_due(
     stage: StageStatus, limits: dict[str, float], seconds: float
 ) -> None:
-    assert look(stage, **limits) == pytest.approx(seconds, abs=1e-3)
+    assert seconds_until_next(stage, **limits) == pytest.approx(seconds, abs=1e-3)
 
 
 @pytest.mark.parametrize(
     "stage",
     [
-        backoff(-9, state=HELD),
+        backoff(-9, state=P),
         backoff(-9, state=S, reason=Reason.SERVICE_STARTING),
-        backoff(-9, state=S, message="its last pods are leaving"),
+        backoff(-9, state=S, message="waiting for the pods of the previous attempt to stop"),
     ],
-    ids=["suspended", "waiting for its service", "waiting for the last job to go"],
+    ids=["suspended", "waiting for its service", "waiting for the previous job to stop"],
 )
-def test_a_backoff_that_is_over_is_not_waited_for(stage: StageStatus) -> None:
-    assert look(stage) >= 1
+def test_backoff_that_is_over_is_ignored(stage: StageStatus) -> None:
+    assert seconds_until_next(stage) >= 1
 
 
-def test_a_service_has_no_deadline() -> None:
+def test_service_has_no_deadline() -> None:
     spec = StageSpec(name="rrm", kind="serve", deadline_seconds=50)
     status = RunStatus(stages=[known(spec, reason=Reason.RUNNING)])
     assert next_look(status, RunBody(stages=[spec]), NOW) - NOW == PROGRESS_SECONDS
 
 
-def test_a_job_of_something_else_is_waited_for_quietly() -> None:
-    assert look(known("b", W, reason=Reason.REFUSED, pending_since=NOW - 9999)) == REFUSED_SECONDS
+def test_job_of_another_owner_is_polled_slowly() -> None:
+    assert seconds_until_next(known("b", W, reason=Reason.REFUSED, pending_since=NOW - 9999)) == REFUSED_SECONDS
 
 
 def events(before: StageStatus | None, after: StageStatus, **run: RunStatus) -> list[tuple[str, str, str]]:
@@ -208,15 +206,15 @@ def events(before: StageStatus | None, after: StageStatus, **run: RunStatus) -> 
         (fresh("a"), RUNNING, [("Normal", "Running", "a is running")]),
         (fresh("b"), STARTING, [("Warning", "NoNode", "b: no room")]),
         (RUNNING, known("a", W, reason=Reason.RETRYING, message="x"), [("Warning", "Retrying", "a: x")]),
-        (fresh("e"), STOOD, [("Normal", "AlreadyStands", "e is done")]),
+        (fresh("e"), UP_TO_DATE, [("Normal", "UpToDate", "e is done")]),
         (
             RUNNING,
             RUNNING.model_copy(update={"failures": 1}),
-            [("Warning", "NodeLost", "a: a pod was lost and comes again")],
+            [("Warning", "NodeLost", "a: a pod was lost and is created again")],
         ),
     ],
 )
-def test_a_stage_tells_what_changed(
+def test_events_of_a_stage(
     before: StageStatus | None, after: StageStatus, expected: list[tuple[str, str, str]]
 ) -> None:
     assert events(before, after) == expected
@@ -226,23 +224,23 @@ def test_a_stage_tells_what_changed(
     ("stage", "suspend", "expected"),
     [
         (FINISHED, False, ("Normal", "Done", "the run is done")),
-        (BROKEN, False, ("Warning", "DeadlinePassed", "c: deadline of 9 s passed")),
-        (PAUSED, True, ("Normal", "Suspended", "editr1 resume lets it go on")),
+        (BROKEN, False, ("Warning", "DeadlinePassed", "c: the deadline of 9 s has passed")),
+        (PAUSED, True, ("Normal", "Suspended", "use editr1 resume to continue")),
     ],
 )
-def test_a_run_tells_its_end_once(stage: StageStatus, suspend: bool, expected: tuple[str, str, str]) -> None:
+def test_end_of_a_run_is_one_event(stage: StageStatus, suspend: bool, expected: tuple[str, str, str]) -> None:
     status = told(stage, suspend=suspend)
     before = status.model_copy(update={"state": R})
     assert events(None, stage, old=before, new=status) == [expected]
     assert events(None, stage, old=status, new=status) == []
 
 
-def test_a_long_message_is_cut_to_what_an_event_takes() -> None:
+def test_long_message_is_truncated_to_the_limit_of_an_event() -> None:
     (event,) = events(None, STARTING.model_copy(update={"message": "x" * 9999}))
     assert len(event[2]) == LONGEST_MESSAGE
 
 
-def test_the_loss_of_a_job_s_only_node_is_told() -> None:
+def test_loss_of_the_only_node_of_a_job_is_an_event() -> None:
     facts = one(known(pods={POD.name: "p1"}), seen(RUNS))
     before = decide(facts)
     pending = seen(replace(POD, uid="p2"))
@@ -270,14 +268,14 @@ def record(*stages: StageStatus, base: RunRecord = BASE, suspend: bool = False, 
         (BROKEN, False, State.FAILED, State.FAILED),
     ],
 )
-def test_the_record_says_what_the_status_says(stage: StageStatus, suspend: bool, run: State, own: State) -> None:
+def test_record_has_the_states_of_the_status(stage: StageStatus, suspend: bool, run: State, own: State) -> None:
     made = record(stage, suspend=suspend)
     assert (made.state, made.stages[stage.name].state) == (run, own)
     assert (made.name, made.seed, made.versions, made.machine) == ("lab", 7, {"editr1": "0"}, "Kubernetes")
     assert made.stages[stage.name].reason == ("" if own is State.DONE else stage.message)
 
 
-def test_the_record_has_attempts_outputs_and_the_full_config() -> None:
+def test_record_has_attempts_outputs_and_the_full_config() -> None:
     outcome = {"outputs": RESULT.outputs, "metrics": RESULT.metrics, "inputs": {"data": "sha256:d"}}
     made = record(known("d", D, attempts=[asked(100, 129), asked(50, 0)], **outcome)).stages["d"]
     assert (made.key, made.outputs, made.metrics, made.inputs) == (
@@ -293,36 +291,36 @@ def test_the_record_has_attempts_outputs_and_the_full_config() -> None:
     assert made.config["seed"] == 7 and made.release == "lab-d"
 
 
-def test_the_record_keeps_image_and_chart_until_they_are_told_anew() -> None:
+def test_record_keeps_image_and_chart_of_the_same_key() -> None:
     old = StageRecord(name="a", kind="curate", key=RUNNING.key, image="old", chart="curate 1")
     base = BASE.model_copy(update={"stages": {"a": old}})
     kept = record(RUNNING, base=base).stages["a"]
     assert (kept.image, kept.chart) == ("old", "curate 1")
     assert record(RUNNING, base=base, a={"image": "new"}).stages["a"].image == "new"
     other = BASE.model_copy(update={"stages": {"a": old.model_copy(update={"key": "other"})}})
-    assert record(RUNNING, base=other).stages["a"].image == "", "another key is another stage"
+    assert record(RUNNING, base=other).stages["a"].image == "", "a stage with another key does not inherit the image"
 
 
-def test_a_run_whose_stages_all_stood_keeps_what_the_record_says_of_the_run_that_made_them() -> None:
+def test_up_to_date_run_keeps_the_times_and_attempts_of_the_earlier_run() -> None:
     made = StageRecord(name="a", kind="curate", key="k", attempts=[Attempt(started=1, ended=2, exit_code=0)])
     base = BASE.model_copy(update={"created": 1.0, "ended": 2.0, "stages": {"a": made}})
-    stood = StageStatus(name="a", kind="curate", key="k", state=RunState.DONE, reason=Reason.STANDS)
-    status = RunStatus(state=RunState.DONE, reason=Reason.STANDS, started=50, ended=51, stages=[stood])
+    existing = StageStatus(name="a", kind="curate", key="k", state=RunState.DONE, reason=Reason.UP_TO_DATE)
+    status = RunStatus(state=RunState.DONE, reason=Reason.UP_TO_DATE, started=50, ended=51, stages=[existing])
     found = record_of(base, RunBody(stages=[StageSpec(name="a", kind="curate")]), status, {})
     assert (found.created, found.ended) == (1.0, 2.0) and found.stages["a"].attempts == made.attempts
 
 
-def test_a_stage_without_a_key_is_not_in_the_record_and_one_that_left_the_run_is_dropped() -> None:
+def test_record_has_only_resolved_stages_of_the_specification() -> None:
     base = BASE.model_copy(update={"stages": {"old": StageRecord(name="old", kind="curate")}})
     assert list(record(RUNNING, StageStatus(name="b", kind="curate"), base=base).stages) == ["a"]
 
 
-def test_a_run_seen_for_the_first_time_has_a_start_and_three_conditions() -> None:
+def test_new_run_has_a_start_time_and_three_conditions() -> None:
     status = decide(one(None, NOTHING)).status
     assert (status.state, status.started, true_of(status)) == (W, NOW, ["Progressing"])
     assert [item.type for item in status.conditions] == ["Ready", "Progressing", "Failed"]
 
 
-def test_a_status_survives_the_api_server() -> None:
+def test_status_survives_serialization() -> None:
     status = told(RUNNING, AGAIN, STARTING)
     assert RunStatus.model_validate(status.as_json()) == status

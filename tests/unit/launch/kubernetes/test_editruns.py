@@ -93,7 +93,7 @@ def test_a_follower_is_told_what_a_driver_tells(store: ArtifactStore, monkeypatc
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
     LiveFiles(store, "r", "sft", "k").write_progress(LiveProgress(t=1, phase="sft", done=1, total=2))
-    stood = StageStatus(name="curate", kind="curate", state=RunState.DONE, reason=Reason.STANDS, message="stands")
+    stood = StageStatus(name="curate", kind="curate", state=RunState.DONE, reason=Reason.UP_TO_DATE, message="stands")
     sft = {"name": "sft", "kind": "sft", "key": "k"}
     looks = [
         [],

@@ -51,7 +51,7 @@ def test_patience_ends_after_a_long_silence_and_begins_anew_with_each_answer(mon
     now = [100.0]
     monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
     waits = OutageTolerance(60)
-    assert "asked again" in waits.record(SILENT)
+    assert "retrying" in waits.record(SILENT)
     now[0] += 59
     waits.record(SILENT)
     waits.answered()
@@ -107,12 +107,12 @@ def test_following_and_waiting_outlast_a_silence(
     observer: Any = SimpleNamespace(stage_waits=lambda _stage, reason: said.append(reason))
     store = open_store(StoreConfig(url=tmp_path.as_uri()))
     assert editruns.follow(_Runs(SILENT, SILENT, done), "r", store, observer, lambda: False)  # type: ignore[arg-type]
-    assert said == [f"{SILENT}; asked again"]
+    assert said == [f"{SILENT}; retrying"]
 
     monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, SILENT, done))
     connection: Any = SimpleNamespace(api=None)
     assert terminal.wait_for(connection, "r", lambda: False, None) == 0
-    assert capsys.readouterr().err.count("asked again") == 1
+    assert capsys.readouterr().err.count("retrying") == 1
 
 
 def test_logs_are_followed_through_a_silence(
@@ -157,7 +157,7 @@ def test_following_a_release_outlasts_every_silence(
     monkeypatch.setattr("editr1.launch.kubernetes.overview.overview", overview)
     connection: Any = SimpleNamespace(api=SimpleNamespace(jobs=jobs))
     assert follow.follow_releases(connection, ["r"], lambda: False) == 0
-    assert answers == [] and capsys.readouterr().err.count("asked again") == 2, "each silence is told once"
+    assert answers == [] and capsys.readouterr().err.count("retrying") == 2, "each silence is told once"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_release_that_is_none_of_the_stage_is_never_removed(
     assert done == []
 
 
-RUNNING, LATE = PodView("a", phase="Running"), PodView("b", phase="Running", leaving=True, gone_by=1.0)
+RUNNING, LATE = PodView("a", phase="Running"), PodView("b", phase="Running", terminating=True, deletion_deadline=1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where a release stands, and why, from what the cluster says: each sentence that a user may read."""
+"""Phase and explanation of a release by its observed objects, with each sentence that a user may read."""
 
 from dataclasses import replace
 
@@ -32,21 +32,21 @@ def unscheduled(message: str) -> PodView:
     [
         (unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu."), "not enough nvidia.com/gpu is free"),
         (unscheduled("0/3 nodes are available: 3 node(s) had untolerated taint {x: y}."), "untolerated taint"),
-        (waiting("ImagePullBackOff", "not found"), "cannot get its image editr1/sft:9 (ImagePullBackOff: not found)"),
-        (waiting("ErrImageNeverPull"), "cannot get its image editr1/sft:9"),
+        (waiting("ImagePullBackOff", "not found"), "cannot pull its image editr1/sft:9 (ImagePullBackOff: not found)"),
+        (waiting("ErrImageNeverPull"), "cannot pull its image editr1/sft:9"),
         (
             waiting("CreateContainerConfigError", 'secret "editr1-s3" not found'),
-            "the Secret 'editr1-s3' does not exist; make it, or set store.secretName",
+            "the Secret 'editr1-s3' does not exist; create it, or set store.secretName",
         ),
         (
             waiting("CreateContainerConfigError", "couldn't find key access-key in Secret lab/editr1-s3"),
             "has no key 'access-key'",
         ),
-        (waiting("CrashLoopBackOff", restarts=4), "starts and ends again (4 restarts)"),
+        (waiting("CrashLoopBackOff", restarts=4), "crashes repeatedly (4 restarts)"),
         (waiting("CreateContainerError", "no such file"), "cannot start: no such file"),
     ],
 )
-def test_a_pod_that_does_not_start_is_explained(pod: PodView, says: str) -> None:
+def test_pod_that_does_not_start_is_explained(pod: PodView, says: str) -> None:
     state = state_of(release(JOB, pod))
     assert state.phase is Phase.PENDING
     assert says in state.reason
@@ -57,18 +57,18 @@ def test_a_pod_that_does_not_start_is_explained(pod: PodView, says: str) -> None
     [
         (
             'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2',
-            "the namespace's quota is full: team, requested: pods=1",
+            "the namespace's quota is exhausted: team, requested: pods=1",
         ),
-        ('pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "Pod Security refuses"),
-        ("serviceaccount not found", "pods cannot be made: serviceaccount not found"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "Pod Security rejects"),
+        ("serviceaccount not found", "the pods cannot be created: serviceaccount not found"),
     ],
 )
-def test_pods_that_cannot_be_made_are_explained(message: str, says: str) -> None:
+def test_pods_that_cannot_be_created_are_explained(message: str, says: str) -> None:
     event = EventView("my-sft", "FailedCreatePod", message, warning=True)
     assert says in state_of(release(JOB, events=(event,))).reason
 
 
-def test_a_missing_volume_is_named_while_the_pod_waits() -> None:
+def test_missing_volume_is_named_while_the_pod_waits() -> None:
     event = EventView(POD.name, "FailedMount", 'configmap "my-ca" not found', warning=True)
     assert "waits for a volume: configmap" in state_of(release(JOB, POD, events=(event,))).reason
 
@@ -79,17 +79,17 @@ def test_phases_of_a_job() -> None:
     assert state_of(release()).phase is Phase.PENDING
     assert state_of(release(JOB, running)) == StageState(Phase.RUNNING)
     assert state_of(release(replace(JOB, suspended=True), running)).phase is Phase.SUSPENDED
-    held = state_of(release(replace(JOB, suspended=True, queue="research")))
-    assert held.reason == "held by queue research"
+    queued = state_of(release(replace(JOB, suspended=True, queue="research")))
+    assert queued.reason == "waiting for admission by queue research"
     done = replace(JOB, conditions=(Condition("Succeeded", "True"),), suspended=True)
     assert state_of(release(done)) == StageState(Phase.SUCCEEDED, exit_code=0)
 
 
-def test_a_failed_job_has_the_exit_code_of_the_pod_that_failed() -> None:
+def test_failed_job_has_the_exit_code_of_its_failed_pod() -> None:
     job = replace(JOB, conditions=(Condition("Running", "False"), Condition("Failed", "True", "", "job failed")))
-    killed = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=137, ended="OOMKilled"),))
+    killed = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=137, terminated="OOMKilled"),))
     assert state_of(release(job, killed)) == StageState(
-        Phase.FAILED, "pod my-sft-master-0 ended with 137 (OOMKilled)", 137
+        Phase.FAILED, "pod my-sft-master-0 exited with code 137 (OOMKilled)", 137
     )
     assert state_of(release(job)) == StageState(Phase.FAILED, "job failed", None)
 
@@ -104,12 +104,12 @@ def test_phases_of_a_service() -> None:
     assert asleep.phase is Phase.READY and "until a GRPO pod starts" in asleep.reason
 
 
-def test_pods_that_are_gone_or_leaving_explain_nothing() -> None:
-    leaving = replace(waiting("ImagePullBackOff"), leaving=True)
-    assert state_of(release(JOB, leaving)).reason == "waiting for its pods"
+def test_terminating_pods_explain_nothing() -> None:
+    terminating = replace(waiting("ImagePullBackOff"), terminating=True)
+    assert state_of(release(JOB, terminating)).reason == "waiting for its pods"
 
 
-def test_the_api_s_json_becomes_views() -> None:
+def test_api_json_is_converted_to_views() -> None:
     job = job_view(
         {
             "apiVersion": "kubeflow.org/v1",
@@ -131,7 +131,7 @@ def test_the_api_s_json_becomes_views() -> None:
     )
     assert (job.run, job.stage, job.queue, job.suspended, job.wanted, job.ready) == ("r", "s", "q", True, 3, 2)
     assert job.created == 1767323045
-    assert job.is_true("Running") is not None and job.is_true("Failed") is None
+    assert job.true_condition("Running") is not None and job.true_condition("Failed") is None
     pod = pod_view(
         {
             "metadata": {
@@ -149,5 +149,5 @@ def test_the_api_s_json_becomes_views() -> None:
             },
         }
     )
-    assert (pod.leaving, pod.index, pod.node) == (True, 2, "n")
-    assert pod.main == ContainerView("pytorch", restarts=1, exit_code=3, ended="Error")
+    assert (pod.terminating, pod.index, pod.node) == (True, 2, "n")
+    assert pod.main == ContainerView("pytorch", restarts=1, exit_code=3, terminated="Error")

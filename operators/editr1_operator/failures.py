@@ -1,0 +1,89 @@
+"""Planning of what ends or interrupts an attempt: exit codes, deadlines, lost nodes and stuck pods."""
+
+from __future__ import annotations
+
+from editr1.errors import ExitCode
+from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
+from editr1.runs.decide import NextStep, after_end, overdue
+from editr1.runs.spec import StageSpec
+from editr1_operator.actions import DeleteJob, ForceDeletePod
+from editr1_operator.health import stuck_pods
+from editr1_operator.plan import PlanBuilder, close_attempt
+
+
+def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> PlanBuilder:
+    """End an attempt that left no result: wait for the next attempt, or fail the stage.
+
+    Args:
+        plan: What has been planned so far.
+        stage: The stage whose attempt ended.
+        code: Exit code of the attempt.
+        cause: Why it ended, in words.
+    """
+    known = plan.status_of(stage)
+    failures = known.failures + 1
+    decision = after_end(code, False, failures, stage.retries)
+    message = f"{decision.reason}{': ' + cause if cause else ''}"
+    if decision.action is not NextStep.RETRY:
+        retryable = code >= 128 or code < 0
+        return plan.fail(stage, Reason.RETRIES_SPENT if retryable else Reason.EXIT_PERMANENT, message, code=code)
+    return plan.update(
+        stage,
+        state=RunState.WAITING,
+        reason=Reason.RETRYING,
+        message=message,
+        attempts=close_attempt(known, plan.now, code, cause),
+        failures=failures,
+        not_before=plan.now + decision.delay,
+        pending_since=None,
+        progress="",
+    )
+
+
+def last_failure(known: StageStatus) -> str:
+    """Describe the end of the newest attempt that ended, or return an empty string if there is none."""
+    last = next((item for item in reversed(known.attempts) if item.ended is not None), None)
+    if last is None or last.exit_code is None:
+        return ""
+    reason = after_end(last.exit_code, False, 0, 0).reason
+    return f"{reason}{': ' + last.reason if last.reason else ''}"
+
+
+def deadline_passed(plan: PlanBuilder, stage: StageSpec) -> bool:
+    """Return whether the stage has used up its ``deadline_seconds``, not counting the time for which it was suspended."""
+    known = plan.status_of(stage)
+    if known.held_since is not None or not known.attempts:
+        return False
+    return overdue(known.attempts[0].started + known.held_s, plan.now, stage.deadline_seconds) is not None
+
+
+def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Delete the job of a stage that has used up its deadline, and fail the stage."""
+    seen = plan.observed_of(stage)
+    if seen.has_job:
+        plan = plan.act(DeleteJob(stage.name, seen.uid))
+    message = f"the deadline of {stage.deadline_seconds:g} s has passed"
+    return plan.fail(stage, Reason.DEADLINE, message, code=ExitCode.TERMINATED)
+
+
+def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Record the UIDs of the stage's pods. A new UID under a known name means that a node was lost, which is a failure.
+
+    The stage fails if that was one failure too many; otherwise its job goes on with the new pod.
+    """
+    known, seen = plan.status_of(stage), plan.observed_of(stage)
+    pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}
+    lost = sorted(name for name, uid in pods.items() if known.pods.get(name, uid) != uid)
+    failures = known.failures + bool(lost)  # pods that are lost together were on one node
+    plan = plan.update(stage, pods={**known.pods, **pods}, failures=failures, state=known.state, reason=known.reason)
+    if not lost or failures <= stage.retries:
+        return plan
+    message = f"lost pod {', '.join(lost)}; all {stage.retries} retries are used up"
+    plan = plan.act(DeleteJob(stage.name, seen.uid))
+    return plan.fail(stage, Reason.RETRIES_SPENT, message, code=ExitCode.KILLED)
+
+
+def delete_stuck_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Force the deletion of pods on lost nodes; no pod takes their place before they are gone."""
+    stuck = stuck_pods(plan.observed_of(stage), plan.now)
+    return plan.act(*(ForceDeletePod(stage.name, pod.name, pod.uid) for pod in stuck))

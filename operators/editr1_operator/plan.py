@@ -1,0 +1,88 @@
+"""An immutable plan: the new status of each stage, and the actions that follow. Every step of a decision extends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, StageStatus
+from editr1.runs.spec import RunBody, StageSpec
+from editr1_operator.actions import Action
+from editr1_operator.observed import ObservedRun, ObservedStage
+
+
+@dataclass(frozen=True)
+class PlanBuilder:
+    """What has been planned so far for one run; the methods return extended copies."""
+
+    observed: ObservedRun
+    stages: Mapping[str, StageStatus]
+    """New status of each stage by name."""
+    actions: tuple[Action, ...] = ()
+    services: frozenset[str] = frozenset()
+    """Names of the reward services that a stage needs at this moment."""
+
+    @classmethod
+    def start(cls, observed: ObservedRun) -> PlanBuilder:
+        """Begin with the last status of each stage and no action."""
+        stages = {
+            stage.name: observed.status.stage_of(stage.name) or StageStatus(name=stage.name, kind=str(stage.kind))
+            for stage in observed.spec.stages
+        }
+        return cls(observed, stages)
+
+    @property
+    def spec(self) -> RunBody:
+        """Specification of the run."""
+        return self.observed.spec
+
+    @property
+    def now(self) -> float:
+        """Time of the observation in seconds since the epoch."""
+        return self.observed.now
+
+    def status_of(self, stage: StageSpec) -> StageStatus:
+        """Return the planned status of a stage."""
+        return self.stages[stage.name]
+
+    def observed_of(self, stage: StageSpec) -> ObservedStage:
+        """Return the observed state of a stage."""
+        return self.observed.stages[stage.name]
+
+    def act(self, *actions: Action) -> PlanBuilder:
+        """Append actions."""
+        return replace(self, actions=(*self.actions, *actions))
+
+    def use_service(self, service: StageSpec) -> PlanBuilder:
+        """Note that a stage needs this reward service now."""
+        return replace(self, services=self.services | {service.name})
+
+    def update(self, stage: StageSpec, **changes: Any) -> PlanBuilder:
+        """Change fields of a stage's status. The message is cleared unless it is given."""
+        return self.put(self.status_of(stage).model_copy(update={"message": "", **changes}))
+
+    def put(self, status: StageStatus) -> PlanBuilder:
+        """Replace the status of a stage."""
+        return replace(self, stages={**self.stages, status.name: status})
+
+    def fail(self, stage: StageSpec, reason: Reason, message: str, *, code: int) -> PlanBuilder:
+        """End a stage without its result. ``code`` becomes the exit code of its newest attempt."""
+        return self.update(
+            stage,
+            state=RunState.FAILED,
+            reason=reason,
+            message=message,
+            attempts=close_attempt(self.status_of(stage), self.now, code, message),
+            ended=self.now,
+            pending_since=None,
+            not_before=None,
+        )
+
+
+def close_attempt(status: StageStatus, now: float, code: int, reason: str) -> list[AttemptStatus]:
+    """Return the attempts of a stage with the newest one ended."""
+    if not status.attempts or status.attempts[-1].ended is not None:
+        return status.attempts
+    last = status.attempts[-1].model_copy(update={"ended": now, "exit_code": int(code), "reason": reason})
+    return [*status.attempts[:-1], last]

@@ -1,0 +1,84 @@
+"""Planning of stages that are suspended: by the run's ``suspend`` or by a Kueue queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
+from editr1.launch.kubernetes.state import state_of
+from editr1.runs.decide import service_of
+from editr1.runs.spec import StageSpec
+from editr1_operator.actions import DeleteJob, SetSuspended
+from editr1_operator.failures import delete_stuck_pods
+from editr1_operator.plan import PlanBuilder
+from editr1_operator.services import ensure_service
+
+
+def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Plan a stage whose run or whose job is suspended."""
+    seen = plan.observed_of(stage)
+    job = seen.release.job
+    assert job is not None
+    if plan.spec.suspend and job.queue and not job.suspended:
+        # Only the queue may suspend a job that it admitted. A resumed run puts a new job in the queue.
+        plan = suspend(plan, stage).act(DeleteJob(stage.name, seen.uid))
+        return plan.put(plan.status_of(stage).model_copy(update={"removed_uid": seen.uid, "job_uid": ""}))
+    if plan.spec.suspend:
+        plan = suspend(plan, stage)
+        return plan if job.suspended else plan.act(SetSuspended(stage.name, True))
+    if job.queue:
+        return _wait_for_queue(plan, stage)
+    if any(pod.terminating for pod in seen.release.pods):
+        # training-operator counts a terminating pod as one of the resumed job's, and would fail the job with it.
+        plan = delete_stuck_pods(plan, stage)
+        message = "resumes as soon as its old pods have stopped"
+        return plan.update(stage, state=RunState.SUSPENDED, reason=Reason.SUSPENDED, message=message)
+    return _resume(plan, stage)
+
+
+def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Set the status of a stage to suspended."""
+    known = plan.status_of(stage)
+    return plan.update(
+        stage,
+        state=RunState.SUSPENDED,
+        reason=Reason.SUSPENDED,
+        message="continues from its last checkpoint when the run is resumed" if known.attempts else "not started yet",
+        held_since=known.held_since or plan.now,
+        pending_since=None,
+        pods={},
+    )
+
+
+def end_suspension(known: StageStatus, now: float) -> dict[str, Any]:
+    """Return the status fields that add the time of the current suspension to that of earlier ones."""
+    held = now - known.held_since if known.held_since is not None and known.attempts else 0.0
+    return {"held_since": None, "held_s": known.held_s + held}
+
+
+def _wait_for_queue(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    return plan.update(
+        stage,
+        state=RunState.WAITING,
+        reason=Reason.QUEUED,
+        message=state_of(plan.observed_of(stage).release).reason,
+        pending_since=None,
+        held_since=plan.status_of(stage).held_since or plan.now,
+        pods={},
+    )
+
+
+def _resume(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    service = service_of(stage, plan.spec.stages)
+    if service is not None:
+        plan, ready = ensure_service(plan, service, stage)
+        if not ready:
+            return plan
+    return plan.act(SetSuspended(stage.name, False)).update(
+        stage,
+        state=RunState.STARTING,
+        reason=Reason.PODS_STARTING,
+        pending_since=plan.now,
+        pods={},
+        **end_suspension(plan.status_of(stage), plan.now),
+    )
