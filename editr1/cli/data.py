@@ -45,12 +45,12 @@ def import_(
 
     Example: editr1 data import ./photos --table ./photos/edits.csv --out ./imported
     """
-    from editr1.data.importer import describe, import_folder
+    from editr1.data.importer import format_problem, import_folder
 
     with reporting():
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
     for problem in report.problems[:SHOWN]:
-        typer.secho(describe(problem), err=True)
+        typer.secho(format_problem(problem), err=True)
     if not report.files and not report.problems:
         raise fail(f"{table}: no rows", 3)
     if not report.files:
@@ -76,7 +76,7 @@ def show(
     from rich.console import Console
     from rich.table import Table
 
-    from editr1.data.show import summarise
+    from editr1.data.summary import summarise
 
     with reporting():
         summary = asdict(summarise(file, first=rows))
@@ -105,7 +105,7 @@ def demo_photos(
 
     Example: editr1 data demo-photos ./photos && editr1 data import ./photos --table ./photos/table.csv --out ./imported
     """
-    from editr1.data.photos_demo import make_photos
+    from editr1.data.demo_photos import make_photos
 
     with reporting():
         typer.echo(make_photos(out, cases_per_photo=cases))

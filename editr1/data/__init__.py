@@ -1,1 +1,1 @@
-"""The nouns of Edit-R1 and their Parquet form."""
+"""Data types of Edit-R1, their validation, and their Parquet tables."""

@@ -1,4 +1,4 @@
-"""Check a table, row by row, and name everything that is wrong with it."""
+"""Validation of a table, row by row, with a report of every violation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from editr1.data.errors import TableError, shorten
 from editr1.data.images import ImageError, decode_image
-from editr1.data.jsonl import read_json_lines, resolve_pictures
+from editr1.data.jsonl import read_json_lines, resolve_images
 from editr1.data.schema import KINDS
-from editr1.data.tables import kind_of_columns, pictures_in, read_plain, table_kind
+from editr1.data.tables import images_in, kind_of_columns, read_plain, table_kind
 from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple, SftRow
 
 _REMEMBERED = 100_000
@@ -22,7 +22,7 @@ _REMEMBERED = 100_000
 
 @dataclass(frozen=True)
 class Problem:
-    """A broken rule. ``row`` counts from 1 (in JSON lines: the line); None, as ``field``, for the file as a whole."""
+    """A violated rule. ``row`` counts from 1 (the line in JSON lines); ``row`` and ``field`` are None for the whole file."""
 
     row: int | None
     field: str | None
@@ -36,37 +36,40 @@ class Problem:
         )
 
 
-def check_file(path: Path, kind: type[DataModel] | None = None, *, pictures: bool = True) -> Iterator[Problem]:
-    """Every problem of a table: ``.jsonl`` (see ``editr1.data.jsonl``), anything else is read as Parquet.
+def check_file(path: Path, kind: type[DataModel] | None = None, *, decode_images: bool = True) -> Iterator[Problem]:
+    """Yield every problem of a table in JSON lines (``.jsonl``, see ``editr1.data.jsonl``) or Parquet.
 
-    Checked: the types' rules, digests, that every picture decodes (each distinct one once; not with
-    ``pictures=False``), that ids are unique, that a pair compares two candidates, that agreement lies in [0, 1]. The
-    kind is found from the file when none is given. A file that is no table is one problem; nothing is raised.
+    Checks the rules of the data types, image digests, that every distinct image can be decoded (unless
+    ``decode_images=False``), that ids are unique, that a pair has two different candidates, and that agreement lies in
+    [0, 1]. Without ``kind``, the data type is derived from the file. A file that is not a table yields one problem;
+    nothing is raised.
     """
     path = Path(path)
     try:
-        checker = _Checker(pictures)
+        checker = _Checker(decode_images)
         for number, row, rows_kind in _rows(path, kind):
-            yield from [_of(row)] if isinstance(row, TableError) else checker.check(path, number, row, rows_kind)
+            yield from [_problem(row)] if isinstance(row, TableError) else checker.check(path, number, row, rows_kind)
     except TableError as error:
-        yield _of(error)
+        yield _problem(error)
 
 
 class _Checker:
-    def __init__(self, pictures: bool) -> None:
-        self._pictures = pictures
+    def __init__(self, decode_images: bool) -> None:
+        self._decode_images = decode_images
         self._decoded: set[bytes] = set()
         self._first_row: dict[bytes, int] = {}
 
     def check(self, path: Path, number: int, row: dict[str, Any], kind: type[DataModel]) -> Iterator[Problem]:
-        for place, picture in pictures_in(row):
-            wanted, data = picture.pop("sha256", None), picture.get("data")
+        for place, image in images_in(row):
+            wanted, data = image.pop("sha256", None), image.get("data")
             if not isinstance(data, bytes):
                 continue
             digest = hashlib.sha256(data)
             if wanted is not None and digest.hexdigest() != wanted:
-                yield Problem(number, f"{place}.sha256", wanted, f"the picture's bytes have {digest.hexdigest()}")
-            if self._pictures and data and digest.digest() not in self._decoded:
+                yield Problem(
+                    number, f"{place}.sha256", wanted, f"the image bytes have the digest {digest.hexdigest()}"
+                )
+            if self._decode_images and data and digest.digest() not in self._decoded:
                 try:
                     decode_image(data)
                 except ImageError as error:
@@ -76,25 +79,25 @@ class _Checker:
                     self._decoded.clear()
                 self._decoded.add(digest.digest())
         try:
-            noun = kind.model_validate(row)
+            item = kind.model_validate(row)
         except ValidationError as error:
             for fault in error.errors(include_url=False, include_context=False):
                 field = ".".join(str(part) for part in fault["loc"])
                 yield Problem(number, field, shorten(fault["input"]), fault["msg"])
             return
-        yield from self._across_rows(number, noun)
+        yield from self._across_rows(number, item)
 
-    def _across_rows(self, number: int, noun: DataModel) -> Iterator[Problem]:
-        field, name = _identity(noun)
+    def _across_rows(self, number: int, item: DataModel) -> Iterator[Problem]:
+        field, name = _identity(item)
         key = hashlib.sha256(name.encode()).digest()[:16]
         first = self._first_row.setdefault(key, number)
         if first != number:
-            yield Problem(number, field, repr(name), f"must be unique; row {first} has it too")
-        if isinstance(noun, PreferencePair) and noun.winner.candidate_id == noun.loser.candidate_id:
-            value = repr(noun.loser.candidate_id)
+            yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same")
+        if isinstance(item, PreferencePair) and item.winner.candidate_id == item.loser.candidate_id:
+            value = repr(item.loser.candidate_id)
             yield Problem(number, "loser.candidate_id", value, "must differ from winner.candidate_id")
-        if isinstance(noun, SftRow) and noun.agreement is not None and not 0.0 <= noun.agreement <= 1.0:
-            yield Problem(number, "agreement", repr(noun.agreement), "must lie in [0, 1]")
+        if isinstance(item, SftRow) and item.agreement is not None and not 0.0 <= item.agreement <= 1.0:
+            yield Problem(number, "agreement", repr(item.agreement), "must lie in [0, 1]")
 
 
 def _rows(
@@ -113,20 +116,20 @@ def _rows(
         if kind is None:
             raise TableError(path, number, None, sorted(line), f"not the fields of {', '.join(KINDS)}")
         try:
-            yield number, resolve_pictures(path, number, line), kind
+            yield number, resolve_images(path, number, line), kind
         except TableError as error:
             yield number, error, kind
 
 
-def _identity(noun: DataModel) -> tuple[str, str]:
-    if isinstance(noun, PreferencePair):
-        return "pair_id", noun.pair_id
-    if isinstance(noun, EditCase):
-        return "case_id", noun.case_id
-    assert isinstance(noun, Quadruple | SftRow)
-    quadruple = noun.quadruple if isinstance(noun, SftRow) else noun
+def _identity(item: DataModel) -> tuple[str, str]:
+    if isinstance(item, PreferencePair):
+        return "pair_id", item.pair_id
+    if isinstance(item, EditCase):
+        return "case_id", item.case_id
+    assert isinstance(item, Quadruple | SftRow)
+    quadruple = item.quadruple if isinstance(item, SftRow) else item
     return "case_id + candidate_id", f"{quadruple.case.case_id} + {quadruple.candidate.candidate_id}"
 
 
-def _of(error: TableError) -> Problem:
+def _problem(error: TableError) -> Problem:
     return Problem(error.row, error.field, "" if error.value is None else shorten(error.value), error.rule)

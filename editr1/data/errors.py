@@ -1,4 +1,4 @@
-"""The base of every complaint about input data."""
+"""Errors about input data."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class DataError(Editr1Error, ValueError):
-    """Input data break a rule. The message names file, row and field, the value and what is allowed."""
+    """Input data violate a rule; the message names the file, row, field, value, and what is allowed."""
 
     exit_code = ExitCode.DATA
 
 
 class TableError(DataError):
-    """A table, or one row of it, breaks a rule.
+    """A table, or one row of it, violates a rule.
 
-    ``row`` counts from 1; it is None, as is ``field``, where the whole file is at fault.
+    ``row`` counts from 1. ``row`` and ``field`` are None if the error concerns the whole file.
     """
 
     def __init__(self, file: Path | str, row: int | None, field: str | None, value: object, rule: str) -> None:
@@ -31,7 +31,7 @@ class TableError(DataError):
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """``repr`` for a message: bytes as their count, long texts cut."""
+    """Return ``repr(value)`` for a message; bytes become their length, long texts are truncated."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     text = repr(value)

@@ -1,7 +1,7 @@
-"""Encoded pictures to RGB pixels and back, safely: photographs of any size, mode and orientation.
+"""Safe decoding of untrusted image files to RGB pixels, and encoding.
 
-Only six containers are opened (PNG, JPEG, WebP, TIFF, BMP and the first frame of a GIF), and the number of pixels is
-read from the header before any of them is decoded. Embedded colour profiles are not applied: values are taken as sRGB.
+Only six formats are opened (PNG, JPEG, WebP, TIFF, BMP and the first frame of a GIF), and the number of pixels is read
+from the header before any pixel is decoded. Embedded colour profiles are not applied: values are interpreted as sRGB.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ MAX_BYTES: Final = 64 << 20
 
 
 class ImageError(DataError):
-    """The bytes are not a picture that this project reads; the message says why and what is allowed."""
+    """The bytes are not a supported image; the message says why and what is allowed."""
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
-    """Decode a picture file into an RGB image as a person would see it on white paper.
+    """Decode an image file to RGB, as it would look on a white background.
 
-    The EXIF orientation is applied; transparency (alpha channel, palette or colour key) is flattened on white; 16-bit
-    grey is scaled to 8 bit (v / 257, rounded); 32-bit grey must hold 16-bit values; floating-point grey is scaled by
-    255 when it lies in [0, 1] and taken as it is when it lies in [0, 255]; CMYK is converted; of an animation the first
-    frame is taken.
+    The EXIF orientation is applied. Transparency (alpha channel, palette or colour key) is flattened onto white. 16-bit
+    grey is scaled to 8 bits (v / 257, rounded); 32-bit grey must hold 16-bit values. Floating-point grey is scaled by
+    255 if it lies in [0, 1], and used as it is if it lies in [0, 255]. CMYK is converted. Of an animation, the first
+    frame is used.
 
     Args:
-        data: the file, PNG, JPEG, WebP, TIFF, BMP or GIF.
-        max_pixels: most pixels (width x height) that the header may announce; Pillow's own limit, 179 million, stays.
-        max_bytes: most bytes that the file may have.
+        data: a PNG, JPEG, WebP, TIFF, BMP or GIF file.
+        max_pixels: maximum number of pixels (width x height); Pillow's own limit of 179 million also applies.
+        max_bytes: maximum size of the file in bytes.
 
     Returns:
-        A PIL image of mode RGB, 8 bits a channel, without metadata.
+        A PIL image of mode RGB with 8 bits per channel and no metadata.
 
     Raises:
-        ImageError: empty or too big a file, another or a broken format, too many pixels, or values out of range.
+        ImageError: the file is empty, too large, damaged or of another format, or has too many pixels or values out of
+            range.
     """
     with _opened(data, max_pixels, max_bytes) as opened:
         try:
@@ -48,37 +49,37 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = 
             return _flattened(_upright(opened))
         except ImageError:
             raise
-        except Exception as error:  # decoders answer damaged files with nearly every exception type
-            raise ImageError(f"broken {opened.format} picture: {error}") from error
+        except Exception as error:  # decoders raise nearly every exception type for damaged files
+            raise ImageError(f"damaged {opened.format} image: {error}") from error
 
 
 def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
-    """Width and height in pixels, read from the header alone and before any EXIF rotation.
+    """Return (width, height) in pixels from the header alone, before any EXIF rotation.
 
     Raises:
-        ImageError: as ``decode_image``, for what the header shows.
+        ImageError: as in ``decode_image``, as far as the header shows it.
     """
     with _opened(data, max_pixels, max_bytes) as opened:
         return opened.size
 
 
-def resized_to(picture: bytes, like: bytes, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> bytes:
-    """``picture`` at the size of ``like`` (both picture files), as a PNG; unchanged when it has that size."""
-    image, size = decode_image(picture), decode_image(like).size
-    return picture if image.size == size else encode_png(image.resize(size, resampling))
+def resized_to(data: bytes, like: bytes, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> bytes:
+    """Resize the image file ``data`` to the size of the image file ``like``, as PNG; return it unchanged if the sizes match."""
+    image, size = decode_image(data), decode_image(like).size
+    return data if image.size == size else encode_png(image.resize(size, resampling))
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Encode as an 8-bit RGB PNG without metadata. Equal pixels give equal bytes under one version of Pillow."""
+    """Encode an image as an 8-bit RGB PNG without metadata; equal pixels give equal bytes with one version of Pillow."""
     buffer = io.BytesIO()
     clean = Image.new("RGB", image.size)
     clean.paste(image if image.mode == "RGB" else _flattened(image))
-    clean.save(buffer, format="PNG", compress_level=3)  # 2.5 times as fast as 6 on photographs, 11 % larger
+    clean.save(buffer, format="PNG", compress_level=3)  # 2.5 times as fast as level 6 on photographs, and 11 % larger
     return buffer.getvalue()
 
 
 def shrink(image: Image.Image, max_side: int) -> Image.Image:
-    """Scale down, keeping the aspect ratio, until no side exceeds ``max_side`` pixels; smaller pictures stay."""
+    """Scale an image down to at most ``max_side`` pixels per side, keeping the aspect ratio; smaller images are unchanged."""
     if max_side < 1:
         raise ValueError(f"max_side: {max_side}: must be at least 1")
     longest = max(image.size)
@@ -90,19 +91,19 @@ def shrink(image: Image.Image, max_side: int) -> Image.Image:
 
 def _opened(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
     if not data:
-        raise ImageError("empty picture: 0 bytes")
+        raise ImageError("empty image: 0 bytes")
     if len(data) > max_bytes:
-        raise ImageError(f"picture of {len(data)} bytes: at most {max_bytes} are allowed")
+        raise ImageError(f"image of {len(data)} bytes: at most {max_bytes} are allowed")
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(f"not a picture of an allowed format ({', '.join(FORMATS)})") from None
-    except Exception as error:  # as above: header parsers are no more uniform
-        raise ImageError(f"unreadable picture header: {error}") from error
+        raise ImageError(f"not an image of an allowed format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # header parsers raise as many types as decoders
+        raise ImageError(f"unreadable image header: {error}") from error
     width, height = opened.size
     if width < 1 or height < 1 or width * height > max_pixels:
         opened.close()
-        raise ImageError(f"picture of {width} x {height} pixels: between 1 and {max_pixels} pixels are allowed")
+        raise ImageError(f"image of {width} x {height} pixels: between 1 and {max_pixels} pixels are allowed")
     return opened
 
 

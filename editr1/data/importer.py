@@ -1,19 +1,19 @@
-"""A folder of photographs and a table about them become cases, quadruples and preference pairs.
+"""Import of a folder of images and a table into cases, quadruples and preference pairs.
 
-The table is CSV (comma, semicolon or tab; UTF-8) or JSON lines, one row an edited picture:
+The table is CSV (comma, semicolon or tab; UTF-8) or JSON lines, with one row per edited image:
 
 ============  ==================================================================================================
 column        meaning
 ============  ==================================================================================================
-source        path of the source picture, relative to the folder
-instruction   what was asked for
-edited        path of the edited picture, relative to the folder
-editor        who or what made it
-case_id       optional; rows with one id are one case. Without it: one case for each (source, instruction)
-preferred     optional: ``winner``, ``loser`` or ``same``; in a case every winner beats every loser, and any two
-              rows with ``same`` are a "same" pair
+source        path of the source image, relative to the folder
+instruction   the edit instruction
+edited        path of the edited image, relative to the folder
+editor        the model or person that made the edit
+case_id       optional; rows with the same id form a case. Default: one case per (source, instruction)
+preferred     optional: ``winner``, ``loser`` or ``same``; within a case every winner beats every loser, and any two
+              rows with ``same`` form a "same" pair
 rank          optional, instead of ``preferred``: 1 is best; a lower rank beats a higher one, equal ranks are "same"
-principles    optional: JSON list of {"question", "category"}; where given it must be alike in all rows of a case
+principles    optional: JSON list of {"question", "category"}; all rows of a case that have it must agree
 ============  ==================================================================================================
 """
 
@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 
 from editr1.data.errors import TableError, shorten
 from editr1.data.images import ImageError, decode_image, encode_png, shrink
-from editr1.data.import_rows import ImportRow, read_import_rows
+from editr1.data.import_table import ImportRow, read_import_rows
 from editr1.data.jsonl import read_below
 from editr1.data.schema import images_path
 from editr1.data.tables import write_table
@@ -40,10 +40,10 @@ from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair,
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import found and did.
+    """Result of an import.
 
-    ``counts``: rows, bad_rows, cases, quadruples, pairs ("winner" pairs) and same ("same" pairs). ``files`` are the
-    tables that were written: none when a row was bad and bad rows were not to be skipped.
+    ``counts`` has the number of rows, bad_rows, cases, quadruples, pairs ("winner" pairs) and same ("same" pairs).
+    ``files`` lists the tables that were written; it is empty if a row was invalid and ``skip_bad`` was not set.
     """
 
     counts: dict[str, int]
@@ -54,19 +54,19 @@ class ImportReport:
 def import_folder(
     folder: Path, table: Path, out: Path, *, max_side: int | None = None, skip_bad: bool = False
 ) -> ImportReport:
-    """Read ``table`` and the pictures below ``folder``; write a table a kind into a folder of its own below ``out``.
+    """Read ``table`` and the images in ``folder``, and write one table per data type to ``out``.
 
-    The files are ``cases/cases.parquet``, ``quadruples/quadruples.parquet`` and, where people preferred something,
-    ``pairs/pairs.parquet``. Every row and picture is checked first; nothing is written when any is bad, unless
-    ``skip_bad``. Pictures keep their bytes; with ``max_side`` those with a longer side (in pixels) are scaled down and
-    stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each has its pictures once, in
-    ``<stem>.images`` beside it. A few pictures at a time are in memory.
+    The files are ``cases/cases.parquet``, ``quadruples/quadruples.parquet`` and, if the table has preferences,
+    ``pairs/pairs.parquet``. All rows and images are checked first; if any is invalid, nothing is written unless
+    ``skip_bad`` is set, which skips the invalid rows. Images keep their bytes; with ``max_side``, images with a longer
+    side (in pixels) are scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``):
+    distinct images are stored once, in ``<stem>.images``. Only a few images are in memory at a time.
 
-    What an earlier import left in ``out`` is replaced as a whole, pairs included.
+    The tables of an earlier import in ``out`` are replaced, including pairs.
 
     Raises:
-        TableError: the table cannot be read, or lacks a column or knows too many.
-        OSError: ``out`` can be no folder of this user; said before anything is read.
+        TableError: the table cannot be read, or has a missing or unknown column.
+        OSError: ``out`` is not a writable folder; this is checked before anything is read.
 
     Example:
         ``import_folder(Path("photos"), Path("photos/table.csv"), Path("photos-data"), max_side=512)``
@@ -78,16 +78,16 @@ def import_folder(
     problems: list[TableError] = []
     rows = 0
     with TemporaryDirectory(prefix="editr1-import-") as scratch:
-        pictures = _Pictures(folder, max_side, Path(scratch))
+        images = _Images(folder, max_side, Path(scratch))
         for row in read_import_rows(table):
             rows += 1
-            fault = row if isinstance(row, TableError) else _fault(table, row, cases, pictures)
+            fault = row if isinstance(row, TableError) else _fault(table, row, cases, images)
             if fault is not None:
                 problems.append(fault)
             elif isinstance(row, ImportRow):
                 cases.setdefault(row.case_id, _Case(row)).add(row)
         writes = cases and (skip_bad or not problems)
-        files = _replace(out, cases, pictures) if writes else []
+        files = _replace(out, cases, images) if writes else []
     pairs = [pair for case in cases.values() for pair in case.pairs()]
     labels = Counter(label for *_, label in pairs)
     counts = {
@@ -112,7 +112,7 @@ class _Case:
         self.principles = self.principles or row.principles
 
     def pairs(self) -> Iterator[tuple[int, int, str]]:
-        """(better, worse, label) as indices of ``rows``."""
+        """Yield (better, worse, label) with indices into ``rows``."""
         for one, other in combinations(range(len(self.rows)), 2):
             a, b = self.rows[one], self.rows[other]
             if a.rank is not None and b.rank is not None:
@@ -126,8 +126,8 @@ class _Case:
                 yield one, other, "same"
 
 
-class _Pictures:
-    """The folder's pictures, each decoded once; those that are scaled down wait in ``scratch``."""
+class _Images:
+    """The images of the folder, each decoded once; scaled images are kept in ``scratch`` until they are written."""
 
     def __init__(self, folder: Path, max_side: int | None, scratch: Path) -> None:
         self._folder = folder
@@ -138,7 +138,7 @@ class _Pictures:
         self.read = lru_cache(maxsize=32)(self._read)
 
     def fault(self, name: str) -> str:
-        """Why the picture cannot be used, or nothing."""
+        """Return why the image cannot be used, or an empty string."""
         if name not in self._faults:
             self._faults[name] = ""
             try:
@@ -156,68 +156,70 @@ class _Pictures:
         return EncodedImage(data=scaled.read_bytes() if scaled else read_below(self._folder, name))
 
 
-def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], pictures: _Pictures) -> TableError | None:
+def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], images: _Images) -> TableError | None:
     case = cases.get(row.case_id)
     if case is not None:
         for name in ("source", "instruction"):
             wanted = getattr(case.first, name)
             if getattr(row, name) != wanted:
-                rule = f"case {row.case_id!r} has {wanted!r} in line {case.first.line}"
+                rule = f"must be the same in all rows of case {row.case_id!r}, which has {wanted!r} in line {case.first.line}"
                 return TableError(table, row.line, name, getattr(row, name), rule)
         if row.principles and case.principles and row.principles != case.principles:
-            return TableError(table, row.line, "principles", None, f"differ from those of case {row.case_id!r} above")
+            return TableError(
+                table, row.line, "principles", None, f"must be the same in all rows of case {row.case_id!r}"
+            )
         for other in case.rows:
             if other.edited == row.edited and other.editor == row.editor:
-                rule = f"editor {row.editor!r} gave it for this case in line {other.line} already"
+                rule = f"duplicate: line {other.line} has the same image of editor {row.editor!r} for this case"
                 return TableError(table, row.line, "edited", row.edited, rule)
             if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
                 name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
-                rule = f"line {other.line} of this case uses the other column; a case uses one of rank and preferred"
+                rule = f"a case has either rank or preferred, but line {other.line} of this case has the other"
                 return TableError(table, row.line, name, value, rule)
     for name in ("source", "edited"):
-        picture = getattr(row, name)
-        if rule := pictures.fault(picture):
-            return TableError(table, row.line, name, picture, rule)
+        image = getattr(row, name)
+        if rule := images.fault(image):
+            return TableError(table, row.line, name, image, rule)
     return None
 
 
 def _check_folder(out: Path) -> None:
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(there))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "nothing can be written there", str(there))
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "not writable", str(existing))
 
 
-def _replace(out: Path, cases: dict[str, _Case], pictures: _Pictures) -> list[Path]:
-    """Write the tables beside ``out``, then put them in the place of those that are there: never some old and some new."""
+def _replace(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
+    """Write all tables to a temporary folder, then replace the existing ones, so that old and new tables are never mixed."""
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".import-", dir=out) as made:
-        files = [path.relative_to(made) for path in _write(Path(made), cases, pictures)]
+    with TemporaryDirectory(prefix=".import-", dir=out) as scratch:
+        files = [path.relative_to(scratch) for path in _write(Path(scratch), cases, images)]
         for name in ("cases", "quadruples", "pairs"):
             table = out / name / f"{name}.parquet"
             table.unlink(missing_ok=True)
             images_path(table).unlink(missing_ok=True)
         for file in files:
             (out / file).parent.mkdir(exist_ok=True)
-            os.replace(images_path(Path(made) / file), images_path(out / file))
-            os.replace(Path(made) / file, out / file)
+            os.replace(images_path(Path(scratch) / file), images_path(out / file))
+            os.replace(Path(scratch) / file, out / file)
     return [out / file for file in files]
 
 
-def _write(out: Path, cases: dict[str, _Case], pictures: _Pictures) -> list[Path]:
+def _write(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
     def edit_case(case: _Case) -> EditCase:
         first = case.first
         return EditCase(
             case_id=first.case_id,
-            source=pictures.read(first.source),
+            source=images.read(first.source),
             instruction=first.instruction,
             principles=case.principles,
         )
 
     def candidate(case: _Case, index: int) -> Candidate:
         row = case.rows[index]
-        return Candidate(candidate_id=f"{row.case_id}/{index + 1}", editor=row.editor, image=pictures.read(row.edited))
+        return Candidate(candidate_id=f"{row.case_id}/{index + 1}", editor=row.editor, image=images.read(row.edited))
 
     def quadruples() -> Iterator[Quadruple]:
         for case in cases.values():
@@ -244,8 +246,8 @@ def _write(out: Path, cases: dict[str, _Case], pictures: _Pictures) -> list[Path
     return files
 
 
-def describe(problem: TableError) -> str:
-    """``file:row: field: value: rule``, as editors and terminals link it."""
+def format_problem(problem: TableError) -> str:
+    """Format a problem as ``file:row: field: value: rule``, which editors and terminals turn into links."""
     where = str(problem.file) if problem.row is None else f"{problem.file}:{problem.row}"
     shown = [] if problem.value is None else [shorten(problem.value)]
     return ": ".join([where, *([problem.field] if problem.field else []), *shown, problem.rule])

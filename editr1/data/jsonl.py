@@ -1,7 +1,7 @@
-"""Nouns as JSON lines: the hand-written form of a table.
+"""Tables as JSON lines, for rows written by hand.
 
-One object a line, fields as in the nouns. A picture is a path relative to the file (``"source": "in/a.png"``) or
-``{"data": "<base64>"}``. Rows are line numbers from 1; blank lines are skipped.
+Each line is an object with the fields of the data type. An image is a path relative to the file
+(``"source": "in/a.png"``) or ``{"data": "<base64>"}``. Rows are numbered by their line from 1; blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editr1.data.images import MAX_BYTES
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]:
-    """Line number with the object of that line, or with what is wrong with it.
+    """Yield each line's number with its object, or with the error if the line is not a JSON object.
 
     Raises:
         TableError: the file cannot be opened.
@@ -43,23 +43,24 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
                     yield number, TableError(path, number, None, row, "must be a JSON object")
 
 
-def resolve_pictures(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
-    """``row`` with each picture read into ``{"data": bytes}``, in place of its path or base64 text.
+def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """Return ``row`` with every image path or base64 text replaced by ``{"data": bytes}``.
 
     Raises:
-        TableError: a path that leads out of the file's folder, no such file, no base64, or a row nested too deep.
+        TableError: a path leads outside the file's folder or does not exist, a text is not base64, or the row is nested
+            too deeply.
     """
     try:
         return {name: _resolved(path, number, name, value, name) for name, value in row.items()}
     except RecursionError:
-        raise TableError(path, number, None, None, "nested too deep") from None
+        raise TableError(path, number, None, None, "nested too deeply") from None
 
 
 def read_below(folder: Path, name: str) -> bytes:
-    """Bytes of the file ``name`` inside ``folder``.
+    """Read the file ``name`` in ``folder``.
 
     Raises:
-        ValueError: the rule that ``name`` breaks: relative, inside the folder, an existing file, not too big.
+        ValueError: ``name`` is not a relative path inside the folder to an existing file of at most ``MAX_BYTES``.
     """
     try:
         target = folder / name
@@ -70,7 +71,7 @@ def read_below(folder: Path, name: str) -> bytes:
         if target.stat().st_size > MAX_BYTES:
             raise ValueError(f"file of {target.stat().st_size} bytes: at most {MAX_BYTES} are allowed")
         return target.read_bytes()
-    except OSError as error:  # a name that no file system takes, too
+    except OSError as error:  # for example, a name that is too long
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
@@ -85,6 +86,6 @@ def _resolved(path: Path, number: int, field: str, value: Any, name: str) -> Any
     if name in ("source", "image", "edited") and isinstance(value.get("data"), str):
         try:
             return value | {"data": base64.b64decode(value["data"], validate=True)}
-        except ValueError as error:  # binascii's own, or of a text that is not ASCII
+        except ValueError as error:  # binascii.Error, or a text that is not ASCII
             raise TableError(path, number, f"{field}.data", value["data"], f"not base64: {error}") from None
     return {child: _resolved(path, number, f"{field}.{child}", item, child) for child, item in value.items()}

@@ -1,22 +1,22 @@
-"""The Parquet form of the nouns, version 1.
+"""The Parquet schema of the data types, version 1.
 
-A column has the name and place of the noun's field; nested nouns are structs.
+Columns have the names and the order of the fields of the data type; nested types are structs.
 
 =================  =============================================================================================
 kind               columns
 =================  =============================================================================================
-EditCase           case_id, source: picture, instruction, principles: list of {question, category}
-Quadruple          case: EditCase, candidate: {candidate_id, editor, image: picture}
+EditCase           case_id, source: image, instruction, principles: list of {question, category}
+Quadruple          case: EditCase, candidate: {candidate_id, editor, image: image}
 SftRow             quadruple: Quadruple, trace, agreement (null without gold verdicts), member
 PreferencePair     pair_id, case: EditCase, winner: candidate, loser: candidate, label ("winner" or "same")
 =================  =============================================================================================
 
-A picture is ``{data: binary, sha256: string}``. With ``editr1.images = inline`` the bytes are in ``data``; with
-``digest`` the column is null, and the bytes are in a second Parquet file beside the table, ``<stem>.images``, one row
-``{sha256, data}`` for each distinct picture, in order of first appearance.
+An image is ``{data: binary, sha256: string}``. With ``editr1.images = inline``, ``data`` holds the bytes. With
+``digest``, ``data`` is null and the bytes are in a second Parquet file next to the table, ``<stem>.images``, which has one
+row ``{sha256, data}`` per distinct image in order of first appearance.
 
-File metadata: ``editr1.schema`` (``editr1.dev/table/v1``), ``editr1.kind``, ``editr1.images``. A file without them, as
-another program would write it, is read as version 1 with pictures inline; ``sha256`` may then be left out.
+File metadata: ``editr1.schema`` (``editr1.dev/table/v1``), ``editr1.kind``, ``editr1.images``. A file without metadata, as
+another program would write it, is read as version 1 with inline images, and may omit ``sha256``.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ KIND_KEY: Final = b"editr1.kind"
 IMAGES_KEY: Final = b"editr1.images"
 
 _TEXT = pa.string()
-_PICTURE = pa.struct([pa.field("data", pa.binary()), pa.field("sha256", _TEXT, nullable=False)])
+_IMAGE = pa.struct([pa.field("data", pa.binary()), pa.field("sha256", _TEXT, nullable=False)])
 _PRINCIPLE = pa.struct([pa.field("question", _TEXT, nullable=False), pa.field("category", _TEXT, nullable=False)])
 _CASE_FIELDS = [
     pa.field("case_id", _TEXT, nullable=False),
-    pa.field("source", _PICTURE, nullable=False),
+    pa.field("source", _IMAGE, nullable=False),
     pa.field("instruction", _TEXT, nullable=False),
     pa.field("principles", pa.list_(_PRINCIPLE), nullable=False),
 ]
@@ -50,7 +50,7 @@ _CANDIDATE = pa.struct(
     [
         pa.field("candidate_id", _TEXT, nullable=False),
         pa.field("editor", _TEXT, nullable=False),
-        pa.field("image", _PICTURE, nullable=False),
+        pa.field("image", _IMAGE, nullable=False),
     ]
 )
 _QUADRUPLE_FIELDS = [pa.field("case", _CASE, nullable=False), pa.field("candidate", _CANDIDATE, nullable=False)]
@@ -83,26 +83,26 @@ _SCHEMAS: Final[dict[type[DataModel], pa.Schema]] = {
 }
 
 KINDS: Final[dict[str, type[DataModel]]] = {kind.__name__: kind for kind in _SCHEMAS}
-"""The kinds of table by their name in the metadata."""
+"""Data types that have tables, by their name in the metadata."""
 
 
 def schema_of(kind: type[DataModel], images: Images = "inline") -> pa.Schema:
-    """The Arrow schema of a table of ``kind``, with its metadata. Raises TypeError for a noun that has no table."""
+    """Return the Arrow schema of a table of ``kind`` with its metadata. Raise TypeError if the type has no table."""
     if kind not in _SCHEMAS:
-        raise TypeError(f"{kind.__name__}: no table kind; allowed: {', '.join(KINDS)}")
+        raise TypeError(f"{kind.__name__}: has no table; allowed: {', '.join(KINDS)}")
     return _SCHEMAS[kind].with_metadata({SCHEMA_KEY: VERSION, KIND_KEY: kind.__name__, IMAGES_KEY: images})
 
 
 def images_path(table: Path) -> Path:
-    """Where the pictures of a table in ``digest`` form lie."""
+    """Return the path of the image file of a table in ``digest`` form."""
     return table.with_suffix(".images")
 
 
 def leaf_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Parquet paths of the leaves: those with picture bytes, and all others."""
+    """Return the Parquet paths of the leaf columns: those with image bytes, and all others."""
     leaves = [path for field in schema for path in _leaves(field.name, field.type)]
-    pictures = [path for path in leaves if path == "data" or path.endswith(".data")]
-    return pictures, [path for path in leaves if path not in pictures]
+    images = [path for path in leaves if path == "data" or path.endswith(".data")]
+    return images, [path for path in leaves if path not in images]
 
 
 def _leaves(path: str, kind: pa.DataType) -> list[str]:

@@ -1,6 +1,6 @@
-"""Write and read tables of nouns: Parquet, streamed, a row group in memory at a time.
+"""Streaming readers and writers of the Parquet tables, with one row group in memory at a time.
 
-The form on disk is described in ``editr1.data.schema``. Rows count from 1 in messages.
+The file format is described in ``editr1.data.schema``. Messages count rows from 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from editr1.data.errors import TableError
-from editr1.data.pictures import DAMAGE, PictureReader, PictureWriter
+from editr1.data.image_file import DAMAGE, ImageFileReader, ImageFileWriter
 from editr1.data.schema import (
     IMAGES_KEY,
     KIND_KEY,
@@ -41,12 +41,12 @@ _BATCH_ROWS = 64
 def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images = "inline") -> int:
     """Write ``rows`` to the Parquet file ``path`` and return their number.
 
-    The file appears under its name only when it is whole; an exception of ``rows`` leaves an older file as it was.
-    With ``images="digest"`` each distinct picture is written once, into ``<stem>.images`` beside it; memory then grows
-    by about 100 bytes a distinct picture.
+    The file is renamed to ``path`` when it is complete; if ``rows`` raises, an older file is left as it was. With
+    ``images="digest"`` each distinct image is written once, to ``<stem>.images`` next to the table; this takes about
+    100 bytes of memory per distinct image.
 
     Raises:
-        TypeError: a row is not a ``kind``, or ``kind`` has no table.
+        TypeError: a row is not of type ``kind``, or ``kind`` has no table.
 
     Example:
         ``write_table(Path("cases.parquet"), cases, EditCase)``
@@ -56,21 +56,21 @@ def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images 
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with ExitStack() as stack:
-        # The later of two renames is the table's: whoever sees it finds its pictures.
+        # The table is renamed after the image file, so that a visible table always has its images.
         writer = stack.enter_context(_parquet_writer(path, schema))
-        pictures = stack.enter_context(PictureWriter(images_path(path))) if images == "digest" else None
+        image_file = stack.enter_context(ImageFileWriter(images_path(path))) if images == "digest" else None
         pending: list[dict[str, Any]] = []
         pending_bytes = 0
         for row in rows:
             if not isinstance(row, kind):
                 raise TypeError(f"{path}: row {count + 1}: a {type(row).__name__}, not a {kind.__name__}")
             plain = row.model_dump()
-            for _, picture in pictures_in(plain):
-                if pictures is not None:
-                    pictures.add(picture["sha256"], picture["data"])
-                    picture["data"] = None
+            for _, image in images_in(plain):
+                if image_file is not None:
+                    image_file.add(image["sha256"], image["data"])
+                    image["data"] = None
                 else:
-                    pending_bytes += len(picture["data"])
+                    pending_bytes += len(image["data"])
             pending.append(plain)
             count += 1
             if pending_bytes >= ROW_GROUP_BYTES or len(pending) >= ROW_GROUP_ROWS:
@@ -84,28 +84,29 @@ def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images 
 
 
 def read_table(path: Path, kind: type[N], *, start: int = 0, stop: int | None = None) -> Iterator[N]:
-    """The rows of a table, from number ``start`` (counted from 0) up to, not including, ``stop``.
+    """Yield the rows of a table from ``start`` (counted from 0) up to, but not including, ``stop``.
 
-    The file's kind, version and columns are checked before this returns; each row is checked when it is reached, the
-    digest of each picture included.
+    The kind, version and columns of the file are checked before this function returns. Each row, including the digests
+    of its images, is checked when it is read.
 
     Raises:
-        TableError: no Parquet file, another kind or version, a missing or unknown column; while iterating, a bad row.
+        TableError: the file is not Parquet, has another kind or version, or a missing or unknown column. While
+            iterating: a row is invalid.
     """
     path = Path(path)
     file, images = _open_table(path, kind)
-    pictures = PictureReader(path) if images == "digest" else None
-    return _nouns(path, file, kind, pictures, start, file.metadata.num_rows if stop is None else stop)
+    image_file = ImageFileReader(path) if images == "digest" else None
+    return _parsed_rows(path, file, kind, image_file, start, file.metadata.num_rows if stop is None else stop)
 
 
 def count_rows(path: Path) -> int:
-    """Number of rows, from the file's footer. Raises TableError when it is no Parquet file."""
+    """Return the number of rows from the footer of the file. Raise TableError if it is not a Parquet file."""
     with _open_parquet(Path(path)) as file:
         return int(file.metadata.num_rows)
 
 
 def read_column(path: Path, name: str) -> list[Any]:
-    """The values of a top-level column alone, pictures unread. Raises TableError when it cannot be read."""
+    """Return the values of one top-level column. Raise TableError if it cannot be read."""
     with _open_parquet(Path(path)) as file:
         try:
             values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
@@ -115,8 +116,8 @@ def read_column(path: Path, name: str) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class TableFacts:
-    """What the footer of a table says."""
+class TableInfo:
+    """Metadata from the footer of a table."""
 
     rows: int
     row_groups: int
@@ -125,17 +126,17 @@ class TableFacts:
 
 
 def table_kind(path: Path) -> type[DataModel]:
-    """The kind that the file's metadata name, or that its columns fit. Raises TableError."""
-    return table_facts(path)[0]
+    """Return the data type of a table, from its metadata or its columns. Raise TableError if there is none."""
+    return table_info(path)[0]
 
 
-def table_facts(path: Path) -> tuple[type[DataModel], TableFacts]:
-    """The kind of a table and what its footer says. Raises TableError when it is no table."""
+def table_info(path: Path) -> tuple[type[DataModel], TableInfo]:
+    """Return the data type and the metadata of a table. Raise TableError if the file is not a table."""
     path = Path(path)
     with _open_parquet(path) as file:
         metadata = file.schema_arrow.metadata or {}
         columns = set(file.schema_arrow.names)
-        facts = TableFacts(
+        info = TableInfo(
             rows=file.metadata.num_rows,
             row_groups=file.metadata.num_row_groups,
             version=metadata.get(SCHEMA_KEY, VERSION.encode()).decode(errors="replace"),
@@ -145,38 +146,42 @@ def table_facts(path: Path) -> tuple[type[DataModel], TableFacts]:
     kind = KINDS.get(named) if named else kind_of_columns(columns)
     if kind is None:
         raise TableError(path, None, None, named or sorted(columns), f"not a table of {', '.join(KINDS)}")
-    return kind, facts
+    return kind, info
 
 
 def kind_of_columns(columns: set[str]) -> type[DataModel] | None:
-    """The kind whose required fields are among ``columns`` and which knows all of them; None when there is none."""
+    """Return the data type that has all ``columns`` and whose required fields are among them, or None."""
     return next((kind for kind in KINDS.values() if _required(kind) <= columns <= set(kind.model_fields)), None)
 
 
 def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows as plain dictionaries, unchecked, with their number from 1; pictures of the ``digest`` form are filled in.
+    """Yield unchecked rows as dictionaries with their number from 1; images in ``digest`` form are filled in.
 
     Raises:
-        TableError: as ``read_table`` before the first row.
+        TableError: as in ``read_table`` before the first row.
     """
     path = Path(path)
     file, images = _open_table(path, kind)
-    pictures = PictureReader(path) if images == "digest" else None
+    image_file = ImageFileReader(path) if images == "digest" else None
     for number, row in _plain_rows(path, file, 0, file.metadata.num_rows):
-        if pictures is not None:
-            for _, picture in pictures_in(row):
-                if picture.get("data") is None and picture.get("sha256"):
-                    picture["data"] = pictures.get(picture["sha256"])
+        if image_file is not None:
+            for _, image in images_in(row):
+                if image.get("data") is None and image.get("sha256"):
+                    image["data"] = image_file.get(image["sha256"])
         yield number, row
 
 
 def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
-    """Build a noun from a plain row. Raises TableError that names the first bad field."""
-    for place, picture in pictures_in(row):
-        wanted, data = picture.pop("sha256", None), picture.get("data")
+    """Build a data object from a plain row. Raise TableError with the first invalid field."""
+    for place, image in images_in(row):
+        wanted, data = image.pop("sha256", None), image.get("data")
         if data is not None and wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
             raise TableError(
-                path, number, f"{place}.sha256", wanted, f"the picture's bytes have {hashlib.sha256(data).hexdigest()}"
+                path,
+                number,
+                f"{place}.sha256",
+                wanted,
+                f"the image bytes have the digest {hashlib.sha256(data).hexdigest()}",
             )
     try:
         return kind.model_validate(row)
@@ -186,28 +191,28 @@ def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
         raise TableError(path, number, field, first["input"], first["msg"]) from None
 
 
-def pictures_in(row: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every picture of a plain row (the structs under ``source`` and ``image``) with its dotted field name."""
+def images_in(row: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every image of a plain row (the structs ``source`` and ``image``) with its dotted field name."""
     for name, child in row.items():
         if isinstance(child, dict):
             if name in ("source", "image"):
                 yield f"{place}{name}", child
             else:
-                yield from pictures_in(child, f"{place}{name}.")
+                yield from images_in(child, f"{place}{name}.")
 
 
-def _nouns(
-    path: Path, file: pq.ParquetFile, kind: type[N], pictures: PictureReader | None, start: int, stop: int
+def _parsed_rows(
+    path: Path, file: pq.ParquetFile, kind: type[N], image_file: ImageFileReader | None, start: int, stop: int
 ) -> Iterator[N]:
     for number, row in _plain_rows(path, file, start, stop):
-        if pictures is not None:
-            for place, picture in pictures_in(row):
-                data = pictures.get(picture["sha256"])
+        if image_file is not None:
+            for place, image in images_in(row):
+                data = image_file.get(image["sha256"])
                 if data is None:
                     raise TableError(
-                        path, number, f"{place}.sha256", picture["sha256"], f"not in {images_path(path).name}"
+                        path, number, f"{place}.sha256", image["sha256"], f"not in {images_path(path).name}"
                     )
-                picture["data"] = data
+                image["data"] = data
         yield parse_row(path, number, row, kind)
 
 
@@ -238,9 +243,9 @@ def _open_table(path: Path, kind: type[DataModel]) -> tuple[pq.ParquetFile, Imag
     columns = set(file.schema_arrow.names)
     fault: TableError | None = None
     if version != VERSION:
-        fault = TableError(path, None, "editr1.schema", version, f"only {VERSION} is read")
+        fault = TableError(path, None, "editr1.schema", version, f"must be {VERSION}")
     elif named != kind.__name__:
-        fault = TableError(path, None, "editr1.kind", named, f"a table of {kind.__name__} is asked for")
+        fault = TableError(path, None, "editr1.kind", named, f"must be a table of {kind.__name__}")
     elif missing := sorted(_required(kind) - columns):
         fault = TableError(
             path, None, missing[0], None, f"this column is missing; present: {', '.join(sorted(columns))}"
@@ -265,11 +270,11 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 @contextmanager
 def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    pictures, others = leaf_columns(schema)
+    images, others = leaf_columns(schema)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Encoded pictures neither compress nor repeat within a page, and their minimum and maximum mean nothing.
-        compression = dict.fromkeys(others, "zstd") | dict.fromkeys(pictures, "none")
+        # Encoded images neither compress nor repeat within a page, and their minimum and maximum have no meaning.
+        compression = dict.fromkeys(others, "zstd") | dict.fromkeys(images, "none")
         with pq.ParquetWriter(
             scratch, schema, compression=compression, use_dictionary=others, write_statistics=others
         ) as writer:

@@ -1,7 +1,7 @@
-"""The nouns of Edit-R1 as frozen types: case, principle, candidate, trace verdict, preference pair, score.
+"""Immutable data types of Edit-R1: case, principle, candidate, verdict, preference pair, score.
 
-Names and wire strings follow the paper (arXiv 2604.27505, sections 3 and 4). Pictures travel as the encoded bytes
-they were read from (PNG, JPEG, WebP, TIFF), with their SHA-256; ``editr1.data.images`` turns them into pixels.
+Names and wire strings follow the paper (arXiv 2604.27505, sections 3 and 4). Images are kept as the encoded bytes of
+their files (PNG, JPEG, WebP, TIFF) with their SHA-256; ``editr1.data.images`` decodes them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A
 Instruction = Annotated[str, Field(min_length=1, max_length=4000)]
 Bit = Annotated[int, Field(ge=0, le=1)]
 MOST_PRINCIPLES: Final = 64
-"""Of one case: so many fit a prompt and a request."""
+"""Maximum number of principles per case; more do not fit a prompt and a request."""
 Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
 
 
 class DataModel(BaseModel):
-    """Base of every data type: immutable, unknown fields refused."""
+    """Base class of all data types: immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Category(StrEnum):
-    """What a principle is about; the values are the paper's strings on the wire."""
+    """Category of a principle; the values are the strings of the paper, also on the wire."""
 
     FOLLOW = "Instruction Following"
     KEEP = "Feature Preservation"
@@ -35,14 +35,14 @@ class Category(StrEnum):
 
 
 class Principle(DataModel):
-    """One yes/no question about the edited picture."""
+    """One yes/no question about an edited image."""
 
     question: Annotated[str, Field(min_length=1, max_length=500)]
     category: Category
 
 
 class EncodedImage(DataModel):
-    """An encoded picture. ``data`` is the file as it was read, never raw pixels."""
+    """An encoded image. ``data`` holds the bytes of the image file, never raw pixels."""
 
     data: Annotated[bytes, Field(min_length=1, repr=False)]
 
@@ -54,7 +54,7 @@ class EncodedImage(DataModel):
 
 
 class EditCase(DataModel):
-    """(source picture, instruction), with its principles once they are written. ``case_id`` is unique in a data set."""
+    """A source image and an edit instruction, with principles once they are written. ``case_id`` is unique in a dataset."""
 
     case_id: Id
     source: EncodedImage
@@ -63,7 +63,7 @@ class EditCase(DataModel):
 
 
 class Candidate(DataModel):
-    """One edited picture of a case and the editor that made it."""
+    """An edited image of a case, and the editor that made it."""
 
     candidate_id: Id
     editor: Annotated[str, Field(min_length=1, max_length=200)]
@@ -71,7 +71,7 @@ class Candidate(DataModel):
 
 
 class Quadruple(DataModel):
-    """(source, edited, instruction, principles): what the verifier reads."""
+    """A (source, edited, instruction, principles) quadruple, which is the input of the verifier."""
 
     case: EditCase
     candidate: Candidate
@@ -80,8 +80,8 @@ class Quadruple(DataModel):
 class Verdict(DataModel):
     """A parsed trace.
 
-    ``scores[i]`` answers ``principles[i]`` of the case; ``average`` is what the trace wrote (in [0, 1]), not recomputed;
-    ``score`` is the final mark in [0, 10].
+    ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is the average in [0, 1] as the trace states it; it is
+    not recomputed. ``score`` is the final score in [0, 10].
     """
 
     scores: tuple[Bit, ...]
@@ -91,13 +91,17 @@ class Verdict(DataModel):
 
 
 class Unparsed(DataModel):
-    """A trace that the strict parser refused, and why. It never stands for a number."""
+    """A trace that the strict parser rejected, with the reason. It is never converted to a score."""
 
     reason: str
 
 
 class SftRow(DataModel):
-    """A quadruple with the trace to imitate (paper section 3.1, step 6). ``agreement`` with gold is in [0, 1], None for variant T."""
+    """A quadruple with the trace to imitate (paper section 3.1, step 6).
+
+    ``agreement`` is the agreement with the gold verdicts in [0, 1], or None for variant T. ``member`` names the member of
+    the labelling pool that wrote the trace.
+    """
 
     quadruple: Quadruple
     trace: Annotated[str, Field(min_length=1)]
@@ -106,10 +110,10 @@ class SftRow(DataModel):
 
 
 class PreferencePair(DataModel):
-    """Two candidates of one case as people ranked them.
+    """Two candidates of one case, ranked by annotators.
 
-    ``label`` "same" pairs are kept in the data and left out of training and accuracy; for them the order of
-    ``winner`` and ``loser`` means nothing.
+    Pairs with the ``label`` "same" are kept in the data, but excluded from training and accuracy; their order of
+    ``winner`` and ``loser`` has no meaning.
     """
 
     pair_id: Id
@@ -129,17 +133,17 @@ class ScoreItem(DataModel):
 
 
 def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:
-    """What the reward model is asked about a candidate. Raises pydantic's ValidationError when the case has no principles."""
+    """Return the reward request for a candidate. Raise pydantic's ValidationError if the case has no principles."""
     return ScoreItem(
         source=case.source, edited=candidate.image, instruction=case.instruction, principles=case.principles
     )
 
 
 class Scored(DataModel):
-    """A score: the mean over the traces that parsed.
+    """A score in [0, 10]: the mean over the traces that parsed.
 
-    ``verdicts`` holds one entry a parsed trace; ``unparsed`` the reasons of the others. ``texts`` are the raw traces
-    in order of generation.
+    ``verdicts`` has one entry per parsed trace, ``unparsed`` the reasons of the others. ``texts`` are the raw traces in
+    the order of generation.
     """
 
     ok: Literal[True] = True
@@ -164,7 +168,7 @@ class FailureCause(StrEnum):
 
 
 class ScoreFailure(DataModel):
-    """A failed score. It has no number on purpose: callers mask and count it."""
+    """A failed score. It deliberately has no number, so that callers mask and count it."""
 
     ok: Literal[False] = False
     cause: FailureCause

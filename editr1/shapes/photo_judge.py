@@ -1,4 +1,4 @@
-"""A stand-in for a large VLM on photographs: it measures the named operations of ``editr1.data.photos_demo``.
+"""A stand-in for a large VLM on photographs: it measures the named operations of ``editr1.data.demo_photos``.
 
 It lets every stage run on real pictures where no VLM endpoint is at hand. It knows those operations and nothing else:
 a question that it does not know is answered 0, and an instruction that it does not know is refused.
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from editr1.data.demo_photos import CENTRE, OPERATIONS, Operation, principles_of
 from editr1.data.images import decode_image
-from editr1.data.photos_demo import CENTRE, OPERATIONS, Operation, principles_of
 from editr1.data.types import Category, EncodedImage, Principle
 from editr1.seeding import derive_rng
 from editr1.shapes.truth import rubric_from_categories

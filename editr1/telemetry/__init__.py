@@ -1,4 +1,4 @@
-"""Traces, metrics, progress and logs."""
+"""OpenTelemetry spans and metrics, progress, and logging."""
 
 from editr1.telemetry.names import Metric, Span
 from editr1.telemetry.progress import Interrupted, Progress, TrainHooks, json_lines

@@ -1,4 +1,4 @@
-"""Figures of a running stage as OpenTelemetry gauges, sent where ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`` says."""
+"""Metrics of a running stage as OpenTelemetry gauges, sent to ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from editr1.telemetry.names import StageMetric
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 
 
-class Figures(Protocol):
-    """What is shown of a stage at one moment."""
+class StageProgress(Protocol):
+    """The current phase of a stage, its completed steps, and its latest metrics."""
 
     @property
     def phase(self) -> str:
-        """The phase's name."""
+        """Name of the phase."""
 
     @property
     def done(self) -> int:
-        """Steps behind."""
+        """Completed steps."""
 
     @property
     def total(self) -> int:
-        """All steps of the phase."""
+        """Total steps of the phase."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The step's figures by name."""
+        """Metrics of the latest step by name."""
 
 
-def stage_gauges(look: Callable[[], Figures | None], seconds: float, **resource: str) -> Callable[[], None]:
-    """Send what ``look`` gives every ``seconds``; returns what sends it a last time and ends it.
+def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **resource: str) -> Callable[[], None]:
+    """Export the progress returned by ``current`` every ``seconds``; return a function that exports it once more and stops.
 
-    Without an endpoint nothing is set up. A collector that is slow or gone costs nothing but its own figures.
+    Nothing is set up without an endpoint. A slow or unreachable collector only loses its own metrics.
     """
     if not os.environ.get(ENDPOINT_VARIABLE):
         return lambda: None
@@ -53,17 +53,19 @@ def stage_gauges(look: Callable[[], Figures | None], seconds: float, **resource:
 
     def steps(attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
-            figures = look()
-            return [] if figures is None else [Observation(getattr(figures, attribute), {"phase": figures.phase})]
+            progress = current()
+            return [] if progress is None else [Observation(getattr(progress, attribute), {"phase": progress.phase})]
 
         return observe
 
     def values(_options: CallbackOptions) -> Iterable[Observation]:
-        figures = look()
-        shown = {} if figures is None else figures.metrics
-        return [Observation(value, {"name": name}) for name, value in shown.items()]
+        progress = current()
+        metrics = {} if progress is None else progress.metrics
+        return [Observation(value, {"name": name}) for name, value in metrics.items()]
 
-    meter.create_observable_gauge(StageMetric.DONE, [steps("done")], description="Steps of the phase that are behind.")
-    meter.create_observable_gauge(StageMetric.TOTAL, [steps("total")], description="Steps of the phase.")
-    meter.create_observable_gauge(StageMetric.FIGURE, [values], description="Figures of the last step, by name.")
+    meter.create_observable_gauge(
+        StageMetric.DONE, [steps("done")], description="Completed steps of the current phase."
+    )
+    meter.create_observable_gauge(StageMetric.TOTAL, [steps("total")], description="Total steps of the current phase.")
+    meter.create_observable_gauge(StageMetric.METRIC, [values], description="Metrics of the latest step, by name.")
     return lambda: provider.shutdown(timeout_millis=3000)

@@ -1,4 +1,4 @@
-"""One log format for every process: plain lines for people, JSON lines with the trace id when ``EDITR1_LOG=json``."""
+"""Log format of all processes: plain text, or JSON lines with the trace id if ``EDITR1_LOG=json``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Send the root logger to standard error in the format that ``EDITR1_LOG`` (``text`` or ``json``) asks for."""
+    """Log to standard error in the format given by ``EDITR1_LOG`` (``text`` or ``json``)."""
     handler = logging.StreamHandler(sys.stderr)
     if os.environ.get("EDITR1_LOG", "text") == "json":
         handler.setFormatter(_JsonFormatter())
@@ -19,7 +19,7 @@ def configure_logging(level: int = logging.INFO) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("editr1").setLevel(level)
-    # Its warnings hold whole URLs, and those of uploads are signed: whoever reads the log could write.
+    # urllib3's warnings contain URLs, and upload URLs are signed: a reader of the log could write to the store.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 

@@ -1,4 +1,4 @@
-"""Span and metric names of the package, in one place; the operator's own metrics are in its metrics.py."""
+"""Names of all spans and metrics of the package; the metrics of the operator are in its metrics.py."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ class StageMetric(StrEnum):
 
     DONE = "editr1_stage_done"
     TOTAL = "editr1_stage_total"
-    FIGURE = "editr1_stage_figure"
+    METRIC = "editr1_stage_metric"

@@ -1,7 +1,7 @@
-"""Progress of a stage as JSON lines, and the hooks through which long work reports, checkpoints and stops.
+"""Progress of a stage as JSON lines, and the hooks by which training code reports progress, saves checkpoints and stops.
 
-A stage process writes ``progress.jsonl``; whoever launched it (terminal, operator) draws the bar. Method code knows
-only :class:`TrainHooks`.
+A stage process writes ``progress.jsonl``; its launcher (the command line or the pod wrapper) reads it. Method code only
+uses :class:`TrainHooks`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class Progress:
-    """Appends one JSON object a step: ``{"t", "phase", "done", "total", "metrics"}``. ``path`` None keeps silent."""
+    """Appends one JSON object per step: ``{"t", "phase", "done", "total", "metrics"}``. Does nothing if ``path`` is None."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._file: TextIO | None = None
@@ -30,12 +30,12 @@ class Progress:
         self._total = 0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a phase of ``total`` steps, ``done`` of them already behind (a resumed stage)."""
+        """Begin a phase of ``total`` steps, of which a resumed stage has completed ``done``."""
         self._phase, self._total, self._done = name, total, done
         self._write({})
 
     def step(self, n: int = 1, **metrics: float) -> None:
-        """``n`` more steps are done; ``metrics`` are the figures of this moment."""
+        """Record ``n`` completed steps and the current ``metrics``; metrics that are not finite are omitted."""
         self._done += n
         self._write(metrics)
 
@@ -43,17 +43,17 @@ class Progress:
         if self._file is None:
             return
         line: dict[str, Any] = {"t": time.time(), "phase": self._phase, "done": self._done, "total": self._total}
-        figures = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        if figures:
-            line["metrics"] = figures
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        if finite:
+            line["metrics"] = finite
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
 
 class ProgressReader:
-    """The lines that :class:`Progress` appends to a file, each read once; the file need not be there yet.
+    """Reads each line that :class:`Progress` appends to a file once; the file may not exist yet.
 
-    ``skip_existing`` leaves out the lines that were written before.
+    With ``skip_existing``, lines that were written before are skipped.
     """
 
     def __init__(self, path: Path, *, skip_existing: bool = False) -> None:
@@ -61,7 +61,7 @@ class ProgressReader:
         self._at = path.stat().st_size if skip_existing and path.is_file() else 0
 
     def new(self) -> list[dict[str, Any]]:
-        """The whole lines since the last call; one that is still being written waits for the next."""
+        """Return the complete lines since the last call; a partial line is returned once it is complete."""
         if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
@@ -73,9 +73,9 @@ class ProgressReader:
 
 
 def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of ``data``, one a line; what is none is left out.
+    """Yield the JSON objects of ``data``, one per line; invalid lines are skipped.
 
-    A writer that was killed leaves half a line, and the next attempt's first line stands behind it.
+    A killed writer leaves a partial line, to which the next attempt appends its first line.
     """
     for text in data.splitlines():
         try:
@@ -95,18 +95,18 @@ def _ignore(_path: Path, _step: int) -> None:
 
 
 class Interrupted(Editr1Error):
-    """Raised by long work after ``should_stop`` said yes and a checkpoint was committed. The stage exits with 143."""
+    """Raised by training code after it stopped on request and committed a checkpoint; the stage exits with 143."""
 
     exit_code = ExitCode.TERMINATED
 
 
 @dataclass(frozen=True)
 class TrainHooks:
-    """What a stage hands to a method room.
+    """Hooks that a stage passes to method code.
 
-    ``should_stop`` is asked after every step; when it says yes the work writes a checkpoint folder, calls
-    ``on_checkpoint(folder, step)`` and raises :class:`Interrupted`. ``resume_from`` is a folder that an earlier
-    ``on_checkpoint`` was given.
+    ``should_stop`` is called after every step; if it returns True, the training code writes a checkpoint folder, calls
+    ``on_checkpoint(folder, step)`` and raises :class:`Interrupted`. ``resume_from`` is a folder that was passed to
+    ``on_checkpoint`` earlier.
     """
 
     progress: Progress = field(default_factory=Progress)

@@ -1,7 +1,7 @@
-"""OpenTelemetry set-up: spans to a JSON-lines file always, to an OTLP collector when one is named.
+"""OpenTelemetry tracing: spans go to a JSON-lines file, and to an OTLP collector if one is configured.
 
-One trace crosses processes by ``TRACEPARENT`` (W3C Trace Context) in the environment and by HTTP headers. A collector
-that is slow or absent never delays a step: OTLP goes through a batching exporter that drops when full.
+Traces span processes through ``TRACEPARENT`` (W3C Trace Context) in the environment and through HTTP headers. A slow or
+unreachable collector never delays a step: OTLP uses a batching exporter that drops spans when its queue is full.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _provider: TracerProvider | None = None
 
 
 def configure(service: str, span_file: Path | None, **resource: str) -> None:
-    """Install the tracer provider of this process; another call ends the one before, for a process of several runs.
+    """Install the tracer provider of this process, and shut down that of an earlier call (a process with several runs).
 
-    ``span_file`` is appended to, one span a line (see :class:`JsonLinesExporter`). OTLP over HTTP is added when
-    ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is taken from ``TRACEPARENT`` when present.
+    Spans are appended to ``span_file``, one per line (see :class:`JsonLinesExporter`), and sent by OTLP over HTTP if
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is read from ``TRACEPARENT`` if it is set.
     """
     global _provider, _tracer
     provider = TracerProvider(resource=Resource.create({"service.name": service, **resource}))
@@ -39,7 +39,7 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
 
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2)))
     if _provider is None:
-        trace.set_tracer_provider(provider)  # may be set once only; what others trace goes to the first
+        trace.set_tracer_provider(provider)  # can be set only once; spans of other libraries go to the first provider
     else:
         _provider.shutdown()
     _provider, _tracer = provider, provider.get_tracer("editr1")
@@ -49,21 +49,21 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
 
 
 def flush(timeout_seconds: float = 3.0) -> None:
-    """Send what is waiting to be sent, for a process that ends without the interpreter's own end."""
+    """Export all pending spans, for a process that exits without the interpreter's shutdown."""
     if _provider is not None:
         _provider.force_flush(int(timeout_seconds * 1000))
 
 
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
-    """A span around a block; an exception marks it as failed and goes on."""
+    """Record a span around a block; an exception marks the span as failed and propagates."""
     with _tracer.start_as_current_span(name, attributes=attributes) as current:
         yield current
 
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Spans inside, those of servers that are asked included, are not recorded: for the steps between traced ones."""
+    """Disable sampling inside the block, here and in downstream services; used for steps between the traced ones."""
     now = trace.get_current_span().get_span_context()
     if not now.is_valid:
         yield
@@ -83,7 +83,7 @@ def inject(carrier: MutableMapping[str, str]) -> None:
 
 @contextmanager
 def extracted(carrier: Mapping[str, str]) -> Iterator[None]:
-    """Continue the trace named in ``carrier`` (HTTP headers) inside the block."""
+    """Continue the trace of ``carrier`` (HTTP headers) inside the block."""
     token = context.attach(propagate.extract(carrier))
     try:
         yield
@@ -92,30 +92,31 @@ def extracted(carrier: Mapping[str, str]) -> Iterator[None]:
 
 
 def traceparent() -> str | None:
-    """The current context as a ``TRACEPARENT`` value, for a child process; None outside any span."""
+    """Return the current context as a ``TRACEPARENT`` value for a child process, or None outside of a span."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
 
 
 class JsonLinesExporter(SpanExporter):
-    """Appends ``{"name","service","trace","span","parent","start","end","ok","attributes"}``, times in seconds since the epoch.
+    """Appends spans as JSON lines (see :func:`as_record`).
 
-    A file that has ``most_bytes`` takes no more: a service lives long, and what it wrote is copied to the store whole.
+    Nothing is appended to a file of ``max_bytes`` or more, since services run for a long time and the whole file is
+    copied to the artifact store.
     """
 
-    def __init__(self, path: Path, service: str, most_bytes: int = 16 << 20) -> None:
+    def __init__(self, path: Path, service: str, max_bytes: int = 16 << 20) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
-        self._most = most_bytes
+        self._max_bytes = max_bytes
         self._service = service
         self._lock = threading.Lock()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Write the spans; a full disk is reported as a failed export, never raised."""
+        """Write the spans; a full disk makes the export fail without raising."""
         try:
             with self._lock:
-                for item in spans if self._file.tell() < self._most else ():
+                for item in spans if self._file.tell() < self._max_bytes else ():
                     self._file.write(json.dumps(as_record(item, self._service)) + "\n")
                 self._file.flush()
         except (OSError, ValueError):
@@ -128,7 +129,7 @@ class JsonLinesExporter(SpanExporter):
 
 
 def as_record(item: ReadableSpan, service: str) -> dict[str, object]:
-    """A span as a line of the span file (see :class:`JsonLinesExporter`)."""
+    """Return a span as a line of the span file: names, ids in hex, attributes, and times in seconds since the epoch."""
     ctx = item.get_span_context()
     assert ctx is not None
     return {

@@ -1,4 +1,4 @@
-"""One suite for every store: a folder and a real S3 server behave alike."""
+"""One test suite for all stores: file:// and s3:// (a real server) behave alike."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def content(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_what_was_committed_comes_back(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_committed_files_are_fetched_unchanged(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft", run="r1", attributes={"size": "tiny"})
     assert [file.path for file in manifest.files] == ["config.json", "empty", "sub/copy", "sub/weights ü.bin"]
     assert store.manifest(manifest.digest) == manifest
@@ -76,14 +76,14 @@ def test_what_was_committed_comes_back(store: ArtifactStore, folder: Path, tmp_p
     assert list(store.list()) == [manifest]
 
 
-def test_the_same_files_are_the_same_artifact(store: ArtifactStore, folder: Path) -> None:
+def test_same_files_are_the_same_artifact(store: ArtifactStore, folder: Path) -> None:
     first = store.commit(folder, kind="editor", stage="grpo")
     assert store.commit(folder, kind="editor", stage="grpo").digest == first.digest
     assert store.commit(folder, kind="editor", stage="other").digest != first.digest
     assert len([*store.objects.keys("blobs/")]) == 3  # two of the four files are equal
 
 
-def test_committers_at_the_same_time_agree(config: StoreConfig, folder: Path) -> None:
+def test_concurrent_commits_give_one_artifact(config: StoreConfig, folder: Path) -> None:
     def commit(_: int) -> str:
         return open_store(config).commit(folder, kind="rows", stage="curate").digest
 
@@ -92,7 +92,7 @@ def test_committers_at_the_same_time_agree(config: StoreConfig, folder: Path) ->
     assert [manifest.digest for manifest in open_store(config).list()] == [*digests]
 
 
-def test_only_one_of_many_may_put_once(config: StoreConfig) -> None:
+def test_only_one_concurrent_put_once_succeeds(config: StoreConfig) -> None:
     def put(number: int) -> bool:
         try:
             open_store(config).put_record("lock.json", str(number).encode(), if_none_match=True)
@@ -127,12 +127,12 @@ def test_records_are_replaced_and_listed(store: ArtifactStore) -> None:
 @pytest.mark.parametrize(
     "key", ["../out", "a//b", "/abs", "a/../../b", ".tmp/x", "a/.hidden", "", "a\\b", "a\nb", "a/"]
 )
-def test_keys_that_lead_elsewhere_are_refused(store: ArtifactStore, key: str) -> None:
+def test_unsafe_keys_are_refused(store: ArtifactStore, key: str) -> None:
     with pytest.raises(StoreError, match="must be parts of"):
         store.put_record(key, b"x")
 
 
-def test_no_artifact_without_its_manifest(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_artifact_does_not_exist_without_its_manifest(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     name = "sha256:" + "0" * 64
     for call in (store.manifest, store.verify, store.lineage):
         with pytest.raises(ArtifactNotFound, match=name):
@@ -151,7 +151,7 @@ def test_no_artifact_without_its_manifest(store: ArtifactStore, folder: Path, tm
     assert list(store.list()) == []
 
 
-def test_a_damaged_blob_is_named_and_never_delivered(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_damaged_blob_is_reported_and_never_delivered(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     data = bytearray((folder / "sub" / "weights ü.bin").read_bytes())
     key = blob_key(bytes(data))
@@ -165,7 +165,7 @@ def test_a_damaged_blob_is_named_and_never_delivered(store: ArtifactStore, folde
         assert not (tmp_path / "got" / "sub" / "weights ü.bin").exists()
 
 
-def test_a_damaged_manifest_is_not_trusted(store: ArtifactStore, folder: Path) -> None:
+def test_damaged_manifest_is_refused(store: ArtifactStore, folder: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     key = f"manifests/sha256/{manifest.digest.removeprefix('sha256:')}.json"
     store.objects.put_bytes(key, manifest.canonical().replace(b"verifier", b"verifieR"))
@@ -174,7 +174,7 @@ def test_a_damaged_manifest_is_not_trusted(store: ArtifactStore, folder: Path) -
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "C:/evil", "", "a//b", "./a"])
-def test_a_manifest_whose_path_leads_out_is_refused(store: ArtifactStore, tmp_path: Path, path: str) -> None:
+def test_manifest_with_a_path_outside_its_folder_is_refused(store: ArtifactStore, tmp_path: Path, path: str) -> None:
     blob = b"evil"
     store.objects.put_bytes(blob_key(blob), blob)
     entry = {"path": path, "size": 4, "digest": "sha256:" + hashlib.sha256(blob).hexdigest()}
@@ -186,7 +186,7 @@ def test_a_manifest_whose_path_leads_out_is_refused(store: ArtifactStore, tmp_pa
     assert not [*tmp_path.rglob("evil")]
 
 
-def test_nothing_is_written_through_a_link_in_the_folder(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_fetch_does_not_write_through_a_symbolic_link(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "got").mkdir()
@@ -196,7 +196,7 @@ def test_nothing_is_written_through_a_link_in_the_folder(store: ArtifactStore, f
     assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
-def test_a_complete_folder_is_not_fetched_again(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_complete_folder_is_not_fetched_again(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     got = store.fetch(manifest.digest, tmp_path / "got")
     before = {path: path.stat().st_ino for path in got.rglob("*")}
@@ -207,7 +207,7 @@ def test_a_complete_folder_is_not_fetched_again(store: ArtifactStore, folder: Pa
     assert {path.name for path in after if after[path] != before[path]} == {"config.json"}
 
 
-def test_a_broken_download_goes_on_where_it_stopped(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_interrupted_download_resumes_where_it_stopped(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     whole = (folder / "sub" / "weights ü.bin").read_bytes()
     name = hashlib.sha256(whole).hexdigest()
@@ -226,7 +226,7 @@ def test_a_broken_download_goes_on_where_it_stopped(store: ArtifactStore, folder
     assert asked[blob_key(whole)] == 200_000
 
 
-def test_a_wrong_beginning_is_thrown_away(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_damaged_partial_download_is_discarded(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     whole = (folder / "sub" / "weights ü.bin").read_bytes()
     partials = tmp_path / ".got.partial"
@@ -238,7 +238,7 @@ def test_a_wrong_beginning_is_thrown_away(store: ArtifactStore, folder: Path, tm
         partials.mkdir(exist_ok=True)
 
 
-def test_a_connection_that_breaks_is_taken_up_again(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_broken_connection_is_resumed(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     stream = store.objects.stream
     breaks = iter(range(3))
@@ -254,14 +254,14 @@ def test_a_connection_that_breaks_is_taken_up_again(store: ArtifactStore, folder
     assert content(store.fetch(manifest.digest, tmp_path / "got")) == content(folder)
 
 
-def test_two_processes_may_fetch_into_one_folder(config: StoreConfig, folder: Path, tmp_path: Path) -> None:
+def test_two_processes_can_fetch_into_one_folder(config: StoreConfig, folder: Path, tmp_path: Path) -> None:
     manifest = open_store(config).commit(folder, kind="verifier", stage="sft")
     with ThreadPoolExecutor(6) as pool:
         for got in pool.map(lambda _: open_store(config).fetch(manifest.digest, tmp_path / "got"), range(6)):
             assert content(got) == content(folder)
 
 
-def test_lineage_goes_back_to_the_first_inputs(store: ArtifactStore, folder: Path) -> None:
+def test_lineage_reaches_the_first_inputs(store: ArtifactStore, folder: Path) -> None:
     def made(stage: str, *parents: Manifest) -> Manifest:
         return store.commit(folder, kind="rows", stage=stage, parents=[parent.digest for parent in parents])
 
@@ -275,7 +275,7 @@ def test_lineage_goes_back_to_the_first_inputs(store: ArtifactStore, folder: Pat
     assert store.lineage(pictures.digest) == []
 
 
-def test_a_big_file_goes_up_in_parts_and_comes_back(store: ArtifactStore, tmp_path: Path) -> None:
+def test_large_file_is_uploaded_in_parts(store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "big").mkdir()
     data = os.urandom(1 << 20) * 12 + b"tail"
     (tmp_path / "big" / "weights.bin").write_bytes(data)
@@ -285,7 +285,7 @@ def test_a_big_file_goes_up_in_parts_and_comes_back(store: ArtifactStore, tmp_pa
 
 
 @pytest.mark.parametrize("size", [100, 12 << 20])
-def test_a_file_that_changes_while_it_is_read_is_not_stored(store: ArtifactStore, tmp_path: Path, size: int) -> None:
+def test_file_that_changes_during_the_upload_is_not_stored(store: ArtifactStore, tmp_path: Path, size: int) -> None:
     path = tmp_path / "changing"
     path.write_bytes(b"b" * size)
     announced = hashlib.sha256(b"a" * size).hexdigest()
@@ -295,7 +295,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored(store: ArtifactStore
     assert [*store.objects.keys("")] == []
 
 
-def test_s3_says_what_is_wrong_in_words(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_s3_errors_explain_what_is_wrong(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.client().make_bucket(bucket)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MINIO_ACCESS_KEY"):
@@ -322,7 +322,7 @@ def test_s3_says_what_is_wrong_in_words(s3_server: S3Server, monkeypatch: pytest
         open_store(f"s3://{bucket}").get_record("a")
 
 
-def test_https_is_trusted_through_the_ca_bundle_alone(
+def test_https_requires_the_ca_bundle(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
     if s3_server.https_endpoint is None:

@@ -1,4 +1,4 @@
-"""A table is never in memory as a whole."""
+"""Reading and writing a table takes constant memory."""
 
 from __future__ import annotations
 

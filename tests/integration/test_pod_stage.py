@@ -155,7 +155,7 @@ def test_progress_and_figures_go_to_a_collector_of_metrics(tmp_path: Path) -> No
     server.server_close()
     assert process.returncode == 0, output
     assert set(seen) == {str(name) for name in StageMetric}
-    assert "verify" in seen[StageMetric.DONE] and "requests" in seen[StageMetric.FIGURE]
+    assert "verify" in seen[StageMetric.DONE] and "requests" in seen[StageMetric.METRIC]
 
 
 def test_a_pod_that_is_asked_to_stop_before_its_stage_began_stops(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A file that is damaged in the store is mended by pushing the good one again; what lies about hides nothing."""
+"""Repair of damaged files, and files in the store that are not artifacts."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from editr1.artifacts import open_store
 from editr1.cli.main import app
 
 
-def test_a_damaged_file_is_replaced_by_a_push_and_what_is_no_manifest_is_passed_over(tmp_path: Path) -> None:
+def test_push_repairs_a_damaged_file_and_foreign_files_are_not_listed(tmp_path: Path) -> None:
     folder, store = tmp_path / "model", tmp_path / "store"
     folder.mkdir()
     (folder / "weights").write_text("good")

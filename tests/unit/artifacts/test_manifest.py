@@ -1,4 +1,4 @@
-"""A manifest's digest depends on its content alone, and a manifest that breaks a rule is not one."""
+"""The digest of a manifest depends only on its content; invalid manifests are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def manifest(*paths: str) -> Manifest:
     )
 
 
-def test_the_digest_is_that_of_the_stored_json() -> None:
+def test_digest_is_that_of_the_stored_json() -> None:
     text = (
         '{"attributes":{},"config_digest":"","files":[{"digest":"DIGEST","path":"ü","size":1}],'
         '"format":"editr1.dev/artifact/v1","git_revision":"","kind":"rows","parents":[],"run":"","stage":"curate"}'
@@ -30,12 +30,12 @@ def test_the_digest_is_that_of_the_stored_json() -> None:
 
 
 @pytest.mark.parametrize("paths", [(), ("b", "a"), ("a", "a"), ("a", "a/b")])
-def test_paths_are_sorted_distinct_and_no_folder_of_another(paths: tuple[str, ...]) -> None:
+def test_paths_must_be_sorted_distinct_and_not_nested(paths: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
         manifest(*paths)
 
 
-def test_what_is_no_manifest_is_refused_by_place_and_field() -> None:
+def test_invalid_manifest_is_refused_with_place_and_field() -> None:
     with pytest.raises(InvalidManifest, match=r"here: kind: 'No': "):
         parse_manifest(manifest("a").canonical().replace(b'"rows"', b'"No"'), "here")
     with pytest.raises(InvalidManifest, match="here: "):

@@ -1,4 +1,4 @@
-"""Plain mistakes are answered in a line that names what is wrong, with the documented exit code."""
+"""User errors are reported in one line that names the mistake, with the documented exit code."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1:8000", "http://127.0.0.1:99999", "http://127.0.0.1:80a0", "http://"])
-def test_an_address_that_is_none(picture: Path, server: str) -> None:
+def test_invalid_server_address(picture: Path, server: str) -> None:
     refused(
         editr1("score", "--source", picture, "--edited", picture, "--instruction", "x", "--server", server),
         "--server",
@@ -36,7 +36,7 @@ def test_an_address_that_is_none(picture: Path, server: str) -> None:
     )
 
 
-def test_an_empty_instruction_and_an_empty_picture(picture: Path, tmp_path: Path) -> None:
+def test_empty_instruction_and_empty_image(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     common = ("score", "--edited", picture, "--server", "http://127.0.0.1:1")
     refused(editr1(*common, "--source", picture, "--instruction", ""), "instruction")
@@ -45,12 +45,12 @@ def test_an_empty_instruction_and_an_empty_picture(picture: Path, tmp_path: Path
     refused(editr1(*common, "--source", tmp_path / "cut.png", "--instruction", "x"), "cut.png", code=3)
 
 
-def test_an_option_that_the_local_backend_has_no_use_for() -> None:
+def test_option_that_the_local_backend_does_not_support() -> None:
     refused(editr1("run", SAMPLE, "--check", "--detach", "-n", "prod"), "--detach, --namespace", "--on kubernetes")
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("gcpo.learning_rate", ("gcpo.learning_rate=VALUE",)),
         ("sft.processes=2", ("--set spec.stages.sft.processes=2",)),
@@ -59,8 +59,8 @@ def test_an_option_that_the_local_backend_has_no_use_for() -> None:
         ("metadata.name=123", ("metadata.name", "123")),
     ],
 )
-def test_an_override_that_says_too_little_or_names_nothing(override: str, says: tuple[str, ...]) -> None:
-    refused(editr1("run", SAMPLE, "--check", "--set", override), *says)
+def test_incomplete_or_unknown_override_is_refused(override: str, message: tuple[str, ...]) -> None:
+    refused(editr1("run", SAMPLE, "--check", "--set", override), *message)
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ def test_an_override_that_says_too_little_or_names_nothing(override: str, says: 
         'metadata.name="123"',
     ],
 )
-def test_an_override_reaches_into_lists_and_takes_quoted_text(override: str) -> None:
+def test_override_sets_list_entries_and_quoted_text(override: str) -> None:
     done = editr1("run", SAMPLE, "--check", "--set", override)
     assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("option", [("--seed", "-1"), ("--seed", str(2**31)), ("--processes", "0")])
-def test_a_number_out_of_range_is_refused_before_anything_starts(tmp_path: Path, option: tuple[str, str]) -> None:
+def test_number_out_of_range_is_refused_before_anything_starts(tmp_path: Path, option: tuple[str, str]) -> None:
     model = "builtin:shapes-verifier"
     done = editr1("sft", "--rows", model, "--model", model, "--out", tmp_path / "out", *option)
     assert done.exit_code == 2 and option[0] in done.output
     assert not (tmp_path / "out").exists()
 
 
-def test_a_variable_of_the_environment_that_sets_nothing_is_named(tmp_path: Path) -> None:
+def test_unknown_environment_variable_is_reported(tmp_path: Path) -> None:
     words = ("sft", "--rows", tmp_path, "--model", tmp_path, "--out", tmp_path / "out")
     done = editr1(*words, EDITR1_SFT__LEARNING_RAT="1")
     refused(done, "EDITR1_SFT__LEARNING_RAT", "did you mean 'learning_rate'?")
@@ -95,7 +95,7 @@ def test_a_variable_of_the_environment_that_sets_nothing_is_named(tmp_path: Path
     )
 
 
-def test_a_variable_may_set_an_entry_of_a_mapping(tmp_path: Path) -> None:
+def test_environment_variable_sets_an_entry_of_a_mapping(tmp_path: Path) -> None:
     from editr1.config.curate_stage import CurateStageConfig
     from editr1.config.loader import load_settings
 
@@ -107,7 +107,7 @@ def test_a_variable_may_set_an_entry_of_a_mapping(tmp_path: Path) -> None:
     assert found.curation.endpoints["default"].concurrency == 3
 
 
-def test_a_place_without_runs_is_no_empty_list(tmp_path: Path) -> None:
+def test_missing_runs_folder_is_an_error_and_not_an_empty_list(tmp_path: Path) -> None:
     refused(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
     refused(editr1("runs", "ls", "--store", tmp_path), "no store")
     refused(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
@@ -116,7 +116,7 @@ def test_a_place_without_runs_is_no_empty_list(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "no runs in" in done.output
 
 
-def test_folders_that_cannot_be_artifacts_or_hold_one(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_an_artifact_or_hold_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "there is no file in it")
     (tmp_path / "file").write_text("x")
@@ -126,7 +126,7 @@ def test_folders_that_cannot_be_artifacts_or_hold_one(tmp_path: Path) -> None:
     refused(editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot hold")
 
 
-def test_a_place_that_cannot_be_a_folder(tmp_path: Path, picture: Path) -> None:
+def test_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, picture: Path) -> None:
     refused(editr1("run", SAMPLE, "--runs-dir", picture), str(picture))
     model = "builtin:shapes-verifier"
     refused(editr1("sft", "--rows", model, "--model", model, "--out", picture / "out"), str(picture))
@@ -134,12 +134,12 @@ def test_a_place_that_cannot_be_a_folder(tmp_path: Path, picture: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["some words", "[1, 2]", "a: [", "apiVersion: v1\nclusters: 7\n", "\x00\x01"])
-def test_a_kubeconfig_that_is_none(tmp_path: Path, text: str) -> None:
+def test_invalid_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
     refused(editr1("list", KUBECONFIG=str(tmp_path / "config")), "no cluster")
 
 
-def test_cluster_settings_of_the_wrong_shape(tmp_path: Path) -> None:
+def test_cluster_settings_of_the_wrong_shape_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config").write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n"
         "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n"
@@ -149,7 +149,7 @@ def test_cluster_settings_of_the_wrong_shape(tmp_path: Path) -> None:
     refused(done, "values.store", "must be a mapping")
 
 
-def test_one_record_that_cannot_be_read_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_record_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from editr1.artifacts import open_store
     from editr1.runs.record import RunRecord, load_record, save_record
 
@@ -163,7 +163,7 @@ def test_one_record_that_cannot_be_read_hides_no_other(tmp_path: Path, caplog: p
         load_record(store, "bad")
 
 
-def test_a_table_without_rows(tmp_path: Path) -> None:
+def test_import_of_a_table_without_rows_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("source,instruction,edited,editor\n")
     refused(
         editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "o"), "no rows", code=3

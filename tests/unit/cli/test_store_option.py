@@ -1,4 +1,4 @@
-"""An address that is none of a store is refused in a line that says what is allowed, by every command that takes one."""
+"""Every command that takes a store refuses an invalid address with the allowed forms."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every broken rule of a table is named with its row, field and value."""
+"""Every violation in a table is reported with its row, field and value."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def json_lines(path: Path, *rows: Any) -> Path:
 
 
 @pytest.mark.parametrize("images", ["inline", "digest"])
-def test_a_sound_table_has_no_problems(tmp_path: Path, images: Any) -> None:
+def test_valid_table_has_no_problems(tmp_path: Path, images: Any) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, [Quadruple(case=case(), candidate=candidate(name)) for name in "ab"], Quadruple, images=images)
     assert list(check_file(path)) == []
 
 
-def test_undecodable_pictures_and_repeated_ids_are_named(tmp_path: Path) -> None:
+def test_undecodable_images_and_duplicate_ids_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     rows = [case("a"), case("b", b"no picture"), case("a"), case("d", png()[:45])]
     write_table(path, rows, EditCase)
     problems = list(check_file(path))
     assert [(problem.row, problem.field) for problem in problems] == [(2, "source"), (3, "case_id"), (4, "source")]
-    assert "not a picture of an allowed format" in problems[0].rule and problems[0].value == "<10 bytes>"
-    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique; row 1 has it too")
-    assert [problem.row for problem in check_file(path, pictures=False)] == [3]
+    assert "not an image of an allowed format" in problems[0].rule and problems[0].value == "<10 bytes>"
+    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique, but row 1 has the same")
+    assert [problem.row for problem in check_file(path, decode_images=False)] == [3]
 
 
 def test_rules_between_fields_are_checked(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_rules_between_fields_are_checked(tmp_path: Path) -> None:
     ]
 
 
-def test_json_lines_are_checked_with_pictures_beside_them(tmp_path: Path) -> None:
+def test_json_lines_are_checked_with_their_image_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     good = {"case_id": "a", "source": "a.png", "instruction": "do"}
     path = json_lines(
@@ -90,7 +90,7 @@ def test_json_lines_are_checked_with_pictures_beside_them(tmp_path: Path) -> Non
     assert all(problem.rule for problem in check_file(path))
 
 
-def test_a_line_nested_without_end_and_a_case_of_too_many_principles_are_problems(tmp_path: Path) -> None:
+def test_deeply_nested_line_and_too_many_principles_are_problems(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     good = {"case_id": "a", "source": "a.png", "instruction": "do"}
     many = [{"question": f"{n}?", "category": "Image Quality"} for n in range(65)]
@@ -102,12 +102,12 @@ def test_a_line_nested_without_end_and_a_case_of_too_many_principles_are_problem
 
 
 @pytest.mark.parametrize("name", ["none.parquet", "none.jsonl"])
-def test_a_missing_file_is_one_problem(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_one_problem(tmp_path: Path, name: str) -> None:
     [problem] = check_file(tmp_path / name)
     assert problem.row is None and str(problem).startswith("file: ")
 
 
-def test_what_is_no_table_is_one_problem(tmp_path: Path) -> None:
+def test_file_that_is_not_a_table_is_one_problem(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("hello")
     assert ["not a Parquet file" in problem.rule for problem in check_file(tmp_path / "t.parquet")] == [True]
     [problem] = check_file(json_lines(tmp_path / "t.jsonl", {"a": 1}))
@@ -117,7 +117,7 @@ def test_what_is_no_table_is_one_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", ["inline", "digest"])
-def test_a_damaged_file_is_a_problem_and_never_a_trace(tmp_path: Path, images: Any) -> None:
+def test_damaged_file_is_reported_and_never_raises(tmp_path: Path, images: Any) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, [case(f"c{i}", png(i)) for i in range(20)], EditCase, images=images)
     dice = random.Random(0)
@@ -131,12 +131,12 @@ def test_a_damaged_file_is_a_problem_and_never_a_trace(tmp_path: Path, images: A
             problems = list(check_file(path))
             assert all(problem.rule for problem in problems)
             found += bool(problems)
-        assert found > 100, "most flipped bits are noticed"
+        assert found > 100, "most flipped bits are detected"
         file.write_bytes(whole)
     assert list(check_file(path)) == []
 
 
-def test_names_that_no_file_has_and_json_without_end_are_problems(tmp_path: Path) -> None:
+def test_impossible_file_name_and_unclosed_json_are_problems(tmp_path: Path) -> None:
     good = {"case_id": "a", "source": "x" * 300, "instruction": "do"}
     path = json_lines(tmp_path / "cases.jsonl", good, "[" * 100_000)
     first, second = check_file(path)

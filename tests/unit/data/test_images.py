@@ -1,4 +1,4 @@
-"""Photographs of every mode come out as RGB pixels; what is no picture is refused with a reason."""
+"""Photographs of every mode are decoded to RGB; invalid images are refused with a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pixel(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_each_allowed_format_is_read(kind: str) -> None:
+def test_each_allowed_format_is_decoded(kind: str) -> None:
     decoded = decode_image(saved(Image.new("RGB", (16, 9), (200, 30, 60)), kind))
     assert decoded.size == (16, 9)
     assert np.abs(np.asarray(decoded, dtype=int) - (200, 30, 60)).max() <= 4
@@ -39,12 +39,12 @@ def test_half_transparent_red_is_pink_on_white() -> None:
     assert pixel(saved(Image.new("RGBA", (2, 2), (9, 9, 9, 0)))) == (255, 255, 255)
 
 
-def test_transparent_grey_is_white() -> None:
+def test_transparent_grey_becomes_white() -> None:
     assert pixel(saved(Image.new("LA", (2, 2), (0, 0)))) == (255, 255, 255)
     assert pixel(saved(Image.new("LA", (2, 2), (40, 255)))) == (40, 40, 40)
 
 
-def test_palette_keeps_its_colours_and_its_transparent_entry_is_white() -> None:
+def test_palette_keeps_its_colours_and_its_transparent_entry_becomes_white() -> None:
     picture = Image.new("P", (2, 1))
     picture.putpalette([10, 20, 30, 40, 50, 60])
     picture.putpixel((1, 0), 1)
@@ -53,7 +53,7 @@ def test_palette_keeps_its_colours_and_its_transparent_entry_is_white() -> None:
     assert (pixel(keyed), pixel(keyed, (1, 0))) == ((10, 20, 30), (255, 255, 255))
 
 
-def test_a_colour_key_is_white() -> None:
+def test_colour_key_becomes_white() -> None:
     assert pixel(saved(Image.new("RGB", (2, 2), (1, 2, 3)), transparency=(1, 2, 3))) == (255, 255, 255)
     assert pixel(saved(Image.new("L", (2, 2), 7), transparency=7)) == (255, 255, 255)
 
@@ -71,13 +71,13 @@ def test_sixteen_bit_grey_is_scaled(kind: str, value: int, grey: int) -> None:
     assert pixel(saved(sixteen, kind)) == (grey,) * 3
 
 
-def test_thirty_two_bit_grey_holds_sixteen_bit_values_or_is_refused() -> None:
+def test_32_bit_grey_with_values_above_16_bits_is_refused() -> None:
     assert pixel(saved(Image.fromarray(np.full((2, 2), 65535, dtype=np.int32)), "TIFF")) == (255,) * 3
     with pytest.raises(ImageError, match=r"70000: only 16-bit"):
         decode_image(saved(Image.fromarray(np.full((2, 2), 70000, dtype=np.int32)), "TIFF"))
 
 
-def test_floating_point_grey_in_its_two_usual_ranges() -> None:
+def test_floating_point_grey_is_scaled_by_its_range() -> None:
     unit = np.array([[0.0, 1.0]], dtype=np.float32)
     assert pixel(saved(Image.fromarray(unit), "TIFF"), (1, 0)) == (255,) * 3
     assert pixel(saved(Image.fromarray(unit * 130), "TIFF"), (1, 0)) == (130,) * 3
@@ -113,12 +113,12 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert not decoded.getexif()
 
 
-def test_only_the_first_frame_of_an_animation_is_taken() -> None:
+def test_first_frame_of_an_animation_is_used() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     assert pixel(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])) == (255, 0, 0)
 
 
-def test_a_decompression_bomb_is_refused_from_its_header() -> None:
+def test_decompression_bomb_is_refused_by_its_header() -> None:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
@@ -135,13 +135,13 @@ def test_a_decompression_bomb_is_refused_from_its_header() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"P6 1 1 255 abc"])
-def test_what_is_no_allowed_picture_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_an_allowed_image_are_refused(data: bytes) -> None:
     with pytest.raises(ImageError):
         decode_image(data)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_truncated_files_raise_nothing_but_image_error(kind: str) -> None:
+def test_truncated_file_raises_only_image_error(kind: str) -> None:
     whole = saved(Image.effect_noise((40, 30), 50).convert("RGB"), kind)
     for keep in range(1, len(whole), max(1, len(whole) // 60)):
         try:
@@ -151,7 +151,7 @@ def test_truncated_files_raise_nothing_but_image_error(kind: str) -> None:
         assert keep > len(whole) // 2
 
 
-def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:
+def test_damaged_exif_block_is_ignored() -> None:
     assert (
         pixel(saved(Image.new("RGB", (8, 8), "white"), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff"))
         == (255,) * 3

@@ -1,4 +1,4 @@
-"""A folder of pictures and a table become cases, quadruples and pairs; bad rows are named and nothing is written."""
+"""Import of a folder of images and a table; invalid rows are reported and nothing is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from editr1.data.check import check_file
 from editr1.data.errors import TableError
 from editr1.data.images import decode_image
-from editr1.data.importer import describe, import_folder
+from editr1.data.importer import format_problem, import_folder
 from editr1.data.tables import read_table
 from editr1.data.types import Category, EditCase, PreferencePair, Quadruple
 
@@ -71,7 +71,7 @@ def test_winners_and_losers_become_pairs(folder: Path, tmp_path: Path, name: str
         assert list(check_file(path)) == []
 
 
-def test_a_second_import_replaces_all_of_the_first_also_the_pairs_that_it_has_not(folder: Path, tmp_path: Path) -> None:
+def test_second_import_replaces_all_tables_of_the_first(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     rows = [ROW | {"preferred": "winner"}, ROW | {"edited": "out/a2.png", "preferred": "loser"}]
     assert len(import_folder(folder, table_of(folder, rows), out).files) == 3
@@ -86,13 +86,13 @@ def test_a_second_import_replaces_all_of_the_first_also_the_pairs_that_it_has_no
     ]
 
 
-def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+def test_output_that_cannot_be_a_folder_is_refused_before_reading(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="not a folder"):
         import_folder(folder, folder / "no such table.csv", tmp_path / "file" / "out")
 
 
-def test_ranks_become_pairs_and_equal_ranks_are_the_same(folder: Path, tmp_path: Path) -> None:
+def test_ranks_become_pairs_and_equal_ranks_become_same_pairs(folder: Path, tmp_path: Path) -> None:
     ranks = {"out/a1.png": 2, "out/a2.png": 1, "out/a3.png": 2}
     rows = [ROW | {"edited": edited, "rank": rank, "case_id": "c1"} for edited, rank in ranks.items()]
     report = import_folder(folder, table_of(folder, rows), tmp_path / "out")
@@ -103,7 +103,7 @@ def test_ranks_become_pairs_and_equal_ranks_are_the_same(folder: Path, tmp_path:
     assert (report.counts["pairs"], report.counts["same"]) == (2, 1)
 
 
-def test_without_preferences_there_is_no_file_of_pairs(folder: Path, tmp_path: Path) -> None:
+def test_no_pairs_are_written_without_preferences(folder: Path, tmp_path: Path) -> None:
     report = import_folder(folder, table_of(folder, [ROW]), tmp_path / "out")
     assert [path.name for path in report.files] == ["cases.parquet", "quadruples.parquet"]
 
@@ -116,7 +116,7 @@ def test_principles_of_the_table_reach_every_row_of_the_case(folder: Path, tmp_p
         assert [item.category for item in row.case.principles] == [Category.FOLLOW]
 
 
-def test_large_pictures_are_scaled_down_and_others_keep_their_bytes(folder: Path, tmp_path: Path) -> None:
+def test_large_images_are_scaled_down_and_others_keep_their_bytes(folder: Path, tmp_path: Path) -> None:
     Image.new("RGB", (900, 300), "red").save(folder / "large.jpg")
     rows = [ROW, ROW | {"edited": "large.jpg"}]
     report = import_folder(folder, table_of(folder, rows), tmp_path / "out", max_side=300)
@@ -127,13 +127,13 @@ def test_large_pictures_are_scaled_down_and_others_keep_their_bytes(folder: Path
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"source": "in/none.png"}, "source", "no such file"),
-    ({"edited": "broken.png"}, "edited", "not a picture of an allowed format"),
+    ({"edited": "broken.png"}, "edited", "not an image of an allowed format"),
     ({"edited": "../secret.png"}, "edited", "must be a path inside"),
     ({"edited": "/etc/passwd"}, "edited", "must be a path inside"),
     ({"edited": ""}, "edited", "at least 1 character"),
     ({"instruction": " "}, "instruction", "at least 1 character"),
     ({"editor": ""}, "editor", "at least 1 character"),
-    ({"preferred": "best"}, "preferred", "allowed: winner, loser, same, or nothing"),
+    ({"preferred": "best"}, "preferred", "allowed: winner, loser, same, or empty"),
     ({"rank": "0"}, "rank", "greater than or equal to 1"),
     ({"rank": "first"}, "rank", "valid integer"),
     ({"rank": "1", "preferred": "winner"}, "rank", "not both"),
@@ -144,7 +144,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "field", "rule"), BAD, ids=lambda value: str(value)[:40])
-def test_a_bad_row_is_named_and_nothing_is_written(
+def test_invalid_row_is_reported_and_nothing_is_written(
     folder: Path, tmp_path: Path, change: dict[str, Any], field: str, rule: str
 ) -> None:
     table = table_of(folder, [ROW, ROW | {"edited": "out/a2.png"} | change])
@@ -152,7 +152,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(
     [problem] = report.problems
     assert (problem.row, problem.field) == (3, field)
     assert rule in problem.rule
-    assert describe(problem).startswith(f"{table}:3: {field}: ")
+    assert format_problem(problem).startswith(f"{table}:3: {field}: ")
     assert report.files == [] and not (tmp_path / "out").exists()
     report = import_folder(folder, table, tmp_path / "out", skip_bad=True)
     assert len(report.problems) == 1 and report.counts["quadruples"] == 1 and len(report.files) == 2
@@ -179,20 +179,18 @@ def test_rows_of_one_case_must_agree(folder: Path, tmp_path: Path, change: dict[
     [
         ("source,instruction,edited\n", "editor", "this column is missing; present: source, instruction, edited"),
         ("source,instruction,edited,editor,mood\n", "mood", "unknown column; allowed: source"),
-        ("source,instruction,edited,editor,editor\n", "editor", "twice"),
+        ("source,instruction,edited,editor,editor\n", "editor", "duplicate column"),
         ("", "source", "present: none"),
     ],
 )
-def test_a_table_with_the_wrong_columns_is_refused(
-    folder: Path, tmp_path: Path, text: str, field: str, rule: str
-) -> None:
+def test_table_with_wrong_columns_is_refused(folder: Path, tmp_path: Path, text: str, field: str, rule: str) -> None:
     (folder / "t.csv").write_text(text)
     with pytest.raises(TableError, match=rule) as caught:
         import_folder(folder, folder / "t.csv", tmp_path / "out")
     assert caught.value.field == field
 
 
-def test_tables_as_spreadsheets_write_them_are_read(folder: Path, tmp_path: Path) -> None:
+def test_spreadsheet_exports_are_read(folder: Path, tmp_path: Path) -> None:
     text = '\ufeffsource;instruction;edited;editor\r\nin/a.png;"blue, please\nand ""soft""";out/a1.png;me\r\n'
     (folder / "t.csv").write_bytes(text.encode())
     report = import_folder(folder, folder / "t.csv", tmp_path / "out")
@@ -200,7 +198,7 @@ def test_tables_as_spreadsheets_write_them_are_read(folder: Path, tmp_path: Path
     assert case.instruction == 'blue, please\nand "soft"'
 
 
-def test_ragged_lines_other_encodings_and_missing_tables_are_named(folder: Path, tmp_path: Path) -> None:
+def test_ragged_lines_other_encodings_and_missing_tables_are_reported(folder: Path, tmp_path: Path) -> None:
     (folder / "t.csv").write_text("source,instruction,edited,editor\nin/a.png,do\n")
     [problem] = import_folder(folder, folder / "t.csv", tmp_path / "out").problems
     assert (problem.row, "4 fields" in problem.rule) == (2, True)

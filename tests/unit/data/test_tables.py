@@ -1,4 +1,4 @@
-"""Tables come back as they were written, streamed, and say which row is wrong."""
+"""Tables survive a round trip in streams; errors name the invalid row."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ROWS: dict[type[DataModel], list[Any]] = {
 
 @pytest.mark.parametrize("images", ["inline", "digest"])
 @pytest.mark.parametrize("kind", ROWS, ids=lambda kind: kind.__name__)
-def test_rows_come_back_equal(tmp_path: Path, kind: type[DataModel], images: Any) -> None:
+def test_rows_survive_a_round_trip(tmp_path: Path, kind: type[DataModel], images: Any) -> None:
     path = tmp_path / "new" / "t.parquet"
     assert write_table(path, ROWS[kind], kind, images=images) == 2
     assert list(read_table(path, kind)) == ROWS[kind]
@@ -72,11 +72,11 @@ def test_rows_come_back_equal(tmp_path: Path, kind: type[DataModel], images: Any
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.__name__)
-def test_the_documented_columns_are_the_fields_of_the_noun(kind: type[DataModel]) -> None:
+def test_documented_columns_are_the_fields_of_the_data_type(kind: type[DataModel]) -> None:
     assert schema_of(kind).names == list(kind.model_fields)
 
 
-def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+def test_metadata_names_schema_and_kind(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", ROWS[EditCase], EditCase)
     metadata = pq.read_schema(tmp_path / "t.parquet").metadata
     assert metadata[b"editr1.schema"] == VERSION.encode() == b"editr1.dev/table/v1"
@@ -84,12 +84,12 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / "t.parquet").field("source").type.names == ["data", "sha256"]
 
 
-def test_a_table_without_rows_is_a_table(tmp_path: Path) -> None:
+def test_table_without_rows_is_valid(tmp_path: Path) -> None:
     assert write_table(tmp_path / "t.parquet", [], SftRow) == 0
     assert list(read_table(tmp_path / "t.parquet", SftRow)) == []
 
 
-def test_equal_pictures_are_stored_once_by_digest(tmp_path: Path) -> None:
+def test_equal_images_are_stored_once_in_digest_form(tmp_path: Path) -> None:
     source = EncodedImage(data=b"\x01" * 500_000)
     rows = [
         Quadruple(case=EditCase(case_id="c", source=source, instruction="i"), candidate=candidate(number))
@@ -101,7 +101,7 @@ def test_equal_pictures_are_stored_once_by_digest(tmp_path: Path) -> None:
     assert list(read_table(tmp_path / "t.parquet", Quadruple)) == rows
 
 
-def test_a_slice_is_read_across_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slice_is_read_across_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("editr1.data.tables.ROW_GROUP_ROWS", 3)
     write_table(tmp_path / "t.parquet", map(case, range(10)), EditCase)
     assert pq.read_metadata(tmp_path / "t.parquet").num_row_groups == 4
@@ -110,7 +110,7 @@ def test_a_slice_is_read_across_row_groups(tmp_path: Path, monkeypatch: pytest.M
         assert [row.case_id for row in read_table(tmp_path / "t.parquet", EditCase, start=start, stop=stop)] == expected
 
 
-def test_a_failing_source_of_rows_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failing_row_iterator_leaves_the_old_file(tmp_path: Path) -> None:
     def rows() -> Iterator[EditCase]:
         yield case(5)
         raise RuntimeError("stop")
@@ -124,10 +124,10 @@ def test_a_failing_source_of_rows_leaves_the_old_file(tmp_path: Path) -> None:
         assert sorted(tmp_path.iterdir()) == before
 
 
-def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_rows_of_another_type_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="row 2: a Candidate, not a EditCase"):
         write_table(tmp_path / "t.parquet", [case(), candidate()], EditCase)  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="Candidate: no table kind; allowed: EditCase"):
+    with pytest.raises(TypeError, match="Candidate: has no table; allowed: EditCase"):
         write_table(tmp_path / "t.parquet", [candidate()], Candidate)
     assert not [*tmp_path.iterdir()]
 
@@ -146,11 +146,11 @@ def altered(path: Path, row: int, change: Any, images: str = "inline") -> None:
         (lambda row: row.update(case_id="no spaces"), "case_id", "no spaces", "pattern"),
         (lambda row: row.update(instruction=""), "instruction", "", "at least 1 character"),
         (lambda row: row["principles"][1].update(category="Mood"), "principles.1.category", "Mood", "'Image Quality'"),
-        (lambda row: row["source"].update(data=b"other"), "source.sha256", None, "the picture's bytes have"),
+        (lambda row: row["source"].update(data=b"other"), "source.sha256", None, "the image bytes have the digest"),
         (lambda row: row["source"].update(data=None), "source.data", None, "valid bytes"),
     ],
 )
-def test_a_bad_row_is_named_with_field_value_and_rule(
+def test_invalid_row_is_reported_with_field_value_and_rule(
     tmp_path: Path, change: Any, field: str, value: Any, rule: str
 ) -> None:
     path = tmp_path / "t.parquet"
@@ -166,18 +166,18 @@ def test_a_bad_row_is_named_with_field_value_and_rule(
     assert isinstance(caught.value, DataError)
 
 
-def test_the_wrong_table_is_refused_before_any_row(tmp_path: Path) -> None:
+def test_wrong_table_is_refused_before_any_row(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, ROWS[EditCase], EditCase)
-    with pytest.raises(TableError, match="a table of SftRow is asked for"):
+    with pytest.raises(TableError, match="must be a table of SftRow"):
         read_table(path, SftRow)
     newer = pq.read_table(path).replace_schema_metadata({"editr1.schema": "editr1.dev/table/v9"})
     pq.write_table(newer, path)
-    with pytest.raises(TableError, match=r"editr1.schema: 'editr1.dev/table/v9': only editr1.dev/table/v1"):
+    with pytest.raises(TableError, match=r"editr1.schema: 'editr1.dev/table/v9': must be editr1.dev/table/v1"):
         read_table(path, EditCase)
 
 
-def test_a_table_by_another_program_is_read_when_its_columns_fit(tmp_path: Path) -> None:
+def test_table_without_metadata_is_read_if_its_columns_match(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     row = {"case_id": "a", "source": {"data": b"x"}, "instruction": "do"}
     pq.write_table(pa.Table.from_pylist([row]), path)
@@ -191,7 +191,7 @@ def test_a_table_by_another_program_is_read_when_its_columns_fit(tmp_path: Path)
         read_table(path, EditCase)
 
 
-def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="no such file"):
         read_table(tmp_path / "none.parquet", EditCase)
     for data in (b"", b"PAR1 no", b"case_id,source\n"):
@@ -200,7 +200,7 @@ def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
             read_table(tmp_path / "t.parquet", EditCase)
 
 
-def test_a_damaged_table_is_refused_with_the_row(tmp_path: Path) -> None:
+def test_damaged_table_is_refused_with_the_row(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, (case(number) for number in range(200)), EditCase)
     data = bytearray(path.read_bytes())
@@ -210,7 +210,7 @@ def test_a_damaged_table_is_refused_with_the_row(tmp_path: Path) -> None:
         list(read_table(path, EditCase))
 
 
-def test_missing_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_images_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, ROWS[EditCase], EditCase, images="digest")
     write_table(tmp_path / "u.parquet", ROWS[EditCase][:1], EditCase, images="digest")
@@ -220,5 +220,5 @@ def test_missing_pictures_are_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"row 2: source\.sha256: .*: not in t\.images"):
         next(rows)
     (tmp_path / "t.images").unlink()
-    with pytest.raises(TableError, match=r"t\.images, are missing"):
+    with pytest.raises(TableError, match=r"t\.images is missing"):
         read_table(path, EditCase)

@@ -1,4 +1,4 @@
-"""What an attempt leaves on disk is the same job's alone."""
+"""Inputs, outputs and progress of one attempt of a stage."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def context(folder: Path, key: str) -> StageContext:
     return StageContext(job, lambda: False)
 
 
-def test_files_of_other_settings_are_not_committed(tmp_path: Path) -> None:
+def test_output_files_of_another_job_are_not_committed(tmp_path: Path) -> None:
     first = context(tmp_path, "a" * 64)
     folder = first.output_folder("model")
     (folder / "adapter.safetensors").write_text("a")
@@ -44,7 +44,7 @@ def test_files_of_other_settings_are_not_committed(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_model_of_the_hub_that_cannot_be_fetched(
+def test_hub_model_that_cannot_be_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
 ) -> None:
     def silent(*_: object, **__: object) -> str:
@@ -59,9 +59,7 @@ def test_a_model_of_the_hub_that_cannot_be_fetched(
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("model", "config.json"), ("rows", "*.parquet")])
-def test_an_input_that_cannot_be_what_is_meant_is_named_with_what_it_lacks(
-    tmp_path: Path, name: str, wanted: str
-) -> None:
+def test_input_of_the_wrong_kind_is_reported_with_the_missing_file(tmp_path: Path, name: str, wanted: str) -> None:
     asked = context(tmp_path, "a" * 64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("nothing")
@@ -72,7 +70,7 @@ def test_an_input_that_cannot_be_what_is_meant_is_named_with_what_it_lacks(
     assert f"has no {wanted}; it has notes.txt" in str(raised.value)
 
 
-def test_a_new_pod_s_progress_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
     def steps(asked: StageContext) -> list[int]:
         data = asked.store.get_record(progress_key("r", "sft", "a" * 64))
         return [line["done"] for line in json_lines(data or b"")]

@@ -1,4 +1,4 @@
-"""Where the verifier judges the editors, its failures count against what an evaluation accepts."""
+"""Failed scores count against max_failed_fraction when the verifier scores the editors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def context(monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
-def test_an_evaluation_whose_edits_cannot_be_scored_stops(context: Any, four: list[EditCase]) -> None:
+def test_evaluation_stops_if_edits_cannot_be_scored(context: Any, four: list[EditCase]) -> None:
     config = EvaluateConfig(ground_truth="none")
     with pytest.raises(TooManyFailures):
         evaluate._edit(context, config, "before", "editor before RL", four, None)
 
 
-def test_a_gallery_that_cannot_be_scored_is_shown_with_the_reason(context: Any, four: list[EditCase]) -> None:
+def test_gallery_shows_why_an_edit_has_no_score(context: Any, four: list[EditCase]) -> None:
     config = EvaluateConfig(ground_truth="shapes", gallery_size=2)
     truth = evaluate._truth(config)
     rows = evaluate._edit(context, config, "before", "editor before RL", four, truth)

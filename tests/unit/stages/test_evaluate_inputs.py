@@ -1,4 +1,4 @@
-"""What an evaluation and an SFT need is said before anything is read."""
+"""Missing inputs of evaluate and sft are reported before anything is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from editr1.runs.kinds import KINDS, Kind
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ((), "nothing to evaluate"),
         (("pairs", "cases"), "nothing to evaluate"),
@@ -17,15 +17,15 @@ from editr1.runs.kinds import KINDS, Kind
         (("before", "rl", "pairs"), "judged on cases"),
     ],
 )
-def test_an_evaluation_that_lacks_something_says_what(given: tuple[str, ...], says: str) -> None:
-    assert any(says in fault for fault in KINDS[Kind.EVALUATE].rule(given))
+def test_missing_input_of_an_evaluation_is_reported(given: tuple[str, ...], message: str) -> None:
+    assert any(message in fault for fault in KINDS[Kind.EVALUATE].rule(given))
 
 
 @pytest.mark.parametrize(
     "given",
     [("rl", "pairs"), ("sft", "rl", "pairs"), ("before", "cases"), ("after", "cases"), ("rl", "after", "cases")],
 )
-def test_a_verifier_alone_and_an_editor_alone_are_enough(given: tuple[str, ...]) -> None:
+def test_verifier_or_editor_is_sufficient(given: tuple[str, ...]) -> None:
     assert KINDS[Kind.EVALUATE].rule(given) == []
 
 

@@ -59,7 +59,7 @@ def errors():
 
 
 @pytest.mark.parametrize(("error", "code"), errors(), ids=lambda value: type(value).__name__)
-def test_each_error_has_its_code(error, code):
+def test_error_ends_the_stage_with_its_code(error, code):
     assert exit_code(error) == code
     assert worth_a_retry(code) == (code is ExitCode.TRANSIENT)
 
@@ -83,7 +83,7 @@ def test_every_error_class_has_a_documented_exit_code():
 
 
 @pytest.mark.parametrize(
-    ("missing", "code", "says"),
+    ("missing", "code", "message"),
     [
         (
             "openai",
@@ -93,13 +93,13 @@ def test_every_error_class_has_a_documented_exit_code():
         ("editr1.nowhere", ExitCode.UNEXPECTED, ""),
     ],
 )
-def test_a_stage_without_its_extra_says_what_to_install(
+def test_missing_extra_is_reported_with_the_install_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     missing: str,
     code: int,
-    says: str,
+    message: str,
 ) -> None:
     def body(_context: object) -> dict[str, float]:
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
@@ -114,4 +114,4 @@ def test_a_stage_without_its_extra_says_what_to_install(
     with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as ended:
         entry.main(body, "editr1.stages.curate")
     assert ended.value.code == code
-    assert says in caplog.text
+    assert message in caplog.text

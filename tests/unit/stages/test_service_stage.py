@@ -1,4 +1,4 @@
-"""A service ends when it is told to and starts again as often as it is asked; a stage that is done does not."""
+"""A service can be restarted after it has ended; a completed stage does nothing."""
 
 from pathlib import Path
 
@@ -29,7 +29,9 @@ def job(kind: Kind, folder: Path) -> StageJob:
 
 
 @pytest.mark.parametrize(("kind", "starts"), [(Kind.SERVE, 2), (Kind.CURATE, 1)])
-def test_only_a_service_starts_again(kind: Kind, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_service_starts_again_after_completion(
+    kind: Kind, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
     begun = []
 

@@ -1,4 +1,4 @@
-"""The demo's photographs hold every mode, import without a complaint, and are ranked by what was done to them."""
+"""The demo photographs cover all image modes, can be imported, and are ranked by their known faults."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from editr1.data.check import check_file
+from editr1.data.demo_photos import make_photos
 from editr1.data.images import decode_image
 from editr1.data.importer import ImportReport, import_folder
-from editr1.data.photos_demo import make_photos
-from editr1.data.show import summarise
+from editr1.data.summary import summarise
 from editr1.data.tables import read_table
 from editr1.data.types import EncodedImage, PreferencePair, Quadruple
 
@@ -35,7 +35,7 @@ def pixels(picture: EncodedImage) -> np.ndarray:
     return np.asarray(decode_image(picture.data), dtype=float)
 
 
-def test_the_sources_come_in_the_modes_of_real_folders(photos: Path) -> None:
+def test_sources_have_the_modes_of_real_folders(photos: Path) -> None:
     modes = {path.stem: Image.open(path).mode for path in (photos.parent / "sources").iterdir()}
     assert modes == {
         "astronaut": "RGB", "chelsea": "RGBA", "coffee": "P", "rocket": "RGB", "motorcycle": "I;16",
@@ -46,14 +46,14 @@ def test_the_sources_come_in_the_modes_of_real_folders(photos: Path) -> None:
     assert decode_image(lying).size == (640, 427)
 
 
-def test_they_import_without_a_complaint(imported: ImportReport) -> None:
+def test_demo_is_imported_without_problems(imported: ImportReport) -> None:
     assert imported.problems == []
     assert imported.counts == {"rows": 35, "bad_rows": 0, "cases": 7, "quadruples": 35, "pairs": 56, "same": 14}
     for path in imported.files:
         assert list(check_file(path)) == []
 
 
-def test_the_preferred_edit_is_never_a_fault(imported: ImportReport) -> None:
+def test_preferred_edit_is_never_a_faulty_one(imported: ImportReport) -> None:
     wins = Counter(
         (pair.winner.editor, pair.loser.editor)
         for pair in read_table(imported.files[2], PreferencePair)
@@ -63,7 +63,7 @@ def test_the_preferred_edit_is_never_a_fault(imported: ImportReport) -> None:
     assert sum(count for (winner, _), count in wins.items() if winner == "as-asked") == 7 * 4
 
 
-def test_each_fault_is_one_that_can_be_seen(imported: ImportReport) -> None:
+def test_each_fault_is_visible(imported: ImportReport) -> None:
     by_case: dict[str, dict[str, Quadruple]] = {}
     for row in read_table(imported.files[1], Quadruple):
         by_case.setdefault(row.case.case_id, {})[row.candidate.editor] = row
@@ -78,20 +78,20 @@ def test_each_fault_is_one_that_can_be_seen(imported: ImportReport) -> None:
         assert images["bordered"][0].min() > 240, name
 
 
-def test_the_same_call_gives_the_same_pictures(photos: Path, tmp_path: Path) -> None:
+def test_demo_is_deterministic(photos: Path, tmp_path: Path) -> None:
     again = make_photos(tmp_path, cases_per_photo=1)
     assert again.read_text() == photos.read_text()
     for path in (photos.parent / "edited").iterdir():
         assert (tmp_path / "edited" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_table_is_summed_up(imported: ImportReport) -> None:
+def test_table_is_summarised(imported: ImportReport) -> None:
     summary = summarise(imported.files[1], first=2)
     assert (summary.kind, summary.version, summary.images) == ("Quadruple", "editr1.dev/table/v1", "digest")
-    assert (summary.rows, summary.scanned, summary.distinct_cases, summary.pictures) == (35, 35, 7, 70)
+    assert (summary.rows, summary.scanned, summary.distinct_cases, summary.image_count) == (35, 35, 7, 70)
     assert summary.principles == {"Instruction Following": 7, "Feature Preservation": 7, "Image Quality": 7}
     assert summary.editors["as-asked"] == 7
-    assert summary.picture_sides is not None and summary.picture_sides[1] <= 160
+    assert summary.image_sides is not None and summary.image_sides[1] <= 160
     assert summary.trace_length is None
     assert len(summary.first) == 2 and summary.first[0]["case.case_id"] == "astronaut-grey"
     assert all(isinstance(text, str) and len(text) <= 80 for row in summary.first for text in row.values())

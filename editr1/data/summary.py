@@ -1,4 +1,4 @@
-"""What a table holds, as plain data for a terminal or a report."""
+"""Summary statistics of a table, for a terminal or a report."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 from editr1.data.errors import shorten
 from editr1.data.images import ImageError, image_size
 from editr1.data.schema import images_path
-from editr1.data.tables import pictures_in, read_table, table_facts
+from editr1.data.tables import images_in, read_table, table_info
 from editr1.data.types import Category, DataModel, EditCase, PreferencePair, Quadruple, SftRow
 
 
 @dataclass(frozen=True)
 class TableSummary:
-    """A table at a glance.
+    """Summary of a table.
 
-    ``rows`` counts the whole table; everything below ``scanned`` is about the first ``scanned`` rows. ``picture_sides``
-    is (least, greatest) of any side in pixels; ``instruction_length`` and ``trace_length`` are (least, mean, greatest)
-    in characters, None where the kind has none. ``first`` holds rows as dotted field names with short texts.
+    ``rows`` counts the whole table; the fields after ``scanned`` cover only the first ``scanned`` rows. ``image_sides``
+    is the (minimum, maximum) side in pixels. ``instruction_length`` and ``trace_length`` are (minimum, mean, maximum) in
+    characters, or None if the data type has no such field. ``first`` holds the first rows as dotted field names with
+    shortened values.
     """
 
     file: str
@@ -37,46 +38,46 @@ class TableSummary:
     principles: dict[str, int]
     editors: dict[str, int]
     labels: dict[str, int]
-    pictures: int
-    picture_bytes: int
-    picture_sides: tuple[int, int] | None
+    image_count: int
+    image_bytes: int
+    image_sides: tuple[int, int] | None
     instruction_length: tuple[int, float, int] | None
     trace_length: tuple[int, float, int] | None
     first: list[dict[str, str]]
 
 
 def summarise(path: Path, *, first: int = 3, scan: int = 10_000) -> TableSummary:
-    """Summary of a Parquet table of any kind; at most ``scan`` rows are read.
+    """Summarise a Parquet table of any kind, reading at most ``scan`` rows.
 
     Raises:
-        TableError: no table, or a bad row among those that are read.
+        TableError: the file is not a table, or one of the rows that are read is invalid.
     """
     path = Path(path)
-    kind, facts = table_facts(path)
+    kind, info = table_info(path)
     tally = _Tally()
     shown: list[dict[str, str]] = []
     for row in islice(read_table(path, kind), scan):
         tally.add(row)
         if len(shown) < first:
             shown.append(dict(_flat(row.model_dump())))
-    side_file = images_path(path)
+    image_file = images_path(path)
     return TableSummary(
         file=str(path),
         kind=kind.__name__,
-        version=facts.version,
-        images=facts.images,
-        rows=facts.rows,
-        row_groups=facts.row_groups,
+        version=info.version,
+        images=info.images,
+        rows=info.rows,
+        row_groups=info.row_groups,
         file_bytes=path.stat().st_size,
-        image_file_bytes=side_file.stat().st_size if facts.images == "digest" and side_file.is_file() else 0,
+        image_file_bytes=image_file.stat().st_size if info.images == "digest" and image_file.is_file() else 0,
         scanned=tally.rows,
         distinct_cases=len(tally.cases),
         principles={str(category): tally.principles[category] for category in Category},
         editors=dict(tally.editors.most_common()),
         labels=dict(tally.labels),
-        pictures=tally.pictures,
-        picture_bytes=tally.picture_bytes,
-        picture_sides=(min(tally.sides), max(tally.sides)) if tally.sides else None,
+        image_count=tally.image_count,
+        image_bytes=tally.image_bytes,
+        image_sides=(min(tally.sides), max(tally.sides)) if tally.sides else None,
         instruction_length=_spread(tally.instructions),
         trace_length=_spread(tally.traces),
         first=shown,
@@ -85,7 +86,7 @@ def summarise(path: Path, *, first: int = 3, scan: int = 10_000) -> TableSummary
 
 class _Tally:
     def __init__(self) -> None:
-        self.rows = self.pictures = self.picture_bytes = 0
+        self.rows = self.image_count = self.image_bytes = 0
         self.cases: set[str] = set()
         self.principles: Counter[Category] = Counter()
         self.editors: Counter[str] = Counter()
@@ -108,13 +109,13 @@ class _Tally:
             self._case(row.case)
         elif isinstance(row, EditCase):
             self._case(row)
-        for _, picture in pictures_in(row.model_dump()):
-            self.pictures += 1
-            self.picture_bytes += len(picture["data"])
+        for _, image in images_in(row.model_dump()):
+            self.image_count += 1
+            self.image_bytes += len(image["data"])
             try:
-                self.sides.update(image_size(picture["data"]))
+                self.sides.update(image_size(image["data"]))
             except ImageError:
-                continue  # `data check` is what complains about pictures
+                continue  # invalid images are reported by `data check`
 
     def _case(self, case: EditCase) -> None:
         self.instructions.append(len(case.instruction))

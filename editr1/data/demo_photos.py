@@ -1,7 +1,7 @@
-"""A folder of edited photographs with preferences, made from those that scikit-image and scikit-learn ship.
+"""A demo folder of edited photographs with preferences, made from the photographs of scikit-image and scikit-learn.
 
-Each case asks for one photographic operation. Its candidates are the operation as asked and named faults, so who is
-preferred is known. The sources are stored in the modes and containers that real folders hold: RGB, RGBA, palette,
+The instruction of each case is one photographic operation. The candidates are the correct result and results with known
+faults, so the preferences are known. The sources are stored in the modes and formats of real folders: RGB, RGBA, palette,
 16-bit grey, CMYK and EXIF-rotated. Needs the extra ``photos``; nothing is downloaded.
 """
 
@@ -24,13 +24,13 @@ from editr1.data.types import Category, Principle
 
 Edit = Callable[[Image.Image], Image.Image]
 CENTRE: Final = 0.6
-"""Share of width and height that the operation ``crop`` keeps."""
+"""Fraction of the width and height that the operation ``crop`` keeps."""
 COLUMNS: Final = ("case_id", "source", "instruction", "edited", "editor", "rank", "principles")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A photographic operation, how it is asked for, and how one sees that it was done."""
+    """A photographic operation with its instruction and the question that verifies it."""
 
     name: str
     instruction: str
@@ -40,7 +40,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Photo:
-    """A shipped photograph (package and path in it) and the form in which the folder holds it."""
+    """A photograph of an installed package, and the function that saves it in the form to be imported."""
 
     name: str
     package: str
@@ -49,14 +49,14 @@ class Photo:
 
 
 def make_photos(out: Path, *, cases_per_photo: int = 3, principles: bool = True) -> Path:
-    """Write the pictures and ``table.csv`` (columns of ``editr1.data.importer``) below ``out``; returns the table.
+    """Write the images and ``table.csv`` (with the columns of ``editr1.data.importer``) to ``out``; return the table's path.
 
-    Seven photographs, of 451 x 300 to 741 x 500 pixels, with ``cases_per_photo`` (at most 5) operations each and five
-    candidates a case, ranked: as asked (1); as asked, but with a white border or false colours (2); nothing done, or another
-    operation (3). The same call gives the same pixels. With ``principles`` each row carries three.
+    There are seven photographs of 451 x 300 to 741 x 500 pixels, with ``cases_per_photo`` (at most 5) operations each and
+    five ranked candidates per case: as instructed (1); as instructed, but with a white border or false colours (2);
+    unchanged, or another operation (3). The output is deterministic. With ``principles``, each row has three principles.
 
     Raises:
-        DataError: scikit-image or scikit-learn is not installed, or ships none of these pictures.
+        DataError: scikit-image or scikit-learn is not installed, or does not include these photographs.
     """
     if not 1 <= cases_per_photo <= 5:
         raise ValueError(f"cases_per_photo: {cases_per_photo}: must be 1 to 5")
@@ -69,15 +69,15 @@ def make_photos(out: Path, *, cases_per_photo: int = 3, principles: bool = True)
         for number, (photo, shipped) in enumerate(_shipped()):
             source = photo.save(decode_image(shipped.read_bytes()), out / "sources" / photo.name)
             seen = decode_image(source.read_bytes())
-            turned = [*OPERATIONS[number % len(OPERATIONS) :], *OPERATIONS[: number % len(OPERATIONS)]]
-            for operation in [operation for operation in turned if _shows(operation, seen)][:cases_per_photo]:
+            rotated = [*OPERATIONS[number % len(OPERATIONS) :], *OPERATIONS[: number % len(OPERATIONS)]]
+            for operation in [operation for operation in rotated if _shows(operation, seen)][:cases_per_photo]:
                 for row in _case(photo, operation, seen, out / "edited", principles):
                     writer.writerow(row | {"source": f"sources/{source.name}"})
     return table
 
 
 def principles_of(operation: Operation) -> list[Principle]:
-    """The yes/no questions of a case that asks for ``operation``: one a category."""
+    """Return the yes/no questions for an ``operation``, one per category."""
     return [
         Principle(question=operation.question, category=Category.FOLLOW),
         Principle(question="Is everything that was not asked about unchanged?", category=Category.KEEP),
@@ -125,12 +125,14 @@ def _shipped() -> Iterator[tuple[Photo, Path]]:
                 f"package {photo.package!r} is not installed; install the extra: pip install 'editr1[photos]'"
             )
         path = Path(spec.submodule_search_locations[0]) / photo.path
-        # Releases differ in which pictures are inside the package and which are fetched on demand.
+        # Depending on the release, some photographs are not part of the package, but fetched on demand.
         if path.is_file():
             found = True
             yield photo, path
     if not found:
-        raise DataError("the installed scikit-image and scikit-learn ship none of the demo's photographs")
+        raise DataError(
+            "the installed releases of scikit-image and scikit-learn have none of the demo photographs; install other releases"
+        )
 
 
 def _shows(operation: Operation, image: Image.Image) -> bool:
@@ -203,9 +205,9 @@ def _as_cmyk(image: Image.Image, path: Path) -> Path:
     return _as_jpeg(image.convert("CMYK"), path)
 
 
-def _as_lying_jpeg(image: Image.Image, path: Path) -> Path:
+def _as_rotated_jpeg(image: Image.Image, path: Path) -> Path:
     exif = Image.Exif()
-    exif[0x0112] = 6  # Orientation: turn by 90 degrees clockwise to view
+    exif[0x0112] = 6  # Orientation: rotate by 90 degrees clockwise for display
     image.transpose(Image.Transpose.ROTATE_90).save(path.with_suffix(".jpg"), quality=95, exif=exif)
     return path.with_suffix(".jpg")
 
@@ -230,5 +232,5 @@ PHOTOS: Final = (
     Photo("rocket", "skimage", "data/rocket.jpg", _as_jpeg),
     Photo("motorcycle", "skimage", "data/motorcycle_left.png", _as_deep_grey),
     Photo("china", "sklearn", "datasets/images/china.jpg", _as_cmyk),
-    Photo("flower", "sklearn", "datasets/images/flower.jpg", _as_lying_jpeg),
+    Photo("flower", "sklearn", "datasets/images/flower.jpg", _as_rotated_jpeg),
 )

@@ -1,4 +1,4 @@
-"""The rows of an import table, CSV or JSON lines, each checked by itself."""
+"""Parsing of the import table (CSV or JSON lines); each row is checked on its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFERENCES = ("winner", "loser", "same")
 
 @dataclass(frozen=True)
 class ImportRow:
-    """One edited picture. ``line`` is where its row ends in the file, counted from 1; paths are as written."""
+    """One edited image. ``line`` is the last line of its row in the file, counted from 1; paths are as written."""
 
     line: int
     case_id: str
@@ -38,10 +38,10 @@ class ImportRow:
 
 
 def read_import_rows(table: Path) -> Iterator[ImportRow | TableError]:
-    """Rows in order, or what is wrong with one of them.
+    """Yield the rows in order; an invalid row is yielded as a TableError.
 
     Raises:
-        TableError: no such file, another encoding, a column missing, unknown or twice.
+        TableError: the file does not exist, is not UTF-8, or has a missing, unknown or duplicate column.
     """
     lines = _json_lines(table) if table.suffix.lower() in (".jsonl", ".ndjson") else _csv_lines(table)
     for number, raw in lines:
@@ -55,7 +55,7 @@ class _Fields(BaseModel):
     instruction: Instruction
     edited: str = Field(min_length=1)
     editor: str = Field(min_length=1, max_length=200)
-    # Ids of candidates and pairs are made from it by appending a few characters.
+    # Shorter than other ids, since the ids of candidates and pairs append a few characters to it.
     case_id: Id | None = Field(default=None, max_length=180)
     preferred: str | None = None
     rank: int | None = Field(default=None, ge=1)
@@ -82,7 +82,7 @@ class _Fields(BaseModel):
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in _PREFERENCES:
-            raise ValueError(f"allowed: {', '.join(_PREFERENCES)}, or nothing")
+            raise ValueError(f"allowed: {', '.join(_PREFERENCES)}, or empty")
         return value
 
 
@@ -95,7 +95,7 @@ def _checked(table: Path, number: int, raw: dict[str, Any]) -> ImportRow | Table
         rule = first["msg"].removeprefix("Value error, ")
         return TableError(table, number, name, None if first["type"] == "missing" else first["input"], rule)
     if fields.rank is not None and fields.preferred is not None:
-        return TableError(table, number, "rank", fields.rank, "allowed: rank or preferred, not both")
+        return TableError(table, number, "rank", fields.rank, "a row has rank or preferred, not both")
     return ImportRow(
         line=number,
         case_id=fields.case_id or _case_id(fields.source, fields.instruction),
@@ -130,7 +130,7 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]
             for raw in reader:
                 if None in raw or None in raw.values():
                     width = len(reader.fieldnames or [])
-                    rule = f"has more or fewer than the {width} fields of the first line"
+                    rule = f"must have {width} fields, like the first line"
                     yield reader.line_num, TableError(table, reader.line_num, None, None, rule)
                 else:
                     yield reader.line_num, dict(raw)
@@ -151,4 +151,4 @@ def _check_columns(table: Path, columns: list[str]) -> None:
         raise TableError(table, 1, unknown[0], None, f"unknown column; allowed: {', '.join((*REQUIRED, *OPTIONAL))}")
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
-        raise TableError(table, 1, twice[0], None, "this column is there twice")
+        raise TableError(table, 1, twice[0], None, "duplicate column")

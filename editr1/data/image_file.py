@@ -1,4 +1,4 @@
-"""The pictures of a table in ``digest`` form: a Parquet file of ``{sha256, data}``, each picture once."""
+"""The image file of a table in ``digest`` form: a Parquet file of ``{sha256, data}`` with each image once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from editr1.data.schema import IMAGES_SCHEMA, images_path
 GROUP_BYTES = 4 << 20
 _CACHED_GROUPS = 8
 DAMAGE = (pa.ArrowException, OSError, KeyError, ValueError)
-"""What pyarrow raises on a Parquet file with wrong bytes in it."""
+"""Exceptions that pyarrow raises for a damaged Parquet file."""
 
 
-class PictureWriter:
-    """Adds pictures to a new file, leaving out those that it has; a context manager that renames it into place."""
+class ImageFileWriter:
+    """Context manager that writes distinct images to a temporary file and renames it to ``path`` on success."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class PictureWriter:
         self._pending: list[dict[str, object]] = []
         self._bytes = 0
 
-    def __enter__(self) -> PictureWriter:
+    def __enter__(self) -> ImageFileWriter:
         self._writer = pq.ParquetWriter(
             self._scratch, IMAGES_SCHEMA, compression="none", use_dictionary=False, write_statistics=["sha256"]
         )
@@ -48,7 +48,7 @@ class PictureWriter:
             self._scratch.unlink(missing_ok=True)
 
     def add(self, sha256: str, data: bytes) -> None:
-        """Add a picture unless it is there."""
+        """Add an image if it is not in the file yet."""
         key = bytes.fromhex(sha256)
         if key in self._seen:
             return
@@ -64,8 +64,8 @@ class PictureWriter:
         self._pending, self._bytes = [], 0
 
 
-class PictureReader:
-    """Finds pictures by digest. Keeps the digests, and the last few row groups that were asked for (4 MiB each)."""
+class ImageFileReader:
+    """Finds images by digest. All digests and the most recent row groups (4 MiB each) are kept in memory."""
 
     def __init__(self, table: Path) -> None:
         path = images_path(table)
@@ -77,16 +77,14 @@ class PictureReader:
                 for name in self._file.read_row_group(group, columns=["sha256"])["sha256"].to_pylist()
             }
         except FileNotFoundError:
-            raise TableError(
-                table, None, "editr1.images", "digest", f"its pictures, {path.name}, are missing"
-            ) from None
+            raise TableError(table, None, "editr1.images", "digest", f"its image file {path.name} is missing") from None
         except DAMAGE as error:
             raise _damaged(path, error) from None
         self._path = path
         self._groups: OrderedDict[int, dict[str, bytes]] = OrderedDict()
 
     def get(self, sha256: str) -> bytes | None:
-        """The picture's bytes as stored, or None."""
+        """Return the stored bytes of an image, or None if the file does not have it."""
         try:
             group = self._group_of.get(bytes.fromhex(sha256))
         except ValueError:
@@ -106,4 +104,4 @@ class PictureReader:
 
 
 def _damaged(path: Path, error: Exception) -> TableError:
-    return TableError(path, None, None, None, f"not a file of pictures: {(str(error).splitlines() or [''])[0]}")
+    return TableError(path, None, None, None, f"not an image file: {(str(error).splitlines() or [''])[0]}")
