@@ -21,7 +21,7 @@ from editr1.data.types import Category, Principle, Verdict
 from editr1.seeding import pair_order_seed, torch_generator
 from editr1.telemetry import Span, TrainHooks
 from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
-from editr1.verifier.image_dedup import encode_pictures_once, process_pictures_once
+from editr1.verifier.image_dedup import deduplicate_image_encoding, deduplicate_image_processing
 from editr1.verifier.rows import RowCache, pair_rows
 from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (
@@ -57,8 +57,8 @@ def train_gcpo(
     context = distributed_context(config)
     micro, micro_steps = rollout_layout(config, context.world_size)
     network, processor, template = load_for_training(config, model)
-    process_pictures_once(processor)
-    encode_pictures_once(network)
+    deduplicate_image_processing(processor)
+    deduplicate_image_encoding(network)
     limit = context_limit(config, network)
     dataset, same = pair_rows(
         pairs,

@@ -1,6 +1,7 @@
-"""Saves work on pictures that a batch holds several times, as GCPO's do: N traces of a pair share their pictures.
+"""Process and encode each distinct image of a batch once.
 
-The values are those that the library computes for each picture alone; only the repetition is left out.
+In a GCPO batch, the N traces of a candidate repeat its images N times. Results are those that the library computes
+without deduplication.
 """
 
 from __future__ import annotations
@@ -10,76 +11,110 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from torch import nn
+from transformers import ImageProcessingMixin, PreTrainedModel, ProcessorMixin
 
 
-def process_pictures_once(processor: ProcessorMixin) -> None:
-    """Make the image processor of ``processor`` prepare each distinct PIL picture of a call once."""
-    own = processor.image_processor
-    own.__class__ = type(type(own).__name__, (_OncePerPicture, type(own)), {})
+def deduplicate_image_processing(processor: ProcessorMixin) -> None:
+    """Make ``processor`` prepare each distinct PIL image of a call once."""
+    processor.image_processor = DeduplicatingImageProcessor(processor.image_processor)
 
 
-def encode_pictures_once(model: PreTrainedModel) -> None:
-    """Make a Qwen2.5-VL ``model`` run its vision tower once a distinct picture of a batch.
+def deduplicate_image_encoding(model: PreTrainedModel) -> None:
+    """Make the vision tower of a Qwen2.5-VL ``model`` encode each distinct image of a batch once.
 
-    The features of a repeated picture are one tensor used several times, so its gradient is the sum over its uses.
+    All occurrences of an image share one tensor of features, so its gradient is the sum over the occurrences.
     """
     tower = model.model.visual
-    tower.__class__ = type(type(tower).__name__, (_OncePerPatches, type(tower)), {})
+    hooks = _DeduplicatingHooks(int(tower.spatial_merge_size))
+    tower.register_forward_pre_hook(hooks.before_forward, with_kwargs=True)
+    tower.register_forward_hook(hooks.after_forward, with_kwargs=True)
 
 
-class _OncePerPicture:
-    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> Any:
-        flat = _flat(images)
+class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
+    """An image processor that passes each distinct image of a call to ``inner`` once.
+
+    Everything else, including what is saved, is that of ``inner``.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``inner`` returns for ``images``, an image or nested lists of images."""
+        flat = _flatten(images)
         if not all(isinstance(item, Image) for item in flat):
-            return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]
-        places: dict[Any, int] = {}
-        order = [places.setdefault((item.mode, item.size, item.tobytes()), len(places)) for item in flat]
-        if len(places) == len(flat):
-            return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]
-        distinct = [flat[order.index(place)] for place in range(len(places))]
-        result = super().preprocess(distinct, *args, **kwargs)  # type: ignore[misc]
-        rows = _rows_of(np.asarray(result["image_grid_thw"]), order)
-        for name, index in (("pixel_values", rows), ("image_grid_thw", np.asarray(order))):
+            return self.inner(images, *args, **kwargs)
+        index_of: dict[Any, int] = {}
+        order = [index_of.setdefault((item.mode, item.size, item.tobytes()), len(index_of)) for item in flat]
+        if len(index_of) == len(flat):
+            return self.inner(images, *args, **kwargs)
+        distinct = [flat[order.index(index)] for index in range(len(index_of))]
+        result = self.inner(distinct, *args, **kwargs)
+        patch_rows = _rows_of(np.asarray(result["image_grid_thw"]), order)
+        for name, rows in (("pixel_values", patch_rows), ("image_grid_thw", np.asarray(order))):
             values = result[name]
-            result[name] = values[torch.as_tensor(index) if isinstance(values, torch.Tensor) else index]
+            result[name] = values[torch.as_tensor(rows) if isinstance(values, torch.Tensor) else rows]
         return result
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings of ``inner``, which is what a saved folder holds."""
+        settings: dict[str, Any] = self.inner.to_dict()
+        return settings
 
-class _OncePerPatches:
-    def forward(self, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
-        if any(isinstance(value, torch.Tensor) for value in kwargs.values()):  # laid out for these very pictures
-            return super().forward(hidden_states, grid_thw=grid_thw, **kwargs)  # type: ignore[misc]
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # copy and pickle look up attributes before __init__ has run
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+class _DeduplicatingHooks:
+    """A forward pre-hook that removes repeated images and a forward hook that repeats their features."""
+
+    def __init__(self, merge_size: int) -> None:
+        self._merge_size = merge_size
+        self._feature_rows: np.ndarray | None = None
+
+    def before_forward(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._feature_rows = None
+        hidden_states, grid_thw = args[0], kwargs["grid_thw"]
+        others = {name: value for name, value in kwargs.items() if name != "grid_thw"}
+        if any(isinstance(value, torch.Tensor) for value in others.values()):
+            return None  # tensors that were computed for exactly these images
         grids = grid_thw.tolist()
         sizes = [time * height * width for time, height, width in grids]
-        places: dict[Any, int] = {}
+        index_of: dict[Any, int] = {}
         order = []
         for grid, patches in zip(grids, torch.split(hidden_states.detach(), sizes), strict=True):
             key = (tuple(grid), patches.float().cpu().numpy().tobytes())
-            order.append(places.setdefault(key, len(places)))
-        if len(places) == len(order):
-            return super().forward(hidden_states, grid_thw=grid_thw, **kwargs)  # type: ignore[misc]
-        first = [order.index(place) for place in range(len(places))]
+            order.append(index_of.setdefault(key, len(index_of)))
+        if len(index_of) == len(order):
+            return None
+        first = [order.index(index) for index in range(len(index_of))]
+        merged = np.asarray([grids[index] for index in first])
+        merged[:, 1:] //= self._merge_size
+        self._feature_rows = _rows_of(merged, order)
         device = hidden_states.device
-        output = super().forward(  # type: ignore[misc]
-            hidden_states[torch.as_tensor(_rows_of(np.asarray(grids), first), device=device)],
-            grid_thw=grid_thw[torch.as_tensor(first, device=device)],
-            **kwargs,
-        )
-        merged = np.asarray([grids[place] for place in first])
-        merged[:, 1:] //= self.spatial_merge_size  # type: ignore[attr-defined]
-        output.pooler_output = output.pooler_output[torch.as_tensor(_rows_of(merged, order), device=device)]
+        patch_rows = torch.as_tensor(_rows_of(np.asarray(grids), first), device=device)
+        distinct_grids = grid_thw[torch.as_tensor(first, device=device)]
+        return (hidden_states[patch_rows], *args[1:]), {**others, "grid_thw": distinct_grids}
+
+    def after_forward(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if self._feature_rows is None:
+            return None
+        rows = torch.as_tensor(self._feature_rows, device=output.pooler_output.device)
+        output.pooler_output = output.pooler_output[rows]
         return output
 
 
 def _rows_of(grids: np.ndarray, order: list[int]) -> np.ndarray:
-    """Row numbers of the pictures ``order``, when picture k takes ``prod(grids[k])`` rows."""
+    """Return the row numbers of the images in ``order``, where image k occupies ``prod(grids[k])`` rows."""
     sizes = grids.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    return np.concatenate([np.arange(starts[place], starts[place + 1]) for place in order])
+    return np.concatenate([np.arange(starts[index], starts[index + 1]) for index in order])
 
 
-def _flat(images: Any) -> list[Any]:
+def _flatten(images: Any) -> list[Any]:
     if isinstance(images, list | tuple):
-        return [item for part in images for item in _flat(part)]
+        return [item for part in images for item in _flatten(part)]
     return [images]
