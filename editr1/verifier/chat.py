@@ -1,4 +1,4 @@
-"""A case as chat messages with pictures, the form that processors, trainers and engines take."""
+"""Edit cases as chat messages with images, the input of processors, trainers and engines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 @dataclass(frozen=True)
 class Chat:
-    """Messages in transformers' chat format; ``images[k]`` belongs to the k-th ``{"type": "image"}`` part."""
+    """Messages in transformers' chat format. ``images[k]`` belongs to the k-th ``{"type": "image"}`` part."""
 
     messages: list[dict[str, Any]]
     images: list[Image]
@@ -23,16 +23,16 @@ class Chat:
 def build_chat(
     template: PromptTemplate, source: Image, edited: Image, instruction: str, principles: Sequence[Principle]
 ) -> Chat:
-    """Lay a case out: rules (system), then one user message of source picture, text, edited picture.
+    """Build the chat of a case: a system message with the rules, and a user message with source, text and edited image.
 
-    The edited picture comes last, so that the traces of one case share the longest possible prefix. Pictures are
-    passed through untouched; the processor that reads them holds the limits of size (see ``model.load_verifier``).
+    The edited image comes last, so that all chats about one case share the longest possible prefix. Images are not
+    resized here; the processor does that (see ``model.load_verifier``).
     """
     return Chat(messages=build_messages(template, instruction, principles), images=[source, edited])
 
 
 def build_messages(template: PromptTemplate, instruction: str, principles: Sequence[Principle]) -> list[dict[str, Any]]:
-    """The messages of :func:`build_chat` alone, with an image placeholder for the source and one for the edited picture."""
+    """Build the messages of :func:`build_chat`, with placeholders for the source and the edited image."""
     content: list[dict[str, Any]] = [
         *_label(template.source_label),
         {"type": "image"},

@@ -1,8 +1,8 @@
-"""GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2), over TRL's GRPOTrainer.
+"""GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2), with TRL's GRPOTrainer.
 
-GRPO's group is one prompt's N traces. A pair is two neighbouring groups, the winner's and the loser's, kept in one
-generation batch of one process; the reward function then sees whole pairs, and GRPO's centring inside each group is
-the paper's advantage.
+The N traces of one prompt form a GRPO group. A preference pair consists of two adjacent groups, the winner's and the
+loser's (see :mod:`editr1.verifier.pair_layout`). Both are kept in one generation batch on one process, so the reward
+function sees whole pairs. GRPO subtracts the mean reward of each group, which gives the paper's advantage.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
@@ -20,8 +21,9 @@ from editr1.config.loader import ConfigError
 from editr1.data.types import Category, Principle, Verdict
 from editr1.seeding import pair_order_seed, torch_generator
 from editr1.telemetry import Span, TrainHooks
-from editr1.verifier.gcpo_rewards import PairRewards, batch_figures, pair_rewards, weighted_advantage
+from editr1.verifier.gcpo_rewards import PairRewards, Scores, batch_metrics, pair_rewards, weighted_advantage
 from editr1.verifier.image_dedup import deduplicate_image_encoding, deduplicate_image_processing
+from editr1.verifier.pair_layout import PairLayout, pair_count
 from editr1.verifier.rows import RowCache, pair_rows
 from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (
@@ -37,91 +39,108 @@ from editr1.verifier.training import (
     work_folder,
 )
 
-_CATEGORIES = {Category.FOLLOW: "follow", Category.KEEP: "keep", Category.QUALITY: "quality"}
+_CATEGORY_NAMES = {Category.FOLLOW: "follow", Category.KEEP: "keep", Category.QUALITY: "quality"}
+
+_LOGGED_METRICS = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "entropy": "entropy",
+    "kl": "kl",
+    "completions/mean_length": "trace_tokens",
+    "completions/clipped_ratio": "truncated_rate",
+    "log_ratio/mean": "log_ratio",
+    "log_ratio/max": "log_ratio_max",
+    "ratio/mean_distance": "ratio_distance",
+    "clip_ratio/region_mean": "clip_fraction",
+}
 
 
 def train_gcpo(
     config: GcpoConfig, *, model: str | Path, pairs: Path, output_dir: Path, hooks: TrainHooks
 ) -> dict[str, float]:
-    """Train ``model`` (folder or hub name of a Qwen2.5-VL checkpoint) on a Parquet file of ``PreferencePair``.
+    """Train a verifier with GCPO on a Parquet file of ``PreferencePair`` and write it to ``output_dir``.
 
-    Pairs labelled "same" are left out. ``output_dir`` becomes a plain verifier folder. Returns the mean figures of the
-    last tenth of the steps (see :func:`gcpo_figures` and ``gcpo_rewards.batch_figures``), with ``pairs`` and
-    ``pairs_same`` (counts). Runs alone or as the processes of a torchrun group.
+    Works in a single process and in the processes of a torchrun group. Pairs labelled "same" are not used.
+
+    Args:
+        config: settings of the training.
+        model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
+        pairs: the Parquet file.
+        output_dir: becomes a verifier folder (weights, processor, prompt template).
+        hooks: progress, checkpoints and requests to stop.
+
+    Returns:
+        The metrics of :func:`gcpo_metrics`, averaged over the last tenth of the steps, ``steps``, and the counts
+        ``pairs`` (trained on) and ``pairs_same`` (left out).
 
     Raises:
-        TableError: a pair is broken, or its prompt and trace do not fit the model's context.
-        ValueError: numbers that do not divide, another architecture, a checkpoint of other settings.
-        Interrupted: the hooks asked to stop; a checkpoint was handed on.
+        TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
+        ConfigError: batch sizes that do not divide, too few pairs, another architecture, or a training that diverged.
+        Interrupted: the hooks requested a stop; a checkpoint was passed to them.
     """
     context = distributed_context(config)
-    micro, micro_steps = rollout_layout(config, context.world_size)
+    micro_batch_size, micro_steps = rollout_layout(config, context.world_size)
     network, processor, template = load_for_training(config, model)
     deduplicate_image_processing(processor)
     deduplicate_image_encoding(network)
-    limit = context_limit(config, network)
     dataset, same = pair_rows(
         pairs,
         processor,
         template,
-        limit,
+        context_limit(config, network),
         config.max_new_tokens,
         RowCache(work_folder(output_dir), context),
-        most=config.max_pairs,
-        shuffle=config.seed if config.shuffle_labels else None,
+        max_pairs=config.max_pairs,
+        shuffle_seed=config.seed if config.shuffle_labels else None,
     )
-    if len(dataset) // 2 < config.pairs_per_rollout:
+    decided = pair_count(len(dataset))
+    if decided < config.pairs_per_rollout:
         raise ConfigError(
-            f"{pairs}: {len(dataset) // 2} decided pairs are fewer than the {config.pairs_per_rollout} of one rollout; "
+            f"{pairs}: {decided} decided pairs are fewer than the {config.pairs_per_rollout} of one rollout; "
             "lower pairs_per_rollout or add pairs"
         )
-    callback = HooksCallback(hooks, context, "gcpo", gcpo_figures, boundary=config.passes)
-    arguments = GRPOConfig(
-        **trainer_arguments(config, output_dir, boundary=config.passes),
-        per_device_train_batch_size=micro,
-        steps_per_generation=micro_steps,
-        gradient_accumulation_steps=micro_steps,
-        num_generations=config.num_traces,
-        num_iterations=config.passes,
-        max_steps=config.rollouts * config.passes,
-        max_completion_length=config.max_new_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=0,
-        generation_kwargs={"suppress_tokens": unwanted_tokens(processor, network)},
-        epsilon=config.clip_range,
-        beta=config.beta,
-        loss_type="grpo",
-        scale_rewards="none",
-        vllm_importance_sampling_correction=False,
-    )
+    callback = HooksCallback(hooks, context, "gcpo", gcpo_metrics, boundary=config.passes)
+    arguments = trainer_arguments(config, output_dir, boundary=config.passes)
     trainer = GcpoTrainer(
         model=network,
-        reward_funcs=PairReward(config.num_traces, config.tie_credit),
-        args=arguments,
+        reward_funcs=PairReward(PairLayout(config.num_traces), config.tie_credit),
+        args=GRPOConfig(
+            **arguments,
+            **_rollout_arguments(config, micro_batch_size, micro_steps),
+            generation_kwargs={"suppress_tokens": unwanted_tokens(processor, network)},
+        ),
         train_dataset=dataset,
         processing_class=processor,
         peft_config=adapter_settings(config.lora),
         callbacks=[callback],
     )
-    figures = run_training(trainer, callback, config, processor, template, output_dir, hooks)
-    return figures | {"pairs": len(dataset) / 2, "pairs_same": float(same)}
+    metrics = run_training(trainer, callback, config, processor, template, output_dir, hooks)
+    return metrics | {"pairs": float(decided), "pairs_same": float(same)}
 
 
 class GcpoTrainer(TracedSteps, ResumesWeights, GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer that keeps each pair's two groups side by side, and logs the likelihood ratio."""
+    """GRPOTrainer that samples whole pairs and logs the likelihood ratio."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         rows = self.train_dataset if dataset is None else dataset
-        per_rollout = self.args.generation_batch_size // (2 * self.num_generations)
-        repeats = self.num_iterations * self.args.steps_per_generation
-        rollouts = -(-self.args.max_steps // self.num_iterations)
-        return PairSampler(len(rows) // 2, per_rollout, self.num_generations, repeats, rollouts, seed=self.args.seed)
+        layout = PairLayout(self.num_generations)
+        return PairSampler(
+            pair_count(len(rows)),
+            layout,
+            pairs_per_rollout=self.args.generation_batch_size // layout.traces_per_pair,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+            rollouts=-(-self.args.max_steps // self.num_iterations),
+            seed=self.args.seed,
+        )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
-        per_batch = self.args.eval_batch_size // (2 * self.num_generations_eval)
-        pairs = len(eval_dataset) // 2
-        return PairSampler(pairs, per_batch, self.num_generations_eval, 1, pairs // per_batch, seed=None)
+        layout = PairLayout(self.num_generations_eval)
+        per_batch = self.args.eval_batch_size // layout.traces_per_pair
+        pairs = pair_count(len(eval_dataset))
+        return PairSampler(
+            pairs, layout, pairs_per_rollout=per_batch, repeats=1, rollouts=pairs // per_batch, seed=None
+        )
 
     def _generate(self, prompts: Any) -> Any:
         with self.traced(Span.SAMPLE):
@@ -153,52 +172,64 @@ class GcpoTrainer(TracedSteps, ResumesWeights, GRPOTrainer):  # type: ignore[mis
 
 
 class PairSampler(Sampler[int]):
-    """Indices into :class:`~editr1.verifier.rows.PairRows` for a whole training, all rollouts in one pass.
+    """Row indices into :class:`~editr1.verifier.rows.PairRows` for all rollouts of a training, in one pass.
 
-    A rollout is ``per_rollout`` pairs; each pair gives ``traces`` times its winner's row, then ``traces`` times its
-    loser's; the rollout is repeated ``repeats`` times (TRL asks for the batch again in each micro-step). Pairs are
-    shuffled anew each time around by ``seed`` (None: kept in order); those that fill no rollout wait for the next
-    time around. The order depends on nothing else, so a resumed training skips exactly what is behind it.
+    A rollout consists of ``pairs_per_rollout`` pairs in the order of ``layout``. It is repeated ``repeats`` times,
+    because TRL requests the batch again in each micro-step. The pairs are shuffled with ``seed`` once per epoch (None
+    keeps their order). Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order depends
+    on these arguments alone, so a resumed training skips exactly the rows that were already used.
     """
 
     def __init__(
-        self, pairs: int, per_rollout: int, traces: int, repeats: int, rollouts: int, *, seed: int | None
+        self,
+        pairs: int,
+        layout: PairLayout,
+        *,
+        pairs_per_rollout: int,
+        repeats: int,
+        rollouts: int,
+        seed: int | None,
     ) -> None:
-        if not 1 <= per_rollout <= pairs:
-            raise ValueError(f"a rollout of {per_rollout} pairs cannot be drawn from {pairs}")
-        self._pairs, self._per_rollout, self._traces = pairs, per_rollout, traces
+        if not 1 <= pairs_per_rollout <= pairs:
+            raise ValueError(
+                f"pairs_per_rollout is {pairs_per_rollout}, but there are {pairs} pairs; use 1 to {pairs} pairs per rollout"
+            )
+        self._pairs, self._layout, self._pairs_per_rollout = pairs, layout, pairs_per_rollout
         self._repeats, self._rollouts, self._seed = repeats, rollouts, seed
 
     def __len__(self) -> int:
-        return self._rollouts * self._repeats * self._per_rollout * 2 * self._traces
+        return self._rollouts * self._repeats * self._pairs_per_rollout * self._layout.traces_per_pair
 
     def __iter__(self) -> Iterator[int]:
-        around = self._pairs // self._per_rollout
+        rollouts_per_epoch = self._pairs // self._pairs_per_rollout
         order: list[int] = []
         for rollout in range(self._rollouts):
-            turn, place = divmod(rollout, around)
+            epoch, place = divmod(rollout, rollouts_per_epoch)
             if place == 0:
-                order = self._order(turn)
-            chosen = order[place * self._per_rollout : (place + 1) * self._per_rollout]
+                order = self._order(epoch)
+            chosen = order[place * self._pairs_per_rollout : (place + 1) * self._pairs_per_rollout]
             for _ in range(self._repeats):
-                for pair in chosen:
-                    for row in (2 * pair, 2 * pair + 1):
-                        yield from [row] * self._traces
+                yield from self._layout.rows(chosen)
 
-    def _order(self, turn: int) -> list[int]:
+    def _order(self, epoch: int) -> list[int]:
         if self._seed is None:
             return list(range(self._pairs))
-        generator = torch_generator(pair_order_seed(self._seed, turn))
+        generator = torch_generator(pair_order_seed(self._seed, epoch))
         return list(torch.randperm(self._pairs, generator=generator).tolist())
 
 
 class PairReward:
-    """Reward function for TRL: rows come as whole pairs, N traces of the winner before N of the loser."""
+    """Reward function for TRL's GRPOTrainer that compares the traces of each pair's two sides.
+
+    Args:
+        layout: order of the traces in a batch.
+        tie_credit: reward of a trace against an opponent with the same score, in [0, 0.5].
+    """
 
     __name__ = "pair_reward"
 
-    def __init__(self, traces: int, tie_credit: float) -> None:
-        self._traces = traces
+    def __init__(self, layout: PairLayout, tie_credit: float) -> None:
+        self._layout = layout
         self._tie_credit = tie_credit
 
     def __call__(
@@ -206,58 +237,56 @@ class PairReward:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
         principles: Sequence[Sequence[Principle]],
+        row: Sequence[int] | None = None,
         log_metric: Any = None,
         **_: Any,
     ) -> list[float]:
-        """Rewards in [0, 1], aligned with ``completions``; figures of the batch go to ``log_metric(name, value)``."""
-        if len(completions) % (2 * self._traces):
-            raise ValueError(f"{len(completions)} traces are not whole pairs of 2 x {self._traces}")
+        """Return rewards in [0, 1], aligned with ``completions``.
+
+        Args:
+            completions: traces, as texts or as chat messages.
+            completion_ids: token ids of each trace.
+            principles: principles that each trace has to answer.
+            row: row of each trace in the table of pairs; if given, the layout is checked.
+            log_metric: called as ``log_metric(name, value)`` with the metrics of the batch.
+
+        Raises:
+            ValueError: the batch does not consist of whole pairs in the layout.
+        """
+        if row is not None:
+            self._layout.check(row)
         texts = [item if isinstance(item, str) else item[0]["content"] for item in completions]
-        verdicts = [parse_trace(text, asked) for text, asked in zip(texts, principles, strict=True)]
+        verdicts = [parse_trace(text, expected) for text, expected in zip(texts, principles, strict=True)]
         scores = [verdict.score if isinstance(verdict, Verdict) else None for verdict in verdicts]
-        groups = [scores[start : start + self._traces] for start in range(0, len(scores), self._traces)]
         pairs = [
             (winner, loser, pair_rewards(winner, loser, self._tie_credit))
-            for winner, loser in zip(groups[::2], groups[1::2], strict=True)
+            for winner, loser in self._layout.split(scores)
         ]
-        rewards = [pair[2] for pair in pairs]
         if log_metric is not None:
-            for name, value in self._figures(pairs, completion_ids).items():
+            metrics = self._pair_metrics(pairs, completion_ids) | _positive_rates(verdicts, principles)
+            for name, value in metrics.items():
                 log_metric(f"gcpo/{name}", value)
-            for name, value in _positive_rates(verdicts, principles).items():
-                log_metric(f"gcpo/{name}", value)
-        return [reward for pair in rewards for side in (pair.winner, pair.loser) for reward in side]
+        return self._layout.join([(rewards.winner, rewards.loser) for _, _, rewards in pairs])
 
-    def _figures(
-        self, pairs: Sequence[tuple[Any, Any, PairRewards]], completion_ids: Sequence[Sequence[int]]
+    def _pair_metrics(
+        self, pairs: Sequence[tuple[Scores, Scores, PairRewards]], completion_ids: Sequence[Sequence[int]]
     ) -> dict[str, float]:
-        advantages = [value for _, _, rewards in pairs for side in rewards.advantages for value in side]
-        return batch_figures(pairs) | {
+        advantages = self._layout.join([rewards.advantages for _, _, rewards in pairs])
+        return batch_metrics(pairs) | {
             "weighted_advantage": weighted_advantage(advantages, [len(ids) for ids in completion_ids])
         }
 
 
-def gcpo_figures(logs: Mapping[str, Any]) -> dict[str, float]:
-    """What is reported of the trainer's log: everything of ``PairReward``, and of the optimisation the rest.
+def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Select and rename the metrics that are reported from a trainer log.
 
-    ``trace_tokens`` mean length; ``truncated_rate`` traces without an end; ``log_ratio``, ``log_ratio_max`` (absolute)
-    and ``ratio_distance`` (mean of ``|ratio - 1|``) over trace tokens; ``clip_fraction``; ``kl`` when beta is not 0.
+    These are all metrics of :class:`PairReward`, and of the optimisation: ``loss``, ``learning_rate``, ``grad_norm``,
+    ``entropy``, ``trace_tokens`` (mean length), ``truncated_rate`` (fraction of traces that reached the length limit),
+    ``log_ratio``, ``log_ratio_max`` (absolute) and ``ratio_distance`` (mean of ``|ratio - 1|``) over the tokens of the
+    traces, ``clip_fraction``, and ``kl`` if beta is not 0.
     """
-    names = {
-        "loss": "loss",
-        "learning_rate": "learning_rate",
-        "grad_norm": "grad_norm",
-        "entropy": "entropy",
-        "kl": "kl",
-        "completions/mean_length": "trace_tokens",
-        "completions/clipped_ratio": "truncated_rate",
-        "log_ratio/mean": "log_ratio",
-        "log_ratio/max": "log_ratio_max",
-        "ratio/mean_distance": "ratio_distance",
-        "clip_ratio/region_mean": "clip_fraction",
-    }
-    figures = {name: float(logs[key]) for key, name in names.items() if logs.get(key) is not None}
-    return figures | {
+    metrics = {name: float(logs[key]) for key, name in _LOGGED_METRICS.items() if logs.get(key) is not None}
+    return metrics | {
         key.removeprefix("gcpo/"): float(value)
         for key, value in logs.items()
         if key.startswith("gcpo/") and value is not None
@@ -265,27 +294,61 @@ def gcpo_figures(logs: Mapping[str, Any]) -> dict[str, float]:
 
 
 def rollout_layout(config: GcpoConfig, processes: int) -> tuple[int, int]:
-    """Traces a forward pass and process, and forward passes a rollout; pairs stay whole on each process."""
+    """Return the traces per forward pass on each process, and the number of forward passes per rollout.
+
+    Raises ConfigError if a pair would be split between processes or the micro-batch does not divide the rollout.
+    """
     if config.pairs_per_rollout % processes:
-        raise ConfigError(f"pairs_per_rollout {config.pairs_per_rollout} is not a multiple of {processes} processes")
-    local = config.pairs_per_rollout // processes * 2 * config.num_traces
-    micro = config.micro_batch_size or local
-    if local % micro:
-        raise ConfigError(f"micro_batch_size {micro} does not divide the {local} traces of a process's rollout")
-    return micro, local // micro
+        raise ConfigError(
+            f"pairs_per_rollout {config.pairs_per_rollout} is not a multiple of {processes} processes; "
+            "change pairs_per_rollout or the number of processes"
+        )
+    traces = config.pairs_per_rollout // processes * PairLayout(config.num_traces).traces_per_pair
+    micro_batch_size = config.micro_batch_size or traces
+    if traces % micro_batch_size:
+        raise ConfigError(
+            f"micro_batch_size {micro_batch_size} does not divide the {traces} traces of a rollout on each process; "
+            f"use a divisor of {traces}"
+        )
+    return micro_batch_size, traces // micro_batch_size
 
 
-def unwanted_tokens(processor: Any, model: Any) -> list[int]:
-    """Special tokens that a trace cannot hold; sampling leaves them out. The tokens that end a trace stay."""
+def unwanted_tokens(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
+    """Return the ids of special tokens that a trace cannot contain, so that sampling can suppress them.
+
+    Tokens that end a trace are not among them.
+    """
     ends = model.generation_config.eos_token_id
     kept = {processor.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     return sorted(set(processor.tokenizer.all_special_ids) - kept | {model.config.image_token_id})
 
 
+def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: int) -> dict[str, Any]:
+    """Return the arguments of GRPOConfig that make GRPO compute the loss of GCPO."""
+    return {
+        "per_device_train_batch_size": micro_batch_size,
+        "steps_per_generation": micro_steps,
+        "gradient_accumulation_steps": micro_steps,
+        "num_generations": config.num_traces,
+        "num_iterations": config.passes,
+        "max_steps": config.rollouts * config.passes,
+        "max_completion_length": config.max_new_tokens,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "top_k": 0,
+        "epsilon": config.clip_range,
+        "beta": config.beta,
+        "loss_type": "grpo",
+        "scale_rewards": "none",
+        "vllm_importance_sampling_correction": False,
+    }
+
+
 def _positive_rates(verdicts: Sequence[Any], principles: Sequence[Sequence[Principle]]) -> dict[str, float]:
-    marks: dict[Category, list[int]] = {}
-    for verdict, asked in zip(verdicts, principles, strict=True):
+    """Return the fraction of positive answers per category, over the traces that could be parsed."""
+    answers: dict[Category, list[int]] = {}
+    for verdict, expected in zip(verdicts, principles, strict=True):
         if isinstance(verdict, Verdict):
-            for bit, principle in zip(verdict.scores, asked, strict=True):
-                marks.setdefault(principle.category, []).append(bit)
-    return {f"positive_rate_{_CATEGORIES[category]}": sum(bits) / len(bits) for category, bits in marks.items()}
+            for answer, principle in zip(verdict.scores, expected, strict=True):
+                answers.setdefault(principle.category, []).append(answer)
+    return {f"positive_rate_{_CATEGORY_NAMES[category]}": sum(bits) / len(bits) for category, bits in answers.items()}

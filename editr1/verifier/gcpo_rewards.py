@@ -1,6 +1,6 @@
-"""Rewards of GCPO (arXiv 2604.27505, section 3.2): each trace against the traces of the other side of its pair.
+"""Rewards of GCPO (arXiv 2604.27505, section 3.2): each trace is compared with all traces of the other side of its pair.
 
-Pure functions over numbers. A score of None stands for a trace that could not be parsed.
+Pure functions of numbers. A score of None represents a trace that could not be parsed.
 """
 
 from __future__ import annotations
@@ -13,34 +13,39 @@ Scores = Sequence[float | None]
 
 @dataclass(frozen=True)
 class PairRewards:
-    """Rewards in [0, 1] of the N traces of each side, aligned with the scores they were computed from."""
+    """Rewards in [0, 1] of the N traces of each side, aligned with the scores that they were computed from."""
 
     winner: tuple[float, ...]
     loser: tuple[float, ...]
 
     @property
     def advantages(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """A = r - mean(r) inside each group, without division by a standard deviation; winner's, then loser's."""
+        """Advantages A = r - mean(r) within each group, not divided by a standard deviation, as (winner's, loser's)."""
         return centred(self.winner), centred(self.loser)
 
 
 @dataclass(frozen=True)
 class PairStats:
-    """Counts over the N x N comparisons of one pair, and over its 2N traces."""
+    """Counts over the N x N comparisons of one pair and over its 2N traces."""
 
     comparisons: int
+    """Comparisons between parsed traces."""
     wins: int
+    """Comparisons in which the winner's score is higher."""
     ties: int
+    """Comparisons in which both scores are equal."""
     traces: int
     parsed: int
     without_signal: bool
+    """Whether no trace of the pair contributes to the gradient."""
 
 
 def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> PairRewards:
-    """r_w[j] = mean over k of 1[s_w[j] > s_l[k]], and r_l[j] = mean over k of 1[s_l[j] < s_w[k]] (the paper's equation).
+    """Return r_w[j] = mean over k of 1[s_w[j] > s_l[k]] and r_l[j] = mean over k of 1[s_l[j] < s_w[k]].
 
-    The mean runs over the opponents that were parsed; a tie earns ``tie_credit`` (0: the comparison is strict). A trace
-    that was not parsed earns 0, and so does one whose opponents were all not parsed.
+    The mean runs over the opponents that could be parsed. A tie earns ``tie_credit``; with 0 the comparison is strict,
+    as in the paper. The reward is 0 for a trace that could not be parsed and for one whose opponents could all not be
+    parsed.
     """
     parsed_winner = [score for score in winner if score is not None]
     parsed_loser = [score for score in loser if score is not None]
@@ -55,9 +60,10 @@ def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> Pair
 
 
 def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats:
-    """What happened in one pair.
+    """Count the outcomes of one pair.
 
-    Without signal: every advantage is 0 (p(win) is 0 or 1, say), or one side has no parsed trace to compare with.
+    The pair is without signal if every advantage is 0 (for example because p(win) is 0 or 1), or if one side has no
+    parsed trace.
     """
     parsed_winner = [score for score in winner if score is not None]
     parsed_loser = [score for score in loser if score is not None]
@@ -73,44 +79,45 @@ def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats
 
 
 def centred(rewards: Sequence[float]) -> tuple[float, ...]:
-    """Each reward less the mean of its group."""
+    """Subtract the mean of the group from each reward."""
     mean = _mean(rewards)
     return tuple(reward - mean for reward in rewards)
 
 
 def weighted_advantage(advantages: Sequence[float], lengths: Sequence[int]) -> float:
-    """Mean of A / L over traces of L tokens ("weighted advantage" of the paper).
+    """Return the mean of A / T over traces, where T is the length of a trace in tokens (the paper's "weighted advantage").
 
-    Negative: right judgements come with longer traces.
+    A negative value means that traces with correct judgements are longer.
     """
     return _mean([advantage / max(length, 1) for advantage, length in zip(advantages, lengths, strict=True)])
 
 
-def batch_figures(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[str, float]:
-    """Rates over a batch of pairs.
+def batch_metrics(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[str, float]:
+    """Return rates over a batch of pairs, given as (winner's scores, loser's scores, rewards).
 
-    ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2) over all comparisons of parsed
-    traces (left out when there is none); ``parse_rate`` over all traces; ``no_signal_rate`` over pairs;
-    ``score_mean`` over parsed traces; ``score_gap``: the mean winner score less the mean loser score.
+    ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2) are fractions of the comparisons
+    between parsed traces, and are missing if there is none. ``parse_rate`` is a fraction of all traces,
+    ``no_signal_rate`` a fraction of the pairs, ``score_mean`` a mean over parsed traces, and ``score_gap`` the mean
+    score of winners minus that of losers.
     """
     stats = [pair_stats(*pair) for pair in pairs]
-    figures = {
+    metrics = {
         "parse_rate": sum(item.parsed for item in stats) / max(sum(item.traces for item in stats), 1),
         "no_signal_rate": _mean([float(item.without_signal) for item in stats]),
     }
     comparisons = sum(item.comparisons for item in stats)
     if comparisons:
         wins, ties = sum(item.wins for item in stats), sum(item.ties for item in stats)
-        figures["pair_win_rate"] = wins / comparisons
-        figures["pair_tie_rate"] = ties / comparisons
-        figures["pair_half_credit"] = (wins + ties / 2) / comparisons
+        metrics["pair_win_rate"] = wins / comparisons
+        metrics["pair_tie_rate"] = ties / comparisons
+        metrics["pair_half_credit"] = (wins + ties / 2) / comparisons
     won = [score for winner, _, _ in pairs for score in winner if score is not None]
     lost = [score for _, loser, _ in pairs for score in loser if score is not None]
     if won or lost:
-        figures["score_mean"] = _mean([*won, *lost])
+        metrics["score_mean"] = _mean([*won, *lost])
     if won and lost:
-        figures["score_gap"] = _mean(won) - _mean(lost)
-    return figures
+        metrics["score_gap"] = _mean(won) - _mean(lost)
+    return metrics
 
 
 def _credit(higher: float, lower: float, tie_credit: float) -> float:

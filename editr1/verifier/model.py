@@ -1,7 +1,7 @@
-"""Loading and saving a verifier: a Qwen2.5-VL folder or hub name, with its processor and prompt template.
+"""Load and save a verifier: a Qwen2.5-VL model with its processor and prompt template.
 
-SFT, GCPO and the serving engine load through :func:`load_verifier`, with torchvision or without: transformers'
-``Qwen2_5_VLProcessor`` insists on a video processor, and that needs torchvision; the reward model reads pictures only.
+SFT, GCPO and the serving engine use :func:`load_verifier`, which works with and without torchvision. transformers'
+``Qwen2_5_VLProcessor`` requires a video processor, which requires torchvision, but a verifier reads only images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _PROCESSOR_FILES: Final = ("processor_config.json", "video_preprocessor_config.j
 
 
 class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
-    """Qwen2.5-VL's processor without its video half, for environments without torchvision."""
+    """Qwen2.5-VL's processor without a video processor, for environments without torchvision.
+
+    Checkpoints record the name of this class in their tokenizer settings.
+    """
 
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any
@@ -47,7 +50,7 @@ class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
 
 
 def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> ProcessorMixin:
-    """A processor over the given parts: the library's own where torchvision is installed, else without video."""
+    """Return a processor with the given parts: the library's own class if torchvision is installed, else one without video."""
     if is_torchvision_available():
         from transformers import Qwen2VLVideoProcessor
 
@@ -61,7 +64,7 @@ def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> 
 
 
 def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin:
-    """The processor of a folder or hub name, padding on the left, with the template's limits of picture size."""
+    """Load the processor of a folder or Hugging Face Hub name, with left padding and the template's image size limits."""
     if is_torchvision_available():
         processor = AutoProcessor.from_pretrained(str(name))
     else:
@@ -75,7 +78,7 @@ def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin
 
 
 def load_template(name: str | Path) -> PromptTemplate:
-    """The prompt template of a folder or hub name; the default one where it has none."""
+    """Load the prompt template of a folder or Hugging Face Hub name, or return the default if there is none."""
     if Path(name).is_dir():
         return PromptTemplate.load(name)
     found = cached_file(
@@ -91,10 +94,19 @@ def load_template(name: str | Path) -> PromptTemplate:
 def load_verifier(
     name: str | Path, dtype: DType = "auto", device: str | torch.device = "cpu"
 ) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
-    """Model (eval mode, on ``device``, in ``dtype``), processor (left padding) and prompt template of a verifier.
+    """Load the model, the processor and the prompt template of a verifier.
 
-    ``name`` is a folder or a hub name of a Qwen2.5-VL checkpoint; a folder without ``editr1_prompt.json`` gets the
-    default template. ``dtype`` "auto" keeps that of the checkpoint. Raises ``ValueError`` for another architecture.
+    Args:
+        name: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint. Without an ``editr1_prompt.json``, the default
+            template is used.
+        dtype: data type of the weights; "auto" keeps that of the checkpoint.
+        device: device of the model.
+
+    Returns:
+        The model in eval mode, the processor with left padding, and the template.
+
+    Raises:
+        ConfigError: the checkpoint has another architecture.
     """
     template = load_template(name)
     _check_architecture(Path(name))
@@ -105,18 +117,19 @@ def load_verifier(
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:
-    """Have the language model attend eagerly, for training on a CPU.
+    """Select eager attention in the language model, for training on a CPU.
 
-    There the backward pass of torch's fused attention takes several times as long as plain matrix products do; it was
-    38 % of an SFT step of the small verifier. Without gradients the fused one is faster.
+    On CPUs, the backward pass of torch's fused attention takes several times as long as plain matrix products; it took
+    38% of an SFT step of the small verifier. Without gradients, the fused attention is faster.
     """
     model.set_attn_implementation({"text_config": "eager"})
 
 
 def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: PromptTemplate, folder: Path) -> Path:
-    """Write a plain verifier folder that transformers' Auto classes, vLLM and :func:`load_verifier` load.
+    """Write a verifier folder that transformers' Auto classes, vLLM and :func:`load_verifier` can load.
 
-    The files are the same with torchvision and without: the image processor's own file in place of the composite one.
+    The files do not depend on whether torchvision is installed: the settings of the image processor are written to a
+    file of their own instead of a combined processor file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -126,7 +139,7 @@ def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: P
 
 
 def save_processor(processor: ProcessorMixin, folder: Path) -> None:
-    """Write tokenizer, image processor and chat template (see :func:`save_verifier`)."""
+    """Write the tokenizer, the image processor and the chat template. See :func:`save_verifier`."""
     if processor.tokenizer.chat_template is None:
         processor.tokenizer.chat_template = processor.chat_template
     processor.tokenizer.save_pretrained(folder)
@@ -141,17 +154,17 @@ def save_processor(processor: ProcessorMixin, folder: Path) -> None:
 
 
 def folder_digest(folder: str | Path) -> str:
-    """``sha256:<hex>`` over the relative names and contents of all files in ``folder``, in order of name."""
+    """Return ``sha256:<hex>`` over the relative paths and contents of all files in ``folder``, sorted by path."""
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder")
-    total = hashlib.sha256()
+        raise FileNotFoundError(f"{root}: no such folder")
+    digest = hashlib.sha256()
     for path in sorted(root.rglob("*"), key=lambda item: item.relative_to(root).as_posix()):
         if path.is_file():
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-    return f"sha256:{total.hexdigest()}"
+            digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _check_architecture(folder: Path) -> None:
@@ -160,4 +173,4 @@ def _check_architecture(folder: Path) -> None:
         return
     found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     if found != "qwen2_5_vl":
-        raise ConfigError(f"{path}: model_type is {found!r}; a verifier is a Qwen2.5-VL checkpoint ('qwen2_5_vl')")
+        raise ConfigError(f"{path}: model_type is {found!r}; use a Qwen2.5-VL checkpoint ('qwen2_5_vl')")

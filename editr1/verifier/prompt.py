@@ -1,4 +1,4 @@
-"""The words around a case that the verifier reads, saved beside the weights that were trained with them."""
+"""The prompt template of a verifier, saved in the same folder as the weights that were trained with it."""
 
 from __future__ import annotations
 
@@ -34,47 +34,49 @@ After the reasoning write exactly:
 
 
 class PromptTemplate(Settings):
-    """How a case is laid out for the verifier (paper section 3.1; the wording is the project's).
+    """How an edit case is presented to the verifier (paper, section 3.1; the wording is this project's).
 
-    A verifier folder holds one as ``editr1_prompt.json``, so that a model is always served with the prompt it was
-    trained with.
+    A verifier folder contains the template as ``editr1_prompt.json``, so that a model is always served with the prompt
+    that it was trained with.
     """
 
     rules: str = DEFAULT_RULES
-    """System message. Empty: no system message of ours (the chat template may still add its own)."""
+    """System message. If empty, none is sent, but the chat template may still add one of its own."""
     source_label: str = "Source picture:"
-    """Text before the source picture; empty: none."""
+    """Text before the source image; may be empty."""
     request: str = "Instruction: {instruction}\nQuestions:\n{principles}"
-    """Text between the pictures; must hold ``{instruction}`` and ``{principles}`` once each."""
+    """Text between the images. Must contain ``{instruction}`` and ``{principles}`` exactly once each."""
     principle: str = "{number}. [{category}] {question}"
-    """One principle; may hold ``{number}`` (from 1), ``{category}`` and must hold ``{question}``."""
+    """Text of one principle. Must contain ``{question}``; may contain ``{number}`` (from 1) and ``{category}``."""
     separator: str = "\n"
     """Text between two principles."""
     edited_label: str = "Edited picture:"
-    """Text before the edited picture; empty: none."""
+    """Text before the edited image; may be empty."""
     min_pixels: int = Field(default=56 * 56, ge=1)
-    """Pictures with fewer pixels are enlarged to this area (aspect kept) by the image processor."""
+    """The image processor enlarges images with fewer pixels to this area and keeps their aspect ratio."""
     max_pixels: int = Field(default=768 * 768, ge=1)
-    """Pictures with more pixels are reduced to this area (aspect kept) by the image processor."""
+    """The image processor shrinks images with more pixels to this area and keeps their aspect ratio."""
 
     @field_validator("request")
     @classmethod
     def _request(cls, value: str) -> str:
-        return _holding(value, "request", required=("instruction", "principles"))
+        return _check_placeholders(value, "request", required=("instruction", "principles"))
 
     @field_validator("principle")
     @classmethod
     def _principle(cls, value: str) -> str:
-        return _holding(value, "principle", required=("question",), allowed=("number", "category"))
+        return _check_placeholders(value, "principle", required=("question",), allowed=("number", "category"))
 
     @model_validator(mode="after")
     def _pixels(self) -> Self:
         if self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+            raise ValueError(
+                f"min_pixels {self.min_pixels} is larger than max_pixels {self.max_pixels}; swap or change them"
+            )
         return self
 
     def text(self, instruction: str, principles: Sequence[Principle]) -> str:
-        """The text between the two pictures."""
+        """Return the text between the two images."""
         lines = self.separator.join(
             self.principle.format(number=number, category=item.category.value, question=item.question)
             for number, item in enumerate(principles, start=1)
@@ -89,9 +91,9 @@ class PromptTemplate(Settings):
 
     @classmethod
     def load(cls, folder: str | Path) -> PromptTemplate:
-        """Read ``folder/editr1_prompt.json``; the default template where there is no such file.
+        """Read ``folder/editr1_prompt.json``, or return the default template if there is no such file.
 
-        Raises ``ValueError`` naming the file and field when it is not a template.
+        Raises ConfigError with the file and the field if the file is not a valid template.
         """
         path = Path(folder) / PROMPT_FILE
         if not path.is_file():
@@ -99,20 +101,22 @@ class PromptTemplate(Settings):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not a prompt template: {error}") from error
+            raise ConfigError(f"{path}: not a valid prompt template: {error}") from error
 
 
-def _holding(value: str, field: str, *, required: tuple[str, ...], allowed: tuple[str, ...] = ()) -> str:
+def _check_placeholders(value: str, field: str, *, required: tuple[str, ...], allowed: tuple[str, ...] = ()) -> str:
     try:
         parts = list(Formatter().parse(value))
     except ValueError as error:
-        raise ValueError(f"{field}: {error}; write a literal brace twice") from error
+        raise ValueError(f"{field}: {error}; double each literal brace") from error
     names = [name for _, name, _, _ in parts if name is not None]
     for _, name, spec, conversion in parts:
         if name is not None and (spec or conversion or name not in required + allowed):
             options = ", ".join(f"{{{option}}}" for option in required + allowed)
-            raise ValueError(f"{field}: placeholder {{{name}}} is not one of {options}; write a literal brace twice")
+            raise ValueError(
+                f"{field}: placeholder {{{name}}} is not one of {options}; use one of them, or double literal braces"
+            )
     for name in required:
         if names.count(name) != 1:
-            raise ValueError(f"{field}: must hold {{{name}}} exactly once, holds it {names.count(name)} times")
+            raise ValueError(f"{field}: contains {{{name}}} {names.count(name)} times; it must contain it exactly once")
     return value

@@ -1,4 +1,4 @@
-"""Cold start: supervised fine-tuning of the verifier on selected traces (arXiv 2604.27505, section 3.1)."""
+"""SFT: supervised fine-tuning of the verifier on selected traces, the cold start of arXiv 2604.27505, section 3.1."""
 
 from __future__ import annotations
 
@@ -30,35 +30,44 @@ from editr1.verifier.training import (
 def train_sft(
     config: SftConfig, *, model: str | Path, rows: Path, output_dir: Path, hooks: TrainHooks
 ) -> dict[str, float]:
-    """Fine-tune ``model`` (folder or hub name of a Qwen2.5-VL checkpoint) on a Parquet file of ``SftRow``.
+    """Fine-tune a verifier on a Parquet file of ``SftRow`` and write it to ``output_dir``.
 
-    Causal language-model loss on the trace alone, by TRL's ``SFTTrainer``; nothing is cut. ``output_dir`` becomes a
-    plain verifier folder (weights, processor, prompt template). Returns the mean figures of the last tenth of the
-    steps: ``loss`` (nats a token), ``token_accuracy``, ``learning_rate``, ``grad_norm``, ``tokens_per_second``.
-    Runs alone or as the processes of a torchrun group.
+    Minimises the causal language-model loss on the trace with TRL's SFTTrainer. No row is truncated. Works in a single
+    process and in the processes of a torchrun group.
+
+    Args:
+        config: settings of the training.
+        model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
+        rows: the Parquet file.
+        output_dir: becomes a verifier folder (weights, processor, prompt template).
+        hooks: progress, checkpoints and requests to stop.
+
+    Returns:
+        ``steps``, and averages over the last tenth of the steps of ``loss`` (nats per token), ``token_accuracy``,
+        ``entropy``, ``learning_rate``, ``grad_norm`` and ``tokens_per_second``.
 
     Raises:
-        TableError: a row is broken, or longer than the model's context.
-        ValueError: batch sizes that do not divide, another architecture, a checkpoint of other settings.
-        Interrupted: the hooks asked to stop; a checkpoint was handed on.
+        TableError: a row is invalid, or longer than the model's context.
+        ConfigError: batch sizes that do not divide, another architecture, or a training that diverged.
+        Interrupted: the hooks requested a stop; a checkpoint was passed to them.
     """
     context = distributed_context(config)
-    micro, accumulation = batch_layout(config, context.world_size)
+    micro_batch_size, accumulation_steps = batch_layout(config, context.world_size)
     network, processor, template = load_for_training(config, model)
     limit = context_limit(config, network)
     dataset = sft_rows(rows, processor, template, limit, RowCache(work_folder(output_dir), context))
-    callback = HooksCallback(hooks, context, "sft", _figures)
+    callback = HooksCallback(hooks, context, "sft", _sft_metrics)
     arguments = SFTConfig(
         **trainer_arguments(config, output_dir),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=micro_batch_size,
+        gradient_accumulation_steps=accumulation_steps,
         max_steps=config.max_steps or -1,
         num_train_epochs=config.epochs or 1.0,
         max_length=None,
         completion_only_loss=config.mask_prompt,
         dataloader_drop_last=len(dataset) >= config.batch_size,
     )
-    trainer = _Trainer(
+    trainer = _SftTrainer(
         model=network,
         args=arguments,
         train_dataset=dataset,
@@ -69,22 +78,26 @@ def train_sft(
     return run_training(trainer, callback, config, processor, template, output_dir, hooks)
 
 
-class _Trainer(TracedSteps, ResumesWeights, SFTTrainer):  # type: ignore[misc]
+class _SftTrainer(TracedSteps, ResumesWeights, SFTTrainer):  # type: ignore[misc]
     pass
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
-    """Rows a forward pass and process, and how many passes an optimiser step takes."""
-    micro = config.micro_batch_size or math.ceil(config.batch_size / processes)
-    if config.batch_size % (micro * processes):
+    """Return the rows per forward pass on each process, and the number of forward passes per optimizer step.
+
+    Raises ConfigError if they do not multiply to the batch size.
+    """
+    micro_batch_size = config.micro_batch_size or math.ceil(config.batch_size / processes)
+    rows_per_pass = micro_batch_size * processes
+    if config.batch_size % rows_per_pass:
         raise ConfigError(
-            f"batch_size {config.batch_size} is not a multiple of {micro} rows a forward pass x {processes} processes; "
-            "set micro_batch_size or batch_size"
+            f"batch_size {config.batch_size} is not a multiple of {micro_batch_size} rows per forward pass x {processes} "
+            "processes; change micro_batch_size or batch_size"
         )
-    return micro, config.batch_size // (micro * processes)
+    return micro_batch_size, config.batch_size // rows_per_pass
 
 
-def _figures(logs: Mapping[str, Any]) -> dict[str, float]:
+def _sft_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
     names = {
         "loss": "loss",
         "mean_token_accuracy": "token_accuracy",

@@ -1,4 +1,4 @@
-"""What SFT and GCPO share: loading for training, trainer arguments, hooks, and the finished folder."""
+"""Code shared by SFT and GCPO: loading a model, trainer arguments, hooks, and writing the trained model."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ from editr1.verifier.prompt import PromptTemplate
 
 _LANGUAGE: Final = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 _VISION: Final = r".*visual\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
-_TAIL: Final = 0.1  # share of the training that the final figures are a mean of
+_TAIL: Final = 0.1  # the final metrics are means over this last fraction of the training
 
 
 def work_folder(output_dir: Path) -> Path:
-    """Where checkpoints and row caches live until the training is done."""
+    """Return the folder that holds checkpoints and row caches until the training is finished."""
     return output_dir / ".work"
 
 
 def on_cpu(config: VerifierTraining) -> bool:
-    """Whether to train on the CPU: asked for, or nothing else is there.
+    """Return whether to train on the CPU, because the config selects it or because there is no accelerator.
 
-    accelerate must be told: without a GPU and without this, each process of a torchrun group trains alone.
+    accelerate needs this explicitly. On a machine without a GPU, each process of a torchrun group would otherwise train
+    a model of its own.
     """
     return config.device == "cpu" or not torch.accelerator.is_available()
 
 
 def distributed_context(config: VerifierTraining) -> DistributedContext:
-    """Join the process group on the device that the config selects."""
+    """Join the process group on the device that the config selects. See :meth:`DistributedContext.initialize`."""
     return DistributedContext.initialize(cpu=on_cpu(config))
 
 
 def load_for_training(
     config: VerifierTraining, model: str | Path
 ) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
-    """As ``load_verifier``, with the config's limits of picture size written into the template."""
+    """Load a verifier as ``load_verifier`` does, with the config's limits on image size set in its template."""
     with span(Span.LOAD, model=str(model)):
         network, processor, template = load_verifier(model, dtype="float32")
         if on_cpu(config):
@@ -70,17 +71,23 @@ def load_for_training(
 
 
 def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
-    """Longest prompt with its trace, in tokens. Raises ``ValueError`` when the config asks for more than the model holds."""
+    """Return the largest number of tokens of a prompt with its trace.
+
+    Raises ConfigError if ``max_length`` exceeds the model's context.
+    """
     context = int(model.config.get_text_config().max_position_embeddings)
     if config.max_length is None:
         return context
     if config.max_length > context:
-        raise ConfigError(f"max_length: {config.max_length}: the model's context holds {context}")
+        raise ConfigError(f"max_length: {config.max_length} exceeds the model's context; use at most {context}")
     return config.max_length
 
 
 def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: int = 1) -> dict[str, Any]:
-    """Keyword arguments of ``TrainingArguments`` for the shared settings; checkpoints fall on multiples of ``boundary``."""
+    """Return the keyword arguments of ``TrainingArguments`` for the shared settings.
+
+    Checkpoints are written only after multiples of ``boundary`` steps.
+    """
     kinds = {"linear": "polynomial", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
     kind_options: dict[str, dict[str, float]] = {
         "linear": {"power": 1.0, "lr_end": config.learning_rate * config.final_lr_ratio},
@@ -117,7 +124,7 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
 
 
 def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
-    """The peft configuration of the given settings; None for full tuning."""
+    """Return the peft configuration for the given settings; None for full fine-tuning."""
     if lora is None:
         return None
     return LoraConfig(
@@ -130,10 +137,11 @@ def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
 
 
 class ResumesWeights:
-    """Put before a trainer class: a checkpoint's weights are read as ``from_pretrained`` reads them.
+    """Mixin for a trainer class: load the weights of a checkpoint with ``from_pretrained``.
 
-    transformers' Trainer loads the file's names into the module as they are, and only warns when none fits; Qwen2.5-VL
-    checkpoints are saved under other names than its modules have, so that a resumed training would begin anew.
+    transformers' Trainer copies the tensors of the file into the module by name and only warns if no name matches.
+    Qwen2.5-VL checkpoints are saved under names that differ from those of its modules, so a resumed training would
+    start from the initial weights.
     """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -146,16 +154,16 @@ class ResumesWeights:
 
 
 class TracedSteps:
-    """Put before a trainer class: about 200 of a training's steps become spans, evenly spread."""
+    """Mixin for a trainer class: record OpenTelemetry spans for about 200 evenly spaced steps of a training."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One forward and backward pass, see :class:`transformers.Trainer`."""
+        """Run one forward and backward pass. See :class:`transformers.Trainer`."""
         with self.traced(Span.STEP):
             loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         return loss
 
     def traced(self, name: Span) -> AbstractContextManager[object]:
-        """A span of that name in the steps that are traced, nothing in the others."""
+        """Return a span with this name if the current step is recorded, else a context manager that does nothing."""
         state: TrainerState = self.state  # type: ignore[attr-defined]
         every = max(1, state.max_steps // 200)
         if not state.is_world_process_zero or state.global_step % every:
@@ -164,10 +172,16 @@ class TracedSteps:
 
 
 class HooksCallback(TrainerCallback):  # type: ignore[misc]
-    """Reports progress, hands checkpoints on and stops when asked, as :class:`TrainHooks` says.
+    """Connects a trainer to :class:`TrainHooks`: reports progress, passes checkpoints on, and stops on request.
 
-    All processes stop at the same step: the question is put to each of them, and one yes is enough. A stop falls on a
-    multiple of ``boundary`` steps. ``figures`` picks and names what is reported of the trainer's log.
+    All ranks stop at the same step as soon as one of them is requested to stop.
+
+    Args:
+        hooks: what to report to and when to stop.
+        context: the ranks that train together.
+        phase: name of the progress phase.
+        select_metrics: selects and names the metrics that are reported from a trainer log.
+        boundary: a training stops only after a multiple of this number of steps.
     """
 
     def __init__(
@@ -175,7 +189,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         hooks: TrainHooks,
         context: DistributedContext,
         phase: str,
-        figures: Callable[[Mapping[str, Any]], dict[str, float]],
+        select_metrics: Callable[[Mapping[str, Any]], dict[str, float]],
         boundary: int = 1,
     ) -> None:
         self.stopped = False
@@ -183,7 +197,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         self._hooks = hooks
         self._context = context
         self._phase = phase
-        self._figures = figures
+        self._select_metrics = select_metrics
         self._boundary = boundary
         self._reported = 0
         self._tokens = 0.0
@@ -192,17 +206,17 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the phase, a resumed part counted as done."""
+        """Start the progress phase. Steps before a resume count as done."""
         self._reported, self._time = state.global_step, time.monotonic()
-        self.history = [_finite(self._figures(report)) for report in state.log_history if "loss" in report]
-        self._tokens = float(state.num_input_tokens_seen)  # GRPO's count goes on from there, SFT's begins anew
+        self.history = [_finite(self._select_metrics(report)) for report in state.log_history if "loss" in report]
+        self._tokens = float(state.num_input_tokens_seen)  # GRPO continues this count after a resume; SFT restarts at 0
         if state.is_world_process_zero:
             self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask whether to stop."""
+        """Stop if a rank was requested to."""
         if state.global_step >= state.max_steps:
-            control.should_save = False  # the finished folder follows
+            control.should_save = False  # the trained model is written next
         elif state.global_step % self._boundary == 0 and self._context.any_rank(self._hooks.should_stop()):
             self.stopped = control.should_save = control.should_training_stop = True
 
@@ -214,26 +228,26 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report the steps since the last report. Raises ConfigError, in every process, where the loss is not finite."""
+        """Report the steps since the last report. Raises ConfigError on every rank if the loss is not finite."""
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             raise ConfigError(
                 f"learning_rate {args.learning_rate:g}: the training diverged, its loss is {loss} at step"
-                f" {state.global_step} of {state.max_steps}; try a smaller one"
+                f" {state.global_step} of {state.max_steps}; use a smaller learning rate"
             )
         steps = state.global_step - self._reported
         if not state.is_world_process_zero or logs is None or "train_runtime" in logs or not steps:
             return
-        figures = _finite(self._figures(logs))
+        metrics = _finite(self._select_metrics(logs))
         now, tokens = time.monotonic(), float(logs.get("num_tokens", 0.0))
         if tokens > self._tokens:
-            figures["tokens_per_second"] = (tokens - self._tokens) / max(now - self._time, 1e-9)
+            metrics["tokens_per_second"] = (tokens - self._tokens) / max(now - self._time, 1e-9)
         self._reported, self._tokens, self._time = state.global_step, tokens, now
-        self.history.append(figures)
-        self._hooks.progress.step(steps, **figures)
+        self.history.append(metrics)
+        self._hooks.progress.step(steps, **metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Hand the checkpoint on."""
+        """Pass the checkpoint to the hooks."""
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             with span(Span.CHECKPOINT, step=state.global_step):
@@ -249,17 +263,17 @@ def run_training(
     output_dir: Path,
     hooks: TrainHooks,
 ) -> dict[str, float]:
-    """Train, then write the finished verifier folder; returns the mean figures of the last tenth of the reports.
+    """Train, write the verifier folder, and return the mean metrics of the last tenth of the reports.
 
     Raises:
         ConfigError: the training diverged.
-        Interrupted: when the hooks asked to stop and the checkpoint was handed on.
-        FileNotFoundError: the folder to resume from has no checkpoint.
+        Interrupted: the hooks requested a stop, and the checkpoint was passed to them.
+        FileNotFoundError: the folder to resume from holds no checkpoint.
     """
     trainer.remove_callback(PrinterCallback)
     resume = hooks.resume_from
     if resume is not None and not (resume / "trainer_state.json").is_file():
-        raise FileNotFoundError(f"{resume}: not a checkpoint of this trainer (no trainer_state.json)")
+        raise FileNotFoundError(f"{resume}: not a checkpoint of this trainer, because it has no trainer_state.json")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if callback.stopped:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
@@ -277,7 +291,7 @@ def run_training(
 
 
 def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each figure over the last tenth of the reports that hold it (one report at least)."""
+    """Return the mean of each metric over the last tenth of the reports that contain it, and over one report at least."""
     means = {}
     for name in {name: None for report in history for name in report}:
         values = [report[name] for report in history if name in report]
@@ -286,5 +300,5 @@ def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
     return means
 
 
-def _finite(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

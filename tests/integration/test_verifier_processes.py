@@ -1,4 +1,4 @@
-"""Verifier training on two processes (torchrun, gloo): one training, not two copies of it."""
+"""Verifier training on two ranks (torchrun, gloo) is one training, not two independent ones."""
 
 from __future__ import annotations
 
@@ -27,53 +27,55 @@ from editr1.verifier.gcpo import PairReward, train_gcpo
 from editr1.verifier.sft import train_sft
 
 torch.set_num_threads(1)
-judge = PairReward.__call__
+compute_rewards = PairReward.__call__
+num_traces = 2
 
-def whole(self, completions, completion_ids, principles, **more):
-    pictures = [[image.tobytes() for image in row] for row in more["images"]]
-    assert pictures and len(pictures) % (2 * self._traces) == 0
-    for at in range(0, len(pictures), 2 * self._traces):
-        pair = pictures[at : at + 2 * self._traces]
-        assert len({row[0] for row in pair}) == 1, "traces of two cases in one pair"
-        sides = [{row[1] for row in part} for part in (pair[: self._traces], pair[self._traces :])]
-        assert all(len(side) == 1 for side in sides) and sides[0] != sides[1], "a side's traces are of two edits"
-    (out / f"judged-{rank}").write_text("whole")
-    return judge(self, completions, completion_ids, principles, **more)
+def checked_rewards(self, completions, completion_ids, principles, **more):
+    images = [[image.tobytes() for image in row] for row in more["images"]]
+    assert images and len(images) % (2 * num_traces) == 0
+    for start in range(0, len(images), 2 * num_traces):
+        pair = images[start : start + 2 * num_traces]
+        assert len({row[0] for row in pair}) == 1, "a pair contains traces of two cases"
+        sides = [{row[1] for row in part} for part in (pair[:num_traces], pair[num_traces:])]
+        assert all(len(side) == 1 for side in sides) and sides[0] != sides[1], "a side contains traces of two edits"
+    assert more["row"][0] % 2 == 0  # the table's rows arrive, so PairReward checks the layout itself
+    (out / f"checked-{rank}").write_text("whole pairs")
+    return compute_rewards(self, completions, completion_ids, principles, **more)
 
-PairReward.__call__ = whole
+PairReward.__call__ = checked_rewards
 kind, root, out, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 steps, stop_at = int(sys.argv[5]), int(sys.argv[6])
 rank = int(os.environ.get("RANK", "0"))
-asked = 0
+calls = 0
 
 def should_stop():
-    global asked
-    asked += 1
-    return rank == 1 and asked == stop_at  # the other process is never asked to stop
+    global calls
+    calls += 1
+    return rank == 1 and calls == stop_at  # rank 0 is never requested to stop
 
 def on_checkpoint(folder, step):
-    (out / "handed").write_text(str(folder))
+    (out / "checkpoint").write_text(str(folder))
 
 out.mkdir(parents=True, exist_ok=True)
-handed = out / "handed"
+checkpoint = out / "checkpoint"
 hooks = TrainHooks(progress=Progress(out / "progress.jsonl" if rank == 0 else None), should_stop=should_stop,
-                   on_checkpoint=on_checkpoint, resume_from=Path(handed.read_text()) if handed.exists() else None)
+                   on_checkpoint=on_checkpoint, resume_from=Path(checkpoint.read_text()) if checkpoint.exists() else None)
 try:
     if kind == "sft":
         config = SftConfig(max_steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=0)
         train_sft(config, model=model, rows=root / "rows.parquet", output_dir=out / "model", hooks=hooks)
     else:
-        config = GcpoConfig(rollouts=steps, pairs_per_rollout=4, num_traces=2, learning_rate=1e-4, max_new_tokens=96)
+        config = GcpoConfig(rollouts=steps, pairs_per_rollout=4, num_traces=num_traces, learning_rate=1e-4, max_new_tokens=96)
         train_gcpo(config, model=model, pairs=root / "pairs.parquet", output_dir=out / "model", hooks=hooks)
 except Interrupted as stopped:
     print(stopped, flush=True)
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()
-os._exit(0)  # as a stage process ends, see editr1/stages/entry.py
+os._exit(0)  # as a stage process ends, see editr1/stages/runtime/entry.py
 """
 
 BASE = Path(editr1.__file__).parent / "shapes" / "assets" / "verifier"
-ASKED = (
+PRINCIPLES = (
     Principle(question="top-left is red square?", category=Category.FOLLOW),
     Principle(question="background kept?", category=Category.KEEP),
     Principle(question="picture clean?", category=Category.QUALITY),
@@ -85,21 +87,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     rng = random.Random(0)
 
-    def picture() -> EncodedImage:
+    def image() -> EncodedImage:
         return EncodedImage(data=encode_png(Image.new("RGB", (32, 32), tuple(rng.randrange(256) for _ in range(3)))))
 
     def case(number: int) -> EditCase:
         text = "remove the top-left red square"
-        return EditCase(case_id=f"c{number}", source=picture(), instruction=text, principles=ASKED)
+        return EditCase(case_id=f"c{number}", source=image(), instruction=text, principles=PRINCIPLES)
 
     def edit(name: str) -> Candidate:
-        return Candidate(candidate_id=name, editor="any", image=picture())
+        return Candidate(candidate_id=name, editor="any", image=image())
 
     rows = [
         SftRow(
             quadruple=Quadruple(case=case(number), candidate=edit(f"e{number}")),
             trace=format_trace(
-                "picture looks clean, yes;", ASKED, [rng.randrange(2) for _ in ASKED], rng.randrange(21) / 2
+                "picture looks clean, yes;", PRINCIPLES, [rng.randrange(2) for _ in PRINCIPLES], rng.randrange(21) / 2
             ),
         )
         for number in range(32)
@@ -122,7 +124,7 @@ def weights(out: Path) -> dict[str, object]:
     return dict(load_file(out / "model" / "model.safetensors"))
 
 
-def test_two_processes_share_each_sft_batch(root: Path, tmp_path: Path) -> None:
+def test_two_ranks_share_each_sft_batch(root: Path, tmp_path: Path) -> None:
     one = run(root, "sft", tmp_path / "one", 1)
     two = run(root, "sft", tmp_path / "two", 2)
     assert len(one) == len(two) == 4
@@ -131,7 +133,7 @@ def test_two_processes_share_each_sft_batch(root: Path, tmp_path: Path) -> None:
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-2)
 
 
-def test_a_stop_asked_of_one_process_stops_both_and_the_training_goes_on_from_there(root: Path, tmp_path: Path) -> None:
+def test_a_stop_on_one_rank_stops_both_and_the_training_resumes(root: Path, tmp_path: Path) -> None:
     whole = run(root, "sft", tmp_path / "whole", 2)
     halves = run(root, "sft", tmp_path / "halves", 2, stop_at=2)
     assert len(halves) == 2
@@ -142,12 +144,12 @@ def test_a_stop_asked_of_one_process_stops_both_and_the_training_goes_on_from_th
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5  # type: ignore[operator]
 
 
-def test_gcpo_keeps_pairs_whole_on_each_of_two_processes(root: Path, tmp_path: Path) -> None:
+def test_gcpo_keeps_pairs_whole_on_each_of_two_ranks(root: Path, tmp_path: Path) -> None:
     run(root, "sft", tmp_path / "sft", 2, steps=80)
     start = tmp_path / "sft" / "model"
     metrics = run(root, "gcpo", tmp_path / "gcpo", 2, model=start, steps=2)
     assert len(metrics) == 2
-    assert all((tmp_path / "gcpo" / f"judged-{rank}").exists() for rank in (0, 1))
+    assert all((tmp_path / "gcpo" / f"checked-{rank}").exists() for rank in (0, 1))
     assert all(m["log_ratio_max"] == pytest.approx(0.0, abs=1e-6) for m in metrics)
     assert all(m["parse_rate"] > 0.5 and m["no_signal_rate"] < 1 for m in metrics)
     before, after = weights(tmp_path / "sft"), weights(tmp_path / "gcpo")

@@ -1,4 +1,4 @@
-"""A tiny random verifier, and rows and pairs of random pictures."""
+"""A tiny verifier with random weights, and rows and pairs with random images."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_verifier(tmp_path_factory.mktemp("verifier") / "tiny", seed=3, size="small")
 
 
-def picture(rng: random.Random, size: tuple[int, int] = (32, 32)) -> EncodedImage:
+def image(rng: random.Random, size: tuple[int, int] = (32, 32)) -> EncodedImage:
     return EncodedImage(data=encode_png(Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))))
 
 
 def case(rng: random.Random, number: int, size: tuple[int, int] = (32, 32)) -> EditCase:
     return EditCase(
         case_id=f"case-{number}",
-        source=picture(rng, size),
+        source=image(rng, size),
         instruction="remove the top-left red square",
         principles=QUESTIONS,
     )
 
 
 def candidate(rng: random.Random, name: str) -> Candidate:
-    return Candidate(candidate_id=name, editor="any", image=picture(rng))
+    return Candidate(candidate_id=name, editor="any", image=image(rng))
 
 
 @pytest.fixture
 def write_rows(tmp_path: Path) -> Callable[..., Path]:
-    """Writes SFT rows with random verdicts; ``sizes`` of the source pictures by row number."""
+    """Write SFT rows with random verdicts. ``sizes`` sets the size of the source image by row number."""
 
     def write(count: int, sizes: dict[int, tuple[int, int]] | None = None, name: str = "rows.parquet") -> Path:
         rng = random.Random(1)
@@ -74,7 +74,7 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def write_pairs(tmp_path: Path) -> Callable[..., Path]:
-    """Writes preference pairs; every ``same_every``-th is labelled "same" (0: none)."""
+    """Write preference pairs. Every ``same_every``-th pair is labelled "same"; with 0, none is."""
 
     def write(count: int, same_every: int = 0, name: str = "pairs.parquet") -> Path:
         rng = random.Random(2)
@@ -96,7 +96,7 @@ def write_pairs(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def writer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A verifier that has learnt the form of a trace (its scores are a coin toss), so that rewards differ."""
+    """A verifier that writes well-formed traces with random scores, so that rewards differ."""
     folder = tmp_path_factory.mktemp("writer")
     rng = random.Random(5)
     rows = [

@@ -1,4 +1,4 @@
-"""GCPO of a tiny verifier: order of rows, layout, training, resuming."""
+"""GCPO of a tiny verifier: sampling of pairs, batch layout, training and resuming."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
 from editr1.verifier.model import load_verifier
+from editr1.verifier.pair_layout import PairLayout
 from editr1.verifier.rows import RowCache, pair_rows
 
 QUICK = GcpoConfig(
@@ -29,8 +30,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_a_rollout_holds_whole_pairs_winner_first_and_is_repeated_for_each_micro_step() -> None:
-    sampler = PairSampler(5, per_rollout=2, traces=3, repeats=2, rollouts=3, seed=0)
+def test_a_rollout_has_whole_pairs_and_is_repeated_for_each_micro_step() -> None:
+    sampler = PairSampler(5, PairLayout(3), pairs_per_rollout=2, repeats=2, rollouts=3, seed=0)
     rows = list(sampler)
     assert len(rows) == len(sampler) == 3 * 2 * 2 * 2 * 3
     seen = []
@@ -43,12 +44,12 @@ def test_a_rollout_holds_whole_pairs_winner_first_and_is_repeated_for_each_micro
             assert winner[0] % 2 == 0
             assert loser == [winner[0] + 1] * 3
             seen.append(winner[0] // 2)
-    assert len(set(seen[:4])) == 4  # no pair twice before all but the left-over had their turn
+    assert len(set(seen[:4])) == 4  # the first two rollouts, one epoch, use no pair twice
 
 
-def test_the_order_of_pairs_depends_on_the_seed_alone_and_changes_each_time_around() -> None:
+def test_the_order_of_pairs_depends_only_on_the_seed_and_changes_every_epoch() -> None:
     def pairs(seed: int | None) -> list[int]:
-        return list(PairSampler(6, 3, 1, 1, 4, seed=seed))[::2]
+        return list(PairSampler(6, PairLayout(1), pairs_per_rollout=3, repeats=1, rollouts=4, seed=seed))[::2]
 
     assert pairs(1) == pairs(1)
     assert pairs(1) != pairs(2)
@@ -57,7 +58,7 @@ def test_the_order_of_pairs_depends_on_the_seed_alone_and_changes_each_time_arou
     assert pairs(None)[:6] == [0, 2, 4, 6, 8, 10]
 
 
-def test_pairs_stay_whole_on_each_process_or_the_numbers_are_refused() -> None:
+def test_batch_sizes_that_would_split_a_pair_are_refused() -> None:
     config = GcpoConfig(pairs_per_rollout=16, num_traces=8)
     assert rollout_layout(config, 1) == (256, 1)
     assert rollout_layout(config, 4) == (64, 1)
@@ -68,18 +69,18 @@ def test_pairs_stay_whole_on_each_process_or_the_numbers_are_refused() -> None:
         rollout_layout(config.model_copy(update={"micro_batch_size": 48}), 1)
 
 
-def test_training_moves_the_weights_and_reports_its_figures(
+def test_training_changes_the_weights_and_reports_metrics(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     progress = Progress(tmp_path / "progress.jsonl")
-    figures = train_gcpo(
+    metrics = train_gcpo(
         QUICK.model_copy(update={"rollouts": 3, "num_traces": 4}),
         model=writer, pairs=write_pairs(5, same_every=4), output_dir=tmp_path / "out", hooks=TrainHooks(progress=progress),
     )  # fmt: skip
-    assert figures["steps"] == 3
-    assert (figures["pairs"], figures["pairs_same"]) == (3, 2)
-    assert figures["parse_rate"] > 0.5
-    assert figures["ratio_distance"] == 0  # one pass: the ratio is 1
+    assert metrics["steps"] == 3
+    assert (metrics["pairs"], metrics["pairs_same"]) == (3, 2)
+    assert metrics["parse_rate"] > 0.5
+    assert metrics["ratio_distance"] == 0  # one pass: the ratio is 1
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert lines[-1]["done"] == lines[-1]["total"] == 3
     reported = set(lines[-1]["metrics"])
@@ -89,14 +90,14 @@ def test_training_moves_the_weights_and_reports_its_figures(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_second_pass_moves_the_ratio_and_micro_batches_give_the_same_step(
+def test_a_second_pass_changes_the_ratio_and_micro_batches_do_not_change_the_step(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     pairs = write_pairs(4)
     two = QUICK.model_copy(update={"rollouts": 1, "passes": 2, "num_traces": 4})
-    figures = train_gcpo(two, model=writer, pairs=pairs, output_dir=tmp_path / "two", hooks=TrainHooks())
-    assert figures["steps"] == 2
-    assert figures["ratio_distance"] > 0
+    metrics = train_gcpo(two, model=writer, pairs=pairs, output_dir=tmp_path / "two", hooks=TrainHooks())
+    assert metrics["steps"] == 2
+    assert metrics["ratio_distance"] > 0
     one = QUICK.model_copy(update={"rollouts": 1, "num_traces": 4})
     train_gcpo(one, model=writer, pairs=pairs, output_dir=tmp_path / "one", hooks=TrainHooks())
     split = one.model_copy(update={"micro_batch_size": 4})
@@ -105,7 +106,7 @@ def test_a_second_pass_moves_the_ratio_and_micro_batches_give_the_same_step(
     assert all(torch.allclose(first[name], second[name], atol=3e-4) for name in first)
 
 
-def test_a_stopped_training_continues_to_the_same_weights(
+def test_a_resumed_training_ends_with_the_same_weights(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     pairs = write_pairs(4)
@@ -116,7 +117,9 @@ def test_a_stopped_training_continues_to_the_same_weights(
     stopping = TrainHooks(should_stop=lambda: next(answers), on_checkpoint=lambda folder, _: given.append(folder))
     with pytest.raises(Interrupted, match="step 2 of 4"):
         train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=stopping)
-    assert json.loads((given[0] / "trainer_state.json").read_text())["num_input_tokens_seen"] > 0  # the speed's start
+    assert (
+        json.loads((given[0] / "trainer_state.json").read_text())["num_input_tokens_seen"] > 0
+    )  # start of the count of tokens per second
     train_gcpo(
         config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=given[0])
     )
@@ -124,7 +127,7 @@ def test_a_stopped_training_continues_to_the_same_weights(
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
-def test_a_stop_waits_for_the_last_pass_over_a_rollout(
+def test_a_training_stops_only_after_the_last_pass_over_a_rollout(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     steps: list[int] = []
@@ -135,9 +138,7 @@ def test_a_stop_waits_for_the_last_pass_over_a_rollout(
     assert steps == [2]
 
 
-def test_pairs_without_principles_or_too_few_are_refused(
-    tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_too_few_or_too_long_pairs_are_refused(tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 decided pairs are fewer than the 2"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(1), output_dir=tmp_path / "out", hooks=TrainHooks())
     with pytest.raises(TableError, match="no rows"):
@@ -147,7 +148,7 @@ def test_pairs_without_principles_or_too_few_are_refused(
         train_gcpo(long, model=tiny, pairs=write_pairs(3), output_dir=tmp_path / "o", hooks=TrainHooks())
 
 
-def test_advantages_are_rewards_centred_in_each_group(
+def test_advantages_are_rewards_minus_the_mean_of_the_group(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[list[float], list[float], torch.Tensor]] = []
@@ -170,7 +171,7 @@ def test_advantages_are_rewards_centred_in_each_group(
     assert used.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_only_the_first_pairs_are_taken_and_the_control_swaps_about_half_of_them(
+def test_max_pairs_takes_the_first_pairs_and_the_control_swaps_about_half(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, processor, template = load_verifier(writer)
@@ -186,9 +187,9 @@ def test_only_the_first_pairs_are_taken_and_the_control_swaps_about_half_of_them
 
     everything = sides()
     assert len(everything) == 30
-    assert sides(most=7) == everything[:7]
-    dealt = sides(shuffle=0)
-    swapped = [a == (b[1], b[0]) for a, b in zip(dealt, everything, strict=True)]
-    assert all(a == b or turned for a, b, turned in zip(dealt, everything, swapped, strict=True))
+    assert sides(max_pairs=7) == everything[:7]
+    shuffled = sides(shuffle_seed=0)
+    swapped = [a == (b[1], b[0]) for a, b in zip(shuffled, everything, strict=True)]
+    assert all(a == b or was_swapped for a, b, was_swapped in zip(shuffled, everything, swapped, strict=True))
     assert 8 <= sum(swapped) <= 22
-    assert sides(shuffle=0) == dealt
+    assert sides(shuffle_seed=0) == shuffled

@@ -1,4 +1,4 @@
-"""Rewards of GCPO against numbers worked out by hand (arXiv 2604.27505, section 3.2)."""
+"""Rewards of GCPO compared with hand-computed values (arXiv 2604.27505, section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from editr1.data.types import Category, Principle
 from editr1.verifier.gcpo import PairReward
-from editr1.verifier.gcpo_rewards import batch_figures, centred, pair_rewards, pair_stats, weighted_advantage
+from editr1.verifier.gcpo_rewards import batch_metrics, centred, pair_rewards, pair_stats, weighted_advantage
+from editr1.verifier.pair_layout import PairLayout
 from editr1.verifier.trace import format_trace
 
 
-def test_each_trace_earns_the_share_of_opponents_that_it_judges_rightly() -> None:
+def test_the_reward_is_the_fraction_of_correctly_ranked_opponents() -> None:
     rewards = pair_rewards([8.0, 5.0, 2.0, 9.0], [5.0, 6.0, 1.0, 5.0])
     # winner 8 > 5, 6, 1, 5; 5 > 1 only (ties with two 5s); 2 > 1; 9 > all
     assert rewards.winner == (1.0, 0.25, 0.25, 1.0)
@@ -23,14 +24,14 @@ def test_each_trace_earns_the_share_of_opponents_that_it_judges_rightly() -> Non
     assert rewards.advantages == ((0.375, -0.375, -0.375, 0.375), (-0.125, -0.125, 0.375, -0.125))
 
 
-def test_a_tie_earns_its_credit() -> None:
+def test_a_tie_earns_the_tie_credit() -> None:
     rewards = pair_rewards([5.0, 7.0], [5.0, 8.0], tie_credit=0.5)
     assert rewards.winner == (0.25, 0.5)
     assert rewards.loser == (0.75, 0.0)
     assert pair_rewards([5.0], [5.0]).winner == (0.0,)
 
 
-def test_an_unparsed_trace_earns_nothing_and_is_left_out_of_its_opponents_comparisons() -> None:
+def test_unparseable_trace_gets_zero_reward_and_is_not_an_opponent() -> None:
     rewards = pair_rewards([8.0, None, 3.0], [None, 5.0, None])
     assert rewards.winner == (1.0, 0.0, 0.0)
     assert rewards.loser == (0.0, 0.5, 0.0)  # 5 < 8 but not 3: the mean runs over the two parsed winners
@@ -52,10 +53,10 @@ def test_a_pair_that_is_always_or_never_won_is_without_signal(winner: list[float
     assert pair_stats(winner, loser, rewards).without_signal
 
 
-def test_the_figures_of_a_batch_are_rates_over_comparisons_traces_and_pairs() -> None:
+def test_batch_metrics_are_rates_over_comparisons_traces_and_pairs() -> None:
     sides = [([8.0, 5.0], [5.0, None]), ([1.0, 1.0], [2.0, 3.0])]
-    figures = batch_figures([(winner, loser, pair_rewards(winner, loser)) for winner, loser in sides])
-    assert figures == {
+    metrics = batch_metrics([(winner, loser, pair_rewards(winner, loser)) for winner, loser in sides])
+    assert metrics == {
         "parse_rate": 7 / 8,
         "no_signal_rate": 0.5,
         "pair_win_rate": 1 / 6,
@@ -66,9 +67,9 @@ def test_the_figures_of_a_batch_are_rates_over_comparisons_traces_and_pairs() ->
     }
 
 
-def test_a_batch_without_a_parsed_trace_has_no_invented_rates() -> None:
+def test_a_batch_without_a_parsed_trace_reports_no_pair_rates() -> None:
     nothing = [None, None]
-    assert batch_figures([(nothing, nothing, pair_rewards(nothing, nothing))]) == {
+    assert batch_metrics([(nothing, nothing, pair_rewards(nothing, nothing))]) == {
         "parse_rate": 0.0,
         "no_signal_rate": 1.0,
     }
@@ -82,7 +83,7 @@ scores = st.lists(st.one_of(st.none(), st.integers(0, 20).map(lambda half: half 
 
 
 @given(scores, scores, st.sampled_from([0.0, 0.5]))
-def test_rewards_are_shares_and_advantages_sum_to_zero(winner: Any, loser: Any, tie_credit: float) -> None:
+def test_rewards_are_fractions_and_advantages_sum_to_zero(winner: Any, loser: Any, tie_credit: float) -> None:
     rewards = pair_rewards(winner, loser, tie_credit)
     for side, own in ((rewards.winner, winner), (rewards.loser, loser)):
         assert all(0 <= reward <= 1 for reward in side)
@@ -90,24 +91,24 @@ def test_rewards_are_shares_and_advantages_sum_to_zero(winner: Any, loser: Any, 
         assert sum(centred(side)) == pytest.approx(0, abs=1e-9)
 
 
-ASKED = (
+PRINCIPLES = (
     Principle(question="is it red?", category=Category.FOLLOW),
     Principle(question="kept?", category=Category.KEEP),
 )
 
 
 def completion(score: float | None) -> list[dict[str, str]]:
-    text = "no form" if score is None else format_trace("", ASKED, [1, 0], score)
+    text = "no trace" if score is None else format_trace("", PRINCIPLES, [1, 0], score)
     return [{"role": "assistant", "content": text}]
 
 
-def test_the_trainer_gets_the_rewards_of_whole_pairs_in_row_order() -> None:
+def test_rewards_are_returned_in_batch_order() -> None:
     metrics: dict[str, float] = {}
     given_scores = [8.0, 5.0, 5.0, None, 1.0, 9.0, 2.0, 2.0]
-    rewards = PairReward(traces=2, tie_credit=0.0)(
+    rewards = PairReward(PairLayout(2), tie_credit=0.0)(
         completions=[completion(score) for score in given_scores],
         completion_ids=[[0] * 10] * 8,
-        principles=[ASKED] * 8,
+        principles=[PRINCIPLES] * 8,
         log_metric=metrics.__setitem__,
         trainer_state=None,
     )
@@ -118,16 +119,25 @@ def test_the_trainer_gets_the_rewards_of_whole_pairs_in_row_order() -> None:
     assert metrics["gcpo/weighted_advantage"] == pytest.approx(0.0)
 
 
-def test_each_rank_computes_its_own_pairs_as_one_process_computes_all() -> None:
+def test_rewards_do_not_depend_on_how_pairs_are_divided_among_ranks() -> None:
     given_scores = [8.0, 5.0, 5.0, None, 1.0, 9.0, 2.0, 2.0]
-    reward = PairReward(traces=2, tie_credit=0.5)
+    reward = PairReward(PairLayout(2), tie_credit=0.5)
 
     def of(part: list[float | None]) -> list[float]:
-        return reward([completion(score) for score in part], [[0]] * len(part), [ASKED] * len(part))
+        return reward([completion(score) for score in part], [[0]] * len(part), [PRINCIPLES] * len(part))
 
     assert of(given_scores[:4]) + of(given_scores[4:]) == of(given_scores)
 
 
-def test_half_a_pair_is_refused() -> None:
-    with pytest.raises(ValueError, match="not whole pairs"):
-        PairReward(traces=2, tie_credit=0.0)([completion(1.0)] * 6, [[0]] * 6, [ASKED] * 6)
+def test_an_incomplete_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="6 traces do not form whole pairs"):
+        PairReward(PairLayout(2), tie_credit=0.0)([completion(1.0)] * 6, [[0]] * 6, [PRINCIPLES] * 6)
+
+
+def test_a_batch_that_is_not_in_pair_order_is_refused() -> None:
+    reward = PairReward(PairLayout(2), tie_credit=0.0)
+    arguments = ([completion(1.0)] * 4, [[0]] * 4, [PRINCIPLES] * 4)
+    assert reward(*arguments, row=[6, 6, 7, 7]) == [0.0] * 4
+    for row in ([7, 7, 6, 6], [6, 7, 6, 7], [5, 5, 6, 6], [6, 6, 9, 9]):
+        with pytest.raises(ValueError, match="keep each pair on one process and in order"):
+            reward(*arguments, row=row)

@@ -1,4 +1,4 @@
-"""The words around a case, and the folder that keeps them with the weights."""
+"""The prompt template, the chat of a case, and the folder that stores both with the weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from editr1.verifier.chat import build_chat
 from editr1.verifier.model import folder_digest, load_verifier, save_verifier
 from editr1.verifier.prompt import PROMPT_FILE, PromptTemplate
 
-ASKED = (Principle(question="{red}?", category=Category.FOLLOW), Principle(question="kept?", category=Category.KEEP))
+PRINCIPLES = (
+    Principle(question="{red}?", category=Category.FOLLOW),
+    Principle(question="kept?", category=Category.KEEP),
+)
 
 
-def test_the_chat_is_rules_then_source_request_and_the_edited_picture_last() -> None:
+def test_the_chat_has_rules_source_request_and_edited_image_in_this_order() -> None:
     source, edited = Image.new("RGB", (8, 8)), Image.new("RGB", (9, 9))
-    chat = build_chat(PromptTemplate(rules="Judge."), source, edited, "make {it} red", ASKED)
+    chat = build_chat(PromptTemplate(rules="Judge."), source, edited, "make {it} red", PRINCIPLES)
     assert [message["role"] for message in chat.messages] == ["system", "user"]
     assert chat.messages[0]["content"] == [{"type": "text", "text": "Judge."}]
     parts = chat.messages[1]["content"]
@@ -31,9 +34,9 @@ def test_the_chat_is_rules_then_source_request_and_the_edited_picture_last() -> 
     assert chat.images == [source, edited]
 
 
-def test_empty_rules_and_labels_are_left_out() -> None:
+def test_empty_rules_and_labels_are_omitted() -> None:
     template = PromptTemplate(rules="", source_label="", edited_label="")
-    chat = build_chat(template, Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8)), "x", ASKED)
+    chat = build_chat(template, Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8)), "x", PRINCIPLES)
     assert [part["type"] for part in chat.messages[0]["content"]] == ["image", "text", "image"]
 
 
@@ -51,12 +54,12 @@ def test_empty_rules_and_labels_are_left_out() -> None:
         {"unknown": 1},
     ],
 )
-def test_a_template_that_loses_words_is_refused(fields: dict[str, object]) -> None:
+def test_a_template_with_wrong_placeholders_or_sizes_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PromptTemplate.model_validate(fields)
 
 
-def test_a_folder_keeps_its_template_and_one_without_gets_the_default(tmp_path: Path) -> None:
+def test_a_template_is_saved_and_loaded_and_the_default_replaces_a_missing_one(tmp_path: Path) -> None:
     assert PromptTemplate.load(tmp_path) == PromptTemplate()
     template = PromptTemplate(rules="é \U0001f600", max_pixels=4096)
     template.save(tmp_path)
@@ -66,7 +69,7 @@ def test_a_folder_keeps_its_template_and_one_without_gets_the_default(tmp_path: 
         PromptTemplate.load(tmp_path)
 
 
-def test_the_tiny_verifier_loads_with_auto_classes_and_spells_any_text(tiny: Path) -> None:
+def test_the_tiny_verifier_loads_with_auto_classes_and_encodes_any_text(tiny: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny)
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
     tokenizer = AutoTokenizer.from_pretrained(tiny)
@@ -75,9 +78,9 @@ def test_the_tiny_verifier_loads_with_auto_classes_and_spells_any_text(tiny: Pat
     assert len(tokenizer("<score>7.5</score>")["input_ids"]) <= 3
 
 
-def test_pictures_of_any_size_are_scaled_to_the_templates_limits(tiny: Path) -> None:
+def test_images_are_resized_to_the_limits_of_the_template(tiny: Path) -> None:
     model, processor, template = load_verifier(tiny)
-    chat = build_chat(template, Image.new("RGB", (32, 32)), Image.new("RGB", (900, 600)), "x", ASKED)
+    chat = build_chat(template, Image.new("RGB", (32, 32)), Image.new("RGB", (900, 600)), "x", PRINCIPLES)
     text = processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
     batch = processor(text=[text], images=chat.images, return_tensors="pt")
     small, large = batch["image_grid_thw"].prod(-1).tolist()
@@ -87,7 +90,7 @@ def test_pictures_of_any_size_are_scaled_to_the_templates_limits(tiny: Path) -> 
         assert torch.isfinite(model(**batch).logits).all()
 
 
-def test_equal_seeds_give_equal_folders_and_the_digest_sees_each_change(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_folders_and_every_change_changes_the_digest(tmp_path: Path) -> None:
     first = build_tiny_verifier(tmp_path / "a", seed=1, size="small")
     again = build_tiny_verifier(tmp_path / "b", seed=1, size="small")
     other = build_tiny_verifier(tmp_path / "c", seed=2, size="small")
@@ -98,7 +101,7 @@ def test_equal_seeds_give_equal_folders_and_the_digest_sees_each_change(tmp_path
     assert folder_digest(first) != folder_digest(again)
 
 
-def test_a_saved_verifier_is_the_loaded_one(tiny: Path, tmp_path: Path) -> None:
+def test_saving_a_loaded_verifier_reproduces_its_files(tiny: Path, tmp_path: Path) -> None:
     model, processor, template = load_verifier(tiny)
     save_verifier(model, processor, template, tmp_path / "again")
     names = {path.name for path in tiny.iterdir()}

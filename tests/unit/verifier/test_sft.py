@@ -29,7 +29,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_the_loss_is_on_the_trace_and_its_end_alone(
+def test_only_the_trace_and_its_end_token_have_labels(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, processor, template = load_verifier(tiny)
@@ -48,12 +48,12 @@ def test_training_writes_a_plain_verifier_folder_and_reports_progress(
 ) -> None:
     progress = Progress(tmp_path / "progress.jsonl")
     config = QUICK.model_copy(update={"max_pixels": 48 * 48})
-    figures = train_sft(
+    metrics = train_sft(
         config, model=tiny, rows=write_rows(12), output_dir=tmp_path / "out", hooks=TrainHooks(progress=progress)
     )
-    assert figures["steps"] == 4
-    assert 0 < figures["loss"] < 10
-    assert 0 <= figures["token_accuracy"] <= 1
+    assert metrics["steps"] == 4
+    assert 0 < metrics["loss"] < 10
+    assert 0 <= metrics["token_accuracy"] <= 1
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert [line["done"] for line in lines] == [0, 1, 2, 3, 4]
     assert all(line["total"] == 4 for line in lines)
@@ -67,10 +67,10 @@ def test_training_writes_a_plain_verifier_folder_and_reports_progress(
     assert model.dtype == torch.float32
 
 
-def test_a_stopped_training_continues_to_the_same_weights(
+def test_a_resumed_training_ends_with_the_same_weights(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
-    rows = write_rows(6)  # 1.5 steps an epoch: the resumed half crosses epochs
+    rows = write_rows(6)  # 1.5 steps per epoch, so the resumed part crosses an epoch boundary
     config = QUICK.model_copy(update={"max_steps": 5})
     train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "whole", hooks=TrainHooks())
     given: list[tuple[Path, int]] = []
@@ -87,15 +87,17 @@ def test_a_stopped_training_continues_to_the_same_weights(
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
-def test_checkpoints_are_handed_on_while_training(tiny: Path, write_rows: Callable[..., Path], tmp_path: Path) -> None:
+def test_checkpoints_are_passed_to_the_hooks_during_training(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
     steps: list[int] = []
     config = QUICK.model_copy(update={"checkpoint_every": 2})
     hooks = TrainHooks(on_checkpoint=lambda folder, step: steps.append(step))
     train_sft(config, model=tiny, rows=write_rows(8), output_dir=tmp_path / "out", hooks=hooks)
-    assert steps == [2]  # the finished folder stands for step 4
+    assert steps == [2]  # after step 4 the trained model is written instead
 
 
-def test_lora_ends_as_a_plain_folder_with_the_adapter_beside_it(
+def test_lora_adapters_are_merged_and_saved_separately(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = QUICK.model_copy(update={"max_steps": 2, "lora": LoraSettings(rank=4, targets="all", keep_adapter=True)})
@@ -111,28 +113,30 @@ def test_lora_ends_as_a_plain_folder_with_the_adapter_beside_it(
     load_verifier(tmp_path / "out")
 
 
-def test_a_row_that_the_context_cannot_hold_is_refused_by_name(
+def test_a_row_longer_than_the_context_is_refused_with_its_number(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = write_rows(3, sizes={2: (64, 64)})
     counter = TokenCounter(*load_verifier(tiny)[1:])
     first = next(read_table(rows, SftRow))
-    pictures = (first.quadruple.case.source.data, first.quadruple.candidate.image.data)
-    limit = counter.count("".join(counter.render(first.quadruple.case, first.trace)), pictures)
+    images = (first.quadruple.case.source.data, first.quadruple.candidate.image.data)
+    limit = counter.count("".join(counter.render(first.quadruple.case, first.trace)), images)
     config = QUICK.model_copy(update={"max_length": limit})
     with pytest.raises(TableError, match=rf"rows\.parquet: row 3: takes {limit + 12} tokens, the limit is {limit}"):
         train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "out", hooks=TrainHooks())
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused(tiny: Path, write_rows: Callable[..., Path], tmp_path: Path) -> None:
+def test_resuming_from_a_folder_without_a_checkpoint_is_refused(
+    tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(FileNotFoundError, match=r"trainer_state\.json"):
         train_sft(
             QUICK, model=tiny, rows=write_rows(8), output_dir=tmp_path / "o", hooks=TrainHooks(resume_from=tmp_path)
         )
 
 
-def test_batches_that_do_not_divide_are_refused() -> None:
+def test_batch_sizes_that_do_not_divide_are_refused() -> None:
     assert batch_layout(SftConfig(batch_size=32), 2) == (16, 1)
     assert batch_layout(SftConfig(batch_size=32, micro_batch_size=4), 2) == (4, 4)
     with pytest.raises(ValueError, match="batch_size 32"):

@@ -1,4 +1,4 @@
-"""The trace grammar: what is read, what is refused and why."""
+"""The trace format: what the parser accepts, and the reasons for which it rejects a trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from editr1.data.types import Category, Principle, Unparsed, Verdict
 from editr1.verifier.trace import format_average, format_trace, parse_trace
 
-ASKED = (
+PRINCIPLES = (
     Principle(question="is it red?", category=Category.FOLLOW),
     Principle(question='does "it" hold?', category=Category.KEEP),
 )
@@ -19,28 +19,28 @@ GOOD = f"I look.\n{ARRAY}\n{AVERAGE}\n<score>7.5</score>"
 
 
 def reason(text: str) -> str:
-    found = parse_trace(text, ASKED)
+    found = parse_trace(text, PRINCIPLES)
     assert isinstance(found, Unparsed), found
     return found.reason
 
 
-def test_the_canonical_spelling_is_written_and_read_back() -> None:
-    assert format_trace("I look.", ASKED, [1, 0], 7.5) == GOOD
-    assert parse_trace(GOOD, ASKED) == Verdict(scores=(1, 0), average=0.5, score=7.5, reasoning="I look.")
+def test_the_canonical_form_round_trips() -> None:
+    assert format_trace("I look.", PRINCIPLES, [1, 0], 7.5) == GOOD
+    assert parse_trace(GOOD, PRINCIPLES) == Verdict(scores=(1, 0), average=0.5, score=7.5, reasoning="I look.")
 
 
-def test_single_quotes_and_the_backslash_closing_are_read_as_the_same_verdict() -> None:
+def test_single_quotes_and_a_backslash_closing_tag_are_accepted() -> None:
     array = "[{'question': 'is it red?', 'score': 1}, {'question': 'does \"it\" hold?', 'score': 0}]"
     loose = f"I look.\n{array}\n{{'average_score': 0.5}}\n<score>7.5<\\score>"
-    assert parse_trace(loose, ASKED) == parse_trace(GOOD, ASKED)
+    assert parse_trace(loose, PRINCIPLES) == parse_trace(GOOD, PRINCIPLES)
     mixed = GOOD.replace('"is it red?"', "'is it red?'")
-    assert parse_trace(mixed, ASKED) == parse_trace(GOOD, ASKED)
+    assert parse_trace(mixed, PRINCIPLES) == parse_trace(GOOD, PRINCIPLES)
 
 
-def test_an_escaped_apostrophe_in_single_quotes_is_read() -> None:
-    asked = (Principle(question="isn't it?", category=Category.KEEP),)
+def test_an_escaped_apostrophe_in_single_quotes_is_accepted() -> None:
+    principles = (Principle(question="isn't it?", category=Category.KEEP),)
     text = "x [{'question': 'isn\\'t it?', 'score': 1}] {'average_score': 1} <score>9</score>"
-    assert parse_trace(text, asked) == Verdict(scores=(1,), average=1.0, score=9.0, reasoning="x")
+    assert parse_trace(text, principles) == Verdict(scores=(1,), average=1.0, score=9.0, reasoning="x")
 
 
 @pytest.mark.parametrize(
@@ -82,22 +82,22 @@ def test_an_escaped_apostrophe_in_single_quotes_is_read() -> None:
         (GOOD.replace('"score": 1', '"score": true'), "neither 0 nor 1"),
         (GOOD.replace('"score": 1', '"score": "1"'), "neither 0 nor 1"),
         (GOOD.replace('"score": 1', '"score": 1, "note": ""'), "answer 1 is not an object of question and score"),
-        (GOOD.replace('"score": 1', '"score": 1, "score": 0'), "a key is written twice"),
+        (GOOD.replace('"score": 1', '"score": 1, "score": 0'), "duplicate key"),
         (GOOD.replace('"score": 1', '"score": __import__("os")'), "not valid JSON"),
         ("[" * 100_000 + GOOD.replace(ARRAY, '[{"question": ' + "[" * 100_000), "not valid JSON"),
     ],
 )
-def test_a_trace_of_another_form_is_refused_with_the_reason(text: str, why: str) -> None:
+def test_a_malformed_trace_is_rejected_with_a_reason(text: str, why: str) -> None:
     assert why in reason(text)
 
 
-def test_questions_in_another_order_are_refused() -> None:
+def test_questions_in_another_order_are_rejected() -> None:
     first, second = ARRAY[1:-1].split("}, {")
     assert "another question" in reason(GOOD.replace(ARRAY, f"[{{{second}, {first}}}]"))
 
 
-def test_the_average_is_what_the_trace_wrote() -> None:
-    found = parse_trace(GOOD.replace("0.5", "0.9"), ASKED)
+def test_the_average_is_not_recomputed() -> None:
+    found = parse_trace(GOOD.replace("0.5", "0.9"), PRINCIPLES)
     assert isinstance(found, Verdict)
     assert found.average == 0.9
 
@@ -111,25 +111,25 @@ def test_an_average_has_at_most_two_decimals_and_at_least_one(value: float, spel
     ("reasoning", "scores", "score"),
     [("x", [1], 5.0), ("x", [1, 2], 5.0), ("x", [1, 0], 11.0), ("<score>1</score>", [1, 0], 5.0), (ARRAY, [1, 0], 5.0)],
 )
-def test_a_trace_that_could_not_be_read_back_is_not_written(reasoning: str, scores: list[int], score: float) -> None:
+def test_a_trace_that_would_not_parse_is_not_written(reasoning: str, scores: list[int], score: float) -> None:
     with pytest.raises(ValueError, match="trace"):
-        format_trace(reasoning, ASKED, scores, score)
+        format_trace(reasoning, PRINCIPLES, scores, score)
 
 
-questions = st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=12)
+question_lists = st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=12)
 
 
-@given(questions, st.data())
-def test_whatever_is_written_is_read_back(asked: list[str], data: st.DataObject) -> None:
-    principles = [Principle(question=question, category=Category.FOLLOW) for question in asked]
-    bits = data.draw(st.lists(st.integers(0, 1), min_size=len(asked), max_size=len(asked)))
+@given(question_lists, st.data())
+def test_every_formatted_trace_parses_to_its_arguments(questions: list[str], data: st.DataObject) -> None:
+    principles = [Principle(question=question, category=Category.FOLLOW) for question in questions]
+    bits = data.draw(st.lists(st.integers(0, 1), min_size=len(questions), max_size=len(questions)))
     score = data.draw(st.integers(0, 100)) / 10
     reasoning = data.draw(st.text(alphabet=st.characters(blacklist_characters="<[{")))
     try:
         text = format_trace(reasoning, principles, bits, score)
     except ValueError:
-        # only a question that spells a part of the form itself
-        assert any(mark in question for question in asked for mark in ("score", "question"))
+        # Only a question that contains a part of the format itself may be refused.
+        assert any(part in question for question in questions for part in ("score", "question"))
         return
     assert parse_trace(text, principles) == Verdict(
         scores=tuple(bits),
@@ -148,13 +148,13 @@ pieces = st.sampled_from(
 @given(
     st.one_of(st.text(), st.lists(pieces).map("".join), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join))
 )
-def test_no_text_makes_the_parser_raise(text: str) -> None:
-    assert isinstance(parse_trace(text, ASKED), Verdict | Unparsed)
+def test_the_parser_never_raises(text: str) -> None:
+    assert isinstance(parse_trace(text, PRINCIPLES), Verdict | Unparsed)
 
 
 @given(st.integers(0, len(GOOD)), st.integers(0, len(GOOD)), st.text(max_size=4))
-def test_a_damaged_trace_gives_a_verdict_in_range_or_a_reason(start: int, end: int, middle: str) -> None:
-    found = parse_trace(GOOD[:start] + middle + GOOD[end:], ASKED)
+def test_a_damaged_trace_yields_a_valid_verdict_or_a_reason(start: int, end: int, middle: str) -> None:
+    found = parse_trace(GOOD[:start] + middle + GOOD[end:], PRINCIPLES)
     if isinstance(found, Verdict):
         assert len(found.scores) == 2
         assert set(found.scores) <= {0, 1}

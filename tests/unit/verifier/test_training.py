@@ -1,4 +1,4 @@
-"""What a training reports of itself."""
+"""What a training reports about itself."""
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -10,7 +10,7 @@ from editr1.verifier import training
 from editr1.verifier.training import HooksCallback, tail_means
 
 
-def test_the_speed_after_a_resume_counts_no_tokens_from_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_per_second_after_a_resume_exclude_earlier_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 12.0])
     monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
     callback = HooksCallback(TrainHooks(), DistributedContext(), "gcpo", lambda logs: {})
@@ -22,7 +22,7 @@ def test_the_speed_after_a_resume_counts_no_tokens_from_before_it(monkeypatch: p
     assert callback.history == [{"tokens_per_second": 50.0}]
 
 
-def test_the_final_figures_of_a_resumed_training_are_those_of_the_whole() -> None:
+def test_the_final_metrics_of_a_resumed_training_cover_the_whole_training() -> None:
     callback = HooksCallback(TrainHooks(), DistributedContext(), "sft", lambda logs: {"loss": logs["loss"]})
     before = [{"loss": float(50 - step), "step": step} for step in range(1, 20)]
     state = TrainerState(global_step=19, max_steps=20, log_history=before)
@@ -34,7 +34,7 @@ def test_the_final_figures_of_a_resumed_training_are_those_of_the_whole() -> Non
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_training_that_diverged_stops_and_names_its_learning_rate(loss: float) -> None:
+def test_a_diverged_training_fails_and_reports_its_learning_rate(loss: float) -> None:
     callback = HooksCallback(TrainHooks(), DistributedContext(), "sft", lambda logs: {"loss": logs["loss"]})
     state = TrainerState(global_step=3, max_steps=20, is_world_process_zero=False)
     arguments = TrainingArguments(report_to=[], learning_rate=0.5)

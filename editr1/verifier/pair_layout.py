@@ -1,0 +1,83 @@
+"""The order of preference pairs in a table and in a GCPO batch. Every use of this order goes through this module.
+
+In a table, row 2i is the winner of pair i and row 2i + 1 its loser. In a batch, each of these rows is repeated once per
+trace: N traces of the winner of the first pair, N of its loser, N of the winner of the second pair, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+Side = Literal["winner", "loser"]
+
+
+def row_count(pairs: int) -> int:
+    """Return the number of rows of ``pairs`` pairs."""
+    return 2 * pairs
+
+
+def pair_count(rows: int) -> int:
+    """Return the number of pairs in ``rows`` rows. Raises ValueError if the last pair is incomplete."""
+    if rows % 2:
+        raise ValueError(f"{rows} rows do not form whole pairs; a winner's row must be followed by its loser's")
+    return rows // 2
+
+
+def pair_of_row(row: int) -> tuple[int, Side]:
+    """Return the pair that a row belongs to, and its side."""
+    return row // 2, "loser" if row % 2 else "winner"
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """A batch that holds ``num_traces`` traces for each side of each pair."""
+
+    num_traces: int
+
+    @property
+    def traces_per_pair(self) -> int:
+        """Number of traces of one pair, both sides together."""
+        return 2 * self.num_traces
+
+    def rows(self, pairs: Sequence[int]) -> Iterator[int]:
+        """Yield the table's row for each trace of a batch of ``pairs``."""
+        for pair in pairs:
+            for row in (2 * pair, 2 * pair + 1):
+                yield from [row] * self.num_traces
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Raise ValueError unless ``rows``, the table's row of each trace, consists of whole pairs in this layout."""
+        expected = list(self.rows([pair_of_row(row)[0] for row in rows[:: self.traces_per_pair]]))
+        if list(rows) != expected:
+            raise ValueError(
+                f"a batch of {len(rows)} traces is not made of whole pairs with {self.num_traces} traces per side:"
+                f" rows {list(rows)[:64]}; the trainer must keep each pair on one process and in order"
+            )
+
+    def split(self, values: Sequence[T]) -> list[tuple[Sequence[T], Sequence[T]]]:
+        """Group one value per trace into (winner's values, loser's values) per pair.
+
+        Raises ValueError if the number of values is not a multiple of ``traces_per_pair``.
+        """
+        if len(values) % self.traces_per_pair:
+            raise ValueError(
+                f"{len(values)} traces do not form whole pairs of {self.num_traces} winner and {self.num_traces} loser traces"
+            )
+        size = self.num_traces
+        return [
+            (values[start : start + size], values[start + size : start + 2 * size])
+            for start in range(0, len(values), self.traces_per_pair)
+        ]
+
+    def join(self, pairs: Sequence[tuple[Sequence[T], Sequence[T]]]) -> list[T]:
+        """Flatten (winner's values, loser's values) per pair into one value per trace: the inverse of :meth:`split`."""
+        for winner, loser in pairs:
+            if not len(winner) == len(loser) == self.num_traces:
+                raise ValueError(
+                    f"a pair has {len(winner)} winner and {len(loser)} loser values instead of {self.num_traces} each"
+                )
+        return [value for pair in pairs for side in pair for value in side]
