@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 RATIO_TOLERANCE = 1e-6
 MAX_TRACED_ITERATIONS = 200
 """Approximate number of iterations per run, evenly spread, that are recorded as OpenTelemetry spans."""
-_SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "steps", "sde")
+_SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "num_inference_steps", "sde")
 
 
 def train_grpo(

@@ -1,1 +1,1 @@
-"""Metrics with intervals, benchmark loaders and the report."""
+"""Metrics with confidence intervals, benchmark loaders and the report page."""

@@ -1,4 +1,4 @@
-"""An editor on held-out cases: edited, scored by a verifier, and measured by the truth where there is one."""
+"""Evaluation of an editor on held-out cases, by a verifier and, where it exists, by the ground truth."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from editr1.data.errors import DataError
 from editr1.data.images import decode_image, encode_png, resized_to
 from editr1.data.types import EditCase, EncodedImage, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, gsb, mean_estimate, paired_difference
-from editr1.evaluation.report.model import EditorFigures, EditView, GalleryCase, PrincipleView, ScoreParts
-from editr1.evaluation.scoring import Scorer, Truth, TruthReading, batches, score_in_batches
+from editr1.evaluation.report.model import EditorMetrics, EditView, GalleryCase, PrincipleView, ScoreParts
+from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, batches, score_in_batches
 
 EditFunction = Callable[[Sequence[Image], Sequence[str]], Sequence[Image]]
-"""Edits pictures (mode RGB) as instructed; one edited picture each, in order."""
+"""Edits images (mode RGB) by instructions; returns one edited image per source, in order."""
 
 _PARTS = ("score", "follow", "keep", "quality")
 
 
 class EditRow(NamedTuple):
-    """One edited case. ``image`` is a PNG; ``outcome`` and ``truth`` are None where nobody was asked."""
+    """An edited case: the edited image as PNG, the verifier's outcome and the ground truth (None if not computed)."""
 
     case: EditCase
     image: bytes
     outcome: ScoreOutcome | None = None
-    truth: TruthReading | None = None
+    truth: TrueScore | None = None
 
 
 def evaluate_editor(
@@ -35,37 +35,51 @@ def evaluate_editor(
     edit: EditFunction,
     *,
     scorer: Scorer | None = None,
-    truth: Truth | None = None,
+    truth: GroundTruth | None = None,
     batch: int = 64,
     score_batch: int = 64,
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[EditRow]:
-    """Edit every case once, then ask verifier and truth.
+    """Edit every case once and score the edits.
 
-    The truth reads the picture as it was stored (8-bit PNG), as the verifier does. Sampling seeds are the business of
-    ``edit``: give both editors the same. With a scorer every case needs principles (DataError before any editing).
+    Verifier and ground truth both get the edited image as it is stored (8-bit PNG). ``edit`` chooses the sampling seeds;
+    give two editors that are compared the same seeds.
+
+    Args:
+        cases: Cases to edit; each needs principles if there is a scorer.
+        edit: The editor.
+        scorer: The verifier; None computes no verifier scores.
+        truth: The ground truth; None computes no true scores.
+        batch: Maximum number of cases per call of ``edit``.
+        score_batch: Maximum number of edits per call of ``scorer``.
+        max_failed_fraction: Largest allowed fraction of failed scores.
+        on_batch: Called after each batch of edits with the number of cases in it.
+
+    Raises:
+        DataError: There is a scorer and a case has no principles. Raised before any editing.
+        TooManyFailures: More scores failed than allowed.
     """
     if scorer is not None:
         for case in cases:
             if not case.principles:
-                raise DataError(f"case {case.case_id} has no principles to judge by")
+                raise DataError(f"case {case.case_id} has no principles; the verifier needs at least one")
     rows: list[EditRow] = []
     for part in batches(cases, batch):
         sources = [decode_image(case.source.data) for case in part]
         edited = edit(sources, [case.instruction for case in part])
         if len(edited) != len(part):
-            raise ValueError(f"the editor gave {len(edited)} pictures for {len(part)} cases")
-        for case, picture in zip(part, edited, strict=True):
-            png = encode_png(picture)
+            raise ValueError(f"the editor returned {len(edited)} images for {len(part)} cases")
+        for case, image in zip(part, edited, strict=True):
+            png = encode_png(image)
             rows.append(EditRow(case, png, None, truth(case, decode_image(png)) if truth else None))
         on_batch(len(part))
     if scorer is None:
         return rows
-    return rescored(rows, scorer, None, 0, batch=score_batch, max_failed_fraction=max_failed_fraction)
+    return with_scores(rows, scorer, None, 0, batch=score_batch, max_failed_fraction=max_failed_fraction)
 
 
-def rescored(
+def with_scores(
     rows: Sequence[EditRow],
     scorer: Scorer,
     n: int | None,
@@ -74,58 +88,72 @@ def rescored(
     batch: int = 64,
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
-    """``rows`` with the verifier's outcome on the ``n`` that :func:`gallery` draws by ``seed``; None means all."""
-    chosen = list(range(len(rows))) if n is None else drawn(len(rows), n, seed)
-    items = (_question(rows[i]) for i in chosen)
+    """Return ``rows`` with verifier outcomes for the ``n`` rows that :func:`gallery` draws with ``seed`` (None: all)."""
+    chosen = list(range(len(rows))) if n is None else draw_indexes(len(rows), n, seed)
+    items = (_score_item(rows[i]) for i in chosen)
     outcomes = dict(
         zip(chosen, score_in_batches(items, scorer, batch=batch, max_failed_fraction=max_failed_fraction), strict=True)
     )
     return [row._replace(outcome=outcomes.get(i, row.outcome)) for i, row in enumerate(rows)]
 
 
-def drawn(total: int, n: int, seed: int) -> list[int]:
-    """``n`` of ``total`` indexes at random, in order: nobody chose them."""
+def draw_indexes(total: int, n: int, seed: int) -> list[int]:
+    """Draw ``n`` of ``total`` indexes at random and return them sorted."""
     found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
     return found
 
 
-def editor_figures(
+def editor_metrics(
     before: Sequence[EditRow],
     after: Sequence[EditRow],
-    judge: Literal["truth", "verifier"],
+    scored_by: Literal["truth", "verifier"],
     *,
     success_at: float = 9.0,
     bootstrap: Bootstrap = DEFAULT,
-) -> EditorFigures:
-    """Means before and after and their paired difference, over the cases that the judge scored in both.
+) -> EditorMetrics:
+    """Return the mean scores before and after and their paired differences, over the cases with both scores.
 
-    ``success`` is the share of true scores of at least ``success_at``. The verifier as judge gives the score alone:
-    its opinion has no parts. Where no case has both scores nothing is measured. ValueError when the cases differ.
+    Args:
+        before: Edits by the first editor.
+        after: Edits of the same cases by the second editor.
+        scored_by: Use the ground truth or the verifier's scores, which have no parts.
+        success_at: Smallest true score that counts as a success.
+        bootstrap: Settings of the bootstrap.
+
+    Returns:
+        The metrics; the estimates are None if no case has both scores.
+
+    Raises:
+        ValueError: ``before`` and ``after`` do not hold the same cases in the same order.
     """
     if [row.case.case_id for row in before] != [row.case.case_id for row in after]:
         raise ValueError("before and after do not hold the same cases in the same order")
-    both = [(_read(b, judge, success_at), _read(a, judge, success_at)) for b, a in zip(before, after, strict=True)]
-    kept = [(b, a) for b, a in both if b is not None and a is not None]
+    scores = [
+        (_parts(b, scored_by, success_at), _parts(a, scored_by, success_at)) for b, a in zip(before, after, strict=True)
+    ]
+    kept = [(b, a) for b, a in scores if b is not None and a is not None]
     if not kept:
-        return EditorFigures(judge=judge, before=ScoreParts(), after=ScoreParts(), gain=ScoreParts(), failed=len(both))
+        return EditorMetrics(
+            scored_by=scored_by, before=ScoreParts(), after=ScoreParts(), gain=ScoreParts(), failed=len(scores)
+        )
 
     def parts(measure: Callable[[list[float], list[float]], Estimate]) -> ScoreParts:
         return ScoreParts(
             **{name: measure([b[name] for b, _ in kept], [a[name] for _, a in kept]) for name in kept[0][0]}
         )
 
-    return EditorFigures(
-        judge=judge,
+    return EditorMetrics(
+        scored_by=scored_by,
         before=parts(lambda b, _a: mean_estimate(b, bootstrap)),
         after=parts(lambda _b, a: mean_estimate(a, bootstrap)),
         gain=parts(lambda b, a: paired_difference(a, b, bootstrap)),
         gsb=gsb([a["score"] for _, a in kept], [b["score"] for b, _ in kept], bootstrap),
-        failed=len(both) - len(kept),
+        failed=len(scores) - len(kept),
     )
 
 
 def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: int) -> tuple[GalleryCase, ...]:
-    """``n`` cases drawn at random by ``seed``, in the order of the data: nobody chose them."""
+    """Draw ``n`` cases at random with ``seed``, in the order of the data."""
     return tuple(
         GalleryCase(
             case_id=before[i].case.case_id,
@@ -134,15 +162,15 @@ def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: i
             before=edit_view(before[i]),
             after=edit_view(after[i]),
         )
-        for i in drawn(len(before), n, seed)
+        for i in draw_indexes(len(before), n, seed)
     )
 
 
 def edit_view(row: EditRow) -> EditView:
-    """A row as the report shows it: the first parsed trace beside the true answers."""
+    """Return a row as the report shows it: the first parsed trace next to the true answers."""
     outcome = row.outcome
     verdict = outcome.verdicts[0] if isinstance(outcome, Scored) and outcome.verdicts else None
-    said = verdict.scores if verdict else (None,) * len(row.case.principles)
+    answers = verdict.scores if verdict else (None,) * len(row.case.principles)
     known = row.truth.verdicts if row.truth and len(row.truth.verdicts) == len(row.case.principles) else None
     return EditView(
         image=row.image,
@@ -154,7 +182,7 @@ def edit_view(row: EditRow) -> EditView:
             PrincipleView(
                 question=principle.question,
                 category=principle.category,
-                said=said[i],
+                verdict=answers[i],
                 truth=None if known is None else known[i],
             )
             for i, principle in enumerate(row.case.principles)
@@ -162,8 +190,8 @@ def edit_view(row: EditRow) -> EditView:
     )
 
 
-def _question(row: EditRow) -> ScoreItem:
-    """The source is shown at the size of the edit, as in training, so that only the edit differs."""
+def _score_item(row: EditRow) -> ScoreItem:
+    """Resize the source to the size of the edit, as in training, so that the two differ in the edit alone."""
     case = row.case
     return ScoreItem(
         source=EncodedImage(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),
@@ -173,9 +201,9 @@ def _question(row: EditRow) -> ScoreItem:
     )
 
 
-def _read(row: EditRow, judge: str, success_at: float) -> dict[str, float] | None:
-    """The parts that the judge gives to an edit, None where it gives none."""
-    if judge == "truth":
+def _parts(row: EditRow, scored_by: str, success_at: float) -> dict[str, float] | None:
+    """Return the score of an edit and its parts by name; None if the edit has no such score."""
+    if scored_by == "truth":
         if row.truth is None:
             return None
         parts = {name: float(getattr(row.truth, name)) for name in _PARTS}

@@ -1,4 +1,4 @@
-"""The items behind an evaluation's figures, so that others can compare evaluations pair by pair and case by case."""
+"""Per-pair and per-case results of an evaluation, which allow paired comparisons between evaluations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from editr1.data.types import DataModel
 from editr1.evaluation.editor_eval import EditRow
 from editr1.evaluation.pairs import PairScores
-from editr1.evaluation.scoring import TruthReading, value
+from editr1.evaluation.scoring import TrueScore, score_or_none
 
 PAIRS_FILE = "pairs.jsonl"
 EDITS_FILE = "edits.jsonl"
@@ -18,7 +18,7 @@ N = TypeVar("N", bound=DataModel)
 
 
 class PairItem(DataModel):
-    """A decided pair as one verifier scored it; None where scoring failed. ``verifier`` is the input's name."""
+    """Scores of a decided pair; None where scoring failed. ``verifier`` is the name of the stage's input."""
 
     pair_id: str
     verifier: str
@@ -27,7 +27,7 @@ class PairItem(DataModel):
 
 
 class TruthItem(DataModel):
-    """What is true of an edit: score in [0, 10], shares in [0, 1]."""
+    """Ground truth of an edit: its score in [0, 10] and the fractions of principles that hold."""
 
     score: float
     follow: float
@@ -36,7 +36,7 @@ class TruthItem(DataModel):
 
 
 class EditItem(DataModel):
-    """An edit of a case by one editor (the input's name), its truth and the verifier's score where they were asked for."""
+    """Scores of one edit; None where there is no ground truth or no verifier score. ``editor`` is the name of the input."""
 
     case_id: str
     editor: str
@@ -45,30 +45,37 @@ class EditItem(DataModel):
 
 
 def pair_items(verifier: str, scores: PairScores) -> list[PairItem]:
-    """The decided pairs of ``scores`` in order."""
+    """Return one item per decided pair, in order."""
     sides = zip(scores.pairs, scores.winners, scores.losers, strict=True)
-    return [PairItem(pair_id=p.pair_id, verifier=verifier, winner=value(w), loser=value(lo)) for p, w, lo in sides]
+    return [
+        PairItem(pair_id=p.pair_id, verifier=verifier, winner=score_or_none(w), loser=score_or_none(lo))
+        for p, w, lo in sides
+    ]
 
 
 def edit_items(editor: str, rows: Sequence[EditRow]) -> list[EditItem]:
-    """The rows in order."""
+    """Return one item per row, in order."""
     return [
-        EditItem(case_id=row.case.case_id, editor=editor, truth=_truth(row.truth), score=value(row.outcome))
+        EditItem(case_id=row.case.case_id, editor=editor, truth=_truth(row.truth), score=score_or_none(row.outcome))
         for row in rows
     ]
 
 
 def write_items(file: Path, items: Iterable[DataModel]) -> None:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
     file.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
 
 
 def read_items(file: Path, kind: type[N]) -> list[N]:
-    """What :func:`write_items` wrote. Raises pydantic's ValidationError for a line that is no ``kind``."""
+    """Read a file that :func:`write_items` wrote.
+
+    Raises:
+        ValidationError: A line is not a valid ``kind`` (from pydantic).
+    """
     return [kind.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _truth(reading: TruthReading | None) -> TruthItem | None:
-    if reading is None:
+def _truth(truth: TrueScore | None) -> TruthItem | None:
+    if truth is None:
         return None
-    return TruthItem(score=reading.score, follow=reading.follow, keep=reading.keep, quality=reading.quality)
+    return TruthItem(score=truth.score, follow=truth.follow, keep=truth.keep, quality=truth.quality)

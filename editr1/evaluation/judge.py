@@ -1,8 +1,9 @@
-"""What a VLM judge answers on GEdit-Bench and ImgEdit-Bench, parsed strictly: marks, or the reason why there are none.
+"""The VLM judge of GEdit-Bench and ImgEdit-Bench, and strict parsers for its answers.
 
-GEdit-Bench is judged by VIEScore (Ku et al., arXiv 2312.14867): SC sees both pictures, PQ the edit alone, and each
-answers one JSON object with two marks from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275) answers three labelled
-marks from 1 to 5. The public scripts guess at random or drop what they cannot parse; here it is reported.
+GEdit-Bench uses VIEScore (Ku et al., arXiv 2312.14867): the SC prompt shows both images, the PQ prompt the edit alone, and
+each answer is one JSON object with two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275) asks for three
+labelled ratings from 1 to 5. The public scripts guess a random rating for an answer that they cannot parse, or drop it;
+these parsers return the reason instead.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _DELIMITED = re.compile(r"\A\|\|V\^=\^V\|\|(.*)\|\|V\^=\^V\|\|\Z", re.DOTALL)
 _LABELLED = re.compile(r"\A\s*[*\-\s]*([A-Za-z][^:]*?)\s*:\s*\**\s*([0-9]+)\s*\**\s*\Z")
 
 
-class Marks(DataModel):
-    """The marks of one answer, in its order, and its reasoning."""
+class Ratings(DataModel):
+    """The ratings of one answer in their order, and its reasoning."""
 
     values: tuple[float, ...]
     reasoning: str = ""
@@ -37,8 +38,8 @@ def vlm_judge(
 ) -> Iterator[Judge]:
     """Open a judge that sends requests to ``model``, one of the models behind ``endpoints``.
 
-    Answers are stored in the file ``cache``, so that a continued evaluation sends no request twice. Images with a side
-    above ``max_side`` pixels are scaled down. A request that the endpoint refuses yields an answer that does not parse.
+    Answers are stored in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side
+    above ``max_side`` pixels are downscaled. A refused request gives an answer that cannot be parsed.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner
@@ -61,10 +62,10 @@ def vlm_judge(
             runner.run(client.aclose())
 
 
-def parse_viescore(text: str, marks: int = 2) -> Marks | Unparsed:
-    """One JSON object ``{"score": [a, b], "reasoning": "..."}`` with ``marks`` numbers in [0, 10].
+def parse_viescore(text: str, num_ratings: int = 2) -> Ratings | Unparsed:
+    """Parse one JSON object ``{"score": [a, b], "reasoning": "..."}`` with ``num_ratings`` numbers in [0, 10].
 
-    The object may stand in a Markdown fence or between VIEScore's ``||V^=^V||``; nothing else may stand beside it.
+    The object may be in a Markdown code fence or between VIEScore's ``||V^=^V||`` delimiters, without any other text.
     """
     inner = text.strip()
     for wrapper in (_FENCE, _DELIMITED):
@@ -73,20 +74,20 @@ def parse_viescore(text: str, marks: int = 2) -> Marks | Unparsed:
     try:
         answer = json.loads(inner)
     except ValueError as error:
-        return Unparsed(reason=f"no JSON object: {error}")
+        return Unparsed(reason=f"the answer is not a JSON object: {error}")
     if not isinstance(answer, dict) or "score" not in answer:
-        return Unparsed(reason="the JSON has no field 'score'")
+        return Unparsed(reason="the answer has no field 'score'")
     values = answer["score"]
-    if not isinstance(values, list) or len(values) != marks:
-        return Unparsed(reason=f"'score' must be a list of {marks} marks, got {values!r:.80}")
+    if not isinstance(values, list) or len(values) != num_ratings:
+        return Unparsed(reason=f"'score' must be a list of {num_ratings} ratings, got {values!r:.80}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
-            return Unparsed(reason=f"a mark must be a number from 0 to 10, got {value!r:.80}")
-    return Marks(values=tuple(float(v) for v in values), reasoning=str(answer.get("reasoning", "")))
+            return Unparsed(reason=f"a rating must be a number from 0 to 10, got {value!r:.80}")
+    return Ratings(values=tuple(float(v) for v in values), reasoning=str(answer.get("reasoning", "")))
 
 
-def parse_imgedit(text: str) -> Marks | Unparsed:
-    """Exactly three lines "label: mark" with whole marks from 1 to 5; other lines are the reasoning."""
+def parse_imgedit(text: str) -> Ratings | Unparsed:
+    """Parse exactly three lines "label: rating" with whole ratings from 1 to 5. The other lines are the reasoning."""
     found: list[int] = []
     other: list[str] = []
     for line in text.splitlines():
@@ -95,14 +96,14 @@ def parse_imgedit(text: str) -> Marks | Unparsed:
         elif line.strip():
             other.append(line.strip())
     if len(found) != 3:
-        return Unparsed(reason=f"three labelled marks are needed, got {len(found)}")
-    if outside := [mark for mark in found if not 1 <= mark <= 5]:
-        return Unparsed(reason=f"a mark must lie between 1 and 5, got {outside[0]}")
-    return Marks(values=tuple(float(mark) for mark in found), reasoning="\n".join(other))
+        return Unparsed(reason=f"the answer must have three labelled ratings, got {len(found)}")
+    if outside := [rating for rating in found if not 1 <= rating <= 5]:
+        return Unparsed(reason=f"a rating must be between 1 and 5, got {outside[0]}")
+    return Ratings(values=tuple(float(rating) for rating in found), reasoning="\n".join(other))
 
 
 def parse_imgedit_published(text: str) -> float | None:
-    """The mean as ImgEdit's own script takes it: all lines "label: digits", however many, rounded to two decimals."""
+    """Return the mean rating as ImgEdit's script computes it: over all lines "label: digits", rounded to 2 decimals."""
     parts = [line.strip().split(": ") for line in text.splitlines()]
-    marks = [int(p[1]) for p in parts if len(p) == 2 and p[1].isdigit()]
-    return round(sum(marks) / len(marks), 2) if marks else None
+    ratings = [int(p[1]) for p in parts if len(p) == 2 and p[1].isdigit()]
+    return round(sum(ratings) / len(ratings), 2) if ratings else None

@@ -1,9 +1,9 @@
-"""Figures of a reward model and of an editor, each with n and a bootstrap interval.
+"""Metrics of reward models and editors, each with its number of items and a bootstrap confidence interval.
 
-Pairwise accuracy follows the paper's evaluation (arXiv 2604.27505, section 4): a pair is right iff the winner's score
-is above the loser's. A tie is wrong in ``strict`` and half right in ``half_credit``, and is reported on its own. GSB
-compares two editors by human choice. Intervals are percentile bootstrap (Efron and Tibshirani, 1993, chapter 13)
-over the items, with a fixed seed, so that a figure repeats.
+Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the winner's score is
+higher than the loser's. A tie counts as wrong in ``strict`` and as half correct in ``half_credit``, and ties are also
+reported separately. GSB compares two editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993,
+chapter 13) over the items, with a fixed seed, so that results are reproducible.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAMPLES = 2_000
 
 
 class Estimate(DataModel):
-    """A figure with its interval. ``n`` is the number of items that it rests on; with ``n`` 1, low = high = value."""
+    """A metric with its confidence interval [``low``, ``high``], estimated from ``n`` items."""
 
     value: float
     low: float
@@ -35,10 +35,16 @@ class Estimate(DataModel):
 
 
 class PairAccuracy(DataModel):
-    """Accuracy on preference pairs, all parts in [0, 1].
+    """Accuracy on preference pairs; all estimates are in [0, 1].
 
-    ``strict`` + ``ties`` + ``inverted`` = 1. ``half_credit`` = strict + ties / 2. ``same`` counts the pairs that people
-    called the same and ``failed`` those where a side has no score: both are outside every figure.
+    Attributes:
+        strict: Fraction of pairs in which the winner has the higher score.
+        half_credit: ``strict`` plus half of ``ties``.
+        ties: Fraction of pairs with equal scores.
+        inverted: Fraction of pairs in which the loser has the higher score; ``strict`` + ``ties`` + ``inverted`` = 1.
+        n: Number of pairs in the estimates.
+        same: Number of pairs without a human preference, which are excluded.
+        failed: Number of pairs with a failed score, which are excluded.
     """
 
     strict: Estimate
@@ -52,7 +58,7 @@ class PairAccuracy(DataModel):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are drawn: ``samples`` resamples, ``seed``, two-sided ``confidence``."""
+    """Settings of the bootstrap: number of resamples, seed and two-sided confidence level."""
 
     samples: int = _SAMPLES
     seed: int = 0
@@ -60,30 +66,39 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"bootstrap samples must be at least 1, got {self.samples}")
+            raise ValueError(f"the number of bootstrap samples must be at least 1, got {self.samples}")
         if not 0.0 < self.confidence < 1.0:
-            raise ValueError(f"confidence must lie between 0 and 1, got {self.confidence}")
+            raise ValueError(f"the confidence level must be between 0 and 1, got {self.confidence}")
 
 
 DEFAULT = Bootstrap()
 
 
 def mean_estimate(values: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """Mean of ``values`` (n,) with its percentile bootstrap interval. Raises ValueError when empty or not finite."""
-    data = _finite(values, "values")
-    return _estimate(data, bootstrap)
+    """Return the mean of ``values`` ``[n]`` with its percentile bootstrap interval.
+
+    Raises:
+        ValueError: ``values`` is empty or has a value that is not finite.
+    """
+    return _estimate(_finite(values, "values"), bootstrap)
 
 
 def paired_difference(
     after: Sequence[float] | Floats, before: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
 ) -> Estimate:
-    """Mean of ``after - before`` over the same items in the same order; items are resampled, never sides.
+    """Return the mean of ``after - before`` over the same items in the same order, resampling items.
 
-    Both (n,). Raises ValueError on unequal lengths, on nothing and on values that are not finite.
+    Args:
+        after: ``[n]``.
+        before: ``[n]``.
+        bootstrap: Settings of the bootstrap.
+
+    Raises:
+        ValueError: The lengths differ, the inputs are empty, or a value is not finite.
     """
     first, second = _finite(after, "after"), _finite(before, "before")
     if first.shape != second.shape:
-        raise ValueError(f"paired difference needs the same items: {first.size} after, {second.size} before")
+        raise ValueError(f"a paired difference needs the same items: {first.size} after, {second.size} before")
     return _estimate(first - second, bootstrap)
 
 
@@ -93,9 +108,12 @@ def pair_credit(
     kind: Literal["strict", "half_credit", "ties", "inverted"],
     epsilon: float = 0.0,
 ) -> Floats:
-    """Credit of each pair, float64 (n,): what :func:`pair_accuracy` takes the mean of.
+    """Return the credit per pair, ``[n]`` float64, whose mean is one of the metrics of :class:`PairAccuracy`.
 
-    A tie is ``|winner - loser| <= epsilon``. Scores that are NaN are refused: drop failed pairs first.
+    A pair is a tie if ``|winner - loser| <= epsilon``.
+
+    Raises:
+        ValueError: A score is not finite. Exclude failed pairs first.
     """
     gap = _finite(winner, "winner") - _finite(loser, "loser")
     tie = np.abs(gap) <= epsilon
@@ -117,41 +135,59 @@ def pair_accuracy(
     epsilon: float = 0.0,
     bootstrap: Bootstrap = DEFAULT,
 ) -> PairAccuracy:
-    """Pairwise accuracy over the decided pairs whose two sides have a score.
+    """Return the pairwise accuracy over the decided pairs in which both edits have a score.
 
-    ``winner[i]`` and ``loser[i]`` are scores of one pair, None where scoring failed. "same" pairs are left out
-    whether scored or not. Raises ValueError when lengths differ or no pair is left.
+    Args:
+        winner: Scores of the preferred edits, None where scoring failed.
+        loser: Scores of the other edits, in the same order.
+        labels: Human labels; pairs labelled "same" are excluded. None means that all pairs are decided.
+        epsilon: Largest score difference that counts as a tie.
+        bootstrap: Settings of the bootstrap.
+
+    Raises:
+        ValueError: The lengths differ, or no pair is left.
     """
     if len(winner) != len(loser) or (labels is not None and len(labels) != len(winner)):
         raise ValueError(f"winner, loser and labels differ in length: {len(winner)}, {len(loser)}")
     decided = [i for i in range(len(winner)) if labels is None or labels[i] != "same"]
-    kept = [(w, lo) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
-    if not kept:
-        raise ValueError(f"no pair with both scores among {len(winner)} ({len(winner) - len(decided)} are 'same')")
-    won, lost = np.array([k[0] for k in kept], np.float64), np.array([k[1] for k in kept], np.float64)
+    scored = [(w, lo) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
+    if not scored:
+        raise ValueError(
+            f"no pair with both scores among {len(winner)} pairs ({len(winner) - len(decided)} are labelled 'same')"
+        )
+    won, lost = np.array([w for w, _ in scored], np.float64), np.array([lo for _, lo in scored], np.float64)
     return PairAccuracy(
         strict=_estimate(pair_credit(won, lost, "strict", epsilon), bootstrap),
         half_credit=_estimate(pair_credit(won, lost, "half_credit", epsilon), bootstrap),
         ties=_estimate(pair_credit(won, lost, "ties", epsilon), bootstrap),
         inverted=_estimate(pair_credit(won, lost, "inverted", epsilon), bootstrap),
-        n=len(kept),
+        n=len(scored),
         same=len(winner) - len(decided),
-        failed=len(decided) - len(kept),
+        failed=len(decided) - len(scored),
     )
 
 
 def ratio_estimate(
     numerators: Sequence[float] | Floats, denominators: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
 ) -> Estimate:
-    """Sum over sum, for answers that come in clusters (the principles of one edit); clusters are resampled whole.
+    """Return sum(numerators) / sum(denominators) for clustered observations, resampling whole clusters.
 
-    Both (clusters,), denominators above 0. ``n`` is the sum of the denominators: the answers, not the clusters.
+    The answers about one edit are such a cluster. ``n`` of the result is the sum of the denominators, that is, the number
+    of answers and not of clusters.
+
+    Args:
+        numerators: ``[clusters]``.
+        denominators: ``[clusters]``, all above 0.
+        bootstrap: Settings of the bootstrap.
+
+    Raises:
+        ValueError: The lengths differ, the inputs are empty, a value is not finite, or a denominator is not above 0.
     """
     top, bottom = _finite(numerators, "numerators"), _finite(denominators, "denominators")
     if top.shape != bottom.shape:
         raise ValueError(f"numerators and denominators differ in length: {top.size}, {bottom.size}")
     if (bottom <= 0).any():
-        raise ValueError("every denominator must be above 0")
+        raise ValueError(f"every denominator must be above 0, got {bottom.min():g}")
     rng = np.random.default_rng(bootstrap.seed)
     rows = max(1, _CHUNK // top.size)
     drawn = np.empty(bootstrap.samples)
@@ -162,18 +198,24 @@ def ratio_estimate(
 
 
 def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """GSB = (G - B) / (G + S + B) in [-1, 1] (paper, section 4): how much more often the first of two edits is better.
+    """Return GSB = (G - B) / (G + S + B) in [-1, 1] (paper, section 4).
 
-    Scores of the same cases, in order; equal scores are "same". Multiply by 100 for the paper's per cent.
+    G, S and B are the numbers of cases in which the first edit scores higher than (good), the same as, or lower than
+    (bad) the second one. The paper reports GSB in percent.
+
+    Args:
+        first: ``[n]`` scores of the first editor.
+        second: ``[n]`` scores of the second editor on the same cases.
+        bootstrap: Settings of the bootstrap.
     """
     a, b = _finite(first, "first"), _finite(second, "second")
     if a.shape != b.shape:
-        raise ValueError(f"gsb needs the same cases: {a.size} first, {b.size} second")
+        raise ValueError(f"GSB needs the same cases: {a.size} first, {b.size} second")
     return mean_estimate(np.sign(a - b), bootstrap)
 
 
 def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """Mean of the groups' means; the interval resamples items inside each group. ``n`` counts items."""
+    """Return the mean of the group means. The interval resamples items within each group; ``n`` counts items."""
     data = _finite(values, "values")
     names = np.asarray(groups)
     if names.shape != data.shape:
@@ -189,10 +231,10 @@ def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstra
 def _finite(values: Sequence[float] | Floats, name: str) -> Floats:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or data.size == 0:
-        raise ValueError(f"{name} must be a non-empty list of numbers, got shape {data.shape}")
+        raise ValueError(f"{name} must be a non-empty list of numbers, got an array of shape {data.shape}")
     bad = np.flatnonzero(~np.isfinite(data))
     if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] is {data[bad[0]]}: a failed score is no number, leave it out and count it")
+        raise ValueError(f"{name}[{bad[0]}] is {data[bad[0]]}; exclude failed scores and count them separately")
     return data
 
 
@@ -202,14 +244,14 @@ def _estimate(data: Floats, bootstrap: Bootstrap) -> Estimate:
 
 
 def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
-    """``value`` with the percentile interval of its resamples ``drawn``, (samples,)."""
+    """Return ``value`` with the percentile interval of its resamples ``drawn`` ``[samples]``."""
     tail = (1.0 - bootstrap.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)
 
 
 def resampled_means(data: Floats, samples: int, rng: np.random.Generator) -> Floats:
-    """Means of ``samples`` resamples with replacement, (samples,). Few distinct values are drawn as counts."""
+    """Return the means ``[samples]`` of resamples with replacement. Data with few distinct values is drawn as counts."""
     levels, counts = np.unique(data, return_counts=True)
     if levels.size <= 64:
         drawn = rng.multinomial(data.size, counts / data.size, size=samples)

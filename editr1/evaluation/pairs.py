@@ -1,4 +1,4 @@
-"""A verifier on preference pairs: both sides scored, then accuracy, comparison with another verifier, and verdicts."""
+"""Evaluation of a verifier on preference pairs: accuracy, verdict accuracy and comparison with another verifier."""
 
 from __future__ import annotations
 
@@ -21,73 +21,92 @@ from editr1.evaluation.metrics import (
     paired_difference,
     ratio_estimate,
 )
-from editr1.evaluation.report.model import VerifierFigures, VerifierGain
-from editr1.evaluation.scoring import Scorer, Truth, score_in_batches, value
+from editr1.evaluation.report.model import VerifierGain, VerifierMetrics
+from editr1.evaluation.scoring import GroundTruth, Scorer, score_in_batches, score_or_none
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """The decided pairs with the outcome of each side, for which ``traces`` were asked.
+    """Scores of the decided preference pairs.
 
-    ``same`` counts the pairs left out because people saw no winner.
+    Attributes:
+        pairs: The decided pairs.
+        winners: Outcome of the preferred edit per pair.
+        losers: Outcome of the other edit per pair.
+        same: Number of pairs that were excluded because people had no preference.
+        num_traces: Number of traces requested per edit.
     """
 
     pairs: tuple[PreferencePair, ...]
     winners: tuple[ScoreOutcome, ...]
     losers: tuple[ScoreOutcome, ...]
     same: int = 0
-    traces: int = 1
+    num_traces: int = 1
 
     def accuracy(self, bootstrap: Bootstrap = DEFAULT) -> PairAccuracy:
-        """Pair accuracy; pairs with a failed side are counted and left out. ValueError when no pair is left."""
-        found = pair_accuracy([value(o) for o in self.winners], [value(o) for o in self.losers], bootstrap=bootstrap)
-        return found.model_copy(update={"same": self.same})
+        """Return the pair accuracy. Pairs with a failed score are excluded and counted.
+
+        Raises:
+            ValueError: No pair has both scores.
+        """
+        winners, losers = ([score_or_none(o) for o in outcomes] for outcomes in (self.winners, self.losers))
+        return pair_accuracy(winners, losers, bootstrap=bootstrap).model_copy(update={"same": self.same})
 
     def parsed(self, bootstrap: Bootstrap = DEFAULT) -> Estimate | None:
-        """Share of traces that the strict parser took; None when no trace was written."""
-        took: list[float] = []
+        """Return the fraction of traces that the strict parser accepted; None if there is no trace."""
+        parsed: list[float] = []
         for outcome in (*self.winners, *self.losers):
             if isinstance(outcome, ScoreFailure):
-                took += [0.0] * self.traces if outcome.cause == "unparsed" else []
+                parsed += [0.0] * self.num_traces if outcome.cause == "unparsed" else []
             else:
-                took += [1.0] * len(outcome.verdicts) + [0.0] * len(outcome.unparsed)
-        return mean_estimate(took, bootstrap) if took else None
+                parsed += [1.0] * len(outcome.verdicts) + [0.0] * len(outcome.unparsed)
+        return mean_estimate(parsed, bootstrap) if parsed else None
 
 
 def score_pairs(
     pairs: Iterable[PreferencePair],
     scorer: Scorer,
     *,
-    traces: int = 1,
+    num_traces: int = 1,
     batch: int = 64,
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> PairScores:
-    """Score winner and loser of every decided pair, side by side in the same batches.
+    """Score both edits of every decided pair, in the same batches. Pairs labelled "same" are not scored.
 
-    A pair whose case has no principles is a DataError before anything is scored. "same" pairs are not scored.
+    The keyword arguments are those of :func:`editr1.evaluation.scoring.score_in_batches`; ``num_traces`` is the number
+    of traces that the scorer requests per edit.
+
+    Raises:
+        DataError: The case of a pair has no principles. Raised before anything is scored.
     """
-    everything = list(pairs)
-    decided = tuple(pair for pair in everything if pair.label != "same")
+    all_pairs = list(pairs)
+    decided = tuple(pair for pair in all_pairs if pair.label != "same")
     for pair in decided:
         if not pair.case.principles:
-            raise DataError(f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles to judge by")
+            raise DataError(
+                f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles; the verifier needs at least one"
+            )
     items = (_item(pair, side) for pair in decided for side in ("winner", "loser"))
     outcomes = score_in_batches(items, scorer, batch=batch, max_failed_fraction=max_failed_fraction, on_batch=on_batch)
-    return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(everything) - len(decided), traces)
+    return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(all_pairs) - len(decided), num_traces)
 
 
-def compare(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAULT) -> VerifierGain:
-    """Figures of ``after`` minus those of ``before`` over the pairs that both scored on both sides.
+def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAULT) -> VerifierGain:
+    """Return the metrics of ``after`` minus those of ``before`` over the pairs with all four scores.
 
-    ValueError when the two did not judge the same pairs in the same order, or share no scored pair.
+    Raises:
+        ValueError: The two verifiers did not score the same pairs in the same order, or no pair has all four scores.
     """
     if [p.pair_id for p in after.pairs] != [p.pair_id for p in before.pairs]:
-        raise ValueError("the two verifiers did not judge the same pairs in the same order")
-    sides = [[value(o) for o in outcomes] for outcomes in (after.winners, after.losers, before.winners, before.losers)]
+        raise ValueError("the two verifiers did not score the same pairs in the same order")
+    sides = [
+        [score_or_none(o) for o in outcomes]
+        for outcomes in (after.winners, after.losers, before.winners, before.losers)
+    ]
     rows = [row for row in zip(*sides, strict=True) if None not in row]
     if not rows:
-        raise ValueError("no pair has a score on both sides from both verifiers")
+        raise ValueError("no pair has scores of both edits from both verifiers")
     after_w, after_l, before_w, before_l = (
         [score for score in column if score is not None] for column in zip(*rows, strict=True)
     )
@@ -104,14 +123,16 @@ def compare(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAUL
     )
 
 
-def verdict_accuracy(scores: PairScores, truth: Truth, bootstrap: Bootstrap = DEFAULT) -> dict[Category, Estimate]:
-    """Share of the verifier's yes/no answers that the truth confirms, by category of principle.
+def verdict_accuracy(
+    scores: PairScores, truth: GroundTruth, bootstrap: Bootstrap = DEFAULT
+) -> dict[Category, Estimate]:
+    """Return the fraction of the verifier's yes/no answers that agree with the ground truth, per category of principle.
 
-    Every parsed trace counts. Edits are resampled whole, since the answers on one edit hang together; ``n`` counts
-    answers. A case with other principles than the truth answers (holistic ones, say) has none to compare, and is left out.
+    All parsed traces count. The bootstrap resamples whole edits, because the answers about one edit are correlated; ``n``
+    counts answers. Cases whose principles differ from those of the ground truth, such as holistic ones, are excluded.
     """
-    right: dict[Category, list[float]] = defaultdict(list)
-    asked: dict[Category, list[float]] = defaultdict(list)
+    correct: dict[Category, list[float]] = defaultdict(list)
+    answered: dict[Category, list[float]] = defaultdict(list)
     for side, outcomes in (("winner", scores.winners), ("loser", scores.losers)):
         for pair, outcome in zip(scores.pairs, outcomes, strict=True):
             if isinstance(outcome, ScoreFailure) or not outcome.verdicts:
@@ -125,27 +146,28 @@ def verdict_accuracy(scores: PairScores, truth: Truth, bootstrap: Bootstrap = DE
                 places = [i for i, p in enumerate(principles) if p.category == category]
                 if places:
                     agreed = sum(v.scores[i] == known[i] for v in outcome.verdicts for i in places)
-                    right[category].append(float(agreed))
-                    asked[category].append(float(len(places) * len(outcome.verdicts)))
+                    correct[category].append(float(agreed))
+                    answered[category].append(float(len(places) * len(outcome.verdicts)))
     return {
-        category: ratio_estimate(right[category], asked[category], bootstrap)
+        category: ratio_estimate(correct[category], answered[category], bootstrap)
         for category in Category
-        if asked[category]
+        if answered[category]
     }
 
 
-def verifier_figures(
+def verifier_metrics(
     name: str,
     role: Literal["sft", "rl", "other"],
     scores: PairScores,
-    truth: Truth | None = None,
+    truth: GroundTruth | None = None,
     bootstrap: Bootstrap = DEFAULT,
-) -> VerifierFigures:
-    """All figures of one verifier for the report; accuracy is None when no pair has two scores."""
+) -> VerifierMetrics:
+    """Return the metrics of one verifier for the report. The accuracy is None if no pair has both scores."""
     scored = any(
-        value(w) is not None and value(lo) is not None for w, lo in zip(scores.winners, scores.losers, strict=True)
+        score_or_none(w) is not None and score_or_none(lo) is not None
+        for w, lo in zip(scores.winners, scores.losers, strict=True)
     )
-    return VerifierFigures(
+    return VerifierMetrics(
         name=name,
         role=role,
         accuracy=scores.accuracy(bootstrap) if scored else None,
@@ -162,8 +184,8 @@ def _item(pair: PreferencePair, side: str) -> ScoreItem:
     )
 
 
-def first_pairs(pairs: Sequence[PreferencePair], n: int) -> list[PreferencePair]:
-    """The first ``n`` decided pairs, with the "same" pairs that lie between them."""
+def first_decided_pairs(pairs: Sequence[PreferencePair], n: int) -> list[PreferencePair]:
+    """Return the first ``n`` decided pairs together with the pairs labelled "same" between them."""
     found: list[PreferencePair] = []
     decided = 0
     for pair in pairs:

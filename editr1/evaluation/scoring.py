@@ -1,4 +1,4 @@
-"""Calling a scorer over many edits: in batches, aligned, with failures counted and never turned into numbers."""
+"""Scoring of many edits in batches. Failed scores are counted and never become numbers."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from editr1.data.types import EditCase, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
-"""Scores edits; the answer is aligned with the question, one outcome an item."""
+"""Scores edits; returns one outcome per item, in order."""
 
 T = TypeVar("T")
 
 
-class TruthReading(Protocol):
-    """The true score of an edit in [0, 10], its parts, and the true answers to the case's principles in order."""
+class TrueScore(Protocol):
+    """Ground truth of an edit: its score, the parts of the score, and the answers to the principles of the case."""
 
     @property
     def score(self) -> float:
-        """In [0, 10]."""
+        """Score in [0, 10]."""
 
     @property
     def follow(self) -> float:
-        """Share of follow principles that hold."""
+        """Fraction of the follow principles that hold."""
 
     @property
     def keep(self) -> float:
-        """Share of keep principles that hold."""
+        """Fraction of the keep principles that hold."""
 
     @property
     def quality(self) -> float:
-        """Share of quality principles that hold."""
+        """Fraction of the quality principles that hold."""
 
     @property
     def verdicts(self) -> Sequence[int]:
-        """0 or 1 for each principle of the case, in order."""
+        """0 or 1 per principle of the case, in order."""
 
 
-Truth = Callable[[EditCase, Image], TruthReading]
-"""Reads the truth of an edit from its picture (mode RGB). Only a world with known truth has one."""
+GroundTruth = Callable[[EditCase, Image], TrueScore]
+"""Computes the ground truth of an edited image (mode RGB). Only the shapes dataset has one."""
 
 
 class TooManyFailures(Editr1Error, RuntimeError):
-    """More scores failed than the evaluation accepts."""
+    """More scores failed than the evaluation allows."""
 
     exit_code = ExitCode.REWARD_BUDGET
 
 
 class ScorerError(RuntimeError):
-    """The scorer broke its contract: its answer is not aligned with the question."""
+    """The scorer broke its contract: the number of outcomes differs from the number of items."""
 
 
 def score_in_batches(
@@ -64,23 +64,27 @@ def score_in_batches(
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[ScoreOutcome]:
-    """Outcomes of ``items``, in order.
+    """Score ``items`` and return their outcomes in order.
 
-    ``max_failed_fraction`` is the largest accepted share of failures over all items, checked at the end of each batch once ten
-    batches or all items are behind. ``on_batch`` is told how many items were just scored.
+    Args:
+        items: Items to score.
+        scorer: Scores one batch.
+        batch: Maximum number of items per batch.
+        max_failed_fraction: Largest allowed fraction of failures, checked after every tenth batch and at the end.
+        on_batch: Called after each batch with the number of items in it.
 
     Raises:
-        ScorerError: a batch came back with another length.
-        TooManyFailures: with the counts by cause.
+        ScorerError: The scorer returned a different number of outcomes than it was given items.
+        TooManyFailures: More than the allowed fraction failed; the message gives the number of failures per cause.
     """
     outcomes: list[ScoreOutcome] = []
     failed = 0
     for number, part in enumerate(batches(items, batch), start=1):
-        answer = scorer(part)
-        if len(answer) != len(part):
-            raise ScorerError(f"the scorer answered {len(answer)} outcomes to {len(part)} items")
-        outcomes.extend(answer)
-        failed += sum(isinstance(outcome, ScoreFailure) for outcome in answer)
+        scored = scorer(part)
+        if len(scored) != len(part):
+            raise ScorerError(f"the scorer returned {len(scored)} outcomes for {len(part)} items")
+        outcomes.extend(scored)
+        failed += sum(isinstance(outcome, ScoreFailure) for outcome in scored)
         if number % 10 == 0 and failed > max_failed_fraction * len(outcomes):
             raise _too_many(outcomes, max_failed_fraction)
         on_batch(len(part))
@@ -90,17 +94,17 @@ def score_in_batches(
 
 
 def failures(outcomes: Iterable[ScoreOutcome]) -> Counter[str]:
-    """How many scores failed, by cause."""
+    """Return the number of failed scores per cause."""
     return Counter(outcome.cause.value for outcome in outcomes if isinstance(outcome, ScoreFailure))
 
 
-def value(outcome: ScoreOutcome | None) -> float | None:
-    """The score, None where there is none."""
+def score_or_none(outcome: ScoreOutcome | None) -> float | None:
+    """Return the score of an outcome, or None if scoring failed or was not requested."""
     return None if outcome is None or isinstance(outcome, ScoreFailure) else outcome.score
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive lists of at most ``size`` items."""
+    """Yield consecutive lists of at most ``size`` items."""
     if size < 1:
         raise ValueError(f"batch size must be at least 1, got {size}")
     iterator = iter(items)
@@ -109,6 +113,8 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _too_many(outcomes: Sequence[ScoreOutcome], max_failed_fraction: float) -> TooManyFailures:
-    counts = ", ".join(f"{cause}: {n}" for cause, n in failures(outcomes).most_common())
-    return TooManyFailures(f"{sum(failures(outcomes).values())} of {len(outcomes)} scores failed ({counts}); "
-                           f"at most {max_failed_fraction:.0%} are accepted")  # fmt: skip
+    counts = failures(outcomes)
+    causes = ", ".join(f"{cause}: {n}" for cause, n in counts.most_common())
+    return TooManyFailures(
+        f"{counts.total()} of {len(outcomes)} scores failed ({causes}), but at most {max_failed_fraction:.0%} may fail"
+    )

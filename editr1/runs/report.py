@@ -15,12 +15,12 @@ from editr1.artifacts import ArtifactNotFound, ArtifactStore, open_store
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report.model import (
-    KeyFigure,
     LineageEdge,
     LineageNode,
     Point,
     ReportData,
     RunHeader,
+    StageMetric,
     StageReport,
 )
 from editr1.evaluation.report.render import render_report
@@ -107,7 +107,7 @@ def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]
             rows.append((f"{verifier.name}, pairs right ({label})", estimate or None, 100, " %"))
     rows.append(("RL-RRM over SFT-RRM (half credit)", data.verifier_gain.half_credit, 100, " points"))
     if data.editor is not None:
-        whose = "true score" if data.editor.judge == "truth" else "verifier's score"
+        whose = "true score" if data.editor.scored_by == "truth" else "verifier's score"
         rows.append((f"editor before RL, {whose}", data.editor.before.score, 1, ""))
         rows.append((f"editor after RL, {whose}", data.editor.after.score, 1, ""))
         rows.append((f"gain of the editor, {whose}", data.editor.gain.score, 1, ""))
@@ -131,8 +131,8 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
         state=str(stage.state),
         seconds=sum((a.ended or a.started) - a.started for a in done) if done else None,
         attempts=max(1, len(stage.attempts)),
-        figures=tuple(
-            KeyFigure(name=name, value=int(value) if value.is_integer() else value, digits=3)
+        metrics=tuple(
+            StageMetric(name=name, value=int(value) if value.is_integer() else value, digits=3)
             for name, value in stage.metrics.items()
         ),
         curves=curves(store.get_record(progress_key(record.name, stage.name, stage.key))),

@@ -1,8 +1,9 @@
-"""Stage ``evaluate``: accuracy of the verifiers on held-out pairs, quality of the editors on held-out cases."""
+"""Stage ``evaluate``: accuracy of the verifiers on held-out pairs, and quality of the editors on held-out cases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Final, Literal
@@ -17,82 +18,152 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from editr1.data.types import EditCase, PreferencePair, ScoreItem, ScoreOutcome
-    from editr1.evaluation.editor_eval import EditRow
+    from editr1.evaluation.editor_eval import EditFunction, EditRow
+    from editr1.evaluation.metrics import Bootstrap
     from editr1.evaluation.pairs import PairScores
     from editr1.evaluation.report.model import ReportData
-    from editr1.evaluation.scoring import Scorer, Truth
-    from editr1.stages.runtime.public_sets import Edit
+    from editr1.evaluation.scoring import GroundTruth, Scorer
     from editr1.telemetry import Progress
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
 EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "before", "editor after RL": "after"}
-"""Inputs by the title under which the report shows them."""
+"""Stage inputs by their titles in the report."""
+
+
+@dataclass
+class _Evaluation:
+    """What the parts of an evaluation share, and the per-item results that they add.
+
+    ``verifiers`` and ``editors`` map the title to the stage input for those inputs that were given.
+    """
+
+    context: StageContext
+    config: EvaluateConfig
+    bootstrap: Bootstrap
+    truth: GroundTruth | None
+    verifiers: dict[str, Literal["sft", "rl"]]
+    editors: dict[str, Literal["before", "after"]]
+    pair_scores: dict[str, PairScores] = field(default_factory=dict)
+    edits: dict[str, list[EditRow]] = field(default_factory=dict)
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Measure what the inputs name, and commit it.
+    """Evaluate the given verifiers and editors, and commit the results.
 
-    ``evaluation.json`` is a ReportData without the run around it; ``pairs.jsonl`` and ``edits.jsonl`` hold the items
-    behind its figures (see editr1.evaluation.items).
+    The output holds ``evaluation.json`` (a ReportData without the description of the run), and ``pairs.jsonl`` and
+    ``edits.jsonl`` with the results per item, see :mod:`editr1.evaluation.items`.
     """
-    from editr1.data.tables import read_table
-    from editr1.data.types import EditCase, PreferencePair
-    from editr1.evaluation.editor_eval import editor_figures, gallery
-    from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, edit_items, pair_items, write_items
     from editr1.evaluation.metrics import Bootstrap
-    from editr1.evaluation.pairs import compare, first_pairs, verifier_figures
-    from editr1.evaluation.report.model import ReportData, RunHeader, VerifierGain
-    from editr1.runs.report import EVALUATION_FILE
-    from editr1.stages.runtime.public_sets import public_tables
+    from editr1.evaluation.report.model import ReportData, RunHeader
 
     config = context.settings(EvaluateConfig)
     context.check_inputs()
-    if (
-        config.ground_truth == "none"
-        and set(EDITORS.values()) & context.job.inputs.keys()
-        and "rl" not in context.job.inputs
-    ):
-        raise ConfigError("inputs: without a known truth the verifier rl judges the editors, and it is missing")
-    bootstrap = Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed)
-    truth = _truth(config)
-    judged = "pairs" in context.job.inputs
-    names = {title: role for title, role in VERIFIERS.items() if judged and role in context.job.inputs}
-    pairs = first_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.max_pairs) if judged else []
-    scored = {role: _judge(context, config, role, title, pairs) for title, role in names.items()}
-    verifiers = [verifier_figures(title, role, scored[role], truth, bootstrap) for title, role in names.items()]
-    both = len(scored) == 2 and all(figures.accuracy is not None for figures in verifiers)
-    gain = compare(scored["rl"], scored["sft"], bootstrap) if both else VerifierGain()
-
-    editors = {title: role for title, role in EDITORS.items() if role in context.job.inputs}
-    cases = list(islice(read_table(context.table("cases"), EditCase), config.max_cases)) if editors else []
-    edited = {role: _edit(context, config, role, title, cases, truth) for title, role in editors.items()}
-    judge: Literal["truth", "verifier"] = "truth" if truth else "verifier"
-    pair = (edited["before"], edited["after"]) if len(edited) == 2 and cases else None
-
-    data = ReportData(
-        run=RunHeader(name=context.job.run, state="running"),
-        truth=config.ground_truth,
-        verifiers=tuple(verifiers),
-        verifier_gain=gain,
-        editor=editor_figures(*pair, judge, bootstrap=bootstrap) if pair else None,
-        gallery=gallery(*pair, config.gallery_size, config.seed) if pair else (),
-        benchmarks=public_tables(
-            context,
-            config,
-            bootstrap,
-            {title: partial(_scorer, context, config, role) for title, role in names.items()},
-            {title: partial(_editor, context, config, role) for title, role in editors.items()},
-        ),
+    inputs = context.job.inputs
+    evaluation = _Evaluation(
+        context=context,
+        config=config,
+        bootstrap=Bootstrap(samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed),
+        truth=_ground_truth(config),
+        verifiers={title: role for title, role in VERIFIERS.items() if "pairs" in inputs and role in inputs},
+        editors={title: role for title, role in EDITORS.items() if role in inputs},
     )
-    folder = context.output_folder("evaluation")
+    if evaluation.truth is None and evaluation.editors and "rl" not in inputs:
+        raise ConfigError(
+            "inputs: rl is missing; with ground_truth none, the verifier rl scores the editors. Add the input rl, or set"
+            " ground_truth to shapes for cases of the shapes dataset"
+        )
+    data = ReportData(run=RunHeader(name=context.job.run, state="running"), truth=config.ground_truth)
+    for part in _PARTS:
+        data = part(evaluation, data)
+    _commit(evaluation, data)
+    return _metrics(data)
+
+
+def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData:
+    """Measure the accuracy of each verifier on the pairs, and compare the two."""
+    from editr1.data.tables import read_table
+    from editr1.data.types import PreferencePair
+    from editr1.evaluation.pairs import compare_verifiers, first_decided_pairs, verifier_metrics
+
+    context, config, bootstrap = evaluation.context, evaluation.config, evaluation.bootstrap
+    if "pairs" not in context.job.inputs:
+        return data
+    pairs = first_decided_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.max_pairs)
+    scores = evaluation.pair_scores
+    for title, role in evaluation.verifiers.items():
+        scores[role] = _score_pairs(context, config, role, title, pairs)
+    metrics = [
+        verifier_metrics(title, role, scores[role], evaluation.truth, bootstrap)
+        for title, role in evaluation.verifiers.items()
+    ]
+    data = data.model_copy(update={"verifiers": tuple(metrics)})
+    if len(scores) == 2 and all(verifier.accuracy is not None for verifier in metrics):
+        gain = compare_verifiers(scores["rl"], scores["sft"], bootstrap)
+        data = data.model_copy(update={"verifier_gain": gain})
+    return data
+
+
+def _evaluate_editors(evaluation: _Evaluation, data: ReportData) -> ReportData:
+    """Edit the cases with each editor, score the edits, and compare the two editors."""
+    from editr1.data.tables import read_table
+    from editr1.data.types import EditCase
+    from editr1.evaluation.editor_eval import editor_metrics, gallery
+
+    context, config = evaluation.context, evaluation.config
+    if not evaluation.editors:
+        return data
+    cases = list(islice(read_table(context.table("cases"), EditCase), config.max_cases))
+    for title, role in evaluation.editors.items():
+        evaluation.edits[role] = _edit_cases(context, config, role, title, cases, evaluation.truth)
+    if len(evaluation.edits) < 2 or not cases:
+        return data
+    before, after = evaluation.edits["before"], evaluation.edits["after"]
+    scored_by: Literal["truth", "verifier"] = "truth" if evaluation.truth else "verifier"
+    return data.model_copy(
+        update={
+            "editor": editor_metrics(before, after, scored_by, bootstrap=evaluation.bootstrap),
+            "gallery": gallery(before, after, config.gallery_size, config.seed),
+        }
+    )
+
+
+def _evaluate_benchmarks(evaluation: _Evaluation, data: ReportData) -> ReportData:
+    """Evaluate verifiers and editors on the public benchmarks among the inputs."""
+    from editr1.stages.runtime.public_sets import benchmark_tables
+
+    context, config = evaluation.context, evaluation.config
+    tables = benchmark_tables(
+        context,
+        config,
+        evaluation.bootstrap,
+        {title: partial(_scorer, context, config, role) for title, role in evaluation.verifiers.items()},
+        {title: partial(_editor, context, config, role) for title, role in evaluation.editors.items()},
+    )
+    return data.model_copy(update={"benchmarks": tables})
+
+
+_PARTS: Final[tuple[Callable[[_Evaluation, ReportData], ReportData], ...]] = (
+    _evaluate_verifiers,
+    _evaluate_editors,
+    _evaluate_benchmarks,
+)
+"""The parts of an evaluation in order. Each returns the report with its own results added."""
+
+
+def _commit(evaluation: _Evaluation, data: ReportData) -> None:
+    from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, edit_items, pair_items, write_items
+    from editr1.runs.report import EVALUATION_FILE
+
+    folder = evaluation.context.output_folder("evaluation")
     (folder / EVALUATION_FILE).write_text(data.model_dump_json(indent=1), encoding="utf-8")
-    write_items(folder / PAIRS_FILE, [item for role, scores in scored.items() for item in pair_items(role, scores)])
-    write_items(folder / EDITS_FILE, [item for role, rows in edited.items() for item in edit_items(role, rows)])
-    context.commit("evaluation", folder, kind="evaluation")
-    return _figures(data)
+    pairs = [item for role, scores in evaluation.pair_scores.items() for item in pair_items(role, scores)]
+    edits = [item for role, rows in evaluation.edits.items() for item in edit_items(role, rows)]
+    write_items(folder / PAIRS_FILE, pairs)
+    write_items(folder / EDITS_FILE, edits)
+    evaluation.context.commit("evaluation", folder, kind="evaluation")
 
 
-def _truth(config: EvaluateConfig) -> Truth | None:
+def _ground_truth(config: EvaluateConfig) -> GroundTruth | None:
     if config.ground_truth == "none":
         return None
     from editr1.shapes.truth import true_score
@@ -100,7 +171,7 @@ def _truth(config: EvaluateConfig) -> Truth | None:
     return lambda case, image: true_score(case.source, case.instruction, image)
 
 
-def _judge(
+def _score_pairs(
     context: StageContext, config: EvaluateConfig, role: str, title: str, pairs: Sequence[PreferencePair]
 ) -> PairScores:
     from editr1.evaluation.pairs import score_pairs
@@ -109,39 +180,46 @@ def _judge(
     return score_pairs(
         pairs,
         _scorer(context, config, role),
-        traces=config.num_traces,
+        num_traces=config.num_traces,
         batch=config.score_batch_size,
         max_failed_fraction=config.max_failed_fraction,
-        on_batch=_step(context.progress, context),
+        on_batch=_report_progress(context.progress, context),
     )
 
 
-def _edit(
-    context: StageContext, config: EvaluateConfig, role: str, title: str, cases: Sequence[EditCase], truth: Truth | None
+def _edit_cases(
+    context: StageContext,
+    config: EvaluateConfig,
+    role: str,
+    title: str,
+    cases: Sequence[EditCase],
+    truth: GroundTruth | None,
 ) -> list[EditRow]:
-    """Edits of every case; the verifier marks them all where no truth is known or it was asked to, else the gallery's."""
-    from editr1.evaluation.editor_eval import evaluate_editor, rescored
+    """Edit every case.
+
+    The verifier scores all edits if there is no ground truth or the settings request it, otherwise those of the gallery.
+    """
+    from editr1.evaluation.editor_eval import evaluate_editor, with_scores
 
     edit = _editor(context, config, role)
     context.progress.phase(title, len(cases))
-    rows = evaluate_editor(
-        cases, edit, truth=truth, batch=config.sample_batch_size, on_batch=_step(context.progress, context)
-    )
+    on_batch = _report_progress(context.progress, context)
+    rows = evaluate_editor(cases, edit, truth=truth, batch=config.sample_batch_size, on_batch=on_batch)
     if "rl" not in context.job.inputs:
         return rows
-    judged = truth is None or config.score_edits
-    return rescored(
+    score_all = truth is None or config.score_edits
+    return with_scores(
         rows,
         _scorer(context, config, "rl"),
-        None if judged else config.gallery_size,
+        None if score_all else config.gallery_size,
         config.seed,
         batch=config.score_batch_size,
-        max_failed_fraction=config.max_failed_fraction if judged else 1.0,
+        max_failed_fraction=config.max_failed_fraction if score_all else 1.0,
     )
 
 
-def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
-    """The editor; the noise of an edit depends on the run's seed and the case alone, so that two editors share it."""
+def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFunction:
+    """Load an editor. The noise of an edit depends on the seed and the case alone, so two editors get the same noise."""
     from editr1.editor.policies import NotFinite, load_policy
     from editr1.editor.sample import EditSettings, edit_images
 
@@ -155,17 +233,12 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
     )
 
     def edit(sources: Sequence[Image], instructions: Sequence[str]) -> Sequence[Image]:
+        seeds = [
+            derive_seed(config.seed, "edit", source.tobytes(), instruction)
+            for source, instruction in zip(sources, instructions, strict=True)
+        ]
         try:
-            return edit_images(
-                policy,
-                sources,
-                instructions,
-                settings,
-                seed=[
-                    derive_seed(config.seed, "edit", source.tobytes(), instruction)
-                    for source, instruction in zip(sources, instructions, strict=True)
-                ],
-            )
+            return edit_images(policy, sources, instructions, settings, seed=seeds)
         except NotFinite as error:
             raise ConfigError(f"input {role}: the editor cannot be evaluated: {error}") from error
 
@@ -173,7 +246,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> Edit:
 
 
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
-    """The verifier; each call draws anew, and two verifiers that are asked the same in the same order share their noise."""
+    """Load a verifier. Each call has its own seed; two verifiers that get the same calls in order get the same seeds."""
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine
     from editr1.serving.scoring import score_items
@@ -191,7 +264,7 @@ def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     return score
 
 
-def _step(progress: Progress, context: StageContext) -> Callable[[int], None]:
+def _report_progress(progress: Progress, context: StageContext) -> Callable[[int], None]:
     from editr1.telemetry import Interrupted
 
     def on_batch(n: int) -> None:
@@ -202,18 +275,19 @@ def _step(progress: Progress, context: StageContext) -> Callable[[int], None]:
     return on_batch
 
 
-def _figures(data: ReportData) -> dict[str, float]:
-    figures: dict[str, float] = {}
+def _metrics(data: ReportData) -> dict[str, float]:
+    """Return the metrics that the record of the run keeps."""
+    metrics: dict[str, float] = {}
     for verifier in data.verifiers:
         if verifier.accuracy is not None:
-            figures[f"{verifier.role}_half_credit"] = verifier.accuracy.half_credit.value
+            metrics[f"{verifier.role}_half_credit"] = verifier.accuracy.half_credit.value
     if data.verifier_gain.half_credit is not None:
-        figures["rl_gain"] = data.verifier_gain.half_credit.value
+        metrics["rl_gain"] = data.verifier_gain.half_credit.value
     if data.editor is not None:
         for name, parts in (("editor_before", data.editor.before), ("editor_after", data.editor.after)):
             if parts.score is not None:
-                figures[name] = parts.score.value
-    return figures
+                metrics[name] = parts.score.value
+    return metrics
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage ``grpo``: the editor learns from the reward service."""
+"""Stage ``grpo``: train an editor on the scores of the reward service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train the editor on the input cases, every sample scored through the reward service, and commit the pipeline."""
+    """Train the editor on the input cases and commit the trained pipeline."""
     from editr1.editor.grpo import train_grpo
     from editr1.serving.client import RewardClient
     from editr1.serving.readiness import wait_ready
@@ -22,7 +22,7 @@ def body(context: StageContext) -> dict[str, float]:
     if not wait_ready(context.job.reward_urls, config.reward_ready_timeout_seconds, should_stop=context.should_stop):
         raise Interrupted
     context.progress.step()
-    out = context.output_folder("model")
+    folder = context.output_folder("model")
     client_config = ClientConfig(
         max_request_items=config.score_batch_size, deadline_seconds=max(config.reward_ready_timeout_seconds, 180.0)
     )
@@ -37,11 +37,11 @@ def body(context: StageContext) -> dict[str, float]:
             editor=context.input("editor"),
             cases=context.table("cases"),
             scorer=partial(client.score, num_traces=config.num_traces),
-            output_dir=out,
+            output_dir=folder,
             hooks=context.hooks(),
         )
     if context.is_main:
-        context.commit("model", out, kind="editor")
+        context.commit("model", folder, kind="editor")
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""``editr1 evaluate`` on public sets: principles from a real endpoint, marks from a judge, tables in the evaluation."""
+"""``editr1 evaluate`` on public benchmarks, with principles and ratings from OpenAI-compatible endpoints."""
 
 import json
 import subprocess
@@ -19,18 +19,18 @@ from editr1.shapes.cases import draw_cases
 from editr1.shapes.oracle_server import started
 
 CASES = draw_cases(4, 0, "public", with_principles=True)
-MARKS = {"two pictures": [6, 5], "one picture": [8, 9]}
+RATINGS = {"two images": [6, 5], "one image": [8, 9]}
 
 
 class Judge(BaseHTTPRequestHandler):
-    """Stands for a VLM judge, which cannot run here: fixed marks by how many pictures it is shown."""
+    """Replaces a VLM judge: fixed ratings that depend on the number of images."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         parts = body["messages"][-1]["content"]
-        pictures = sum(part["type"] == "image_url" for part in parts)
-        marks = MARKS["two pictures" if pictures == 2 else "one picture"]
-        reply = json.dumps({"choices": [{"message": {"content": json.dumps({"score": marks, "reasoning": "seen"})}}]})
+        num_images = sum(part["type"] == "image_url" for part in parts)
+        ratings = RATINGS["two images" if num_images == 2 else "one image"]
+        reply = json.dumps({"choices": [{"message": {"content": json.dumps({"score": ratings, "reasoning": "seen"})}}]})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(reply)))
@@ -83,7 +83,7 @@ def write_sets(folder: Path) -> None:
     write_table(folder / "cases" / "cases.parquet", CASES, EditCase)
 
 
-def test_public_sets_among_the_inputs_become_tables(tmp_path: Path, judge: str) -> None:
+def test_benchmarks_among_the_inputs_become_tables(tmp_path: Path, judge: str) -> None:
     write_sets(tmp_path)
     with started() as oracle:
         public = {
@@ -105,8 +105,8 @@ def test_public_sets_among_the_inputs_become_tables(tmp_path: Path, judge: str) 
             capture_output=True, text=True,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "run" / "outputs" / "evaluation" / "evaluation.json").read_text())
-    tables = {table["name"]: table for table in found["benchmarks"]}
+    evaluation = json.loads((tmp_path / "run" / "outputs" / "evaluation" / "evaluation.json").read_text())
+    tables = {table["name"]: table for table in evaluation["benchmarks"]}
     assert set(tables) == {
         "EditScore's EditReward-Bench, RL-RRM",
         "GEdit-Bench, editor before RL",
@@ -115,9 +115,9 @@ def test_public_sets_among_the_inputs_become_tables(tmp_path: Path, judge: str) 
     reward = tables["EditScore's EditReward-Bench, RL-RRM"]
     overall = next(row for row in reward["rows"] if row["name"] == "overall")
     assert overall["published"]["n"] == len(CASES)
-    marks = {row["name"]: row["ours"] for row in tables["GEdit-Bench, editor after RL"]["rows"]}
-    assert marks["SC, mean of types"]["value"] == 5
-    assert marks["PQ, mean of types"]["value"] == 8
-    assert marks["O, mean of types"]["value"] == pytest.approx(40**0.5)
+    ratings = {row["name"]: row["ours"] for row in tables["GEdit-Bench, editor after RL"]["rows"]}
+    assert ratings["SC, mean of types"]["value"] == 5
+    assert ratings["PQ, mean of types"]["value"] == 8
+    assert ratings["O, mean of types"]["value"] == pytest.approx(40**0.5)
     written = next((tmp_path / "run").rglob("editscore-*/cases.parquet"))
     assert pq.read_table(written).num_rows == len(CASES)

@@ -1,32 +1,40 @@
-"""The public test sets in their published layouts, each scored as its authors do and by this project's rule.
+"""Public benchmarks in their published layouts, scored by their authors' rule and by this project's rule.
 
-Nothing is fetched: a set is a local folder (Parquet files as the hub serves them, or the authors' JSON and pictures).
+Nothing is downloaded: a benchmark is a local folder with Parquet files as the Hugging Face hub serves them, or with the
+authors' JSON files and images.
 """
 
-from editr1.evaluation.benchmarks.editscore import EditScoreRow, editscore_table, load_editscore, rate_editscore
+from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer, edit_scorer
+from editr1.evaluation.benchmarks.editscore import EditScoreRow, editscore_table, load_editscore, score_editscore
 from editr1.evaluation.benchmarks.gedit import (
     GEditItem,
-    GEditMarks,
+    GEditRatings,
     gedit_table,
     judge_gedit,
     load_gedit,
     load_gedit_prompts,
 )
-from editr1.evaluation.benchmarks.imgedit import ImgEditItem, imgedit_table, judge_imgedit, load_imgedit, load_prompts
-from editr1.evaluation.benchmarks.rating import Rate, RatedEdit, rate_with
+from editr1.evaluation.benchmarks.imgedit import (
+    ImgEditItem,
+    imgedit_table,
+    judge_imgedit,
+    load_imgedit,
+    load_imgedit_prompts,
+)
 from editr1.evaluation.benchmarks.rows import BenchmarkError
-from editr1.evaluation.benchmarks.run import only, reward_benchmark
-from editr1.evaluation.benchmarks.tiger import TigerGroup, load_tiger, rate_tiger, tiger_table
+from editr1.evaluation.benchmarks.run import reward_benchmark, select_protocol
+from editr1.evaluation.benchmarks.tiger import TigerGroup, load_tiger, score_tiger, tiger_table
 
 __all__ = [
+    "BenchmarkEdit",
     "BenchmarkError",
     "EditScoreRow",
+    "EditScorer",
     "GEditItem",
-    "GEditMarks",
+    "GEditRatings",
     "ImgEditItem",
-    "Rate",
-    "RatedEdit",
     "TigerGroup",
+    "edit_scorer",
     "editscore_table",
     "gedit_table",
     "imgedit_table",
@@ -36,12 +44,11 @@ __all__ = [
     "load_gedit",
     "load_gedit_prompts",
     "load_imgedit",
-    "load_prompts",
+    "load_imgedit_prompts",
     "load_tiger",
-    "only",
-    "rate_editscore",
-    "rate_tiger",
-    "rate_with",
     "reward_benchmark",
+    "score_editscore",
+    "score_tiger",
+    "select_protocol",
     "tiger_table",
 ]

@@ -1,7 +1,7 @@
-"""EditScore's EditReward-Bench (arXiv 2509.23909), the set of the paper's table "EditReward-Bench".
+"""EditScore's EditReward-Bench (arXiv 2509.23909), the benchmark in the paper's table "EditReward-Bench".
 
-Rows: key[2], instruction, input_image, output_images[2] of which the first is the better, task_type (13 of them),
-dimension (prompt_following, consistency, overall). Edits are resized to the source's size before scoring.
+The columns are key[2], instruction, input_image, output_images[2] (the better edit first), task_type (13 types) and
+dimension (prompt_following, consistency, overall). Edits are resized to the size of the source before scoring.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 from editr1.data.images import resized_to
-from editr1.evaluation.benchmarks.rating import Rate, RatedEdit
-from editr1.evaluation.benchmarks.rows import BenchmarkError, picture, picture_bytes, read_rows, text
+from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer
+from editr1.evaluation.benchmarks.rows import BenchmarkError, image_bytes, image_field, read_rows, text_field
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate, pair_credit
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 
@@ -21,7 +21,7 @@ _COLUMNS = ("key", "instruction", "input_image", "output_images", "task_type", "
 
 
 class EditScoreRow(NamedTuple):
-    """One comparison; ``outputs[0]`` is the better edit. ``keys`` name the edits: one edit is in several rows."""
+    """One comparison. ``outputs[0]`` is the better edit; ``keys`` identify the edits, which occur in several rows."""
 
     keys: tuple[str, str]
     instruction: str
@@ -32,47 +32,51 @@ class EditScoreRow(NamedTuple):
 
 
 def load_editscore(path: Path) -> Iterator[EditScoreRow]:
-    """Stream the rows of a local folder or Parquet file. Raises BenchmarkError on another layout."""
+    """Stream the rows of a local folder or Parquet file.
+
+    Raises:
+        BenchmarkError: The layout differs from the published one.
+    """
     for row in read_rows(path, _COLUMNS):
-        keys, outputs, dimension = row.values["key"], row.values["output_images"], text(row, "dimension")
+        keys, outputs, dimension = row.values["key"], row.values["output_images"], text_field(row, "dimension")
         if not isinstance(keys, list) or len(keys) != 2 or not isinstance(outputs, list) or len(outputs) != 2:
-            raise BenchmarkError(f"{row.where}: key and output_images must hold two entries each")
+            raise BenchmarkError(f"{row.where}: key and output_images must have two entries each")
         if dimension not in get_args(Dimension):
             allowed = ", ".join(get_args(Dimension))
             raise BenchmarkError(f"{row.where}: dimension {dimension!r} is unknown; allowed: {allowed}")
-        first, second = (picture_bytes(row, "output_images", value) for value in outputs)
+        first, second = (image_bytes(row, "output_images", value) for value in outputs)
         yield EditScoreRow(
             (str(keys[0]), str(keys[1])),
-            text(row, "instruction"),
-            picture(row, "input_image"),
+            text_field(row, "instruction"),
+            image_field(row, "input_image"),
             (first, second),
-            text(row, "task_type"),
+            text_field(row, "task_type"),
             cast(Dimension, dimension),
         )
 
 
-def rate_editscore(rows: Iterable[EditScoreRow], rate: Rate, *, batch: int = 64) -> dict[str, float | None]:
-    """Score every distinct edit once, resized to its source's size; the result maps its key to the score or None."""
+def score_editscore(rows: Iterable[EditScoreRow], score: EditScorer, *, batch: int = 64) -> dict[str, float | None]:
+    """Score every distinct edit once, at the size of its source; return the score per key, None where scoring failed."""
     scores: dict[str, float | None] = {}
-    waiting: dict[str, RatedEdit] = {}
+    pending: dict[str, BenchmarkEdit] = {}
 
     def flush() -> None:
-        if waiting:
-            scores.update(zip(waiting, rate(list(waiting.values())), strict=True))
-            waiting.clear()
+        if pending:
+            scores.update(zip(pending, score(list(pending.values())), strict=True))
+            pending.clear()
 
     for row in rows:
         for key, output in zip(row.keys, row.outputs, strict=True):
-            if key not in scores and key not in waiting:
-                waiting[key] = RatedEdit(row.source, resized_to(output, row.source), row.instruction)
-        if len(waiting) >= batch:
+            if key not in scores and key not in pending:
+                pending[key] = BenchmarkEdit(row.source, resized_to(output, row.source), row.instruction)
+        if len(pending) >= batch:
             flush()
     flush()
     return scores
 
 
 class Comparison(NamedTuple):
-    """A row without its pictures."""
+    """A row without its images."""
 
     keys: tuple[str, str]
     task_type: str
@@ -82,31 +86,31 @@ class Comparison(NamedTuple):
 def editscore_table(
     rows: Sequence[EditScoreRow | Comparison], scores: Mapping[str, float | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
-    """Accuracy by dimension and by type.
+    """Return the table with the accuracy per dimension and per type.
 
-    Published: a tie is wrong, a missing score too, accuracy a type, then the mean of the types. Ours: over all
-    comparisons that have both scores, strict and with half credit; missing scores are counted.
+    The published rule counts ties and missing scores as wrong and averages the accuracy over types. Our rule takes all
+    comparisons with both scores, once with ties as wrong and once with half credit, and counts missing scores separately.
     """
     found: list[BenchmarkRow] = []
     missing = 0
     for dimension in get_args(Dimension):
-        some = [row for row in rows if row.dimension == dimension]
-        if not some:
+        selected = [row for row in rows if row.dimension == dimension]
+        if not selected:
             found.append(BenchmarkRow(name=dimension))
             continue
-        pairs = [(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in some]
-        types = [row.task_type for row in some]
+        pairs = [(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in selected]
+        types = [row.task_type for row in selected]
         credit = [float(a is not None and b is not None and a > b) for a, b in pairs]
-        kept = [(a, b) for a, b in pairs if a is not None and b is not None]
-        missing += len(pairs) - len(kept)
-        strict, half = _ours(kept, bootstrap)
+        scored = [(a, b) for a, b in pairs if a is not None and b is not None]
+        missing += len(pairs) - len(scored)
+        strict, half = _our_accuracy(scored, bootstrap)
         count = len(set(types))
         found.append(
             BenchmarkRow(
                 name=dimension,
                 published=macro_mean(credit, types, bootstrap),
                 ours=strict,
-                note=f"published: mean of {count} type{'s' if count > 1 else ''}; ours: over all pairs, strict",
+                note=f"Published: mean over {count} type{'s' if count > 1 else ''}. Ours: all pairs, ties count as wrong.",
             )
         )
         found.append(BenchmarkRow(name=f"{dimension}, half credit", ours=half))
@@ -119,7 +123,9 @@ def editscore_table(
     )
 
 
-def _ours(pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap) -> tuple[Estimate, Estimate] | tuple[None, None]:
+def _our_accuracy(
+    pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap
+) -> tuple[Estimate, Estimate] | tuple[None, None]:
     if not pairs:
         return None, None
     won, lost = [a for a, _ in pairs], [b for _, b in pairs]

@@ -1,7 +1,7 @@
-"""GEdit-Bench (Step1X-Edit, arXiv 2504.17761): 11 types of real instructions, judged by VIEScore.
+"""GEdit-Bench (Step1X-Edit, arXiv 2504.17761): real user instructions of 11 types, rated with VIEScore.
 
-Rows: task_type, key, instruction, instruction_language, input_image, input_image_raw, Intersection_exist. Edits lie in
-``fullset/<task_type>/<language>/<key>.png``. The paper reports the English full set.
+The columns are task_type, key, instruction, instruction_language, input_image, input_image_raw and Intersection_exist.
+Edits are stored as ``fullset/<task_type>/<language>/<key>.png``. The paper reports the full English set.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from editr1.data.images import resized_to
 from editr1.data.types import EncodedImage, Unparsed
-from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object, picture, read_rows, text
-from editr1.evaluation.judge import Judge, Marks, parse_viescore
+from editr1.evaluation.benchmarks.rows import BenchmarkError, image_field, read_json_object, read_rows, text_field
+from editr1.evaluation.judge import Judge, Ratings, parse_viescore
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 
@@ -35,7 +35,7 @@ _COLUMNS = ("task_type", "key", "instruction", "instruction_language", "input_im
 
 
 class GEditItem(NamedTuple):
-    """One case. ``source`` is the set's resized input picture; ``intersection`` marks the subset of the authors."""
+    """One case. ``source`` is the resized input image; ``intersection`` marks the authors' subset."""
 
     key: str
     task_type: str
@@ -45,96 +45,100 @@ class GEditItem(NamedTuple):
     intersection: bool
 
 
-class GEditMarks(NamedTuple):
-    """The two answers of the judge on one edit; ``missing`` when there is no edit."""
+class GEditRatings(NamedTuple):
+    """The judge's two answers about one edit; both are None if there is no edit."""
 
     task_type: str
-    sc: Marks | Unparsed | None
-    pq: Marks | Unparsed | None
+    sc: Ratings | Unparsed | None
+    pq: Ratings | Unparsed | None
 
     @property
     def missing(self) -> bool:
-        """True when the editor left no picture."""
+        """True if there is no edited image."""
         return self.sc is None and self.pq is None
 
 
 class GEditPrompts(NamedTuple):
-    """The judge's two prompts (the authors' are VIEScore's); ``<instruction>`` in ``sc`` is replaced."""
+    """The judge's two prompts, in the benchmark those of VIEScore. ``<instruction>`` in ``sc`` is a placeholder."""
 
     sc: str
     pq: str
 
 
 def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[GEditItem]:
-    """Stream the cases of one language. Raises BenchmarkError on another layout or an unknown type."""
+    """Stream the cases of one language.
+
+    Raises:
+        BenchmarkError: The layout differs, or a type is unknown.
+    """
     for row in read_rows(path, _COLUMNS, optional=("Intersection_exist",)):
-        if text(row, "instruction_language") != language:
+        if text_field(row, "instruction_language") != language:
             continue
-        kind = text(row, "task_type")
+        kind = text_field(row, "task_type")
         if kind not in TYPES:
             raise BenchmarkError(f"{row.where}: task_type {kind!r} is unknown; allowed: {', '.join(TYPES)}")
         yield GEditItem(
-            text(row, "key"),
+            text_field(row, "key"),
             kind,
             language,
-            text(row, "instruction"),
-            picture(row, "input_image"),
+            text_field(row, "instruction"),
+            image_field(row, "input_image"),
             bool(row.values.get("Intersection_exist", False)),
         )
 
 
 def load_gedit_prompts(folder: Path) -> GEditPrompts:
-    """The judge's prompts from ``prompts.json`` ({"sc": ..., "pq": ...}), which the set itself does not bring.
+    """Read the judge's prompts from ``prompts.json``, which is not part of the published benchmark.
 
-    Raises BenchmarkError when the file is missing or another, or ``sc`` has no place for the instruction.
+    Raises:
+        BenchmarkError: The file is missing or has another layout, or ``sc`` has no placeholder for the instruction.
     """
     file = folder / "prompts.json"
-    found = json_object(file, 'the judge\'s two prompts, as {"sc": "...<instruction>...", "pq": "..."}')
+    found = read_json_object(file, 'the judge\'s two prompts as {"sc": "...<instruction>...", "pq": "..."}')
     sc, pq = found.get("sc"), found.get("pq")
     if not isinstance(sc, str) or not isinstance(pq, str):
-        raise BenchmarkError(f"{file}: must hold two texts, sc and pq")
+        raise BenchmarkError(f"{file}: sc and pq must both be strings")
     if "<instruction>" not in sc:
-        raise BenchmarkError(f"{file}: sc must hold <instruction> where the instruction goes")
+        raise BenchmarkError(f"{file}: sc has no placeholder <instruction> for the instruction; add it")
     return GEditPrompts(sc, pq)
 
 
 def edit_path(root: Path, item: GEditItem) -> Path:
-    """Where the published layout keeps the edit of an item."""
+    """Return the path of an item's edit in the published layout."""
     return root / "fullset" / item.task_type / item.language / f"{item.key}.png"
 
 
 def judge_gedit(
     items: Iterable[GEditItem], edits: Path | Callable[[GEditItem], bytes | None], judge: Judge, prompts: GEditPrompts
-) -> list[GEditMarks]:
-    """Ask the judge about every edit, resized to its source's size: SC with both pictures, PQ with the edit alone."""
-    found: list[GEditMarks] = []
+) -> list[GEditRatings]:
+    """Let the judge rate every edit at the size of its source: SC with both images, PQ with the edit alone."""
+    found: list[GEditRatings] = []
     for item in items:
         edited = _edited(edits, item)
         if edited is None:
-            found.append(GEditMarks(item.task_type, None, None))
+            found.append(GEditRatings(item.task_type, None, None))
             continue
-        pictures = [EncodedImage(data=item.source), EncodedImage(data=resized_to(edited, item.source))]
-        sc = parse_viescore(judge(prompts.sc.replace("<instruction>", item.instruction), pictures))
-        pq = parse_viescore(judge(prompts.pq, pictures[1:]))
-        found.append(GEditMarks(item.task_type, sc, pq))
+        images = [EncodedImage(data=item.source), EncodedImage(data=resized_to(edited, item.source))]
+        sc = parse_viescore(judge(prompts.sc.replace("<instruction>", item.instruction), images))
+        pq = parse_viescore(judge(prompts.pq, images[1:]))
+        found.append(GEditRatings(item.task_type, sc, pq))
     return found
 
 
-def gedit_table(marks: Sequence[GEditMarks], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
-    """SC, PQ and O: an item's SC is the lower of its two marks, so is PQ, and O = sqrt(SC PQ).
+def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
+    """Return the table with SC, PQ and O = sqrt(SC PQ), where SC and PQ are the lower of their two ratings.
 
-    Each is the mean of a type's items, then the mean of the types.
-
-    Published: what is missing or not parsed is dropped, as the public scripts do where they do not guess. Ours: an
-    edit that is missing has 0; what is not parsed is left out and counted.
+    Each metric is averaged over the items of a type and then over the types. The published rule drops missing edits and
+    unparsed answers, as the public scripts do where they do not guess. Our rule scores a missing edit with 0, and
+    excludes and counts unparsed answers.
     """
     parsed: list[tuple[str, float, float]] = []
-    absent: list[str] = []
+    missing: list[str] = []
     unparsed = 0
-    for item in marks:
+    for item in ratings:
         if item.missing:
-            absent.append(item.task_type)
-        elif isinstance(item.sc, Marks) and isinstance(item.pq, Marks):
+            missing.append(item.task_type)
+        elif isinstance(item.sc, Ratings) and isinstance(item.pq, Ratings):
             parsed.append((item.task_type, min(item.sc.values), min(item.pq.values)))
         else:
             unparsed += 1
@@ -151,20 +155,20 @@ def gedit_table(marks: Sequence[GEditMarks], bootstrap: Bootstrap = DEFAULT) -> 
             BenchmarkRow(
                 name=f"{name}, mean of types",
                 published=_macro(values, kinds, bootstrap),
-                ours=_macro(values + [0.0] * len(absent), kinds + absent, bootstrap),
+                ours=_macro(values + [0.0] * len(missing), kinds + missing, bootstrap),
             )
         )
     for kind in sorted(set(kinds)):
         values = [math.sqrt(sc * pq) for k, sc, pq in parsed if k == kind]
-        gone = absent.count(kind)
+        num_missing = missing.count(kind)
         rows.append(
             BenchmarkRow(
                 name=f"O: {kind}",
                 published=_macro(values, [kind] * len(values), bootstrap),
-                ours=_macro(values + [0.0] * gone, [kind] * (len(values) + gone), bootstrap),
+                ours=_macro(values + [0.0] * num_missing, [kind] * (len(values) + num_missing), bootstrap),
             )
         )
-    return BenchmarkTable(name="GEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=len(absent))
+    return BenchmarkTable(name="GEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=len(missing))
 
 
 def _macro(values: Sequence[float], kinds: Sequence[str], bootstrap: Bootstrap) -> Estimate | None:

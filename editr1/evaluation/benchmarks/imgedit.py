@@ -1,8 +1,8 @@
-"""ImgEdit-Bench, basic set (arXiv 2505.20275): 9 types, three marks from 1 to 5 by a rubric of the type.
+"""ImgEdit-Bench, basic set (arXiv 2505.20275): 9 types, rated from 1 to 5 on three aspects with a rubric per type.
 
-A folder holds ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type: rubric with
-``<edit_prompt>``}) and the original pictures below ``singleturn/`` (or another root) under their ``id``. Edits lie flat
-as ``<key>.png``.
+A folder contains ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type: rubric with
+``<edit_prompt>``}) and the original images in ``singleturn/`` (or another folder) under their ``id``. Edits are stored as
+``<key>.png``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from editr1.data.types import EncodedImage, Unparsed
-from editr1.evaluation.benchmarks.rows import BenchmarkError, json_object
-from editr1.evaluation.judge import Judge, Marks, parse_imgedit, parse_imgedit_published
+from editr1.evaluation.benchmarks.rows import BenchmarkError, read_json_object
+from editr1.evaluation.judge import Judge, Ratings, parse_imgedit, parse_imgedit_published
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 
 
 class ImgEditItem(NamedTuple):
-    """One case; ``source`` is the path of the original picture."""
+    """One case; ``source`` is the path of the original image."""
 
     key: str
     edit_type: str
@@ -28,9 +28,13 @@ class ImgEditItem(NamedTuple):
 
 
 def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEditItem]:
-    """The cases in the order of the file. Raises BenchmarkError on another layout or an original that is not there."""
+    """Load the cases in the order of the file.
+
+    Raises:
+        BenchmarkError: The layout differs, or an original image is missing.
+    """
     file = folder / "basic_edit.json"
-    entries = json_object(file)
+    entries = read_json_object(file)
     root = (folder / originals).resolve()
     items: list[ImgEditItem] = []
     for key, entry in entries.items():
@@ -38,19 +42,21 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
             raise BenchmarkError(f"{file}, entry {key}: must be an object, got {type(entry).__name__}")
         for name in ("id", "prompt", "edit_type"):
             if not isinstance(entry.get(name), str) or not entry[name].strip():
-                raise BenchmarkError(f"{file}, entry {key}: {name} must be a text, got {entry.get(name)!r:.80}")
+                raise BenchmarkError(
+                    f"{file}, entry {key}: {name} must be a non-empty string, got {entry.get(name)!r:.80}"
+                )
         source = (root / entry["id"]).resolve()
         if not source.is_relative_to(root):
-            raise BenchmarkError(f"{file}, entry {key}: id leads out of {originals}: {entry['id']!r:.120}")
+            raise BenchmarkError(f"{file}, entry {key}: id points outside {originals}: {entry['id']!r:.120}")
         if not source.is_file():
-            raise BenchmarkError(f"{file}, entry {key}: no original picture {source}")
+            raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist")
         items.append(ImgEditItem(key, entry["edit_type"], entry["prompt"], source))
     return items
 
 
-def load_prompts(folder: Path) -> dict[str, str]:
-    """The rubrics of ``prompts.json``, by type."""
-    return {str(kind): str(rubric) for kind, rubric in json_object(folder / "prompts.json").items()}
+def load_imgedit_prompts(folder: Path) -> dict[str, str]:
+    """Load the rubric of each type from ``prompts.json``."""
+    return {str(kind): str(rubric) for kind, rubric in read_json_object(folder / "prompts.json").items()}
 
 
 def judge_imgedit(
@@ -59,9 +65,10 @@ def judge_imgedit(
     judge: Judge,
     prompts: Mapping[str, str],
 ) -> dict[str, str | None]:
-    """The judge's raw answer by key, None where there is no edit.
+    """Let the judge rate every edit; return its unparsed answer per key, None where there is no edit.
 
-    BenchmarkError before the first question when a type has no rubric.
+    Raises:
+        BenchmarkError: A type has no rubric. Raised before the first request.
     """
     cases = list(items)
     for item in cases:
@@ -70,7 +77,7 @@ def judge_imgedit(
             raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}; it has {known}")
     answers: dict[str, str | None] = {}
     for item in cases:
-        edited = edits(item) if callable(edits) else _file(edits / f"{item.key}.png")
+        edited = edits(item) if callable(edits) else _read_if_exists(edits / f"{item.key}.png")
         if edited is None:
             answers[item.key] = None
             continue
@@ -82,10 +89,11 @@ def judge_imgedit(
 def imgedit_table(
     items: Sequence[ImgEditItem], answers: Mapping[str, str | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
-    """Mean of three marks an image, then the mean a type; the mean of the types (macro) and of the images (micro).
+    """Return the table with the mean of the three ratings per type, over types (macro) and over images (micro).
 
-    Published: the authors' loose parser, image means rounded to two decimals, the rest dropped. Ours: three marks from
-    1 to 5 or none; an edit that is missing has 1, the lowest mark; what is not parsed is left out and counted.
+    The published rule uses the authors' lenient parser, rounds the mean of an image to two decimals and drops everything
+    else. Our rule requires three ratings from 1 to 5, gives a missing edit the lowest rating, 1, and excludes and counts
+    unparsed answers.
     """
     published: list[tuple[str, float]] = []
     ours: list[tuple[str, float]] = []
@@ -96,21 +104,21 @@ def imgedit_table(
             missing += 1
             ours.append((item.edit_type, 1.0))
             continue
-        loose = parse_imgedit_published(answer)
-        if loose is not None:
-            published.append((item.edit_type, loose))
-        marks = parse_imgedit(answer)
-        if isinstance(marks, Unparsed):
+        lenient = parse_imgedit_published(answer)
+        if lenient is not None:
+            published.append((item.edit_type, lenient))
+        ratings = parse_imgedit(answer)
+        if isinstance(ratings, Unparsed):
             unparsed += 1
         else:
-            ours.append((item.edit_type, _mean(marks)))
+            ours.append((item.edit_type, _mean(ratings)))
 
     def row(name: str, kind: str | None, macro: bool) -> BenchmarkRow:
         sides: list[Estimate | None] = []
         for side in (published, ours):
-            kept = [(k, v) for k, v in side if kind in (None, k)]
-            values, kinds = [v for _, v in kept], [k for k, _ in kept]
-            if not kept:
+            selected = [(k, v) for k, v in side if kind in (None, k)]
+            values, kinds = [v for _, v in selected], [k for k, _ in selected]
+            if not selected:
                 sides.append(None)
             else:
                 sides.append(macro_mean(values, kinds, bootstrap) if macro else mean_estimate(values, bootstrap))
@@ -121,9 +129,9 @@ def imgedit_table(
     return BenchmarkTable(name="ImgEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=missing)
 
 
-def _mean(marks: Marks) -> float:
-    return sum(marks.values) / len(marks.values)
+def _mean(ratings: Ratings) -> float:
+    return sum(ratings.values) / len(ratings.values)
 
 
-def _file(path: Path) -> bytes | None:
+def _read_if_exists(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Rows of a published set: Parquet as the Hugging Face hub serves it, with pictures as {bytes, path}."""
+"""Reading of published benchmarks: Parquet as the Hugging Face hub serves it, with images as {bytes, path}."""
 
 from __future__ import annotations
 
@@ -14,48 +14,54 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class BenchmarkError(Editr1Error, ValueError):
-    """The set does not have its published layout; the message names file, row and field."""
+    """The benchmark does not have its published layout. The message names the file, the row and the field."""
 
     exit_code = ExitCode.DATA
 
 
 class Row(NamedTuple):
-    """One row and where it stands, for messages."""
+    """One row, with its location for error messages."""
 
     where: str
     folder: Path
     values: dict[str, Any]
 
 
-def json_object(file: Path, what: str = "a JSON object") -> dict[str, object]:
-    """The object in a JSON file. Raises BenchmarkError that says what belongs there."""
+def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, object]:
+    """Read the object in a JSON file.
+
+    Raises:
+        BenchmarkError: The file cannot be read or holds no object; the message describes the expected ``content``.
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{file}: {error}; put there {what}") from error
+        raise BenchmarkError(f"{file}: {error}; the file must contain {content}") from error
     if not isinstance(value, dict):
-        raise BenchmarkError(f"{file}: must be an object, got {type(value).__name__}")
+        raise BenchmarkError(f"{file}: the file must contain {content}, got {type(value).__name__}")
     return value
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """Rows of one Parquet file, or of all below a folder in order of their names, streamed.
+    """Stream the rows of one Parquet file, or of all Parquet files below a folder in the order of their names.
 
     Raises:
-        BenchmarkError: no Parquet file, a broken one, or a column of ``columns`` missing.
+        BenchmarkError: There is no Parquet file, a file cannot be read, or a column of ``columns`` is missing.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise BenchmarkError(f"{path}: no Parquet file is there")
+        raise BenchmarkError(f"{path}: no Parquet file found; download the benchmark into this folder")
     for file in files:
         try:
             table = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
-            raise BenchmarkError(f"{file}: not a readable Parquet file: {error}") from error
+            raise BenchmarkError(f"{file}: the Parquet file cannot be read: {error}") from error
         names = set(table.schema_arrow.names)
         missing = [name for name in columns if name not in names]
         if missing:
-            raise BenchmarkError(f"{file}: column {missing[0]!r} is missing; it has {', '.join(sorted(names))}")
+            raise BenchmarkError(
+                f"{file}: column {missing[0]!r} is missing; the columns are {', '.join(sorted(names))}"
+            )
         wanted = [name for name in (*columns, *optional) if name in names]
         number = 0
         for batch in table.iter_batches(batch_size=64, columns=wanted):
@@ -64,21 +70,21 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
                 number += 1
 
 
-def text(row: Row, field: str) -> str:
-    """A field that must be a text and not empty."""
+def text_field(row: Row, field: str) -> str:
+    """Return a field that must be a string with text."""
     value = row.values.get(field)
     if not isinstance(value, str) or not value.strip():
-        raise BenchmarkError(f"{row.where}: {field} must be a text, got {value!r:.80}")
+        raise BenchmarkError(f"{row.where}: {field} must be a non-empty string, got {value!r:.80}")
     return value
 
 
-def picture(row: Row, field: str) -> bytes:
-    """The bytes of a picture field."""
-    return picture_bytes(row, field, row.values.get(field))
+def image_field(row: Row, field: str) -> bytes:
+    """Return the bytes of an image field."""
+    return image_bytes(row, field, row.values.get(field))
 
 
-def picture_bytes(row: Row, field: str, value: object) -> bytes:
-    """A picture value: raw bytes, the hub's ``{"bytes", "path"}``, or a path below the set's folder."""
+def image_bytes(row: Row, field: str, value: object) -> bytes:
+    """Return the bytes of an image value: bytes, the hub's ``{"bytes", "path"}``, or a path in the benchmark's folder."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
@@ -86,8 +92,8 @@ def picture_bytes(row: Row, field: str, value: object) -> bytes:
     if isinstance(value, str) and value:
         file = (row.folder / value).resolve()
         if not file.is_relative_to(row.folder.resolve()):
-            raise BenchmarkError(f"{row.where}: {field} leads out of the set's folder: {value!r:.120}")
+            raise BenchmarkError(f"{row.where}: {field} points outside the benchmark's folder: {value!r:.120}")
         if file.is_file():
             return file.read_bytes()
-        raise BenchmarkError(f"{row.where}: {field}: no such file {value!r:.120}")
-    raise BenchmarkError(f"{row.where}: {field} holds no picture")
+        raise BenchmarkError(f"{row.where}: {field}: the file {value!r:.120} does not exist")
+    raise BenchmarkError(f"{row.where}: {field} has no image")

@@ -1,4 +1,4 @@
-"""A reward model on a public set of preferences, by name."""
+"""Evaluation of a reward model on a public preference benchmark."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from editr1.evaluation.benchmarks.edit_scorer import EditScorer
 from editr1.evaluation.benchmarks.editscore import (
     Comparison,
     EditScoreRow,
     editscore_table,
     load_editscore,
-    rate_editscore,
+    score_editscore,
 )
-from editr1.evaluation.benchmarks.rating import Rate
-from editr1.evaluation.benchmarks.tiger import load_tiger, rate_tiger, tiger_table
+from editr1.evaluation.benchmarks.tiger import load_tiger, score_tiger, tiger_table
 from editr1.evaluation.metrics import DEFAULT, Bootstrap
 from editr1.evaluation.report.model import BenchmarkTable, Protocol
 
@@ -22,35 +22,43 @@ from editr1.evaluation.report.model import BenchmarkTable, Protocol
 def reward_benchmark(
     name: Literal["editscore", "tiger"],
     folder: Path,
-    rate: Rate,
+    score: EditScorer,
     *,
     protocol: Protocol = "both",
     epsilon: float | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> BenchmarkTable:
-    """Load, score and tabulate one set. ``epsilon`` is TIGER's tie threshold, see :func:`tiger_table`.
+    """Load a benchmark, score its edits and return its table.
+
+    Args:
+        name: The benchmark.
+        folder: Folder of the benchmark.
+        score: Scores edits.
+        protocol: Rules to report.
+        epsilon: Tie threshold of TIGER's benchmark, see :func:`tiger_table`.
+        bootstrap: Settings of the bootstrap.
 
     Raises:
-        BenchmarkError: the folder does not hold the set in its published layout.
+        BenchmarkError: The folder does not hold the benchmark in its published layout.
     """
     if name == "editscore":
-        kept: list[Comparison] = []
+        comparisons: list[Comparison] = []  # the rows without their images, which would not fit into memory
 
-        def noted() -> Iterator[EditScoreRow]:
+        def rows() -> Iterator[EditScoreRow]:
             for row in load_editscore(folder):
-                kept.append(Comparison(row.keys, row.task_type, row.dimension))
+                comparisons.append(Comparison(row.keys, row.task_type, row.dimension))
                 yield row
 
-        scores = rate_editscore(noted(), rate)
-        table = editscore_table(kept, scores, bootstrap)
+        scores = score_editscore(rows(), score)
+        table = editscore_table(comparisons, scores, bootstrap)
     else:
         groups = load_tiger(folder)
-        table = tiger_table(groups, rate_tiger(groups, rate), epsilon=epsilon, bootstrap=bootstrap)
-    return only(table, protocol)
+        table = tiger_table(groups, score_tiger(groups, score), epsilon=epsilon, bootstrap=bootstrap)
+    return select_protocol(table, protocol)
 
 
-def only(table: BenchmarkTable, protocol: Protocol) -> BenchmarkTable:
-    """The table with the columns of one rule; rows that have no figure under it are left out."""
+def select_protocol(table: BenchmarkTable, protocol: Protocol) -> BenchmarkTable:
+    """Return the table with the metrics of one rule only; rows without a metric under that rule are dropped."""
     if protocol == "both":
         return table
     other = "ours" if protocol == "published" else "published"

@@ -1,7 +1,8 @@
-"""TIGER's EditReward-Bench (arXiv 2509.26346): 2, 3 or 4 edits of one case, ranked by people.
+"""TIGER's EditReward-Bench (arXiv 2509.26346): human rankings of 2, 3 or 4 edits of one case.
 
-Rows are pairwise: id, dataset ("2pair", "3pair", "4pair"), instruction, source_image, candidate_1, candidate_2,
-ranking ("B>A", "A=B"), comparison_type ("AvsB"). The part of an id before its first "_" names the group.
+Each row is a pairwise comparison with the columns id, dataset ("2pair", "3pair", "4pair"), instruction, source_image,
+candidate_1, candidate_2, ranking ("B>A", "A=B") and comparison_type ("AvsB"). At K = 3 and 4 the part of an id before its
+first "_" identifies the group.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from editr1.evaluation.benchmarks.rating import Rate, RatedEdit
-from editr1.evaluation.benchmarks.rows import BenchmarkError, Row, picture, read_rows, text
+from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer
+from editr1.evaluation.benchmarks.rows import BenchmarkError, Row, image_field, read_rows, text_field
 from editr1.evaluation.metrics import (
     DEFAULT,
     Bootstrap,
+    Estimate,
     Floats,
     macro_mean,
     mean_estimate,
@@ -33,7 +36,10 @@ _LETTERS = "ABCD"
 
 @dataclass
 class TigerGroup:
-    """The edits of one case. ``human[(a, b)]`` is 1 where a is better than b, -1 where worse, 0 for a tie; a < b."""
+    """The edits of one case and their human comparisons.
+
+    ``human[(a, b)]`` with a < b is 1 if edit a is better than edit b, -1 if it is worse, and 0 for a tie.
+    """
 
     group_id: str
     k: int
@@ -44,60 +50,65 @@ class TigerGroup:
 
     @property
     def letters(self) -> str:
-        """The names of the edits: "AB", "ABC" or "ABCD"."""
+        """The letters of the edits: "AB", "ABC" or "ABCD"."""
         return _LETTERS[: self.k]
 
 
 def load_tiger(path: Path) -> list[TigerGroup]:
-    """Groups of a local folder or Parquet file, in order of their first row.
+    """Load the groups of a local folder or Parquet file, in the order of their first rows.
 
     Raises:
-        BenchmarkError: another layout, a group with comparisons missing, or a ranking that says nothing of its pair.
+        BenchmarkError: The layout differs, a group lacks comparisons, or a ranking does not match its pair.
     """
     groups: dict[tuple[int, str], TigerGroup] = {}
     for row in read_rows(path, _COLUMNS):
-        kind = text(row, "dataset")
+        kind = text_field(row, "dataset")
         if kind not in _KINDS:
             raise BenchmarkError(f"{row.where}: dataset {kind!r} is unknown; allowed: {', '.join(_KINDS)}")
-        k, name = _KINDS[kind], text(row, "id")
+        k, name = _KINDS[kind], text_field(row, "id")
         first, second = _letters(row, k)
         group_id = name if k == 2 else name.split("_")[0]
         group = groups.setdefault(
-            (k, group_id), TigerGroup(group_id, k, text(row, "instruction"), picture(row, "source_image"))
+            (k, group_id), TigerGroup(group_id, k, text_field(row, "instruction"), image_field(row, "source_image"))
         )
-        group.edits[first] = picture(row, "candidate_1")
-        group.edits[second] = picture(row, "candidate_2")
-        vote = _vote(row, first, second)
+        group.edits[first] = image_field(row, "candidate_1")
+        group.edits[second] = image_field(row, "candidate_2")
+        preference = _preference(row, first, second)
         low, high = sorted((first, second))
         if (low, high) in group.human:
             raise BenchmarkError(f"{row.where}: {low} and {high} of group {group_id} are compared twice")
-        group.human[(low, high)] = vote if (low, high) == (first, second) else -vote
+        group.human[(low, high)] = preference if (low, high) == (first, second) else -preference
     for group in groups.values():
-        wanted = group.k * (group.k - 1) // 2
-        if len(group.human) != wanted:
+        expected = group.k * (group.k - 1) // 2
+        if len(group.human) != expected:
             raise BenchmarkError(
-                f"{path}: group {group.group_id} of {group.k}: {len(group.human)} of {wanted} comparisons"
+                f"{path}: group {group.group_id} of {group.k} edits has {len(group.human)} of {expected} comparisons"
             )
         if group.k > 2 and 0 in group.human.values():
-            raise BenchmarkError(f"{path}: group {group.group_id} of {group.k} has a tie, which a ranking cannot hold")
+            raise BenchmarkError(
+                f"{path}: group {group.group_id} of {group.k} edits has a tie, but groups of 3 and 4 must be ranked strictly"
+            )
     return list(groups.values())
 
 
-def rate_tiger(groups: Iterable[TigerGroup], rate: Rate) -> list[dict[str, float | None]]:
-    """Scores of each group's edits by letter, one call of ``rate`` a group."""
+def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[str, float | None]]:
+    """Score the edits of each group, with one call per group; return the scores by letter."""
     found = []
     for group in groups:
-        edits = [RatedEdit(group.source, group.edits[letter], group.instruction) for letter in group.letters]
-        found.append(dict(zip(group.letters, rate(edits), strict=True)))
+        edits = [BenchmarkEdit(group.source, group.edits[letter], group.instruction) for letter in group.letters]
+        found.append(dict(zip(group.letters, score(edits), strict=True)))
     return found
 
 
 def tuned_epsilon(human: Floats, gaps: Floats) -> tuple[float, float]:
-    """The tie threshold with the best accuracy on these very pairs, and that accuracy: the authors' way.
+    """Return the tie threshold with the best accuracy on these same pairs, as the authors choose it, and the accuracy.
 
-    ``human`` in {1, 0, -1}, ``gaps`` = score A - score B, both (n,). Candidates are 0 and every |gap|; the lowest of
-    equally good ones wins. A pair is right iff both say tie (|gap| <= epsilon), or the gap exceeds epsilon in the
-    direction that people chose.
+    A pair is correct if human and model both see a tie (|gap| <= epsilon), or if the gap exceeds epsilon in the direction
+    that people chose. Candidates for epsilon are 0 and every |gap|; the smallest of equally good ones is returned.
+
+    Args:
+        human: ``[n]`` with 1 (A is better), 0 (tie) or -1 (B is better).
+        gaps: ``[n]`` score of A minus score of B.
     """
     candidates = np.unique(np.concatenate([[0.0], np.abs(gaps)]))
     accuracy = np.array([_tie_credit(human, gaps, epsilon).mean() for epsilon in candidates])
@@ -112,66 +123,84 @@ def tiger_table(
     epsilon: float | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> BenchmarkTable:
-    """Accuracy at K = 2, 3 and 4, and overall weighted by groups.
+    """Return the table with the accuracy at K = 2, 3 and 4 and over all groups.
 
-    Published (EditReward/evaluate/eval_bench.py): K = 3 and 4 by the order of a reversed ascending sort (equal scores
-    fall to the later letter); K = 2 with the epsilon tuned on the set itself, in the overall row for people's ties
-    alone: a decided pair counts there by that sort. Ours: ``epsilon`` as fixed beforehand, or, when None, the K = 2 pairs
-    are halved by the digest of their ids and each half is judged by the other's epsilon; at K = 3 and 4 equal scores
-    are wrong. A group with a missing score is wrong under "published" and left out and counted under ours.
+    The published rule (EditReward/evaluate/eval_bench.py) compares the whole ranking at K = 3 and 4, where the edit with
+    the later letter wins among equal scores. At K = 2 it uses the epsilon that is tuned on the benchmark itself; in the
+    overall row only human ties are decided by that epsilon. A group with a missing score is wrong.
+
+    Our rule takes ``epsilon`` at K = 2. If it is None, the pairs are split in half by the digest of their ids, and each
+    half uses the epsilon tuned on the other half. At K = 3 and 4 equal scores are wrong. A group with a missing score is
+    excluded and counted.
     """
-    whole = [
+    complete = [
         all(score.get(letter) is not None for letter in group.letters)
         for group, score in zip(groups, scores, strict=True)
     ]
-    rows: list[BenchmarkRow] = []
-    published_all: list[float] = []
-    ours_all: list[float] = []
-    notes: list[str] = []
-    for k in (2, 3, 4):
-        some = [(g, s) for g, s, ok in zip(groups, scores, whole, strict=True) if g.k == k and ok]
-        lost = sum(g.k == k and not ok for g, ok in zip(groups, whole, strict=True))
-        if not some:
-            wrong = [0.0] * lost
-            published_all += wrong
-            rows.append(BenchmarkRow(name=f"K = {k}", published=mean_estimate(wrong, bootstrap) if wrong else None))
-            continue
-        if k == 2:
-            human = np.array([float(g.human[("A", "B")]) for g, _ in some])
-            gaps = np.array([_gap(s, "A", "B") for _, s in some])
-            tuned, _ = tuned_epsilon(human, gaps)
-            published = list(_tie_credit(human, gaps, tuned))
-            ranked = [float(_order(s, g.letters) == _human_order(g)) for g, s in some]
-            strict = list(np.where(human == 0, published, ranked))
-            ours, said = _held_out(human, gaps, [g.group_id for g, _ in some], epsilon)
-            notes.append(f"Epsilon at K = 2: published {tuned:g}, tuned on the set itself; ours {said}.")
-        else:
-            published = strict = [float(_order(s, g.letters) == _human_order(g)) for g, s in some]
-            ours = [float(_strict_order(s, g) and p == 1.0) for (g, s), p in zip(some, published, strict=True)]
-        published = published + [0.0] * lost
-        published_all += strict + [0.0] * lost
-        ours_all += ours
-        rows.append(
-            BenchmarkRow(
-                name=f"K = {k}", published=mean_estimate(published, bootstrap), ours=mean_estimate(ours, bootstrap)
-            )
+    credits = [_credits(k, groups, scores, complete, epsilon) for k in (2, 3, 4)]
+    rows = [
+        BenchmarkRow(
+            name=f"K = {credit.k}",
+            published=_mean_or_none(credit.published, bootstrap),
+            ours=_mean_or_none(credit.ours, bootstrap),
         )
+        for credit in credits
+    ]
     rows.append(
         BenchmarkRow(
             name="overall, weighted by groups",
-            published=mean_estimate(published_all, bootstrap) if published_all else None,
-            ours=mean_estimate(ours_all, bootstrap) if ours_all else None,
+            published=_mean_or_none([value for credit in credits for value in credit.published_overall], bootstrap),
+            ours=_mean_or_none([value for credit in credits for value in credit.ours], bootstrap),
         )
     )
-    rows += _pair_rows(groups, scores, whole, bootstrap)
+    rows += _pair_rows(groups, scores, complete, bootstrap)
     return BenchmarkTable(
         name="TIGER's EditReward-Bench",
         rows=tuple(rows),
         scale=100.0,
         unit="%",
-        missing=whole.count(False),
-        notes=tuple(notes),
+        missing=complete.count(False),
+        notes=tuple(credit.note for credit in credits if credit.note),
     )
+
+
+class _Credits(NamedTuple):
+    """Credit, 0 or 1, per group of ``k`` edits under each rule; ``published_overall`` enters the overall row."""
+
+    k: int
+    published: list[float]
+    published_overall: list[float]
+    ours: list[float]
+    note: str = ""
+
+
+def _credits(
+    k: int,
+    groups: Sequence[TigerGroup],
+    scores: Sequence[Mapping[str, float | None]],
+    complete: Sequence[bool],
+    epsilon: float | None,
+) -> _Credits:
+    scored = [(g, s) for g, s, ok in zip(groups, scores, complete, strict=True) if g.k == k and ok]
+    incomplete = [0.0] * sum(g.k == k and not ok for g, ok in zip(groups, complete, strict=True))
+    if not scored:
+        return _Credits(k, incomplete, incomplete, [])
+    ranked = [float(_order(s, g.letters) == _human_order(g)) for g, s in scored]
+    if k > 2:
+        ours = [float(_has_no_ties(s, g) and credit == 1.0) for (g, s), credit in zip(scored, ranked, strict=True)]
+        return _Credits(k, ranked + incomplete, ranked + incomplete, ours)
+    human = np.array([float(g.human[("A", "B")]) for g, _ in scored])
+    gaps = np.array([_number(s, "A") - _number(s, "B") for _, s in scored])
+    tuned, _ = tuned_epsilon(human, gaps)
+    published = list(_tie_credit(human, gaps, tuned))
+    overall = list(np.where(human == 0, published, ranked))
+    ours, used = _held_out_credit(human, gaps, [g.group_id for g, _ in scored], epsilon)
+    note = f"Epsilon at K = 2: {tuned:g} in the published rule, tuned on the benchmark itself; {used} in ours."
+    return _Credits(k, published + incomplete, overall + incomplete, ours, note)
+
+
+def _mean_or_none(values: Sequence[float], bootstrap: Bootstrap) -> Estimate | None:
+    return mean_estimate(values, bootstrap) if values else None
 
 
 def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
@@ -179,34 +208,35 @@ def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
     return np.where(human == 0, tie, ~tie & (human * gaps > 0)).astype(np.float64)
 
 
-def _held_out(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: float | None) -> tuple[list[float], str]:
+def _held_out_credit(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: float | None) -> tuple[list[float], str]:
+    """Return the credit per pair with an epsilon that was not tuned on that pair, and a description of the epsilon."""
     if epsilon is not None:
-        return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, fixed beforehand"
+        return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance,"
     first = np.array([hashlib.sha256(name.encode()).digest()[0] % 2 == 0 for name in ids])
     if first.all() or not first.any():
-        return list(_tie_credit(human, gaps, 0.0)), "0, as the set is too small to be halved"
+        return list(_tie_credit(human, gaps, 0.0)), "0, since there are too few pairs to split,"
     credit = np.empty(len(ids))
     used = []
-    for mine in (first, ~first):
-        other, _ = tuned_epsilon(human[~mine], gaps[~mine])
-        credit[mine] = _tie_credit(human[mine], gaps[mine], other)
+    for half in (first, ~first):
+        other, _ = tuned_epsilon(human[~half], gaps[~half])
+        credit[half] = _tie_credit(human[half], gaps[half], other)
         used.append(other)
-    return list(credit), f"{used[0]:g} and {used[1]:g}, each from the other half"
+    return list(credit), f"{used[0]:g} and {used[1]:g}, each tuned on the other half,"
 
 
 def _pair_rows(
     groups: Sequence[TigerGroup],
     scores: Sequence[Mapping[str, float | None]],
-    whole: Sequence[bool],
+    complete: Sequence[bool],
     bootstrap: Bootstrap,
 ) -> list[BenchmarkRow]:
     won: list[float] = []
     lost: list[float] = []
     kinds: list[str] = []
-    for group, score, ok in zip(groups, scores, whole, strict=True):
-        for (a, b), vote in group.human.items():
-            if ok and vote:
-                better, worse = (a, b) if vote > 0 else (b, a)
+    for group, score, ok in zip(groups, scores, complete, strict=True):
+        for (a, b), preference in group.human.items():
+            if ok and preference:
+                better, worse = (a, b) if preference > 0 else (b, a)
                 won.append(_number(score, better))
                 lost.append(_number(score, worse))
                 kinds.append(str(group.k))
@@ -226,42 +256,38 @@ def _number(score: Mapping[str, float | None], letter: str) -> float:
     return value
 
 
-def _gap(score: Mapping[str, float | None], a: str, b: str) -> float:
-    return _number(score, a) - _number(score, b)
-
-
 def _order(score: Mapping[str, float | None], letters: str) -> str:
     rising = np.argsort([_number(score, letter) for letter in letters], kind="stable")
     return "".join(letters[i] for i in rising[::-1])
 
 
-def _strict_order(score: Mapping[str, float | None], group: TigerGroup) -> bool:
+def _has_no_ties(score: Mapping[str, float | None], group: TigerGroup) -> bool:
     return len({_number(score, letter) for letter in group.letters}) == group.k
 
 
 def _human_order(group: TigerGroup) -> str:
-    """Best first, by wins; comparisons that go in a circle give an order that no ranking matches."""
+    """Return the letters from best to worst by wins, or "cycle", which equals no ranking, if the comparisons are cyclic."""
     wins = dict.fromkeys(group.letters, 0)
-    for (a, b), vote in group.human.items():
-        wins[a if vote > 0 else b] += 1
+    for (a, b), preference in group.human.items():
+        wins[a if preference > 0 else b] += 1
     if len(set(wins.values())) != group.k:
-        return "circle"
+        return "cycle"
     return "".join(sorted(group.letters, key=lambda letter: -wins[letter]))
 
 
 def _letters(row: Row, k: int) -> tuple[str, str]:
-    value = text(row, "comparison_type")
+    value = text_field(row, "comparison_type")
     match = re.fullmatch(r"([A-D])\s*vs\s*([A-D])", value)
     if match is None or match[1] == match[2] or not {match[1], match[2]} <= set(_LETTERS[:k]):
         raise BenchmarkError(
-            f"{row.where}: comparison_type must be like 'AvsB' with letters of {_LETTERS[:k]}, got {value!r}"
+            f"{row.where}: comparison_type must have the form 'AvsB' with letters of {_LETTERS[:k]}, got {value!r}"
         )
     return match[1], match[2]
 
 
-def _vote(row: Row, first: str, second: str) -> int:
-    """1 where ``first`` is better, -1 where ``second`` is, 0 for "A=B", "A=B=Good" and "A=B=Bad"."""
-    value = text(row, "ranking").replace(" ", "")
+def _preference(row: Row, first: str, second: str) -> int:
+    """Return 1 if ``first`` is better, -1 if ``second`` is better, and 0 for "A=B", "A=B=Good" and "A=B=Bad"."""
+    value = text_field(row, "ranking").replace(" ", "")
     match = re.fullmatch(r"([A-D])([<>=])([A-D])(=Good|=Bad)?", value)
     if match is None or {match[1], match[3]} != {first, second} or (match[4] and match[2] != "="):
         raise BenchmarkError(f"{row.where}: ranking must rank {first} and {second}, got {value!r:.40}")

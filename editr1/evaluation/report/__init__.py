@@ -1,22 +1,22 @@
-"""The report of a run: its data as types, and one self-contained HTML page drawn from them."""
+"""The report of a run: its data model, and a self-contained HTML page rendered from it."""
 
 from editr1.evaluation.report.model import (
     BenchmarkRow,
     BenchmarkTable,
-    EditorFigures,
+    EditorMetrics,
     EditView,
     GalleryCase,
-    KeyFigure,
     LineageEdge,
     LineageNode,
     PrincipleView,
     ReportData,
     RunHeader,
     ScoreParts,
+    StageMetric,
     StageReport,
     TimeSpan,
-    VerifierFigures,
     VerifierGain,
+    VerifierMetrics,
 )
 from editr1.evaluation.report.render import render_report
 from editr1.evaluation.report.timeline import read_spans
@@ -25,19 +25,19 @@ __all__ = [
     "BenchmarkRow",
     "BenchmarkTable",
     "EditView",
-    "EditorFigures",
+    "EditorMetrics",
     "GalleryCase",
-    "KeyFigure",
     "LineageEdge",
     "LineageNode",
     "PrincipleView",
     "ReportData",
     "RunHeader",
     "ScoreParts",
+    "StageMetric",
     "StageReport",
     "TimeSpan",
-    "VerifierFigures",
     "VerifierGain",
+    "VerifierMetrics",
     "read_spans",
     "render_report",
 ]

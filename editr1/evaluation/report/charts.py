@@ -1,6 +1,6 @@
-"""Charts of the page as inline SVG and as positions for HTML bars. Colours come from the page's CSS classes.
+"""Charts of the report as inline SVG, and positions of HTML bars. Colours come from CSS classes of the page.
 
-Every piece of text goes through :class:`markupsafe.Markup` formatting, which escapes it.
+All text goes through :class:`markupsafe.Markup` formatting, which escapes it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -17,12 +18,12 @@ from editr1.evaluation.report.model import LineageEdge, LineageNode, Point, Time
 
 _WIDTH, _HEIGHT = 320, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
-_MOST_POINTS = 240
+_MAX_POINTS = 240
 _SMOOTH_FROM = 30
 
 
 class Bar(NamedTuple):
-    """A bar of the time line: position and length in per cent of the run, its words, and how deep it lies."""
+    """A bar of the timeline: position and length in percent of the run, tooltip, and nesting level."""
 
     left: float
     width: float
@@ -32,125 +33,165 @@ class Bar(NamedTuple):
 
 
 class Track(NamedTuple):
-    """All bars of one stage."""
+    """The bars of one stage."""
 
     stage: str
     duration: str
     bars: tuple[Bar, ...]
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """Maps data coordinates to positions in the SVG."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    x_ticks: list[float]
+    y_ticks: list[float]
+
+    @classmethod
+    def around(cls, points: Sequence[Point]) -> _Axes:
+        xs, ys = [x for x, _ in points], [y for _, y in points if math.isfinite(y)]
+        x_ticks, y_ticks = nice_ticks(min(xs), max(xs), 4), nice_ticks(min(ys), max(ys), 4)
+        y_low, y_high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
+        return cls(min(xs), max(xs), y_low, y_high, x_ticks, y_ticks)
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        across = (x - self.x_low) / ((self.x_high - self.x_low) or 1.0)
+        up = (y - self.y_low) / ((self.y_high - self.y_low) or 1.0)
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    def draw(self) -> list[Markup]:
+        """Draw grid lines and tick labels."""
+        parts: list[Markup] = []
+        for tick in self.y_ticks:
+            _, y = self.place(self.x_low, tick)
+            parts.append(
+                Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
+                    _LEFT, _WIDTH - _RIGHT, y, y
+                )
+            )
+            parts.append(
+                Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+                    _LEFT - 6, y + 3.5, _formatted(tick, _digits(self.y_ticks))
+                )
+            )
+        for tick in self.x_ticks:
+            if self.x_low <= tick <= self.x_high:
+                x, _ = self.place(tick, self.y_low)
+                parts.append(
+                    Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                        x, _HEIGHT - _BOTTOM + 15, number(tick, _digits(self.x_ticks))
+                    )
+                )
+        return parts
+
+
 def line_chart(
     name: str, points: Sequence[Point], x_label: str = "step", other: tuple[str, Sequence[Point]] | None = None
 ) -> Markup:
-    """A curve with three to five ticks an axis.
+    """Draw a curve as SVG, with three to five ticks per axis.
 
-    From 30 points on the raw values are drawn thin under a running mean. Values that are not finite leave a gap; with
-    no finite value at all the result is empty. ``other`` is a second curve on the same axes, with its name.
+    From 30 points on, the raw values are drawn as a thin line under their running mean. Values that are not finite leave a
+    gap; a curve without finite values gives an empty string.
+
+    Args:
+        name: Name of the curve.
+        points: Points (x, y), sorted by x.
+        x_label: Unit of x.
+        other: Name and points of a second curve on the same axes.
     """
-    kept, second = _kept(points), _kept(other[1]) if other else []
-    values = [y for _, y in kept if math.isfinite(y)]
-    if not values:
+    first, second = _with_finite_x(points), _with_finite_x(other[1]) if other else []
+    finite = [(x, y) for x, y in first if math.isfinite(y)]
+    if not finite:
         return Markup("")
-    drawn = _reduced(kept)
-    across_all = [x for x, _ in (*kept, *second)]
-    x_low, x_high = min(across_all), max(across_all)
-    x_ticks = nice_ticks(x_low, x_high, 4)
-    up_all = [*values, *(y for _, y in second if math.isfinite(y))]
-    y_ticks = nice_ticks(min(up_all), max(up_all), 4)
-    y_low, y_high = min(y_ticks[0], *up_all), max(y_ticks[-1], *up_all)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / ((x_high - x_low) or 1.0)
-        up = (y - y_low) / ((y_high - y_low) or 1.0)
-        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts: list[Markup] = []
-    digits = _digits(y_ticks)
-    for tick in y_ticks:
-        _, y = place(x_low, tick)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(_LEFT, _WIDTH - _RIGHT, y, y)
-        )
-        parts.append(
-            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-                _LEFT - 6, y + 3.5, _told(tick, digits)
-            )
-        )
-    for tick in x_ticks:
-        if x_low <= tick <= x_high:
-            x, _ = place(tick, y_low)
-            parts.append(
-                Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                    x, _HEIGHT - _BOTTOM + 15, number(tick, _digits(x_ticks))
-                )
-            )
+    drawn = _reduced(first)
+    axes = _Axes.around([*first, *second])
+    digits = _digits(axes.y_ticks) + 1
+    parts = axes.draw()
     if second:
-        parts.append(_path(_reduced(second), place, "curve other"))
+        parts.append(_path(_reduced(second), axes, "curve other"))
     smooth = len(drawn) >= _SMOOTH_FROM
-    parts.append(_path(drawn, place, "raw" if smooth else "curve"))
+    parts.append(_path(drawn, axes, "raw" if smooth else "curve"))
     if smooth:
-        parts.append(_path(_running_mean(drawn), place, "curve"))
-    last_x, last_y = next((x, y) for x, y in reversed(kept) if math.isfinite(y))
-    step = max(1, len(drawn) // 40)
-    for x, y in drawn[::step]:
-        if math.isfinite(y):
-            cx, cy = place(x, y)
-            parts.append(
-                Markup('<circle class="hover" cx="{:.1f}" cy="{:.1f}" r="7"><title>{} {}: {}</title></circle>').format(
-                    cx, cy, x_label, number(x, 0), _told(y, digits + 1)
-                )
-            )
-    label = f"{name} by {x_label}: from {_told(values[0], digits + 1)} to {_told(last_y, digits + 1)} at {last_x:g}"
+        parts.append(_path(_running_mean(drawn), axes, "curve"))
+    parts += _tooltips(drawn, axes, x_label)
+    last_x, last_y = finite[-1]
+    label = (
+        f"{name} by {x_label}: from {_formatted(finite[0][1], digits)} to {_formatted(last_y, digits)} at {last_x:g}"
+    )
     if other and second:
-        label += f"; {other[0]}: from {_told(second[0][1], digits + 1)} to {_told(second[-1][1], digits + 1)}"
+        label += f"; {other[0]}: from {_formatted(second[0][1], digits)} to {_formatted(second[-1][1], digits)}"
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, label, Markup("").join(parts)
     )
 
 
-def _kept(points: Sequence[Point]) -> list[Point]:
+def _tooltips(points: Sequence[Point], axes: _Axes, x_label: str) -> list[Markup]:
+    """Draw invisible circles, about 40 along the curve, that show the value under the pointer."""
+    found: list[Markup] = []
+    for x, y in points[:: max(1, len(points) // 40)]:
+        if math.isfinite(y):
+            cx, cy = axes.place(x, y)
+            found.append(
+                Markup('<circle class="hover" cx="{:.1f}" cy="{:.1f}" r="7"><title>{} {}: {}</title></circle>').format(
+                    cx, cy, x_label, number(x, 0), _formatted(y, _digits(axes.y_ticks) + 1)
+                )
+            )
+    return found
+
+
+def _with_finite_x(points: Sequence[Point]) -> list[Point]:
     return [(float(x), float(y)) for x, y in points if math.isfinite(x)]
 
 
-def levels(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
-    """The curves of several finite values that never move, each with its value."""
+def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
+    """Return the value of each curve that has several finite values and never changes."""
     values = {name: [y for _, y in points if math.isfinite(y)] for name, points in curves.items()}
     return {name: found[0] for name, found in values.items() if len(found) > 1 and len(set(found)) == 1}
 
 
-def nice_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) that cover [low, high], at most ``most`` + 2 of them."""
+def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
+    """Return evenly spaced round values that cover [low, high], at most ``max_ticks`` + 2 of them.
+
+    Their distance is 1, 2 or 5 times a power of ten.
+    """
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
-    rough = (high - low) / most
+    rough = (high - low) / max_ticks
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1.0, 2.0, 5.0, 10.0) if power * factor >= rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [i * step for i in range(first, last + 1)]
 
 
-def tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple[tuple[float, str], ...]]:
-    """Rows of the time line by stage, in order of their start, and the axis as (per cent, label)."""
+def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple[tuple[float, str], ...]]:
+    """Return the rows of the timeline, one per stage in order of start, and the axis as (percent, label)."""
     if not spans:
         return (), ()
-    begin, end = min(s.start for s in spans), max(s.end for s in spans)
-    whole = (end - begin) or 1.0
+    start, end = min(s.start for s in spans), max(s.end for s in spans)
+    duration = (end - start) or 1.0
     rows: dict[str, list[TimeSpan]] = defaultdict(list)
     for item in sorted(spans, key=lambda s: (s.start, s.level)):
         rows[item.stage].append(item)
     found = tuple(
-        Track(stage, seconds(_covered(items)), tuple(_bar(item, begin, whole) for item in items))
+        Track(stage, seconds(_covered(items)), tuple(_bar(item, start, duration) for item in items))
         for stage, items in rows.items()
     )
-    ticks = [t for t in nice_ticks(0.0, whole / 60.0 if whole >= 120 else whole, 5) if t >= 0]
-    unit, factor = (" min", 60.0) if whole >= 120 else (" s", 1.0)
-    axis = tuple((100 * t * factor / whole, f"{t:g}{unit}") for t in ticks if t * factor <= whole * 1.0001)
+    ticks = [t for t in nice_ticks(0.0, duration / 60.0 if duration >= 120 else duration, 5) if t >= 0]
+    unit, factor = (" min", 60.0) if duration >= 120 else (" s", 1.0)
+    axis = tuple((100 * t * factor / duration, f"{t:g}{unit}") for t in ticks if t * factor <= duration * 1.0001)
     return found, axis
 
 
 def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) -> Markup:
-    """Artifacts from left to right, each right of all its parents. Edges to unknown digests are left out."""
+    """Draw the lineage graph from left to right: every artifact is to the right of its parents.
+
+    Edges to unknown digests are ignored.
+    """
     if not nodes:
         return Markup("")
     known = {node.digest: node for node in nodes}
@@ -194,18 +235,20 @@ def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) ->
         )  # fmt: skip
     return Markup(
         '<svg class="lineage" viewBox="0 0 {} {}" width="{}" role="img" aria-label="{} artifacts and {} links; '
-        'the table below says the same">{}</svg>'
+        'the table below has the same content">{}</svg>'
     ).format(width, height, width, len(nodes), len(links), Markup("").join(parts))
 
 
-def _bar(item: TimeSpan, begin: float, whole: float) -> Bar:
-    long = item.end - item.start
-    title = f"{item.name}: {seconds(long)}, from {seconds(item.start - begin)}" + ("" if item.ok else ", failed")
-    return Bar(100 * (item.start - begin) / whole, 100 * long / whole, title, item.level, item.ok)
+def _bar(item: TimeSpan, start: float, duration: float) -> Bar:
+    length = item.end - item.start
+    title = f"{item.name}: {seconds(length)}, starting at {seconds(item.start - start)}" + (
+        "" if item.ok else ", failed"
+    )
+    return Bar(100 * (item.start - start) / duration, 100 * length / duration, title, item.level, item.ok)
 
 
 def _covered(items: Sequence[TimeSpan]) -> float:
-    """Seconds that the spans cover, overlaps once."""
+    """Return the seconds covered by the spans, counting overlaps once."""
     total, reached = 0.0, -math.inf
     for item in sorted(items, key=lambda s: s.start):
         total += max(0.0, item.end - max(item.start, reached))
@@ -214,15 +257,15 @@ def _covered(items: Sequence[TimeSpan]) -> float:
 
 
 def _reduced(points: Sequence[Point]) -> list[Point]:
-    """At most 240 points: means over equal runs of neighbours."""
-    run = math.ceil(len(points) / _MOST_POINTS)
+    """Reduce a curve to at most 240 points by averaging runs of neighbouring points."""
+    run = math.ceil(len(points) / _MAX_POINTS)
     if run <= 1:
         return list(points)
     found: list[Point] = []
     for start in range(0, len(points), run):
-        some = points[start : start + run]
-        ys = [y for _, y in some if math.isfinite(y)]
-        found.append((sum(x for x, _ in some) / len(some), sum(ys) / len(ys) if ys else math.nan))
+        members = points[start : start + run]
+        ys = [y for _, y in members if math.isfinite(y)]
+        found.append((sum(x for x, _ in members) / len(members), sum(ys) / len(ys) if ys else math.nan))
     return found
 
 
@@ -235,13 +278,12 @@ def _running_mean(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def _path(points: Sequence[Point], place: object, css: str) -> Markup:
-    assert callable(place)
+def _path(points: Sequence[Point], axes: _Axes, css: str) -> Markup:
     steps: list[str] = []
     pen_down = False
     for x, y in points:
         if math.isfinite(y):
-            px, py = place(x, y)
+            px, py = axes.place(x, y)
             steps.append(f"{'L' if pen_down else 'M'}{px:.1f},{py:.1f}")
         pen_down = math.isfinite(y)
     if len(steps) == 1:
@@ -254,8 +296,8 @@ def _digits(ticks: Sequence[float]) -> int:
     return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
-def _told(value: float, digits: int) -> str:
-    """With ``digits`` decimals, or as a power of ten where they would be mostly zeros."""
+def _formatted(value: float, digits: int) -> str:
+    """Format with ``digits`` decimals, or in scientific notation if most of these would be zeros."""
     if digits <= 6:
         return number(value, digits)
     if value == 0 or not math.isfinite(value):
@@ -264,33 +306,33 @@ def _told(value: float, digits: int) -> str:
 
 
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Longest way from a root; a circle, which a store cannot hold, is cut rather than followed for ever."""
+    """Return the longest distance from a root. A cycle, which an artifact store cannot contain, does not loop forever."""
     depth = dict.fromkeys(digests, 0)
     for _ in range(len(digests)):
-        moved = False
+        changed = False
         for link in links:
             if depth[link.child] < depth[link.parent] + 1 <= len(digests):
                 depth[link.child] = depth[link.parent] + 1
-                moved = True
-        if not moved:
+                changed = True
+        if not changed:
             break
     return depth
 
 
 def _placed(layers: dict[int, list[str]], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Row of each artifact in its layer: sorted once by the mean row of its parents, so that links cross less."""
+    """Return each artifact's row in its layer, sorted by the mean row of its parents so that fewer edges cross."""
     place: dict[str, int] = {}
     for level in sorted(layers):
         layer = layers[level]
 
-        def wish(digest: str, layer: list[str] = layer) -> float:
+        def mean_parent_row(digest: str, layer: list[str] = layer) -> float:
             rows = [place[e.parent] for e in links if e.child == digest and e.parent in place]
             return sum(rows) / len(rows) if rows else float(layer.index(digest))
 
-        layers[level] = sorted(layer, key=wish)
+        layers[level] = sorted(layer, key=mean_parent_row)
         place.update({digest: row for row, digest in enumerate(layers[level])})
     return place
 
 
-def _clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "\u2026"
+def _clipped(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else text[: max_length - 1] + "\u2026"

@@ -1,4 +1,4 @@
-"""Numbers, times and digests as people read them."""
+"""Formatting of numbers, times and digests for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ NOT_MEASURED = "not measured"
 
 
 def number(value: float | int | None, digits: int = 2, *, signed: bool = False) -> str:
-    """A number with a true minus sign and, from 10,000, thin thousands; None and NaN are "not measured"."""
+    """Format a number with a typographic minus sign and, from 10,000, thin spaces between thousands.
+
+    None and NaN give "not measured".
+    """
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
     text = f"{value:{'+' if signed else ''},.{0 if isinstance(value, int) else digits}f}"
@@ -21,17 +24,17 @@ def number(value: float | int | None, digits: int = 2, *, signed: bool = False) 
 
 
 def scientific(value: float, digits: int = 1) -> str:
-    """A number as a power of ten, with true minus signs."""
+    """Format a number in scientific notation with typographic minus signs."""
     return f"{value:.{digits}e}".replace("-", "\u2212")
 
 
 def estimate(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
-    """The figure alone."""
+    """Format the value of an estimate without its interval."""
     return NOT_MEASURED if value is None else number(value.value * scale, digits, signed=signed)
 
 
 def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
-    """The ends of the interval, as in "1.0 to 2.0"; empty when not measured."""
+    """Format the interval of an estimate, such as "1.0 to 2.0"; empty if not measured."""
     if value is None:
         return ""
     low, high = (number(v * scale, digits, signed=signed) for v in (value.low, value.high))
@@ -39,15 +42,15 @@ def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
 
 
 def seconds(value: float | None) -> str:
-    """A duration, such as "4 min 05 s"; None and NaN are "not measured"."""
+    """Format a duration, such as "4 min 05 s"; None and NaN give "not measured"."""
     return NOT_MEASURED if value is None or not math.isfinite(value) else format_duration(value)
 
 
 def moment(value: float | None) -> str:
-    """A date and time in UTC, to the minute; empty for None."""
+    """Format a date and time in UTC to the minute; empty for None."""
     return "" if value is None else format_minute(value)
 
 
 def short(digest: str) -> str:
-    """The first twelve hex digits of a digest."""
+    """Return the first twelve hexadecimal digits of a digest."""
     return digest.removeprefix("sha256:")[:12]

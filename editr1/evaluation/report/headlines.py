@@ -1,16 +1,23 @@
-"""The three figures at the top of the page, each with its interval and with what the interval says."""
+"""The three headline metrics at the top of the page, each with its interval and what the interval shows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report import formats
-from editr1.evaluation.report.model import ReportData, VerifierFigures
+from editr1.evaluation.report.model import ReportData, VerifierMetrics
+
+Verdict = Literal["clear", "worse", "open", "none"]
+"""Whether the interval lies above the baseline, below it, or includes it; "none" if the metric was not measured."""
 
 
-class Scale(NamedTuple):
-    """Where an interval is drawn, in per cent of the ruler's width."""
+class Ruler(NamedTuple):
+    """Positions of an interval, its estimate and a baseline on a ruler, in percent of the ruler's width.
+
+    ``ends`` are the labels of the left end, the baseline and the right end.
+    """
 
     low: float
     high: float
@@ -20,49 +27,80 @@ class Scale(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """A figure in words. ``verdict``: "clear" excludes the mark, "open" does not, "none" was not measured."""
+    """A headline metric in words, with its position on a ruler."""
 
     title: str
-    figure: str
+    value: str
     unit: str
     interval: str
-    verdict: Literal["clear", "worse", "open", "none"]
-    says: str
-    scale: Scale | None
+    verdict: Verdict
+    explanation: str
+    ruler: Ruler | None
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How a headline metric is shown.
+
+    Attributes:
+        title: Title of the metric.
+        unit: Unit after the value.
+        note: Note after the interval.
+        factor: Factor from the estimate to the shown value.
+        baseline: Shown value that means no effect.
+        baseline_name: The baseline in words.
+        ends: Ends of the ruler; None fits the ruler to the interval.
+        signed: Show a plus sign.
+    """
+
+    title: str
+    unit: str
+    note: str
+    factor: float = 1.0
+    baseline: float = 0.0
+    baseline_name: str = "zero"
+    ends: tuple[float, float] | None = None
+    signed: bool = True
+
+
+_SFT = _Style(
+    "Verifier after SFT",
+    " % of pairs",
+    "a tie counts as half",
+    100.0,
+    50.0,
+    "chance (50 %)",
+    (0.0, 100.0),
+    signed=False,
+)
+_GCPO = _Style("Gain from GCPO", " points", "same pairs, a tie counts as half", 100.0)
+_EDITOR = _Style("Editor gain from RL", " of 10", "true score, same cases")
 
 
 def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
-    """SFT verifier against chance, RL verifier against SFT, editor after RL against before."""
+    """Return the headlines: SFT verifier against chance, RL against SFT verifier, editor after RL against before."""
     sft = find_verifier(data, "sft")
     accuracy = sft.accuracy.half_credit if sft and sft.accuracy else None
-    gain = data.editor.gain.score if data.editor and data.editor.judge == "truth" else None
+    gain = data.editor.gain.score if data.editor and data.editor.scored_by == "truth" else None
     no_editor = (
-        "No truth exists for these pictures. Below is what the verifier thinks, which is no measurement."
+        "There is no ground truth for these images. The verifier's scores below are not an independent measurement."
         if data.truth == "none"
         else "The editor was not evaluated in this run."
     )
     return (
-        _headline(
-            "Verifier after SFT", accuracy, 100.0, " % of pairs", "ties count half", 50.0, (0.0, 100.0), False,
-            "chance", "No verifier of the SFT stage was evaluated.",
-        ),
-        _headline(
-            "Gain by GCPO", data.verifier_gain.half_credit, 100.0, " points", "same pairs, ties count half", 0.0, None,
-            True, "zero", "The RL verifier was not compared with the SFT verifier.",
-        ),
-        _headline(
-            "Editor gain by RL", gain, 1.0, " of 10", "true score, same cases", 0.0, None, True, "zero", no_editor
-        ),
-    )  # fmt: skip
+        _headline(_SFT, accuracy, "No verifier from the SFT stage was evaluated."),
+        _headline(_GCPO, data.verifier_gain.half_credit, "The RL verifier was not compared with the SFT verifier."),
+        _headline(_EDITOR, gain, no_editor),
+    )
 
 
-def find_verifier(data: ReportData, role: Literal["sft", "rl"]) -> VerifierFigures | None:
-    """The first verifier of that role."""
+def find_verifier(data: ReportData, role: Literal["sft", "rl"]) -> VerifierMetrics | None:
+    """Return the first verifier with that role, or None."""
     return next((v for v in data.verifiers if v.role == role), None)
 
 
-def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float] | None) -> Scale:
-    """Place an estimate and a mark on a ruler; without ``ends`` it reaches a little past both."""
+def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float] | None) -> Ruler:
+    """Place an estimate and a baseline ``mark`` on a ruler; without ``ends`` the ruler extends a little beyond both."""
     low, high, middle = value.low * factor, value.high * factor, value.value * factor
     if ends is None:
         left, right = min(low, mark), max(high, mark)
@@ -71,45 +109,34 @@ def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float]
     else:
         left, right = min(ends[0], low), max(ends[1], high)
 
-    def at(x: float) -> float:
+    def position(x: float) -> float:
         return round(100.0 * (x - left) / ((right - left) or 1.0), 2)
 
-    names = tuple(formats.number(x, 0) for x in (left, mark, right))
-    return Scale(at(low), at(high), at(middle), at(mark), (names[0], names[1], names[2]))
+    labels = tuple(formats.number(x, 0) for x in (left, mark, right))
+    return Ruler(position(low), position(high), position(middle), position(mark), (labels[0], labels[1], labels[2]))
 
 
-def _headline(
-    title: str,
-    value: Estimate | None,
-    factor: float,
-    unit: str,
-    note: str,
-    mark: float,
-    ends: tuple[float, float] | None,
-    signed: bool,
-    mark_name: str,
-    missing: str,
-) -> Headline:
+def _headline(style: _Style, value: Estimate | None, missing: str) -> Headline:
     if value is None:
-        return Headline(title, formats.NOT_MEASURED, "", "", "none", missing, None)
-    digits = 1 if factor == 100.0 else 2
-    low, high = value.low * factor, value.high * factor
-    place = f"{mark_name} (50 %)" if mark else mark_name
-    verdict: Literal["clear", "worse", "open", "none"]
-    if low > mark:
-        verdict, says = "clear", f"The interval excludes {place}."
-    elif high < mark:
-        verdict, says = "worse", f"The interval lies below {place}."
-    else:
-        verdict, says = "open", f"The interval includes {place}: no effect is shown."
+        return Headline(style.title, formats.NOT_MEASURED, "", "", "none", missing, None)
+    digits = 1 if style.factor == 100.0 else 2
+    verdict, explanation = _verdict(value.low * style.factor, value.high * style.factor, style)
     confidence = formats.number(100 * value.confidence, 0)
-    span = formats.interval(value, scale=factor, digits=digits, signed=signed)
+    span = formats.interval(value, scale=style.factor, digits=digits, signed=style.signed)
     return Headline(
-        title,
-        formats.estimate(value, scale=factor, digits=digits, signed=signed),
-        unit,
-        f"{confidence} % interval {span}, n = {formats.number(value.n)}; {note}",
+        style.title,
+        formats.estimate(value, scale=style.factor, digits=digits, signed=style.signed),
+        style.unit,
+        f"{confidence} % interval {span}, n = {formats.number(value.n)}; {style.note}",
         verdict,
-        says,
-        ruler(value, factor, mark, ends),
+        explanation,
+        ruler(value, style.factor, style.baseline, style.ends),
     )
+
+
+def _verdict(low: float, high: float, style: _Style) -> tuple[Verdict, str]:
+    if low > style.baseline:
+        return "clear", f"The interval excludes {style.baseline_name}."
+    if high < style.baseline:
+        return "worse", f"The interval is below {style.baseline_name}."
+    return "open", f"The interval includes {style.baseline_name}: no significant effect."

@@ -1,4 +1,4 @@
-"""What a report shows, as types. None always means "not measured" and is shown as such."""
+"""The data of a report. None means "not measured" and is shown as such."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ Point = tuple[float, float]
 
 
 class Part(BaseModel):
-    """Base of the report's types: immutable, unknown fields refused, pictures as base64 in JSON."""
+    """Base class of the report's data: immutable, without unknown fields, with images as base64 in JSON.
+
+    Some fields have another name in JSON, so that evaluations which are already stored stay readable.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"
+        frozen=True,
+        extra="forbid",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        ser_json_inf_nan="constants",
+        validate_by_name=True,
+        serialize_by_alias=True,
     )
 
 
 class RunHeader(Part):
-    """Which run this is and how to repeat it. Times are seconds since the epoch."""
+    """Identity of the run and how to reproduce it. Times are seconds since the epoch."""
 
     name: str
     state: str
@@ -35,8 +44,8 @@ class RunHeader(Part):
     finished: float | None = None
 
 
-class KeyFigure(Part):
-    """One named figure of a stage: a number with its unit, an estimate, or words."""
+class StageMetric(Part):
+    """A named metric of a stage: a number with its unit, an estimate, or text."""
 
     name: str
     value: Estimate | float | int | str | None = None
@@ -45,10 +54,20 @@ class KeyFigure(Part):
 
 
 class StageReport(Part):
-    """A stage in words and figures.
+    """Description and metrics of a stage.
 
-    ``curves`` maps a name to its (x, y) points in order of x; a y that is not finite leaves a gap. ``inputs`` and
-    ``outputs`` map a name to an artifact digest.
+    Attributes:
+        name: Name of the stage in the run.
+        kind: Kind of the stage.
+        what: What the stage does, as a sentence.
+        state: State of the stage.
+        seconds: Run time over all attempts.
+        attempts: Number of attempts.
+        metrics: Final metrics.
+        curves: Points (x, y) per metric, sorted by x; a y that is not finite leaves a gap.
+        x_label: Unit of x.
+        inputs: Artifact digest per input.
+        outputs: Artifact digest per output.
     """
 
     name: str
@@ -57,7 +76,7 @@ class StageReport(Part):
     state: str
     seconds: float | None = None
     attempts: int = 1
-    figures: tuple[KeyFigure, ...] = ()
+    metrics: tuple[StageMetric, ...] = ()
     curves: Mapping[str, tuple[Point, ...]] = Field(default_factory=dict)
     x_label: str = "step"
     inputs: Mapping[str, str] = Field(default_factory=dict)
@@ -65,7 +84,7 @@ class StageReport(Part):
 
 
 class TimeSpan(Part):
-    """A bar of the time line. ``start`` and ``end`` in seconds since the epoch; ``level`` 0 is the stage itself."""
+    """A bar of the timeline. ``start`` and ``end`` are seconds since the epoch; ``level`` 0 is the stage itself."""
 
     name: str
     stage: str
@@ -75,11 +94,15 @@ class TimeSpan(Part):
     level: Annotated[int, Field(ge=0, le=3)] = 0
 
 
-class VerifierFigures(Part):
-    """A verifier on the held-out pairs. All estimates in [0, 1].
+class VerifierMetrics(Part):
+    """Metrics of a verifier on the held-out pairs; all estimates are in [0, 1].
 
-    ``verdicts`` maps a category to the share of its principles answered as the truth says; ``parsed`` is the share of
-    traces that parsed.
+    Attributes:
+        name: Name in the report.
+        role: Stage that trained the verifier.
+        accuracy: Pairwise accuracy.
+        verdicts: Fraction of yes/no answers that agree with the ground truth, per category of principle.
+        parsed: Fraction of traces that could be parsed.
     """
 
     name: str
@@ -90,7 +113,7 @@ class VerifierFigures(Part):
 
 
 class VerifierGain(Part):
-    """RL-RRM minus SFT-RRM on the same pairs, in [-1, 1]; negative ties or inverted pairs are an improvement."""
+    """RL-RRM minus SFT-RRM on the same pairs, in [-1, 1]. Fewer ties and inverted pairs (negative) are improvements."""
 
     half_credit: Estimate | None = None
     strict: Estimate | None = None
@@ -99,7 +122,7 @@ class VerifierGain(Part):
 
 
 class ScoreParts(Part):
-    """A mean score in [0, 10], its parts (shares of principles that hold, in [0, 1]) and the share of successes."""
+    """Mean score in [0, 10], its parts (fractions of the principles that hold) and the fraction of successes."""
 
     score: Estimate | None = None
     follow: Estimate | None = None
@@ -108,14 +131,19 @@ class ScoreParts(Part):
     success: Estimate | None = None
 
 
-class EditorFigures(Part):
-    """An editor before and after RL on the same cases; ``gain`` holds paired differences.
+class EditorMetrics(Part):
+    """Metrics of an editor before and after RL on the same cases.
 
-    ``gsb``: share of the cases whose edit has the higher score after RL, less the share where it is lower, in [-1, 1].
-    ``judge`` says whose score it is: the known truth, or the verifier's own opinion, which is never called truth.
+    Attributes:
+        scored_by: Origin of the scores: the ground truth, or the verifier's own opinion. ``judge`` in JSON.
+        before: Means before RL.
+        after: Means after RL.
+        gain: Paired differences, after minus before.
+        gsb: Fraction of cases with a higher score after RL minus the fraction with a lower one, in [-1, 1].
+        failed: Number of cases without both scores, which are excluded.
     """
 
-    judge: Literal["truth", "verifier"]
+    scored_by: Annotated[Literal["truth", "verifier"], Field(alias="judge")]
     before: ScoreParts
     after: ScoreParts
     gain: ScoreParts
@@ -124,16 +152,16 @@ class EditorFigures(Part):
 
 
 class PrincipleView(Part):
-    """A principle with the verifier's answer and, where known, the truth."""
+    """A principle with the verifier's answer (``said`` in JSON) and, if it exists, the true answer."""
 
     question: str
     category: Category
-    said: Bit | None = None
+    verdict: Annotated[Bit | None, Field(alias="said")] = None
     truth: Bit | None = None
 
 
 class EditView(Part):
-    """An edited picture and what was said of it. ``failure`` is the reason why there is no score."""
+    """An edited image, its scores and the verifier's reasoning. ``failure`` is the reason for a missing score."""
 
     image: Annotated[bytes, Field(repr=False)]
     score: float | None = None
@@ -144,7 +172,7 @@ class EditView(Part):
 
 
 class GalleryCase(Part):
-    """One case: its source and the edit before and after RL."""
+    """One case: its source image and its edits before and after RL."""
 
     case_id: str
     instruction: str
@@ -154,11 +182,11 @@ class GalleryCase(Part):
 
 
 Protocol = Literal["published", "ours", "both"]
-"""By whose rule a public set is scored: its authors', this project's, or both side by side."""
+"""Rule by which a public benchmark is scored: its authors' rule, this project's rule, or both."""
 
 
 class BenchmarkRow(Part):
-    """One figure of a public set, under the authors' rule and under ours."""
+    """One metric of a public benchmark, under the authors' rule and under this project's rule."""
 
     name: str
     published: Estimate | None = None
@@ -167,7 +195,18 @@ class BenchmarkRow(Part):
 
 
 class BenchmarkTable(Part):
-    """A public set. ``scale`` and ``unit`` say how to print: 100 and "%" for shares, 1 and "" for marks."""
+    """Results of a public benchmark.
+
+    Attributes:
+        name: Name of the benchmark and of the evaluated model.
+        rows: Metrics.
+        scale: Factor for display: 100 for fractions, 1 for ratings.
+        unit: Unit for display.
+        unparsed: Number of answers that could not be parsed.
+        missing: Number of items without a score or an edit.
+        protocol: Rules that are shown.
+        notes: Notes below the table.
+    """
 
     name: str
     rows: tuple[BenchmarkRow, ...]
@@ -180,7 +219,7 @@ class BenchmarkTable(Part):
 
 
 class LineageNode(Part):
-    """An artifact by its digest."""
+    """An artifact in the lineage graph."""
 
     digest: str
     label: str
@@ -189,22 +228,22 @@ class LineageNode(Part):
 
 
 class LineageEdge(Part):
-    """``child`` was made from ``parent`` (digests)."""
+    """The artifact ``child`` was made from the artifact ``parent``; both are digests."""
 
     parent: str
     child: str
 
 
 class ReportData(Part):
-    """All that a report shows. ``truth`` "none" means that no true score exists (photographs)."""
+    """All data of a report. ``truth`` is "none" if there is no ground truth, as for photographs."""
 
     run: RunHeader
     truth: Literal["shapes", "none"]
     stages: tuple[StageReport, ...] = ()
     timeline: tuple[TimeSpan, ...] = ()
-    verifiers: tuple[VerifierFigures, ...] = ()
+    verifiers: tuple[VerifierMetrics, ...] = ()
     verifier_gain: VerifierGain = VerifierGain()
-    editor: EditorFigures | None = None
+    editor: EditorMetrics | None = None
     gallery: tuple[GalleryCase, ...] = ()
     benchmarks: tuple[BenchmarkTable, ...] = ()
     nodes: tuple[LineageNode, ...] = ()

@@ -1,4 +1,4 @@
-"""The page: one HTML file that loads nothing, drawn from :class:`ReportData`."""
+"""Rendering of :class:`ReportData` as one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from editr1.data.images import ImageError
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report import charts, formats
 from editr1.evaluation.report.headlines import find_verifier, headlines, ruler
-from editr1.evaluation.report.model import EditView, GalleryCase, KeyFigure, PrincipleView, ReportData
-from editr1.evaluation.report.pictures import Shown, shown
+from editr1.evaluation.report.images import EmbeddedImage, embedded_image
+from editr1.evaluation.report.model import EditView, GalleryCase, PrincipleView, ReportData, StageMetric
 
 LABELS = {"Instruction Following": "follow", "Feature Preservation": "keep", "Image Quality": "quality"}
 
 
 class Row(NamedTuple):
-    """A principle with the answers on both edits."""
+    """A principle with the answers about both edits."""
 
     question: str
     category: str
@@ -28,12 +28,12 @@ class Row(NamedTuple):
 
 
 def render_report(data: ReportData) -> str:
-    """The report as one HTML document.
+    """Render the report as one HTML document.
 
-    Nothing is loaded from outside (a Content-Security-Policy in the page forbids it), all text is escaped, and what
-    was not measured says so.
+    The page loads nothing (its Content-Security-Policy forbids it) and all text is escaped. Metrics that were not measured
+    are shown as "not measured".
     """
-    rows, axis = charts.tracks(data.timeline)
+    rows, axis = charts.timeline_tracks(data.timeline)
     return (
         _environment()
         .get_template("page.html.j2")
@@ -58,15 +58,15 @@ def _parents(data: ReportData) -> dict[str, list[str]]:
     return found
 
 
-def _picture(data: bytes) -> Shown | None:
+def _image(data: bytes) -> EmbeddedImage | None:
     try:
-        return shown(data)
+        return embedded_image(data)
     except ImageError:
         return None
 
 
 def _principles(case: GalleryCase) -> list[Row]:
-    """The questions of a case in order, with both edits' answers beside each other."""
+    """Return the questions of a case in order, each with the answers about both edits."""
     found: dict[str, dict[str, PrincipleView]] = {}
     for side, edit in (("before", case.before), ("after", case.after)):
         for item in edit.principles if edit else ():
@@ -79,22 +79,22 @@ def _principles(case: GalleryCase) -> list[Row]:
 
 
 def _agreement(edit: EditView) -> str:
-    """How many answers the truth confirms, as in "5 of 6 answers right"; empty where it is not known."""
-    both = [(p.said, p.truth) for p in edit.principles if p.said is not None and p.truth is not None]
-    return f"{sum(a == b for a, b in both)} of {len(both)} answers right" if both else ""
+    """Describe how many answers are correct, such as "5 of 6 answers correct"; empty without ground truth."""
+    both = [(p.verdict, p.truth) for p in edit.principles if p.verdict is not None and p.truth is not None]
+    return f"{sum(a == b for a, b in both)} of {len(both)} answers correct" if both else ""
 
 
-def _figure(figure: KeyFigure) -> str:
-    value, unit = figure.value, figure.unit
+def _metric(metric: StageMetric) -> str:
+    value, unit = metric.value, metric.unit
     if value is None:
         return formats.NOT_MEASURED
     if isinstance(value, str):
         return value + unit
     if isinstance(value, Estimate):
-        return formats.estimate(value, digits=figure.digits) + unit
-    if 0 < abs(value) < 0.5 * 10.0**-figure.digits:
+        return formats.estimate(value, digits=metric.digits) + unit
+    if 0 < abs(value) < 0.5 * 10.0**-metric.digits:
         return formats.scientific(value) + unit
-    return formats.number(value, figure.digits) + unit
+    return formats.number(value, metric.digits) + unit
 
 
 @lru_cache(maxsize=1)
@@ -107,20 +107,23 @@ def _environment() -> Environment:
         seconds=formats.seconds,
         moment=formats.moment,
         short=formats.short,
-        figure=_figure,
-        picture=_picture,
+        metric=_metric,
+        image=_image,
         principles=_principles,
         agreement=_agreement,
     )
     environment.globals.update(
-        line_chart=charts.line_chart, levels=charts.levels, ruler=ruler, not_measured=formats.NOT_MEASURED
+        line_chart=charts.line_chart,
+        constant_curves=charts.constant_curves,
+        ruler=ruler,
+        not_measured=formats.NOT_MEASURED,
     )
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return environment
 
 
 def page_environment(package: str) -> Environment:
-    """Jinja over the package's ``templates``: text is escaped, and a name that is not defined is an error."""
+    """Return a Jinja environment for the package's ``templates`` that escapes text and rejects undefined names."""
     return Environment(
         loader=PackageLoader(package, "templates"),
         autoescape=True,
@@ -132,7 +135,7 @@ def page_environment(package: str) -> Environment:
 
 @lru_cache(maxsize=1)
 def page_css() -> str:
-    """The style sheet, for other pages of the project too."""
+    """Return the style sheet, which other pages of the project use as well."""
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, "page.css")[0]

@@ -1,4 +1,4 @@
-"""The time line of a run, from the JSON-lines span file that telemetry writes."""
+"""The timeline of a run, read from the JSON Lines file of spans that telemetry writes."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ _LEVELS = {Span.STAGE: 0, Span.LOAD: 1, Span.PHASE: 1, Span.COMMIT: 1, Span.CHEC
 
 
 def read_spans(paths: Path | Iterable[Path]) -> tuple[TimeSpan, ...]:
-    """Bars of the stages and of their parts, by start time; steps and requests are too many to draw.
+    """Read the spans of stages and of their parts, sorted by start time. Steps and requests are too many to draw.
 
-    The stage is the span's attribute ``stage``, else its service; a part is named by its attribute ``phase`` or
-    ``name``, else by the span's own. Lines that are not whole (a process killed while writing) are skipped.
+    The stage is the attribute ``stage`` of the span, or its service. The name of a part is the attribute ``phase`` or
+    ``name``, or the name of the span. Truncated lines, which a killed process leaves behind, are skipped.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
-    bars = [bar for path in files if path.exists() for bar in _bars(path)]
-    return tuple(sorted(bars, key=lambda bar: (bar.start, bar.level)))
+    spans = [item for path in files if path.exists() for item in _read_file(path)]
+    return tuple(sorted(spans, key=lambda item: (item.start, item.level)))
 
 
-def _bars(path: Path) -> Iterable[TimeSpan]:
+def _read_file(path: Path) -> Iterable[TimeSpan]:
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 record = json.loads(line)
-                bar = _bar(record)
+                item = _time_span(record)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
-            if bar is not None:
-                yield bar
+            if item is not None:
+                yield item
 
 
-def _bar(record: dict[str, Any]) -> TimeSpan | None:
+def _time_span(record: dict[str, Any]) -> TimeSpan | None:
     level = _LEVELS.get(record["name"])
     if level is None:
         return None
     attributes = record.get("attributes") or {}
     stage = str(attributes.get("stage") or record["service"])
-    named = attributes.get("phase") or attributes.get("name")
-    name = stage if level == 0 else str(named or str(record["name"]).rsplit(".", 1)[-1])
+    part = attributes.get("phase") or attributes.get("name")
+    name = stage if level == 0 else str(part or str(record["name"]).rsplit(".", 1)[-1])
     return TimeSpan(
         name=name,
         stage=stage,

@@ -1,19 +1,17 @@
-"""The public sets of an evaluation: principles and marks asked of a VLM, verifiers and editors measured on them."""
+"""Public benchmarks in the evaluation stage. A VLM writes the principles and judges the edits that they need."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
-
-from PIL.Image import Image
 
 from editr1.config.evaluate import EvaluateConfig, PublicSetsConfig
 from editr1.data.images import decode_image, encode_png
 from editr1.data.types import EditCase, EncodedImage, Principle
 from editr1.evaluation.benchmarks import (
-    Rate,
+    edit_scorer,
     gedit_table,
     imgedit_table,
     judge_gedit,
@@ -22,42 +20,51 @@ from editr1.evaluation.benchmarks import (
     load_gedit,
     load_gedit_prompts,
     load_imgedit,
-    load_prompts,
+    load_imgedit_prompts,
     load_tiger,
-    only,
-    rate_with,
     reward_benchmark,
+    select_protocol,
 )
+from editr1.evaluation.editor_eval import EditFunction
 from editr1.evaluation.judge import Judge, vlm_judge
 from editr1.evaluation.metrics import Bootstrap
 from editr1.evaluation.report.model import BenchmarkTable
 from editr1.evaluation.scoring import Scorer
 from editr1.stages.runtime.context import StageContext
 
-Edit = Callable[[Sequence[Image], Sequence[str]], Sequence[Image]]
-"""Edits pictures by instructions, aligned."""
-RewardSet = Literal["editscore", "tiger"]
-_REWARD_SETS: tuple[RewardSet, ...] = ("editscore", "tiger")
+RewardBenchmark = Literal["editscore", "tiger"]
+_REWARD_BENCHMARKS: tuple[RewardBenchmark, ...] = ("editscore", "tiger")
 
 
-def public_tables(
+def benchmark_tables(
     context: StageContext,
     config: EvaluateConfig,
     bootstrap: Bootstrap,
     scorers: Mapping[str, Callable[[], Scorer]],
-    editors: Mapping[str, Callable[[], Edit]],
+    editors: Mapping[str, Callable[[], EditFunction]],
 ) -> tuple[BenchmarkTable, ...]:
-    """One table for each public set among the stage's inputs and each verifier (or editor), named by its title.
+    """Evaluate on every public benchmark among the stage's inputs.
+
+    Args:
+        context: The stage.
+        config: Settings of the evaluation.
+        bootstrap: Settings of the bootstrap.
+        scorers: Loader of each verifier, by title.
+        editors: Loader of each editor, by title.
+
+    Returns:
+        One table per benchmark and verifier or editor.
 
     Raises:
-        BenchmarkError: a set does not have its published layout.
-        CurationError, LlmError: The VLM does not answer, or does not write usable principles.
+        BenchmarkError: A benchmark does not have its published layout.
+        CurationError: The VLM does not write usable principles.
+        LlmError: The VLM does not respond.
     """
     tables: list[BenchmarkTable] = []
-    for name in _REWARD_SETS:
+    for name in _REWARD_BENCHMARKS:
         if name in context.job.inputs:
             tables += _reward_tables(context, config, bootstrap, name, scorers)
-    judged = {name: measure for name, measure in _JUDGED.items() if name in context.job.inputs}
+    judged = {name: evaluate for name, evaluate in _JUDGED_BENCHMARKS.items() if name in context.job.inputs}
     if judged:
         labeller = config.public.labeller
         with vlm_judge(
@@ -67,11 +74,11 @@ def public_tables(
             max_side=labeller.max_side,
             seed=labeller.seed,
         ) as judge:
-            for judged_set, measure in judged.items():
+            for benchmark, evaluate in judged.items():
                 for title, load in editors.items():
-                    context.progress.phase(f"{title} on {judged_set}", 1)
-                    table = measure(Path(context.input(judged_set)), load(), judge, bootstrap)
-                    tables.append(_titled(only(table, config.public.protocol), title))
+                    context.progress.phase(f"{title} on {benchmark}", 1)
+                    table = evaluate(Path(context.input(benchmark)), load(), judge, bootstrap)
+                    tables.append(_titled(select_protocol(table, config.public.protocol), title))
                     context.progress.step()
     return tuple(tables)
 
@@ -80,26 +87,26 @@ def _reward_tables(
     context: StageContext,
     config: EvaluateConfig,
     bootstrap: Bootstrap,
-    name: RewardSet,
+    name: RewardBenchmark,
     scorers: Mapping[str, Callable[[], Scorer]],
 ) -> Iterator[BenchmarkTable]:
     folder = Path(context.input(name))
     known = _principles(context, config.public, name, folder)
     for title, load in scorers.items():
         context.progress.phase(f"{title} on {name}", 1)
-        rate: Rate = rate_with(load(), lambda *case: known.get(_case_id(*case), ()), batch=config.score_batch_size)
+        score = edit_scorer(load(), lambda *case: known.get(_case_id(*case), ()), batch=config.score_batch_size)
         public = config.public
         table = reward_benchmark(
-            name, folder, rate, protocol=public.protocol, epsilon=public.epsilon, bootstrap=bootstrap
+            name, folder, score, protocol=public.protocol, epsilon=public.epsilon, bootstrap=bootstrap
         )
         context.progress.step()
         yield _titled(table, title)
 
 
 def _principles(
-    context: StageContext, config: PublicSetsConfig, name: RewardSet, folder: Path
+    context: StageContext, config: PublicSetsConfig, name: RewardBenchmark, folder: Path
 ) -> dict[str, tuple[Principle, ...]]:
-    """The principles of every (source, instruction) of a set; cases whose answer cannot be read have none."""
+    """Let the VLM write the principles of every case; return them by case id, without those that cannot be parsed."""
     from editr1.curation.pipeline import CASES, curate
     from editr1.data.tables import read_table, write_table
 
@@ -110,7 +117,7 @@ def _principles(
     return {case.case_id: case.principles for case in read_table(work / CASES, EditCase)}
 
 
-def _cases(name: RewardSet, folder: Path) -> Iterator[EditCase]:
+def _cases(name: RewardBenchmark, folder: Path) -> Iterator[EditCase]:
     rows = load_editscore(folder) if name == "editscore" else load_tiger(folder)
     seen: set[str] = set()
     for row in rows:
@@ -124,24 +131,24 @@ def _case_id(source: bytes, instruction: str) -> str:
     return hashlib.sha256(hashlib.sha256(source).digest() + instruction.encode()).hexdigest()
 
 
-def _gedit(folder: Path, edit: Edit, judge: Judge, bootstrap: Bootstrap) -> BenchmarkTable:
+def _gedit(folder: Path, edit: EditFunction, judge: Judge, bootstrap: Bootstrap) -> BenchmarkTable:
     prompts = load_gedit_prompts(folder)
-    marks = judge_gedit(load_gedit(folder), lambda item: _edited(edit, item.source, item.instruction), judge, prompts)
-    return gedit_table(marks, bootstrap)
+    ratings = judge_gedit(load_gedit(folder), lambda item: _edited(edit, item.source, item.instruction), judge, prompts)
+    return gedit_table(ratings, bootstrap)
 
 
-def _imgedit(folder: Path, edit: Edit, judge: Judge, bootstrap: Bootstrap) -> BenchmarkTable:
-    items, prompts = load_imgedit(folder), load_prompts(folder)
+def _imgedit(folder: Path, edit: EditFunction, judge: Judge, bootstrap: Bootstrap) -> BenchmarkTable:
+    items, prompts = load_imgedit(folder), load_imgedit_prompts(folder)
     answers = judge_imgedit(
         items, lambda item: _edited(edit, item.source.read_bytes(), item.instruction), judge, prompts
     )
     return imgedit_table(items, answers, bootstrap)
 
 
-_JUDGED = {"gedit": _gedit, "imgedit": _imgedit}
+_JUDGED_BENCHMARKS = {"gedit": _gedit, "imgedit": _imgedit}
 
 
-def _edited(edit: Edit, source: bytes, instruction: str) -> bytes:
+def _edited(edit: EditFunction, source: bytes, instruction: str) -> bytes:
     return encode_png(edit([decode_image(source)], [instruction])[0])
 
 

@@ -1,4 +1,4 @@
-"""Sample pictures, figures and a whole report, as a run of the shapes world would give them."""
+"""Sample images, metrics and a complete report like that of a run on the shapes dataset."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from editr1.evaluation.metrics import gsb, mean_estimate, pair_accuracy, paired_
 from editr1.evaluation.report import (
     BenchmarkRow,
     BenchmarkTable,
-    EditorFigures,
+    EditorMetrics,
     EditView,
     GalleryCase,
-    KeyFigure,
     LineageEdge,
     LineageNode,
     PrincipleView,
     ReportData,
     RunHeader,
     ScoreParts,
+    StageMetric,
     StageReport,
     TimeSpan,
-    VerifierFigures,
     VerifierGain,
+    VerifierMetrics,
 )
 
 COLOURS = {"red": (214, 64, 58), "blue": (58, 102, 196), "green": (64, 158, 92), "yellow": (236, 190, 62)}
@@ -58,7 +58,7 @@ def _scene(cells: dict[int, tuple[str, str]], ground: tuple[int, int, int] = (21
 
 @pytest.fixture
 def png() -> bytes:
-    """A 32 x 32 picture of the world."""
+    """A 32 x 32 image of the shapes dataset."""
     return _encoded(_scene({0: ("red", "square"), 3: ("blue", "circle")}))
 
 
@@ -70,7 +70,7 @@ def _photo(seed: int, size: tuple[int, int] = (780, 520)) -> bytes:
     return _encoded(Image.fromarray(np.stack(waves, -1).astype(np.uint8)))
 
 
-def _principles(said: list[int], truth: list[int] | None) -> tuple[PrincipleView, ...]:
+def _principles(verdicts: list[int], truth: list[int] | None) -> tuple[PrincipleView, ...]:
     questions = [
         ("top-left is yellow square?", Category.FOLLOW),
         ("top-right kept?", Category.KEEP),
@@ -80,8 +80,8 @@ def _principles(said: list[int], truth: list[int] | None) -> tuple[PrincipleView
         ("picture clean?", Category.QUALITY),
     ]
     return tuple(
-        PrincipleView(question=q, category=c, said=s, truth=None if truth is None else truth[i])
-        for i, ((q, c), s) in enumerate(zip(questions, said, strict=True))
+        PrincipleView(question=q, category=c, verdict=s, truth=None if truth is None else truth[i])
+        for i, ((q, c), s) in enumerate(zip(questions, verdicts, strict=True))
     )
 
 
@@ -102,7 +102,7 @@ def _gallery(truth: bool) -> tuple[GalleryCase, ...]:
         cases.append(
             GalleryCase(
                 case_id=f"eval-{i:05d}",
-                instruction="make the red square yellow" if truth else "turn the picture black and white",
+                instruction="make the red square yellow" if truth else "turn the image black and white",
                 source=source_png,
                 before=EditView(
                     image=worse_png,
@@ -134,7 +134,7 @@ def _curve(n: int, low: float, high: float, noise: float, seed: int) -> tuple[tu
 
 @cache
 def make_report(*, truth: bool = True, measured: bool = True, name: str = "quickstart") -> ReportData:
-    """A report as a whole run gives it; without ``measured`` as a run that has only begun."""
+    """Make the report of a finished run, or of a run that has just started if ``measured`` is False."""
     run = RunHeader(
         name=name,
         state="done" if measured else "running",
@@ -182,17 +182,17 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         else {}
     )
     if not truth:
-        only = ScoreParts(score=mean_estimate(before[:60]))
-        editor = EditorFigures(
-            judge="verifier",
-            before=only,
+        score_only = ScoreParts(score=mean_estimate(before[:60]))
+        editor = EditorMetrics(
+            scored_by="verifier",
+            before=score_only,
             after=ScoreParts(score=mean_estimate(after[:60])),
             gain=ScoreParts(score=paired_difference(after[:60], before[:60])),
             failed=3,
         )
     else:
-        editor = EditorFigures(
-            judge="truth",
+        editor = EditorMetrics(
+            scored_by="truth",
             before=parts(before),
             after=parts(after),
             gain=gain,
@@ -208,23 +208,22 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
     }  # fmt: skip
     links = [("cases", "rows"), ("cases", "pairs"), ("base", "sft"), ("rows", "sft"), ("sft", "rl"), ("pairs", "rl"),
              ("rl", "tuned"), ("editor", "tuned"), ("cases", "tuned")]  # fmt: skip
-    lengths = {"curate": 34.0, "sft": 62.0, "gcpo": 96.0, "serve": 84.0, "grpo": 76.0, "evaluate": 38.0}
+    durations = {"curate": 34.0, "sft": 62.0, "gcpo": 96.0, "serve": 84.0, "grpo": 76.0, "evaluate": 38.0}
     spans, at = [], START
-    for stage, long in lengths.items():
-        spans.append(TimeSpan(name=stage, stage=stage, start=at, end=at + long))
+    for stage, duration in durations.items():
+        spans.append(TimeSpan(name=stage, stage=stage, start=at, end=at + duration))
         spans.append(TimeSpan(name="load", stage=stage, start=at, end=at + 4, level=1))
-        spans.append(TimeSpan(name="train", stage=stage, start=at + 5, end=at + long - 4, level=1))
-        at += 4 if stage == "serve" else long
+        spans.append(TimeSpan(name="train", stage=stage, start=at + 5, end=at + duration - 4, level=1))
+        at += 4 if stage == "serve" else duration
     what = {
-        "curate": "Wrote principles for 1,200 cases, let a pool of four models argue about 6,000 edits, and kept for "
-        "each edit the argument that agrees best with verified answers.",
-        "sft": "Taught the base verifier to argue and to score as the kept arguments do.",
-        "gcpo": "Let the verifier score both sides of 800 human choices eight times each and reinforced the "
-        "arguments that put the chosen side higher.",
-        "serve": "Served the RL-RRM over HTTP to the editor's training.",
-        "grpo": "Edited each case 16 times, had every edit scored by the server, and moved the editor "
-        "towards its better edits.",
-        "evaluate": "Scored 1,000 held-out pairs with both verifiers and 1,000 held-out cases with both editors.",
+        "curate": "Write principles for 1,200 cases and traces for 6,000 edits with four models, and select per edit the "
+        "trace that agrees best with the gold labels.",
+        "sft": "Train the base verifier on the selected traces.",
+        "gcpo": "Score both edits of 800 preference pairs eight times each, and reinforce the traces that score the "
+        "preferred edit higher.",
+        "serve": "Serve the RL-RRM over HTTP to the training of the editor.",
+        "grpo": "Edit each case 16 times, score every edit with the reward service, and update the editor.",
+        "evaluate": "Score 1,000 held-out pairs with both verifiers and 1,000 held-out cases with both editors.",
     }
     curves = {
         "sft": {"loss": _curve(450, 2.2, 0.35, 0.05, 1), "parse rate": _curve(9, 0.2, 1.0, 0.0, 2)},
@@ -232,15 +231,15 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
                  "trace length": _curve(90, 74.0, 76.0, 0.5, 5)},
         "grpo": {"reward": _curve(80, 6.1, 8.4, 0.25, 6), "KL": _curve(80, 0.0, 0.008, 0.0004, 7)},
     }  # fmt: skip
-    figures = {
-        "curate": (KeyFigure(name="SFT rows", value=6000),
-                   KeyFigure(name="agreement with gold", value=0.962, digits=3)),
-        "sft": (KeyFigure(name="tokens a second", value=18234), KeyFigure(name="final loss", value=0.351, digits=3)),
-        "gcpo": (KeyFigure(name="pairs without signal", value=31.4, unit=" %", digits=1),
-                 KeyFigure(name="clip fraction", value=None)),
-        "serve": (KeyFigure(name="edits scored", value=10240), KeyFigure(name="p95 latency", value=0.41, unit=" s")),
-        "grpo": (KeyFigure(name="images a second", value=121.0, digits=0), KeyFigure(name="failed scores", value=0)),
-        "evaluate": (KeyFigure(name="gain", value=gain.score, digits=2),),
+    metrics = {
+        "curate": (StageMetric(name="SFT rows", value=6000),
+                   StageMetric(name="agreement with gold", value=0.962, digits=3)),
+        "sft": (StageMetric(name="tokens per second", value=18234), StageMetric(name="final loss", value=0.351, digits=3)),
+        "gcpo": (StageMetric(name="pairs without signal", value=31.4, unit=" %", digits=1),
+                 StageMetric(name="clip fraction", value=None)),
+        "serve": (StageMetric(name="edits scored", value=10240), StageMetric(name="p95 latency", value=0.41, unit=" s")),
+        "grpo": (StageMetric(name="images per second", value=121.0, digits=0), StageMetric(name="failed scores", value=0)),
+        "evaluate": (StageMetric(name="gain", value=gain.score, digits=2),),
     }  # fmt: skip
     return ReportData(
         run=run,
@@ -248,17 +247,17 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         stages=tuple(
             StageReport(
                 name=k.capitalize() if k not in ("sft", "gcpo", "grpo") else k.upper(), kind=k, what=what[k],
-                state="done", seconds=lengths[k], figures=figures[k], curves=curves.get(k, {}),
+                state="done", seconds=durations[k], metrics=metrics[k], curves=curves.get(k, {}),
                 inputs={"base": digest["base"]} if k == "sft" else {},
                 outputs={"model": digest["sft"]} if k == "sft" else {},
             )
-            for k in lengths
+            for k in durations
         ),
         timeline=tuple(spans),
         verifiers=(
-            VerifierFigures(name="SFT-RRM", role="sft", accuracy=pair_accuracy(list(sft_gap), zero), verdicts=verdicts,
+            VerifierMetrics(name="SFT-RRM", role="sft", accuracy=pair_accuracy(list(sft_gap), zero), verdicts=verdicts,
                             parsed=mean_estimate([1.0] * 1990 + [0.0] * 10)),
-            VerifierFigures(name="RL-RRM", role="rl", accuracy=pair_accuracy(list(rl_gap), zero), verdicts=verdicts,
+            VerifierMetrics(name="RL-RRM", role="rl", accuracy=pair_accuracy(list(rl_gap), zero), verdicts=verdicts,
                             parsed=mean_estimate([1.0] * 2000)),
         ),
         verifier_gain=VerifierGain(
@@ -283,11 +282,11 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
 
 @pytest.fixture(scope="session")
 def report_of() -> Callable[..., ReportData]:
-    """Makes a report: of the shapes world or of photographs, of a finished run or of one that has only begun."""
+    """Function that makes a report, see :func:`make_report`."""
     return make_report
 
 
 @pytest.fixture
 def report() -> ReportData:
-    """A finished run of the shapes world."""
+    """Report of a finished run on the shapes dataset."""
     return make_report()

@@ -1,4 +1,4 @@
-"""Figures against hand-worked numbers and scipy's bootstrap."""
+"""Metrics against hand-computed values and the bootstrap of scipy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from editr1.evaluation.metrics import (
     ratio_estimate,
 )
 
-MANY = Bootstrap(samples=20_000, seed=3)
+MANY_SAMPLES = Bootstrap(samples=20_000, seed=3)
 
 
-def test_pair_accuracy_of_six_pairs_is_what_one_counts_by_hand():
+def test_pair_accuracy_matches_hand_computed_values():
     found = pair_accuracy(
         [9.0, 5.0, 4.0, 7.0, None, 3.0, 8.0],
         [2.0, 5.0, 6.0, 6.5, 1.0, None, 1.0],
@@ -33,14 +33,14 @@ def test_pair_accuracy_of_six_pairs_is_what_one_counts_by_hand():
     assert found.strict.n == 4
 
 
-def test_a_tie_within_epsilon_is_neither_won_nor_lost():
+def test_score_difference_within_epsilon_is_a_tie():
     found = pair_accuracy([5.4, 5.0, 9.0], [5.0, 5.4, 1.0], epsilon=0.5)
     assert (found.strict.value, found.inverted.value) == (pytest.approx(1 / 3), 0.0)
     assert found.ties.value == pytest.approx(2 / 3)
 
 
-def test_nothing_to_measure_is_an_error_and_never_a_zero():
-    with pytest.raises(ValueError, match="no pair with both scores among 2"):
+def test_empty_or_non_finite_input_is_rejected():
+    with pytest.raises(ValueError, match="no pair with both scores among 2 pairs"):
         pair_accuracy([1.0, None], [2.0, 1.0], ["same", "winner"])
     with pytest.raises(ValueError, match="non-empty"):
         mean_estimate([])
@@ -50,7 +50,7 @@ def test_nothing_to_measure_is_an_error_and_never_a_zero():
         paired_difference([1.0, 2.0], [1.0])
 
 
-def test_gsb_is_good_minus_bad_over_all():
+def test_gsb_is_good_minus_bad_over_all_cases():
     found = gsb([9.0] * 5 + [4.0] * 3 + [1.0] * 2, [4.0] * 10)
     assert found.value == pytest.approx(0.3)
     assert found.n == 10
@@ -59,10 +59,10 @@ def test_gsb_is_good_minus_bad_over_all():
 
 
 @pytest.mark.parametrize("kind", ["continuous", "few values"])
-def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap(kind):
+def test_mean_interval_matches_the_scipy_percentile_bootstrap(kind):
     rng = np.random.default_rng(1)
     data = rng.normal(6, 2, 300) if kind == "continuous" else rng.integers(0, 11, 300).astype(float)
-    ours = mean_estimate(data, MANY)
+    ours = mean_estimate(data, MANY_SAMPLES)
     theirs = stats.bootstrap(
         (data,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
@@ -70,11 +70,11 @@ def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap(kind):
     assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.02), pytest.approx(theirs.high, abs=0.02))
 
 
-def test_the_paired_interval_is_scipys_paired_bootstrap_and_narrower_than_the_unpaired_one():
+def test_paired_interval_matches_scipy_and_is_narrower_than_unpaired():
     rng = np.random.default_rng(2)
     before = rng.normal(6, 2, 400)
     after = before + rng.normal(0.3, 0.5, 400)
-    ours = paired_difference(after, before, MANY)
+    ours = paired_difference(after, before, MANY_SAMPLES)
     theirs = stats.bootstrap(
         (after, before),
         lambda a, b: np.mean(a - b),
@@ -89,7 +89,7 @@ def test_the_paired_interval_is_scipys_paired_bootstrap_and_narrower_than_the_un
     assert ours.high - ours.low < 0.5 * (mean_estimate(after).high - mean_estimate(after).low)
 
 
-def test_an_interval_repeats_with_its_seed_and_narrows_with_n():
+def test_interval_is_reproducible_and_narrows_with_n():
     data = list(np.random.default_rng(0).normal(size=100))
     assert mean_estimate(data) == mean_estimate(data)
     assert mean_estimate(data, Bootstrap(seed=1)) != mean_estimate(data)
@@ -97,7 +97,7 @@ def test_an_interval_repeats_with_its_seed_and_narrows_with_n():
     assert (narrow.high - narrow.low) == pytest.approx((wide.high - wide.low) / 4, rel=0.1)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_interval_has_the_stated_coverage():
     rng = np.random.default_rng(7)
     hits = 0
     for i in range(300):
@@ -106,22 +106,22 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.91 <= hits / 300 <= 0.98
 
 
-def test_a_macro_mean_weighs_types_alike_whatever_their_size():
+def test_macro_mean_weights_groups_equally():
     values, types = [1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"]
     assert macro_mean(values, types).value == pytest.approx(0.5)
     assert mean_estimate(values).value == pytest.approx(0.75)
 
 
-def test_answers_that_hang_together_widen_the_interval():
-    right = [6.0, 0.0] * 50
-    asked = [6.0] * 100
-    clustered = ratio_estimate(right, asked)
+def test_correlated_answers_widen_the_interval():
+    correct = [6.0, 0.0] * 50
+    answered = [6.0] * 100
+    clustered = ratio_estimate(correct, answered)
     independent = mean_estimate([1.0, 0.0] * 300)
     assert (clustered.value, clustered.n) == (0.5, 600)
     assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
 
 
-def test_bootstrap_settings_out_of_range_are_refused():
+def test_invalid_bootstrap_settings_are_rejected():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         Bootstrap(samples=0)
     with pytest.raises(ValueError, match=r"got 1\.5"):

@@ -1,4 +1,4 @@
-"""Verifiers on pairs and editors on cases, with scorers and truths that one can follow by hand."""
+"""Evaluation of verifiers and editors with scorers whose results can be computed by hand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from editr1.data.types import (
     ScoreFailure,
     Verdict,
 )
-from editr1.evaluation.editor_eval import editor_figures, evaluate_editor, gallery
-from editr1.evaluation.pairs import compare, first_pairs, score_pairs, verdict_accuracy, verifier_figures
+from editr1.evaluation.editor_eval import editor_metrics, evaluate_editor, gallery
+from editr1.evaluation.pairs import (
+    compare_verifiers,
+    first_decided_pairs,
+    score_pairs,
+    verdict_accuracy,
+    verifier_metrics,
+)
 from editr1.evaluation.scoring import ScorerError, TooManyFailures, failures, score_in_batches
 
 PRINCIPLES = (
@@ -31,7 +37,7 @@ PRINCIPLES = (
 )
 
 
-def picture(shade: int) -> EncodedImage:
+def image(shade: int) -> EncodedImage:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (shade, shade, shade)).save(buffer, format="PNG")
     return EncodedImage(data=buffer.getvalue())
@@ -42,16 +48,16 @@ def shade_of(image: Image.Image) -> int:
 
 
 def case(i: int, principles=PRINCIPLES) -> EditCase:
-    return EditCase(case_id=f"c{i}", source=picture(i), instruction="brighter", principles=principles)
+    return EditCase(case_id=f"c{i}", source=image(i), instruction="brighter", principles=principles)
 
 
 def pair(i: int, better: int, worse: int, label="winner") -> PreferencePair:
-    first, second = (Candidate(candidate_id=f"{n}{i}", editor="e", image=picture(n)) for n in (better, worse))
+    first, second = (Candidate(candidate_id=f"{n}{i}", editor="e", image=image(n)) for n in (better, worse))
     return PreferencePair(pair_id=f"p{i}", case=case(i), winner=first, loser=second, label=label)
 
 
 def scorer(mark=lambda shade: shade / 10, broken=(), says=lambda shade: (int(shade >= 50), 1)):
-    """Marks by brightness; ``broken`` shades fail."""
+    """Score by brightness; edits of the ``broken`` shades fail."""
 
     def score(items):
         outcomes = []
@@ -76,7 +82,7 @@ def truth(case, image):
 PAIRS = [pair(0, 90, 10), pair(1, 40, 40), pair(2, 20, 60), pair(3, 70, 30), pair(4, 5, 6, "same"), pair(5, 80, 15)]
 
 
-def test_pairs_are_scored_side_by_side_and_same_pairs_are_left_out():
+def test_same_pairs_are_excluded():
     seen = []
     scores = score_pairs(PAIRS, scorer(), batch=4, on_batch=seen.append)
     assert seen == [4, 4, 2]
@@ -86,7 +92,7 @@ def test_pairs_are_scored_side_by_side_and_same_pairs_are_left_out():
     assert found.half_credit.value == pytest.approx(3.5 / 5)
 
 
-def test_a_failed_side_takes_its_pair_out_and_is_counted():
+def test_pair_with_a_failed_score_is_excluded_and_counted():
     scores = score_pairs(PAIRS, scorer(broken=(70,)))
     found = scores.accuracy()
     assert (found.n, found.failed) == (4, 1)
@@ -97,64 +103,64 @@ def test_a_failed_side_takes_its_pair_out_and_is_counted():
     assert failures(scores.winners) == {"unparsed": 1}
 
 
-def test_an_item_none_of_whose_traces_could_be_read_counts_each_of_them():
-    parsed = score_pairs(PAIRS, scorer(broken=(70,)), traces=4).parsed()
+def test_every_unparsed_trace_of_an_edit_counts():
+    parsed = score_pairs(PAIRS, scorer(broken=(70,)), num_traces=4).parsed()
     assert parsed is not None
-    assert parsed.value == pytest.approx(9 / 13), "nine traces were read, four were not"
+    assert parsed.value == pytest.approx(9 / 13), "nine traces were parsed, four were not"
 
 
-def test_a_verifier_that_always_fails_has_no_accuracy_rather_than_zero():
+def test_verifier_without_scores_has_no_accuracy():
     scores = score_pairs(PAIRS[:1], scorer(broken=(90, 10)))
-    figures = verifier_figures("RRM", "sft", scores, truth)
-    assert figures.accuracy is None
-    assert figures.verdicts == {}
+    metrics = verifier_metrics("RRM", "sft", scores, truth)
+    assert metrics.accuracy is None
+    assert metrics.verdicts == {}
 
 
-def test_too_many_failures_stop_the_evaluation_with_their_causes():
-    with pytest.raises(TooManyFailures, match=r"1 of 10 scores failed \(unparsed: 1\); at most 5%"):
+def test_too_many_failures_stop_the_evaluation():
+    with pytest.raises(TooManyFailures, match=r"1 of 10 scores failed \(unparsed: 1\), but at most 5%"):
         score_pairs(PAIRS, scorer(broken=(70,)), max_failed_fraction=0.05)
 
 
-def test_a_scorer_out_of_step_is_an_error():
-    with pytest.raises(ScorerError, match="1 outcomes to 2 items"):
+def test_scorer_that_drops_items_is_rejected():
+    with pytest.raises(ScorerError, match="1 outcomes for 2 items"):
         score_pairs(PAIRS, lambda items: scorer()(items[:1]), batch=2)
 
 
-def test_a_pair_without_principles_is_named_before_anything_is_scored():
+def test_pair_without_principles_is_rejected_before_scoring():
     bare = PAIRS[0].model_copy(update={"case": case(0, principles=())})
     with pytest.raises(ValueError, match="pair p0: its case c0 has no principles"):
         score_pairs([bare], lambda items: pytest.fail("scored"))
 
 
-def test_the_gain_is_measured_on_pairs_that_both_verifiers_scored():
+def test_gain_is_measured_on_pairs_that_both_verifiers_scored():
     before = score_pairs(PAIRS, scorer(mark=lambda s: 5.0, broken=(80,)))
     after = score_pairs(PAIRS, scorer(broken=(70,)))
-    gain = compare(after, before)
-    # Pairs 0, 1 and 2 are left: after won, tie, lost; before three ties.
+    gain = compare_verifiers(after, before)
+    # Pairs 0, 1 and 2 remain. After: won, tie, lost. Before: three ties.
     assert gain.half_credit is not None and gain.strict is not None and gain.ties is not None
     assert gain.half_credit.n == 3
     assert gain.half_credit.value == pytest.approx((0.5 + 0 - 0.5) / 3)
     assert gain.strict.value == pytest.approx(1 / 3)
     assert gain.ties.value == pytest.approx(-2 / 3)
     with pytest.raises(ValueError, match="same pairs"):
-        compare(after, score_pairs(PAIRS[1:], scorer()))
+        compare_verifiers(after, score_pairs(PAIRS[1:], scorer()))
 
 
-def test_verdicts_are_checked_against_the_truth_by_category():
+def test_verdict_accuracy_is_measured_per_category():
     found = verdict_accuracy(score_pairs(PAIRS, scorer()), truth)
-    # Shades 90 10 40 40 20 60 70 30 80 15: the verifier wrongly says no to 40, 40 and 30.
+    # Of the shades 90 10 40 40 20 60 70 30 80 15, the verifier wrongly answers no for 40, 40 and 30.
     assert found[Category.FOLLOW].value == pytest.approx(7 / 10)
     assert found[Category.KEEP].value == 1.0
     assert found[Category.FOLLOW].n == 10
     assert Category.QUALITY not in found
 
 
-def test_the_first_n_pairs_count_decided_pairs_only():
+def test_first_pairs_are_counted_without_same_pairs():
     order = [PAIRS[4], PAIRS[0], PAIRS[4], PAIRS[1], PAIRS[2]]
-    assert [p.pair_id for p in first_pairs(order, 2)] == ["p4", "p0", "p4", "p1"]
+    assert [p.pair_id for p in first_decided_pairs(order, 2)] == ["p4", "p0", "p4", "p1"]
 
 
-def test_items_may_come_from_a_generator_and_stay_in_order():
+def test_generated_items_are_scored_in_order():
     items = (
         item
         for p in PAIRS[:3]
@@ -182,17 +188,17 @@ def brighter(by: int):
 CASES = [case(i) for i in range(10)]
 
 
-def test_an_editor_is_measured_by_truth_and_verifier_on_every_case():
+def test_every_edit_has_a_true_score_and_a_verifier_score():
     rows = evaluate_editor(CASES, brighter(50), scorer=scorer(), truth=truth, batch=4)
     assert [row.case.case_id for row in rows] == [f"c{i}" for i in range(10)]
     assert rows[3].truth.score == pytest.approx(5.3)
     assert rows[3].outcome.score == pytest.approx(5.3)
 
 
-def test_the_gain_is_paired_by_case():
+def test_editor_gain_is_paired_by_case():
     before = evaluate_editor(CASES, brighter(5), truth=truth)
     after = evaluate_editor(CASES, brighter(90), truth=truth)
-    found = editor_figures(before, after, "truth")
+    found = editor_metrics(before, after, "truth")
     assert found.before.score is not None and found.gain.score is not None and found.gain.follow is not None
     assert found.before.score.value == pytest.approx(0.95)
     assert found.gain.score.value == pytest.approx(8.5)
@@ -205,22 +211,22 @@ def test_the_gain_is_paired_by_case():
     assert found.failed == 0
 
 
-def test_the_verifiers_opinion_has_no_parts_and_failures_are_left_out():
+def test_verifier_scores_have_no_parts_and_failures_are_excluded():
     before = evaluate_editor(CASES, brighter(5), scorer=scorer(broken=(7,)))
     after = evaluate_editor(CASES, brighter(50), scorer=scorer(broken=(57, 58)))
-    found = editor_figures(before, after, "verifier")
+    found = editor_metrics(before, after, "verifier")
     assert found.failed == 3
     assert found.gain.score is not None
     assert found.gain.score.n == 7
     assert found.gain.follow is found.gain.success is None
-    nothing = editor_figures(before, after, "truth")
+    nothing = editor_metrics(before, after, "truth")
     assert nothing.gain.score is None
     assert nothing.failed == len(CASES)
     with pytest.raises(ValueError, match="same cases"):
-        editor_figures(before[1:], after[:-1], "truth")
+        editor_metrics(before[1:], after[:-1], "truth")
 
 
-def test_the_gallery_is_drawn_by_seed_and_shows_what_the_verifier_said_beside_the_truth():
+def test_gallery_is_drawn_by_seed_and_shows_verdicts_with_true_answers():
     before = evaluate_editor(CASES, brighter(35), scorer=scorer(), truth=truth)
     after = evaluate_editor(CASES, brighter(60), scorer=scorer(broken=(63,)), truth=truth)
     shown = gallery(before, after, 4, seed=1)
@@ -231,12 +237,12 @@ def test_the_gallery_is_drawn_by_seed_and_shows_what_the_verifier_said_beside_th
     assert len(everything) == 10
     first, broken = everything[0].before, everything[3].after
     assert first is not None and broken is not None
-    assert (first.principles[0].said, first.principles[0].truth) == (0, 1)
+    assert (first.principles[0].verdict, first.principles[0].truth) == (0, 1)
     assert first.reasoning == "shade 35"
     assert broken.failure == "unparsed: no <score>"
-    assert broken.score is None and broken.principles[0].said is None and broken.principles[0].truth == 1
+    assert broken.score is None and broken.principles[0].verdict is None and broken.principles[0].truth == 1
 
 
-def test_an_editor_that_loses_a_picture_is_an_error():
-    with pytest.raises(ValueError, match="9 pictures for 10 cases"):
+def test_editor_that_drops_an_image_is_rejected():
+    with pytest.raises(ValueError, match="9 images for 10 cases"):
         evaluate_editor(CASES, lambda s, i: brighter(1)(s, i)[:-1])

@@ -1,4 +1,4 @@
-"""Public sets: small fixtures in the published layouts, scores worked out by hand."""
+"""Public benchmarks: small fixtures in the published layouts, with scores computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from editr1.data.images import decode_image
 from editr1.data.types import Category, Principle, Scored, ScoreFailure, Unparsed
 from editr1.evaluation.benchmarks import (
     BenchmarkError,
-    GEditMarks,
+    GEditRatings,
+    edit_scorer,
     editscore_table,
     gedit_table,
     imgedit_table,
@@ -25,20 +26,19 @@ from editr1.evaluation.benchmarks import (
     load_editscore,
     load_gedit,
     load_imgedit,
+    load_imgedit_prompts,
     load_tiger,
-    rate_editscore,
-    rate_tiger,
-    rate_with,
     reward_benchmark,
+    score_editscore,
+    score_tiger,
     tiger_table,
 )
 from editr1.evaluation.benchmarks.gedit import GEditPrompts
-from editr1.evaluation.benchmarks.imgedit import load_prompts
 from editr1.evaluation.benchmarks.tiger import tuned_epsilon
-from editr1.evaluation.judge import Marks
+from editr1.evaluation.judge import Ratings
 
 
-def picture(shade: int, size: tuple[int, int] = (8, 8)) -> dict[str, object]:
+def image(shade: int, size: tuple[int, int] = (8, 8)) -> dict[str, object]:
     buffer = io.BytesIO()
     Image.new("RGB", size, (shade, shade, shade)).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}
@@ -70,8 +70,8 @@ def editscore_rows() -> list[dict[str, object]]:
         return {
             "key": [f"{name}-{better}", f"{name}-{worse}"],
             "instruction": "do it",
-            "input_image": picture(0),
-            "output_images": [picture(better, (16, 4)), picture(worse)],
+            "input_image": image(0),
+            "output_images": [image(better, (16, 4)), image(worse)],
             "task_type": kind,
             "dimension": dimension,
         }
@@ -85,9 +85,9 @@ def editscore_rows() -> list[dict[str, object]]:
     ]
 
 
-def test_editscore_takes_a_tie_as_wrong_and_means_over_types(tmp_path):
+def test_editscore_counts_ties_as_wrong_and_averages_over_types(tmp_path):
     rows = list(load_editscore(write(tmp_path, editscore_rows())))
-    scores = rate_editscore(rows, by_shade)
+    scores = score_editscore(rows, by_shade)
     table = editscore_table(rows, scores)
     published, ours = rows_of(table), rows_of(table, "ours")
     assert published["overall"] == pytest.approx((2 / 3 + 0) / 2)
@@ -98,21 +98,21 @@ def test_editscore_takes_a_tie_as_wrong_and_means_over_types(tmp_path):
     assert published["prompt_following"] is None
 
 
-def test_editscore_edits_are_scored_once_each_at_their_sources_size(tmp_path):
+def test_editscore_scores_each_edit_once_at_the_size_of_its_source(tmp_path):
     seen = []
 
-    def rate(edits):
+    def score(edits):
         seen.extend(edits)
         return by_shade(edits)
 
-    scores = rate_editscore(load_editscore(write(tmp_path, editscore_rows())), rate, batch=3)
+    scores = score_editscore(load_editscore(write(tmp_path, editscore_rows())), score, batch=3)
     assert len(seen) == len(scores) == 7
     assert {decode_image(edit.edited).size for edit in seen} == {(8, 8)}
 
 
-def test_editscore_counts_a_missing_score_as_wrong_only_where_the_authors_do(tmp_path):
+def test_editscore_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
     rows = list(load_editscore(write(tmp_path, editscore_rows())))
-    scores = {**rate_editscore(rows, by_shade), "b-90": None}
+    scores = {**score_editscore(rows, by_shade), "b-90": None}
     table = editscore_table(rows, scores)
     assert rows_of(table)["overall"] == pytest.approx((1 / 3 + 0) / 2)
     assert rows_of(table, "ours")["overall"] == pytest.approx(1 / 3)
@@ -123,31 +123,31 @@ def test_editscore_counts_a_missing_score_as_wrong_only_where_the_authors_do(tmp
     ("change", "message"),
     [
         ({"dimension": "beauty"}, "row 0: dimension 'beauty' is unknown; allowed: prompt_following"),
-        ({"output_images": [picture(1)]}, "row 0: key and output_images must hold two entries"),
-        ({"instruction": " "}, "row 0: instruction must be a text"),
-        ({"input_image": {"bytes": None, "path": "no.png"}}, "row 0: input_image: no such file"),
+        ({"output_images": [image(1)]}, "row 0: key and output_images must have two entries"),
+        ({"instruction": " "}, "row 0: instruction must be a non-empty string"),
+        ({"input_image": {"bytes": None, "path": "no.png"}}, "row 0: input_image: the file .* does not exist"),
     ],
 )
-def test_a_row_out_of_the_layout_is_named(tmp_path, change, message):
+def test_invalid_row_is_rejected_by_number(tmp_path, change, message):
     with pytest.raises(BenchmarkError, match=message):
         list(load_editscore(write(tmp_path, [{**editscore_rows()[0], **change}])))
 
 
-def test_a_folder_without_the_set_and_a_table_without_its_columns_are_named(tmp_path):
+def test_missing_files_and_missing_columns_are_rejected(tmp_path):
     with pytest.raises(BenchmarkError, match="no Parquet file"):
         list(load_editscore(tmp_path))
-    with pytest.raises(BenchmarkError, match="column 'key' is missing; it has nothing"):
+    with pytest.raises(BenchmarkError, match="column 'key' is missing; the columns are nothing"):
         list(load_editscore(write(tmp_path, [{"nothing": 1}])))
 
 
-def test_pictures_may_lie_beside_the_table_but_not_outside_the_folder(tmp_path):
+def test_image_paths_must_stay_inside_the_folder(tmp_path):
     row = editscore_rows()[0]
-    (tmp_path / "secret.png").write_bytes(picture(1)["bytes"])
+    (tmp_path / "secret.png").write_bytes(image(1)["bytes"])
     folder = write(tmp_path / "set", [{**row, "input_image": {"bytes": None, "path": "in.png"}}])
-    (folder / "in.png").write_bytes(picture(7)["bytes"])
-    assert next(iter(load_editscore(folder))).source == picture(7)["bytes"]
+    (folder / "in.png").write_bytes(image(7)["bytes"])
+    assert next(iter(load_editscore(folder))).source == image(7)["bytes"]
     bad = write(tmp_path / "bad", [{**row, "input_image": {"bytes": None, "path": "../secret.png"}}])
-    with pytest.raises(BenchmarkError, match="leads out of"):
+    with pytest.raises(BenchmarkError, match="points outside"):
         next(iter(load_editscore(bad)))
 
 
@@ -165,9 +165,9 @@ def tiger_rows(k: int, group: str, shades: list[int], ranking: str) -> list[dict
                     "id": group if k == 2 else f"{group}_{a}{b}",
                     "dataset": f"{k}pair",
                     "instruction": "do it",
-                    "source_image": picture(0),
-                    "candidate_1": picture(shades[letters.index(a)]),
-                    "candidate_2": picture(shades[letters.index(b)]),
+                    "source_image": image(0),
+                    "candidate_1": image(shades[letters.index(a)]),
+                    "candidate_2": image(shades[letters.index(b)]),
                     "ranking": vote,
                     "comparison_type": f"{a}vs{b}",
                 }
@@ -188,41 +188,43 @@ def tiger_set() -> list[dict[str, object]]:
     )
 
 
-def test_tiger_needs_the_whole_ranking_and_weighs_by_groups(tmp_path):
+def test_tiger_compares_whole_rankings_and_weights_by_groups(tmp_path):
     groups = load_tiger(write(tmp_path, tiger_set()))
     assert [g.k for g in groups] == [2, 2, 2, 2, 3, 3, 3, 4]
-    table = tiger_table(groups, rate_tiger(groups, by_shade), epsilon=0.1)
+    table = tiger_table(groups, score_tiger(groups, by_shade), epsilon=0.1)
     published, ours = rows_of(table), rows_of(table, "ours")
-    # Gaps at K = 2 are 7.0, -0.3, 0.2, -6.0: tuned to 0.3 the tie is found and the wrong 0.2 stays wrong.
+    # The gaps at K = 2 are 7.0, -0.3, 0.2 and -6.0. With epsilon tuned to 0.3 the tie is correct and 0.2 stays wrong.
     assert published["K = 2"] == pytest.approx(3 / 4)
-    # Fixed at 0.1 beforehand, the tie is missed as well.
+    # With epsilon 0.1 the tie is wrong as well.
     assert ours["K = 2"] == pytest.approx(2 / 4)
-    # g3c: A and B are equal; a reversed ascending sort puts the later first, which happens to be what people said.
+    # g3c: A and B have equal scores; a reversed ascending sort puts B first, which happens to be the human ranking.
     assert published["K = 3"] == pytest.approx(2 / 3)
     assert ours["K = 3"] == pytest.approx(1 / 3)
     assert published["K = 4"] == ours["K = 4"] == 1.0
     assert published["overall, weighted by groups"] == pytest.approx((3 + 2 + 1) / 8)
     assert ours["overall, weighted by groups"] == pytest.approx((2 + 1 + 1) / 8)
-    # 3 decided pairs at K = 2 (2 right), 9 at K = 3 (3 + 2 + 2 right, one tie), 6 at K = 4.
+    # 3 decided pairs at K = 2 (2 correct), 9 at K = 3 (3 + 2 + 2 correct, one tie), 6 at K = 4.
     assert ours["all decided pairs, strict"] == pytest.approx((2 + 7 + 6) / 18)
     assert ours["all decided pairs, half credit"] == pytest.approx((2 + 7.5 + 6) / 18)
-    assert table.notes == ("Epsilon at K = 2: published 0.3, tuned on the set itself; ours 0.1, fixed beforehand.",)
+    assert table.notes == (
+        "Epsilon at K = 2: 0.3 in the published rule, tuned on the benchmark itself; 0.1, set in advance, in ours.",
+    )
 
 
-def test_a_decided_pair_inside_epsilon_is_wrong_at_two_but_counts_overall_as_the_authors_have_it(tmp_path):
+def test_decided_pair_inside_epsilon_is_wrong_at_two_but_correct_overall(tmp_path):
     ties = [row for i in range(3) for row in tiger_rows(2, f"t_{i}", [53, 50], "A=B")]
     groups = load_tiger(write(tmp_path, ties + tiger_rows(2, "d", [52, 50], "A>B")))
-    published = rows_of(tiger_table(groups, rate_tiger(groups, by_shade), epsilon=0.1))
-    # Tuned to .3: the three ties are found, and the decided gap of .2 is called a tie as well.
+    published = rows_of(tiger_table(groups, score_tiger(groups, by_shade), epsilon=0.1))
+    # With epsilon tuned to 0.3 the three ties are correct, and the decided gap of 0.2 counts as a tie as well.
     assert published["K = 2"] == pytest.approx(3 / 4)
     assert published["overall, weighted by groups"] == 1.0
 
 
-def test_a_size_none_of_whose_groups_could_be_scored_is_wrong_under_published_and_left_out_of_ours(tmp_path):
+def test_unscored_groups_are_wrong_when_published_and_excluded_from_ours(tmp_path):
     groups = load_tiger(write(tmp_path, tiger_set()))
     scores = [
         {**score, "A": None} if group.k == 4 else score
-        for group, score in zip(groups, rate_tiger(groups, by_shade), strict=True)
+        for group, score in zip(groups, score_tiger(groups, by_shade), strict=True)
     ]
     table = tiger_table(groups, scores, epsilon=0.1)
     published, ours = rows_of(table), rows_of(table, "ours")
@@ -231,32 +233,32 @@ def test_a_size_none_of_whose_groups_could_be_scored_is_wrong_under_published_an
     assert ours["overall, weighted by groups"] == pytest.approx((2 + 1) / 7)
 
 
-def test_an_epsilon_that_is_not_given_comes_from_the_other_half(tmp_path):
+def test_default_epsilon_is_tuned_on_the_other_half(tmp_path):
     rows = [r for i in range(40) for r in tiger_rows(2, f"q-{i}", [50 + i % 5, 50], "A=B" if i % 5 < 3 else "A>B")]
     groups = load_tiger(write(tmp_path, rows))
-    table = tiger_table(groups, rate_tiger(groups, by_shade))
-    assert "each from the other half" in table.notes[0]
+    table = tiger_table(groups, score_tiger(groups, by_shade))
+    assert "each tuned on the other half" in table.notes[0]
     assert rows_of(table)["K = 2"] == rows_of(table, "ours")["K = 2"] == 1.0
 
 
-def test_the_tuned_epsilon_is_the_best_of_all_by_brute_force():
+def test_tuned_epsilon_is_optimal():
     rng = np.random.default_rng(0)
     human = rng.integers(-1, 2, 120).astype(float)
     gaps = np.round(human + rng.normal(0, 0.8, 120), 1)
     epsilon, accuracy = tuned_epsilon(human, gaps)
 
-    def by_hand(e: float) -> float:
+    def accuracy_at(e: float) -> float:
         return float(
             np.mean([abs(m) <= e if h == 0 else abs(m) > e and h * m > 0 for h, m in zip(human, gaps, strict=True)])
         )
 
-    assert accuracy == pytest.approx(by_hand(epsilon))
-    assert accuracy == pytest.approx(max(by_hand(e) for e in np.arange(0, 4, 0.05)))
+    assert accuracy == pytest.approx(accuracy_at(epsilon))
+    assert accuracy == pytest.approx(max(accuracy_at(e) for e in np.arange(0, 4, 0.05)))
 
 
-def test_a_group_with_a_failed_score_is_wrong_only_where_the_authors_count_it(tmp_path):
+def test_tiger_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
     groups = load_tiger(write(tmp_path, tiger_set()))
-    scores = rate_tiger(groups, by_shade)
+    scores = score_tiger(groups, by_shade)
     scores[-1]["C"] = None
     table = tiger_table(groups, scores, epsilon=0.1)
     assert rows_of(table, "ours")["K = 4"] is None
@@ -266,14 +268,14 @@ def test_a_group_with_a_failed_score_is_wrong_only_where_the_authors_count_it(tm
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (tiger_rows(3, "g", [1, 2, 3], "ABC")[:2], "group g of 3: 2 of 3 comparisons"),
+        (tiger_rows(3, "g", [1, 2, 3], "ABC")[:2], "group g of 3 edits has 2 of 3 comparisons"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "ranking": "A>C"}], "ranking must rank A and B"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "comparison_type": "AvsC"}], "letters of AB"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "dataset": "5pair"}], "dataset '5pair' is unknown"),
         (tiger_rows(2, "g", [1, 2], "A>B") * 2, "compared twice"),
     ],
 )
-def test_a_group_that_cannot_be_ranked_is_named(tmp_path, rows, message):
+def test_group_that_cannot_be_ranked_is_rejected(tmp_path, rows, message):
     with pytest.raises(BenchmarkError, match=message):
         load_tiger(write(tmp_path, rows))
 
@@ -288,43 +290,43 @@ def gedit_rows() -> list[dict[str, object]]:
             "key": key,
             "instruction": f"edit {key}",
             "instruction_language": language,
-            "input_image": picture(5),
-            "input_image_raw": picture(5, (20, 20)),
+            "input_image": image(5),
+            "input_image_raw": image(5, (20, 20)),
             "Intersection_exist": True,
         }
 
     return [row("k1", "color_alter", "en"), row("k2", "color_alter", "cn"), row("k3", "text_change", "en")]
 
 
-def test_gedit_reads_one_language_and_asks_the_judge_about_resized_edits(tmp_path):
+def test_gedit_judge_gets_one_language_and_resized_edits(tmp_path):
     items = list(load_gedit(write(tmp_path / "set", gedit_rows()), language="en"))
     assert [item.key for item in items] == ["k1", "k3"]
     edits = tmp_path / "edits" / "fullset" / "color_alter" / "en"
     edits.mkdir(parents=True)
-    (edits / "k1.png").write_bytes(picture(9, (30, 30))["bytes"])
-    asked = []
+    (edits / "k1.png").write_bytes(image(9, (30, 30))["bytes"])
+    requests = []
 
-    def judge(prompt, pictures):
-        asked.append((prompt, [decode_image(p.data).size for p in pictures]))
+    def judge(prompt, images):
+        requests.append((prompt, [decode_image(i.data).size for i in images]))
         return '{"score": [9, 4], "reasoning": ""}'
 
-    marks = judge_gedit(items, tmp_path / "edits", judge, GEditPrompts("follow <instruction>?", "sound?"))
-    assert asked == [("follow edit k1?", [(8, 8), (8, 8)]), ("sound?", [(8, 8)])]
-    assert marks[0].sc == Marks(values=(9.0, 4.0))
-    assert marks[1].missing
+    ratings = judge_gedit(items, tmp_path / "edits", judge, GEditPrompts("follow <instruction>?", "sound?"))
+    assert requests == [("follow edit k1?", [(8, 8), (8, 8)]), ("sound?", [(8, 8)])]
+    assert ratings[0].sc == Ratings(values=(9.0, 4.0))
+    assert ratings[1].missing
 
 
-def test_gedit_figures_are_the_mean_of_types_of_the_lower_marks():
-    def marks(kind: str, sc: tuple[float, float], pq: tuple[float, float]) -> GEditMarks:
-        return GEditMarks(kind, Marks(values=sc), Marks(values=pq))
+def test_gedit_metrics_average_the_lower_rating_over_types():
+    def ratings(kind: str, sc: tuple[float, float], pq: tuple[float, float]) -> GEditRatings:
+        return GEditRatings(kind, Ratings(values=sc), Ratings(values=pq))
 
     table = gedit_table(
         [
-            marks("color_alter", (9, 4), (9, 9)),
-            marks("color_alter", (8, 9), (2, 5)),
-            marks("text_change", (7, 7), (7, 8)),
-            GEditMarks("text_change", None, None),
-            GEditMarks("text_change", Unparsed(reason="no"), Marks(values=(1.0, 1.0))),
+            ratings("color_alter", (9, 4), (9, 9)),
+            ratings("color_alter", (8, 9), (2, 5)),
+            ratings("text_change", (7, 7), (7, 8)),
+            GEditRatings("text_change", None, None),
+            GEditRatings("text_change", Unparsed(reason="no"), Ratings(values=(1.0, 1.0))),
         ]
     )
     published, ours = rows_of(table), rows_of(table, "ours")
@@ -335,7 +337,7 @@ def test_gedit_figures_are_the_mean_of_types_of_the_lower_marks():
     assert (table.unparsed, table.missing) == (1, 1)
 
 
-def test_gedit_refuses_an_unknown_type(tmp_path):
+def test_gedit_unknown_type_is_rejected(tmp_path):
     with pytest.raises(BenchmarkError, match="task_type 'colour' is unknown"):
         list(load_gedit(write(tmp_path, [{**gedit_rows()[0], "task_type": "colour"}])))
 
@@ -351,25 +353,25 @@ def imgedit_folder(folder: Path) -> Path:
         "9": {"id": "animal/1.jpg", "prompt": "as a sketch", "edit_type": "style"},
     }
     (folder / "singleturn" / "animal").mkdir(parents=True)
-    (folder / "singleturn" / "animal" / "1.jpg").write_bytes(picture(3)["bytes"])
+    (folder / "singleturn" / "animal" / "1.jpg").write_bytes(image(3)["bytes"])
     (folder / "basic_edit.json").write_text(json.dumps(entries))
     (folder / "prompts.json").write_text(json.dumps({"alter": "Rate <edit_prompt>", "style": "Style of <edit_prompt>"}))
     return folder
 
 
-def test_imgedit_means_marks_then_types_and_says_macro_and_micro(tmp_path):
+def test_imgedit_reports_macro_and_micro_means(tmp_path):
     folder = imgedit_folder(tmp_path / "set")
     edits = tmp_path / "edits"
     edits.mkdir()
     for key in ("1082", "1068", "673"):
-        (edits / f"{key}.png").write_bytes(picture(4)["bytes"])
+        (edits / f"{key}.png").write_bytes(image(4)["bytes"])
     replies = {
         "Rate darker fur": "Why: good.\nA: 5\nB: 4\nC: 4",
         "Rate lighter fur": "A: 1\nB: 2\nC: 1",
         "Style of as a woodcut": "A: 3\nB: 5",
     }
     items = load_imgedit(folder)
-    answers = judge_imgedit(items, edits, lambda prompt, _pictures: replies[prompt], load_prompts(folder))
+    answers = judge_imgedit(items, edits, lambda prompt, _images: replies[prompt], load_imgedit_prompts(folder))
     assert answers["9"] is None
     table = imgedit_table(items, answers)
     published, ours = rows_of(table), rows_of(table, "ours")
@@ -381,45 +383,45 @@ def test_imgedit_means_marks_then_types_and_says_macro_and_micro(tmp_path):
     assert (table.unparsed, table.missing) == (1, 1)
 
 
-def test_imgedit_names_a_missing_original_and_a_type_without_rubric(tmp_path):
+def test_imgedit_missing_original_and_missing_rubric_are_rejected(tmp_path):
     folder = imgedit_folder(tmp_path)
     items = load_imgedit(folder)
     with pytest.raises(BenchmarkError, match="no rubric for type 'style'; it has alter"):
         judge_imgedit(items, tmp_path, lambda _p, _i: "", {"alter": ""})
     (folder / "singleturn" / "animal" / "1.jpg").unlink()
-    with pytest.raises(BenchmarkError, match="entry 1082: no original picture"):
+    with pytest.raises(BenchmarkError, match="entry 1082: the original image"):
         load_imgedit(folder)
     (folder / "basic_edit.json").write_text('{"1": {"id": "../../etc/passwd", "prompt": "x", "edit_type": "alter"}}')
-    with pytest.raises(BenchmarkError, match="leads out of"):
+    with pytest.raises(BenchmarkError, match="points outside"):
         load_imgedit(folder)
 
 
-# A verifier as rater
+# A verifier as scorer of edits
 
 
-def test_a_verifier_rates_a_public_set_with_principles_asked_once_a_case(tmp_path):
-    asked = []
+def test_verifier_requests_principles_once_per_case(tmp_path):
+    requested = []
 
     def principles(source: bytes, instruction: str):
-        asked.append(instruction)
+        requested.append(instruction)
         return (Principle(question="done?", category=Category.FOLLOW),)
 
     def scorer(items):
         return [
             Scored(score=float(np.asarray(decode_image(i.edited.data))[0, 0, 0]) / 10, verdicts=(), model_digest="m")
-            if i.edited.data != picture(20)["bytes"]
+            if i.edited.data != image(20)["bytes"]
             else ScoreFailure(cause="engine", detail="gone")
             for i in items
         ]
 
     rows = list(load_editscore(write(tmp_path, editscore_rows())))
-    scores = rate_editscore(rows, rate_with(scorer, principles))
-    assert asked == ["do it"]
+    scores = score_editscore(rows, edit_scorer(scorer, principles))
+    assert requested == ["do it"]
     assert scores["a-90"] == 9.0
     assert scores["b-20"] is None
 
 
-def test_a_set_is_scored_by_name_under_one_rule_or_both(tmp_path):
+def test_reward_benchmark_reports_the_requested_rules(tmp_path):
     folder = write(tmp_path / "e", editscore_rows())
     both = reward_benchmark("editscore", folder, by_shade)
     assert rows_of(both)["overall"] == pytest.approx(1 / 3)

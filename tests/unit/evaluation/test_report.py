@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, honest, and safe whatever stands in the data."""
+"""The report page is valid and self-contained, states what was not measured, and escapes all data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report import (
     EditView,
     GalleryCase,
-    KeyFigure,
     LineageEdge,
     LineageNode,
     PrincipleView,
     ReportData,
+    StageMetric,
     StageReport,
     TimeSpan,
     charts,
@@ -32,7 +32,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}&am
 
 
 class Page(HTMLParser):
-    """Collects tags and fails on what does not nest."""
+    """Collects the tags of a page and fails on tags that are not nested correctly."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -69,20 +69,20 @@ def words(html: str) -> str:
     return re.sub(r"\s+", " ", " ".join(Page(html).text))
 
 
-@pytest.fixture(scope="module", params=["shapes", "photos", "begun"])
+@pytest.fixture(scope="module", params=["shapes", "photos", "started"])
 def html(request, report_of) -> str:
-    kinds = {"shapes": {}, "photos": {"truth": False, "name": "photos"}, "begun": {"measured": False}}
+    kinds = {"shapes": {}, "photos": {"truth": False, "name": "photos"}, "started": {"measured": False}}
     return render_report(report_of(**kinds[request.param]))
 
 
-def test_the_page_nests_and_its_charts_are_well_formed_svg(html):
+def test_page_and_charts_are_well_formed(html):
     Page(html)
     assert html.lstrip().startswith("<!doctype html>")
     for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
         ET.fromstring(svg)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(html):
+def test_page_loads_and_runs_nothing(html):
     page = Page(html)
     for tag, attrs in page.tags:
         assert tag not in {"script", "link", "iframe", "object", "embed", "form", "base"}
@@ -96,7 +96,7 @@ def test_the_page_loads_nothing_and_runs_nothing(html):
     assert policy is not None and "default-src 'none'" in policy
 
 
-def test_the_page_can_be_read_without_seeing_it(html):
+def test_page_is_accessible_to_screen_readers(html):
     page = Page(html)
     assert page.all("html")[0]["lang"] == "en"
     assert all(image.get("alt") for image in page.all("img"))
@@ -107,7 +107,7 @@ def test_the_page_can_be_read_without_seeing_it(html):
     assert {(link["href"] or "")[1:] for link in page.all("a")} <= targets
 
 
-def test_the_text_has_contrast_in_light_and_dark():
+def test_text_has_sufficient_contrast_in_both_themes():
     css = (Path(charts.__file__).parent / "templates" / "page.css").read_text()
 
     def luminance(hexed: str) -> float:
@@ -126,12 +126,12 @@ def test_the_text_has_contrast_in_light_and_dark():
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
 
 
-def test_the_three_headlines_say_what_their_intervals_say(report):
+def test_headlines_describe_their_intervals(report):
     page = words(render_report(report))
     sft, gain, editor = headlines(report)
     assert [h.verdict for h in (sft, gain, editor)] == ["clear", "clear", "clear"]
     assert report.verifiers[0].accuracy is not None and report.editor is not None
-    assert sft.figure == f"{100 * report.verifiers[0].accuracy.half_credit.value:.1f}"
+    assert sft.value == f"{100 * report.verifiers[0].accuracy.half_credit.value:.1f}"
     assert "The interval excludes chance (50 %)." in page
     assert page.count("The interval excludes zero.") == 2
     assert f"n = {formats.number(1000)}" in page
@@ -141,47 +141,47 @@ def _estimate(value: float, low: float, high: float) -> Estimate:
     return Estimate(value=value, low=low, high=high, n=50)
 
 
-def test_an_interval_that_holds_zero_is_called_no_effect(report):
+def test_interval_that_includes_zero_is_no_significant_effect(report):
     gain = report.verifier_gain.model_copy(update={"half_credit": _estimate(0.01, -0.02, 0.04)})
     parts = report.editor.gain.model_copy(update={"score": _estimate(-1.0, -1.5, -0.5)})
     editor = report.editor.model_copy(update={"gain": parts})
     data = report.model_copy(update={"verifier_gain": gain, "editor": editor})
     assert [h.verdict for h in headlines(data)] == ["clear", "open", "worse"]
     page = words(render_report(data))
-    assert "The interval includes zero: no effect is shown." in page
-    assert "The interval lies below zero." in page
+    assert "The interval includes zero: no significant effect." in page
+    assert "The interval is below zero." in page
     assert "\u22121.00" in page
 
 
-def test_what_was_not_measured_says_so_and_is_no_number(report_of):
+def test_missing_metrics_are_shown_as_not_measured(report_of):
     page = words(render_report(report_of(measured=False)))
     assert page.count("not measured") >= 6
-    assert "%" not in page.split("Repeat this run")[0].replace("50 %", "")
+    assert "%" not in page.split("Reproduce this run")[0].replace("50 %", "")
 
 
-def test_photographs_have_no_truth_and_the_page_claims_none(report_of):
+def test_page_without_ground_truth_shows_no_true_scores(report_of):
     page = words(render_report(report_of(truth=False, name="photos")))
-    assert "These pictures have no known truth" in page
-    assert "No truth exists for these pictures" in page
-    assert "verifier's own scores" in page
+    assert "There is no ground truth for these images, so no metric" in page
+    assert "There is no ground truth for these images. The verifier's scores" in page
+    assert "the scores of the verifier that also trained the editor" in page
     assert "True score" not in page
     assert "GSB" not in page
-    assert not re.search(r"truth \d", page)
+    assert not re.search(r"true score: \d", page)
 
 
-def test_the_share_of_better_less_worse_edits_stands_below_the_gains(report):
-    found = report.editor.gsb
-    assert f"(GSB), % {found.value * 100:+.1f}" in words(render_report(report))
+def test_gsb_is_shown(report):
+    gsb = report.editor.gsb
+    assert f"GSB (better minus worse after RL), % {gsb.value * 100:+.1f}" in words(render_report(report))
 
 
-def test_a_wrong_answer_of_the_verifier_is_marked_in_words_too(report):
+def test_wrong_verdict_is_marked_in_words(report):
     html = render_report(report)
-    assert html.count("The verifier is wrong here") == 1
+    assert html.count("The verifier's answer is wrong") == 1
     assert ", wrong" in words(html)
 
 
 def _poisoned(value):
-    """The same data with every free text replaced by markup."""
+    """Return the data with every free text replaced by markup."""
     if isinstance(value, str):
         return HOSTILE
     if isinstance(value, dict):
@@ -191,14 +191,14 @@ def _poisoned(value):
     return value
 
 
-KEPT = {"truth", "protocol", "judge", "role", "category", "verdicts"}
+ENUM_FIELDS = {"truth", "protocol", "judge", "role", "category", "verdicts"}
 
 
 def _poison_model(value):
     if isinstance(value, dict):
         found = {}
         for key, item in value.items():
-            if key in KEPT:
+            if key in ENUM_FIELDS:
                 found[key] = item
             elif key in {"versions", "curves", "inputs", "outputs"}:
                 found[key] = _poisoned(item)
@@ -210,7 +210,7 @@ def _poison_model(value):
     return HOSTILE if isinstance(value, str) else value
 
 
-def test_markup_in_any_text_of_the_data_stays_text(report):
+def test_markup_in_the_data_is_escaped(report):
     data = report.model_copy(update={"notes": ("a note",)}).model_dump()
     html = render_report(ReportData.model_validate(_poison_model(data)))
     page = Page(html)
@@ -223,13 +223,13 @@ def test_markup_in_any_text_of_the_data_stays_text(report):
         ET.fromstring(svg)
 
 
-def test_a_picture_that_cannot_be_read_leaves_a_word_in_its_place(report):
-    broken = GalleryCase(case_id="x", instruction="y", source=b"no picture", after=EditView(image=b"\x89PNG"))
+def test_unreadable_image_is_replaced_by_a_message(report):
+    broken = GalleryCase(case_id="x", instruction="y", source=b"no image", after=EditView(image=b"\x89PNG"))
     page = words(render_report(report.model_copy(update={"gallery": (broken,)})))
-    assert page.count("This picture cannot be read.") == 2
+    assert page.count("This image cannot be read.") == 2
 
 
-def test_small_pictures_keep_hard_pixels_and_large_ones_are_reduced(report_of):
+def test_small_images_are_pixelated_and_large_ones_downscaled(report_of):
     small, large = render_report(report_of()), render_report(report_of(truth=False))
     assert all(image.get("class") == "pixelated" for image in Page(small).all("img"))
     images = Page(large).all("img")
@@ -237,7 +237,7 @@ def test_small_pictures_keep_hard_pixels_and_large_ones_are_reduced(report_of):
     assert len(large) < 3_000_000
 
 
-def test_the_data_survive_json_with_pictures_and_gaps(report):
+def test_report_data_survives_a_json_round_trip(report):
     stage = StageReport(
         name="s", kind="sft", what="w", state="done", curves={"loss": ((0.0, 1.0), (1.0, float("nan")))}
     )
@@ -247,11 +247,11 @@ def test_the_data_survive_json_with_pictures_and_gaps(report):
     assert render_report(back) == render_report(data)
 
 
-def test_a_curve_that_never_moves_is_told_and_not_drawn(report):
-    still = {"failed": ((0.0, 0.0), (1.0, 0.0)), "loss": ((0.0, 2.0), (1.0, 1.0)), "ratio": ((0.0, 1.0), (1.0, 1.0))}
-    stage = report.stages[0].model_copy(update={"curves": still})
+def test_constant_curve_is_stated_and_not_drawn(report):
+    curves = {"failed": ((0.0, 0.0), (1.0, 0.0)), "loss": ((0.0, 2.0), (1.0, 1.0)), "ratio": ((0.0, 1.0), (1.0, 1.0))}
+    stage = report.stages[0].model_copy(update={"curves": curves})
     page = render_report(report.model_copy(update={"stages": (stage,)}))
-    assert "The same at every step: failed 0, ratio 1" in page
+    assert "Constant at every step: failed 0, ratio 1" in page
     assert [name in page for name in ("<figcaption>loss", "<figcaption>failed", "<figcaption>ratio")] == [
         True,
         False,
@@ -259,7 +259,7 @@ def test_a_curve_that_never_moves_is_told_and_not_drawn(report):
     ]
 
 
-def test_an_axis_of_tiny_values_has_ticks_that_differ():
+def test_axis_of_tiny_values_has_distinct_tick_labels():
     svg = charts.line_chart("loss", [(0, -2e-9), (1, 4.5e-8)])
     assert re.findall(r'text-anchor="end">([^<]*)<', svg) == [
         "\u22122e\u221208",
@@ -270,7 +270,7 @@ def test_an_axis_of_tiny_values_has_ticks_that_differ():
     ]
 
 
-def test_a_curve_of_gaps_alone_is_not_drawn_and_one_point_is():
+def test_curve_without_finite_values_is_not_drawn():
     assert charts.line_chart("loss", [(0, float("nan"))]) == ""
     assert charts.line_chart("loss", []) == ""
     ET.fromstring(charts.line_chart("loss", [(5, 2.0)]))
@@ -278,7 +278,7 @@ def test_a_curve_of_gaps_alone_is_not_drawn_and_one_point_is():
     assert re.search(r'class="curve" d="M[^M]+M', gap)
 
 
-def test_a_long_curve_is_thinned_without_losing_its_level():
+def test_long_curve_is_reduced_without_changing_its_level():
     points = [(float(i), 5.0) for i in range(100_000)]
     svg = charts.line_chart("loss", points)
     assert len(svg) < 20_000
@@ -294,17 +294,17 @@ def test_a_long_curve_is_thinned_without_losing_its_level():
         (-1.0, 1.0, [-1.0, -0.5, 0.0, 0.5, 1.0]),
     ],
 )
-def test_ticks_are_round_and_cover_the_values(low, high, expected):
+def test_ticks_are_round_and_cover_the_range(low, high, expected):
     assert charts.nice_ticks(low, high, 4) == pytest.approx(expected)
 
 
-def test_the_time_line_places_bars_in_per_cent_and_counts_overlaps_once():
+def test_timeline_positions_are_percentages_and_overlaps_count_once():
     spans = [
         TimeSpan(name="sft", stage="sft", start=100.0, end=150.0),
         TimeSpan(name="train", stage="sft", start=110.0, end=150.0, level=1),
         TimeSpan(name="serve", stage="serve", start=150.0, end=300.0, ok=False),
     ]
-    rows, axis = charts.tracks(spans)
+    rows, axis = charts.timeline_tracks(spans)
     assert [row.stage for row in rows] == ["sft", "serve"]
     assert (rows[0].bars[0].left, rows[0].bars[0].width) == (0.0, 25.0)
     assert (rows[0].bars[1].left, rows[0].bars[1].width) == (5.0, 20.0)
@@ -313,26 +313,26 @@ def test_the_time_line_places_bars_in_per_cent_and_counts_overlaps_once():
     assert axis[0] == (0.0, "0 min")
 
 
-def test_the_lineage_puts_every_artifact_right_of_its_parents_and_survives_circles():
+def test_lineage_places_artifacts_right_of_their_parents():
     nodes = [LineageNode(digest=f"sha256:{c * 64}", label=c) for c in "abcd"]
     ids = {n.label: n.digest for n in nodes}
     edges = [LineageEdge(parent=ids[a], child=ids[b]) for a, b in ("ab", "bc", "ac", "cd")]
     svg = ET.fromstring(charts.lineage_chart(nodes, edges))
     left = [float(r.attrib["x"]) for r in svg.iter("rect")]
     assert left == sorted(left) and len(set(left)) == 4
-    circle = [
+    cycle = [
         *edges,
         LineageEdge(parent=ids["d"], child=ids["a"]),
         LineageEdge(parent=ids["a"], child="sha256:unknown"),
     ]
-    ET.fromstring(charts.lineage_chart(nodes, circle))
+    ET.fromstring(charts.lineage_chart(nodes, cycle))
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.42, "0.4 s"), (38.2, "38 s"), (59.7, "1 min 00 s"), (245.0, "4 min 05 s"), (7800.0, "2 h 10 min")],
 )
-def test_durations_read_as_people_say_them(value, text):
+def test_durations_are_formatted_for_people(value, text):
     assert formats.seconds(value) == text
 
 
@@ -341,11 +341,11 @@ def test_durations_read_as_people_say_them(value, text):
     [(1234.5, 1, "1234.5"), (12345, 2, "12\u202f345"), (-0.5, 2, "\u22120.50"), (None, 2, "not measured"),
      (float("nan"), 2, "not measured")],
 )  # fmt: skip
-def test_numbers_have_true_minus_signs_and_failed_ones_are_words(value, digits, text):
+def test_numbers_have_typographic_minus_signs(value, digits, text):
     assert formats.number(value, digits) == text
 
 
-def test_spans_become_bars_by_stage_and_torn_lines_are_skipped(tmp_path):
+def test_spans_are_read_and_truncated_lines_skipped(tmp_path):
     lines = [
         '{"name":"editr1.stage","service":"sft","start":1.0,"end":9.0,"ok":true,"attributes":{}}',
         '{"name":"editr1.phase","service":"sft","start":2.0,"end":8.0,"ok":true,"attributes":{"phase":"train"}}',
@@ -355,33 +355,33 @@ def test_spans_become_bars_by_stage_and_torn_lines_are_skipped(tmp_path):
         "null",
     ]
     (tmp_path / "spans.jsonl").write_text("\n".join(lines))
-    bars = read_spans([tmp_path / "spans.jsonl", tmp_path / "absent.jsonl"])
-    assert [(b.name, b.stage, b.level, b.ok) for b in bars] == [
+    spans = read_spans([tmp_path / "spans.jsonl", tmp_path / "absent.jsonl"])
+    assert [(b.name, b.stage, b.level, b.ok) for b in spans] == [
         ("sft", "sft", 0, True),
         ("train", "sft", 1, True),
         ("gcpo", "gcpo", 0, False),
     ]
 
 
-def test_principles_of_both_edits_stand_in_one_row_a_question(report):
-    other = PrincipleView(question="only after?", category="Image Quality", said=1, truth=0)
+def test_each_question_has_one_row_for_both_edits(report):
+    other = PrincipleView(question="only after?", category="Image Quality", verdict=1, truth=0)
     case = report.gallery[0]
     after = case.after.model_copy(update={"principles": (*case.after.principles, other)})
     html = render_report(report.model_copy(update={"gallery": (case.model_copy(update={"after": after}),)}))
     assert words(html).count("only after?") == 1
-    assert html.count("The verifier is wrong here") == 1
+    assert html.count("The verifier's answer is wrong") == 1
 
 
-def test_a_key_figure_shows_words_numbers_and_estimates(report):
-    figures = (
-        KeyFigure(name="note", value="three editors"),
-        KeyFigure(name="rows", value=6000),
-        KeyFigure(name="loss", value=0.25, digits=3, unit=" nats"),
-        KeyFigure(name="rate", value=-9e-6, digits=3),
-        KeyFigure(name="gain", value=_estimate(1.5, 1.0, 2.0)),
-        KeyFigure(name="lost"),
+def test_stage_metrics_show_text_numbers_and_estimates(report):
+    metrics = (
+        StageMetric(name="note", value="three editors"),
+        StageMetric(name="rows", value=6000),
+        StageMetric(name="loss", value=0.25, digits=3, unit=" nats"),
+        StageMetric(name="rate", value=-9e-6, digits=3),
+        StageMetric(name="gain", value=_estimate(1.5, 1.0, 2.0)),
+        StageMetric(name="lost"),
     )
-    stage = StageReport(name="s", kind="sft", what="w", state="failed", figures=figures, attempts=2)
+    stage = StageReport(name="s", kind="sft", what="w", state="failed", metrics=metrics, attempts=2)
     page = words(render_report(report.model_copy(update={"stages": (stage,)})))
     for text in (
         "three editors",

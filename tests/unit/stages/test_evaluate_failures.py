@@ -30,13 +30,13 @@ def context(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_evaluation_stops_if_edits_cannot_be_scored(context: Any, four: list[EditCase]) -> None:
     config = EvaluateConfig(ground_truth="none")
     with pytest.raises(TooManyFailures):
-        evaluate._edit(context, config, "before", "editor before RL", four, None)
+        evaluate._edit_cases(context, config, "before", "editor before RL", four, None)
 
 
 def test_gallery_shows_why_an_edit_has_no_score(context: Any, four: list[EditCase]) -> None:
     config = EvaluateConfig(ground_truth="shapes", gallery_size=2)
-    truth = evaluate._truth(config)
-    rows = evaluate._edit(context, config, "before", "editor before RL", four, truth)
+    truth = evaluate._ground_truth(config)
+    rows = evaluate._edit_cases(context, config, "before", "editor before RL", four, truth)
     assert sum(isinstance(row.outcome, ScoreFailure) for row in rows) == 2
 
 

@@ -1,4 +1,4 @@
-"""How the edits of a public set get their scores from a reward model."""
+"""Scoring of the edits of a public benchmark with a reward model."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from editr1.data.types import EncodedImage, Principle, ScoreItem
-from editr1.evaluation.scoring import Scorer, score_in_batches, value
+from editr1.evaluation.scoring import Scorer, score_in_batches, score_or_none
 
 
-class RatedEdit(NamedTuple):
-    """One edit to be scored. Pictures are encoded files."""
+class BenchmarkEdit(NamedTuple):
+    """One edit to be scored. The images are encoded files."""
 
     source: bytes
     edited: bytes
     instruction: str
 
 
-Rate = Callable[[Sequence[RatedEdit]], list[float | None]]
-"""Scores edits, aligned; None where there is no score."""
+EditScorer = Callable[[Sequence[BenchmarkEdit]], list[float | None]]
+"""Scores edits; returns one score per edit in order, None where scoring failed."""
 
 PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
-"""The principles of a case, from source picture and instruction: a public set brings none."""
+"""Returns the principles for a source image and an instruction; public benchmarks have none of their own."""
 
 
-def rate_with(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> Rate:
-    """A rating function over a verifier; principles are asked for once a (source, instruction). None of them: no score."""
+def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> EditScorer:
+    """Return a function that scores edits with a verifier.
+
+    ``principles`` is called once per (source, instruction). Edits of a case without principles get no score.
+    """
     known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 
-    def rate(edits: Sequence[RatedEdit]) -> list[float | None]:
+    def score(edits: Sequence[BenchmarkEdit]) -> list[float | None]:
         items: dict[int, ScoreItem] = {}
         for index, edit in enumerate(edits):
             case = (edit.source, edit.instruction)
@@ -42,6 +45,6 @@ def rate_with(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> 
                     principles=known[case],
                 )
         outcomes = dict(zip(items, score_in_batches(items.values(), scorer, batch=batch), strict=True))
-        return [value(outcomes.get(index)) for index in range(len(edits))]
+        return [score_or_none(outcomes.get(index)) for index in range(len(edits))]
 
-    return rate
+    return score
