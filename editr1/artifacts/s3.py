@@ -28,7 +28,7 @@ from urllib3.util import Retry, Timeout
 from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError
 from editr1.artifacts.hashing import CHUNK, VerifiedReader
 from editr1.artifacts.objects import checked_key
-from editr1.config.store import CA_BUNDLE_VARIABLE, ENDPOINT_VARIABLE, REGION_VARIABLE, StoreConfig
+from editr1.config.store import StoreConfig
 
 _CONNECT_S = 10.0
 _READ_S = 60.0
@@ -43,7 +43,7 @@ class S3Objects:
 
     def __init__(self, config: StoreConfig) -> None:
         host, secure = _endpoint(config)
-        ca_bundle = str(config.ca_bundle or os.environ.get(CA_BUNDLE_VARIABLE) or certifi.where())
+        ca_bundle = str(config.ca_bundle or certifi.where())
         self._http = urllib3.PoolManager(
             timeout=Timeout(connect=_CONNECT_S, read=_READ_S),
             maxsize=4 * config.transfers,
@@ -55,7 +55,7 @@ class S3Objects:
             host,
             credentials=_credentials(config),
             secure=secure,
-            region=config.region or os.environ.get(REGION_VARIABLE) or None,
+            region=config.region,
             http_client=self._http,
         )
         self._config = config
@@ -175,7 +175,7 @@ class S3Objects:
 
 
 def _endpoint(config: StoreConfig) -> tuple[str, bool]:
-    named = config.endpoint or os.environ.get(ENDPOINT_VARIABLE) or "https://s3.amazonaws.com"
+    named = config.endpoint or "https://s3.amazonaws.com"
     parts = urlsplit(named if "://" in named else f"{'https' if config.secure else 'http'}://{named}")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
         raise StoreError(f"S3 endpoint {named!r}: must be host[:port] or http(s)://host[:port]")

@@ -23,7 +23,7 @@ from editr1.artifacts.hashing import PREFIX, file_sha256
 from editr1.artifacts.manifest import Manifest, ManifestFields, ManifestFile, digest_of, is_digest, parse_manifest
 from editr1.artifacts.objects import ObjectStore
 from editr1.artifacts.transfer import download
-from editr1.config.store import StoreConfig
+from editr1.config.store import StoreConfig, store_at
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -231,9 +231,9 @@ def open_store(where: StoreConfig | str) -> ArtifactStore:
 
     Raises:
         AccessDenied: an ``s3://`` store, and no credentials in the environment.
-        pydantic.ValidationError: the address is not one of a store.
+        ConfigError: the address is not one of a store.
     """
-    config = StoreConfig(url=where) if isinstance(where, str) else where
+    config = store_at(where) if isinstance(where, str) else where
     if config.folder is not None:
         from editr1.artifacts.files import FileObjects
 

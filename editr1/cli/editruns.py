@@ -53,7 +53,7 @@ def run_there(
     from editr1.artifacts import open_store
     from editr1.cli.common import StopFlag, command_line
     from editr1.config.loader import ConfigError
-    from editr1.launch.execute import git_revision
+    from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.connect import connect
     from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE, EditRuns, follow, uploaded
     from editr1.runs.record import load_record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -39,7 +39,7 @@ def curate(
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """
-    _run_alone("curate", {"data": data}, out, config, overrides, seed, 1, store)
+    _run_stage("curate", {"data": data}, out, config, overrides, seed, 1, store)
 
 
 def sft(
@@ -59,7 +59,7 @@ def sft(
 
     Example: editr1 sft --rows runs/curation/outputs/rows --model builtin:shapes-verifier --out runs/sft
     """
-    _run_alone("sft", {"rows": rows, "pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
+    _run_stage("sft", {"rows": rows, "pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
 
 
 def gcpo(
@@ -76,7 +76,7 @@ def gcpo(
 
     Example: editr1 gcpo --pairs runs/curation/outputs/pairs --model runs/sft/outputs/model --out runs/gcpo
     """
-    _run_alone("gcpo", {"pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
+    _run_stage("gcpo", {"pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
 
 
 def serve(
@@ -90,10 +90,12 @@ def serve(
 
     Example: editr1 serve --model runs/gcpo/outputs/model --set port=8080
     """
-    from editr1.launch.single_stage import serve_here
+    from editr1.launch.single_stage import serve_in_process, stage_settings
+    from editr1.runs.kinds import Kind
 
     with reporting():
-        serve_here(_reference(model), folder=out, file=config, overrides=overrides or [], env=os.environ, store=store)
+        settings = stage_settings(Kind.SERVE, config, overrides or [], os.environ)
+        serve_in_process(_reference(model), settings, folder=out, store=store)
 
 
 def grpo(
@@ -112,7 +114,7 @@ def grpo(
     Example: editr1 grpo --cases runs/curation/outputs/cases --editor builtin:shapes-editor
     --reward http://127.0.0.1:8080 --out runs/grpo
     """
-    _run_alone("grpo", {"cases": cases, "editor": editor}, out, config, overrides, seed, processes, store, reward)
+    _run_stage("grpo", {"cases": cases, "editor": editor}, out, config, overrides, seed, processes, store, reward)
 
 
 def evaluate(
@@ -144,7 +146,7 @@ def evaluate(
     """
     inputs = {"pairs": pairs, "cases": cases, "sft": sft, "rl": rl, "before": before, "after": after}
     inputs |= {"editscore": editscore, "tiger": tiger, "gedit": gedit, "imgedit": imgedit}
-    _run_alone("evaluate", inputs, out, config, overrides, seed, 1, store)
+    _run_stage("evaluate", inputs, out, config, overrides, seed, 1, store)
 
 
 def _reference(text: str) -> str:
@@ -153,7 +155,7 @@ def _reference(text: str) -> str:
     return text if text.partition(":")[0] in set(Scheme) else f"path:{text}"
 
 
-def _run_alone(
+def _run_stage(
     kind: str,
     inputs: dict[str, str | None],
     out: Path,
@@ -165,20 +167,23 @@ def _run_alone(
     reward: str | None = None,
 ) -> None:
     from editr1.cli.view import RunView
-    from editr1.launch.single_stage import run_alone
+    from editr1.launch.single_stage import run_single_stage, stage_settings
+    from editr1.runs.kinds import Kind
+    from editr1.runs.spec import StageSpec
 
-    given: dict[str, Any] = {name: _reference(text) for name, text in inputs.items() if text is not None}
     with reporting(), RunView() as view:
-        folders = run_alone(
-            kind,
-            given,
-            folder=out,
-            file=config,
-            overrides=overrides or [],
-            env=os.environ,
-            seed=seed,
-            processes=processes,
+        stage = StageSpec(
+            name=kind,
+            kind=Kind(kind),
+            inputs={name: _reference(text) for name, text in inputs.items() if text is not None},
             reward=reward,
+            config=stage_settings(Kind(kind), config, overrides or [], os.environ),
+            processes=processes,
+        )
+        folders = run_single_stage(
+            stage,
+            seed=seed,
+            folder=out,
             store=store,
             command=command_line(),
             observer=view,

@@ -67,7 +67,7 @@ def submit(
         spans = Path(tempfile.mkdtemp()) / "spans.jsonl"
         configure("editr1-submit", spans, **{"editr1.run": release})
         with span(Span.RUN, run=release):
-            read = read_values(kind, values, overrides or [], connection, release)
+            read = read_values(kind, release, connection.config, values, overrides or [], os.environ)
             prepared = prepare(kind, release, read, connection, traceparent=traceparent(), upload=not dry_run)
             if dry_run:
                 typer.echo(_as_yaml(prepared.objects))
@@ -99,20 +99,18 @@ def render(
     """
     import os
 
-    from editr1.config.loader import read_yaml, with_overrides
-    from editr1.config.merge import deep_merge
     from editr1.launch.kubernetes.connect import load_cluster
     from editr1.launch.kubernetes.helm import Helm
-    from editr1.launch.kubernetes.values import chart_of, check_release, checked, kind_of, shared_values
+    from editr1.launch.kubernetes.submit import read_values
+    from editr1.launch.kubernetes.submit import render as render_stage
+    from editr1.launch.kubernetes.values import chart_of, kind_of
 
     with reporting():
         kind = kind_of(stage)
         release = name or chart_of(kind)
-        check_release(release)
         config = load_cluster(cluster, cluster_overrides(namespace), os.environ)
-        merged = deep_merge(shared_values(config, kind, release), read_yaml(values) if values else {})
-        merged = checked(kind, with_overrides(merged, overrides or []), str(values or f"editr1 render {stage}"))
-        objects = Helm().render(chart_of(kind), release, config.namespace or "default", merged)
+        read = read_values(kind, release, config, values, overrides or [], os.environ)
+        objects = render_stage(kind, release, read, config, config.namespace or "default", Helm())
     typer.echo(_as_yaml(objects))
 
 

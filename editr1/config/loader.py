@@ -33,12 +33,13 @@ def load_settings(
     values: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
     env_prefix: str = "",
+    env_section: Sequence[str] = (),
     overrides: Sequence[str] = (),
     where: str = "",
 ) -> M:
     """Build ``model`` from (weakest first) ``values``, the YAML ``file``, ``env`` and ``overrides``.
 
-    ``env`` entries named ``<env_prefix>a__b`` set ``a.b``; each override is ``a.b=c``. Values of both are read as YAML,
+    ``env`` entries named ``<env_prefix>a__b`` set ``a.b`` (below ``env_section``, if one is given); each override is ``a.b=c``. Values of both are read as YAML,
     so ``1e-4``, ``true``, ``null`` and ``[1, 2]`` mean what they say, and ``'"1.10"'`` is a text. An entry of a list goes
     by its number from 0, or by its ``name``: ``spec.stages.sft.retries=3``.
 
@@ -53,8 +54,9 @@ def load_settings(
         data = deep_merge(data, read_yaml(file))
     variables = {}
     for variable, path, text in _from_env(env or {}, env_prefix):
-        variables[tuple(path)] = variable
-        _assign(data, path, _scalar(text))
+        full = [*env_section, *path]
+        variables[tuple(full)] = variable
+        _assign(data, full, _scalar(text))
     data = with_overrides(data, overrides)
     return validate(model, data, where=where or (str(file) if file else ""), variables=variables)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
@@ -14,6 +16,7 @@ from editr1.config.loader import validate
 ENDPOINT_VARIABLE = "EDITR1_S3_ENDPOINT"
 REGION_VARIABLE = "EDITR1_S3_REGION"
 CA_BUNDLE_VARIABLE = "EDITR1_S3_CA_BUNDLE"
+_VARIABLES = {"endpoint": ENDPOINT_VARIABLE, "region": REGION_VARIABLE, "ca_bundle": CA_BUNDLE_VARIABLE}
 
 
 class StoreConfig(Settings):
@@ -23,16 +26,16 @@ class StoreConfig(Settings):
     """``file:///absolute/path`` or ``s3://bucket/prefix`` (the prefix may be empty)."""
 
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://)?[A-Za-z0-9.\-\[\]:]+$")] = None
-    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; unset: ``EDITR1_S3_ENDPOINT``, else AWS."""
+    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; unset: AWS."""
 
     region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]+$")] = None
-    """S3 region; unset: ``EDITR1_S3_REGION``, else the server is asked."""
+    """S3 region; unset: the server is asked."""
 
     secure: bool = True
     """HTTPS or plain HTTP, where ``endpoint`` does not begin with its own scheme."""
 
     ca_bundle: Path | None = None
-    """PEM file of certificate authorities to trust; unset: ``EDITR1_S3_CA_BUNDLE``, else those of certifi."""
+    """PEM file of certificate authorities to trust; unset: those of certifi."""
 
     access_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_ACCESS_KEY"
     """Environment variable with the access key; if unset: the AWS variables, then the shared AWS file."""
@@ -81,6 +84,21 @@ class StoreConfig(Settings):
         return unquote(urlsplit(self.url).path).strip("/")
 
 
-def store_at(url: str, *, endpoint: str | None = None, region: str | None = None) -> StoreConfig:
-    """The store at an address that somebody typed. Raises ConfigError when it is not one of a store."""
-    return validate(StoreConfig, {"url": url, "endpoint": endpoint, "region": region}, where="store")
+def store_at(
+    url: str, *, endpoint: str | None = None, region: str | None = None, env: Mapping[str, str] | None = None
+) -> StoreConfig:
+    """Return the store at ``url``.
+
+    What is not given for an S3 store comes from ``EDITR1_S3_ENDPOINT``, ``EDITR1_S3_REGION`` and
+    ``EDITR1_S3_CA_BUNDLE`` in ``env`` (default: this process's environment). They are read here only, so that a job
+    carries them from its submission on. Raises ConfigError if ``url`` is not the address of a store.
+    """
+    found: dict[str, str | None] = {"endpoint": endpoint, "region": region}
+    variables: dict[tuple[str, ...], str] = {}
+    if url.startswith("s3://"):
+        env = os.environ if env is None else env
+        for name, variable in _VARIABLES.items():
+            if not found.get(name) and env.get(variable):
+                found[name] = env[variable]
+                variables[name,] = variable
+    return validate(StoreConfig, {"url": url, **found}, where="store", variables=variables)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from editr1.runs.job import StageJob
+from editr1.runs.spec import StageSpec
 
 Request = TypeVar("Request")
 Handle = TypeVar("Handle")
@@ -29,8 +30,12 @@ class Observation:
 class Launcher(Protocol[Request, Handle]):
     """A backend. ``render`` has no side effect: a dry run is the request object itself."""
 
-    def render(self, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]) -> Request:
-        """The complete request for one attempt of the stage; ``retries`` are for a backend that retries by itself."""
+    def render(self, job: StageJob, stage: StageSpec, traceparent: str | None) -> Request:
+        """Return the complete request for one attempt of the stage.
+
+        ``stage`` gives the number of processes and, for a backend that retries by itself, of retries; ``traceparent`` is
+        the W3C parent of the attempt's spans.
+        """
         ...
 
     def facts(self, request: Request) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""A single stage as a run of its own: what ``editr1 sft`` and its siblings do."""
+"""Run a single stage as a run of its own: what ``editr1 sft`` and the other stage commands do."""
 
 from __future__ import annotations
 
@@ -6,94 +6,86 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from editr1.artifacts import open_store
 from editr1.config.loader import load_settings
 from editr1.config.store import store_at
-from editr1.launch.execute import execute, git_revision
+from editr1.launch.checkout import git_revision
+from editr1.launch.execute import execute
+from editr1.launch.job_builder import JobContext, build_job
 from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.observer import Observer
-from editr1.runs.job import PARENT_VARIABLE, StageJob
+from editr1.runs.job import PARENT_VARIABLE, RuntimeSettings
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import parse_reference
-from editr1.runs.resolve import resolve_reference, stage_key
+from editr1.runs.resolve import ResolvedStage, resolve_reference, stage_key
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec, check_run
+from editr1.telemetry.log import requested_format
 
 
-def run_alone(
-    kind: str,
-    inputs: Mapping[str, str],
+def stage_settings(kind: Kind, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+    """Read a stage's settings from ``file``, then ``EDITR1_<KIND>__...`` in ``env``, then ``overrides``.
+
+    Returns the settings that were given, without defaults. Raises ConfigError.
+    """
+    where = f"editr1 {kind}" + (f" -f {file}" if file else "")
+    prefix = f"EDITR1_{kind.upper()}__"
+    settings = load_settings(
+        KINDS[kind].settings_model(), file=file, env=env, env_prefix=prefix, overrides=overrides, where=where
+    )
+    return settings.model_dump(mode="json", exclude_unset=True)
+
+
+def run_single_stage(
+    stage: StageSpec,
     *,
-    folder: Path,
-    file: Path | None,
-    overrides: Sequence[str],
-    env: Mapping[str, str],
     seed: int,
-    processes: int,
-    reward: str | None,
+    folder: Path,
     store: str | None,
     command: str,
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> dict[str, Path]:
-    """Run one stage in ``folder``; returns output name to the folder that holds it.
+    """Run one stage in ``folder``. Returns output name to the folder that holds the output.
 
-    Settings come from ``file``, then ``EDITR1_<KIND>__...`` in ``env``, then ``overrides``.
+    ``store`` defaults to the folder ``store`` in ``folder``. Raises ConfigError, StageFailed, RunStopped.
     """
-    stage = StageSpec(
-        name=kind,
-        kind=Kind(kind),
-        inputs=dict(inputs),
-        reward=reward,
-        config=_config(kind, file, overrides, env),
-        processes=processes,
-    )
     spec = RunSpec(
         api_version=API_VERSION,
         kind="EditRun",
-        metadata=Metadata(name=f"{kind}-alone"),
+        metadata=Metadata(name=f"{stage.kind}-single"),
         spec=RunBody(seed=seed, stages=[stage]),
     )
-    check_run(spec, f"editr1 {kind}")
+    check_run(spec, f"editr1 {stage.kind}")
     config = store_at(store or (folder.resolve() / "store").as_uri())
     record, _ = execute(spec, folder=folder, command=command, observer=observer, should_stop=should_stop, store=config)
     opened = open_store(config)
-    outputs = record.stages[kind].outputs
+    outputs = record.stages[stage.name].outputs
     return {name: opened.fetch(digest, folder / "outputs" / name) for name, digest in outputs.items()}
 
 
-def serve_here(
-    model: str, *, folder: Path, file: Path | None, overrides: Sequence[str], env: Mapping[str, str], store: str | None
-) -> None:
-    """Become the reward server of ``model`` in this process; does not return."""
-    config = _config("serve", file, overrides, env)
+def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, store: str | None) -> None:
+    """Replace this process by the reward server of ``model``. Does not return."""
     store_config = store_at(store or (folder.resolve() / "store").as_uri())
-    frozen = resolve_reference(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
-    job = StageJob(
-        run="serve-alone",
-        stage="serve",
-        kind=Kind.SERVE,
-        key=stage_key(Kind.SERVE, config, {"model": frozen}, 0),
-        seed=0,
-        store=store_config,
-        inputs={"model": frozen},
-        config=config,
-        workdir=folder.resolve(),
-        git_revision=git_revision(),
+    digest = resolve_reference(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
+    stage = StageSpec(name="serve", kind=Kind.SERVE, inputs={"model": model})
+    inputs = {"model": digest}
+    job = build_job(
+        stage,
+        JobContext(
+            run="serve-single",
+            seed=0,
+            store=store_config,
+            git_revision=git_revision(),
+            workdir=folder.resolve(),
+            runtime=RuntimeSettings(log_format=requested_format()),
+        ),
+        ResolvedStage(dict(config), inputs, stage_key(Kind.SERVE, config, inputs, 0)),
     )
-    request = LocalLauncher().render(job, processes=1, environment={})
+    request = LocalLauncher().render(job, stage)
     job.workdir.mkdir(parents=True, exist_ok=True)
     request.job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     environment = {**os.environ, **request.environment}
-    # This process becomes the stage; it has no launcher to end with.
-    environment.pop(PARENT_VARIABLE)
+    environment.pop(PARENT_VARIABLE)  # this process becomes the stage, so no launcher can disappear
     os.execve(sys.executable, list(request.argv), environment)
-
-
-def _config(kind: str, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, object]:
-    model = KINDS[Kind(kind)].settings_model()
-    where = f"editr1 {kind}" + (f" -f {file}" if file else "")
-    settings = load_settings(
-        model, file=file, env=env, env_prefix=f"EDITR1_{kind.upper()}__", overrides=overrides, where=where
-    )
-    return settings.model_dump(mode="json", exclude_unset=True)

@@ -12,7 +12,7 @@ from editr1.artifacts import ArtifactStore, StoreError, open_store
 from editr1.config.reproduce import Budget
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Bootstrap
-from editr1.launch.local.lock import locked
+from editr1.launch.local.lock import lock
 from editr1.launch.orchestrator import ABORT_SECONDS, RunStopped
 from editr1.reproduce.claims import Comparison, experiment_names
 from editr1.reproduce.experiments import make_experiments, run_name, run_spec, with_needs
@@ -87,7 +87,7 @@ def reproduce(
         spec = run_spec(item.experiment, item.seed, store.url)
         check_run(spec, f"seed {item.seed}, experiment {item.experiment.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", "another reproduction is at work here"):
+    with lock(folder / ".lock", "another reproduction is at work here"):
         runs = _Runs(plan, folder / "runs", store, observer, request.parallel)
         try:
             for ended in runs.until_done(should_stop):

@@ -1,11 +1,11 @@
-"""What one stage process is told: the resolved job, read from the file that ``EDITR1_CONFIG`` names."""
+"""The job file: everything that one stage process needs to know, read from the path in ``EDITR1_CONFIG``."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,49 +15,67 @@ from editr1.config.store import StoreConfig
 from editr1.runs.kinds import Kind
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"
+"""Environment variable with the path of the job file."""
 PARENT_VARIABLE = "EDITR1_PARENT_PID"
-"""Set by a launcher whose stages must not outlive it: its process id."""
+"""Environment variable with the process id of a launcher; the stage ends when that process is gone."""
+
+
+class RuntimeSettings(Settings):
+    """How a stage process reports and restarts. No output depends on it, so the stage's key does not either."""
+
+    release: str = ""
+    """Helm release of the stage on a cluster; empty on this machine."""
+    publish_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds between two writes of progress, logs and spans to the store (in a pod)."""
+    retries: Annotated[int | None, Field(ge=0)] = None
+    """Failures of this pod that its own restarts may follow; null leaves the decision to whoever created the job."""
+    span_file: Path | None = None
+    """JSON-lines file for spans; null writes ``spans.jsonl`` into ``workdir``."""
+    log_format: Literal["text", "json"] = "text"
+    """Format of log lines."""
 
 
 class StageJob(Settings):
-    """A stage with everything resolved; a pod and a local process read the same file."""
+    """A stage with all references resolved. A pod and a local process read the same file."""
 
     run: str
     """Name of the run."""
     stage: str
     """Name of the stage in the run."""
     kind: Kind
-    """Which stage this is."""
+    """Which of the six stages this is."""
     key: str = ""
-    """Digest of kind, config, seed and input digests: the same key means the same outputs. Empty: not settled yet."""
+    """Digest of kind, config, seed, inputs and reward: equal keys mean equal outputs. Empty: not resolved yet."""
     seed: int
     """The run's seed."""
     store: StoreConfig
-    """Where artifacts and records live."""
+    """Artifact store for inputs, outputs and records."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Input name to frozen reference: ``sha256:<digest>`` or ``hub:<name>@<revision>``."""
+    """Input name to resolved reference: ``sha256:<digest>`` or ``hub:<name>@<revision>``."""
     reward_urls: list[str] = Field(default_factory=list)
     """Addresses of the reward service, for stages that score."""
     reward_digest: str | None = None
-    """Digest of the model that the reward service must answer with."""
+    """Digest of the model that the reward service must serve; null accepts any."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the kind."""
     workdir: Path
-    """Scratch folder of the attempt; progress, logs and downloads go there."""
+    """Scratch folder of the attempt for progress, logs and downloads."""
     git_revision: str = ""
-    """Revision of the code that submitted the run."""
+    """Git revision of the code that submitted the run."""
+    runtime: RuntimeSettings = RuntimeSettings()
+    """Reporting and restarts."""
 
     @property
     def progress_file(self) -> Path:
-        """Progress of every attempt with this key; an attempt that continues appends."""
+        """Progress file of every attempt with this key. An attempt that resumes appends to it."""
         return self.workdir / f"progress-{self.key[:12]}.jsonl"
 
 
 def read_job() -> StageJob:
-    """The job of this process. Raises ConfigError when ``EDITR1_CONFIG`` is unset or does not hold a job."""
+    """Read the job of this process. Raises ConfigError if ``EDITR1_CONFIG`` is unset or does not name a valid job file."""
     path = os.environ.get(CONFIG_VARIABLE)
     if not path:
-        raise ConfigError(f"{CONFIG_VARIABLE} is not set: it must name the stage's job file")
+        raise ConfigError(f"{CONFIG_VARIABLE} is not set: set it to the path of the stage's job file")
     try:
         data = Path(path).read_bytes()
     except OSError as error:

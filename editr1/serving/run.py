@@ -30,7 +30,7 @@ from editr1.serving.golden import default_golden, load_golden
 from editr1.serving.server import create_app
 from editr1.serving.service import RewardService
 from editr1.telemetry import configure
-from editr1.telemetry.log import configure_logging
+from editr1.telemetry.log import configure_logging, requested_format
 
 log = logging.getLogger("editr1.serving")
 
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--digest", help="digest to answer with; left out: computed from the folder")
     parser.add_argument("--ready-file", type=Path, help="file that gets the server's URL once it is ready")
     parsed = parser.parse_args(arguments)
-    configure_logging()
+    configure_logging(requested_format())
     spans = os.environ.get("EDITR1_SPAN_FILE")
     configure("editr1-serve", Path(spans) if spans else None)
     try:

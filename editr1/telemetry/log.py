@@ -1,4 +1,4 @@
-"""Log format of all processes: plain text, or JSON lines with the trace id if ``EDITR1_LOG=json``."""
+"""One log format for every process: plain lines for people, or JSON lines that carry the trace id."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import json
 import logging
 import os
 import sys
+from typing import Literal
 
 from opentelemetry import trace
 
+LogFormat = Literal["text", "json"]
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Log to standard error in the format given by ``EDITR1_LOG`` (``text`` or ``json``)."""
+
+def requested_format() -> LogFormat:
+    """Return the format that ``EDITR1_LOG`` requests: ``json``, else ``text``.
+
+    Read where a process is started by hand or a job is submitted; a stage process has it in its job file.
+    """
+    return "json" if os.environ.get("EDITR1_LOG") == "json" else "text"
+
+
+def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO) -> None:
+    """Send the root logger to standard error in ``log_format``."""
     handler = logging.StreamHandler(sys.stderr)
-    if os.environ.get("EDITR1_LOG", "text") == "json":
+    if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))

@@ -20,7 +20,7 @@ from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.resources import PART_OF
 from editr1.launch.kubernetes.run_status import RunState, RunStatus
-from editr1.telemetry.log import configure_logging
+from editr1.telemetry.log import configure_logging, requested_format
 from editr1_operator.cache import Cache
 from editr1_operator.client import make_client
 from editr1_operator.crd import GROUP, PLURAL, VERSION
@@ -174,7 +174,7 @@ def _give_back() -> None:
 
 def main() -> None:
     """Run until SIGTERM."""
-    configure_logging()
+    configure_logging(requested_format())
     logging.getLogger("kopf").setLevel(os.environ.get("EDITR1_OPERATOR_KOPF_LEVEL", "WARNING"))
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     options = Options()

@@ -6,26 +6,24 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from editr1.config.cluster import ClusterConfig
 from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
+from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.run_status import StageStatus
-from editr1.launch.kubernetes.values import chart_of, job_values, release_name, service_url, shared_values
+from editr1.launch.kubernetes.values import chart_of, release_name, service_url, shared_values
 from editr1.runs.decide import service_of
-from editr1.runs.job import StageJob
-from editr1.runs.resolve import full_config
-from editr1.runs.spec import RunBody, StageSpec, reward_addresses
+from editr1.runs.resolve import ResolvedStage, full_config
+from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.cache import ATTEMPT
 from editr1_operator.client import MANAGER
 from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.trace import traceparent
 
-WORKDIR = Path("/work")
 SERVICE_STAGE = "serve"
 """Name of the stage of every shared service."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -83,25 +81,18 @@ class Objects:
 
     def of_job(self, stage: StageSpec, known: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
         """A training stage. Raises ConfigError."""
-        urls, digest = reward_addresses(stage.reward), None
+        reward = None
         if service is not None:
-            urls, digest = [service_url(service.release, self._meta["namespace"])], service.inputs["model"]
-        job = StageJob(
-            run=self._meta["name"],
-            stage=stage.name,
-            kind=stage.kind,
-            key=known.key,
-            seed=self._spec.seed,
-            store=self._store,
-            inputs=known.inputs,
-            reward_urls=urls,
-            reward_digest=digest,
-            config=full_config(stage.kind, stage.config, self._spec.seed),
-            workdir=WORKDIR,
-            git_revision=self._revision,
+            url = service_url(service.release, self._meta["namespace"])
+            reward = RewardService((url,), service.inputs["model"])
+        job = build_job(
+            stage,
+            JobContext(self._meta["name"], self._spec.seed, self._store, self._revision),
+            ResolvedStage(full_config(stage.kind, stage.config, self._spec.seed), known.inputs, known.key),
+            reward,
         )
         parent = traceparent(self._meta["uid"], stage.name, attempt)
-        values = job_values(job, self._cluster, processes=stage.processes, retries=stage.retries, traceparent=parent)
+        values = chart_values(job, self._cluster, stage=stage, traceparent=parent)
         # Who decides about another attempt is the operator: the job ends with the first pod that does.
         values = deep_merge(values, {"restartPolicy": "Never", **_image(known)})
         objects = self._rendered(stage, release_name(job.run, stage.name), values, controller=True)
@@ -114,22 +105,14 @@ class Objects:
         """A reward service, the same whichever of its runs asks. Raises ConfigError."""
         release = known.release
         config = full_config(stage.kind, stage.config, self._spec.seed)
-        job = StageJob(
-            run=release,
-            stage=SERVICE_STAGE,
-            kind=stage.kind,
-            key=hashlib.sha256(release.encode()).hexdigest(),
-            seed=0,
-            store=self._store,
-            inputs=known.inputs,
-            config=config,
-            workdir=WORKDIR,
-        )
+        key = hashlib.sha256(release.encode()).hexdigest()
+        shared = stage.model_copy(update={"name": SERVICE_STAGE})
+        job = build_job(shared, JobContext(release, 0, self._store), ResolvedStage(config, known.inputs, key))
         # What the settings say of the stage by its name in the run wins in the shared one too.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
         named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
         own = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
-        values = deep_merge(job_values(job, own, processes=1, retries=0, traceparent=None), _image(known))
+        values = deep_merge(chart_values(job, own), _image(known))
         return self._rendered(stage, release, values, controller=False)
 
     def _rendered(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:

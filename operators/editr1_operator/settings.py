@@ -17,10 +17,10 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, validate
 from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
-from editr1.launch.execute import versions
 from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.values import release_name
+from editr1.launch.origin import versions
 from editr1.runs.spec import RunSpec, check_run
 
 NAMESPACE_CONFIG = "editr1-cluster"

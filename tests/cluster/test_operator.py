@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from editr1.launch.execute import git_revision
+from editr1.launch.checkout import git_revision
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import load_run
 from tests.cluster.conftest import REGISTRY, ROOT, SMALL_WORLD, TAG, Lab, until

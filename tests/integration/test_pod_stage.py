@@ -30,24 +30,30 @@ WORLD = {"cases": 30, "candidates": 2, "pairs": 6, "test_pairs": 6, "rl_cases": 
 PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
 
 
-def start(folder: Path, config: dict[str, Any], store: str | None = None, **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path,
+    config: dict[str, Any],
+    store: dict[str, str] | None = None,
+    retries: int | None = None,
+    **environment: str,
+) -> subprocess.Popen[str]:
     (folder / "work").mkdir(exist_ok=True)
     job = {
         "run": "r",
         "stage": "curate",
         "kind": "curate",
         "seed": 3,
-        "store": {"url": store or (folder / "store").as_uri()},
+        "store": store or {"url": (folder / "store").as_uri()},
         "config": config,
         "workdir": str(folder / "work"),
+        "runtime": {"release": "r", "publish_seconds": 0.2, "retries": retries},
     }
     (folder / "job.json").write_text(json.dumps(job))
-    environment = {"EDITR1_CONFIG": str(folder / "job.json"), "EDITR1_PUBLISH_SECONDS": "0.2", **environment}
     process = subprocess.Popen(
         [sys.executable, "-m", "editr1.stages.runtime.pod", "curate"],
         env={
             **os.environ,
-            "EDITR1_RELEASE": "r",
+            "EDITR1_CONFIG": str(folder / "job.json"),
             "EDITR1_POD": "r-master-0",
             "EDITR1_POD_UID": "11112222-x",
             **environment,
@@ -159,8 +165,8 @@ def test_progress_and_figures_go_to_a_collector_of_metrics(tmp_path: Path) -> No
 
 
 def test_a_pod_that_is_asked_to_stop_before_its_stage_began_stops(tmp_path: Path) -> None:
-    keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b", "EDITR1_S3_ENDPOINT": "http://127.0.0.1:1"}
-    process = start(tmp_path, CONFIG, store="s3://bucket/x", **keys)
+    keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b"}
+    process = start(tmp_path, CONFIG, store={"url": "s3://bucket/x", "endpoint": "http://127.0.0.1:1"}, **keys)
     assert process.stdout is not None
     while "again in" not in (line := process.stdout.readline()):
         assert line, "the pod ended before it waited for the store"
@@ -179,7 +185,7 @@ def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Pa
 def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path: Path) -> None:
     big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     for uid, code in (("a", 137), ("b", 1)):
-        process = start(tmp_path, big, EDITR1_POD_UID=uid, EDITR1_RETRIES="1")
+        process = start(tmp_path, big, EDITR1_POD_UID=uid, retries=1)
         os.kill(child_of(process, tmp_path), signal.SIGKILL)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == code, output
@@ -201,13 +207,13 @@ def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path
 
 def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path) -> None:
     big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
-    submitted = {"EDITR1_RETRIES": "0", "TRACEPARENT": f"00-{'a' * 32}-{'c' * 16}-01"}
-    process = start(tmp_path, big, EDITR1_POD_UID="a", **submitted)
+    parent = f"00-{'a' * 32}-{'c' * 16}-01"
+    process = start(tmp_path, big, EDITR1_POD_UID="a", retries=0, TRACEPARENT=parent)
     child = child_of(process, tmp_path)
     process.kill()
     os.kill(child, signal.SIGKILL)
     process.communicate(timeout=20)
-    process = start(tmp_path, big, EDITR1_POD_UID="b", **submitted)
+    process = start(tmp_path, big, EDITR1_POD_UID="b", retries=0, TRACEPARENT=parent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     attempts = files(tmp_path).attempts()
@@ -219,7 +225,7 @@ def test_a_release_that_is_installed_anew_has_its_retries_anew(tmp_path: Path) -
     big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     for trace in ("a", "b"):
         parent = f"00-{trace * 32}-{'c' * 16}-01"
-        process = start(tmp_path, big, EDITR1_POD_UID=trace, EDITR1_RETRIES="1", TRACEPARENT=parent)
+        process = start(tmp_path, big, EDITR1_POD_UID=trace, retries=1, TRACEPARENT=parent)
         os.kill(child_of(process, tmp_path), signal.SIGKILL)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 137, output

@@ -1,5 +1,5 @@
-{{/* The job file that EDITR1_CONFIG names (editr1.runs.job.StageJob).
-     dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> */}}
+{{/* The job file whose path is in EDITR1_CONFIG (editr1.runs.job.StageJob).
+     Arguments: dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> */}}
 {{- define "editr1.jobFile" -}}
 {{- $root := .root -}}
 {{- with $root.Values -}}
@@ -7,6 +7,13 @@
 {{- if .store.endpoint }}{{ $_ := set $store "endpoint" .store.endpoint }}{{ end -}}
 {{- if .store.region }}{{ $_ := set $store "region" .store.region }}{{ end -}}
 {{- if .store.caConfigMap }}{{ $_ := set $store "ca_bundle" (printf "/etc/editr1-ca/%s" .store.caKey) }}{{ end -}}
+{{- $runtime := dict
+  "release" (include "editr1.name" $root)
+  "publish_seconds" (.telemetry.publishIntervalSeconds | int)
+  "log_format" (ternary "json" "text" .telemetry.jsonLogs) -}}
+{{- if and (hasKey . "restartPolicy") (eq (default "" .restartPolicy) "ExitCode") -}}
+{{- $_ := set $runtime "retries" (.retries | int) -}}
+{{- end -}}
 {{- $job := dict
   "run" (include "editr1.run" $root)
   "stage" (include "editr1.stage" $root)
@@ -17,14 +24,15 @@
   "inputs" .inputs
   "config" $.config
   "workdir" "/work"
-  "git_revision" .gitRevision -}}
+  "git_revision" .gitRevision
+  "runtime" $runtime -}}
 {{- if $.rewardUrls }}{{ $_ := set $job "reward_urls" $.rewardUrls }}{{ end -}}
 {{- if $.rewardDigest }}{{ $_ := set $job "reward_digest" $.rewardDigest }}{{ end -}}
 {{- toPrettyJson $job -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The same arguments. A job never changes: a changed job is another run. */}}
+{{/* Takes the arguments of editr1.jobFile. A job file never changes: a changed job is another run. */}}
 {{- define "editr1.configMap" -}}
 apiVersion: v1
 kind: ConfigMap
@@ -104,7 +112,7 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* helm test: reads the job file, writes to the bucket and, for the reward, asks the service. */}}
+{{/* The pod of "helm test": reads the job file, writes to the bucket and, for the reward chart, waits for the service. */}}
 {{- define "editr1.testPod" -}}
 apiVersion: v1
 kind: Pod

@@ -63,7 +63,7 @@ enableServiceLinks: false
 {{- end }}
 {{- end -}}
 
-{{/* The stage's own variables; one that .Values.env sets as well is left to it, for names must not come twice. */}}
+{{/* The variables of the stage's container. A name must not appear twice: .Values.env replaces the chart's own. */}}
 {{- define "editr1.env" -}}
 {{- $set := dict -}}
 {{- range .Values.env }}{{ $_ := set $set .name true }}{{ end -}}
@@ -79,20 +79,12 @@ enableServiceLinks: false
 {{- define "editr1.ownEnv" -}}
 - name: EDITR1_CONFIG
   value: /etc/editr1/job.json
-- name: EDITR1_PUBLISH_SECONDS
-  value: {{ .Values.telemetry.publishIntervalSeconds | quote }}
 - name: HOME
   value: /work
 - name: HF_HOME
   value: /work/hf
 - name: PYTHONUNBUFFERED
   value: "1"
-{{- if .Values.telemetry.jsonLogs }}
-- name: EDITR1_LOG
-  value: json
-{{- end }}
-- name: EDITR1_RELEASE
-  value: {{ include "editr1.name" . | quote }}
 - name: EDITR1_POD
   valueFrom:
     fieldRef:

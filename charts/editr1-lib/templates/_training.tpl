@@ -1,8 +1,4 @@
 {{- define "editr1.trainingEnv" -}}
-{{- if eq .Values.restartPolicy "ExitCode" }}
-- name: EDITR1_RETRIES
-  value: {{ .Values.retries | quote }}
-{{- end }}
 {{- with .Values.nccl }}
 - name: NCCL_DEBUG
   value: {{ .debug }}

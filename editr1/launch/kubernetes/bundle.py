@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from editr1.artifacts import StoreError
-from editr1.launch.execute import versions
 from editr1.launch.kubernetes.connect import Connection
 from editr1.launch.kubernetes.doctor import examine
 from editr1.launch.kubernetes.editruns import EditRuns
 from editr1.launch.kubernetes.overview import StageOverview, explain, jobs_of, overview
+from editr1.launch.origin import versions
 
 _SECRET = r"secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|credential|authorization|signature"
 _SECRET_NAME = re.compile(rf"(?i)({_SECRET})")

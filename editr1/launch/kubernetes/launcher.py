@@ -13,18 +13,20 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
+from editr1.launch.job_builder import chart_values
 from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.outage import OutageTolerance
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_of
-from editr1.launch.kubernetes.values import chart_of, job_values, release_name, service_url
+from editr1.launch.kubernetes.values import chart_of, release_name, service_url
 from editr1.launch.kubernetes.views import PodView
 from editr1.launch.launcher import Observation
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles
+from editr1.runs.spec import StageSpec
 
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
@@ -67,12 +69,10 @@ class KubernetesLauncher:
     ) -> None:
         self._cluster, self._api, self._helm, self._store, self._spans = cluster, api, helm, store, spans
 
-    def render(self, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]) -> ReleaseRequest:
-        """The release that ``submit`` would install."""
+    def render(self, job: StageJob, stage: StageSpec, traceparent: str | None) -> ReleaseRequest:
+        """Return the release that ``submit`` would install."""
         chart, release = chart_of(job.kind), release_name(job.run, job.stage)
-        values = job_values(
-            job, self._cluster, processes=processes, retries=retries, traceparent=environment.get("TRACEPARENT")
-        )
+        values = chart_values(job, self._cluster, stage=stage, traceparent=traceparent)
         if self._cluster.resolve_images:
             values = with_digest(values, chart_version(chart))
         objects = self._helm.render(chart, release, self._api.namespace, values)

@@ -1,8 +1,7 @@
-"""One stage from a laptop to the cluster: values, frozen inputs, a record in the bucket, a checked and installed release."""
+"""Submit one stage to the cluster: read values, resolve inputs, record the run, check the objects, install the release."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,36 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from editr1.artifacts import ArtifactStore
-from editr1.config.chart import StageValues
 from editr1.config.chart_reward import RewardValues
 from editr1.config.chart_training import GrpoValues, TrainingValues
-from editr1.config.loader import ConfigError, read_yaml, validate, with_overrides
-from editr1.config.merge import deep_merge
-from editr1.config.store import StoreConfig
-from editr1.launch.execute import git_revision, machine, versions
+from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError, load_settings, validate
+from editr1.launch.checkout import git_patch, git_revision
+from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
 from editr1.launch.kubernetes.connect import Connection, cluster_store, store_config
-from editr1.launch.kubernetes.helm import Object, chart_version, image_of
+from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.state import Phase, state_of
-from editr1.launch.kubernetes.values import (
-    MODELS,
-    chart_of,
-    check_release,
-    checked,
-    service_url,
-    shared_values,
-)
+from editr1.launch.kubernetes.values import MODELS, chart_of, check_inputs, check_release, service_url, shared_values
+from editr1.launch.origin import machine, versions
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import RunRecord, StageRecord, State, load_record, record_key, save_record
-from editr1.runs.resolve import resolve_job
-
-PATCH_BYTES = 4 << 20
+from editr1.runs.resolve import ResolvedStage, resolve_job
+from editr1.runs.spec import StageSpec
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What would be, or was, sent. ``objects`` are exactly the chart's."""
+    """A stage that would be, or was, submitted. ``objects`` are exactly what the chart renders."""
 
     kind: Kind
     name: str
@@ -47,17 +38,31 @@ class Submission:
     objects: list[Object]
     job: StageJob
     joined: bool = False
-    """The same job runs already under this name; nothing was sent."""
+    """The same job already runs under this name; nothing was sent."""
 
 
 def read_values(
-    kind: Kind, file: Path | None, overrides: Sequence[str], connection: Connection, name: str
+    kind: Kind, name: str, cluster: ClusterConfig, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Chart values: those of the cluster's settings, then the file, then ``--set``, checked. Raises ConfigError."""
-    values = shared_values(connection.config, kind, name)
-    values = deep_merge(values, read_yaml(file) if file else {})
-    values = with_overrides(values, overrides)
-    return checked(kind, values, str(file or f"editr1 submit {chart_of(kind)}"))
+    """Read a stage's chart values.
+
+    From weakest to strongest: the cluster's settings, ``file``, the stage's settings in ``env`` (``EDITR1_SFT__...``
+    sets ``config``, as for ``editr1 sft``), ``overrides``. Raises ConfigError.
+    """
+    where = str(file or f"values of {chart_of(kind)}")
+    model = load_settings(
+        MODELS[kind],
+        values=shared_values(cluster, kind, name),
+        file=file,
+        env=env,
+        env_prefix=f"EDITR1_{kind.upper()}__",
+        env_section=("config",),
+        overrides=overrides,
+        where=where,
+    )
+    values = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    check_inputs(kind, values, where)
+    return values
 
 
 def prepare(
@@ -69,42 +74,39 @@ def prepare(
     traceparent: str | None,
     upload: bool = True,
 ) -> Submission:
-    """Freeze inputs to digests and render; starts nothing. Uploads shipped checkpoints that the inputs name, if it may.
+    """Resolve inputs to digests and render the release. Nothing is started.
+
+    With ``upload``, shipped checkpoints that the inputs name are committed to the store; without it, their digests are
+    only computed.
 
     Raises:
         ConfigError: a required input or the store is missing, a name is too long, or the chart refuses the values.
-        StoreError: the bucket cannot be used.
+        StoreError: the artifact store cannot be used.
     """
-    check_release(name)
-    model = validate(MODELS[kind], values, where=name)
-    where = store_config(connection.config, model.store.url)
-    store = cluster_store(connection.config, where.url)
-    job = resolve_job(_job(kind, name, model, where, connection.api.namespace), store, upload=upload)
-    frozen: dict[str, Any] = {
-        "run": job.run,
-        "stage": job.stage,
-        "key": job.key,
-        "inputs": job.inputs,
-        "config": job.config,
-    }
-    frozen |= {"gitRevision": job.git_revision, "store": {"url": where.url}}
-    if traceparent:
-        frozen["telemetry"] = {"traceparent": traceparent}
-    full = deep_merge(values, frozen)
-    if connection.config.resolve_images:
+    cluster, namespace = connection.config, connection.api.namespace
+    unresolved = job_of_values(kind, name, values, cluster, namespace)
+    job = resolve_job(unresolved, cluster_store(cluster, unresolved.store.url), upload=upload)
+    full = chart_values(job, cluster, base=values, traceparent=traceparent)
+    if cluster.resolve_images:
         full = with_digest(full, chart_version(chart_of(kind)))
-    return Submission(
-        kind, name, full, connection.helm.render(chart_of(kind), name, connection.api.namespace, full), job
-    )
+    return Submission(kind, name, full, connection.helm.render(chart_of(kind), name, namespace, full), job)
+
+
+def render(
+    kind: Kind, name: str, values: Mapping[str, Any], cluster: ClusterConfig, namespace: str, helm: Helm
+) -> list[Object]:
+    """Return the objects of a stage without reaching the cluster, the store or a registry. Raises ConfigError."""
+    job = job_of_values(kind, name, values, cluster, namespace)
+    return helm.render(chart_of(kind), name, namespace, chart_values(job, cluster, base=values))
 
 
 def submit(submission: Submission, connection: Connection, command: str) -> Submission:
-    """Write the record, have the server check every object, install.
+    """Write the run's record, have the server check every object, and install the release.
 
-    The same job under the same name is joined; another job under that name is refused.
+    If the same job already runs under this name, attach to it instead.
 
     Raises:
-        ConfigError: the name is taken, the server refuses an object, Helm fails.
+        ConfigError: the name belongs to another job, the server refuses an object, or Helm fails.
     """
     name, job, api = submission.name, submission.job, connection.api
     store = cluster_store(connection.config, job.store.url)
@@ -114,52 +116,63 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
         if stage is not None and stage.key == job.key and state_of(api.release(name)).phase is not Phase.MISSING:
             return Submission(submission.kind, name, submission.values, submission.objects, job, joined=True)
         raise ConfigError(
-            f"release {name!r} is there already and runs something else; choose another name, or editr1 cancel {name}"
+            f"release {name!r} already exists and runs another job; choose another --name, or run: editr1 cancel {name}"
         )
     api.dry_run(submission.objects)
-    _freeze_record(store, submission, command, known)
+    _write_record(store, submission, command, known)
     connection.helm.install(chart_of(submission.kind), name, api.target, submission.values)
     return submission
 
 
 def keep_spans(connection: Connection, job: StageJob, file: Path) -> None:
-    """Put the submitter's own spans into the run's record, beside those of its pods."""
+    """Store the submitter's own spans in the run's record, next to those of its pods."""
     if file.is_file():
         store = cluster_store(connection.config, job.store.url)
         store.put_record(f"runs/{job.run}/spans/submit-{job.stage}.jsonl", file.read_bytes())
 
 
-def _job(kind: Kind, name: str, model: StageValues, store: StoreConfig, namespace: str) -> StageJob:
+def job_of_values(kind: Kind, name: str, values: Mapping[str, Any], cluster: ClusterConfig, namespace: str) -> StageJob:
+    """Return the job that chart values describe, its references not yet resolved.
+
+    Raises:
+        ConfigError: a required input, the reward service or the store is missing, or a value is out of range.
+    """
+    check_release(name)
+    model = validate(MODELS[kind], values, where=name)
     assert isinstance(model, TrainingValues | RewardValues)
-    missing = [item.name for item in KINDS[kind].inputs if item.required and item.name not in model.inputs]
-    if missing:
+    info = KINDS[kind]
+    if missing := [item.name for item in info.inputs if item.required and item.name not in model.inputs]:
         raise ConfigError("\n".join(f"{name}: inputs.{item}: missing; a {kind} stage needs it" for item in missing))
-    if faults := KINDS[kind].rule(model.inputs):
+    if faults := info.rule(model.inputs):
         raise ConfigError("\n".join(f"{name}: inputs: {fault}" for fault in faults))
-    urls, digest = [], None
-    if isinstance(model, GrpoValues):
-        urls = [service_url(model.reward.release, namespace)] if model.reward.release else list(model.reward.urls)
-        digest = model.reward.digest or None
-        if not urls:
-            raise ConfigError(f"{name}: reward: set reward.release or reward.urls")
     config: Any = getattr(model, "config")  # noqa: B009
-    return StageJob(
-        run=model.run or name,
-        stage=model.stage or str(kind),
-        kind=kind,
-        key=model.key,
-        seed=model.seed,
-        store=store,
-        inputs=dict(model.inputs),
-        reward_urls=urls,
-        reward_digest=digest,
-        config=config.model_dump(mode="json", exclude_unset=True),
-        workdir=Path("/work"),
-        git_revision=git_revision(),
+    settings = config.model_dump(mode="json", exclude_unset=True)
+    stage = validate(
+        StageSpec,
+        {"name": model.stage or str(kind), "kind": kind, "inputs": model.inputs, "config": settings},
+        where=name,
+    )
+    return build_job(
+        stage,
+        JobContext(
+            run=model.run or name,
+            seed=model.seed,
+            store=store_config(cluster, model.store.url),
+            git_revision=git_revision(),
+        ),
+        ResolvedStage(settings, dict(model.inputs), model.key) if model.key else None,
+        _reward_service(model, name, namespace) if isinstance(model, GrpoValues) else None,
     )
 
 
-def _freeze_record(store: ArtifactStore, submission: Submission, command: str, known: RunRecord | None) -> None:
+def _reward_service(model: GrpoValues, name: str, namespace: str) -> RewardService:
+    urls = (service_url(model.reward.release, namespace),) if model.reward.release else tuple(model.reward.urls)
+    if not urls:
+        raise ConfigError(f"{name}: reward: missing; set reward.release or reward.urls")
+    return RewardService(urls, model.reward.digest or None)
+
+
+def _write_record(store: ArtifactStore, submission: Submission, command: str, known: RunRecord | None) -> None:
     job = submission.job
     record = known or RunRecord(
         name=job.run,
@@ -183,16 +196,5 @@ def _freeze_record(store: ArtifactStore, submission: Submission, command: str, k
         chart=f"{chart_of(job.kind)} {chart_version(chart_of(job.kind))}",
     )
     save_record(store, record)
-    patch = _patch()
-    if patch:
+    if patch := git_patch():
         store.put_record(record_key(job.run).replace("record.json", "patch.diff"), patch)
-
-
-def _patch() -> bytes:
-    """What the working tree differs by from its revision; empty for a clean one, outside a checkout, or above 4 MiB."""
-    here = Path(__file__).resolve().parents[3]
-    try:
-        done = subprocess.run(["git", "-C", str(here), "diff", "HEAD"], capture_output=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return done.stdout if done.returncode == 0 and len(done.stdout) <= PATCH_BYTES else b""

@@ -1,4 +1,4 @@
-"""From a resolved stage job and the cluster's settings to chart values: pure."""
+"""Names of charts, releases and services, and the chart values that a cluster's settings give a stage. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from editr1.config.chart_training import CurateValues, EvaluateValues, GcpoValue
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.merge import deep_merge
-from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 
 MODELS: dict[Kind, type[StageValues]] = {
@@ -68,42 +67,20 @@ def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, A
     return merged
 
 
-def job_values(
-    job: StageJob, cluster: ClusterConfig, *, processes: int, retries: int, traceparent: str | None
-) -> dict[str, Any]:
-    """Values of the release that runs ``job``. Raises ConfigError for a value of the cluster's settings that no chart takes."""
-    own: dict[str, Any] = {
-        "run": job.run,
-        "stage": job.stage,
-        "key": job.key,
-        "seed": job.seed,
-        "gitRevision": job.git_revision,
-        "inputs": job.inputs,
-        "config": job.config,
-        "store": {"url": job.store.url},
-    }
-    if job.store.region:
-        own["store"]["region"] = job.store.region
-    if traceparent:
-        own["telemetry"] = {"traceparent": traceparent}
-    if not KINDS[job.kind].service:
-        own |= {"processes": processes, "retries": retries}
-    if job.reward_urls:
-        own["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
-    return checked(
-        job.kind, deep_merge(shared_values(cluster, job.kind, job.stage), own), f"cluster values of {job.stage}"
-    )
-
-
 def checked(kind: Kind, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``values`` as given, after the typed model accepted them and every input is one of the kind's. Raises ConfigError."""
+    """Return ``values`` unchanged if the chart's typed model accepts them. Raises ConfigError."""
     validate(MODELS[kind], values, where=where)
+    check_inputs(kind, values, where)
+    return dict(values)
+
+
+def check_inputs(kind: Kind, values: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError for each entry of ``values.inputs`` that is not an input of the kind."""
     known = [item.name for item in KINDS[kind].inputs]
     if unknown := [name for name in values.get("inputs", {}) if name not in known]:
         raise ConfigError(
             "\n".join(f"{where}: inputs.{name}: unknown input; {nearest(name, known)}" for name in unknown)
         )
-    return dict(values)
 
 
 def check_release(name: str) -> None:

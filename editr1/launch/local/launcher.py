@@ -15,6 +15,7 @@ from editr1.launch.launcher import Observation
 from editr1.launch.local.processes import end
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS
+from editr1.runs.spec import StageSpec
 from editr1.telemetry.progress import ProgressReader
 
 
@@ -56,12 +57,11 @@ class LocalLauncher:
     def __init__(self, held: Sequence[int] = ()) -> None:
         self._held = tuple(held)
 
-    def render(
-        self, job: StageJob, *, processes: int, retries: int = 0, environment: Mapping[str, str]
-    ) -> LocalRequest:
-        """The process that ``submit`` would start."""
+    def render(self, job: StageJob, stage: StageSpec, traceparent: str | None = None) -> LocalRequest:
+        """Return the process that ``submit`` would start."""
+        processes = stage.processes
         env = {
-            **environment,
+            **({"TRACEPARENT": traceparent} if traceparent else {}),
             CONFIG_VARIABLE: str(job.workdir / "job.json"),
             "PET_NPROC_PER_NODE": str(processes),
             PARENT_VARIABLE: str(os.getpid()),

@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     configure_logging()
     try:
         job = read_job()
+        configure_logging(job.runtime.log_format)
         full_config(job.kind, job.config, job.seed)
         print(f"job: stage {job.stage} of run {job.run} can be used")
         store = open_store(job.store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +50,7 @@ class StageContext:
     @property
     def span_file(self) -> Path | None:
         """The run's JSON-lines span file; ranks other than 0 write none."""
-        named = os.environ.get("EDITR1_SPAN_FILE")
-        return (Path(named) if named else self.workdir / "spans.jsonl") if self.is_main else None
+        return (self.job.runtime.span_file or self.workdir / "spans.jsonl") if self.is_main else None
 
     def keep_progress(self) -> None:
         """Put the progress lines of all attempts into the store, for the report's curves. Only rank 0 may call it."""

@@ -42,6 +42,7 @@ def main(body: Body, module: str) -> None:
     except ConfigError as error:
         _log_lines(error)
         sys.exit(ExitCode.CONFIG)
+    configure_logging(job.runtime.log_format)
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
             sys.exit(_torchrun(module))

@@ -24,6 +24,7 @@ def main(name: str, folder: str) -> int:
     configure_logging()
     try:
         job = read_job()
+        configure_logging(job.runtime.log_format)
         store = open_store(job.store)
         reference = resolve_job(job, store).inputs.get(name)
         if reference is None or not reference.startswith("sha256:"):

@@ -53,6 +53,7 @@ def main(kind: str) -> int:
     configure_logging()
     try:
         job = read_job()
+        configure_logging(job.runtime.log_format)
         store = open_store(job.store)
         settled = patiently(lambda: resolve_job(job, store))
         if not job.key:
@@ -87,7 +88,7 @@ def _note(job: StageJob, store: ArtifactStore) -> None:
         state=State.RUNNING,
         inputs=job.inputs,
         config=job.config,
-        release=os.environ.get("EDITR1_RELEASE", ""),
+        release=job.runtime.release,
     )
     note_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
 
@@ -121,9 +122,7 @@ class _Attempt:
     def __init__(self, kind: str, job: StageJob, store: ArtifactStore) -> None:
         self._kind, self._job, self._store = kind, job, store
         self._files = LiveFiles(store, job.run, job.stage, job.key)
-        self._every = float(os.environ.get("EDITR1_PUBLISH_SECONDS", "5"))
-        retries = os.environ.get("EDITR1_RETRIES")
-        self._retries = int(retries) if retries else None
+        self._every, self._retries = job.runtime.publish_seconds, job.runtime.retries
         self._spans = job.workdir / "spans.jsonl"
         self._tail = Tail()
         self._lines = ProgressReader(job.progress_file)
@@ -144,7 +143,8 @@ class _Attempt:
         job = self._job
         job.workdir.mkdir(parents=True, exist_ok=True)
         file = job.workdir / "job.json"
-        file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+        runtime = job.runtime.model_copy(update={"span_file": self._spans})
+        file.write_text(job.model_copy(update={"runtime": runtime}).model_dump_json(indent=2), encoding="utf-8")
         own = (self._record.pod, self._record.submission)
         earlier = [item for item in patiently(self._files.attempts) if (item.pod, item.submission) == own]
         checkpoint = patiently(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
@@ -174,7 +174,7 @@ class _Attempt:
 
     def _stage(self, file: Path) -> int:
         job = self._job
-        environment = {**os.environ, CONFIG_VARIABLE: str(file), "EDITR1_SPAN_FILE": str(self._spans)}
+        environment = {**os.environ, CONFIG_VARIABLE: str(file)}
         environment["TRACEPARENT"] = traceparent() or ""
         if KINDS[job.kind].distributed:
             logs = job.workdir / "logs"

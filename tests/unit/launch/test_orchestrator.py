@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
-from editr1.launch import orchestrator as drive
+from editr1.launch import orchestrator
 from editr1.launch.execute import execute
+from editr1.launch.job_builder import JobContext, build_job
 from editr1.launch.local.launcher import LocalLauncher, LocalRequest
-from editr1.launch.local.lock import locked
+from editr1.launch.local.lock import inherited_lock
 from editr1.launch.orchestrator import GRACE_SECONDS, RunStopped, StageFailed
 from editr1.runs.job import StageJob
 from editr1.runs.record import State, load_record
@@ -71,10 +71,8 @@ class Watcher:
 def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     render = LocalLauncher.render
 
-    def script(
-        self: LocalLauncher, job: StageJob, *, processes: int, retries: int, environment: Mapping[str, str]
-    ) -> LocalRequest:
-        real = render(self, job, processes=processes, environment=environment)
+    def script(self: LocalLauncher, job: StageJob, stage: StageSpec, traceparent: str | None) -> LocalRequest:
+        real = render(self, job, stage, traceparent)
         return LocalRequest((sys.executable, "-c", SCRIPT), {**real.environment, "PLAN": json.dumps(plan)}, job)
 
     plan: dict[str, list[Any]] = {}
@@ -158,7 +156,7 @@ def test_the_record_names_the_code_of_the_newest_start(
     scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(revision: str, **sft: Any) -> str:
-        monkeypatch.setattr("editr1.launch.execute.git_revision", lambda: revision)
+        monkeypatch.setattr("editr1.launch.origin.git_revision", lambda: revision)
         return str(scripted(spec(model, **sft))[0].git_revision)
 
     assert at("one") == "one"
@@ -218,9 +216,9 @@ def test_a_run_that_waits_for_an_earlier_calls_stages_says_so_and_can_be_stopped
     monkeypatch.setattr(Watcher, "run_waits", lambda _self, reason: waits.append(reason), raising=False)
     (tmp_path / "run").mkdir()
     looks = iter([False, False, True])
-    with locked(tmp_path / "run" / ".stages.lock", ""), pytest.raises(RunStopped):
+    with inherited_lock(tmp_path / "run" / ".stages.lock", ""), pytest.raises(RunStopped):
         scripted(spec(model), lambda: next(looks))
-    assert waits == ["a stage of an earlier call has not ended"]
+    assert waits == ["a stage process of an earlier call has not ended"]
 
 
 def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, model: str) -> None:
@@ -230,7 +228,7 @@ def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, mod
         for stage in late.spec.stages
     ]
     late = late.model_copy(update={"spec": late.spec.model_copy(update={"stages": stages})})
-    with pytest.raises(StageFailed, match="sft: deadline of 2 s passed"):
+    with pytest.raises(StageFailed, match="sft: deadline of 2 s exceeded"):
         scripted(late, sft=["sleep"])
     record, _, _ = scripted(spec(model), sft=[0])
     assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
@@ -245,8 +243,9 @@ def test_threads_of_a_stage_sleep_while_they_wait_unless_the_user_says_otherwise
     else:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
     store = StoreConfig(url=tmp_path.as_uri())
-    job = StageJob(run="r", stage="evaluate", kind="evaluate", key="k", seed=0, store=store, workdir=tmp_path)
-    assert LocalLauncher().render(job, processes=1, environment={}).environment["OMP_WAIT_POLICY"] == expected
+    stage = StageSpec(name="evaluate", kind="evaluate")
+    job = build_job(stage, JobContext("r", 0, store, workdir=tmp_path))
+    assert LocalLauncher().render(job, stage).environment["OMP_WAIT_POLICY"] == expected
 
 
 def test_a_service_that_is_still_loading_is_not_left_behind_when_looking_at_it_fails(
@@ -313,12 +312,12 @@ def test_inputs_are_frozen_once_in_a_drive_whoever_needs_them(
     scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled: list[str] = []
-    resolve = drive.resolve_stage
+    resolve = orchestrator.resolve_stage
 
     def noted(stage: StageSpec, *rest: Any) -> Any:
         settled.append(stage.name)
         return resolve(stage, *rest)
 
-    monkeypatch.setattr(drive, "resolve_stage", noted)
+    monkeypatch.setattr(orchestrator, "resolve_stage", noted)
     scripted(spec(model), sft=[129, 0])
     assert sorted(settled) == ["curate", "grpo", "serve", "sft"], "a folder or a branch may hold something else by then"

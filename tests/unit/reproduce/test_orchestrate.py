@@ -11,7 +11,7 @@ import pytest
 from editr1.artifacts import ArtifactStore, DigestMismatch
 from editr1.config.loader import ConfigError
 from editr1.config.reproduce import SMALLEST
-from editr1.launch.local.lock import locked
+from editr1.launch.local.lock import lock
 from editr1.launch.orchestrator import RunStopped
 from editr1.reproduce import orchestrate
 from editr1.reproduce.claims import Outcome, make_comparisons, select_claims
@@ -138,5 +138,5 @@ def test_unreadable_results_fail_their_experiment_and_not_the_reproduction(
 
 
 def test_second_reproduction_in_one_folder_is_refused(tmp_path: Path) -> None:
-    with locked(tmp_path / ".lock", ""), pytest.raises(ConfigError, match="another reproduction is at work here"):
+    with lock(tmp_path / ".lock", ""), pytest.raises(ConfigError, match="another reproduction is at work here"):
         run(tmp_path, "curation", 1)

@@ -109,7 +109,7 @@ def test_missing_extra_is_reported_with_the_install_command(
     (tmp_path / "job.json").write_text(job.model_dump_json())
     monkeypatch.setenv("EDITR1_CONFIG", str(tmp_path / "job.json"))
     monkeypatch.setattr(entry, "end_with_parent", lambda: None)
-    monkeypatch.setattr(entry, "configure_logging", lambda: None)
+    monkeypatch.setattr(entry, "configure_logging", lambda *_: None)
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
     with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as ended:
         entry.main(body, "editr1.stages.curate")

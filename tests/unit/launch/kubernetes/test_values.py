@@ -10,6 +10,7 @@ import pytest
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
+from editr1.launch.job_builder import chart_values
 from editr1.launch.kubernetes import helm
 from editr1.launch.kubernetes.bundle import HIDDEN, redacted, redacted_text
 from editr1.launch.kubernetes.connect import load_cluster, store_config
@@ -18,14 +19,14 @@ from editr1.launch.kubernetes.values import (
     chart_of,
     check_release,
     checked,
-    job_values,
     kind_of,
     release_name,
     shared_values,
 )
-from editr1.runs.job import StageJob
+from editr1.runs.job import RuntimeSettings, StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import parse_reference
+from editr1.runs.spec import StageSpec
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -59,19 +60,21 @@ def test_the_stage_name_wins_over_the_kind_and_the_kind_over_all() -> None:
 
 def test_a_job_s_values_render_to_a_job_file_that_is_the_job_with_the_pods_endpoint() -> None:
     cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}, "gpus": 0})
-    values = job_values(job(), cluster, processes=2, retries=4, traceparent=None)
+    runtime = RuntimeSettings(release="quick-sft", retries=4)
+    stage = StageSpec(name="sft", kind="sft", processes=2, retries=4)
+    values = chart_values(job(), cluster, stage=stage)
     objects = Helm().render("sft", "quick-sft", "lab", values)
     (text,) = [item["data"]["job.json"] for item in objects if item["kind"] == "ConfigMap"]
     told = StageJob.model_validate_json(text)
     assert told.store.endpoint == "http://s3.lab.svc:8333"
-    assert told.model_dump(exclude={"store"}) == job().model_dump(exclude={"store"})
+    assert told.model_dump(exclude={"store"}) == job(runtime=runtime).model_dump(exclude={"store"})
     (made,) = [item for item in objects if item["kind"] == "PyTorchJob"]
     assert made["spec"]["nprocPerNode"] == "2"
 
 
 def test_a_value_that_no_chart_takes_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"toleration: unknown key; did you mean 'tolerations'"):
-        job_values(job(), ClusterConfig(values={"toleration": []}), processes=1, retries=1, traceparent=None)
+        chart_values(job(), ClusterConfig(values={"toleration": []}))
 
 
 def test_names_that_pods_could_not_carry_are_refused() -> None:

@@ -1,0 +1,47 @@
+"""Describe the git checkout that this code runs from."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+MAX_PATCH_BYTES = 4 << 20
+
+
+def git_revision() -> str:
+    """Return this code's commit, with ``+dirty`` if the working tree differs from it; empty outside a checkout."""
+    revision = _git("rev-parse", "HEAD").decode().strip()
+    if not revision:
+        return ""
+    return revision + ("+dirty" if _git("status", "--porcelain").strip() else "")
+
+
+def git_patch() -> bytes:
+    """Return the diff of the working tree against its commit.
+
+    Empty for a clean tree, outside a checkout, or if the diff is larger than 4 MiB.
+    """
+    patch = _git("diff", "HEAD")
+    return patch if len(patch) <= MAX_PATCH_BYTES else b""
+
+
+@cache
+def checkout_root() -> Path | None:
+    """Return the root of the checkout that holds this package; None if git knows of none."""
+    top = _run_git(Path(__file__).parent, "rev-parse", "--show-toplevel").decode().strip()
+    return Path(top) if top else None
+
+
+def _git(*arguments: str) -> bytes:
+    root = checkout_root()
+    return _run_git(root, *arguments) if root else b""
+
+
+def _run_git(folder: Path, *arguments: str) -> bytes:
+    """Return git's standard output; empty if git fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return done.stdout if done.returncode == 0 else b""
