@@ -1,11 +1,15 @@
-# quickstart and test each set up what they need; nothing else has to be run first.
+# Every target creates the environment that it needs.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart photos test cluster-test unit lint docs docs-build bench lock charts images clean
+.PHONY: quickstart photos test test-long unit integration cluster-test lint docs docs-build bench lock charts images clean
+.NOTPARALLEL:
+
+SOURCES := editr1 operators charts docs tests
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 quickstart: $(VENV)/.all
 	$(BIN)/editr1 run manifests/samples/quickstart.yaml
@@ -15,29 +19,33 @@ photos: $(VENV)/.dev
 	$(BIN)/editr1 data import runs/photos-source --table runs/photos-source/table.csv --out runs/photos-import
 	$(BIN)/editr1 run manifests/samples/photos.yaml
 
-test: $(VENV)/.dev lint docs-build
-	$(BIN)/pytest tests/unit tests/integration tests/cluster -n 2 --dist loadfile
+# All checks and tests. Tests that need a cluster run if KUBECONFIG is set and are skipped otherwise.
+test: lint docs-build unit integration
 
-# On the cluster that KUBECONFIG names, with the images of "make images" there; helm and kubectl on PATH.
-cluster-test: $(VENV)/.dev
-	$(BIN)/pytest tests/cluster --durations 15 --durations-min 10 $(AGAIN)
+# Tests that take longer than "make test" may: the README's commands, soak runs, millions of rows.
+test-long: $(VENV)/.dev
+	@.ci/part test-long $(BIN)/pytest -m long --timeout 7200 tests
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest tests/unit -n 2 --dist loadfile
+	@.ci/part unit $(PYTEST) tests/unit
+
+integration: $(VENV)/.dev
+	@.ci/part integration $(PYTEST) tests/integration tests/cluster
+
+# Needs a cluster in KUBECONFIG that has the images of "make images", and helm and kubectl on PATH.
+# RERUN takes further pytest options, such as --last-failed.
+cluster-test: $(VENV)/.dev
+	@.ci/part cluster-test $(BIN)/pytest tests/cluster --durations 15 --durations-min 10 $(RERUN)
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check editr1 operators charts docs tests
-	$(BIN)/ruff format --check editr1 operators charts docs tests
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@.ci/part lint sh -c '$(BIN)/ruff check $(SOURCES) && $(BIN)/ruff format --check $(SOURCES) && $(BIN)/mypy && $(BIN)/lint-imports'
 
-# The documentation, at http://127.0.0.1:8001 while this runs.
+# Serves the documentation at http://127.0.0.1:8001.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 docs-build: $(VENV)/.dev
-	@start=$$(date +%s); NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && \
-		echo "docs-build: $$(( $$(date +%s) - start )) s, in build/site"
+	@NO_MKDOCS_2_WARNING=1 .ci/part docs-build $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done

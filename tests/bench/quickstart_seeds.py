@@ -1,11 +1,11 @@
-"""The quickstart at fresh seeds: its held-out figures with intervals, and where the time goes.
+"""The quickstart at new seeds: its held-out metrics with intervals, and the time of each stage.
 
     python tests/bench/quickstart_seeds.py --seeds 501 502 503
 
-Runs ``editr1 run manifests/samples/quickstart.yaml`` once a seed (a finished one is not run again) and prints one line a
-figure and seed. Exits with 1 when a figure misses what is promised: SFT-RRM at least 76 % of pairs right with half
-credit, RL-RRM at least 4 points above it, the editor's true score at least 1 of 10 above the start, every interval of a
-gain without zero, and at most 7 minutes.
+Runs ``editr1 run manifests/samples/quickstart.yaml`` once per seed (completed runs are not repeated) and prints a table of
+metrics by seed. Exits with 1 if a metric misses its target: SFT-RRM at least 76 % accuracy with half credit for ties,
+RL-RRM at least 4 points above it, the editor's true score at least 1 of 10 above the start, no interval of a gain that
+contains zero, and at most 7 minutes.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def run(seed: int, folder: Path, sets: list[str]) -> tuple[RunRecord, ReportData
     return record, assemble(record, opened, evaluation, folder / record.name / "spans.jsonl")
 
 
-def figures(data: ReportData) -> dict[str, tuple[Estimate | None, float, float | None]]:
-    """Name -> (estimate, factor to print it with, smallest value that is promised)."""
+def metrics(data: ReportData) -> dict[str, tuple[Estimate | None, float, float | None]]:
+    """Return the metrics by name as (estimate, display factor, target or None)."""
     accuracy = {verifier.role: verifier.accuracy for verifier in data.verifiers}
     sft, rl = accuracy["sft"], accuracy["rl"]
     gain, editor = data.verifier_gain, data.editor
@@ -63,39 +63,39 @@ def figures(data: ReportData) -> dict[str, tuple[Estimate | None, float, float |
 
 
 def seconds(record: RunRecord) -> dict[str, float]:
-    """Wall seconds of each stage (serve lasts as long as grpo does) and of the whole run."""
+    """Return the wall time of each stage (serve lasts as long as grpo) and of the whole run in seconds."""
     stages = {
         name: sum((attempt.ended or attempt.started) - attempt.started for attempt in stage.attempts)
         for name, stage in record.stages.items()
     }
-    return stages | {"in all": (record.ended or record.created) - record.created}
+    return stages | {"total": (record.ended or record.created) - record.created}
 
 
 def main() -> int:
-    """Print the tables; 1 when something promised is missed."""
+    """Print the tables; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[501, 502, 503])
     parser.add_argument("--folder", type=Path, default=Path("runs/seeds"))
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="as of editr1 run")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="as in editr1 run")
     given = parser.parse_args()
     done = {seed: run(seed, given.folder / str(seed), given.set) for seed in given.seeds}
     missed: list[str] = []
 
-    table = Table("figure", *(f"seed {seed}" for seed in done), "mean", "n")
-    for name, (_, factor, promised) in figures(next(iter(done.values()))[1]).items():
+    table = Table("metric", *(f"seed {seed}" for seed in done), "mean", "n")
+    for name, (_, factor, target) in metrics(next(iter(done.values()))[1]).items():
         cells, values, n = [], [], 0
         for seed, (_, data) in done.items():
-            estimate = figures(data)[name][0]
+            estimate = metrics(data)[name][0]
             if estimate is None:
                 cells.append("not measured")
-                missed += [f"{name}, seed {seed}: not measured"] if promised is not None else []
+                missed += [f"{name}, seed {seed}: not measured"] if target is not None else []
                 continue
             value, low, high = (factor * number for number in (estimate.value, estimate.low, estimate.high))
             cells.append(f"{value:.2f} ({low:.2f} to {high:.2f})")
             values.append(value)
             n = estimate.n
-            if promised is not None and (value < promised or low <= 0):
-                missed.append(f"{name}, seed {seed}: {cells[-1]}, promised {promised}")
+            if target is not None and (value < target or low <= 0):
+                missed.append(f"{name}, seed {seed}: {cells[-1]}, target {target}")
         table.add_row(name, *cells, f"{mean(values):.2f}" if values else "", str(n))
     Console(width=160).print(table)
 
@@ -104,7 +104,7 @@ def main() -> int:
     for stage in next(iter(times.values())):
         clock.add_row(stage, *(f"{times[seed][stage]:.0f}" for seed in done))
     Console(width=160).print(clock)
-    missed += [f"seed {seed}: {took['in all']:.0f} s" for seed, took in times.items() if took["in all"] > SECONDS]
+    missed += [f"seed {seed}: {took['total']:.0f} s" for seed, took in times.items() if took["total"] > SECONDS]
     for line in missed:
         print(f"missed: {line}")
     return 1 if missed else 0
