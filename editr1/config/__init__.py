@@ -1,1 +1,1 @@
-"""Typed settings of every stage."""
+"""Settings of every stage, chart and cluster as pydantic models, and the loader that reads them."""

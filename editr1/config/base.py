@@ -1,4 +1,4 @@
-"""Base of every settings model, and the hooks into which a file, the environment and ``--set`` are merged."""
+"""The base class of every settings model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A typed, immutable settings model. Unknown keys are refused; every field carries a description."""
+    """An immutable settings model that rejects unknown keys.
+
+    The docstring below a field is its description in JSON schemas, chart values and the reference.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)

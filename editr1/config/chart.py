@@ -1,4 +1,7 @@
-"""Values that every stage chart takes. The charts' ``values.yaml``, ``values.schema.json`` and README are generated from here."""
+"""Values that every stage chart takes.
+
+``charts/generate.py`` writes each chart's ``values.yaml``, ``values.schema.json`` and README from these models.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Objects = list[dict[str, Any]]
 
 
 class ChartSettings(Settings):
-    """A section of chart values: camelCase on disk, unknown keys refused."""
+    """A section of chart values: keys are camelCase in files, and unknown keys are rejected."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -28,138 +31,142 @@ class ImageValues(ChartSettings):
     """The container image."""
 
     repository: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
-    """Name without tag or digest."""
+    """Image name without tag or digest."""
     tag: Annotated[str, Field(pattern=r"^([\w][\w.-]*)?$")] = ""
-    """Tag; empty takes the chart's appVersion. Ignored where a digest is given."""
+    """Image tag; empty takes the chart's appVersion. Ignored if a digest is set."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
-    """Exact image, as sha256:<64 hex digits>; what submit freezes in the run record."""
+    """Image digest, as sha256:<64 hex digits>. ``editr1 submit`` sets it to the digest that it records for the run."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """When the node asks the registry."""
+    """Kubernetes imagePullPolicy."""
     pull_secrets: list[Name] = []
     """Names of existing image pull secrets."""
 
 
 class StoreValues(ChartSettings):
-    """The artifact store: an S3-compatible bucket. Keys come from an existing Secret, never from values."""
+    """The artifact store: a bucket of an S3-compatible server. Access keys come from an existing Secret, never from values."""
 
     url: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]*(/.*)?)?$")] = ""
-    """s3://bucket or s3://bucket/prefix. Must be set."""
+    """Address of the store: s3://bucket or s3://bucket/prefix. Required."""
     endpoint: Annotated[str, Field(pattern=r"^((https?://)?[A-Za-z0-9.\-\[\]:]+)?$")] = ""
-    """S3 server as pods reach it, such as http://s3.editr1.svc:8333; empty means AWS."""
+    """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333; empty means AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""
     """S3 region; empty asks the server."""
     secret_name: Name = "editr1-s3"
-    """Existing Secret with the access keys; empty uses the pod's own identity from the environment you give."""
+    """Existing Secret that holds the access keys. Empty uses the pod's own identity, such as a cloud workload
+    identity."""
     access_key: str = "access-key"
-    """Key of that Secret that holds the access key."""
+    """Key in that Secret under which the access key is stored."""
     secret_key: str = "secret-key"
-    """Key of that Secret that holds the secret key."""
+    """Key in that Secret under which the secret key is stored."""
     ca_config_map: Name = ""
-    """Existing ConfigMap with a PEM bundle of authorities to trust for the endpoint."""
+    """Existing ConfigMap with a PEM bundle of certificate authorities to trust for the endpoint."""
     ca_key: str = "ca.crt"
-    """Key of that ConfigMap."""
+    """Key in that ConfigMap under which the bundle is stored."""
 
 
 class ResourceValues(ChartSettings):
-    """What the scheduler sets aside, and the most a container may take. GPUs have their own value."""
+    """CPU and memory of a container, as Kubernetes resource requests and limits. GPUs have a value of their own."""
 
     requests: dict[str, Any] = {"cpu": "1", "memory": "4Gi"}
-    """Kubernetes resource requests."""
+    """Resource requests."""
     limits: dict[str, Any] = {}
-    """Kubernetes resource limits."""
+    """Resource limits."""
 
 
 class ScratchValues(ChartSettings):
-    """The working folder /work: downloads, checkpoints before they are committed, caches."""
+    """The working directory /work, which holds downloads, caches and checkpoints that are not committed yet."""
 
     size: Quantity = "50Gi"
-    """Most that the pod's own (emptyDir) folder may hold."""
+    """Size limit of the pod's emptyDir volume."""
     claim: Name = ""
-    """Existing PersistentVolumeClaim to use in its place, so that downloads survive the pod."""
+    """Existing PersistentVolumeClaim to use instead of an emptyDir, so that downloads survive the pod."""
 
 
 class TelemetryValues(ChartSettings):
-    """OpenTelemetry. Without an endpoint spans still go to the bucket, and no step waits for a collector."""
+    """OpenTelemetry. Spans are also written to the artifact store, and a stage never waits for a collector."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP over HTTP, such as http://jaeger.observability:4318."""
+    """OTLP/HTTP endpoint for spans, such as http://jaeger.observability:4318; empty exports none."""
     metrics_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """Where a stage's progress and figures go by OTLP over HTTP, such as http://collector:4318/v1/metrics. The reward service is scraped instead."""
+    """OTLP/HTTP endpoint for a stage's progress and metrics, such as http://collector:4318/v1/metrics; empty exports
+    none. The reward service is scraped by Prometheus instead."""
     traceparent: Annotated[str, Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")] = ""
-    """W3C parent of the stage's spans; submit sets it."""
+    """W3C trace context of the parent of the stage's spans. ``editr1 submit`` sets it."""
     publish_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
-    """How often rank 0 writes progress and spans to the bucket, in seconds."""
+    """Interval at which rank 0 writes progress and spans to the artifact store, in seconds."""
     json_logs: bool = False
-    """Log lines as JSON with trace ids."""
+    """Write log lines as JSON with trace ids."""
 
 
 class NetworkPolicyValues(ChartSettings):
-    """A NetworkPolicy around the stage's pods."""
+    """A NetworkPolicy for the stage's pods."""
 
     enabled: bool = False
-    """Whether to make one. It lets out DNS, the ports below and the stage's own pods."""
+    """Create the NetworkPolicy. It allows egress to DNS, to ``egressPorts`` and to the stage's own pods."""
     egress_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [443, 80, 8333, 9000, 4317, 4318, 8000]
-    """TCP ports that the pods may reach anywhere: S3, collector, reward service, hub."""
+    """TCP ports that the pods may reach on any address: artifact store, collector, reward service, Hugging Face Hub."""
     ingress_from: Objects = []
-    """Peers (namespaceSelector, podSelector, ipBlock) that may reach the service port; empty: the namespace."""
+    """NetworkPolicy peers (namespaceSelector, podSelector, ipBlock) that may reach the service port. Empty allows
+    every pod of the namespace."""
 
 
 class StageValues(ChartSettings):
-    """What all charts share."""
+    """Values that every stage chart takes."""
 
     run: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
-    """Name of the run in the store; empty takes the release's name."""
+    """Name of the run in the artifact store; empty takes the release name."""
     stage: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
     """Name of the stage in the run; empty takes the kind."""
     key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """Digest of everything that decides the outputs; submit sets it, empty is computed in the pod."""
+    """Digest of everything that determines the outputs. ``editr1 submit`` sets it; if it is empty, the pod computes
+    it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Every random choice comes from it."""
+    """Seed of every random choice."""
     git_revision: str = ""
-    """Revision of the code that submitted, for the artifacts' manifests."""
+    """Git revision of the code that submitted the stage, recorded in the artifacts' manifests."""
     store: StoreValues = StoreValues()
-    """Where inputs come from and outputs go."""
+    """Artifact store that inputs are read from and outputs are written to."""
     image: ImageValues = ImageValues()
-    """The stage's image."""
+    """Image of the stage."""
     resources: ResourceValues = ResourceValues()
-    """CPU and memory of a pod."""
+    """CPU and memory per pod."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 1
-    """GPUs of a pod; 0 runs on the CPU."""
+    """GPUs per pod; 0 runs on the CPU."""
     gpu_resource: str = "nvidia.com/gpu"
-    """Resource name that the device plugin advertises."""
+    """Resource name under which the device plugin advertises GPUs."""
     shared_memory: Quantity = "8Gi"
-    """Most that /dev/shm may hold; it counts as memory of the pod."""
+    """Size limit of /dev/shm. It counts towards the pod's memory."""
     scratch: ScratchValues = ScratchValues()
-    """The working folder."""
+    """Working directory."""
     node_selector: Labels = {}
     """Labels that a node must have."""
     tolerations: Objects = []
-    """Taints that the pods bear."""
+    """Tolerations of the pods."""
     affinity: dict[str, Any] = {}
-    """Kubernetes affinity."""
+    """Affinity of the pods."""
     priority_class_name: Name = ""
     """Existing PriorityClass."""
     runtime_class_name: Name = ""
     """Existing RuntimeClass, such as nvidia."""
     service_account_name: Name = ""
-    """Existing ServiceAccount; empty makes one without any rights. Its token is not mounted."""
+    """Existing ServiceAccount. Empty creates one without permissions, whose token is not mounted."""
     service_account_annotations: dict[str, str] = {}
-    """Annotations of the made ServiceAccount, such as a cloud identity for the bucket."""
+    """Annotations of the created ServiceAccount, such as a cloud identity with access to the bucket."""
     pod_labels: Labels = {}
-    """Further labels of pods."""
+    """Additional labels of the pods."""
     pod_annotations: dict[str, str] = {}
-    """Further annotations of pods."""
+    """Additional annotations of the pods."""
     env: Objects = []
-    """Further environment variables (Kubernetes EnvVar)."""
+    """Additional environment variables (Kubernetes EnvVar)."""
     env_from: Objects = []
-    """Further sources of environment variables (Kubernetes EnvFromSource)."""
+    """Additional sources of environment variables (Kubernetes EnvFromSource)."""
     volumes: Objects = []
-    """Further volumes."""
+    """Additional volumes."""
     volume_mounts: Objects = []
-    """Further mounts of the stage's container."""
+    """Additional volume mounts of the stage's container."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric user and group of every container."""
+    """Numeric user and group id of every container."""
     telemetry: TelemetryValues = TelemetryValues()
-    """Traces and logs."""
+    """Traces, metrics and logs."""
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
-    """Who may talk to whom."""
+    """Network access of the pods."""

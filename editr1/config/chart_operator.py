@@ -10,78 +10,82 @@ from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, Object
 
 
 class OperatorStoreValues(ChartSettings):
-    """How the operator itself opens the bucket. Which bucket, a namespace's settings say."""
+    """Access of the operator to artifact stores. The settings of a namespace state which bucket its runs use."""
 
     allowed: list[Annotated[str, Field(pattern=r"^s3://[a-z0-9]")]] = []
-    """Stores that it may open with its keys, as s3://bucket or s3://bucket/prefix; empty allows any that a run names."""
+    """Stores that the operator may open with its keys, as s3://bucket or s3://bucket/prefix. Empty allows any store
+    that a run names."""
 
     secret_name: Name = "editr1-s3"
-    """Existing Secret with the access keys, in the operator's own namespace; empty uses the pod's own identity."""
+    """Existing Secret with the access keys, in the operator's namespace. Empty uses the pod's own identity, such as a
+    cloud workload identity."""
     access_key: str = "access-key"
-    """Key of that Secret that holds the access key."""
+    """Key in that Secret under which the access key is stored."""
     secret_key: str = "secret-key"
-    """Key of that Secret that holds the secret key."""
+    """Key in that Secret under which the secret key is stored."""
 
 
 class NotifyValues(ChartSettings):
-    """Who is told when a run changes state, by a CloudEvent in an HTTP POST."""
+    """Webhook that receives a CloudEvent by HTTP POST when the state of a run changes."""
 
     url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
-    """Address; empty tells nobody."""
+    """Address of the webhook; empty sends nothing."""
     secret_name: Name = ""
-    """Existing Secret whose ``token`` is sent as bearer token."""
+    """Existing Secret whose key ``token`` is sent as the bearer token."""
 
 
 class OperatorTelemetryValues(ChartSettings):
     """OpenTelemetry."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP over HTTP, such as http://jaeger.observability:4318, for the spans of runs and attempts."""
+    """OTLP/HTTP endpoint for the spans of runs and attempts, such as http://jaeger.observability:4318; empty exports
+    none."""
 
 
 class OperatorMonitoringValues(ChartSettings):
-    """Metrics."""
+    """Monitoring with Prometheus."""
 
     pod_monitor: bool = False
-    """A PodMonitor (prometheus-operator) that scrapes /metrics."""
+    """Create a PodMonitor (prometheus-operator) that scrapes /metrics."""
     labels: Labels = {}
-    """Its labels, where your operator selects by labels."""
+    """Labels of the PodMonitor, for a Prometheus that selects monitors by label."""
 
 
 class OperatorValues(ChartSettings):
     """Values of charts/operator."""
 
     namespaces: list[Annotated[str, Field(min_length=1, max_length=63)]] = ["editr1"]
-    """Namespaces whose runs it takes on, with a Role in each; they must exist."""
+    """Namespaces whose runs the operator manages. They must exist; the operator gets a Role in each of them."""
     cluster_wide: bool = False
-    """Take on the runs of every namespace, with a ClusterRole; ``namespaces`` is then ignored."""
+    """Manage the runs of all namespaces, with a ClusterRole. ``namespaces`` is then ignored."""
     crds: bool = True
-    """Install the EditRun resource. It stays when the release goes."""
+    """Install the EditRun resource definition. It stays in the cluster when the release is uninstalled."""
     cluster: dict[str, Any] = {}
-    """What the stages of all runs share, as manifests/cluster.yaml; a ConfigMap editr1-cluster in a namespace is laid over it."""
+    """Settings shared by the stages of all runs, in the format of manifests/cluster.yaml. A ConfigMap named
+    editr1-cluster in a namespace overrides them there."""
     image: ImageValues = ImageValues(repository="editr1/operator")
-    """The operator's image."""
+    """Image of the operator."""
     workers: Annotated[int, Field(ge=1, le=64)] = 8
-    """Runs looked at side by side."""
+    """Number of runs reconciled concurrently."""
     store: OperatorStoreValues = OperatorStoreValues()
-    """Access to the bucket."""
+    """Access to artifact stores."""
     notify: NotifyValues = NotifyValues()
-    """Webhook."""
+    """Notification of state changes."""
     telemetry: OperatorTelemetryValues = OperatorTelemetryValues()
-    """Where spans go."""
+    """Export of spans."""
     monitoring: OperatorMonitoringValues = OperatorMonitoringValues()
-    """Objects for Prometheus."""
+    """Metrics."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
     """CPU and memory of the operator."""
     node_selector: Labels = {}
     """Labels that a node must have."""
     tolerations: Objects = []
-    """Taints that the pod bears."""
+    """Tolerations of the pod."""
     priority_class_name: Name = ""
     """Existing PriorityClass."""
     pod_labels: Labels = {}
-    """Further labels of the pod."""
+    """Additional labels of the pod."""
     env: Objects = []
-    """Further environment variables (Kubernetes EnvVar)."""
+    """Additional environment variables (Kubernetes EnvVar)."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric user and group of the container."""
+    """Numeric user and group id of the container."""

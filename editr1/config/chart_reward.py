@@ -1,4 +1,4 @@
-"""Values of the reward chart: the verifier as a Deployment that scales with its load."""
+"""Values of the reward chart, which serves a verifier as an autoscaled Deployment."""
 
 from __future__ import annotations
 
@@ -12,100 +12,102 @@ from editr1.config.serve import ServeConfig
 
 
 class KedaValues(ChartSettings):
-    """KEDA scales on the items in flight over all replicas (needs KEDA 2.19 or newer), and wakes for GRPO pods."""
+    """Scaling with KEDA (2.19 or newer), on the number of items in flight over all replicas and on the number of GRPO pods."""
 
     in_flight: Annotated[int, Field(ge=1)] = 64
-    """Items queued or running that one replica should hold."""
+    """Target number of queued and running items per replica."""
     jobs_per_replica: Annotated[int, Field(ge=1)] = 2
-    """GRPO pods for which one replica is kept, however idle."""
+    """Number of GRPO pods for which one replica is kept running, even when it is idle."""
     job_selector: Labels = {"editr1.dev/kind": "grpo"}
     """Labels of the pods that count as GRPO pods."""
     polling_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
-    """How often KEDA looks."""
+    """Interval at which KEDA reads the triggers, in seconds."""
     namespace: Name = "keda"
-    """Namespace of KEDA, which a NetworkPolicy must let in."""
+    """Namespace of KEDA, which the NetworkPolicy lets in."""
     fallback_replicas: Annotated[int, Field(ge=1)] = 1
-    """Replicas to hold while the load cannot be read, where fewer run."""
+    """Minimum number of replicas while the load cannot be read."""
 
 
 class HpaValues(ChartSettings):
-    """A plain HorizontalPodAutoscaler."""
+    """Scaling with a HorizontalPodAutoscaler."""
 
     cpu_utilization: Annotated[int, Field(ge=1, le=1000)] = 70
-    """Target in per cent of the CPU request (needs metrics-server). Says little about a GPU: prefer ``podsMetric``."""
+    """Target CPU utilization in percent of the request (needs metrics-server). CPU says little about the load of a
+    GPU: prefer ``podsMetric``."""
     pods_metric: str = ""
-    """Custom metric of the pods to scale on in place of CPU, such as editr1_reward_in_flight (needs an adapter)."""
+    """Custom metric of the pods to scale on instead of CPU, such as editr1_reward_in_flight (needs a metrics adapter)."""
     pods_metric_target: str = "64"
-    """Average of that metric a replica should have."""
+    """Target average of that metric per replica."""
 
 
 class AutoscalingValues(ChartSettings):
-    """How many replicas run."""
+    """Number of replicas."""
 
     mode: Literal["keda", "hpa", "none"] = "none"
-    """keda: on load and GRPO pods; hpa: on CPU or a custom metric; none: ``replicas``."""
+    """keda: scale on load and GRPO pods; hpa: scale on CPU or a custom metric; none: always ``replicas``."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Fewest replicas; 0 (keda only) sleeps until a GRPO pod starts."""
+    """Minimum number of replicas. With 0 (keda only) the service sleeps until a GRPO pod starts."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Most replicas."""
+    """Maximum number of replicas."""
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
-    """The load must have been low for this long before a replica goes."""
+    """How long the load must have been low before a replica is removed, in seconds."""
     scale_down_period_seconds: Annotated[int, Field(ge=1, le=1800)] = 180
-    """At most one replica goes in this time."""
+    """At most one replica is removed per period of this length, in seconds."""
     keda: KedaValues = KedaValues()
-    """Used in mode keda."""
+    """Settings of mode keda."""
     hpa: HpaValues = HpaValues()
-    """Used in mode hpa."""
+    """Settings of mode hpa."""
 
 
 class VllmValues(ChartSettings):
-    """vLLM beside the reward server, on the pod's loopback. It takes the GPUs; the reward server then needs none."""
+    """A vLLM server as a sidecar of the reward server, reachable on the pod's loopback address only. It takes the GPUs, and the reward server gets none."""
 
     enabled: bool = False
-    """Run it. The reward server's engine is then openai."""
+    """Run vLLM. The engine of the reward server is then openai."""
     image: str = "docker.io/vllm/vllm-openai:v0.11.0"
-    """vLLM's image, by tag or digest."""
+    """Image of vLLM, with tag or digest."""
     command: list[str] = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
-    """What starts its OpenAI-compatible server."""
+    """Command that starts its OpenAI-compatible server."""
     args: list[str] = ["--max-model-len", "8192", "--limit-mm-per-prompt", '{"image":2,"video":0}']
-    """Further arguments; model, served name, address and port are set by the chart."""
+    """Additional arguments. The chart sets model, served model name, host and port."""
     env: list[dict[str, Any]] = []
-    """Further environment variables of its container."""
+    """Additional environment variables of the container."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "4", "memory": "32Gi"})
-    """CPU and memory of its container."""
+    """CPU and memory of the container."""
 
 
 class MonitoringValues(ChartSettings):
-    """Objects for Prometheus and Grafana; each needs its operator in the cluster."""
+    """Monitoring with Prometheus and Grafana; every object needs its operator in the cluster."""
 
     pod_monitor: bool = False
-    """A PodMonitor (prometheus-operator) that scrapes /metrics."""
+    """Create a PodMonitor (prometheus-operator) that scrapes /metrics."""
     rules: bool = False
-    """A PrometheusRule with alerts: no replica ready, scores failing, queue long."""
+    """Create a PrometheusRule with alerts for no ready replica, failing scores and a long queue."""
     dashboard: bool = False
-    """A ConfigMap with the Grafana dashboard, labelled for Grafana's sidecar."""
+    """Create a ConfigMap with the Grafana dashboard, labelled for Grafana's sidecar."""
     labels: Labels = {}
-    """Labels of the three, where your operator selects by labels."""
+    """Labels of the three objects, for operators that select by label."""
 
 
 class RewardValues(StageValues):
     """Values of charts/reward."""
 
     inputs: dict[str, Reference] = {}
-    """``model``: the verifier to serve."""
+    """Input name to reference. ``model`` is the verifier to serve."""
     config: ServeConfig = ServeConfig(host="0.0.0.0")
-    """Settings of the server."""
+    """Settings of the reward server."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Replicas where ``autoscaling.mode`` is none."""
+    """Number of replicas in autoscaling mode none."""
     autoscaling: AutoscalingValues = AutoscalingValues()
-    """Scaling with the load."""
+    """Autoscaling."""
     vllm: VllmValues = VllmValues()
-    """The engine beside the server."""
+    """vLLM sidecar."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=7200)] = 1800
-    """Longest time to load the weights and score the golden sample."""
+    """Longest time to load the weights and score the golden sample, in seconds."""
     pre_stop_seconds: Annotated[int, Field(ge=0, le=120)] = 15
-    """Time for clients to learn that a replica leaves, before it drains."""
+    """Delay between the removal of a replica from the Service and the start of its drain, in seconds, so that clients
+    notice the removal."""
     max_unavailable: Annotated[int, Field(ge=1)] = 1
-    """Replicas that a node drain may take at once (PodDisruptionBudget)."""
+    """Maximum number of replicas that a node drain may evict at once (PodDisruptionBudget)."""
     monitoring: MonitoringValues = MonitoringValues()
-    """Metrics, alerts, dashboard."""
+    """Metrics, alerts and dashboard."""

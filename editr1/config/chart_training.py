@@ -23,46 +23,49 @@ Reference = Annotated[
 
 
 class NcclValues(ChartSettings):
-    """How ranks of several nodes talk."""
+    """NCCL settings for communication between nodes."""
 
     preset: Literal["none", "ethernet", "infiniband", "efa"] = "none"
-    """none leaves NCCL to find out; ethernet turns InfiniBand off; infiniband asks for it with GPUDirect; efa is AWS."""
+    """none: NCCL detects the network; ethernet: turn InfiniBand off; infiniband: use InfiniBand with GPUDirect; efa:
+    AWS Elastic Fabric Adapter."""
     debug: Literal["WARN", "INFO", "TRACE"] = "WARN"
     """NCCL_DEBUG."""
     interface: str = ""
-    """NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME; empty leaves both alone."""
+    """NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME; empty sets neither."""
 
 
 class TrainingValues(StageValues):
-    """A stage that runs to its end."""
+    """Values of a stage that runs to completion."""
 
     inputs: dict[str, Reference] = {}
     """Input name to reference."""
     nodes: Annotated[int, Field(ge=1, le=512)] = 1
-    """Pods. More than one train together through torchrun's rendezvous."""
+    """Number of pods. Several pods train together through torchrun's rendezvous."""
     processes: Annotated[int, Field(ge=0, le=64)] = 0
-    """Processes a pod (torchrun's nproc_per_node); 0 means one a GPU."""
+    """Processes per pod (torchrun's nproc_per_node); 0 starts one per GPU."""
     retries: Annotated[int, Field(ge=0, le=20)] = 3
-    """Times that torchrun starts the ranks of several nodes again after one of them failed; also the job's backoffLimit."""
+    """How often torchrun restarts the ranks of several nodes after one of them failed; also the backoffLimit of the
+    job."""
     restart_policy: Literal["ExitCode", "Never"] = "ExitCode"
-    """ExitCode: a pod that ends with 128 or above starts again, up to ``retries`` times. Never: whoever made the job decides."""
+    """ExitCode: a pod that exits with 128 or above is restarted, up to ``retries`` times. Never: whoever created the
+    job decides, such as the operator."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
-    """Time between SIGTERM and SIGKILL: a checkpoint must fit in."""
+    """Time between SIGTERM and SIGKILL, in seconds. Writing a checkpoint must fit into it."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = 604800
-    """How long the finished job stays, in seconds."""
+    """How long the job object is kept after it finished, in seconds."""
     queue_name: Name = ""
-    """Kueue LocalQueue; the job then starts suspended and Kueue lets it go."""
+    """Kueue LocalQueue. The job is then created suspended, and Kueue starts it."""
     suspend: bool = False
-    """Make the job without starting it."""
+    """Create the job without starting it."""
     nccl: NcclValues = NcclValues()
-    """Communication of several nodes."""
+    """Communication between nodes."""
 
 
 class CurateValues(TrainingValues):
     """Values of charts/curate."""
 
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs of a pod. Curation asks a VLM endpoint and needs none."""
+    """GPUs per pod. Curation sends requests to a VLM endpoint and needs none."""
     config: CurateStageConfig = CurateStageConfig()
     """Settings of the stage."""
 
@@ -82,21 +85,22 @@ class GcpoValues(TrainingValues):
 
 
 class RewardAddress(ChartSettings):
-    """The reward service that scores samples. One of the two must be set."""
+    """The reward service that scores samples. Set either ``release`` or ``urls``."""
 
     release: Annotated[str, Field(max_length=53)] = ""
     """Release of charts/reward in the same namespace."""
     urls: list[Annotated[str, Field(pattern=r"^https?://[^,\s]+$")]] = []
     """Addresses of a reward service elsewhere."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|hub:.+)?$")] = ""
-    """Model that the service must answer with; empty takes the first answer's and holds on to it."""
+    """Model digest that every response must carry. Empty takes the digest of the first response and requires it of all
+    others."""
 
 
 class GrpoValues(TrainingValues):
     """Values of charts/grpo."""
 
     reward: RewardAddress = RewardAddress()
-    """Who scores the samples."""
+    """Reward service that scores the samples."""
     config: GrpoConfig = GrpoConfig()
     """Settings of the stage."""
 

@@ -1,4 +1,4 @@
-"""How a laptop reaches a cluster, and what every stage there shares."""
+"""Settings for access to a cluster, and chart values that every stage on it shares."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ from editr1.config.base import Settings
 
 
 class ClusterConfig(Settings):
-    """The cluster of ``editr1 submit``, ``editr1 run --on kubernetes`` and the commands that look at runs there."""
+    """Cluster settings of ``editr1 submit``, ``editr1 run --on kubernetes`` and the commands that inspect runs on a cluster."""
 
     namespace: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = None
-    """Namespace of every object; unset takes the one of the kubeconfig's context."""
+    """Namespace of every object; unset takes the namespace of the kubeconfig context."""
     context: str | None = None
     """Context of the kubeconfig; unset takes the current one."""
     kubeconfig: Path | None = None
     """Kubeconfig file; unset takes KUBECONFIG or ~/.kube/config."""
     helm_storage: Literal["secret", "configmap"] | None = None
-    """Where Helm keeps releases; unset takes HELM_DRIVER, else secret as Helm does. configmap works without rights on Secrets."""
+    """Kind of object in which Helm stores releases; unset takes HELM_DRIVER, else secret as Helm does. configmap needs
+    no permissions on Secrets."""
     store_endpoint: str | None = None
-    """S3 server as this machine reaches it, where pods reach it by another address (``store.endpoint`` of the values)."""
+    """Address of the S3 server as seen from this machine, if pods reach it at another one (``store.endpoint`` of the
+    values)."""
     values: dict[str, Any] = Field(default_factory=dict)
     """Chart values of every stage, such as ``store``, ``image.tag`` or ``tolerations``."""
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Further chart values by kind or by stage name (the name wins), such as ``grpo: {nodes: 2, gpus: 8}``."""
+    """Additional chart values by kind or by stage name, such as ``grpo: {nodes: 2, gpus: 8}``. Values under the stage
+    name take precedence."""
     registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
-    """What stands before the stage's name in image names that the values leave open."""
+    """Registry and path of images whose repository the values do not set: the image of a stage is
+    ``<registry>/<chart>``."""
     resolve_images: bool = True
-    """Ask the registry which digest a tag names, and freeze that; a registry that cannot be asked leaves the tag."""
+    """Resolve image tags to digests at the registry and record the digests. If the registry cannot be reached, the tag
+    is used."""
     reward_ready_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
-    """Longest wait of a run for its reward service, weights and nodes included."""
+    """Longest time that a run waits for its reward service to become ready, in seconds. It includes the provisioning
+    of nodes and the loading of weights."""

@@ -1,4 +1,4 @@
-"""Settings of curation: which models answer, how often they are asked, which ablation is built (paper section 3.1)."""
+"""Settings of curation: endpoints, models, sampling and ablation variants (arXiv 2604.27505, section 3.1)."""
 
 from __future__ import annotations
 
@@ -14,96 +14,103 @@ Range = tuple[Annotated[int, Field(ge=0, le=50)], Annotated[int, Field(ge=0, le=
 
 
 class MemberConfig(VlmConfig):
-    """A member of the pool that writes traces: a model, the system prompt it gets, a temperature."""
+    """A member of the pool that writes traces: a model, a system prompt and a temperature."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    """Name in the rows' ``member`` column."""
+    """Name of the member in the ``member`` column of the rows."""
     system: Literal["plain", "sceptic", "retoucher", "surveyor"] = "plain"
-    """Variant of the system prompt: all hold the same rules, each looks from its own side."""
+    """Variant of the system prompt. All variants state the same rules, each from the perspective of a different
+    reviewer."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Share of the traces that this member writes, relative to the others."""
+    """Relative weight with which the member is drawn to write a trace."""
 
 
 class PrincipleCounts(Settings):
-    """How many principles a case gets, and how many of each category; least and most, both allowed."""
+    """Number of principles per case, in total and per category, as [minimum, maximum], both inclusive."""
 
     total: Range = (10, 10)
-    """All principles of a case. The paper has exactly 10."""
+    """Principles per case. The paper uses exactly 10."""
     follow: Range = (3, 4)
-    """Was the instruction carried out."""
+    """Principles on whether the instruction was followed."""
     keep: Range = (3, 4)
-    """Is the rest unchanged."""
+    """Principles on whether everything else is unchanged."""
     quality: Range = (2, 3)
-    """Is the picture sound."""
+    """Principles on the quality of the image."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         for name in ("total", "follow", "keep", "quality"):
             least, most = getattr(self, name)
             if least > most:
-                raise ValueError(f"{name}: least {least} is above most {most}")
+                raise ValueError(f"{name}: minimum {least} is greater than maximum {most}")
         if self.total[0] < 1:
-            raise ValueError(f"total: at least 1 principle a case, not {self.total[0]}")
+            raise ValueError(f"total: minimum {self.total[0]}: a case needs at least 1 principle")
         least = self.follow[0] + self.keep[0] + self.quality[0]
         most = self.follow[1] + self.keep[1] + self.quality[1]
         if least > self.total[1] or most < self.total[0]:
-            raise ValueError(f"total {self.total}: the categories allow {least} to {most} principles")
+            raise ValueError(f"total {list(self.total)}: the categories add up to {least} to {most} principles")
         return self
 
 
 class HolisticConfig(Settings):
-    """The holistic ablation: no principles of the case, two marks for the whole picture, the lower one counts."""
+    """The holistic ablation: instead of principles per case, two ratings of the whole image, of which the lower one counts."""
 
     follow: Annotated[str, Field(min_length=1, max_length=500)] = "Is the instruction carried out?"
-    """Question that stands for category follow in the rows."""
+    """Question of category follow in the rows."""
     keep: Annotated[str, Field(min_length=1, max_length=500)] = "Is everything else unchanged?"
-    """Question that stands for category keep in the rows."""
+    """Question of category keep in the rows."""
     threshold: Annotated[float, Field(ge=0.0, le=10.0)] = 5.0
-    """A mark of at least this (of 10) is written as 1 in the trace's array."""
+    """Ratings of at least this value (of 10) become a 1 in the trace's array of verdicts."""
 
 
 class CurateConfig(Settings):
-    """The cold-start data of arXiv 2604.27505, section 3.1. The defaults talk to the shapes world's oracle."""
+    """Curation of the cold-start data (arXiv 2604.27505, section 3.1).
+
+    The defaults address the oracle of the shapes dataset.
+    """
 
     variant: Literal["T", "V", "T+V", "holistic"] = "T+V"
-    """T: think, a trace at random. V: gold verdicts without reasoning. T+V: the trace that agrees best with gold.
-    holistic: two marks for the whole picture, no principles."""
+    """T (think): a random trace. V (verify): gold verdicts without reasoning. T+V: the trace that agrees best with the
+    gold verdicts. holistic: two ratings of the whole image, no principles."""
     endpoints: dict[str, EndpointConfig] = Field(default_factory=lambda: {"default": EndpointConfig()})
     """Chat servers by name."""
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)] = (
         MemberConfig(name="careful", model="careful", system="sceptic", temperature=1.0),
         MemberConfig(name="lenient", model="lenient-a", temperature=1.0, weight=3.0),
     )
-    """Pool that writes the traces. Each trace of a quadruple draws a member by weight."""
+    """Pool that writes the traces. For each trace, a member is drawn by weight."""
     decomposer: VlmConfig = VlmConfig()
-    """Writes the principles."""
+    """Model that writes the principles."""
     verifier: VlmConfig = VlmConfig()
-    """Writes the gold verdicts."""
+    """Model that writes the gold verdicts."""
     difficulty_filter: VlmConfig = VlmConfig()
-    """Tells hard cases from simple ones."""
+    """Model that classifies cases as hard or simple."""
     num_traces: Annotated[int, Field(ge=1, le=64)] = 4
-    """Traces a quadruple."""
+    """Traces per quadruple."""
     principles: PrincipleCounts = PrincipleCounts()
-    """How many principles a case needs; another number is refused and asked for again."""
+    """Number of principles per case. An answer with another number is rejected and requested again."""
     experts: Path | None = None
-    """JSONL of expert decompositions (``instruction``, ``picture``, ``principles``); null: the pool that ships."""
+    """JSONL file of expert decompositions (``instruction``, ``picture``, ``principles``); null takes the pool in the
+    package."""
     num_examples: Annotated[int, Field(ge=0, le=16)] = 4
-    """Expert decompositions shown in context, drawn at random a case."""
+    """Expert decompositions in the prompt, drawn at random per case."""
     num_labelled_cases: Annotated[int, Field(ge=1)] | None = None
-    """Cases whose candidates are labelled; null takes all and asks no judge. The other cases still get principles, for
-    their pairs and for RL. Without candidates: the cases that get principles."""
+    """Number of cases whose candidates are labelled; null labels all and skips the difficulty filter. The other cases
+    still get principles, for their preference pairs and for RL. Without candidates: the number of cases that get
+    principles."""
     hard_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Share of ``num_labelled_cases`` that the judge must have found hard; the others are drawn at random."""
+    """Fraction of ``num_labelled_cases`` that the difficulty filter must classify as hard; the others are drawn at
+    random."""
     holistic: HolisticConfig = HolisticConfig()
-    """Questions and threshold of the holistic variant."""
+    """Questions and threshold of variant holistic."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Times that an answer which cannot be read (principles, gold, judgement) is asked for."""
+    """How often an answer (principles, gold verdicts, difficulty) is requested until one can be parsed."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Curation stops when more than this share of a step's items has failed (looked at from 20 failures on)."""
+    """Curation stops when more than this fraction of a step's items has failed. It is checked from 20 failures on."""
     max_side: Annotated[int, Field(ge=16, le=16384)] = 1536
-    """Pictures with a longer side are reduced to it before they are sent."""
+    """Images with a longer side, in pixels, are downscaled to this size before they are sent."""
     seed: int = 0
-    """Seed of every draw, and of the ``seed`` sent."""
+    """Seed of every random draw, and of the ``seed`` in requests."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -112,8 +119,8 @@ class CurateConfig(Settings):
         for where, use in uses.items():
             if use.endpoint not in self.endpoints:
                 known = ", ".join(sorted(self.endpoints)) or "none"
-                raise ValueError(f"{where}.endpoint: {use.endpoint!r} is not one of endpoints ({known})")
+                raise ValueError(f"{where}.endpoint: {use.endpoint!r} is not in endpoints ({known})")
         names = [member.name for member in self.members]
         if len(set(names)) != len(names):
-            raise ValueError(f"members: names must differ, got {names}")
+            raise ValueError(f"members: names must be unique (got {names})")
         return self

@@ -1,4 +1,4 @@
-"""Settings of stage ``curate``: the curation itself, where its pictures come from, what is held out."""
+"""Settings of stage ``curate``: curation, the source of its images, and the held-out split."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from editr1.config.curate import CurateConfig
 
 
 class ShapesConfig(Settings):
-    """How much of the shapes world is drawn when no pictures are imported."""
+    """Size of the shapes dataset, which is generated if no images are imported."""
 
     cases: Annotated[int, Field(ge=1)] = 1500
     """Edit cases for SFT rows."""
     candidates: Annotated[int, Field(ge=1, le=16)] = 4
-    """Edited pictures a case."""
+    """Edited images per case."""
     pairs: Annotated[int, Field(ge=0)] = 800
     """Preference pairs for GCPO."""
     test_pairs: Annotated[int, Field(ge=0)] = 1000
     """Held-out preference pairs."""
     rl_cases: Annotated[int, Field(ge=1)] = 2000
-    """Edit cases for editor RL."""
+    """Edit cases for RL of the editor."""
     test_cases: Annotated[int, Field(ge=0)] = 1000
     """Held-out edit cases."""
 
 
 class CurateStageConfig(Settings):
-    """What the curate stage reads besides its inputs."""
+    """Settings of the curate stage."""
 
     curation: CurateConfig = Field(default_factory=CurateConfig)
-    """Endpoints, members of the pool, variant, concurrency."""
+    """Endpoints, models and variant of curation."""
     labeller: Literal["endpoint", "shapes", "photos"] = "endpoint"
-    """Who answers: the endpoint of ``curation``, or a judge that the stage starts itself behind the same HTTP interface:
-    the shapes world's oracle, or measurements of named photographic operations (for trying out)."""
+    """What writes principles and labels. "endpoint": the endpoints of ``curation``. "shapes": the oracle of the shapes
+    dataset. "photos": measurements of named photographic operations, for trials. The stage starts the last two
+    itself, behind the same HTTP interface."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
-    """Used when the stage has no ``data`` input."""
+    """Size of the shapes dataset, if the stage has no input ``data``."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Share of imported cases that are held out (by a hash of the case id); the shapes world draws its own."""
+    """Fraction of imported cases that is held out, by a hash of the case id. The shapes dataset has held-out cases of
+    its own."""
     seed: int = 0
-    """Seed of the draw."""
+    """Seed of the shapes dataset."""

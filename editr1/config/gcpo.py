@@ -1,4 +1,4 @@
-"""Settings of GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2)."""
+"""Settings of GCPO: RL of the verifier on preference pairs (arXiv 2604.27505, section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,46 +10,50 @@ from editr1.config.verifier import VerifierTraining
 
 
 class GcpoConfig(VerifierTraining):
-    """Group contrastive preference optimisation. The defaults are those that the small verifier was measured with.
+    """Group Contrastive Preference Optimization. The paper gives none of these values.
 
-    The paper gives none of these numbers.
+    The defaults are those with which the small verifier was evaluated.
     """
 
     learning_rate: float = Field(default=4e-5, gt=0)
-    """Peak learning rate of AdamW. 1e-4 destroyed the quality verdict of the small verifier (right answers .98 to .69 in 40 rollouts); for 3B and 7B models start at 1e-6."""
+    """Peak learning rate of AdamW. For models of 3B and 7B start at 1e-6. With the small verifier, 1e-4 destroyed the
+    quality verdict: its accuracy fell from 0.98 to 0.69 in 40 rollouts."""
     warmup_steps: int = Field(default=5, ge=0)
-    """Optimiser steps over which the learning rate rises from 0."""
+    """Optimizer steps of linear warmup."""
     final_lr_ratio: float = Field(default=0.1, ge=0, lt=1)
-    """The learning rate's end, as a share of its peak (linear and cosine)."""
+    """Final learning rate as a fraction of the peak (linear and cosine schedules)."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
-    """AdamW's two decay rates."""
+    """Betas of AdamW."""
     rollouts: int = Field(default=80, ge=1)
-    """Batches of pairs that traces are sampled for. Optimiser steps in all: rollouts x passes."""
+    """Number of rollouts. A rollout samples traces for one batch of pairs; the training takes rollouts x passes
+    optimizer steps."""
     pairs_per_rollout: int = Field(default=16, ge=1)
-    """Pairs a rollout, over all processes."""
+    """Pairs per rollout, over all processes."""
     max_pairs: int | None = Field(default=None, ge=1)
-    """Train on the first so many decided pairs; null: all."""
+    """Train on the first pairs with a decided label, at most this many; null takes all."""
     shuffle_labels: bool = False
-    """A control: winner and loser change places in half of the pairs at random, so that there is nothing to learn."""
+    """Control experiment: swap winner and loser at random in half of the pairs, so that there is nothing to learn."""
     num_traces: int = Field(default=8, ge=2)
-    """N: traces sampled for the winner, and as many for the loser."""
+    """Traces sampled for the winner, and as many for the loser (N in the paper)."""
     passes: int = Field(default=1, ge=1)
-    """Optimiser steps a rollout, each over all of its traces. With one, the ratio is 1 and the clip is inert."""
+    """Optimizer steps per rollout, each over all of its traces. With one step the ratio is 1 and clipping has no
+    effect."""
     clip_range: float = Field(default=0.2, gt=0, lt=1)
-    """The ratio is clipped to [1 - clip_range, 1 + clip_range]."""
+    """The probability ratio is clipped to [1 - clip_range, 1 + clip_range]."""
     beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL term to the starting model; the paper omits it."""
+    """Weight of the KL term to the initial model; the paper has no such term."""
     tie_credit: float = Field(default=0.0, ge=0, le=0.5)
-    """What a trace earns against an opponent of the same score. At 0 (the paper's) telling two edits apart pays whichever is
-    the better, so even shuffled labels teach; at 0.5 only the right order does (docs/reproduction.md)."""
+    """Reward of a trace against an opponent with an equal score. With 0, as in the paper, telling two edits apart is
+    rewarded whichever is better, so that even shuffled labels teach something; with 0.5, only the right order is
+    (docs/reproduction.md)."""
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of sampling, and of the likelihoods in the ratio."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus of sampling; 1 samples from the whole distribution."""
+    """Top-p of sampling; 1 samples from the whole distribution."""
     max_new_tokens: int = Field(default=256, ge=1)
-    """Longest trace. A trace that is cut cannot be parsed and earns nothing."""
+    """Maximum number of tokens per trace. A truncated trace cannot be parsed and gets reward 0."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Traces a forward pass and process; null: all that a process sampled. Must divide that number."""
+    """Traces per forward pass on each process. Null: all traces that the process sampled. Must divide that number."""
 
     @model_validator(mode="after")
     def _micro_batch(self) -> Self:

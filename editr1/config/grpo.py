@@ -1,6 +1,6 @@
-"""Settings of the editor's reinforcement learning (Flow-GRPO, arXiv 2604.27505 section 3.3; arXiv 2505.05470).
+"""Settings of RL of the image editor (Flow-GRPO; arXiv 2604.27505, section 3.3, and arXiv 2505.05470).
 
-Defaults are the recipe measured on the project's small world; those of large editors are named in the descriptions.
+The defaults are the recipe that was evaluated on the shapes dataset. The descriptions give values for large editors.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pydantic import Field, PositiveInt, model_validator
 from editr1.config.base import Settings
 
 MAX_FLOW_NOISE = 1.2
-"""Above this noise level Flow-SDE's first step (sigma 1) scales the latents by 1 - a^2/2 < 0.28."""
+"""Largest noise level a of Flow-SDE: above it, the first step (sigma = 1) scales the latents by 1 - a^2/2 < 0.28."""
 
 
 class LoraConfig(Settings):
-    """Low-rank adapters of the transformer (peft). Used when ``tune`` is "lora"."""
+    """Low-rank adapters of the transformer (peft), used if ``tune`` is "lora"."""
 
     rank: PositiveInt = 32
-    """Rank r of each adapter. Public Flow-GRPO recipes take 32 to 64."""
+    """Rank of the adapters. Public Flow-GRPO recipes use 32 to 64."""
     alpha: PositiveInt = 64
-    """Scale of the adapter's output is alpha / rank."""
+    """Scale: the adapter's output is multiplied by alpha / rank."""
     targets: tuple[str, ...] = (
         "attn.to_q",
         "attn.to_k",
@@ -32,100 +32,119 @@ class LoraConfig(Settings):
         "attn.add_v_proj",
         "attn.to_add_out",
     )
-    """Names (or their ends) of the linear layers that get an adapter; names that a model lacks are ignored."""
+    """Names, or suffixes of names, of the linear layers that get an adapter. Names that the model does not have are
+    ignored."""
 
 
 class GrpoConfig(Settings):
-    """One Flow-GRPO training of an editor."""
+    """Settings of Flow-GRPO training of an image editor."""
 
     iterations: PositiveInt = 80
-    """Iterations: each samples, scores and updates."""
+    """Number of iterations; each samples, scores and updates."""
     cases_per_iteration: PositiveInt = 8
-    """Edit cases an iteration, over all processes; must divide evenly among them."""
+    """Edit cases per iteration, over all processes. Must be divisible by the number of processes."""
     group_size: Annotated[int, Field(ge=2)] = 16
-    """Samples a case (G). The paper takes 24."""
+    """Samples per case (G). The paper uses 24."""
     passes: PositiveInt = 1
-    """Optimisation passes over each iteration's samples. With one pass and one update the ratio is 1 and the clip inert."""
+    """Optimization passes over the samples of an iteration. With one pass and one update the ratio is 1 and clipping
+    has no effect."""
     update_every: Literal["iteration", "step"] = "iteration"
-    """One optimiser update a pass ("iteration"), or one for each denoising step of the window ("step")."""
+    """One optimizer step per pass ("iteration"), or one per denoising step of the window ("step")."""
 
     num_inference_steps: Annotated[int, Field(ge=2)] = 8
-    """Denoising steps of a sample (T)."""
+    """Denoising steps per sample (T)."""
     guidance_scale: Annotated[float, Field(ge=0.0)] = 2.5
-    """FLUX.1-Kontext: the distilled guidance value (ignored by models without it). Qwen-Image-Edit: the true CFG scale; at 1 or below CFG is off (public recipe: 4)."""
+    """FLUX.1-Kontext: the distilled guidance scale (ignored by models without it). Qwen-Image-Edit: the true CFG
+    scale; at 1 or below CFG is off, and the public recipe uses 4."""
     resolution: PositiveInt | None = 512
-    """Side in pixels of a square of the edit's area: sources are resized to that area with their aspect kept, sides rounded to what the VAE needs. None keeps each source's own size, at most 1024 x 1024 pixels of area."""
+    """Area of an edit, as the side in pixels of a square of that area. Sources are resized to it with their aspect
+    ratio kept and sides rounded to what the VAE requires. Null keeps the size of each source, at most 1024 x 1024
+    pixels of area."""
     reference_resolution: PositiveInt | None = None
-    """The same for the reference picture given to the editor; None means as the edit. Plain QwenImageEditPipeline always takes 1024."""
+    """The same for the reference image that the editor is conditioned on. Null: as ``resolution``. The plain
+    QwenImageEditPipeline always uses 1024."""
     max_text_tokens: PositiveInt | None = None
-    """Length to which FLUX's T5 text is padded; None takes the tokenizer's own, at most 512. Must be what the editor was trained with."""
+    """Length in tokens to which FLUX's T5 text is padded. Null: the tokenizer's own, at most 512. Must be the value
+    with which the editor was trained."""
 
     sde: Literal["flow", "cps"] = "flow"
-    """Stochastic step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving, arXiv 2509.05952)."""
+    """Stochastic step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving sampling, arXiv
+    2509.05952)."""
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
-    """Noise level a. Flow-SDE takes at most 1.2, wherever the window starts; CPS at most 1."""
+    """Noise level a. At most 1.2 for Flow-SDE, wherever the window starts, and at most 1 for CPS."""
     sde_window_size: PositiveInt | None = 3
-    """Consecutive stochastic steps that are trained; the others are deterministic. None: every step but the last."""
+    """Number of consecutive stochastic steps, which are the trained ones; the other steps are deterministic. Null: all
+    steps of ``sde_window_range``."""
     sde_window_range: tuple[Annotated[int, Field(ge=0)], PositiveInt | None] = (0, None)
-    """Steps [first, end) that a window may cover: it starts at step ``first`` at the earliest and ends before step ``end``. An ``end`` of
-    None is the last step, which is never trained."""
+    """Steps in which the window lies, as the half-open range [first, end): the window starts at step ``first`` or
+    later, and its last step is before ``end``. An ``end`` of null is the last denoising step, which is never
+    trained."""
     sde_window_scope: Literal["iteration", "group"] = "iteration"
-    """One window for all samples of an iteration, or one for each group. Never differs inside a group."""
+    """One window for all samples of an iteration, or one per group. The samples of a group always share a window."""
 
     advantage_std: Literal["group", "batch"] = "batch"
-    """Spread that divides the advantage: of the group (the paper) or of the whole batch (public Flow-GRPO), population, + 1e-4."""
+    """Standard deviation that divides the advantage: of the group (the paper) or of the whole batch (public Flow-
+    GRPO). Population standard deviation plus 1e-4."""
     advantage_clip: Annotated[float, Field(gt=0.0)] = 5.0
-    """Advantages are clipped to plus and minus this."""
+    """Advantages are clipped to plus and minus this value."""
     clip_range: Annotated[float, Field(gt=0.0)] | None = None
-    """Clip range of the ratio. None: 1e-4 for Gaussian log-probabilities, 1e-5 for public CPS ones, which live on another scale."""
+    """The probability ratio is clipped to [1 - clip_range, 1 + clip_range]. Null: 1e-4 for Gaussian log-probabilities,
+    and 1e-5 for public CPS ones, which have another scale."""
     cps_logprob: Literal["gaussian", "public"] = "gaussian"
-    """CPS log-probability: the Gaussian density, or the public code's -(x - mean)^2 without 1/(2 std^2) and constants."""
+    """Log-probability of CPS: the Gaussian density, or -(x - mean)^2 without 1/(2 std^2) and constants, as in the
+    public code."""
     kl: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
-    """Which quantity is called KL: mean ||dmean||^2 / (2 s^2) (flow_grpo), the exact Gaussian KL an element, or the MSE of velocities."""
+    """KL estimate: mean ||dmean||^2 / (2 s^2) (flow_grpo), the exact Gaussian KL per element (gaussian), or the MSE of
+    velocities (velocity)."""
     beta: Annotated[float, Field(ge=0.0)] = 0.0
-    """KL coefficient. The paper takes 0.04, in units of ``flow_grpo``."""
+    """Weight of the KL term. The paper uses 0.04 with ``flow_grpo``."""
 
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
     """Learning rate of AdamW, constant."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    """Weight decay of AdamW."""
+    """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Largest norm of the gradient over all trained weights."""
+    """The gradient of all trained weights is clipped to this norm."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    """Decay of the running mean of the weights, which is what the output holds; 0 keeps the last weights."""
+    """Decay of the exponential moving average of the weights, which is what the output contains. With 0 the output
+    contains the last weights."""
     tune: Literal["full", "lora"] = "full"
-    """Train the whole transformer, or low-rank adapters. Large editors: "lora"."""
+    """Train the whole transformer ("full") or low-rank adapters ("lora"). Use "lora" for large editors."""
     lora: LoraConfig = LoraConfig()
-    """Adapter settings for ``tune: lora``."""
+    """Adapter settings of ``tune: lora``."""
 
     micro_batch_size: PositiveInt = 32
-    """Samples a forward, in sampling and in training alike."""
+    """Samples per forward pass, in sampling and in training."""
     precision: Literal["fp32", "bf16-mixed"] = "fp32"
-    """Arithmetic of the models. Trained weights and log-probabilities stay fp32 in either case."""
+    """"fp32", or "bf16-mixed": forward and backward passes under bfloat16 autocast, with frozen weights in bfloat16.
+    Trained weights, optimizer state and log-probabilities are fp32 in both."""
     trajectory_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Type in which trajectories are kept between sampling and training. With bf16 the sampler continues from the rounded latents, so that ratios start at 1."""
+    """Data type of trajectories between sampling and training. With bf16, sampling continues from the rounded latents,
+    so that ratios start at 1."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
     shuffle_rewards: bool = False
-    """A control: each group's scores are dealt out at random among its samples, so that there is nothing to learn."""
+    """Control experiment: permute the scores of each group at random, so that there is nothing to learn."""
     num_traces: PositiveInt = 1
     """Verifier traces averaged into one score."""
     score_batch_size: PositiveInt = 32
-    """Most edits in one call of the scorer."""
+    """Maximum number of edits per call of the scorer."""
     reward_concurrency: PositiveInt = 4
-    """Scorer calls in flight at once, a process."""
+    """Maximum number of concurrent scorer calls per process."""
     reward_ready_timeout_seconds: Annotated[float, Field(ge=0.0, le=86400.0)] = 900.0
-    """Longest wait, in seconds, for a reward service that is not ready yet: one that scales from nothing loads its weights first. A score waits as long (3 minutes at least) for one that has gone."""
+    """Longest time to wait for a reward service that is not ready, in seconds. A service that is scaled up from zero
+    loads its weights first. A score waits as long, and at least 3 minutes, for a service that became unreachable."""
     overlap: bool = True
-    """Score finished samples while the next ones are sampled. Off only to measure what it gains."""
+    """Score finished samples while the next ones are sampled. Turn it off only to measure the gain."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Largest share of failed scores in an iteration; above it the training stops (exit 4)."""
+    """Largest accepted fraction of failed scores per iteration; above it the training stops with exit code 4."""
 
     checkpoint_every: PositiveInt = 20
     """Iterations between checkpoints."""
     seed: int = 0
-    """Seed of case order, windows, noise and adapters. Noise depends on (seed, iteration, case, sample) only, not on the number of processes."""
+    """Seed of case order, windows, noise and adapters. Noise depends on (seed, iteration, case, sample) only, not on
+    the number of processes."""
 
     @property
     def clip_bounds(self) -> tuple[float, float]:
@@ -137,12 +156,12 @@ class GrpoConfig(Settings):
 
     @property
     def window_steps(self) -> int:
-        """Number of trained steps a sample."""
-        return self.sde_window_size if self.sde_window_size is not None else self.window_end - self.sde_window_range[0]
+        """Number of trained steps per sample."""
+        return self.window_end - self.sde_window_range[0] if self.sde_window_size is None else self.sde_window_size
 
     @property
     def window_end(self) -> int:
-        """First step that no window may hold."""
+        """End (exclusive) of the steps that a window may cover."""
         end = self.sde_window_range[1]
         return self.num_inference_steps - 1 if end is None else end
 
@@ -150,22 +169,23 @@ class GrpoConfig(Settings):
     def _consistent(self) -> GrpoConfig:
         if self.sde == "flow" and self.noise_level > MAX_FLOW_NOISE:
             raise ValueError(
-                f"noise_level {self.noise_level} is too much for Flow-SDE: its first step scales the latents by"
-                f" 1 - a^2/2; allowed up to {MAX_FLOW_NOISE}, or sde: cps"
+                f"noise_level {self.noise_level} is too large for Flow-SDE, whose first step scales the latents by"
+                f" 1 - a^2/2: set it to at most {MAX_FLOW_NOISE}, or set sde to cps"
             )
         if self.sde == "cps" and self.noise_level > 1.0:
-            raise ValueError(f"noise_level {self.noise_level}: CPS allows 0 to 1")
+            raise ValueError(f"noise_level {self.noise_level} is too large for CPS: set it to at most 1")
         if self.noise_level == 0.0:
             raise ValueError(
-                "noise_level 0 leaves nothing to learn from: the samples of a group would not differ in the window"
+                "noise_level 0 leaves nothing to learn, because the samples of a group would be equal: set it above 0"
             )
         if self.window_end > self.num_inference_steps - 1:
             raise ValueError(
-                f"sde_window_range {self.sde_window_range}: its end may be at most num_inference_steps - 1 = {self.num_inference_steps - 1}; the last step is never trained"
+                f"sde_window_range {list(self.sde_window_range)}: set its end to at most num_inference_steps - 1 ="
+                f" {self.num_inference_steps - 1}, since the last step is never trained"
             )
         if self.sde_window_range[0] + self.window_steps > self.window_end or self.window_steps < 1:
             raise ValueError(
-                f"sde_window_size {self.sde_window_size} does not fit between step {self.sde_window_range[0]}"
-                f" and step {self.window_end} (num_inference_steps {self.num_inference_steps}, the last one is never trained)"
+                f"sde_window_size {self.sde_window_size} does not fit into steps [{self.sde_window_range[0]},"
+                f" {self.window_end}) of {self.num_inference_steps}, of which the last step is never trained"
             )
         return self

@@ -1,4 +1,4 @@
-"""Merge a file, the environment and ``--set`` into one validated settings model; refuse with words a user can act on."""
+"""Read settings from a file, the environment and ``--set`` into one validated model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from editr1.config.merge import deep_merge
 from editr1.config.renamed import renamed
@@ -21,7 +22,7 @@ _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class ConfigError(Editr1Error, ValueError):
-    """A setting that cannot be used. The message has one line a fault: field, value, what is allowed."""
+    """Settings that cannot be used. The message has one line per fault: where, field, what is wrong, the value."""
 
     exit_code = ExitCode.CONFIG
 
@@ -37,14 +38,25 @@ def load_settings(
     overrides: Sequence[str] = (),
     where: str = "",
 ) -> M:
-    """Build ``model`` from (weakest first) ``values``, the YAML ``file``, ``env`` and ``overrides``.
+    """Build ``model`` from several sources and validate it.
 
-    ``env`` entries named ``<env_prefix>a__b`` set ``a.b`` (below ``env_section``, if one is given); each override is ``a.b=c``. Values of both are read as YAML,
-    so ``1e-4``, ``true``, ``null`` and ``[1, 2]`` mean what they say, and ``'"1.10"'`` is a text. An entry of a list goes
-    by its number from 0, or by its ``name``: ``spec.stages.sft.retries=3``.
+    A later source takes precedence over an earlier one: defaults, ``values``, ``file``, ``env``, ``overrides``. Values
+    in ``env`` and ``overrides`` are parsed as YAML, so that ``1e-4``, ``true``, ``null`` and ``[1, 2]`` have their YAML
+    types and ``'"1.10"'`` is a string. An entry of a list is addressed by its index or by its ``name``:
+    ``spec.stages.sft.retries=3``.
+
+    Args:
+        model: Settings model to build.
+        file: YAML file with a mapping at its top level.
+        values: Nested settings below ``file``.
+        env: Environment variables; one named ``<env_prefix>A__B`` sets ``a.b``.
+        env_prefix: Prefix of the variables to read; without it ``env`` is ignored.
+        env_section: Path of the section that the variables set, if not the top level.
+        overrides: Assignments of the form ``a.b=c``.
+        where: Source named in error messages; by default ``file``.
 
     Raises:
-        ConfigError: unreadable file, malformed override, unknown key (with the nearest known one), value out of range.
+        ConfigError: the file is unreadable, an override is malformed, a key is unknown, or a value is invalid.
 
     Example:
         ``load_settings(SftConfig, file=Path("sft.yaml"), overrides=["learning_rate=2e-4"])``
@@ -54,15 +66,15 @@ def load_settings(
         data = deep_merge(data, read_yaml(file))
     variables = {}
     for variable, path, text in _from_env(env or {}, env_prefix):
-        full = [*env_section, *path]
-        variables[tuple(full)] = variable
-        _assign(data, full, _scalar(text))
+        full_path = [*env_section, *path]
+        variables[tuple(full_path)] = variable
+        _assign(data, full_path, _scalar(text))
     data = with_overrides(data, overrides)
     return validate(model, data, where=where or (str(file) if file else ""), variables=variables)
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``values`` with each ``a.b=c`` laid over them. Raises ConfigError for a malformed one."""
+    """Return ``values`` with each override ``a.b=c`` applied. Raises ConfigError if one is malformed."""
     data = dict(values)
     for item in overrides:
         path, text = _split_override(item)
@@ -77,9 +89,9 @@ def validate(
     where: str = "",
     variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> M:
-    """``model.model_validate`` with :class:`ConfigError` in place of pydantic's report.
+    """Validate ``data`` as ``model``. Raises ConfigError with one line per fault.
 
-    ``variables``: which environment variable set the value at a path, for the message.
+    ``variables`` maps the path of a value to the environment variable that set it, for error messages.
     """
     try:
         return model.model_validate(data)
@@ -88,7 +100,7 @@ def validate(
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError when it is missing, not YAML or not a mapping."""
+    """Return the mapping in a YAML file. Raises ConfigError if the file is missing, not YAML, or not a mapping."""
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -98,7 +110,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{file}: expected a mapping at the top, got {type(loaded).__name__}")
+        raise ConfigError(f"{file}: expected a mapping at the top level, got {type(loaded).__name__}")
     return loaded
 
 
@@ -109,26 +121,33 @@ def explain(
     where: str = "",
     variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> list[str]:
-    """One line a fault: ``where: a.b: message (got value)``; with the environment variable that set it, if one did."""
+    """Return one line per fault of a validation error: ``where: a.b: message (got value)``.
+
+    A line also names the environment variable that set the value, if ``variables`` has one for its path.
+    """
     lines = []
     for fault in error.errors(include_url=False):
         parts = tuple(str(part) for part in fault["loc"])
-        head = f"{where}: {'.'.join(parts)}" if where else ".".join(parts)
+        head = ": ".join(part for part in (where, ".".join(parts)) if part)
         if variable := next((name for path, name in variables.items() if parts[: len(path)] == path), None):
             head += f" (environment variable {variable})"
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{head}: {_unknown(model, fault['loc'])}")
-        else:
-            value = fault.get("input")
-            shown = "" if fault["type"] == "missing" else f" (got {_short(value)})"
-            lines.append(f"{head}: {fault['msg']}{shown}")
+        lines.append(": ".join(part for part in (head, _message(model, fault)) if part))
     return lines
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint for a name that is none of ``known``: the one that is most like it, or all."""
+    """Return a hint for an unknown name: the most similar known name, or all known names."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+
+
+def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
+    if fault["type"] == "extra_forbidden":
+        return _unknown(model, fault["loc"])
+    message = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
+    # A validator of a whole section names fields and values itself.
+    of_section = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
+    return message if fault["type"] == "missing" or of_section else f"{message} (got {_short(fault['input'])})"
 
 
 def _short(value: object) -> str:
@@ -146,6 +165,7 @@ def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
 
 
 def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
+    """Return the model that holds the value at ``location``."""
     current: type[BaseModel] | None = model
     for part in location:
         if isinstance(part, int) or current is None:
@@ -153,6 +173,7 @@ def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[Bas
         info = current.model_fields.get(part)
         if info is None:
             info = next((f for f in current.model_fields.values() if f.alias == part), None)
+        # Keys of a dict field, such as endpoints.default, are no fields: the model stays the same.
         current = _model_in(info.annotation) if info is not None else current
     return current
 
@@ -164,6 +185,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str], str]]:
+    """Return (variable, path of the setting, value) of every variable with ``prefix``, sorted by name."""
     if not prefix:
         return []
     names = sorted(name for name in env if name.startswith(prefix) and len(name) > len(prefix))
@@ -178,6 +200,7 @@ def _split_override(item: str) -> tuple[list[str], str]:
 
 
 def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the value at ``path``, copying the sections on the way so that shared ones are not modified."""
     holder: Any = data
     for place, part in enumerate(path[:-1]):
         key = _key(holder, part, path)
@@ -194,7 +217,7 @@ def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> Any:
-    """``part`` as it stands in a section; in a list the place of the entry with that number or name."""
+    """Return the key of ``part`` in a section, or the index of the list entry with that index or name."""
     if isinstance(holder, dict):
         return part
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in holder]
@@ -203,11 +226,11 @@ def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> 
     if part.isdecimal() and int(part) < len(holder):
         return int(part)
     known = ", ".join(str(name) for name in names if name) or f"0 to {len(holder) - 1}"
-    raise ConfigError(f"{'.'.join(path)}: {part!r} is no entry of the list; there are: {known}")
+    raise ConfigError(f"{'.'.join(path)}: the list has no entry {part!r}; it has: {known}")
 
 
 def _scalar(text: str) -> Any:
-    if _SCIENTIFIC.fullmatch(text.strip()):  # YAML 1.1 reads 1e-4 as a string; people mean the number
+    if _SCIENTIFIC.fullmatch(text.strip()):  # YAML 1.1 reads 1e-4, without a dot, as a string
         return float(text)
     try:
         return yaml.safe_load(text)

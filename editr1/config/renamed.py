@@ -107,6 +107,7 @@ RENAMED: dict[str, dict[str, Renamed]] = {
         "batch": Renamed("batch_size"),
         "sft_warmup": Renamed("sft_warmup_steps"),
         "picked_steps": Renamed("best_of_n_steps"),
+        "more_learning_rate": Renamed("second_sft_learning_rate"),
         "max_failed": Renamed("max_failed_fraction"),
     },
     "StageSpec": {

@@ -1,4 +1,4 @@
-"""How much of everything a reproduction of the paper's claims runs; about an hour a seed on two cores, by the parts measured."""
+"""Sizes of a reproduction of the paper's claims. The defaults take about an hour per seed on two cores."""
 
 from __future__ import annotations
 
@@ -10,85 +10,91 @@ from editr1.config.base import Settings
 
 
 class SftSteps(Settings):
-    """Optimiser steps of SFT by what the rows hold: until accuracy on held-out pairs stops rising."""
+    """Optimizer steps of SFT per kind of rows, chosen such that the accuracy on held-out pairs has stopped rising."""
 
     verified: PositiveInt = 600
-    """Best of several traces by agreement with gold (T+V); 600 more gain nothing."""
+    """Best of several traces by agreement with gold (T+V). 600 more steps gain nothing."""
     unverified: PositiveInt = 2400
-    """A trace at random (T); less at 1,200 and at 4,800."""
+    """A random trace (T). Accuracy is lower at 1,200 and at 4,800 steps."""
     verdicts: PositiveInt = 2400
-    """Gold verdicts without reasoning (V); less at 600 and at 4,800."""
+    """Gold verdicts without reasoning (V). Accuracy is lower at 600 and at 4,800 steps."""
     holistic: PositiveInt = 600
-    """Two marks for the whole picture."""
+    """Two ratings of the whole image."""
 
 
 class Budget(Settings):
-    """Sizes shared by every cell of one reproduction, so that cells differ in what a claim is about and in nothing else."""
+    """Sizes shared by all experiments of a reproduction, so that experiments differ only in what a claim is about."""
 
     cases: PositiveInt = 1500
     """Edit cases for SFT rows."""
     candidates: PositiveInt = 4
-    """Edited pictures a case."""
+    """Edited images per case."""
     pairs: PositiveInt = 960
     """Preference pairs for GCPO."""
     test_pairs: PositiveInt = 1000
-    """Held-out preference pairs on which every verifier is judged."""
+    """Held-out preference pairs on which every verifier is evaluated."""
     trace_pairs: PositiveInt = 400
-    """The first so many of them, on which several traces are averaged."""
+    """Held-out pairs, the first ones, on which several traces are averaged."""
     rl_cases: PositiveInt = 700
-    """Edit cases for editor RL."""
+    """Edit cases for RL of the editor."""
     test_cases: PositiveInt = 1000
-    """Held-out edit cases on which every editor is judged."""
+    """Held-out edit cases on which every editor is evaluated."""
     sft_steps: SftSteps = SftSteps()
-    """Optimiser steps of SFT."""
+    """Optimizer steps of SFT."""
     sft_warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Steps over which SFT's learning rate rises."""
+    """Warmup steps of SFT."""
     batch_size: PositiveInt = 32
-    """Rows a step of SFT."""
+    """Rows per optimizer step of SFT."""
     best_of_n_steps: PositiveInt = 340
-    """Optimiser steps of SFT on traces that pairs picked. SFT for longer takes ``sft_steps.verified`` again."""
-    more_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Peak learning rate of both, which stand against GCPO: a second round on a trained model."""
+    """Optimizer steps of SFT on the best of several traces sampled for each pair. Longer SFT uses
+    ``sft_steps.verified``."""
+    second_sft_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Peak learning rate of these two baselines of GCPO, which continue from a trained model."""
     rollouts: PositiveInt = 90
     """Rollouts of GCPO."""
     pairs_per_rollout: PositiveInt = 12
-    """Pairs a rollout."""
+    """Pairs per rollout."""
     num_traces: Annotated[int, Field(ge=2)] = 8
-    """Traces a side and pair, in GCPO and where pairs pick traces."""
+    """Traces per side of a pair, in GCPO and in best-of-n SFT."""
     gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
-    """Learning rate of GCPO."""
+    """Peak learning rate of GCPO."""
     few_pairs: tuple[PositiveInt, ...] = (60, 240)
-    """Points of the curve over the number of pairs, besides ``pairs``; 60 is 1 % of the SFT rows. May be none."""
+    """Further points of the curve over the number of pairs, below ``pairs``; 60 pairs are 1 % of the SFT rows. May be
+    empty."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
-    """Sampled traces averaged at inference, from 1."""
+    """Numbers of sampled traces averaged at inference, starting with 1."""
     iterations: PositiveInt = 120
-    """Iterations of editor RL on each verifier."""
+    """Iterations of RL of the editor, per verifier."""
     editor_curve: tuple[PositiveInt, ...] = (60,)
-    """Shorter trainings of the same, which show how an editor fares in the course of it: the first so many iterations. May be none."""
+    """Shorter trainings, in iterations, that show the editor during training. May be empty."""
     control_iterations: PositiveInt = 60
-    """Iterations of editor RL with a KL term, and on shuffled rewards."""
+    """Iterations of RL of the editor with a KL term, and with shuffled rewards."""
     cases_per_iteration: PositiveInt = 8
-    """Edit cases an iteration."""
+    """Edit cases per iteration."""
     group_size: Annotated[int, Field(ge=2)] = 16
-    """Samples a case."""
+    """Samples per case."""
     max_new_tokens: PositiveInt = 96
-    """Longest trace."""
+    """Maximum number of tokens per trace."""
     bootstrap_samples: PositiveInt = 2000
-    """Resamples behind each interval."""
+    """Bootstrap resamples per confidence interval."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Largest share of scores that may fail in an evaluation."""
+    """Largest accepted fraction of failed scores per evaluation."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         faults = []
         if len(self.averaged) < 2 or self.averaged[0] != 1 or list(self.averaged) != sorted(set(self.averaged)):
-            faults.append(f"averaged {self.averaged}: 1 and at least one larger number of traces, rising")
+            faults.append(
+                f"averaged {list(self.averaged)}: must be 1 and at least one larger number, in ascending order"
+            )
         if any(n >= self.pairs for n in self.few_pairs):
-            faults.append(f"few_pairs {self.few_pairs}: each must be below pairs ({self.pairs})")
+            faults.append(f"few_pairs {list(self.few_pairs)}: each must be below pairs ({self.pairs})")
         if any(n >= self.iterations for n in self.editor_curve):
-            faults.append(f"editor_curve {self.editor_curve}: each must be below iterations ({self.iterations})")
+            faults.append(f"editor_curve {list(self.editor_curve)}: each must be below iterations ({self.iterations})")
         if min((*self.few_pairs, self.pairs)) < self.pairs_per_rollout:
-            faults.append(f"pairs_per_rollout {self.pairs_per_rollout}: more than the fewest pairs of a training")
+            faults.append(
+                f"pairs_per_rollout {self.pairs_per_rollout}: must not exceed the smallest number of training pairs"
+            )
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -120,4 +126,4 @@ SMALLEST = Budget(
     bootstrap_samples=100,
     max_failed_fraction=1.0,
 )
-"""Every cell at a size that only shows that it runs."""
+"""Smallest sizes: every experiment runs, but its results mean nothing."""

@@ -10,29 +10,30 @@ from editr1.config.verifier import VerifierTraining
 
 
 class SftConfig(VerifierTraining):
-    """SFT of the verifier on selected traces. The defaults are those that the small verifier was measured with."""
+    """SFT of the verifier on selected traces. The defaults are those with which the small verifier was evaluated."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW. For a pretrained 3B or 7B model start at 1e-5 (full) or 1e-4 (LoRA)."""
+    """Peak learning rate of AdamW. For a pretrained model of 3B or 7B start at 1e-5 (full tuning) or 1e-4 (LoRA)."""
     warmup_steps: int = Field(default=50, ge=0)
-    """Optimiser steps over which the learning rate rises from 0."""
+    """Optimizer steps of linear warmup."""
     max_steps: int | None = Field(default=450, ge=1)
-    """Optimiser steps; null: as many as ``epochs`` takes."""
+    """Optimizer steps; null: given by ``epochs``."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the rows, in place of ``max_steps``."""
+    """Passes over the rows; null: given by ``max_steps``."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows an optimiser step, over all processes."""
+    """Rows per optimizer step, over all processes."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Rows a forward pass and process; null: batch_size over the number of processes. Smaller: gradients are accumulated."""
+    """Rows per forward pass on each process; gradients are accumulated over batch_size. Null: batch_size divided by
+    the number of processes."""
     best_of_n: int = Field(default=8, ge=2)
-    """Traces sampled a side where pairs pick the rows (input ``pairs``)."""
+    """Traces sampled per side of a pair, of which the best is kept (only with input ``pairs``)."""
     max_new_tokens: int = Field(default=256, ge=1)
-    """Longest of these traces."""
+    """Maximum number of tokens of such a trace."""
     mask_prompt: bool = True
-    """Loss on the trace only (prompt and picture tokens masked)."""
+    """Compute the loss on the trace only; prompt and image tokens are masked."""
 
     @model_validator(mode="after")
     def _length(self) -> Self:
         if (self.max_steps is None) == (self.epochs is None):
-            raise ValueError("give either max_steps or epochs, and set the other to null")
+            raise ValueError("set either max_steps or epochs, and the other one to null")
         return self

@@ -1,4 +1,4 @@
-"""Settings of the small world: what its candidates, labelling models and annotators get wrong, and how often."""
+"""Error rates of the candidates, labelling models and annotators of the shapes dataset."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 class CandidateSettings(Settings):
-    """How often each kind of candidate is made."""
+    """How often each kind of candidate edit is generated."""
 
     several: Rate = 0.4
-    """Share of candidates with two or three faults at once; the rest have at most one. Fewer, and low marks are too rare to be learnt."""
+    """Fraction of candidates with two or three faults at once; the others have at most one. With fewer of them, low
+    scores are too rare to be learned."""
     weights: Mapping[str, Weight] = {
         "perfect": 2.0,
         "no_edit": 1.0,
@@ -32,24 +33,25 @@ class CandidateSettings(Settings):
         "blur": 0.7,
         "ground_leak": 1.0,
     }
-    """Relative weights of the kinds of a candidate with at most one fault."""
+    """Relative weights of the kinds of candidates with at most one fault."""
 
 
 class MemberSettings(Settings):
-    """One labelling model of the pool."""
+    """Faults of one labelling model."""
 
     leniency: Rate = 0.7
-    """Probability that it calls a real fault of follow or keep fine."""
+    """Probability of judging a violated principle of category follow or keep as fulfilled."""
     flips: Rate = 0.1
-    """Probability that a verdict is flipped at random, either way."""
+    """Probability of flipping a verdict at random, in either direction."""
     follow_only: Rate = 0.75
-    """Share of the final mark that looks at follow alone; the rest is the true rubric on its own verdicts."""
+    """Weight of the principles of category follow alone in the final score; the rest is the true rubric on the model's
+    own verdicts."""
     noise: Annotated[float, Field(ge=0.0)] = 0.7
-    """Standard deviation of the final mark at temperature 1."""
+    """Standard deviation of the final score at temperature 1."""
 
 
 class OracleSettings(Settings):
-    """The pool of labelling models that stands in for large VLMs, with the faults that real ones have."""
+    """The pool of labelling models that stands in for large VLMs, with faults that real ones have."""
 
     members: Mapping[str, MemberSettings] = {
         "careful": MemberSettings(leniency=0.2),
@@ -57,29 +59,31 @@ class OracleSettings(Settings):
         "lenient-b": MemberSettings(),
         "lenient-c": MemberSettings(),
     }
-    """Members by model name. A name that is not here gets one of them, by a hash of name and system prompt."""
+    """Labelling models by name. A name that is not listed is mapped to one of them by a hash of name and system
+    prompt."""
     follow_done: Annotated[float, Field(ge=0.0, le=10.0)] = 9.0
-    """The follow-only mark of an edit whose follow principles all hold."""
+    """Follow-only score of an edit that fulfils all follow principles."""
     follow_floor: Annotated[float, Field(ge=0.0, le=10.0)] = 3.5
-    """The follow-only mark of an edit none of whose follow principles hold."""
+    """Follow-only score of an edit that fulfils no follow principle."""
     follow_span: Annotated[float, Field(ge=0.0, le=10.0)] = 5.5
-    """What the share of follow principles that hold adds to ``follow_floor`` while not all do."""
+    """Amount by which the fraction of fulfilled follow principles raises the score above ``follow_floor``, while not
+    all are fulfilled."""
     step: PositiveFloat = 0.5
-    """Final marks are multiples of this."""
+    """Final scores are multiples of this value."""
     gold_flips: Rate = 0.04
     """Probability that a gold verdict is wrong."""
 
     @model_validator(mode="after")
     def _members(self) -> OracleSettings:
         if not self.members:
-            raise ValueError("members: needs at least one member")
+            raise ValueError("members: must have at least one entry")
         return self
 
 
 class AnnotatorSettings(Settings):
-    """The people who compare two candidates. They judge by the truth."""
+    """Human annotators who compare two candidates. They judge by the ground truth."""
 
     flips: Rate = 0.05
-    """Probability that the label is the other candidate."""
+    """Probability that the label names the other candidate."""
     same_gap: Annotated[float, Field(ge=0.0)] = 1.0
-    """Candidates whose true scores differ by less get the label "same"."""
+    """Candidates whose true scores differ by less than this are labelled "same"."""

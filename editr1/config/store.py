@@ -1,4 +1,4 @@
-"""Where artifacts live. Secrets are never part of a config: the store reads them from the environment."""
+"""Address of an artifact store. Secrets are no settings: the store reads them from the environment."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ _VARIABLES = {"endpoint": ENDPOINT_VARIABLE, "region": REGION_VARIABLE, "ca_bund
 
 
 class StoreConfig(Settings):
-    """An artifact store: a folder, or a bucket of an S3-compatible server."""
+    """An artifact store: a local folder, or a bucket of an S3-compatible server."""
 
     url: str
-    """``file:///absolute/path`` or ``s3://bucket/prefix`` (the prefix may be empty)."""
+    """``file:///absolute/path`` or ``s3://bucket/prefix``; the prefix may be empty."""
 
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://)?[A-Za-z0-9.\-\[\]:]+$")] = None
-    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; unset: AWS."""
+    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; unset means AWS."""
 
     region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]+$")] = None
-    """S3 region; unset: the server is asked."""
+    """S3 region; unset asks the server."""
 
     secure: bool = True
-    """HTTPS or plain HTTP, where ``endpoint`` does not begin with its own scheme."""
+    """Use HTTPS if ``endpoint`` has no scheme."""
 
     ca_bundle: Path | None = None
-    """PEM file of certificate authorities to trust; unset: those of certifi."""
+    """PEM file of certificate authorities to trust; unset takes those of certifi."""
 
     access_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_ACCESS_KEY"
-    """Environment variable with the access key; if unset: the AWS variables, then the shared AWS file."""
+    """Environment variable that holds the access key. If it is unset: the AWS variables, then the shared AWS
+    credentials file."""
 
     secret_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_SECRET_KEY"
-    """Environment variable with the secret key."""
+    """Environment variable that holds the secret key."""
 
     part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
-    """Files above this size go up in parts of it (S3 allows 5 MiB to 5 GiB)."""
+    """Files above this size are uploaded in parts of this size, in bytes (S3 allows 5 MiB to 5 GiB)."""
 
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
-    """Files moved at once."""
+    """Maximum number of concurrent file transfers."""
 
     @field_validator("url")
     @classmethod
@@ -58,29 +59,29 @@ class StoreConfig(Settings):
         if not (folder or bucket) or parts.query or parts.fragment:
             raise ValueError("must be file:///absolute/path or s3://bucket/prefix")
         if any(part in (".", "..") for part in unquote(parts.path).split("/")):
-            raise ValueError("must not hold '.' or '..' as a part of the path")
+            raise ValueError("must not contain the path segments '.' or '..'")
         return url
 
     @model_validator(mode="after")
     def _s3_only(self) -> Self:
         if self.ca_bundle is not None and not self.ca_bundle.is_file():
-            raise ValueError(f"ca_bundle: {self.ca_bundle}: must be an existing file")
+            raise ValueError(f"ca_bundle: {self.ca_bundle}: file not found")
         return self
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a ``file://`` store, None for S3."""
+        """Path of a ``file://`` store; None for S3."""
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     @property
     def bucket(self) -> str:
-        """The bucket of an ``s3://`` store."""
+        """Bucket of an ``s3://`` store."""
         return urlsplit(self.url).netloc
 
     @property
     def prefix(self) -> str:
-        """The key prefix of an ``s3://`` store, without slashes at its ends."""
+        """Key prefix of an ``s3://`` store, without leading and trailing slashes."""
         return unquote(urlsplit(self.url).path).strip("/")
 
 
@@ -89,7 +90,7 @@ def store_at(
 ) -> StoreConfig:
     """Return the store at ``url``.
 
-    What is not given for an S3 store comes from ``EDITR1_S3_ENDPOINT``, ``EDITR1_S3_REGION`` and
+    Options of an S3 store that are not given come from ``EDITR1_S3_ENDPOINT``, ``EDITR1_S3_REGION`` and
     ``EDITR1_S3_CA_BUNDLE`` in ``env`` (default: this process's environment). They are read here only, so that a job
     carries them from its submission on. Raises ConfigError if ``url`` is not the address of a store.
     """

@@ -156,7 +156,7 @@ class _ExperimentBuilder:
             "max_steps": steps,
             "warmup_steps": budget.sft_warmup_steps,
             "batch_size": budget.batch_size,
-            "learning_rate": budget.more_learning_rate,
+            "learning_rate": budget.second_sft_learning_rate,
         }
         if source == "pairs":
             config |= {"best_of_n": budget.num_traces, "max_new_tokens": budget.max_new_tokens}

@@ -54,8 +54,8 @@ def test_option_that_the_local_backend_does_not_support() -> None:
     [
         ("gcpo.learning_rate", ("gcpo.learning_rate=VALUE",)),
         ("sft.processes=2", ("--set spec.stages.sft.processes=2",)),
-        ("spec.stages.nowhere.retries=2", ("'nowhere' is no entry of the list", "curate, sft, gcpo")),
-        ("curate.curation.members.7.weight=3", ("'7' is no entry of the list", "careful")),
+        ("spec.stages.nowhere.retries=2", ("the list has no entry 'nowhere'", "curate, sft, gcpo")),
+        ("curate.curation.members.7.weight=3", ("the list has no entry '7'", "careful")),
         ("metadata.name=123", ("metadata.name", "123")),
     ],
 )

@@ -34,7 +34,7 @@ def test_other_addresses_are_refused(url: str) -> None:
 
 
 def test_a_missing_ca_bundle_and_a_strange_endpoint_are_refused() -> None:
-    with pytest.raises(ValidationError, match="must be an existing file"):
+    with pytest.raises(ValidationError, match=r"no/such\.pem: file not found"):
         StoreConfig(url="s3://b/p", ca_bundle=Path("/no/such.pem"))
     with pytest.raises(ValidationError, match="endpoint"):
         StoreConfig(url="s3://b/p", endpoint="http://host/path")

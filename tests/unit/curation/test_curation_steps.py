@@ -79,11 +79,11 @@ def test_half_of_the_cases_is_drawn_at_random_and_the_rest_goes_to_the_judge() -
 
 
 def test_settings_name_what_is_wrong() -> None:
-    with pytest.raises(ValidationError, match=r"verifier\.endpoint: 'gpu' is not one of endpoints \(default\)"):
+    with pytest.raises(ValidationError, match=r"verifier\.endpoint: 'gpu' is not in endpoints \(default\)"):
         CurateConfig(verifier=VlmConfig(endpoint="gpu"))
-    with pytest.raises(ValidationError, match="names must differ"):
+    with pytest.raises(ValidationError, match="names must be unique"):
         CurateConfig(members=(MemberConfig(name="a"), MemberConfig(name="a")))
-    with pytest.raises(ValidationError, match="allow 8 to 11"):
+    with pytest.raises(ValidationError, match="add up to 8 to 11"):
         PrincipleCounts(total=(12, 12))
     with pytest.raises(ValidationError, match="api_key_env"):
         EndpointConfig(api_key_env="sk-secret")
