@@ -1,8 +1,8 @@
-"""Wire models of ``POST /v1/score``.
+"""Request and response models of ``POST /v1/score``.
 
-A request carries pictures as base64 bytes or by digest, never by URL. The answer's ``results`` are index-aligned with
-the request's ``items``; each is a score or a failure with a cause. One item's fault costs that item alone, a fault of
-the request around the items refuses the whole request.
+A request contains images as base64 data or by digest, never by URL. ``results`` in the response are aligned with
+``items`` in the request; each is a score or a failure with a cause. An invalid item fails alone, whereas an error outside
+the items rejects the whole request.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from editr1.data.types import (
 )
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-MOST_VALUES = 1000
-"""Parts of one item, nested ones counted; 64 principles make about 200."""
+MAX_ITEM_VALUES = 1000
+"""Limit of JSON values in one item, nested ones included; an item with 64 principles has about 200."""
 Resolver = Callable[[str], bytes]
-"""Digest ("sha256:<hex>") to the picture's bytes; raises LookupError when there is none."""
+"""Returns the bytes of the image with a digest ("sha256:<hex>"); raises LookupError if there is none."""
 
 
 class Wire(BaseModel):
-    """Base of what travels: immutable, unknown fields refused."""
+    """Base of the request and response models, which are immutable and reject unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class WirePicture(Wire):
-    """A picture: ``data`` (base64 of a PNG, JPEG, WebP, TIFF, BMP or GIF file) or ``digest``, exactly one.
+class WireImage(Wire):
+    """An image, given by exactly one of ``data`` (base64 of a PNG, JPEG, WebP, TIFF, BMP or GIF file) and ``digest``.
 
-    ``digest`` is the SHA-256 of the file: of a picture whose ``data`` stands elsewhere in the same request (so that the
-    source of a whole group travels once), or else of one that the server can look up.
+    ``digest`` is the SHA-256 of the file. Its data is either elsewhere in the same request, so that the source of a
+    whole group is sent once, or known to the server.
     """
 
     data: Annotated[str, Field(min_length=1)] | None = None
     digest: Digest | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _check_one_given(self) -> Self:
         if (self.data is None) == (self.digest is None):
-            raise ValueError("exactly one of 'data' and 'digest' is needed")
+            raise ValueError("exactly one of 'data' and 'digest' is required")
         return self
 
 
 class WireItem(Wire):
-    """One edit to be scored."""
+    """One edit to score."""
 
-    source: WirePicture
-    edited: WirePicture
+    source: WireImage
+    edited: WireImage
     instruction: Instruction
     principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
 
@@ -71,16 +71,17 @@ class _Envelope(Wire):
     """Traces to sample and average per item."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
-    """Left out: 0 (greedy) for one trace, the server's own for several. Several greedy traces are refused."""
+    """Sampling temperature. The default is 0 (greedy) for one trace and the server's temperature for several. Several greedy
+    traces are rejected."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Seed of sampled traces. Requests with different seeds are never batched together."""
+    """Seed of sampled traces. Requests with different seeds do not share a batch."""
 
     deadline_ms: Annotated[int, Field(ge=1)] | None = None
-    """Time left for this request, in milliseconds from its arrival; items not scored by then fail with ``deadline``."""
+    """Deadline in milliseconds from the arrival of the request; items not scored by then fail with cause ``deadline``."""
 
     @model_validator(mode="after")
-    def _sampled(self) -> Self:
+    def _check_temperature(self) -> Self:
         if self.num_traces > 1 and self.temperature == 0:
             raise ValueError("num_traces > 1 needs a temperature above 0: greedy traces would all be equal")
         return self
@@ -93,20 +94,20 @@ class ScoreRequest(_Envelope):
 
 
 class LooseRequest(_Envelope):
-    """A request whose items are not looked at yet, so that one bad item does not cost the others."""
+    """A request whose items are validated later, so that an invalid item does not affect the others."""
 
     items: Annotated[list[Any], Field(min_length=1)]
 
 
 class ScoreResponse(Wire):
-    """Answer of ``POST /v1/score``: ``results[i]`` belongs to ``items[i]``; ``model`` is the verifier's digest."""
+    """Response of ``POST /v1/score``: ``results[i]`` belongs to ``items[i]``; ``model`` is the verifier's digest."""
 
     model: str
     results: tuple[ScoreOutcome, ...]
 
 
 class ErrorResponse(Wire):
-    """Body of every answer that is not 200."""
+    """Body of every response with a status other than 200."""
 
     cause: str
     detail: str
@@ -120,18 +121,18 @@ def encode_request(
     seed: int | None = None,
     deadline_ms: int | None = None,
 ) -> bytes:
-    """JSON body for ``items``; a picture that occurs several times is sent once and named by digest afterwards."""
+    """Encode ``items`` as a JSON body. An image that occurs several times is sent once, and by digest afterwards."""
     sent: set[str] = set()
 
-    def picture(image: EncodedImage) -> WirePicture:
+    def encode(image: EncodedImage) -> WireImage:
         digest = image.sha256
         if digest in sent:
-            return WirePicture(digest=f"sha256:{digest}")
+            return WireImage(digest=f"sha256:{digest}")
         sent.add(digest)
-        return WirePicture(data=base64.b64encode(image.data).decode("ascii"))
+        return WireImage(data=base64.b64encode(image.data).decode("ascii"))
 
     wire = tuple(
-        WireItem(source=picture(i.source), edited=picture(i.edited), instruction=i.instruction, principles=i.principles)
+        WireItem(source=encode(i.source), edited=encode(i.edited), instruction=i.instruction, principles=i.principles)
         for i in items
     )
     request = ScoreRequest(
@@ -143,74 +144,95 @@ def encode_request(
 def decode_items(
     raw: Sequence[object], *, max_pixels: int, max_bytes: int, resolver: Resolver | None = None
 ) -> list[ScoreItem | ScoreFailure]:
-    """Each raw item as a ``ScoreItem``, or the failure that it alone suffers. Pictures' headers are read, no pixels.
+    """Decode each raw item to a ``ScoreItem``, or to the failure of this item alone.
 
-    ``max_pixels`` and ``max_bytes`` bound one picture; ``resolver`` answers digests that the request does not carry.
+    Only the headers of images are read here. ``max_pixels`` and ``max_bytes`` limit one image; ``resolver`` looks up
+    digests of images that the request does not contain.
     """
-    wires: list[WireItem | ScoreFailure] = []
-    carried: dict[str, bytes] = {}
-    bodies: dict[int, bytes | str] = {}
-    for value in raw:
-        if not _small(value):
-            wires.append(_invalid(f"an item holds at most {MOST_VALUES} values"))
-            continue
-        try:
-            wire = WireItem.model_validate(value)
-        except ValidationError as error:
-            wires.append(_invalid(explain(error)))
-            continue
-        wires.append(wire)
-        for picture in (wire.source, wire.edited):
-            if picture.data is not None:
-                body = bodies[id(picture)] = _from_base64(picture.data)
-                if isinstance(body, bytes):
-                    carried[f"sha256:{hashlib.sha256(body).hexdigest()}"] = body
+    wires = [_validated(value) for value in raw]
+    images = _Images([wire for wire in wires if isinstance(wire, WireItem)], max_pixels, max_bytes, resolver)
+    return [images.score_item(wire) if isinstance(wire, WireItem) else wire for wire in wires]
 
-    checked: dict[int | str, EncodedImage | str] = {}
 
-    def look(picture: WirePicture) -> EncodedImage | str:
-        key = picture.digest or id(picture)
-        if key not in checked:
-            body = bodies[id(picture)] if picture.digest is None else _looked_up(picture.digest, carried, resolver)
-            checked[key] = body if isinstance(body, str) else _checked(body, max_pixels, max_bytes)
-        return checked[key]
+class _Images:
+    """The images of one request. Each distinct one is decoded from base64 and checked once."""
 
-    result: list[ScoreItem | ScoreFailure] = []
-    for item in wires:
-        if isinstance(item, ScoreFailure):
-            result.append(item)
-            continue
-        source, edited = look(item.source), look(item.edited)
+    def __init__(self, items: Sequence[WireItem], max_pixels: int, max_bytes: int, resolver: Resolver | None) -> None:
+        self._max_pixels = max_pixels
+        self._max_bytes = max_bytes
+        self._resolver = resolver
+        self._checked: dict[int | str, EncodedImage | str] = {}
+        # The images are held, so that their ids stay unique.
+        self._sent = [image for item in items for image in (item.source, item.edited) if image.data is not None]
+        self._data = {id(image): _from_base64(image.data or "") for image in self._sent}
+        self._by_digest = {_digest(data): data for data in self._data.values() if isinstance(data, bytes)}
+
+    def score_item(self, item: WireItem) -> ScoreItem | ScoreFailure:
+        source, edited = self._check(item.source), self._check(item.edited)
         if isinstance(source, str):
-            result.append(_invalid(f"source: {source}"))
-        elif isinstance(edited, str):
-            result.append(_invalid(f"edited: {edited}"))
-        else:
-            result.append(
-                ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
-            )
-    return result
+            return _invalid(f"source: {source}")
+        if isinstance(edited, str):
+            return _invalid(f"edited: {edited}")
+        return ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
+
+    def _check(self, image: WireImage) -> EncodedImage | str:
+        """Return the image, or the reason why it is invalid."""
+        key = image.digest or id(image)
+        if key not in self._checked:
+            data = self._data[id(image)] if image.digest is None else self._look_up(image.digest)
+            self._checked[key] = data if isinstance(data, str) else self._check_size(data)
+        return self._checked[key]
+
+    def _look_up(self, digest: str) -> bytes | str:
+        if digest in self._by_digest:
+            return self._by_digest[digest]
+        if self._resolver is None:
+            return f"{digest} is not an image of this request, and this server does not look up digests; send its data"
+        try:
+            data = self._resolver(digest)
+        except LookupError:
+            return f"{digest} is not known to this server; send its data"
+        except Exception as error:  # an unreachable store must fail this item only
+            return f"{digest} could not be read: {type(error).__name__}: {error}"
+        found = _digest(data)
+        return data if found == digest else f"{digest} has the content of {found}"
+
+    def _check_size(self, data: bytes) -> EncodedImage | str:
+        try:
+            image_size(data, max_pixels=self._max_pixels, max_bytes=self._max_bytes)
+        except ImageError as error:
+            return str(error)
+        return EncodedImage(data=data)
 
 
-def _small(value: object) -> bool:
-    """Whether an item has few enough parts: a report on each unknown one would take a hundred times its bytes."""
+def _validated(value: object) -> WireItem | ScoreFailure:
+    if not _is_small(value):
+        return _invalid(f"an item has at most {MAX_ITEM_VALUES} values")
+    try:
+        return WireItem.model_validate(value)
+    except ValidationError as error:
+        return _invalid(explain(error))
+
+
+def _is_small(value: object) -> bool:
+    """Whether an item has few enough values; the report on each unknown one would take a hundred times its bytes."""
     seen, waiting = 0, [value]
-    while waiting and seen <= MOST_VALUES:
+    while waiting and seen <= MAX_ITEM_VALUES:
         item = waiting.pop()
         seen += 1
         if isinstance(item, dict | list):
-            if len(item) > MOST_VALUES:
+            if len(item) > MAX_ITEM_VALUES:
                 return False
             waiting += item.values() if isinstance(item, dict) else item
-    return seen <= MOST_VALUES
+    return seen <= MAX_ITEM_VALUES
 
 
 def explain(error: ValidationError) -> str:
-    """A validation report as one line: ``field: message`` joined by semicolons, without the values' bulk."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = [f"{'.'.join(str(p) for p in f['loc']) or 'body'}: {f['msg']}"[:300] for f in faults[:5]]
-    if len(faults) > 5:
-        lines.append(f"and {len(faults) - 5} more")
+    """Format a validation error as one line of ``field: message``, joined by semicolons and without the input values."""
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    lines = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}"[:300] for e in errors[:5]]
+    if len(errors) > 5:
+        lines.append(f"and {len(errors) - 5} more")
     return "; ".join(lines).encode("utf-8", "replace").decode()
 
 
@@ -225,24 +247,5 @@ def _from_base64(text: str) -> bytes | str:
         return f"data is not base64: {error}"
 
 
-def _looked_up(digest: str, carried: dict[str, bytes], resolver: Resolver | None) -> bytes | str:
-    if digest in carried:
-        return carried[digest]
-    if resolver is None:
-        return f"{digest} is not among the request's pictures, and this server looks none up"
-    try:
-        body = resolver(digest)
-    except LookupError:
-        return f"{digest} is not known to this server"
-    except Exception as error:  # a store that is down must cost this item, not the request
-        return f"{digest} could not be read: {type(error).__name__}: {error}"
-    found = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    return body if found == digest else f"{digest} has content {found}"
-
-
-def _checked(body: bytes, max_pixels: int, max_bytes: int) -> EncodedImage | str:
-    try:
-        image_size(body, max_pixels=max_pixels, max_bytes=max_bytes)
-    except ImageError as error:
-        return str(error)
-    return EncodedImage(data=body)
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

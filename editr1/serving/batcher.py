@@ -1,4 +1,4 @@
-"""A bounded queue of edits in front of one engine, batched over waiting requests."""
+"""A bounded queue of edits in front of one engine, which batches items across requests."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcom
 from editr1.serving.engines.base import Sampling
 from editr1.serving.scoring import ScoredBatch
 
-Run = Callable[[Sequence[ScoreItem], Sampling], ScoredBatch]
+ScoreBatch = Callable[[Sequence[ScoreItem], Sampling], ScoredBatch]
+
+_SMOOTHING = 0.3
+"""Weight of the newest batch in the moving average of seconds per item."""
 
 
 class QueueFull(Exception):
-    """The request does not fit; ``retry_after_s`` is when it probably will, from the recent pace."""
+    """The request does not fit into the queue. ``retry_after_s`` estimates when it will, from the recent throughput."""
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"queue is full, retry in {retry_after_s:.0f} s")
+        super().__init__(f"the queue is full; retry in {retry_after_s:.0f} s")
         self.retry_after_s = retry_after_s
 
 
 class Stopped(Exception):
-    """The batcher takes nothing more."""
+    """The batcher accepts no more requests."""
 
 
 @dataclass
-class Part:
-    """What one batch did for one request: times in nanoseconds since the epoch, and how much it held."""
+class BatchShare:
+    """The share of one request in one batch. Times are nanoseconds since the epoch."""
 
     items: int
+    """Items of the request in the batch."""
     batch_items: int
+    """All items of the batch."""
     queued_ns: int
     start_ns: int
     generate_start_ns: int
@@ -43,15 +48,15 @@ class Part:
 
 @dataclass
 class Ticket:
-    """A request in the batcher. ``future`` gives the outcomes, index-aligned with the items that were submitted."""
+    """A request in the batcher. ``future`` resolves to the outcomes, aligned with the submitted items."""
 
     sampling: Sampling
     deadline: float
     outcomes: list[ScoreOutcome | None]
-    left: int
+    remaining: int
     queued_ns: int
     future: Future[list[ScoreOutcome]] = field(default_factory=Future)
-    parts: list[Part] = field(default_factory=list)
+    shares: list[BatchShare] = field(default_factory=list)
 
 
 @dataclass
@@ -62,31 +67,31 @@ class _Entry:
 
 
 class Batcher:
-    """Runs ``run`` in one worker thread on batches of at most ``max_batch_size`` traces, at least one item.
+    """Runs ``score`` in a worker thread on batches of at most ``max_batch_size`` traces, but at least one item.
 
-    Items of several requests share a batch when they want the same sampling; the oldest waiting item always goes first,
-    so none starves. An idle worker waits ``wait_s`` for more before it starts a batch that is not full. At most
-    ``capacity`` items are queued or running. An item whose deadline (``time.monotonic``) passes in the queue fails with
-    cause ``deadline`` and is never run; a ticket whose future is cancelled is dropped from the queue.
+    Items of several requests share a batch if they use the same sampling settings. The oldest waiting item always goes
+    first, so that no request starves. An idle worker waits ``wait_s`` for more items before it starts a batch that is
+    not full. At most ``capacity`` items are queued or running. An item whose deadline (``time.monotonic``) passes in
+    the queue fails with cause ``deadline`` and is not run. A ticket whose future is cancelled is dropped from the queue.
     """
 
     def __init__(
         self,
-        run: Run,
+        score: ScoreBatch,
         *,
         max_batch_size: int,
         capacity: int,
         wait_s: float = 0.0,
-        on_batch: Callable[[list[ScoreOutcome], ScoredBatch], None] | None = None,
+        on_batch: Callable[[ScoredBatch], None] | None = None,
     ) -> None:
-        self._run = run
-        self._max_batch = max_batch_size
+        self._score = score
+        self._max_batch_size = max_batch_size
         self._capacity = capacity
         self._wait_s = wait_s
         self._on_batch = on_batch
         self._queue: deque[_Entry] = deque()
         self._running = 0
-        self._seconds_an_item = 0.1
+        self._seconds_per_item = 0.1
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="editr1-batcher", daemon=True)
@@ -94,7 +99,7 @@ class Batcher:
 
     @property
     def in_flight(self) -> int:
-        """Items queued or running."""
+        """Number of items queued or running."""
         with self._changed:
             return len(self._queue) + self._running
 
@@ -105,20 +110,20 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the worker thread runs."""
+        """Whether the worker thread is running."""
         return self._thread.is_alive()
 
     def retry_after_s(self, items: int) -> float:
-        """Seconds, from 1 to 30, after which ``items`` more will probably fit at the recent pace."""
+        """Estimate the seconds, from 1 to 30, until ``items`` more items fit at the recent throughput."""
         excess = self.in_flight + items - self._capacity
-        return min(30.0, max(1.0, excess * self._seconds_an_item))
+        return min(30.0, max(1.0, excess * self._seconds_per_item))
 
     def submit(self, items: Sequence[ScoreItem], sampling: Sampling, deadline: float) -> Ticket:
-        """Queue ``items``, all or none; ``deadline`` is on the clock of ``time.monotonic``.
+        """Queue all of ``items``. ``deadline`` is on the clock of ``time.monotonic``.
 
         Raises:
-            QueueFull: they do not fit now.
-            Stopped: after :meth:`stop`.
+            QueueFull: The items do not fit now; none was queued.
+            Stopped: :meth:`stop` was called.
         """
         ticket = Ticket(sampling, deadline, [None] * len(items), len(items), time.time_ns())
         if not items:
@@ -134,7 +139,7 @@ class Batcher:
         return ticket
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
-        """Take nothing more, finish what is queued, end the worker. False when that took longer than ``timeout_seconds``."""
+        """Reject new requests, complete the queued ones and stop the worker. Return False after ``timeout_seconds``."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -148,83 +153,89 @@ class Batcher:
                     self._changed.wait()
                 if not self._queue:
                     return
-                self._linger()
-                batch, late = self._take()
+                self._wait_for_full_batch()
+                batch, expired = self._take_batch()
                 self._running = len(batch)
-            for entry in late:
-                _settle(entry, ScoreFailure(cause=FailureCause.DEADLINE, detail="deadline passed in the queue"))
+            for entry in expired:
+                failure = ScoreFailure(cause=FailureCause.DEADLINE, detail="the deadline passed in the queue")
+                _set_outcome(entry, failure)
             if batch:
                 self._process(batch)
 
-    def _linger(self) -> None:
+    def _wait_for_full_batch(self) -> None:
         until = time.monotonic() + self._wait_s
-        while len(self._queue) < self._room(self._queue[0].ticket.sampling) and not self._stopping:
-            rest = until - time.monotonic()
-            if rest <= 0:
+        while len(self._queue) < self._max_items(self._queue[0].ticket.sampling) and not self._stopping:
+            left = until - time.monotonic()
+            if left <= 0:
                 return
-            self._changed.wait(rest)
+            self._changed.wait(left)
 
-    def _room(self, sampling: Sampling) -> int:
-        return max(1, self._max_batch // sampling.num_traces)
+    def _max_items(self, sampling: Sampling) -> int:
+        return max(1, self._max_batch_size // sampling.num_traces)
 
-    def _take(self) -> tuple[list[_Entry], list[_Entry]]:
+    def _take_batch(self) -> tuple[list[_Entry], list[_Entry]]:
+        """Remove the next batch and all expired and cancelled entries from the queue; return the batch and the expired."""
         now = time.monotonic()
         batch: list[_Entry] = []
-        late: list[_Entry] = []
+        expired: list[_Entry] = []
         rest: deque[_Entry] = deque()
         for entry in self._queue:
+            sampling = entry.ticket.sampling
             if entry.ticket.future.cancelled():
                 continue
             if entry.ticket.deadline <= now:
-                late.append(entry)
-            elif not batch or (
-                entry.ticket.sampling == batch[0].ticket.sampling and len(batch) < self._room(entry.ticket.sampling)
-            ):
+                expired.append(entry)
+            elif not batch or (sampling == batch[0].ticket.sampling and len(batch) < self._max_items(sampling)):
                 batch.append(entry)
             else:
                 rest.append(entry)
         self._queue = rest
-        return batch, late
+        return batch, expired
 
     def _process(self, batch: list[_Entry]) -> None:
         start_ns = time.time_ns()
         items = [entry.item for entry in batch]
         try:
-            done = self._run(items, batch[0].ticket.sampling)
+            done = self._score(items, batch[0].ticket.sampling)
             if len(done.outcomes) != len(items):
                 raise RuntimeError(f"{len(done.outcomes)} outcomes for {len(items)} items")
-        except Exception as error:  # the worker must outlive whatever an engine does
+        except Exception as error:  # the worker thread must survive any error of the engine
             failure = ScoreFailure(cause=FailureCause.ENGINE, detail=f"{type(error).__name__}: {error}"[:1000])
             done = ScoredBatch([failure] * len(items), start_ns, time.time_ns())
         end_ns = time.time_ns()
         with self._changed:
             self._running = 0
-            pace = (end_ns - start_ns) / 1e9 / len(items)
-            self._seconds_an_item += 0.3 * (pace - self._seconds_an_item)
+            seconds_per_item = (end_ns - start_ns) / 1e9 / len(items)
+            self._seconds_per_item += _SMOOTHING * (seconds_per_item - self._seconds_per_item)
         if self._on_batch is not None:
-            self._on_batch(done.outcomes, done)
-        sizes: dict[int, Part] = {}
-        for entry in batch:
-            part = sizes.get(id(entry.ticket))
-            if part is None:
-                part = sizes[id(entry.ticket)] = Part(
-                    items=0,
-                    batch_items=len(batch),
-                    queued_ns=entry.ticket.queued_ns,
-                    start_ns=start_ns,
-                    generate_start_ns=done.generate_start_ns,
-                    generate_end_ns=done.generate_end_ns,
-                    end_ns=end_ns,
-                )
-                entry.ticket.parts.append(part)
-            part.items += 1
+            self._on_batch(done)
+        _record_shares(batch, done, start_ns, end_ns)
         for entry, outcome in zip(batch, done.outcomes, strict=True):
-            _settle(entry, outcome)
+            _set_outcome(entry, outcome)
 
 
-def _settle(entry: _Entry, outcome: ScoreOutcome) -> None:
+def _record_shares(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns: int) -> None:
+    """Append to each ticket of the batch its share in it."""
+    shares: dict[int, BatchShare] = {}
+    for entry in batch:
+        share = shares.get(id(entry.ticket))
+        if share is None:
+            share = shares[id(entry.ticket)] = BatchShare(
+                items=0,
+                batch_items=len(batch),
+                queued_ns=entry.ticket.queued_ns,
+                start_ns=start_ns,
+                generate_start_ns=done.generate_start_ns,
+                generate_end_ns=done.generate_end_ns,
+                end_ns=end_ns,
+            )
+            entry.ticket.shares.append(share)
+        share.items += 1
+
+
+def _set_outcome(entry: _Entry, outcome: ScoreOutcome) -> None:
     ticket = entry.ticket
     ticket.outcomes[entry.index] = outcome
-    ticket.left -= 1
-    if ticket.left == 0 and ticket.future.set_running_or_notify_cancel():
+    ticket.remaining -= 1
+    if ticket.remaining == 0 and ticket.future.set_running_or_notify_cancel():
         ticket.future.set_result([outcome for outcome in ticket.outcomes if outcome is not None])

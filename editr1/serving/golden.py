@@ -1,4 +1,4 @@
-"""Golden samples: edits that a server scores before it says that it is ready."""
+"""Golden samples: edits that a server must score before it reports that it is ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _MAX_PIXELS = 50_000_000
 
 
 def default_golden() -> tuple[ScoreItem, ...]:
-    """Two plain pictures, one question a category: any verifier can be asked, only a trained one will parse."""
+    """Return a sample of two uniform images with one question per category.
+
+    Any verifier can generate a trace for it; only a trained one generates a trace that parses.
+    """
     grey, white = (encode_png(Image.new("RGB", (64, 64), colour)) for colour in ("grey", "white"))
     principles = (
         Principle(question="Is the picture white?", category=Category.FOLLOW),
@@ -34,12 +37,16 @@ def default_golden() -> tuple[ScoreItem, ...]:
 
 
 def save_golden(path: Path, items: Sequence[ScoreItem]) -> None:
-    """Write samples as the wire's JSON items."""
+    """Write samples to a JSON file in the format of the ``items`` of a score request."""
     path.write_text(json.dumps(json.loads(encode_request(items))["items"], indent=1) + "\n", encoding="utf-8")
 
 
 def load_golden(path: Path) -> tuple[ScoreItem, ...]:
-    """Read what :func:`save_golden` wrote, or a single item. Raises ValueError naming the file."""
+    """Read a file that :func:`save_golden` wrote, or one that holds a single item.
+
+    Raises:
+        ValueError: The file is not valid; the message names the file and the item.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw = raw if isinstance(raw, list) else [raw]

@@ -1,4 +1,4 @@
-"""Wait until a reward service answers: one that scales from nothing needs minutes to load its weights."""
+"""Waiting for a reward service to become ready, which takes minutes if it scales from zero and loads its weights."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ import httpx
 def wait_ready(
     urls: Sequence[str], seconds: float, *, should_stop: Callable[[], bool] = lambda: False, pause_s: float = 1.0
 ) -> bool:
-    """Whether one of the addresses said ready. False when ``should_stop`` said yes first.
+    """Poll ``/readyz`` of each URL until one is ready. Return False if ``should_stop`` returned True before that.
 
     Raises:
-        TimeoutError: none was ready after ``seconds``; the message has the last answer of each.
+        TimeoutError: No service was ready within ``seconds``; the message has the last response of each.
     """
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     with httpx.Client(timeout=5, trust_env=False) as http:
         while True:
-            answers = []
+            responses = []
             for url in urls:
-                try:
-                    answer = http.get(f"{url.rstrip('/')}/readyz")
-                except httpx.HTTPError as error:
-                    answers.append(f"{url}: {type(error).__name__}: {error}")
-                    continue
-                if answer.status_code == 200:
+                ready, response = _poll(http, url)
+                if ready:
                     return True
-                answers.append(f"{url}: {answer.status_code} {answer.text[:200]}")
+                responses.append(f"{url}: {response}")
             if should_stop():
                 return False
-            if time.monotonic() + pause_s > end:
-                raise TimeoutError(f"no reward service was ready after {seconds:.0f} s; {'; '.join(answers)}")
+            if time.monotonic() + pause_s > deadline:
+                raise TimeoutError(f"no reward service was ready within {seconds:.0f} s; {'; '.join(responses)}")
             time.sleep(pause_s)
+
+
+def _poll(http: httpx.Client, url: str) -> tuple[bool, str]:
+    try:
+        response = http.get(f"{url.rstrip('/')}/readyz")
+    except httpx.HTTPError as error:
+        return False, f"{type(error).__name__}: {error}"
+    return response.status_code == 200, f"{response.status_code} {response.text[:200]}"

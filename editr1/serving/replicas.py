@@ -1,4 +1,4 @@
-"""The replicas of a reward service as a client sees them: which addresses there are, how busy, which to leave alone."""
+"""The replicas of a reward service as seen by one client: addresses, load, and pauses after failures."""
 
 from __future__ import annotations
 
@@ -12,34 +12,42 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""Host name and port to IP addresses; raises OSError when there is no answer."""
+"""Resolves a host name and a port to IP addresses; raises OSError on failure."""
 
-_LONGEST_PAUSE_S = 8.0
+_MAX_PAUSE_S = 8.0
 
 
 @dataclass(eq=False)
 class Replica:
-    """One address. ``host`` is the Host header to send, ``in_flight`` counts this client's items there."""
+    """One address of the service."""
 
     url: str
     host: str
+    """Value of the Host header."""
     tls_name: str | None
+    """Name in the server's certificate; None without TLS or if the URL has an IP address."""
     in_flight: int = 0
+    """Items that this client has sent and that are not answered yet."""
     failures: int = 0
-    free_at: float = 0.0
+    """Failures since the last success."""
+    available_at: float = 0.0
+    """End of the pause after a failure, on the clock of ``time.monotonic``."""
 
 
 def system_resolve(host: str, port: int) -> list[str]:
-    """All addresses that the system's resolver gives for ``host``."""
+    """Return all addresses that the system's resolver returns for ``host``."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Replicas:
-    """Least in flight first, over every address behind the given URLs. Thread-safe.
+    """Balances load over every address behind the given URLs, fewest items in flight first. Thread-safe.
 
-    Host names are looked up again every ``resolve_interval_seconds``; when that fails the addresses known before stay. A replica that
-    failed is left alone for ``backoff_seconds``, doubled with each further failure.
+    Host names are resolved again every ``resolve_interval_seconds``; if that fails, the known addresses are kept. No
+    request is sent to a replica for ``backoff_seconds`` after a failure, doubled with each further failure up to 8 s.
+
+    Raises:
+        ValueError: There is no URL, or a URL is not of the form http://HOST:PORT or https://HOST:PORT.
     """
 
     def __init__(
@@ -51,79 +59,80 @@ class Replicas:
         resolve: Resolve = system_resolve,
     ) -> None:
         if not urls:
-            raise ValueError("urls: at least one address of a reward server is needed")
-        self._urls = [_checked(url) for url in urls]
-        self._resolve_s = resolve_interval_seconds
+            raise ValueError("urls: at least one address of a reward server is required")
+        self._urls = [_validated(url) for url in urls]
+        self._resolve_interval_s = resolve_interval_seconds
         self._backoff_s = backoff_seconds
         self._resolve = resolve
         self._lock = threading.Lock()
-        self._looking = threading.Lock()
-        self._looked_at = float("-inf")
+        self._resolving = threading.Lock()
+        self._resolved_at = float("-inf")
         self._replicas: dict[str, Replica] = {}
 
     def current(self) -> list[Replica]:
-        """The replicas known now, looked up again when that is due."""
-        if time.monotonic() - self._looked_at >= self._resolve_s:
-            # Only one thread looks; the others go on with what is known, unless nothing is.
-            with_wait = not self._replicas
-            if self._looking.acquire(blocking=with_wait):
-                try:
-                    if time.monotonic() - self._looked_at >= self._resolve_s:
-                        self._look()
-                finally:
-                    self._looking.release()
+        """Return the known replicas, after resolving the host names again if that is due."""
+        # Only one thread resolves; the others use the known replicas, unless there are none.
+        if self._is_stale() and self._resolving.acquire(blocking=not self._replicas):
+            try:
+                if self._is_stale():
+                    self._update()
+            finally:
+                self._resolving.release()
         with self._lock:
             return list(self._replicas.values())
 
-    def take(self, items: int, tried: Collection[Replica]) -> Replica | float:
-        """A replica, with ``items`` added to its load, or the seconds until one may be asked.
+    def acquire(self, items: int, tried: Collection[Replica]) -> Replica | float:
+        """Return a replica and add ``items`` to its load, or the seconds until one is available.
 
-        Replicas not in ``tried`` come first, then those with the least in flight; ties are broken at random.
+        Replicas that are not in ``tried`` come first, then those with the fewest items in flight; ties are random.
         """
         known = self.current()
         now = time.monotonic()
         with self._lock:
-            free = [replica for replica in known if replica.free_at <= now]
-            if not free:
-                return min((replica.free_at - now for replica in known), default=self._backoff_s)
-            fresh = [replica for replica in free if replica not in tried]
-            chosen = min(fresh or free, key=lambda replica: (replica.in_flight, random.random()))
+            available = [replica for replica in known if replica.available_at <= now]
+            if not available:
+                return min((replica.available_at - now for replica in known), default=self._backoff_s)
+            untried = [replica for replica in available if replica not in tried]
+            chosen = min(untried or available, key=lambda replica: (replica.in_flight, random.random()))
             chosen.in_flight += items
             return chosen
 
-    def away(self) -> bool:
-        """Whether no replica is known that answered when it was asked last."""
-        with self._lock:
-            return all(replica.failures for replica in self._replicas.values())
-
-    def give_back(self, replica: Replica, items: int) -> None:
-        """Take ``items`` off its load."""
+    def release(self, replica: Replica, items: int) -> None:
+        """Subtract ``items`` from the load of ``replica``."""
         with self._lock:
             replica.in_flight -= items
 
-    def succeeded(self, replica: Replica) -> None:
-        """It answered: forget its failures."""
+    def all_failed(self) -> bool:
+        """Return True if the last request to every known replica failed, or no replica is known."""
+        with self._lock:
+            return all(replica.failures for replica in self._replicas.values())
+
+    def record_success(self, replica: Replica) -> None:
+        """Reset the failures of ``replica``."""
         with self._lock:
             replica.failures = 0
 
-    def failed(self, replica: Replica) -> None:
-        """It did not answer: leave it alone for a while, longer each time."""
+    def record_failure(self, replica: Replica) -> None:
+        """Pause requests to ``replica``, for longer after each failure."""
         with self._lock:
             replica.failures += 1
-            pause = min(_LONGEST_PAUSE_S, self._backoff_s * 2 ** min(replica.failures - 1, 30))
-            replica.free_at = time.monotonic() + pause * random.uniform(0.75, 1.25)
+            pause = min(_MAX_PAUSE_S, self._backoff_s * 2 ** min(replica.failures - 1, 30))
+            replica.available_at = time.monotonic() + pause * random.uniform(0.75, 1.25)
 
-    def busy(self, replica: Replica, retry_after_s: float) -> None:
-        """It answered 429: leave it alone for as long as it asked."""
+    def record_busy(self, replica: Replica, retry_after_s: float) -> None:
+        """Pause requests to ``replica`` for the time that it requested with status 429."""
         with self._lock:
-            replica.free_at = max(replica.free_at, time.monotonic() + retry_after_s)
+            replica.available_at = max(replica.available_at, time.monotonic() + retry_after_s)
 
-    def _look(self) -> None:
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._resolved_at >= self._resolve_interval_s
+
+    def _update(self) -> None:
         found: dict[str, Replica] = {}
         complete = True
         for url in self._urls:
             try:
-                for replica in self._addresses(url):
+                for replica in self._replicas_of(url):
                     found.setdefault(replica.url, replica)
             except OSError:
                 complete = False
@@ -132,14 +141,14 @@ class Replicas:
                 if url in found or not complete:
                     found[url] = replica
             self._replicas = found
-            self._looked_at = time.monotonic() if found else float("-inf")
+            self._resolved_at = time.monotonic() if found else float("-inf")
 
-    def _addresses(self, url: str) -> list[Replica]:
+    def _replicas_of(self, url: str) -> list[Replica]:
         parts = urlsplit(url)
         host, scheme = parts.hostname or "", parts.scheme
         port = parts.port or (443 if scheme == "https" else 80)
         path = parts.path.rstrip("/")
-        if _is_address(host):
+        if _is_ip_address(host):
             return [Replica(url=f"{scheme}://{parts.netloc}{path}", host=parts.netloc, tls_name=None)]
         replicas = []
         for address in self._resolve(host, port):
@@ -149,16 +158,16 @@ class Replicas:
         return replicas
 
 
-def _checked(url: str) -> str:
+def _validated(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
     if parts.username or parts.query or parts.fragment:
-        raise ValueError(f"url {url!r}: user, query and fragment are not allowed")
+        raise ValueError(f"url {url!r}: a user, a query or a fragment is not allowed")
     return url
 
 
-def _is_address(host: str) -> bool:
+def _is_ip_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:

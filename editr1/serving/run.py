@@ -1,7 +1,7 @@
-"""Run the reward server in this process until it is told to stop.
+"""Run the reward server in this process until it receives a signal.
 
-``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder; the stage
-``serve`` calls :func:`serve` with a golden sample of its own.
+``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder. The ``serve``
+stage calls :func:`serve` with the golden sample of its model.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ log = logging.getLogger("editr1.serving")
 
 
 class GoldenFailed(Editr1Error, RuntimeError):
-    """The golden sample could not be scored, so the server never became ready; the message says why."""
+    """The golden sample could not be scored, so the server never became ready; the message has the reason."""
 
     exit_code = ExitCode.INPUT
 
 
 class PortTaken(Editr1Error, ConnectionError):
-    """The address could not be bound."""
+    """The server could not bind its address."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | None = None) -> Engine:
-    """The engine that ``config`` names, over the verifier folder (or hub name) ``model``.
+    """Create the engine that ``config`` selects for the verifier folder or hub name ``model``.
 
-    For the ``openai`` engine the folder gives prompt template and digest, the weights are that server's affair.
+    The ``openai`` engine reads only the prompt template and the digest from the folder; the other server has the weights.
     """
     if config.engine == "openai":
         from editr1.serving.engines.openai_engine import OpenAIEngine
@@ -72,30 +72,34 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or a yes of ``should_stop`` (asked ten times a second); then drain and return.
+    """Serve until SIGTERM, SIGINT or ``should_stop`` returning True (polled ten times per second), then drain and return.
 
-    ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is taken while
-    draining; what was accepted is answered, for at most ``config.drain_timeout_seconds``. Signals that the process ignores stay
-    ignored; called outside the main thread it leaves them all alone.
+    ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is accepted while
+    draining; accepted requests are completed for at most ``config.drain_timeout_seconds``. Signals that the process ignores
+    stay ignored, and outside the main thread no signal handler is installed.
 
     Raises:
-        GoldenFailed: the golden sample could not be scored.
-        PortTaken: the address could not be bound.
+        GoldenFailed: The golden sample could not be scored.
+        PortTaken: The server could not bind its address.
     """
     app = create_app(engine, config, golden, resolver=resolver)
     server = _Server(app, config, on_ready, should_stop)
     try:
         server.run()
     except SystemExit as error:
-        raise PortTaken(f"{config.host}:{config.port}: the server could not start there") from error
+        raise PortTaken(_port_taken(config)) from error
     if server.failure is not None:
         raise GoldenFailed(server.failure)
     if not server.started:
-        raise PortTaken(f"{config.host}:{config.port}: the server could not start there")
+        raise PortTaken(_port_taken(config))
+
+
+def _port_taken(config: ServeConfig) -> str:
+    return f"{config.host}:{config.port}: the server could not bind this address; choose another port"
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that watches readiness and, unlike uvicorn's, does not raise the signal again after draining."""
+    """A uvicorn server that reports readiness, and that does not raise the signal again after draining."""
 
     def __init__(
         self,
@@ -127,7 +131,7 @@ class _Server(uvicorn.Server):
         if service.warm_up_error is not None and not self.should_exit:
             self.failure = service.warm_up_error
             self.should_exit = True
-        elif self._on_ready is not None and service.not_ready_because() is None:
+        elif self._on_ready is not None and service.not_ready_reason() is None:
             self._on_ready(self._url())
             self._on_ready = None
         if self._should_stop is not None and self._should_stop():
@@ -142,9 +146,9 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # A launcher that handles Ctrl-C itself has its children ignore SIGINT; that stays so.
-        ours = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._stop) for number in ours}
+        # A launcher that handles Ctrl-C itself makes its children ignore SIGINT, which must stay ignored.
+        handled = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._stop) for number in handled}
         try:
             yield
         finally:
@@ -160,14 +164,22 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of this module; returns the exit code: 0 after a drained stop, 2 wrong setting, 1 otherwise."""
+    """Run the command line and return the exit code: 0 after draining, 2 for an invalid setting, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m editr1.serving.run", description="Serve a verifier as a reward.")
     parser.add_argument("model", help="verifier folder or hub name")
     parser.add_argument("--config", type=Path, help="YAML file of server settings")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one setting, wins over all")
-    parser.add_argument("--golden", type=Path, help="JSON file of wire items, scored before ready")
-    parser.add_argument("--digest", help="digest to answer with; left out: computed from the folder")
-    parser.add_argument("--ready-file", type=Path, help="file that gets the server's URL once it is ready")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="one setting; overrides file and environment",
+    )
+    parser.add_argument(
+        "--golden", type=Path, help="JSON file of items in the request format, scored before the server is ready"
+    )
+    parser.add_argument("--digest", help="model digest in responses (default: computed from the folder)")
+    parser.add_argument("--ready-file", type=Path, help="file to write the server's URL to once it is ready")
     parsed = parser.parse_args(arguments)
     configure_logging(requested_format())
     spans = os.environ.get("EDITR1_SPAN_FILE")

@@ -1,4 +1,4 @@
-"""From edits to scores: build chats, generate traces, parse them. Knows no HTTP."""
+"""Scoring of edits, independent of HTTP: build chats, generate traces and parse them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
 
 BATCH_PIXELS: Final = 200_000_000
-"""Pixels of decoded pictures that are held at once: 0.6 GB. A file of 3 KB can announce 25 million."""
-_CONTROL: Final = re.compile(r"<\|[A-Za-z0-9_]+\|>")
+"""Limit of pixels of decoded images in memory at once, which is 0.6 GB. A file of 3 KB can declare 25 million pixels."""
+_CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _decoders = ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2), thread_name_prefix="editr1-decode")
 
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """Outcomes of a batch and when its traces were generated (nanoseconds since the epoch)."""
+    """The outcomes of a batch, and the time of its generation in nanoseconds since the epoch."""
 
     outcomes: list[ScoreOutcome]
     generate_start_ns: int
@@ -44,10 +44,10 @@ class ScoredBatch:
 
 
 def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) -> list[ScoreOutcome]:
-    """Score each item by the mean over its traces that parsed; index-aligned, one item's fault costs that item alone.
+    """Score each item by the mean over its traces that parse, and return one outcome per item, in order.
 
-    An item fails with cause ``invalid`` (a picture that cannot be decoded, control tokens in its text), ``engine`` (no
-    traces) or ``unparsed`` (no trace that the strict parser reads). A failure is never a number.
+    An item fails without affecting the others, with cause ``invalid`` (an image cannot be decoded, or the text contains
+    control tokens), ``engine`` (no trace was generated) or ``unparsed`` (no trace parses). A failure has no score.
     """
     return score_batch(engine, items, sampling).outcomes
 
@@ -55,30 +55,29 @@ def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) 
 def score_batch(
     engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, *, max_pixels: int = MAX_PIXELS
 ) -> ScoredBatch:
-    """As :func:`score_items`, with the time that generation took.
+    """Score like :func:`score_items`, and also return the time of the generation.
 
-    Decoded pictures of at most ``BATCH_PIXELS`` are held at once (of one item at least): what is more is scored after.
+    Items are scored in parts, so that the decoded images of a part have at most ``BATCH_PIXELS`` pixels; a part has at
+    least one item. Images of more than ``max_pixels`` pixels are invalid.
     """
     outcomes: list[ScoreOutcome] = []
-    begun, end = 0, time.time_ns()
+    start, end = 0, time.time_ns()
     for number, part in enumerate(_parts(items, max_pixels)):
-        drawn = (
-            sampling
-            if sampling.seed is None
-            else sampling.model_copy(update={"seed": offset_seed(sampling.seed, number)})
-        )
-        scored = _score_part(engine, part, drawn, max_pixels)
+        part_sampling = sampling
+        if sampling.seed is not None:  # parts with the same seed would get the same noise
+            part_sampling = sampling.model_copy(update={"seed": offset_seed(sampling.seed, number)})
+        scored = _score_part(engine, part, part_sampling, max_pixels)
         outcomes += scored.outcomes
-        begun, end = begun or scored.generate_start_ns, scored.generate_end_ns
-    return ScoredBatch(outcomes, begun or end, end)
+        start, end = start or scored.generate_start_ns, scored.generate_end_ns
+    return ScoredBatch(outcomes, start or end, end)
 
 
 def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, max_pixels: int) -> ScoredBatch:
-    pictures = _decoded(items, max_pixels)
+    images = _decode_images(items, max_pixels)
     outcomes: dict[int, ScoreOutcome] = {}
     chats: dict[int, Chat] = {}
     for index, item in enumerate(items):
-        prepared = _prepared(engine, item, pictures)
+        prepared = _prepare(engine, item, images)
         if isinstance(prepared, Chat):
             chats[index] = prepared
         else:
@@ -92,7 +91,7 @@ def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, 
 
 
 def _parts(items: Sequence[ScoreItem], max_pixels: int) -> Iterator[list[ScoreItem]]:
-    """``items`` in runs whose distinct pictures have at most ``BATCH_PIXELS`` by their headers."""
+    """Split ``items`` into parts whose distinct images have at most ``BATCH_PIXELS`` pixels according to their headers."""
     part: list[ScoreItem] = []
     held: dict[bytes, int] = {}
     for item in items:
@@ -110,33 +109,34 @@ def _parts(items: Sequence[ScoreItem], max_pixels: int) -> Iterator[list[ScoreIt
 def _pixels(data: bytes, max_pixels: int) -> int:
     try:
         width, height = image_size(data, max_pixels=max_pixels)
-    except ImageError:  # said of the item once it is decoded
+    except ImageError:  # reported when the image is decoded
         return 0
     return width * height
 
 
-def _decoded(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
-    """Every distinct file decoded once, in parallel: the source of a group occurs in all of its items."""
+def _decode_images(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
+    """Decode each distinct file once, in parallel, because all items of a group have the same source image."""
 
-    def decode(picture: EncodedImage) -> Image | ImageError:
+    def decode(image: EncodedImage) -> Image | ImageError:
         try:
-            return decode_image(picture.data, max_pixels=max_pixels)
+            return decode_image(image.data, max_pixels=max_pixels)
         except ImageError as error:
             return error
 
-    distinct = {picture.data: picture for item in items for picture in (item.source, item.edited)}
+    distinct = {image.data: image for item in items for image in (item.source, item.edited)}
     results = map(decode, distinct.values()) if len(distinct) < 3 else _decoders.map(decode, distinct.values())
     return dict(zip(distinct, results, strict=True))
 
 
-def _prepared(engine: Engine, item: ScoreItem, pictures: dict[bytes, Image | ImageError]) -> Chat | ScoreFailure:
+def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | ImageError]) -> Chat | ScoreFailure:
     for text in (item.instruction, *(p.question for p in item.principles)):
-        found = _CONTROL.search(text)
+        found = _CONTROL_TOKEN.search(text)
         if found:
             return ScoreFailure(
-                cause=FailureCause.INVALID, detail=f"text holds {found.group()!r}, which models read as a control token"
+                cause=FailureCause.INVALID,
+                detail=f"the text contains {found.group()!r}, which models read as a control token; remove it",
             )
-    source, edited = pictures[item.source.data], pictures[item.edited.data]
+    source, edited = images[item.source.data], images[item.edited.data]
     if isinstance(source, ImageError):
         return ScoreFailure(cause=FailureCause.INVALID, detail=f"source: {source}")
     if isinstance(edited, ImageError):
@@ -145,13 +145,13 @@ def _prepared(engine: Engine, item: ScoreItem, pictures: dict[bytes, Image | Ima
 
 
 def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-    """Generate; a batch that fails as a whole is halved until what breaks it stands alone."""
+    """Generate traces; a batch that fails as a whole is halved until the chats that fail are isolated."""
     if not chats:
         return []
     try:
         answers = engine.generate(chats, sampling)
         if len(answers) != len(chats):
-            raise EngineError(f"engine gave {len(answers)} answers for {len(chats)} chats")
+            raise EngineError(f"the engine returned {len(answers)} answers for {len(chats)} chats")
         return answers
     except EngineUnavailable as error:
         return [error] * len(chats)
@@ -165,14 +165,14 @@ def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[lis
 def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: str) -> ScoreOutcome:
     if isinstance(answer, EngineError):
         return ScoreFailure(cause=FailureCause.ENGINE, detail=str(answer)[:1000])
-    read = [parse_trace(generation.text, item.principles) for generation in answer]
-    verdicts = tuple(verdict for verdict in read if isinstance(verdict, Verdict))
-    unparsed = tuple(verdict.reason for verdict in read if isinstance(verdict, Unparsed))
+    parsed = [parse_trace(generation.text, item.principles) for generation in answer]
+    verdicts = tuple(verdict for verdict in parsed if isinstance(verdict, Verdict))
+    unparsed = tuple(verdict.reason for verdict in parsed if isinstance(verdict, Unparsed))
     if not verdicts:
-        reason = unparsed[0] if unparsed else "the engine wrote no trace"
-        written = f"; the trace: {answer[0].text[:500]!r}" if answer else ""
+        reason = unparsed[0] if unparsed else "the engine generated no trace"
+        excerpt = f"; the first trace: {answer[0].text[:500]!r}" if answer else ""
         return ScoreFailure(
-            cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces parsed: {reason}{written}"
+            cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces parsed: {reason}{excerpt}"
         )
     return Scored(
         score=sum(verdict.score for verdict in verdicts) / len(verdicts),

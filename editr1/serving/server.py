@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry import trace
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
@@ -20,18 +20,20 @@ from editr1.data.types import ScoreItem
 from editr1.serving.api import ErrorResponse, Resolver, ScoreRequest, ScoreResponse, explain
 from editr1.serving.batcher import QueueFull, Stopped
 from editr1.serving.engines.base import Engine
-from editr1.serving.service import BadRequest, ClientGone, RewardService
-from editr1.serving.tracing import record_parts
+from editr1.serving.service import BadRequest, ClientDisconnected, RewardService
+from editr1.serving.tracing import record_batch_spans
 from editr1.telemetry import Span, extracted, span
 
 _INLINE_BYTES = 32 << 10
-_REFUSALS: dict[int | str, dict[str, object]] = {
+"""A body up to this size is parsed in the event loop, a larger one in a thread."""
+_CLIENT_CLOSED_REQUEST = 499
+_ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": ErrorResponse, "description": text}
     for status, text in {
         408: "The body did not arrive in time.",
         413: "The body is too large.",
-        422: "The request around the items is malformed.",
-        429: "The queue is full; see Retry-After.",
+        422: "The request is malformed outside its items.",
+        429: "The queue is full. Retry-After has the seconds to wait.",
         503: "The server is draining.",
     }.items()
 }
@@ -44,9 +46,9 @@ def create_app(
     *,
     resolver: Resolver | None = None,
 ) -> FastAPI:
-    """The application. ``golden`` is scored at start-up; the server is ready after that (see :class:`RewardService`).
+    """Create the application. It scores ``golden`` at start-up and is ready afterwards (see :class:`RewardService`).
 
-    ``resolver`` answers pictures that a request names by digest alone. The service is at ``app.state.service``.
+    ``resolver`` looks up images that a request gives by digest only. The service is stored in ``app.state.service``.
     """
     service = RewardService(engine, config, [golden] if isinstance(golden, ScoreItem) else golden, resolver)
 
@@ -58,87 +60,93 @@ def create_app(
 
     app = FastAPI(title="Edit-R1 reward server", version=__version__, lifespan=lifespan)
     app.state.service = service
-
-    schema = ScoreRequest.model_json_schema() | {"$id": "urn:editr1:score-request"}
-
-    @app.post(
-        "/v1/score",
-        response_model=ScoreResponse,
-        responses=_REFUSALS,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": schema}},
-            }
-        },
-    )
-    async def score(request: Request) -> Response:
-        """Score edits. ``results[i]`` belongs to ``items[i]``; a bad item fails alone, with its cause."""
-        with extracted(dict(request.headers)), span(Span.REWARD_SERVE) as serve:
-            response = await _score(request, service, serve)
-            serve.set_attribute("http.status", response.status_code)
-            service.metrics.request(response.status_code)
-            return response
-
-    @app.get("/healthz", responses={500: {"description": "The worker is gone; restart the process."}})
-    def healthz() -> Response:
-        """Whether the process works at all."""
-        return Response(
-            "ok\n" if service.alive or service.draining else "the batch worker is gone\n",
-            200 if service.alive or service.draining else 500,
-            media_type="text/plain",
-        )
-
-    @app.get("/readyz", responses={503: {"description": "Not ready; the body says why."}})
-    def readyz() -> Response:
-        """Whether scores can be asked for: weights loaded and a golden sample scored."""
-        reason = service.not_ready_because()
-        return Response(f"{reason or 'ready'}\n", 503 if reason else 200, media_type="text/plain")
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        """Prometheus metrics; ``editr1_reward_in_flight`` counts items queued and running."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
+    app.include_router(_score_route(service))
+    app.include_router(_probe_routes(service))
     return app
 
 
-async def _score(request: Request, service: RewardService, serve: trace.Span) -> Response:
+def _score_route(service: RewardService) -> APIRouter:
+    router = APIRouter()
+    schema = ScoreRequest.model_json_schema() | {"$id": "urn:editr1:score-request"}
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+
+    @router.post("/v1/score", response_model=ScoreResponse, responses=_ERRORS, openapi_extra={"requestBody": body})
+    async def score(request: Request) -> Response:
+        """Score edits. ``results[i]`` belongs to ``items[i]``; an invalid item fails alone and has the cause."""
+        with extracted(dict(request.headers)), span(Span.REWARD_SERVE) as current:
+            response = await _score(request, service, current)
+            current.set_attribute("http.status", response.status_code)
+            service.metrics.record_response(response.status_code)
+            return response
+
+    return router
+
+
+def _probe_routes(service: RewardService) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz", responses={500: {"description": "The batch worker has stopped; restart the process."}})
+    def healthz() -> Response:
+        """Report whether the process can still score."""
+        healthy = service.alive or service.draining
+        text = "ok\n" if healthy else "the batch worker has stopped\n"
+        return Response(text, 200 if healthy else 500, media_type="text/plain")
+
+    @router.get("/readyz", responses={503: {"description": "Not ready; the body has the reason."}})
+    def readyz() -> Response:
+        """Report whether the server accepts score requests: weights loaded and a golden sample scored."""
+        reason = service.not_ready_reason()
+        return Response(f"{reason or 'ready'}\n", 503 if reason else 200, media_type="text/plain")
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        """Return Prometheus metrics; ``editr1_reward_in_flight`` is the number of items queued or running."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+async def _score(request: Request, service: RewardService, current: trace.Span) -> Response:
     arrived = time.monotonic()
     config = service.config
+    timeout = config.body_timeout_seconds
     try:
-        body = await asyncio.wait_for(_body(request, config.max_body_bytes), config.body_timeout_seconds)
+        body = await asyncio.wait_for(_read_body(request, config.max_body_bytes), timeout)
     except TimeoutError:
-        return _refusal(408, "timeout", f"the body did not arrive within {config.body_timeout_seconds:g} s", close=True)
+        return _error(408, "timeout", f"the body did not arrive within {timeout:g} s", close=True)
     except ClientDisconnect:
-        return Response(status_code=499)
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
     if body is None:
-        return _refusal(413, "invalid", f"body: more than {config.max_body_bytes} bytes", close=True)
+        return _error(413, "invalid", f"body: larger than the limit of {config.max_body_bytes} bytes", close=True)
     if service.full:
-        return _busy(service.retry_after_s)
+        return _queue_full(service.retry_after_s)
     try:
         if len(body) > _INLINE_BYTES:
             parsed, items = await asyncio.to_thread(service.read, body)
         else:
             parsed, items = service.read(body)
         del body
-        response, ticket = await service.score(parsed, items, arrived, lambda: _gone(request))
+        response, ticket = await service.score(parsed, items, arrived, lambda: _disconnected(request))
     except ValidationError as error:
-        return _refusal(422, "invalid", explain(error))
+        return _error(422, "invalid", explain(error))
     except BadRequest as error:
-        return _refusal(422, "invalid", str(error))
+        return _error(422, "invalid", str(error))
     except QueueFull as error:
-        return _busy(error.retry_after_s)
+        return _queue_full(error.retry_after_s)
     except Stopped:
-        return _refusal(503, "overloaded", "the server is draining", close=True)
-    except ClientGone:
-        return Response(status_code=499)
-    record_parts(serve, ticket.parts)
+        return _error(503, "overloaded", "the server is draining", close=True)
+    except ClientDisconnected:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    record_batch_spans(current, ticket.shares)
     return _json(200, response)
 
 
-async def _body(request: Request, limit: int) -> bytes | None:
-    """The body, or None when it is longer than ``limit``; a little more is read away, so that the client listens."""
+async def _read_body(request: Request, limit: int) -> bytes | None:
+    """Return the body, or None if it is longer than ``limit``.
+
+    A body of up to four times the limit is read to its end and discarded, because most clients read the response only
+    after they have sent the whole body.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > 4 * limit:
         return None
@@ -155,18 +163,20 @@ async def _body(request: Request, limit: int) -> bytes | None:
     return b"".join(chunks) if size <= limit else None
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
+    """Return when the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _busy(retry_after_s: float) -> Response:
-    response = _refusal(429, "overloaded", f"the queue is full; retry in {math.ceil(retry_after_s)} s")
-    response.headers["Retry-After"] = str(math.ceil(retry_after_s))
+def _queue_full(retry_after_s: float) -> Response:
+    seconds = math.ceil(retry_after_s)
+    response = _error(429, "overloaded", f"the queue is full; retry in {seconds} s")
+    response.headers["Retry-After"] = str(seconds)
     return response
 
 
-def _refusal(status: int, cause: str, detail: str, *, close: bool = False) -> Response:
+def _error(status: int, cause: str, detail: str, *, close: bool = False) -> Response:
     response = _json(status, ErrorResponse(cause=cause, detail=detail))
     if close:
         response.headers["Connection"] = "close"

@@ -1,4 +1,4 @@
-"""The reward service behind the HTTP routes: admission, sampling, waiting, warm-up. One object a server."""
+"""The reward service behind the HTTP routes: admission, sampling settings, deadlines and readiness."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ from editr1.serving.engines.base import Engine, Sampling
 from editr1.serving.metrics import ServerMetrics
 from editr1.serving.scoring import ScoredBatch, score_batch
 
-_RECHECK_AFTER = 3
+_MAX_DEAD_BATCHES = 3
+"""Consecutive batches without any engine output after which the service is not ready."""
 
 
 class BadRequest(ValueError):
-    """The request as a whole cannot be served; the message says which field and why."""
+    """The request as a whole cannot be served; the message names the field and the reason."""
 
 
-class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+class ClientDisconnected(Exception):
+    """The client closed the connection before the response was ready."""
 
 
 class RewardService:
-    """Scores requests through one engine and knows whether it is ready.
+    """Scores requests with one engine and tracks whether it is ready.
 
-    It is ready once a golden sample has been scored; after three batches in a row in which the engine answered nothing
-    it is not, until a golden sample is scored again.
+    The service is ready once a golden sample has been scored. After three consecutive batches in which the engine
+    generated nothing it is not ready until a golden sample is scored again.
+
+    Raises:
+        ValueError: ``golden`` is empty.
     """
 
     def __init__(
         self, engine: Engine, config: ServeConfig, golden: Sequence[ScoreItem], resolver: Resolver | None = None
     ) -> None:
         if not golden:
-            raise ValueError("golden: at least one sample is needed")
+            raise ValueError("golden: at least one sample is required")
         self.config = config
         self.engine = engine
         self.draining = False
@@ -48,56 +52,63 @@ class RewardService:
         self._dead_batches = 0
         self._checking = threading.Lock()
         self._batcher = Batcher(
-            self._run,
+            self._score_batch,
             max_batch_size=config.max_batch_size,
             capacity=config.max_queued_items,
             wait_s=config.batch_wait_ms / 1000,
-            on_batch=self._watch,
+            on_batch=self._record_batch,
         )
         self.metrics = ServerMetrics(lambda: self._batcher.in_flight)
 
     @property
     def alive(self) -> bool:
-        """Whether the worker that runs the engine is there."""
+        """Whether the worker thread that calls the engine is running."""
         return self._batcher.alive
 
     @property
     def full(self) -> bool:
-        """Whether the queue takes nothing at the moment."""
+        """Whether the queue accepts no item at the moment."""
         return self._batcher.full
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds after which one more item will probably fit."""
+        """Estimated seconds until one more item fits into the queue."""
         return self._batcher.retry_after_s(1)
 
-    def not_ready_because(self) -> str | None:
-        """None when ready, else the reason in one line."""
+    def not_ready_reason(self) -> str | None:
+        """Return None if the service is ready, otherwise the reason in one line."""
         if self.draining:
             return "draining"
         if self.warm_up_error is not None:
             return self.warm_up_error
         if not self._warm:
-            return "the golden sample is not scored yet"
-        if self._dead_batches >= _RECHECK_AFTER:
-            self._recheck()
-            return "the engine does not answer"
+            return "the golden sample has not been scored yet"
+        if self._dead_batches >= _MAX_DEAD_BATCHES:
+            self._check_golden_in_background()
+            return "the engine generates nothing"
         return None
 
     def warm_up(self) -> None:
-        """Score the golden samples through the queue; on failure :attr:`warm_up_error` says why. Blocks."""
+        """Score the golden samples through the queue and wait; on failure :attr:`warm_up_error` has the reason."""
         self.warm_up_error = self._check_golden()
         self._warm = self.warm_up_error is None
 
     def sampling(self, request: LooseRequest) -> Sampling:
-        """How the request's traces are drawn. Raises :class:`BadRequest` for what this server does not do."""
+        """Return the sampling settings of a request.
+
+        Raises:
+            BadRequest: The request asks for more traces than allowed, or for several greedy traces.
+        """
         if request.num_traces > self.config.max_traces:
             raise BadRequest(f"num_traces: {request.num_traces}: this server allows at most {self.config.max_traces}")
         temperature = request.temperature
         if temperature is None:
             temperature = self.config.temperature if request.num_traces > 1 else 0.0
         if request.num_traces > 1 and temperature == 0:
-            raise BadRequest("num_traces: several need a temperature above 0, and this server's own is 0")
+            raise BadRequest(
+                f"num_traces: {request.num_traces}: several traces need a temperature above 0, and this server's default "
+                "is 0; set temperature in the request"
+            )
         sampled = temperature > 0
         return Sampling(
             temperature=temperature,
@@ -108,12 +119,16 @@ class RewardService:
         )
 
     def read(self, body: bytes) -> tuple[LooseRequest, list[ScoreItem | ScoreFailure]]:
-        """The request and its items, each checked on its own. Raises ``ValidationError`` or :class:`BadRequest`."""
+        """Parse the body of a request; each item is validated on its own.
+
+        Raises:
+            pydantic.ValidationError: The request around the items is malformed.
+            BadRequest: The request has too many items.
+        """
         request = LooseRequest.model_validate_json(body)
-        if len(request.items) > self.config.max_request_items:
-            raise BadRequest(
-                f"items: {len(request.items)}: this server allows at most {self.config.max_request_items} a request"
-            )
+        limit = self.config.max_request_items
+        if len(request.items) > limit:
+            raise BadRequest(f"items: {len(request.items)} items: this server allows at most {limit} per request")
         items = decode_items(
             request.items,
             max_pixels=self.config.max_pixels,
@@ -127,43 +142,43 @@ class RewardService:
         request: LooseRequest,
         items: Sequence[ScoreItem | ScoreFailure],
         arrived: float,
-        gone: Callable[[], Awaitable[object]],
+        disconnected: Callable[[], Awaitable[object]],
     ) -> tuple[ScoreResponse, Ticket]:
-        """Queue the good items and wait for them, until the deadline at most.
+        """Queue the valid items and wait for their outcomes until the deadline.
 
-        ``arrived`` is the request's arrival on ``time.monotonic``; ``gone`` returns when the client has left. What was
-        scored by the deadline is answered, the rest fails with cause ``deadline``.
+        ``arrived`` is the arrival time on the clock of ``time.monotonic``; ``disconnected`` returns when the client has
+        disconnected. Items that are not scored by the deadline fail with cause ``deadline``.
 
         Raises:
-            BadRequest, QueueFull, Stopped: nothing was queued.
-            ClientGone: the work was dropped.
+            BadRequest, QueueFull, Stopped: Nothing was queued.
+            ClientDisconnected: The items that were still queued are dropped.
         """
-        good = [index for index, item in enumerate(items) if isinstance(item, ScoreItem)]
-        wanted = self.config.deadline_seconds if request.deadline_ms is None else request.deadline_ms / 1000
-        deadline = arrived + min(wanted, self.config.deadline_seconds)
+        valid = [index for index, item in enumerate(items) if isinstance(item, ScoreItem)]
+        limit = self.config.deadline_seconds
+        seconds = limit if request.deadline_ms is None else min(limit, request.deadline_ms / 1000)
         ticket = self._batcher.submit(
-            [item for item in items if isinstance(item, ScoreItem)], self.sampling(request), deadline
+            [item for item in items if isinstance(item, ScoreItem)], self.sampling(request), arrived + seconds
         )
-        scored = await self._wait(ticket, gone)
+        scored = await self._wait(ticket, disconnected)
         results: list[ScoreOutcome | None] = [item if isinstance(item, ScoreFailure) else None for item in items]
-        for index, outcome in zip(good, scored, strict=True):
+        for index, outcome in zip(valid, scored, strict=True):
             results[index] = outcome
         final = tuple(result for result in results if result is not None)
-        self.metrics.outcomes(final)
-        self.metrics.queued(ticket.parts)
+        self.metrics.record_outcomes(final)
+        self.metrics.record_queueing(ticket.shares)
         return ScoreResponse(model=self.engine.model_digest, results=final), ticket
 
     def stop(self) -> bool:
-        """Finish what is queued and close the engine; False when ``drain_timeout_seconds`` did not suffice."""
+        """Complete the queued items and close the engine. Return False after ``drain_timeout_seconds``."""
         self.draining = True
         finished = self._batcher.stop(self.config.drain_timeout_seconds)
         if finished:
             self.engine.close()
         return finished
 
-    async def _wait(self, ticket: Ticket, gone: Callable[[], Awaitable[object]]) -> list[ScoreOutcome]:
+    async def _wait(self, ticket: Ticket, disconnected: Callable[[], Awaitable[object]]) -> list[ScoreOutcome]:
         future = asyncio.wrap_future(ticket.future)
-        watcher = asyncio.ensure_future(gone())
+        watcher = asyncio.ensure_future(disconnected())
         try:
             waiting: set[asyncio.Future[object]] = {future, watcher}  # type: ignore[arg-type]
             await asyncio.wait(
@@ -172,36 +187,38 @@ class RewardService:
             if future.done():
                 return future.result()
             if watcher.done():
-                raise ClientGone
+                raise ClientDisconnected
             late = ScoreFailure(cause=FailureCause.DEADLINE, detail="not scored by the deadline")
             return [late if outcome is None else outcome for outcome in ticket.outcomes]
         finally:
             future.cancel()
             watcher.cancel()
 
-    def _run(self, items: Sequence[ScoreItem], sampling: Sampling) -> ScoredBatch:
+    def _score_batch(self, items: Sequence[ScoreItem], sampling: Sampling) -> ScoredBatch:
         return score_batch(self.engine, items, sampling, max_pixels=self.config.max_pixels)
 
-    def _watch(self, outcomes: list[ScoreOutcome], batch: ScoredBatch) -> None:
-        dead = all(isinstance(o, ScoreFailure) and o.cause is FailureCause.ENGINE for o in outcomes)
+    def _record_batch(self, batch: ScoredBatch) -> None:
+        dead = all(isinstance(o, ScoreFailure) and o.cause is FailureCause.ENGINE for o in batch.outcomes)
         self._dead_batches = self._dead_batches + 1 if dead else 0
-        self.metrics.batch(outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
+        self.metrics.record_batch(batch.outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
 
     def _check_golden(self) -> str | None:
+        """Score the golden samples; return None if one is scored, otherwise the reason."""
         greedy = Sampling(max_tokens=self.config.max_new_tokens)
+        limit = self.config.deadline_seconds
         try:
-            ticket = self._batcher.submit(self._golden, greedy, time.monotonic() + self.config.deadline_seconds)
-            outcomes = ticket.future.result(self.config.deadline_seconds)
+            ticket = self._batcher.submit(self._golden, greedy, time.monotonic() + limit)
+            outcomes = ticket.future.result(limit)
         except Exception as error:
             return f"the golden sample could not be run: {type(error).__name__}: {error}"
-        causes = () if self.config.golden_must_parse else (FailureCause.UNPARSED,)
-        if any(not isinstance(o, ScoreFailure) or o.cause in causes for o in outcomes):
+        accepted = () if self.config.golden_must_parse else (FailureCause.UNPARSED,)
+        if any(not isinstance(o, ScoreFailure) or o.cause in accepted for o in outcomes):
             return None
         failure = next(o for o in outcomes if isinstance(o, ScoreFailure))
-        hint = " (golden_must_parse: false allows it)" if failure.cause is FailureCause.UNPARSED else ""
+        hint = " (set golden_must_parse: false to allow it)" if failure.cause is FailureCause.UNPARSED else ""
         return f"the golden sample was not scored: {failure.cause}{hint}: {failure.detail}"
 
-    def _recheck(self) -> None:
+    def _check_golden_in_background(self) -> None:
         if not self._checking.acquire(blocking=False):
             return
 

@@ -1,4 +1,4 @@
-"""Stage ``serve``: the verifier answers as a reward service until it is told to stop."""
+"""Stage ``serve``: serve a verifier as a reward until the stage is stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ log = logging.getLogger("editr1.stage")
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Load the verifier, answer until SIGTERM, drain. ``service.json`` in the work folder says where, once ready."""
+    """Load the verifier, serve until SIGTERM and drain.
+
+    Once the server is ready, ``service.json`` in the working directory contains its URL and the digest of the model.
+    """
     from editr1.serving.run import make_engine, serve
     from editr1.stages.runtime.golden import golden_of
 

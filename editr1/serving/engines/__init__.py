@@ -1,1 +1,1 @@
-"""What generates the verifier's traces, behind one protocol."""
+"""Engines that generate the verifier's traces, behind one protocol."""

@@ -1,4 +1,4 @@
-"""The engine protocol: a batch of chats with pictures and sampling settings in, texts with token counts out."""
+"""The engine protocol: it takes a batch of chats with images and sampling settings, and returns traces with token counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Sampling(BaseModel):
-    """How traces are drawn. ``temperature`` 0 is greedy; ``seed`` None leaves the draw to the engine's own state."""
+    """Sampling settings of traces. ``temperature`` 0 is greedy; ``seed`` None uses the state of the engine's own generator."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,7 +24,7 @@ class Sampling(BaseModel):
 
 
 class Generation(BaseModel):
-    """One trace as written. ``prompt_tokens`` counts the chat, pictures included."""
+    """One generated trace. ``prompt_tokens`` counts the tokens of the chat, images included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,29 +34,29 @@ class Generation(BaseModel):
 
 
 class EngineError(Exception):
-    """One chat could not be answered; the others of its batch may have been."""
+    """No traces could be generated for one chat; other chats of the batch may have succeeded."""
 
 
 class EngineUnavailable(EngineError):
-    """The engine as a whole does not answer (its server is down or late); trying the same again at once is no use."""
+    """The engine as a whole is unavailable, for example because its server is down; an immediate retry would fail."""
 
 
 class Engine(Protocol):
-    """Generates traces. Called by one thread at a time."""
+    """Generates traces. It is called by one thread at a time."""
 
     model_digest: str
-    """Names the weights, ``sha256:<hex>``; travels with every answer."""
+    """Digest of the weights, ``sha256:<hex>``, which every response contains."""
     template: PromptTemplate
-    """The prompt that these weights were trained with."""
+    """Prompt template that the weights were trained with."""
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """``sampling.num_traces`` traces a chat, in the order of ``chats``; a chat that failed alone gets its error instead.
+        """Return ``sampling.num_traces`` traces per chat in the order of ``chats``, or the error of a chat that failed.
 
         Raises:
-            EngineUnavailable: nothing can be generated at the moment.
+            EngineUnavailable: Nothing can be generated at the moment.
         """
         ...
 
     def close(self) -> None:
-        """Release what the engine holds."""
+        """Release the model or the connections."""
         ...

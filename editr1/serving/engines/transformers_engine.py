@@ -1,4 +1,4 @@
-"""The ``transformers`` engine: the verifier in this process."""
+"""The ``transformers`` engine: a verifier in this process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = logging.getLogger("editr1.serving")
 class TransformersEngine:
     """Generates with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
 
-    Greedy at temperature 0. Control tokens other than the end are never written. The checkpoint's own generation
-    settings (repetition penalty, top-k) are not used: what a request asks for is all that happens. ``processor`` must
-    pad on the left, as ``load_verifier`` sets it.
+    Decoding is greedy at temperature 0. Control tokens other than the end of the text are suppressed. The generation
+    settings of the checkpoint (repetition penalty, top-k) are ignored; only those of the request apply. ``processor``
+    must pad on the left, as ``load_verifier`` configures it.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TransformersEngine:
         model_digest: str | None = None,
         max_batch_size: int = 64,
     ) -> Self:
-        """Load a verifier folder or hub name. ``model_digest`` None takes the digest of the folder's files."""
+        """Load a verifier from a folder or the hub. With ``model_digest`` None the digest is that of the folder's files."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if model_digest is None:
@@ -68,39 +68,41 @@ class TransformersEngine:
         return cls(model, processor, template, model_digest=model_digest, max_batch_size=max_batch_size)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """See :class:`editr1.serving.engines.base.Engine`. A prompt that leaves no room for a token fails alone."""
-        pictures = self._pictures(chats)
-        prompts = [self._tokens(chat, pictures) for chat in chats]
+        """See :meth:`editr1.serving.engines.base.Engine.generate`. A prompt that fills the context fails alone."""
+        images = self._process_images(chats)
+        prompts = [self._tokens(chat, images) for chat in chats]
         answers: list[list[Generation] | EngineError] = [
-            EngineError(f"prompt of {len(tokens)} tokens: the model's context holds {self._context}")
+            EngineError(
+                f"the prompt has {len(tokens)} tokens, but the model's context holds {self._context}; shorten it"
+            )
             if len(tokens) >= self._context
             else []
             for tokens in prompts
         ]
-        able = [index for index, answer in enumerate(answers) if not isinstance(answer, EngineError)]
+        valid = [index for index, answer in enumerate(answers) if not isinstance(answer, EngineError)]
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         guard = nullcontext() if sampling.seed is None else torch.random.fork_rng(devices)
         with guard, torch.inference_mode():
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
-            for copies, group in self._groups(able, prompts, sampling):
-                inputs = self._inputs([chats[i] for i in group], [prompts[i] for i in group], pictures)
-                written = self._written(inputs, sampling, copies)
+            for copies, group in self._groups(valid, prompts, sampling):
+                inputs = self._inputs([chats[i] for i in group], [prompts[i] for i in group], images)
+                traces = self._generate(inputs, sampling, copies)
                 for row, index in enumerate(group):
                     answer = answers[index]
                     assert isinstance(answer, list)
                     answer += [
                         Generation(text=text, prompt_tokens=len(prompts[index]), completion_tokens=count)
-                        for text, count in written[row * copies : (row + 1) * copies]
+                        for text, count in traces[row * copies : (row + 1) * copies]
                     ]
         return answers
 
     def close(self) -> None:
-        """Drop the model."""
+        """Release the model."""
         self._model = None
 
-    def _pictures(self, chats: Sequence[Chat]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Patches and (1, 3) patch grid of each distinct picture object, keyed by its identity."""
+    def _process_images(self, chats: Sequence[Chat]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Return the patches and the (1, 3) patch grid of each distinct image object, keyed by its identity."""
         distinct: dict[int, Image] = {id(image): image for chat in chats for image in chat.images}
         if not distinct:
             return {}
@@ -109,35 +111,36 @@ class TransformersEngine:
         patches = out["pixel_values"].split(grids.prod(dim=1).tolist())
         return {key: (patches[i], grids[i : i + 1]) for i, key in enumerate(distinct)}
 
-    def _tokens(self, chat: Chat, pictures: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
-        """The prompt's tokens, each picture's placeholder repeated once a merged patch."""
+    def _tokens(self, chat: Chat, images: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
+        """Return the prompt's tokens, with the placeholder of each image repeated once per merged patch."""
         text = self._processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
         merge = self._processor.image_processor.merge_size**2
-        lengths = [int(pictures[id(image)][1].prod()) // merge for image in chat.images]
+        lengths = [int(images[id(image)][1].prod()) // merge for image in chat.images]
         tokens: list[int] = []
         for token in self._tokenizer(text)["input_ids"]:
             tokens += [token] * (lengths.pop(0) if token == self._image_token and lengths else 1)
         return tokens
 
     def _groups(
-        self, able: list[int], prompts: Sequence[list[int]], sampling: Sampling
+        self, valid: list[int], prompts: Sequence[list[int]], sampling: Sampling
     ) -> Iterator[tuple[int, list[int]]]:
-        """Calls as :func:`_groups` makes them, but a prompt so long that it would cut its neighbours' traces goes alone.
+        """Group chats like :func:`_groups`, but give a long prompt a batch of its own.
 
-        So long: it leaves less room than is asked for, and less than half of the context.
+        Left padding would otherwise truncate the traces of the other chats. A prompt is long if it leaves fewer tokens
+        than requested and less than half of the context.
         """
-        room = min(sampling.max_tokens, self._context // 2)
-        roomy = [index for index in able if len(prompts[index]) + room <= self._context]
-        yield from _groups(roomy, sampling.num_traces, self._max_batch)
-        for index in able:
-            if index not in roomy:
+        required = min(sampling.max_tokens, self._context // 2)
+        short = [index for index in valid if len(prompts[index]) + required <= self._context]
+        yield from _groups(short, sampling.num_traces, self._max_batch)
+        for index in valid:
+            if index not in short:
                 yield from _groups([index], sampling.num_traces, self._max_batch)
 
     def _inputs(
         self,
         chats: Sequence[Chat],
         prompts: Sequence[list[int]],
-        pictures: dict[int, tuple[torch.Tensor, torch.Tensor]],
+        images: dict[int, tuple[torch.Tensor, torch.Tensor]],
     ) -> dict[str, torch.Tensor]:
         longest = max(map(len, prompts))
         pad = self._tokenizer.pad_token_id
@@ -148,14 +151,14 @@ class TransformersEngine:
             "attention_mask": mask,
             "mm_token_type_ids": ((ids == self._image_token) & (mask == 1)).to(torch.int32),
         }
-        used = [pictures[id(image)] for chat in chats for image in chat.images]
+        used = [images[id(image)] for chat in chats for image in chat.images]
         if used:
             inputs["pixel_values"] = torch.cat([patches for patches, _ in used]).to(self._model.dtype)
             inputs["image_grid_thw"] = torch.cat([grid for _, grid in used])
         return {key: value.to(self._model.device) for key, value in inputs.items()}
 
-    def _written(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int]]:
-        """Text and token count of each trace, ``copies`` a row, rows in order."""
+    def _generate(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int]]:
+        """Return the text and the token count of each trace, ``copies`` per row, rows in order."""
         start = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
         config = GenerationConfig(
@@ -185,9 +188,9 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted({int(token) for token in ends if token is not None})
 
 
-def _groups(able: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
-    """(copies, chats) of each call: whole chats while ``n`` fits ``limit``, else one chat in several calls."""
+def _groups(valid: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
+    """Return (traces per chat, chats) of each call: several whole chats if ``n`` fits ``limit``, else parts of one chat."""
     if n <= limit:
         width = limit // n
-        return [(n, able[i : i + width]) for i in range(0, len(able), width)]
-    return [(min(limit, n - done), [index]) for index in able for done in range(0, n, limit)]
+        return [(n, valid[i : i + width]) for i in range(0, len(valid), width)]
+    return [(min(limit, n - done), [index]) for index in valid for done in range(0, n, limit)]

@@ -1,4 +1,4 @@
-"""A tiny verifier and edits to score."""
+"""An engine with known scores, a tiny verifier, and edits to score."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ PRINCIPLES = (
 
 
 class RuleEngine:
-    """Judges by rule: the score is the edited picture's first red value / 25.5. Every k-th trace ends without a score.
+    """An engine whose score is the first red value of the edited image divided by 25.5.
 
-    ``gate`` holds a batch back until it is set; a picture whose first pixel is black breaks the batch that it is in.
+    Every ``mute_every``-th trace ends without a score. A batch waits until ``gate`` is set. An edited image whose first
+    pixel is black makes its whole batch fail.
     """
 
     def __init__(self, mute_every: int = 0) -> None:
@@ -47,7 +48,7 @@ class RuleEngine:
     def _one(self, chat: Chat, sampling: Sampling) -> list[Generation]:
         first = chat.images[1].getpixel((0, 0))
         if first == (0, 0, 0):
-            raise RuntimeError("black picture")
+            raise RuntimeError("black image")
         score = round(first[0] / 25.5, 1)
         whole = format_trace("seen", PRINCIPLES, [1, 0], score)
         texts = [
@@ -62,19 +63,19 @@ class RuleEngine:
 
 @pytest.fixture
 def rule_engine() -> RuleEngine:
-    """An engine whose scores are known (see :class:`RuleEngine`)."""
+    """An engine with known scores (see :class:`RuleEngine`)."""
     return RuleEngine()
 
 
 @pytest.fixture
 def half_mute_engine() -> RuleEngine:
-    """As ``rule_engine``; every second trace of an item has no score."""
+    """Like ``rule_engine``, but every second trace of an item has no score."""
     return RuleEngine(mute_every=2)
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A verifier of the shapes world's kind with random weights: it generates, but what it writes does not parse."""
+    """A verifier like that of the shapes dataset with random weights, whose traces do not parse."""
     from editr1.shapes.tiny_verifier import build_tiny_verifier  # heavy, and most tests here need no torch
 
     words = ("kept", "square", " red", "yes", "no", '[{"question": "')
@@ -83,12 +84,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_items() -> MakeItems:
-    """``make_items(n, seed=0, red=None)``: ``n`` edits with own pictures, ``red[i]`` the edit's first value."""
+    """``make_items(n, seed=0, red=None)``: ``n`` edits of distinct images; ``red[i]`` is the first red value of edit i."""
 
     def make(n: int, seed: int = 0, red: Sequence[int] | None = None) -> list[ScoreItem]:
         rng = random.Random(seed)
 
-        def picture(first: int | None = None) -> EncodedImage:
+        def random_image(first: int | None = None) -> EncodedImage:
             image = Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))
             if first is not None:
                 image.putpixel((0, 0), (first, first, first))
@@ -96,8 +97,8 @@ def make_items() -> MakeItems:
 
         return [
             ScoreItem(
-                source=picture(),
-                edited=picture(100 if red is None else red[i]),
+                source=random_image(),
+                edited=random_image(100 if red is None else red[i]),
                 instruction=f"make it {i}",
                 principles=PRINCIPLES,
             )

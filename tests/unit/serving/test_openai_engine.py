@@ -1,4 +1,4 @@
-"""The engine that asks an OpenAI-compatible server, against a small one in a thread."""
+"""The ``openai`` engine against a small server in a thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request with the next status of ``script``, then 200; choices come in the wrong order."""
+    """Answers each request with the next step of ``script``, then status 200; choices are in reverse order."""
 
     daemon_threads = True
 
@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         self.script: list[int | str] = []
         self.seen: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.released = threading.Event()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.seen.append(body)
             step = self.server.script.pop(0) if self.server.script else 200
         if step == "hang":
-            time.sleep(5)
+            self.server.released.wait(20)
         if step == "drop":
             return
         status = step if isinstance(step, int) else 200
@@ -70,6 +71,7 @@ def server() -> Iterator[Server]:
     server = Server()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield server
+    server.released.set()
     server.shutdown()
     server.server_close()
 
@@ -91,7 +93,7 @@ def chat() -> Chat:
     )
 
 
-def test_traces_come_in_the_order_of_their_index_and_share_the_tokens(engine: OpenAIEngine, chat: Chat) -> None:
+def test_traces_are_ordered_by_index_and_share_the_completion_tokens(engine: OpenAIEngine, chat: Chat) -> None:
     (answer,) = engine.generate([chat], Sampling(num_traces=2, temperature=1.0))
     assert not isinstance(answer, EngineError)
     assert [g.text for g in answer] == ["0", "1"]
@@ -99,7 +101,7 @@ def test_traces_come_in_the_order_of_their_index_and_share_the_tokens(engine: Op
     assert {g.prompt_tokens for g in answer} == {10}
 
 
-def test_source_comes_before_the_edit_and_no_seed_is_sent_unasked(
+def test_the_source_precedes_the_edit_and_a_seed_is_sent_only_if_set(
     engine: OpenAIEngine, server: Server, chat: Chat
 ) -> None:
     engine.generate([chat], Sampling())
@@ -107,19 +109,19 @@ def test_source_comes_before_the_edit_and_no_seed_is_sent_unasked(
     assert ["seed" in body for body in server.seen] == [False, True]
     parts = [p for m in server.seen[0]["messages"] if isinstance(m["content"], list) for p in m["content"]]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-    pictures = [Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in urls]
-    assert [picture.getpixel((0, 0)) for picture in pictures] == [(255, 0, 0), (0, 0, 255)]
+    images = [Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in urls]
+    assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0), (0, 0, 255)]
 
 
 @pytest.mark.parametrize("step", [429, 500, 503, "drop"])
-def test_what_passes_is_asked_again(engine: OpenAIEngine, server: Server, chat: Chat, step: int | str) -> None:
+def test_a_transient_failure_is_retried(engine: OpenAIEngine, server: Server, chat: Chat, step: int | str) -> None:
     server.script = [step, step]
     (answer,) = engine.generate([chat], Sampling())
     assert not isinstance(answer, EngineError)
     assert len(server.seen) == 3
 
 
-def test_a_chat_that_is_refused_fails_alone_and_at_once(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+def test_a_rejected_chat_fails_alone_without_retries(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
     server.script = [400]
     first, second = engine.generate([chat, chat], Sampling())
     assert isinstance(first, EngineError) and not isinstance(first, EngineUnavailable)
@@ -127,13 +129,13 @@ def test_a_chat_that_is_refused_fails_alone_and_at_once(engine: OpenAIEngine, se
     assert len(server.seen) == 2
 
 
-def test_a_server_that_answers_nothing_is_unavailable(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+def test_a_server_that_fails_every_request_is_unavailable(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
     server.script = [503] * 6
     with pytest.raises(EngineUnavailable):
         engine.generate([chat, chat], Sampling())
 
 
-def test_a_server_that_hangs_costs_its_time_once(server: Server, chat: Chat) -> None:
+def test_a_hanging_server_is_not_retried(server: Server, chat: Chat) -> None:
     server.script = ["hang"]
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     config = OpenAIEngineConfig(base_url=url, model="m", timeout_seconds=0.5)

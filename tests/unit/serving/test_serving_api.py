@@ -1,4 +1,4 @@
-"""Wire models: what travels, and what one bad item costs."""
+"""Request and response models, and the effect of an invalid item."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def test_items_come_out_of_the_wire_as_they_went_in(make_items) -> None:
+def test_encoded_items_decode_to_the_same_items(make_items) -> None:
     items = make_items(3)
     body = encode_request(items, num_traces=4, deadline_ms=500)
     request = LooseRequest.model_validate_json(body)
@@ -40,7 +40,7 @@ def test_items_come_out_of_the_wire_as_they_went_in(make_items) -> None:
     assert _decode(request.items) == items
 
 
-def test_a_source_shared_by_a_group_travels_once(make_items) -> None:
+def test_a_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
     first, second, third = make_items(3)
     group = [first, *(item.model_copy(update={"source": first.source}) for item in (second, third))]
     body = encode_request(group)
@@ -49,11 +49,11 @@ def test_a_source_shared_by_a_group_travels_once(make_items) -> None:
     assert _decode(LooseRequest.model_validate_json(body).items) == group
 
 
-def test_a_bad_item_costs_itself_alone(make_items) -> None:
+def test_an_invalid_item_fails_alone(make_items) -> None:
     raw = json.loads(encode_request(make_items(7)))["items"]
     raw[1] = "nonsense"
     raw[2]["source"] = {"data": "???"}
-    raw[3]["edited"] = {"data": base64.b64encode(b"no picture").decode()}
+    raw[3]["edited"] = {"data": base64.b64encode(b"not an image").decode()}
     raw[4]["edited"] = {"data": base64.b64encode(_bomb(5_000, 5_000)).decode()}
     raw[5]["source"] = {"url": "http://example.org/a.png"}
     raw[6]["principles"] = []
@@ -67,30 +67,32 @@ def test_a_bad_item_costs_itself_alone(make_items) -> None:
     assert "principles" in _failure(got[6])
 
 
-def test_a_digest_is_looked_up_and_its_content_checked(make_items) -> None:
+def test_a_digest_is_looked_up_and_its_content_is_verified(make_items) -> None:
     (item,) = make_items(1)
     (other,) = make_items(1, seed=1)
     known = {f"sha256:{item.source.sha256}": item.source.data, f"sha256:{other.source.sha256}": item.source.data}
     raw = json.loads(encode_request([item]))["items"]
 
-    def by(digest: str) -> list[object]:
+    def with_source(digest: str) -> list[object]:
         return [raw[0] | {"source": {"digest": digest}}]
 
-    assert _decode(by(f"sha256:{item.source.sha256}"), resolver=known.__getitem__) == [item]
-    assert "has content" in _failure(_decode(by(f"sha256:{other.source.sha256}"), resolver=known.__getitem__)[0])
-    assert "not known" in _failure(_decode(by("sha256:" + "a" * 64), resolver=known.__getitem__)[0])
-    assert "looks none up" in _failure(_decode(by("sha256:" + "a" * 64))[0])
+    assert _decode(with_source(f"sha256:{item.source.sha256}"), resolver=known.__getitem__) == [item]
+    assert "has the content of" in _failure(
+        _decode(with_source(f"sha256:{other.source.sha256}"), resolver=known.__getitem__)[0]
+    )
+    assert "not known" in _failure(_decode(with_source("sha256:" + "a" * 64), resolver=known.__getitem__)[0])
+    assert "does not look up digests" in _failure(_decode(with_source("sha256:" + "a" * 64))[0])
 
-    def down(digest: str) -> bytes:
+    def unreachable(digest: str) -> bytes:
         raise ConnectionError("store is down")
 
-    assert "store is down" in _failure(_decode(by("sha256:" + "a" * 64), resolver=down)[0])
+    assert "store is down" in _failure(_decode(with_source("sha256:" + "a" * 64), resolver=unreachable)[0])
 
 
-def test_data_and_digest_exclude_each_other(make_items) -> None:
+def test_data_and_digest_are_mutually_exclusive(make_items) -> None:
     (raw,) = json.loads(encode_request(make_items(1)))["items"]
-    for picture in ({}, raw["source"] | {"digest": "sha256:" + "a" * 64}, {"digest": "sha256:xyz"}):
-        assert "source" in _failure(_decode([raw | {"source": picture}])[0])
+    for image in ({}, raw["source"] | {"digest": "sha256:" + "a" * 64}, {"digest": "sha256:xyz"}):
+        assert "source" in _failure(_decode([raw | {"source": image}])[0])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_data_and_digest_exclude_each_other(make_items) -> None:
         {"urls": []},
     ],
 )
-def test_a_malformed_request_is_refused_as_a_whole(make_items, change: dict[str, object]) -> None:
+def test_a_malformed_request_is_rejected_as_a_whole(make_items, change: dict[str, object]) -> None:
     raw = json.loads(encode_request(make_items(1))) | change
     with pytest.raises(ValidationError):
         LooseRequest.model_validate(raw)
@@ -115,20 +117,20 @@ def test_a_malformed_request_is_refused_as_a_whole(make_items, change: dict[str,
         ScoreRequest.model_validate(raw)
 
 
-def test_non_finite_temperatures_are_refused() -> None:
+def test_non_finite_temperatures_are_rejected() -> None:
     for value in (b"NaN", b"Infinity", b"1e999"):
         with pytest.raises(ValidationError):
             LooseRequest.model_validate_json(b'{"items": [1], "temperature": ' + value + b"}")
 
 
-def test_equal_files_are_one_picture() -> None:
-    assert EncodedImage(data=b"a").sha256 == EncodedImage(data=b"a").sha256
+def test_images_with_equal_bytes_have_one_digest() -> None:
+    assert EncodedImage(data=b"a").sha256 == EncodedImage(data=b"a").sha256 != EncodedImage(data=b"b").sha256
 
 
-def test_an_item_of_very_many_parts_is_refused_before_it_is_reported_on_one_by_one(make_items) -> None:
+def test_an_item_with_too_many_values_is_rejected_without_listing_them(make_items) -> None:
     raw = json.loads(encode_request(make_items(3)))["items"]
     raw[1] |= {f"k{i}": i for i in range(2000)}
     raw[2]["source"] = [[0] * 600, [0] * 600]
     got = _decode(raw)
     assert isinstance(got[0], ScoreItem)
-    assert all(_failure(item) == "an item holds at most 1000 values" for item in got[1:])
+    assert all(_failure(item) == "an item has at most 1000 values" for item in got[1:])

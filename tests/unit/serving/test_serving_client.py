@@ -1,4 +1,4 @@
-"""The client against servers in threads of this process, over real HTTP, and the drained life of a server."""
+"""The reward client against servers in threads of this process, over HTTP, and the start and stop of a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(make_items) -> Iterator[Host]:
 
     def start(engine: object, **config: object) -> tuple[str, Callable[[], None]]:
         urls: list[str] = []
-        ready, leave = threading.Event(), threading.Event()
+        ready, stopping = threading.Event(), threading.Event()
 
         def on_ready(url: str) -> None:
             urls.append(url)
@@ -37,14 +37,14 @@ def host(make_items) -> Iterator[Host]:
         thread = threading.Thread(
             target=serve,
             args=(engine, settings, make_items(1)),
-            kwargs={"on_ready": on_ready, "should_stop": leave.is_set},
+            kwargs={"on_ready": on_ready, "should_stop": stopping.is_set},
             daemon=True,
         )
         thread.start()
         assert ready.wait(30)
 
         def stop() -> None:
-            leave.set()
+            stopping.set()
             thread.join(30)
             assert not thread.is_alive()
 
@@ -62,7 +62,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_long_calls_are_split_and_come_back_in_order(host, rule_engine, make_items) -> None:
+def test_long_calls_are_split_and_results_keep_their_order(host, rule_engine, make_items) -> None:
     url, _ = host(rule_engine)
     red = [k % 250 + 1 for k in range(50)]
     with RewardClient([url], config=ClientConfig(max_request_items=7)) as client:
@@ -72,13 +72,13 @@ def test_long_calls_are_split_and_come_back_in_order(host, rule_engine, make_ite
     assert [o.score for o in outcomes if isinstance(o, Scored)] == [round(r / 25.5, 1) for r in red]
 
 
-def test_requests_are_split_by_bytes_too(host, rule_engine, make_items) -> None:
-    url, _ = host(rule_engine, max_body_bytes=20_000)  # two pictures of 3 kB an item
+def test_requests_are_split_by_size_in_bytes(host, rule_engine, make_items) -> None:
+    url, _ = host(rule_engine, max_body_bytes=20_000)  # two images of 3 kB per item
     with RewardClient([url], config=ClientConfig(max_request_bytes=14_000)) as client:
         assert all(o.ok for o in client.score(make_items(10)))
 
 
-def test_many_threads_share_a_client(host, rule_engine, make_items) -> None:
+def test_threads_can_share_a_client(host, rule_engine, make_items) -> None:
     url, _ = host(rule_engine)
     with RewardClient([url], config=ClientConfig(max_request_items=3)) as client, ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(client.score, make_items(5, seed=k, red=[k * 10 + 1] * 5)) for k in range(16)]
@@ -86,7 +86,7 @@ def test_many_threads_share_a_client(host, rule_engine, make_items) -> None:
             assert [o.score for o in call.result(60)] == [round((k * 10 + 1) / 25.5, 1)] * 5
 
 
-def test_an_item_that_the_engine_fails_on_is_tried_once_more_and_then_final(host, rule_engine, make_items) -> None:
+def test_an_item_that_fails_in_the_engine_is_retried_once(host, rule_engine, make_items) -> None:
     url, _ = host(rule_engine)
     with RewardClient([url]) as client:
         outcomes = client.score(make_items(3, red=[51, 0, 51]))
@@ -96,7 +96,7 @@ def test_an_item_that_the_engine_fails_on_is_tried_once_more_and_then_final(host
     assert sum(size == 1 for size, _ in rule_engine.batches) >= 1
 
 
-def test_replicas_of_different_models_are_an_error(host, rule_engine, half_mute_engine, make_items) -> None:
+def test_replicas_with_different_models_raise_an_error(host, rule_engine, half_mute_engine, make_items) -> None:
     half_mute_engine.model_digest = "sha256:" + "b" * 64
     first, _ = host(rule_engine)
     second, _ = host(half_mute_engine)
@@ -107,16 +107,16 @@ def test_replicas_of_different_models_are_an_error(host, rule_engine, half_mute_
         client.score(make_items(1))
 
 
-def test_load_is_spread_over_the_replicas(host, rule_engine, half_mute_engine, make_items) -> None:
+def test_load_is_balanced_over_the_replicas(host, rule_engine, half_mute_engine, make_items) -> None:
     urls = [host(engine)[0] for engine in (rule_engine, half_mute_engine)]
     with RewardClient(urls, config=ClientConfig(max_request_items=2, concurrency=8)) as client:
         assert all(o.ok for o in client.score(make_items(80)))
     shares = [sum(size for size, _ in engine.batches) for engine in (rule_engine, half_mute_engine)]
-    assert sum(shares) == 82  # with the two golden samples
+    assert sum(shares) == 82  # including the two golden samples
     assert min(shares) >= 12
 
 
-def test_a_stopped_replica_is_left_and_nothing_is_lost(host, rule_engine, half_mute_engine, make_items) -> None:
+def test_no_item_is_lost_when_a_replica_stops(host, rule_engine, half_mute_engine, make_items) -> None:
     (first, stop), (second, _) = host(rule_engine), host(half_mute_engine)
     with RewardClient([first, second], config=ClientConfig(max_request_items=2, concurrency=4)) as client:
         future = client.submit(make_items(120))
@@ -125,9 +125,9 @@ def test_a_stopped_replica_is_left_and_nothing_is_lost(host, rule_engine, half_m
         assert all(o.ok for o in client.score(make_items(4)))
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_an_absent_service_gives_failures_in_time_and_no_exception(make_items, patient) -> None:
-    config = ClientConfig(max_attempts=3, backoff_seconds=0.02, wait_unreachable=patient)
+@pytest.mark.parametrize("wait", [True, False])
+def test_an_unreachable_service_yields_failures_within_the_deadline(make_items, wait) -> None:
+    config = ClientConfig(max_attempts=3, backoff_seconds=0.02, wait_unreachable=wait)
     began = time.monotonic()
     with RewardClient([f"http://127.0.0.1:{free_port()}"], config=config) as client:
         outcomes = client.score(make_items(20), deadline_seconds=2)
@@ -136,16 +136,16 @@ def test_an_absent_service_gives_failures_in_time_and_no_exception(make_items, p
     assert len(outcomes) == 20
 
 
-def test_a_service_that_comes_up_late_is_found(host, rule_engine, make_items) -> None:
+def test_the_client_waits_for_a_service_that_starts_late(host, rule_engine, make_items) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_seconds=0.1)) as client:
         future = client.submit(make_items(2), deadline_seconds=60)
-        time.sleep(0.6)
+        until(lambda: failures(client) >= 2)
         host(rule_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
-def test_an_answer_that_is_no_answer_is_retried_and_reported(make_items) -> None:
+def test_an_invalid_response_is_retried_and_reported(make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"] * 9
     config = ClientConfig(max_attempts=2, backoff_seconds=0.01)
@@ -156,7 +156,7 @@ def test_an_answer_that_is_no_answer_is_retried_and_reported(make_items) -> None
     assert 9 - len(answers) == 2
 
 
-def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, rule_engine, make_items) -> None:
+def test_the_client_waits_for_the_replacement_of_a_draining_server(host, rule_engine, make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
     config = ClientConfig(max_attempts=1, backoff_seconds=0.02)
@@ -167,39 +167,47 @@ def test_a_draining_server_is_asked_again_until_another_takes_its_place(host, ru
         assert all(o.ok for o in future.result(60))
 
 
-def test_a_process_that_ends_waits_for_no_service_that_is_away(make_items) -> None:
+def test_a_stopping_process_does_not_wait_for_an_unreachable_service(make_items) -> None:
     stop = threading.Event()
     url = f"http://127.0.0.1:{free_port()}"
     with RewardClient([url], config=ClientConfig(deadline_seconds=60), should_stop=stop.is_set) as client:
         future = client.submit(make_items(4))
-        time.sleep(0.3)
+        until(lambda: failures(client) >= 1)
         assert not future.done()
         stop.set()
         outcomes = future.result(10)
         assert {o.cause for o in outcomes if isinstance(o, ScoreFailure)} == {FailureCause.UNREACHABLE}
         stop.clear()
-        left = client.submit(make_items(4))
-        time.sleep(0.3)
+        before = failures(client)
+        last = client.submit(make_items(4))
+        until(lambda: failures(client) > before)
         began = time.monotonic()
-    assert time.monotonic() - began < 10, "closing waits for no service either"
-    assert not any(o.ok for o in left.result(1))
+    assert time.monotonic() - began < 10, "close must not wait for the service"
+    assert not any(o.ok for o in last.result(1))
 
 
-def test_a_service_of_no_address_is_not_waited_for_either_by_a_process_that_ends(make_items) -> None:
-    def nowhere(_host: str, _port: int) -> list[str]:
+def test_a_stopping_process_does_not_wait_for_a_host_name_that_cannot_be_resolved(make_items) -> None:
+    lookups: list[str] = []
+
+    def fail_to_resolve(host: str, _port: int) -> list[str]:
+        lookups.append(host)
         raise OSError("no such name")
 
     stop = threading.Event()
     config = ClientConfig(deadline_seconds=60)
-    with RewardClient(["http://reward:8000"], config=config, should_stop=stop.is_set, resolve=nowhere) as client:
+    with RewardClient(
+        ["http://reward:8000"], config=config, should_stop=stop.is_set, resolve=fail_to_resolve
+    ) as client:
         future = client.submit(make_items(1))
-        time.sleep(0.3)
+        until(lambda: len(lookups) >= 2)
         assert not future.done()
         stop.set()
         assert not any(o.ok for o in future.result(10))
 
 
-def test_calls_after_one_that_waited_in_vain_do_not_wait_until_somebody_answers(host, rule_engine, make_items) -> None:
+def test_after_a_call_waited_in_vain_others_do_not_wait_until_the_service_responds(
+    host, rule_engine, make_items
+) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(backoff_seconds=0.1)) as client:
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=0.8))
@@ -207,12 +215,28 @@ def test_calls_after_one_that_waited_in_vain_do_not_wait_until_somebody_answers(
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=60))
         assert time.monotonic() - began < 20
         host(rule_engine, port=port)
-        time.sleep(1.0)
         until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
         assert all(o.ok for o in client.score(make_items(1)))
 
 
-def test_an_answer_that_dribbles_ends_with_the_deadline(make_items) -> None:
+def test_a_second_outage_is_waited_for_although_a_call_waited_in_vain_in_the_first(
+    host, rule_engine, half_mute_engine, make_items
+) -> None:
+    port = free_port()
+    config = ClientConfig(backoff_seconds=0.05)
+    with RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
+        assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=0.3))
+        _, stop = host(rule_engine, port=port)
+        until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
+        stop()
+        before = failures(client)
+        future = client.submit(make_items(1), deadline_seconds=60)
+        until(lambda: failures(client) > before)
+        host(half_mute_engine, port=port)
+        assert all(o.ok for o in future.result(60))
+
+
+def test_a_response_that_trickles_in_is_cut_off_at_the_deadline(make_items) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     port = free_port()
     with (
@@ -225,15 +249,15 @@ def test_an_answer_that_dribbles_ends_with_the_deadline(make_items) -> None:
     assert time.monotonic() - began < 2.5
 
 
-def test_a_replica_that_is_gone_for_hours_costs_no_more_than_a_pause() -> None:
+def test_the_pause_after_failures_is_bounded() -> None:
     replicas = _replicas(lambda host, port: ["10.0.0.1"])
     (one,) = replicas.current()
     for _ in range(3000):
-        replicas.failed(one)
-    assert one.free_at - time.monotonic() <= 10.0
+        replicas.record_failure(one)
+    assert 6.0 < one.available_at - time.monotonic() <= 10.0
 
 
-def test_settings_that_make_no_sense_are_refused(make_items) -> None:
+def test_invalid_arguments_are_rejected(make_items) -> None:
     for urls in ([], ["ftp://x"], ["http://"], ["http://user:key@x"], ["x:80"]):
         with pytest.raises(ValueError, match="url"):
             RewardClient(urls)
@@ -243,7 +267,7 @@ def test_settings_that_make_no_sense_are_refused(make_items) -> None:
 
 @contextmanager
 def answering(answers: list, port: int, pause_s: float = 0.0) -> Iterator[threading.Thread]:
-    """A server that gives each connection the next of ``answers`` (bytes, or parts with a pause between), then is gone."""
+    """A server that sends the next of ``answers`` to each connection, then stops. Parts of an answer are sent with pauses."""
 
     def serve() -> None:
         while answers:
@@ -272,13 +296,20 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def failures(client: RewardClient) -> int:
+    """Consecutive failures of the only replica of ``client``."""
+    return sum(replica.failures for replica in client._replicas.current())
+
+
 def _replicas(resolve, **more) -> Replicas:
     return Replicas(
         ["http://reward:8000"], **{"resolve_interval_seconds": 0.05, "backoff_seconds": 0.1, **more}, resolve=resolve
     )
 
 
-def test_every_address_behind_a_name_is_a_replica_and_names_are_looked_up_again() -> None:
+def test_every_address_of_a_name_is_a_replica_and_names_are_resolved_again(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("editr1.serving.replicas.time.monotonic", lambda: now[0])
     answers = [["10.0.0.1", "10.0.0.2"], OSError("no answer"), ["10.0.0.2", "fd00::3"]]
     asked = []
 
@@ -292,42 +323,43 @@ def test_every_address_behind_a_name_is_a_replica_and_names_are_looked_up_again(
     replicas = _replicas(resolve)
     assert sorted(r.url for r in replicas.current()) == ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]
     assert {r.host for r in replicas.current()} == {"reward:8000"}
-    time.sleep(0.06)
-    assert len(replicas.current()) == 2  # the look-up failed: what was known stays
-    time.sleep(0.06)
+    assert len(asked) == 1
+    now[0] += 0.06
+    assert len(replicas.current()) == 2, "the addresses are kept if they cannot be resolved"
+    now[0] += 0.06
     assert sorted(r.url for r in replicas.current()) == ["http://10.0.0.2:8000", "http://[fd00::3]:8000"]
     assert asked[0] == ("reward", 8000)
 
 
-def test_the_least_loaded_replica_is_taken_untried_ones_first() -> None:
+def test_untried_replicas_come_first_then_the_least_loaded() -> None:
     replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_interval_seconds=60)
-    first = replicas.take(5, ())
-    second = replicas.take(1, ())
+    first = replicas.acquire(5, ())
+    second = replicas.acquire(1, ())
     assert isinstance(first, Replica)
     assert isinstance(second, Replica)
     assert first is not second
-    assert replicas.take(1, ()) is second
-    assert replicas.take(1, (second,)) is first
-    replicas.give_back(first, 6)
-    assert replicas.take(1, ()) is first
+    assert replicas.acquire(1, ()) is second
+    assert replicas.acquire(1, (second,)) is first
+    replicas.release(first, 6)
+    assert replicas.acquire(1, ()) is first
 
 
-def test_failed_and_busy_replicas_are_left_alone_for_a_while(monkeypatch) -> None:
+def test_failed_and_busy_replicas_are_paused(monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("editr1.serving.replicas.time.monotonic", lambda: now[0])
     replicas = _replicas(lambda host, port: ["10.0.0.1", "10.0.0.2"], resolve_interval_seconds=60, backoff_seconds=0.1)
     first, second = replicas.current()
-    replicas.failed(first)
-    assert replicas.take(1, ()) is second
-    replicas.busy(second, 5.0)
-    wait = replicas.take(1, ())
+    replicas.record_failure(first)
+    assert replicas.acquire(1, ()) is second
+    replicas.record_busy(second, 5.0)
+    wait = replicas.acquire(1, ())
     assert isinstance(wait, float)
     assert 0 < wait <= 0.125
     now[0] += 0.13
-    assert replicas.take(1, ()) is first
+    assert replicas.acquire(1, ()) is first
 
 
-def test_an_https_name_keeps_its_name_for_the_certificate() -> None:
+def test_an_https_host_name_is_kept_for_the_certificate() -> None:
     replicas = Replicas(
         ["https://reward/api"], resolve_interval_seconds=9, backoff_seconds=1, resolve=lambda host, port: ["10.0.0.1"]
     )
@@ -335,12 +367,12 @@ def test_an_https_name_keeps_its_name_for_the_certificate() -> None:
     assert (replica.url, replica.tls_name, replica.host) == ("https://10.0.0.1:443/api", "reward", "reward")
 
 
-def test_a_model_that_cannot_score_ends_the_server_with_a_reason(half_mute_engine, make_items) -> None:
+def test_a_model_that_cannot_score_stops_the_server_with_the_reason(half_mute_engine, make_items) -> None:
     half_mute_engine._mute_every = 1
     with pytest.raises(GoldenFailed, match="golden sample was not scored: unparsed"):
         serve(half_mute_engine, ServeConfig(port=0), make_items(1))
 
 
-def test_a_taken_port_ends_the_server_with_a_reason(rule_engine, make_items) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortTaken, match="could not start there"):
+def test_a_port_in_use_stops_the_server_with_the_reason(rule_engine, make_items) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortTaken, match="could not bind this address"):
         serve(rule_engine, ServeConfig(port=taken.getsockname()[1]), make_items(1))

@@ -1,4 +1,4 @@
-"""The HTTP routes in process: fuzzed bodies, refusals, deadlines, readiness, metrics."""
+"""The HTTP routes in process: fuzzed bodies, error responses, deadlines, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -24,20 +24,26 @@ Start = Callable[..., TestClient]
 
 @pytest.fixture
 def start(rule_engine, make_items) -> Iterator[Start]:
-    """``start(**settings)``: a client of a ready server over ``rule_engine``."""
+    """``start(**settings)``: a client of a ready server with ``rule_engine``."""
     with ExitStack() as stack:
         stack.callback(rule_engine.gate.set)
 
         def build(*, ready: bool = True, engine: object = rule_engine, **config: object) -> TestClient:
             app = create_app(engine, ServeConfig(**{"batch_wait_ms": 0, **config}), make_items(1, seed=9))
             client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
-            until = time.monotonic() + 10
-            while ready and client.get("/readyz").status_code != 200 and time.monotonic() < until:
-                time.sleep(0.01)
+            if ready:
+                until(lambda: client.get("/readyz").status_code == 200)
             rule_engine.batches.clear()
             return client
 
         yield build
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def score(client: TestClient, items, **more: object):
@@ -52,7 +58,7 @@ def samples(client: TestClient) -> dict[tuple[str, ...], float]:
     return found
 
 
-def test_results_are_aligned_with_items_and_name_the_model(start, make_items, rule_engine) -> None:
+def test_results_are_aligned_with_items_and_contain_the_model_digest(start, make_items, rule_engine) -> None:
     answer = score(start(), make_items(3, red=[51, 0, 102]))
     assert answer.status_code == 200
     body = answer.json()
@@ -65,7 +71,7 @@ def test_results_are_aligned_with_items_and_name_the_model(start, make_items, ru
     assert "score" not in body["results"][1]
 
 
-def test_a_bad_item_beside_good_ones_fails_alone(start, make_items) -> None:
+def test_an_invalid_item_fails_alone(start, make_items) -> None:
     raw = json.loads(encode_request(make_items(3, red=[51, 51, 51])))
     raw["items"][1]["edited"] = {"data": "AAAA"}
     body = start().post("/v1/score", json=raw).json()
@@ -87,7 +93,7 @@ def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_eng
 
 
 @pytest.mark.parametrize(
-    ("body", "named"),
+    ("body", "reason"),
     [
         (b"", "body"),
         (b"[]", "body"),
@@ -101,10 +107,10 @@ def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_eng
         (b'{"items": [' + b"[" * 5000 + b"]" * 5000 + b"]}", "body"),
     ],
 )
-def test_a_malformed_request_is_answered_422_and_says_why(start, body: bytes, named: str) -> None:
+def test_a_malformed_request_gets_422_with_the_reason(start, body: bytes, reason: str) -> None:
     answer = start(max_request_items=4).post("/v1/score", content=body)
     assert answer.status_code == 422
-    assert named in answer.json()["detail"]
+    assert reason in answer.json()["detail"]
     assert answer.json()["cause"] == "invalid"
 
 
@@ -113,7 +119,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-_picture = st.one_of(
+_image = st.one_of(
     _json,
     st.fixed_dictionaries({"data": st.text(max_size=20) | _json}),
     st.fixed_dictionaries({"digest": st.just("sha256:" + "a" * 64) | st.text(max_size=20)}),
@@ -122,8 +128,8 @@ _picture = st.one_of(
 _item = st.fixed_dictionaries(
     {},
     optional={
-        "source": _picture,
-        "edited": _picture,
+        "source": _image,
+        "edited": _image,
         "instruction": st.text(max_size=30) | _json,
         "principles": st.lists(
             st.fixed_dictionaries({"question": st.text(max_size=10), "category": st.just("Image Quality") | st.text()}),
@@ -169,7 +175,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[TestClient]:
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=_request | _json)
-def test_arbitrary_json_never_ends_in_a_500(fuzzed: TestClient, body: object) -> None:
+def test_arbitrary_json_never_causes_a_500(fuzzed: TestClient, body: object) -> None:
     answer = fuzzed.post("/v1/score", content=json.dumps(body).encode())
     assert answer.status_code in (200, 422)
     if answer.status_code == 200:
@@ -181,25 +187,23 @@ def test_arbitrary_json_never_ends_in_a_500(fuzzed: TestClient, body: object) ->
 
 @settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=200))
-def test_arbitrary_bytes_never_end_in_a_500(fuzzed: TestClient, body: bytes) -> None:
+def test_arbitrary_bytes_never_cause_a_500(fuzzed: TestClient, body: bytes) -> None:
     assert fuzzed.post("/v1/score", content=body).status_code in (200, 422)
 
 
-def test_an_oversize_body_is_refused_before_it_is_read_as_json(start) -> None:
+def test_an_oversized_body_is_rejected_before_parsing(start) -> None:
     client = start(max_body_bytes=2048)
     answer = client.post("/v1/score", content=b'{"items": [' + b"1," * 3000)
     assert answer.status_code == 413
     assert "2048" in answer.json()["detail"]
 
 
-def test_a_full_queue_answers_429_with_retry_after(start, make_items, rule_engine) -> None:
+def test_a_full_queue_returns_429_with_retry_after(start, make_items, rule_engine) -> None:
     client = start(max_queued_items=2, max_request_items=2)
     rule_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
-        until = time.monotonic() + 5
-        while samples(client)[("editr1_reward_in_flight",)] < 2 and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
         answer = score(client, make_items(1))
         rule_engine.gate.set()
         assert held.result(10).status_code == 200
@@ -208,16 +212,16 @@ def test_a_full_queue_answers_429_with_retry_after(start, make_items, rule_engin
     assert answer.json()["cause"] == "overloaded"
 
 
-def test_what_is_not_scored_by_the_deadline_fails_and_the_rest_is_answered(start, make_items, rule_engine) -> None:
+def test_items_not_scored_by_the_deadline_fail_and_the_others_are_returned(start, make_items, rule_engine) -> None:
     client = start(max_batch_size=1)
     original = rule_engine.generate
 
-    def second_is_held(chats, sampling):
+    def hold_second_batch(chats, sampling):
         if rule_engine.batches:
             rule_engine.gate.clear()
         return original(chats, sampling)
 
-    rule_engine.generate = second_is_held
+    rule_engine.generate = hold_second_batch
     before = time.monotonic()
     body = score(client, make_items(3), deadline_ms=1500).json()
     assert time.monotonic() - before < 10
@@ -226,54 +230,44 @@ def test_what_is_not_scored_by_the_deadline_fails_and_the_rest_is_answered(start
     assert [r.get("cause") for r in body["results"]] == [None, "deadline", "deadline"]
 
 
-def test_the_server_is_ready_once_the_golden_sample_is_scored(start, rule_engine) -> None:
+def test_the_server_becomes_ready_when_the_golden_sample_is_scored(start, rule_engine) -> None:
     rule_engine.gate.clear()
     client = start(ready=False)
     assert client.get("/healthz").status_code == 200
     before = client.get("/readyz")
     assert before.status_code == 503
-    assert "golden sample is not scored yet" in before.text
+    assert "golden sample has not been scored yet" in before.text
     rule_engine.gate.set()
-    until = time.monotonic() + 5
-    while client.get("/readyz").status_code != 200 and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/readyz").text == "ready\n"
 
 
 def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_mute_engine) -> None:
     half_mute_engine._mute_every = 1
     client = start(ready=False, engine=half_mute_engine)
-    until = time.monotonic() + 5
-    while "unparsed" not in client.get("/readyz").text and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: "unparsed" in client.get("/readyz").text)
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "golden sample was not scored: unparsed" in answer.text
 
 
-def test_an_engine_that_stopped_answering_makes_the_server_unready_until_it_is_back(
-    start, make_items, rule_engine
-) -> None:
+def test_the_server_is_not_ready_while_the_engine_generates_nothing(start, make_items, rule_engine) -> None:
     client = start()
     for _ in range(3):
         assert not score(client, make_items(1, red=[0])).json()["results"][0]["ok"]
     assert client.get("/readyz").status_code == 503
-    until = time.monotonic() + 5
-    while client.get("/readyz").status_code != 200 and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/readyz").status_code == 200
 
 
-def test_metrics_count_requests_items_batches_tokens_and_load(start, make_items, rule_engine) -> None:
+def test_metrics_count_requests_items_batches_and_tokens(start, make_items, rule_engine) -> None:
     client = start()
     score(client, make_items(3, red=[51, 0, 51]))
     client.post("/v1/score", content=b"{}")
     rule_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
-        until = time.monotonic() + 5
-        while samples(client)[("editr1_reward_in_flight",)] < 2 and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
         assert samples(client)[("editr1_reward_in_flight",)] == 2
         rule_engine.gate.set()
         held.result(10)
@@ -283,7 +277,7 @@ def test_metrics_count_requests_items_batches_tokens_and_load(start, make_items,
     assert found[("editr1_reward_requests_total", "422")] == 1
     assert found[("editr1_reward_items_total", "ok")] == 4
     assert found[("editr1_reward_items_total", "engine")] == 1
-    assert found[("editr1_reward_batch_size_count",)] == 3  # the golden sample's and two requests'
+    assert found[("editr1_reward_batch_size_count",)] == 3  # one of the golden sample and two of the requests
     assert found[("editr1_reward_batch_size_sum",)] == 6
     assert found[("editr1_reward_tokens_total", "completion")] == 50
     assert found[("editr1_reward_queue_seconds_count",)] == 2
@@ -298,7 +292,7 @@ def test_the_engine_is_closed_after_draining(make_items, rule_engine) -> None:
     assert not app.state.service.alive
 
 
-def test_the_openapi_document_shows_the_request(start) -> None:
+def test_the_openapi_document_describes_the_request(start) -> None:
     document = start().get("/openapi.json").json()
     schema = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == {"items", "num_traces", "temperature", "seed", "deadline_ms"}

@@ -1,4 +1,4 @@
-"""The transformers engine over the real, tiny verifier."""
+"""The transformers engine with a real, tiny verifier."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def chats(engine: TransformersEngine) -> list[Chat]:
     principles = [Principle(question="is it red?", category=Category.KEEP)]
     generator = torch.Generator().manual_seed(0)
 
-    def picture(size: int) -> Image.Image:
+    def random_image(size: int) -> Image.Image:
         return Image.fromarray(torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8).numpy())
 
     return [
-        build_chat(engine.template, picture(32), picture(32 + 16 * (k % 2)), "make it " + "x" * k, principles)
+        build_chat(engine.template, random_image(32), random_image(32 + 16 * (k % 2)), "make it " + "x" * k, principles)
         for k in range(6)
     ]
 
 
-def test_inputs_equal_those_of_the_librarys_processor(engine, chats, tiny_folder) -> None:
+def test_inputs_equal_those_of_the_library_processor(engine, chats, tiny_folder) -> None:
     _, processor, _ = load_verifier(tiny_folder)
     texts = [processor.apply_chat_template(c.messages, tokenize=False, add_generation_prompt=True) for c in chats]
     images = [image for chat in chats for image in chat.images]
     theirs = processor(text=texts, images=images, padding=True, return_tensors="pt")
-    pictures = engine._pictures(chats)
-    ours = engine._inputs(chats, [engine._tokens(chat, pictures) for chat in chats], pictures)
+    processed = engine._process_images(chats)
+    ours = engine._inputs(chats, [engine._tokens(chat, processed) for chat in chats], processed)
     assert set(ours) == set(theirs)
     for key, value in ours.items():
         assert torch.equal(value, theirs[key].to(value.dtype)), key
 
 
-def test_greedy_traces_equal_the_librarys_own_and_do_not_depend_on_the_batch(engine, chats, tiny_folder) -> None:
+def test_greedy_traces_equal_those_of_the_library_and_are_batch_invariant(engine, chats, tiny_folder) -> None:
     together = engine.generate(chats, Sampling(max_tokens=12))
     alone = [engine.generate([chat], Sampling(max_tokens=12))[0] for chat in chats]
     assert together == alone
@@ -62,7 +62,7 @@ def test_greedy_traces_equal_the_librarys_own_and_do_not_depend_on_the_batch(eng
     assert together[3][0].prompt_tokens == inputs["input_ids"].shape[1]
 
 
-def test_several_traces_a_chat_come_in_order_also_beyond_one_batch(engine, chats) -> None:
+def test_several_traces_per_chat_may_exceed_one_batch(engine, chats) -> None:
     for n in (3, 11):
         answers = engine.generate(chats[:3], Sampling(num_traces=n, temperature=1.0, max_tokens=6, seed=1))
         assert [len(answer) for answer in answers] == [n] * 3
@@ -70,7 +70,7 @@ def test_several_traces_a_chat_come_in_order_also_beyond_one_batch(engine, chats
         assert all(1 <= g.completion_tokens <= 6 for answer in answers for g in answer)
 
 
-def test_a_seed_repeats_the_draw_and_leaves_the_global_generator_alone(engine, chats) -> None:
+def test_a_seed_makes_sampling_reproducible_and_keeps_the_global_generator(engine, chats) -> None:
     sampling = Sampling(num_traces=2, temperature=1.0, max_tokens=8, seed=7)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -80,12 +80,12 @@ def test_a_seed_repeats_the_draw_and_leaves_the_global_generator_alone(engine, c
     assert engine.generate(chats[:2], sampling.model_copy(update={"seed": 8})) != first
 
 
-def test_control_tokens_are_never_written(engine, chats) -> None:
+def test_control_tokens_are_never_generated(engine, chats) -> None:
     answers = engine.generate(chats, Sampling(num_traces=4, temperature=2.0, max_tokens=64, seed=0))
     model, tokenizer = engine._model, engine._tokenizer
     bare = [tokenizer(g.text)["input_ids"] for answer in answers for g in answer]
     assert not {token for row in bare for token in row} & set(tokenizer.all_special_ids)
-    assert model.generation_config.suppress_tokens is None  # the request alone decides
+    assert model.generation_config.suppress_tokens is None  # only the request's settings apply
 
 
 def test_a_prompt_longer_than_the_context_fails_alone(engine, chats) -> None:
@@ -98,13 +98,13 @@ def test_a_prompt_longer_than_the_context_fails_alone(engine, chats) -> None:
     assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
 
 
-def test_a_prompt_that_leaves_little_room_cuts_no_other_trace(engine, chats) -> None:
+def test_a_long_prompt_does_not_truncate_other_traces(engine, chats) -> None:
     principles = [Principle(question="is it red?", category=Category.KEEP)]
     texts = ("y" * count for count in range(3900, 4096))
     long = next(
         chat
         for chat in (build_chat(engine.template, *chats[0].images, text, principles) for text in texts)
-        if 0 < engine._context - len(engine._tokens(chat, engine._pictures([chat]))) < 6
+        if 0 < engine._context - len(engine._tokens(chat, engine._process_images([chat]))) < 6
     )
     alone = engine.generate([chats[0]], Sampling(max_tokens=24))
     beside, cut = engine.generate([chats[0], long], Sampling(max_tokens=24))
@@ -112,12 +112,12 @@ def test_a_prompt_that_leaves_little_room_cuts_no_other_trace(engine, chats) -> 
     assert cut[0].completion_tokens < 6
 
 
-def test_random_weights_give_failures_and_no_numbers(engine, make_items) -> None:
+def test_random_weights_yield_failures_without_scores(engine, make_items) -> None:
     outcomes = score_items(engine, make_items(3), Sampling(max_tokens=8))
     assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.UNPARSED for o in outcomes)
 
 
-def test_the_digest_is_that_of_the_folder(engine, tiny_folder, tmp_path) -> None:
+def test_the_model_digest_is_that_of_the_folder(engine, tiny_folder, tmp_path) -> None:
     assert engine.model_digest == folder_digest(tiny_folder)
     given = make_engine(ServeConfig(device="cpu"), tiny_folder, model_digest="sha256:" + "a" * 64)
     assert given.model_digest == "sha256:" + "a" * 64

@@ -1,0 +1,92 @@
+"""The state of one score request in the reward client, and the future over the requests of one call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
+from editr1.serving.replicas import Replica
+
+_RETRIED_CAUSES: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureCause.DEADLINE)
+
+
+@dataclass
+class PendingRequest:
+    """The items of one request, their outcomes so far, and the indices of the items that still need one."""
+
+    items: list[ScoreItem]
+    num_traces: int
+    temperature: float | None
+    seed: int | None
+    deadline: float
+    """On the clock of ``time.monotonic``."""
+    attempts: int = 0
+    tried: set[Replica] = field(default_factory=set)
+    last_cause: FailureCause = FailureCause.UNREACHABLE
+    last_detail: str = "no request was sent"
+
+    def __post_init__(self) -> None:
+        self.pending = list(range(len(self.items)))
+        self._outcomes: dict[int, ScoreOutcome] = {}
+        self._retried: set[int] = set()
+
+    def record_failed_attempt(self, replica: Replica, cause: FailureCause, detail: str) -> None:
+        """Record that ``replica`` did not score the request."""
+        self.tried.add(replica)
+        self.last_cause, self.last_detail = cause, detail
+
+    def record_results(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
+        """Record the results of the items ``sent``. An item with a transient failure stays pending for one retry."""
+        for index, outcome in zip(sent, results, strict=True):
+            self._outcomes[index] = outcome
+            transient = isinstance(outcome, ScoreFailure) and outcome.cause in _RETRIED_CAUSES
+            if not transient or index in self._retried:
+                self.pending.remove(index)
+                continue
+            self._retried.add(index)
+            assert isinstance(outcome, ScoreFailure)
+            self.last_cause, self.last_detail = outcome.cause, outcome.detail
+
+    def fail_pending(self, cause: FailureCause, detail: str, *, keep_known: bool = False) -> None:
+        """Fail all pending items; with ``keep_known``, an item that failed before keeps its own failure."""
+        for index in self.pending:
+            if not (keep_known and index in self._outcomes):
+                self._outcomes[index] = ScoreFailure(cause=cause, detail=detail)
+        self.pending = []
+
+    def outcomes(self) -> list[ScoreOutcome]:
+        """Return one outcome per item. Items that are still pending fail with the last cause."""
+        self.fail_pending(self.last_cause, f"after {self.attempts} attempts: {self.last_detail}", keep_known=True)
+        return [self._outcomes[index] for index in range(len(self.items))]
+
+
+def join_futures(futures: Sequence[Future[list[ScoreOutcome]]]) -> Future[list[ScoreOutcome]]:
+    """Return a future of all outcomes in order. If any future failed, it raises the first error once all are done."""
+    joined: Future[list[ScoreOutcome]] = Future()
+    joined.set_running_or_notify_cancel()
+    remaining = len(futures)
+    lock = threading.Lock()
+
+    def finish() -> None:
+        try:
+            joined.set_result([outcome for future in futures for outcome in future.result()])
+        except BaseException as error:
+            joined.set_exception(error)
+
+    def on_done(_: Future[list[ScoreOutcome]]) -> None:
+        nonlocal remaining
+        with lock:
+            remaining -= 1
+            last = remaining == 0
+        if last:
+            finish()
+
+    if not futures:
+        finish()
+    for future in futures:
+        future.add_done_callback(on_done)
+    return joined
