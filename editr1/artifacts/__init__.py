@@ -1,4 +1,4 @@
-"""Immutable artifacts in file:// and s3:// stores."""
+"""Artifact store: immutable artifacts and small records in ``file://`` and ``s3://`` stores."""
 
 from editr1.artifacts.errors import (
     AccessDenied,

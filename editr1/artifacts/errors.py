@@ -1,4 +1,4 @@
-"""What can go wrong with a store. Every message names the store's address and the artifact or key."""
+"""Errors of the artifact store. Every message has the address of the store and the artifact or key."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class StoreError(Editr1Error):
-    """Base of every complaint of a store; by itself: the store cannot be reached, or answered something unexpected."""
+    """Base class of all store errors. Raised itself if the store is unreachable or its response is unexpected."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class AccessDenied(StoreError):
-    """The store refused the credentials, or none were found."""
+    """The store rejected the credentials, or there are none."""
 
     exit_code = ExitCode.CONFIG
 
 
 class ArtifactNotFound(StoreError):
-    """The store has no artifact (or object) of that name."""
+    """The store has no such artifact, object or record."""
 
     exit_code = ExitCode.INPUT
 
 
 class UnusableFolder(StoreError):
-    """A folder of this machine cannot become an artifact, or hold one."""
+    """A local folder cannot be committed as an artifact, or an artifact cannot be fetched into it."""
 
     exit_code = ExitCode.CONFIG
 
 
 class AlreadyExists(StoreError):
-    """A put-once key was written before."""
+    """The key of a conditional write already exists."""
 
 
 class DigestMismatch(StoreError):
-    """Bytes do not have the digest that they are stored or listed under."""
+    """Stored bytes do not match their digest."""
 
     exit_code = ExitCode.INPUT
 
 
 class InvalidManifest(DigestMismatch):
-    """A manifest is not one, or names a path outside of its folder; nothing of it is trusted."""
+    """A manifest violates the schema, or has a path outside of its folder; nothing in it is trusted."""

@@ -1,4 +1,4 @@
-"""A folder as an object store: written under temporary names, then renamed or linked into place."""
+"""Object store in a local folder: files are written under temporary names, then renamed or linked into place."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ _SCRATCH = ".tmp"
 
 
 class FileObjects:
-    """Objects as files below ``root``, which is made at the first write. See ``ObjectStore``."""
+    """Objects as files in ``root``, which is created by the first write. Implements ``ObjectStore``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = root.absolute().as_uri()
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object, atomically."""
+        """Write an object atomically."""
         with self._new_file(key, once) as file:
             file.write(data)
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Copy a file in; nothing is left if it changed meanwhile."""
+        """Copy a file into the store; nothing is stored if the file changed since it was hashed."""
         with path.open("rb") as source, self._new_file(key, once=False) as target:
             reader = VerifiedReader(source, path, size, sha256)
             while chunk := reader.read(CHUNK):
                 target.write(chunk)
 
     def get_bytes(self, key: str) -> bytes:
-        """The whole object."""
+        """Read an object."""
         with self._reading(key):
             return self._path(key).read_bytes()
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """The object from ``offset`` on, in chunks."""
+        """Yield the object from byte ``offset`` on, in chunks."""
         with self._reading(key), self._path(key).open("rb") as file:
             file.seek(offset)
             while chunk := file.read(CHUNK):
                 yield chunk
 
     def size(self, key: str) -> int | None:
-        """Size in bytes, or None."""
+        """Return the size in bytes, or None if there is no such object."""
         path = self._path(key)
         try:
             return path.stat().st_size if path.is_file() else None
@@ -57,14 +57,14 @@ class FileObjects:
             raise StoreError(f"{self.url}: {key}: {error.strerror}") from error
 
     def delete(self, key: str) -> None:
-        """Remove an object; none there is no error."""
+        """Remove an object, if it exists."""
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"{self.url}: cannot remove {key}: {error.strerror}") from error
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Every key that begins with ``prefix``, in order."""
+        """Yield the keys that start with ``prefix``, sorted."""
         start = self.root / prefix.rpartition("/")[0]
         found = []
         for folder, folders, names in os.walk(start):
@@ -91,7 +91,7 @@ class FileObjects:
         scratch: str | None = None
         try:
             if once and target.exists():
-                raise AlreadyExists(f"{self.url}: {key} exists and is written only once")
+                raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
             target.parent.mkdir(parents=True, exist_ok=True)
             (self.root / _SCRATCH).mkdir(exist_ok=True)
             number, scratch = tempfile.mkstemp(dir=self.root / _SCRATCH)
@@ -106,7 +106,7 @@ class FileObjects:
                 os.replace(scratch, target)
                 scratch = None
         except FileExistsError:
-            raise AlreadyExists(f"{self.url}: {key} exists and is written only once") from None
+            raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten") from None
         except OSError as error:
             raise StoreError(f"{self.url}: cannot write {key}: {error.strerror or error}") from error
         finally:
@@ -121,7 +121,7 @@ def _link(scratch: str, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise
-        # A file system without hard links: exclusive creation is the next best; a crash here may leave a short file,
-        # which its digest gives away.
+        # The file system has no hard links. Exclusive creation is the alternative: a crash may leave a partial file, which
+        # its digest reveals.
         with open(target, "xb") as file:
             file.write(Path(scratch).read_bytes())

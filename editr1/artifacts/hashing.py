@@ -1,4 +1,4 @@
-"""SHA-256 of files and of streams on their way."""
+"""SHA-256 of files and streams."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PREFIX = "sha256:"
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class VerifiedReader:
-    """Reads a file of known size and SHA-256; the last chunk is only handed out once the whole has that digest."""
+    """Reads a file of known size and SHA-256; returns the last chunk only if the digest of the whole file matches."""
 
     def __init__(self, file: BinaryIO, path: Path, size: int, sha256: str) -> None:
         self._file = file
@@ -29,12 +29,12 @@ class VerifiedReader:
         self._hash = hashlib.sha256()
 
     def read(self, count: int = -1) -> bytes:
-        """At most ``count`` bytes. Raises DigestMismatch when the file changed since it was hashed."""
+        """Read at most ``count`` bytes. Raise DigestMismatch if the file changed since it was hashed."""
         data = self._file.read(self._left if count < 0 else min(count, self._left))
         self._hash.update(data)
         self._left -= len(data)
         at_end = self._left == 0
         short = not data and not at_end and count != 0
         if short or (at_end and (self._hash.hexdigest() != self._sha256 or self._file.read(1))):
-            raise DigestMismatch(f"{self._path}: changed while it was being committed")
+            raise DigestMismatch(f"{self._path}: the file changed while it was being committed; commit it again")
         return data

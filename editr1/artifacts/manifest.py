@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what it holds, what made it, from what. Its digest is the artifact's name."""
+"""Artifact manifests: files, origin and parents of an artifact. The digest of the manifest identifies the artifact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class ManifestFile(_Part):
-    """One file: its path below the artifact's folder ('/' between parts), size in bytes, digest of its bytes."""
+    """A file of an artifact: path relative to the artifact's folder with "/" as separator, size in bytes, and digest."""
 
     path: str
     size: Annotated[int, Field(ge=0)]
@@ -41,7 +41,7 @@ class ManifestFile(_Part):
 
 
 class ManifestFields(TypedDict, total=False):
-    """What somebody says of an artifact beside its files; see :class:`Manifest`."""
+    """The fields of a :class:`Manifest` that the committer provides, that is, all except the files."""
 
     kind: Required[str]
     stage: Required[str]
@@ -53,16 +53,16 @@ class ManifestFields(TypedDict, total=False):
 
 
 class Manifest(_Part):
-    """An artifact. It holds no date on purpose: the same files from the same parents are the same artifact."""
+    """Manifest of an artifact. It has no date, so that the same files from the same parents are the same artifact."""
 
     format: Literal["editr1.dev/artifact/v1"] = "editr1.dev/artifact/v1"
     kind: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    """What it is: verifier, editor, rows, pairs, cases, checkpoint, import ..."""
+    """Kind of artifact: verifier, editor, rows, pairs, cases, checkpoint, import and so on."""
     stage: str
-    """What made it."""
+    """Stage that made the artifact."""
     run: str = ""
     parents: tuple[Digest, ...] = ()
-    """Artifacts that it was made from, sorted."""
+    """Digests of the artifacts from which this one was made, sorted."""
     config_digest: str = ""
     git_revision: str = ""
     attributes: Mapping[str, str] = {}
@@ -75,37 +75,37 @@ class Manifest(_Part):
         paths = [file.path for file in files]
         folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
         if paths != sorted(set(paths)) or folders.intersection(paths):
-            raise ValueError("paths must be sorted, distinct, and none the folder of another")
+            raise ValueError("paths must be sorted and distinct, and no path may be a folder of another")
         return files
 
     @property
     def digest(self) -> str:
-        """``sha256:`` and the hex digest of the canonical JSON."""
+        """Digest of the canonical JSON, as ``sha256:<hex>``."""
         return digest_of(self.canonical())
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
     def canonical(self) -> bytes:
-        """The JSON that is stored and hashed: keys sorted, no spaces, UTF-8."""
+        """Return the JSON that is stored and hashed: UTF-8 with sorted keys and no spaces."""
         content = self.model_dump(mode="json")
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def digest_of(data: bytes) -> str:
-    """``sha256:<hex>`` of ``data``."""
+    """Return the digest of ``data`` as ``sha256:<hex>``."""
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is a whole ``sha256:<hex>``."""
+    """Return True if ``text`` is a complete digest ``sha256:<64 hex digits>``."""
     return _DIGEST.fullmatch(text) is not None
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Read a stored manifest. Raises InvalidManifest that names ``where``, the field and the rule."""
+    """Parse a stored manifest. Raise InvalidManifest with ``where``, the field and the violated rule."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The one interface under every store: immutable-or-replaced objects under string keys."""
+"""The interface of the storage backends: objects by key that are replaced as a whole."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ _KEY = re.compile(r"[A-Za-z0-9_=+@,:-][A-Za-z0-9._=+@,:-]*(/[A-Za-z0-9_=+@,:-][A
 
 
 class ObjectStore(Protocol):
-    """Objects by key. A put is atomic: a reader sees the old bytes or the new ones, never a part. Safe in threads."""
+    """Storage of objects by key. Writes are atomic: a reader sees the old or the new bytes, never a mixture. Thread-safe."""
 
     url: str
-    """Address, for messages; holds no secret."""
+    """Address for messages, without secrets."""
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object. Raises AlreadyExists when ``once`` is set and the key exists; the check is atomic."""
+        """Write an object. With ``once``, raise AlreadyExists if the key exists; the check is atomic."""
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Write an object from a file. Raises DigestMismatch, and writes nothing, if the file no longer is as named."""
+        """Write an object from a file. If the size or digest does not match, raise DigestMismatch and store nothing."""
 
     def get_bytes(self, key: str) -> bytes:
-        """The whole object. Raises ArtifactNotFound."""
+        """Read an object. Raise ArtifactNotFound if it does not exist."""
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """The object from byte ``offset`` (less than its size) on, in chunks. Raises ArtifactNotFound."""
+        """Yield an object from byte ``offset`` (less than its size) on, in chunks. Raise ArtifactNotFound if it does not exist."""
 
     def size(self, key: str) -> int | None:
-        """Size in bytes, None when there is no such object."""
+        """Return the size in bytes, or None if there is no such object."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; none there is no error. Nothing but probes is ever removed."""
+        """Remove an object, if it exists. Only probes are ever removed."""
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Every key that begins with ``prefix``, in order."""
+        """Yield the keys that start with ``prefix``, sorted."""
 
 
 def checked_key(key: str) -> str:
-    """``key`` if it is safe in a path and in a URL. Raises StoreError."""
+    """Return ``key`` if it is safe in a path and in a URL; otherwise raise StoreError."""
     if len(key) > 900 or _KEY.fullmatch(key) is None:
         raise StoreError(
-            f"key {key!r}: must be parts of letters, digits and ._=+@,:- joined by '/', no part beginning with a dot"
+            f"key {key!r}: must be parts of letters, digits and ._=+@,:- that are joined by '/' and do not start with a dot"
         )
     return key

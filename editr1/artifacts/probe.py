@@ -1,4 +1,4 @@
-"""Whether a store can do what a run needs of it: write, read, refuse a second write, remove."""
+"""Probe of an artifact store: tests the operations that a run needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.artifacts.store import ArtifactStore
 
 @dataclass(frozen=True)
 class ProbeStep:
-    """One thing that was tried; ``detail`` says why it failed."""
+    """A tested operation; ``detail`` is the reason of a failure."""
 
     name: str
     ok: bool
@@ -20,7 +20,7 @@ class ProbeStep:
 
 
 def probe(store: ArtifactStore) -> list[ProbeStep]:
-    """Try put, get, conditional put and delete on an object of a random name; stops at the first that fails."""
+    """Test put, get, conditional put and delete on an object with a random name; stop at the first failure."""
     key = f"probes/{secrets.token_hex(8)}.json"
     data = b"{}"
     objects = store.objects
@@ -30,19 +30,21 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
 
     def get() -> None:
         if objects.get_bytes(key) != data:
-            raise StoreError(f"{store.url}: read other bytes than were written")
+            raise StoreError(f"{store.url}: the bytes read differ from those written")
 
     def put_once() -> None:
         try:
             objects.put_bytes(key, data, once=True)
         except AlreadyExists:
             return
-        raise StoreError(f"{store.url}: ignores If-None-Match: two writers of one artifact could not be told apart")
+        raise StoreError(
+            f"{store.url}: the server ignores If-None-Match, so conditional writes are not possible; use another S3 server"
+        )
 
     def delete() -> None:
         objects.delete(key)
         if objects.size(key) is not None:
-            raise StoreError(f"{store.url}: an object that was removed is still there")
+            raise StoreError(f"{store.url}: a deleted object still exists")
 
     steps: list[tuple[str, Callable[[], None]]] = [
         ("put", put),

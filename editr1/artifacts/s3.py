@@ -1,7 +1,7 @@
-"""A bucket of an S3-compatible server as an object store, through the minio client.
+"""Object store in a bucket of an S3-compatible server, through the minio client.
 
-minio's ``put_object`` files every header that it does not know as user metadata (``X-Amz-Meta-If-None-Match``), so a
-conditional put goes to a URL presigned by the same client, with the ``If-None-Match`` header beside it:
+minio's ``put_object`` turns every unknown header into user metadata (``X-Amz-Meta-If-None-Match``). Conditional writes
+are therefore sent to a URL presigned by the client, with the ``If-None-Match`` header:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 """
 
@@ -39,7 +39,7 @@ _MISSING = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
 
 
 class S3Objects:
-    """Objects of ``config.bucket`` below ``config.prefix``. See ``ObjectStore``. The bucket must exist."""
+    """Objects under ``config.prefix`` in the existing bucket ``config.bucket``. Implements ``ObjectStore``."""
 
     def __init__(self, config: StoreConfig) -> None:
         host, secure = _endpoint(config)
@@ -65,7 +65,7 @@ class S3Objects:
         self.url = f"{config.url} at {self._endpoint}"
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object; with ``once`` the server checks If-None-Match."""
+        """Write an object; with ``once``, the server checks If-None-Match."""
         if once:
             self._put_once(key, data)
             return
@@ -73,7 +73,7 @@ class S3Objects:
             self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data))
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Upload a file, in parts above ``part_bytes``; an upload of a file that changed meanwhile is given up."""
+        """Upload a file, in parts if it is larger than ``part_bytes``; abort if the file changed since it was hashed."""
         part = max(self._config.part_bytes, -(-size // _PARTS))
         with path.open("rb") as file, self._errors(key):
             reader = VerifiedReader(file, path, size, sha256)
@@ -82,7 +82,7 @@ class S3Objects:
             )
 
     def get_bytes(self, key: str) -> bytes:
-        """The whole object."""
+        """Read an object."""
         for attempt in range(_WHOLE_READS):
             chunks: list[bytes] = []
             try:
@@ -90,13 +90,13 @@ class S3Objects:
                     chunks.append(chunk)
                 return b"".join(chunks)
             except StoreError:
-                # An answer that began and then broke off: the client's own retries do not cover that.
+                # The client does not retry a response that broke off after it began.
                 if not chunks or attempt == _WHOLE_READS - 1:
                     raise
         raise AssertionError("unreachable")
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """The object from ``offset`` on, in chunks."""
+        """Yield the object from byte ``offset`` on, in chunks."""
         with self._errors(key):
             response = self._client.get_object(self._bucket, self._name(key), offset=offset)
             try:
@@ -106,7 +106,7 @@ class S3Objects:
                 response.release_conn()
 
     def size(self, key: str) -> int | None:
-        """Size in bytes, or None."""
+        """Return the size in bytes, or None if there is no such object."""
         try:
             with self._errors(key):
                 return int(self._client.stat_object(self._bucket, self._name(key)).size)
@@ -114,19 +114,19 @@ class S3Objects:
             return None
 
     def delete(self, key: str) -> None:
-        """Remove an object; none there is no error."""
+        """Remove an object, if it exists."""
         with self._errors(key):
             self._client.remove_object(self._bucket, self._name(key))
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Every key that begins with ``prefix``, in order."""
+        """Yield the keys that start with ``prefix``, sorted."""
         with self._errors(prefix):
             for item in self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True):
                 if not item.is_dir:
                     yield str(item.object_name).removeprefix(self._prefix)
 
     def _put_once(self, key: str, data: bytes) -> None:
-        # A lost answer must not be asked for again: the second try would find the first one's object.
+        # Never retry after a lost response: the second request would find the object of the first.
         retries = Retry(total=4, connect=4, read=0, status=0, other=0, redirect=0, backoff_factor=0.2)
         with self._errors(key):
             for pause in (0.0, 0.2, 0.4, 0.8, 1.6):
@@ -136,8 +136,8 @@ class S3Objects:
                 if answer.status in (200, 201, 204):
                     return
                 if answer.status == 412:
-                    raise AlreadyExists(f"{self.url}: {key} exists and is written only once")
-                if answer.status not in (409, 503):  # 409: another conditional write of this key is under way
+                    raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
+                if answer.status not in (409, 503):  # 409: another conditional write of this key is in progress
                     break
                 time.sleep(pause)
             raise self._refusal(key, answer)
@@ -157,7 +157,7 @@ class S3Objects:
         except S3Error as error:
             raise self._translated(key, error) from error
         except HTTPError as error:
-            raise StoreError(f"{self.url}: not reachable while working on {key}: {_reason(error)}") from error
+            raise StoreError(f"{self.url}: not reachable while accessing {key}: {_reason(error)}") from error
         except (MinioException, OSError, ValueError) as error:
             raise StoreError(f"{self.url}: {key}: {error}") from error
 
@@ -165,11 +165,11 @@ class S3Objects:
         if error.code in _MISSING:
             return ArtifactNotFound(f"{self.url}: no object {key}")
         if error.code == "NoSuchBucket":
-            return StoreError(f"{self._endpoint}: bucket {self._bucket!r} does not exist; make it first")
+            return StoreError(f"{self._endpoint}: bucket {self._bucket!r} does not exist; create it first")
         if error.code in _DENIED:
             return AccessDenied(
-                f"{self.url}: {error.code} for {key}; the keys come from {self._config.access_key_env} and "
-                f"{self._config.secret_key_env}"
+                f"{self.url}: {error.code} for {key}; check the credentials, which come from {self._config.access_key_env} "
+                f"and {self._config.secret_key_env}"
             )
         return StoreError(f"{self.url}: {key}: {error.code}: {error.message}")
 
@@ -188,14 +188,14 @@ def _credentials(config: StoreConfig) -> Provider:
         return StaticProvider(access, secret)
     if access or secret:
         missing = config.secret_key_env if access else config.access_key_env
-        raise AccessDenied(f"{config.url}: {missing} is not set, but its partner is")
+        raise AccessDenied(f"{config.url}: {missing} is not set; access key and secret key must be set together")
     sources: list[Provider] = [EnvAWSProvider(), AWSConfigProvider()]
     if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") or os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
         sources.append(IamAwsProvider())
     for source in sources:
         try:
             source.retrieve()
-        except Exception:  # each provider has its own way to say that it knows none
+        except Exception:  # providers raise different errors if they have no credentials
             continue
         return source
     raise AccessDenied(

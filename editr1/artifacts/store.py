@@ -1,4 +1,4 @@
-"""Immutable artifacts and small mutable records over an object store.
+"""The artifact store: immutable artifacts and small mutable records on top of an object store.
 
 Keys: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``, ``records/<key>``.
 """
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of an artifact whose stored bytes are not what the manifest says."""
+    """A file of an artifact whose stored bytes do not match the manifest."""
 
     path: str
     rule: str
@@ -41,7 +41,7 @@ class Problem:
 
 
 class ArtifactStore:
-    """Artifacts by digest, and records by key. Safe in threads and with other processes on the same store."""
+    """Artifacts by digest and records by key. Safe for concurrent use by threads and processes."""
 
     def __init__(self, objects: ObjectStore, *, transfers: int = 4) -> None:
         self.objects = objects
@@ -49,14 +49,14 @@ class ArtifactStore:
 
     @property
     def url(self) -> str:
-        """Address of the store, for messages."""
+        """Address of the store for messages."""
         return self.objects.url
 
-    def describe(self, folder: Path, **facts: Unpack[ManifestFields]) -> Manifest:
-        """The manifest, and so the digest, that :meth:`commit` would give ``folder``; nothing is stored.
+    def describe(self, folder: Path, **fields: Unpack[ManifestFields]) -> Manifest:
+        """Return the manifest that :meth:`commit` would store for ``folder``, without storing anything.
 
         Raises:
-            UnusableFolder: no such folder, no file in it, or a fact that a manifest cannot hold.
+            UnusableFolder: the folder does not exist or has no files, or a field of the manifest is invalid.
         """
 
         def described(path: Path) -> dict[str, object]:
@@ -68,32 +68,32 @@ class ArtifactStore:
 
         files = sorted(self._each(described, list(_files_below(folder))), key=lambda file: str(file["path"]))
         if not files:
-            raise UnusableFolder(f"{folder}: no artifact: there is no file in it")
+            raise UnusableFolder(f"{folder}: cannot be committed as an artifact: there is no file in it")
         try:
             return Manifest.model_validate(
-                {**facts, "parents": tuple(sorted(set(facts.get("parents", ())))), "files": tuple(files)}
+                {**fields, "parents": tuple(sorted(set(fields.get("parents", ())))), "files": tuple(files)}
             )
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise UnusableFolder(
-                f"{folder}: no artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}"
+                f"{folder}: cannot be committed as an artifact: {field}: {str(first['input'])[:200]!r}: {first['msg']}"
             ) from None
 
-    def commit(self, folder: Path, *, repair: bool = False, **facts: Unpack[ManifestFields]) -> Manifest:
-        """Store every file below ``folder`` and then, once, the manifest that names them.
+    def commit(self, folder: Path, *, repair: bool = False, **fields: Unpack[ManifestFields]) -> Manifest:
+        """Store all files of ``folder``, and then the manifest that lists them.
 
-        Until the manifest is written there is no artifact. Committing the same files with the same facts again, also
-        from another process at the same time, gives the same artifact and uploads nothing twice. Links to files are
-        read through; links to folders are refused. What is stored already is known by its size; with ``repair`` it is
-        read, and replaced where it is damaged.
+        The artifact exists once the manifest is written. Committing the same files with the same fields again, even
+        concurrently, gives the same artifact and uploads nothing twice. Symbolic links to files are followed; links to
+        folders are refused. A stored file of the expected size is assumed to be intact; with ``repair`` it is read, and
+        replaced if it is damaged.
 
         Raises:
-            UnusableFolder: as :meth:`describe`.
-            StoreError: the store fails.
+            UnusableFolder: as in :meth:`describe`.
+            StoreError: the store is unreachable or fails.
             DigestMismatch: a file changed while it was read.
         """
-        manifest = self.describe(folder, **facts)
+        manifest = self.describe(folder, **fields)
         distinct = {file.digest: file for file in manifest.files}
         self._each(lambda file: self._upload(folder, file, repair=repair), distinct.values())
         try:
@@ -103,33 +103,33 @@ class ArtifactStore:
         return manifest
 
     def manifest(self, digest: str) -> Manifest:
-        """The manifest of ``sha256:<hex>``.
+        """Read the manifest of an artifact, ``sha256:<hex>``.
 
         Raises:
-            ArtifactNotFound: there is none.
-            DigestMismatch: it is not the one that its name says.
-            InvalidManifest: it is, but breaks a rule, such as a path that leads out of the folder.
+            ArtifactNotFound: there is no such artifact.
+            DigestMismatch: the stored manifest does not match the digest.
+            InvalidManifest: the manifest violates a rule, for example with a path outside of the folder.
         """
         if not is_digest(digest):
-            raise ArtifactNotFound(f"{self.url}: {digest!r} is not the name of an artifact: sha256:<64 hex digits>")
+            raise ArtifactNotFound(f"{self.url}: {digest!r} is not an artifact; it must be sha256:<64 hex digits>")
         try:
             data = self.objects.get_bytes(_manifest_key(digest))
         except ArtifactNotFound:
             raise ArtifactNotFound(f"{self.url}: no artifact {digest}") from None
         if digest_of(data) != digest:
-            raise DigestMismatch(f"{self.url}: the manifest {digest} has digest {digest_of(data)}")
+            raise DigestMismatch(f"{self.url}: the manifest {digest} is damaged; its digest is {digest_of(data)}")
         return parse_manifest(data, f"{self.url}: manifest {digest}")
 
     def fetch(self, digest: str, dest: Path) -> Path:
-        """Bring an artifact's files into the folder ``dest`` and return it.
+        """Download an artifact into the folder ``dest``, verify its digests, and return ``dest``.
 
-        Files that are there already with the right digest stay; others are replaced; further files in ``dest`` are
-        left alone. A download that broke off, in this process or an earlier one, goes on where it stopped. Two
-        processes may ask for the same ``dest``: the second waits.
+        Existing files with the right digest are kept, others are replaced, and files that are not in the artifact are
+        left alone. An interrupted download is resumed, also from an earlier process. A second process that fetches into
+        the same ``dest`` waits.
 
         Raises:
-            ArtifactNotFound, DigestMismatch, InvalidManifest: as ``manifest``, and for each blob.
-            UnusableFolder: ``dest`` is no folder, or holds a link that leads out of it.
+            ArtifactNotFound, DigestMismatch, InvalidManifest: as in :meth:`manifest`, and for each file.
+            UnusableFolder: ``dest`` is not a folder, or has a symbolic link that leads out of it.
             StoreError: the store or the folder fails.
         """
         manifest = self.manifest(digest)
@@ -140,7 +140,7 @@ class ArtifactStore:
                 wanted = [file for file in manifest.files if not _present(_inside(dest, file.path), file)]
                 if wanted:
                     partials.mkdir(exist_ok=True)
-                    # Equal files share a blob, and so a partial name: fetch one after the other.
+                    # Equal files share a blob and its partial download, so they are fetched one after the other.
                     groups: dict[str, builtins.list[ManifestFile]] = {}
                     for file in wanted:
                         groups.setdefault(file.digest, []).append(file)
@@ -148,23 +148,23 @@ class ArtifactStore:
                     _remove_if_empty(partials)
         except OSError as error:
             kind = UnusableFolder if dest.exists() and not dest.is_dir() else StoreError
-            raise kind(f"{dest}: cannot hold {digest}: {error.strerror or error}") from error
+            raise kind(f"{dest}: cannot fetch {digest} into this folder: {error.strerror or error}") from error
         return dest
 
     def verify(self, digest: str) -> builtins.list[Problem]:
-        """Read every stored byte of an artifact; what is missing or has another digest is listed, in path order."""
+        """Read all stored bytes of an artifact, and return its missing or damaged files in path order."""
         found = self._each(lambda file: (file, self._fault(file)), self.manifest(digest).files)
         return [Problem(file.path, fault) for file, fault in found if fault]
 
     def list(self) -> Iterator[Manifest]:
-        """Every artifact of the store, in order of digest; what else lies among the manifests is passed over."""
+        """Yield all artifacts of the store, sorted by digest; other objects among the manifests are ignored."""
         for key in self.objects.keys("manifests/sha256/"):
             digest = PREFIX + key.rpartition("/")[2].removesuffix(".json")
             if is_digest(digest):
                 yield self.manifest(digest)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
-        """The artifacts that ``digest`` was made from, transitively, nearest first, as far as this store has them."""
+        """Return the ancestors of an artifact that are in this store, nearest first."""
         seen: dict[str, Manifest | None] = {digest: None}
         queue = [*self.manifest(digest).parents]
         while queue:
@@ -178,18 +178,18 @@ class ArtifactStore:
         return [manifest for manifest in seen.values() if manifest is not None]
 
     def put_record(self, key: str, data: bytes, *, if_none_match: bool = False) -> None:
-        """Write a small record, replacing an older one. With ``if_none_match`` an existing one raises AlreadyExists."""
+        """Write or replace a small record. With ``if_none_match``, raise AlreadyExists if it exists."""
         self.objects.put_bytes(f"records/{key}", data, once=if_none_match)
 
     def get_record(self, key: str) -> bytes | None:
-        """A record, or None."""
+        """Read a record; None if it does not exist."""
         try:
             return self.objects.get_bytes(f"records/{key}")
         except ArtifactNotFound:
             return None
 
     def list_records(self, prefix: str) -> builtins.list[str]:
-        """Keys of the records that begin with ``prefix``, in order."""
+        """Return the keys of the records that start with ``prefix``, sorted."""
         return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
 
     def _upload(self, folder: Path, file: ManifestFile, *, repair: bool) -> None:
@@ -209,9 +209,9 @@ class ArtifactStore:
                 digest.update(chunk)
                 size += len(chunk)
         except ArtifactNotFound:
-            return f"{file.digest}: not in the store"
+            return f"{file.digest} is not in the store"
         if PREFIX + digest.hexdigest() != file.digest:
-            return f"{size} bytes with digest {PREFIX}{digest.hexdigest()}, not {file.size} bytes with {file.digest}"
+            return f"has {size} bytes with digest {PREFIX}{digest.hexdigest()}, expected {file.size} bytes with {file.digest}"
         return ""
 
     def _each(self, work: Callable[[T], R], items: Iterable[T]) -> builtins.list[R]:
@@ -225,13 +225,13 @@ class ArtifactStore:
 
 
 def open_store(where: StoreConfig | str) -> ArtifactStore:
-    """Open the store of a config, or of a ``file://`` or ``s3://`` address with everything else at its default.
+    """Open the store of a config, or of a ``file://`` or ``s3://`` address with default settings.
 
-    Opening touches neither disk nor network.
+    Opening does not access the disk or the network.
 
     Raises:
-        AccessDenied: an ``s3://`` store, and no credentials in the environment.
-        ConfigError: the address is not one of a store.
+        AccessDenied: the store is ``s3://`` and the environment has no credentials.
+        ConfigError: the address is not a valid store address.
     """
     config = store_at(where) if isinstance(where, str) else where
     if config.folder is not None:
@@ -253,16 +253,18 @@ def _manifest_key(digest: str) -> str:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
-        raise UnusableFolder(f"{folder}: not a folder, so nothing can be committed")
+        raise UnusableFolder(f"{folder}: cannot be committed as an artifact: not a folder")
     for current, folders, names in os.walk(folder):
         for name in folders:
             if (Path(current) / name).is_symlink():
-                raise UnusableFolder(f"{Path(current) / name}: a link to a folder cannot be part of an artifact")
+                raise UnusableFolder(
+                    f"{Path(current) / name}: symbolic links to folders cannot be committed; copy the files instead"
+                )
         folders.sort()
         for name in sorted(names):
             path = Path(current) / name
             if not path.is_file():
-                raise UnusableFolder(f"{path}: neither a file nor a link to one, so it cannot be part of an artifact")
+                raise UnusableFolder(f"{path}: neither a file nor a link to a file, so it cannot be committed")
             yield path
 
 
@@ -273,7 +275,7 @@ def _present(path: Path, file: ManifestFile) -> bool:
 def _inside(dest: Path, path: str) -> Path:
     target = dest / path
     if not target.parent.resolve().is_relative_to(dest.resolve()):
-        raise UnusableFolder(f"{target}: a link leads out of {dest}; nothing is written through it")
+        raise UnusableFolder(f"{target}: a symbolic link leads out of {dest}; remove it")
     return target
 
 

@@ -1,4 +1,4 @@
-"""Bring one blob down: resumed where it stopped, hashed on its way, moved into place only when it is right."""
+"""Download of one object: resumable, hashed while it streams, and renamed into place only if the digest matches."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ ATTEMPTS = 5
 
 
 def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path, target: Path) -> None:
-    """Fetch object ``key`` to ``target`` by way of ``partial``, which may hold its beginning from an earlier try.
+    """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
-    A broken connection is taken up again at the byte where it broke, ``ATTEMPTS`` times in all without progress.
+    A broken connection is resumed at the byte where it broke. The download fails after ``ATTEMPTS`` attempts without
+    progress.
 
     Raises:
-        DigestMismatch: the object, fetched from its first byte, is not what its name says.
-        ArtifactNotFound, AccessDenied, StoreError: as the store answers.
+        DigestMismatch: the object does not match its digest, even after a complete new download.
+        ArtifactNotFound, AccessDenied, StoreError: errors of the store.
     """
     resumed = partial.exists() and partial.stat().st_size > 0
     if _complete(objects, key, size, sha256, partial):
         _place(partial, target)
         return
     partial.unlink(missing_ok=True)
-    # What an earlier process left may be at fault; what this one fetched whole is not.
+    # The partial file of an earlier process may be damaged; a complete download of this process is not.
     if resumed and _complete(objects, key, size, sha256, partial):
         _place(partial, target)
         return
     partial.unlink(missing_ok=True)
-    raise DigestMismatch(f"{objects.url}: {key}: the stored bytes do not have this digest ({size} bytes were expected)")
+    raise DigestMismatch(f"{objects.url}: {key}: the stored bytes do not match this digest ({size} bytes expected)")
 
 
 def _complete(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path) -> bool:
@@ -65,7 +66,7 @@ def _complete(objects: ObjectStore, key: str, size: int, sha256: str, partial: P
             if have < size:
                 failures = 1 if have > before else failures + 1
                 if failures >= ATTEMPTS:
-                    raise broken or StoreError(f"{objects.url}: {key}: ends after {have} of {size} bytes")
+                    raise broken or StoreError(f"{objects.url}: {key}: the download ended after {have} of {size} bytes")
                 time.sleep(min(0.1 * 2**failures, 5.0))
         file.flush()
     return have == size and digest.hexdigest() == sha256

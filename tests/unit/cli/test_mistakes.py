@@ -123,7 +123,7 @@ def test_folder_that_cannot_be_an_artifact_or_hold_one_is_refused(tmp_path: Path
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").write_text("x")
     digest = editr1("artifacts", "push", tmp_path / "full", "--store", tmp_path / "store").output.strip()
-    refused(editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot hold")
+    refused(editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot fetch")
 
 
 def test_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, picture: Path) -> None:
