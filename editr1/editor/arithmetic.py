@@ -17,7 +17,7 @@ _ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTIO
 
 @contextmanager
 def arithmetic(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
-    """Run the block with attention kernels other than cuDNN's and, for ``bf16``, under autocast to bfloat16.
+    """Run the block with attention kernels other than cuDNN's and, for ``bf16-mixed``, autocast to bfloat16.
 
     The backward pass of cuDNN attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512 pixels
     (torch 2.11, H200).

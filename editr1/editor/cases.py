@@ -53,7 +53,9 @@ class CaseOrder:
         size: int = 1,
     ) -> None:
         if per_iteration % size:
-            raise ConfigError(f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes")
+            raise ConfigError(
+                f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes; use a multiple of {size}"
+            )
         self._seed, self._per_iteration = seed, per_iteration
         self._per_process = per_iteration // size
         self._rank = rank

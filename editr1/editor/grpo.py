@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 RATIO_TOLERANCE = 1e-6
 MAX_TRACED_ITERATIONS = 200
 """Approximate number of iterations per run, evenly spread, that are recorded as OpenTelemetry spans."""
-_SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "num_inference_steps", "sde")
+SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "num_inference_steps", "sde")
+"""Settings that a resumed training must not change."""
 
 
 def train_grpo(
@@ -175,7 +176,7 @@ class _Trainer:
         return self._metrics(rewards, advantages, stats), advantages
 
     def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], own: Rewards) -> _GatheredRewards:
-        """Gather the scores of all processes, and check that enough of them succeeded and that one verifier gave them.
+        """Gather the scores of all processes; check that enough are valid and that all are from one verifier.
 
         Every process has the same number of samples.
         """
@@ -193,7 +194,7 @@ class _Trainer:
             check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes)
         except RewardBudgetSpent:
             self._save(i)
-            # The stop request may be the reason: the service is stopped first, or its responses are not awaited.
+            # A requested stop can cause the failures: the reward service stops first, or pending requests are cancelled.
             if self._distributed.any_rank(self._hooks.should_stop()):
                 raise Interrupted(f"stopped after iteration {i} of {self._config.iterations}") from None
             raise
@@ -264,7 +265,7 @@ class _Trainer:
         self._distributed.barrier()
 
     def _resume(self) -> int:
-        """Load the checkpoint of the hooks, if there is one; return the first iteration to run."""
+        """Load the checkpoint ``hooks.resume_from``, if it is set, and return the first iteration to run."""
         folder = self._hooks.resume_from
         if folder is None:
             return 0
@@ -310,4 +311,4 @@ def _load(config: GrpoConfig, editor: str, device: torch.device) -> EditorPolicy
 
 
 def _fixed_settings(config: GrpoConfig) -> dict[str, object]:
-    return config.model_dump(mode="json", include=set(_SETTINGS_FIXED_ON_RESUME))
+    return config.model_dump(mode="json", include=set(SETTINGS_FIXED_ON_RESUME))

@@ -36,7 +36,7 @@ class RewardBudgetSpent(Editr1Error, RuntimeError):
         reasons = ", ".join(f"{cause}: {n}" for cause, n in sorted(causes.items()))
         super().__init__(
             f"{failed} of {total} scores failed ({failed / total:.0%}), but at most {allowed:.0%} may fail;"
-            f" failures by cause: {reasons}"
+            f" failures by cause: {reasons}. Check the reward service, or raise max_failed_fraction"
         )
 
 

@@ -63,7 +63,7 @@ class Tuning:
             transformer.enable_adapters()
 
     def export(self, folder: Path) -> None:
-        """Write the whole pipeline with the adapters merged in, and the adapters themselves to ``lora/``.
+        """Write the complete pipeline with the adapters merged in, and the adapters themselves to ``lora/``.
 
         The adapters are removed from the model, so training cannot continue afterwards.
         """

@@ -15,5 +15,5 @@ def draw_window(seed: int, iteration: int, *, size: int, first: int, end: int, g
         ValueError: The window does not fit into ``[first, end)``.
     """
     if size < 1 or first < 0 or first + size > end:
-        raise ValueError(f"a window of {size} steps does not fit into steps {first} to {end - 1}")
+        raise ValueError(f"a window of {size} steps does not fit into steps {first} to {end - 1}; use a shorter window")
     return window_rng(seed, iteration, group_key).randint(first, end - size)

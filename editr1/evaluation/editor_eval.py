@@ -131,15 +131,15 @@ def editor_metrics(
     scores = [
         (_parts(b, scored_by, success_at), _parts(a, scored_by, success_at)) for b, a in zip(before, after, strict=True)
     ]
-    kept = [(b, a) for b, a in scores if b is not None and a is not None]
-    if not kept:
+    complete = [(b, a) for b, a in scores if b is not None and a is not None]
+    if not complete:
         return EditorMetrics(
             scored_by=scored_by, before=ScoreParts(), after=ScoreParts(), gain=ScoreParts(), failed=len(scores)
         )
 
     def parts(measure: Callable[[list[float], list[float]], Estimate]) -> ScoreParts:
         return ScoreParts(
-            **{name: measure([b[name] for b, _ in kept], [a[name] for _, a in kept]) for name in kept[0][0]}
+            **{name: measure([b[name] for b, _ in complete], [a[name] for _, a in complete]) for name in complete[0][0]}
         )
 
     return EditorMetrics(
@@ -147,8 +147,8 @@ def editor_metrics(
         before=parts(lambda b, _a: mean_estimate(b, bootstrap)),
         after=parts(lambda _b, a: mean_estimate(a, bootstrap)),
         gain=parts(lambda b, a: paired_difference(a, b, bootstrap)),
-        gsb=gsb([a["score"] for _, a in kept], [b["score"] for b, _ in kept], bootstrap),
-        failed=len(scores) - len(kept),
+        gsb=gsb([a["score"] for _, a in complete], [b["score"] for b, _ in complete], bootstrap),
+        failed=len(scores) - len(complete),
     )
 
 

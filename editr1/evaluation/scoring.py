@@ -116,5 +116,6 @@ def _too_many(outcomes: Sequence[ScoreOutcome], max_failed_fraction: float) -> T
     counts = failures(outcomes)
     causes = ", ".join(f"{cause}: {n}" for cause, n in counts.most_common())
     return TooManyFailures(
-        f"{counts.total()} of {len(outcomes)} scores failed ({causes}), but at most {max_failed_fraction:.0%} may fail"
+        f"{counts.total()} of {len(outcomes)} scores failed ({causes}), but at most {max_failed_fraction:.0%} may fail;"
+        " check the verifier, or raise max_failed_fraction"
     )

@@ -32,7 +32,7 @@ EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "be
 
 @dataclass
 class _Evaluation:
-    """What the parts of an evaluation share, and the per-item results that they add.
+    """State that the parts of an evaluation share: the inputs, and the per-item results so far.
 
     ``verifiers`` and ``editors`` map the title to the stage input for those inputs that were given.
     """

@@ -167,7 +167,7 @@ class EditorPolicy(ABC):
         """Return the output of the VAE decoder, ``[B, 3, height, width]``, approximately in [-1, 1]."""
 
     def save(self, folder: Path) -> None:
-        """Write the whole pipeline folder with safetensors weights; plain diffusers can load it."""
+        """Write a complete pipeline folder with safetensors weights, which plain diffusers can load."""
         self.pipeline.save_pretrained(folder, safe_serialization=True)
         _remove_origin(folder)
 

@@ -59,7 +59,7 @@ class GEditRatings(NamedTuple):
 
 
 class GEditPrompts(NamedTuple):
-    """The judge's two prompts, in the benchmark those of VIEScore. ``<instruction>`` in ``sc`` is a placeholder."""
+    """The two prompts of the judge. ``<instruction>`` in ``sc`` is a placeholder. The authors use those of VIEScore."""
 
     sc: str
     pq: str

@@ -71,7 +71,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def text_field(row: Row, field: str) -> str:
-    """Return a field that must be a string with text."""
+    """Return a string field. Raises BenchmarkError if it is missing or blank."""
     value = row.values.get(field)
     if not isinstance(value, str) or not value.strip():
         raise BenchmarkError(f"{row.where}: {field} must be a non-empty string, got {value!r:.80}")
@@ -79,7 +79,7 @@ def text_field(row: Row, field: str) -> str:
 
 
 def image_field(row: Row, field: str) -> bytes:
-    """Return the bytes of an image field."""
+    """Return the bytes of an image field. Raises BenchmarkError if there is no image."""
     return image_bytes(row, field, row.values.get(field))
 
 

@@ -65,11 +65,11 @@ class _Style:
 
 _SFT = _Style(
     "Verifier after SFT",
-    " % of pairs",
+    "% of pairs",
     "a tie counts as half",
     100.0,
     50.0,
-    "chance (50 %)",
+    "chance (50%)",
     (0.0, 100.0),
     signed=False,
 )
@@ -127,7 +127,7 @@ def _headline(style: _Style, value: Estimate | None, missing: str) -> Headline:
         style.title,
         formats.estimate(value, scale=style.factor, digits=digits, signed=style.signed),
         style.unit,
-        f"{confidence} % interval {span}, n = {formats.number(value.n)}; {style.note}",
+        f"{confidence}% interval {span}, n = {formats.number(value.n)}; {style.note}",
         verdict,
         explanation,
         ruler(value, style.factor, style.baseline, style.ends),

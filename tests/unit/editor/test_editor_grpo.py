@@ -17,7 +17,7 @@ from editr1.data.errors import TableError
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.editor.cases import CaseOrder
-from editr1.editor.grpo import train_grpo
+from editr1.editor.grpo import SETTINGS_FIXED_ON_RESUME, train_grpo
 from editr1.editor.policies import FluxKontextPolicy, load_policy
 from editr1.editor.reward import EditedSample, RewardBudgetSpent, RewardCollector, RewardModelChanged
 from editr1.editor.sample import EditSettings, edit_images
@@ -134,6 +134,10 @@ def test_non_finite_gradient_never_reaches_the_weights(
         ConfigError, match=r"precision fp32: .* not finite before the first update: the gradient norm is inf"
     ):
         train_grpo(small, editor=flux_folder, cases=cases, scorer=scorer, output_dir=tmp_path / "editor")
+
+
+def test_settings_fixed_on_resume_exist() -> None:
+    assert set(SETTINGS_FIXED_ON_RESUME) <= GrpoConfig.model_fields.keys()
 
 
 def test_checkpoint_with_other_settings_is_rejected(

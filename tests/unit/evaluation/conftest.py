@@ -235,7 +235,7 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         "curate": (StageMetric(name="SFT rows", value=6000),
                    StageMetric(name="agreement with gold", value=0.962, digits=3)),
         "sft": (StageMetric(name="tokens per second", value=18234), StageMetric(name="final loss", value=0.351, digits=3)),
-        "gcpo": (StageMetric(name="pairs without signal", value=31.4, unit=" %", digits=1),
+        "gcpo": (StageMetric(name="pairs without signal", value=31.4, unit="%", digits=1),
                  StageMetric(name="clip fraction", value=None)),
         "serve": (StageMetric(name="edits scored", value=10240), StageMetric(name="p95 latency", value=0.41, unit=" s")),
         "grpo": (StageMetric(name="images per second", value=121.0, digits=0), StageMetric(name="failed scores", value=0)),

@@ -132,7 +132,7 @@ def test_headlines_describe_their_intervals(report):
     assert [h.verdict for h in (sft, gain, editor)] == ["clear", "clear", "clear"]
     assert report.verifiers[0].accuracy is not None and report.editor is not None
     assert sft.value == f"{100 * report.verifiers[0].accuracy.half_credit.value:.1f}"
-    assert "The interval excludes chance (50 %)." in page
+    assert "The interval excludes chance (50%)." in page
     assert page.count("The interval excludes zero.") == 2
     assert f"n = {formats.number(1000)}" in page
 
@@ -156,7 +156,7 @@ def test_interval_that_includes_zero_is_no_significant_effect(report):
 def test_missing_metrics_are_shown_as_not_measured(report_of):
     page = words(render_report(report_of(measured=False)))
     assert page.count("not measured") >= 6
-    assert "%" not in page.split("Reproduce this run")[0].replace("50 %", "")
+    assert "%" not in page.split("Reproduce this run")[0].replace("50%", "")
 
 
 def test_page_without_ground_truth_shows_no_true_scores(report_of):
