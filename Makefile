@@ -58,17 +58,24 @@ REGISTRY ?= docker.io/editr1
 TAG ?= dev
 TORCH ?= cuda
 BUILD ?= $(shell command -v buildah >/dev/null 2>&1 && echo buildah build --layers || echo docker build)
-IMAGES := curate sft gcpo reward grpo evaluate operator
-WITHOUT_TORCH := curate operator
+LABELS = --build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$(TAG)
+# Image, kind, base image and extras of every stage.
+STAGES := curate:curate:base:curate \
+	sft:sft:base-torch:verifier \
+	gcpo:gcpo:base-torch:verifier \
+	reward:serve:base-torch:verifier,serve \
+	grpo:grpo:base-torch:editor,serve \
+	evaluate:evaluate:base-torch:verifier,editor,serve,curate
 
 images: $(VENV)/.all
 	rm -rf build/image && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/image .
 	$(BUILD) --target light -t $(REGISTRY)/base:$(TAG) -f images/base/Containerfile .
 	$(BUILD) --target torch --build-arg TORCH=$(TORCH) -t $(REGISTRY)/base-torch:$(TAG) -f images/base/Containerfile .
-	for image in $(IMAGES); do \
-		base=base-torch; case " $(WITHOUT_TORCH) " in *" $$image "*) base=base ;; esac; \
-		$(BUILD) --build-arg BASE=$(REGISTRY)/$$base:$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
-			--build-arg VERSION=$(TAG) -t $(REGISTRY)/$$image:$(TAG) -f images/$$image/Containerfile . || exit 1; done
+	for stage in $(STAGES); do \
+		set -- $$(echo $$stage | tr : ' '); \
+		$(BUILD) --build-arg TITLE=editr1/$$1 --build-arg KIND=$$2 --build-arg BASE=$(REGISTRY)/$$3:$(TAG) --build-arg EXTRAS=$$4 \
+			$(LABELS) -t $(REGISTRY)/$$1:$(TAG) -f images/stage/Containerfile . || exit 1; done
+	$(BUILD) --build-arg BASE=$(REGISTRY)/base:$(TAG) $(LABELS) -t $(REGISTRY)/operator:$(TAG) -f images/operator/Containerfile .
 
 lock: $(VENV)/.dev
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^editr1' > requirements.lock

@@ -16,7 +16,6 @@ from editr1.launch.kubernetes.bundle import HIDDEN, redacted, redacted_text
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.values import (
-    chart_of,
     check_release,
     checked,
     kind_of,
@@ -24,7 +23,7 @@ from editr1.launch.kubernetes.values import (
     shared_values,
 )
 from editr1.runs.job import RuntimeSettings, StageJob
-from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.kinds import Kind
 from editr1.runs.references import parse_reference
 from editr1.runs.spec import StageSpec
 
@@ -113,13 +112,6 @@ def test_every_shipped_checkpoint_may_be_named() -> None:
     for name in names:
         checked(Kind.SFT, {"inputs": {"model": f"builtin:shapes-{name}"}}, "sft.yaml")
         assert parse_reference(f"builtin:shapes-{name}")
-
-
-@pytest.mark.parametrize("kind", list(Kind))
-def test_an_image_has_the_extras_that_its_stage_says_it_needs(kind: Kind) -> None:
-    text = (Path(__file__).parents[4] / "images" / chart_of(kind) / "Containerfile").read_text()
-    (installed,) = re.findall(r"/opt/src\[(.*?)\]", text)
-    assert set(KINDS[kind].extras) <= set(installed.split(","))
 
 
 def test_the_reward_chart_is_the_serve_kind() -> None:
