@@ -40,8 +40,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
-    for path, (_, text) in pages().items():
-        files.append(File.generated(config, path, content=text))
+    for path, (title, text) in pages().items():
+        wide = "---\nhide: [toc]\n---\n" if "/settings/" in path or "/charts/" in path else ""
+        files.append(File.generated(config, path, content=f"{wide}# {title}\n\n{text}"))
     return files
 
 
