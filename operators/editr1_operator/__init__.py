@@ -1,1 +1,1 @@
-"""The operator of the EditRun resource: takes a run through its stages on a cluster, and survives its own death."""
+"""The operator of the EditRun resource: takes a run through its stages on a cluster, and survives restarts of itself."""

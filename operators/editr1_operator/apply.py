@@ -1,4 +1,4 @@
-"""Carry actions out against the API server. Each may be carried out twice."""
+"""Apply the actions of a plan to the cluster. Applying an action twice has the same effect as applying it once."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from editr1_operator.actions import (
 )
 from editr1_operator.cache import Cache
 from editr1_operator.client import MANAGER
-from editr1_operator.objects import MANAGED_BY, Objects, facts_of, service_status
+from editr1_operator.objects import MANAGED_BY, Objects, image_and_chart, service_status
 
-_LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
-"""Applied after what they need."""
+_APPLIED_LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
+"""Kinds that are applied after the objects that they need."""
 
 log = logging.getLogger("editr1.operator")
 
 
 class Applier:
-    """Carries out what was decided for one run."""
+    """Applies the actions of one run."""
 
     def __init__(
         self,
@@ -47,32 +47,35 @@ class Applier:
         self._stages = {stage.name: stage for stage in spec.stages}
         self._known = {stage.name: stage for stage in status.stages}
         self._namespace, self._uid = meta["namespace"], meta["uid"]
-        self.facts: dict[str, dict[str, str]] = {}
-        """Image and chart of the stages that were applied."""
+        self.rendered: dict[str, dict[str, str]] = {}
+        """Image and chart of each stage that was applied."""
 
     def apply(self, actions: Sequence[Action]) -> dict[str, StageStatus]:
-        """Carry all out. Returns the status of each stage whose objects were refused, and why.
+        """Apply all actions, also those after one that fails.
+
+        Returns:
+            The new status of each stage whose objects could not be created.
 
         Raises:
-            ClusterUnreachable: the API server did not answer; the same decision will be made again.
+            ClusterUnreachable: the API server did not answer; the next reconciliation makes the same decision again.
         """
         failed: dict[str, StageStatus] = {}
         unreachable: ClusterUnreachable | None = None
         for action in actions:
             try:
-                self._one(action)
+                self._apply_action(action)
             except ClusterUnreachable as error:
                 unreachable = error  # the other actions may still succeed
             except ConfigError as error:
                 if isinstance(action, Launch | EnsureService):
                     failed[action.stage] = self._failed(action.stage, error)
                 else:
-                    log.warning("%s: %s", action, error)
+                    log.warning("cannot apply %s: %s", action, error)
         if unreachable is not None:
             raise unreachable
         return failed
 
-    def _one(self, action: Action) -> None:
+    def _apply_action(self, action: Action) -> None:
         stage, known = self._stages[action.stage], self._known[action.stage]
         if isinstance(action, Launch):
             service = service_status(stage, self._spec, self._known)
@@ -80,7 +83,7 @@ class Applier:
         elif isinstance(action, EnsureService):
             self._apply(stage, self._objects.of_service(stage, known), shared=True)
         elif isinstance(action, ReleaseService):
-            self._leave(self._objects.of_service(stage, known))
+            self._release(self._objects.of_service(stage, known))
         elif isinstance(action, DeleteJob):
             self._client.delete("PyTorchJob", self._namespace, known.release, foreground=True, uid=action.uid)
         elif isinstance(action, ForceDeletePod):
@@ -90,7 +93,7 @@ class Applier:
             self._client.patch("PyTorchJob", self._namespace, known.release, body)
 
     def _apply(self, stage: StageSpec, objects: list[Object], *, shared: bool) -> None:
-        self.facts[stage.name] = facts_of(stage, objects)
+        self.rendered[stage.name] = image_and_chart(stage, objects)
         for item in sorted(objects, key=_order):
             what = f"{item['kind']} {item['metadata']['name']}"
             self._check_owner(item, what, shared)
@@ -99,12 +102,12 @@ class Applier:
             except RequestRefused as error:
                 raise RequestRefused(error.status, f"{what}: {error}") from None
             if "deletionTimestamp" in applied.get("metadata", {}):
-                raise RequestRefused(409, f"{what} is still being removed")
+                raise RequestRefused(409, f"{what} is still being deleted")
             if item["kind"] in ("PyTorchJob", "Deployment"):
-                self._cache.put_job({"kind": item["kind"], **applied}, gone=False)
+                self._cache.put_job({"kind": item["kind"], **applied}, deleted=False)
 
     def _put(self, item: Object, shared: bool) -> Object:
-        """Apply an object. Of a shared one each run applies its reference under a name of its own, to take it away again."""
+        """Apply an object. Each run applies its owner reference of a shared object as its own field manager, to remove it later."""
         if not shared:
             return self._client.apply(self._namespace, item)
         meta = item["metadata"]
@@ -118,21 +121,24 @@ class Applier:
         return self._client.apply(self._namespace, claim, f"{MANAGER}-{self._uid}")
 
     def _check_owner(self, item: Object, what: str, shared: bool) -> None:
-        """Raise RequestRefused where an object of that name is there that is not this run's to change."""
+        """Raise RequestRefused if an object of that name exists that this run must not change."""
         found = self._client.get(item["kind"], self._namespace, item["metadata"]["name"])
         if found is None:
             return
         meta = found["metadata"]
         if (meta.get("labels") or {}).get(MANAGED_BY) != MANAGER:
-            raise RequestRefused(409, f"{what} is there already and is not the operator's")
+            raise RequestRefused(
+                409, f"{what} already exists and is not managed by the operator; delete it or rename the run"
+            )
         owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
         if owners and not shared and self._uid not in owners:
-            raise RequestRefused(409, f"{what} still belongs to an earlier run of this name")
+            raise RequestRefused(409, f"{what} still belongs to an earlier run of this name, which is being deleted")
 
-    def _leave(self, objects: list[Object]) -> None:
-        """Take this run's reference away; what nobody else refers to is deleted, the Deployment last: it says who owns it.
+    def _release(self, objects: list[Object]) -> None:
+        """Remove this run from the owners, and delete what has no other owner; the Deployment, which has the owners, goes last.
 
-        A run that joins meanwhile changes the object's version; then this ends, and is decided anew.
+        If another run joins in the meantime, the object's version changes. This ends then, and the next reconciliation
+        decides again.
         """
         for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
@@ -158,9 +164,9 @@ class Applier:
         """Return the status of a stage that waits until the error is corrected: in the API server or in the settings."""
         reason, message = Reason.SETTINGS, str(error)  # the chart rejects values of the namespace's settings
         if isinstance(error, RequestRefused):
-            reason, message = Reason.REFUSED, f"the API server refuses it: {error}"
+            reason, message = Reason.REFUSED, f"the API server rejected it: {error}"
         return self._known[stage].model_copy(update={"state": RunState.STARTING, "reason": reason, "message": message})
 
 
 def _order(item: Object) -> int:
-    return _LAST.index(item["kind"]) + 1 if item["kind"] in _LAST else 0
+    return _APPLIED_LAST.index(item["kind"]) + 1 if item["kind"] in _APPLIED_LAST else 0

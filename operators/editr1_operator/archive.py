@@ -1,4 +1,4 @@
-"""What stays in the store: the run's record, its spans, and what the cluster said of each attempt that ended."""
+"""Archive in the artifact store what Kubernetes forgets: pods and events of each attempt, and the run's spans."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from editr1.artifacts import AccessDenied, ArtifactStore
 from editr1.launch.kubernetes.errors import RequestRefused
-from editr1.launch.kubernetes.run_status import RunStatus
+from editr1.launch.kubernetes.run_status import RunStatus, StageStatus
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import stage_prefix
 from editr1.telemetry import as_record
@@ -20,48 +20,57 @@ from editr1_operator.trace import SERVICE, Exporter, spans_of
 log = logging.getLogger("editr1.operator")
 
 
-def keep_ended(
-    happened: NamespaceEvents,
+def archive_attempts(
+    namespace_events: NamespaceEvents,
     store: ArtifactStore,
     namespace: str,
     run: str,
-    seen: Mapping[str, ObservedStage],
+    observed: Mapping[str, ObservedStage],
     before: RunStatus,
     after: RunStatus,
 ) -> None:
-    """Put pods and events of each attempt that ended between two statuses beside its logs, before its pods go."""
+    """Store pods and events of each attempt that ended between two statuses, next to its logs, before its pods go.
+
+    Raises:
+        StoreError, ClusterUnreachable: nothing is lost if the call is repeated.
+    """
     for stage in after.stages:
-        if not stage.key or not stage.attempts or KINDS[Kind(stage.kind)].service:
+        if not _attempt_ended(before.stage_of(stage.name), stage):
             continue
-        last = stage.attempts[-1]
-        known = before.stage_of(stage.name)
-        old = known.attempts if known else []
-        if last.ended is None or (len(old) == len(stage.attempts) and old[-1].ended is not None):
-            continue
-        pods = seen[stage.name].release.pods if stage.name in seen else ()
+        pods = observed[stage.name].release.pods if stage.name in observed else ()
         names = {stage.release, *(pod.name for pod in pods)}
         try:
-            events = happened.of(namespace, names, age_s=0)
+            events = namespace_events.of(namespace, names, age_s=0)
         except RequestRefused:
             events = ()
-        told = {
-            "attempt": last.model_dump(),
+        entry = {
+            "attempt": stage.attempts[-1].model_dump(),
             "pods": [asdict(pod) for pod in pods],
             "events": [asdict(event) for event in events],
         }
         key = f"{stage_prefix(run, stage.name, stage.key)}cluster/attempt-{len(stage.attempts)}.json"
         try:
-            store.put_record(key, json.dumps(told, indent=1).encode())
+            store.put_record(key, json.dumps(entry, indent=1).encode())
         except AccessDenied as error:
-            log.warning("what the cluster said of %s is not kept: %s", stage.release, error)
+            log.warning("cannot archive pods and events of %s: %s", stage.release, error)
 
 
-def keep_spans(
+def archive_spans(
     store: ArtifactStore, exporter: Exporter, namespace: str, run: str, uid: str, before: RunStatus, after: RunStatus
 ) -> None:
-    """Put the spans of all that is over into the store, and send what is new to the collector."""
+    """Store the spans of everything that ended, and send those that are new to the OpenTelemetry collector."""
     old, new = (spans_of(uid, namespace, run, status) for status in (before, after))
     if new:
         lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in new]
         store.put_record(f"runs/{run}/spans/operator-{uid[:8]}.jsonl", "".join(lines).encode())
         exporter.send(old, new)
+
+
+def _attempt_ended(before: StageStatus | None, after: StageStatus) -> bool:
+    """Return whether the newest attempt of a job ended between two statuses."""
+    if not after.key or not after.attempts or KINDS[Kind(after.kind)].service:
+        return False
+    if after.attempts[-1].ended is None:
+        return False
+    old = before.attempts if before else []
+    return len(old) != len(after.attempts) or old[-1].ended is None

@@ -1,4 +1,4 @@
-"""What the watches have told of the cluster, small enough to hold for a thousand runs."""
+"""The objects that the watches reported, reduced so that those of a thousand runs fit into memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from editr1.launch.kubernetes.views import JobView, PodView
 from editr1_operator.crd import KIND
 
 ATTEMPT = "editr1.dev/attempt"
+"""Annotation of a job with its attempt number."""
 Key = tuple[str, str]
-"""Namespace and name."""
+"""Namespace and name of an EditRun."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """A job or service; ``owners`` are the runs that own it, identity to name."""
+class CachedJob:
+    """A PyTorchJob or the Deployment of a service."""
 
     view: JobView
     uid: str
@@ -28,20 +29,21 @@ class Held:
     attempt: int
     terminating: bool
     owners: Mapping[str, str]
+    """Names of the EditRuns that own it, by UID."""
 
 
-class HeldPod(NamedTuple):
-    """A pod."""
+class CachedPod(NamedTuple):
+    """A pod and its resource version."""
 
     view: PodView
     version: str
 
 
-def held(body: Mapping[str, Any]) -> Held:
-    """A PyTorchJob or Deployment as the API gives it."""
+def cached_job(body: Mapping[str, Any]) -> CachedJob:
+    """Convert a PyTorchJob or Deployment from the JSON of the API."""
     meta = body["metadata"]
     service = body["kind"] == "Deployment"
-    return Held(
+    return CachedJob(
         view=service_view(body) if service else job_view(body),
         uid=meta["uid"],
         version=meta.get("resourceVersion", ""),
@@ -52,21 +54,21 @@ def held(body: Mapping[str, Any]) -> Held:
 
 
 class Cache:
-    """Safe for several threads."""
+    """Runs, jobs and pods by name; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[Key, dict[str, Any]] = {}
-        self._jobs: dict[Key, Held] = {}
-        self._pods: dict[Key, dict[str, HeldPod]] = defaultdict(dict)
+        self._jobs: dict[Key, CachedJob] = {}
+        self._pods: dict[Key, dict[str, CachedPod]] = defaultdict(dict)
 
-    def put_run(self, body: dict[str, Any], gone: bool) -> Key:
-        """Take an EditRun, or let it go."""
+    def put_run(self, body: dict[str, Any], deleted: bool) -> Key:
+        """Store an EditRun, or remove it; an older version than the stored one is ignored."""
         meta = body["metadata"]
         key = (meta["namespace"], meta["name"])
         with self._lock:
             known = self._runs.get(key)
-            if gone:
+            if deleted:
                 if known is not None and known["metadata"]["uid"] == meta["uid"]:
                     del self._runs[key]
             elif known is None or _newer(meta, known["metadata"]):
@@ -74,27 +76,27 @@ class Cache:
                 self._runs[key] = body
         return key
 
-    def put_job(self, body: Mapping[str, Any], gone: bool) -> list[Key]:
-        """Take a job or service, or let it go; returns the runs that it belongs to."""
-        item = held(body)
+    def put_job(self, body: Mapping[str, Any], deleted: bool) -> list[Key]:
+        """Store or remove a job or service, and return the runs that own it."""
+        item = cached_job(body)
         namespace = body["metadata"]["namespace"]
         with self._lock:
             known = self._jobs.get((namespace, item.view.name))
-            if gone:
+            if deleted:
                 if known is not None and known.uid == item.uid:
                     del self._jobs[namespace, item.view.name]
             else:
                 self._jobs[namespace, item.view.name] = item
         return [(namespace, name) for name in item.owners.values()]
 
-    def put_pod(self, body: Mapping[str, Any], gone: bool) -> list[Key]:
-        """Take a pod, or let it go; returns the runs that its job belongs to."""
+    def put_pod(self, body: Mapping[str, Any], deleted: bool) -> list[Key]:
+        """Store or remove a pod, and return the runs that own its job."""
         meta = body["metadata"]
         key = (meta["namespace"], (meta.get("labels") or {}).get(INSTANCE, ""))
         pod = _pod(body)
         name = pod.view.name
         with self._lock:
-            if not gone:
+            if not deleted:
                 self._pods[key][name] = pod
             elif self._pods[key].get(name, pod).view.uid == pod.view.uid:
                 self._pods[key].pop(name, None)
@@ -103,8 +105,8 @@ class Cache:
             item = self._jobs.get(key)
         return [(key[0], name) for name in item.owners.values()] if item else []
 
-    def holds(self, body: Mapping[str, Any]) -> bool:
-        """Whether this very version is held: what a watch that begins anew lists is mostly known."""
+    def has(self, body: Mapping[str, Any]) -> bool:
+        """Return whether exactly this version is stored, as is most of what a restarted watch lists."""
         meta = body["metadata"]
         namespace, name, labels = meta["namespace"], meta["name"], meta.get("labels") or {}
         with self._lock:
@@ -119,47 +121,47 @@ class Cache:
                 known = job.version if job else None
         return bool(known == meta["resourceVersion"])
 
-    def renew(
+    def resync(
         self, namespace: str, release: str, job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Put what the API server says now in place of what the watches told: they can miss that something went."""
+        """Replace a job and its pods by what the API server returned, since watches can miss deletions."""
         key = (namespace, release)
-        there = [_pod(item) for item in pods]
+        listed = [_pod(item) for item in pods]
         with self._lock:
             self._pods.pop(key, None)
-            if there:
-                self._pods[key] = {pod.view.name: pod for pod in there}
+            if listed:
+                self._pods[key] = {pod.view.name: pod for pod in listed}
             if job is None:
                 self._jobs.pop(key, None)
             else:
-                self._jobs[key] = held(job)
+                self._jobs[key] = cached_job(job)
 
     def run(self, key: Key) -> dict[str, Any] | None:
-        """An EditRun."""
+        """Return an EditRun as the API returned it."""
         with self._lock:
             return self._runs.get(key)
 
     def runs(self) -> list[Key]:
-        """Every EditRun."""
+        """Return the keys of all EditRuns."""
         with self._lock:
             return list(self._runs)
 
-    def job(self, namespace: str, name: str) -> Held | None:
-        """A job or service."""
+    def job(self, namespace: str, name: str) -> CachedJob | None:
+        """Return a job or service."""
         with self._lock:
             return self._jobs.get((namespace, name))
 
     def pods(self, namespace: str, release: str) -> tuple[PodView, ...]:
-        """The pods of a job or service, by index."""
+        """Return the pods of a job or service in the order of their index."""
         with self._lock:
             found = list(self._pods.get((namespace, release), {}).values())
         return tuple(sorted((pod.view for pod in found), key=lambda view: (view.index, view.name)))
 
 
-def _pod(body: Mapping[str, Any]) -> HeldPod:
-    return HeldPod(pod_view(body), body["metadata"].get("resourceVersion", ""))
+def _pod(body: Mapping[str, Any]) -> CachedPod:
+    return CachedPod(pod_view(body), body["metadata"].get("resourceVersion", ""))
 
 
 def _newer(meta: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """A watch may tell late of what our own write has already changed."""
+    """Return whether an object is not older than the stored one: a watch may report it after our own write."""
     return meta["uid"] != known["uid"] or int(meta["resourceVersion"]) >= int(known["resourceVersion"])

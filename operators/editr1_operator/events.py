@@ -1,4 +1,4 @@
-"""Kubernetes events from two statuses: what a run tells whoever describes it. Pure."""
+"""Kubernetes events for the changes between two statuses of a run: pure functions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 
-LONGEST_MESSAGE = 1000
-_NORMAL = {
+MAX_MESSAGE_LENGTH = 1000
+"""Characters of an event's message; the API server accepts 1024 bytes."""
+_NORMAL_REASONS = {
     None,
     Reason.INPUTS_MISSING,
     Reason.SERVICE_STARTING,
@@ -23,19 +24,22 @@ _NORMAL = {
 }
 
 
-_ALIVE = (RunState.STARTING, RunState.RUNNING)
+_ACTIVE = (RunState.STARTING, RunState.RUNNING)
 
 
 def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
-    """An event for each stage, and for the run, whose state or reason changed; waiting for inputs is none."""
+    """Yield an event for each stage whose state, reason or number of failures changed, and one for the end of the run.
+
+    Stages that wait for inputs produce no event.
+    """
     for stage in after.stages:
         known = before.stage_of(stage.name)
-        told = (known.state, known.reason, len(known.attempts), known.failures) if known else None
-        if told == (stage.state, stage.reason, len(stage.attempts), stage.failures):
+        reported = (known.state, known.reason, len(known.attempts), known.failures) if known else None
+        if reported == (stage.state, stage.reason, len(stage.attempts), stage.failures):
             continue
         if stage.reason in (None, Reason.INPUTS_MISSING, Reason.STAGE_FAILED):
             continue
-        lost = known is not None and stage.failures > known.failures and stage.state in _ALIVE
+        lost = known is not None and stage.failures > known.failures and stage.state in _ACTIVE
         reason = Reason.NODE_LOST if lost else stage.reason
         message = "a pod was lost and is created again" if lost else stage.message
         yield _event(reason, f"{stage.name}: {message}" if message else f"{stage.name} is {stage.state.lower()}")
@@ -46,9 +50,9 @@ def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
 def _event(reason: Reason | None, message: str) -> dict[str, Any]:
     now = format_timestamp(time.time())
     return {
-        "type": "Normal" if reason in _NORMAL else "Warning",
+        "type": "Normal" if reason in _NORMAL_REASONS else "Warning",
         "reason": str(reason),
-        "message": message[:LONGEST_MESSAGE],
+        "message": message[:MAX_MESSAGE_LENGTH],
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -1,4 +1,4 @@
-"""What the cluster said of each namespace's objects: one list for all its runs."""
+"""Kubernetes events by namespace: one list for all runs of a namespace."""
 
 from __future__ import annotations
 
@@ -11,51 +11,59 @@ from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.parse import event_view
 from editr1.launch.kubernetes.views import EventView
 
-SHARE_OF_TIME = 0.05
-"""Most of the time that may go into listing, where an older answer will do."""
-FORGOTTEN_SECONDS = 600.0
+MAX_TIME_FRACTION = 0.05
+"""Largest fraction of the time that is spent on listing events, if older events are acceptable."""
+EXPIRY_SECONDS = 600.0
+"""A namespace's list is dropped this long after it was last read."""
 
 
 @dataclass
-class _Listed:
+class _EventList:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    at: float = float("-inf")
-    took: float = 0.0
+    read_at: float = float("-inf")
+    seconds: float = 0.0
+    """How long the last list took."""
     events: tuple[EventView, ...] = ()
 
 
 class NamespaceEvents:
-    """Events by namespace, safe for several threads.
+    """Events by namespace; safe to use from several threads.
 
-    The API server scans all events of a namespace for any question about them, however few it asks for. So each list
-    serves every run of the namespace, and those who ask while it is under way wait for it.
+    The API server scans all events of a namespace for every list, however narrow its selector. One list therefore serves all
+    runs of a namespace, and threads that ask while it is being read wait for it.
     """
 
     def __init__(self, client: KubernetesClient) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._known: dict[str, _Listed] = {}
+        self._lists: dict[str, _EventList] = {}
 
     def of(self, namespace: str, names: Container[str], age_s: float) -> tuple[EventView, ...]:
-        """Events of the objects ``names``, oldest first, as listed at most ``age_s`` seconds ago.
+        """Return the events of some objects, oldest first.
 
-        Where ``age_s`` is not 0, a namespace whose list takes long is listed more seldom (:data:`SHARE_OF_TIME`).
-        Raises RequestRefused, ClusterUnreachable.
+        Args:
+            namespace: Namespace of the objects.
+            names: Names of the objects.
+            age_s: Largest acceptable age of the list in seconds. If it is not 0, a namespace whose list takes long is listed
+                less often (:data:`MAX_TIME_FRACTION`).
+
+        Raises:
+            RequestRefused, ClusterUnreachable: the events cannot be listed.
         """
-        asked = time.monotonic()
+        called = time.monotonic()
         with self._lock:
-            known = self._known.setdefault(namespace, _Listed())
+            known = self._lists.setdefault(namespace, _EventList())
         with known.lock:
-            limit = max(age_s, known.took / SHARE_OF_TIME) if age_s else 0.0
-            if known.at < asked - limit:
+            max_age = max(age_s, known.seconds / MAX_TIME_FRACTION) if age_s else 0.0
+            if known.read_at < called - max_age:
                 began = time.monotonic()
                 found = self._client.find("Event", namespace)
                 known.events = tuple(sorted((event_view(item) for item in found), key=lambda event: event.t))
-                known.at, known.took = began, time.monotonic() - began
-                self._forget(began)
+                known.read_at, known.seconds = began, time.monotonic() - began
+                self._drop_expired(began)
             return tuple(event for event in known.events if event.object in names)
 
-    def _forget(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         with self._lock:
-            for name in [name for name, item in self._known.items() if now - item.at > FORGOTTEN_SECONDS]:
-                del self._known[name]
+            for name in [name for name, item in self._lists.items() if now - item.read_at > EXPIRY_SECONDS]:
+                del self._lists[name]

@@ -1,4 +1,4 @@
-"""Tell a webhook when a run changes state: CloudEvents over HTTP, retried, never in the way of the run."""
+"""Notify a webhook of changes of a run's state: CloudEvents over HTTP, retried, and never delaying the run."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
-from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1_operator.metrics import NOTICES
 
 log = logging.getLogger("editr1.operator")
-WAITING = 1000
-"""Notices that may wait; the newest are dropped when more do."""
-TRIES = 6
+QUEUE_LENGTH = 1000
+"""Notifications that may wait; further ones are dropped."""
+ATTEMPTS = 6
 TIMEOUT_SECONDS = 10.0
+_RETRYABLE_CLIENT_ERRORS = (408, 425, 429)
 
 
 def cloud_event(meta: Mapping[str, Any], status: RunStatus, now: float) -> dict[str, Any]:
-    """A CloudEvent 1.0 in JSON. A change that is told twice has the same id twice."""
+    """Return a CloudEvent 1.0 in JSON. The same change always has the same ID."""
     source = f"/namespaces/{meta['namespace']}/editruns/{meta['name']}"
     return {
         "specversion": "1.0",
         "id": f"{meta['uid']}/{meta.get('resourceVersion', '')}",
         "source": source,
         "type": f"dev.editr1.run.{status.state.lower()}",
-        "time": format_timestamp(now),
+        "time": datetime.fromtimestamp(now, UTC).isoformat(),
         "datacontenttype": "application/json",
         "data": {
             "run": meta["name"],
@@ -44,17 +45,29 @@ def cloud_event(meta: Mapping[str, Any], status: RunStatus, now: float) -> dict[
 
 
 class Notifier:
-    """Sends from a thread of its own. Without an address it does nothing."""
+    """Sends notifications from its own thread. Without a URL it does nothing."""
 
-    def __init__(self, url: str, token: str = "", pause: float = 1.0) -> None:
-        self._url, self._token, self._pause = url, token, pause
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(WAITING)
+    def __init__(self, url: str, token: str = "", backoff_s: float = 1.0) -> None:
+        """Start the thread if there is a URL.
+
+        Args:
+            url: Address of the webhook; empty for none.
+            token: Bearer token for the webhook.
+            backoff_s: Seconds before the second attempt; each further attempt waits twice as long.
+        """
+        self._url, self._token, self._backoff_s = url, token, backoff_s
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE_LENGTH)
         self._thread = threading.Thread(target=self._work, daemon=True) if url else None
         if self._thread:
             self._thread.start()
 
-    def tell(self, event: dict[str, Any]) -> None:
-        """Put an event in the queue; returns at once."""
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a webhook to notify."""
+        return self._thread is not None
+
+    def notify(self, event: dict[str, Any]) -> None:
+        """Queue an event and return immediately."""
         if self._thread is None:
             return
         try:
@@ -63,7 +76,7 @@ class Notifier:
             NOTICES.labels("dropped").inc()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send what waits, for ``seconds`` at most."""
+        """Send the queued events, for at most ``seconds``."""
         if self._thread is not None:
             try:
                 self._queue.put_nowait(None)
@@ -80,16 +93,16 @@ class Notifier:
                 NOTICES.labels("sent" if self._send(client, event) else "failed").inc()
 
     def _send(self, client: httpx.Client, event: dict[str, Any]) -> bool:
-        for number in range(TRIES):
+        for number in range(ATTEMPTS):
             try:
                 answer = client.post(self._url, json=event)
                 if answer.is_success:
                     return True
-                why = f"HTTP {answer.status_code}"
-                if 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429):
+                reason = f"HTTP {answer.status_code}"
+                if answer.is_client_error and answer.status_code not in _RETRYABLE_CLIENT_ERRORS:
                     break
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                why = str(error) or type(error).__name__
-            time.sleep(self._pause * 2**number)
-        log.warning("notice %s of %s was not taken: %s", event["type"], event["source"], why)
+                reason = str(error) or type(error).__name__
+            time.sleep(self._backoff_s * 2**number)
+        log.warning("cannot deliver notification %s of %s: %s", event["type"], event["source"], reason)
         return False

@@ -1,4 +1,4 @@
-"""The objects of a stage: its chart's, made this run's own. Pure but for Helm's engine."""
+"""Render the objects of a stage by its chart, with this run as their owner."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.trace import traceparent
 
 SERVICE_STAGE = "serve"
-"""Name of the stage of every shared service."""
+"""Stage name in the job file of every shared service."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
+"""Label with the name of the program that manages an object."""
 
 
 def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
-    """The reference by which an object goes with its run."""
+    """Return the owner reference that has Kubernetes delete an object together with its run."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -42,7 +43,10 @@ def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
 
 
 def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
-    """Digest of the image that the settings name by tag now; empty where the registry cannot be asked, or need not be."""
+    """Return the digest that the image tag in the settings refers to now.
+
+    It is empty if the settings contain a digest or disable ``resolve_images``, and if the registry returns none.
+    """
     values = shared_values(cluster, stage.kind, stage.name)
     if not cluster.resolve_images or values.get("image", {}).get("digest"):
         return ""
@@ -52,8 +56,8 @@ def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
 def shared_name(
     stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig, store: StoreConfig
 ) -> str:
-    """Name of the service that serves ``model`` with these settings; runs that agree on all of it share it."""
-    told = {
+    """Return the name of a reward service, a digest of its model and settings: runs that agree on them share the service."""
+    identity = {
         "model": model,
         "image": digest,
         "store": store.model_dump(mode="json"),
@@ -61,11 +65,11 @@ def shared_name(
         "values": shared_values(cluster, stage.kind, stage.name),
         "chart": chart_version(chart_of(stage.kind)),
     }
-    return "rrm-" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    return "rrm-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Objects:
-    """Renders the stages of one run."""
+    """Renders the objects of one run's stages."""
 
     def __init__(
         self,
@@ -80,7 +84,17 @@ class Objects:
         self._revision = revision
 
     def of_job(self, stage: StageSpec, known: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
-        """A training stage. Raises ConfigError."""
+        """Render the job of a stage.
+
+        Args:
+            stage: The stage.
+            known: Its status with resolved inputs.
+            service: Status of the reward service that scores it, if any.
+            attempt: Attempt number, counted from 1.
+
+        Raises:
+            ConfigError: the chart rejects the values.
+        """
         reward = None
         if service is not None:
             url = service_url(service.release, self._meta["namespace"])
@@ -93,29 +107,29 @@ class Objects:
         )
         parent = traceparent(self._meta["uid"], stage.name, attempt)
         values = chart_values(job, self._cluster, stage=stage, traceparent=parent)
-        # Who decides about another attempt is the operator: the job ends with the first pod that does.
+        # The operator decides about further attempts, so the job fails with its first pod.
         values = deep_merge(values, {"restartPolicy": "Never", **_image(known)})
-        objects = self._rendered(stage, release_name(job.run, stage.name), values, controller=True)
+        objects = self._render(stage, release_name(job.run, stage.name), values, controller=True)
         for item in objects:
             if item["kind"] == "PyTorchJob":
                 item["metadata"].setdefault("annotations", {})[ATTEMPT] = str(attempt)
         return objects
 
     def of_service(self, stage: StageSpec, known: StageStatus) -> list[Object]:
-        """A reward service, the same whichever of its runs asks. Raises ConfigError."""
+        """Render a reward service; the result is the same for every run that shares it. Raises ConfigError."""
         release = known.release
         config = full_config(stage.kind, stage.config, self._spec.seed)
         key = hashlib.sha256(release.encode()).hexdigest()
         shared = stage.model_copy(update={"name": SERVICE_STAGE})
         job = build_job(shared, JobContext(release, 0, self._store), ResolvedStage(config, known.inputs, key))
-        # What the settings say of the stage by its name in the run wins in the shared one too.
+        # Settings for the stage by its name in the run take precedence over those of its chart.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
         named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
         own = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
         values = deep_merge(chart_values(job, own), _image(known))
-        return self._rendered(stage, release, values, controller=False)
+        return self._render(stage, release, values, controller=False)
 
-    def _rendered(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:
+    def _render(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:
         objects = copy.deepcopy(self._helm.render(chart_of(stage.kind), release, self._meta["namespace"], values))
         reference = owner_reference(self._meta["name"], self._meta["uid"], controller=controller)
         for item in objects:
@@ -128,13 +142,13 @@ def _image(known: StageStatus) -> dict[str, Any]:
     return {"image": {"digest": known.image_digest}} if known.image_digest else {}
 
 
-def facts_of(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
-    """What the record says of them: image and chart."""
+def image_and_chart(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
+    """Return the image and the chart of rendered objects, for the run's record."""
     chart = chart_of(stage.kind)
     return {"image": image_of(objects), "chart": f"{chart} {chart_version(chart)}"}
 
 
 def service_status(stage: StageSpec, spec: RunBody, known: Mapping[str, StageStatus]) -> StageStatus | None:
-    """The status of the serve stage that scores ``stage``."""
+    """Return the status of the serve stage that scores ``stage``, if there is one."""
     service = service_of(stage, spec.stages)
     return known[service.name] if service else None

@@ -1,4 +1,4 @@
-"""Which run is looked at next: one at a time each, again when something changed meanwhile, later when asked."""
+"""The work queue: reconciles one run at a time per key, again after a change, later when asked, and retries errors."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from editr1_operator.cache import Key
 from editr1_operator.metrics import ERRORS, REACTION_SECONDS, RECONCILE_SECONDS
 
 log = logging.getLogger("editr1.operator")
-LONGEST_BACKOFF = 60.0
+MAX_BACKOFF_SECONDS = 60.0
+MIN_DELAY_SECONDS = 0.05
 
 
 class WorkQueue:
-    """``look`` is called in one of ``workers`` threads; it returns when to call it again, None for not at all."""
+    """Calls ``reconcile`` in one of ``workers`` threads, never twice at the same time for the same key.
 
-    def __init__(self, look: Callable[[Key], float | None], workers: int = 8) -> None:
-        self._look = look
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="look")
-        self._free = asyncio.Semaphore(workers)
+    ``reconcile`` returns when to call it again (seconds since the epoch), or ``None``. After an error it is called again with
+    exponential backoff.
+    """
+
+    def __init__(self, reconcile: Callable[[Key], float | None], workers: int = 8) -> None:
+        self._reconcile = reconcile
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="reconcile")
+        self._slots = asyncio.Semaphore(workers)
         self._busy: set[Key] = set()
         self._changed: dict[Key, float] = {}
+        """Time of the first change that no reconciliation has seen, by key."""
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._errors: dict[Key, int] = {}
+        """Number of errors since the last success, by key."""
 
     def add(self, key: Key) -> None:
-        """Something changed: look as soon as possible."""
+        """Reconcile a run that changed as soon as possible."""
         self._changed.setdefault(key, time.monotonic())
         timer = self._timers.pop(key, None)
         if timer:
@@ -38,11 +45,11 @@ class WorkQueue:
             asyncio.get_running_loop().create_task(self._work(key))
 
     async def call(self, function: Callable[[], None]) -> None:
-        """Run something that blocks in one of the threads."""
+        """Run a blocking function in one of the threads."""
         await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def close(self) -> None:
-        """Take no more; looks that are under way end."""
+        """Cancel what is queued and wait for the reconciliations in progress."""
         for timer in self._timers.values():
             timer.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -50,26 +57,29 @@ class WorkQueue:
     async def _work(self, key: Key) -> None:
         try:
             while key in self._changed:
-                async with self._free:
+                async with self._slots:
                     since = self._changed.pop(key)
-                    again = await self._once(key)
+                    again = await self._run_once(key)
                 REACTION_SECONDS.observe(time.monotonic() - since)
                 if key not in self._changed and again is not None:
-                    delay = max(0.05, again - time.time())
+                    delay = max(MIN_DELAY_SECONDS, again - time.time())
                     self._timers[key] = asyncio.get_running_loop().call_later(delay, self.add, key)
         finally:
             self._busy.discard(key)
 
-    async def _once(self, key: Key) -> float | None:
+    async def _run_once(self, key: Key) -> float | None:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         try:
-            again = await loop.run_in_executor(self._pool, self._look, key)
+            again = await loop.run_in_executor(self._pool, self._reconcile, key)
         except Exception as error:
-            tries = self._errors[key] = self._errors.get(key, 0) + 1
+            count = self._errors[key] = self._errors.get(key, 0) + 1
             ERRORS.labels(type(error).__name__).inc()
-            log.warning("%s/%s: %s: %s", *key, type(error).__name__, error, exc_info=log.isEnabledFor(logging.DEBUG))
-            return time.time() + min(LONGEST_BACKOFF, 2.0**tries)
+            delay = min(MAX_BACKOFF_SECONDS, 2.0**count)
+            with_traceback = log.isEnabledFor(logging.DEBUG)
+            message = "%s/%s: %s: %s; retrying in %.0f s"
+            log.warning(message, *key, type(error).__name__, error, delay, exc_info=with_traceback)
+            return time.time() + delay
         finally:
             RECONCILE_SECONDS.observe(time.monotonic() - began)
         self._errors.pop(key, None)

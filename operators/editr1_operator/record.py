@@ -1,4 +1,4 @@
-"""The run's record in the store, made from the status: what the local backend would have written."""
+"""Update the run's record in the artifact store from its status, in the format of the local backend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody
 
 
-def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[str, Mapping[str, str]]) -> RunRecord:
-    """``base`` (name, versions, machine) with what the status says. ``facts`` holds image and chart by stage."""
+def update_record(
+    base: RunRecord, spec: RunBody, status: RunStatus, rendered: Mapping[str, Mapping[str, str]]
+) -> RunRecord:
+    """Return a copy of a record with the state of the run and of its stages.
+
+    Args:
+        base: The record with name, versions and machine.
+        spec: Specification of the run.
+        status: Status of the run.
+        rendered: Image and chart of the stages that were applied in this process; others keep those of ``base``.
+    """
     record = base.model_copy(deep=True)
     record.seed = spec.seed
     record.state = State.RUNNING if status.state is RunState.WAITING else RECORD_STATES[status.state]
@@ -26,12 +35,12 @@ def record_of(base: RunRecord, spec: RunBody, status: RunStatus, facts: Mapping[
         before = known.get(stage.name)
         if before is not None and before.key != entry.key:
             before = None
-        told = facts.get(stage.name, {})
-        made = stage_record(entry)
-        made.kind, made.config = str(stage.kind), full_config(stage.kind, stage.config, spec.seed)
-        made.attempts = made.attempts or (before.attempts if before else [])
-        made.reason = "" if entry.state is RunState.DONE else entry.message
-        made.image = told.get("image") or (before.image if before else "")
-        made.chart = told.get("chart") or (before.chart if before else "")
-        record.stages[stage.name] = made
+        applied = rendered.get(stage.name, {})
+        updated = stage_record(entry)
+        updated.kind, updated.config = str(stage.kind), full_config(stage.kind, stage.config, spec.seed)
+        updated.attempts = updated.attempts or (before.attempts if before else [])
+        updated.reason = "" if entry.state is RunState.DONE else entry.message
+        updated.image = applied.get("image") or (before.image if before else "")
+        updated.chart = applied.get("chart") or (before.chart if before else "")
+        record.stages[stage.name] = updated
     return record

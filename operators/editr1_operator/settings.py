@@ -1,4 +1,4 @@
-"""The operator's settings, and what a namespace's runs share: the chart values of its stages, its bucket."""
+"""The settings of the runs of a namespace: the chart values of their stages and their artifact store."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from editr1.launch.origin import versions
 from editr1.runs.spec import RunSpec, check_run
 
 NAMESPACE_CONFIG = "editr1-cluster"
-"""ConfigMap of a namespace whose ``cluster.yaml`` is laid over the operator's own settings."""
-FRESH_SECONDS = 30.0
-FORGOTTEN_SECONDS = 900.0
+"""ConfigMap of a namespace; its ``cluster.yaml`` overrides the operator's own settings."""
+MAX_AGE_SECONDS = 30.0
+"""Age from which the settings of a namespace are read again."""
+EXPIRY_SECONDS = 900.0
+"""Age from which the settings of a namespace are dropped from memory."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """What the runs of a namespace share."""
+    """Settings and artifact store of the runs of a namespace."""
 
     cluster: ClusterConfig
     config: StoreConfig
@@ -39,7 +41,7 @@ class Site:
 
 
 class Settings:
-    """Settings by namespace, read again every half minute."""
+    """Settings by namespace; safe to use from several threads."""
 
     def __init__(self, file: Path | None, stores: Sequence[str] = ()) -> None:
         self._base, self._stores = load_cluster(file), tuple(stores)
@@ -48,37 +50,49 @@ class Settings:
         self.versions = versions()
 
     def site(self, client: KubernetesClient, namespace: str, url: str | None) -> Site:
-        """The namespace's settings, and the store ``url`` or else its own. Raises ConfigError, ClusterUnreachable."""
+        """Return the settings of a namespace with an open artifact store.
+
+        Args:
+            client: Client to read the namespace's ConfigMap with.
+            namespace: Namespace of the run.
+            url: Artifact store of the run; ``None`` uses that of the namespace.
+
+        Raises:
+            ConfigError: the settings are invalid, or the operator may not use the store.
+            ClusterUnreachable: the API server does not answer.
+        """
         with self._lock:
             known = self._sites.get((namespace, url))
-        if known is not None and time.monotonic() - known[0] < FRESH_SECONDS:
+        if known is not None and time.monotonic() - known[0] < MAX_AGE_SECONDS:
             return known[1]
-        # A file that was written for a laptop says how that reaches the bucket; here the pods' own way holds.
-        config = self._of(client, namespace).model_copy(update={"store_endpoint": None})
-        where = store_config(config, url)
-        self._check(where)
-        if known is not None and known[1].cluster == config and known[1].config == where:
+        # store_endpoint is the address for laptops; the operator uses that of the pods.
+        config = self._read(client, namespace).model_copy(update={"store_endpoint": None})
+        store = store_config(config, url)
+        self._check(store)
+        if known is not None and known[1].cluster == config and known[1].config == store:
             site = known[1]
         else:
-            site = Site(config, where, open_store(where))
+            site = Site(config, store, open_store(store))
         now = time.monotonic()
         with self._lock:
             self._sites[namespace, url] = (now, site)
-            for key in [key for key, (read, _) in self._sites.items() if now - read > FORGOTTEN_SECONDS]:
+            for key in [key for key, (read, _) in self._sites.items() if now - read > EXPIRY_SECONDS]:
                 del self._sites[key]
         return site
 
-    def _check(self, where: StoreConfig) -> None:
-        """The operator opens stores with its own keys: only those that its administrator allows, where one said which."""
+    def _check(self, store: StoreConfig) -> None:
+        """Check that the administrator allows the store, since the operator opens it with its own credentials."""
         if self._stores and not any(
-            where.url == item or where.url.startswith(item.rstrip("/") + "/") for item in self._stores
+            store.url == item or store.url.startswith(item.rstrip("/") + "/") for item in self._stores
         ):
-            raise ConfigError(f"store {where.url!r}: the operator may use {', '.join(self._stores)}")
+            raise ConfigError(f"store {store.url!r}: not allowed; the operator may use {', '.join(self._stores)}")
         own = (self._base.values.get("store") or {}).get("endpoint") or None
-        if (own or self._stores) and where.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
-            raise ConfigError(f"store.endpoint {where.endpoint!r}: the operator's own settings say {own or 'AWS'!r}")
+        if (own or self._stores) and store.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
+            raise ConfigError(
+                f"store.endpoint {store.endpoint!r}: not allowed; the operator's own settings say {own or 'AWS'!r}"
+            )
 
-    def _of(self, client: KubernetesClient, namespace: str) -> ClusterConfig:
+    def _read(self, client: KubernetesClient, namespace: str) -> ClusterConfig:
         found = client.get("ConfigMap", namespace, NAMESPACE_CONFIG)
         text = ((found or {}).get("data") or {}).get("cluster.yaml")
         if not text:
@@ -89,12 +103,12 @@ class Settings:
         except yaml.YAMLError as error:
             raise ConfigError(f"{where}: not YAML: {error}") from None
         if not isinstance(over, dict):
-            raise ConfigError(f"{where}: must be a mapping, as manifests/cluster.yaml is")
+            raise ConfigError(f"{where}: must be a mapping, as in manifests/cluster.yaml")
         return validate(ClusterConfig, deep_merge(self._base.model_dump(mode="json"), over), where=where)
 
 
 def read_run(body: Mapping[str, Any]) -> RunSpec:
-    """An EditRun as the run file it is. Raises ConfigError with everything in it that cannot run."""
+    """Parse an EditRun like a run file. Raises ConfigError, which lists everything that is wrong with it."""
     meta = body["metadata"]
     where = f"EditRun {meta['name']}"
     data = {
@@ -107,5 +121,8 @@ def read_run(body: Mapping[str, Any]) -> RunSpec:
     check_run(spec, where)
     for stage in spec.spec.stages:
         if release_name(spec.metadata.name, stage.name) == NAMESPACE_CONFIG:
-            raise ConfigError(f"{where}: stage {stage.name!r} would be named as the namespace's settings are")
+            raise ConfigError(
+                f"{where}: the objects of stage {stage.name!r} would have the name {NAMESPACE_CONFIG}, which is reserved for"
+                " the namespace's settings; rename the run or the stage"
+            )
     return spec

@@ -1,49 +1,59 @@
-"""When to look at a run again although nothing was heard of it: pure."""
+"""When to reconcile a run again if no watch reports a change: pure functions."""
 
 from __future__ import annotations
 
-from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
+from collections.abc import Iterator
+
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.runs.kinds import KINDS
-from editr1.runs.spec import RunBody
+from editr1.runs.spec import RunBody, StageSpec
 
 PROGRESS_SECONDS = 5.0
-READS_A_SECOND = 20
-"""Progress is read from the store at most this often, all runs together."""
+"""Smallest interval between two reads of a run's progress."""
+PROGRESS_READS_PER_SECOND = 20
+"""Largest rate of progress reads from the artifact store, over all runs."""
 PENDING_SECONDS = 5.0
+"""Interval while a job or service is starting."""
 REFUSED_SECONDS = 15.0
-QUIET_SECONDS = 300.0
-"""A run of which nothing is expected is looked at this often, and asked after: a watch can miss that something went."""
+"""Interval while the API server rejects objects or the settings are invalid."""
+LIMIT_MARGIN_SECONDS = 0.1
+RESYNC_SECONDS = 300.0
+"""Interval at which every run is reconciled and its objects are listed, since a watch can miss deletions."""
 
 
-def progress_seconds(runs: int) -> float:
-    """How often each of so many runs has its progress read."""
-    return max(PROGRESS_SECONDS, runs / READS_A_SECOND)
+def progress_interval(runs: int) -> float:
+    """Return the seconds between two reads of a run's progress, given the number of runs."""
+    return max(PROGRESS_SECONDS, runs / PROGRESS_READS_PER_SECOND)
 
 
-def next_look(status: RunStatus, spec: RunBody, now: float, progress_s: float = PROGRESS_SECONDS) -> float:
-    """Seconds since the epoch of the next look: a backoff's end, a limit, or progress to show."""
-    times = [now + QUIET_SECONDS]
-    limits = {stage.name: stage for stage in spec.stages}
+def next_reconcile(status: RunStatus, spec: RunBody, now: float, progress_s: float = PROGRESS_SECONDS) -> float:
+    """Return when to reconcile next (seconds since the epoch): at the end of a backoff, at a limit, or to read the progress."""
+    specs = {stage.name: stage for stage in spec.stages}
+    times = [now + RESYNC_SECONDS]
     for stage in status.stages:
-        if stage.over:
-            continue
-        if stage.not_before is not None and stage.not_before > now:
-            times.append(stage.not_before)
-        if stage.reason in (Reason.REFUSED, Reason.SETTINGS):
-            times.append(now + REFUSED_SECONDS)
-        elif stage.state is RunState.RUNNING:
-            times.append(now + progress_s)
-        elif stage.state is RunState.STARTING:
-            times.append(now + max(PENDING_SECONDS, progress_s))
-        known = limits[stage.name]
-        if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
-            times.append(max(now + 1, stage.pending_since + known.pending_timeout_seconds + 0.1))
-        if (
-            known.deadline_seconds is not None
-            and not KINDS[known.kind].service
-            and stage.attempts
-            and stage.held_since is None
-            and stage.state is not RunState.SUSPENDED
-        ):
-            times.append(max(now + 1, stage.attempts[0].started + stage.held_s + known.deadline_seconds + 0.1))
+        if not stage.over:
+            times += _backoff_and_polling_times(stage, now, progress_s)
+            times += _limit_times(stage, specs[stage.name], now)
     return min(times)
+
+
+def _backoff_and_polling_times(stage: StageStatus, now: float, progress_s: float) -> Iterator[float]:
+    if stage.not_before is not None and stage.not_before > now:
+        yield stage.not_before
+    if stage.reason in (Reason.REFUSED, Reason.SETTINGS):
+        yield now + REFUSED_SECONDS
+    elif stage.state is RunState.RUNNING:
+        yield now + progress_s
+    elif stage.state is RunState.STARTING:
+        yield now + max(PENDING_SECONDS, progress_s)
+
+
+def _limit_times(stage: StageStatus, spec: StageSpec, now: float) -> Iterator[float]:
+    """Yield when the stage exceeds its limits, but not before the next second."""
+    if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
+        yield max(now + 1, stage.pending_since + spec.pending_timeout_seconds + LIMIT_MARGIN_SECONDS)
+    suspended = stage.held_since is not None or stage.state is RunState.SUSPENDED
+    if spec.deadline_seconds is None or KINDS[spec.kind].service or not stage.attempts or suspended:
+        return
+    began = stage.attempts[0].started + stage.held_s
+    yield max(now + 1, began + spec.deadline_seconds + LIMIT_MARGIN_SECONDS)

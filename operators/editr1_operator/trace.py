@@ -1,6 +1,6 @@
-"""A run as one trace: the run's span, below it a span an attempt, below that what the attempt's pod tells.
+"""The OpenTelemetry trace of a run: a span for the run, below it one per attempt, and below that the spans of its pods.
 
-Identities are digests of the run's own, so that an operator that was started again writes the same spans.
+Trace and span IDs are digests of the run's UID, so an operator that was restarted writes the same spans.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SERVICE = "editr1-operator"
 
 
 def traceparent(uid: str, stage: str = "", attempt: int = 0) -> str:
-    """W3C traceparent of the run's span, or of an attempt's (counted from 1)."""
+    """Return the W3C traceparent of the run's span, or of the span of an attempt (counted from 1)."""
     context = _context(uid, stage, attempt)
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
 
 def spans_of(uid: str, namespace: str, run: str, status: RunStatus) -> list[ReadableSpan]:
-    """The spans of all that is over: attempts that ended, and the run when it did."""
+    """Return the spans of the attempts that ended, and of the run if it ended."""
     resource = Resource.create({"service.name": SERVICE, "editr1.run": run, "k8s.namespace.name": namespace})
     spans = [span for stage in status.stages for span in _attempts(uid, stage, resource)]
     if status.ended is not None and status.started is not None:
@@ -74,7 +74,7 @@ def _attributes(stage: StageStatus, number: int, attempt: AttemptStatus) -> dict
 
 
 class Exporter:
-    """Sends each span once to the collector that ``OTEL_EXPORTER_OTLP_ENDPOINT`` names; never waits for it."""
+    """Sends each span once to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT``, without blocking."""
 
     def __init__(self) -> None:
         self._processor: BatchSpanProcessor | None = None
@@ -84,7 +84,7 @@ class Exporter:
             self._processor = BatchSpanProcessor(OTLPSpanExporter(timeout=2))
 
     def send(self, before: list[ReadableSpan], after: list[ReadableSpan]) -> None:
-        """Send what is new in ``after``."""
+        """Send the spans of ``after`` that are not in ``before``."""
         if self._processor is None:
             return
         known = {span.context.span_id for span in before if span.context}
@@ -93,7 +93,7 @@ class Exporter:
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
+        """Send the remaining spans, for a few seconds at most."""
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""What is carried out against an API server: nothing of others is touched, a shared service goes with its last owner."""
+"""Applying actions: objects of others are not touched, and a shared service is deleted with its last owner."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ SERVE = StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST})
 
 
 class Server:
-    """An API server's objects by kind and name: apply merges owners by uid, deletes keep their preconditions."""
+    """An API server's objects by kind and name. Apply merges owners by UID; deletes check their preconditions."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
@@ -88,27 +88,27 @@ def applier(server: Server, run: str = "a", cluster: ClusterConfig = CLUSTER) ->
     return Applier(server, Cache(), objects, spec, RunStatus(stages=stages), meta)  # type: ignore[arg-type]
 
 
-def test_a_job_is_the_run_s_alone_and_says_which_attempt_it_is() -> None:
+def test_job_is_owned_by_its_run_and_has_its_attempt_number() -> None:
     server = Server()
     assert applier(server).apply([Launch("curate", 3)]) == {}
     job = server.objects["PyTorchJob", "a-curate"]
     assert job["metadata"]["annotations"]["editr1.dev/attempt"] == "3"
     assert [owner["uid"] for owner in job["metadata"]["ownerReferences"]] == ["uid-a"]
     assert job["spec"]["pytorchReplicaSpecs"]["Master"]["restartPolicy"] == "Never"
-    assert server.log[-1] == ("apply", "PyTorchJob"), "what it needs is there before it"
+    assert server.log[-1] == ("apply", "PyTorchJob"), "what the job needs is applied before it"
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "ServiceAccount", "PyTorchJob"])
-def test_what_belongs_to_somebody_else_is_not_touched(kind: str) -> None:
+def test_object_of_another_manager_is_not_touched(kind: str) -> None:
     server = Server()
     theirs = {"kind": kind, "metadata": {"name": "a-curate", "labels": {MANAGED_BY: "Helm"}, "ownerReferences": []}}
     server.objects[kind, "a-curate"] = theirs
     failed = applier(server).apply([Launch("curate", 1)])
-    assert failed["curate"].reason is Reason.REFUSED and "is not the operator's" in failed["curate"].message
+    assert failed["curate"].reason is Reason.REFUSED and "is not managed by the operator" in failed["curate"].message
     assert server.objects[kind, "a-curate"] is theirs and theirs["metadata"]["ownerReferences"] == []
 
 
-def test_what_an_earlier_run_of_the_name_leaves_behind_is_waited_for() -> None:
+def test_object_of_an_earlier_run_of_the_same_name_is_refused() -> None:
     server = Server()
     applier(server).apply([Launch("curate", 1)])
     later = applier(server)
@@ -117,7 +117,7 @@ def test_what_an_earlier_run_of_the_name_leaves_behind_is_waited_for() -> None:
     assert "still belongs to an earlier run of this name" in failed["curate"].message
 
 
-def test_a_shared_service_has_each_run_as_owner_and_goes_with_the_last() -> None:
+def test_shared_service_is_owned_by_each_run_and_deleted_with_the_last() -> None:
     server = Server()
     for run in ("a", "b"):
         assert applier(server, run).apply([EnsureService("rrm")]) == {}
@@ -125,10 +125,12 @@ def test_a_shared_service_has_each_run_as_owner_and_goes_with_the_last() -> None
     applier(server, "a").apply([ReleaseService("rrm")])
     assert server.owners("Deployment") == {"b"} and not [entry for entry in server.log if entry[0] == "delete"]
     applier(server, "b").apply([ReleaseService("rrm")])
-    assert server.objects == {} and server.log[-1] == ("delete", "Deployment"), "it says who owns it, to the last"
+    assert server.objects == {} and server.log[-1] == ("delete", "Deployment"), (
+        "the Deployment has the owners, so it is deleted last"
+    )
 
 
-def test_a_run_that_joins_while_the_last_one_leaves_keeps_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_joins_during_the_release_keeps_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     applier(server, "a").apply([EnsureService("rrm")])
     get, joined = server.get, []
@@ -146,14 +148,14 @@ def test_a_run_that_joins_while_the_last_one_leaves_keeps_the_service(monkeypatc
     assert "b" in server.owners("Deployment") and "b" in server.owners("ConfigMap") and "b" in server.owners("Service")
 
 
-def test_a_value_that_the_chart_does_not_take_is_the_settings_fault_and_may_be_mended() -> None:
+def test_value_that_the_chart_rejects_is_a_settings_error() -> None:
     wrong = CLUSTER.model_copy(update={"values": {**CLUSTER.values, "gpuz": 1}})
     failed = applier(Server(), cluster=wrong).apply([Launch("curate", 1)])
     assert (failed["curate"].state, failed["curate"].reason) == (RunState.STARTING, Reason.SETTINGS)
     assert "gpuz" in failed["curate"].message
 
 
-def test_one_object_that_cannot_be_made_now_holds_up_nothing_else() -> None:
+def test_outage_for_one_object_does_not_stop_other_actions() -> None:
     server = Server()
     applier(server).apply([Launch("curate", 1)])
     uid = server.objects["PyTorchJob", "a-curate"]["metadata"]["uid"]
@@ -163,7 +165,7 @@ def test_one_object_that_cannot_be_made_now_holds_up_nothing_else() -> None:
     assert ("PyTorchJob", "a-curate") not in server.objects
 
 
-def test_the_stage_s_own_settings_win_over_those_of_its_chart_in_a_shared_service_too() -> None:
+def test_settings_of_a_stage_override_those_of_its_chart_in_a_shared_service() -> None:
     stages = {"reward": {"replicas": 2}, "rrm": {"replicas": 4}}
     server = Server()
     applier(server, cluster=CLUSTER.model_copy(update={"stages": stages})).apply([EnsureService("rrm")])
@@ -173,9 +175,12 @@ def test_the_stage_s_own_settings_win_over_those_of_its_chart_in_a_shared_servic
 
 @pytest.mark.parametrize(
     ("name", "stage", "says"),
-    [("x" * 40, "curate", "at most 45"), ("editr1", "cluster", "named as the namespace's settings are")],
+    [
+        ("x" * 40, "curate", "at most 45"),
+        ("editr1", "cluster", "which is reserved for the namespace's settings"),
+    ],
 )
-def test_a_name_that_cannot_be_carried_is_refused_before_anything_starts(name: str, stage: str, says: str) -> None:
+def test_unusable_name_is_refused(name: str, stage: str, says: str) -> None:
     body = {
         "apiVersion": "editr1.dev/v1alpha1",
         "kind": "EditRun",

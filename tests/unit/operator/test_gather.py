@@ -1,4 +1,4 @@
-"""Nothing is started twice because a watch was late."""
+"""Observation of a run: a late watch must not have a job started twice."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ JOB: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("body", "uid"), [(JOB, "u1"), (None, "")])
-def test_a_job_that_no_watch_tells_of_is_asked_for_before_it_counts_as_gone(
+def test_unreported_job_is_read_from_the_api_server_before_it_counts_as_deleted(
     body: dict[str, Any] | None, uid: str, tmp_path: Path
 ) -> None:
-    asked: list[str] = []
-    cluster: Any = SimpleNamespace(get=lambda _kind, _namespace, name: asked.append(name) or body)
-    happened: Any = SimpleNamespace(of=lambda *_: ())
-    gatherer = Gatherer(cluster, Cache(), happened, {}, "lab", "u", NOW, 5.0)
+    requested: list[str] = []
+    client: Any = SimpleNamespace(get=lambda _kind, _namespace, name: requested.append(name) or body)
+    events: Any = SimpleNamespace(of=lambda *_: ())
+    gatherer = Gatherer(client, Cache(), events, {}, "lab", "u", NOW, 5.0)
     status = RunStatus(stages=[known(state=RunState.STARTING)])
-    facts = gatherer.facts(RUN, SimpleNamespace(store=None), status, 1, {})  # type: ignore[arg-type]
-    assert facts.stages["data"].uid == uid
-    assert asked == ["lab-data"]
+    observed = gatherer.observe(RUN, SimpleNamespace(store=None), status, 1, {})  # type: ignore[arg-type]
+    assert observed.stages["data"].uid == uid
+    assert requested == ["lab-data"]
 
 
-def test_a_watch_that_tells_late_does_not_undo_what_was_written() -> None:
+def test_late_watch_event_does_not_replace_a_newer_version() -> None:
     def body(version: int, uid: str = "u") -> dict[str, Any]:
         return {"metadata": {"namespace": "lab", "name": "lab", "uid": uid, "resourceVersion": str(version)}}
 
     cache = Cache()
-    key = cache.put_run(body(7), gone=False)
-    cache.put_run(body(6), gone=False)
+    key = cache.put_run(body(7), deleted=False)
+    cache.put_run(body(6), deleted=False)
     found = cache.run(key)
     assert found is not None and found["metadata"]["resourceVersion"] == "7"
-    cache.put_run(body(3, uid="another run of the name"), gone=False)
-    cache.put_run(body(9), gone=True)
+    cache.put_run(body(3, uid="another run of the name"), deleted=False)
+    cache.put_run(body(9), deleted=True)
     found = cache.run(key)
     assert found is not None and found["metadata"]["uid"] == "another run of the name"

@@ -1,4 +1,4 @@
-"""Events are listed once for all who ask; a watch that begins anew tells what changed and nothing else."""
+"""Events are listed once for all runs of a namespace, and the cache recognizes the versions that it has."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ def _event(name: str, message: str, at: str) -> dict[str, Any]:
     }
 
 
-def test_many_askers_share_one_list_and_each_gets_its_own_events() -> None:
+def test_concurrent_readers_share_one_list() -> None:
     server = Server(seconds=0.05)
-    happened = NamespaceEvents(server)  # type: ignore[arg-type]
+    events = NamespaceEvents(server)  # type: ignore[arg-type]
     found: dict[str, list[str]] = {}
 
-    def ask(name: str) -> None:
-        found[name] = [event.message for event in happened.of("lab", (name,), 5.0)]
+    def read(name: str) -> None:
+        found[name] = [event.message for event in events.of("lab", (name,), 5.0)]
 
-    threads = [threading.Thread(target=ask, args=(name,)) for name in ("a", "b", "c", "a", "b")]
+    threads = [threading.Thread(target=read, args=(name,)) for name in ("a", "b", "c", "a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert server.lists == 1
     assert found == {"a": ["first"], "b": ["later"], "c": []}
-    assert [event.message for event in happened.of("lab", ("a", "b"), 5.0)] == ["first", "later"]
+    assert [event.message for event in events.of("lab", ("a", "b"), 5.0)] == ["first", "later"]
 
 
-def test_who_wants_events_of_now_gets_a_new_list_and_another_namespace_its_own() -> None:
+def test_age_0_and_another_namespace_need_new_lists() -> None:
     server = Server()
-    happened = NamespaceEvents(server)  # type: ignore[arg-type]
+    events = NamespaceEvents(server)  # type: ignore[arg-type]
     for _ in range(2):
-        happened.of("lab", ("a",), 0)
-    happened.of("other", ("a",), 5.0)
+        events.of("lab", ("a",), 0)
+    events.of("other", ("a",), 5.0)
     assert server.lists == 3
 
 
-def test_a_list_that_takes_long_is_taken_more_seldom() -> None:
+def test_slow_list_is_repeated_less_often() -> None:
     server = Server(seconds=0.1)
-    happened = NamespaceEvents(server)  # type: ignore[arg-type]
-    happened.of("lab", ("a",), 0.01)
+    events = NamespaceEvents(server)  # type: ignore[arg-type]
+    events.of("lab", ("a",), 0.01)
     time.sleep(0.2)
-    happened.of("lab", ("a",), 0.01)
-    assert server.lists == 1  # a list of .1 s is good for 2 s
+    events.of("lab", ("a",), 0.01)
+    assert server.lists == 1  # a list that takes 0.1 s is used for 2 s
 
 
 def _run(version: str) -> dict[str, Any]:
@@ -85,15 +85,15 @@ def _job(version: str, kind: str = "PyTorchJob") -> dict[str, Any]:
     return {"apiVersion": "kubeflow.org/v1", "kind": kind, "metadata": meta, "spec": spec, "status": {}}
 
 
-def test_the_cache_knows_which_version_of_each_kind_it_holds() -> None:
+def test_cache_recognizes_the_version_of_each_kind() -> None:
     cache = Cache()
     for make in (_run, _pod, _job):
-        assert not cache.holds(make("1"))
-    cache.put_run(_run("1"), gone=False)
-    cache.put_pod(_pod("1"), gone=False)
-    cache.put_job(_job("1"), gone=False)
+        assert not cache.has(make("1"))
+    cache.put_run(_run("1"), deleted=False)
+    cache.put_pod(_pod("1"), deleted=False)
+    cache.put_job(_job("1"), deleted=False)
     for make in (_run, _pod, _job):
-        assert cache.holds(make("1"))
-        assert not cache.holds(make("2"))
-    cache.put_pod(_pod("2"), gone=True)
-    assert not cache.holds(_pod("1"))
+        assert cache.has(make("1"))
+        assert not cache.has(make("2"))
+    cache.put_pod(_pod("2"), deleted=True)
+    assert not cache.has(_pod("1"))

@@ -1,4 +1,4 @@
-"""A webhook is told of changes by a real server's account, and never holds anything up."""
+"""Notifications of a webhook by HTTP, which never delay the operator."""
 
 import json
 import threading
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
+from editr1_operator import notify
 from editr1_operator.notify import Notifier, cloud_event
 
 META = {"name": "quick", "namespace": "lab", "uid": "u-1", "resourceVersion": "7"}
@@ -47,9 +48,9 @@ def event(state: RunState = RunState.DONE) -> dict[str, Any]:
     return cloud_event(META, RunStatus(state=state, reason=Reason.DONE, message="m"), 0.0)
 
 
-def test_a_change_is_a_cloud_event(hook: Hook) -> None:
+def test_change_is_sent_as_a_cloud_event(hook: Hook) -> None:
     notifier = Notifier(hook.url, token="secret-word")
-    notifier.tell(event())
+    notifier.notify(event())
     notifier.close()
     ((headers, body),) = hook.seen
     assert (
@@ -61,24 +62,27 @@ def test_a_change_is_a_cloud_event(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize(("answers", "posts"), [([503, 429, 202], 3), ([404], 1), ([500] * 6, 6)])
-def test_a_refusal_that_may_pass_is_tried_again(hook: Hook, answers: list[int], posts: int) -> None:
+def test_retryable_answer_is_retried(hook: Hook, answers: list[int], posts: int) -> None:
     hook.answers = list(answers)
-    notifier = Notifier(hook.url, pause=0.01)
-    notifier.tell(event())
+    notifier = Notifier(hook.url, backoff_s=0.01)
+    notifier.notify(event())
     notifier.close()
     assert len(hook.seen) == posts
 
 
-def test_nobody_there_holds_nothing_up() -> None:
-    notifier = Notifier("http://127.0.0.1:9/hook", pause=5)
+def test_unreachable_webhook_delays_nothing() -> None:
+    notifier = Notifier("http://127.0.0.1:9/hook", backoff_s=5)
     began = time.monotonic()
     for _ in range(2000):
-        notifier.tell(event(RunState.RUNNING))
+        notifier.notify(event(RunState.RUNNING))
     notifier.close(0.1)
     assert time.monotonic() - began < 2
 
 
-def test_without_an_address_nothing_is_sent() -> None:
+def test_without_a_url_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify.httpx, "Client", lambda **_: pytest.fail("a client was opened"))
+    threads = threading.active_count()
     notifier = Notifier("")
-    notifier.tell(event())
+    notifier.notify(event())
+    assert not notifier.enabled and notifier._queue.empty() and threading.active_count() == threads
     notifier.close()

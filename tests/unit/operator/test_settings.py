@@ -1,4 +1,4 @@
-"""What a namespace may set, and what only the operator's administrator may."""
+"""Settings of a namespace, and what only the operator's administrator may set."""
 
 from pathlib import Path
 from typing import Any
@@ -37,37 +37,41 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDITR1_S3_ENDPOINT", raising=False)
 
 
-def test_a_namespace_s_settings_are_laid_over_the_operator_s(tmp_path: Path) -> None:
+def test_settings_of_a_namespace_override_those_of_the_operator(tmp_path: Path) -> None:
     over = {"values": {"image": {"tag": "2"}}, "store_endpoint": "http://127.0.0.1:8333"}
     site = settings(tmp_path).site(Cluster(over), "lab", None)  # type: ignore[arg-type]
     assert site.cluster.values["image"] == {"tag": "2"} and site.cluster.registry == "here"
-    assert site.config.endpoint == "http://s3:8333", "a laptop's way to the bucket is no way for the operator"
+    assert site.config.endpoint == "http://s3:8333", "the operator does not use the endpoint for laptops"
 
 
 @pytest.mark.parametrize(
     ("over", "url", "says"),
     [
-        ({"values": {"store": {"endpoint": "http://elsewhere:1"}}}, None, "the operator's own settings say"),
-        (None, "s3://other/x", "the operator may use s3://b/x"),
-        (None, "s3://b/xy", "the operator may use s3://b/x"),
+        (
+            {"values": {"store": {"endpoint": "http://elsewhere:1"}}},
+            None,
+            "not allowed; the operator's own settings say",
+        ),
+        (None, "s3://other/x", "not allowed; the operator may use s3://b/x"),
+        (None, "s3://b/xy", "not allowed; the operator may use s3://b/x"),
         ("[", None, "not YAML"),
         ("- a", None, "must be a mapping"),
         ({"regisrty": "x"}, None, "regisrty"),
     ],
 )
-def test_what_a_namespace_may_not_set_is_refused_in_words(
+def test_settings_that_a_namespace_may_not_change_are_refused(
     tmp_path: Path, over: Any, url: str | None, says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         settings(tmp_path, "s3://b/x").site(Cluster(over), "lab", url)  # type: ignore[arg-type]
 
 
-def test_without_a_store_it_says_what_to_name(tmp_path: Path) -> None:
+def test_missing_store_is_refused_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no store: name the bucket"):
         settings(tmp_path, base={}).site(Cluster(), "lab", None)  # type: ignore[arg-type]
 
 
-def test_an_editrun_is_checked_as_a_run_file_is() -> None:
+def test_editrun_is_validated_like_a_run_file() -> None:
     body = {
         "apiVersion": "editr1.dev/v1alpha1",
         "kind": "EditRun",

@@ -11,9 +11,9 @@ from editr1.runs.record import Attempt, RunRecord, StageRecord, State
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.conditions import reject, summarize
 from editr1_operator.decide import decide
-from editr1_operator.events import LONGEST_MESSAGE, changes
-from editr1_operator.record import record_of
-from editr1_operator.timing import PENDING_SECONDS, PROGRESS_SECONDS, QUIET_SECONDS, REFUSED_SECONDS, next_look
+from editr1_operator.events import MAX_MESSAGE_LENGTH, changes
+from editr1_operator.record import update_record
+from editr1_operator.timing import PENDING_SECONDS, PROGRESS_SECONDS, REFUSED_SECONDS, RESYNC_SECONDS, next_reconcile
 from tests.unit.operator.conftest import (
     GENERATION,
     NOTHING,
@@ -139,16 +139,16 @@ def test_invalid_specification_fails_the_run_and_keeps_its_stages() -> None:
 
 def seconds_until_next(stage: StageStatus, **limits: Any) -> float:
     spec = curate(stage.name, **limits)
-    return next_look(RunStatus(stages=[stage]), RunBody(stages=[spec]), NOW) - NOW
+    return next_reconcile(RunStatus(stages=[stage]), RunBody(stages=[spec]), NOW) - NOW
 
 
 @pytest.mark.parametrize(
     ("stage", "limits", "seconds"),
     [
-        (FINISHED, {}, QUIET_SECONDS),
-        (WAITS, {}, QUIET_SECONDS),
-        (QUEUED, {}, QUIET_SECONDS),
-        (PAUSED, {"deadline_seconds": 150.0}, QUIET_SECONDS),
+        (FINISHED, {}, RESYNC_SECONDS),
+        (WAITS, {}, RESYNC_SECONDS),
+        (QUEUED, {}, RESYNC_SECONDS),
+        (PAUSED, {"deadline_seconds": 150.0}, RESYNC_SECONDS),
         (RUNNING, {}, PROGRESS_SECONDS),
         (STARTING, {}, PENDING_SECONDS),
         (known("b", W, reason=Reason.REFUSED), {}, REFUSED_SECONDS),
@@ -157,7 +157,7 @@ def seconds_until_next(stage: StageStatus, **limits: Any) -> float:
         (RUNNING, {"deadline_seconds": 102.0}, 2.1),
         (RUNNING, {"deadline_seconds": 90.0}, 1.0),
         (known("b", held_s=50.0), {"deadline_seconds": 52.0}, 2.1),
-        (known("b", W, reason=Reason.QUEUED, held_since=NOW), {"deadline_seconds": 90.0}, QUIET_SECONDS),
+        (known("b", W, reason=Reason.QUEUED, held_since=NOW), {"deadline_seconds": 90.0}, RESYNC_SECONDS),
         (known("b", S, pending_since=NOW - 598), {}, 2.1),
         (known("b", S, pending_since=NOW - 601), {}, 1.0),
     ],
@@ -184,7 +184,7 @@ def test_backoff_that_is_over_is_ignored(stage: StageStatus) -> None:
 def test_service_has_no_deadline() -> None:
     spec = StageSpec(name="rrm", kind="serve", deadline_seconds=50)
     status = RunStatus(stages=[known(spec, reason=Reason.RUNNING)])
-    assert next_look(status, RunBody(stages=[spec]), NOW) - NOW == PROGRESS_SECONDS
+    assert next_reconcile(status, RunBody(stages=[spec]), NOW) - NOW == PROGRESS_SECONDS
 
 
 def test_job_of_another_owner_is_polled_slowly() -> None:
@@ -237,7 +237,7 @@ def test_end_of_a_run_is_one_event(stage: StageStatus, suspend: bool, expected: 
 
 def test_long_message_is_truncated_to_the_limit_of_an_event() -> None:
     (event,) = events(None, STARTING.model_copy(update={"message": "x" * 9999}))
-    assert len(event[2]) == LONGEST_MESSAGE
+    assert len(event[2]) == MAX_MESSAGE_LENGTH
 
 
 def test_loss_of_the_only_node_of_a_job_is_an_event() -> None:
@@ -251,9 +251,11 @@ def test_loss_of_the_only_node_of_a_job_is_an_event() -> None:
 BASE = RunRecord(name="lab", seed=1, created=NOW - 500, versions={"editr1": "0"}, machine="Kubernetes")
 
 
-def record(*stages: StageStatus, base: RunRecord = BASE, suspend: bool = False, **facts: dict[str, str]) -> RunRecord:
+def record(
+    *stages: StageStatus, base: RunRecord = BASE, suspend: bool = False, **rendered: dict[str, str]
+) -> RunRecord:
     spec = RunBody(seed=7, stages=[curate(stage.name) for stage in stages], suspend=suspend)
-    return record_of(base, spec, told(*stages, suspend=suspend), facts)
+    return update_record(base, spec, told(*stages, suspend=suspend), rendered)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +308,7 @@ def test_up_to_date_run_keeps_the_times_and_attempts_of_the_earlier_run() -> Non
     base = BASE.model_copy(update={"created": 1.0, "ended": 2.0, "stages": {"a": made}})
     existing = StageStatus(name="a", kind="curate", key="k", state=RunState.DONE, reason=Reason.UP_TO_DATE)
     status = RunStatus(state=RunState.DONE, reason=Reason.UP_TO_DATE, started=50, ended=51, stages=[existing])
-    found = record_of(base, RunBody(stages=[StageSpec(name="a", kind="curate")]), status, {})
+    found = update_record(base, RunBody(stages=[StageSpec(name="a", kind="curate")]), status, {})
     assert (found.created, found.ended) == (1.0, 2.0) and found.stages["a"].attempts == made.attempts
 
 

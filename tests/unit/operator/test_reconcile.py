@@ -1,0 +1,114 @@
+"""What a reconciliation saves and reports if something fails in the middle of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from editr1.artifacts import StoreError, open_store
+from editr1.config.store import StoreConfig
+from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
+from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1_operator import reconcile
+from editr1_operator.cache import Cache
+from editr1_operator.reconcile import Reconciler
+
+KEY = ("lab", "quick")
+BODY = {
+    "apiVersion": "editr1.dev/v1alpha1",
+    "kind": "EditRun",
+    "metadata": {"namespace": "lab", "name": "quick", "uid": "u1", "generation": 1, "resourceVersion": "1"},
+    "spec": {"stages": [{"name": "data", "kind": "curate"}]},
+}
+FAILED = RunStatus(
+    state=RunState.FAILED,
+    reason=Reason.NO_RESULT,
+    observed_generation=1,
+    stages=[StageStatus(name="data", kind="curate", state=RunState.FAILED, reason=Reason.NO_RESULT, message="broken")],
+)
+
+
+class Scenario:
+    """A reconciler whose decision is :data:`FAILED`; ``done`` has the order in which things happened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.done: list[str] = []
+        self.event_error: Exception | None = None
+        self.archive_error: Exception | None = None
+        self.apply_error: Exception | None = None
+        self.merge_error: Exception | None = None
+        self.reasons: list[str] = []
+        client: Any = SimpleNamespace(patch=self._merge, create=self._create)
+        store = open_store(StoreConfig(url=(folder / "store").as_uri()))
+        settings: Any = SimpleNamespace(site=lambda *_: SimpleNamespace(store=store), versions={})
+        notifier: Any = SimpleNamespace(notify=lambda _event: self.done.append("notified"))
+        self.cache = Cache()
+        self.cache.put_run(BODY, deleted=False)
+        self.reconciler = Reconciler(client, self.cache, SimpleNamespace(), settings, notifier, SimpleNamespace())  # type: ignore[arg-type]
+        monkeypatch.setattr(reconcile._Reconciliation, "_decide", lambda *_: (FAILED, []))
+        monkeypatch.setattr(
+            reconcile._Reconciliation, "_make_applier", lambda *_: SimpleNamespace(apply=self._apply, rendered={})
+        )
+        monkeypatch.setattr(reconcile._Reconciliation, "_save_record", lambda *_: self.done.append("recorded"))
+        monkeypatch.setattr(reconcile, "archive_attempts", self._archive)
+
+    def _merge(self, _kind: str, _namespace: str, _name: str, patch: dict[str, Any], _part: str) -> dict[str, Any]:
+        if self.merge_error:
+            raise self.merge_error
+        self.done.append("status")
+        self.reasons.append(patch["status"].get("reason"))
+        return {**BODY, "metadata": {**BODY["metadata"], "resourceVersion": "2"}, "status": patch["status"]}  # type: ignore[dict-item]
+
+    def _create(self, *_: Any) -> None:
+        if self.event_error:
+            raise self.event_error
+        self.done.append("event")
+
+    def _archive(self, *_: Any) -> None:
+        if self.archive_error:
+            raise self.archive_error
+        self.done.append("archived")
+
+    def _apply(self, _actions: Any) -> dict[str, Any]:
+        if self.apply_error:
+            raise self.apply_error
+        return {}
+
+
+@pytest.fixture
+def scenario(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scenario:
+    return Scenario(monkeypatch, tmp_path)
+
+
+def test_attempt_is_archived_before_the_status_reports_its_end(scenario: Scenario) -> None:
+    scenario.archive_error = StoreError("the bucket is unreachable")
+    with pytest.raises(StoreError):
+        scenario.reconciler.reconcile(KEY)
+    assert scenario.reasons == [Reason.STORE_UNREACHABLE], "the next reconciliation archives the attempt"
+    scenario.archive_error = None
+    scenario.done.clear()
+    assert scenario.reconciler.reconcile(KEY) is None
+    assert scenario.done[:2] == ["archived", "status"] and {"notified", "recorded"} <= set(scenario.done)
+    assert scenario.reasons[-1] == Reason.NO_RESULT
+
+
+def test_no_action_is_applied_after_a_conflicting_write(scenario: Scenario) -> None:
+    scenario.merge_error, scenario.apply_error = RequestRefused(409, "conflict"), AssertionError("applied")
+    assert scenario.reconciler.reconcile(KEY) is not None
+    assert scenario.done == ["archived"]
+
+
+def test_failed_event_does_not_prevent_notification_and_record(scenario: Scenario) -> None:
+    scenario.event_error = ClusterUnreachable("429")
+    scenario.reconciler.reconcile(KEY)
+    assert scenario.done == ["archived", "status", "notified", "recorded"]
+
+
+def test_record_is_saved_although_an_action_did_not_reach_the_server(scenario: Scenario) -> None:
+    scenario.apply_error = ClusterUnreachable("timeout")
+    with pytest.raises(ClusterUnreachable):
+        scenario.reconciler.reconcile(KEY)
+    assert scenario.done[-1] == "recorded"
