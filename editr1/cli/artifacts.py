@@ -1,4 +1,4 @@
-"""``editr1 artifacts``: look into a store, move artifacts, follow their lineage."""
+"""``editr1 artifacts``: list, show, verify, download and upload artifacts, and show their lineage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Artifacts: list, show, verify, pull, push, lineage.")
 
 Store = Annotated[
-    str, typer.Option("--store", envvar="EDITR1_STORE", help="Store: file:///path, s3://bucket/prefix or a folder.")
+    str,
+    typer.Option(
+        "--store", envvar="EDITR1_STORE", help="Artifact store: file:///path, s3://bucket/prefix or a folder."
+    ),
 ]
-Digest = Annotated[str, typer.Argument(help="sha256:DIGEST, or any unambiguous beginning of it.")]
+Digest = Annotated[str, typer.Argument(help="sha256:DIGEST or an unambiguous prefix of it.")]
 
 
 @app.command("ls")
-def list_artifacts(store: Store, kind: Annotated[str | None, typer.Option(help="Only this kind.")] = None) -> None:
-    """List artifacts with kind, stage, files and size.
+def list_artifacts(
+    store: Store, kind: Annotated[str | None, typer.Option(help="List only artifacts of this kind.")] = None
+) -> None:
+    """List artifacts with kind, stage, run, number of files and size.
 
     Example: editr1 artifacts ls --store runs/quickstart/store
     """
@@ -40,7 +45,7 @@ def list_artifacts(store: Store, kind: Annotated[str | None, typer.Option(help="
 
 @app.command()
 def show(digest: Digest, store: Store) -> None:
-    """Print a manifest.
+    """Print the manifest of an artifact.
 
     Example: editr1 artifacts show sha256:1f2e --store runs/quickstart/store
     """
@@ -50,7 +55,7 @@ def show(digest: Digest, store: Store) -> None:
 
 @app.command()
 def verify(digest: Digest, store: Store) -> None:
-    """Read every file of an artifact and compare it with its digest; exit 5 when one differs.
+    """Read all files of an artifact and compare their digests; exit with 5 if one differs.
 
     Example: editr1 artifacts verify sha256:1f2e --store runs/quickstart/store
     """
@@ -59,12 +64,12 @@ def verify(digest: Digest, store: Store) -> None:
         problems = opened.verify(_find(opened, digest).digest)
     if problems:
         raise fail("\n".join(str(problem) for problem in problems), 5)
-    typer.echo("every file matches its digest")
+    typer.echo("all files match their digests")
 
 
 @app.command()
-def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Where to put it.")], store: Store) -> None:
-    """Download an artifact; a broken download goes on where it stopped.
+def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Folder to download to.")], store: Store) -> None:
+    """Download an artifact; an interrupted download is resumed.
 
     Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
     """
@@ -77,9 +82,11 @@ def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Where to p
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder to commit.")],
     store: Store,
-    kind: Annotated[str, typer.Option(help="What it is: verifier, editor, rows, pairs, cases, import ...")] = "import",
+    kind: Annotated[
+        str, typer.Option(help="Kind of artifact: verifier, editor, rows, pairs, cases, import and so on.")
+    ] = "import",
 ) -> None:
-    """Commit a folder as an artifact and print its digest; files that are damaged in the store are replaced.
+    """Commit a folder as an artifact and print its digest; damaged files in the store are replaced.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
@@ -95,7 +102,7 @@ def push(
 
 @app.command()
 def lineage(digest: Digest, store: Store) -> None:
-    """Print what an artifact was made from, down to the first inputs.
+    """Print the artifacts from which an artifact was made, back to the first inputs.
 
     Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
     """
@@ -137,5 +144,7 @@ def _find(store: ArtifactStore, digest: str) -> Manifest:
         return store.manifest(wanted)
     found = [item for item in store.list() if item.digest.startswith(wanted)]
     if len(found) != 1:
-        raise fail(f"{digest}: {'no artifact' if not found else f'{len(found)} artifacts'} of this store begin so", 2)
+        raise fail(
+            f"{digest}: {len(found) or 'no'} artifacts of this store start with this digest; give a unique prefix", 2
+        )
     return found[0]

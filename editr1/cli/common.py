@@ -1,4 +1,4 @@
-"""What the commands share: errors in one place, the stop flag, the options that several of them take."""
+"""Shared parts of the commands: common options, error reporting, and the stop flag."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.E
 """Errors that mean that a path given by the user cannot be used."""
 
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; may be given several times.")
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. May be given several times.")
 ]
-ConfigOption = Annotated[Path | None, typer.Option("-f", "--config", help="YAML file with the stage's settings.")]
+ConfigOption = Annotated[Path | None, typer.Option("-f", "--config", help="YAML file with the settings of the stage.")]
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", envvar="EDITR1_STORE", help="Artifact store: file:///path or s3://bucket/prefix."),
@@ -29,19 +29,20 @@ StoreOption = Annotated[
 ClusterOption = Annotated[
     Path | None,
     typer.Option(
-        "--cluster", help="YAML file of cluster settings; default: $EDITR1_CLUSTER_FILE, ~/.config/editr1/cluster.yaml."
+        "--cluster",
+        help="YAML file with cluster settings.  [default: $EDITR1_CLUSTER_FILE or ~/.config/editr1/cluster.yaml]",
     ),
 ]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace on the cluster.")]
 
 
 def cluster_overrides(namespace: str | None) -> list[str]:
-    """Command line options as overrides of the cluster's settings."""
+    """Return command line options as overrides of the cluster settings."""
     return [f"namespace={namespace}"] if namespace else []
 
 
 def fail(message: object, code: int) -> typer.Exit:
-    """Print ``message`` to standard error, a line a fault, and return the exit to raise."""
+    """Print every line of ``message`` as an error, and return the exception that ends the command with ``code``."""
     for line in str(message).splitlines():
         typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
@@ -49,7 +50,7 @@ def fail(message: object, code: int) -> typer.Exit:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Turn the errors that a user can act on into lines on standard error and the documented exit codes."""
+    """Print errors that the user can act on to standard error, and exit with their documented exit code."""
     from editr1.errors import Editr1Error, ExitCode
 
     try:
@@ -63,24 +64,24 @@ def reporting() -> Iterator[None]:
 
 
 class StopFlag:
-    """Set by the first SIGINT or SIGTERM; a second one ends the program at once."""
+    """Becomes true on the first SIGINT or SIGTERM; a second signal ends the program at once."""
 
-    def __init__(self, says: str = "stopping: waiting for a checkpoint (again to give up)") -> None:
-        self._stopped, self._says = False, says
+    def __init__(self, message: str = "stopping after the next checkpoint; press Ctrl-C again to stop at once") -> None:
+        self._stopped, self._message = False, message
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
-        """Whether a signal came."""
+        """Return True if a signal was received."""
         return self._stopped
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._stopped:
             raise KeyboardInterrupt
         self._stopped = True
-        typer.secho(self._says, err=True)
+        typer.secho(self._message, err=True)
 
 
 def command_line() -> str:
-    """The command that was typed, to be repeated."""
+    """Return the command line, quoted for a shell."""
     return shlex.join(["editr1", *sys.argv[1:]])

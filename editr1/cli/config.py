@@ -1,4 +1,4 @@
-"""``editr1 config``: what can be set, and what a file resolves to."""
+"""``editr1 config``: schemas of the settings, and the resolved settings of a run file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import typer
 
 from editr1.cli.common import SetOption, reporting
 
-app = typer.Typer(no_args_is_help=True, help="Settings: their schema, and what a run file resolves to.")
+app = typer.Typer(no_args_is_help=True, help="Settings: print schemas, and resolve run files.")
 
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="run, or a stage: curate, sft, gcpo, serve, grpo, evaluate")] = "run",
+    kind: Annotated[str, typer.Argument(help="run or a stage: curate, sft, gcpo, serve, grpo, evaluate.")] = "run",
     values: Annotated[
-        bool, typer.Option("--values", help="Of the stage's chart: nodes, GPUs, store and so on.")
+        bool,
+        typer.Option("--values", help="Print the values of the stage's chart instead: nodes, GPUs, store and so on."),
     ] = False,
 ) -> None:
-    """Print the JSON Schema of a run file, of a stage's settings, or of its chart's values, for editors.
+    """Print the JSON Schema of a run file, of the settings of a stage, or of the values of its chart.
 
     Example: editr1 config schema grpo > grpo.schema.json
     """
@@ -42,7 +43,7 @@ def schema(
 
 @app.command()
 def show(file: Annotated[Path, typer.Argument(help="Run file.")], overrides: SetOption = None) -> None:
-    """Print a run file with every default filled in.
+    """Print a run file with all defaults filled in.
 
     Example: editr1 config show manifests/samples/quickstart.yaml --set gcpo.learning_rate=5e-5
     """

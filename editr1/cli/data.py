@@ -1,4 +1,4 @@
-"""``editr1 data``: check, import and look at tables."""
+"""``editr1 data``: check, import and show tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 from editr1.cli.common import fail, reporting
 
-app = typer.Typer(no_args_is_help=True, help="Data: check tables, import photographs, show what a table holds.")
+app = typer.Typer(no_args_is_help=True, help="Data: check tables, import images, and show tables.")
 
 SHOWN = 50
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="Table: .parquet, or .jsonl.")]) -> None:
-    """Name every bad row of a table with its field, value and rule; exit 3 when there is one.
+def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl format.")]) -> None:
+    """Report every invalid row of a table with field, value and rule; exit with 3 if there is one.
 
     Example: editr1 data check runs/curation/outputs/rows/rows.parquet
     """
@@ -30,18 +30,27 @@ def check(file: Annotated[Path, typer.Argument(help="Table: .parquet, or .jsonl.
     if problems:
         more = f"more than {SHOWN}" if len(problems) > SHOWN else str(len(problems))
         raise fail(f"{file}: {more} problems", 3)
-    typer.echo(f"{file}: every row is right")
+    typer.echo(f"{file}: all rows are valid")
 
 
 @app.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds the pictures.")],
-    table: Annotated[Path, typer.Option(help="CSV or JSONL: source, instruction, edited, editor, preferred or rank.")],
-    out: Annotated[Path, typer.Option(help="Folder for the tables.")],
-    max_side: Annotated[int | None, typer.Option(min=16, help="Scale pictures with a longer side down to it.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of refusing all.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder with the images.")],
+    table: Annotated[
+        Path,
+        typer.Option(
+            help="CSV or JSONL table with the columns source, instruction, edited, editor, and preferred or rank."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder for the tables.")],
+    max_side: Annotated[
+        int | None, typer.Option(min=16, help="Scale larger images down to this many pixels on their longer side.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Skip invalid rows instead of refusing the whole table.")
+    ] = False,
 ) -> None:
-    """Turn photographs and a table about them into cases, quadruples and preference pairs.
+    """Import images and a table that describes them as cases, quadruples and preference pairs.
 
     Example: editr1 data import ./photos --table ./photos/edits.csv --out ./imported
     """
@@ -54,7 +63,9 @@ def import_(
     if not report.files and not report.problems:
         raise fail(f"{table}: no rows", 3)
     if not report.files:
-        raise fail(f"{table}: {len(report.problems)} bad rows; nothing was written (--skip-bad leaves them out)", 3)
+        raise fail(
+            f"{table}: {len(report.problems)} invalid rows; nothing was written (use --skip-bad to skip them)", 3
+        )
     typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))
     for path in report.files:
         typer.echo(path)
@@ -63,10 +74,10 @@ def import_(
 @app.command()
 def show(
     file: Annotated[Path, typer.Argument(help="Parquet table.")],
-    rows: Annotated[int, typer.Option(min=0, help="First rows to print.")] = 3,
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows to print.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Show what a table holds.
+    """Show a summary of a table and its first rows.
 
     Example: editr1 data show runs/curation/outputs/pairs/pairs.parquet --rows 1
     """
@@ -98,10 +109,10 @@ def show(
 
 @app.command("demo-photos")
 def demo_photos(
-    out: Annotated[Path, typer.Argument(help="Folder for the pictures and their table.csv.")],
-    cases: Annotated[int, typer.Option(min=1, max=5, help="Operations a photograph.")] = 3,
+    out: Annotated[Path, typer.Argument(help="Output folder for the images and table.csv.")],
+    cases: Annotated[int, typer.Option(min=1, max=5, help="Number of operations per photograph.")] = 3,
 ) -> None:
-    """Make a folder of edited photographs to try the import on, from those that scikit-image and scikit-learn ship.
+    """Create a folder of edited photographs for the import, from the photographs of scikit-image and scikit-learn.
 
     Example: editr1 data demo-photos ./photos && editr1 data import ./photos --table ./photos/table.csv --out ./imported
     """

@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that ``editr1 --help`` is quick."""
+"""The command line. Commands import their packages when they run, so that ``editr1 --help`` is fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from editr1.cli import artifacts, cluster, config, data, reproduce, run, runs, s
 
 app = typer.Typer(
     name="editr1",
-    help="Edit-R1: train a verifier of image edits, serve it as a reward, train image editors on it.",
+    help="Edit-R1: train a verifier of image edits, serve it as a reward model, and train image editors with it.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

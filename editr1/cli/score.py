@@ -1,4 +1,4 @@
-"""``editr1 score``: ask a reward server about one edit."""
+"""``editr1 score``: score one edit with a reward server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1.cli.common import fail, reporting
 if TYPE_CHECKING:
     from editr1.data.types import Principle, Scored
 
-# Asked when the caller brings no principles: one general question a category.
+# Used without --principles: one general question per category.
 GENERAL = (
     ("Was the instruction carried out?", "Instruction Following"),
     ("Is everything that the instruction does not name unchanged?", "Feature Preservation"),
@@ -27,18 +27,21 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    source: Annotated[Path, typer.Option(help="Source picture.")],
-    edited: Annotated[Path, typer.Option(help="Edited picture.")],
-    instruction: Annotated[str, typer.Option(help="What was asked for.")],
+    source: Annotated[Path, typer.Option(help="Source image.")],
+    edited: Annotated[Path, typer.Option(help="Edited image.")],
+    instruction: Annotated[str, typer.Option(help="Edit instruction.")],
     server: Annotated[str, typer.Option(help="Address of the reward server.", envvar="EDITR1_REWARD_SERVER")],
     principles: Annotated[
-        Path | None, typer.Option(help='JSON array of {"question", "category"}; without it one general question each.')
+        Path | None,
+        typer.Option(
+            help='JSON file with an array of {"question", "category"}.  [default: a general question per category]'
+        ),
     ] = None,
-    num_traces: Annotated[int, typer.Option(min=1, help="Traces to average.")] = 1,
-    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds to wait in all.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    num_traces: Annotated[int, typer.Option(min=1, help="Number of traces to average.")] = 1,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Timeout in seconds.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON.")] = False,
 ) -> None:
-    """Score one edit with the verifier and show its verdict on each principle.
+    """Score one edit with a reward server, and show the verdict on each principle.
 
     Example: editr1 score --source a.png --edited b.png --instruction "make the sky pink" --server http://127.0.0.1:8000
     """
@@ -49,11 +52,11 @@ def score(
     from editr1.serving.client import RewardClient
 
     with reporting():
-        asked = _principles(principles)
+        questions = _principles(principles)
         if not is_address(server):
-            raise ConfigError(f"--server: {server!r} is no address; one looks like http://127.0.0.1:8000")
-        pictures = {"source": {"data": _picture(source)}, "edited": {"data": _picture(edited)}}
-        item = validate(ScoreItem, {**pictures, "instruction": instruction, "principles": asked})
+            raise ConfigError(f"--server: {server!r} is not an address; it must look like http://127.0.0.1:8000")
+        images = {"source": {"data": _image(source)}, "edited": {"data": _image(edited)}}
+        item = validate(ScoreItem, {**images, "instruction": instruction, "principles": questions})
         with RewardClient([server], config=ClientConfig(deadline_seconds=deadline, wait_unreachable=False)) as client:
             outcome = client.score([item], num_traces=num_traces)[0]
     if as_json:
@@ -61,7 +64,7 @@ def score(
     if isinstance(outcome, ScoreFailure):
         raise fail(f"no score: {outcome.cause}: {outcome.detail}", 1)
     if not as_json:
-        _print(outcome, asked)
+        _print(outcome, questions)
 
 
 def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
@@ -70,8 +73,8 @@ def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
 
     table = Table("principle", "category", "yes", title=f"score {scored.score:.2f} of 10")
     for index, principle in enumerate(principles):
-        said = [verdict.scores[index] for verdict in scored.verdicts]
-        table.add_row(principle.question, principle.category.value, f"{sum(said)}/{len(said)}")
+        answers = [verdict.scores[index] for verdict in scored.verdicts]
+        table.add_row(principle.question, principle.category.value, f"{sum(answers)}/{len(answers)}")
     console = Console()
     console.print(table)
     console.print(scored.verdicts[0].reasoning, markup=False, highlight=False)
@@ -103,7 +106,7 @@ def _json(path: Path) -> object:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _picture(path: Path) -> bytes:
+def _image(path: Path) -> bytes:
     from editr1.config.loader import ConfigError
     from editr1.data.images import ImageError, decode_image
 

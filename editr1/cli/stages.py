@@ -1,8 +1,9 @@
-"""One command a stage: the same process that a run starts, on inputs named by hand."""
+"""One command per stage: runs a single stage on the given inputs, in the same process that a run would start."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,11 @@ import typer
 
 from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the run's files and, at the end, the outputs.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of every random choice.")]
-Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes (GPUs) on this machine.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the files of the run and its outputs.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random draws.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes (GPUs) on this machine.")]
 
-_REFERENCE = (
-    "path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME; a bare folder is taken as path:."
-)
+_REFERENCE = "a folder, path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,26 +27,27 @@ def register(app: typer.Typer) -> None:
 def curate(
     out: Out,
     data: Annotated[
-        str | None, typer.Option(help=f"Imported pictures ({_REFERENCE}). Without it: the shapes world.")
+        str | None, typer.Option(help=f"Imported images: {_REFERENCE}.  [default: the shapes dataset]")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
 ) -> None:
-    """Write principles and verified traces for edit cases.
+    """Write principles and verified reasoning traces for edit cases.
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """
-    _run_stage("curate", {"data": data}, out, config, overrides, seed, 1, store)
+    _run_stage("curate", {"data": data}, _Options(out, config, overrides, seed, store))
 
 
 def sft(
-    model: Annotated[str, typer.Option(help=f"Base verifier ({_REFERENCE})")],
+    model: Annotated[str, typer.Option(help=f"Base verifier: {_REFERENCE}.")],
     out: Out,
-    rows: Annotated[str | None, typer.Option(help=f"SFT rows ({_REFERENCE})")] = None,
+    rows: Annotated[str | None, typer.Option(help=f"SFT rows: {_REFERENCE}.")] = None,
     pairs: Annotated[
-        str | None, typer.Option(help="In place of rows: pairs that pick among the model's own traces.")
+        str | None,
+        typer.Option(help="Instead of rows: preference pairs, which select the best of traces sampled from the model."),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -55,16 +55,18 @@ def sft(
     processes: Processes = 1,
     store: StoreOption = None,
 ) -> None:
-    """Train the verifier on verified traces.
+    """Train the verifier on verified reasoning traces (SFT).
 
     Example: editr1 sft --rows runs/curation/outputs/rows --model builtin:shapes-verifier --out runs/sft
     """
-    _run_stage("sft", {"rows": rows, "pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
+    _run_stage(
+        "sft", {"rows": rows, "pairs": pairs, "model": model}, _Options(out, config, overrides, seed, store, processes)
+    )
 
 
 def gcpo(
-    pairs: Annotated[str, typer.Option(help=f"Preference pairs ({_REFERENCE})")],
-    model: Annotated[str, typer.Option(help=f"Verifier after SFT ({_REFERENCE})")],
+    pairs: Annotated[str, typer.Option(help=f"Preference pairs: {_REFERENCE}.")],
+    model: Annotated[str, typer.Option(help=f"Verifier after SFT: {_REFERENCE}.")],
     out: Out,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -76,17 +78,17 @@ def gcpo(
 
     Example: editr1 gcpo --pairs runs/curation/outputs/pairs --model runs/sft/outputs/model --out runs/gcpo
     """
-    _run_stage("gcpo", {"pairs": pairs, "model": model}, out, config, overrides, seed, processes, store)
+    _run_stage("gcpo", {"pairs": pairs, "model": model}, _Options(out, config, overrides, seed, store, processes))
 
 
 def serve(
-    model: Annotated[str, typer.Option(help=f"Verifier ({_REFERENCE})")],
+    model: Annotated[str, typer.Option(help=f"Verifier: {_REFERENCE}.")],
     out: Out = Path("runs/serve"),
     config: ConfigOption = None,
     overrides: SetOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Serve a verifier as the reward API until interrupted.
+    """Serve a verifier through the reward API until interrupted.
 
     Example: editr1 serve --model runs/gcpo/outputs/model --set port=8080
     """
@@ -99,9 +101,9 @@ def serve(
 
 
 def grpo(
-    cases: Annotated[str, typer.Option(help=f"Edit cases with principles ({_REFERENCE})")],
-    editor: Annotated[str, typer.Option(help=f"Editor to train ({_REFERENCE})")],
-    reward: Annotated[str, typer.Option(help="Addresses of the reward service, joined by commas.")],
+    cases: Annotated[str, typer.Option(help=f"Edit cases with principles: {_REFERENCE}.")],
+    editor: Annotated[str, typer.Option(help=f"Editor to train: {_REFERENCE}.")],
+    reward: Annotated[str, typer.Option(help="Addresses of the reward service, separated by commas.")],
     out: Out,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -109,36 +111,38 @@ def grpo(
     processes: Processes = 1,
     store: StoreOption = None,
 ) -> None:
-    """Train an image editor on the reward service (Flow-GRPO).
+    """Train an image editor with rewards from the reward service (Flow-GRPO).
 
     Example: editr1 grpo --cases runs/curation/outputs/cases --editor builtin:shapes-editor
     --reward http://127.0.0.1:8080 --out runs/grpo
     """
-    _run_stage("grpo", {"cases": cases, "editor": editor}, out, config, overrides, seed, processes, store, reward)
+    _run_stage(
+        "grpo", {"cases": cases, "editor": editor}, _Options(out, config, overrides, seed, store, processes), reward
+    )
 
 
 def evaluate(
     out: Out,
-    pairs: Annotated[str | None, typer.Option(help=f"Held-out preference pairs ({_REFERENCE})")] = None,
-    cases: Annotated[str | None, typer.Option(help=f"Held-out edit cases ({_REFERENCE})")] = None,
-    rl: Annotated[str | None, typer.Option(help=f"Verifier after GCPO ({_REFERENCE})")] = None,
-    before: Annotated[str | None, typer.Option(help=f"Editor before RL ({_REFERENCE})")] = None,
-    after: Annotated[str | None, typer.Option(help=f"Editor after RL ({_REFERENCE})")] = None,
-    sft: Annotated[str | None, typer.Option(help=f"Verifier after SFT ({_REFERENCE})")] = None,
+    pairs: Annotated[str | None, typer.Option(help=f"Held-out preference pairs: {_REFERENCE}.")] = None,
+    cases: Annotated[str | None, typer.Option(help=f"Held-out edit cases: {_REFERENCE}.")] = None,
+    rl: Annotated[str | None, typer.Option(help=f"Verifier after GCPO: {_REFERENCE}.")] = None,
+    before: Annotated[str | None, typer.Option(help=f"Editor before RL: {_REFERENCE}.")] = None,
+    after: Annotated[str | None, typer.Option(help=f"Editor after RL: {_REFERENCE}.")] = None,
+    sft: Annotated[str | None, typer.Option(help=f"Verifier after SFT: {_REFERENCE}.")] = None,
     editscore: Annotated[str | None, typer.Option(help="Folder of EditScore's EditReward-Bench.")] = None,
     tiger: Annotated[str | None, typer.Option(help="Folder of TIGER's EditReward-Bench.")] = None,
-    gedit: Annotated[str | None, typer.Option(help="Folder of GEdit-Bench, the judge's prompts.json in it.")] = None,
+    gedit: Annotated[str | None, typer.Option(help="Folder of GEdit-Bench with the prompts.json of its judge.")] = None,
     imgedit: Annotated[str | None, typer.Option(help="Folder of ImgEdit-Bench.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
 ) -> None:
-    """Measure verifiers and editors on held-out data, and on public sets where their folders are given.
+    """Evaluate verifiers and editors on held-out data, and on public benchmarks.
 
-    What is given is measured: verifiers need --pairs, editors --cases.
+    Verifiers (--sft, --rl) are evaluated on --pairs, editors (--before, --after) on --cases.
 
-    Public sets need a VLM that writes principles and marks: --set public.labeller.endpoints.default.base_url=URL
+    Public benchmarks need a VLM that writes principles and ratings: --set public.labeller.endpoints.default.base_url=URL
     --set public.labeller.decomposer.model=NAME --set public.judge.model=NAME
 
     Example: editr1 evaluate --pairs outputs/pairs-test --cases outputs/cases-test --sft sft/outputs/model
@@ -146,7 +150,7 @@ def evaluate(
     """
     inputs = {"pairs": pairs, "cases": cases, "sft": sft, "rl": rl, "before": before, "after": after}
     inputs |= {"editscore": editscore, "tiger": tiger, "gedit": gedit, "imgedit": imgedit}
-    _run_stage("evaluate", inputs, out, config, overrides, seed, 1, store)
+    _run_stage("evaluate", inputs, _Options(out, config, overrides, seed, store))
 
 
 def _reference(text: str) -> str:
@@ -155,17 +159,17 @@ def _reference(text: str) -> str:
     return text if text.partition(":")[0] in set(Scheme) else f"path:{text}"
 
 
-def _run_stage(
-    kind: str,
-    inputs: dict[str, str | None],
-    out: Path,
-    config: Path | None,
-    overrides: list[str] | None,
-    seed: int,
-    processes: int,
-    store: str | None,
-    reward: str | None = None,
-) -> None:
+@dataclass(frozen=True)
+class _Options:
+    out: Path
+    config: Path | None
+    overrides: list[str] | None
+    seed: int
+    store: str | None
+    processes: int = 1
+
+
+def _run_stage(kind: str, inputs: dict[str, str | None], options: _Options, reward: str | None = None) -> None:
     from editr1.cli.view import RunView
     from editr1.launch.single_stage import run_single_stage, stage_settings
     from editr1.runs.kinds import Kind
@@ -177,14 +181,14 @@ def _run_stage(
             kind=Kind(kind),
             inputs={name: _reference(text) for name, text in inputs.items() if text is not None},
             reward=reward,
-            config=stage_settings(Kind(kind), config, overrides or [], os.environ),
-            processes=processes,
+            config=stage_settings(Kind(kind), options.config, options.overrides or [], os.environ),
+            processes=options.processes,
         )
         folders = run_single_stage(
             stage,
-            seed=seed,
-            folder=out,
-            store=store,
+            seed=options.seed,
+            folder=options.out,
+            store=options.store,
             command=command_line(),
             observer=view,
             should_stop=StopFlag(),

@@ -22,26 +22,26 @@ def refused(done: Result, *words: str, code: int = ExitCode.CONFIG) -> None:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     return tmp_path / "a.png"
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1:8000", "http://127.0.0.1:99999", "http://127.0.0.1:80a0", "http://"])
-def test_invalid_server_address(picture: Path, server: str) -> None:
+def test_invalid_server_address(image: Path, server: str) -> None:
     refused(
-        editr1("score", "--source", picture, "--edited", picture, "--instruction", "x", "--server", server),
+        editr1("score", "--source", image, "--edited", image, "--instruction", "x", "--server", server),
         "--server",
         repr(server),
     )
 
 
-def test_empty_instruction_and_empty_image(picture: Path, tmp_path: Path) -> None:
+def test_empty_instruction_and_empty_image(image: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    common = ("score", "--edited", picture, "--server", "http://127.0.0.1:1")
-    refused(editr1(*common, "--source", picture, "--instruction", ""), "instruction")
+    common = ("score", "--edited", image, "--server", "http://127.0.0.1:1")
+    refused(editr1(*common, "--source", image, "--instruction", ""), "instruction")
     refused(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "empty.png", code=3)
-    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:40])
+    (tmp_path / "cut.png").write_bytes(image.read_bytes()[:40])
     refused(editr1(*common, "--source", tmp_path / "cut.png", "--instruction", "x"), "cut.png", code=3)
 
 
@@ -126,11 +126,11 @@ def test_folder_that_cannot_be_an_artifact_or_hold_one_is_refused(tmp_path: Path
     refused(editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot fetch")
 
 
-def test_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, picture: Path) -> None:
-    refused(editr1("run", SAMPLE, "--runs-dir", picture), str(picture))
+def test_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, image: Path) -> None:
+    refused(editr1("run", SAMPLE, "--runs-dir", image), str(image))
     model = "builtin:shapes-verifier"
-    refused(editr1("sft", "--rows", model, "--model", model, "--out", picture / "out"), str(picture))
-    refused(editr1("data", "import", tmp_path, "--table", "none.csv", "--out", picture / "out"), "not a folder")
+    refused(editr1("sft", "--rows", model, "--model", model, "--out", image / "out"), str(image))
+    refused(editr1("data", "import", tmp_path, "--table", "none.csv", "--out", image / "out"), "not a folder")
 
 
 @pytest.mark.parametrize("text", ["some words", "[1, 2]", "a: [", "apiVersion: v1\nclusters: 7\n", "\x00\x01"])
