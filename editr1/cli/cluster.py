@@ -1,4 +1,4 @@
-"""Look at runs on a cluster, and act on them: status, list, logs, cancel, suspend, resume, wait, explain, doctor, bundle, trace."""
+"""Commands for runs on a cluster: status, list, logs, cancel, suspend, resume, wait, explain, doctor, bundle, timeline."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ if TYPE_CHECKING:
     from editr1.launch.kubernetes.editruns import EditRun
     from editr1.launch.kubernetes.overview import StageOverview
 
-Run = Annotated[str, typer.Argument(help="Run, or release.")]
+Run = Annotated[str, typer.Argument(help="Name of a run or of a release.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(status)
     app.command("list")(list_)
-    for command in (logs, cancel, suspend, resume, wait, explain, doctor, bundle, trace):
+    for command in (logs, cancel, suspend, resume, wait, explain, doctor, bundle, timeline):
         app.command()(command)
+    app.command("trace", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+        trace
+    )
 
 
 def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Show a run's stages on the cluster: state, progress, time left, restarts, and why one waits.
+    """Show the stages of a run on the cluster: state, progress, time left, restarts, and why a stage waits.
 
     Example: editr1 status my-grpo -n editr1
     """
@@ -36,16 +39,16 @@ def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
     with reporting():
         connection = _connect(cluster, namespace)
-        whole = _whole(connection, run)
-        stages = [] if whole else [overview(connection, job) for job in jobs_of(connection, run)]
-    if whole:
-        show_run(whole)
+        edit_run = _edit_run(connection, run)
+        stages = [] if edit_run else [overview(connection, job) for job in jobs_of(connection, run)]
+    if edit_run:
+        show_run(edit_run)
     else:
-        _table(stages)
+        _show_stages(stages)
 
 
 def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """List every run and stage in the namespace.
+    """List all runs and stages in the namespace.
 
     Example: editr1 list -n editr1
     """
@@ -60,23 +63,23 @@ def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> N
     if runs:
         show_runs(runs)
     if not stages and not runs:
-        typer.echo(f"nothing of Edit-R1 in namespace {connection.api.namespace}")
+        typer.echo(f"no runs or stages of Edit-R1 in namespace {connection.api.namespace}")
         return
     if stages:
-        _table(stages)
+        _show_stages(stages)
 
 
 def logs(
     run: Run,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on until the run is over; survives restarts.")
+        bool, typer.Option("-f", "--follow", help="Print new lines until the run has ended, across restarts.")
     ] = False,
-    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
-    tail: Annotated[int, typer.Option("--tail", min=1, help="Last lines of each pod.")] = 200,
+    stage: Annotated[str | None, typer.Option("--stage", help="Print only the logs of this stage.")] = None,
+    tail: Annotated[int, typer.Option("--tail", min=1, help="Number of lines per pod, counted from the end.")] = 200,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the logs of all ranks, each line with its pod; of pods that are gone, the last lines that the bucket keeps.
+    """Print the logs of all ranks, each line with its pod's name. Logs of deleted pods come from the artifact store.
 
     Example: editr1 logs my-grpo -n editr1 -f
     """
@@ -86,12 +89,13 @@ def logs(
 
     with reporting():
         connection = _connect(cluster, namespace)
-        whole = _whole(connection, run)
-        if whole and follow:
-            follow_logs(connection, run, stage, StopFlag())
-        for line in run_logs(connection, whole, stage, tail) if whole and not follow else ():
-            typer.echo(line)
-        if whole:
+        edit_run = _edit_run(connection, run)
+        if edit_run:
+            if follow:
+                follow_logs(connection, run, stage, StopFlag())
+                return
+            for line in run_logs(connection, edit_run, stage, tail):
+                typer.echo(line)
             return
         jobs = [job for job in jobs_of(connection, run) if stage in (None, job.stage)]
         if follow:
@@ -104,7 +108,7 @@ def logs(
 
 
 def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Stop a run and remove its releases from the cluster. Its artifacts and checkpoints stay in the bucket.
+    """Stop a run and remove its releases from the cluster. Its artifacts and checkpoints stay in the artifact store.
 
     Example: editr1 cancel my-grpo -n editr1
     """
@@ -113,21 +117,21 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
     with reporting():
         connection = _connect(cluster, namespace)
-        if _whole(connection, run):
+        if _edit_run(connection, run):
             EditRuns(connection.api).delete(run)
-            typer.echo(f"removed run {run} and all that it had started")
+            typer.echo(f"removed run {run} and everything that it had started")
             return
         for job in jobs_of(connection, run):
             if connection.helm.uninstall(job.name, connection.api.target):
                 typer.echo(f"uninstalled {job.name}")
             else:
                 typer.echo(
-                    f"{job.name} belongs to no release of Helm (storage {connection.api.target.storage}); left alone"
+                    f"{job.name} does not belong to a Helm release (storage {connection.api.target.storage}); not removed"
                 )
 
 
 def suspend(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Hold a run: its pods commit a checkpoint and go; resume continues from there.
+    """Suspend a run: its pods commit a checkpoint and end. Resume continues from that checkpoint.
 
     Example: editr1 suspend my-grpo -n editr1
     """
@@ -135,7 +139,7 @@ def suspend(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
 
 def resume(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Let a suspended run go on.
+    """Resume a suspended run.
 
     Example: editr1 resume my-grpo -n editr1
     """
@@ -144,11 +148,11 @@ def resume(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
 def wait(
     run: Run,
-    timeout: Annotated[float | None, typer.Option(help="Seconds; then exit 124.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Most seconds to wait; then exit with 124.")] = None,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Wait until a run is over; exit with 0, or with the exit code of the stage that failed.
+    """Wait until a run has ended. Exit with 0, or with the exit code of the stage that failed.
 
     Example: editr1 wait my-grpo -n editr1 --timeout 86400
     """
@@ -158,7 +162,7 @@ def wait(
 
     with reporting():
         connection = _connect(cluster, namespace)
-        if _whole(connection, run):
+        if _edit_run(connection, run):
             raise typer.Exit(wait_for(connection, run, StopFlag(), timeout))
         names = [job.name for job in jobs_of(connection, run)]
         code = follow_releases(connection, names, StopFlag(), timeout)
@@ -166,7 +170,7 @@ def wait(
 
 
 def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Say in a sentence what each stage of a run is doing, or why it is not.
+    """Explain in one sentence per stage what it is doing or why it is not running.
 
     Example: editr1 explain my-grpo -n editr1
     """
@@ -176,9 +180,9 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
     with reporting():
         connection = _connect(cluster, namespace)
-        whole = _whole(connection, run)
-        if whole:
-            for line in sentences(whole):
+        edit_run = _edit_run(connection, run)
+        if edit_run:
+            for line in sentences(edit_run):
                 typer.echo(line)
             return
         for job in jobs_of(connection, run):
@@ -186,9 +190,9 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
 
 def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Look at the whole way to a running stage: API, rights, quota, GPUs, bucket, KEDA, queue, collector.
+    """Check everything that a run needs on the cluster: API, permissions, quota, GPUs, store, KEDA, queue, collector.
 
-    Exits with 1 when something is missing that a run needs.
+    Exits with 1 if something that a run needs is missing.
 
     Example: editr1 doctor -n editr1
     """
@@ -201,7 +205,7 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
         connection = _connect(cluster, namespace)
         findings = list(examine(connection))
     console = Console()
-    table = Table("what", "", "found")
+    table = Table("check", "result", "details")
     for found in findings:
         word, colour = ("ok", "green") if found.ok else ("missing", "red") if found.needed else ("absent", "yellow")
         table.add_row(found.what, f"[{colour}]{word}[/]", found.detail)
@@ -221,7 +225,7 @@ def bundle(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Gather objects, events, logs, attempts and the doctor's findings of a run for a bug report; secrets are hidden.
+    """Collect objects, events, logs, attempts and the doctor's findings for a bug report. Secrets are redacted.
 
     Example: editr1 bundle my-grpo -n editr1
     """
@@ -233,24 +237,24 @@ def bundle(
     typer.echo(f"{target}: {len(names)} files")
 
 
-def trace(
+def timeline(
     run: Run,
     store: StoreOption = None,
     runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder of local runs.")
+        Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the local runs.")
     ] = Path("runs"),
     cluster: ClusterOption = None,
 ) -> None:
-    """Draw a run's time line from the spans in its record; needs no collector and no cluster.
+    """Draw a run's timeline from the spans in its record. It needs neither a collector nor a cluster.
 
-    Example: editr1 trace quickstart
+    Example: editr1 timeline quickstart
     """
     from rich.console import Console
 
     from editr1.config.loader import ConfigError
     from editr1.launch.kubernetes.connect import cluster_store, load_cluster
     from editr1.runs.find import existing_store, run_folder
-    from editr1.runs.timeline import draw, gather
+    from editr1.runs.timeline import draw, gather_spans
 
     with reporting():
         folder = run_folder(runs_dir, run)
@@ -263,11 +267,18 @@ def trace(
             try:
                 opened = cluster_store(load_cluster(cluster))
             except ConfigError as error:
-                raise ConfigError(f"no run {run!r} below {runs_dir}, and {error}") from None
-        spans = gather(opened, run, (folder or runs_dir / run) / "spans.jsonl")
+                raise ConfigError(
+                    f"no run {run!r} in folder {runs_dir}, and no cluster's store to search: {error}"
+                ) from None
+        spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
-        raise fail(f"no spans of run {run!r} in {opened.url}", 2)
+        raise fail(f"run {run!r} has no spans in {opened.url}; check the name with: editr1 runs ls", 2)
     draw(spans, Console())
+
+
+def trace() -> None:
+    """Refuse the former name of ``timeline``; a trace is what the verifier writes."""
+    raise fail("editr1 trace is now called: editr1 timeline", 2)
 
 
 def _connect(cluster: Path | None, namespace: str | None) -> Connection:
@@ -276,7 +287,7 @@ def _connect(cluster: Path | None, namespace: str | None) -> Connection:
     return connect(load_cluster(cluster, cluster_overrides(namespace)))
 
 
-def _whole(connection: Connection, run: str) -> EditRun | None:
+def _edit_run(connection: Connection, run: str) -> EditRun | None:
     from editr1.launch.kubernetes.editruns import EditRuns
 
     return EditRuns(connection.api).get(run)
@@ -288,19 +299,19 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
 
     with reporting():
         connection = _connect(cluster, namespace)
-        if _whole(connection, run):
+        if _edit_run(connection, run):
             EditRuns(connection.api).suspend(run, hold)
             typer.echo(f"{'suspended' if hold else 'resumed'} run {run}")
             return
         for job in jobs_of(connection, run):
             if job.service:
-                typer.echo(f"{job.name} is a service; it is scaled, not suspended")
+                typer.echo(f"{job.name} is a service, which cannot be suspended; scale it instead")
                 continue
             connection.api.suspend(job.name, hold)
             typer.echo(f"{'suspended' if hold else 'resumed'} {job.name}")
 
 
-def _table(stages: list[StageOverview]) -> None:
+def _show_stages(stages: list[StageOverview]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -335,4 +346,4 @@ def _table(stages: list[StageOverview]) -> None:
         if stage.state.reason:
             console.print(f"{stage.job.name}: {stage.state.reason}", markup=False, highlight=False)
         if stage.note:
-            console.print(f"{stage.job.name}: progress unknown: {stage.note}", markup=False, highlight=False)
+            console.print(f"{stage.job.name}: progress is unknown: {stage.note}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""EditRuns on the terminal: made, followed, shown."""
+"""Create, follow and show EditRun resources on the terminal."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class RunThere:
-    """How a run of the cluster went. ``record`` is None where it was left to itself."""
+class OperatorRun:
+    """How a run under the cluster's operator ended. ``record`` is None if it was not followed to its end."""
 
     code: int = 0
     record: RunRecord | None = None
     worked: bool = True
 
 
-def run_there(
+def run_by_operator(
     target: ClusterConfig,
     spec: RunSpec,
     url: str | None,
@@ -43,11 +43,20 @@ def run_there(
     folder: Path,
     view: RunView,
     detach: bool,
-) -> RunThere | None:
-    """Give the run to the cluster's operator and follow it; None where the cluster has none.
+) -> OperatorRun | None:
+    """Hand the run to the cluster's operator and follow it. Returns None if the cluster has no operator.
+
+    Args:
+        target: settings of the cluster.
+        spec: the run.
+        url: artifact store given on the command line, which replaces the run file's.
+        store: the store as this machine reaches it.
+        folder: local folder for the run's spans.
+        view: shows the progress.
+        detach: return as soon as the run is created.
 
     Raises:
-        ConfigError: ``detach`` without an operator, or a run of that name that does something else.
+        ConfigError: ``detach`` without an operator, or another run has this name.
         StageFailed: the run failed.
     """
     from editr1.artifacts import open_store
@@ -55,7 +64,7 @@ def run_there(
     from editr1.config.loader import ConfigError
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.connect import connect
-    from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE, EditRuns, follow, uploaded
+    from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE, EditRuns, follow, upload_folders
     from editr1.runs.record import load_record
 
     connection = connect(target)
@@ -63,7 +72,8 @@ def run_there(
     if not runs.served():
         if detach:
             raise ConfigError(
-                "--detach needs the operator in the cluster: helm install editr1-operator charts/operator"
+                "--detach: the cluster has no Edit-R1 operator; install it with:"
+                " helm install editr1-operator charts/operator"
             )
         return None
     opened = open_store(store)
@@ -71,24 +81,29 @@ def run_there(
         spec = spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": url})})
     name, where = spec.metadata.name, connection.api.namespace
     before = runs.get(name)
-    made = runs.apply(uploaded(spec, opened), {REVISION_NOTE: git_revision(), COMMAND_NOTE: command_line()})
-    view.console.print(f"{'made' if made else 'joined'} run {name} in namespace {where}; the cluster takes it on")
+    annotations = {REVISION_NOTE: git_revision(), COMMAND_NOTE: command_line()}
+    created = runs.apply(upload_folders(spec, opened), annotations)
+    view.console.print(f"{'created' if created else 'attached to'} run {name} in namespace {where}")
     if detach:
         view.console.print(f"  editr1 status {name} -n {where}\n  editr1 logs {name} -n {where} -f", highlight=False)
-        return RunThere()
-    if not follow(runs, name, opened, view, StopFlag("the run goes on in the cluster; the same command follows it")):
-        return RunThere(code=130)
+        return OperatorRun()
+    if not follow(
+        runs, name, opened, view, StopFlag("the run continues on the cluster; repeat the command to follow it")
+    ):
+        return OperatorRun(code=130)
     record = load_record(opened, name)
     if record is None:
-        raise ConfigError(f"run {name!r} has no record in {opened.url}: the operator writes to another bucket")
+        raise ConfigError(
+            f"run {name!r} has no record in {opened.url}: the operator uses another store; compare its store settings"
+        )
     _keep_spans(opened, name, folder)
     after = runs.get(name)
     started = any(stage.attempts for stage in (after.status.stages if after else ()))
-    return RunThere(0, record, worked=started and (made or before is None or not before.over))
+    return OperatorRun(0, record, worked=started and (created or before is None or not before.has_ended))
 
 
 def show_run(run: EditRun) -> None:
-    """A run's stages as a table, then what keeps it waiting."""
+    """Print a run's stages as a table, then what the run waits for."""
     from editr1.durations import format_duration
 
     console = Console()
@@ -111,7 +126,7 @@ def show_run(run: EditRun) -> None:
 
 
 def show_runs(runs: list[EditRun]) -> None:
-    """One line a run."""
+    """Print one line per run."""
     from editr1.durations import format_duration
 
     table = Table("run", "stage", "state", "progress", "reason", "age")
@@ -123,29 +138,29 @@ def show_runs(runs: list[EditRun]) -> None:
 
 
 def sentences(run: EditRun) -> Iterator[str]:
-    """What the run is doing, or why it is not, and the same of each stage that has something to say."""
-    from editr1.launch.kubernetes.editruns import UNTAKEN
+    """Yield one sentence about the run, then one per stage with a message of its own."""
+    from editr1.launch.kubernetes.editruns import NO_OPERATOR
     from editr1.launch.kubernetes.run_status import Reason
 
     status = run.status
     if not status.stages:
-        why = status.message or UNTAKEN
+        why = status.message or NO_OPERATOR
         yield f"{run.name} is {status.state.lower()}: {why}"
         return
     yield f"{run.name} is {status.state.lower()}" + (f": {status.message}" if status.message else "")
     for stage in status.stages:
-        told = status.message.endswith(stage.message)  # every text ends with an empty one
-        if not told and stage.reason is not Reason.INPUTS_MISSING:
+        repeated = status.message.endswith(stage.message)  # also True for an empty message
+        if not repeated and stage.reason is not Reason.INPUTS_MISSING:
             yield f"  {stage.name} is {stage.state.lower()}: {stage.message}"
 
 
 def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool], timeout: float | None) -> int:
-    """Wait until a run is over; its exit code, 124 after ``timeout`` seconds, 130 when asked to stop."""
+    """Wait until a run has ended. Returns its exit code, 124 after ``timeout`` seconds, 130 if ``should_stop``."""
     from editr1.launch.kubernetes.editruns import EditRuns, exit_code
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.outage import OutageTolerance
 
-    runs, said, tolerance = EditRuns(connection.api), "", OutageTolerance()
+    runs, noted, tolerance = EditRuns(connection.api), "", OutageTolerance()
     end = None if timeout is None else time.monotonic() + timeout
     while True:
         run = None
@@ -156,13 +171,13 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
         else:
             tolerance.answered()
             if run is None:
-                typer.echo(f"{name}: no longer there", err=True)
+                typer.echo(f"{name}: no longer exists", err=True)
                 return 1
             (sentence, *_) = sentences(run)
-        if sentence != said:
-            said = sentence
+        if sentence != noted:
+            noted = sentence
             typer.echo(f"  {sentence}", err=True)
-        if run is not None and run.over:
+        if run is not None and run.has_ended:
             return exit_code(run.status)
         if should_stop():
             return 130
@@ -172,7 +187,7 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
 
 
 def follow_logs(connection: Connection, name: str, stage: str | None, should_stop: Callable[[], bool]) -> None:
-    """Print the logs of a run's stages as they come, until the run is over."""
+    """Print new log lines of a run's stages until the run has ended."""
     from editr1.launch.kubernetes.editruns import EditRuns
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.follow import live_logs
@@ -192,13 +207,13 @@ def follow_logs(connection: Connection, name: str, stage: str | None, should_sto
         for line in live_logs(connection.api, jobs, should_stop):
             typer.echo(line)
         seen.update(jobs)
-        if run is None or (run.over and not jobs):
+        if run is None or (run.has_ended and not jobs):
             return
         time.sleep(POLL_SECONDS)
 
 
 def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int) -> Iterator[str]:
-    """The last lines of every rank of a run's stages, of pods that are gone from the bucket; its services' pods too."""
+    """Yield the last log lines of every rank of a run. Those of deleted pods come from the artifact store."""
     from editr1.launch.kubernetes.connect import cluster_store
     from editr1.launch.kubernetes.follow import past_logs
     from editr1.runs.kinds import KINDS, Kind
@@ -214,9 +229,9 @@ def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int)
 
 
 def _keep_spans(store: ArtifactStore, name: str, folder: Path) -> None:
-    """The report draws the time line from a file."""
-    from editr1.runs.timeline import gather
+    """Write the run's spans to ``folder``, from which the report draws the timeline."""
+    from editr1.runs.timeline import gather_spans
 
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(item) + "\n" for item in gather(store, name)]
+    lines = [json.dumps(item) + "\n" for item in gather_spans(store, name)]
     (folder / "spans.jsonl").write_text("".join(lines), encoding="utf-8")

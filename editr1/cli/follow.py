@@ -1,96 +1,103 @@
-"""Follow releases on the terminal until they are over."""
+"""Follow releases on the terminal until all of them have ended."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from editr1.durations import format_duration
 
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
+    from editr1.launch.kubernetes.outage import OutageTolerance
     from editr1.launch.kubernetes.overview import StageOverview
 
 POLL_SECONDS = 2.0
 PLAIN_SECONDS = 15.0
+"""Seconds between two progress lines when the output is not a terminal."""
+EXIT_TIMEOUT = 124
+EXIT_INTERRUPTED = 130
 
 
 def follow_releases(
-    connection: Connection, names: list[str], should_stop: Callable[[], bool], timeout: float | None = None
+    connection: Connection, names: Sequence[str], should_stop: Callable[[], bool], timeout: float | None = None
 ) -> int:
-    """Show progress and what keeps a stage waiting; returns 0, the exit code of the first that failed, or 1.
+    """Show the progress of releases until they have ended; a service counts as ended when it is ready.
 
-    A service is over when it is ready. Interrupted, or after ``timeout`` seconds, it returns 130 or 124; the releases
-    go on.
+    Returns:
+        0 on success, the exit code of the first failed release, 1 if a release was removed, 130 if ``should_stop``
+        returned True, 124 after ``timeout`` seconds. In the last two cases the releases keep running.
     """
-    from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.outage import OutageTolerance
-    from editr1.launch.kubernetes.overview import explain, overview
-    from editr1.launch.kubernetes.state import Phase
 
-    console = Console(stderr=True)
     end = None if timeout is None else time.monotonic() + timeout
-    said: dict[str, str] = {}
-    tolerance = OutageTolerance()
-    view = _Bars(console)
-    with view:
+    screen, tolerance = _Screen(Console(stderr=True)), OutageTolerance()
+    with screen:
         while True:
-            stages: list[StageOverview] = []
-            gone: set[str] = set()
-            try:
-                stages = [overview(connection, job) for job in connection.api.jobs() if job.name in names]
-            except ClusterUnreachable as error:
-                note = tolerance.record(error)
-                if said.get("") != note:
-                    said[""] = note
-                    console.print(f"  {note}", markup=False, highlight=False)
-            else:
-                tolerance.answered()
-                said.pop("", None)
-                gone = set(names) - {stage.job.name for stage in stages}
-            for stage in stages:
-                view.show(stage)
-                sentence = explain(stage)
-                if (stage.state.reason or stage.state.phase is not Phase.RUNNING) and said.get(
-                    stage.job.name
-                ) != sentence:
-                    said[stage.job.name] = sentence
-                    console.print(f"  {sentence}", markup=False, highlight=False)
-            failed = [stage for stage in stages if stage.state.phase is Phase.FAILED]
-            over = [s for s in stages if s.state.phase is Phase.FAILED or _serves(s) or _succeeded(s)]
-            if gone:
-                console.print(f"  {', '.join(sorted(gone))}: no longer there", markup=False)
-                return 1
-            if stages and len(over) == len(names):
-                return (failed[0].state.exit_code or 1) if failed else 0
+            code = _poll(connection, names, screen, tolerance)
+            if code is not None:
+                return code
             if should_stop():
-                console.print("  no longer followed; the stage goes on")
-                return 130
+                screen.write("no longer following; the stage keeps running")
+                return EXIT_INTERRUPTED
             if end is not None and time.monotonic() > end:
-                return 124
+                return EXIT_TIMEOUT
             time.sleep(POLL_SECONDS)
 
 
-def _succeeded(stage: StageOverview) -> bool:
-    from editr1.launch.kubernetes.state import pods_left
+def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | None:
+    """Return the exit code of following ``stages``; None while at least one has not ended.
 
-    return stage.state.phase == "succeeded" and not pods_left(stage.release.pods, time.time())
+    ``now`` is in seconds since the epoch.
+    """
+    from editr1.launch.kubernetes.state import Phase
+
+    if not stages or not all(_has_ended(stage, now) for stage in stages):
+        return None
+    failed = next((stage for stage in stages if stage.state.phase is Phase.FAILED), None)
+    return (failed.state.exit_code or 1) if failed else 0
 
 
-def _serves(stage: StageOverview) -> bool:
-    return stage.job.service and stage.state.phase == "ready"
+def _poll(connection: Connection, names: Sequence[str], screen: _Screen, tolerance: OutageTolerance) -> int | None:
+    """Show the current state. Returns an exit code if there is nothing more to follow."""
+    from editr1.launch.kubernetes.errors import ClusterUnreachable
+    from editr1.launch.kubernetes.overview import overview
+
+    try:
+        stages = [overview(connection, job) for job in connection.api.jobs() if job.name in names]
+    except ClusterUnreachable as error:
+        screen.note("", tolerance.record(error))
+        return None
+    tolerance.answered()
+    screen.forget("")
+    for stage in stages:
+        screen.show(stage)
+    if removed := set(names) - {stage.job.name for stage in stages}:
+        screen.write(f"{', '.join(sorted(removed))}: no longer exists")
+        return 1
+    return exit_code_of_releases(stages, time.time())
 
 
-class _Bars:
-    """A bar a release on a terminal, a line now and then elsewhere."""
+def _has_ended(stage: StageOverview, now: float) -> bool:
+    from editr1.launch.kubernetes.state import Phase, pods_left
+
+    if stage.state.phase is Phase.READY:
+        return stage.job.service
+    if stage.state.phase is Phase.SUCCEEDED:
+        return not pods_left(stage.release.pods, now)
+    return stage.state.phase is Phase.FAILED
+
+
+class _Screen:
+    """One progress bar per phase on a terminal, a line every few seconds elsewhere, and each new sentence once."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
+        self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
@@ -98,27 +105,51 @@ class _Bars:
             console=console,
             transient=True,
         )
-        self._tasks: dict[str, int] = {}
-        self._last = 0.0
+        self._tasks: dict[str, TaskID] = {}
+        self._noted: dict[str, str] = {}
+        self._last_line = 0.0
 
     def __enter__(self) -> None:
         if self._console.is_terminal:
-            self._progress.start()
+            self._bars.start()
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bars.stop()
+
+    def write(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(f"  {text}", markup=False, highlight=False)
+
+    def note(self, about: str, text: str) -> None:
+        """Print ``text`` unless it is the last that was printed about the same release."""
+        if self._noted.get(about) != text:
+            self._noted[about] = text
+            self.write(text)
+
+    def forget(self, about: str) -> None:
+        """Let the next note about a release be printed even if it repeats the last one."""
+        self._noted.pop(about, None)
 
     def show(self, stage: StageOverview) -> None:
+        """Show a stage's progress and, unless it simply runs, what it does or waits for."""
+        from editr1.launch.kubernetes.overview import explain
+        from editr1.launch.kubernetes.state import Phase
+
+        self._show_progress(stage)
+        if stage.state.reason or stage.state.phase is not Phase.RUNNING:
+            self.note(stage.job.name, explain(stage))
+
+    def _show_progress(self, stage: StageOverview) -> None:
         at = stage.progress
         if at is None:
             return
         label = f"{stage.job.name}: {at.phase}"
         left = f"left {format_duration(at.seconds_left)}" if at.seconds_left is not None else ""
         if not self._console.is_terminal:
-            if time.monotonic() - self._last > PLAIN_SECONDS:
-                self._last = time.monotonic()
-                self._console.print(f"  {label} {at.done}/{at.total}  {left}", markup=False, highlight=False)
+            if time.monotonic() - self._last_line > PLAIN_SECONDS:
+                self._last_line = time.monotonic()
+                self.write(f"{label} {at.done}/{at.total}  {left}")
             return
         if label not in self._tasks:
-            self._tasks[label] = self._progress.add_task(label, total=at.total, left="")
-        self._progress.update(self._tasks[label], completed=at.done, total=at.total, left=left)  # type: ignore[arg-type]
+            self._tasks[label] = self._bars.add_task(label, total=at.total, left="")
+        self._bars.update(self._tasks[label], completed=at.done, total=at.total, left=left)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from editr1.cli.view import PLAIN_SECONDS, in_words
+from editr1.cli.view import PLAIN_SECONDS, format_metrics
 from editr1.durations import format_duration
 from editr1.reproduce.plan import PlannedRun
 from editr1.reproduce.results import Reproduction
@@ -62,7 +62,7 @@ class ReproductionView:
 
     def experiment_progress(self, item: PlannedRun, stage: str, line: Mapping[str, Any]) -> None:
         """Move the bar of the run, or print a line from time to time."""
-        metrics = in_words(line.get("metrics", {}), most=3)
+        metrics = format_metrics(line.get("metrics", {}), limit=3)
         label = f"{item.run} {stage}: {line['phase']}"
         if self.console.is_terminal:
             self._bars.update(

@@ -1,4 +1,4 @@
-"""``editr1 run``: a whole run file, on this machine or on a cluster."""
+"""``editr1 run``: run all stages of a run file, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -43,24 +43,26 @@ def run(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Leave the run to the cluster's operator; do not follow it.")
+        bool, typer.Option("--detach", help="Hand the run to the cluster's operator and return at once.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only check the file; start nothing.")] = False,
-    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Validate the file and start nothing.")] = False,
+    open_report: Annotated[
+        bool, typer.Option("--open", help="Open the report in a browser when the run has ended.")
+    ] = False,
 ) -> None:
-    """Run every stage of a run file; run it again to continue, or to be told that nothing is left to do.
+    """Run every stage of a run file that is not complete. Repeat the command to continue an interrupted run.
 
     Example: editr1 run manifests/samples/quickstart.yaml --set spec.seed=1 --set gcpo.learning_rate=5e-5
     --set spec.stages.sft.retries=5
 
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
 
-    Where the cluster has the operator, the run belongs to the cluster and goes on when this program ends; elsewhere it
-    is driven from here.
+    If the cluster has the Edit-R1 operator, it runs the stages and continues when this program ends. Otherwise this
+    program runs them, and has to keep running.
     """
     import os
 
-    from editr1.cli.editruns import run_there
+    from editr1.cli.editruns import run_by_operator
     from editr1.cli.view import RunView
     from editr1.config.loader import ConfigError
     from editr1.config.store import store_at
@@ -75,26 +77,24 @@ def run(
     end_with_parent()
     with reporting():
         given = {"--detach": detach, "--cluster": cluster, "--namespace": namespace}
-        if on is Backend.LOCAL and (idle := [name for name, value in given.items() if value]):
-            raise ConfigError(f"{', '.join(idle)}: only with --on kubernetes")
+        if on is Backend.LOCAL and (unused := [name for name, value in given.items() if value]):
+            raise ConfigError(f"{', '.join(unused)}: has no effect on a local run; add --on kubernetes or remove it")
         spec = load_run(file, overrides or [], os.environ)
         named = store or spec.spec.store
         target, opened = None, store_at(named) if named else None
         if check:
-            typer.echo(f"{file}: {len(spec.spec.stages)} stages, nothing to complain about")
+            typer.echo(f"{file}: {len(spec.spec.stages)} stages, valid")
             return
         folder = runs_dir / spec.metadata.name
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))
             opened = store_config(target, named)
         with RunView() as view:
-            there = run_there(target, spec, store, opened, folder, view, detach) if target and opened else None
-            if there is not None and there.record is None:
-                raise typer.Exit(there.code)
-            record, worked = (
-                (there.record, there.worked)
-                if there and there.record
-                else execute(
+            by_operator = None
+            if target and opened:
+                by_operator = run_by_operator(target, spec, store, opened, folder, view, detach)
+            if by_operator is None:
+                record, worked = execute(
                     spec,
                     folder=folder,
                     command=command_line(),
@@ -104,9 +104,12 @@ def run(
                     cluster=target,
                     wait=GRACE_SECONDS if PARENT_VARIABLE in os.environ else 0.0,
                 )
-            )
+            elif by_operator.record is None:
+                raise typer.Exit(by_operator.code)
+            else:
+                record, worked = by_operator.record, by_operator.worked
         if not worked:
-            typer.echo(f"run {record.name}: every stage already stands; nothing to do")
+            typer.echo(f"run {record.name}: all stages are up to date; nothing to do")
         report = write_report(record, folder, opened)
         if report is None:
             return

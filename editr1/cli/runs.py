@@ -1,4 +1,4 @@
-"""``editr1 runs``: what has run here."""
+"""``editr1 runs``: list the runs in a store and show their records."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 from editr1.cli.common import StoreOption, fail, reporting
 
-app = typer.Typer(no_args_is_help=True, help="Runs: their state, attempts, inputs and outputs.")
+app = typer.Typer(no_args_is_help=True, help="List runs; show their state, attempts, inputs and outputs.")
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the runs.")]
 
 
 @app.command("ls")
 def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> None:
-    """List the runs of the store, or of every run folder.
+    """List the runs in a store, or in the run folders below --runs-dir.
 
     Example: editr1 runs ls
     """
@@ -44,12 +44,12 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Run name.")],
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
     runs_dir: RunsDir = Path("runs"),
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Show a run's stages with attempts, key figures, inputs and outputs.
+    """Show a run's stages with their attempts, metrics, inputs and outputs.
 
     Example: editr1 runs show quickstart --json | jq .stages.grpo.metrics
     """
@@ -61,18 +61,18 @@ def show(
     with reporting():
         record = next((item for item in find_records(runs_dir, store) if item.name == name), None)
     if record is None:
-        raise fail(f"no run named {name!r}; editr1 runs ls shows those there are", 2)
+        raise fail(f"no run named {name!r} in {store or runs_dir}; list the runs with: editr1 runs ls", 2)
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
         return
     console = Console()
     console.print(f"{record.name}: {record.state}, seed {record.seed}, git {record.git_revision[:12] or 'unknown'}")
-    table = Table("stage", "state", "attempts", "seconds", "figures", "outputs")
+    table = Table("stage", "state", "attempts", "seconds", "metrics", "outputs")
     for stage in record.stages.values():
         seconds = sum((a.ended or time.time()) - a.started for a in stage.attempts)
-        figures = "\n".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
+        metrics = "\n".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
         outputs = "\n".join(f"{key} {digest[:19]}" for key, digest in stage.outputs.items())
-        table.add_row(stage.name, str(stage.state), str(len(stage.attempts)), f"{seconds:.0f}", figures, outputs)
+        table.add_row(stage.name, str(stage.state), str(len(stage.attempts)), f"{seconds:.0f}", metrics, outputs)
     console.print(table)
     for stage in record.stages.values():
         if stage.reason:

@@ -1,4 +1,4 @@
-"""``editr1 submit`` and ``render``: one stage from a laptop to the cluster."""
+"""``editr1 submit`` and ``editr1 render``: run one stage on the cluster, or print what would be sent there."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from editr1.cli.common import (
     reporting,
 )
 
-Stage = Annotated[str, typer.Argument(help="curate, sft, gcpo, reward, grpo or evaluate")]
+Stage = Annotated[str, typer.Argument(help="Stage: curate, sft, gcpo, reward, grpo or evaluate.")]
 Values = Annotated[
     Path | None,
     typer.Option(
-        "-f", "--values", help="Chart values, as helm install takes them (editr1 config schema STAGE --values)."
+        "-f", "--values", help="YAML file of chart values, as for helm install (editr1 config schema STAGE --values)."
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the run and release. Default: the stage's.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the run and of the release. Default: the name of the stage.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,13 +45,15 @@ def submit(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print exactly the objects that would be sent; send nothing.")
+        bool, typer.Option("--dry-run", help="Print the objects that would be sent, and send nothing.")
     ] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage is done.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage has ended.")] = False,
 ) -> None:
-    """Start a stage on the cluster, as helm install of its chart would, with everything frozen in the bucket first.
+    """Run a stage on the cluster as a release of its chart, with all inputs resolved to digests first.
 
-    The same command again joins what runs. Example: editr1 submit grpo -f grpo.yaml --name my-grpo --follow
+    If the same job already runs, the command attaches to it.
+
+    Example: editr1 submit grpo -f grpo.yaml --name my-grpo --follow
     """
     import os
 
@@ -73,13 +77,13 @@ def submit(
                 typer.echo(_as_yaml(prepared.objects))
                 return
             sent = send(prepared, connection, command_line())
-            word = "joined" if sent.joined else "submitted"
+            word = "attached to" if sent.attached else "submitted"
             where = connection.api.namespace
             typer.echo(f"{word} {release} in namespace {where}: stage {sent.job.stage} of run {sent.job.run}")
             typer.echo(f"  editr1 status {release} -n {where}\n  editr1 logs {release} -n {where} -f")
             code = follow_releases(connection, [release], StopFlag()) if follow else 0
         flush()
-        if not sent.joined:
+        if not sent.attached:
             keep_spans(connection, sent.job, spans)
         shutil.rmtree(spans.parent)
     raise typer.Exit(code)
@@ -93,7 +97,7 @@ def render(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the objects of a stage's chart, without a cluster.
+    """Print the objects that a stage's chart renders. No cluster is needed.
 
     Example: editr1 render sft -f sft.yaml --set nodes=2
     """

@@ -1,4 +1,4 @@
-"""A run on the terminal: a line and a bar a stage, key figures when it ends."""
+"""Show a run on the terminal: a line and a progress bar per stage, and its metrics when it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN_SECONDS = 10.0
 
 
 class RunView:
-    """Draws what a driver reports. On a terminal a live bar; elsewhere a plain line every few seconds."""
+    """Observer that prints to the terminal: a live progress bar, or elsewhere a plain line every few seconds."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -37,7 +37,7 @@ class RunView:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", style="dim"),
+            TextColumn("{task.fields[metrics]}", style="dim"),
             console=self.console,
             transient=True,
         )
@@ -55,33 +55,33 @@ class RunView:
         self._bar.stop()
 
     def stage_started(self, stage: StageRecord) -> None:
-        """Name the stage and what it does."""
+        """Print the stage's name and purpose."""
         self.console.print(f"[bold]{stage.name}[/]  {KINDS[Kind(stage.kind)].title}")
 
     def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
-        """Move the bar of the stage's current phase."""
-        figures = in_words(line.get("metrics", {}), most=4)
+        """Advance the progress bar of the stage's current phase."""
+        metrics = format_metrics(line.get("metrics", {}), limit=4)
         label = f"{stage.name}: {line['phase']}"
         if not self.console.is_terminal:
             if time.monotonic() - self._last > PLAIN_SECONDS:
                 self._last = time.monotonic()
                 self.console.print(
-                    f"  {label} {line['done']}/{line['total']}  {figures}", highlight=False, soft_wrap=True
+                    f"  {label} {line['done']}/{line['total']}  {metrics}", highlight=False, soft_wrap=True
                 )
             return
         if label not in self._tasks:
             self._clear(stage)
-            self._tasks[label] = self._bar.add_task(label, total=line["total"], figures="")
-        self._bar.update(self._tasks[label], completed=line["done"], total=line["total"], figures=figures)
+            self._tasks[label] = self._bar.add_task(label, total=line["total"], metrics="")
+        self._bar.update(self._tasks[label], completed=line["done"], total=line["total"], metrics=metrics)
 
     def stage_ended(self, stage: StageRecord) -> None:
-        """Print state, time and key figures."""
+        """Print the stage's state, duration and metrics."""
         self._clear(stage)
         last = stage.attempts[-1]
         seconds = (last.ended or time.time()) - last.started
         word = {"done": "[green]done[/]", "failed": "[red]failed[/]"}.get(stage.state, f"[yellow]{stage.state}[/]")
         self.console.print(
-            f"  {word} in {format_duration(seconds)}  {in_words(stage.metrics, most=6)}",
+            f"  {word} in {format_duration(seconds)}  {format_metrics(stage.metrics, limit=6)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -89,25 +89,27 @@ class RunView:
             self.console.print(f"  {stage.reason}", style="red", markup=False, highlight=False)
 
     def stage_skipped(self, stage: StageRecord, reason: str) -> None:
-        """Say that nothing was to do."""
+        """Print why the stage was skipped."""
         self.console.print(f"[bold]{stage.name}[/]  {reason}")
 
     def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
-        """Say why another attempt follows."""
+        """Print why and when the stage is retried."""
         self._clear(stage)
-        self.console.print(f"  {stage.name}: {reason}; again in {format_duration(delay)}", style="yellow", markup=False)
+        self.console.print(
+            f"  {stage.name}: {reason}; retrying in {format_duration(delay)}", style="yellow", markup=False
+        )
 
     def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
-        """Print where the service answers."""
+        """Print the addresses of the service."""
         self._clear(stage)
         self.console.print(f"  ready at {', '.join(urls)}", highlight=False)
 
     def run_waits(self, reason: str) -> None:
-        """Say why nothing begins yet."""
+        """Print why the run has not started yet."""
         self.console.print(f"  waiting: {reason}", style="yellow", markup=False, highlight=False)
 
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
-        """Say what keeps the stage waiting."""
+        """Print what the stage waits for."""
         self.console.print(f"  {stage.name}: {reason}", style="yellow", markup=False, highlight=False)
 
     def _clear(self, stage: StageRecord) -> None:
@@ -115,6 +117,6 @@ class RunView:
             self._bar.remove_task(self._tasks.pop(label))
 
 
-def in_words(metrics: Mapping[str, float], most: int) -> str:
-    """The first ``most`` figures on a line."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:most])
+def format_metrics(metrics: Mapping[str, float], limit: int) -> str:
+    """Format the first ``limit`` metrics on one line."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:limit])

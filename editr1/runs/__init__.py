@@ -1,1 +1,1 @@
-"""What a run is, and what launches it."""
+"""What a run is: run file, stage kinds, references, record, orchestration decisions, report."""

@@ -1,4 +1,4 @@
-"""What to do next in a run: pure functions of what is known, shared by every driver and by the cluster's operator."""
+"""Decide the next step of a run: pure functions, shared by the orchestrator and the cluster's operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1.runs.spec import StageSpec
 
 
 class NextStep(StrEnum):
-    """The next step for a stage."""
+    """What to do with a stage next."""
 
     SKIP = "skip"
     START = "start"
@@ -24,7 +24,7 @@ class NextStep(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """An action, after ``delay`` seconds, and why in words."""
+    """The next step of a stage, to be taken after ``delay`` seconds, and the reason for it."""
 
     action: NextStep
     reason: str = ""
@@ -32,31 +32,37 @@ class Decision:
 
 
 def before_start(has_result: bool) -> Decision:
-    """Whether a stage whose inputs stand must run at all."""
+    """Decide whether a stage whose inputs are complete has to run."""
     if has_result:
-        return Decision(NextStep.SKIP, "already done for the same inputs, settings and seed")
+        return Decision(NextStep.SKIP, "up to date: a result for the same inputs, settings and seed exists")
     return Decision(NextStep.START)
 
 
 def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> Decision:
-    """What follows the end of an attempt.
+    """Decide what follows the end of an attempt.
 
-    A result is committed last, so it is whole whatever became of the process after it.
-    ``failures`` counts the attempts of this drive that ended badly, this one included; backoff doubles from 1 s to 60 s.
+    A result is committed last, so it is complete whatever happened to the process afterwards.
+
+    Args:
+        exit_code: exit code of the process; negative for a signal.
+        has_result: whether the stage has committed its result.
+        failures: failed attempts since the run was started, this one included. The delay before a retry doubles with
+            each, from 1 s to 60 s.
+        retries: failed attempts that may be followed by another.
     """
     if has_result:
         return Decision(NextStep.FINISH)
     if exit_code == 0:
-        return Decision(NextStep.FAIL, "the process ended with 0 but committed no result")
+        return Decision(NextStep.FAIL, "the process exited with 0 but committed no result")
     if not worth_a_retry(exit_code):
         return Decision(NextStep.FAIL, f"exit code {exit_code} is permanent")
     if failures > retries:
-        return Decision(NextStep.FAIL, f"exit code {exit_code}, and {retries} retries are used up")
-    return Decision(NextStep.RETRY, f"exit code {exit_code} is worth a retry", min(60.0, 2.0 ** (failures - 1)))
+        return Decision(NextStep.FAIL, f"exit code {exit_code} after all {retries} retries")
+    return Decision(NextStep.RETRY, f"exit code {exit_code} is transient", min(60.0, 2.0 ** (failures - 1)))
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:
-    """The stages whose outputs ``stage`` reads, itself or through the reward service that scores it."""
+    """Return the stages whose outputs ``stage`` needs, directly or through the reward service that scores it."""
     references = [parse_reference(text) for text in stage.inputs.values()]
     found = {reference.stage for reference in references if reference.scheme is Scheme.STAGE}
     service = service_of(stage, stages)
@@ -64,12 +70,14 @@ def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str
 
 
 def service_of(stage: StageSpec, stages: Sequence[StageSpec]) -> StageSpec | None:
-    """The serve stage that scores ``stage``; None where none does, or where addresses are given."""
+    """Return the serve stage that scores ``stage``; None if it is not scored or names addresses."""
     return next((other for other in stages if other.name == stage.reward), None)
 
 
 def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
-    """The stages that are not done and whose inputs stand, in the file's order. Services start with who needs them.
+    """Return the stages that can start, in the run file's order: not done, and all inputs complete.
+
+    Services are left out: they start with the first stage that they score.
 
     >>> [stage.name for stage in startable(quickstart, {"curate"})]    # doctest: +SKIP
     ['sft']
@@ -82,13 +90,13 @@ def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
 
 
 def services_wanted(stages: Sequence[StageSpec], done: Set[str]) -> frozenset[str]:
-    """The services that stages which are not done will be scored by, needed now or later."""
+    """Return the services that score a stage that is not done."""
     waiting = [stage for stage in stages if stage.name not in done]
     return frozenset(service.name for stage in waiting if (service := service_of(stage, stages)))
 
 
 def overdue(started: float | None, now: float, limit: float | None) -> float | None:
-    """By how many seconds a limit since ``started`` is passed; None where it is not, or where there is none."""
+    """Return by how many seconds ``limit`` is exceeded; None if it is not, or if there is no limit or no start."""
     if started is None or limit is None or now - started <= limit:
         return None
     return now - started - limit

@@ -1,4 +1,4 @@
-"""Find stores that are there, and the records of runs in them: in one store, or in the stores of run folders."""
+"""Find existing stores and the records of runs in them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = logging.getLogger("editr1.runs")
 
 
 def find_records(folder: Path, store: str | None) -> list[RunRecord]:
-    """Every run record of ``store``, or of the run folders below ``folder``; newest first.
+    """Return all run records in ``store``, or in the run folders below ``folder``, newest first.
 
-    One that cannot be read is named in the log and left out.
+    Records that cannot be read are skipped with a warning.
     """
     records = []
     for opened in _stores(folder, store):
@@ -29,32 +29,32 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
                 try:
                     record = parse_record(data, f"{opened.url}: {key}")
                 except ConfigError as error:
-                    log.warning("left out: %s", str(error).splitlines()[0])
+                    log.warning("skipped: %s", str(error).splitlines()[0])
                     continue
                 records.append(refreshed(record, opened))
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 
 def store_named(named: str) -> StoreConfig:
-    """The store at an address, or in a folder, that somebody typed; a folder need not be there yet. Raises ConfigError."""
+    """Return the store at an address or in a folder, which need not exist yet. Raises ConfigError."""
     return store_at(named if "://" in named else Path(named).resolve().as_uri())
 
 
 def existing_store(named: str) -> ArtifactStore:
-    """That store, opened. Raises ConfigError where a folder holds none."""
+    """Open the store at an address or in a folder. Raises ConfigError if a folder holds no store."""
     config = store_named(named)
     if config.folder is not None and not any((config.folder / part).is_dir() for part in ("manifests", "records")):
-        what = "no store: neither manifests nor records are in it" if config.folder.is_dir() else "no such folder"
-        raise ConfigError(f"store {named!r}: {what}; name one as file:///path, s3://bucket/prefix or a folder")
+        what = "no store: it has neither manifests nor records" if config.folder.is_dir() else "no such folder"
+        raise ConfigError(f"store {named!r}: {what}; give file:///path, s3://bucket/prefix or a folder")
     return open_store(config)
 
 
 def run_folder(folder: Path, run: str) -> Path | None:
-    """The folder below ``folder`` that is called ``run``, or whose store holds a run of that name."""
+    """Return the run folder below ``folder`` with the name ``run``, or else with a store that holds a run of that name."""
     if (folder / run / "store").is_dir():
         return folder / run
-    beside = _beside_runs(folder)
-    return next((path for path, store in beside if store.get_record(record_key(run)) is not None), None)
+    stores = _run_folders(folder)
+    return next((path for path, store in stores if store.get_record(record_key(run)) is not None), None)
 
 
 def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
@@ -62,10 +62,10 @@ def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
         yield existing_store(store)
         return
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder of runs; name it by --runs-dir, or a store by --store")
-    yield from (opened for _, opened in _beside_runs(folder))
+        raise ConfigError(f"{folder}: no such folder; give the folder of runs as --runs-dir, or a store as --store")
+    yield from (opened for _, opened in _run_folders(folder))
 
 
-def _beside_runs(folder: Path) -> Iterator[tuple[Path, ArtifactStore]]:
+def _run_folders(folder: Path) -> Iterator[tuple[Path, ArtifactStore]]:
     for path in sorted(folder.glob("*/store")):
         yield path.parent, open_store(store_named(str(path)))

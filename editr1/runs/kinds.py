@@ -1,4 +1,4 @@
-"""The six kinds of stage: what each reads, writes and is configured by."""
+"""The six kinds of stage: the one source of what each reads and writes, and of its settings model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editr1.config.base import Settings
 
 
 class Kind(StrEnum):
-    """The stages of Edit-R1, in the order of the paper."""
+    """The stages of Edit-R1 in their usual order."""
 
     CURATE = "curate"
     SFT = "sft"
@@ -23,9 +23,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Input:
-    """A named input of a kind. ``hub`` says whether a model of the hub may stand for an artifact.
+    """A named input of a kind.
 
-    ``holds`` is a file, or a pattern of files, without which a folder cannot be what is meant.
+    ``hub``: a model of the Hugging Face hub is accepted. ``holds``: file name or pattern that a valid folder contains.
     """
 
     name: str
@@ -52,7 +52,11 @@ def _any(_names: Collection[str]) -> list[str]:
 
 
 def _sft_inputs(names: Collection[str]) -> list[str]:
-    return [] if ("rows" in names) != ("pairs" in names) else ["an sft stage learns from rows or from pairs: give one"]
+    return (
+        []
+        if ("rows" in names) != ("pairs" in names)
+        else ["an sft stage takes either rows or pairs: give exactly one of them"]
+    )
 
 
 def _evaluate_inputs(names: Collection[str]) -> list[str]:
@@ -61,18 +65,18 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
     if not verifiers | editors:
         faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
     if verifiers - ({"rl"} if editors else set()) and "pairs" not in names:
-        faults.append("a verifier is judged on pairs, which are missing")  # rl may be there to score the editors' edits
+        faults.append("pairs: missing; verifiers are evaluated on them")  # rl alone may only score the editors' edits
     if editors and "cases" not in names:
-        faults.append("an editor is judged on cases, which are missing")
+        faults.append("cases: missing; editors are evaluated on them")
     return faults
 
 
 @dataclass(frozen=True)
 class KindInfo:
-    """A kind's contract. ``settings`` is ``module:Class``; it is imported only when a config is validated.
+    """The contract of a kind of stage.
 
-    ``extras`` are what pip must have installed where the stage runs. ``rule`` says what is wrong with the names of the
-    inputs that are given, beyond one that is required and missing.
+    ``settings`` is ``module:Class``, imported only when a config is validated. ``extras`` are the package's extras that
+    the stage needs. ``rule`` takes the names of the given inputs and returns faults beyond a missing required input.
     """
 
     kind: Kind
@@ -87,13 +91,13 @@ class KindInfo:
     rule: Callable[[Collection[str]], list[str]] = _any
 
     def settings_model(self) -> type[Settings]:
-        """The pydantic model of this kind's ``config`` section."""
+        """Return the settings model of this kind's ``config`` section."""
         module, _, name = self.settings.partition(":")
         model: type[Settings] = getattr(importlib.import_module(module), name)
         return model
 
     def input(self, name: str) -> Input | None:
-        """The declared input of that name."""
+        """Return the input with that name; None if the kind has none."""
         return next((item for item in self.inputs if item.name == name), None)
 
 
@@ -102,7 +106,7 @@ KINDS: dict[Kind, KindInfo] = {
     for info in (
         KindInfo(
             Kind.CURATE,
-            "cases, principles and verified traces",
+            "write edit cases with principles and verified traces",
             "editr1.config.curate_stage:CurateStageConfig",
             (Input("data", "imported pictures (editr1 data import); without it the shapes world is drawn", False),),
             ("rows", "pairs", "pairs-test", "cases", "cases-test"),
@@ -110,11 +114,11 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.SFT,
-            "the verifier learns to write verified traces",
+            "train the verifier on verified traces",
             "editr1.config.sft:SftConfig",
             (
                 _table("rows", "SFT rows", False),
-                _table("pairs", "in place of rows: pairs that pick among the model's own traces", False),
+                _table("pairs", "instead of rows: preference pairs that select among the model's own traces", False),
                 _verifier("model", "base verifier"),
             ),
             ("model",),
@@ -124,7 +128,7 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.GCPO,
-            "the verifier learns from human preference",
+            "train the verifier on human preference pairs",
             "editr1.config.gcpo:GcpoConfig",
             (_table("pairs", "preference pairs"), _verifier("model", "verifier after SFT")),
             ("model",),
@@ -133,7 +137,7 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.SERVE,
-            "the verifier answers as a reward service",
+            "serve the verifier as the reward",
             "editr1.config.serve:ServeConfig",
             (_verifier("model", "verifier"),),
             (),
@@ -142,7 +146,7 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.GRPO,
-            "the editor learns from the reward",
+            "train the editor on the reward",
             "editr1.config.grpo:GrpoConfig",
             (_table("cases", "edit cases with principles"), _editor("editor", "editor to train")),
             ("model",),
@@ -152,18 +156,18 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.EVALUATE,
-            "accuracy of the verifiers, quality of the editors",
+            "measure verifiers and editors on held-out data",
             "editr1.config.evaluate:EvaluateConfig",
             (
-                _table("pairs", "held-out preference pairs, for the verifiers", False),
-                _table("cases", "held-out edit cases with principles, for the editors", False),
+                _table("pairs", "held-out preference pairs, for verifiers", False),
+                _table("cases", "held-out edit cases with principles, for editors", False),
                 _verifier("sft", "verifier after SFT", False),
-                _verifier("rl", "verifier after GCPO; the one that scores edits", False),
+                _verifier("rl", "verifier after GCPO; it also scores the editors' edits", False),
                 _editor("before", "editor before RL", False),
                 _editor("after", "editor after RL", False),
                 Input("editscore", "EditScore's EditReward-Bench", False),
                 Input("tiger", "TIGER's EditReward-Bench", False),
-                Input("gedit", "GEdit-Bench, with the judge's prompts.json", False),
+                Input("gedit", "GEdit-Bench with the judge's prompts.json", False),
                 Input("imgedit", "ImgEdit-Bench", False),
             ),
             ("evaluation",),

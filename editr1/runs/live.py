@@ -1,7 +1,7 @@
-"""What a stage in a pod leaves in the store while it runs: progress, attempts, last log lines, spans.
+"""Files that a stage in a pod writes to the store while it runs: progress, attempts, last log lines, spans.
 
-All lie below the stage's prefix (see :func:`editr1.runs.record.stage_prefix`), so that whoever reads the store knows how
-far a run is, with or without a cluster.
+All keys begin with the stage's prefix (:func:`editr1.runs.record.stage_prefix`), so the state of a run can be read from
+the store without a cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Live(BaseModel):
 
 
 class LiveProgress(_Live):
-    """How far the stage is; times in seconds since the epoch."""
+    """A stage's progress. ``t`` is in seconds since the epoch."""
 
     t: float
     phase: str
@@ -29,11 +29,11 @@ class LiveProgress(_Live):
     total: int
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds_left: float | None = None
-    """Estimate from this phase's own speed; None while it has none."""
+    """Estimated from the speed of the current phase; None before its second step."""
 
 
 class PodAttempt(_Live):
-    """One start of a stage in a pod; times in seconds since the epoch."""
+    """One attempt of a stage in a pod. Times are in seconds since the epoch."""
 
     pod: str
     uid: str
@@ -43,20 +43,20 @@ class PodAttempt(_Live):
     exit_code: int | None = None
     reason: str = ""
     submission: str = ""
-    """Trace of who submitted it: a release that is installed anew has its retries anew."""
+    """Trace id of the submission. A release that is installed again has a new one, and with it new retries."""
     checkpoint: str = ""
-    """Newest checkpoint when it began; empty for none."""
+    """Newest checkpoint when the attempt started; empty if there was none."""
     leaving: bool = False
-    """It was asked to leave: if it says no more than that, its time was over."""
+    """SIGTERM was received. Without an exit code, the grace period ran out."""
 
     @property
     def id(self) -> str:
-        """Name under which the attempt's files lie: pod and the start of its uid."""
+        """Name of the attempt's files: the pod's name and the first 8 characters of its uid."""
         return f"{self.pod}.{self.uid[:8]}" if self.uid else self.pod
 
 
 class PhaseSpeed:
-    """Takes a stage's progress lines (see editr1.telemetry.progress) as they come, and says how far it is."""
+    """Estimates the remaining time of a stage from its progress lines (see editr1.telemetry.progress)."""
 
     def __init__(self) -> None:
         self._first: Mapping[str, Any] | None = None
@@ -64,7 +64,7 @@ class PhaseSpeed:
         self._metrics: dict[str, float] = {}
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Take the next lines."""
+        """Add new progress lines."""
         for line in lines:
             first = self._first
             if first is None or line["phase"] != first["phase"] or line["done"] < self._last["done"]:
@@ -73,9 +73,9 @@ class PhaseSpeed:
             self._metrics = line.get("metrics", self._metrics)
 
     def now(self) -> LiveProgress | None:
-        """The state after the last line; None before the first.
+        """Return the progress after the last line; None before the first.
 
-        The time left is what the current phase needs at its mean speed since its first line.
+        The remaining time assumes the mean speed since the first line of the current phase.
         """
         if self._first is None:
             return None
@@ -92,15 +92,15 @@ class PhaseSpeed:
 
 
 def retries_used(attempts: Iterable[PodAttempt]) -> int:
-    """Attempts that ended by a fault of their own that was worth a retry; being asked to leave (143) does not count."""
+    """Count the attempts that ended with a retryable exit code. SIGTERM (143) does not count."""
     return sum(1 for item in attempts if item.exit_code is not None and item.exit_code >= 128 and item.exit_code != 143)
 
 
-def vanished(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
-    """Attempts that ended without a word, and without a checkpoint after ``checkpoint``.
+def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
+    """Count the attempts that ended without reporting an exit code and without a checkpoint newer than ``checkpoint``.
 
-    So ends a pod whose node died, and one that was killed for memory as a whole (cgroup v2): while checkpoints come, it
-    may go on; where none does, it would begin for ever.
+    A pod ends like that if its node dies or if the whole pod is killed for memory (cgroup v2). Without new checkpoints it
+    would restart forever.
     """
     return sum(1 for item in attempts if item.exit_code is None and not item.leaving and item.checkpoint == checkpoint)
 
@@ -112,39 +112,39 @@ class LiveFiles:
         self._store, self._prefix = store, stage_prefix(run, stage, key)
 
     def write_progress(self, progress: LiveProgress) -> None:
-        """Replace the progress."""
+        """Write the current progress over the last one."""
         self._store.put_record(self._prefix + "live.json", progress.model_dump_json().encode())
 
     def progress(self) -> LiveProgress | None:
-        """The last progress, None before the first."""
+        """Return the last progress; None before the first."""
         data = self._store.get_record(self._prefix + "live.json")
         return None if data is None else LiveProgress.model_validate_json(data)
 
     def write_attempt(self, attempt: PodAttempt) -> None:
-        """Write an attempt's start or end."""
+        """Write an attempt's start or its end."""
         self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", attempt.model_dump_json().encode())
 
     def attempts(self) -> list[PodAttempt]:
-        """Every attempt, in order of start."""
+        """Return all attempts in the order in which they started."""
         found = [self._store.get_record(key) for key in self._store.list_records(self._prefix + "attempts/")]
         return sorted(
             (PodAttempt.model_validate_json(data) for data in found if data is not None), key=lambda item: item.started
         )
 
     def write_log(self, attempt: PodAttempt, lines: Iterable[str]) -> None:
-        """Replace the last log lines of an attempt."""
+        """Write the last log lines of an attempt over those of before."""
         self._store.put_record(f"{self._prefix}logs/{attempt.id}.txt", ("\n".join(lines) + "\n").encode())
 
     def logs(self) -> dict[str, str]:
-        """Attempt id to its last log lines."""
+        """Return the last log lines by attempt id."""
         return self._texts("logs/", ".txt")
 
     def write_spans(self, attempt: PodAttempt, data: bytes) -> None:
-        """Replace the spans (JSON lines) of an attempt."""
+        """Write the spans (JSON lines) of an attempt over those of before."""
         self._store.put_record(f"{self._prefix}spans/{attempt.id}.jsonl", data)
 
     def spans(self) -> list[dict[str, Any]]:
-        """The spans of every attempt."""
+        """Return the spans of all attempts."""
         return [item for text in self._texts("spans/", ".jsonl").values() for item in json_lines(text)]
 
     def _texts(self, folder: str, suffix: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The run record: state, attempts, inputs and outputs by digest, written to the store after every change."""
+"""The run record (state, attempts, inputs and outputs by digest) and the keys of a run's files in the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1.config.loader import ConfigError, explain
 
 
 class State(StrEnum):
-    """Where a run or a stage stands."""
+    """State of a run or of a stage."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -27,7 +27,7 @@ class _Record(BaseModel):
 
 
 class Attempt(_Record):
-    """One start of a stage process; times in seconds since the epoch."""
+    """One attempt of a stage. Times are in seconds since the epoch."""
 
     started: float
     ended: float | None = None
@@ -36,7 +36,7 @@ class Attempt(_Record):
 
 
 class StageResult(_Record):
-    """What a stage process commits when it is done; its record key holds the stage key, so it is found again."""
+    """Result that a stage commits when it is done, stored under the stage's key."""
 
     key: str
     outputs: dict[str, str] = Field(default_factory=dict)
@@ -44,7 +44,7 @@ class StageResult(_Record):
 
 
 class StageRecord(_Record):
-    """A stage of a run."""
+    """Record of one stage of a run."""
 
     name: str
     kind: str
@@ -57,7 +57,7 @@ class StageRecord(_Record):
     attempts: list[Attempt] = Field(default_factory=list)
     reason: str = ""
     release: str = ""
-    """Helm release on a cluster; empty for a stage of this machine."""
+    """Helm release on a cluster; empty for a local stage."""
     image: str = ""
     """Image of the stage's container on a cluster."""
     chart: str = ""
@@ -65,7 +65,7 @@ class StageRecord(_Record):
 
 
 class Origin(TypedDict):
-    """The fields of a run's record that say who runs its stages; they are those of the newest start."""
+    """Command, code and machine of the newest start of a run, as fields of its record."""
 
     command: str
     git_revision: str
@@ -74,7 +74,7 @@ class Origin(TypedDict):
 
 
 class RunRecord(_Record):
-    """A run, as ``editr1 runs show`` prints it and the report draws it."""
+    """Record of a run, which ``editr1 runs show`` prints and the report shows."""
 
     name: str
     seed: int
@@ -89,48 +89,48 @@ class RunRecord(_Record):
 
 
 def record_key(run: str) -> str:
-    """Where the record of ``run`` lies in the store."""
+    """Return the store key of the record of ``run``."""
     return f"runs/{run}/record.json"
 
 
 def stage_prefix(run: str, stage: str, key: str) -> str:
-    """Below what everything of a stage with that key lies in the store, artifacts apart."""
+    """Return the prefix of all store keys of a stage with that key, apart from artifacts."""
     return f"runs/{run}/stages/{stage}/{key}/"
 
 
 def result_key(run: str, stage: str, key: str) -> str:
-    """Where the result of a stage with that key lies in the store."""
+    """Return the store key of a stage's result."""
     return stage_prefix(run, stage, key) + "result.json"
 
 
 def progress_key(run: str, stage: str, key: str) -> str:
-    """Where a stage's progress lines lie in the store, as of its last checkpoint or its end; the report's curves."""
+    """Return the store key of a stage's progress lines up to its last checkpoint or its end (the report's curves)."""
     return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
 def checkpoint_prefix(run: str, stage: str, key: str) -> str:
-    """Where the checkpoint pointers of a stage with that key lie in the store."""
+    """Return the prefix of the store keys of a stage's checkpoint pointers."""
     return stage_prefix(run, stage, key) + "checkpoints/"
 
 
 def newest_checkpoint(store: ArtifactStore, run: str, stage: str, key: str) -> str | None:
-    """Record of the newest checkpoint's pointer, None before the first."""
+    """Return the store key of the newest checkpoint's pointer; None before the first checkpoint."""
     return max(store.list_records(checkpoint_prefix(run, stage, key)), default=None)
 
 
 def save_record(store: ArtifactStore, record: RunRecord) -> None:
-    """Write the record."""
+    """Write the record to the store."""
     store.put_record(record_key(record.name), record.model_dump_json(indent=2).encode())
 
 
 def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
-    """The record of ``run``, or None when it has none. Raises ConfigError for one that this version cannot read."""
+    """Return the record of ``run``, None if there is none. Raises ConfigError if this version cannot read it."""
     data = store.get_record(record_key(run))
     return None if data is None else parse_record(data, f"{store.url}: {record_key(run)}")
 
 
 def parse_record(data: bytes, where: str) -> RunRecord:
-    """A record as stored. Raises ConfigError for one that this version cannot read."""
+    """Parse a stored record. Raises ConfigError if this version cannot read it."""
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:
@@ -140,13 +140,16 @@ def parse_record(data: bytes, where: str) -> RunRecord:
 
 
 def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
-    """The committed result of a stage, or None while it is not done."""
+    """Return the committed result of a stage; None while it is not done."""
     data = store.get_record(result_key(run, stage, key))
     return None if data is None else StageResult.model_validate_json(data)
 
 
-def note_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
-    """Put a stage that nobody submitted into the run's record, making one where there is none; a stage that is there stays."""
+def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
+    """Add a stage that was installed without ``submit`` to the run's record, and create the record if there is none.
+
+    A stage that is recorded with the same key is left as it is.
+    """
     record = load_record(store, run)
     if record is None:
         record = RunRecord(name=run, seed=seed, state=State.RUNNING, command=command, created=time.time())
@@ -158,10 +161,10 @@ def note_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, co
 
 
 def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | None:
-    """The result of the stage with the key that the run's record names, else the only one there is.
+    """Return the result of a stage for the key in the run's record; without a record, the only result there is.
 
     Raises:
-        ConfigError: there are several, and no record says which one counts.
+        ConfigError: there is no record and more than one result.
     """
     record = load_record(store, run)
     if record is not None and stage in record.stages:
@@ -169,12 +172,14 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
     prefix = f"runs/{run}/stages/{stage}/"
     found = [key for key in store.list_records(prefix) if key.endswith("/result.json")]
     if len(found) > 1:
-        raise ConfigError(f"{store.url}: stage {stage} of run {run} has {len(found)} results; name one by sha256:")
+        raise ConfigError(
+            f"{store.url}: stage {stage} of run {run} has {len(found)} results; refer to one as sha256:<digest>"
+        )
     return load_result(store, run, stage, found[0].removeprefix(prefix).split("/")[0]) if found else None
 
 
 def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
-    """The record with what its stages on a cluster have committed since it was written; nobody there rewrites it."""
+    """Update a record with results that stages on a cluster have committed since it was written."""
     for stage in record.stages.values():
         if not stage.release or stage.state is State.DONE:
             continue

@@ -1,4 +1,4 @@
-"""References to what a stage reads: an artifact, a stage's output in this run or another, a shipped checkpoint, a hub model, a path."""
+"""References to a stage's inputs: an artifact, a stage's output, a shipped checkpoint, a hub model or a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editr1.config.loader import ConfigError
 
 
 class Scheme(StrEnum):
-    """How a reference finds its target."""
+    """The scheme of a reference: the part before the colon."""
 
     STAGE = "stage"
     ARTIFACT = "sha256"
@@ -35,19 +35,19 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed reference; ``target`` is what follows the colon."""
+    """A parsed reference. ``target`` is the part after the colon."""
 
     scheme: Scheme
     target: str
 
     @property
     def stage(self) -> str:
-        """The stage name of a ``stage:`` reference."""
+        """Stage name of a ``stage:`` reference."""
         return self.target.split("/")[0]
 
     @property
     def output(self) -> str:
-        """The output name of a ``stage:`` reference."""
+        """Output name of a ``stage:`` reference."""
         return self.target.split("/")[1]
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Reference:
 
 
 def parse_reference(text: str, where: str = "") -> Reference:
-    """Parse ``scheme:target``. Raises ConfigError that names the allowed forms."""
+    """Parse ``scheme:target``. Raises ConfigError with the allowed forms."""
     scheme, _, target = text.partition(":")
     if scheme in set(Scheme):
         form, _example = _FORMS[Scheme(scheme)]

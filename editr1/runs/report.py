@@ -1,4 +1,4 @@
-"""From a run's record, progress, spans and evaluation to one self-contained ``report.html`` and a table."""
+"""Build a run's self-contained ``report.html``, and the table of its main metrics, from its record and evaluation."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ EVALUATION_FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Report:
-    """A written report and the data it shows."""
+    """A report that was written, and its data."""
 
     path: Path
     data: ReportData
 
     def print_table(self, console: Console) -> None:
-        """The key figures with n and their intervals."""
-        table = Table("figure", "value", "95 % interval", "n", title=f"run {self.data.run.name}")
+        """Print the main metrics with their confidence intervals and sample sizes."""
+        table = Table("metric", "value", "95 % interval", "n", title=f"run {self.data.run.name}")
         for name, estimate, scale, unit in _headlines(self.data):
             if estimate is None:
                 table.add_row(name, "not measured", "", "")
@@ -52,7 +52,7 @@ class Report:
 
 
 def write_report(record: RunRecord, folder: Path, store: StoreConfig | None = None) -> Report | None:
-    """Write ``report.html`` into ``folder``; None when the run has no finished evaluate stage."""
+    """Write ``report.html`` into ``folder``. Returns None if the run has no finished evaluate stage."""
     stage = next((s for s in record.stages.values() if s.kind == Kind.EVALUATE and "evaluation" in s.outputs), None)
     if stage is None:
         return None
@@ -64,7 +64,7 @@ def write_report(record: RunRecord, folder: Path, store: StoreConfig | None = No
 
 
 def assemble(record: RunRecord, store: ArtifactStore, evaluation: str, spans: Path) -> ReportData:
-    """The evaluation artifact's figures and pictures, with all that the run's record knows around them."""
+    """Combine the metrics and images of the evaluation artifact with the run's record, timeline and lineage."""
     scratch = Path(tempfile.mkdtemp())
     try:
         measured = ReportData.model_validate_json(
@@ -142,11 +142,11 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
 
 
 def curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
-    """The figures of a stage's progress lines by name, as points of (done, value); those with fewer than three are left out."""
+    """Return the metrics in a stage's progress lines by name, as points (done, value). Fewer than three points are no curve."""
     points: dict[str, dict[float, float]] = defaultdict(dict)
     for item in json_lines(lines or b""):
         for name, value in item.get("metrics", {}).items():
-            # A step that was done again after a restart replaces what the first attempt wrote.
+            # A step that was repeated after a restart replaces the value of the first attempt.
             points[name][float(item["done"])] = float(value)
     return {name: tuple(sorted(curve.items())) for name, curve in points.items() if len(curve) > 2}
 

@@ -1,4 +1,4 @@
-"""Freeze references to digests, and give a stage its key."""
+"""Resolve references to digests and compute the key of a stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubUnreachable(ConfigError):
-    """The hub did not answer: which revision is current, or with a model's files; asked again it may."""
+    """The Hugging Face hub did not respond. A later request may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
@@ -38,15 +38,21 @@ def resolve_reference(
     *,
     upload: bool = True,
 ) -> str:
-    """``sha256:<digest>`` of what ``reference`` names now, or ``hub:<name>@<revision>``.
+    """Resolve a reference to ``sha256:<digest>`` or ``hub:<name>@<commit>``.
 
-    A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the store first, so that the run holds
-    every byte that it read; without ``upload`` their digests are only computed. ``outputs`` maps finished stages to
-    their outputs.
+    A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the store first, so that every byte that
+    the run reads is kept. Without ``upload`` their digests are only computed.
+
+    Args:
+        reference: what to resolve.
+        store: the run's artifact store.
+        outputs: finished stages of this run to their outputs, for ``stage:`` references.
+        where: name of the setting, for error messages.
+        upload: whether data may be committed to the store.
 
     Raises:
         ConfigError: the target does not exist.
-        HubUnreachable: the hub did not answer.
+        HubUnreachable: the hub did not respond.
     """
     if reference.scheme is Scheme.STAGE:
         return outputs[reference.stage][reference.output]
@@ -62,7 +68,7 @@ def resolve_reference(
             raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no output {output!r}; has: {known}")
         return result.outputs[output]
     if reference.scheme is Scheme.HUB:
-        return f"hub:{_pinned(reference.target, where)}"
+        return f"hub:{_commit_of(reference.target, where)}"
     if reference.scheme is Scheme.BUILTIN:
         shipped = resources.files("editr1.shapes") / "assets" / reference.target.removeprefix("shapes-")
         with resources.as_file(shipped) as folder:
@@ -74,7 +80,7 @@ def resolve_reference(
 
 
 def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int, reward: str = "") -> str:
-    """Digest of everything that decides a stage's outputs (64 hex digits)."""
+    """Return the digest of everything that determines a stage's outputs (64 hex digits)."""
     canonical = json.dumps(
         {"kind": kind, "config": config, "inputs": dict(inputs), "seed": seed, "reward": reward}, sort_keys=True
     )
@@ -82,7 +88,7 @@ def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], 
 
 
 def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """``config`` with every default filled in, as JSON values; a ``seed`` that is not set is the run's.
+    """Return ``config`` with all defaults, as JSON values. A ``seed`` that is not set is the run's seed.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -95,9 +101,9 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
 
 
 def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
-    """The job with inputs frozen, config filled in and its key, as a chart installed by hand leaves them open.
+    """Return the job with resolved inputs, complete config and key, which a chart installed by hand lacks.
 
-    A job that has its key is returned as it is. ``upload`` as of :func:`resolve_reference`.
+    A job that already has a key is returned unchanged. ``upload`` as for :func:`resolve_reference`.
     """
     if job.key:
         return job
@@ -112,7 +118,7 @@ def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> 
 
 @dataclass(frozen=True)
 class ResolvedStage:
-    """A stage of a run with everything that decides its outputs."""
+    """The complete settings, the input digests and the key of a stage."""
 
     config: dict[str, Any]
     inputs: dict[str, str]
@@ -126,9 +132,10 @@ def resolve_stage(
     store: ArtifactStore,
     outputs: Mapping[str, Mapping[str, str]],
 ) -> ResolvedStage:
-    """Config filled in, inputs frozen, and the key; that of a scored stage holds its service's key.
+    """Resolve the inputs of a stage, complete its config and compute its key.
 
-    ``outputs`` maps the stages that are done to their outputs. Raises ConfigError.
+    The key of a scored stage covers the key of its service. ``outputs`` maps the stages that are done to their outputs.
+    Raises ConfigError.
     """
     config = full_config(stage.kind, stage.config, seed)
     inputs = {
@@ -141,18 +148,18 @@ def resolve_stage(
 
 
 def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
-    """Whether ``record`` says that every stage is done for the inputs, settings and seed that ``spec`` gives now, and is right."""
+    """Return True if every stage is complete for this spec: done in ``record``, with a result for the current key."""
     outputs: dict[str, dict[str, str]] = {}
     while ready := startable(spec.spec.stages, outputs.keys()):
         stage, known = ready[0], record.stages.get(ready[0].name)
         if known is None or known.state is not State.DONE:
             return False
         try:
-            settled = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
-        except ConfigError:  # an input's run has no such output any more
+            resolved = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
+        except ConfigError:  # an input no longer exists
             return False
-        result = load_result(store, spec.metadata.name, stage.name, settled.key)
-        if result is None or known.key != settled.key:
+        result = load_result(store, spec.metadata.name, stage.name, resolved.key)
+        if result is None or known.key != resolved.key:
             return False
         outputs[stage.name] = result.outputs
     return True
@@ -163,37 +170,39 @@ def _commit(store: ArtifactStore, folder: Path, stage: str, upload: bool) -> str
     return kept(folder, kind="import", stage=stage).digest
 
 
-def _pinned(target: str, where: str) -> str:
+def _commit_of(target: str, where: str) -> str:
     name, _, revision = target.partition("@")
     if _COMMIT.fullmatch(revision):
         return target
-    pin = f"name a commit as hub:{name}@<40 hex digits>, or use path:"
+    pin = f"give a commit as hub:{name}@<40 hex digits>, or a folder as path:<folder>"
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
     except ImportError:
-        raise ConfigError(f"{where}: huggingface_hub is not installed, so the hub cannot be asked; {pin}") from None
+        raise ConfigError(
+            f"{where}: huggingface_hub is not installed, so the revision cannot be looked up; {pin}"
+        ) from None
     try:
         return f"{name}@{HfApi().model_info(name, revision=revision or None).sha}"
     except RevisionNotFoundError:
         raise ConfigError(f"{where}: the hub's model {name!r} has no revision {revision!r}") from None
     except RepositoryNotFoundError:
-        raise ConfigError(f"{where}: the hub has no model {name!r}, or it is not yours to see") from None
+        raise ConfigError(f"{where}: the hub has no model {name!r}, or you have no access to it") from None
     except HfHubHTTPError as error:
         if error.response.status_code < 500 and error.response.status_code != 429:
-            raise ConfigError(
-                f"{where}: the hub refuses to say which revision of {name!r} is current: {error}"
-            ) from None
-        raise HubUnreachable(f"{where}: the hub answers {error.response.status_code} for {name!r}; {pin}") from None
+            raise ConfigError(f"{where}: the hub refuses the request for the revision of {name!r}: {error}") from None
+        raise HubUnreachable(
+            f"{where}: the hub responds with {error.response.status_code} for {name!r}; {pin}"
+        ) from None
     except Exception as error:
         if commit := _cached(name, revision):
             return f"{name}@{commit}"
-        why = f"the hub cannot say which revision of {name!r} is current ({type(error).__name__})"
+        why = f"the revision of {name!r} could not be looked up on the hub ({type(error).__name__})"
         raise HubUnreachable(f"{where}: {why}; {pin}") from None
 
 
 def _cached(name: str, revision: str) -> str | None:
-    """The commit that this machine's cache of the hub holds for a named revision."""
+    """Return the commit of a named revision in this machine's hub cache; None if it is not cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""The run file: ``apiVersion: editr1.dev/v1alpha1, kind: EditRun``, the same shape on a laptop and as a cluster resource."""
+"""The run file (``apiVersion: editr1.dev/v1alpha1, kind: EditRun``), which is also the cluster's custom resource."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ class StageSpec(Settings):
     """One stage of a run."""
 
     name: Name
-    """Unique in the run; artifacts of the stage are referred to as ``stage:<name>/<output>``."""
+    """Unique name in the run. Other stages refer to its outputs as ``stage:<name>/<output>``."""
     kind: Kind
-    """Which of the six stages this is."""
+    """Kind of stage: curate, sft, gcpo, serve, grpo or evaluate."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """Input name to reference: stage:, run:, sha256:, builtin:, hub: or path:."""
     reward: str | None = None
-    """What scores this stage's samples (grpo only): an earlier serve stage, or http(s) addresses joined by commas."""
+    """Reward service for this stage's samples (grpo only): name of an earlier serve stage, or http(s) addresses separated by commas."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the kind; `editr1 config schema <kind>` lists them."""
+    """Settings of the stage; `editr1 config schema <kind>` lists them."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes (GPUs) on one node, as torchrun's nproc_per_node."""
+    """Processes (GPUs) per node: torchrun's nproc_per_node."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
-    """Further attempts after an exit code worth a retry."""
+    """Number of retries after a retryable exit code (128 or above)."""
     deadline_seconds: Annotated[float | None, Field(gt=0)] = None
-    """Most seconds that the stage may take, all its attempts together; unset: no limit."""
+    """Time limit for all attempts of the stage together, in seconds; unset: no limit."""
     pending_timeout_seconds: Annotated[float, Field(gt=0)] = 21600.0
-    """Most seconds that an attempt may wait on a cluster for nodes and images; a job held by a queue does not count."""
+    """Longest time that an attempt may wait for nodes and images on a cluster, in seconds. Time in a queue does not count."""
 
 
 class RunBody(Settings):
     """The ``spec`` of a run file."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Every random choice of the run comes from it."""
+    """Seed of all random choices in the run."""
     store: str | None = None
-    """Artifact store URL (file:///... or s3://bucket/prefix). Default: the folder ``store`` beside the run's record."""
+    """Artifact store: file:///path or s3://bucket/prefix. Default: the folder ``store`` in the run's folder."""
     suspend: bool = False
-    """On a cluster: commit a checkpoint, let the nodes go and wait; false goes on from there."""
+    """On a cluster: true commits a checkpoint, releases the nodes and waits; false continues from the checkpoint."""
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
-    """The stages; one runs when what it reads stands."""
+    """The stages. A stage runs as soon as its inputs are complete."""
 
 
 class Metadata(Settings):
-    """Name and labels, as Kubernetes has them."""
+    """Name and labels, as in Kubernetes objects."""
 
     name: Name
-    """The run's name; its folder and its cluster objects carry it."""
+    """Name of the run, of its folder and of its objects on a cluster."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Free labels."""
+    """Labels of your choice."""
 
 
 class RunSpec(Settings):
@@ -75,17 +75,17 @@ class RunSpec(Settings):
     metadata: Metadata
     """Name and labels."""
     spec: RunBody
-    """What to run."""
+    """Content of the run."""
 
 
 def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None) -> RunSpec:
-    """Read and check a run file: shape, stage names, references and every stage's config.
+    """Read and validate a run file: fields, stage names, references and the settings of every stage.
 
-    An override ``sft.epochs=1`` sets the config of stage ``sft``; ``spec.seed=3``, ``spec.stages.sft.retries=5`` and
+    An override such as ``sft.epochs=1`` sets the config of stage ``sft``; ``spec.seed=3``, ``spec.stages.sft.retries=5`` and
     ``metadata.name=x`` set the run's own fields.
 
     Raises:
-        ConfigError: with one line a fault, before anything starts.
+        ConfigError: the file is invalid; one line per fault.
     """
     own = [item for item in overrides if item.split(".")[0] in ("spec", "metadata")]
     spec = load_settings(RunSpec, file=file, env=env, env_prefix="EDITR1_RUN__", overrides=own)
@@ -96,13 +96,13 @@ def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] |
 
 
 def check_run(spec: RunSpec, where: str) -> None:
-    """Raise ConfigError for everything in ``spec`` that cannot run."""
+    """Raise ConfigError if ``spec`` cannot run, with one line per fault."""
     faults: list[str] = []
     seen: dict[str, StageSpec] = {}
     for stage in spec.spec.stages:
         head = f"{where}: spec.stages.{stage.name}"
         if stage.name in seen:
-            faults.append(f"{head}: the name is used twice")
+            faults.append(f"{head}: the name is used twice; stage names must be unique")
         faults += _input_faults(stage, seen, head)
         faults += _reward_faults(stage, seen, head)
         try:
@@ -115,13 +115,13 @@ def check_run(spec: RunSpec, where: str) -> None:
 
 
 def reward_addresses(reward: str | None) -> list[str]:
-    """The addresses in a stage's ``reward``; empty when it names a stage or nothing."""
+    """Return the addresses in a stage's ``reward``; empty if it names a stage or is unset."""
     parts = [part.strip().rstrip("/") for part in (reward or "").split(",")]
     return parts if all(part.startswith(("http://", "https://")) for part in parts) else []
 
 
 def is_address(text: str) -> bool:
-    """Whether ``text`` is an http(s) address of a server."""
+    """Return True if ``text`` is the http(s) address of a server."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -165,12 +165,16 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
 def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
     if KINDS[stage.kind].needs_service:
         if addresses := reward_addresses(stage.reward):
-            return [f"{head}.reward: {address!r} is no address" for address in addresses if not is_address(address)]
+            return [
+                f"{head}.reward: {address!r} is not a valid http(s) address"
+                for address in addresses
+                if not is_address(address)
+            ]
         service = earlier.get(stage.reward or "")
         if service is None or service.kind is not Kind.SERVE:
             return [f"{head}.reward: must name an earlier serve stage or http(s) addresses (got {stage.reward!r})"]
     elif stage.reward is not None:
-        return [f"{head}.reward: a {stage.kind} stage takes no reward service"]
+        return [f"{head}.reward: a {stage.kind} stage takes no reward service; remove it"]
     return []
 
 
@@ -185,7 +189,9 @@ def _override_stage(spec: RunSpec, item: str) -> RunSpec:
         raise ConfigError(f"--set {item!r}: expected {name}.{rest}=VALUE")
     field = rest.replace("=", ".").split(".")[0]
     if field in StageSpec.model_fields and field not in KINDS[stage.kind].settings_model().model_fields:
-        raise ConfigError(f"--set {item!r}: {field!r} is of the stage, not of its config: --set spec.stages.{item}")
+        raise ConfigError(
+            f"--set {item!r}: {field!r} is a field of the stage, not of its config; use --set spec.stages.{item}"
+        )
     holder = load_settings(_Overridden, values={"config": stage.config}, overrides=[f"config.{rest}"])
     stages = list(spec.spec.stages)
     stages[index] = stage.model_copy(update={"config": holder.config})

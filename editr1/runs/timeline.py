@@ -1,4 +1,4 @@
-"""A run's spans, gathered from its record, as a time line in the terminal."""
+"""Gather a run's spans from its record and draw them as a timeline in the terminal."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rich.table import Table
 from editr1.artifacts import ArtifactStore
 from editr1.telemetry import Span, json_lines
 
-WHOLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
-"""What is drawn one by one, however many there are."""
+ALWAYS_SINGLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
+"""Spans that are drawn one by one, however many there are."""
 PLAIN_WIDTH = 160
-"""Columns where nobody looks at a terminal."""
-MANY = 4
-"""More spans of one name below one parent than this are drawn as one line."""
+"""Number of columns if the output is not a terminal."""
+MAX_SINGLE = 4
+"""More spans of one name below one parent are summarised in one line."""
 
 
-def gather(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
-    """Every span of a run once, by start: those that its pods left in the store, and those of ``local``."""
+def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
+    """Return the spans of a run without duplicates, ordered by start: those in the store and those in the file ``local``."""
     texts = [local.read_text(encoding="utf-8", errors="replace")] if local is not None and local.is_file() else []
     for key in store.list_records(f"runs/{run}/"):
         if "/spans/" in key and key.endswith(".jsonl"):
             texts.append((store.get_record(key) or b"").decode(errors="replace"))
-    spans = {item["span"]: item for text in texts for item in _whole(text)}
+    spans = {item["span"]: item for text in texts for item in _complete_spans(text)}
     return sorted(spans.values(), key=lambda item: float(item["start"]))
 
 
 def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the spans as a tree with bars; many equal ones below one parent become a line with count and mean."""
+    """Print the spans as a tree with bars. Many spans of one name below one parent become a line with count and mean."""
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
     width = console.width if console.is_terminal else PLAIN_WIDTH
@@ -41,15 +41,15 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
     table.add_column("span", no_wrap=True)
     for name in ("at", "seconds", ""):
         table.add_column(name, no_wrap=True)
-    for depth, name, start, end, ok in rows(spans):
+    for depth, name, start, end, ok in timeline_rows(spans):
         bar = _bar(start - begin, end - start, length, max(10, width - 90))
         style = None if ok else "red"
         table.add_row("  " * depth + name, f"{start - begin:.1f}", f"{end - start:.1f}", bar, style=style)
     console.print(table)
 
 
-def rows(spans: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float, float, bool]]:
-    """Depth, name, start, end and success of each line, parents first."""
+def timeline_rows(spans: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float, float, bool]]:
+    """Yield depth, label, start, end and success of each line, parents before children."""
     known = {item["span"] for item in spans}
     below: dict[str | None, list[Mapping[str, Any]]] = defaultdict(list)
     for item in spans:
@@ -64,7 +64,7 @@ def _below(
     for item in below.get(parent, ()):
         groups[str(item["name"])].append(item)
     for name, items in sorted(groups.items(), key=lambda group: float(group[1][0]["start"])):
-        if len(items) > MANY and name not in WHOLE:
+        if len(items) > MAX_SINGLE and name not in ALWAYS_SINGLE:
             seconds = [float(item["end"]) - float(item["start"]) for item in items]
             label = f"{name} x {len(items)}, mean {sum(seconds) / len(seconds):.2f} s"
             ends = max(float(item["end"]) for item in items)
@@ -76,8 +76,10 @@ def _below(
 
 
 def _label(item: Mapping[str, Any]) -> str:
-    told = item.get("attributes") or {}
-    detail = next((str(told[key]) for key in ("stage", "phase", "input", "output", "run") if key in told), "")
+    attributes = item.get("attributes") or {}
+    detail = next(
+        (str(attributes[key]) for key in ("stage", "phase", "input", "output", "run") if key in attributes), ""
+    )
     return f"{item['name']} {detail}".rstrip()
 
 
@@ -88,5 +90,5 @@ def _bar(start: float, seconds: float, length: float, width: int) -> str:
     return " " * left + "█" * max(1, round(width * seconds / length))
 
 
-def _whole(text: str) -> Iterator[dict[str, Any]]:
+def _complete_spans(text: str) -> Iterator[dict[str, Any]]:
     return (item for item in json_lines(text) if {"span", "name", "start", "end", "parent"} <= item.keys())

@@ -30,8 +30,10 @@ def test_the_quickstart_gives_the_artifacts_that_a_local_run_gives(lab: Lab, tmp
     assert {s.name: s.outputs for s in there.stages.values()} == {s.name: s.outputs for s in here.stages.values()}
 
     again = lab.editr1(*arguments)
-    assert "every stage already stands; nothing to do" in again.stdout
-    trace = lab.editr1("trace", "small", "--runs-dir", str(tmp_path / "cluster"), "--store", "s3://editr1/runs").stdout
+    assert "all stages are up to date; nothing to do" in again.stdout
+    trace = lab.editr1(
+        "timeline", "small", "--runs-dir", str(tmp_path / "cluster"), "--store", "s3://editr1/runs"
+    ).stdout
     for name in ("editr1.run small", "editr1.stage sft", "editr1.stage grpo", "editr1.reward"):
         assert name in trace
     left = [item for item in lab.left() if "serve" in item]

@@ -89,7 +89,7 @@ def test_doctor_finds_nothing_missing_here(lab: Lab) -> None:
 def test_a_name_runs_one_thing_only(lab: Lab, started: list[str]) -> None:
     started.append("once")
     assert "submitted once" in lab.submit("curate", "once", TINY)
-    assert "joined once" in lab.submit("curate", "once", TINY)
+    assert "attached to once" in lab.submit("curate", "once", TINY)
     told = lab.submit("curate", "once", TINY, "--set", "seed=5", check=False)
     assert "runs something else; choose another name, or editr1 cancel once" in told
     assert len(lab.get("pytorchjobs", "-l", "editr1.dev/run=once")["items"]) == 1
@@ -173,7 +173,7 @@ def test_two_users_in_two_namespaces_do_not_touch_and_nothing_is_left(
         assert curated in lab.editr1("list").stdout
         theirs.editr1("cancel", curated)
         until("nothing left", lambda: theirs.left() == [], 60)
-        assert "nothing of Edit-R1" in theirs.editr1("list").stdout
+        assert "no runs or stages of Edit-R1" in theirs.editr1("list").stdout
         assert "succeeded" in lab.editr1("status", curated).stdout
     finally:
         with pytest.raises(StopIteration):

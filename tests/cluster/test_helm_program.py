@@ -41,7 +41,7 @@ def test_submit_needs_no_helm_program(lab: Lab) -> None:
     listed = json.loads(helm(lab, "list", "-o", "json", storage="configmap"))
     assert "library" in [release["name"] for release in listed]
     again = lab.editr1(*submit)
-    assert "joined" in again.stdout + again.stderr
+    assert "attached to" in again.stdout + again.stderr
     assert "library" in lab.editr1("list").stdout
     lab.editr1("cancel", "library")
     until("nothing left", lambda: not [item for item in lab.left() if "library" in item], 60)

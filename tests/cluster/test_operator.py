@@ -97,8 +97,8 @@ def calm(lab: Lab, operator: Operator, tmp_path_factory: pytest.TempPathFactory)
     sets = [part for item in [*SMALL, "metadata.name=calm"] for part in ("--set", item)]
     command = ["run", str(SAMPLE), *sets, "--on", "kubernetes", "--runs-dir", str(folder)]
     done = lab.editr1(*command)
-    assert "made run calm" in done.stderr and (folder / "calm/report.html").stat().st_size > 20_000
-    assert "every stage already stands; nothing to do" in lab.editr1(*command).stdout
+    assert "created run calm" in done.stderr and (folder / "calm/report.html").stat().st_size > 20_000
+    assert "all stages are up to date; nothing to do" in lab.editr1(*command).stdout
     return status(lab, "calm")
 
 
@@ -112,7 +112,7 @@ def test_a_run_shows_and_is_recorded_as_a_local_one_is(lab: Lab, calm: dict[str,
     assert {name: item.outputs for name, item in record.stages.items()} == {
         item["name"]: item["outputs"] for item in calm["stages"]
     }
-    drawn = lab.editr1("trace", "calm", "--store", "s3://editr1/runs").stdout
+    drawn = lab.editr1("timeline", "calm", "--store", "s3://editr1/runs").stdout
     for name in ("editr1.run calm", "editr1.attempt", "editr1.pod", "editr1.stage sft"):
         assert name in drawn
     assert "is done" in lab.kubectl("describe", "editrun", "calm")

@@ -94,7 +94,7 @@ def test_a_grpo_stage_is_one_trace_down_to_the_reward_s_generation(
     pods = {tag["value"] for s in found for tag in s["process"]["tags"] if tag["key"] == "k8s.pod.uid"}
     assert len(pods) >= 3, "two attempts and a reward replica"
 
-    shown = lab.editr1("trace", "traced", "--store", "s3://editr1/runs").stdout
+    shown = lab.editr1("timeline", "traced", "--store", "s3://editr1/runs").stdout
     assert "editr1.stage grpo" in shown and "editr1.run" in shown
     for release in ("traced", "traced-rrm"):
         lab.editr1("cancel", release)

@@ -1,4 +1,4 @@
-"""Runs that belong to the cluster: EditRun resources, made and watched from a laptop. The operator takes them on."""
+"""EditRun resources, created and followed from a laptop. The cluster's operator runs their stages."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ REVISION_NOTE = "editr1.dev/git-revision"
 COMMAND_NOTE = "editr1.dev/command"
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
-GONE_SECONDS = 120.0
-TAKEN_SECONDS = 15.0
-UNTAKEN = "no operator has taken it on yet; is one running, and does it watch this namespace?"
-_OVER = (RunState.DONE, RunState.FAILED)
+DELETE_SECONDS = 120.0
+PICKUP_SECONDS = 15.0
+NO_OPERATOR = "no operator has picked it up yet; check that one is running and watches this namespace"
+_ENDED = (RunState.DONE, RunState.FAILED)
 
 
 @dataclass(frozen=True)
 class EditRun:
-    """A run of the cluster."""
+    """An EditRun as the cluster reports it."""
 
     name: str
     created: float
@@ -44,35 +44,35 @@ class EditRun:
     status: RunStatus
 
     @property
-    def over(self) -> bool:
-        """Whether nothing will happen to it any more."""
-        return self.status.state in _OVER
+    def has_ended(self) -> bool:
+        """Return True if the run is done or has failed."""
+        return self.status.state in _ENDED
 
 
 class EditRuns:
-    """The EditRuns of one namespace."""
+    """Reads and writes the EditRuns of one namespace."""
 
     def __init__(self, api: ClusterNamespace) -> None:
         self._api = api
 
     def served(self) -> bool:
-        """Whether the cluster knows the resource."""
+        """Return True if the cluster has the EditRun resource."""
         return not self._api.client.missing_kinds([EDITRUN])
 
     def get(self, name: str) -> EditRun | None:
-        """A run by name; None where there is none, or the cluster does not know the resource."""
+        """Return the run with that name; None if there is none or the cluster does not have the resource."""
         body = self._api.get(EDITRUN, name)
         return None if body is None else _parsed(body)
 
     def all(self) -> list[EditRun]:
-        """Every run of the namespace, oldest first."""
+        """Return every run in the namespace, oldest first."""
         return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
-    def apply(self, spec: RunSpec, notes: Mapping[str, str]) -> bool:
-        """Make the run; one that is there already is joined, one that failed is made anew. Returns whether it was made.
+    def apply(self, spec: RunSpec, annotations: Mapping[str, str]) -> bool:
+        """Create the run. Returns False if the same run already exists; one that failed is replaced.
 
         Raises:
-            ClusterError: a run of that name is there that is to do something else, or the cluster refuses this one.
+            ClusterError: another run has this name, or the cluster refuses the run.
         """
         name = spec.metadata.name
         known = self.get(name)
@@ -80,35 +80,41 @@ class EditRuns:
             if _same(known.spec, spec.spec):
                 return False
             raise ClusterError(
-                f"run {name!r} is there already and does something else; choose another name, or editr1 cancel {name}"
+                f"run {name!r} already exists with another spec; choose another name, or run: editr1 cancel {name}"
             )
         if known is not None:
             self.delete(name)
         body = {
             "apiVersion": API_VERSION,
             "kind": EDITRUN,
-            "metadata": {"name": name, "labels": dict(spec.metadata.labels), "annotations": dict(notes)},
+            "metadata": {"name": name, "labels": dict(spec.metadata.labels), "annotations": dict(annotations)},
             "spec": spec.spec.model_dump(mode="json", exclude_unset=True),
         }
         self._api.create(body)
         return True
 
     def suspend(self, name: str, suspended: bool) -> None:
-        """Hold the run, or let it go on."""
+        """Suspend the run, or resume it."""
         self._api.patch(EDITRUN, name, {"spec": {"suspend": suspended}})
 
     def delete(self, name: str) -> None:
-        """Remove the run and, with it, all that it made; returns when it is gone."""
+        """Delete the run and everything that it created, and wait until it is gone.
+
+        Raises:
+            ClusterError: it still exists after two minutes.
+        """
         self._api.delete(EDITRUN, name)
-        end = time.monotonic() + GONE_SECONDS
+        end = time.monotonic() + DELETE_SECONDS
         while self.get(name) is not None:
             if time.monotonic() > end:
-                raise ClusterError(f"run {name!r} is still being removed after {GONE_SECONDS:.0f} s")
+                raise ClusterError(
+                    f"run {name!r} still exists {DELETE_SECONDS:.0f} s after it was deleted; try again later"
+                )
             time.sleep(POLL_SECONDS)
 
 
-def uploaded(spec: RunSpec, store: ArtifactStore) -> RunSpec:
-    """``spec`` with the folders of this machine that it names put into the store. Raises ConfigError, StoreError."""
+def upload_folders(spec: RunSpec, store: ArtifactStore) -> RunSpec:
+    """Commit the local folders that ``spec`` reads (``path:``) and replace them by digests. Raises ConfigError, StoreError."""
     stages = []
     for stage in spec.spec.stages:
         inputs = dict(stage.inputs)
@@ -123,26 +129,26 @@ def uploaded(spec: RunSpec, store: ArtifactStore) -> RunSpec:
 def follow(
     runs: EditRuns, name: str, store: ArtifactStore, observer: Observer, should_stop: Callable[[], bool]
 ) -> bool:
-    """Show a run until it is over; False where ``should_stop`` said so first, and the run goes on without.
+    """Report a run to ``observer`` until it has ended. Returns False if ``should_stop`` ended the wait; the run continues.
 
     Raises:
         StageFailed: the run failed.
-        ClusterError: the run was removed meanwhile, or the cluster could not be reached for long (see :class:`OutageTolerance`).
+        ClusterError: the run was deleted, or an outage lasted longer than :class:`OutageTolerance` allows.
     """
-    shown, tolerance = _Shown(name, store, observer), OutageTolerance()
+    reporter, tolerance = _ChangeReporter(name, store, observer), OutageTolerance()
     while not should_stop():
         try:
             run = runs.get(name)
         except ClusterUnreachable as error:
-            shown.silence(tolerance.record(error))
+            reporter.unreachable(tolerance.record(error))
             time.sleep(POLL_SECONDS)
             continue
         tolerance.answered()
         if run is None:
-            raise ClusterError(f"run {name!r} is no longer there")
+            raise ClusterError(f"run {name!r} no longer exists; it was deleted while it was followed")
         for stage in run.status.stages:
-            shown.stage(stage)
-        shown.whole(run.status)
+            reporter.stage(stage)
+        reporter.run(run.status)
         if run.status.state is RunState.DONE:
             return True
         if run.status.state is RunState.FAILED:
@@ -152,7 +158,7 @@ def follow(
 
 
 def exit_code(status: RunStatus) -> int:
-    """0 for a run that is done, else the exit code of the stage that failed, or 1."""
+    """Return 0 for a run that is done, else the exit code of the failed stage, or 1."""
     if status.state is RunState.DONE:
         return 0
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
@@ -163,20 +169,21 @@ def exit_code(status: RunStatus) -> int:
 def _failure(status: RunStatus) -> StageFailed:
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
     if failed is None:
-        return StageFailed("none started", status.message, 2)
+        return StageFailed("(none started)", status.message, 2)
     return StageFailed(failed.name, failed.message, exit_code(status))
 
 
-class _Shown:
-    """Tells an observer what changed between two looks at a run."""
+class _ChangeReporter:
+    """Notifies an observer of what changed since the last poll of a run."""
 
     def __init__(self, run: str, store: ArtifactStore, observer: Observer) -> None:
-        self._run, self._store, self._observer, self._began = run, store, observer, time.monotonic()
+        self._run, self._store, self._observer, self._started = run, store, observer, time.monotonic()
         self._known: dict[str, StageStatus] = {}
-        self._said: dict[str, str] = {}
-        self._asked: dict[str, float] = {}
+        self._notes: dict[str, str] = {}
+        self._progress_read: dict[str, float] = {}
 
     def stage(self, stage: StageStatus) -> None:
+        """Report what changed in a stage."""
         before = self._known.get(stage.name, StageStatus(name=stage.name, kind=stage.kind))
         self._known[stage.name] = stage
         record, service = stage_record(stage), KINDS[Kind(stage.kind)].service
@@ -195,32 +202,32 @@ class _Shown:
         if stage.state is RunState.RUNNING and not service:
             self._progress(record)
         if not stage.over and stage.state is not RunState.WAITING:
-            self._say(record, stage.message)
+            self._note(record, stage.message)
 
-    def silence(self, note: str) -> None:
-        """The API server does not answer."""
-        self._say(StageRecord(name="run", kind=""), note)
+    def unreachable(self, note: str) -> None:
+        """Report that the API server does not respond."""
+        self._note(StageRecord(name="run", kind=""), note)
 
-    def whole(self, status: RunStatus) -> None:
-        """What concerns no stage alone, such as a store that cannot be reached."""
+    def run(self, status: RunStatus) -> None:
+        """Report what concerns the whole run, such as an unreachable store."""
         if (
             status.reason in (Reason.STORE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.SETTINGS)
             or status.state is RunState.SUSPENDED
         ):
-            self._say(StageRecord(name="run", kind=""), status.message)
-        if status.started is None and not status.message and time.monotonic() - self._began > TAKEN_SECONDS:
-            self._say(StageRecord(name="run", kind=""), UNTAKEN)
+            self._note(StageRecord(name="run", kind=""), status.message)
+        if status.started is None and not status.message and time.monotonic() - self._started > PICKUP_SECONDS:
+            self._note(StageRecord(name="run", kind=""), NO_OPERATOR)
 
-    def _say(self, record: StageRecord, message: str) -> None:
-        if message and self._said.get(record.name) != message:
-            self._said[record.name] = message
+    def _note(self, record: StageRecord, message: str) -> None:
+        if message and self._notes.get(record.name) != message:
+            self._notes[record.name] = message
             self._observer.stage_waits(record, message)
 
     def _progress(self, record: StageRecord) -> None:
         now = time.monotonic()
-        if now - self._asked.get(record.name, 0.0) < PROGRESS_SECONDS:
+        if now - self._progress_read.get(record.name, 0.0) < PROGRESS_SECONDS:
             return
-        self._asked[record.name] = now
+        self._progress_read[record.name] = now
         try:
             live = LiveFiles(self._store, self._run, record.name, record.key).progress()
         except StoreError:
@@ -237,6 +244,6 @@ def _parsed(body: Mapping[str, Any]) -> EditRun:
 
 
 def _same(one: RunBody, other: RunBody) -> bool:
-    """Whether two specs are the same run, however each writes its numbers."""
+    """Return True if two specs describe the same run, apart from ``suspend``."""
     drop = {"suspend"}
     return one.model_dump(mode="json", exclude=drop) == other.model_dump(mode="json", exclude=drop)

@@ -37,7 +37,7 @@ class Submission:
     values: Mapping[str, Any]
     objects: list[Object]
     job: StageJob
-    joined: bool = False
+    attached: bool = False
     """The same job already runs under this name; nothing was sent."""
 
 
@@ -114,7 +114,7 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
     stage = known.stages.get(job.stage) if known else None
     if name in connection.helm.releases(api.target):
         if stage is not None and stage.key == job.key and state_of(api.release(name)).phase is not Phase.MISSING:
-            return Submission(submission.kind, name, submission.values, submission.objects, job, joined=True)
+            return Submission(submission.kind, name, submission.values, submission.objects, job, attached=True)
         raise ConfigError(
             f"release {name!r} already exists and runs another job; choose another --name, or run: editr1 cancel {name}"
         )

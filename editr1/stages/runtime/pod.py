@@ -27,8 +27,8 @@ from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.errors import ExitCode, worth_a_retry
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used, vanished
-from editr1.runs.record import StageRecord, State, newest_checkpoint, note_stage
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, lost_attempts, retries_used
+from editr1.runs.record import StageRecord, State, add_unsubmitted_stage, newest_checkpoint
 from editr1.runs.resolve import HubUnreachable, resolve_job
 from editr1.stages.runtime.entry import exit_code
 from editr1.telemetry import Span, configure, flush, span, traceparent
@@ -90,7 +90,7 @@ def _note(job: StageJob, store: ArtifactStore) -> None:
         config=job.config,
         release=job.runtime.release,
     )
-    note_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
+    add_unsubmitted_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
 
 
 class Tail:
@@ -152,7 +152,7 @@ class _Attempt:
         self._files.write_attempt(self._record)
         self._told = self._record
         # Without a submission a release that is installed anew, with more memory, cannot be told from the one before.
-        lost = vanished(earlier, checkpoint) if self._record.submission else 0
+        lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
             self._tail.add(f"ERROR no checkpoint since {lost} attempts that ended without a word: killed for memory?")
             log.error("%s", self._tail.last_error())

@@ -15,7 +15,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
-        else:
+        elif not command.hidden:
             yield [*path, name]
 
 

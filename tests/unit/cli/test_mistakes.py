@@ -111,7 +111,7 @@ def test_missing_runs_folder_is_an_error_and_not_an_empty_list(tmp_path: Path) -
     refused(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
     refused(editr1("runs", "ls", "--store", tmp_path), "no store")
     refused(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
-    refused(editr1("trace", "nope", "--runs-dir", tmp_path), "no run 'nope' below", "--store")
+    refused(editr1("timeline", "nope", "--runs-dir", tmp_path), "no run 'nope' in folder", "--store")
     done = editr1("runs", "ls", "--runs-dir", tmp_path)
     assert done.exit_code == 0 and "no runs in" in done.output
 
@@ -168,3 +168,11 @@ def test_import_of_a_table_without_rows_is_an_error(tmp_path: Path) -> None:
     refused(
         editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "o"), "no rows", code=3
     )
+
+
+@pytest.mark.parametrize("words", [(), ("quickstart",), ("quickstart", "--store", "s3://b/x")])
+def test_former_name_of_timeline_is_refused_with_the_new_one(words: tuple[str, ...]) -> None:
+    done = editr1("trace", *words)
+    assert done.exit_code == 2 and done.output == "error: editr1 trace is now called: editr1 timeline\n"
+    listed = {line.split()[0] for line in editr1("--help").output.splitlines() if line.strip()}
+    assert "timeline" in listed and "trace" not in listed

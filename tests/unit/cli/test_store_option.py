@@ -21,7 +21,7 @@ BASE = "builtin:shapes-verifier"
         ["serve", "--model", BASE],
         ["runs", "ls"],
         ["artifacts", "ls"],
-        ["trace", "quickstart"],
+        ["timeline", "quickstart"],
     ],
     ids=" ".join,
 )

@@ -184,7 +184,7 @@ def test_a_permanent_code_ends_the_run_with_that_code_and_the_reason(scripted: A
 
 
 def test_retries_are_bounded(scripted: Any, model: str) -> None:
-    with pytest.raises(StageFailed, match="1 retries are used up"):
+    with pytest.raises(StageFailed, match="after all 1 retries"):
         scripted(spec(model, retries=1), sft=[129])
 
 

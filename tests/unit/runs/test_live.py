@@ -11,9 +11,9 @@ from rich.console import Console
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
-from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, retries_used, vanished
+from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, lost_attempts, retries_used
 from editr1.runs.report import curves
-from editr1.runs.timeline import draw, gather, rows
+from editr1.runs.timeline import draw, gather_spans, timeline_rows
 from editr1.telemetry.progress import Progress, ProgressReader
 
 
@@ -105,8 +105,8 @@ def test_spans_of_all_pods_and_of_the_laptop_are_one_tree(store: ArtifactStore, 
     steps = [span("editr1.step", 10 + i, 2, 2 + i, 3 + i) for i in range(6)]
     data = "\n".join(json.dumps(item) for item in [*stage, *steps, stage[0]]).encode()
     files.write_spans(PodAttempt(pod="p", uid="u", started=0), data)
-    spans = gather(store, "r", local)
-    assert [(depth, name) for depth, name, *_ in rows(spans)] == [
+    spans = gather_spans(store, "r", local)
+    assert [(depth, name) for depth, name, *_ in timeline_rows(spans)] == [
         (0, "editr1.run r"),
         (1, "editr1.stage sft"),
         (2, "editr1.step x 6, mean 1.00 s"),
@@ -129,7 +129,7 @@ def test_what_a_killed_pod_left_in_halves_hides_nothing_else(store: ArtifactStor
 def test_attempts_are_drawn_one_by_one_and_steps_together() -> None:
     attempts = [span("editr1.attempt", 10 + i, 1, i, i + 1, stage=f"s{i}") for i in range(6)]
     steps = [span("editr1.step", 20 + i, 10, i / 10, i / 10) for i in range(6)]
-    names = [name for _, name, *_ in rows([span("editr1.run", 1, None, 0, 9), *attempts, *steps])]
+    names = [name for _, name, *_ in timeline_rows([span("editr1.run", 1, None, 0, 9), *attempts, *steps])]
     assert [name for name in names if "attempt" in name] == [f"editr1.attempt s{i}" for i in range(6)]
     assert [name for name in names if "step" in name] == ["editr1.step x 6, mean 0.00 s"]
 
@@ -159,6 +159,6 @@ def test_an_attempt_that_ended_without_a_word_counts_while_no_checkpoint_comes()
         return PodAttempt(pod="p", uid="u", started=0, exit_code=code, checkpoint=checkpoint)
 
     attempts = [attempt(None, ""), attempt(None, "5"), attempt(None, "5"), attempt(137, "5")]
-    assert [vanished(attempts, checkpoint) for checkpoint in ("", "5", "9")] == [1, 2, 0]
+    assert [lost_attempts(attempts, checkpoint) for checkpoint in ("", "5", "9")] == [1, 2, 0]
     asked = attempt(None, "5").model_copy(update={"leaving": True})
-    assert vanished([*attempts, asked], "5") == 2, "its time was over"
+    assert lost_attempts([*attempts, asked], "5") == 2, "its time was over"

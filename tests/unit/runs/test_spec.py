@@ -40,9 +40,12 @@ def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d["spec"]["stages"][1]["inputs"].pop("rows"), ["sft.inputs: an sft stage learns from rows or"]),
+        (
+            lambda d: d["spec"]["stages"][1]["inputs"].pop("rows"),
+            ["sft.inputs: an sft stage takes either rows or pairs"],
+        ),
         (lambda d: d["spec"]["stages"][1]["inputs"].pop("model"), ["sft.inputs.model: missing"]),
-        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: a verifier is judged on pairs"]),
+        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: pairs: missing; verifiers"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:nope/rows"), ["no earlier stage", "nope"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:curate/row"), ["has no output 'row'", "rows"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="http://x/y"), ["http://x/y", "sha256:"]),
@@ -55,7 +58,7 @@ def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
         (lambda d: d["spec"]["stages"][4].update(reward="sft"), ["reward", "serve stage"]),
         (
             lambda d: d["spec"]["stages"][4].update(reward="http://127.0.0.1:8000,http://127.0.0.1:80a0"),
-            ["reward", "'http://127.0.0.1:80a0' is no address"],
+            ["reward", "'http://127.0.0.1:80a0' is not a valid http(s) address"],
         ),
         (lambda d: d["spec"]["stages"][1].update(reward="serve"), ["takes no reward"]),
         (lambda d: d.update(kind="Job"), ["kind", "EditRun"]),

@@ -8,7 +8,7 @@ import pytest
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes import editruns
-from editr1.launch.kubernetes.editruns import EditRuns, exit_code, follow, uploaded
+from editr1.launch.kubernetes.editruns import EditRuns, exit_code, follow, upload_folders
 from editr1.launch.kubernetes.errors import ClusterError
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
 from editr1.launch.orchestrator import StageFailed
@@ -54,7 +54,7 @@ def test_the_same_run_is_joined_and_another_of_its_name_refused() -> None:
     runs = EditRuns(api)  # type: ignore[arg-type]
     assert runs.apply(spec(), {"note": "x"}) and not runs.apply(spec(), {})
     assert api.made == 1 and api.bodies["r"]["metadata"]["annotations"] == {"note": "x"}
-    with pytest.raises(ClusterError, match="is there already and does something else"):
+    with pytest.raises(ClusterError, match="already exists with another spec"):
         runs.apply(spec(seed=4), {})
 
 
@@ -71,7 +71,7 @@ def test_a_folder_of_this_machine_goes_into_the_store(store: ArtifactStore, tmp_
     (tmp_path / "model/weights").write_text("w")
     stages = [StageSpec(name="rrm", kind="serve", inputs={"model": f"path:{tmp_path / 'model'}"})]
     run = spec().model_copy(update={"spec": RunBody(stages=stages)})
-    (changed,) = uploaded(run, store).spec.stages
+    (changed,) = upload_folders(run, store).spec.stages
     assert store.manifest(changed.inputs["model"]).files[0].path == "weights"
 
 

@@ -119,7 +119,7 @@ def test_logs_are_followed_through_a_silence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
-    over: Any = SimpleNamespace(over=True)
+    over: Any = SimpleNamespace(has_ended=True)
     monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, over, SILENT, over))
     monkeypatch.setattr("editr1.launch.kubernetes.follow.live_logs", lambda _api, jobs, _stop: iter([f"{jobs} says"]))
     jobs: Any = lambda _run: [SimpleNamespace(name="r-sft", stage="sft")]  # noqa: E731
