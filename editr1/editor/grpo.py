@@ -125,7 +125,7 @@ class _Trainer:
         self._hooks.progress.phase("grpo", config.iterations, self._start)
         with RewardCollector(
             self._scorer,
-            batch=config.score_batch_size,
+            batch_size=config.score_batch_size,
             concurrency=config.reward_concurrency,
             overlap=config.overlap,
         ) as rewards:

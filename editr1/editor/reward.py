@@ -86,14 +86,14 @@ class RewardCollector:
 
     Args:
         scorer: Returns one outcome per item, in order. It is called from several threads.
-        batch: Maximum number of samples per call.
+        batch_size: Maximum number of samples per call.
         concurrency: Maximum number of concurrent calls.
         overlap: If False, start no call before :meth:`collect`, to measure what overlapping gains.
     """
 
-    def __init__(self, scorer: Scorer, *, batch: int = 32, concurrency: int = 4, overlap: bool = True) -> None:
+    def __init__(self, scorer: Scorer, *, batch_size: int = 32, concurrency: int = 4, overlap: bool = True) -> None:
         self._scorer = scorer
-        self._batch = batch
+        self._batch_size = batch_size
         self._overlap = overlap
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="reward")
         self._deferred: list[Sequence[EditedSample]] = []
@@ -109,8 +109,8 @@ class RewardCollector:
 
     def submit(self, samples: Sequence[EditedSample]) -> None:
         """Queue samples for scoring."""
-        for at in range(0, len(samples), self._batch):
-            part = samples[at : at + self._batch]
+        for at in range(0, len(samples), self._batch_size):
+            part = samples[at : at + self._batch_size]
             if self._overlap:
                 self._start(part)
             else:

@@ -36,8 +36,8 @@ def evaluate_editor(
     *,
     scorer: Scorer | None = None,
     truth: GroundTruth | None = None,
-    batch: int = 64,
-    score_batch: int = 64,
+    batch_size: int = 64,
+    score_batch_size: int = 64,
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[EditRow]:
@@ -51,8 +51,8 @@ def evaluate_editor(
         edit: The editor.
         scorer: The verifier; None computes no verifier scores.
         truth: The ground truth; None computes no true scores.
-        batch: Maximum number of cases per call of ``edit``.
-        score_batch: Maximum number of edits per call of ``scorer``.
+        batch_size: Maximum number of cases per call of ``edit``.
+        score_batch_size: Maximum number of edits per call of ``scorer``.
         max_failed_fraction: Largest allowed fraction of failed scores.
         on_batch: Called after each batch of edits with the number of cases in it.
 
@@ -65,7 +65,7 @@ def evaluate_editor(
             if not case.principles:
                 raise DataError(f"case {case.case_id} has no principles; the verifier needs at least one")
     rows: list[EditRow] = []
-    for part in batches(cases, batch):
+    for part in batches(cases, batch_size):
         sources = [decode_image(case.source.data) for case in part]
         edited = edit(sources, [case.instruction for case in part])
         if len(edited) != len(part):
@@ -76,7 +76,7 @@ def evaluate_editor(
         on_batch(len(part))
     if scorer is None:
         return rows
-    return with_scores(rows, scorer, None, 0, batch=score_batch, max_failed_fraction=max_failed_fraction)
+    return with_scores(rows, scorer, None, 0, batch_size=score_batch_size, max_failed_fraction=max_failed_fraction)
 
 
 def with_scores(
@@ -85,14 +85,18 @@ def with_scores(
     n: int | None,
     seed: int,
     *,
-    batch: int = 64,
+    batch_size: int = 64,
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
     """Return ``rows`` with verifier outcomes for the ``n`` rows that :func:`gallery` draws with ``seed`` (None: all)."""
     chosen = list(range(len(rows))) if n is None else draw_indexes(len(rows), n, seed)
     items = (_score_item(rows[i]) for i in chosen)
     outcomes = dict(
-        zip(chosen, score_in_batches(items, scorer, batch=batch, max_failed_fraction=max_failed_fraction), strict=True)
+        zip(
+            chosen,
+            score_in_batches(items, scorer, batch_size=batch_size, max_failed_fraction=max_failed_fraction),
+            strict=True,
+        )
     )
     return [row._replace(outcome=outcomes.get(i, row.outcome)) for i, row in enumerate(rows)]
 

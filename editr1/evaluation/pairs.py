@@ -68,7 +68,7 @@ def score_pairs(
     scorer: Scorer,
     *,
     num_traces: int = 1,
-    batch: int = 64,
+    batch_size: int = 64,
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> PairScores:
@@ -88,7 +88,9 @@ def score_pairs(
                 f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles; the verifier needs at least one"
             )
     items = (_item(pair, side) for pair in decided for side in ("winner", "loser"))
-    outcomes = score_in_batches(items, scorer, batch=batch, max_failed_fraction=max_failed_fraction, on_batch=on_batch)
+    outcomes = score_in_batches(
+        items, scorer, batch_size=batch_size, max_failed_fraction=max_failed_fraction, on_batch=on_batch
+    )
     return PairScores(decided, tuple(outcomes[0::2]), tuple(outcomes[1::2]), len(all_pairs) - len(decided), num_traces)
 
 

@@ -60,7 +60,7 @@ def score_in_batches(
     items: Iterable[ScoreItem],
     scorer: Scorer,
     *,
-    batch: int = 64,
+    batch_size: int = 64,
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[ScoreOutcome]:
@@ -69,7 +69,7 @@ def score_in_batches(
     Args:
         items: Items to score.
         scorer: Scores one batch.
-        batch: Maximum number of items per batch.
+        batch_size: Maximum number of items per batch.
         max_failed_fraction: Largest allowed fraction of failures, checked after every tenth batch and at the end.
         on_batch: Called after each batch with the number of items in it.
 
@@ -79,7 +79,7 @@ def score_in_batches(
     """
     outcomes: list[ScoreOutcome] = []
     failed = 0
-    for number, part in enumerate(batches(items, batch), start=1):
+    for number, part in enumerate(batches(items, batch_size), start=1):
         scored = scorer(part)
         if len(scored) != len(part):
             raise ScorerError(f"the scorer returned {len(scored)} outcomes for {len(part)} items")

@@ -181,7 +181,7 @@ def _score_pairs(
         pairs,
         _scorer(context, config, role),
         num_traces=config.num_traces,
-        batch=config.score_batch_size,
+        batch_size=config.score_batch_size,
         max_failed_fraction=config.max_failed_fraction,
         on_batch=_report_progress(context.progress, context),
     )
@@ -204,7 +204,7 @@ def _edit_cases(
     edit = _editor(context, config, role)
     context.progress.phase(title, len(cases))
     on_batch = _report_progress(context.progress, context)
-    rows = evaluate_editor(cases, edit, truth=truth, batch=config.sample_batch_size, on_batch=on_batch)
+    rows = evaluate_editor(cases, edit, truth=truth, batch_size=config.sample_batch_size, on_batch=on_batch)
     if "rl" not in context.job.inputs:
         return rows
     score_all = truth is None or config.score_edits
@@ -213,7 +213,7 @@ def _edit_cases(
         _scorer(context, config, "rl"),
         None if score_all else config.gallery_size,
         config.seed,
-        batch=config.score_batch_size,
+        batch_size=config.score_batch_size,
         max_failed_fraction=config.max_failed_fraction if score_all else 1.0,
     )
 

@@ -72,7 +72,7 @@ def main(iterations: int = 4) -> dict[str, float]:
         order = CaseOrder(root / "cases.parquet", seed=0, per_iteration=8, iterations=iterations + 1)
         sampler = GroupSampler(policy, config)
         collectors = {
-            overlap: RewardCollector(http_scorer(server.server_port), batch=16, concurrency=2, overlap=overlap)  # type: ignore[arg-type]
+            overlap: RewardCollector(http_scorer(server.server_port), batch_size=16, concurrency=2, overlap=overlap)  # type: ignore[arg-type]
             for overlap in seconds
         }
         for i in range(iterations + 1):

@@ -203,7 +203,7 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     sampler = GroupSampler(policy, config)
     updater = Updater(policy, tuning, optimizer, None, config, sampler.settings, DistributedContext.initialize())
     figures["adapter_parameters"] = float(sum(p.numel() for p in tuning.weights.values()))
-    with RewardCollector(constant, batch=8, concurrency=1, overlap=True) as rewards:
+    with RewardCollector(constant, batch_size=8, concurrency=1, overlap=True) as rewards:
         for i in range(2):  # the first one warms up; its figures are overwritten
             with measured(device, figures, "sample"), arithmetic(device, config.precision):
                 batches = sampler.sample(i, [keyed[i]], rewards)

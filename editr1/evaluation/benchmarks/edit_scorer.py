@@ -24,7 +24,7 @@ PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
 """Returns the principles for a source image and an instruction; public benchmarks have none of their own."""
 
 
-def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -> EditScorer:
+def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:
     """Return a function that scores edits with a verifier.
 
     ``principles`` is called once per (source, instruction). Edits of a case without principles get no score.
@@ -44,7 +44,7 @@ def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch: int = 64) -
                     instruction=edit.instruction,
                     principles=known[case],
                 )
-        outcomes = dict(zip(items, score_in_batches(items.values(), scorer, batch=batch), strict=True))
+        outcomes = dict(zip(items, score_in_batches(items.values(), scorer, batch_size=batch_size), strict=True))
         return [score_or_none(outcomes.get(index)) for index in range(len(edits))]
 
     return score

@@ -55,7 +55,9 @@ def load_editscore(path: Path) -> Iterator[EditScoreRow]:
         )
 
 
-def score_editscore(rows: Iterable[EditScoreRow], score: EditScorer, *, batch: int = 64) -> dict[str, float | None]:
+def score_editscore(
+    rows: Iterable[EditScoreRow], score: EditScorer, *, batch_size: int = 64
+) -> dict[str, float | None]:
     """Score every distinct edit once, at the size of its source; return the score per key, None where scoring failed."""
     scores: dict[str, float | None] = {}
     pending: dict[str, BenchmarkEdit] = {}
@@ -69,7 +71,7 @@ def score_editscore(rows: Iterable[EditScoreRow], score: EditScorer, *, batch: i
         for key, output in zip(row.keys, row.outputs, strict=True):
             if key not in scores and key not in pending:
                 pending[key] = BenchmarkEdit(row.source, resized_to(output, row.source), row.instruction)
-        if len(pending) >= batch:
+        if len(pending) >= batch_size:
             flush()
     flush()
     return scores

@@ -306,7 +306,10 @@ def _formatted(value: float, digits: int) -> str:
 
 
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return the longest distance from a root. A cycle, which an artifact store cannot contain, does not loop forever."""
+    """Return the longest distance of each artifact from a root.
+
+    An artifact store contains no cycles; should the input contain one, the depths stay bounded.
+    """
     depth = dict.fromkeys(digests, 0)
     for _ in range(len(digests)):
         changed = False

@@ -16,7 +16,7 @@ Point = tuple[float, float]
 class Part(BaseModel):
     """Base class of the report's data: immutable, without unknown fields, with images as base64 in JSON.
 
-    Some fields have another name in JSON, so that evaluations which are already stored stay readable.
+    Some fields keep their former name in JSON, so that stored evaluations remain readable.
     """
 
     model_config = ConfigDict(

@@ -94,7 +94,7 @@ def _reward_tables(
     known = _principles(context, config.public, name, folder)
     for title, load in scorers.items():
         context.progress.phase(f"{title} on {name}", 1)
-        score = edit_scorer(load(), lambda *case: known.get(_case_id(*case), ()), batch=config.score_batch_size)
+        score = edit_scorer(load(), lambda *case: known.get(_case_id(*case), ()), batch_size=config.score_batch_size)
         public = config.public
         table = reward_benchmark(
             name, folder, score, protocol=public.protocol, epsilon=public.epsilon, bootstrap=bootstrap

@@ -1,3 +1,5 @@
+"""Tiny editors, edit cases and a scorer for the tests of the editor."""
+
 from __future__ import annotations
 
 import io

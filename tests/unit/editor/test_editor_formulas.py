@@ -1,3 +1,5 @@
+"""Advantages, loss, KL, SDE window, EMA and settings against hand-computed values."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Editor training end to end on tiny pipelines."""
+
 from __future__ import annotations
 
 import json

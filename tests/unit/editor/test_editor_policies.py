@@ -1,3 +1,5 @@
+"""Policies and sampling against the pipelines of diffusers."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""SDE and ODE steps against hand-computed values and the scheduler of diffusers."""
+
 from __future__ import annotations
 
 import math

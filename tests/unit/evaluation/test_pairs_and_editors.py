@@ -56,7 +56,7 @@ def pair(i: int, better: int, worse: int, label="winner") -> PreferencePair:
     return PreferencePair(pair_id=f"p{i}", case=case(i), winner=first, loser=second, label=label)
 
 
-def scorer(mark=lambda shade: shade / 10, broken=(), says=lambda shade: (int(shade >= 50), 1)):
+def scorer(score_of=lambda shade: shade / 10, broken=()):
     """Score by brightness; edits of the ``broken`` shades fail."""
 
     def score(items):
@@ -66,8 +66,10 @@ def scorer(mark=lambda shade: shade / 10, broken=(), says=lambda shade: (int(sha
             if shade in broken:
                 outcomes.append(ScoreFailure(cause="unparsed", detail="no <score>"))
                 continue
-            verdict = Verdict(scores=says(shade), average=0.5, score=mark(shade), reasoning=f"shade {shade}\n")
-            outcomes.append(Scored(score=mark(shade), verdicts=(verdict,), model_digest="m"))
+            verdict = Verdict(
+                scores=(int(shade >= 50), 1), average=0.5, score=score_of(shade), reasoning=f"shade {shade}\n"
+            )
+            outcomes.append(Scored(score=score_of(shade), verdicts=(verdict,), model_digest="m"))
         return outcomes
 
     return score
@@ -84,7 +86,7 @@ PAIRS = [pair(0, 90, 10), pair(1, 40, 40), pair(2, 20, 60), pair(3, 70, 30), pai
 
 def test_same_pairs_are_excluded():
     seen = []
-    scores = score_pairs(PAIRS, scorer(), batch=4, on_batch=seen.append)
+    scores = score_pairs(PAIRS, scorer(), batch_size=4, on_batch=seen.append)
     assert seen == [4, 4, 2]
     found = scores.accuracy()
     assert (found.n, found.same, found.failed) == (5, 1, 0)
@@ -123,7 +125,7 @@ def test_too_many_failures_stop_the_evaluation():
 
 def test_scorer_that_drops_items_is_rejected():
     with pytest.raises(ScorerError, match="1 outcomes for 2 items"):
-        score_pairs(PAIRS, lambda items: scorer()(items[:1]), batch=2)
+        score_pairs(PAIRS, lambda items: scorer()(items[:1]), batch_size=2)
 
 
 def test_pair_without_principles_is_rejected_before_scoring():
@@ -133,7 +135,7 @@ def test_pair_without_principles_is_rejected_before_scoring():
 
 
 def test_gain_is_measured_on_pairs_that_both_verifiers_scored():
-    before = score_pairs(PAIRS, scorer(mark=lambda s: 5.0, broken=(80,)))
+    before = score_pairs(PAIRS, scorer(score_of=lambda s: 5.0, broken=(80,)))
     after = score_pairs(PAIRS, scorer(broken=(70,)))
     gain = compare_verifiers(after, before)
     # Pairs 0, 1 and 2 remain. After: won, tie, lost. Before: three ties.
@@ -170,7 +172,7 @@ def test_generated_items_are_scored_in_order():
     )
     from editr1.data.types import ScoreItem
 
-    outcomes = score_in_batches((ScoreItem(**i) for i in items), scorer(), batch=2)
+    outcomes = score_in_batches((ScoreItem(**i) for i in items), scorer(), batch_size=2)
     assert [o.score for o in outcomes if isinstance(o, Scored)] == [9.0, 4.0, 2.0]
 
 
@@ -189,7 +191,7 @@ CASES = [case(i) for i in range(10)]
 
 
 def test_every_edit_has_a_true_score_and_a_verifier_score():
-    rows = evaluate_editor(CASES, brighter(50), scorer=scorer(), truth=truth, batch=4)
+    rows = evaluate_editor(CASES, brighter(50), scorer=scorer(), truth=truth, batch_size=4)
     assert [row.case.case_id for row in rows] == [f"c{i}" for i in range(10)]
     assert rows[3].truth.score == pytest.approx(5.3)
     assert rows[3].outcome.score == pytest.approx(5.3)

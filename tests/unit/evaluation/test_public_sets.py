@@ -105,7 +105,7 @@ def test_editscore_scores_each_edit_once_at_the_size_of_its_source(tmp_path):
         seen.extend(edits)
         return by_shade(edits)
 
-    scores = score_editscore(load_editscore(write(tmp_path, editscore_rows())), score, batch=3)
+    scores = score_editscore(load_editscore(write(tmp_path, editscore_rows())), score, batch_size=3)
     assert len(seen) == len(scores) == 7
     assert {decode_image(edit.edited).size for edit in seen} == {(8, 8)}
 
