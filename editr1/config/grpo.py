@@ -75,10 +75,9 @@ class GrpoConfig(Settings):
     sde_window_size: PositiveInt | None = 3
     """Number of consecutive stochastic steps, which are the trained ones; the other steps are deterministic. Null: all
     steps of ``sde_window_range``."""
-    sde_window_range: tuple[Annotated[int, Field(ge=0)], PositiveInt | None] = (0, None)
-    """Steps in which the window lies, as the half-open range [first, end): the window starts at step ``first`` or
-    later, and its last step is before ``end``. An ``end`` of null is the last denoising step, which is never
-    trained."""
+    sde_window_range: tuple[Annotated[int, Field(ge=0)], PositiveInt] | None = None
+    """Steps in which the window lies, as the half-open range [first, end): the window starts at step ``first`` or later,
+    and its last step is before ``end``. Null: all steps but the last denoising step, which is never trained."""
     sde_window_scope: Literal["iteration", "group"] = "iteration"
     """One window for all samples of an iteration, or one per group. The samples of a group always share a window."""
 
@@ -155,15 +154,15 @@ class GrpoConfig(Settings):
         return 1.0 - clip, 1.0 + clip
 
     @property
-    def window_steps(self) -> int:
-        """Number of trained steps per sample."""
-        return self.window_end - self.sde_window_range[0] if self.sde_window_size is None else self.sde_window_size
+    def window_range(self) -> tuple[int, int]:
+        """Steps [first, end) in which the window lies."""
+        return (0, self.num_inference_steps - 1) if self.sde_window_range is None else self.sde_window_range
 
     @property
-    def window_end(self) -> int:
-        """End (exclusive) of the steps that a window may cover."""
-        end = self.sde_window_range[1]
-        return self.num_inference_steps - 1 if end is None else end
+    def window_steps(self) -> int:
+        """Number of trained steps per sample."""
+        first, end = self.window_range
+        return end - first if self.sde_window_size is None else self.sde_window_size
 
     @model_validator(mode="after")
     def _consistent(self) -> GrpoConfig:
@@ -178,14 +177,15 @@ class GrpoConfig(Settings):
             raise ValueError(
                 "noise_level 0 leaves nothing to learn, because the samples of a group would be equal: set it above 0"
             )
-        if self.window_end > self.num_inference_steps - 1:
+        first, end = self.window_range
+        if end > self.num_inference_steps - 1:
             raise ValueError(
-                f"sde_window_range {list(self.sde_window_range)}: set its end to at most num_inference_steps - 1 ="
+                f"sde_window_range [{first}, {end}): set its end to at most num_inference_steps - 1 ="
                 f" {self.num_inference_steps - 1}, since the last step is never trained"
             )
-        if self.sde_window_range[0] + self.window_steps > self.window_end or self.window_steps < 1:
+        if first + self.window_steps > end or self.window_steps < 1:
             raise ValueError(
-                f"sde_window_size {self.sde_window_size} does not fit into steps [{self.sde_window_range[0]},"
-                f" {self.window_end}) of {self.num_inference_steps}, of which the last step is never trained"
+                f"sde_window_size {self.sde_window_size} does not fit into steps [{first}, {end}) of"
+                f" {self.num_inference_steps}, of which the last step is never trained"
             )
         return self

@@ -83,8 +83,8 @@ class GroupSampler:
             config.seed,
             iteration,
             size=config.window_steps,
-            first=config.sde_window_range[0],
-            end=config.window_end,
+            first=config.window_range[0],
+            end=config.window_range[1],
             group_key=group_key if config.sde_window_scope == "group" else None,
         )
         return SampleSpec(

@@ -170,12 +170,12 @@ def test_ema_matches_hand_computed_values_and_restores_weights() -> None:
     ("changes", "message"),
     [
         ({"noise_level": 1.3}, "1.2"),
-        ({"noise_level": 1.3, "sde_window_range": (1, None)}, "1.2"),
+        ({"noise_level": 1.3, "sde_window_range": (1, 7)}, "1.2"),
         ({"sde": "cps", "noise_level": 1.1}, "CPS"),
         ({"noise_level": 0.0}, "noise_level 0"),
         ({"sde_window_size": 8}, "does not fit"),
         ({"sde_window_range": (0, 8)}, "last step is never trained"),
-        ({"sde_window_range": (5, None)}, "does not fit"),
+        ({"sde_window_range": (5, 7)}, "does not fit"),
     ],
 )
 def test_invalid_settings_are_rejected(changes: dict[str, object], message: str) -> None:
