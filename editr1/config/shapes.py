@@ -50,7 +50,7 @@ class MemberSettings(Settings):
     """Standard deviation of the final score at temperature 1."""
 
 
-class OracleSettings(Settings):
+class LabellerSettings(Settings):
     """The pool of labelling models that stands in for large VLMs, with faults that real ones have."""
 
     members: Mapping[str, MemberSettings] = {
@@ -74,7 +74,7 @@ class OracleSettings(Settings):
     """Probability that a gold verdict is wrong."""
 
     @model_validator(mode="after")
-    def _members(self) -> OracleSettings:
+    def _members(self) -> LabellerSettings:
         if not self.members:
             raise ValueError("members: must have at least one entry")
         return self

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from editr1.data.types import PreferencePair
-from editr1.shapes.annotators import prefer
+from editr1.shapes.annotators import label_pair
 from editr1.shapes.truth import true_score
 
 Floats = npt.NDArray[np.float64]
@@ -35,6 +35,6 @@ def ceiling(pairs: Sequence[PreferencePair], seed: int) -> Ceiling:
             true_score(pair.case.source, pair.case.instruction, side.image).score for side in (pair.winner, pair.loser)
         )
         truth.append((won > lost) + 0.5 * (won == lost))
-        again = prefer(pair.case, pair.winner, pair.loser, seed)
+        again = label_pair(pair.case, pair.winner, pair.loser, seed)
         people.append(float(again.winner.candidate_id == pair.winner.candidate_id))
     return Ceiling(np.array(truth, np.float64), np.array(people, np.float64))

@@ -1,4 +1,4 @@
-"""The people of the shapes world, who compare two edits by the truth and sometimes err."""
+"""Simulated human annotators, who compare two edits by their true scores and sometimes make an error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from editr1.seeding import derive_rng
 from editr1.shapes.truth import true_score
 
 
-def prefer(
+def label_pair(
     case: EditCase, a: Candidate, b: Candidate, seed: int, settings: AnnotatorSettings | None = None
 ) -> PreferencePair:
-    """Rank two candidates of a case; deterministic in the ids and ``seed``.
+    """Label the preference between two candidates of a case. Deterministic given the ids and ``seed``.
 
-    The better one by true score wins, but with probability ``settings.flips`` the other; a gap under
-    ``settings.same_gap`` gives the label "same", in the order given.
+    The candidate with the higher true score wins; with probability ``settings.flips`` the other one does. If the scores
+    differ by less than ``settings.same_gap``, the label is "same" and the candidates keep their order.
     """
     settings = settings or AnnotatorSettings()
     gap = (

@@ -1,4 +1,4 @@
-"""Agreement of what is read from pictures with the generator's own record."""
+"""Measure how well the ground truth can be read from rendered and degraded images."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from editr1.seeding import stream_rng
-from editr1.shapes.drawing import Pixels, draw
 from editr1.shapes.faults import PIXEL_FAULTS
 from editr1.shapes.perception import editor_like
+from editr1.shapes.rendering import Pixels, render
 from editr1.shapes.scene import random_scene
-from editr1.shapes.truth import read_pictures
+from editr1.shapes.truth import read_images
 
 
 class Agreement(NamedTuple):
-    """Shares of one kind of picture."""
+    """Fractions for one kind of image."""
 
     scenes: float
-    """Pictures whose four cells and background are all read as drawn."""
+    """Images whose four cells and background are all read correctly."""
     cells: float
-    """Cells read as drawn."""
-    grounds: float
-    """Backgrounds read as drawn."""
+    """Cells that are read correctly."""
+    backgrounds: float
+    """Backgrounds that are read correctly."""
     clean: float
-    """Pictures read as clean."""
+    """Images that are read as clean."""
     n: int
-    """Pictures."""
+    """Number of images."""
 
 
 def audit(n: int, seed: int) -> dict[str, Agreement]:
-    """Read ``n`` drawn scenes as they are, as an editor leaves them, noisy, framed and blurred.
+    """Read ``n`` random scenes from their images and compare the result with the scenes.
 
-    Half blends are not here: what a blend shows has no record.
+    The images are used as rendered ("drawn"), with the artifacts of an autoencoder ("editor"), with noise, with a border
+    and blurred. Partial blends are left out, because it is not defined which scene a blend shows.
     """
     rng = stream_rng(seed, 3)
     scenes = [random_scene(rng, (0, 1, 2, 3, 4)) for _ in range(n)]
-    drawn = np.stack([draw(scene) for scene in scenes])
-    cells, grounds = np.array([scene.cells for scene in scenes]), np.array([scene.ground for scene in scenes])
+    rendered = np.stack([render(scene) for scene in scenes])
+    cells, backgrounds = np.array([scene.cells for scene in scenes]), np.array([scene.background for scene in scenes])
     report = {}
     for name, change in _CHANGES.items():
-        read = read_pictures(np.stack([change(picture, rng) for picture in drawn]))
-        same_cells, same_grounds = read.cells == cells, read.grounds == grounds
+        read = read_images(np.stack([change(image, rng) for image in rendered]))
+        same_cells, same_backgrounds = read.cells == cells, read.backgrounds == backgrounds
         report[name] = Agreement(
-            scenes=float((same_cells.all(axis=1) & same_grounds).mean()),
+            scenes=float((same_cells.all(axis=1) & same_backgrounds).mean()),
             cells=float(same_cells.mean()),
-            grounds=float(same_grounds.mean()),
+            backgrounds=float(same_backgrounds.mean()),
             clean=float(read.clean.mean()),
             n=n,
         )
@@ -54,11 +55,11 @@ def audit(n: int, seed: int) -> dict[str, Agreement]:
 
 
 def _fault(name: str) -> Callable[[Pixels, np.random.Generator], Pixels]:
-    return lambda picture, rng: PIXEL_FAULTS[name](picture, picture, rng)
+    return lambda image, rng: PIXEL_FAULTS[name](image, image, rng)
 
 
 _CHANGES: Final[dict[str, Callable[[Pixels, np.random.Generator], Pixels]]] = {
-    "drawn": lambda picture, rng: picture,
+    "drawn": lambda image, rng: image,
     "editor": editor_like,
     "noise": _fault("noise"),
     "border": _fault("border"),

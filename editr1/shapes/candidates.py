@@ -1,4 +1,4 @@
-"""Edited pictures of a case, good and faulty, as editors of different quality would make them."""
+"""Perfect and faulty edits of a case, as editors of different quality would produce them."""
 
 from __future__ import annotations
 
@@ -7,50 +7,53 @@ import numpy as np
 from editr1.config.shapes import CandidateSettings
 from editr1.data.types import Candidate, EditCase
 from editr1.seeding import derive_rng
-from editr1.shapes.drawing import Pixels, to_picture
 from editr1.shapes.edits import Edit, parse_instruction
 from editr1.shapes.faults import KINDS, PIXEL_FAULTS, make_fault
+from editr1.shapes.rendering import Pixels, to_encoded_image
 from editr1.shapes.scene import Scene
-from editr1.shapes.truth import read_picture
+from editr1.shapes.truth import read_image
 
 SEVERAL = "several"
-"""Editor name of candidates with more than one fault."""
+"""Editor name of candidates with more than one kind of fault."""
 
 
 def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettings | None = None) -> list[Candidate]:
-    """``n`` candidates of a case, their kinds drawn by ``settings``; ``editor`` names the kind of fault.
+    """Generate ``n`` candidates of a case, with kinds of faults drawn according to ``settings``.
 
-    Deterministic in ``case.case_id`` and ``seed``. Raises ``ValueError`` for an instruction out of the world's grammar.
+    ``Candidate.editor`` is the kind of fault. Deterministic given ``case.case_id`` and ``seed``. Raises ValueError if the
+    instruction is not one of the shapes dataset.
     """
     settings = settings or CandidateSettings()
-    edit, source = parse_instruction(case.instruction), read_picture(case.source).scene
+    edit, source = parse_instruction(case.instruction), read_image(case.source).scene
     rng = derive_rng("candidates", case.case_id, seed)
     made = []
     for index in range(n):
-        editor, _, picture = draw_candidate(source, edit, rng, settings)
-        made.append(Candidate(candidate_id=f"{case.case_id}.s{seed}.{index}", editor=editor, image=to_picture(picture)))
+        editor, _, image = generate_candidate(source, edit, rng, settings)
+        made.append(
+            Candidate(candidate_id=f"{case.case_id}.s{seed}.{index}", editor=editor, image=to_encoded_image(image))
+        )
     return made
 
 
 def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None:
-    """One candidate of a named kind (see ``faults.KINDS``); None where the case does not allow that fault."""
+    """Generate one candidate of the given kind (see ``faults.KINDS``), or return None if the case does not allow it."""
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is not a kind of candidate; allowed: {', '.join(KINDS)}")
+        raise ValueError(f"kind {kind!r} is not a kind of candidate; allowed: {', '.join(KINDS)}")
     made = make_fault(
         (kind,),
-        read_picture(case.source).scene,
+        read_image(case.source).scene,
         parse_instruction(case.instruction),
         derive_rng(kind, case.case_id, seed),
     )
     if made is None:
         return None
-    return Candidate(candidate_id=f"{case.case_id}.{kind}.{seed}", editor=kind, image=to_picture(made[1]))
+    return Candidate(candidate_id=f"{case.case_id}.{kind}.{seed}", editor=kind, image=to_encoded_image(made[1]))
 
 
-def draw_candidate(
+def generate_candidate(
     source: Scene, edit: Edit, rng: np.random.Generator, settings: CandidateSettings
 ) -> tuple[str, Scene, Pixels]:
-    """One candidate as (kind, scene that was drawn, uint8 picture)."""
+    """Generate one candidate as (kind, rendered scene, uint8 image)."""
     unknown = set(settings.weights) - set(KINDS)
     if unknown:
         raise ValueError(f"candidates.weights: {sorted(unknown)} are not kinds; allowed: {', '.join(KINDS)}")
@@ -66,7 +69,7 @@ def draw_candidate(
 
 
 def _several(rng: np.random.Generator) -> tuple[str, ...]:
-    """Two or three faults; of those that exclude each other only one."""
+    """Draw two or three kinds of faults, at most one from each group of mutually exclusive kinds."""
     groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
     chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)
     return tuple(str(rng.choice(groups[index])) for index in sorted(chosen))

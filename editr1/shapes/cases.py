@@ -1,4 +1,4 @@
-"""Edit cases of the shapes world, and the principles that an expert would write for them."""
+"""Edit cases of the shapes dataset and their principles."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import numpy as np
 
 from editr1.data.types import EditCase, Principle
 from editr1.seeding import derive_rng
-from editr1.shapes.drawing import draw, to_picture
 from editr1.shapes.edits import Edit, parse_instruction, random_edit
+from editr1.shapes.rendering import render, to_encoded_image
 from editr1.shapes.scene import Scene, random_scene
 
 
-def draw_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool = False) -> list[EditCase]:
-    """``n`` cases ``{prefix}-{seed}-{index}``; deterministic in all arguments, and the first ones do not depend on ``n``.
+def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool = False) -> list[EditCase]:
+    """Generate ``n`` cases with the ids ``{prefix}-{seed}-{index}``.
 
-    Streams of different ``prefix`` or ``seed`` are independent.
+    The result is deterministic, and its first cases do not depend on ``n``. Cases with different ``prefix`` or ``seed``
+    are independent.
     """
     return [
         _case(f"{prefix}-{seed}-{index}", derive_rng("case", prefix, seed, index), with_principles)
@@ -22,22 +23,22 @@ def draw_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool
     ]
 
 
-def draw_case(rng: np.random.Generator) -> tuple[Scene, str, Edit]:
-    """A source scene, an instruction for it, and the instruction's parsed form."""
+def generate_case(rng: np.random.Generator) -> tuple[Scene, str, Edit]:
+    """Generate a source scene, an instruction for it, and the parsed instruction."""
     scene = random_scene(rng)
     return scene, *random_edit(scene, rng)
 
 
 def principles_for(instruction: str) -> tuple[Principle, ...]:
-    """The six principles of an instruction. Raises ``ValueError`` for one out of the world's grammar."""
+    """Return the six principles of an instruction. Raises ValueError if it is not an instruction of the shapes dataset."""
     return parse_instruction(instruction).principles()
 
 
 def _case(case_id: str, rng: np.random.Generator, with_principles: bool) -> EditCase:
-    scene, instruction, edit = draw_case(rng)
+    scene, instruction, edit = generate_case(rng)
     return EditCase(
         case_id=case_id,
-        source=to_picture(draw(scene)),
+        source=to_encoded_image(render(scene)),
         instruction=instruction,
         principles=edit.principles() if with_principles else (),
     )

@@ -1,4 +1,4 @@
-"""The world's data as tables: cases and candidates for curation, preference pairs, cases for editor RL, held-out sets."""
+"""The tables of the shapes dataset: cases and candidates for curation, preference pairs, cases for editor RL, test sets."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from pathlib import Path
 from editr1.config.curate_stage import ShapesConfig
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, PreferencePair, Quadruple
-from editr1.shapes.annotators import prefer
+from editr1.shapes.annotators import label_pair
 from editr1.shapes.candidates import make_candidates
-from editr1.shapes.cases import draw_cases
+from editr1.shapes.cases import generate_cases
 
 
 @dataclass(frozen=True)
 class ShapesDataset:
-    """The drawn tables; none has principles yet.
+    """The generated tables. Their cases have no principles yet.
 
-    Each case is drawn for one purpose. The world is small enough that some recur by chance: at one seed 9 of 2,262 held-out
-    ones had the picture and instruction of a case for training.
+    Each case is generated for one purpose. The dataset is so small that some cases recur by chance: with one seed, 9 of
+    2,262 test cases had the image and instruction of a training case.
     """
 
     cases: Path
-    """EditCase: every case of the run."""
+    """``EditCase``: every case of the run."""
     candidates: Path
-    """Quadruple: edits to become SFT rows."""
+    """``Quadruple``: edits from which SFT rows are made."""
     pairs: Path
-    """PreferencePair: for GCPO."""
+    """``PreferencePair``: training pairs of GCPO."""
     pairs_test: Path
-    """PreferencePair: held out."""
+    """``PreferencePair``: test pairs."""
     rl_prefix: str
-    """Cases whose id begins so are for editor RL."""
+    """Prefix of the ids of cases for editor RL."""
     test_prefix: str
-    """Cases whose id begins so are held out."""
+    """Prefix of the ids of test cases."""
 
 
-def draw_world(config: ShapesConfig, seed: int, folder: Path) -> ShapesDataset:
-    """Draw every table of a run into ``folder``; deterministic in ``config`` and ``seed``."""
+def generate_shapes_dataset(config: ShapesConfig, seed: int, folder: Path) -> ShapesDataset:
+    """Generate every table of a run in ``folder``. Deterministic given ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
-    world = ShapesDataset(
+    dataset = ShapesDataset(
         cases=folder / "cases.parquet",
         candidates=folder / "candidates.parquet",
         pairs=folder / "pairs.parquet",
@@ -47,16 +47,16 @@ def draw_world(config: ShapesConfig, seed: int, folder: Path) -> ShapesDataset:
         rl_prefix="rl-",
         test_prefix="test-",
     )
-    sft = draw_cases(config.cases, seed, "sft")
+    sft = generate_cases(config.cases, seed, "sft")
     pairs, pairs_test = (
-        list(decided(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest"))
+        list(decided_pairs(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest"))
     )
-    write_table(world.candidates, _quadruples(sft, config.candidates, seed), Quadruple)
-    write_table(world.pairs, pairs, PreferencePair)
-    write_table(world.pairs_test, pairs_test, PreferencePair)
-    others = [*draw_cases(config.rl_cases, seed, "rl"), *draw_cases(config.test_cases, seed, "test")]
-    write_table(world.cases, [*sft, *(pair.case for pair in [*pairs, *pairs_test]), *others], EditCase)
-    return world
+    write_table(dataset.candidates, _quadruples(sft, config.candidates, seed), Quadruple)
+    write_table(dataset.pairs, pairs, PreferencePair)
+    write_table(dataset.pairs_test, pairs_test, PreferencePair)
+    others = [*generate_cases(config.rl_cases, seed, "rl"), *generate_cases(config.test_cases, seed, "test")]
+    write_table(dataset.cases, [*sft, *(pair.case for pair in [*pairs, *pairs_test]), *others], EditCase)
+    return dataset
 
 
 def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]:
@@ -65,13 +65,13 @@ def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]
             yield Quadruple(case=case, candidate=candidate)
 
 
-def decided(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
-    """Pairs of two drawn candidates each, until ``n`` of them have a winner; "same" pairs stay in between."""
+def decided_pairs(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
+    """Generate pairs of candidates until ``n`` of them have a winner. Pairs labelled "same" are included."""
     index = decided = 0
     while decided < n:
-        case = draw_cases(1, seed, f"{prefix}{index}")[0]
+        case = generate_cases(1, seed, f"{prefix}{index}")[0]
         first, second = make_candidates(case, seed, 2)
-        pair = prefer(case, first, second, seed)
+        pair = label_pair(case, first, second, seed)
         index += 1
         decided += pair.label == "winner"
         yield pair

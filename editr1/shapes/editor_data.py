@@ -1,4 +1,4 @@
-"""Pictures for the base editor's training: what its VAE sees, and sources with good and faulty edits."""
+"""Training data of the base editor: images for its VAE, and sources with perfect and faulty edits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from editr1.seeding import derive_rng
-from editr1.shapes.cases import draw_case
-from editr1.shapes.drawing import Pixels, cell_window, draw
+from editr1.shapes.cases import generate_case
 from editr1.shapes.edits import Edit
 from editr1.shapes.faults import PERFECT, PIXEL_FAULTS, make_fault
+from editr1.shapes.rendering import Pixels, cell_window, render
 from editr1.shapes.scene import CELLS, Scene, random_scene
 
 FAULT_WEIGHTS: Final[Mapping[str, float]] = {
@@ -29,14 +29,14 @@ FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "border": 0.04,
     "blur": 0.04,
 }
-"""Shares of the kinds of fault among the imperfect targets; a kind that a case does not allow is drawn again."""
+"""Probabilities of the kinds of faults of imperfect targets. If a case does not allow a kind, another one is drawn."""
 OFF_TEMPLATE: Final = 0.22
-"""Share of the VAE's pictures that are no drawing of a scene: blends, noise, blur, border, one blended cell."""
+"""Fraction of the VAE's images that are not exact renderings: blends, noise, blur, border, or one blended cell."""
 
 
 @dataclass(frozen=True)
 class EditRows:
-    """n sources with one perfect and one faulty edit each, uint8 (n, 3, 32, 32), and their instructions."""
+    """Sources with one perfect and one faulty edit each, all uint8 (n, 3, 32, 32), and their instructions."""
 
     sources: Tensor
     perfect: Tensor
@@ -44,21 +44,21 @@ class EditRows:
     instructions: list[str]
 
 
-def vae_pictures(n: int, seed: int) -> Tensor:
-    """Return n pictures, uint8 (n, 3, 32, 32), with none to four objects, a share of them off the templates."""
-    return _to_tensor([_vae_picture(derive_rng("vae", seed, index)) for index in range(n)])
+def vae_images(n: int, seed: int) -> Tensor:
+    """Return images with 0 to 4 objects, uint8 (n, 3, 32, 32). A fraction ``OFF_TEMPLATE`` is degraded."""
+    return _to_tensor([_vae_image(derive_rng("vae", seed, index)) for index in range(n)])
 
 
 def edit_rows(n: int, seed: int) -> EditRows:
-    """Return n cases with their targets; the stream is independent of that of ``cases.draw_cases``."""
+    """Return ``n`` cases with their targets. They are independent of those of ``cases.generate_cases``."""
     sources, perfect, faulty, instructions = [], [], [], []
     for index in range(n):
         rng = derive_rng("base-editor", seed, index)
-        scene, instruction, edit = draw_case(rng)
-        good = make_fault((PERFECT,), scene, edit, rng)
-        assert good is not None
-        sources.append(draw(scene))
-        perfect.append(good[1])
+        scene, instruction, edit = generate_case(rng)
+        perfect_edit = make_fault((PERFECT,), scene, edit, rng)
+        assert perfect_edit is not None
+        sources.append(render(scene))
+        perfect.append(perfect_edit[1])
         faulty.append(_faulty(scene, edit, rng))
         instructions.append(instruction)
     return EditRows(_to_tensor(sources), _to_tensor(perfect), _to_tensor(faulty), instructions)
@@ -72,18 +72,18 @@ def _faulty(scene: Scene, edit: Edit, rng: np.random.Generator) -> Pixels:
             return made[1]
 
 
-def _vae_picture(rng: np.random.Generator) -> Pixels:
-    picture = draw(random_scene(rng, objects=(0, 1, 2, 3, 4)))
+def _vae_image(rng: np.random.Generator) -> Pixels:
+    image = render(random_scene(rng, objects=(0, 1, 2, 3, 4)))
     if rng.random() >= OFF_TEMPLATE:
-        return picture
-    other = draw(random_scene(rng, objects=(0, 1, 2, 3, 4)))
+        return image
+    other = render(random_scene(rng, objects=(0, 1, 2, 3, 4)))
     kind = str(rng.choice([*PIXEL_FAULTS, "blended_cell"]))
     if kind in PIXEL_FAULTS:
-        return PIXEL_FAULTS[kind](other, picture, rng)
+        return PIXEL_FAULTS[kind](other, image, rng)
     window = cell_window(int(rng.integers(CELLS)))
-    picture[window] = PIXEL_FAULTS["partial"](other, picture, rng)[window]
-    return picture
+    image[window] = PIXEL_FAULTS["partial"](other, image, rng)[window]
+    return image
 
 
-def _to_tensor(pictures: list[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+def _to_tensor(images: list[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""Instructions of the shapes world: five operations, their wording, their effect and the principles they are judged by."""
+"""Instructions of the shapes dataset: five operations with their wording, their effect and their principles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from editr1.data.types import Category, Principle
 from editr1.shapes.scene import CELLS, NOTHING, Scene, other
 from editr1.shapes.vocabulary import (
+    BACKGROUND,
     BACKGROUNDS,
     CLEAN_QUESTION,
     COLOURS,
     CONTENTS,
-    GROUND,
     OBJECTS,
     PLACES,
     SHAPES,
@@ -24,12 +24,12 @@ from editr1.shapes.vocabulary import (
     kept_question,
 )
 
-GROUND_PLACE: Final = CELLS
-"""Place index of the background, after the four cells."""
+BACKGROUND_PLACE: Final = CELLS
+"""Index of the background as a place, after the four cells."""
 
 
 class Operation(StrEnum):
-    """What an instruction asks for."""
+    """Operation that an instruction requests."""
 
     RECOLOR = "recolor"
     REMOVE = "remove"
@@ -40,27 +40,28 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True)
 class Edit:
-    """A parsed instruction: each touched place (0-3 a cell, 4 the background) with the content it should get."""
+    """A parsed instruction."""
 
     operation: Operation
-    wanted: tuple[tuple[int, int], ...]
+    targets: tuple[tuple[int, int], ...]
+    """(place, content) of each place that changes. Places 0 to 3 are cells, place 4 is the background."""
 
     def apply(self, scene: Scene) -> Scene:
-        """The scene after the edit, done as asked."""
-        for place, content in self.wanted:
-            scene = scene.with_ground(content) if place == GROUND_PLACE else scene.with_cell(place, content)
+        """Return the scene after a perfect edit."""
+        for place, content in self.targets:
+            scene = scene.with_background(content) if place == BACKGROUND_PLACE else scene.with_cell(place, content)
         return scene
 
     @property
     def touched(self) -> tuple[int, ...]:
-        """Touched places."""
-        return tuple(place for place, _ in self.wanted)
+        """Places that the instruction changes."""
+        return tuple(place for place, _ in self.targets)
 
     def principles(self) -> tuple[Principle, ...]:
-        """Six principles: follow for each touched place, keep for each other one, quality for the picture."""
+        """Return six principles: follow for each touched place, keep for each other place, and quality."""
         follow = [
             Principle(question=is_question(place_name(place), content_name(place, content)), category=Category.FOLLOW)
-            for place, content in self.wanted
+            for place, content in self.targets
         ]
         keep = [
             Principle(question=kept_question(place_name(place)), category=Category.KEEP)
@@ -71,17 +72,17 @@ class Edit:
 
 
 def place_name(place: int) -> str:
-    """Word of a place: a cell's or "background"."""
-    return GROUND if place == GROUND_PLACE else PLACES[place]
+    """Return the name of a place: that of a cell, or "background"."""
+    return BACKGROUND if place == BACKGROUND_PLACE else PLACES[place]
 
 
 def content_name(place: int, content: int) -> str:
-    """Word of what a place holds: a background's colour, an object or "empty"."""
-    return BACKGROUNDS[content] if place == GROUND_PLACE else CONTENTS[content]
+    """Return the name of the content of a place: a background colour, an object or "empty"."""
+    return BACKGROUNDS[content] if place == BACKGROUND_PLACE else CONTENTS[content]
 
 
 def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
-    """An instruction that changes ``scene``, operation uniform among the five, with its parsed form."""
+    """Return a random instruction that changes ``scene``, and its parsed form. The five operations are equally likely."""
     operation = list(Operation)[int(rng.integers(len(Operation)))]
     place = int(rng.choice(scene.filled))
     free = int(rng.choice(scene.empty))
@@ -96,18 +97,20 @@ def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
     elif operation is Operation.MOVE:
         text = f"move the {PLACES[place]} {CONTENTS[content]} to the {PLACES[free]}"
     else:
-        text = f"make the background {BACKGROUNDS[other(scene.ground, len(BACKGROUNDS), rng)]}"
+        text = f"make the background {BACKGROUNDS[other(scene.background, len(BACKGROUNDS), rng)]}"
     return text, parse_instruction(text)
 
 
 def parse_instruction(text: str) -> Edit:
-    """Read an instruction. Raises ``ValueError`` for one that is not of the world's grammar (see ``vocabulary``)."""
+    """Parse an instruction. Raises ValueError if it is not one of the shapes dataset (see ``vocabulary``)."""
     match = INSTRUCTION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"not an instruction of the shapes world: {text!r}; see editr1.shapes.vocabulary")
+        raise ValueError(
+            f"{text!r} is not an instruction of the shapes dataset; see editr1.shapes.vocabulary for its grammar"
+        )
     found = {name: value for name, value in match.groupdict().items() if value is not None}
-    if "ground" in found:
-        return Edit(Operation.BACKGROUND, ((GROUND_PLACE, BACKGROUNDS.index(found["ground"])),))
+    if "background" in found:
+        return Edit(Operation.BACKGROUND, ((BACKGROUND_PLACE, BACKGROUNDS.index(found["background"])),))
     if "recolored" in found:
         content = COLOURS.index(found["colour"]) * len(SHAPES) + OBJECTS.index(found["recolored_object"]) % len(SHAPES)
         return Edit(Operation.RECOLOR, ((PLACES.index(found["recolored"]), content),))
@@ -117,17 +120,17 @@ def parse_instruction(text: str) -> Edit:
         return Edit(Operation.ADD, ((PLACES.index(found["added"]), OBJECTS.index(found["added_object"])),))
     start, end = PLACES.index(found["start"]), PLACES.index(found["end"])
     if start == end:
-        raise ValueError(f"an object is moved to where it is: {text!r}")
+        raise ValueError(f"{text!r} moves an object to the place where it already is; use another destination")
     return Edit(Operation.MOVE, ((start, NOTHING), (end, OBJECTS.index(found["moved_object"]))))
 
 
 _PLACE = "|".join(PLACES)
 _OBJECT = "|".join(OBJECTS)
 INSTRUCTION: Final = re.compile(
-    rf"make the background (?P<ground>{'|'.join(BACKGROUNDS)})"
+    rf"make the background (?P<background>{'|'.join(BACKGROUNDS)})"
     rf"|make the (?P<recolored>{_PLACE}) (?P<recolored_object>{_OBJECT}) (?P<colour>{'|'.join(COLOURS)})"
     rf"|remove the (?P<removed>{_PLACE}) (?:{_OBJECT})"
     rf"|add a (?P<added_object>{_OBJECT}) at the (?P<added>{_PLACE})"
     rf"|move the (?P<start>{_PLACE}) (?P<moved_object>{_OBJECT}) to the (?P<end>{_PLACE})"
 )
-"""Every instruction of the world."""
+"""Matches every instruction of the shapes dataset."""

@@ -1,4 +1,4 @@
-"""Faults of edited pictures: in what the picture shows, and in how it looks."""
+"""Faults of edited images: in what an image shows (scene faults) and in how it looks (pixel faults)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageFilter
 
-from editr1.shapes.drawing import Pixels, draw
-from editr1.shapes.edits import GROUND_PLACE, Edit
-from editr1.shapes.scene import NOTHING, Scene, near_object, other
+from editr1.shapes.edits import BACKGROUND_PLACE, Edit
+from editr1.shapes.rendering import Pixels, render
+from editr1.shapes.scene import NOTHING, Scene, other, similar_object
 from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS
 
 SceneFault = Callable[[Scene, Edit, Scene, np.random.Generator], Scene | None]
-"""(source, edit, picture so far, rng) -> faulty scene, or None where the fault is not possible."""
+"""(source, edit, scene so far, rng) -> faulty scene, or None if the fault is not possible."""
 PixelFault = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
-"""(source picture, edited picture, rng) -> faulty picture, all uint8 (32, 32, 3)."""
+"""(source image, edited image, rng) -> faulty image, all uint8 (32, 32, 3)."""
 
 PERFECT: Final = "perfect"
 
@@ -24,9 +24,10 @@ PERFECT: Final = "perfect"
 def make_fault(
     kinds: tuple[str, ...], source: Scene, edit: Edit, rng: np.random.Generator
 ) -> tuple[Scene, Pixels] | None:
-    """The edit done with ``kinds`` of faults: the scene that was drawn, and the picture. None where one is not possible.
+    """Perform an edit with the given kinds of faults.
 
-    Pixel faults may hide what the scene shows: the truth of the picture is what ``truth`` reads in it.
+    Returns the rendered scene and the image, or None if one of the faults is not possible. Pixel faults may hide what
+    the scene shows, so the ground truth of the image is what ``truth`` reads from it, not the scene.
     """
     scene = edit.apply(source)
     for kind in kinds:
@@ -35,30 +36,32 @@ def make_fault(
             if changed is None:
                 return None
             scene = changed
-    before, picture = draw(source), draw(scene)
+    before, image = render(source), render(scene)
     for kind in kinds:
         if kind in PIXEL_FAULTS:
-            picture = PIXEL_FAULTS[kind](before, picture, rng)
-    return scene, picture
+            image = PIXEL_FAULTS[kind](before, image, rng)
+    return scene, image
 
 
 def _no_edit(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene:
-    held = (*source.cells, source.ground)
+    before = (*source.cells, source.background)
     for place in edit.touched:
-        scene = scene.with_ground(held[place]) if place == GROUND_PLACE else scene.with_cell(place, held[place])
+        scene = (
+            scene.with_background(before[place]) if place == BACKGROUND_PLACE else scene.with_cell(place, before[place])
+        )
     return scene
 
 
 def _wrong(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene:
-    place, content = edit.wanted[int(rng.integers(len(edit.wanted)))]
-    if place == GROUND_PLACE:
-        return scene.with_ground(other(content, len(BACKGROUNDS), rng))
+    place, content = edit.targets[int(rng.integers(len(edit.targets)))]
+    if place == BACKGROUND_PLACE:
+        return scene.with_background(other(content, len(BACKGROUNDS), rng))
     if content == NOTHING:
-        left = source.cells[place]
-        return scene.with_cell(place, left if rng.random() < 0.5 else near_object(left, rng))
+        removed = source.cells[place]
+        return scene.with_cell(place, removed if rng.random() < 0.5 else similar_object(removed, rng))
     if rng.random() < 0.2:
         return scene.with_cell(place, NOTHING)
-    return scene.with_cell(place, near_object(content, rng))
+    return scene.with_cell(place, similar_object(content, rng))
 
 
 def _leak(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene | None:
@@ -74,7 +77,7 @@ def _changed(edit: Edit, scene: Scene, rng: np.random.Generator, count: int) -> 
     if len(places) < count:
         return None
     for place in rng.permutation(places)[:count]:
-        scene = scene.with_cell(int(place), near_object(scene.cells[int(place)], rng))
+        scene = scene.with_cell(int(place), similar_object(scene.cells[int(place)], rng))
     return scene
 
 
@@ -88,31 +91,31 @@ def _extra(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) ->
     return scene.with_cell(int(rng.choice(places)), int(rng.integers(len(OBJECTS)))) if places else None
 
 
-def _ground_leak(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene | None:
-    if GROUND_PLACE in edit.touched:
+def _background_leak(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene | None:
+    if BACKGROUND_PLACE in edit.touched:
         return None
-    return scene.with_ground(other(scene.ground, len(BACKGROUNDS), rng))
+    return scene.with_background(other(scene.background, len(BACKGROUNDS), rng))
 
 
-def _noise(before: Pixels, picture: Pixels, rng: np.random.Generator) -> Pixels:
-    noisy = picture + rng.normal(0, 255 * rng.uniform(0.12, 0.22), picture.shape)
+def _noise(before: Pixels, image: Pixels, rng: np.random.Generator) -> Pixels:
+    noisy = image + rng.normal(0, 255 * rng.uniform(0.12, 0.22), image.shape)
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def _border(before: Pixels, picture: Pixels, rng: np.random.Generator) -> Pixels:
-    light = int(picture[0, 0].astype(int).sum()) > 3 * 150
-    framed = np.full_like(picture, 40 if light else 255)
-    framed[1:-1, 1:-1] = picture[1:-1, 1:-1]
+def _border(before: Pixels, image: Pixels, rng: np.random.Generator) -> Pixels:
+    light = int(image[0, 0].astype(int).sum()) > 3 * 150
+    framed = np.full_like(image, 40 if light else 255)
+    framed[1:-1, 1:-1] = image[1:-1, 1:-1]
     return framed
 
 
-def _partial(before: Pixels, picture: Pixels, rng: np.random.Generator) -> Pixels:
-    share = rng.uniform(0.4, 0.6)
-    return np.rint(share * picture + (1 - share) * before).astype(np.uint8)
+def _partial(before: Pixels, image: Pixels, rng: np.random.Generator) -> Pixels:
+    fraction = rng.uniform(0.4, 0.6)
+    return np.rint(fraction * image + (1 - fraction) * before).astype(np.uint8)
 
 
-def _blur(before: Pixels, picture: Pixels, rng: np.random.Generator) -> Pixels:
-    blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(rng.uniform(1.6, 2.6)))
+def _blur(before: Pixels, image: Pixels, rng: np.random.Generator) -> Pixels:
+    blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(1.6, 2.6)))
     return np.asarray(blurred)
 
 
@@ -123,9 +126,15 @@ SCENE_FAULTS: Final[Mapping[str, SceneFault]] = {
     "leak_two": _leak_two,
     "lost": _lost,
     "extra": _extra,
-    "ground_leak": _ground_leak,
+    "ground_leak": _background_leak,
 }
-"""Nothing done; the wrong content; one or two untouched objects changed; one vanished; a new one; another background."""
+"""Scene faults by kind.
+
+``no_edit``: nothing is changed. ``wrong``: a touched place gets the wrong content. ``leak``, ``leak_two``: one or two
+untouched objects change. ``lost``: an untouched object disappears. ``extra``: an object is added to an untouched cell.
+``ground_leak``: the background changes.
+"""
 PIXEL_FAULTS: Final[Mapping[str, PixelFault]] = {"noise": _noise, "border": _border, "partial": _partial, "blur": _blur}
-"""Gaussian noise; a frame of one pixel; half a blend with the source; a blur."""
+"""Pixel faults by kind: Gaussian noise, a border of one pixel, a blend with the source image, and Gaussian blur."""
 KINDS: Final = (PERFECT, *SCENE_FAULTS, *PIXEL_FAULTS)
+"""All kinds of candidates."""

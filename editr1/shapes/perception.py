@@ -1,7 +1,7 @@
-"""Samples that teach the small verifier to look: two pictures that no instruction ties, questions, the true trace.
+"""Samples that teach the small verifier to perceive images: two images, questions about them, and the true trace.
 
-They are in the words and layout of verdicts, so that what is learnt carries over; but no edit is asked for, the second
-picture cannot be guessed from the first, and the final score is random, so how edits are judged is not learnt here.
+Samples use the words and the layout of real traces, so that perception transfers to them. They do not teach how to judge
+edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from editr1.data.types import Category, Principle
-from editr1.shapes.drawing import Pixels, cell_window, draw
-from editr1.shapes.edits import GROUND_PLACE, content_name, place_name
+from editr1.shapes.edits import BACKGROUND_PLACE, content_name, place_name
 from editr1.shapes.faults import PIXEL_FAULTS
-from editr1.shapes.scene import CELLS, NOTHING, Scene, near_object, other, random_scene
-from editr1.shapes.truth import read_picture
+from editr1.shapes.rendering import Pixels, cell_window, render
+from editr1.shapes.scene import CELLS, NOTHING, Scene, other, random_scene, similar_object
+from editr1.shapes.truth import read_image
 from editr1.shapes.vocabulary import (
     BACKGROUNDS,
     CLEAN_QUESTION,
     CONTENTS,
-    had_line,
+    follow_line,
     is_question,
+    keep_line,
     kept_question,
-    looks_line,
-    want_line,
+    quality_line,
 )
 from editr1.verifier.trace import format_trace
 
@@ -36,91 +36,96 @@ _DENSE: Final = (2, 3, 4, 4)
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: two uint8 (32, 32, 3) pictures, the questions about them, the trace to write, and its verdicts."""
+    """One training sample."""
 
     first: Pixels
+    """First image, uint8 (32, 32, 3)."""
     second: Pixels
+    """Second image, uint8 (32, 32, 3)."""
     principles: tuple[Principle, ...]
     trace: str
+    """The trace to learn."""
     verdicts: tuple[int, ...]
+    """True 0/1 answers, aligned with ``principles``."""
 
 
-def draw_sample(rng: np.random.Generator) -> Sample:
-    """Draw a pair of scenes, unrelated or near misses of each other, and one question a place in random order."""
+def generate_sample(rng: np.random.Generator) -> Sample:
+    """Generate two scenes, unrelated or similar, and one question per place plus one on quality, in random order."""
     first = random_scene(rng, _DENSE)
-    second = random_scene(rng, _DENSE) if rng.random() < 0.5 else _near_scene(first, rng)
-    picture = disturb(draw(second), rng)
-    seen = read_picture(picture)
-    held, had = (*seen.scene.cells, seen.scene.ground), (*first.cells, first.ground)
-    asked: list[tuple[Principle, str, int]] = []
+    second = random_scene(rng, _DENSE) if rng.random() < 0.5 else _similar_scene(first, rng)
+    image = degrade(render(second), rng)
+    seen = read_image(image)
+    now, before = (*seen.scene.cells, seen.scene.background), (*first.cells, first.background)
+    questions: list[tuple[Principle, str, int]] = []
     for place in range(CELLS + 1):
-        name, now = place_name(place), content_name(place, held[place])
+        name, now_name = place_name(place), content_name(place, now[place])
         if rng.random() < 0.4:
-            wanted = _wanted(place, held[place], had[place], rng)
-            bit = int(held[place] == wanted)
-            word = content_name(place, wanted)
-            principle = Principle(question=is_question(name, word), category=Category.FOLLOW)
-            asked.append((principle, want_line(name, word, now, bit), bit))
+            expected = _expected_content(place, now[place], before[place], rng)
+            bit = int(now[place] == expected)
+            expected_name = content_name(place, expected)
+            principle = Principle(question=is_question(name, expected_name), category=Category.FOLLOW)
+            questions.append((principle, follow_line(name, expected_name, now_name, bit), bit))
         else:
-            bit = int(held[place] == had[place])
+            bit = int(now[place] == before[place])
             principle = Principle(question=kept_question(name), category=Category.KEEP)
-            asked.append((principle, had_line(name, content_name(place, had[place]), now, bit), bit))
+            before_name = content_name(place, before[place])
+            questions.append((principle, keep_line(name, before_name, now_name, bit), bit))
     clean = int(seen.clean)
-    asked.append((Principle(question=CLEAN_QUESTION, category=Category.QUALITY), looks_line(clean, clean), clean))
-    asked = [asked[index] for index in rng.permutation(len(asked))]
-    principles, lines, bits = (tuple(part) for part in zip(*asked, strict=True))
+    questions.append((Principle(question=CLEAN_QUESTION, category=Category.QUALITY), quality_line(clean, clean), clean))
+    questions = [questions[index] for index in rng.permutation(len(questions))]
+    principles, lines, bits = (tuple(part) for part in zip(*questions, strict=True))
     trace = format_trace("\n".join(lines), principles, bits, float(rng.integers(21)) / 2)
-    return Sample(draw(first), picture, principles, trace, bits)
+    return Sample(render(first), image, principles, trace, bits)
 
 
-def disturb(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """The picture as it is (.3), a little off as editors leave it (.25), or with a fault of how it looks (.45)."""
+def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return the image unchanged (probability 0.3), with the artifacts of an editor (0.25), or with a pixel fault (0.45)."""
     kind = rng.random()
     if kind < 0.3:
-        return picture
+        return image
     if kind < 0.55:
-        return editor_like(picture, rng)
+        return editor_like(image, rng)
     if kind < 0.65:
-        return _cell_blend(picture, rng)
+        return _cell_blend(image, rng)
     name = str(rng.choice(list(PIXEL_FAULTS)))
-    return PIXEL_FAULTS[name](draw(random_scene(rng, _DENSE)), picture, rng)
+    return PIXEL_FAULTS[name](render(random_scene(rng, _DENSE)), image, rng)
 
 
-def editor_like(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """Slight blur, smooth shifts of colour and fine noise, as an autoencoder leaves them; mostly still clean."""
-    values = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6))), np.float64)
+def editor_like(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Add the artifacts of an autoencoder: slight blur, smooth colour shifts and fine noise. Most results stay clean."""
+    values = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6))), np.float64)
     shift = rng.normal(0, 255 * 0.03, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
     values = values + shift * rng.uniform(0, 1) + rng.normal(0, 255 * rng.uniform(0, 0.05), values.shape)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _near_scene(scene: Scene, rng: np.random.Generator) -> Scene:
+def _similar_scene(scene: Scene, rng: np.random.Generator) -> Scene:
     for place in range(CELLS):
         if rng.random() < 0.5:
-            scene = scene.with_cell(place, _near_content(scene.cells[place], rng))
-    return scene.with_ground(other(scene.ground, len(BACKGROUNDS), rng)) if rng.random() < 0.5 else scene
+            scene = scene.with_cell(place, _similar_content(scene.cells[place], rng))
+    return scene.with_background(other(scene.background, len(BACKGROUNDS), rng)) if rng.random() < 0.5 else scene
 
 
-def _near_content(content: int, rng: np.random.Generator) -> int:
+def _similar_content(content: int, rng: np.random.Generator) -> int:
     if content == NOTHING:
         return int(rng.integers(NOTHING))
-    return NOTHING if rng.random() < 0.2 else near_object(content, rng)
+    return NOTHING if rng.random() < 0.2 else similar_object(content, rng)
 
 
-def _wanted(place: int, now: int, before: int, rng: np.random.Generator) -> int:
+def _expected_content(place: int, now: int, before: int, rng: np.random.Generator) -> int:
     kind = rng.random()
     if kind < 0.5:
         return now
-    if place == GROUND_PLACE:
+    if place == BACKGROUND_PLACE:
         return before if kind < 0.65 else other(now, len(BACKGROUNDS), rng)
     if kind < 0.65:
         return before
-    return _near_content(now, rng) if kind < 0.85 else int(rng.integers(len(CONTENTS)))
+    return _similar_content(now, rng) if kind < 0.85 else int(rng.integers(len(CONTENTS)))
 
 
-def _cell_blend(picture: Pixels, rng: np.random.Generator) -> Pixels:
+def _cell_blend(image: Pixels, rng: np.random.Generator) -> Pixels:
     window = cell_window(int(rng.integers(CELLS)))
-    share = rng.uniform(0.55, 0.85)
-    mixed = picture.astype(np.float64)
-    mixed[window] = share * mixed[window] + (1 - share) * draw(random_scene(rng, _DENSE))[window]
+    fraction = rng.uniform(0.55, 0.85)
+    mixed = image.astype(np.float64)
+    mixed[window] = fraction * mixed[window] + (1 - fraction) * render(random_scene(rng, _DENSE))[window]
     return np.rint(mixed).astype(np.uint8)

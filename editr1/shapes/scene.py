@@ -1,4 +1,4 @@
-"""Scenes of the shapes world: four cells that hold an object or nothing, over one background."""
+"""Scenes of the shapes dataset: four cells, each with an object or empty, on one background."""
 
 from __future__ import annotations
 
@@ -16,45 +16,47 @@ CELLS: Final = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """``cells[k]`` indexes ``vocabulary.CONTENTS`` for ``vocabulary.PLACES[k]``, ``ground`` indexes ``BACKGROUNDS``."""
+    """The content of one image."""
 
     cells: tuple[int, int, int, int]
-    ground: int
+    """``cells[k]`` is the content at ``vocabulary.PLACES[k]``, an index into ``vocabulary.CONTENTS``."""
+    background: int
+    """Index into ``vocabulary.BACKGROUNDS``."""
 
     def with_cell(self, place: int, content: int) -> Scene:
-        """The scene with one cell's content exchanged."""
+        """Return the scene with the content of one cell replaced."""
         cells = list(self.cells)
         cells[place] = content
         return replace(self, cells=(cells[0], cells[1], cells[2], cells[3]))
 
-    def with_ground(self, ground: int) -> Scene:
-        """The scene over another background."""
-        return replace(self, ground=ground)
+    def with_background(self, background: int) -> Scene:
+        """Return the scene with the background replaced."""
+        return replace(self, background=background)
 
     @property
     def filled(self) -> tuple[int, ...]:
-        """Places that hold an object."""
+        """Places with an object."""
         return tuple(place for place, content in enumerate(self.cells) if content != NOTHING)
 
     @property
     def empty(self) -> tuple[int, ...]:
-        """Places that hold nothing."""
+        """Empty places."""
         return tuple(place for place, content in enumerate(self.cells) if content == NOTHING)
 
     def __str__(self) -> str:
-        return f"{', '.join(CONTENTS[content] for content in self.cells)} on {BACKGROUNDS[self.ground]}"
+        return f"{', '.join(CONTENTS[content] for content in self.cells)} on {BACKGROUNDS[self.background]}"
 
 
 def random_scene(rng: np.random.Generator, objects: tuple[int, ...] = (2, 3)) -> Scene:
-    """A scene with a number of objects drawn from ``objects``, contents and places uniform."""
+    """Return a random scene. The number of objects is drawn from ``objects``; contents and places are uniform."""
     cells = [NOTHING] * CELLS
     for place in rng.permutation(CELLS)[: int(rng.choice(objects))]:
         cells[int(place)] = int(rng.integers(len(OBJECTS)))
     return Scene((cells[0], cells[1], cells[2], cells[3]), int(rng.integers(len(BACKGROUNDS))))
 
 
-def near_object(content: int, rng: np.random.Generator) -> int:
-    """An object that differs from object ``content`` in colour or in shape, not in both."""
+def similar_object(content: int, rng: np.random.Generator) -> int:
+    """Return a random object that differs from object ``content`` in either colour or shape."""
     colour, shape = divmod(content, len(SHAPES))
     if rng.random() < 0.5:
         return other(colour, len(COLOURS), rng) * len(SHAPES) + shape
@@ -62,5 +64,5 @@ def near_object(content: int, rng: np.random.Generator) -> int:
 
 
 def other(value: int, count: int, rng: np.random.Generator) -> int:
-    """A value of ``range(count)`` other than ``value``, uniform."""
+    """Return a uniform random value of ``range(count)`` that is not ``value``."""
     return int((value + rng.integers(1, count)) % count)

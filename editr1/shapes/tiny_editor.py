@@ -1,8 +1,8 @@
-"""Small editors made of the real library classes, with random weights, saved as plain diffusers pipeline folders.
+"""Build small editors with random weights from the classes of diffusers, and save them as pipeline folders.
 
-``build_tiny_flux_kontext`` writes what ``FluxKontextPipeline.from_pretrained`` loads, ``build_tiny_qwen_image_edit``
-what ``QwenImageEditPipeline.from_pretrained`` loads. Both tokenize any text (all 256 bytes are in the vocabulary), and
-the phrases of the shapes world are single tokens.
+``FluxKontextPipeline.from_pretrained`` loads what ``build_tiny_flux_kontext`` writes, and
+``QwenImageEditPipeline.from_pretrained`` what ``build_tiny_qwen_image_edit`` writes. Both can tokenize any text, because
+all 256 bytes are in the vocabulary. The phrases of the shapes dataset are single tokens.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from transformers.utils.import_utils import is_torchvision_available
 from editr1.verifier.model import make_processor, save_processor
 
 T5_LENGTH = 8
-"""``model_max_length`` of the T5 tokenizer: the length the base editor is trained with.
+"""``model_max_length`` of the T5 tokenizer, the prompt length with which the base editor is trained.
 
-Flux attends to padding, so sampling has to pass ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
+Flux attends to padding, so sampling must pass ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
 """
 
 CELL = 16
-"""Pixels a side of the square one Flux token stands for: 8 (VAE) x 2 (packing)."""
+"""Side length in pixels of the square that one Flux token represents: 8 (VAE) x 2 (packing)."""
 
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -61,73 +61,23 @@ QWEN_SPECIAL_TOKENS = (
 
 
 def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxKontextPipeline:
-    """Return an untrained Flux Kontext editor (float32, about 2.3 M parameters).
+    """Return an untrained Flux Kontext editor in float32, with about 2.3 million parameters.
 
-    The VAE shrinks 8 times to 4 channels with scaling 1 and shift 0; one transformer token is one 16 px cell of 16
-    numbers; guidance is not embedded; the scheduler is linear in time (shift 1, no dynamic shifting). ``words`` get a
-    token each (default: the world's phrases). torch's RNG state is left as it was.
+    The VAE reduces each side 8 times and has 4 latent channels, scaling factor 1 and shift factor 0. One transformer
+    token represents a cell of 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
+    (shift 1, no dynamic shifting). The state of torch's global generator does not change.
+
+    Args:
+        seed: seed of the weights.
+        words: phrases that are single tokens; by default those of ``vocabulary.model_words``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip_tokenizer, t5_tokenizer = _clip_tokenizer(words), _t5_tokenizer(words)
-        vae = AutoencoderKL(
-            in_channels=3,
-            out_channels=3,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(16, 16, 32, 64),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=32,
-            scaling_factor=1.0,
-            shift_factor=0.0,
-            use_quant_conv=True,
-            use_post_quant_conv=True,
-            mid_block_add_attention=False,
-        )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(clip_tokenizer),
-                hidden_size=48,
-                intermediate_size=96,
-                projection_dim=48,
-                num_hidden_layers=1,
-                num_attention_heads=4,
-                max_position_embeddings=clip_tokenizer.model_max_length,
-                bos_token_id=clip_tokenizer.bos_token_id,
-                eos_token_id=clip_tokenizer.eos_token_id,
-                pad_token_id=clip_tokenizer.pad_token_id,
-            )
-        )
-        text_encoder_2 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5_tokenizer),
-                d_model=64,
-                d_kv=16,
-                d_ff=128,
-                num_layers=1,
-                num_heads=4,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                is_encoder_decoder=False,
-                use_cache=False,
-                pad_token_id=t5_tokenizer.pad_token_id,
-                eos_token_id=t5_tokenizer.eos_token_id,
-            )
-        )
-        transformer = FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=3,
-            attention_head_dim=32,
-            num_attention_heads=4,
-            joint_attention_dim=64,
-            pooled_projection_dim=48,
-            guidance_embeds=False,
-            axes_dims_rope=(8, 12, 12),
-        )
+        vae = _flux_vae()
+        text_encoder = _clip_text_encoder(clip_tokenizer)
+        text_encoder_2 = _t5_text_encoder(t5_tokenizer)
+        transformer = _flux_transformer()
     pipeline = FluxKontextPipeline(
         scheduler=_linear_scheduler(),
         vae=vae,
@@ -137,15 +87,19 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
     )
-    return _evaluating(pipeline)
+    return _set_eval_mode(pipeline)
 
 
 def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> QwenImageEditPipeline:
-    """Return an untrained Qwen-Image-Edit editor (float32, under 1 M parameters).
+    """Return an untrained Qwen-Image-Edit editor in float32, with less than 1 million parameters.
 
-    Its VAE shrinks 8 times to 4 channels with latents_mean and latents_std away from 0 and 1; the vision tower of the
-    text encoder makes one token of 16 px squared. Where torchvision is missing the processor has no video half.
-    ``words`` get a token each (default: the world's phrases). torch's RNG state is left as it was.
+    The VAE reduces each side 8 times and has 4 latent channels, with ``latents_mean`` and ``latents_std`` that differ from
+    0 and 1. The vision tower of the text encoder makes one token of 16 x 16 pixels. Without torchvision, the processor has
+    no video processor. The state of torch's global generator does not change.
+
+    Args:
+        seed: seed of the weights.
+        words: phrases that are single tokens; by default those of ``vocabulary.model_words``.
     """
     tokenizer = _qwen_tokenizer(words)
     with torch.random.fork_rng(devices=[]):
@@ -178,20 +132,20 @@ def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> Qw
         processor=_qwen_processor(tokenizer),
         transformer=transformer,
     )
-    return _evaluating(pipeline)
+    return _set_eval_mode(pipeline)
 
 
 def build_tiny_flux_kontext(out: Path, seed: int, *, words: Sequence[str] | None = None) -> Path:
-    """Write ``tiny_flux_kontext(seed)`` to the folder ``out`` and return it."""
+    """Write the pipeline of :func:`tiny_flux_kontext` to the folder ``out`` and return ``out``."""
     tiny_flux_kontext(seed, words=words).save_pretrained(out)
     return out
 
 
 def build_tiny_qwen_image_edit(out: Path, seed: int, *, words: Sequence[str] | None = None) -> Path:
-    """Write ``tiny_qwen_image_edit(seed)`` to the folder ``out`` and return it.
+    """Write the pipeline of :func:`tiny_qwen_image_edit` to the folder ``out`` and return ``out``.
 
-    The files are those of Qwen/Qwen-Image-Edit with torchvision and without. Without it diffusers cannot build
-    Qwen2VLProcessor: load with ``from_pretrained(out, processor=load_processor(out / "processor", ...))``.
+    The folder has the same files as Qwen/Qwen-Image-Edit, whether or not torchvision is installed. Without torchvision,
+    diffusers cannot build Qwen2VLProcessor; load with ``from_pretrained(out, processor=load_processor(...))`` instead.
     """
     pipeline = tiny_qwen_image_edit(seed, words=words)
     pipeline.save_pretrained(out)
@@ -203,7 +157,77 @@ def build_tiny_qwen_image_edit(out: Path, seed: int, *, words: Sequence[str] | N
     return out
 
 
-def _evaluating(pipeline: Any) -> Any:
+def _flux_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 16, 32, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+        use_quant_conv=True,
+        use_post_quant_conv=True,
+        mid_block_add_attention=False,
+    )
+
+
+def _clip_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=48,
+            intermediate_size=96,
+            projection_dim=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def _t5_text_encoder(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=1,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            is_encoder_decoder=False,
+            use_cache=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def _flux_transformer() -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=3,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=64,
+        pooled_projection_dim=48,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 12, 12),
+    )
+
+
+def _set_eval_mode(pipeline: Any) -> Any:
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.eval()
@@ -219,7 +243,7 @@ def _byte_alphabet() -> list[str]:
 
 
 def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
-    """Add words (default: the world's phrases) as ordinary tokens, matched in the raw text; single bytes exist already."""
+    """Add phrases as ordinary tokens that are matched in the raw text. Single bytes are in the vocabulary already."""
     if words is None:
         from editr1.shapes.vocabulary import model_words
 
@@ -231,7 +255,7 @@ def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
 
 
 def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
-    """Return CLIP's tokenizer without merges: every byte alone, once inside a word and once at its end."""
+    """Return CLIP's tokenizer without merges. Each byte has one token inside a word and one at the end of a word."""
     alphabet = _byte_alphabet()
     symbols = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
     vocab = {symbol: index for index, symbol in enumerate(symbols)}
@@ -239,10 +263,10 @@ def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
 
 
 def _t5_tokenizer(words: Sequence[str] | None) -> PreTrainedTokenizerFast:
-    """Return a lossless byte-level tokenizer with T5's layout: pad 0, end 1, unknown 2, text followed by the end token.
+    """Return a lossless byte-level tokenizer with T5's special tokens (pad 0, end 1, unknown 2) and end token.
 
-    transformers' T5Tokenizer is a Unigram model that always loads without byte fallback, so it would turn unseen
-    letters into "unknown".
+    transformers' T5Tokenizer is a Unigram model that is always loaded without byte fallback, so it would map unseen
+    letters to the unknown token.
     """
     symbols = ["<pad>", "</s>", "<unk>", *_byte_alphabet()]
     backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))

@@ -1,4 +1,4 @@
-"""The shapes world's small verifier: transformers' Qwen2.5-VL classes at about a million parameters, random weights."""
+"""Build a small verifier with random weights from transformers' Qwen2.5-VL classes, with about a million parameters."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ TINY_TEMPLATE: Final = PromptTemplate(
     min_pixels=32 * 32,
     max_pixels=64 * 64,
 )
-"""Short prompt: two 32x32 pictures (4 tokens each), the instruction and one line a question."""
+"""A short prompt: two 32x32 images (4 tokens each), the instruction, and one line per question."""
 
 
-class _Shape(NamedTuple):
+class _Dimensions(NamedTuple):
     hidden: int
     layers: int
     intermediate: int
@@ -56,12 +56,12 @@ class _Shape(NamedTuple):
     vision_depth: int
 
 
-_SHAPES: Final[dict[str, _Shape]] = {
-    "small": _Shape(hidden=64, layers=2, intermediate=160, vision_hidden=64, vision_depth=2),
-    "base": _Shape(hidden=128, layers=3, intermediate=320, vision_hidden=128, vision_depth=2),
-    "large": _Shape(hidden=192, layers=4, intermediate=512, vision_hidden=128, vision_depth=3),
+_DIMENSIONS: Final[dict[str, _Dimensions]] = {
+    "small": _Dimensions(hidden=64, layers=2, intermediate=160, vision_hidden=64, vision_depth=2),
+    "base": _Dimensions(hidden=128, layers=3, intermediate=320, vision_hidden=128, vision_depth=2),
+    "large": _Dimensions(hidden=192, layers=4, intermediate=512, vision_hidden=128, vision_depth=3),
 }
-_HEAD_DIM: Final = 32  # the smallest that vLLM's CPU attention runs
+_HEAD_DIM: Final = 32  # the smallest that vLLM's attention supports on CPUs
 _CONTEXT: Final = 4096
 
 
@@ -73,10 +73,17 @@ def build_tiny_verifier(
     words: Sequence[str] | None = None,
     template: PromptTemplate = TINY_TEMPLATE,
 ) -> Path:
-    """Write a verifier folder with random weights drawn from ``seed``; returns ``out``.
+    """Write a verifier folder with random weights and return ``out``.
 
-    ``words`` are the phrases that get a token each (default: the shapes vocabulary); any other text is spelt in bytes.
-    The folder loads with transformers' Auto classes, ``load_verifier`` and vLLM.
+    transformers' Auto classes, ``load_verifier`` and vLLM can load the folder.
+
+    Args:
+        out: folder to write.
+        seed: seed of the weights.
+        size: dimensions of the model.
+        words: phrases that are single tokens; by default those of ``vocabulary.model_words``. Other text is tokenized
+            into bytes.
+        template: prompt template to save with the model.
     """
     tokenizer = build_tokenizer(words)
     image_processor = _image_processor(template)
@@ -94,7 +101,7 @@ def build_tiny_verifier(
 
 
 def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
-    """Byte-level BPE without merges, the special tokens, then one token a phrase, in the order given."""
+    """Build a byte-level BPE tokenizer without merges, with the special tokens and one token per phrase, in this order."""
     if words is None:
         from editr1.shapes.vocabulary import model_words
 
@@ -120,16 +127,16 @@ def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFa
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, size: Size = "base") -> Qwen2_5_VLConfig:
-    """Configuration of the small model: head_dim 32, patch 8, merge 2, so that a 16x16 cell is one token."""
-    shape = _SHAPES[size]
+    """Return the configuration of the model: head_dim 32, patch size 8 and merge size 2, so that a 16x16 cell is one token."""
+    dimensions = _DIMENSIONS[size]
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    heads = shape.hidden // _HEAD_DIM
+    heads = dimensions.hidden // _HEAD_DIM
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "hidden_size": shape.hidden,
-            "intermediate_size": shape.intermediate,
-            "num_hidden_layers": shape.layers,
+            "hidden_size": dimensions.hidden,
+            "intermediate_size": dimensions.intermediate,
+            "num_hidden_layers": dimensions.layers,
             "num_attention_heads": heads,
             "num_key_value_heads": heads // 2,
             "max_position_embeddings": _CONTEXT,
@@ -141,16 +148,16 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast, size: Size = "base") -> Qwen
             "tie_word_embeddings": True,
         },
         vision_config={
-            "depth": shape.vision_depth,
-            "hidden_size": shape.vision_hidden,
-            "intermediate_size": 2 * shape.vision_hidden,
-            "num_heads": shape.vision_hidden // _HEAD_DIM,
+            "depth": dimensions.vision_depth,
+            "hidden_size": dimensions.vision_hidden,
+            "intermediate_size": 2 * dimensions.vision_hidden,
+            "num_heads": dimensions.vision_hidden // _HEAD_DIM,
             "patch_size": 8,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
             "window_size": 112,
-            "out_hidden_size": shape.hidden,
-            "fullatt_block_indexes": [shape.vision_depth - 1],
+            "out_hidden_size": dimensions.hidden,
+            "fullatt_block_indexes": [dimensions.vision_depth - 1],
             "initializer_range": 0.05,
         },
         image_token_id=ids["<|image_pad|>"],

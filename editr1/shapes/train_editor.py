@@ -1,7 +1,7 @@
-"""Train the base editor of the shapes world and measure it: ``python -m editr1.shapes.train_editor --out DIR``.
+"""Train and measure the base editor of the shapes dataset: ``python -m editr1.shapes.train_editor --out DIR``.
 
-First the VAE, then the flow with its text encoders; the folder written is a FluxKontextPipeline with bfloat16 weights.
-About 19 minutes on one CPU thread (1,121 s measured beside another training).
+The VAE is trained first, then the flow transformer with its text encoders. The result is a FluxKontextPipeline folder
+with bfloat16 weights. This takes about 19 minutes on one CPU thread (1,121 s measured next to another training).
 """
 
 from __future__ import annotations
@@ -20,50 +20,54 @@ from diffusers import AutoencoderKL, FluxKontextPipeline
 from PIL import Image
 
 from editr1.seeding import offset_seed, torch_generator
-from editr1.shapes.cases import draw_cases
-from editr1.shapes.drawing import SIDE
-from editr1.shapes.editor_data import edit_rows, vae_pictures
+from editr1.shapes.cases import generate_cases
+from editr1.shapes.editor_data import edit_rows, vae_images
+from editr1.shapes.rendering import SIDE
 from editr1.shapes.tiny_editor import T5_LENGTH, tiny_flux_kontext
 from editr1.shapes.train_flow import FlowData, FlowRecipe, train_flow
-from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_pictures, polish_decoder, train_vae
-from editr1.shapes.truth import as_pixels, read_pictures, true_scores
+from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_images, polish_decoder, train_vae
+from editr1.shapes.truth import as_pixels, read_images, true_scores
 from editr1.verifier.model import folder_digest
 
 logger = logging.getLogger(__name__)
 
 SUCCESS = 9.0
-"""True score from which an edit counts as a success."""
+"""Smallest true score of a successful edit."""
 
 
 def train_editor(
     out: Path,
     *,
     seed: int = 0,
-    pictures: int = 24_000,
+    images: int = 24_000,
     cases: int = 24_000,
     vae_recipe: VaeRecipe | None = None,
     flow_recipe: FlowRecipe | None = None,
     vae: Path | None = None,
 ) -> None:
-    """Train an editor and write its pipeline folder to ``out``, weights rounded to bfloat16.
+    """Train an editor and write its pipeline folder, with weights rounded to bfloat16, to ``out``.
 
-    ``vae`` names the folder of a trained VAE to use instead of training one. A VAE that was trained here is written to
-    ``out`` before the flow is trained.
+    Args:
+        out: folder to write. A VAE that is trained here is written before the flow is trained.
+        seed: seed of weights and data.
+        images: number of images to train the VAE on.
+        cases: number of edit cases to train the flow on.
+        vae_recipe: settings of the VAE's training.
+        flow_recipe: settings of the flow's training.
+        vae: folder of a trained VAE to use instead of training one.
     """
     pipeline = tiny_flux_kontext(seed)
     if vae is not None:
         pipeline.vae.load_state_dict(AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32).state_dict())
     else:
-        recipe, drawn = vae_recipe or VaeRecipe(), vae_pictures(pictures, seed)
-        train_vae(pipeline.vae, drawn, recipe, seed)
-        polish_decoder(pipeline.vae, drawn, recipe, offset_seed(seed, 1))
+        recipe, training_images = vae_recipe or VaeRecipe(), vae_images(images, seed)
+        train_vae(pipeline.vae, training_images, recipe, seed)
+        polish_decoder(pipeline.vae, training_images, recipe, offset_seed(seed, 1))
         pipeline.vae.save_pretrained(out / "vae")
     pipeline.vae.to(torch.bfloat16).to(torch.float32)
     logger.info("vae %s", json.dumps(measure_vae(pipeline.vae)))
     rows = edit_rows(cases, seed)
-    sources, perfect, faulty = (
-        encode_pictures(pipeline.vae, part) for part in (rows.sources, rows.perfect, rows.faulty)
-    )
+    sources, perfect, faulty = (encode_images(pipeline.vae, part) for part in (rows.sources, rows.perfect, rows.faulty))
     data = FlowData(sources, perfect, faulty, rows.instructions)
     train_flow(pipeline, data, flow_recipe or FlowRecipe(), seed)
     pipeline.to(torch.bfloat16)
@@ -72,15 +76,16 @@ def train_editor(
 
 @torch.no_grad()
 def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
-    """Send n drawn, clean source pictures through the VAE.
+    """Encode and decode ``n`` clean source images and read their ground truth.
 
-    ``parsed`` is the share that is then read as the same scene and clean, ``same`` as the same scene, ``residual`` the
-    mean over pictures of the worst cell's rms distance from its template.
+    Returns:
+        ``parsed``: fraction of images that are read as the same scene and as clean. ``same``: fraction that is read as
+        the same scene. ``residual``: rms residual of the worst cell, averaged over images.
     """
-    sources = np.stack([as_pixels(case.source) for case in draw_cases(n, 0, "vae-check")])
-    decoded = decode_latents(vae, encode_pictures(vae, torch.from_numpy(sources).permute(0, 3, 1, 2)))
-    before, after = read_pictures(sources), read_pictures(decoded.permute(0, 2, 3, 1).numpy())
-    same = (before.cells == after.cells).all(1) & (before.grounds == after.grounds)
+    sources = np.stack([as_pixels(case.source) for case in generate_cases(n, 0, "vae-check")])
+    decoded = decode_latents(vae, encode_images(vae, torch.from_numpy(sources).permute(0, 3, 1, 2)))
+    before, after = read_images(sources), read_images(decoded.permute(0, 2, 3, 1).numpy())
+    same = (before.cells == after.cells).all(1) & (before.backgrounds == after.backgrounds)
     return {
         "parsed": float((same & after.clean).mean()),
         "same": float(same.mean()),
@@ -91,14 +96,15 @@ def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
 def measure_editor(
     folder: Path, n: int = 1000, *, steps: int = 8, seed: int = 0, batch_size: int = 100
 ) -> dict[str, float]:
-    """Edit n held-out cases with the folder's FluxKontextPipeline and score them by the truth.
+    """Edit ``n`` held-out cases with the folder's FluxKontextPipeline and compute their true scores.
 
-    Returns mean ``score`` with the half width of its 95 % interval, ``success`` (share with a score of at least 9), and
-    the mean shares ``follow``, ``keep`` and ``quality``.
+    Returns:
+        ``score``: mean true score in [0, 10]. ``interval``: half the width of its 95% interval. ``success``: fraction of
+        edits with a score of at least 9. ``follow``, ``keep``, ``quality``: mean fractions of fulfilled principles.
     """
     pipeline = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    cases = draw_cases(n, seed, "editor-check")
+    cases = generate_cases(n, seed, "editor-check")
     sources = np.stack([as_pixels(case.source) for case in cases])
     instructions = [case.instruction for case in cases]
     edited: list[np.ndarray] = []
@@ -116,28 +122,30 @@ def measure_editor(
             _auto_resize=False,
         ).images
         edited.extend(np.asarray(image) for image in images)
-    marks = true_scores(sources, instructions, np.stack(edited))
-    scores = np.asarray([mark.score for mark in marks])
+    results = true_scores(sources, instructions, np.stack(edited))
+    scores = np.asarray([result.score for result in results])
     return {
         "score": float(scores.mean()),
         "interval": float(1.96 * scores.std(ddof=1) / np.sqrt(n)),
         "success": float((scores >= SUCCESS).mean()),
-        "follow": float(np.mean([mark.follow for mark in marks])),
-        "keep": float(np.mean([mark.keep for mark in marks])),
-        "quality": float(np.mean([mark.quality for mark in marks])),
+        "follow": float(np.mean([result.follow for result in results])),
+        "keep": float(np.mean([result.keep for result in results])),
+        "quality": float(np.mean([result.quality for result in results])),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Train the base editor of the shapes world.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pipeline")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument("--vae", type=Path, help="folder of a trained VAE, instead of training one")
-    parser.add_argument("--vae-steps", type=int, default=VaeRecipe.steps)
-    parser.add_argument("--flow-steps", type=int, default=FlowRecipe.steps)
-    parser.add_argument("--check", type=int, default=1000, help="held-out cases to measure the result on")
+    parser = argparse.ArgumentParser(description="Train the base editor of the shapes dataset.")
+    parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads (default: %(default)s)")
+    parser.add_argument("--vae", type=Path, help="folder of a trained VAE to use instead of training one")
+    parser.add_argument("--vae-steps", type=int, default=VaeRecipe.steps, help="optimizer steps of the VAE")
+    parser.add_argument("--flow-steps", type=int, default=FlowRecipe.steps, help="optimizer steps of the flow")
+    parser.add_argument(
+        "--check", type=int, default=1000, help="number of held-out cases on which the result is measured"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""Training of the base editor: rectified flow in latents, the source picture as reference tokens (as in Kontext)."""
+"""Train the base editor: rectified flow in latent space with the source image as reference tokens, as in Kontext."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class FlowRecipe:
     """Settings of the base editor's training."""
 
     steps: int = 3200
-    """AdamW updates."""
+    """Optimizer steps."""
     batch_size: int = 64
-    """(source, instruction, target) rows an update."""
+    """Rows of (source, instruction, target) per optimizer step."""
     learning_rate: float = 1.5e-3
-    """Learning rate after 50 steps of warm-up; it falls linearly to 0 over the last ``decay`` of the steps."""
+    """Peak learning rate, reached after 50 warm-up steps. It decays linearly to 0 over the last part of the training."""
     decay: float = 0.4
-    """Share of the steps in which the learning rate falls."""
+    """Fraction of the steps over which the learning rate decays."""
     imperfect: float = 0.65
-    """Share of the rows whose target has a fault: RL re-weights faults that the base chooses between."""
+    """Fraction of the rows whose target has a fault. RL later changes the probabilities of these faults."""
 
 
 @dataclass(frozen=True)
 class FlowData:
-    """Rows of latents (n, 4, h, w) with their instructions; ``perfect[i]`` and ``faulty[i]`` are edits of source i."""
+    """Latents (n, 4, h, w) and instructions. ``perfect[i]`` and ``faulty[i]`` are edits of ``sources[i]``."""
 
     sources: Tensor
     perfect: Tensor
@@ -44,10 +44,11 @@ class FlowData:
 
 
 def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe, seed: int) -> None:
-    """Train the transformer and both text encoders of ``pipeline`` in place; they end in eval mode.
+    """Train the transformer and both text encoders of ``pipeline`` in place. They are in eval mode afterwards.
 
-    x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0 (the scheduler's convention), t is drawn half uniform
-    and half logit-normal. Prompts are padded to ``T5_LENGTH`` and attended to without a mask, as the pipeline does.
+    With x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, the convention of the scheduler. Half of the times t
+    are uniform and half logit-normal. As in the pipeline, prompts are padded to ``T5_LENGTH`` and attention to the padding
+    is not masked.
     """
     generator = torch_generator(seed)
     parts = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
@@ -62,9 +63,9 @@ def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe
     running = 0.0
     for step in range(recipe.steps):
         rows = torch.randint(len(sources), (recipe.batch_size,), generator=generator)
-        spoilt = torch.rand(recipe.batch_size, generator=generator) < recipe.imperfect
-        target = torch.where(spoilt[:, None, None], faulty[rows], perfect[rows])
-        times = _draw_times(recipe.batch_size, generator)
+        imperfect = torch.rand(recipe.batch_size, generator=generator) < recipe.imperfect
+        target = torch.where(imperfect[:, None, None], faulty[rows], perfect[rows])
+        times = _sample_times(recipe.batch_size, generator)
         noise = torch.randn(target.shape, generator=generator)
         mixed = torch.lerp(target, noise, times[:, None, None])
         pooled = pipeline.text_encoder(clip_ids[rows]).pooler_output
@@ -92,7 +93,7 @@ def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Pack latents (n, c, h, w) to Flux's tokens (n, h/2 * w/2, 4 c)."""
+    """Pack latents (n, c, h, w) into Flux's tokens (n, h/2 * w/2, 4 c)."""
     count, channels, height, width = latents.shape
     cells = latents.reshape(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return cells.reshape(count, (height // 2) * (width // 2), channels * 4)
@@ -103,12 +104,14 @@ def _tokenize(pipeline: Any, instructions: Sequence[str]) -> tuple[Tensor, Tenso
     clip = pipeline.tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
     t5 = pipeline.tokenizer_2(texts, padding="max_length", max_length=T5_LENGTH, return_tensors="pt")
     if t5.input_ids.shape[1] != T5_LENGTH:
-        raise ValueError(f"an instruction has {t5.input_ids.shape[1]} tokens, the T5 tokenizer allows {T5_LENGTH}")
+        raise ValueError(
+            f"an instruction has {t5.input_ids.shape[1]} tokens, but the base editor is trained with {T5_LENGTH}; shorten it"
+        )
     return clip.input_ids, t5.input_ids
 
 
 def _positions(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return image ids (tokens of the target, then of the reference with a leading 1) and the text's zero ids."""
+    """Return the position ids of the image tokens (target, then reference with a leading 1) and of the text (zeros)."""
     rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())
     reference = ids.clone()
@@ -116,7 +119,7 @@ def _positions(latents: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([ids, reference]), torch.zeros(T5_LENGTH, 3)
 
 
-def _draw_times(count: int, generator: torch.Generator) -> Tensor:
+def _sample_times(count: int, generator: torch.Generator) -> Tensor:
     uniform = torch.rand(count, generator=generator)
     logit_normal = torch.randn(count, generator=generator).sigmoid()
     return torch.where(torch.rand(count, generator=generator) < 0.5, uniform, logit_normal)

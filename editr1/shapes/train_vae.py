@@ -1,4 +1,4 @@
-"""Training of the small VAE: 32 px pictures to 4x4x4 latents whose channels have mean 0 and variance 1."""
+"""Train the small VAE, which maps images of 32x32 pixels to 4x4x4 latents with mean 0 and variance 1 per channel."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ class VaeRecipe:
     """Settings of the VAE's training."""
 
     steps: int = 2000
-    """AdamW updates."""
+    """Optimizer steps."""
     batch_size: int = 48
-    """Pictures an update."""
+    """Images per optimizer step."""
     learning_rate: float = 2e-3
-    """Highest learning rate, after 50 steps of warm-up, before the cosine decay to 0."""
+    """Peak learning rate, reached after 50 warm-up steps and followed by a cosine decay to 0."""
     noise_start: float = 0.03
-    """Standard deviation of the noise on normalised latents at the first step."""
+    """Standard deviation of the noise that is added to the normalised latents at the first step."""
     noise_end: float = 0.15
-    """The same at the last step; it makes decoding forgive what a sampler leaves over."""
+    """The same at the last step. The noise makes decoding robust to the errors of a sampler."""
     latent_penalty: float = 1e-4
-    """Weight of the mean square of the raw latents, which keeps them from drifting."""
+    """Weight of the mean square of the raw latents, which keeps them bounded."""
     edge_weight: float = 4.0
-    """How much more a pixel on an edge of full contrast counts in the L1 term."""
+    """Additional weight in the L1 term of a pixel on an edge with full contrast."""
     polish_steps: int = 600
-    """Further updates of the decoder alone, on fixed latents."""
+    """Further optimizer steps in which only the decoder is trained, on fixed latents."""
     polish_noise: float = 0.12
-    """Standard deviation of the noise on the latents while polishing."""
+    """Standard deviation of the noise on the latents in these steps."""
 
 
-def train_vae(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed: int) -> AutoencoderKL:
-    """Train ``vae`` in place on ``pictures`` (n, 3, S, S) uint8 and return it in eval mode.
+def train_vae(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) -> AutoencoderKL:
+    """Train ``vae`` in place on ``images``, uint8 (n, 3, S, S), and return it in eval mode.
 
-    Loss: edge-weighted L1 + 2 L2, without KL. Latents are normalised a channel by the statistics of the batch while
-    training; at the end the statistics of the whole set go into ``quant_conv`` (and the log-variance rows become -12),
-    so that the pipeline's scaling factor is 1 and its shift 0. Needs the ``quant_conv`` layer.
+    The loss is edge-weighted L1 + 2 L2, without a KL term. During training, latents are normalised per channel with the
+    statistics of the batch. At the end, the statistics of the data set are folded into the ``quant_conv`` layer, which
+    the VAE must have, and the log-variances are set to -12. The pipeline can then use scaling factor 1 and shift 0.
     """
     generator = torch_generator(seed)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.steps))
     vae.train()
     for step in range(recipe.steps):
-        rows = torch.randint(len(pictures), (recipe.batch_size,), generator=generator)
-        batch = to_model_range(pictures[rows])
+        rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)
+        batch = to_model_range(images[rows])
         noise_std = recipe.noise_start + (recipe.noise_end - recipe.noise_start) * step / max(1, recipe.steps - 1)
         latents = raw_latents(vae, batch)
         mean, std = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
         normal = (latents - mean) / (std + 1e-5)
         decoded = vae.decode(normal + noise_std * torch.randn(normal.shape, generator=generator)).sample
-        loss = _picture_loss(decoded, batch, recipe) + recipe.latent_penalty * latents.square().mean()
+        loss = _image_loss(decoded, batch, recipe) + recipe.latent_penalty * latents.square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -68,27 +68,28 @@ def train_vae(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed: int
         if step % 100 == 0 or step == recipe.steps - 1:
             logger.info("vae step %d loss %.4f", step, loss.item())
     vae.eval()
-    bake_normalisation(vae, pictures[:4096])
+    bake_normalisation(vae, images[:4096])
     return vae
 
 
-def polish_decoder(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed: int) -> None:
-    """Train the decoder alone, in place, on the fixed latents of ``pictures`` (n, 3, S, S) uint8; eval mode at the end.
+def polish_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) -> None:
+    """Train only the decoder, in place, on the fixed latents of ``images``, uint8 (n, 3, S, S).
 
-    The latents stay what they are, so that a flow trained on them stays valid.
+    The encoder does not change, so a flow that was trained on its latents remains valid. The VAE is in eval mode
+    afterwards.
     """
     generator = torch_generator(seed)
-    latents = encode_pictures(vae, pictures)
+    latents = encode_images(vae, images)
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate / 2, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.polish_steps))
     vae.train()
     for step in range(recipe.polish_steps):
-        rows = torch.randint(len(pictures), (recipe.batch_size,), generator=generator)
-        batch = to_model_range(pictures[rows])
+        rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)
+        batch = to_model_range(images[rows])
         noise = torch.randn(latents[rows].shape, generator=generator)
         decoded = vae.decode(latents[rows] + recipe.polish_noise * noise).sample
-        loss = _picture_loss(decoded, batch, recipe)
+        loss = _image_loss(decoded, batch, recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -100,9 +101,9 @@ def polish_decoder(vae: AutoencoderKL, pictures: Tensor, recipe: VaeRecipe, seed
 
 
 @torch.no_grad()
-def bake_normalisation(vae: AutoencoderKL, pictures: Tensor) -> None:
-    """Fold the channel statistics of ``pictures``' latents into ``quant_conv``, so that latents come out normalised."""
-    latents = torch.cat([raw_latents(vae, to_model_range(part)) for part in pictures.split(256)])
+def bake_normalisation(vae: AutoencoderKL, images: Tensor) -> None:
+    """Fold the channel statistics of the latents of ``images`` into ``quant_conv``, so that it returns normalised latents."""
+    latents = torch.cat([raw_latents(vae, to_model_range(part)) for part in images.split(256)])
     channels = latents.shape[1]
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     convolution = vae.quant_conv
@@ -113,37 +114,37 @@ def bake_normalisation(vae: AutoencoderKL, pictures: Tensor) -> None:
 
 
 @torch.no_grad()
-def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Return the latents (n, 4, S/8, S/8), float32, of ``pictures`` (n, 3, S, S) uint8, as the pipeline would."""
-    return torch.cat([vae.encode(to_model_range(part)).latent_dist.mode() for part in pictures.split(256)])
+def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Return the float32 latents (n, 4, S/8, S/8) of ``images``, uint8 (n, 3, S, S), as the pipeline computes them."""
+    return torch.cat([vae.encode(to_model_range(part)).latent_dist.mode() for part in images.split(256)])
 
 
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Return the pictures (n, 3, S, S) uint8 of ``latents`` (n, 4, S/8, S/8)."""
+    """Decode ``latents`` (n, 4, S/8, S/8) into images, uint8 (n, 3, S, S)."""
     decoded = torch.cat([vae.decode(part).sample for part in latents.split(256)])
     return ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def raw_latents(vae: AutoencoderKL, batch: Tensor) -> Tensor:
-    """Return the means (b, 4, S/8, S/8) of the latents of ``batch`` (b, 3, S, S), values in [-1, 1]."""
+    """Return the mean latents (b, 4, S/8, S/8) of ``batch`` (b, 3, S, S), whose values are in [-1, 1]."""
     mean: Tensor = vae.encode(batch).latent_dist.mean
     return mean
 
 
-def to_model_range(pictures: Tensor) -> Tensor:
-    """Map uint8 to float32 in [-1, 1]."""
-    return pictures.float() / 127.5 - 1
+def to_model_range(images: Tensor) -> Tensor:
+    """Convert uint8 images to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
 
 
-def _picture_loss(decoded: Tensor, batch: Tensor, recipe: VaeRecipe) -> Tensor:
+def _image_loss(decoded: Tensor, batch: Tensor, recipe: VaeRecipe) -> Tensor:
     error = decoded - batch
     weight = 1 + recipe.edge_weight * _edges(batch)
     return (weight * error.abs()).mean() + 2 * error.square().mean()
 
 
 def _edges(batch: Tensor) -> Tensor:
-    """Return (b, 1, S, S) in [0, 1]: the largest step to the right or lower neighbour, over the channels."""
+    """Return the largest difference to the right or lower neighbour over all channels, (b, 1, S, S) in [0, 1]."""
     right = functional.pad((batch[..., :, 1:] - batch[..., :, :-1]).abs(), (0, 1, 0, 0))
     down = functional.pad((batch[..., 1:, :] - batch[..., :-1, :]).abs(), (0, 0, 0, 1))
     return torch.maximum(right, down).amax(1, keepdim=True) / 2

@@ -1,6 +1,6 @@
-"""Train the small verifier's base checkpoint: one that looks, and does not yet judge.
+"""Train the base checkpoint of the small verifier, which perceives images but cannot judge edits yet.
 
-``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder; its digest depends on the arguments and
+``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder. Its digest depends on the arguments and
 on the build of torch.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from editr1.data.types import Category, Unparsed
 from editr1.seeding import offset_seed, stream_rng
-from editr1.shapes.perception import NEUTRAL_INSTRUCTION, Sample, draw_sample
+from editr1.shapes.perception import NEUTRAL_INSTRUCTION, Sample, generate_sample
 from editr1.shapes.tiny_verifier import Size, build_tiny_verifier
 from editr1.shapes.vocabulary import SCORE_OPENING
 from editr1.verifier.chat import build_chat
@@ -30,7 +30,7 @@ from editr1.verifier.trace import parse_trace
 logger = logging.getLogger(__name__)
 
 ROUNDS = (2400, 1200)
-"""Optimiser steps of the shipped checkpoint's rounds."""
+"""Optimizer steps of each round of the shipped checkpoint."""
 
 
 def train_verifier(
@@ -44,11 +44,21 @@ def train_verifier(
     seed: int = 0,
     size: Size = "base",
 ) -> dict[str, float]:
-    """Train in rounds of that many steps, saving to ``out`` in bfloat16 after each; returns :func:`measure` of the last.
+    """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return the final :func:`measure`.
 
-    A round starts from the folder that the one before it left (the first from random weights), with a new optimiser and
-    new samples: AdamW (betas .9/.98, weight decay .01), linear warm-up and decay to 0, gradient norm clipped at 1, loss
-    on the trace. ``first_round`` above 0 goes on with an ``out`` that holds the rounds before it.
+    The first round starts from random weights, each later one from the saved folder, with a new optimizer and new
+    samples. AdamW has betas 0.9 and 0.98 and weight decay 0.01; the learning rate has a linear warm-up and decays to 0;
+    the gradient norm is clipped at 1; the loss is on the trace.
+
+    Args:
+        out: folder to write.
+        rounds: optimizer steps of each round.
+        first_round: index of the first round to run. If it is above 0, ``out`` must hold the result of earlier rounds.
+        batch_size: samples per optimizer step.
+        learning_rate: peak learning rate.
+        warmup: warm-up steps of each round.
+        seed: seed of weights and samples.
+        size: dimensions of the model.
     """
     if first_round == 0:
         build_tiny_verifier(out, seed=seed, size=size)
@@ -73,7 +83,7 @@ def _train_round(
     )
     started = time.monotonic()
     for step in range(1, steps + 1):
-        batch = encode(processor, template, [draw_sample(rng) for _ in range(batch_size)])
+        batch = encode(processor, template, [generate_sample(rng) for _ in range(batch_size)])
         loss = cast(Tensor, model(**batch).loss)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -88,9 +98,9 @@ def _train_round(
 
 
 def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Model inputs of a batch, with labels on the traces alone.
+    """Return the model inputs of a batch, with labels only on the traces.
 
-    The final score is random, so only one row in eight learns it: it is there for the form, and is mostly noise.
+    The final score of a sample is random. Only every eighth row has a label on it, which is enough to learn the format.
     """
     batch = _inputs(processor, template, samples, [sample.trace + "<|im_end|>\n" for sample in samples])
     ids = batch["input_ids"]
@@ -108,12 +118,17 @@ def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) 
 def measure(
     model: Any, processor: Any, template: PromptTemplate, *, n: int, seed: int, batch_size: int = 100
 ) -> dict[str, float]:
-    """Greedy traces of ``n`` new samples: shares that parsed, and of right verdicts a category (balanced over 0 and 1)."""
+    """Write greedy traces for ``n`` new samples and compare them with the ground truth.
+
+    Returns:
+        ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``: fraction of correct verdicts among the
+        questions of that category whose true answer is 0 or 1.
+    """
     rng = stream_rng(seed, 2)
     parsed = 0
-    right: dict[tuple[Category, int], list[bool]] = {(kind, bit): [] for kind in Category for bit in (0, 1)}
+    correct: dict[tuple[Category, int], list[bool]] = {(kind, bit): [] for kind in Category for bit in (0, 1)}
     for start in range(0, n, batch_size):
-        samples = [draw_sample(rng) for _ in range(min(batch_size, n - start))]
+        samples = [generate_sample(rng) for _ in range(min(batch_size, n - start))]
         inputs = _inputs(processor, template, samples, [""] * len(samples))
         output = model.generate(**inputs, do_sample=False, max_new_tokens=100)
         texts = processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -123,11 +138,11 @@ def measure(
                 continue
             parsed += 1
             for principle, bit, truth in zip(sample.principles, verdict.scores, sample.verdicts, strict=True):
-                right[principle.category, truth].append(bit == truth)
-    figures = {"parsed": parsed / n}
-    for (kind, bit), hits in right.items():
-        figures[f"{kind.name.lower()}_{bit}"] = sum(hits) / max(1, len(hits))
-    return figures
+                correct[principle.category, truth].append(bit == truth)
+    metrics = {"parsed": parsed / n}
+    for (kind, bit), hits in correct.items():
+        metrics[f"{kind.name.lower()}_{bit}"] = sum(hits) / max(1, len(hits))
+    return metrics
 
 
 def _inputs(
@@ -152,25 +167,33 @@ def _inputs(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of the module."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--rounds", type=int, nargs="+", default=ROUNDS, help="optimiser steps of each round (default: %(default)s)"
+        "--rounds", type=int, nargs="+", default=ROUNDS, help="optimizer steps of each round (default: %(default)s)"
     )
-    parser.add_argument("--first-round", type=int, default=0, help="rounds that --out already holds (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; the digest depends on it (default: 1)")
     parser.add_argument(
-        "--learning-rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)"
+        "--first-round",
+        type=int,
+        default=0,
+        help="index of the first round to run; --out must hold earlier ones (default: %(default)s)",
     )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="number of torch threads, which affects the digest (default: %(default)s)",
+    )
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
     parser.add_argument(
-        "--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)"
+        "--size", choices=get_args(Size), default="base", help="dimensions of the model (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
-    figures = train_verifier(
+    metrics = train_verifier(
         options.out,
         rounds=options.rounds,
         first_round=options.first_round,
@@ -178,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=options.seed,
         size=options.size,
     )
-    for name, value in figures.items():
+    for name, value in metrics.items():
         logger.info("%s %.4f", name, value)
     logger.info("digest %s", folder_digest(options.out))
 

@@ -1,4 +1,4 @@
-"""Words of the shapes world: instructions, questions, reasoning lines, and the phrases that get a token of their own.
+"""The language of the shapes dataset: instructions, questions, reasoning lines, and the phrases that are single tokens.
 
 An instruction is one of::
 
@@ -8,9 +8,9 @@ An instruction is one of::
     move the top-left red square to the bottom-right
     make the background grey
 
-a question one of ``top-left is yellow square?``, ``top-left is empty?``, ``background is grey?``, ``top-left kept?``,
-``background kept?``, ``picture clean?``; a reasoning line names what was wanted (follow) or there before (keep), what
-is seen now, and the verdict: ``top-left want yellow square -> red square, no;``, ``top-left had empty -> empty, yes;``,
+A question is one of ``top-left is yellow square?``, ``top-left is empty?``, ``background is grey?``, ``top-left kept?``,
+``background kept?``, ``picture clean?``. A reasoning line states what was requested (follow) or there before (keep),
+what is seen now, and the verdict: ``top-left want yellow square -> red square, no;``, ``top-left had empty -> empty, yes;``,
 ``picture looks clean, yes;``.
 """
 
@@ -27,56 +27,55 @@ OBJECTS: Final = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SH
 """The fifteen objects; object ``k`` has colour ``k // 3`` and shape ``k % 3``."""
 EMPTY: Final = "empty"
 CONTENTS: Final = (*OBJECTS, EMPTY)
-"""What a cell can hold; index 15 is nothing."""
+"""What a cell can contain; index 15 is an empty cell."""
 
-GROUND: Final = "background"
+BACKGROUND: Final = "background"
 CLEAN_QUESTION: Final = "picture clean?"
 SCORE_OPENING: Final = "}\n<score>"
-"""The phrase of a trace after which the final score stands."""
+"""The phrase that precedes the final score in a trace."""
 
 
 def is_question(place: str, content: str) -> str:
-    """Question of category follow: does ``place`` (a cell or the background) hold ``content`` now."""
+    """Return the follow question: does ``place`` (a cell or the background) now contain ``content``?"""
     return f"{place} is {content}?"
 
 
 def kept_question(place: str) -> str:
-    """Question of category keep: is ``place`` (a cell or the background) as before."""
+    """Return the keep question: is ``place`` (a cell or the background) unchanged?"""
     return f"{place} kept?"
 
 
-def want_line(place: str, wanted: str, seen: str, verdict: int) -> str:
-    """Reasoning line of a follow question."""
-    return f"{place} want {wanted} -> {seen}{_verdict(verdict)}"
+def follow_line(place: str, expected: str, seen: str, verdict: int) -> str:
+    """Return the reasoning line for a follow question."""
+    return f"{place} want {expected} -> {seen}{_verdict(verdict)}"
 
 
-def had_line(place: str, before: str, seen: str, verdict: int) -> str:
-    """Reasoning line of a keep question."""
+def keep_line(place: str, before: str, seen: str, verdict: int) -> str:
+    """Return the reasoning line for a keep question."""
     return f"{place} had {before} -> {seen}{_verdict(verdict)}"
 
 
-def looks_line(clean: int, verdict: int) -> str:
-    """Reasoning line of the quality question: 1 reads "clean", 0 "dirty"."""
+def quality_line(clean: int, verdict: int) -> str:
+    """Return the reasoning line for the quality question, with "clean" for 1 and "dirty" for 0."""
     return f"picture looks {'clean' if clean else 'dirty'}{_verdict(verdict)}"
 
 
 def model_words() -> list[str]:
-    """The phrases that are one token each of the small models' tokenizers: the world's, then those of the photo demo.
+    """Return the phrases that are single tokens of the small models: those of this dataset, then those of the photo demo.
 
-    The order fixes token ids: what is added anywhere but at the end breaks shipped checkpoints.
+    Their order determines the token ids, so new phrases must be appended; otherwise shipped checkpoints break.
     """
-    from editr1.shapes.photo_judge import demo_phrases
+    from editr1.shapes.photo_labeller import demo_phrases
 
     return list(dict.fromkeys([*phrases(), *demo_phrases()]))
 
 
 def phrases() -> list[str]:
-    """Every phrase of the shapes world's texts, in a fixed order, each once.
+    """Return every phrase of the shapes dataset once, in a fixed order.
 
-    Phrases are matched longest first from the left, so traces in canonical spelling come out at about 55 tokens for six
-    principles.
+    The tokenizer matches the longest phrase first, so a canonical trace with six principles has about 55 tokens.
     """
-    places = (*PLACES, GROUND)
+    places = (*PLACES, BACKGROUND)
     found = [
         *(f" {place}" for place in places),
         *(f"{place} is" for place in places),
@@ -86,7 +85,7 @@ def phrases() -> list[str]:
         *(f" {content}" for content in CONTENTS),
         *(f" {colour}" for colour in COLOURS),
         *(f" {shape}" for shape in SHAPES),
-        *(f" {ground}" for ground in BACKGROUNDS),
+        *(f" {background}" for background in BACKGROUNDS),
         "make the",
         "remove the",
         "add a",

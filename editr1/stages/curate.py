@@ -55,10 +55,10 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _drawn(context: StageContext, config: CurateStageConfig) -> _Tables:
-    from editr1.shapes.dataset import draw_world
+    from editr1.shapes.dataset import generate_shapes_dataset
 
     context.progress.phase("drawing the shapes world", 1)
-    world = draw_world(config.shapes, config.seed, context.workdir / f"world-{context.job.key[:12]}")
+    world = generate_shapes_dataset(config.shapes, config.seed, context.workdir / f"world-{context.job.key[:12]}")
     context.progress.step()
     return _Tables(
         cases=world.cases,
@@ -117,9 +117,9 @@ def _answering(config: CurateStageConfig) -> Iterator[CurateConfig]:
     if config.labeller == "endpoint":
         yield config.curation
         return
-    from editr1.shapes.oracle_server import started
+    from editr1.shapes.labeller_server import labeller_server
 
-    with started(config.labeller) as url:
+    with labeller_server(config.labeller) as url:
         endpoints = {
             name: endpoint.model_copy(update={"base_url": url}) for name, endpoint in config.curation.endpoints.items()
         }

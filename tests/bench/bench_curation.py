@@ -24,15 +24,15 @@ from editr1.llm.event_loop import new_runner
 from editr1.llm.messages import build_messages
 from editr1.llm.vlm import VlmClient
 from editr1.shapes.candidates import make_candidates
-from editr1.shapes.cases import draw_cases
-from editr1.shapes.oracle_server import started
+from editr1.shapes.cases import generate_cases
+from editr1.shapes.labeller_server import labeller_server
 
 SHAPES_COUNTS = PrincipleCounts(total=(6, 6), follow=(1, 2), keep=(3, 4), quality=(1, 1))
 
 
 def whole(cases: int) -> None:
-    drawn = draw_cases(cases, 0, "bench")
-    with tempfile.TemporaryDirectory() as folder, started() as url:
+    drawn = generate_cases(cases, 0, "bench")
+    with tempfile.TemporaryDirectory() as folder, labeller_server() as url:
         root = Path(folder)
         write_table(root / "cases.parquet", drawn, EditCase)
         rows = (Quadruple(case=case, candidate=item) for case in drawn for item in make_candidates(case, 0, 4))
@@ -52,7 +52,7 @@ def whole(cases: int) -> None:
 
 
 def clients(count: int) -> None:
-    (case,) = draw_cases(1, 0, "bench", with_principles=True)
+    (case,) = generate_cases(1, 0, "bench", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
     chat = build_messages(*prompts.think(case, image, case.principles), 1536)
     use = VlmConfig(model="careful", temperature=1.0)
@@ -70,7 +70,7 @@ def clients(count: int) -> None:
         async with VlmClient({"default": EndpointConfig(base_url=url)}) as client:
             return await _timed(lambda seed: client.ask(use, chat, n=4, seed=seed), count)
 
-    with started() as url:
+    with labeller_server() as url:
         library, own = asyncio.run(plain(url)), run_async(ours(url))
     print(
         f"CPU of the client: plain openai {library:.2f} ms a request, VlmClient {own:.2f} ms: {library / own:.1f} times less"

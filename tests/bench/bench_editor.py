@@ -27,7 +27,7 @@ from editr1.editor.cases import CaseOrder
 from editr1.editor.policies import load_policy
 from editr1.editor.reward import RewardCollector
 from editr1.editor.sampler import GroupSampler
-from editr1.shapes.cases import draw_cases
+from editr1.shapes.cases import generate_cases
 from editr1.shapes.tiny_editor import build_tiny_flux_kontext
 
 
@@ -67,7 +67,7 @@ def main(iterations: int = 4) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         policy = load_policy(str(build_tiny_flux_kontext(root / "editor", 0)))
-        write_table(root / "cases.parquet", draw_cases(64, 0, "bench", with_principles=True), EditCase)
+        write_table(root / "cases.parquet", generate_cases(64, 0, "bench", with_principles=True), EditCase)
         config = GrpoConfig(iterations=iterations + 1, resolution=32, micro_batch_size=16)
         order = CaseOrder(root / "cases.parquet", seed=0, per_iteration=8, iterations=iterations + 1)
         sampler = GroupSampler(policy, config)

@@ -30,8 +30,8 @@ from editr1.llm.event_loop import new_runner
 from editr1.llm.messages import build_messages
 from editr1.llm.vlm import VlmClient
 from editr1.shapes.candidates import make_candidates
-from editr1.shapes.cases import draw_cases
-from editr1.shapes.oracle_server import serve, started
+from editr1.shapes.cases import generate_cases
+from editr1.shapes.labeller_server import labeller_server, serve
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.trace import parse_trace
 
@@ -41,14 +41,14 @@ CHAT = build_messages("", ["Task: none"], 64)
 
 @pytest.fixture(scope="module")
 def oracle() -> Iterator[str]:
-    with started() as url:
+    with labeller_server() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("world")
-    cases = draw_cases(12, 0, "it")
+    cases = generate_cases(12, 0, "it")
     rows = [Quadruple(case=case, candidate=item) for case in cases for item in make_candidates(case, 0, 3)]
     write_table(folder / "cases.parquet", cases, EditCase)
     write_table(folder / "candidates.parquet", rows, Quadruple)
@@ -225,7 +225,7 @@ def complete(url: str, **body) -> httpx.Response:
 
 
 def test_the_oracle_repeats_itself_by_seed_and_answers_n_times(oracle) -> None:
-    (case,) = draw_cases(1, 3, "o", with_principles=True)
+    (case,) = generate_cases(1, 3, "o", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
     chat = build_messages(*prompts.think(case, image, case.principles), 64)
     four = complete(oracle, model="careful", messages=chat, n=4, seed=7, temperature=1.0).json()
@@ -283,7 +283,7 @@ def test_the_oracle_says_what_is_wrong_with_a_request(oracle, change, status, wh
 
 
 def test_the_oracle_refuses_an_instruction_of_another_world(oracle) -> None:
-    (case,) = draw_cases(1, 3, "o")
+    (case,) = generate_cases(1, 3, "o")
     other = case.model_copy(update={"instruction": "paint it like Monet"})
     got = complete(oracle, model="shapes-oracle", messages=build_messages(*prompts.difficulty(other), 64))
     assert got.status_code == 400
@@ -518,7 +518,9 @@ def test_curation_stops_when_too_much_fails(flaky, world, tmp_path) -> None:
     flaky.script = [400] * 100
     settings = config(flaky.url, max_failed_fraction=0.5)
     many = [
-        case.model_copy(update={"case_id": f"{case.case_id}-{n}"}) for n in range(3) for case in draw_cases(12, 0, "f")
+        case.model_copy(update={"case_id": f"{case.case_id}-{n}"})
+        for n in range(3)
+        for case in generate_cases(12, 0, "f")
     ]
     write_table(tmp_path / "cases.parquet", many, EditCase)
     with pytest.raises(CurationError, match=r"20 of 2\d items failed, above max_failed_fraction 0\.5"):
@@ -546,7 +548,7 @@ def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, 
 
 
 def test_the_server_ends_with_its_owner() -> None:
-    with started() as url:
+    with labeller_server() as url:
         assert httpx.get(url.removesuffix("/v1") + "/healthz").status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(url.removesuffix("/v1") + "/healthz")

@@ -16,7 +16,7 @@ from editr1.data.types import EditCase, Scored, ScoreItem, ScoreOutcome
 from editr1.editor.grpo import train_grpo
 from editr1.editor.policies import load_policy
 from editr1.editor.sample import EditSettings, edit_images
-from editr1.shapes.cases import draw_cases
+from editr1.shapes.cases import generate_cases
 from editr1.shapes.truth import true_score
 
 BASE = Path(editr1.__file__).parent / "shapes" / "assets" / "editor"
@@ -45,8 +45,8 @@ def mean_true_score(folder: Path, cases: Sequence[EditCase]) -> float:
 
 def test_twenty_iterations_on_ground_truth_gain_half_a_point(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    write_table(tmp_path / "cases.parquet", draw_cases(200, 5, "train", with_principles=True), EditCase)
-    held_out = draw_cases(300, 5, "held-out")
+    write_table(tmp_path / "cases.parquet", generate_cases(200, 5, "train", with_principles=True), EditCase)
+    held_out = generate_cases(300, 5, "held-out")
     config = GrpoConfig(iterations=20, resolution=32, ema_decay=0.8)
     metrics = train_grpo(
         config, editor=BASE, cases=tmp_path / "cases.parquet", scorer=true_scores, output_dir=tmp_path / "editor"

@@ -15,10 +15,10 @@ import pytest
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, PreferencePair
 from editr1.shapes.candidates import make_candidates
-from editr1.shapes.cases import draw_cases
-from editr1.shapes.oracle_server import started
+from editr1.shapes.cases import generate_cases
+from editr1.shapes.labeller_server import labeller_server
 
-CASES = draw_cases(4, 0, "public", with_principles=True)
+CASES = generate_cases(4, 0, "public", with_principles=True)
 RATINGS = {"two images": [6, 5], "one image": [8, 9]}
 
 
@@ -85,7 +85,7 @@ def write_sets(folder: Path) -> None:
 
 def test_benchmarks_among_the_inputs_become_tables(tmp_path: Path, judge: str) -> None:
     write_sets(tmp_path)
-    with started() as oracle:
+    with labeller_server() as oracle:
         public = {
             "labeller": {
                 "endpoints": {"default": {"base_url": oracle}, "judge": {"base_url": judge}},

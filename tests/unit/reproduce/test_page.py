@@ -28,7 +28,7 @@ from editr1.reproduce.results import (
     measure_experiment,
 )
 from editr1.runs.record import RunRecord
-from editr1.shapes.dataset import decided
+from editr1.shapes.dataset import decided_pairs
 
 SEEDS = (7, 8)
 
@@ -128,7 +128,7 @@ def test_seconds_of_an_experiment_are_read_from_its_record(tmp_path: object) -> 
 
 
 def test_ceilings_match_the_error_rate_of_the_annotators() -> None:
-    pairs = list(decided(400, 3, "pairtest"))
+    pairs = list(decided_pairs(400, 3, "pairtest"))
     found = ceiling(pairs, 99)
     assert len(found.truth) == len(found.people) == 400
     assert 0.91 < found.truth.mean() < 0.985  # 5 % of the labels are flipped

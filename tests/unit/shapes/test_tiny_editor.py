@@ -1,3 +1,5 @@
+"""Small editors with random weights."""
+
 from __future__ import annotations
 
 import json
@@ -43,7 +45,7 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 32), (96, 64), (64, 48)])
-def test_flux_folder_loads_with_plain_diffusers_and_edits_pictures_of_any_shape(
+def test_the_flux_folder_loads_with_diffusers_and_edits_images_of_any_size(
     flux: FluxKontextPipeline, width: int, height: int
 ) -> None:
     edited = flux(
@@ -59,7 +61,7 @@ def test_flux_folder_loads_with_plain_diffusers_and_edits_pictures_of_any_shape(
     assert [image.size for image in edited] == [(width, height)] * 2
 
 
-def test_one_flux_token_is_one_cell_and_time_is_linear(flux: FluxKontextPipeline) -> None:
+def test_a_flux_token_represents_one_cell_and_time_is_linear(flux: FluxKontextPipeline) -> None:
     with torch.no_grad():
         latents = flux.vae.encode(torch.zeros(1, 3, 32, 32)).latent_dist.mode()
     assert latents.shape == (1, 4, 4, 4)
@@ -70,7 +72,7 @@ def test_one_flux_token_is_one_cell_and_time_is_linear(flux: FluxKontextPipeline
     assert flux.scheduler.sigmas.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
-def test_same_seed_same_weights_and_the_callers_random_state_is_kept() -> None:
+def test_weights_depend_on_the_seed_and_the_global_random_state_is_kept() -> None:
     before = torch.random.get_rng_state()
     first, second, third = (tiny_flux_kontext(seed).transformer.state_dict() for seed in (3, 3, 4))
     assert torch.equal(before, torch.random.get_rng_state())
@@ -79,25 +81,25 @@ def test_same_seed_same_weights_and_the_callers_random_state_is_kept() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_t5_tokenizer_gives_any_text_back(flux: FluxKontextPipeline, text: str) -> None:
+def test_the_t5_tokenizer_is_lossless(flux: FluxKontextPipeline, text: str) -> None:
     ids = flux.tokenizer_2(text).input_ids
     assert flux.tokenizer_2.decode(ids, skip_special_tokens=True) == text
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_clip_tokenizer_knows_every_byte(flux: FluxKontextPipeline, text: str) -> None:
+def test_the_clip_tokenizer_knows_every_byte(flux: FluxKontextPipeline, text: str) -> None:
     body = flux.tokenizer(text).input_ids[1:-1]
     assert body
     assert flux.tokenizer.unk_token_id not in body
 
 
-def test_world_phrases_are_single_tokens_after_loading(flux: FluxKontextPipeline) -> None:
+def test_phrases_of_the_dataset_are_single_tokens_after_loading(flux: FluxKontextPipeline) -> None:
     for phrase in phrases():
         assert len(flux.tokenizer(phrase).input_ids) == 3, phrase
         assert len(flux.tokenizer_2(phrase).input_ids) == 2, phrase
 
 
-def test_text_encoders_tell_instructions_apart(flux: FluxKontextPipeline) -> None:
+def test_text_encoders_distinguish_instructions(flux: FluxKontextPipeline) -> None:
     with torch.no_grad():
         prompt, pooled, _ = flux.encode_prompt(
             ["remove the top-left red square", "remove the top-left red circle"], None, max_sequence_length=T5_LENGTH
@@ -108,7 +110,7 @@ def test_text_encoders_tell_instructions_apart(flux: FluxKontextPipeline) -> Non
     assert not torch.allclose(pooled[0], pooled[1])
 
 
-def test_qwen_folder_has_the_layout_of_the_real_one(qwen_folder: Path) -> None:
+def test_the_qwen_folder_has_the_layout_of_the_original(qwen_folder: Path) -> None:
     index = json.loads((qwen_folder / "model_index.json").read_text())
     assert index["_class_name"] == "QwenImageEditPipeline"
     assert index["processor"] == ["transformers", "Qwen2VLProcessor"]
@@ -116,7 +118,7 @@ def test_qwen_folder_has_the_layout_of_the_real_one(qwen_folder: Path) -> None:
     assert settings["image_processor_type"] == "Qwen2VLImageProcessor"
 
 
-def test_qwen_folder_edits_a_picture(qwen_folder: Path) -> None:
+def test_the_qwen_folder_edits_an_image(qwen_folder: Path) -> None:
     folder = qwen_folder / "processor"
     pipeline = QwenImageEditPipeline.from_pretrained(
         qwen_folder,

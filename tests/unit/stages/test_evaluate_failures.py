@@ -47,6 +47,6 @@ def test_several_greedy_traces_are_refused() -> None:
 
 @pytest.fixture
 def four() -> list[EditCase]:
-    from editr1.shapes.cases import draw_cases
+    from editr1.shapes.cases import generate_cases
 
-    return draw_cases(4, 0, "t", with_principles=True)
+    return generate_cases(4, 0, "t", with_principles=True)

@@ -1,4 +1,4 @@
-"""Drawing of scenes: 32x32 RGB, four cells of 16 pixels, one anti-aliased object at most a cell."""
+"""Render scenes as 32x32 RGB images with four cells of 16x16 pixels and at most one anti-aliased object per cell."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from editr1.shapes.scene import CELLS, NOTHING, Scene
 from editr1.shapes.vocabulary import BACKGROUNDS, COLOURS, SHAPES
 
 Pixels = NDArray[np.uint8]
-"""One picture, (32, 32, 3), or several, (n, 32, 32, 3)."""
+"""One image, uint8 (32, 32, 3), or several, (n, 32, 32, 3)."""
 
 CELL: Final = 16
-"""Side of a cell in pixels."""
+"""Side length of a cell in pixels."""
 SIDE: Final = 2 * CELL
-"""Side of a picture in pixels."""
+"""Side length of an image in pixels."""
 COLOUR_VALUES: Final = {
     "red": (225, 30, 30),
     "green": (40, 170, 60),
@@ -37,43 +37,43 @@ BACKGROUND_VALUES: Final = {
 _OVERSAMPLE: Final = 8
 
 
-def draw(scene: Scene) -> Pixels:
-    """The scene's picture, uint8 (32, 32, 3)."""
-    picture = np.empty((SIDE, SIDE, 3), np.uint8)
+def render(scene: Scene) -> Pixels:
+    """Return the image of a scene, uint8 (32, 32, 3)."""
+    image = np.empty((SIDE, SIDE, 3), np.uint8)
     for place in range(CELLS):
-        picture[cell_window(place)] = templates()[scene.ground, scene.cells[place]]
-    return picture
+        image[cell_window(place)] = templates()[scene.background, scene.cells[place]]
+    return image
 
 
 def cell_window(place: int) -> tuple[slice, slice]:
-    """Rows and columns of a cell."""
+    """Return the slices of rows and columns that a cell occupies."""
     row, column = divmod(place, 2)
     return slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
 
 
 @cache
 def templates() -> Pixels:
-    """Every cell picture: uint8 (4 backgrounds, 16 contents, 16, 16, 3). Shared: not to be written to."""
+    """Return the image of every possible cell, a read-only uint8 array (4 backgrounds, 16 contents, 16, 16, 3)."""
     cells = np.empty((len(BACKGROUNDS), NOTHING + 1, CELL, CELL, 3), np.uint8)
     masks = [_mask(shape)[..., None] for shape in SHAPES]
-    for ground, name in enumerate(BACKGROUNDS):
+    for background, name in enumerate(BACKGROUNDS):
         base = np.asarray(BACKGROUND_VALUES[name], np.float64)
-        cells[ground, NOTHING] = base
+        cells[background, NOTHING] = base
         for content in range(NOTHING):
             colour, shape = divmod(content, len(SHAPES))
             ink = np.asarray(COLOUR_VALUES[COLOURS[colour]], np.float64)
-            cells[ground, content] = np.rint(base + masks[shape] * (ink - base))
+            cells[background, content] = np.rint(base + masks[shape] * (ink - base))
     cells.flags.writeable = False
     return cells
 
 
-def to_picture(pixels: Pixels) -> EncodedImage:
-    """PNG of one picture, uint8 (h, w, 3)."""
+def to_encoded_image(pixels: Pixels) -> EncodedImage:
+    """Encode one image, uint8 (h, w, 3), as PNG."""
     return EncodedImage(data=encode_png(Image.fromarray(pixels)))
 
 
 def _mask(shape: str) -> NDArray[np.float64]:
-    """Coverage in [0, 1] of a cell's pixels, (16, 16)."""
+    """Return the fraction of each pixel of a cell that the shape covers, (16, 16) in [0, 1]."""
     axis = (np.arange(CELL * _OVERSAMPLE) + 0.5) / _OVERSAMPLE - CELL / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
     if shape == "square":

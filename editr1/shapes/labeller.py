@@ -1,8 +1,8 @@
-"""The labelling models of the shapes world: what a pool of large VLMs would answer, faults included.
+"""The labelling models of the shapes dataset: they answer as a pool of large VLMs would, including typical errors.
 
-They get what a VLM gets, pictures and text, and write what a VLM writes. Their faults are systematic: most members
-call real faults of follow and keep fine, with a matching wrong reading, and all give the final mark mostly for follow.
-Answers depend on nothing but settings, model name, system prompt, seed, pictures and text.
+They receive what a VLM receives, images and text, and write what a VLM writes. Their errors are systematic. Most members
+accept real faults of the categories follow and keep, and describe a matching wrong observation. All base the final score
+mostly on the category follow. Answers depend only on settings, model name, system prompt, seed, images and text.
 """
 
 from __future__ import annotations
@@ -13,70 +13,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from editr1.config.shapes import MemberSettings, OracleSettings
+from editr1.config.shapes import LabellerSettings, MemberSettings
 from editr1.data.types import Category, EncodedImage, Principle
 from editr1.seeding import derive_rng, hash_parts
-from editr1.shapes.drawing import Pixels
-from editr1.shapes.edits import GROUND_PLACE, Operation, content_name, parse_instruction, place_name
-from editr1.shapes.questions import Question, held, parse_question, read_prompt
-from editr1.shapes.scene import NOTHING, Scene, near_object, other
-from editr1.shapes.truth import Reading, as_pixels, read_pictures, rubric_from_categories
-from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS, had_line, looks_line, want_line
+from editr1.shapes.edits import BACKGROUND_PLACE, Operation, content_name, parse_instruction, place_name
+from editr1.shapes.questions import Question, content_at, parse_question
+from editr1.shapes.rendering import Pixels
+from editr1.shapes.scene import NOTHING, Scene, other, similar_object
+from editr1.shapes.truth import Reading, as_pixels, read_images, rubric_from_categories
+from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS, follow_line, keep_line, quality_line
 from editr1.verifier.trace import format_trace
 
-AnyPicture = Image.Image | Pixels | EncodedImage
+AnyImage = Image.Image | Pixels | EncodedImage
 
 
-class Oracle:
-    """The pool. Methods are pure, take well under a millisecond, and raise ``ValueError`` for foreign instructions.
+class ShapesLabeller:
+    """The pool of labelling models. Its methods are pure functions.
 
-    Questions out of the world's grammar are answered 0 (unsure).
+    They raise ValueError if the instruction is not one of the shapes dataset. Unknown questions are answered with 0.
     """
 
-    def __init__(self, settings: OracleSettings | None = None) -> None:
-        self.settings = settings or OracleSettings()
+    def __init__(self, settings: LabellerSettings | None = None) -> None:
+        self.settings = settings or LabellerSettings()
 
     @property
     def models(self) -> Mapping[str, object]:
-        """The pool's members by model name."""
+        """Members of the pool by model name."""
         return self.settings.members
 
-    def see(self, picture: EncodedImage) -> Pixels:
-        """A picture as the methods below read it."""
-        return as_pixels(picture)
-
-    def answer(
-        self,
-        prompt: str,
-        images: Sequence[AnyPicture],
-        *,
-        model: str = "",
-        system: str = "",
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> str:
-        """Answer a chat whose user text is ``prompt``: the task is told from the words and the number of pictures.
-
-        Two pictures and questions: a trace, or gold verdicts where the prompt speaks of ``"gold"``. Two pictures
-        without questions: holistic marks. Else: whether the case is hard where the prompt speaks of ``"hard"``, or
-        the principles.
-        """
-        instruction, questions = read_prompt(prompt)
-        if len(images) == 2:
-            source, edited = images
-            if not questions:
-                return self.holistic(
-                    source, edited, instruction, model=model, system=system, temperature=temperature, seed=seed
-                )
-            if '"gold"' in prompt:
-                return self.verify(source, edited, instruction, questions, model=model, system=system, seed=seed)
-            return self.think(
-                source, edited, instruction, questions, model=model, system=system, temperature=temperature, seed=seed
-            )
-        return self.difficulty(instruction) if '"hard"' in prompt else self.decompose(instruction)
+    def decode(self, image: EncodedImage) -> Pixels:
+        """Decode an image into the form that the other methods accept."""
+        return as_pixels(image)
 
     def decompose(self, instruction: str) -> str:
-        """The principles as a JSON array of {question, category}."""
+        """Return the principles of an instruction as a JSON array of {question, category}."""
         return json.dumps(
             [
                 {"question": item.question, "category": item.category.value}
@@ -85,15 +55,15 @@ class Oracle:
         )
 
     def difficulty(self, instruction: str) -> str:
-        """``{"hard": bool, "reason": ...}``: moving and adding need exact placement."""
+        """Return ``{"hard": bool, "reason": ...}``. Instructions that move or add an object are hard."""
         operation = parse_instruction(instruction).operation
         hard = operation in (Operation.MOVE, Operation.ADD)
         return json.dumps({"hard": hard, "reason": f"{operation.value}: {'exact placement' if hard else 'one step'}"})
 
     def think(
         self,
-        source: AnyPicture,
-        edited: AnyPicture,
+        source: AnyImage,
+        edited: AnyImage,
         instruction: str,
         questions: Sequence[str],
         *,
@@ -102,9 +72,9 @@ class Oracle:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """One member's trace in canonical spelling; ``temperature`` scales the noise of the final mark."""
+        """Return the trace of one member in canonical form. ``temperature`` scales the noise of the final score."""
         member = self.member(model, system)
-        before, after, rng = _look("think", model, system, seed, source, edited, instruction, questions)
+        before, after, rng = _observe("think", model, system, seed, source, edited, instruction, questions)
         parsed = [parse_question(question) for question in questions]
         bits = [self._verdict(question, before, after, member, rng) for question in parsed]
         lines = [
@@ -121,8 +91,8 @@ class Oracle:
 
     def verify(
         self,
-        source: AnyPicture,
-        edited: AnyPicture,
+        source: AnyImage,
+        edited: AnyImage,
         instruction: str,
         questions: Sequence[str],
         *,
@@ -130,8 +100,8 @@ class Oracle:
         system: str = "",
         seed: int = 0,
     ) -> str:
-        """``{"gold": [{question, gold, reason}]}`` in the questions' order: the truth, wrong at a small rate."""
-        before, after, rng = _look("verify", model, system, seed, source, edited, instruction, questions)
+        """Return the true answers, with a small error rate, as ``{"gold": [{question, gold, reason}]}`` in the given order."""
+        before, after, rng = _observe("verify", model, system, seed, source, edited, instruction, questions)
         gold = []
         for text in questions:
             question = parse_question(text)
@@ -143,8 +113,8 @@ class Oracle:
 
     def holistic(
         self,
-        source: AnyPicture,
-        edited: AnyPicture,
+        source: AnyImage,
+        edited: AnyImage,
         instruction: str,
         *,
         model: str = "",
@@ -152,22 +122,22 @@ class Oracle:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """VIEScore's form, ``{"reasoning": ..., "score": [success, no overediting]}``, two marks in [0, 10]."""
+        """Return two scores in [0, 10] in VIEScore's format, ``{"reasoning": ..., "score": [success, no overediting]}``."""
         member = self.member(model, system)
         edit = parse_instruction(instruction)
-        before, after, rng = _look("holistic", model, system, seed, source, edited, instruction, ())
+        before, after, rng = _observe("holistic", model, system, seed, source, edited, instruction, ())
         bits: dict[Category, list[int]] = {kind: [] for kind in Category}
         for principle in edit.principles():
             bit = self._verdict(parse_question(principle.question), before, after, member, rng)
             bits[principle.category].append(bit)
-        marks = []
+        scores = []
         for kind in (Category.FOLLOW, Category.KEEP):
-            mark = 10 * sum(bits[kind]) / len(bits[kind]) + temperature * rng.normal(0, member.noise)
-            marks.append(round(min(10.0, max(0.0, mark)), 1))
-        return json.dumps({"reasoning": f"{edit.operation.value}: {after.scene}", "score": marks})
+            score = 10 * sum(bits[kind]) / len(bits[kind]) + temperature * rng.normal(0, member.noise)
+            scores.append(round(min(10.0, max(0.0, score)), 1))
+        return json.dumps({"reasoning": f"{edit.operation.value}: {after.scene}", "score": scores})
 
     def member(self, model: str, system: str = "") -> MemberSettings:
-        """The member behind a model name; unknown names get one by the hash of name and system prompt."""
+        """Return the member with this model name. For an unknown name, a hash of name and system prompt selects one."""
         members = self.settings.members
         if model in members:
             return members[model]
@@ -194,47 +164,48 @@ class Oracle:
     ) -> float:
         settings = self.settings
         follow = [bit for bit, kind in zip(bits, categories, strict=True) if kind is Category.FOLLOW]
-        share = sum(follow) / len(follow) if follow else 1.0
-        lazy = settings.follow_done if share == 1 else settings.follow_floor + settings.follow_span * share
-        mark = member.follow_only * lazy + (1 - member.follow_only) * rubric_from_categories(categories, bits)
-        mark += temperature * rng.normal(0, member.noise)
-        return float(min(10.0, max(0.0, round(mark / settings.step) * settings.step)))
+        fraction = sum(follow) / len(follow) if follow else 1.0
+        by_follow = settings.follow_done if fraction == 1 else settings.follow_floor + settings.follow_span * fraction
+        score = member.follow_only * by_follow + (1 - member.follow_only) * rubric_from_categories(categories, bits)
+        score += temperature * rng.normal(0, member.noise)
+        return float(min(10.0, max(0.0, round(score / settings.step) * settings.step)))
 
 
-def _look(
+def _observe(
     task: str,
     model: str,
     system: str,
     seed: int,
-    source: AnyPicture,
-    edited: AnyPicture,
+    source: AnyImage,
+    edited: AnyImage,
     instruction: str,
     questions: Sequence[str],
 ) -> tuple[Scene, Reading, np.random.Generator]:
+    """Read both images, and derive a generator from everything that the answer depends on."""
     pixels = np.stack([as_pixels(source), as_pixels(edited)])
-    readings = read_pictures(pixels)
+    readings = read_images(pixels)
     rng = derive_rng(task, model, system, seed, pixels.tobytes(), instruction, *questions)
     return readings.at(0).scene, readings.at(1), rng
 
 
 def _line(question: Question, bit: int, before: Scene, after: Reading, rng: np.random.Generator) -> str:
-    """The reasoning line that fits a verdict, right or wrong."""
+    """Return the reasoning line that matches a verdict, whether or not the verdict is true."""
     if question.category is Category.QUALITY:
-        return looks_line(bit, bit)
+        return quality_line(bit, bit)
     place, follow = question.place, question.category is Category.FOLLOW
-    expected = question.wanted if follow else held(before, place)
-    seen = held(after.scene, place)
+    expected = question.content if follow else content_at(before, place)
+    seen = content_at(after.scene, place)
     if bit:
         seen = expected
     elif seen == expected:
-        seen = _mistaken(place, expected, rng)
-    line = want_line if follow else had_line
+        seen = _wrong_content(place, expected, rng)
+    line = follow_line if follow else keep_line
     return line(place_name(place), content_name(place, expected), content_name(place, seen), bit)
 
 
-def _mistaken(place: int, content: int, rng: np.random.Generator) -> int:
-    if place == GROUND_PLACE:
+def _wrong_content(place: int, content: int, rng: np.random.Generator) -> int:
+    if place == BACKGROUND_PLACE:
         return other(content, len(BACKGROUNDS), rng)
     if content == NOTHING:
         return int(rng.integers(len(OBJECTS)))
-    return near_object(content, rng)
+    return similar_object(content, rng)

@@ -1,7 +1,7 @@
-"""A stand-in for a large VLM on photographs: it measures the named operations of ``editr1.data.demo_photos``.
+"""A substitute for a large VLM on photographs: it measures the operations of ``editr1.data.demo_photos``.
 
-It lets every stage run on real pictures where no VLM endpoint is at hand. It knows those operations and nothing else:
-a question that it does not know is answered 0, and an instruction that it does not know is refused.
+With it, every stage can run on photographs without a VLM endpoint. It knows only those operations: an unknown question is
+answered with 0, and an unknown instruction is refused.
 """
 
 from __future__ import annotations
@@ -30,32 +30,34 @@ NOISE: Final = 0.7
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph as (96, 96, 3) float32 in [0, 1], and how sharp it is at its own size."""
+    """A decoded photograph."""
 
     pixels: Pixels
+    """The photograph resized to (96, 96, 3), float32 in [0, 1]."""
     sharpness: float
+    """Standard deviation of the Laplacian of the grey image at 384 x 384 pixels."""
 
 
-class PhotoJudge:
-    """Answers as :class:`editr1.shapes.oracle.Oracle` does, about photographs."""
+class PhotoLabeller:
+    """Answers as :class:`editr1.shapes.labeller.ShapesLabeller` does, but about photographs."""
 
     models: Mapping[str, object] = {"photo-judge": None}
 
-    def see(self, picture: EncodedImage) -> Photo:
-        """Decode a photograph and keep what measurements need."""
-        image = decode_image(picture.data)
+    def decode(self, encoded: EncodedImage) -> Photo:
+        """Decode a photograph into what the measurements need."""
+        image = decode_image(encoded.data)
         grey = np.asarray(image.convert("L").resize((384, 384), Image.Resampling.BILINEAR), dtype=np.float32) / 255
         laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
         small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)
         return Photo(small, float(laplacian.std()))
 
     def decompose(self, instruction: str) -> str:
-        """The principles of a known instruction as a JSON array."""
+        """Return the principles of a known instruction as a JSON array of {question, category}."""
         found = [{"question": p.question, "category": p.category.value} for p in principles_of(_operation(instruction))]
         return json.dumps(found)
 
     def difficulty(self, instruction: str) -> str:
-        """Every operation is one plain step."""
+        """Return ``{"hard": false, ...}``, because every operation is a single step."""
         return json.dumps({"hard": False, "kinds": [], "reason": f"{_operation(instruction).name}: one step"})
 
     def think(
@@ -68,7 +70,7 @@ class PhotoJudge:
         temperature: float,
         **who: Any,
     ) -> str:
-        """A trace whose verdicts are wrong at a rate of 10 % and whose mark is noisy."""
+        """Return a trace in which 10% of the verdicts are wrong and the final score is noisy."""
         rng = derive_rng(
             "think", instruction, *questions, edited.pixels.tobytes(), who["model"], who["system"], who["seed"]
         )
@@ -80,17 +82,17 @@ class PhotoJudge:
             bits.append(bit)
             lines.append(f"{question} {why}; {'yes' if bit else 'no'}.")
             principles.append(Principle(question=question, category=_category(question)))
-        mark = rubric_from_categories([p.category for p in principles], bits) + temperature * rng.normal(0, NOISE)
-        return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, mark)) * 2) / 2)
+        score = rubric_from_categories([p.category for p in principles], bits) + temperature * rng.normal(0, NOISE)
+        return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, score)) * 2) / 2)
 
     def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_who: Any) -> str:
-        """Gold verdicts by measurement."""
+        """Return the measured answers as ``{"gold": [{question, gold, reason}]}``."""
         measured = measure(source, edited)
         answers = [(question, *_answer(question, instruction, measured)) for question in questions]
         return json.dumps({"gold": [{"question": q, "gold": bit, "reason": why} for q, bit, why in answers]})
 
     def holistic(self, source: Photo, edited: Photo, instruction: str, **_who: Any) -> str:
-        """Two marks, follow and keep."""
+        """Return two scores in [0, 10], for follow and keep, as JSON."""
         measured = measure(source, edited)
         follow, keep = (
             _answer(p.question, instruction, measured)[0] for p in principles_of(_operation(instruction))[:2]
@@ -99,23 +101,23 @@ class PhotoJudge:
 
 
 def demo_phrases() -> list[str]:
-    """The demo's instructions and questions, and what the judge's traces say of them: a token each for small models."""
-    asked = dict.fromkeys(p.question for operation in OPERATIONS for p in principles_of(operation))
+    """Return the phrases of the photo demo's instructions, questions and traces. Each is one token of the small models."""
+    questions = dict.fromkeys(p.question for operation in OPERATIONS for p in principles_of(operation))
     seen = [f" {name}" for name in (*(operation.name for operation in OPERATIONS), "border", "false-colours")]
     return [
         *(operation.instruction for operation in OPERATIONS),
-        *asked,
+        *questions,
         *(" seen:", " also changed:", " faults:", " nothing changed", " nothing", " none", "; yes.", "; no."),
         *seen,
     ]
 
 
 def measure(source: Photo, edited: Photo) -> frozenset[str]:
-    """Names of what is seen to have happened: operations of the demo, ``border`` and ``false-colours``."""
+    """Return the names of all changes that are detected: operations of the demo, ``border`` and ``false-colours``."""
     before, after = source.pixels, edited.pixels
     mirrored, centre = before[:, ::-1], _resized_centre(before)
     same = _likeness(before, after)
-    seen = {
+    detected = {
         "grey": _saturation(after) < 0.04 < _saturation(before),
         "brighter": float(after.mean() - before.mean()) > 0.06,
         "mirror": _likeness(mirrored, after) > max(0.7, same + 0.02),
@@ -125,19 +127,19 @@ def measure(source: Photo, edited: Photo) -> frozenset[str]:
         "border": _white_edge(after) and not _white_edge(before),
         "false-colours": _saturation(after) > _saturation(before) + 0.12,
     }
-    return frozenset(name for name, holds in seen.items() if holds)
+    return frozenset(name for name, found in detected.items() if found)
 
 
 def _answer(question: str, instruction: str, measured: frozenset[str]) -> tuple[int, str]:
-    asked = _operation(instruction).name
+    requested = _operation(instruction).name
     names = {operation.question: operation.name for operation in OPERATIONS}
     if question in names:
         return int(names[question] in measured), f"seen: {', '.join(sorted(measured)) or 'nothing changed'}"
     faults = {"border", "false-colours", "blur"}
     if _category(question) is Category.KEEP:
-        other = measured - {asked} - faults
+        other = measured - {requested} - faults
         return int(not other), f"also changed: {', '.join(sorted(other)) or 'nothing'}"
-    found = (measured & faults) - {asked}
+    found = (measured & faults) - {requested}
     return int(not found), f"faults: {', '.join(sorted(found)) or 'none'}"
 
 
@@ -146,7 +148,7 @@ def _operation(instruction: str) -> Operation:
         if operation.instruction == instruction:
             return operation
     known = "; ".join(operation.instruction for operation in OPERATIONS)
-    raise ValueError(f"instruction: {instruction!r} is not one that this judge can measure: {known}")
+    raise ValueError(f"instruction: {instruction!r} is not an operation that can be measured; use one of: {known}")
 
 
 def _category(question: str) -> Category:
