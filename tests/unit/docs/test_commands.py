@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from editr1.cli.main import app
 
 ROOT = Path(__file__).parents[3]
 _BLOCK = re.compile(r"^<!-- runnable(?P<long>: long)? -->\n```bash\n(?P<commands>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,6 +37,7 @@ PAGES = sorted(
     str(page.relative_to(ROOT))
     for page in (ROOT / "README.md", *(ROOT / "docs/tutorials").glob("*.md"), *(ROOT / "docs/how-to").glob("*.md"))
 )
+ALL_PAGES = sorted({"README.md", *(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))})
 QUICKSTART_PAGES = ("README.md", "docs/tutorials/quickstart.md", *(page for page in PAGES if "how-to" in page))
 
 
@@ -111,3 +115,26 @@ def test_the_readme_is_a_front_door_of_at_most_150_lines() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
     assert "not PKU-YuanGroup/Edit-R1" in text
+
+
+def _command_lines(page: str) -> list[list[str]]:
+    """Every ``editr1 ...`` command in the shell blocks and code spans of a page, split into words."""
+    text = (ROOT / page).read_text()
+    shell = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    lines = re.findall(r"(?:^|[;&$(] ?)\s*(?:\.venv/bin/)?editr1 ([a-z][^\n;&|#)]*)", shell, re.MULTILINE)
+    lines += re.findall(r"`editr1 ([a-z][^`|]*)`", text)
+    return [line.split() for line in lines]
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_every_command_and_option_on_a_page_exists(page: str) -> None:
+    root = typer.main.get_command(app)
+    for words in _command_lines(page):
+        command, rest = root, list(words)
+        while rest and hasattr(command, "commands"):
+            name = rest.pop(0)
+            assert name in command.commands, f"editr1 {' '.join(words)}: there is no command {name!r}"
+            command = command.commands[name]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.partition("=")[0] for word in rest if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word)}
+        assert used <= known | {"--help", "-h"}, f"editr1 {' '.join(words)}: no option {used - known}"

@@ -135,3 +135,11 @@ def test_no_page_uses_a_former_name_of_a_setting() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     used = {(page.name, word) for page in pages for word in re.findall(r"[A-Za-z_]+", page.read_text()) if word in gone}
     assert not used
+
+
+def test_the_operator_page_names_only_reasons_that_exist() -> None:
+    from editr1.launch.kubernetes.run_status import Reason
+
+    page = (ROOT / "docs/how-to/operator.md").read_text()
+    table = page.partition("| observed |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"\(?`([A-Z][a-z]+[A-Za-z]*)`", table)) <= {reason.value for reason in Reason}
