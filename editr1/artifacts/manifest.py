@@ -19,15 +19,18 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ManifestFile(_Part):
     """A file of an artifact: path relative to the artifact's folder with "/" as separator, size in bytes, and digest."""
 
     path: str
+    """Path relative to the artifact's folder, with "/" as separator."""
     size: Annotated[int, Field(ge=0)]
+    """Size in bytes."""
     digest: Digest
+    """SHA-256 of the file."""
 
     @field_validator("path")
     @classmethod
@@ -56,18 +59,23 @@ class Manifest(_Part):
     """Manifest of an artifact. It has no date, so that the same files from the same parents are the same artifact."""
 
     format: Literal["editr1.dev/artifact/v1"] = "editr1.dev/artifact/v1"
+    """Version of this format."""
     kind: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     """Kind of artifact: verifier, editor, rows, pairs, cases, checkpoint, import and so on."""
     stage: str
     """Stage that made the artifact."""
     run: str = ""
+    """Run that made the artifact; empty if no run did."""
     parents: tuple[Digest, ...] = ()
     """Digests of the artifacts from which this one was made, sorted."""
     config_digest: str = ""
+    """Digest of everything that decided the outputs: inputs, settings, seed."""
     git_revision: str = ""
+    """Revision of the code that submitted the run."""
     attributes: Mapping[str, str] = {}
+    """Further properties as text."""
     files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
-    """Sorted by path."""
+    """Every file of the artifact, sorted by path."""
 
     @field_validator("files")
     @classmethod

@@ -37,7 +37,7 @@ Resolver = Callable[[str], bytes]
 class Wire(BaseModel):
     """Base of the request and response models, which are immutable and reject unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class WireImage(Wire):
@@ -48,7 +48,9 @@ class WireImage(Wire):
     """
 
     data: Annotated[str, Field(min_length=1)] | None = None
+    """Base64 of the image file."""
     digest: Digest | None = None
+    """SHA-256 of the image file."""
 
     @model_validator(mode="after")
     def _check_one_given(self) -> Self:
@@ -61,9 +63,13 @@ class WireItem(Wire):
     """One edit to score."""
 
     source: WireImage
+    """The image before the edit."""
     edited: WireImage
+    """The image after the edit."""
     instruction: Instruction
+    """What the edit was asked to do."""
     principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
+    """The yes/no questions that the verifier answers."""
 
 
 class _Envelope(Wire):
@@ -91,6 +97,7 @@ class ScoreRequest(_Envelope):
     """Body of ``POST /v1/score``."""
 
     items: Annotated[tuple[WireItem, ...], Field(min_length=1)]
+    """The edits to score."""
 
 
 class LooseRequest(_Envelope):
@@ -103,14 +110,18 @@ class ScoreResponse(Wire):
     """Response of ``POST /v1/score``: ``results[i]`` belongs to ``items[i]``; ``model`` is the verifier's digest."""
 
     model: str
+    """Digest of the verifier that gave the scores."""
     results: tuple[ScoreOutcome, ...]
+    """One score or failure per item, in the order of the request."""
 
 
 class ErrorResponse(Wire):
     """Body of every response with a status other than 200."""
 
     cause: str
+    """Machine-readable cause."""
     detail: str
+    """What is wrong and what to do, for a person."""
 
 
 def encode_request(
