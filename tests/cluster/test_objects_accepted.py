@@ -1,4 +1,4 @@
-"""The API server accepts every object of every ci/*-values.yaml, and Pod Security every pod."""
+"""The API server accepts the objects of every ci/*-values.yaml, and Pod Security admits their pods."""
 
 import copy
 from pathlib import Path
@@ -15,14 +15,16 @@ CASES = sorted((ROOT / "charts").glob("*/ci/*-values.yaml"))
 
 
 def pods(item: dict[str, Any]) -> list[dict[str, Any]]:
-    """A pod for each template in the object."""
+    """Return a pod for each pod template in the object."""
     templates = [item["spec"]["template"]] if item["kind"] == "Deployment" else []
     templates += [r["template"] for r in item.get("spec", {}).get("pytorchReplicaSpecs", {}).values()]
     made = []
     for number, template in enumerate(templates):
         pod = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(template)}
         pod["metadata"]["name"] = f"probe-{number}"
-        pod["spec"].pop("priorityClassName", None)  # classes and accounts of the example do not exist here
+        pod["spec"].pop(
+            "priorityClassName", None
+        )  # the classes and accounts of the examples do not exist on the test cluster
         pod["spec"].pop("runtimeClassName", None)
         pod["spec"]["serviceAccountName"] = "default"
         made.append(pod)
@@ -30,10 +32,10 @@ def pods(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", CASES, ids=case_id)
-def test_the_server_accepts_everything(lab: Lab, path: Path) -> None:
+def test_server_accepts_rendered_objects(lab: Lab, path: Path) -> None:
     chart, values = path.parts[-3], yaml.safe_load(path.read_text())
     if chart == "operator":
-        values["namespaces"] = [lab.namespace]  # its Roles lie in the namespaces that it watches
+        values["namespaces"] = [lab.namespace]  # the chart creates a Role in each of these namespaces
     objects = Helm().render(chart, "probe", lab.namespace, values)
     known = lab.kubectl("api-resources", "--no-headers")
     sent = [item for item in objects if f" {item['kind']} " in known + " " or item["kind"] in known.split()]

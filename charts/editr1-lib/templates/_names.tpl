@@ -1,7 +1,7 @@
-{{/* Name of every object of the release. Pod names add "-master-0" and must stay below 63 characters. */}}
+{{/* Name of every object of the release. Pod names append a suffix such as "-master-0" and must stay below 63 characters. */}}
 {{- define "editr1.name" -}}
 {{- if gt (len .Release.Name) 45 -}}
-{{- fail (printf "release name %q has %d characters; at most 45 are allowed, so that pod names stay valid" .Release.Name (len .Release.Name)) -}}
+{{- fail (printf "release name %q has %d characters: use at most 45, so that pod names stay valid" .Release.Name (len .Release.Name)) -}}
 {{- end -}}
 {{- .Release.Name -}}
 {{- end -}}
@@ -10,7 +10,7 @@
 {{- default (include "editr1.name" .) .Values.run -}}
 {{- end -}}
 
-{{/* "serve" for the reward chart, else the chart's own name. */}}
+{{/* Kind of the stage: "serve" for the reward chart, otherwise the name of the chart. */}}
 {{- define "editr1.kind" -}}
 {{- if eq .Chart.Name "reward" }}serve{{ else }}{{ .Chart.Name }}{{ end -}}
 {{- end -}}
@@ -60,7 +60,7 @@ app.kubernetes.io/part-of: editr1
 {{- default (include "editr1.name" .) .Values.serviceAccountName -}}
 {{- end -}}
 
-{{/* A label selector as text. */}}
+{{/* A label selector in text form: key=value,key=value. */}}
 {{- define "editr1.selector" -}}
 {{- $parts := list -}}
 {{- range $key, $value := . }}{{ $parts = append $parts (printf "%s=%s" $key $value) }}{{ end -}}

@@ -1,4 +1,4 @@
-{{/* Pod Security "restricted". */}}
+{{/* Security contexts that meet Pod Security level "restricted". */}}
 {{- define "editr1.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: {{ .Values.runAsUser }}

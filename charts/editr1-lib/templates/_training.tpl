@@ -25,8 +25,8 @@
 {{- end }}
 {{- end -}}
 
-{{/* One node is a Master alone. Several are Workers alone: a Master would give every Worker an init container that Pod
-     Security "restricted" refuses. */}}
+{{/* The PyTorchJob. One node is a single Master. Several nodes are Workers without a Master: with a Master, the training
+     operator adds an init container to every Worker, and Pod Security "restricted" rejects that container. */}}
 {{- define "editr1.pytorchJob" -}}
 {{- $name := include "editr1.name" . -}}
 {{- $several := gt (int .Values.nodes) 1 -}}
@@ -96,11 +96,12 @@ spec:
 
 {{- define "editr1.trainingNotes" -}}
 {{- $name := include "editr1.name" . -}}
-Stage {{ include "editr1.stage" . }} of run {{ include "editr1.run" . }} is {{ if or .Values.suspend .Values.queueName }}made and waits to be let go{{ else }}starting{{ end }}.
+Stage {{ include "editr1.stage" . }} of run {{ include "editr1.run" . }} is {{ if or .Values.suspend .Values.queueName }}created and suspended; it is waiting for admission{{ else }}starting{{ end }}.
 
   editr1 status {{ $name }} -n {{ .Release.Namespace }}
   editr1 logs {{ $name }} -n {{ .Release.Namespace }} -f
   kubectl -n {{ .Release.Namespace }} get pytorchjob {{ $name }}
 
-Outputs go to {{ .Values.store.url }}; a job is never upgraded: to change something, uninstall it and install another.
+The outputs are written to {{ .Values.store.url }}.
+A job cannot be upgraded. To change its values, uninstall this release and install another one.
 {{- end -}}

@@ -1,12 +1,12 @@
 {{- define "editr1.rewardGuards" -}}
 {{- $scaling := .Values.autoscaling -}}
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
-{{- fail (printf "autoscaling.minReplicas %d is above autoscaling.maxReplicas %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- fail (printf "autoscaling.minReplicas %d exceeds autoscaling.maxReplicas %d: lower one or raise the other" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
 {{- end -}}
 {{- if and (eq $scaling.mode "hpa") (lt (int $scaling.minReplicas) 1) -}}
-{{- fail "autoscaling.minReplicas 0 needs autoscaling.mode keda: a plain autoscaler cannot wake a service that sleeps" -}}
+{{- fail "autoscaling.minReplicas 0 requires autoscaling.mode keda, because a HorizontalPodAutoscaler cannot scale up from 0: set minReplicas to at least 1, or the mode to keda" -}}
 {{- end -}}
 {{- if and .Values.vllm.enabled (hasPrefix "hub:" .Values.inputs.model) -}}
-{{- fail "vllm.enabled needs inputs.model as sha256:<digest> or builtin:<name>: the model is fetched from the store" -}}
+{{- fail "inputs.model is a hub: reference, but vllm.enabled fetches the model from the artifact store: set it to sha256:<digest> or builtin:<name>" -}}
 {{- end -}}
 {{- end -}}

@@ -1,4 +1,5 @@
-{{/* The model is fetched once into /work/model; vLLM is a native sidecar, so that the reward server starts after it answers. */}}
+{{/* The init containers of the vLLM engine. The first one fetches the model into /work/model. vLLM is a native sidecar, so
+     that the reward server starts once vLLM responds. */}}
 {{- define "editr1.vllm" -}}
 - name: fetch
   image: {{ include "editr1.image" . }}

@@ -1,3 +1,5 @@
+"""Settings from a file, the environment and overrides."""
+
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +24,7 @@ class Outer(Settings):
     """Name."""
 
 
-def test_set_beats_environment_beats_file(tmp_path: Path) -> None:
+def test_overrides_take_precedence_over_environment_over_file(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("steps: 2\ninner: {rate: 0.2}\nname: file\n")
     loaded = load_settings(
@@ -31,7 +33,7 @@ def test_set_beats_environment_beats_file(tmp_path: Path) -> None:
     assert (loaded.steps, loaded.inner.rate, loaded.name) == (4, 0.3, "file")
 
 
-def test_scientific_notation_is_a_number() -> None:
+def test_scientific_notation_is_parsed_as_a_number() -> None:
     assert load_settings(Outer, overrides=["inner.rate=1e-4"]).inner.rate == 1e-4
 
 
@@ -45,26 +47,26 @@ def test_scientific_notation_is_a_number() -> None:
         (["name=b", "name.x=1"], ["name", "is a value, not a section"]),
     ],
 )
-def test_a_bad_setting_names_field_value_and_what_is_allowed(overrides: list[str], words: list[str]) -> None:
+def test_error_names_field_value_and_allowed_range(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(Outer, overrides=overrides)
     for word in words:
         assert word in str(caught.value)
 
 
-def test_an_unknown_environment_name_is_refused_too() -> None:
+def test_unknown_environment_variable_is_rejected() -> None:
     with pytest.raises(ConfigError, match="did you mean 'steps'"):
         load_settings(Outer, env={"X__STEP": "3"}, env_prefix="X__")
 
 
-def test_every_fault_is_reported_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(Outer, overrides=["steps=0", "inner.rate=-1", "nme=x"])
     assert len(str(caught.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\x00"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_without_a_mapping_is_rejected(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):

@@ -1,3 +1,5 @@
+"""Deep merge of nested settings."""
+
 from editr1.config.merge import deep_merge
 
 

@@ -1,4 +1,4 @@
-"""An address of a store is refused before anything is opened, unless it is one."""
+"""Validation of store addresses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from editr1.config.store import StoreConfig
 
 
-def test_a_folder() -> None:
+def test_file_url_is_a_folder() -> None:
     config = StoreConfig(url="file:///data/my%20store")
     assert config.folder == Path("/data/my store")
 
 
-def test_a_bucket() -> None:
+def test_s3_url_is_bucket_and_prefix() -> None:
     config = StoreConfig(url="s3://bucket/a/b/")
     assert (config.folder, config.bucket, config.prefix) == (None, "bucket", "a/b")
     assert StoreConfig(url="s3://bucket").prefix == ""
@@ -28,17 +28,17 @@ def test_a_bucket() -> None:
         "s3://bucket/a/../b", "file:///data/../etc", "file:///a/%2e%2e/b", "s3://bucket/x?versions",
     ],
 )  # fmt: skip
-def test_other_addresses_are_refused(url: str) -> None:
+def test_invalid_address_is_rejected(url: str) -> None:
     with pytest.raises(ValidationError, match="must"):
         StoreConfig(url=url)
 
 
-def test_a_missing_ca_bundle_and_a_strange_endpoint_are_refused() -> None:
+def test_missing_ca_bundle_and_invalid_endpoint_are_rejected() -> None:
     with pytest.raises(ValidationError, match=r"no/such\.pem: file not found"):
         StoreConfig(url="s3://b/p", ca_bundle=Path("/no/such.pem"))
     with pytest.raises(ValidationError, match="endpoint"):
         StoreConfig(url="s3://b/p", endpoint="http://host/path")
 
 
-def test_no_field_holds_a_secret() -> None:
+def test_no_field_contains_a_secret() -> None:
     assert {name for name in StoreConfig.model_fields if "key" in name} == {"access_key_env", "secret_key_env"}

@@ -1,4 +1,4 @@
-"""Every chart with every ci/*-values.yaml: what it renders (golden files), what it refuses, and what all pods promise."""
+"""Rendering of every chart: golden files, rejected values, and properties that hold for all pods."""
 
 import importlib.util
 import itertools
@@ -41,22 +41,22 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", CASES, ids=case_id)
-def test_renders_as_the_golden_file_says(path: Path) -> None:
+def test_rendered_objects_equal_the_golden_file(path: Path) -> None:
     objects = render(path.parts[-3], yaml.safe_load(path.read_text()))
     text = yaml.safe_dump_all(objects, sort_keys=False, width=120)
     golden = GOLDEN / f"{case_id(path)}.yaml"
     if os.environ.get("EDITR1_UPDATE_GOLDEN"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text)
-    assert text == golden.read_text(), "if this is meant: EDITR1_UPDATE_GOLDEN=1 pytest tests/unit/launch/kubernetes"
+    assert text == golden.read_text(), "if intended, run: EDITR1_UPDATE_GOLDEN=1 pytest tests/unit/launch/kubernetes"
 
 
-def test_every_golden_file_has_its_values() -> None:
+def test_every_golden_file_has_a_values_file() -> None:
     assert {path.stem for path in GOLDEN.glob("*.yaml")} == {case_id(path) for path in CASES}
 
 
 @pytest.mark.parametrize("path", CASES, ids=case_id)
-def test_every_container_meets_pod_security_restricted_and_names_no_secret_value(path: Path) -> None:
+def test_containers_meet_pod_security_restricted_without_secret_values(path: Path) -> None:
     objects = render(path.parts[-3], yaml.safe_load(path.read_text()))
     for pod in pods(objects):
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -74,7 +74,7 @@ def test_every_container_meets_pod_security_restricted_and_names_no_secret_value
     assert not any(item["kind"] == "Secret" for item in objects)
 
 
-def test_one_node_is_a_master_and_several_are_workers_that_meet_by_c10d() -> None:
+def test_one_node_is_a_master_and_several_are_elastic_workers() -> None:
     inputs = {"rows": DIGEST, "model": DIGEST}
     (one,) = [o for o in render("sft", {"store": STORE, "inputs": inputs}) if o["kind"] == "PyTorchJob"]
     assert list(one["spec"]["pytorchReplicaSpecs"]) == ["Master"] and "elasticPolicy" not in one["spec"]
@@ -90,7 +90,7 @@ def test_one_node_is_a_master_and_several_are_workers_that_meet_by_c10d() -> Non
         assert container["name"] == "pytorch" and "readinessProbe" not in container
 
 
-def test_a_scaled_service_names_no_replicas_and_an_unscaled_one_does() -> None:
+def test_deployment_sets_replicas_only_without_autoscaling() -> None:
     model = {"store": STORE, "inputs": {"model": DIGEST}}
     (fixed,) = [o for o in render("reward", {**model, "replicas": 3}) if o["kind"] == "Deployment"]
     assert fixed["spec"]["replicas"] == 3
@@ -102,7 +102,7 @@ def test_a_scaled_service_names_no_replicas_and_an_unscaled_one_does() -> None:
     assert scaler["spec"]["triggers"][0]["metadata"]["valueLocation"] == Metric.IN_FLIGHT
 
 
-def test_the_service_gives_a_replica_time_to_drain() -> None:
+def test_grace_period_covers_drain_and_pre_stop() -> None:
     values = {
         "store": STORE,
         "inputs": {"model": DIGEST},
@@ -115,7 +115,7 @@ def test_the_service_gives_a_replica_time_to_drain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chart", "values", "says"),
+    ("chart", "values", "message"),
     [
         ("sft", {"store": {"url": ""}}, "store.url is not set"),
         ("sft", {"inputs": {"rows": DIGEST}}, "inputs.model is not set"),
@@ -129,29 +129,29 @@ def test_the_service_gives_a_replica_time_to_drain() -> None:
         (
             "grpo",
             {"inputs": {"cases": DIGEST, "editor": DIGEST}, "reward": {"release": "a", "urls": ["http://b"]}},
-            "give one",
+            "are both set: set only one of them",
         ),
         (
             "reward",
             {"inputs": {"model": DIGEST}, "autoscaling": {"mode": "hpa", "minReplicas": 0}},
-            "needs autoscaling.mode keda",
+            "minReplicas 0 requires autoscaling.mode keda",
         ),
         (
             "reward",
             {"inputs": {"model": DIGEST}, "autoscaling": {"minReplicas": 9, "maxReplicas": 2}},
-            "above autoscaling.maxReplicas",
+            "minReplicas 9 exceeds autoscaling.maxReplicas 2",
         ),
-        ("reward", {"inputs": {"model": "hub:a/b@c"}, "vllm": {"enabled": True}}, "vllm.enabled needs inputs.model"),
+        ("reward", {"inputs": {"model": "hub:a/b@c"}, "vllm": {"enabled": True}}, "inputs.model is a hub: reference"),
         ("reward", {"inputs": {"model": DIGEST}, "autoscaling": {"mode": "auto"}}, "/autoscaling/mode"),
     ],
 )
-def test_values_that_cannot_work_are_refused_in_words(chart: str, values: dict[str, Any], says: str) -> None:
-    with pytest.raises(HelmError, match=re.escape(says)):
+def test_unusable_values_are_rejected_with_a_reason(chart: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmError, match=re.escape(message)):
         render(chart, {"store": STORE, **values})
 
 
 @pytest.mark.parametrize("kind", [Kind.SFT, Kind.EVALUATE])
-def test_a_chart_takes_the_inputs_that_the_package_takes_and_refuses_the_others_in_its_words(kind: Kind) -> None:
+def test_chart_and_package_accept_the_same_inputs_with_the_same_messages(kind: Kind) -> None:
     names = [item.name for item in KINDS[kind].inputs[:6]]
     for given in (part for size in range(len(names) + 1) for part in itertools.combinations(names, size)):
         faults = KINDS[kind].rule(given)
@@ -167,7 +167,7 @@ def test_a_chart_takes_the_inputs_that_the_package_takes_and_refuses_the_others_
 
 @pytest.mark.parametrize("chart", ["sft", "reward"])
 @pytest.mark.parametrize("name", ["20261105", "null", "true", "0x1f", "1e3"])
-def test_a_name_that_yaml_would_read_as_something_else_stays_a_name(chart: str, name: str) -> None:
+def test_release_name_that_looks_like_another_yaml_type_stays_a_string(chart: str, name: str) -> None:
     inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
     values = {"store": STORE, "inputs": inputs}
     if chart == "reward":
@@ -184,7 +184,7 @@ def test_a_name_that_yaml_would_read_as_something_else_stays_a_name(chart: str, 
 
 
 @pytest.mark.parametrize("chart", ["sft", "reward"])
-def test_a_variable_of_the_user_stands_in_the_place_of_the_chart_s_own(chart: str) -> None:
+def test_environment_variable_in_values_replaces_that_of_the_chart(chart: str) -> None:
     inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
     env = [{"name": name, "value": "/cache"} for name in ("HF_HOME", "NCCL_DEBUG", "EDITR1_RETRIES", "MINE")]
     for pod in pods(render(chart, {"store": STORE, "inputs": inputs, "env": env})):
@@ -195,12 +195,12 @@ def test_a_variable_of_the_user_stands_in_the_place_of_the_chart_s_own(chart: st
             assert {"HOME", "MINE", "EDITR1_CONFIG"} <= set(names)
 
 
-def test_a_release_name_that_pods_could_not_carry_is_refused() -> None:
+def test_release_name_too_long_for_pods_is_rejected() -> None:
     with pytest.raises(HelmError, match="at most 45"):
         Helm().render("curate", "x" * 46, "prod", {"store": STORE})
 
 
-def test_values_schemas_and_readmes_are_what_the_typed_values_say() -> None:
+def test_generated_files_are_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("generate", CHARTS / "generate.py")
     assert spec is not None and spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
@@ -211,7 +211,7 @@ def test_values_schemas_and_readmes_are_what_the_typed_values_say() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CHARTS.glob("*/values.schema.json")), ids=lambda path: path.parent.name)
-def test_every_value_is_described(path: Path) -> None:
+def test_every_value_has_a_description(path: Path) -> None:
     schema = json.loads(path.read_text())
     for where, node in described(schema, path.parent.name):
         assert node.get("description"), where
@@ -226,7 +226,7 @@ def described(node: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from described(child, f"{where}#{name}")
 
 
-def test_dashboard_and_alerts_ask_only_for_metrics_that_the_server_exports() -> None:
+def test_dashboard_and_alerts_query_exported_metrics_only() -> None:
     known = {str(metric) for metric in Metric}
     suffixes = ("", "_bucket", "_sum", "_count")
     exported = {name + suffix for name in known for suffix in suffixes}

@@ -1,4 +1,4 @@
-"""From a job and the cluster's settings to chart values."""
+"""Chart values from a job and cluster settings."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def job(kind: Kind = Kind.SFT, **changes: object) -> StageJob:
     return StageJob.model_validate(values | changes)
 
 
-def test_the_stage_name_wins_over_the_kind_and_the_kind_over_all() -> None:
+def test_values_of_stage_name_override_those_of_kind_and_of_all_stages() -> None:
     cluster = ClusterConfig(
         values={"gpus": 8, "image": {"tag": "1"}},
         stages={"sft": {"gpus": 4, "nodes": 2}, "warmup": {"gpus": 1}},
@@ -57,53 +57,51 @@ def test_the_stage_name_wins_over_the_kind_and_the_kind_over_all() -> None:
     assert shared_values(cluster, Kind.SERVE, "serve")["image"]["repository"] == "editr1/reward"
 
 
-def test_a_job_s_values_render_to_a_job_file_that_is_the_job_with_the_pods_endpoint() -> None:
+def test_rendered_job_file_equals_the_job_except_for_the_endpoint() -> None:
     cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}, "gpus": 0})
     runtime = RuntimeSettings(release="quick-sft", retries=4)
     stage = StageSpec(name="sft", kind="sft", processes=2, retries=4)
     values = chart_values(job(), cluster, stage=stage)
     objects = Helm().render("sft", "quick-sft", "lab", values)
     (text,) = [item["data"]["job.json"] for item in objects if item["kind"] == "ConfigMap"]
-    told = StageJob.model_validate_json(text)
-    assert told.store.endpoint == "http://s3.lab.svc:8333"
-    assert told.model_dump(exclude={"store"}) == job(runtime=runtime).model_dump(exclude={"store"})
+    rendered = StageJob.model_validate_json(text)
+    assert rendered.store.endpoint == "http://s3.lab.svc:8333"
+    assert rendered.model_dump(exclude={"store"}) == job(runtime=runtime).model_dump(exclude={"store"})
     (made,) = [item for item in objects if item["kind"] == "PyTorchJob"]
     assert made["spec"]["nprocPerNode"] == "2"
 
 
-def test_a_value_that_no_chart_takes_is_refused_with_the_nearest() -> None:
+def test_unknown_value_is_rejected_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"toleration: unknown key; did you mean 'tolerations'"):
         chart_values(job(), ClusterConfig(values={"toleration": []}))
 
 
-def test_names_that_pods_could_not_carry_are_refused() -> None:
+def test_names_too_long_for_pods_are_rejected() -> None:
     assert release_name("quick", "sft") == "quick-sft"
     with pytest.raises(ConfigError, match="at most 45"):
         release_name("q" * 40, "evaluate")
 
 
 @pytest.mark.parametrize("name", ["Bad", "a_b", "a b", "-a", "a-", "", "a" * 46])
-def test_a_release_that_kubernetes_could_not_name_is_refused(name: str) -> None:
+def test_release_name_invalid_in_kubernetes_is_rejected(name: str) -> None:
     with pytest.raises(ConfigError, match="--name"):
         check_release(name)
     check_release("my-grpo-2")
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("inputs", "message"),
     [
         ({"row": DIGEST}, "inputs.row: unknown input; did you mean 'rows'"),
         ({"model": "builtin:shapes-verifer"}, "inputs.model"),
     ],
 )
-def test_an_input_that_no_chart_reads_and_a_checkpoint_that_does_not_ship_are_refused(
-    inputs: dict[str, str], says: str
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(says)):
+def test_unknown_input_and_unknown_builtin_are_rejected(inputs: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         checked(Kind.SFT, {"inputs": inputs}, "sft.yaml")
 
 
-def test_every_shipped_checkpoint_may_be_named() -> None:
+def test_every_packaged_checkpoint_is_a_valid_builtin() -> None:
     shipped = files("editr1.shapes") / "assets"
     names = [
         folder.name for folder in shipped.iterdir() if (folder / "config.json").is_file() or folder.name == "editor"
@@ -114,13 +112,13 @@ def test_every_shipped_checkpoint_may_be_named() -> None:
         assert parse_reference(f"builtin:shapes-{name}")
 
 
-def test_the_reward_chart_is_the_serve_kind() -> None:
+def test_reward_chart_is_of_kind_serve() -> None:
     assert kind_of("reward") is kind_of("serve") is Kind.SERVE
     with pytest.raises(ConfigError, match="must be one of curate, sft, gcpo, reward, grpo, evaluate"):
         kind_of("train")
 
 
-def test_cluster_settings_come_from_file_then_environment_then_options(tmp_path: Path) -> None:
+def test_options_override_environment_and_environment_overrides_file(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("namespace: lab\nvalues: {gpus: 1}\n")
     env = {"EDITR1_CLUSTER_FILE": str(file), "EDITR1_CLUSTER__VALUES": "{gpus: 2}"}
@@ -130,7 +128,7 @@ def test_cluster_settings_come_from_file_then_environment_then_options(tmp_path:
     }
 
 
-def test_a_store_that_pods_cannot_reach_is_refused() -> None:
+def test_store_unreachable_for_pods_is_rejected() -> None:
     with pytest.raises(ConfigError, match="pods cannot reach it"):
         store_config(ClusterConfig(), "file:///tmp/store")
     with pytest.raises(ConfigError, match="no store"):
@@ -139,7 +137,7 @@ def test_a_store_that_pods_cannot_reach_is_refused() -> None:
     assert store_config(config).endpoint == "http://out"
 
 
-def test_a_bundle_hides_what_sounds_secret() -> None:
+def test_bundle_redacts_secrets() -> None:
     shown = redacted({"env": [{"name": "HF_TOKEN", "value": "hf_x"}, {"name": "A", "value": "b"}], "password": "p"})
     assert shown == {"env": [{"name": "HF_TOKEN", "value": HIDDEN}, {"name": "A", "value": "b"}], "password": HIDDEN}
     text = 'Authorization: Bearer abc.def secret_key=xyz "api-key": "k1" tokens: 5'
@@ -152,7 +150,7 @@ def test_a_bundle_hides_what_sounds_secret() -> None:
     assert "X-Amz-Date=7" in hidden and "@host/x" in hidden
 
 
-def test_threads_that_render_first_at_the_same_time_share_one_copy_of_the_charts() -> None:
+def test_concurrent_first_renders_share_one_copy_of_the_charts() -> None:
     helm._copies.cache_clear()
     names = ["curate", "sft", "gcpo", "reward", "grpo", "evaluate"] * 8
     with ThreadPoolExecutor(16) as pool:
