@@ -85,7 +85,10 @@ def _values(model: type[BaseModel], defaults: dict[str, Any], depth: int) -> Ite
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = _without_titles(model.model_json_schema(by_alias=True, mode="validation"))
-    schema["properties"]["global"] = {"type": "object", "description": "Helm passes global values to every chart; unused."}
+    schema["properties"]["global"] = {
+        "type": "object",
+        "description": "Helm passes global values to every chart; unused.",
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
