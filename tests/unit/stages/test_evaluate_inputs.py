@@ -12,9 +12,9 @@ from editr1.runs.kinds import KINDS, Kind
     [
         ((), "nothing to evaluate"),
         (("pairs", "cases"), "nothing to evaluate"),
-        (("rl",), "judged on pairs"),
-        (("sft", "before", "cases"), "judged on pairs"),
-        (("before", "rl", "pairs"), "judged on cases"),
+        (("rl",), "pairs: missing"),
+        (("sft", "before", "cases"), "pairs: missing"),
+        (("before", "rl", "pairs"), "cases: missing"),
     ],
 )
 def test_missing_input_of_an_evaluation_is_reported(given: tuple[str, ...], message: str) -> None:
