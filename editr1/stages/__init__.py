@@ -1,1 +1,1 @@
-"""One entry module a stage."""
+"""One entry module per stage; shared code is in ``runtime``."""

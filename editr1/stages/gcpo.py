@@ -11,7 +11,7 @@ from editr1.stages.runtime.entry import main
 def body(context: StageContext) -> dict[str, float]:
     """Train on the input pairs and commit the model."""
     from editr1.data.tables import read_table
-    from editr1.stages.runtime.golden import put_golden
+    from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.gcpo import train_gcpo
 
     config = context.settings(GcpoConfig)
@@ -20,7 +20,7 @@ def body(context: StageContext) -> dict[str, float]:
     metrics = train_gcpo(config, model=context.input("model"), pairs=pairs, output_dir=out, hooks=context.hooks())
     if context.is_main:
         first = next(pair for pair in read_table(pairs, PreferencePair) if pair.label != "same")
-        put_golden(out, score_item(first.case, first.winner))
+        save_golden_sample(out, score_item(first.case, first.winner))
         context.commit("model", out, kind="verifier")
     return metrics
 

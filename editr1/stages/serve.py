@@ -19,7 +19,7 @@ def body(context: StageContext) -> dict[str, float]:
     Once the server is ready, ``service.json`` in the working directory contains its URL and the digest of the model.
     """
     from editr1.serving.run import make_engine, serve
-    from editr1.stages.runtime.golden import golden_of
+    from editr1.stages.runtime.golden_sample import load_golden_sample
 
     config = context.settings(ServeConfig)
     context.progress.phase("loading", 1)
@@ -31,7 +31,7 @@ def body(context: StageContext) -> dict[str, float]:
         log.info("ready at %s", url)
         _publish(context.workdir / "service.json", url, engine.model_digest)
 
-    serve(engine, config, golden_of(model), on_ready=ready, should_stop=context.should_stop)
+    serve(engine, config, load_golden_sample(model), on_ready=ready, should_stop=context.should_stop)
     return {}
 
 

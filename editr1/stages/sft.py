@@ -20,7 +20,7 @@ POLL_SECONDS = 0.5
 def body(context: StageContext) -> dict[str, float]:
     """Train on the input rows, or on the model's own traces that pairs picked, and commit the model."""
     from editr1.data.tables import count_rows, read_table
-    from editr1.stages.runtime.golden import put_golden
+    from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.sft import train_sft
 
     config = context.settings(SftConfig)
@@ -31,7 +31,7 @@ def body(context: StageContext) -> dict[str, float]:
     metrics = train_sft(config, model=context.input("model"), rows=rows, output_dir=out, hooks=context.hooks())
     if context.is_main:
         quadruple = next(iter(read_table(rows, SftRow))).quadruple
-        put_golden(out, score_item(quadruple.case, quadruple.candidate))
+        save_golden_sample(out, score_item(quadruple.case, quadruple.candidate))
         context.commit("model", out, kind="verifier")
     return {**metrics, "picked_rows": float(count_rows(rows))} if picked else metrics
 

@@ -168,7 +168,7 @@ def test_a_pod_that_is_asked_to_stop_before_its_stage_began_stops(tmp_path: Path
     keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b"}
     process = start(tmp_path, CONFIG, store={"url": "s3://bucket/x", "endpoint": "http://127.0.0.1:1"}, **keys)
     assert process.stdout is not None
-    while "again in" not in (line := process.stdout.readline()):
+    while "retrying in" not in (line := process.stdout.readline()):
         assert line, "the pod ended before it waited for the store"
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
@@ -177,9 +177,9 @@ def test_a_pod_that_is_asked_to_stop_before_its_stage_began_stops(tmp_path: Path
 
 
 def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Path) -> None:
-    process = start(tmp_path, {**CONFIG, "jugde": "shapes"})
+    process = start(tmp_path, {**CONFIG, "labeler": "shapes"})
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and "did you mean 'judge'" in output
+    assert process.returncode == 2 and "did you mean 'labeller'" in output
 
 
 def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path:
         os.kill(child_of(process, tmp_path), signal.SIGKILL)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == code, output
-    assert "1 retries are used up" in output
+    assert "all 1 retries are used up" in output
     assert [item.exit_code for item in files(tmp_path).attempts()] == [137, 137]
 
 
@@ -218,7 +218,7 @@ def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path
     assert process.returncode == 1, output
     attempts = files(tmp_path).attempts()
     assert [item.exit_code for item in attempts] == [None, 1]
-    assert "killed for memory?" in attempts[1].reason
+    assert "out of memory?" in attempts[1].reason
 
 
 def test_a_release_that_is_installed_anew_has_its_retries_anew(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Code that the six stage modules share."""
+"""Shared code of the six stage modules."""

@@ -1,8 +1,8 @@
-"""What ``helm test`` runs: the job file can be used, the bucket does what a run needs, the service is ready.
+"""The check that ``helm test`` runs: the job file is valid, the artifact store works, and the reward service is ready.
 
     python -m editr1.stages.runtime.check [--ready http://rrm:8000]
 
-Ends with the exit code of the first check that fails.
+The exit code is that of the first check that fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from editr1.telemetry.log import configure_logging
 
 
 def main(arguments: list[str]) -> int:
-    """Print a line a check; the exit code of the first that fails."""
+    """Run the checks, print a line per check, and return the exit code of the first that fails."""
     parser = argparse.ArgumentParser(prog="python -m editr1.stages.runtime.check", description=__doc__)
     parser.add_argument("--ready", help="address of a reward service that must be ready")
     given = parser.parse_args(arguments)
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         job = read_job()
         configure_logging(job.runtime.log_format)
         full_config(job.kind, job.config, job.seed)
-        print(f"job: stage {job.stage} of run {job.run} can be used")
+        print(f"job: stage {job.stage} of run {job.run} is valid")
         store = open_store(job.store)
         for step in probe(store):
             print(f"store: {step.name}: {'ok' if step.ok else step.detail}")

@@ -1,4 +1,4 @@
-"""What a stage body works with: its settings, its inputs as local paths, its outputs, its hooks."""
+"""The context of a stage body: settings, inputs as local paths, outputs, and hooks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StageContext:
         self.outputs: dict[str, str] = {}
         self.should_stop = should_stop
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
-        if self.is_main and not job.progress_file.exists():  # a new pod: what another wrote before its checkpoint
+        if self.is_main and not job.progress_file.exists():  # in a new pod, continue the lines of earlier pods
             self._earlier.write_bytes(self.store.get_record(progress_key(job.run, job.stage, job.key)) or b"")
         self.progress = Progress(job.progress_file if self.is_main else None)
 
@@ -44,42 +44,45 @@ class StageContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is rank 0, the one that commits."""
+        """Whether this process is rank 0, which commits the outputs."""
         return self.distributed.is_main
 
     @property
     def span_file(self) -> Path | None:
-        """The run's JSON-lines span file; ranks other than 0 write none."""
+        """The JSON-lines span file of rank 0; None on other ranks."""
         return (self.job.runtime.span_file or self.workdir / "spans.jsonl") if self.is_main else None
 
-    def keep_progress(self) -> None:
-        """Put the progress lines of all attempts into the store, for the report's curves. Only rank 0 may call it."""
+    def save_progress(self) -> None:
+        """Save the progress lines of all attempts to the store, for the curves of the report. Call it only on rank 0."""
         files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
         lines = b"".join(file.read_bytes() for file in files)
         self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
 
     def settings(self, model: type[S]) -> S:
-        """The stage's config as its typed model."""
+        """Return the settings of the stage. Raise ConfigError if they are invalid."""
         if KINDS[self.job.kind].settings_model() is not model:
             raise ConfigError(
-                f"stage {self.job.stage}: {model.__name__} is not the settings of a {self.job.kind} stage"
+                f"stage {self.job.stage}: {model.__name__} are not the settings of a {self.job.kind} stage"
             )
         return validate(model, self.job.config, where=f"stage {self.job.stage}")
 
     def check_inputs(self) -> None:
-        """Raise ConfigError, a line a fault, where the inputs that were given do not go together."""
+        """Raise ConfigError with one line per fault if the inputs are not a valid combination."""
         if faults := KINDS[self.job.kind].rule(self.job.inputs.keys()):
             raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
 
     def input(self, name: str) -> str:
-        """A local folder that holds the input. Fetched once: digests verified, or from the hub at the frozen revision.
+        """Return a local folder with the input; the first call downloads it from the store or the hub and verifies it.
 
-        Raises ConfigError where it was not given, or lacks the file by which its kind is known.
+        Raises:
+            ConfigError: the input is not given, or does not have the files of its kind.
+            HubUnreachable: the model cannot be downloaded from the hub.
+            StoreError: the artifact cannot be fetched.
         """
         where = f"stage {self.job.stage}, input {name}"
         reference = self.job.inputs.get(name)
         if reference is None:
-            raise ConfigError(f"{where}: was not given")
+            raise ConfigError(f"{where}: is required, but not given")
         with span(Span.LOAD, input=name, digest=reference):
             if reference.startswith("hub:"):
                 folder = Path(_from_hub(reference, where))
@@ -92,7 +95,7 @@ class StageContext:
         return str(folder)
 
     def table(self, name: str) -> Path:
-        """The Parquet file of an input that holds exactly one."""
+        """Return the Parquet file of an input. Raise ConfigError if the input does not have exactly one."""
         folder = Path(self.input(name))
         files = sorted(folder.glob("*.parquet"))
         if len(files) != 1:
@@ -100,9 +103,9 @@ class StageContext:
         return files[0]
 
     def output_folder(self, name: str) -> Path:
-        """A scratch folder for the output of that name: empty, or as an earlier attempt at the same job left it.
+        """Return a scratch folder for an output, which may have files of an earlier attempt at the same job.
 
-        What attempts at other jobs left is removed.
+        The scratch folders of other jobs are removed.
         """
         own = self.workdir / f"out-{self.job.key[:12]}"
         if self.is_main:
@@ -114,7 +117,7 @@ class StageContext:
         return folder
 
     def commit(self, name: str, folder: Path, kind: str) -> str:
-        """Commit ``folder`` as output ``name``; returns its digest. Only rank 0 may call it."""
+        """Commit ``folder`` as the output ``name`` and return its digest. Call it only on rank 0."""
         with span(Span.COMMIT, output=name):
             manifest = self.store.commit(
                 folder,
@@ -129,7 +132,7 @@ class StageContext:
         return manifest.digest
 
     def hooks(self) -> TrainHooks:
-        """Progress, stop flag and checkpoints for a method room; resumes from the newest committed checkpoint."""
+        """Return the hooks for training code, which resumes from the newest committed checkpoint."""
         return TrainHooks(
             progress=self.progress,
             should_stop=self.should_stop,
@@ -159,7 +162,7 @@ class StageContext:
             )
             pointer = json.dumps({"step": step, "digest": manifest.digest}).encode()
             self.store.put_record(f"{self._checkpoints}{step:09d}.json", pointer)
-            self.keep_progress()
+            self.save_progress()
 
     def _newest_checkpoint(self) -> Path | None:
         name = newest_checkpoint(self.store, self.job.run, self.job.stage, self.job.key)
@@ -181,8 +184,8 @@ def _from_hub(reference: str, where: str) -> str:
     try:
         return str(snapshot_download(name, revision=revision))
     except (LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
         if 400 <= status < 500 and status != 429:
-            raise ConfigError(f"{where}: the hub refuses {reference}: {why}") from None
-        raise HubUnreachable(f"{where}: {reference} could not be fetched: {why}") from None
+            raise ConfigError(f"{where}: the hub refuses {reference}: {reason}") from None
+        raise HubUnreachable(f"{where}: {reference} cannot be downloaded from the hub: {reason}") from None

@@ -1,4 +1,4 @@
-"""The life of a stage process: launch the ranks, run the body, commit the outputs, end with an exit code that means something."""
+"""Entry point of a stage process: launches the ranks, runs the stage body, records the result, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode, exit_code_of
 from editr1.launch.local.processes import end_with_parent
 from editr1.parallel.context import DistributedContext
-from editr1.runs.job import PARENT_VARIABLE, StageJob, read_job
+from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageResult, load_result, result_key
 from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.torchrun import launch_ranks
 from editr1.telemetry import Interrupted, Span, configure, flush, span
 from editr1.telemetry.log import configure_logging
 
@@ -32,8 +33,8 @@ log = logging.getLogger("editr1.stage")
 def main(body: Body, module: str) -> None:
     """Run a stage from ``EDITR1_CONFIG`` and exit the process.
 
-    A kind that may train on several ranks is started once more by torchrun's own launcher (``PET_*`` environment), as a
-    PyTorchJob pod is; torchrun loses its ranks' exit codes, so the first failed rank's code is passed on here.
+    A distributed stage starts ``module`` again on every rank (see :func:`launch_ranks`), in the same way on a laptop and
+    in the pods of a PyTorchJob. ``body`` commits the outputs and returns the metrics of the stage.
     """
     configure_logging()
     end_with_parent()
@@ -45,13 +46,13 @@ def main(body: Body, module: str) -> None:
     configure_logging(job.runtime.log_format)
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:
-            sys.exit(_torchrun(module))
+            sys.exit(launch_ranks(module))
         code = _run(body, job)
     except ModuleNotFoundError as error:
         code = exit_code(_not_installed(error, job.kind))
-    if _leave_group():
-        # The interpreter's own end can deadlock after DDP: gloo's process group is destroyed while the GIL is held, and
-        # waits for its worker, which waits for the GIL (seen with torch 2.13 when a training is stopped half-way).
+    if _destroy_process_group():
+        # The interpreter's shutdown can deadlock after DDP: gloo's process group is destroyed while the GIL is held, and
+        # waits for its worker, which waits for the GIL (seen with torch 2.13 when training is stopped early).
         flush()
         logging.shutdown()
         sys.stdout.flush()
@@ -64,7 +65,7 @@ def _run(body: Body, job: StageJob) -> int:
     stop = _StopFlag()
     signal.signal(signal.SIGTERM, stop.set)
     if DistributedContext().is_local_main:
-        # Ctrl-C reaches the whole foreground group; the launcher turns it into SIGTERM for this process.
+        # Ctrl-C reaches the whole foreground process group; the launcher sends SIGTERM to this process.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         context = StageContext(resolve_job(job, open_store(job.store)), should_stop=stop)
@@ -76,11 +77,11 @@ def _run(body: Body, job: StageJob) -> int:
         with span(Span.STAGE, kind=str(job.kind), stage=job.stage, run=job.run, rank=context.rank):
             service = KINDS[job.kind].service
             if not service and load_result(context.store, job.run, job.stage, job.key) is not None:
-                log.info("stage %s already has its result; nothing to do", job.stage)
+                log.info("stage %s is already complete", job.stage)
                 return ExitCode.DONE
             metrics = body(context)
             if context.is_main and not service:
-                context.keep_progress()
+                context.save_progress()
                 result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics))
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
@@ -105,7 +106,7 @@ def exit_code(error: Exception) -> int:
 
 
 def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
-    """What to install, where it is not the project's own module that is missing."""
+    """Return a ConfigError with the install command if the missing module is not one of this project."""
     if (error.name or "").split(".")[0] == "editr1":
         return error
     extras = ",".join(KINDS[kind].extras)
@@ -113,47 +114,12 @@ def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Only what was measured: a mean over nothing is no figure, and JSON has no NaN."""
+    """Drop metrics without a value, such as the mean of an empty set, since JSON has no NaN."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _torchrun(module: str) -> int:
-    from torch.distributed import DistError
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousError
-    from torch.distributed.launcher.api import elastic_launch
-    from torch.distributed.run import config_from_args, get_args_parser
-
-    os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
-    # A PyTorchJob of one pod brings a master's address too; its ranks meet on the pod's loopback all the same.
-    alone = os.environ.get("PET_NNODES", "1") in ("1", "1:1")
-    # Shared, the store of the first rendezvous is told only to who took part in it: a node that replaces a lost one waits
-    # for it until both time out (torch 2.13, DynamicRendezvousHandler.next_rendezvous).
-    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    if alone:
-        os.environ.update(PET_RDZV_BACKEND="c10d", PET_RDZV_ENDPOINT="127.0.0.1:0", PET_RDZV_ID=str(os.getpid()))
-    config, command, arguments = config_from_args(get_args_parser().parse_args(["-m", module]))
-    if alone:
-        config.local_addr = "127.0.0.1"
-    config.monitor_interval = 0.1
-    if PARENT_VARIABLE in os.environ:
-        os.environ[PARENT_VARIABLE] = str(os.getpid())  # a rank ends with this process, too
-    try:
-        elastic_launch(config, command)(*arguments)
-    except ChildFailedError as error:
-        _rank, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
-    except SignalException:
-        return ExitCode.TERMINATED
-    except (DistError, RendezvousError) as error:
-        log.error("the other nodes cannot be reached: %s", error)
-        return ExitCode.TRANSIENT
-    return ExitCode.DONE
-
-
-def _leave_group() -> bool:
-    """Leave the process group; whether there was one."""
+def _destroy_process_group() -> bool:
+    """Destroy the default process group; return False if there is none."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return False

@@ -1,8 +1,6 @@
-"""Bring one input of the job into a folder, for a container beside the stage that reads it from there.
+"""Download one input of the job to a folder, from which a sidecar container reads it.
 
-    python -m editr1.stages.runtime.fetch model /work/model
-
-The second argument is the folder.
+python -m editr1.stages.runtime.fetch INPUT FOLDER
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from editr1.telemetry.log import configure_logging
 
 
 def main(name: str, folder: str) -> int:
-    """Fetch and verify; returns the exit code."""
+    """Download and verify the input ``name``, and return the exit code."""
     configure_logging()
     try:
         job = read_job()
@@ -28,7 +26,7 @@ def main(name: str, folder: str) -> int:
         store = open_store(job.store)
         reference = resolve_job(job, store).inputs.get(name)
         if reference is None or not reference.startswith("sha256:"):
-            raise ConfigError(f"inputs.{name}: must be an artifact of the store (got {reference!r})")
+            raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact; it must be sha256:DIGEST")
         store.fetch(reference, Path(folder))
     except Exception as error:
         return exit_code(error)

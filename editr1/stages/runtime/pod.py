@@ -1,23 +1,21 @@
-"""One attempt of a stage in a pod: the stage's own process, and beside it what keeps its traces when the pod is gone.
+"""One attempt of a stage in a pod: starts the stage process and keeps its progress and logs in the artifact store.
 
     python -m editr1.stages.runtime.pod sft
 
-The stage is the process that it is on a laptop. This one settles the job, passes signals on, and writes progress, the
-last log lines of every rank, spans and the attempt's end to the store. It imports no torch, so it lives on where a rank
-alone is killed for memory; where the whole pod is, the next attempt knows it by the missing end.
+The stage process is the same as on a laptop. This process resolves the job, forwards signals, and writes progress, the
+last log lines of every rank, spans and the end of the attempt to the store. It does not import torch, so that it survives
+if the kernel kills a rank for memory. If the whole pod is killed, the next attempt finds an attempt without an end.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -31,40 +29,42 @@ from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, lo
 from editr1.runs.record import StageRecord, State, add_unsubmitted_stage, newest_checkpoint
 from editr1.runs.resolve import HubUnreachable, resolve_job
 from editr1.stages.runtime.entry import exit_code
+from editr1.stages.runtime.log_tail import LogTail
 from editr1.telemetry import Span, configure, flush, span, traceparent
 from editr1.telemetry.gauges import stage_gauges
 from editr1.telemetry.log import configure_logging
 from editr1.telemetry.progress import ProgressReader
 
 T = TypeVar("T")
-TAIL_LINES = 400
-PATIENCE_SECONDS = 120.0
+OUTAGE_SECONDS = 120.0
 SPANS_SECONDS = 30.0
-_RANK = re.compile(r"\[\w*?(\d+)\]:")
 
 log = logging.getLogger("editr1.pod")
 
 
 def main(kind: str) -> int:
-    """Run the attempt; returns the exit code of the pod."""
-    # The first process of a container is sent no signal that it does not handle.
+    """Run the attempt and return the exit code of the pod."""
+    # The kernel only delivers signals to the first process of a container if it has a handler for them.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        signal.signal(number, _exit)
     configure_logging()
     try:
         job = read_job()
         configure_logging(job.runtime.log_format)
         store = open_store(job.store)
-        settled = patiently(lambda: resolve_job(job, store))
+        resolved = retry_outages(lambda: resolve_job(job, store))
         if not job.key:
-            patiently(lambda: _note(settled, store))
-        return _Attempt(kind, settled, store).run()
+            retry_outages(lambda: _create_record(resolved, store))
+        return _Attempt(kind, resolved, store).run()
     except Exception as error:
         return exit_code(error)
 
 
-def patiently(action: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """``action()``, again for up to ``seconds`` while store or hub cannot be reached: a pod is started again without pause."""
+def retry_outages(action: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
+    """Call ``action``, and retry for up to ``seconds`` while the store or the hub is unreachable.
+
+    A pod is restarted without a pause, so that an outage would use up its retries quickly.
+    """
     end, pause = time.monotonic() + seconds, 1.0
     while True:
         try:
@@ -74,13 +74,13 @@ def patiently(action: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
         except (StoreError, HubUnreachable) as error:
             if time.monotonic() + pause > end:
                 raise
-            log.warning("%s; again in %.0f s", error, pause)
+            log.warning("%s; retrying in %.0f s", error, pause)
             time.sleep(pause)
             pause = min(20.0, pause * 2)
 
 
-def _note(job: StageJob, store: ArtifactStore) -> None:
-    """A release that was installed with Helm alone has no record yet."""
+def _create_record(job: StageJob, store: ArtifactStore) -> None:
+    """Create the record of a stage that was installed with Helm, without ``editr1 submit``."""
     stage = StageRecord(
         name=job.stage,
         kind=str(job.kind),
@@ -93,38 +93,13 @@ def _note(job: StageJob, store: ArtifactStore) -> None:
     add_unsubmitted_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
 
 
-class Tail:
-    """The last lines of each rank, kept while all lines pass through to standard output."""
-
-    def __init__(self, lines: int = TAIL_LINES) -> None:
-        self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=lines))
-        self._lock = threading.Lock()
-
-    def add(self, line: str) -> None:
-        """Keep a line; one without a rank's prefix belongs to the launcher (-1)."""
-        rank = _RANK.match(line)
-        with self._lock:
-            self._lines[int(rank[1]) if rank else -1].append(line)
-
-    def text(self) -> list[str]:
-        """All kept lines, the launcher's first, then rank by rank."""
-        with self._lock:
-            return [line for rank in sorted(self._lines) for line in self._lines[rank]]
-
-    def last_error(self) -> str:
-        """The newest line that speaks of an error, else the newest line."""
-        lines = [line for line in self.text() if line.strip()]
-        errors = [line for line in lines if " ERROR " in line or "Error" in line]
-        return (errors or lines or [""])[-1].strip()[:500]
-
-
 class _Attempt:
     def __init__(self, kind: str, job: StageJob, store: ArtifactStore) -> None:
         self._kind, self._job, self._store = kind, job, store
         self._files = LiveFiles(store, job.run, job.stage, job.key)
         self._every, self._retries = job.runtime.publish_seconds, job.runtime.retries
         self._spans = job.workdir / "spans.jsonl"
-        self._tail = Tail()
+        self._tail = LogTail()
         self._lines = ProgressReader(job.progress_file)
         self._speed = PhaseSpeed()
         self._written: LiveProgress | None = None
@@ -136,33 +111,32 @@ class _Attempt:
             started=time.time(),
             submission=os.environ.get("TRACEPARENT", "")[3:35],
         )
-        self._told = self._record
-        """What the store knows of it."""
+        self._stored = self._record
+        """The attempt as it was last written to the store."""
 
     def run(self) -> int:
         job = self._job
-        job.workdir.mkdir(parents=True, exist_ok=True)
-        file = job.workdir / "job.json"
-        runtime = job.runtime.model_copy(update={"span_file": self._spans})
-        file.write_text(job.model_copy(update={"runtime": runtime}).model_dump_json(indent=2), encoding="utf-8")
+        file = self._write_job()
         own = (self._record.pod, self._record.submission)
-        earlier = [item for item in patiently(self._files.attempts) if (item.pod, item.submission) == own]
-        checkpoint = patiently(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
+        earlier = [item for item in retry_outages(self._files.attempts) if (item.pod, item.submission) == own]
+        checkpoint = retry_outages(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
-        self._told = self._record
-        # Without a submission a release that is installed anew, with more memory, cannot be told from the one before.
+        self._stored = self._record
+        # Without a submission, a release that was reinstalled with more memory looks like the earlier one.
         lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
-            self._tail.add(f"ERROR no checkpoint since {lost} attempts that ended without a word: killed for memory?")
+            self._tail.add(
+                f"ERROR {lost} attempts ended without an exit code or a checkpoint; was the pod out of memory?"
+            )
             log.error("%s", self._tail.last_error())
             return self._finish(ExitCode.UNEXPECTED, 0)
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
         end_gauges = stage_gauges(self._speed.now, max(5.0, self._every), **{"editr1.run": job.run})
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
             try:
-                code = self._stage(file)
-            except SystemExit:  # asked to leave before the stage began
+                code = self._run_stage(file)
+            except SystemExit:  # SIGTERM before the stage started
                 self._record = self._record.model_copy(update={"leaving": True})
                 self._finish(ExitCode.TERMINATED, 0)
                 raise
@@ -172,7 +146,16 @@ class _Attempt:
         flush()
         return self._finish(128 - code if code < 0 else code, retries_used(earlier))
 
-    def _stage(self, file: Path) -> int:
+    def _write_job(self) -> Path:
+        """Write the resolved job for the stage process."""
+        job = self._job
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        file = job.workdir / "job.json"
+        runtime = job.runtime.model_copy(update={"span_file": self._spans})
+        file.write_text(job.model_copy(update={"runtime": runtime}).model_dump_json(indent=2), encoding="utf-8")
+        return file
+
+    def _run_stage(self, file: Path) -> int:
         job = self._job
         environment = {**os.environ, CONFIG_VARIABLE: str(file)}
         environment["TRACEPARENT"] = traceparent() or ""
@@ -190,7 +173,7 @@ class _Attempt:
             start_new_session=True,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._passing_on(process))
+            signal.signal(number, self._signal_forwarder(process))
         assert process.stdout is not None
         pump = threading.Thread(target=self._pump, args=(process.stdout,), daemon=True)
         pump.start()
@@ -198,7 +181,7 @@ class _Attempt:
         pump.join(10)
         return code
 
-    def _passing_on(self, process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
+    def _signal_forwarder(self, process: subprocess.Popen[str]) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, _frame: FrameType | None) -> None:
             self._record = self._record.model_copy(update={"leaving": True})
             process.send_signal(number)
@@ -224,12 +207,12 @@ class _Attempt:
         self._publish(last=True)
         spent = self._retries is not None and used >= self._retries
         if worth_a_retry(code) and code != ExitCode.TERMINATED and spent:
-            log.error("exit code %d, and %d retries are used up", code, self._retries)
+            log.error("the stage failed with exit code %d, and all %d retries are used up", code, self._retries)
             return ExitCode.UNEXPECTED
         return code
 
     def _publish(self, *, last: bool = False) -> None:
-        """Write what changed. A store that fails costs the news of this moment and nothing else."""
+        """Write what has changed since the last call; skip this update if the store fails."""
         try:
             self._speed.add(self._lines.new())
             progress = self._speed.now()
@@ -239,11 +222,11 @@ class _Attempt:
             if self._spans_changed(0 if last else SPANS_SECONDS):
                 self._files.write_spans(self._record, self._spans.read_bytes())
             self._files.write_log(self._record, self._tail.text())
-            if self._record != self._told:
+            if self._record != self._stored:
                 self._files.write_attempt(self._record)
-                self._told = self._record
+                self._stored = self._record
         except StoreError as error:
-            log.warning("progress was not written: %s", error)
+            log.warning("could not write progress: %s", error)
 
     def _spans_changed(self, every: float) -> bool:
         if not self._spans.is_file():
@@ -255,8 +238,8 @@ class _Attempt:
         return True
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    """Asked to stop before the stage began: there is nothing to keep."""
+def _exit(_number: int, _frame: FrameType | None) -> None:
+    """Exit on a signal that arrives before the stage has started."""
     raise SystemExit(ExitCode.TERMINATED)
 
 

@@ -87,8 +87,8 @@ def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path
     second = context(tmp_path, "a" * 64)
     second.progress.phase("sft", 4, 2)
     second.progress.step(2)
-    second.keep_progress()
+    second.save_progress()
     assert steps(second) == [0, 2, 2, 4]
     again = context(tmp_path, "a" * 64)  # in the same folder
-    again.keep_progress()
+    again.save_progress()
     assert steps(again) == [0, 2, 2, 4]

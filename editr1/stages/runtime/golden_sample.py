@@ -1,4 +1,4 @@
-"""The golden sample that travels in a verifier's folder: an edit of its own training data, scored before a server is ready."""
+"""The golden sample in a verifier's folder: an edit of its training data that a server scores before it becomes ready."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from editr1.serving.golden import default_golden, load_golden, save_golden
 GOLDEN_FILE = "editr1_golden.json"
 
 
-def put_golden(folder: Path, item: ScoreItem) -> None:
-    """Write ``item`` into the verifier folder."""
+def save_golden_sample(folder: Path, item: ScoreItem) -> None:
+    """Write ``item`` to the verifier folder."""
     save_golden(folder / GOLDEN_FILE, [item])
 
 
-def golden_of(model: str) -> Sequence[ScoreItem]:
-    """The folder's golden sample, or a plain one for folders (and hub names) that bring none."""
+def load_golden_sample(model: str) -> Sequence[ScoreItem]:
+    """Load the golden sample of a verifier folder; a folder or hub name without one gets the default sample."""
     file = Path(model) / GOLDEN_FILE
     return load_golden(file) if file.is_file() else default_golden()
