@@ -162,13 +162,7 @@ class _Reconciliation:
                 self._writer.write(before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
             return self._now + (RESYNC_SECONDS if over else REFUSED_SECONDS)
         self._resync_cache(run)
-        try:
-            status, actions = self._plan(run, site)
-        except (StoreError, HubUnreachable) as error:
-            if not over:
-                reason = Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
-                self._writer.write(before.model_copy(update={"reason": reason, "message": str(error)}))
-            raise
+        status, actions = self._plan(run, site, report=not over)
         if not self._writer.write(status):
             return self._now
         status, outage = self._apply(run, site, status, actions)
@@ -203,8 +197,18 @@ class _Reconciliation:
             pods = self._client.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={known.release}")
             self._cache.resync(self._namespace, known.release, None if job is None else {"kind": kind, **job}, pods)
 
-    def _plan(self, run: RunSpec, site: Site) -> tuple[RunStatus, Sequence[Action]]:
-        """Decide, and archive the attempts that ended.
+    def _plan(self, run: RunSpec, site: Site, *, report: bool) -> tuple[RunStatus, Sequence[Action]]:
+        """Decide, and archive the attempts that ended; write an outage of the store or the hub to the status (``report``)."""
+        try:
+            return self._decide_and_archive(run, site)
+        except (StoreError, HubUnreachable) as error:
+            if report:
+                reason = Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
+                self._writer.write(self._writer.status.model_copy(update={"reason": reason, "message": str(error)}))
+            raise
+
+    def _decide_and_archive(self, run: RunSpec, site: Site) -> tuple[RunStatus, Sequence[Action]]:
+        """Decide, then archive the attempts that ended.
 
         They are archived before the status is written: a failure before that is retried, a failure afterwards is not.
         """

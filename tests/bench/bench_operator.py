@@ -1,10 +1,10 @@
-"""The operator with many live runs on fake nodes: reaction time, memory, requests to the API server.
+"""Benchmark of the operator with many live runs on fake nodes: reaction time, memory, requests to the API server.
 
     python tests/bench/bench_operator.py [--runs 100 1000]
 
-Needs KUBECONFIG of a cluster with training-operator and kwok nodes (label type=kwok, 250 pods each), where nobody else
-works. Each count of runs is a namespace of its own; the figures of the last count are given as a ratio to the first's.
-The S3 server is a local one; the operator is a process of this machine.
+It needs KUBECONFIG of a cluster with training-operator and kwok nodes (label type=kwok, 250 pods each) that nobody else
+uses. Each number of runs gets its own namespace, and the last one is compared with the first. The S3 server and the operator
+are local processes.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ HEALTH, METRICS = 18080, 19090
 
 
 @dataclass
-class Figures:
-    """What one count of runs cost."""
+class Measurement:
+    """Measurements for one number of runs."""
 
     runs: int
     start_s: float
-    """From the first apply until the pods of every run are running and the status says so."""
+    """Seconds from the first apply until every run has the status Running."""
     median_s: float
-    """From a change of a run's spec to what follows in the cluster."""
+    """Median seconds from a change of a run's specification until its job is updated."""
     p99_s: float
     memory_mb: float
-    """Resident at the end."""
-    most_mb: float
-    """Resident at its peak."""
+    """Resident memory at the end."""
+    peak_mb: float
+    """Peak resident memory."""
     requests_quiet: float
-    """A second, all runs live and nothing happening."""
+    """Requests per second while all runs are live and nothing changes."""
     requests_busy: float
-    """A second, while the runs start."""
+    """Requests per second while the runs start."""
 
 
 def main() -> None:
-    """Measure each count and print a table."""
+    """Measure each number of runs and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, nargs="+", default=[100, 1000])
     counts = parser.parse_args().runs
@@ -74,7 +74,7 @@ def main() -> None:
     for item in found:
         print(
             f"{item.runs:>6} {item.start_s:>10.1f} s {item.median_s:>6.2f} s {item.p99_s:>6.2f} s "
-            f"{item.memory_mb:>6.0f} MB {item.most_mb:>6.0f} MB {item.requests_quiet:>17.2f} {item.requests_busy:>9.1f}"
+            f"{item.memory_mb:>6.0f} MB {item.peak_mb:>6.0f} MB {item.requests_quiet:>17.2f} {item.requests_busy:>9.1f}"
         )
     first, last = found[0], found[-1]
     print(
@@ -84,8 +84,8 @@ def main() -> None:
     )
 
 
-def measure(count: int, folder: Path, environment: dict[str, str]) -> Figures:
-    """Start ``count`` runs, change some of them one after the other, watch them doing nothing."""
+def measure(count: int, folder: Path, environment: dict[str, str]) -> Measurement:
+    """Start ``count`` runs, let them run unchanged for a while, then change some of them one after the other."""
     namespace = f"bench-{count}"
     kubectl("create", "namespace", namespace)
     cluster = folder / f"{namespace}.yaml"
@@ -98,7 +98,7 @@ def measure(count: int, folder: Path, environment: dict[str, str]) -> Figures:
             list(pool.map(lambda n: apply_runs(namespace, range(n, min(n + 50, count))), range(0, count, 50)))
         while running(namespace) < count:
             time.sleep(1)
-            assert time.monotonic() - began < 1800, f"{running(namespace)} of {count} run"
+            assert time.monotonic() - began < 1800, f"{running(namespace)} of {count} runs are running"
         start_s = time.monotonic() - began
         busy = (requests() - requests_before) / start_s
         time.sleep(10)
@@ -106,14 +106,14 @@ def measure(count: int, folder: Path, environment: dict[str, str]) -> Figures:
         time.sleep(QUIET_SECONDS)
         quiet = (requests() - before) / QUIET_SECONDS
         reactions = sorted(react(namespace, n % count) for n in range(CHANGES))
-        said = Path(f"/proc/{operator.pid}/status").read_text()
-        memory, most = (int(re.search(rf"{name}:\s+(\d+)", said)[1]) / 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[index]
+        process_status = Path(f"/proc/{operator.pid}/status").read_text()
+        memory, peak = (int(re.search(rf"{name}:\s+(\d+)", process_status)[1]) / 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[index]
     finally:
         operator.terminate()
         operator.wait(60)
         kubectl("delete", "namespace", namespace)
     p99 = reactions[int(len(reactions) * 0.99) - 1]
-    return Figures(count, start_s, statistics.median(reactions), p99, memory, most, quiet, busy)
+    return Measurement(count, start_s, statistics.median(reactions), p99, memory, peak, quiet, busy)
 
 
 def settings() -> dict[str, object]:
@@ -132,7 +132,7 @@ def settings() -> dict[str, object]:
 
 
 def apply_runs(namespace: str, numbers: range) -> None:
-    """EditRuns of one stage each."""
+    """Create EditRuns of one stage each."""
     runs = [
         {
             "apiVersion": "editr1.dev/v1alpha1",
@@ -149,13 +149,13 @@ def apply_runs(namespace: str, numbers: range) -> None:
 
 
 def running(namespace: str) -> int:
-    """How many runs have pods that run."""
+    """Return the number of runs that are running."""
     text = kubectl("-n", namespace, "get", "editruns", "-o", "jsonpath={.items[*].status.reason}")
     return text.split().count("Running")
 
 
 def react(namespace: str, number: int) -> float:
-    """Seconds from suspending (or resuming) a run until its job is told so, seen through a watch."""
+    """Return the seconds from suspending (or resuming) a run until a watch reports that its job is suspended (or resumed)."""
     name = f"run-{number}"
     suspended = json.loads(kubectl("-n", namespace, "get", "editrun", name, "-o", "json"))["spec"].get("suspend", False)
     path = ["-n", namespace, "get", "pytorchjob", f"{name}-curate", "-o", 'jsonpath={.spec.runPolicy.suspend}{"\\n"}']
@@ -183,13 +183,13 @@ def react(namespace: str, number: int) -> float:
 
 
 def start_operator(namespace: str, cluster: Path, environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    """The operator, answering."""
+    """Start the operator and wait until it is healthy."""
     settings = {
         "EDITR1_OPERATOR_NAMESPACES": namespace,
         "EDITR1_OPERATOR_CLUSTER_FILE": str(cluster),
         "EDITR1_OPERATOR_LIVENESS_PORT": str(HEALTH),
         "EDITR1_OPERATOR_METRICS_PORT": str(METRICS),
-        "MALLOC_ARENA_MAX": "2",  # both as images/operator has them
+        "MALLOC_ARENA_MAX": "2",  # as in images/operator
         "GOGC": "40",
     }
     log = (folder / f"{namespace}.log").open("wb")
@@ -198,7 +198,7 @@ def start_operator(namespace: str, cluster: Path, environment: dict[str, str], f
     for _ in range(120):
         if process.poll() is not None:
             raise SystemExit(
-                f"the operator ended with {process.returncode}: {(folder / f'{namespace}.log').read_text()}"
+                f"the operator exited with code {process.returncode}: {(folder / f'{namespace}.log').read_text()}"
             )
         try:
             httpx.get(f"http://127.0.0.1:{HEALTH}/healthz", timeout=2)
@@ -206,11 +206,11 @@ def start_operator(namespace: str, cluster: Path, environment: dict[str, str], f
         except httpx.HTTPError:
             time.sleep(0.5)
     process.kill()
-    raise SystemExit(f"the operator does not answer: {(folder / f'{namespace}.log').read_text()}")
+    raise SystemExit(f"the operator is not healthy after 60 s: {(folder / f'{namespace}.log').read_text()}")
 
 
 def requests() -> float:
-    """Requests to the API server so far, watches apart."""
+    """Return the number of requests to the API server so far, without watches."""
     text = httpx.get(f"http://127.0.0.1:{METRICS}/metrics", timeout=10).text
     return sum(
         float(line.rsplit(" ", 1)[1])
@@ -220,7 +220,7 @@ def requests() -> float:
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
-    """Standard output of kubectl."""
+    """Run kubectl and return its standard output."""
     done = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, input=stdin)
     if done.returncode:
         raise SystemExit(f"kubectl {' '.join(arguments)}: {done.stderr}")

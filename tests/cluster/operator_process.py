@@ -1,4 +1,4 @@
-"""The operator as a process of this machine against the cluster, so that a test can kill it and start it again."""
+"""The operator as a local process against the cluster, so that a test can kill and restart it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cluster.conftest import ROOT, Lab, until
 
 
 class Operator:
-    """Watches the lab's namespace. ``kill`` is SIGKILL."""
+    """An operator process that watches the lab's namespace."""
 
     def __init__(self, lab: Lab, folder: Path, **environment: str) -> None:
         self._log = (folder / "operator.log").open("ab")
@@ -43,7 +43,7 @@ class Operator:
             command, env=self._environment, stdout=self._log, stderr=self._log, cwd=self.log.parent
         )
         if wait:
-            until("the operator answers", self.healthy, 60, 0.2)
+            until("the operator is healthy", self.healthy, 60, 0.2)
 
     def healthy(self) -> bool:
         try:
@@ -52,6 +52,7 @@ class Operator:
             return False
 
     def kill(self) -> None:
+        """Send SIGKILL."""
         self._stop(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -64,25 +65,25 @@ class Operator:
             self._process = None
 
 
-class Way:
-    """The way to the API server, which can be cut: a relay on loopback, and a kubeconfig that leads through it."""
+class Relay:
+    """A TCP relay on loopback to the API server, which can be cut, and a kubeconfig that uses it."""
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        told = yaml.safe_load(kubeconfig.read_text())
-        server = urlsplit(told["clusters"][0]["cluster"]["server"])
+        config = yaml.safe_load(kubeconfig.read_text())
+        server = urlsplit(config["clusters"][0]["cluster"]["server"])
         self._target = (server.hostname or "", server.port or 443)
         self.on_loopback = self._target[0] in ("127.0.0.1", "localhost")
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
-        told["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
+        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
         self.kubeconfig = folder / "kubeconfig-through-relay"
-        self.kubeconfig.write_text(yaml.safe_dump(told))
+        self.kubeconfig.write_text(yaml.safe_dump(config))
         self._open: list[socket.socket] = []
         self._cut = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Drop every connection, and each new one, until ``mend``."""
+        """Drop every connection, and each new one, until ``restore`` is called."""
         self._cut.set()
         for end in self._open:
             with contextlib.suppress(OSError):
@@ -90,21 +91,22 @@ class Way:
             end.close()
         self._open.clear()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
+        """Accept connections again."""
         self._cut.clear()
 
     def _accept(self) -> None:
         while True:
-            near, _ = self._listener.accept()
+            client, _ = self._listener.accept()
             if self._cut.is_set():
-                near.close()
+                client.close()
                 continue
-            far = socket.create_connection(self._target)
-            self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+            server = socket.create_connection(self._target)
+            self._open += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
@@ -148,7 +150,7 @@ def wait_state(lab: Lab, name: str, *states: str, seconds: float = 180) -> dict[
 
 
 def install_crd(lab: Lab) -> bool:
-    """Returns whether it was there before: with it, editr1 run gives runs to an operator."""
+    """Install the CRD and return whether it existed before. With it, ``editr1 run`` submits runs to an operator."""
     known = bool(lab.kubectl("get", "crd", "editruns.editr1.dev", "-o", "name", check=False))
     lab.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/operator/files/editruns.yaml"))
     lab.established("editruns.editr1.dev")

@@ -1,4 +1,4 @@
-"""What goes wrong is said in words, by submit, explain and doctor, before and after something was sent."""
+"""Faults are explained by submit, explain and doctor, before and after something was submitted."""
 
 import subprocess
 from collections.abc import Iterator
@@ -15,43 +15,43 @@ TINY = {"config": SMALL_WORLD}
 
 @pytest.fixture
 def started(lab: Lab) -> Iterator[list[str]]:
-    """Names that a test submitted; they are cancelled after it."""
+    """Names of the releases that a test submits; they are cancelled afterwards."""
     names: list[str] = []
     yield names
     for name in names:
         lab.editr1("cancel", name, check=False)
 
 
-def explained(lab: Lab, name: str, says: str) -> None:
+def assert_explained(lab: Lab, name: str, says: str) -> None:
     until(f"explain says {says!r}", lambda: says in lab.editr1("explain", name).stdout, 60)
 
 
-def test_a_wrong_image(lab: Lab, started: list[str]) -> None:
+def test_wrong_image(lab: Lab, started: list[str]) -> None:
     started.append("no-image")
     lab.submit("curate", "no-image", {**TINY, "image": {"tag": "no-such-tag"}})
-    explained(lab, "no-image", "cannot get its image")
+    assert_explained(lab, "no-image", "cannot pull its image")
     done = lab.editr1("wait", "no-image", "--timeout", "4", check=False)
     assert done.returncode == 124 and "no-such-tag" in done.stderr
 
 
-def test_a_wrong_secret(lab: Lab, started: list[str]) -> None:
+def test_wrong_secret(lab: Lab, started: list[str]) -> None:
     started.append("no-secret")
     lab.submit("curate", "no-secret", {**TINY, "store": {"secretName": "nowhere"}})
-    explained(lab, "no-secret", "the Secret 'nowhere' does not exist; make it, or set store.secretName")
+    assert_explained(lab, "no-secret", "the Secret 'nowhere' does not exist; create it, or set store.secretName")
     started.append("no-key")
     lab.submit("curate", "no-key", {**TINY, "store": {"accessKey": "nothing"}})
-    explained(lab, "no-key", "has no key 'nothing'")
+    assert_explained(lab, "no-key", "has no key 'nothing'")
 
 
 def test_more_gpus_than_the_nodes_have(lab: Lab, started: list[str]) -> None:
     started.append("no-gpu")
     lab.submit("curate", "no-gpu", {**TINY, "gpus": 64})
-    explained(lab, "no-gpu", "not enough nvidia.com/gpu is free")
+    assert_explained(lab, "no-gpu", "not enough nvidia.com/gpu is free")
 
 
-def test_a_missing_bucket_stops_submit_and_a_pod_says_it_itself(lab: Lab, started: list[str]) -> None:
-    told = lab.submit("curate", "no-bucket", {**TINY, "store": {"url": "s3://nowhere/x"}}, check=False)
-    assert "bucket 'nowhere' does not exist; make it first" in told
+def test_missing_bucket_stops_submit(lab: Lab, started: list[str]) -> None:
+    output = lab.submit("curate", "no-bucket", {**TINY, "store": {"url": "s3://nowhere/x"}}, check=False)
+    assert "bucket 'nowhere' does not exist; create it first" in output
     assert "no-bucket" not in lab.kubectl("get", "pytorchjobs", "-o", "name")
 
 
@@ -60,7 +60,7 @@ def test_wrong_keys_on_the_laptop(lab: Lab) -> None:
     assert done.returncode == 1 and "SignatureDoesNotMatch" in done.stdout
 
 
-def test_a_full_quota(lab: Lab, started: list[str]) -> None:
+def test_exhausted_quota(lab: Lab, started: list[str]) -> None:
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -69,56 +69,56 @@ def test_a_full_quota(lab: Lab, started: list[str]) -> None:
     }
     lab.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(quota))
     try:
-        until("quota counted", lambda: "used" in lab.get("resourcequota", "tight").get("status", {}), 30)
+        until("the quota is in effect", lambda: "used" in lab.get("resourcequota", "tight").get("status", {}), 30)
         started.append("over")
         lab.submit("curate", "over", TINY)
-        explained(lab, "over", "the namespace's quota is full")
+        assert_explained(lab, "over", "the namespace's quota is exhausted")
         done = lab.editr1("doctor", check=False)
         assert done.returncode == 1 and "quota tight" in done.stdout
     finally:
         lab.kubectl("delete", "resourcequota", "tight")
 
 
-def test_doctor_finds_nothing_missing_here(lab: Lab) -> None:
+def test_doctor_finds_nothing_missing(lab: Lab) -> None:
     done = lab.editr1("doctor")
     for what in ("training-operator", "permissions", "bucket: conditional put"):
         assert what in done.stdout
     assert "missing" not in done.stdout
 
 
-def test_a_name_runs_one_thing_only(lab: Lab, started: list[str]) -> None:
+def test_name_of_a_release_is_used_once(lab: Lab, started: list[str]) -> None:
     started.append("once")
     assert "submitted once" in lab.submit("curate", "once", TINY)
     assert "attached to once" in lab.submit("curate", "once", TINY)
-    told = lab.submit("curate", "once", TINY, "--set", "seed=5", check=False)
-    assert "runs something else; choose another name, or editr1 cancel once" in told
+    output = lab.submit("curate", "once", TINY, "--set", "seed=5", check=False)
+    assert "runs something else; choose another name, or editr1 cancel once" in output
     assert len(lab.get("pytorchjobs", "-l", "editr1.dev/run=once")["items"]) == 1
 
 
-def test_a_dry_run_prints_the_objects_and_sends_nothing(lab: Lab) -> None:
+def test_dry_run_prints_the_objects_and_creates_nothing(lab: Lab) -> None:
     text = lab.submit("curate", "dry", TINY, "--dry-run")
     kinds = [item["kind"] for item in yaml.safe_load_all(text[text.index("---") :])]
     assert sorted(kinds) == ["ConfigMap", "PyTorchJob", "ServiceAccount"]
     assert "dry" not in lab.kubectl("get", "pytorchjobs,configmaps", "-o", "name")
 
 
-def test_suspend_holds_a_job_and_resume_lets_it_go_on(lab: Lab, curated: str, started: list[str]) -> None:
-    started.append("held")
+def test_suspended_job_continues_after_resume(lab: Lab, curated: str, started: list[str]) -> None:
+    started.append("paused")
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
         "config": {"max_steps": 40, "checkpoint_every": 5, "batch_size": 8},
     }
-    lab.submit("sft", "held", values)
-    until("a checkpoint", lambda: [k for k in lab.store().list_records("runs/held/") if "/checkpoints/" in k], 120)
-    lab.editr1("suspend", "held")
-    until("no pod", lambda: not lab.get("pods", "-l", "app.kubernetes.io/instance=held")["items"], 60)
-    assert "suspended; use editr1 resume to continue" in lab.editr1("explain", "held").stdout
-    lab.editr1("resume", "held")
-    assert "held is succeeded" in lab.editr1("wait", "held", "--timeout", "180").stderr
+    lab.submit("sft", "paused", values)
+    until("a checkpoint", lambda: [k for k in lab.store().list_records("runs/paused/") if "/checkpoints/" in k], 120)
+    lab.editr1("suspend", "paused")
+    until("its pods are deleted", lambda: not lab.get("pods", "-l", "app.kubernetes.io/instance=paused")["items"], 60)
+    assert "suspended; use editr1 resume to continue" in lab.editr1("explain", "paused").stdout
+    lab.editr1("resume", "paused")
+    assert "paused is succeeded" in lab.editr1("wait", "paused", "--timeout", "180").stderr
 
 
 def user_kubeconfig(lab: Lab, name: str) -> str:
-    """A kubeconfig of a ServiceAccount of that name."""
+    """Create a ServiceAccount and return the path of a kubeconfig for it."""
     lab.kubectl("create", "serviceaccount", name)
     token = lab.kubectl("create", "token", name).strip()
     done = subprocess.run(
@@ -130,7 +130,7 @@ def user_kubeconfig(lab: Lab, name: str) -> str:
     return lab.file(f"{name}.kubeconfig", config)
 
 
-def test_a_user_without_rights_is_told_what_is_missing(lab: Lab) -> None:
+def test_user_without_permissions_gets_a_list_of_them(lab: Lab) -> None:
     kubeconfig = user_kubeconfig(lab, "nobody")
     file = lab.file("nobody.yaml", TINY)
     done = lab.editr1("submit", "curate", "-f", file, "--name", "refused", check=False, KUBECONFIG=kubeconfig)
@@ -139,7 +139,7 @@ def test_a_user_without_rights_is_told_what_is_missing(lab: Lab) -> None:
     assert done.returncode == 1 and "create pytorchjobs" in done.stdout
 
 
-def test_the_role_of_a_user_is_enough_to_submit_follow_and_cancel(lab: Lab) -> None:
+def test_role_of_a_user_suffices_to_submit_follow_and_cancel(lab: Lab) -> None:
     kubeconfig = user_kubeconfig(lab, "alice")
     subject = f"--serviceaccount={lab.namespace}:alice"
     lab.kubectl("create", "rolebinding", "alice", "--role=editr1-user", subject)
@@ -150,7 +150,7 @@ def test_the_role_of_a_user_is_enough_to_submit_follow_and_cancel(lab: Lab) -> N
     lab.editr1("cancel", "hers", KUBECONFIG=kubeconfig)
 
 
-def test_a_bundle_holds_what_a_bug_report_needs_and_no_secret(lab: Lab, curated: str, tmp_path: Path) -> None:
+def test_bundle_has_what_a_bug_report_needs_and_no_secret(lab: Lab, curated: str, tmp_path: Path) -> None:
     import tarfile
 
     archive = tmp_path / "bundle.tar.gz"
@@ -163,7 +163,7 @@ def test_a_bundle_holds_what_a_bug_report_needs_and_no_secret(lab: Lab, curated:
     assert not any(lab.environment["EDITR1_S3_SECRET_KEY"] in text for text in texts.values())
 
 
-def test_two_users_in_two_namespaces_do_not_touch_and_nothing_is_left(
+def test_namespaces_are_independent_and_cancel_leaves_nothing(
     lab: Lab, curated: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = make_lab(tmp_path_factory.mktemp("other"))
@@ -172,7 +172,7 @@ def test_two_users_in_two_namespaces_do_not_touch_and_nothing_is_left(
         theirs.submit("curate", curated, TINY, "--follow")
         assert curated in lab.editr1("list").stdout
         theirs.editr1("cancel", curated)
-        until("nothing left", lambda: theirs.left() == [], 60)
+        until("everything is deleted", lambda: theirs.left() == [], 60)
         assert "no runs or stages of Edit-R1" in theirs.editr1("list").stdout
         assert "succeeded" in lab.editr1("status", curated).stdout
     finally:

@@ -1,4 +1,4 @@
-"""Two pods train together; one is lost. The job goes on from its checkpoint and ends right."""
+"""Two pods train together and one is lost: the job continues from its checkpoint and completes."""
 
 import json
 
@@ -7,7 +7,7 @@ from tests.cluster.conftest import Lab, until
 STEPS = 60
 
 
-def test_a_lost_node_costs_a_few_steps_and_nothing_else(lab: Lab, curated: str) -> None:
+def test_lost_node_costs_only_the_steps_since_the_last_checkpoint(lab: Lab, curated: str) -> None:
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
         "nodes": 2,

@@ -1,7 +1,7 @@
-"""A cluster without training-operator or KEDA says so in words, and works once they are there.
+"""A cluster without training-operator or KEDA is explained, and works once they are installed.
 
-Takes their resource types away for a moment, which ends every job of the cluster: only where
-EDITR1_TEST_DISPOSABLE_CLUSTER says that the cluster is there for these tests alone.
+The tests delete the CustomResourceDefinitions for a moment, which ends every job of the cluster. They run only if
+EDITR1_TEST_DISPOSABLE_CLUSTER is set, which states that the cluster is used for these tests alone.
 """
 
 import json
@@ -16,21 +16,22 @@ from tests.cluster.conftest import SMALL_WORLD, Lab, until
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("EDITR1_TEST_DISPOSABLE_CLUSTER"),
-    reason="takes CRDs away: set EDITR1_TEST_DISPOSABLE_CLUSTER where nobody else uses the cluster",
+    reason="deletes CRDs: set EDITR1_TEST_DISPOSABLE_CLUSTER if nobody else uses the cluster",
 )
 
 
 @contextmanager
 def without(lab: Lab, crd: str, path: str) -> Iterator[None]:
-    kept: dict[str, Any] = json.loads(lab.kubectl("get", "crd", crd, "-o", "json"))
-    kept.pop("status")
-    kept["metadata"] = {key: kept["metadata"].get(key) or {} for key in ("name", "labels", "annotations")}
+    """Delete a CustomResourceDefinition and create it again afterwards."""
+    saved: dict[str, Any] = json.loads(lab.kubectl("get", "crd", crd, "-o", "json"))
+    saved.pop("status")
+    saved["metadata"] = {key: saved["metadata"].get(key) or {} for key in ("name", "labels", "annotations")}
     lab.kubectl("delete", "crd", crd)
     try:
-        until(f"{crd} is gone", lambda: path not in lab.kubectl("api-resources", "-o", "name"), 30)
+        until(f"{crd} is deleted", lambda: path not in lab.kubectl("api-resources", "-o", "name"), 30)
         yield
     finally:
-        lab.kubectl("create", "-f", "-", stdin=json.dumps(kept))
+        lab.kubectl("create", "-f", "-", stdin=json.dumps(saved))
         lab.established(crd)
         until(f"{crd} is served", lambda: path in lab.kubectl("api-resources", "-o", "name"), 30)
 
@@ -38,11 +39,11 @@ def without(lab: Lab, crd: str, path: str) -> Iterator[None]:
 def test_without_keda(lab: Lab) -> None:
     values = {"inputs": {"model": "builtin:shapes-verifier"}, "autoscaling": {"mode": "keda"}}
     with without(lab, "scaledobjects.keda.sh", "scaledobjects.keda.sh"):
-        said = lab.editr1("doctor", check=False)
-        assert said.returncode == 0, "no stage needs it"
-        assert "autoscaling.mode keda cannot be used, hpa and none can" in " ".join(said.stdout.split())
-        told = lab.submit("reward", "unscaled", values, check=False)
-        assert "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none" in told
+        done = lab.editr1("doctor", check=False)
+        assert done.returncode == 0, "no stage requires KEDA"
+        assert "autoscaling.mode keda cannot be used, hpa and none can" in " ".join(done.stdout.split())
+        output = lab.submit("reward", "unscaled", values, check=False)
+        assert "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none" in output
         assert not lab.kubectl(
             "get", "deployments,configmaps", "-l", "app.kubernetes.io/instance=unscaled", "-o", "name"
         )
@@ -50,11 +51,11 @@ def test_without_keda(lab: Lab) -> None:
 
 def test_without_training_operator(lab: Lab) -> None:
     with without(lab, "pytorchjobs.kubeflow.org", "pytorchjobs.kubeflow.org"):
-        said = lab.editr1("doctor", check=False)
-        assert said.returncode == 1
-        assert "install Kubeflow's training-operator 1.9 or newer" in " ".join(said.stdout.split())
-        told = lab.submit("curate", "untrained", {"config": SMALL_WORLD}, check=False)
-        assert "install Kubeflow's training-operator 1.9 or newer" in told
+        done = lab.editr1("doctor", check=False)
+        assert done.returncode == 1
+        assert "install Kubeflow's training-operator 1.9 or newer" in " ".join(done.stdout.split())
+        output = lab.submit("curate", "untrained", {"config": SMALL_WORLD}, check=False)
+        assert "install Kubeflow's training-operator 1.9 or newer" in output
         assert not lab.kubectl("get", "configmaps", "-l", "app.kubernetes.io/instance=untrained", "-o", "name")
     lab.submit("curate", "untrained", {"config": SMALL_WORLD}, "--follow")
     lab.editr1("cancel", "untrained")

@@ -15,7 +15,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* Least rights: what the stages' charts render, and to read what became of it. No verb on Secrets. */}}
+{{/* Least privilege: the objects that the stages' charts render, and reading their state. No verb on Secrets. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [editr1.dev]
   resources: [editruns]

@@ -1,4 +1,4 @@
-"""A run's facts, built by hand: what stands in the cluster, what the status says, the time."""
+"""Builders for the observed state of a run: its specification, status and stages, and the time."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ Part = tuple[StageSpec, StageStatus | None, ObservedStage]
 
 
 def curate(name: str = "data", **changes: Any) -> StageSpec:
-    """A stage that reads nothing: it can start at once."""
+    """A stage without inputs, which can start immediately."""
     return StageSpec.model_validate(
         {"name": name, "kind": "curate", "retries": 2, "pending_timeout_seconds": 600.0, **changes}
     )
 
 
 def known(stage: str | StageSpec = "data", state: RunState = RunState.RUNNING, **changes: Any) -> StageStatus:
-    """A stage that was resolved and asked for once, 100 s ago, and whose job was seen."""
+    """Status of a stage that was resolved and launched once, 100 s ago, and whose job was observed."""
     stage = stage if isinstance(stage, StageSpec) else curate(stage)
-    fields = {"key": "k", "release": f"lab-{stage.name}", "attempts": [asked(100)], "job_uid": "u1", **changes}
+    fields = {"key": "k", "release": f"lab-{stage.name}", "attempts": [launched(100)], "job_uid": "u1", **changes}
     return StageStatus(name=stage.name, kind=str(stage.kind), state=state, **fields)
 
 
 def fresh(stage: str | StageSpec = "data", **changes: Any) -> StageStatus:
-    """A stage that was resolved and not asked for."""
+    """Status of a stage that was resolved and not launched."""
     return known(stage, **{"state": RunState.WAITING, "attempts": [], "job_uid": "", **changes})
 
 
-def asked(age: float, code: int | None = None, ended: float = 0.0) -> AttemptStatus:
-    """An attempt asked for ``age`` seconds ago that runs, or that ended with ``code`` ``ended`` seconds ago."""
+def launched(age: float, code: int | None = None, ended: float = 0.0) -> AttemptStatus:
+    """An attempt launched ``age`` seconds ago that is running, or that ended with ``code`` ``ended`` seconds ago."""
     return AttemptStatus(started=NOW - age, ended=None if code is None else NOW - ended, exit_code=code)
 
 
 def backoff(left: float, **changes: Any) -> StageStatus:
-    """A stage whose first attempt failed; the next one is due in ``left`` seconds."""
-    told = {"reason": Reason.RETRYING, "message": "exit code 129 is worth a retry", "failures": 1}
-    due = {"state": RunState.WAITING, "attempts": [asked(100, 129)], "not_before": NOW + left}
-    return known(**{**told, **due, **changes})
+    """Status of a stage whose first attempt failed and whose next attempt is due in ``left`` seconds."""
+    failed = {"reason": Reason.RETRYING, "message": "exit code 129 is worth a retry", "failures": 1}
+    due = {"state": RunState.WAITING, "attempts": [launched(100, 129)], "not_before": NOW + left}
+    return known(**{**failed, **due, **changes})
 
 
 def seen(*pods: PodView, condition: str = "", events: tuple[EventView, ...] = (), **changes: Any) -> ObservedStage:
-    """A job of this run, attempt 1, with its pods; one that failed was asked for its result."""
+    """The first job of this run with its pods. The result of a failed job has been read."""
     changes.setdefault("result_read", condition == "Failed")
     own = {key: changes.pop(key) for key in ("suspended", "queue") if key in changes}
     conditions = (Condition(condition, "True"),) if condition else ()
@@ -66,37 +66,37 @@ def seen(*pods: PodView, condition: str = "", events: tuple[EventView, ...] = ()
 
 
 def ended(code: int | None, **changes: Any) -> ObservedStage:
-    """A job that failed, its pod with that exit code."""
+    """A failed job whose pod has this exit code."""
     pod = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=code, terminated="Error"),))
     return seen(pod, condition="Failed", **changes)
 
 
 def run(*parts: Part, suspend: bool = False, now: float = NOW, before: RunStatus | None = None) -> ObservedRun:
-    """All that a decision is made of; a stage without a status was never looked at."""
+    """An observed run. A stage without a status was never reconciled."""
     spec = RunBody(stages=[stage for stage, _, _ in parts], suspend=suspend)
     stages = [status for _, status, _ in parts if status is not None]
     status = (before or RunStatus()).model_copy(update={"stages": stages})
-    return ObservedRun("lab", spec, status, GENERATION, now, {stage.name: facts for stage, _, facts in parts})
+    return ObservedRun("lab", spec, status, GENERATION, now, {stage.name: observed for stage, _, observed in parts})
 
 
-def one(status: StageStatus | None, facts: ObservedStage, **changes: Any) -> ObservedRun:
-    """A run of the one stage ``data``; changes go to the stage, or to :func:`run`."""
+def one(status: StageStatus | None, observed: ObservedStage, **changes: Any) -> ObservedRun:
+    """An observed run with the single stage ``data``; changes apply to the stage, or to :func:`run`."""
     own = {key: changes.pop(key) for key in ("suspend", "now") if key in changes}
-    return run((curate(**changes), status, facts), **own)
+    return run((curate(**changes), status, observed), **own)
 
 
-def next_facts(facts: ObservedRun, plan: Plan, **changes: Any) -> ObservedRun:
-    """The facts of the next look, with the status that was written; changes go to the run's facts."""
-    return replace(facts, status=plan.status, **changes)
+def next_observed(observed: ObservedRun, plan: Plan, **changes: Any) -> ObservedRun:
+    """The observed run of the next reconciliation, with the planned status; changes apply to the observed run."""
+    return replace(observed, status=plan.status, **changes)
 
 
-def with_stage(facts: ObservedRun, **stages: ObservedStage) -> ObservedRun:
-    """The facts with other ones of some stages."""
-    return replace(facts, stages={**facts.stages, **stages})
+def with_stage(observed: ObservedRun, **stages: ObservedStage) -> ObservedRun:
+    """The observed run with some stages replaced."""
+    return replace(observed, stages={**observed.stages, **stages})
 
 
 def stage_of(plan: Plan, name: str = "data") -> StageStatus:
-    """The stage's new status."""
+    """The planned status of a stage."""
     found = plan.status.stage_of(name)
     assert found is not None
     return found
@@ -104,9 +104,9 @@ def stage_of(plan: Plan, name: str = "data") -> StageStatus:
 
 @dataclass(frozen=True)
 class Case:
-    """What is seen, and what must follow for ``stage``; ``says`` is part of the message."""
+    """An observed run, and the expected plan for ``stage``; ``says`` is part of the message."""
 
-    facts: ObservedRun
+    observed: ObservedRun
     state: RunState
     reason: Reason | None
     does: tuple[Action, ...] = ()
@@ -114,8 +114,8 @@ class Case:
     stage: str = "data"
 
     def check(self) -> Plan:
-        """Decide and compare."""
-        plan = decide(self.facts)
+        """Decide, and compare the plan."""
+        plan = decide(self.observed)
         status = stage_of(plan, self.stage)
         assert (status.state, status.reason) == (self.state, self.reason), status.message
         assert plan.actions == self.does

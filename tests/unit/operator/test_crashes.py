@@ -1,4 +1,4 @@
-"""Nothing is lost when the operator is killed: each case decided again, and whole runs on a cluster in memory."""
+"""An operator that is killed loses nothing: every case is decided again, and whole runs are simulated on a cluster in memory."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from editr1_operator.actions import (
 from editr1_operator.decide import decide
 from editr1_operator.observed import ObservedRun, ObservedStage
 from tests.unit.operator import test_decide, test_services, test_suspend
-from tests.unit.operator.conftest import Case, next_facts, stage_of
+from tests.unit.operator.conftest import Case, next_observed, stage_of
 
 CASES = {**test_decide.CASES, **test_services.CASES, **test_suspend.CASES}
-KILLED = 0.15
+KILL_PROBABILITY = 0.15
 FAULTS = 4
-"""Most that goes wrong with one stage, so that its retries last."""
-MOST_LOOKS = 500
+"""Largest number of faults per stage; its retries suffice for them."""
+MAX_RECONCILIATIONS = 500
 SUSPENDS_UNTIL = 40
 MODEL = "builtin:shapes-verifier"
 STAGES = [
@@ -57,7 +57,7 @@ class Job:
 
 @dataclass
 class Cluster:
-    """Jobs and the service by stage, results in the store, and what went wrong."""
+    """A simulated cluster: jobs and the service by stage, results in the store, and the number of faults."""
 
     dice: random.Random
     now: float = 1e9
@@ -70,33 +70,33 @@ class Cluster:
     faults: Counter[str] = field(default_factory=Counter)
     uids: int = 0
 
-    def identity(self) -> str:
+    def new_uid(self) -> str:
         self.uids += 1
         return f"u{self.uids}"
 
-    def carry_out(self, action: Action) -> None:
+    def apply(self, action: Action) -> None:
         job = self.jobs.get(action.stage)
         if isinstance(action, Launch | EnsureService):
             attempt = action.attempt if isinstance(action, Launch) else 0
-            assert action.stage not in self.results, "what stands is not started"
+            assert action.stage not in self.results, "a stage with a result is not started"
             if job is None:
                 self.made[action.stage] += 1
                 self.jobs[action.stage] = Job(
-                    self.identity(), attempt, suspended=self.queue != "" and action.stage in WORK
+                    self.new_uid(), attempt, suspended=self.queue != "" and action.stage in WORK
                 )
             else:
-                beside = isinstance(action, Launch) and job.terminating
-                assert job.attempt == attempt and not beside, "no attempt starts beside another"
+                overlaps = isinstance(action, Launch) and job.terminating
+                assert job.attempt == attempt and not overlaps, "no attempt starts while another exists"
         elif job is None:
             return
         elif isinstance(action, SetSuspended):
-            assert not self.queue, "a job in a queue is the queue's to hold and to let go"
+            assert not self.queue, "only the queue suspends and resumes a queued job"
             job.suspended = action.suspended
         elif isinstance(action, ReleaseService) or (isinstance(action, DeleteJob) and job.uid == action.uid):
             job.terminating = True
 
-    def goes_on(self) -> None:
-        """Some time passes, and something may happen to each job."""
+    def advance(self) -> None:
+        """Let some time pass and something happen to each job."""
         self.now += self.dice.uniform(0.5, 20)
         for name, job in list(self.jobs.items()):
             if self.dice.random() < 0.3:
@@ -105,35 +105,35 @@ class Cluster:
                 del self.jobs[name]
             elif job.suspended:
                 job.phase, job.pods = "Pending", {}
-                # What a queue takes and gives back while the operator is away looks like nodes that were lost.
-                told = self.status.stage_of(name)
-                let_go = self.queue and told is not None and told.held_since is not None
-                job.suspended = not let_go or self.dice.random() < 0.5
+                # A preemption that the operator does not observe looks like lost nodes, so a queue admits only observed jobs.
+                reported = self.status.stage_of(name)
+                admitted = self.queue and reported is not None and reported.held_since is not None
+                job.suspended = not admitted or self.dice.random() < 0.5
             elif job.phase == "Pending":
-                job.phase, job.pods = "Running", {f"{name}-{index}": self.identity() for index in range(2)}
+                job.phase, job.pods = "Running", {f"{name}-{index}": self.new_uid() for index in range(2)}
             elif job.phase == "Running":
-                self._fares(name, job)
+                self._advance_running(name, job)
 
-    def _fares(self, name: str, job: Job) -> None:
-        fate = self.dice.random()
+    def _advance_running(self, name: str, job: Job) -> None:
+        chance = self.dice.random()
         if name == "rrm":
-            if fate < 0.05:
+            if chance < 0.05:
                 job.phase = "Pending"
-        elif fate < 0.4:
+        elif chance < 0.4:
             self.results.add(name)
             job.phase = "Succeeded"
-        elif fate < 0.7 and self.faults[name] < FAULTS:
+        elif chance < 0.7 and self.faults[name] < FAULTS:
             self.faults[name] += 1
-            if fate < 0.55:
+            if chance < 0.55:
                 job.phase, job.code = "Failed", self.dice.choice((129, 137, 143, None))
-            elif fate < 0.65:
-                job.pods[f"{name}-0"] = self.identity()
+            elif chance < 0.65:
+                job.pods[f"{name}-0"] = self.new_uid()
             else:
                 del self.jobs[name]
-        elif fate > 0.9 and self.queue:
+        elif chance > 0.9 and self.queue:
             job.suspended = True
 
-    def facts(self, status: RunStatus, read: set[str]) -> ObservedRun:
+    def observe(self, status: RunStatus, read: set[str]) -> ObservedRun:
         stages = {stage.name: self._of(stage.name, stage.name in read) for stage in STAGES}
         return ObservedRun("lab", RunBody(stages=STAGES, suspend=self.suspend), status, 1, self.now, stages)
 
@@ -167,16 +167,16 @@ class Cluster:
         )
 
 
-def look(cluster: Cluster, killed: float) -> None:
-    """One look of the operator, which may be killed before the status is written or before any action."""
+def reconcile(cluster: Cluster, killed: float) -> None:
+    """Reconcile once. The operator may be killed before the status is written or before any action is applied."""
     status, read = cluster.status, set[str]()
     for _ in range(12):
-        plan = decide(cluster.facts(status, read))
-        inward = [action.stage for action in plan.actions if isinstance(action, Resolve | LoadResult)]
-        if not inward:
+        plan = decide(cluster.observe(status, read))
+        reads = [action.stage for action in plan.actions if isinstance(action, Resolve | LoadResult)]
+        if not reads:
             break
-        read.update(inward)
-        keyed = [item.model_copy(update={"key": "k"}) if item.name in inward else item for item in plan.status.stages]
+        read.update(reads)
+        keyed = [item.model_copy(update={"key": "k"}) if item.name in reads else item for item in plan.status.stages]
         status = plan.status.model_copy(update={"stages": keyed})
     else:
         raise AssertionError("no decision")
@@ -186,55 +186,55 @@ def look(cluster: Cluster, killed: float) -> None:
     for action in plan.actions:
         if cluster.dice.random() < killed:
             return
-        cluster.carry_out(action)
+        cluster.apply(action)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_an_operator_killed_at_any_moment_decides_the_same_again(case: Case) -> None:
-    plan = decide(case.facts)
-    again = decide(next_facts(case.facts, plan))
+def test_decision_is_the_same_after_a_restart(case: Case) -> None:
+    plan = decide(case.observed)
+    again = decide(next_observed(case.observed, plan))
     assert again.status == plan.status
     assert set(plan.actions) <= set(again.actions)
-    # A failure is written down before the job that failed is removed.
+    # A failure is written to the status before the failed job is deleted.
     assert all(isinstance(action, DeleteJob) for action in again.actions if action not in plan.actions)
-    assert decide(next_facts(case.facts, again)) == again
+    assert decide(next_observed(case.observed, again)) == again
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_status_says_what_will_be_done_before_it_is_done(case: Case) -> None:
-    plan = decide(case.facts)
+def test_status_announces_every_action(case: Case) -> None:
+    plan = decide(case.observed)
     for action in plan.actions:
         stage = stage_of(plan, action.stage)
         if isinstance(action, Launch):
             assert len(stage.attempts) == action.attempt and stage.attempts[-1].ended is None
         if isinstance(action, DeleteJob):
-            earlier = case.facts.stages[action.stage].attempt < len(stage.attempts)
+            earlier = case.observed.stages[action.stage].attempt < len(stage.attempts)
             assert earlier or stage.state is RunState.SUSPENDED or stage.attempts[-1].ended is not None
 
 
-def check(cluster: Cluster) -> None:
+def assert_no_failure_is_invented(cluster: Cluster) -> None:
     for name in WORK:
         stage = cluster.status.stage_of(name) or StageStatus(name=name)
         assert stage.failures <= cluster.faults[name], f"{name}: a failure was counted twice"
-        assert len(stage.attempts) <= 1 + stage.failures, f"{name}: an attempt that no failure explains"
+        assert len(stage.attempts) <= 1 + stage.failures, f"{name}: more attempts than failures explain"
         assert stage.state is not RunState.FAILED, stage.message
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_a_run_ends_done_however_often_its_operator_is_killed(seed: int) -> None:
+def test_run_completes_however_often_its_operator_is_killed(seed: int) -> None:
     cluster = Cluster(random.Random(seed), queue="research" if seed % 2 else "")
-    for turn in range(MOST_LOOKS):
+    for turn in range(MAX_RECONCILIATIONS):
         toggled = turn < SUSPENDS_UNTIL and cluster.dice.random() < 0.1
         cluster.suspend = turn < SUSPENDS_UNTIL and cluster.suspend != toggled
-        look(cluster, KILLED)
-        check(cluster)
+        reconcile(cluster, KILL_PROBABILITY)
+        assert_no_failure_is_invented(cluster)
         if cluster.status.state is RunState.DONE:
             break
-        cluster.goes_on()
+        cluster.advance()
     assert cluster.status.state is RunState.DONE, cluster.status.message
     assert cluster.results == set(WORK) and all(cluster.made[stage.name] for stage in STAGES)
     for _ in range(20):
-        look(cluster, 0)
-        cluster.goes_on()
+        reconcile(cluster, 0)
+        cluster.advance()
     assert cluster.status.state is RunState.DONE
-    assert all(job.phase == "Succeeded" for job in cluster.jobs.values()), "something was left running"
+    assert all(job.phase == "Succeeded" for job in cluster.jobs.values()), "a job is still running"

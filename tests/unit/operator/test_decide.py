@@ -18,13 +18,13 @@ from tests.unit.operator.conftest import (
     RUNS,
     UNREAD,
     Case,
-    asked,
     backoff,
     curate,
     ended,
     fresh,
     known,
-    next_facts,
+    launched,
+    next_observed,
     one,
     run,
     seen,
@@ -123,7 +123,7 @@ CASES = {
         one(known(failures=2), replace(NOTHING, result_read=True)), F, Reason.RETRIES_SPENT, (), "2 retries are used up"
     ),
     "the job of an earlier attempt is deleted": Case(
-        one(known(attempts=[asked(100, 129), asked(5)], job_uid=""), seen(RUNS)),
+        one(known(attempts=[launched(100, 129), launched(5)], job_uid=""), seen(RUNS)),
         *(W, None, (DeleteJob("data", "u1"),)),
     ),
     "a failed job is deleted before the next attempt": Case(
@@ -196,7 +196,7 @@ CASES = {
         one(backoff(-1), seen(terminating=True), deadline_seconds=99), F, Reason.DEADLINE
     ),
     "the deadline covers all attempts together": Case(
-        one(known(attempts=[asked(100, 129), asked(5)]), seen(RUNS, attempt=2), deadline_seconds=99),
+        one(known(attempts=[launched(100, 129), launched(5)]), seen(RUNS, attempt=2), deadline_seconds=99),
         *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),)),
     ),
     "a job of another owner is not touched": Case(
@@ -207,10 +207,10 @@ CASES = {
         "a job named lab-data exists and does not belong to this run",
     ),
     "a failed job of another owner is not touched": Case(
-        one(known(attempts=[asked(9, 129), asked(5)], job_uid=""), ended(2, owned=False)), W, Reason.REFUSED
+        one(known(attempts=[launched(9, 129), launched(5)], job_uid=""), ended(2, owned=False)), W, Reason.REFUSED
     ),
     "a failed stage deletes its running job": Case(
-        one(known(state=F, reason=Reason.DEADLINE, attempts=[asked(100, 143)]), seen(RUNS)),
+        one(known(state=F, reason=Reason.DEADLINE, attempts=[launched(100, 143)]), seen(RUNS)),
         F,
         Reason.DEADLINE,
         (DeleteJob("data", "u1"),),
@@ -232,8 +232,8 @@ CASES = {
         one(known(), ended(2, last_error="epochs: must be > 0")), F, Reason.EXIT_PERMANENT, (), "epochs: must be > 0"
     ),
     **{
-        f"a pending job reports why: {name}": Case(one(STARTS, facts), S, reason, (), says)
-        for name, (facts, reason, says) in PENDING.items()
+        f"a pending job reports why: {name}": Case(one(STARTS, observed), S, reason, (), says)
+        for name, (observed, reason, says) in PENDING.items()
     },
     **{
         f"exit code {code} is {'retried' if worth_a_retry(code) else 'permanent'}": Case(
@@ -254,19 +254,19 @@ def test_decision_by_observed_state(case: Case) -> None:
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if worth_a_retry(code)])
 def test_failed_attempts_are_retried_with_backoff_until_retries_are_used_up(code: int) -> None:
-    facts = one(fresh(), NOTHING)
+    observed = one(fresh(), NOTHING)
     delays = []
     for attempt in (1, 2, 3):
-        plan = decide(facts)
+        plan = decide(observed)
         assert plan.actions == (Launch("data", attempt),) and stage_of(plan).not_before is None
-        plan = decide(next_facts(with_stage(facts, data=ended(code, attempt=attempt, uid=f"u{attempt}")), plan))
+        plan = decide(next_observed(with_stage(observed, data=ended(code, attempt=attempt, uid=f"u{attempt}")), plan))
         stage = stage_of(plan)
-        assert stage.attempts[-1].exit_code == code and stage.attempts[-1].ended == facts.now
+        assert stage.attempts[-1].exit_code == code and stage.attempts[-1].ended == observed.now
         if stage.not_before is not None:
-            delays.append(stage.not_before - facts.now)
-            facts = next_facts(with_stage(facts, data=NOTHING), plan, now=stage.not_before)
+            delays.append(stage.not_before - observed.now)
+            observed = next_observed(with_stage(observed, data=NOTHING), plan, now=stage.not_before)
     assert delays == [1.0, 2.0]
-    assert (stage.state, stage.reason, stage.ended, len(stage.attempts)) == (F, Reason.RETRIES_SPENT, facts.now, 3)
+    assert (stage.state, stage.reason, stage.ended, len(stage.attempts)) == (F, Reason.RETRIES_SPENT, observed.now, 3)
     assert stage.message.startswith(f"exit code {int(code)}, and 2 retries are used up")
 
 
@@ -278,10 +278,10 @@ def test_completed_stage_has_outputs_and_a_closed_attempt() -> None:
 
 
 def test_lost_pod_is_counted_once() -> None:
-    facts = one(known(pods={POD.name: "p1"}), seen(OTHER))
-    plan = decide(facts)
+    observed = one(known(pods={POD.name: "p1"}), seen(OTHER))
+    plan = decide(observed)
     assert (stage_of(plan).failures, len(stage_of(plan).attempts)) == (1, 1)
-    assert stage_of(decide(next_facts(facts, plan))).failures == 1
+    assert stage_of(decide(next_observed(observed, plan))).failures == 1
 
 
 def test_pods_lost_together_count_as_one_failure() -> None:
@@ -291,30 +291,30 @@ def test_pods_lost_together_count_as_one_failure() -> None:
 
 
 def test_pods_of_a_new_attempt_are_not_counted_as_lost() -> None:
-    facts = one(backoff(-1, pods={POD.name: "p1"}), NOTHING)
-    started = next_facts(with_stage(facts, data=seen(OTHER, uid="u2", attempt=2)), decide(facts))
+    observed = one(backoff(-1, pods={POD.name: "p1"}), NOTHING)
+    started = next_observed(with_stage(observed, data=seen(OTHER, uid="u2", attempt=2)), decide(observed))
     assert (stage_of(decide(started)).failures, stage_of(decide(started)).job_uid) == (1, "u2")
 
 
 def test_lost_pod_is_counted_after_an_observation_without_pods() -> None:
-    facts = one(known(pods={POD.name: "p1"}), seen())
-    plan = decide(facts)
-    assert stage_of(decide(next_facts(with_stage(facts, data=seen(OTHER)), plan))).failures == 1
+    observed = one(known(pods={POD.name: "p1"}), seen())
+    plan = decide(observed)
+    assert stage_of(decide(next_observed(with_stage(observed, data=seen(OTHER)), plan))).failures == 1
 
 
 def test_terminating_pod_is_not_lost_until_it_is_replaced() -> None:
     terminating = one(known(pods={POD.name: "p1"}), seen(replace(RUNS, terminating=True)))
     assert stage_of(decide(terminating)).failures == 0
     left_over = one(known(), seen(replace(RUNS, terminating=True)))
-    assert stage_of(decide(next_facts(with_stage(left_over, data=seen(OTHER)), decide(left_over)))).failures == 0
+    assert stage_of(decide(next_observed(with_stage(left_over, data=seen(OTHER)), decide(left_over)))).failures == 0
 
 
 def test_pending_time_starts_with_the_first_pending_observation() -> None:
     plan = decide(one(known(), seen(POD)))
     assert stage_of(plan).pending_since == NOW
-    plan = decide(next_facts(one(known(), seen(POD)), plan, now=NOW + 50))
+    plan = decide(next_observed(one(known(), seen(POD)), plan, now=NOW + 50))
     assert stage_of(plan).pending_since == NOW
-    assert stage_of(decide(next_facts(one(known(), seen(RUNS)), plan))).pending_since is None
+    assert stage_of(decide(next_observed(one(known(), seen(RUNS)), plan))).pending_since is None
 
 
 def test_progress_is_kept_until_the_attempt_ends() -> None:
@@ -330,7 +330,7 @@ def test_independent_stages_start_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "facts", "state", "does"),
+    ("status", "observed", "state", "does"),
     [
         (fresh("b"), NOTHING, W, ()),
         (None, NOTHING, W, ()),
@@ -341,10 +341,10 @@ def test_independent_stages_start_together() -> None:
     ids=["not started", "new", "running", "launched", "in backoff"],
 )
 def test_failed_stage_stops_only_stages_that_have_not_started(
-    status: StageStatus | None, facts: ObservedStage, state: RunState, does: tuple[object, ...]
+    status: StageStatus | None, observed: ObservedStage, state: RunState, does: tuple[object, ...]
 ) -> None:
     failed = known("a", F, reason=Reason.EXIT_PERMANENT)
-    plan = decide(run((curate("a"), failed, ended(2)), (curate("b"), status, facts)))
+    plan = decide(run((curate("a"), failed, ended(2)), (curate("b"), status, observed)))
     stage = stage_of(plan, "b")
     assert (stage.state, plan.actions) == (state, does)
     if state is W:
@@ -353,7 +353,7 @@ def test_failed_stage_stops_only_stages_that_have_not_started(
 
 def test_failure_message_is_kept_until_the_next_attempt() -> None:
     plan = decide(one(backoff(1), ended(129, terminating=True)))
-    plan = decide(next_facts(one(backoff(1), NOTHING), plan))
+    plan = decide(next_observed(one(backoff(1), NOTHING), plan))
     assert "exit code 129" in stage_of(plan).message
 
 
@@ -372,8 +372,8 @@ def test_pod_on_a_lost_node_is_force_deleted_after_its_grace_period() -> None:
 
 
 def test_job_is_pending_while_one_of_its_pods_cannot_be_scheduled() -> None:
-    facts = one(known(), seen(replace(RUNS, name="b"), NO_NODE), pending_timeout_seconds=600)
-    plan = decide(facts)
+    observed = one(known(), seen(replace(RUNS, name="b"), NO_NODE), pending_timeout_seconds=600)
+    plan = decide(observed)
     assert (stage_of(plan).state, stage_of(plan).reason, stage_of(plan).pending_since) == (R, Reason.NO_NODE, NOW)
-    late = decide(next_facts(facts, plan, now=NOW + 601))
+    late = decide(next_observed(observed, plan, now=NOW + 601))
     assert stage_of(late).reason is Reason.PENDING_TOO_LONG and DeleteJob("data", "u1") in late.actions

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
+import pytest
+
+from editr1_operator import namespace_events
 from editr1_operator.cache import Cache
 from editr1_operator.namespace_events import NamespaceEvents
 
 
 class Server:
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.lists, self.seconds = 0, seconds
+    """Lists two events. ``gate`` delays the answer, and each list takes ``seconds`` on the fake clock."""
+
+    def __init__(self, clock: list[float] | None = None, seconds: float = 0.0) -> None:
+        self.lists, self.clock, self.seconds = 0, clock or [0.0], seconds
+        self.called, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
 
     def find(self, kind: str, namespace: str, **query: str) -> list[dict[str, Any]]:
         assert (kind, query) == ("Event", {})
         self.lists += 1
-        time.sleep(self.seconds)
+        self.called.set()
+        assert self.gate.wait(20)
+        self.clock[0] += self.seconds
         return [_event("b", "later", "2026-11-26T05:00:02Z"), _event("a", "first", "2026-11-26T05:00:01Z")]
 
 
@@ -33,7 +41,8 @@ def _event(name: str, message: str, at: str) -> dict[str, Any]:
 
 
 def test_concurrent_readers_share_one_list() -> None:
-    server = Server(seconds=0.05)
+    server = Server()
+    server.gate.clear()
     events = NamespaceEvents(server)  # type: ignore[arg-type]
     found: dict[str, list[str]] = {}
 
@@ -43,6 +52,8 @@ def test_concurrent_readers_share_one_list() -> None:
     threads = [threading.Thread(target=read, args=(name,)) for name in ("a", "b", "c", "a", "b")]
     for thread in threads:
         thread.start()
+    assert server.called.wait(20)
+    server.gate.set()
     for thread in threads:
         thread.join()
     assert server.lists == 1
@@ -59,13 +70,18 @@ def test_age_0_and_another_namespace_need_new_lists() -> None:
     assert server.lists == 3
 
 
-def test_slow_list_is_repeated_less_often() -> None:
-    server = Server(seconds=0.1)
+def test_slow_list_is_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(namespace_events.time, "monotonic", lambda: clock[0])
+    server = Server(clock, seconds=0.1)
     events = NamespaceEvents(server)  # type: ignore[arg-type]
     events.of("lab", ("a",), 0.01)
-    time.sleep(0.2)
+    clock[0] += 1.8
     events.of("lab", ("a",), 0.01)
-    assert server.lists == 1  # a list that takes 0.1 s is used for 2 s
+    assert server.lists == 1, "a list that takes 0.1 s is used for 2 s"
+    clock[0] += 0.2
+    events.of("lab", ("a",), 0.01)
+    assert server.lists == 2
 
 
 def _run(version: str) -> dict[str, Any]:

@@ -1,66 +1,77 @@
-"""Which run is looked at when: one look at a time each, and no change is missed."""
+"""The work queue: one reconciliation at a time per run, and no change is missed."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 from editr1_operator.queue import WorkQueue
 
 KEY = ("lab", "quick")
 
 
-async def until(test: object) -> None:
+def idle(queue: WorkQueue) -> bool:
+    """Whether no run is being reconciled and none is due later."""
+    return not queue._busy and all(timer.cancelled() or timer.when() < now() for timer in queue._timers.values())
+
+
+def now() -> float:
+    """Time of the event loop, which its timers refer to."""
+    return asyncio.get_running_loop().time()
+
+
+async def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
-    while not test():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
 
 
-def test_changes_during_a_look_bring_one_more_and_never_two_at_once() -> None:
-    now, most, looks = 0, 0, 0
+def test_changes_during_a_reconciliation_lead_to_exactly_one_more() -> None:
+    running, most, calls = 0, 0, 0
     gate = threading.Event()
 
-    def look(_key: tuple[str, str]) -> float | None:
-        nonlocal now, most, looks
-        now, looks = now + 1, looks + 1
-        most = max(most, now)
+    def reconcile(_key: tuple[str, str]) -> float | None:
+        nonlocal running, most, calls
+        running, calls = running + 1, calls + 1
+        most = max(most, running)
         gate.wait(20)
-        now -= 1
+        running -= 1
         return None
 
     async def work() -> None:
-        queue = WorkQueue(look, workers=4)
+        queue = WorkQueue(reconcile, workers=4)
         queue.add(KEY)
-        await until(lambda: looks == 1)
+        await until(lambda: calls == 1)
         for _ in range(5):
             queue.add(KEY)
         gate.set()
-        await until(lambda: looks == 2 and now == 0)
-        await asyncio.sleep(0.1)
+        await until(lambda: calls == 2 and running == 0)
+        await until(lambda: idle(queue))
         queue.close()
 
     asyncio.run(work())
-    assert (looks, most) == (2, 1)
+    assert (calls, most) == (2, 1)
 
 
-def test_a_look_that_fails_is_taken_again_and_one_that_asks_comes_again() -> None:
+def test_reconciliation_is_repeated_after_a_change_and_when_it_asks_for_it() -> None:
     seen: list[float] = []
 
-    def look(_key: tuple[str, str]) -> float | None:
+    def reconcile(_key: tuple[str, str]) -> float | None:
         seen.append(time.time())
         if len(seen) == 1:
-            raise OSError("the API server is away")
+            raise OSError("the API server is unreachable")
         return time.time() + 0.1 if len(seen) == 2 else None
 
     async def work() -> None:
-        queue = WorkQueue(look)
+        queue = WorkQueue(reconcile)
         queue.add(KEY)
         await until(lambda: len(seen) == 1)
-        queue.add(KEY)  # a change does not wait for the pause after a failure
+        queue.add(KEY)  # a change does not wait for the backoff after an error
         await until(lambda: len(seen) == 3)
-        await asyncio.sleep(0.2)
+        await until(lambda: idle(queue))
         queue.close()
 
     asyncio.run(work())

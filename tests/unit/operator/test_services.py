@@ -26,11 +26,11 @@ from tests.unit.operator.conftest import (
     RESULT,
     RUNS,
     Case,
-    asked,
     ended,
     fresh,
     known,
-    next_facts,
+    launched,
+    next_observed,
     run,
     seen,
     stage_of,
@@ -60,7 +60,9 @@ NOT_MADE = ASKED.model_copy(update={"reason": Reason.REFUSED, "message": "no suc
 DOWN = fresh(RRM)
 BAD = known(RRM, F, reason=Reason.INVALID, message="no such model")
 WORKS = known(GRPO, R, reason=Reason.RUNNING)
-RETRIES = known(GRPO, W, reason=Reason.RETRYING, attempts=[asked(9, 129)], failures=1, not_before=NOW - 1, job_uid="u1")
+RETRIES = known(
+    GRPO, W, reason=Reason.RETRYING, attempts=[launched(9, 129)], failures=1, not_before=NOW - 1, job_uid="u1"
+)
 DONE = known(GRPO, D, reason=Reason.DONE)
 
 
@@ -161,7 +163,10 @@ CASES = {
     ),
     "the job of a stage whose service failed is deleted": Case(
         both(
-            known(RRM, F), NOTHING, known(GRPO, F, reason=Reason.PENDING_TOO_LONG, attempts=[asked(9, 143)]), seen(RUNS)
+            known(RRM, F),
+            NOTHING,
+            known(GRPO, F, reason=Reason.PENDING_TOO_LONG, attempts=[launched(9, 143)]),
+            seen(RUNS),
         ),
         *(F, Reason.PENDING_TOO_LONG, (DeleteJob("grpo", "u1"),), "", "grpo"),
     ),
@@ -230,20 +235,20 @@ def test_decision_for_a_service(case: Case) -> None:
 
 
 def test_service_released_by_suspend_is_ready_before_the_job_resumes() -> None:
-    facts = both(UP, READY, WORKS, seen(RUNS), suspend=True)
-    plan = decide(facts)
-    held = with_stage(facts, rrm=NOTHING, grpo=seen(suspended=True))
-    plan = decide(next_facts(held, plan, now=NOW + 10))
+    observed = both(UP, READY, WORKS, seen(RUNS), suspend=True)
+    plan = decide(observed)
+    held = with_stage(observed, rrm=NOTHING, grpo=seen(suspended=True))
+    plan = decide(next_observed(held, plan, now=NOW + 10))
     assert (plan.actions, plan.status.state) == ((), RunState.SUSPENDED)
-    resumed = replace(held, spec=facts.spec.model_copy(update={"suspend": False}))
-    plan = decide(next_facts(resumed, plan, now=NOW + 1000))
+    resumed = replace(held, spec=observed.spec.model_copy(update={"suspend": False}))
+    plan = decide(next_observed(resumed, plan, now=NOW + 1000))
     assert plan.actions == (EnsureService("rrm"),)
-    plan = decide(next_facts(with_stage(resumed, rrm=served(LOADS)), plan, now=NOW + 1100))
+    plan = decide(next_observed(with_stage(resumed, rrm=served(LOADS)), plan, now=NOW + 1100))
     assert (plan.actions, stage_of(plan, "grpo").reason) == ((), Reason.SERVICE_STARTING)
     back = with_stage(resumed, rrm=READY)
-    plan = decide(next_facts(back, plan, now=NOW + 1200))
+    plan = decide(next_observed(back, plan, now=NOW + 1200))
     assert plan.actions == (SetSuspended("grpo", False),)
-    plan = decide(next_facts(with_stage(back, grpo=seen(RUNS)), plan, now=NOW + 1210))
+    plan = decide(next_observed(with_stage(back, grpo=seen(RUNS)), plan, now=NOW + 1210))
     stage = stage_of(plan, "grpo")
     assert (plan.actions, stage.state, len(stage.attempts), stage.failures) == ((), R, 1, 0)
 
@@ -266,7 +271,7 @@ def test_reward_addresses_need_no_service_of_the_run(reward: str, does: tuple[Ac
 @pytest.mark.parametrize("now", [NOW, NOW + 400])
 def test_pending_time_of_a_service_starts_with_its_creation(now: float) -> None:
     plan = decide(both(DOWN, NOTHING, fresh(GRPO), NOTHING))
-    plan = decide(next_facts(both(DOWN, served(NO_NODE), fresh(GRPO), NOTHING), plan, now=now))
+    plan = decide(next_observed(both(DOWN, served(NO_NODE), fresh(GRPO), NOTHING), plan, now=now))
     assert stage_of(plan, "rrm").state is (S if now == NOW else F)
 
 

@@ -21,12 +21,12 @@ from tests.unit.operator.conftest import (
     POD,
     RESULT,
     RUNS,
-    asked,
     backoff,
     curate,
     fresh,
     known,
-    next_facts,
+    launched,
+    next_observed,
     one,
     seen,
     with_stage,
@@ -44,11 +44,13 @@ UP_TO_DATE = fresh("e").model_copy(update={"state": D, "reason": Reason.UP_TO_DA
 WAITS = fresh("f", reason=Reason.INPUTS_MISSING, message="waiting for a")
 QUEUED = known("g", W, reason=Reason.QUEUED, message="waiting for admission by queue research")
 PAUSED = known("h", P, reason=Reason.SUSPENDED, held_since=NOW - 50)
-AGAIN = known("i", W, reason=Reason.RETRYING, message="exit code 129", attempts=[asked(9, 129)])
+AGAIN = known("i", W, reason=Reason.RETRYING, message="exit code 129", attempts=[launched(9, 129)])
 SERVICE = StageStatus(name="rrm", kind="serve", state=R, reason=Reason.RUNNING)
 
 
-def told(*stages: StageStatus, suspend: bool = False, before: RunStatus | None = None, now: float = NOW) -> RunStatus:
+def summary_of(
+    *stages: StageStatus, suspend: bool = False, before: RunStatus | None = None, now: float = NOW
+) -> RunStatus:
     status = (before or RunStatus()).model_copy(update={"stages": list(stages)})
     specs = [StageSpec(name=stage.name, kind=Kind(stage.kind)) for stage in stages]
     return summarize(status, RunBody(stages=specs, suspend=suspend), GENERATION, now)
@@ -81,7 +83,7 @@ def true_of(status: RunStatus) -> list[str]:
 def test_summary_of_a_run(
     stages: list[StageStatus], state: RunState, reason: Reason, message: str, stage: str, true: str
 ) -> None:
-    status = told(*stages)
+    status = summary_of(*stages)
     assert (status.state, status.reason, status.message, status.stage) == (state, reason, message, stage)
     assert true_of(status) == [true]
     assert {condition.reason for condition in status.conditions} == {str(reason)}
@@ -99,40 +101,40 @@ def test_summary_of_a_run(
     ],
 )
 def test_run_is_suspended_when_no_stage_is_running(stages: list[StageStatus], state: RunState, true: list[str]) -> None:
-    status = told(*stages, suspend=True)
+    status = summary_of(*stages, suspend=True)
     assert (status.state, true_of(status)) == (state, true)
 
 
 def test_progress_of_all_active_stages_is_shown() -> None:
-    assert told(RUNNING, AGAIN.model_copy(update={"progress": "draw 2/3"})).progress == "train 1/9, draw 2/3"
+    assert summary_of(RUNNING, AGAIN.model_copy(update={"progress": "draw 2/3"})).progress == "train 1/9, draw 2/3"
 
 
 def test_condition_keeps_its_transition_time_until_its_status_changes() -> None:
-    first = told(RUNNING)
+    first = summary_of(RUNNING)
     assert {item.last_transition_time for item in first.conditions} == {STAMP}
-    same = told(STARTING, before=first, now=NOW + 60)
+    same = summary_of(STARTING, before=first, now=NOW + 60)
     assert {(item.last_transition_time, item.reason) for item in same.conditions} == {(STAMP, "NoNode")}
-    done = told(FINISHED, before=first, now=NOW + 60)
+    done = summary_of(FINISHED, before=first, now=NOW + 60)
     times = {item.type: item.last_transition_time for item in done.conditions}
     assert times == {"Ready": LATER, "Progressing": LATER, "Failed": STAMP}
 
 
 def test_status_and_conditions_have_the_observed_generation() -> None:
-    status = told(RUNNING)
+    status = summary_of(RUNNING)
     assert status.observed_generation == GENERATION
     assert {item.observed_generation for item in status.conditions} == {GENERATION}
 
 
 def test_start_and_end_of_a_run_are_set_once() -> None:
-    first = told(RUNNING)
-    done = told(FINISHED, before=first, now=NOW + 60)
-    again = told(FINISHED, before=done, now=NOW + 90)
+    first = summary_of(RUNNING)
+    done = summary_of(FINISHED, before=first, now=NOW + 60)
+    again = summary_of(FINISHED, before=done, now=NOW + 90)
     assert (again.started, again.ended) == (NOW, NOW + 60)
-    assert told(RUNNING, before=done, now=NOW + 90).ended is None
+    assert summary_of(RUNNING, before=done, now=NOW + 90).ended is None
 
 
 def test_invalid_specification_fails_the_run_and_keeps_its_stages() -> None:
-    status = reject(told(RUNNING), Reason.INVALID, "spec.stages.a: no such setting", 4, NOW + 60)
+    status = reject(summary_of(RUNNING), Reason.INVALID, "spec.stages.a: no such setting", 4, NOW + 60)
     assert (status.state, status.reason, status.ended, status.observed_generation) == (F, Reason.INVALID, NOW + 60, 4)
     assert true_of(status) == ["Failed"] and status.stages == [RUNNING]
 
@@ -229,7 +231,7 @@ def test_events_of_a_stage(
     ],
 )
 def test_end_of_a_run_is_one_event(stage: StageStatus, suspend: bool, expected: tuple[str, str, str]) -> None:
-    status = told(stage, suspend=suspend)
+    status = summary_of(stage, suspend=suspend)
     before = status.model_copy(update={"state": R})
     assert events(None, stage, old=before, new=status) == [expected]
     assert events(None, stage, old=status, new=status) == []
@@ -241,10 +243,10 @@ def test_long_message_is_truncated_to_the_limit_of_an_event() -> None:
 
 
 def test_loss_of_the_only_node_of_a_job_is_an_event() -> None:
-    facts = one(known(pods={POD.name: "p1"}), seen(RUNS))
-    before = decide(facts)
+    observed = one(known(pods={POD.name: "p1"}), seen(RUNS))
+    before = decide(observed)
     pending = seen(replace(POD, uid="p2"))
-    after = decide(next_facts(with_stage(facts, data=pending), before))
+    after = decide(next_observed(with_stage(observed, data=pending), before))
     assert "NodeLost" in [item["reason"] for item in changes(before.status, after.status)]
 
 
@@ -255,7 +257,7 @@ def record(
     *stages: StageStatus, base: RunRecord = BASE, suspend: bool = False, **rendered: dict[str, str]
 ) -> RunRecord:
     spec = RunBody(seed=7, stages=[curate(stage.name) for stage in stages], suspend=suspend)
-    return update_record(base, spec, told(*stages, suspend=suspend), rendered)
+    return update_record(base, spec, summary_of(*stages, suspend=suspend), rendered)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_record_has_the_states_of_the_status(stage: StageStatus, suspend: bool, 
 
 def test_record_has_attempts_outputs_and_the_full_config() -> None:
     outcome = {"outputs": RESULT.outputs, "metrics": RESULT.metrics, "inputs": {"data": "sha256:d"}}
-    made = record(known("d", D, attempts=[asked(100, 129), asked(50, 0)], **outcome)).stages["d"]
+    made = record(known("d", D, attempts=[launched(100, 129), launched(50, 0)], **outcome)).stages["d"]
     assert (made.key, made.outputs, made.metrics, made.inputs) == (
         "k",
         RESULT.outputs,
@@ -324,5 +326,5 @@ def test_new_run_has_a_start_time_and_three_conditions() -> None:
 
 
 def test_status_survives_serialization() -> None:
-    status = told(RUNNING, AGAIN, STARTING)
+    status = summary_of(RUNNING, AGAIN, STARTING)
     assert RunStatus.model_validate(status.as_json()) == status

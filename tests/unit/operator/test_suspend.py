@@ -16,12 +16,12 @@ from tests.unit.operator.conftest import (
     RESULT,
     RUNS,
     Case,
-    asked,
     backoff,
     ended,
     fresh,
     known,
-    next_facts,
+    launched,
+    next_observed,
     one,
     seen,
     stage_of,
@@ -90,8 +90,8 @@ SUSPENDED: dict[str, tuple[StageStatus | None, ObservedStage, tuple[Action, ...]
 }
 CASES = {
     **{
-        f"a suspended stage {name}": Case(one(status, facts, suspend=True), P, Reason.SUSPENDED, does, says)
-        for name, (status, facts, does, says) in SUSPENDED.items()
+        f"a suspended stage {name}": Case(one(status, observed, suspend=True), P, Reason.SUSPENDED, does, says)
+        for name, (status, observed, does, says) in SUSPENDED.items()
     },
     "a suspended stage is resolved, since its result may exist": Case(
         one(None, NOTHING, suspend=True), W, None, (Resolve("data"),)
@@ -170,39 +170,39 @@ def test_decision_for_suspend_and_resume(case: Case) -> None:
     case.check()
 
 
-def suspend_for(seconds: float, facts: ObservedRun, job: ObservedStage) -> tuple[ObservedRun, Plan]:
+def suspend_for(seconds: float, observed: ObservedRun, job: ObservedStage) -> tuple[ObservedRun, Plan]:
     """Suspend now, reconcile once with ``job`` as the observed job, and resume after ``seconds``."""
-    suspended = replace(facts, spec=facts.spec.model_copy(update={"suspend": True}))
+    suspended = replace(observed, spec=observed.spec.model_copy(update={"suspend": True}))
     plan = decide(suspended)
-    plan = decide(next_facts(with_stage(suspended, data=job), plan, now=NOW + seconds / 2))
+    plan = decide(next_observed(with_stage(suspended, data=job), plan, now=NOW + seconds / 2))
     assert stage_of(plan).pending_since is None
-    later = next_facts(with_stage(facts, data=job), plan, now=NOW + seconds)
+    later = next_observed(with_stage(observed, data=job), plan, now=NOW + seconds)
     return later, decide(later)
 
 
 @pytest.mark.parametrize(("later", "state"), [(1090, R), (1110, F)])
 @pytest.mark.parametrize("job", [seen(suspended=True), NOTHING], ids=["suspended", "deleted"])
 def test_suspended_time_does_not_count_towards_the_deadline(job: ObservedStage, later: float, state: RunState) -> None:
-    before = known(attempts=[asked(600)], held_s=500.0)
-    facts, plan = suspend_for(1000, one(before, seen(RUNS), deadline_seconds=200), job)
+    before = known(attempts=[launched(600)], held_s=500.0)
+    observed, plan = suspend_for(1000, one(before, seen(RUNS), deadline_seconds=200), job)
     assert len(stage_of(plan).attempts) == 1
-    plan = decide(next_facts(with_stage(facts, data=seen(RUNS, uid="u2")), plan, now=NOW + later))
+    plan = decide(next_observed(with_stage(observed, data=seen(RUNS, uid="u2")), plan, now=NOW + later))
     assert stage_of(plan).state is state
     assert stage_of(plan).reason is (Reason.RUNNING if state is R else Reason.DEADLINE)
 
 
 def test_pods_after_a_suspension_are_not_counted_as_lost() -> None:
-    facts, plan = suspend_for(9, one(known(pods={POD.name: "p1"}), seen(RUNS)), seen(suspended=True))
-    plan = decide(next_facts(with_stage(facts, data=seen(replace(RUNS, uid="p2"))), plan))
+    observed, plan = suspend_for(9, one(known(pods={POD.name: "p1"}), seen(RUNS)), seen(suspended=True))
+    plan = decide(next_observed(with_stage(observed, data=seen(replace(RUNS, uid="p2"))), plan))
     assert (stage_of(plan).failures, stage_of(plan).state) == (0, R)
 
 
 @pytest.mark.parametrize("job", [seen(suspended=True), NOTHING], ids=["suspended", "deleted"])
 def test_pending_time_restarts_after_a_suspension(job: ObservedStage) -> None:
     pending = known(state=S, pending_since=NOW - 590)
-    facts, plan = suspend_for(1000, one(pending, seen(POD)), job)
+    observed, plan = suspend_for(1000, one(pending, seen(POD)), job)
     assert stage_of(plan).pending_since == NOW + 1000
-    assert stage_of(decide(next_facts(with_stage(facts, data=seen(POD)), plan))).state is S
+    assert stage_of(decide(next_observed(with_stage(observed, data=seen(POD)), plan))).state is S
 
 
 def test_stage_suspended_before_its_start_has_the_start_time_of_its_resume() -> None:
@@ -218,9 +218,9 @@ def test_no_attempt_ends_before_it_starts() -> None:
     assert first.ended is not None and first.started <= first.ended
 
 
-@pytest.mark.parametrize("facts", [one(known(), seen(RUNS)), one(fresh(), seen(RUNS))], ids=["started", "not seen"])
-def test_run_resumed_before_its_job_was_suspended_is_running(facts: ObservedRun) -> None:
-    _, plan = suspend_for(9, facts, seen(RUNS))
+@pytest.mark.parametrize("observed", [one(known(), seen(RUNS)), one(fresh(), seen(RUNS))], ids=["started", "not seen"])
+def test_run_resumed_before_its_job_was_suspended_is_running(observed: ObservedRun) -> None:
+    _, plan = suspend_for(9, observed, seen(RUNS))
     assert (stage_of(plan).state, stage_of(plan).held_since) == (R, None)
 
 
@@ -243,27 +243,27 @@ def test_queued_job_is_left_to_its_queue_after_suspend_and_resume(job: ObservedS
 
 
 def test_run_resumed_before_its_job_left_its_queue_has_no_failure() -> None:
-    facts = one(known(), seen(RUNS, queue="research"), retries=0)
-    _, plan = suspend_for(1, facts, facts.stages["data"])
-    gone = with_stage(facts, data=replace(NOTHING, result_read=True))
-    assert stage_of(decide(next_facts(gone, plan, now=NOW + 2))).state is not F
+    observed = one(known(), seen(RUNS, queue="research"), retries=0)
+    _, plan = suspend_for(1, observed, observed.stages["data"])
+    gone = with_stage(observed, data=replace(NOTHING, result_read=True))
+    assert stage_of(decide(next_observed(gone, plan, now=NOW + 2))).state is not F
 
 
 def test_pods_after_a_preemption_by_the_queue_are_not_counted_as_lost() -> None:
     running = one(known(pods={POD.name: "p1"}), seen(RUNS, queue="research"))
-    plan = decide(next_facts(with_stage(running, data=QUEUED), decide(running)))
+    plan = decide(next_observed(with_stage(running, data=QUEUED), decide(running)))
     assert stage_of(plan).reason is Reason.QUEUED
     again = with_stage(running, data=seen(replace(RUNS, uid="p2"), queue="research"))
-    assert stage_of(decide(next_facts(again, plan))).failures == 0
+    assert stage_of(decide(next_observed(again, plan))).failures == 0
 
 
 @pytest.mark.parametrize("limit", ["deadline_seconds", "pending_timeout_seconds"])
 def test_queued_time_counts_towards_no_limit(limit: str) -> None:
-    queued = one(known(attempts=[asked(0)], pending_since=NOW), QUEUED, **{limit: 200})
-    plan = decide(next_facts(queued, decide(queued), now=NOW + 500))
-    plan = decide(next_facts(queued, plan, now=NOW + 1000))
+    queued = one(known(attempts=[launched(0)], pending_since=NOW), QUEUED, **{limit: 200})
+    plan = decide(next_observed(queued, decide(queued), now=NOW + 500))
+    plan = decide(next_observed(queued, plan, now=NOW + 1000))
     assert stage_of(plan).reason is Reason.QUEUED
     admitted = with_stage(queued, data=seen(POD, queue="research"))
     for later in (1001, 1002):
-        plan = decide(next_facts(admitted, plan, now=NOW + later))
+        plan = decide(next_observed(admitted, plan, now=NOW + later))
         assert stage_of(plan).state is S
