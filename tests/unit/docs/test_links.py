@@ -79,3 +79,13 @@ def test_every_link_of_the_readme_exists() -> None:
 
 def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_every_path_of_the_repository_on_a_page_exists() -> None:
+    tops = ("editr1", "operators", "charts", "manifests", "tests", "docs", "images")
+    missing = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for path in re.findall(r"`([\w./-]+)`", page.read_text()):
+            if path.split("/")[0] in tops and "/" in path and not (ROOT / path).exists():
+                missing.append(f"{page.relative_to(ROOT)}: {path}")
+    assert not missing
