@@ -108,7 +108,7 @@ KINDS: dict[Kind, KindInfo] = {
             Kind.CURATE,
             "write edit cases with principles and verified traces",
             "editr1.config.curate_stage:CurateStageConfig",
-            (Input("data", "imported pictures (editr1 data import); without it the shapes world is drawn", False),),
+            (Input("data", "imported images (editr1 data import); without it, the shapes dataset is drawn", False),),
             ("rows", "pairs", "pairs-test", "cases", "cases-test"),
             ("curate",),
         ),

@@ -57,7 +57,7 @@ def body(context: StageContext) -> dict[str, float]:
 def _drawn(context: StageContext, config: CurateStageConfig) -> _Tables:
     from editr1.shapes.dataset import generate_shapes_dataset
 
-    context.progress.phase("drawing the shapes world", 1)
+    context.progress.phase("drawing the shapes dataset", 1)
     world = generate_shapes_dataset(config.shapes, config.seed, context.workdir / f"world-{context.job.key[:12]}")
     context.progress.step()
     return _Tables(

@@ -92,6 +92,7 @@ def test_every_metric_and_span_is_listed(reference: dict[str, str]) -> None:
     assert len(expected) > 30
     for name in expected:
         assert f"`{name}" in page, name
+    assert "` |  |" not in page, "a metric or span has no meaning: add a docstring to its name"
 
 
 def test_every_column_of_every_table_is_listed(reference: dict[str, str]) -> None:
