@@ -33,7 +33,7 @@ class ImageValues(ChartSettings):
     repository: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
     """Image name without tag or digest."""
     tag: Annotated[str, Field(pattern=r"^([\w][\w.-]*)?$")] = ""
-    """Image tag; empty takes the chart's appVersion. Ignored if a digest is set."""
+    """Image tag; defaults to the appVersion of the chart. Ignored if a digest is set."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
     """Image digest, as sha256:<64 hex digits>. ``editr1 submit`` sets it to the digest that it records for the run."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
@@ -50,7 +50,7 @@ class StoreValues(ChartSettings):
     endpoint: Annotated[str, Field(pattern=r"^((https?://)?[A-Za-z0-9.\-\[\]:]+)?$")] = ""
     """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333; empty means AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""
-    """S3 region; empty asks the server."""
+    """S3 region; if empty, it is requested from the server."""
     secret_name: Name = "editr1-s3"
     """Existing Secret that holds the access keys. Empty uses the pod's own identity, such as a cloud workload
     identity."""
@@ -114,9 +114,9 @@ class StageValues(ChartSettings):
     """Values that every stage chart takes."""
 
     run: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
-    """Name of the run in the artifact store; empty takes the release name."""
+    """Name of the run in the artifact store; defaults to the release name."""
     stage: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
-    """Name of the stage in the run; empty takes the kind."""
+    """Name of the stage in the run; defaults to the kind."""
     key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """Digest of everything that determines the outputs. ``editr1 submit`` sets it; if it is empty, the pod computes
     it."""

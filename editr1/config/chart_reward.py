@@ -60,7 +60,7 @@ class AutoscalingValues(ChartSettings):
 
 
 class VllmValues(ChartSettings):
-    """A vLLM server as a sidecar of the reward server, reachable on the pod's loopback address only. It takes the GPUs, and the reward server gets none."""
+    """A vLLM sidecar of the reward server, reachable on the pod's loopback address only. It gets the GPUs of the pod."""
 
     enabled: bool = False
     """Run vLLM. The engine of the reward server is then openai."""

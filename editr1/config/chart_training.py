@@ -92,7 +92,7 @@ class RewardAddress(ChartSettings):
     urls: list[Annotated[str, Field(pattern=r"^https?://[^,\s]+$")]] = []
     """Addresses of a reward service elsewhere."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|hub:.+)?$")] = ""
-    """Model digest that every response must carry. Empty takes the digest of the first response and requires it of all
+    """Model digest that every response must carry. If empty, the digest of the first response is required of all
     others."""
 
 

@@ -14,13 +14,13 @@ class ClusterConfig(Settings):
     """Cluster settings of ``editr1 submit``, ``editr1 run --on kubernetes`` and the commands that inspect runs on a cluster."""
 
     namespace: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = None
-    """Namespace of every object; unset takes the namespace of the kubeconfig context."""
+    """Namespace of every object; defaults to the namespace of the kubeconfig context."""
     context: str | None = None
-    """Context of the kubeconfig; unset takes the current one."""
+    """Context of the kubeconfig; defaults to the current one."""
     kubeconfig: Path | None = None
-    """Kubeconfig file; unset takes KUBECONFIG or ~/.kube/config."""
+    """Kubeconfig file; defaults to KUBECONFIG or ~/.kube/config."""
     helm_storage: Literal["secret", "configmap"] | None = None
-    """Kind of object in which Helm stores releases; unset takes HELM_DRIVER, else secret as Helm does. configmap needs
+    """Kind of object in which Helm stores releases; defaults to HELM_DRIVER, else secret. configmap needs
     no permissions on Secrets."""
     store_endpoint: str | None = None
     """Address of the S3 server as seen from this machine, if pods reach it at another one (``store.endpoint`` of the

@@ -90,7 +90,7 @@ class CurateConfig(Settings):
     principles: PrincipleCounts = PrincipleCounts()
     """Number of principles per case. An answer with another number is rejected and requested again."""
     experts: Path | None = None
-    """JSONL file of expert decompositions (``instruction``, ``picture``, ``principles``); null takes the pool in the
+    """JSONL file of expert decompositions (``instruction``, ``picture``, ``principles``); defaults to the pool in the
     package."""
     num_examples: Annotated[int, Field(ge=0, le=16)] = 4
     """Expert decompositions in the prompt, drawn at random per case."""

@@ -12,7 +12,7 @@ from editr1.config.llm import VlmConfig
 
 
 class PublicSetsConfig(Settings):
-    """Evaluation on public benchmarks. They have neither principles nor ratings; a VLM behind an OpenAI-compatible endpoint writes them."""
+    """Evaluation on public benchmarks. A VLM behind an OpenAI-compatible endpoint writes their principles and ratings."""
 
     labeller: CurateConfig = CurateConfig()
     """Endpoints, and how the principles of a case are written (``decomposer``, ``principles``), as in curation."""

@@ -30,7 +30,7 @@ class GcpoConfig(VerifierTraining):
     pairs_per_rollout: int = Field(default=16, ge=1)
     """Pairs per rollout, over all processes."""
     max_pairs: int | None = Field(default=None, ge=1)
-    """Train on the first pairs with a decided label, at most this many; null takes all."""
+    """Train on the first pairs with a decided label, at most this many; null uses all."""
     shuffle_labels: bool = False
     """Control experiment: swap winner and loser at random in half of the pairs, so that there is nothing to learn."""
     num_traces: int = Field(default=8, ge=2)

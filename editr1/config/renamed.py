@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class Renamed(NamedTuple):
-    """The setting that replaces a former one, and why where the name alone does not say it."""
+    """The present name of a setting, and a reason if the name alone does not explain the change."""
 
     new: str
     reason: str = ""
@@ -19,7 +19,7 @@ _PRECISION = Renamed(
     "fp32 or bf16-mixed; pure bfloat16 weights do not learn: in 30 steps at a learning rate of 1e-6, 0.8 % of the"
     " entries change, where fp32 weights change in 94 %",
 )
-_WINDOW = Renamed("sde_window_range", "[first, end), where the step end is not part of the range")
+_WINDOW = Renamed("sde_window_range", "[first, end): the steps from first up to, but not including, end")
 
 RENAMED: dict[str, dict[str, Renamed]] = {
     "VerifierTraining": {
@@ -131,7 +131,7 @@ RENAMED: dict[str, dict[str, Renamed]] = {
     "KedaValues": {"pollingSeconds": Renamed("pollingIntervalSeconds")},
     "OperatorValues": {"priorityClass": Renamed("priorityClassName"), "user": Renamed("runAsUser")},
 }
-"""Class of a settings model to former name to present name. Subclasses inherit the entries; charts spell names in camelCase."""
+"""Former names by the class of the settings model. Subclasses inherit the entries. Names of chart values are camelCase."""
 
 
 def renamed(model: type[BaseModel], name: str) -> Renamed | None:

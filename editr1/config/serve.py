@@ -44,10 +44,10 @@ class ServeConfig(Settings):
     """Settings of engine ``openai``."""
 
     device: str = "auto"
-    """Torch device of the transformers engine; ``auto`` takes a GPU if there is one."""
+    """Torch device of the transformers engine; ``auto`` uses a GPU if one is available."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type of the weights in the transformers engine; ``auto`` takes that of the checkpoint."""
+    """Data type of the weights in the transformers engine; ``auto`` keeps that of the checkpoint."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Maximum number of tokens per trace. The score comes last in a trace, so a limit that is too small cuts it off."""

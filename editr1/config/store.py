@@ -26,16 +26,16 @@ class StoreConfig(Settings):
     """``file:///absolute/path`` or ``s3://bucket/prefix``; the prefix may be empty."""
 
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://)?[A-Za-z0-9.\-\[\]:]+$")] = None
-    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; unset means AWS."""
+    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; defaults to AWS."""
 
     region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]+$")] = None
-    """S3 region; unset asks the server."""
+    """S3 region; if unset, it is requested from the server."""
 
     secure: bool = True
     """Use HTTPS if ``endpoint`` has no scheme."""
 
     ca_bundle: Path | None = None
-    """PEM file of certificate authorities to trust; unset takes those of certifi."""
+    """PEM file of certificate authorities to trust; defaults to those of certifi."""
 
     access_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_ACCESS_KEY"
     """Environment variable that holds the access key. If it is unset: the AWS variables, then the shared AWS

@@ -58,11 +58,11 @@ class VerifierTraining(Settings):
     lora: LoraSettings | None = None
     """Train low-rank adapters; null trains all weights."""
     device: Literal["auto", "cpu"] = "auto"
-    """"auto" takes an accelerator if there is one."""
+    """"auto" uses an accelerator if one is available."""
     min_pixels: int | None = Field(default=None, ge=1)
-    """Upscale smaller images to this area; null takes the value of the model's prompt template. Saved with the model."""
+    """Upscale smaller images to this area; defaults to the value in the model's prompt template. Saved with the model."""
     max_pixels: int | None = Field(default=None, ge=1)
-    """Downscale larger images to this area; null takes the value of the model's prompt template. Saved with the model."""
+    """Downscale larger images to this area; defaults to the value in the model's prompt template. Saved with the model."""
     max_length: int | None = Field(default=None, ge=1)
     """Maximum length of prompt and trace in tokens, image tokens included; null: the model's context length. Longer
     rows are rejected."""

@@ -1,4 +1,4 @@
-"""A stage installed with the helm program and a values file, without submit, and submit without the helm program."""
+"""Installation of a stage with the helm program, and of a release that it sees without it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ def helm(lab: Lab, *arguments: str, storage: str = "secret") -> str:
     return done.stdout
 
 
-def test_a_stage_is_installed_followed_and_uninstalled_with_helm(lab: Lab) -> None:
+def test_stage_runs_as_a_plain_helm_release(lab: Lab) -> None:
     values = {
         **lab.settings["values"],
         "image": {"repository": f"{REGISTRY}/curate", "tag": TAG},
