@@ -1,4 +1,4 @@
-"""Stage ``sft``: the verifier learns to write verified traces."""
+"""Stage ``sft``: supervised fine-tuning of the verifier on traces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.5
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train on the input rows, or on the model's own traces that pairs picked, and commit the model."""
+    """Train on the input rows, or on traces of the model itself that agree with input pairs, and commit the model."""
     from editr1.data.tables import count_rows, read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.sft import train_sft
@@ -26,22 +26,25 @@ def body(context: StageContext) -> dict[str, float]:
     config = context.settings(SftConfig)
     context.check_inputs()
     out = context.output_folder("model")
-    picked = "pairs" in context.job.inputs
-    rows = _picked(context, config) if picked else context.table("rows")
+    from_pairs = "pairs" in context.job.inputs
+    rows = _best_of_n_rows(context, config) if from_pairs else context.table("rows")
     metrics = train_sft(config, model=context.input("model"), rows=rows, output_dir=out, hooks=context.hooks())
     if context.is_main:
         quadruple = next(iter(read_table(rows, SftRow))).quadruple
         save_golden_sample(out, score_item(quadruple.case, quadruple.candidate))
         context.commit("model", out, kind="verifier")
-    return {**metrics, "picked_rows": float(count_rows(rows))} if picked else metrics
+    return {**metrics, "best_of_n_rows": float(count_rows(rows))} if from_pairs else metrics
 
 
-def _picked(context: StageContext, config: SftConfig) -> Path:
-    """The table of picked rows; each node's first process samples it, the others wait for it."""
-    rows = context.workdir / f"picked-{context.job.key[:12]}.parquet"
+def _best_of_n_rows(context: StageContext, config: SftConfig) -> Path:
+    """Return a table with the best of N traces per side of each pair.
+
+    The first process of each node writes it, and the other processes of the node wait for the file.
+    """
+    rows = context.workdir / f"best-of-n-{context.job.key[:12]}.parquet"
     if context.distributed.is_local_main:
         if not rows.is_file():
-            _sample(context, config, rows)
+            _sample_rows(context, config, rows)
         return rows
     from editr1.telemetry import Interrupted
 
@@ -52,7 +55,7 @@ def _picked(context: StageContext, config: SftConfig) -> Path:
     return rows
 
 
-def _sample(context: StageContext, config: SftConfig, rows: Path) -> None:
+def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
     from editr1.curation.preferred import preferred_rows
     from editr1.data.tables import read_column, read_table, write_table
     from editr1.serving.engines.base import Sampling
@@ -73,11 +76,14 @@ def _sample(context: StageContext, config: SftConfig, rows: Path) -> None:
         seed = derive_seed(config.seed, "pick", next(calls))
         return score_items(engine, items, sampling.model_copy(update={"seed": seed}))
 
-    context.progress.phase("pairs pick traces", read_column(pairs, "label").count("winner"))
-    made = preferred_rows(read_table(pairs, PreferencePair), score, on_batch=on_batch)
-    if write_table(rows, made, SftRow) == 0:
+    context.progress.phase("sampling traces for pairs", read_column(pairs, "label").count("winner"))
+    selected = preferred_rows(read_table(pairs, PreferencePair), score, on_batch=on_batch)
+    if write_table(rows, selected, SftRow) == 0:
         rows.unlink()
-        raise ConfigError("input pairs: no trace of the model judges a pair right, so there is nothing to learn from")
+        raise ConfigError(
+            "input pairs: no sampled trace of the model ranks any pair correctly, so there are no rows to train on;"
+            " use a better model or increase best_of_n"
+        )
 
 
 if __name__ == "__main__":

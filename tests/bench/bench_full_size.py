@@ -1,11 +1,11 @@
-"""FLUX.1-Kontext and Qwen2.5-VL at their real sizes on one GPU: does a training fit, and how fast is it.
+"""Measure memory and speed of trainings of FLUX.1-Kontext and Qwen2.5-VL at their real sizes on one GPU.
 
     python tests/bench/bench_full_size.py [editor] [verifier] [--tiny]
 
-Weights are random, so no figure here says anything of quality. The editor's sampling is given as a ratio to the
-pipeline's own call with the same samples and steps, the verifier's scoring in batches as a ratio to one edit at a time.
-Needs 60 GiB of GPU memory and, for the verifier, 17 GiB of shared memory or disk; ``--tiny`` shrinks both models for a
-look at the script itself. Prints one JSON object.
+The weights are random, so no result says anything about quality. The speed of the editor's sampling is given relative
+to the pipeline's own call with the same samples and steps, and the speed of batched scoring relative to scoring one edit
+at a time. The script needs 60 GiB of GPU memory and, for the verifier, 17 GiB of shared memory or disk. ``--tiny`` uses
+small models to test the script itself. Prints one JSON object per part.
 """
 
 from __future__ import annotations
@@ -79,38 +79,38 @@ QUESTIONS = tuple(Principle(question=f"part {k} is as before?", category=Categor
 
 
 @cache
-def picture(seed: int, side: int) -> EncodedImage:
-    """Noise; PNG."""
+def image(seed: int, side: int) -> EncodedImage:
+    """Return a noise image as PNG."""
     return EncodedImage(
         data=encode_png(Image.frombytes("RGB", (side, side), random.Random(seed).randbytes(3 * side * side)))
     )
 
 
 def case(number: int, side: int) -> EditCase:
-    """A case of one noise picture."""
+    """Return a case with a noise image as source."""
     return EditCase(
-        case_id=f"case-{number}", source=picture(number, side), instruction="make it red", principles=QUESTIONS
+        case_id=f"case-{number}", source=image(number, side), instruction="make it red", principles=QUESTIONS
     )
 
 
 @contextmanager
 def measured(device: torch.device, into: dict[str, float], name: str) -> Iterator[None]:
-    """Seconds and peak GiB of a block, as ``<name>_s`` and ``<name>_gib``."""
+    """Store the seconds and the peak GiB of a block in ``into`` as ``<name>_s`` and ``<name>_gib``."""
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
+    start = time.perf_counter()
     yield
     if cuda:
         torch.cuda.synchronize()
         into[f"{name}_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 2)
-    into[f"{name}_s"] = round(time.perf_counter() - began, 3)
+    into[f"{name}_s"] = round(time.perf_counter() - start, 3)
     print(f"{name} {into[f'{name}_s']} s", file=sys.stderr, flush=True)
 
 
 def flux_kontext(device: torch.device, tiny: bool) -> Any:
-    """The pipeline with random bf16 weights, its sizes those of black-forest-labs/FLUX.1-Kontext-dev."""
+    """Return a pipeline with random bf16 weights and the dimensions of black-forest-labs/FLUX.1-Kontext-dev."""
     pipeline = tiny_flux_kontext(0)
     if tiny:
         return pipeline.to(device)
@@ -151,13 +151,13 @@ def flux_kontext(device: torch.device, tiny: bool) -> Any:
     return full
 
 
-def constant(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-    """Scores that differ inside a group and cost nothing."""
+def dummy_scores(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+    """Return scores that differ within a group without any computation."""
     return [Scored(score=float(i % 10), verdicts=(), model_digest="fixed") for i in range(len(items))]
 
 
 def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
-    """One group of 8 at 512 pixels and 8 steps: the pipeline's own call, our sampling, the update of the adapters."""
+    """Measure a group of 8 samples at 512 pixels and 8 steps: the pipeline's own call, our sampling, and the update."""
     side, text = (32, 64) if tiny else (512, 512)
     config = GrpoConfig(
         iterations=2,
@@ -175,7 +175,7 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     )
     pipeline = flux_kontext(device, tiny)
     policy = FluxKontextPolicy(pipeline, text_length=text)
-    figures: dict[str, float] = {
+    metrics: dict[str, float] = {
         "parameters": float(sum(p.numel() for p in pipeline.transformer.parameters())),
         "side": float(side),
     }
@@ -185,7 +185,7 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     shown = Image.new("RGB", (side, side))
     with torch.no_grad():
         for name in ("warm", "pipeline"):
-            with measured(device, figures, name):
+            with measured(device, metrics, name):
                 for _ in range(2):
                     pipeline(
                         image=[shown] * 4,
@@ -202,25 +202,25 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     optimizer = torch.optim.AdamW(tuning.weights.values(), lr=config.learning_rate)
     sampler = GroupSampler(policy, config)
     updater = Updater(policy, tuning, optimizer, None, config, sampler.settings, DistributedContext.initialize())
-    figures["adapter_parameters"] = float(sum(p.numel() for p in tuning.weights.values()))
-    with RewardCollector(constant, batch_size=8, concurrency=1, overlap=True) as rewards:
-        for i in range(2):  # the first one warms up; its figures are overwritten
-            with measured(device, figures, "sample"), arithmetic(device, config.precision):
+    metrics["adapter_parameters"] = float(sum(p.numel() for p in tuning.weights.values()))
+    with RewardCollector(dummy_scores, batch_size=8, concurrency=1, overlap=True) as rewards:
+        for i in range(2):  # the first iteration is a warm-up; its metrics are overwritten
+            with measured(device, metrics, "sample"), arithmetic(device, config.precision):
                 batches = sampler.sample(i, [keyed[i]], rewards)
             scored = rewards.collect()
             batches = attach_scores(batches, scored.sample_ids, scored.scores, scored.valid_mask)
             advantages = torch.linspace(-1, 1, len(scored.scores))
             batches = attach_advantages(batches, scored.sample_ids, advantages, scored.valid_mask)
-            with measured(device, figures, "update"), arithmetic(device, config.precision):
+            with measured(device, metrics, "update"), arithmetic(device, config.precision):
                 stats = updater.update(batches, len(scored.scores))
-            figures["ratio_error_first"] = float(stats.first_ratio_error or 0.0)
-            figures["grad_norm"] = stats.grad_norms[-1]
-    figures["sampling_to_pipeline"] = round(figures["sample_s"] / figures["pipeline_s"], 3)
-    return figures
+            metrics["ratio_error_first"] = float(stats.first_ratio_error or 0.0)
+            metrics["grad_norm"] = stats.grad_norms[-1]
+    metrics["sampling_to_pipeline"] = round(metrics["sample_s"] / metrics["pipeline_s"], 3)
+    return metrics
 
 
 def qwen_vl(device: torch.device, tiny: bool, folder: Path) -> Path:
-    """A verifier folder with random bf16 weights, its sizes those of Qwen/Qwen2.5-VL-7B-Instruct; the tiny tokenizer."""
+    """Write a verifier with random bf16 weights, the dimensions of Qwen/Qwen2.5-VL-7B-Instruct and a tiny tokenizer."""
     template = PromptTemplate() if not tiny else PromptTemplate(max_pixels=64 * 64)
     small = build_tiny_verifier(folder / "small", words=("as before?", "part "), template=template)
     if tiny:
@@ -273,41 +273,41 @@ def qwen_vl(device: torch.device, tiny: bool, folder: Path) -> Path:
     return save_verifier(model, processor, template, folder / "full")
 
 
-class _Speed:
-    """The last reported tokens a second."""
+class _LastSpeed:
+    """Progress that records the last reported tokens per second."""
 
     tokens = 0.0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Nothing to note."""
+        """Ignore phases."""
 
     def step(self, n: int = 1, **metrics: float) -> None:
-        """Note the speed of a step."""
+        """Record the speed of a step."""
         self.tokens = metrics.get("tokens_per_second", 0.0)
 
 
 def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
-    """Scoring, a few steps of SFT and of GCPO with adapters, two 512-pixel pictures a row."""
+    """Measure scoring, and a few steps of SFT and GCPO with adapters, with two images of 512 pixels per row."""
     side = 32 if tiny else 512
-    figures: dict[str, float] = {"side": float(side)}
-    with measured(device, figures, "build"):
+    metrics: dict[str, float] = {"side": float(side)}
+    with measured(device, metrics, "build"):
         model = qwen_vl(device, tiny, folder)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    with measured(device, figures, "load"):
+    with measured(device, metrics, "load"):
         engine = TransformersEngine.load(model, device=device.type, max_batch_size=32)
     items = [
-        ScoreItem(source=picture(0, side), edited=picture(k, side), instruction="make it red", principles=QUESTIONS)
+        ScoreItem(source=image(0, side), edited=image(k, side), instruction="make it red", principles=QUESTIONS)
         for k in range(33)
     ]
     sampling = Sampling(max_tokens=64)
     score_items(engine, items[:1], sampling)
-    with measured(device, figures, "score_32_together"):
+    with measured(device, metrics, "score_32_batched"):
         score_items(engine, items[1:], sampling)
-    with measured(device, figures, "score_2_alone"):
+    with measured(device, metrics, "score_2_single"):
         for item in items[1:3]:
             score_items(engine, [item], sampling)
-    figures["batch_to_alone"] = round(16 * figures["score_2_alone_s"] / figures["score_32_together_s"], 2)
+    metrics["batched_to_single"] = round(16 * metrics["score_2_single_s"] / metrics["score_32_batched_s"], 2)
     engine.close()
     del engine
     if device.type == "cuda":
@@ -322,11 +322,11 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
     }
     answers = "\n".join("nothing was changed here, so the part is as it was before." for _ in QUESTIONS)
     trace = format_trace(answers, QUESTIONS, [1] * len(QUESTIONS), 7.5)
-    made = [Candidate(candidate_id=f"c-{k}", editor="any", image=picture(k, side)) for k in range(16)]
+    made = [Candidate(candidate_id=f"c-{k}", editor="any", image=image(k, side)) for k in range(16)]
     rows = [SftRow(quadruple=Quadruple(case=case(k, side), candidate=made[k]), trace=trace) for k in range(16)]
     write_table(folder / "rows.parquet", rows, SftRow)
-    speed = _Speed()
-    with measured(device, figures, "sft"):
+    speed = _LastSpeed()
+    with measured(device, metrics, "sft"):
         train_sft(
             SftConfig(max_steps=5, batch_size=16, micro_batch_size=8, **shared),
             model=model,
@@ -334,10 +334,10 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
             output_dir=folder / "sft",
             hooks=TrainHooks(progress=speed),  # type: ignore[arg-type]
         )
-    figures["sft_tokens_per_s"] = round(speed.tokens)
+    metrics["sft_tokens_per_s"] = round(speed.tokens)
     pairs = [PreferencePair(pair_id=f"p-{k}", case=case(k, side), winner=made[k], loser=made[k + 1]) for k in range(4)]
     write_table(folder / "pairs.parquet", pairs, PreferencePair)
-    with measured(device, figures, "gcpo"):
+    with measured(device, metrics, "gcpo"):
         train_gcpo(
             GcpoConfig(rollouts=2, pairs_per_rollout=4, num_traces=4, micro_batch_size=8, max_new_tokens=64, **shared),
             model=model,
@@ -345,25 +345,25 @@ def verifier(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]
             output_dir=folder / "gcpo",
             hooks=TrainHooks(),
         )
-    return figures
+    return metrics
 
 
 def main() -> None:
-    """Run what is named and print the figures."""
+    """Run the selected parts and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=("editor", "verifier"), default=["editor", "verifier"])
-    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("parts", nargs="*", choices=("editor", "verifier"), help="what to measure (default: both)")
+    parser.add_argument("--tiny", action="store_true", help="use small models, also on a CPU")
     arguments = parser.parse_args()
     if not torch.cuda.is_available() and not arguments.tiny:
-        print("bench_full_size: no GPU here; nothing was measured")
+        print("bench_full_size: no GPU is available, so nothing was measured")
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shm = Path("/dev/shm")
-    for part in arguments.parts:
+    for part in arguments.parts or ("editor", "verifier"):
         with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
-            figures = {"editor": editor, "verifier": verifier}[part](device, arguments.tiny, Path(folder))
+            metrics = {"editor": editor, "verifier": verifier}[part](device, arguments.tiny, Path(folder))
         name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-        print(json.dumps({"part": part, "device": name, "torch": torch.__version__, **figures}), flush=True)
+        print(json.dumps({"part": part, "device": name, "torch": torch.__version__, **metrics}), flush=True)
 
 
 if __name__ == "__main__":

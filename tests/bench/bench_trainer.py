@@ -1,8 +1,9 @@
-"""Tokens a second of ``train_sft`` against a bare loop over the same model, collator and optimiser, in one run.
+"""Compare the tokens per second of ``train_sft`` with a minimal loop over the same model, collator and optimizer.
 
     python tests/bench/bench_trainer.py [--steps 20]
 
-Prints one JSON object: tokens/s of both and their ratio (1: the trainer costs nothing).
+Prints one JSON object with the tokens per second of both and their ratio. A ratio of 1 means that the trainer adds no
+overhead.
 """
 
 from __future__ import annotations
@@ -41,88 +42,90 @@ QUESTIONS = [
 
 
 def rows(count: int) -> list[SftRow]:
-    """Rows of two noise pictures and a trace of the shapes world's length."""
+    """Return rows with two noise images and a trace of the length that is usual in the shapes dataset."""
     rng = random.Random(0)
 
-    def picture() -> EncodedImage:
+    def image() -> EncodedImage:
         return EncodedImage(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
 
     made = []
     for number in range(count):
         case = EditCase(
             case_id=f"case-{number}",
-            source=picture(),
+            source=image(),
             instruction="remove the top-left red square",
             principles=tuple(QUESTIONS),
         )
-        candidate = Candidate(candidate_id=f"c-{number}", editor="any", image=picture())
+        candidate = Candidate(candidate_id=f"c-{number}", editor="any", image=image())
         lines = "\n".join("top-left had red square -> red square, yes;" for _ in QUESTIONS)
         trace = format_trace(lines, QUESTIONS, [rng.randrange(2) for _ in QUESTIONS], rng.randrange(21) / 2)
         made.append(SftRow(quadruple=Quadruple(case=case, candidate=candidate), trace=trace))
     return made
 
 
-def bare(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: int) -> float:
-    """Tokens a second of forward, backward and AdamW with TRL's collator, after one step of warm-up."""
+def minimal_loop(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: int) -> float:
+    """Return the tokens per second of forward pass, backward pass and AdamW with TRL's collator, after a warm-up step."""
     model, processor, template = load_verifier(model_folder)
     model.train()
     dataset = sft_rows(table, processor, template, 4096, RowCache(folder, DistributedContext()))
     collator = DataCollatorForVisionLanguageModeling(processor=processor, completion_only_loss=True)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     order = random.Random(0).sample(range(len(dataset)), (steps + 1) * batch_size)
-    tokens, began = 0, 0.0
+    tokens, start = 0, 0.0
     for step in range(steps + 1):
         if step == 1:
-            tokens, began = 0, time.perf_counter()
+            tokens, start = 0, time.perf_counter()
         batch = collator(dataset.__getitems__(order[step * batch_size : (step + 1) * batch_size]))
         model(**batch, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         tokens += int(batch["attention_mask"].sum())
-    return tokens / (time.perf_counter() - began)
+    return tokens / (time.perf_counter() - start)
 
 
-class _Clock:
-    """Collects the reported tokens/s of each step but the first."""
+class _SpeedRecorder:
+    """Progress that records the reported tokens per second of each step."""
 
     def __init__(self) -> None:
         self.speeds: list[float] = []
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Nothing to note."""
+        """Ignore phases."""
 
     def step(self, n: int = 1, **metrics: float) -> None:
-        """Note the speed of a step."""
+        """Record the speed of a step."""
         self.speeds.append(metrics["tokens_per_second"])
 
 
-def ours(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: int) -> float:
-    """Tokens a second that ``train_sft`` reports (harmonic mean over the steps after the first)."""
-    clock = _Clock()
+def trainer(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: int) -> float:
+    """Return the tokens per second that ``train_sft`` reports, as the harmonic mean over all steps but the first."""
+    recorder = _SpeedRecorder()
     config = SftConfig(max_steps=steps + 1, batch_size=batch_size, device="cpu")
-    hooks = TrainHooks(progress=clock)  # type: ignore[arg-type]
+    hooks = TrainHooks(progress=recorder)  # type: ignore[arg-type]
     train_sft(config, model=model_folder, rows=table, output_dir=folder, hooks=hooks)
-    return steps / sum(1 / speed for speed in clock.speeds[1:])
+    return steps / sum(1 / speed for speed in recorder.speeds[1:])
 
 
 def main() -> None:
-    """Run both, alternating, and print the result."""
+    """Run both alternately and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20, help="measured steps per round")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds; the best of each is compared")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = build_tiny_verifier(folder / "model")
         write_table(folder / "rows.parquet", rows((arguments.steps + 1) * 32), SftRow)
-        speeds: dict[str, list[float]] = {"bare": [], "ours": []}
-        for turn in range(arguments.rounds):
-            for kind, measure in (("bare", bare), ("ours", ours)):
-                speed = measure(model, folder / "rows.parquet", folder / f"{kind}-{turn}", arguments.steps, 32)
+        speeds: dict[str, list[float]] = {"minimal_loop": [], "trainer": []}
+        for number in range(arguments.rounds):
+            for kind, measure in (("minimal_loop", minimal_loop), ("trainer", trainer)):
+                speed = measure(model, folder / "rows.parquet", folder / f"{kind}-{number}", arguments.steps, 32)
                 speeds[kind].append(speed)
         best = {kind: max(values) for kind, values in speeds.items()}
-        print(json.dumps({"tokens_per_second": best, "ratio": best["ours"] / best["bare"], "rounds": speeds}))
+        print(
+            json.dumps({"tokens_per_second": best, "ratio": best["trainer"] / best["minimal_loop"], "rounds": speeds})
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random draws that are made in many calls share no noise, and what is compared shares all of it."""
+"""Seeds of the stages: separate calls draw independent noise, and compared models draw the same noise."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from editr1.config.sft import SftConfig
 from editr1.seeding import derive_seed
 from editr1.stages import evaluate, sft
 
-PICTURES = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in range(6)]
+IMAGES = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in range(6)]
 CONTEXT: Any = SimpleNamespace(input=lambda role: role, job=SimpleNamespace(inputs={"sft": "a", "rl": "b"}))
 
 
-def test_seeds_are_apart_by_every_part_and_fit_the_samplers() -> None:
+def test_seeds_differ_by_every_part_and_are_valid_for_samplers() -> None:
     seeds = [derive_seed(seed, *what) for seed in (1, 2) for what in (("ab", "c"), ("a", "bc"), ("abc",), (b"abc", 1))]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(1, "a") == derive_seed(1, "a")
 
 
-def test_every_case_is_edited_from_its_own_noise_which_two_editors_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_case_has_its_own_noise_and_both_editors_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[list[int]] = []
     monkeypatch.setattr("editr1.editor.policies.load_policy", lambda *_a, **_k: None)
     monkeypatch.setattr(
@@ -32,17 +32,17 @@ def test_every_case_is_edited_from_its_own_noise_which_two_editors_share(monkeyp
     )
     config = EvaluateConfig(seed=3)
     before, after = (evaluate._editor(CONTEXT, config, role) for role in ("before", "after"))
-    for at in (0, 3):
-        before(PICTURES[at : at + 3], ["edit"] * 3)
-    after(PICTURES, ["edit"] * 6)
+    for start in (0, 3):
+        before(IMAGES[start : start + 3], ["edit"] * 3)
+    after(IMAGES, ["edit"] * 6)
     first, second, whole = seeds
-    assert first + second == whole, "whatever the batches"
+    assert first + second == whole, "noise must not depend on the batches"
     assert len(set(whole)) == 6
-    evaluate._editor(CONTEXT, config.model_copy(update={"seed": 4}), "before")(PICTURES, ["edit"] * 6)
+    evaluate._editor(CONTEXT, config.model_copy(update={"seed": 4}), "before")(IMAGES, ["edit"] * 6)
     assert not set(seeds[-1]) & set(whole)
 
 
-def test_every_batch_of_traces_is_drawn_anew_and_two_verifiers_share_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_batch_of_traces_has_its_own_seed_and_both_verifiers_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     monkeypatch.setattr("editr1.serving.engines.transformers_engine.TransformersEngine.load", lambda *_a, **_k: None)
     monkeypatch.setattr(
@@ -56,7 +56,7 @@ def test_every_batch_of_traces_is_drawn_anew_and_two_verifiers_share_the_draws(m
     assert seeds[:3] == seeds[3:]
 
 
-def test_traces_that_pairs_pick_are_drawn_anew_for_every_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_each_batch_of_traces_for_pairs_has_its_own_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     seeds: list[int] = []
 
     def picked(_pairs: Any, score: Any, on_batch: Any) -> list[Any]:
@@ -78,5 +78,5 @@ def test_traces_that_pairs_pick_are_drawn_anew_for_every_batch(monkeypatch: pyte
         progress=SimpleNamespace(phase=lambda *_a: None, step=lambda *_a: None),
         should_stop=lambda: False,
     )
-    sft._sample(context, SftConfig(best_of_n=2), tmp_path / "rows.parquet")
+    sft._sample_rows(context, SftConfig(best_of_n=2), tmp_path / "rows.parquet")
     assert len(set(seeds)) == 3
