@@ -16,7 +16,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 class CandidateSettings(Settings):
     """How often each kind of candidate edit is generated."""
 
-    several: Rate = 0.4
+    multiple_faults_rate: Rate = 0.4
     """Fraction of candidates with two or three faults at once; the others have at most one. With fewer of them, low
     scores are too rare to be learned."""
     weights: Mapping[str, Weight] = {
@@ -41,9 +41,9 @@ class MemberSettings(Settings):
 
     leniency: Rate = 0.7
     """Probability of judging a violated principle of category follow or keep as fulfilled."""
-    flips: Rate = 0.1
+    flip_rate: Rate = 0.1
     """Probability of flipping a verdict at random, in either direction."""
-    follow_only: Rate = 0.75
+    follow_only_weight: Rate = 0.75
     """Weight of the principles of category follow alone in the final score; the rest is the true rubric on the model's
     own verdicts."""
     noise: Annotated[float, Field(ge=0.0)] = 0.7
@@ -70,7 +70,7 @@ class LabellerSettings(Settings):
     all are fulfilled."""
     step: PositiveFloat = 0.5
     """Final scores are multiples of this value."""
-    gold_flips: Rate = 0.04
+    gold_flip_rate: Rate = 0.04
     """Probability that a gold verdict is wrong."""
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class LabellerSettings(Settings):
 class AnnotatorSettings(Settings):
     """Human annotators who compare two candidates. They judge by the ground truth."""
 
-    flips: Rate = 0.05
+    flip_rate: Rate = 0.05
     """Probability that the label names the other candidate."""
-    same_gap: Annotated[float, Field(ge=0.0)] = 1.0
+    tie_threshold: Annotated[float, Field(ge=0.0)] = 1.0
     """Candidates whose true scores differ by less than this are labelled "same"."""

@@ -13,8 +13,8 @@ def label_pair(
 ) -> PreferencePair:
     """Label the preference between two candidates of a case. Deterministic given the ids and ``seed``.
 
-    The candidate with the higher true score wins; with probability ``settings.flips`` the other one does. If the scores
-    differ by less than ``settings.same_gap``, the label is "same" and the candidates keep their order.
+    The candidate with the higher true score wins; with probability ``settings.flip_rate`` the other one does. If the scores
+    differ by less than ``settings.tie_threshold``, the label is "same" and the candidates keep their order.
     """
     settings = settings or AnnotatorSettings()
     gap = (
@@ -22,8 +22,8 @@ def label_pair(
         - true_score(case.source, case.instruction, b.image).score
     )
     pair_id = f"{case.case_id}.{seed}.{derive_rng(a.candidate_id, b.candidate_id).integers(1 << 40):010x}"
-    if abs(gap) < settings.same_gap:
+    if abs(gap) < settings.tie_threshold:
         return PreferencePair(pair_id=pair_id, case=case, winner=a, loser=b, label="same")
-    flipped = derive_rng("prefer", a.candidate_id, b.candidate_id, seed).random() < settings.flips
+    flipped = derive_rng("prefer", a.candidate_id, b.candidate_id, seed).random() < settings.flip_rate
     winner, loser = (a, b) if (gap > 0) != flipped else (b, a)
     return PreferencePair(pair_id=pair_id, case=case, winner=winner, loser=loser, label="winner")

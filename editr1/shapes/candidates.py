@@ -61,7 +61,9 @@ def generate_candidate(
     weights = np.asarray([settings.weights[name] for name in names])
     while True:
         kinds = (
-            _several(rng) if rng.random() < settings.several else (str(rng.choice(names, p=weights / weights.sum())),)
+            _several(rng)
+            if rng.random() < settings.multiple_faults_rate
+            else (str(rng.choice(names, p=weights / weights.sum())),)
         )
         made = make_fault(kinds, source, edit, rng)
         if made is not None:

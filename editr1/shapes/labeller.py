@@ -106,7 +106,7 @@ class ShapesLabeller:
         for text in questions:
             question = parse_question(text)
             bit = 0 if question is None else question.verdict(before, after)
-            bit ^= int(rng.random() < self.settings.gold_flips)
+            bit ^= int(rng.random() < self.settings.gold_flip_rate)
             reason = "cannot tell" if question is None else _line(question, bit, before, after, rng)
             gold.append({"question": text, "gold": bit, "reason": reason})
         return json.dumps({"gold": gold})
@@ -146,7 +146,7 @@ class ShapesLabeller:
     def _verdict(
         self, question: Question | None, before: Scene, after: Reading, member: MemberSettings, rng: np.random.Generator
     ) -> int:
-        lenient, flipped = rng.random() < member.leniency, rng.random() < member.flips
+        lenient, flipped = rng.random() < member.leniency, rng.random() < member.flip_rate
         if question is None:
             return 0
         bit = question.verdict(before, after)
@@ -166,7 +166,9 @@ class ShapesLabeller:
         follow = [bit for bit, kind in zip(bits, categories, strict=True) if kind is Category.FOLLOW]
         fraction = sum(follow) / len(follow) if follow else 1.0
         by_follow = settings.follow_done if fraction == 1 else settings.follow_floor + settings.follow_span * fraction
-        score = member.follow_only * by_follow + (1 - member.follow_only) * rubric_from_categories(categories, bits)
+        score = member.follow_only_weight * by_follow + (1 - member.follow_only_weight) * rubric_from_categories(
+            categories, bits
+        )
         score += temperature * rng.normal(0, member.noise)
         return float(min(10.0, max(0.0, round(score / settings.step) * settings.step)))
 

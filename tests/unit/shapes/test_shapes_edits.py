@@ -76,7 +76,7 @@ def test_the_fraction_of_candidates_with_several_faults_is_a_setting() -> None:
     editors = Counter(item.editor for item in make_candidates(case, 0, 400))
     assert 120 < editors["several"] < 200
     assert set(editors) <= {*KINDS, "several"}
-    none = make_candidates(case, 0, 50, CandidateSettings(several=0, weights={"perfect": 1}))
+    none = make_candidates(case, 0, 50, CandidateSettings(multiple_faults_rate=0, weights={"perfect": 1}))
     assert {item.editor for item in none} == {"perfect"}
     with pytest.raises(ValueError, match="ugly"):
         make_candidates(case, 0, 1, CandidateSettings(weights={"ugly": 1}))
@@ -91,7 +91,7 @@ def test_annotators_follow_the_true_score_except_for_flips() -> None:
         gap = scores[pair.winner.candidate_id] - scores[pair.loser.candidate_id]
         assert (pair.label == "same") == (abs(gap) < 1)
         labels[(pair.label, gap > 0)] += 1
-        accurate = label_pair(case, a, b, 0, AnnotatorSettings(flips=0))
+        accurate = label_pair(case, a, b, 0, AnnotatorSettings(flip_rate=0))
         if accurate.label == "winner":
             assert scores[accurate.winner.candidate_id] > scores[accurate.loser.candidate_id]
     assert 0 < labels[("winner", False)] < 20

@@ -16,7 +16,7 @@ from editr1.verifier.trace import parse_trace
 
 CASES = generate_cases(60, 0, with_principles=True)
 ACCURATE = LabellerSettings(
-    members={"accurate": MemberSettings(leniency=0, flips=0, noise=0, follow_only=0)}, gold_flips=0
+    members={"accurate": MemberSettings(leniency=0, flip_rate=0, noise=0, follow_only_weight=0)}, gold_flip_rate=0
 )
 
 
