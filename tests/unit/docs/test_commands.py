@@ -58,7 +58,8 @@ def clone(tmp_path: Path) -> Path:
         else:
             shutil.copy2(source, target)
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (tmp_path / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     for mark in (".all", ".dev"):
         (tmp_path / ".venv" / mark).touch()
     return tmp_path
