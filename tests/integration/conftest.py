@@ -1,4 +1,4 @@
-"""Real servers on loopback for the integration tests."""
+"""An S3 server for the integration tests, and training in several processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minio import Minio
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running S3 server and the keys it accepts."""
+    """A running S3 server and its credentials."""
 
     endpoint: str
     access_key: str
@@ -35,7 +35,7 @@ class S3Server:
 
 
 def train_in_processes(program: Path, processes: int, out: Path, *arguments: str) -> list[dict[str, float]]:
-    """Run ``program`` plainly or as ``processes`` ranks of torchrun; the metrics lines of ``out/progress.jsonl``."""
+    """Run ``program`` in one process or on several torchrun ranks, and return the metrics in ``out/progress.jsonl``."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -57,10 +57,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS with keys, on free loopback ports.
+    """Serve S3 with SeaweedFS, with credentials and on free loopback ports.
 
-    A bucket takes volumes of its own, and left alone SeaweedFS allows as many as the free disk holds of the full size:
-    some 26 where 27 GB are free, fewer than the tests of one session have buckets.
+    Every bucket needs volumes of its own. By default, SeaweedFS limits them to the number of full volumes that fit on the
+    disk (26 with 27 GB free), which is less than the number of buckets of one test session.
     """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
@@ -101,7 +101,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
 
 
 def _certificate(folder: Path) -> Path | None:
-    """A certificate for 127.0.0.1 that signs itself, its key in ``key.pem``; None without the openssl program."""
+    """Create a self-signed certificate for 127.0.0.1 with its key in ``key.pem``; return None if openssl is not installed."""
     if shutil.which("openssl") is None:
         return None
     made = folder / "certificate.pem"
@@ -128,7 +128,7 @@ def _ready(server: S3Server, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free together with the port 10,000 above, which SeaweedFS uses for gRPC."""
+    """Return ports that are free together with the port 10,000 above, which SeaweedFS uses for gRPC."""
     found: list[int] = []
     while len(found) < count:
         port = random.randint(20_000, 45_000)

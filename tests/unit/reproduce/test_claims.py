@@ -139,7 +139,7 @@ def test_interval_of_one_seed_is_over_items_and_different_seeds_widen_it() -> No
     assert apart.high - apart.low > 3 * (same.high - same.low)
 
 
-def test_the_two_stage_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_two_stage_interval_has_its_nominal_coverage() -> None:
     rng, inside = np.random.default_rng(1), 0
     for _ in range(100):
         seeds = [rng.normal(shift, 1.0, 60) for shift in rng.normal(0.0, 0.3, 8)]

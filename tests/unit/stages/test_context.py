@@ -81,7 +81,7 @@ def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path
     (tmp_path / "checkpoint" / "weights").write_text("w")
     first.progress.step(2)
     first.hooks().on_checkpoint(tmp_path / "checkpoint", 2)
-    first.progress.step(1)  # lost with the pod
+    first.progress.step(1)  # lost with the pod, since no checkpoint follows
     assert steps(first) == [0, 2]
     shutil.rmtree(tmp_path / "work")
     second = context(tmp_path, "a" * 64)
@@ -89,6 +89,6 @@ def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path
     second.progress.step(2)
     second.save_progress()
     assert steps(second) == [0, 2, 2, 4]
-    again = context(tmp_path, "a" * 64)  # in the same folder
+    again = context(tmp_path, "a" * 64)  # restarted in the same folder
     again.save_progress()
     assert steps(again) == [0, 2, 2, 4]

@@ -16,7 +16,7 @@ from editr1.stages import evaluate
 
 @pytest.fixture
 def context(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stage whose editor gives the source back and whose verifier fails at every edit."""
+    """A stage whose editor returns the source unchanged and whose verifier fails on every edit."""
     monkeypatch.setattr(evaluate, "_editor", lambda *_a: lambda sources, _i: list(sources))
     failure = ScoreFailure(cause=FailureCause.UNPARSED, detail="no score")
     monkeypatch.setattr(evaluate, "_scorer", lambda *_a: lambda items: [failure] * len(items))
