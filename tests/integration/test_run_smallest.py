@@ -91,7 +91,7 @@ def rank_of(runs: Path) -> int:
 
 def test_a_killed_rank_and_an_interrupted_run_continue_from_their_checkpoints(finished: tuple[Path, str]) -> None:
     folder, output = finished
-    assert re.search(r"curate\s+already done", output)
+    assert re.search(r"curate\s+up to date", output)
     progress = [json.loads(line) for line in next((folder / "stages" / "sft").glob("progress-*.jsonl")).open()]
     steps = [line["done"] for line in progress if "metrics" in line]
     assert steps[0] == 1
