@@ -107,7 +107,7 @@ class Applier:
                 self._cache.put_job({"kind": item["kind"], **applied}, deleted=False)
 
     def _put(self, item: Object, shared: bool) -> Object:
-        """Apply an object. Each run applies its owner reference of a shared object as its own field manager, to remove it later."""
+        """Apply an object. Each run owns its reference in a shared object by a field manager of its own."""
         if not shared:
             return self._client.apply(self._namespace, item)
         meta = item["metadata"]
@@ -135,10 +135,10 @@ class Applier:
             raise RequestRefused(409, f"{what} still belongs to an earlier run of this name, which is being deleted")
 
     def _release(self, objects: list[Object]) -> None:
-        """Remove this run from the owners, and delete what has no other owner; the Deployment, which has the owners, goes last.
+        """Remove this run from the owners of a service's objects, and delete the objects that have no other owner.
 
-        If another run joins in the meantime, the object's version changes. This ends then, and the next reconciliation
-        decides again.
+        The Deployment comes last, because decisions are based on its owners. If another run joins in the meantime, the
+        version of an object no longer matches: the method returns, and the next reconciliation decides again.
         """
         for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
@@ -161,7 +161,7 @@ class Applier:
                     raise
 
     def _failed(self, stage: str, error: ConfigError) -> StageStatus:
-        """Return the status of a stage that waits until the error is corrected: in the API server or in the settings."""
+        """Return the status of a stage whose objects cannot be created until the cause is corrected."""
         reason, message = Reason.SETTINGS, str(error)  # the chart rejects values of the namespace's settings
         if isinstance(error, RequestRefused):
             reason, message = Reason.REFUSED, f"the API server rejected it: {error}"

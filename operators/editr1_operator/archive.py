@@ -1,4 +1,4 @@
-"""Archive in the artifact store what Kubernetes forgets: pods and events of each attempt, and the run's spans."""
+"""Archive the pods and events of each attempt, and the run's spans, in the artifact store before Kubernetes deletes them."""
 
 from __future__ import annotations
 

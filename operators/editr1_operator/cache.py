@@ -106,7 +106,7 @@ class Cache:
         return [(key[0], name) for name in item.owners.values()] if item else []
 
     def has(self, body: Mapping[str, Any]) -> bool:
-        """Return whether exactly this version is stored, as is most of what a restarted watch lists."""
+        """Return whether this version of an object is cached, which is true of most objects that a restarted watch lists."""
         meta = body["metadata"]
         namespace, name, labels = meta["namespace"], meta["name"], meta.get("labels") or {}
         with self._lock:
@@ -163,5 +163,5 @@ def _pod(body: Mapping[str, Any]) -> CachedPod:
 
 
 def _newer(meta: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Return whether an object is not older than the stored one: a watch may report it after our own write."""
+    """Return whether an object is at least as new as the cached one; a watch may report an older version after a write."""
     return meta["uid"] != known["uid"] or int(meta["resourceVersion"]) >= int(known["resourceVersion"])

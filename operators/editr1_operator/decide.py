@@ -14,7 +14,7 @@ no job, attempt planned, job never seen  launch the same attempt again
 no job, job was seen                     the attempt failed (137)
 job of an earlier attempt                delete it
 job pending                              report why; after ``pending_timeout_seconds``, delete it and fail
-pod name with a new UID                  a node was lost: count a failure, let the job go on
+pod name with a new UID                  a node was lost: count a failure; the job continues
 job failed with a retryable exit code    delete it; after a backoff, next attempt from the checkpoint
 permanent exit code, or no retries left  fail
 job succeeded                            done, or fail if it committed no result

@@ -52,9 +52,9 @@ def last_failure(known: StageStatus) -> str:
 def deadline_passed(plan: PlanBuilder, stage: StageSpec) -> bool:
     """Return whether the stage has used up its ``deadline_seconds``, not counting the time for which it was suspended."""
     known = plan.status_of(stage)
-    if known.held_since is not None or not known.attempts:
+    if known.suspended_since is not None or not known.attempts:
         return False
-    return overdue(known.attempts[0].started + known.held_s, plan.now, stage.deadline_seconds) is not None
+    return overdue(known.attempts[0].started + known.suspended_seconds, plan.now, stage.deadline_seconds) is not None
 
 
 def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
@@ -69,7 +69,7 @@ def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Record the UIDs of the stage's pods. A new UID under a known name means that a node was lost, which is a failure.
 
-    The stage fails if that was one failure too many; otherwise its job goes on with the new pod.
+    The stage fails if that was one failure too many; otherwise its job continues with the new pod.
     """
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}

@@ -171,6 +171,6 @@ async def count_runs(cache: Cache) -> None:
 
 
 def _trim_memory() -> None:
-    """Have glibc return free memory to the system: a watch starts with a list that is read as a whole."""
+    """Have glibc return free memory to the system, since reading the list that starts a watch allocates a lot of it."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)

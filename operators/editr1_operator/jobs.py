@@ -63,7 +63,7 @@ def _complete(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     plan = delete_stuck_pods(plan, stage)
-    if known.job_uid and known.not_before is None and known.held_since is None:
+    if known.job_uid and known.not_before is None and known.suspended_since is None:
         if not seen.result_read:
             return plan.act(LoadResult(stage.name))
         # The operator deletes a job only after it has written so to the status.

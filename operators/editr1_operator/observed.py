@@ -28,7 +28,7 @@ class ObservedStage:
     result: StageResult | None = None
     """Result that the stage committed, if it was read."""
     result_read: bool = False
-    """Whether the artifact store was asked for the result since the job ended."""
+    """Whether the result was looked up in the artifact store since the job ended."""
     progress: str = ""
     """Progress that the stage published last."""
     last_error: str = ""

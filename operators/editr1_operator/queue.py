@@ -1,4 +1,4 @@
-"""The work queue: reconciles one run at a time per key, again after a change, later when asked, and retries errors."""
+"""The work queue: reconciles a run after each change, at the time the last reconciliation requested, and after errors."""
 
 from __future__ import annotations
 

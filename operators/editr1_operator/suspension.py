@@ -44,7 +44,7 @@ def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         state=RunState.SUSPENDED,
         reason=Reason.SUSPENDED,
         message="continues from its last checkpoint when the run is resumed" if known.attempts else "not started yet",
-        held_since=known.held_since or plan.now,
+        suspended_since=known.suspended_since or plan.now,
         pending_since=None,
         pods={},
     )
@@ -52,8 +52,8 @@ def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 def end_suspension(known: StageStatus, now: float) -> dict[str, Any]:
     """Return the status fields that add the time of the current suspension to that of earlier ones."""
-    held = now - known.held_since if known.held_since is not None and known.attempts else 0.0
-    return {"held_since": None, "held_s": known.held_s + held}
+    held = now - known.suspended_since if known.suspended_since is not None and known.attempts else 0.0
+    return {"suspended_since": None, "suspended_seconds": known.suspended_seconds + held}
 
 
 def _wait_for_queue(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
@@ -63,7 +63,7 @@ def _wait_for_queue(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         reason=Reason.QUEUED,
         message=state_of(plan.observed_of(stage).release).reason,
         pending_since=None,
-        held_since=plan.status_of(stage).held_since or plan.now,
+        suspended_since=plan.status_of(stage).suspended_since or plan.now,
         pods={},
     )
 

@@ -52,8 +52,8 @@ def _limit_times(stage: StageStatus, spec: StageSpec, now: float) -> Iterator[fl
     """Yield when the stage exceeds its limits, but not before the next second."""
     if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
         yield max(now + 1, stage.pending_since + spec.pending_timeout_seconds + LIMIT_MARGIN_SECONDS)
-    suspended = stage.held_since is not None or stage.state is RunState.SUSPENDED
+    suspended = stage.suspended_since is not None or stage.state is RunState.SUSPENDED
     if spec.deadline_seconds is None or KINDS[spec.kind].service or not stage.attempts or suspended:
         return
-    began = stage.attempts[0].started + stage.held_s
+    began = stage.attempts[0].started + stage.suspended_seconds
     yield max(now + 1, began + spec.deadline_seconds + LIMIT_MARGIN_SECONDS)

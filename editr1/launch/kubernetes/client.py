@@ -25,7 +25,7 @@ FIELD_MANAGER = "editr1"
 TIMEOUT_SECONDS = 60
 RETRIES = 3
 LOG_TIMEOUT = (10, 3600)
-"""Seconds to connect, and seconds without a line, after which a followed log is given up."""
+"""Timeouts of a followed log in seconds: to connect, and without a new line."""
 LOG_CHUNK_BYTES = 4096
 
 

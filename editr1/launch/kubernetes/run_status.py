@@ -109,9 +109,9 @@ class StageStatus(_Status):
     """Earliest start of the next attempt; set during the backoff."""
     pending_since: float | None = None
     """Since when the newest attempt waits for nodes and images; unset while it is running."""
-    held_since: float | None = None
+    suspended_since: float | None = None
     """Since when the stage is suspended or waits in a queue."""
-    held_s: float = 0.0
+    suspended_seconds: float = 0.0
     """Seconds of earlier suspensions; they do not count towards the deadline."""
     ended: float | None = None
     """When the stage ended."""

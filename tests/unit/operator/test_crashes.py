@@ -107,7 +107,7 @@ class Cluster:
                 job.phase, job.pods = "Pending", {}
                 # A preemption that the operator does not observe looks like lost nodes, so a queue admits only observed jobs.
                 reported = self.status.stage_of(name)
-                admitted = self.queue and reported is not None and reported.held_since is not None
+                admitted = self.queue and reported is not None and reported.suspended_since is not None
                 job.suspended = not admitted or self.dice.random() < 0.5
             elif job.phase == "Pending":
                 job.phase, job.pods = "Running", {f"{name}-{index}": self.new_uid() for index in range(2)}

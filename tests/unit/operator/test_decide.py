@@ -184,10 +184,13 @@ CASES = {
         *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),)),
     ),
     "suspended time does not count towards the deadline": Case(
-        one(known(held_s=50.0), seen(RUNS), deadline_seconds=51), R, Reason.RUNNING
+        one(known(suspended_seconds=50.0), seen(RUNS), deadline_seconds=51), R, Reason.RUNNING
     ),
     "time outside suspensions counts towards the deadline": Case(
-        one(known(held_s=50.0), seen(RUNS), deadline_seconds=49), F, Reason.DEADLINE, (DeleteJob("data", "u1"),)
+        one(known(suspended_seconds=50.0), seen(RUNS), deadline_seconds=49),
+        F,
+        Reason.DEADLINE,
+        (DeleteJob("data", "u1"),),
     ),
     "no attempt starts after the deadline": Case(
         one(backoff(-1), NOTHING, deadline_seconds=99), F, Reason.DEADLINE, (), "the deadline of 99 s has passed"

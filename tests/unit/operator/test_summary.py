@@ -43,7 +43,7 @@ FINISHED = known("d", D, reason=Reason.DONE)
 UP_TO_DATE = fresh("e").model_copy(update={"state": D, "reason": Reason.UP_TO_DATE})
 WAITS = fresh("f", reason=Reason.INPUTS_MISSING, message="waiting for a")
 QUEUED = known("g", W, reason=Reason.QUEUED, message="waiting for admission by queue research")
-PAUSED = known("h", P, reason=Reason.SUSPENDED, held_since=NOW - 50)
+PAUSED = known("h", P, reason=Reason.SUSPENDED, suspended_since=NOW - 50)
 AGAIN = known("i", W, reason=Reason.RETRYING, message="exit code 129", attempts=[launched(9, 129)])
 SERVICE = StageStatus(name="rrm", kind="serve", state=R, reason=Reason.RUNNING)
 
@@ -158,8 +158,8 @@ def seconds_until_next(stage: StageStatus, **limits: Any) -> float:
         (backoff(2), {}, 2.0),
         (RUNNING, {"deadline_seconds": 102.0}, 2.1),
         (RUNNING, {"deadline_seconds": 90.0}, 1.0),
-        (known("b", held_s=50.0), {"deadline_seconds": 52.0}, 2.1),
-        (known("b", W, reason=Reason.QUEUED, held_since=NOW), {"deadline_seconds": 90.0}, RESYNC_SECONDS),
+        (known("b", suspended_seconds=50.0), {"deadline_seconds": 52.0}, 2.1),
+        (known("b", W, reason=Reason.QUEUED, suspended_since=NOW), {"deadline_seconds": 90.0}, RESYNC_SECONDS),
         (known("b", S, pending_since=NOW - 598), {}, 2.1),
         (known("b", S, pending_since=NOW - 601), {}, 1.0),
     ],

@@ -30,7 +30,7 @@ from tests.unit.operator.conftest import (
 
 W, S, R, D, F = RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.DONE, RunState.FAILED
 P = RunState.SUSPENDED
-SUSPENSION: dict[str, Any] = {"reason": Reason.SUSPENDED, "held_since": NOW - 50}
+SUSPENSION: dict[str, Any] = {"reason": Reason.SUSPENDED, "suspended_since": NOW - 50}
 PAUSED = known(state=P, **SUSPENSION)
 QUEUED = seen(suspended=True, queue="research")
 
@@ -112,7 +112,7 @@ CASES = {
         one(known(), seen(RUNS), suspend=True, deadline_seconds=99), P, Reason.SUSPENDED, (SetSuspended("data", True),)
     ),
     "a resumed stage that never started starts": Case(
-        one(fresh(state=P, held_since=NOW), NOTHING),
+        one(fresh(state=P, suspended_since=NOW), NOTHING),
         S,
         Reason.PODS_STARTING,
         (Launch("data", 1),),
@@ -183,7 +183,7 @@ def suspend_for(seconds: float, observed: ObservedRun, job: ObservedStage) -> tu
 @pytest.mark.parametrize(("later", "state"), [(1090, R), (1110, F)])
 @pytest.mark.parametrize("job", [seen(suspended=True), NOTHING], ids=["suspended", "deleted"])
 def test_suspended_time_does_not_count_towards_the_deadline(job: ObservedStage, later: float, state: RunState) -> None:
-    before = known(attempts=[launched(600)], held_s=500.0)
+    before = known(attempts=[launched(600)], suspended_seconds=500.0)
     observed, plan = suspend_for(1000, one(before, seen(RUNS), deadline_seconds=200), job)
     assert len(stage_of(plan).attempts) == 1
     plan = decide(next_observed(with_stage(observed, data=seen(RUNS, uid="u2")), plan, now=NOW + later))
@@ -208,7 +208,7 @@ def test_pending_time_restarts_after_a_suspension(job: ObservedStage) -> None:
 def test_stage_suspended_before_its_start_has_the_start_time_of_its_resume() -> None:
     _, plan = suspend_for(1000, one(fresh(), NOTHING), NOTHING)
     assert [item.started for item in stage_of(plan).attempts] == [NOW + 1000]
-    assert stage_of(plan).held_s == 0
+    assert stage_of(plan).suspended_seconds == 0
 
 
 def test_no_attempt_ends_before_it_starts() -> None:
@@ -221,7 +221,7 @@ def test_no_attempt_ends_before_it_starts() -> None:
 @pytest.mark.parametrize("observed", [one(known(), seen(RUNS)), one(fresh(), seen(RUNS))], ids=["started", "not seen"])
 def test_run_resumed_before_its_job_was_suspended_is_running(observed: ObservedRun) -> None:
     _, plan = suspend_for(9, observed, seen(RUNS))
-    assert (stage_of(plan).state, stage_of(plan).held_since) == (R, None)
+    assert (stage_of(plan).state, stage_of(plan).suspended_since) == (R, None)
 
 
 def test_job_deleted_from_its_queue_by_suspend_is_not_a_failure() -> None:
