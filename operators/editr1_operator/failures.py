@@ -78,7 +78,7 @@ def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     plan = plan.update(stage, pods={**known.pods, **pods}, failures=failures, state=known.state, reason=known.reason)
     if not lost or failures <= stage.retries:
         return plan
-    message = f"lost pod {', '.join(lost)}; all {stage.retries} retries are used up"
+    message = f"lost pod {', '.join(lost)} after all {stage.retries} retries"
     plan = plan.act(DeleteJob(stage.name, seen.uid))
     return plan.fail(stage, Reason.RETRIES_SPENT, message, code=ExitCode.KILLED)
 

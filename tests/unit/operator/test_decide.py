@@ -71,7 +71,7 @@ CASES = {
         run((curate(), PARENT, NOTHING), (CHILD, None, NOTHING)), W, None, (Resolve("more"),), "", "more"
     ),
     "an existing result is used and nothing is started": Case(
-        one(fresh(), replace(NOTHING, result=RESULT, result_read=True)), D, Reason.UP_TO_DATE, (), "already done"
+        one(fresh(), replace(NOTHING, result=RESULT, result_read=True)), D, Reason.UP_TO_DATE, (), "up to date"
     ),
     "a stage without a result is started": Case(
         one(fresh(), replace(NOTHING, result_read=True)), S, Reason.PODS_STARTING, (Launch("data", 1),), "attempt 1"
@@ -109,7 +109,7 @@ CASES = {
             W,
             Reason.RETRYING,
             (),
-            "exit code 137 is worth a retry: the job was deleted by someone other than the operator",
+            "exit code 137 is transient: the job was deleted by someone other than the operator",
         ),
     ),
     "a job that is being deleted counts as killed before it is gone": Case(
@@ -120,7 +120,7 @@ CASES = {
         "deleted by someone other than the operator",
     ),
     "a job deleted after the last retry fails the stage": Case(
-        one(known(failures=2), replace(NOTHING, result_read=True)), F, Reason.RETRIES_SPENT, (), "2 retries are used up"
+        one(known(failures=2), replace(NOTHING, result_read=True)), F, Reason.RETRIES_SPENT, (), "after all 2 retries"
     ),
     "the job of an earlier attempt is deleted": Case(
         one(known(attempts=[launched(100, 129), launched(5)], job_uid=""), seen(RUNS)),
@@ -156,7 +156,7 @@ CASES = {
     ),
     "a lost pod fails the stage when no retries are left": Case(
         one(known(pods={POD.name: "p1"}, failures=2), seen(OTHER)),
-        *(F, Reason.RETRIES_SPENT, (DeleteJob("data", "u1"),), f"lost pod {POD.name}; all 2 retries are used up"),
+        *(F, Reason.RETRIES_SPENT, (DeleteJob("data", "u1"),), f"lost pod {POD.name} after all 2 retries"),
     ),
     "the result of a job that succeeded is read": Case(
         one(known(), seen(condition="Succeeded")), R, None, (LoadResult("data"),)
@@ -242,7 +242,7 @@ CASES = {
         f"exit code {code} is {'retried' if worth_a_retry(code) else 'permanent'}": Case(
             one(known(), ended(code)),
             *((W, Reason.RETRYING) if worth_a_retry(code) else (F, Reason.EXIT_PERMANENT)),
-            says=f"exit code {int(code)} is {'worth a retry' if worth_a_retry(code) else 'permanent'}",
+            says=f"exit code {int(code)} is {'transient' if worth_a_retry(code) else 'permanent'}",
         )
         for code in ExitCode
         if code is not ExitCode.DONE
@@ -270,7 +270,7 @@ def test_failed_attempts_are_retried_with_backoff_until_retries_are_used_up(code
             observed = next_observed(with_stage(observed, data=NOTHING), plan, now=stage.not_before)
     assert delays == [1.0, 2.0]
     assert (stage.state, stage.reason, stage.ended, len(stage.attempts)) == (F, Reason.RETRIES_SPENT, observed.now, 3)
-    assert stage.message.startswith(f"exit code {int(code)}, and 2 retries are used up")
+    assert stage.message.startswith(f"exit code {int(code)} after all 2 retries")
 
 
 def test_completed_stage_has_outputs_and_a_closed_attempt() -> None:
