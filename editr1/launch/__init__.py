@@ -1,1 +1,1 @@
-"""Turn a job into processes: on this machine or on a Kubernetes cluster."""
+"""Turn jobs into processes, on this machine or on a Kubernetes cluster."""

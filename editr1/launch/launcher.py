@@ -1,4 +1,4 @@
-"""The launcher protocol: render, submit, observe, cancel. A backend is what turns a stage job into a running process."""
+"""The launcher protocol: a backend renders, submits, observes and cancels the attempts of stages."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Handle = TypeVar("Handle")
 
 @dataclass(frozen=True)
 class Observation:
-    """What a backend sees of a submitted stage at one moment."""
+    """State of a submitted attempt at one moment."""
 
     running: bool
     exit_code: int | None = None
     reason: str = ""
     ready_urls: tuple[str, ...] = ()
     progress: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-    """Progress lines that are new since the last observation (see editr1.telemetry.progress)."""
+    """Progress lines since the last observation (see editr1.telemetry.progress)."""
     note: str = ""
-    """Why the attempt does not get on, such as a pod that finds no node; empty while all is well."""
+    """Why the attempt makes no progress, such as a pod without a node; empty if nothing is wrong."""
 
 
 class Launcher(Protocol[Request, Handle]):
-    """A backend. ``render`` has no side effect: a dry run is the request object itself."""
+    """A backend. ``render`` has no side effects, so a dry run is the request that it returns."""
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None) -> Request:
         """Return the complete request for one attempt of the stage.
@@ -39,7 +39,7 @@ class Launcher(Protocol[Request, Handle]):
         ...
 
     def facts(self, request: Request) -> Mapping[str, str]:
-        """What the record of the stage should say of the request: ``release``, ``image``, ``chart``; empty where there are none."""
+        """Return what to note in the stage's record: ``release``, ``image`` and ``chart``; empty for a local process."""
         ...
 
     def submit(self, request: Request) -> Handle:
@@ -47,9 +47,9 @@ class Launcher(Protocol[Request, Handle]):
         ...
 
     def observe(self, handle: Handle) -> Observation:
-        """Look at the attempt; returns at once."""
+        """Return the attempt's state without waiting."""
         ...
 
     def cancel(self, handle: Handle, grace: float) -> None:
-        """Ask the attempt to stop (SIGTERM), kill it after ``grace`` seconds, return when it has ended."""
+        """Send SIGTERM, kill the attempt after ``grace`` seconds, and return when it has ended."""
         ...

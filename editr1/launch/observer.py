@@ -1,4 +1,4 @@
-"""Who watches a run."""
+"""The observer protocol: what is notified of the events of a run."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from editr1.runs.record import StageRecord
 
 
 class Observer(Protocol):
-    """Who watches a run: the terminal, a log, a test."""
+    """Is notified of the events of a run, for example to print them to the terminal."""
 
     def run_waits(self, reason: str) -> None:
-        """The run does not begin yet, and why."""
+        """The run has not started yet because of ``reason``."""
 
     def stage_started(self, stage: StageRecord) -> None:
-        """An attempt begins."""
+        """An attempt has started."""
 
     def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
-        """A progress line (see editr1.telemetry.progress)."""
+        """The stage wrote a progress line (see editr1.telemetry.progress)."""
 
     def stage_ended(self, stage: StageRecord) -> None:
-        """The stage is done, failed or interrupted."""
+        """The stage is done, has failed or was interrupted."""
 
     def stage_skipped(self, stage: StageRecord, reason: str) -> None:
-        """The stage need not run."""
+        """The stage does not have to run."""
 
     def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
-        """Another attempt follows in ``delay`` seconds."""
+        """The stage is retried in ``delay`` seconds."""
 
     def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
-        """A service answers at ``urls``."""
+        """The service is ready at ``urls``."""
 
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
-        """The stage does not get on, and why."""
+        """The stage makes no progress because of ``reason``."""

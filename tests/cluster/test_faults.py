@@ -81,7 +81,7 @@ def test_exhausted_quota(lab: Lab, started: list[str]) -> None:
 
 def test_doctor_finds_nothing_missing(lab: Lab) -> None:
     done = lab.editr1("doctor")
-    for what in ("training-operator", "permissions", "bucket: conditional put"):
+    for what in ("training-operator", "permissions", "store: conditional put"):
         assert what in done.stdout
     assert "missing" not in done.stdout
 

@@ -1,4 +1,4 @@
-"""Everything that a bug report needs of a run, in one archive, without secrets."""
+"""Write an archive with everything that a bug report about a run needs, without secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HIDDEN = "[redacted]"
 
 
 def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
-    """Write ``target`` (.tar.gz) and return the names in it. Raises ConfigError when there is no such run."""
+    """Write the archive ``target`` (.tar.gz) and return the names of its files. Raises ConfigError if there is no such run."""
     whole = EditRuns(connection.api).get(run)
     jobs = connection.api.jobs(run) if whole else jobs_of(connection, run)
     stages = [overview(connection, job) for job in jobs]
@@ -52,7 +52,7 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
 
 
 def redacted(value: Any) -> Any:
-    """``value`` with everything hidden that stands under a name that sounds secret, or in an ``env`` of such a name."""
+    """Return a copy of ``value`` that hides values whose key, or whose environment variable, has a name like a secret's."""
     if isinstance(value, Mapping):
         if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:
             return {**value, "value": HIDDEN}
@@ -64,7 +64,7 @@ def redacted(value: Any) -> Any:
 
 
 def redacted_text(text: str) -> str:
-    """``text`` with the values of ``secret=...``, ``token: ...`` and their like hidden, and who logs in by a URL."""
+    """Return ``text`` without the values of ``secret=...``, ``token: ...`` and similar, and without credentials in URLs."""
     return _USER_IN_URL.sub(rf"\g<1>{HIDDEN}@", _SECRET_VALUE.sub(lambda found: found[1] + HIDDEN, text))
 
 
@@ -79,7 +79,7 @@ def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]
         files[f"{head}/logs/{pod.name}.txt"] = connection.api.log(pod.name, container=container, tail=2000)
     if stage.files is not None:
         try:
-            files |= {f"{head}/kept-logs/{name}.txt": text for name, text in stage.files.logs().items()}
+            files |= {f"{head}/stored-logs/{name}.txt": text for name, text in stage.files.logs().items()}
             attempts = [item.model_dump() for item in stage.files.attempts()]
             files[f"{head}/attempts.json"] = json.dumps(attempts, indent=1)
         except StoreError as error:

@@ -1,4 +1,4 @@
-"""From settings to what the commands work with: the cluster's API, Helm, and the store as this machine reaches it."""
+"""Open what the cluster commands need: settings, the cluster's API, Helm, and the artifact store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
 
 @dataclass(frozen=True)
 class Connection:
-    """A cluster, ready to work with."""
+    """Settings, API and Helm of a cluster."""
 
     config: ClusterConfig
     api: ClusterNamespace
@@ -30,9 +30,9 @@ class Connection:
 def load_cluster(
     file: Path | None, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> ClusterConfig:
-    """Settings from a file, then ``EDITR1_CLUSTER__...``, then ``overrides``. Raises ConfigError.
+    """Read the cluster's settings from a file, then ``EDITR1_CLUSTER__...``, then ``overrides``. Raises ConfigError.
 
-    The file is ``file``, else the one that ``EDITR1_CLUSTER_FILE`` names, else ~/.config/editr1/cluster.yaml if it is there.
+    The file is ``file``, else the path in ``EDITR1_CLUSTER_FILE``, else ~/.config/editr1/cluster.yaml if it exists.
     """
     env = os.environ if env is None else env
     if file is None and env.get(FILE_VARIABLE):
@@ -43,15 +43,15 @@ def load_cluster(
 
 
 def connect(config: ClusterConfig) -> Connection:
-    """The API and Helm. Raises ClusterError, ConfigError."""
+    """Connect to a cluster. Raises ClusterError, ConfigError."""
     return Connection(config, open_namespace(config), Helm())
 
 
 def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
-    """The bucket as this machine reaches it: ``url``, else ``store.url`` of the cluster's values.
+    """Return the artifact store as this machine reaches it: ``url``, else ``store.url`` in the cluster's values.
 
     Raises:
-        ConfigError: none is named, or pods could not reach it.
+        ConfigError: no store is configured, or pods could not reach it.
     """
     values = config.values.get("store", {})
     if not isinstance(values, Mapping):
@@ -59,14 +59,14 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     url = url or values.get("url")
     if not url:
         raise ConfigError(
-            "no store: name the bucket as s3://bucket/prefix, by --store or by store.url in the cluster's values"
+            "no store: give an S3 bucket as s3://bucket/prefix, with --store or as store.url in the cluster's values"
         )
     if not url.startswith("s3://"):
-        raise ConfigError(f"store {url!r}: pods cannot reach it; name a bucket as s3://bucket/prefix")
+        raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")
     endpoint = config.store_endpoint or os.environ.get(ENDPOINT_VARIABLE) or values.get("endpoint") or None
     return store_at(url, endpoint=endpoint, region=values.get("region") or None)
 
 
 def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:
-    """That bucket, opened."""
+    """Open the artifact store of :func:`store_config`."""
     return open_store(store_config(config, url))

@@ -1,4 +1,4 @@
-"""The whole way from this machine to a running stage, looked at before anyone submits."""
+"""Check everything between this machine and a running stage before anything is submitted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``needed`` findings that are not ``ok`` stop a run."""
+    """Result of one check. A run cannot start if a ``needed`` finding is not ``ok``."""
 
     what: str
     ok: bool
@@ -37,13 +37,13 @@ class Finding:
 
 
 def examine(connection: Connection) -> Iterator[Finding]:
-    """Look at everything, one finding after the other."""
+    """Run all checks and yield their findings one by one."""
     version = _try("API server", lambda: str((connection.api.client.get_path("/version") or {}).get("gitVersion", "")))
     yield version
     if not version.ok:
         return
     yield _jobs(connection)
-    yield from _rights(connection)
+    yield from _permissions(connection)
     yield _namespace(connection)
     yield from _quota(connection)
     yield _gpus(connection)
@@ -51,7 +51,7 @@ def examine(connection: Connection) -> Iterator[Finding]:
     yield _operator(connection)
     yield _queue(connection)
     yield from _secret(connection)
-    yield from _bucket(connection)
+    yield from _store(connection)
     yield _collector(connection)
 
 
@@ -65,7 +65,7 @@ def _try(what: str, action: Callable[[], str], *, needed: bool = True) -> Findin
 def _jobs(connection: Connection) -> Finding:
     what = "training-operator (PyTorchJob v1)"
     if not _serves(connection, "/apis/kubeflow.org/v1", "pytorchjobs"):
-        return Finding(what, False, "not installed: install Kubeflow's training-operator 1.9 or newer")
+        return Finding(what, False, "not installed; install Kubeflow's training-operator 1.9 or newer")
     return Finding(what, True, "kubeflow.org/v1")
 
 
@@ -74,17 +74,17 @@ def _serves(connection: Connection, group: str, resource: str) -> bool:
     return resource in {item["name"] for item in (found or {}).get("resources", ())}
 
 
-def _rights(connection: Connection) -> Iterator[Finding]:
+def _permissions(connection: Connection) -> Iterator[Finding]:
     missing = [
         f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.is_allowed(verb, group, resource)
     ]
     where = f"in namespace {connection.api.namespace}"
-    detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"all that submit needs, {where}"
+    detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"everything that submit needs, {where}"
     yield Finding("permissions", not missing, detail)
     kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
     allowed = all(connection.api.is_allowed(verb, "", kind) for verb in ("create", "list", "update", "delete"))
-    hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster's settings"
-    yield Finding("Helm's releases", allowed, f"kept as {kind}" if allowed else f"no rights on {kind}{hint}")
+    hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster settings"
+    yield Finding("Helm releases", allowed, f"stored as {kind}" if allowed else f"no permission for {kind}{hint}")
 
 
 def _namespace(connection: Connection) -> Finding:
@@ -92,11 +92,16 @@ def _namespace(connection: Connection) -> Finding:
     try:
         found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}")
     except ConfigError:
-        return Finding(what, True, "level not visible to this user; the charts meet restricted", needed=False)
+        return Finding(
+            what,
+            True,
+            "level unknown: no permission to read the namespace; the charts comply with restricted",
+            needed=False,
+        )
     if found is None:
         return Finding("namespace", False, f"{connection.api.namespace} does not exist")
     level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "none")
-    return Finding(what, True, f"level {level}; the charts meet restricted", needed=False)
+    return Finding(what, True, f"level {level}; the charts comply with restricted", needed=False)
 
 
 def _quota(connection: Connection) -> Iterator[Finding]:
@@ -117,48 +122,48 @@ def _gpus(connection: Connection) -> Finding:
     try:
         nodes = (connection.api.client.get_path("/api/v1/nodes") or {}).get("items", [])
     except ConfigError:
-        return Finding(what, True, "nodes are not visible to this user", needed=False)
+        return Finding(what, True, "unknown: no permission to list nodes", needed=False)
     count: dict[str, int] = {}
     for node in nodes:
         for name, amount in node["status"].get("allocatable", {}).items():
             if "gpu" in name:
                 count[name] = count.get(name, 0) + int(amount)
     total = sum(count.values())
-    detail = ", ".join(f"{amount} {name}" for name, amount in count.items()) or "none: set gpus to 0, or add GPU nodes"
+    detail = ", ".join(f"{amount} {name}" for name, amount in count.items()) or "none; set gpus to 0, or add GPU nodes"
     return Finding(what, total > 0, f"{len(nodes)} nodes; {detail}", needed=False)
 
 
 def _keda(connection: Connection) -> Finding:
     found = _serves(connection, "/apis/keda.sh/v1alpha1", "scaledobjects")
-    detail = "keda.sh/v1alpha1" if found else "not installed: autoscaling.mode keda cannot be used, hpa and none can"
+    detail = "keda.sh/v1alpha1" if found else "not installed; autoscaling.mode keda is unavailable, hpa and none work"
     return Finding("KEDA", found, detail, needed=False)
 
 
 def _operator(connection: Connection) -> Finding:
-    """Whether runs belong to the cluster, and the stages' settings for them."""
+    """Check whether the cluster has the EditRun resource and this user may create it."""
     what = "operator (EditRun)"
     if not EditRuns(connection.api).served():
-        return Finding(what, False, "not installed: a run is driven from where it is typed", needed=False)
+        return Finding(what, False, "not installed; editr1 run orchestrates the stages from this machine", needed=False)
     allowed = connection.api.is_allowed("create", "editr1.dev", "editruns")
-    return Finding(what, allowed, "runs belong to the cluster" if allowed else "not allowed to create editruns")
+    return Finding(what, allowed, "the cluster runs the stages" if allowed else "no permission to create editruns")
 
 
 def _queue(connection: Connection) -> Finding:
     what, wanted = "Kueue queue", _named(connection, "queueName")
     if not wanted:
-        return Finding(what, True, "none named", needed=False)
+        return Finding(what, True, "not configured", needed=False)
     if not connection.api.is_allowed("get", "kueue.x-k8s.io", "localqueues"):
-        return Finding(what, True, f"{wanted}: not visible to this user", needed=False)
+        return Finding(what, True, f"{wanted}: unknown, no permission to read local queues", needed=False)
     path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{connection.api.namespace}/localqueues/{wanted}"
     found = connection.api.client.get_path(path)
     return Finding(what, found is not None, wanted if found else f"no LocalQueue {wanted} in the namespace")
 
 
 def _secret(connection: Connection) -> Iterator[Finding]:
-    """Only its name is asked for: the values of Secrets are no business of this program."""
+    """Check that the Secret and its keys exist. Its values are never used."""
     name = _named(connection, "store", "secretName") or "editr1-s3"
     if not connection.api.is_allowed("get", "", "secrets"):
-        yield Finding("Secret of the bucket", True, f"{name}: not visible to this user", needed=False)
+        yield Finding("Secret of the store", True, f"{name}: unknown, no permission to read Secrets", needed=False)
         return
     found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/secrets/{name}")
     keys = (
@@ -167,24 +172,24 @@ def _secret(connection: Connection) -> Iterator[Finding]:
     )
     missing = [key for key in keys if key not in ((found or {}).get("data") or {})]
     if found is None:
-        yield Finding("Secret of the bucket", False, f"{name} does not exist; make it, or set store.secretName")
+        yield Finding("Secret of the store", False, f"{name} does not exist; create it, or set store.secretName")
     else:
-        yield Finding("Secret of the bucket", not missing, f"{name} has no key {missing[0]}" if missing else name)
+        yield Finding("Secret of the store", not missing, f"{name} has no key {missing[0]}" if missing else name)
 
 
-def _bucket(connection: Connection) -> Iterator[Finding]:
+def _store(connection: Connection) -> Iterator[Finding]:
     try:
         store = cluster_store(connection.config)
         for step in probe(store):
-            yield Finding(f"bucket: {step.name}", step.ok, step.detail or store.url)
+            yield Finding(f"store: {step.name}", step.ok, step.detail or store.url)
     except (ConfigError, StoreError) as error:
-        yield Finding("bucket", False, str(error))
+        yield Finding("store", False, str(error))
 
 
 def _collector(connection: Connection) -> Finding:
     endpoint = _named(connection, "telemetry", "endpoint")
     if not endpoint:
-        return Finding("trace collector", True, "none named; traces go to the bucket", needed=False)
+        return Finding("trace collector", True, "not configured; spans go to the artifact store", needed=False)
     host = endpoint.split("://", 1)[-1].split(":")[0].split("/")[0]
     service, _, namespace = host.partition(".")
     namespace = namespace.split(".")[0] or connection.api.namespace

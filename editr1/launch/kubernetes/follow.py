@@ -1,4 +1,4 @@
-"""Logs of all ranks: merged and live, or afterwards from the store."""
+"""Logs of all ranks: merged and live from the cluster, or afterwards from the artifact store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from editr1.launch.kubernetes.state import Phase, state_of
 from editr1.launch.kubernetes.views import PodView
 from editr1.runs.live import LiveFiles
 
-_OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
-_LOOK_SECONDS = 2.0
+_ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
+_POLL_SECONDS = 2.0
 
 
 def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
-    """Last lines of every pod there is, then those that the store keeps of pods that are gone; each with its pod's name."""
+    """Yield the last log lines of existing pods, then those of deleted pods from the store, each with its pod's name."""
     shown = set()
     for pod in api.pods(release):
         shown.add(f"{pod.name}.{pod.uid[:8]}")
@@ -33,25 +33,25 @@ def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail
 
 
 def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[[], bool]) -> Iterator[str]:
-    """Lines of every pod as they come, new pods and restarted ones included, until every release is over."""
+    """Yield new log lines of all pods, including new and restarted ones, until every release has ended."""
     lines: queue.Queue[str] = queue.Queue(maxsize=10_000)
     followers: dict[str, _Follower] = {}
-    looked = 0.0
-    over = False
+    polled = 0.0
+    ended = False
     while not should_stop():
-        if time.monotonic() - looked > _LOOK_SECONDS:
-            looked = time.monotonic()
+        if time.monotonic() - polled > _POLL_SECONDS:
+            polled = time.monotonic()
             try:
                 for release in releases:
                     for pod in api.pods(release):
                         _keep_following(api, pod, followers, lines)
-                over = all(state_of(api.release(release)).phase in _OVER for release in releases)
+                ended = all(state_of(api.release(release)).phase in _ENDED for release in releases)
             except ClusterError:
-                pass  # the API is away for a moment; the next look tells
+                pass  # the API server may be back at the next poll
         try:
             yield lines.get(timeout=0.5)
         except queue.Empty:
-            if over and not any(follower.thread.is_alive() for follower in followers.values()):
+            if ended and not any(follower.thread.is_alive() for follower in followers.values()):
                 return
 
 
@@ -68,7 +68,7 @@ class _Follower:
             stamp, _, text = line.partition(" ")
             at = _seconds(stamp)
             if at is not None and at <= self.last:
-                continue  # shown before the stream broke
+                continue  # already printed before the stream was interrupted
             self.last = at or self.last
             self._lines.put(f"{self._pod.name} | {text}")
 
@@ -86,7 +86,7 @@ def _keep_following(
 
 
 def _seconds(stamp: str) -> float | None:
-    """The timestamp that a log line begins with; None if it begins with something else."""
+    """Return the timestamp at the start of a log line; None if there is none."""
     try:
         return parse_timestamp(stamp)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The Kubernetes backend of a run: a stage is a Helm release, its progress lies in the store."""
+"""The Kubernetes backend: each stage is a Helm release, and its progress is read from the artifact store."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 SUBMIT_SECONDS = 120.0
 log = logging.getLogger("editr1.runs")
-_OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
+_ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
 
 
 @dataclass(frozen=True)
 class ReleaseRequest:
-    """A release to install; ``objects`` is what the chart makes of ``values``."""
+    """A release to install. ``objects`` is what the chart renders from ``values``."""
 
     chart: str
     release: str
@@ -49,12 +49,12 @@ class ReleaseRequest:
 
 @dataclass
 class ReleaseHandle:
-    """A release that was installed, or found installed."""
+    """A release that was installed, or was already running the same job."""
 
     request: ReleaseRequest
     files: LiveFiles
-    looked: float = 0.0
-    asked: float = 0.0
+    polled: float = 0.0
+    progress_read: float = 0.0
     last: Observation = field(default_factory=lambda: Observation(running=True))
     shown: tuple[str, int] | None = None
     spans_kept: bool = False
@@ -62,7 +62,7 @@ class ReleaseHandle:
 
 
 class KubernetesLauncher:
-    """Runs stages as releases of the charts. ``store`` is how this machine reaches the bucket that the pods use."""
+    """Runs stages as releases of the charts. ``store`` is the pods' artifact store as this machine reaches it."""
 
     def __init__(
         self, cluster: ClusterConfig, api: ClusterNamespace, helm: Helm, store: ArtifactStore, spans: Path
@@ -79,15 +79,18 @@ class KubernetesLauncher:
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
 
     def facts(self, request: ReleaseRequest) -> Mapping[str, str]:
-        """Release, image and chart, for the record."""
+        """Return release, image and chart for the record."""
         chart = f"{request.chart} {chart_version(request.chart)}"
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
-        """Install the release; one that runs the same job already is followed, another job of the same stage is replaced.
+        """Install the release. If it already runs the same job, attach to it; another job of the same stage is replaced.
 
-        An API server that does not answer is asked again for two minutes. Raises ConfigError where the name is that of
-        a release that is none of this stage of the run.
+        An unreachable API server is retried for two minutes.
+
+        Raises:
+            ConfigError: the release's name belongs to something else.
+            ClusterUnreachable: the API server did not respond for two minutes.
         """
         tolerance = OutageTolerance(SUBMIT_SECONDS)
         while True:
@@ -102,15 +105,15 @@ class KubernetesLauncher:
         handle = ReleaseHandle(request, LiveFiles(self._store, job.run, job.stage, job.key))
         chart = self._helm.releases(self._api.target).get(request.release)
         if chart is not None:
-            there = self._job_there(request.release)
-            begun = not there and chart.startswith(f"{request.chart}-")  # an install that was cut off
-            if not begun and (there.get("run"), there.get("stage")) != (job.run, job.stage):
+            installed = self._installed_job(request.release)
+            incomplete = not installed and chart.startswith(f"{request.chart}-")  # its installation was interrupted
+            if not incomplete and (installed.get("run"), installed.get("stage")) != (job.run, job.stage):
                 raise ConfigError(
-                    f"release {request.release!r} is there already and is none of stage {job.stage} of run {job.run};"
-                    " choose another name for the run, or remove it"
+                    f"release {request.release!r} already exists and does not belong to stage {job.stage} of run"
+                    f" {job.run}; rename the run, or remove the release with: helm uninstall {request.release}"
                 )
             state = state_of(self._api.release(request.release))
-            if there.get("key") == job.key and state.phase not in _OVER:
+            if installed.get("key") == job.key and state.phase not in _ENDED:
                 return handle
             self.cancel(handle, 30)
         self._api.dry_run(request.objects)
@@ -118,13 +121,13 @@ class KubernetesLauncher:
         return handle
 
     def observe(self, handle: ReleaseHandle) -> Observation:
-        """State of the release, looked up at most once a second, and the newest progress.
+        """Return the state of the release, polled at most once per second, and new progress.
 
-        An API server that does not answer says nothing of the release: it is asked again, as :class:`OutageTolerance` has it.
+        API outages are tolerated as by :class:`OutageTolerance`; the release keeps its last known state meanwhile.
         """
         now = time.monotonic()
-        if now - handle.looked >= POLL_SECONDS and handle.last.running:
-            handle.looked = now
+        if now - handle.polled >= POLL_SECONDS and handle.last.running:
+            handle.polled = now
             try:
                 release = self._api.release(handle.request.release)
             except ClusterUnreachable as error:
@@ -139,7 +142,7 @@ class KubernetesLauncher:
         return Observation(last.running, last.exit_code, last.reason, last.ready_urls, progress, last.note)
 
     def cancel(self, handle: ReleaseHandle, grace: float) -> None:
-        """Uninstall the release; its pods get SIGTERM and, after ``grace`` seconds, are removed."""
+        """Uninstall the release. Its pods receive SIGTERM and are deleted after ``grace`` seconds."""
         release = handle.request.release
         self._helm.uninstall(release, self._api.target)
         end = time.monotonic() + grace
@@ -153,11 +156,11 @@ class KubernetesLauncher:
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
         if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
-            return Observation(True, note="its last pods end")
+            return Observation(True, note="waiting for its last pods to end")
         if state.phase is Phase.SUCCEEDED:
             return Observation(False, 0)
         if state.phase is Phase.FAILED:
-            return Observation(False, state.exit_code or 1, self._why(handle, state))
+            return Observation(False, state.exit_code or 1, self._failure(handle, state))
         if state.phase is Phase.MISSING:
             return Observation(False, 137, state.reason)
         urls: tuple[str, ...] = ()
@@ -165,8 +168,8 @@ class KubernetesLauncher:
             urls = (service_url(handle.request.release, self._api.namespace),)
         return Observation(True, ready_urls=urls, note=state.reason)
 
-    def _why(self, handle: ReleaseHandle, state: StageState) -> str:
-        """What the stage itself said last, where it could still say it."""
+    def _failure(self, handle: ReleaseHandle, state: StageState) -> str:
+        """Return the reason for a failure, with the stage's own last error if it was stored."""
         try:
             ended = [item for item in handle.files.attempts() if item.reason]
         except StoreError:
@@ -175,9 +178,9 @@ class KubernetesLauncher:
 
     def _progress(self, handle: ReleaseHandle) -> list[Mapping[str, Any]]:
         now = time.monotonic()
-        if now - handle.asked < PROGRESS_SECONDS and handle.last.running:
+        if now - handle.progress_read < PROGRESS_SECONDS and handle.last.running:
             return []
-        handle.asked = now
+        handle.progress_read = now
         try:
             live = handle.files.progress()
         except StoreError:
@@ -187,8 +190,8 @@ class KubernetesLauncher:
         handle.shown = (live.phase, live.done)
         return [live.model_dump()]
 
-    def _job_there(self, release: str) -> Mapping[str, Any]:
-        """The job file of a release that is there; empty where it has none."""
+    def _installed_job(self, release: str) -> Mapping[str, Any]:
+        """Return the job file of an installed release; empty if it has none."""
         try:
             job = json.loads(self._api.job_file(release) or "{}")
         except ValueError:
@@ -196,7 +199,7 @@ class KubernetesLauncher:
         return job if isinstance(job, dict) else {}
 
     def _keep_spans(self, handle: ReleaseHandle) -> None:
-        """Add the pods' spans to the run's own file, once."""
+        """Append the pods' spans to the run's own file, once."""
         if handle.spans_kept:
             return
         handle.spans_kept = True

@@ -1,4 +1,4 @@
-"""What ``status``, ``list`` and ``explain`` show: cluster state and the store's live files in one place."""
+"""Combine cluster state and the store's live files for ``status``, ``list`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
 
 @dataclass(frozen=True)
 class StageOverview:
-    """One release and what is known of it; ``note`` says why the store could not be asked."""
+    """State of one release. ``note`` is the reason if the store could not be read."""
 
     job: JobView
     release: ReleaseView
@@ -27,17 +27,17 @@ class StageOverview:
 
 
 def jobs_of(connection: Connection, name: str) -> list[JobView]:
-    """The jobs and services of a run, or of the release of that name. Raises ConfigError when there are none."""
+    """Return the jobs and services of a run, or the release with that name. Raises ConfigError if there are none."""
     api = connection.api
     found = api.jobs(name) or [job for job in api.jobs() if job.name == name]
     if not found:
         known = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
-        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; runs there: {known}")
+        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; runs in it: {known}")
     return found
 
 
 def overview(connection: Connection, job: JobView) -> StageOverview:
-    """Look a release up."""
+    """Read the state, progress and attempts of a release."""
     release = connection.api.release(job.name)
     job = release.job or job
     state = state_of(release)
@@ -51,22 +51,22 @@ def overview(connection: Connection, job: JobView) -> StageOverview:
 
 
 def live_files(connection: Connection, job: JobView) -> LiveFiles | None:
-    """The live files of a release's stage, None before its first attempt. Raises StoreError, ConfigError."""
+    """Return the live files of a release's stage; None before its first attempt. Raises StoreError, ConfigError."""
     text = connection.api.job_file(job.name)
     if text is None:
         return None
-    told = json.loads(text)
-    store = cluster_store(connection.config, told["store"]["url"])
-    key = told["key"] or _newest_key(store, told["run"], told["stage"])
-    return LiveFiles(store, told["run"], told["stage"], key) if key else None
+    job_file = json.loads(text)
+    store = cluster_store(connection.config, job_file["store"]["url"])
+    key = job_file["key"] or _newest_key(store, job_file["run"], job_file["stage"])
+    return LiveFiles(store, job_file["run"], job_file["stage"], key) if key else None
 
 
 def explain(stage: StageOverview) -> str:
-    """One sentence: what the stage is doing, or why it is not."""
+    """Return one sentence about what the stage is doing, or why it is not running."""
     state, name = stage.state, stage.job.name
     if state.phase is Phase.FAILED:
-        told = next((item.reason for item in reversed(stage.attempts) if item.reason), "")
-        return f"{name} failed: {state.reason}" + (f"; its last error: {told}" if told else "")
+        last_error = next((item.reason for item in reversed(stage.attempts) if item.reason), "")
+        return f"{name} failed: {state.reason}" + (f"; its last error: {last_error}" if last_error else "")
     if state.reason:
         return f"{name} is {state.phase}: {state.reason}"
     if state.phase is Phase.RUNNING and stage.progress is not None:
@@ -76,7 +76,7 @@ def explain(stage: StageOverview) -> str:
 
 
 def _newest_key(store: ArtifactStore, run: str, stage: str) -> str:
-    """The key that a pod computed for a release installed by hand: that of the newest attempt."""
+    """Return the key of the newest attempt: for a release installed by hand, a pod computed it."""
     prefix = f"runs/{run}/stages/{stage}/"
     keys = {key.removeprefix(prefix).split("/")[0] for key in store.list_records(prefix)}
     started = {

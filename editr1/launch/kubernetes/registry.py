@@ -1,4 +1,4 @@
-"""Which exact image a tag names now, asked of its registry (OCI distribution API), so that the record can hold it."""
+"""Look up the digest of an image tag in its registry (OCI distribution API), so that the record names the exact image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 
 TIMEOUT_S = 4.0
 FRESH_S = 60.0
-"""An answer holds for this long: the stages of a run ask for the same images."""
+"""How long a digest is cached: the stages of a run use the same images."""
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -27,14 +27,14 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ImageName:
-    """A parsed image name without tag: the registry's host and the path below it."""
+    """A parsed image name without its tag: the registry's host and the repository's path."""
 
     registry: str
     path: str
 
 
 def parse_image(repository: str) -> ImageName:
-    """``repository`` as container engines read it: without a host it is Docker Hub's, without a folder its library."""
+    """Parse ``repository`` as container engines do: the default host is Docker Hub, and its default folder is ``library``."""
     first, slash, rest = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         host, path = first, rest
@@ -46,7 +46,7 @@ def parse_image(repository: str) -> ImageName:
 
 
 def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | None:
-    """``sha256:<hex>`` of what the tag names, None where the registry cannot be asked without a login or at all."""
+    """Return the digest of a tag as ``sha256:<hex>``; None if the registry cannot be reached or requires a login."""
     name = parse_image(repository)
     url = f"{scheme}://{name.registry}/v2/{name.path}/manifests/{tag}"
     try:
@@ -66,7 +66,7 @@ def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | N
 
 
 def with_digest(values: Mapping[str, Any], default_tag: str) -> dict[str, Any]:
-    """Chart values with ``image.digest`` set to what their tag names now; as they are where that cannot be known."""
+    """Return chart values with ``image.digest`` set to the tag's current digest; unchanged if it cannot be looked up."""
     image = values.get("image", {})
     if image.get("digest") or not image.get("repository"):
         return dict(values)
@@ -81,17 +81,17 @@ def _known_digest(repository: str, tag: str, _minute: int) -> str | None:
 
 
 def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
-    """An anonymous token, as the challenge asks for it."""
-    told = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    realm = told.pop("realm", "")
+    """Request an anonymous token as the challenge describes. Returns None if the registry grants none."""
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    realm = fields.pop("realm", "")
     if not challenge.lower().startswith("bearer ") or not realm.startswith(f"{scheme}://"):
         return None
-    answer = http.get(realm, params={key: value for key, value in told.items() if key in ("service", "scope")})
+    answer = http.get(realm, params={key: value for key, value in fields.items() if key in ("service", "scope")})
     if answer.status_code != 200:
         return None
     try:
         given = answer.json()
-    except ValueError:  # a page for people, such as a proxy's log-in
+    except ValueError:  # not JSON, such as the login page of a proxy
         return None
     token = given.get("token") or given.get("access_token") if isinstance(given, dict) else None
     return token if isinstance(token, str) else None

@@ -27,12 +27,12 @@ SERVICE_PORT = 8000
 
 
 def chart_of(kind: Kind) -> str:
-    """The chart that launches a kind."""
+    """Return the name of the chart for a kind."""
     return "reward" if kind is Kind.SERVE else str(kind)
 
 
 def kind_of(chart: str) -> Kind:
-    """The kind that a chart, or a kind's own name, stands for. Raises ConfigError."""
+    """Return the kind for a chart's name or a kind's own name. Raises ConfigError."""
     if chart == "reward":
         return Kind.SERVE
     try:
@@ -43,23 +43,23 @@ def kind_of(chart: str) -> Kind:
 
 
 def release_name(run: str, stage: str) -> str:
-    """Release of a stage of a run. Raises ConfigError when pod names would become too long."""
+    """Return the release name of a stage of a run. Raises ConfigError if pod names would be too long."""
     name = f"{run}-{stage}"
     if len(name) > LONGEST_NAME:
         raise ConfigError(
-            f"run {run!r}, stage {stage!r}: their names make {name!r}, {len(name)} characters; "
-            f"at most {LONGEST_NAME} are allowed on a cluster"
+            f"run {run!r}, stage {stage!r}: the release name {name!r} has {len(name)} characters; "
+            f"at most {LONGEST_NAME} are allowed; shorten the name of the run or of the stage"
         )
     return name
 
 
 def service_url(release: str, namespace: str) -> str:
-    """Where pods reach the reward service of a release."""
+    """Return the address of a release's reward service inside the cluster."""
     return f"http://{release}.{namespace}.svc:{SERVICE_PORT}"
 
 
 def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
-    """What the cluster's settings say of a stage's values: of all stages, of the kind, of the stage by name."""
+    """Return a stage's chart values from the cluster's settings: those of all stages, of its kind, then of its name."""
     image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
     merged = deep_merge(image, cluster.values)
     for name in dict.fromkeys((str(kind), chart_of(kind), stage)):
@@ -84,10 +84,10 @@ def check_inputs(kind: Kind, values: Mapping[str, Any], where: str) -> None:
 
 
 def check_release(name: str) -> None:
-    """Raise ConfigError for what cannot be the name of a release and its objects."""
+    """Raise ConfigError if ``name`` is not a valid name for a release and its objects."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
-        raise ConfigError(
-            f"--name {name!r}: lower-case letters, digits and inner hyphens only, as Kubernetes has names"
-        )
+        raise ConfigError(f"--name {name!r}: use lower-case letters and digits, with hyphens only between them")
     if len(name) > LONGEST_NAME:
-        raise ConfigError(f"--name {name!r}: at most {LONGEST_NAME} characters, so that pod names stay valid")
+        raise ConfigError(
+            f"--name {name!r}: has {len(name)} characters; at most {LONGEST_NAME} are allowed, so that pod names stay valid"
+        )

@@ -1,1 +1,1 @@
-"""Launch stages as processes of this machine."""
+"""Launch stages as processes on this machine."""

@@ -1,4 +1,4 @@
-"""The local backend: each stage is the process that it would be in a pod, with its log and progress in the run's folder."""
+"""The local backend: each stage runs as the same process as in a pod, with its log and progress in the run's folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from editr1.telemetry.progress import ProgressReader
 
 @dataclass(frozen=True)
 class LocalRequest:
-    """A process to start; ``environment`` is added to this process's own."""
+    """A process to start. ``environment`` is added to the launcher's own environment."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -29,12 +29,12 @@ class LocalRequest:
 
     @property
     def log(self) -> Path:
-        """Where standard output and error of the attempt go (appended)."""
+        """File to which the attempt's standard output and standard error are appended."""
         return self.job.workdir / "log.txt"
 
     @property
     def job_file(self) -> Path:
-        """The file that ``EDITR1_CONFIG`` names."""
+        """Path of the job file, passed in ``EDITR1_CONFIG``."""
         return self.job.workdir / "job.json"
 
 
@@ -49,13 +49,13 @@ class LocalHandle:
 
 
 class LocalLauncher:
-    """Runs stages as processes of this machine, each in a process group of its own.
+    """Runs stages as processes on this machine, each in its own process group.
 
-    ``held`` are descriptors that a stage keeps open while it lives: a lock that outlasts whoever started it.
+    ``inherited`` are file descriptors that every stage inherits, such as a lock that must outlive the launcher.
     """
 
-    def __init__(self, held: Sequence[int] = ()) -> None:
-        self._held = tuple(held)
+    def __init__(self, inherited: Sequence[int] = ()) -> None:
+        self._inherited = tuple(inherited)
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None = None) -> LocalRequest:
         """Return the process that ``submit`` would start."""
@@ -67,8 +67,8 @@ class LocalLauncher:
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }
-        # Threads that spin while they wait fight with whatever else runs here: an evaluation of 8 s took 102 s beside one
-        # busy process, and 9 to 11 s with threads that sleep (2 cores).
+        # Threads that spin while they wait compete with every other process: next to one busy process on 2 cores, an
+        # evaluation of 8 s took 102 s; with threads that sleep it took 9 to 11 s.
         env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         side_by_side = bool(job.reward_urls) or KINDS[job.kind].service
         if side_by_side or processes > 1:
@@ -76,7 +76,7 @@ class LocalLauncher:
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
     def facts(self, request: LocalRequest) -> Mapping[str, str]:
-        """Nothing beyond what the record has."""
+        """Return nothing: a local process has no release, image or chart."""
         return {}
 
     def submit(self, request: LocalRequest) -> LocalHandle:
@@ -94,12 +94,12 @@ class LocalLauncher:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=self._held,
+            pass_fds=self._inherited,
         )
         return LocalHandle(process, request, progress, log=log)
 
     def observe(self, handle: LocalHandle) -> Observation:
-        """Exit code, service address and new progress lines."""
+        """Return exit code, service address and new progress lines."""
         code = handle.process.poll()
         lines = handle.progress.new()
         if code is not None and handle.log is not None:
@@ -108,7 +108,7 @@ class LocalLauncher:
         return Observation(code is None, code, reason, self._urls(handle), lines)
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
-        """SIGTERM to the process, SIGKILL to its group after ``grace`` seconds."""
+        """Send SIGTERM to the process, and SIGKILL to its group after ``grace`` seconds."""
         end(handle.process, grace)
         if handle.log is not None:
             handle.log.close()
@@ -119,7 +119,7 @@ class LocalLauncher:
 
 
 def _threads(processes: int, side_by_side: bool) -> int:
-    """Threads of each process, so that all that compute at the same time have a core each where there are enough."""
+    """Return the number of threads per process that shares the cores among all processes that compute at the same time."""
     return max(1, (os.cpu_count() or 1) // (processes * (2 if side_by_side else 1)))
 
 

@@ -1,4 +1,4 @@
-"""How processes of one machine are tied to each other: a child to its parent's life, and its end by its parent."""
+"""End processes on this machine: a child together with its parent, and a process group on request."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from editr1.runs.job import PARENT_VARIABLE
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when whoever started this process is gone (Linux).
+    """Have the kernel send SIGTERM to this process when its parent ends (Linux only).
 
-    Does nothing where nobody named itself in the environment.
+    Does nothing if the environment names no parent process (``EDITR1_PARENT_PID``).
     """
     parent = os.environ.get(PARENT_VARIABLE)
     if sys.platform != "linux" or parent is None:
@@ -28,14 +28,14 @@ def end_with_parent() -> None:
 
 
 def end(process: subprocess.Popen[bytes], grace: float) -> None:
-    """SIGTERM to ``process``, which leads a group of its own, and SIGKILL to the group after ``grace`` seconds."""
+    """Send SIGTERM to ``process``, the leader of its own group, and SIGKILL to the group after ``grace`` seconds."""
     if process.poll() is None:
         process.terminate()
         wait_or_kill(process, grace)
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Wait until ``process`` has ended; SIGKILL to its group after ``grace`` seconds."""
+    """Wait until ``process`` has ended, and send SIGKILL to its group after ``grace`` seconds."""
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:

@@ -81,11 +81,11 @@ def test_doctor_names_what_is_not_installed_and_what_is_needed(bare: Connection)
     operator = found["training-operator (PyTorchJob v1)"]
     assert not operator.ok and operator.needed and "install Kubeflow's training-operator" in operator.detail
     keda = found["KEDA"]
-    assert not keda.ok and not keda.needed and "hpa and none can" in keda.detail
+    assert not keda.ok and not keda.needed and "hpa and none work" in keda.detail
     assert found["GPUs"].detail == "1 nodes; 8 nvidia.com/gpu"
     assert found["Pod Security"].detail.startswith("level restricted")
-    assert found["Secret of the bucket"].detail == "editr1-s3 has no key secret-key"
-    assert "no store" in found["bucket"].detail
+    assert found["Secret of the store"].detail == "editr1-s3 has no key secret-key"
+    assert "no store" in found["store"].detail
 
 
 @pytest.mark.parametrize(

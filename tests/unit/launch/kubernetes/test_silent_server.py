@@ -233,7 +233,7 @@ def test_a_release_that_is_none_of_the_stage_is_never_removed(
         runs.submit(request)
         assert done == ["uninstall r-sft", "install r-sft"]
         return
-    with pytest.raises(ConfigError, match="is none of stage sft of run r"):
+    with pytest.raises(ConfigError, match="does not belong to stage sft of run r"):
         runs.submit(request)
     assert done == []
 
