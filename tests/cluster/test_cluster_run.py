@@ -15,7 +15,7 @@ SAMPLE = ROOT / "manifests/samples/quickstart.yaml"
 SETS = [part for item in SMALL for part in ("--set", item)]
 
 
-def test_the_quickstart_gives_the_artifacts_that_a_local_run_gives(lab: Lab, tmp_path: Path) -> None:
+def test_quickstart_produces_the_artifacts_of_a_local_run(lab: Lab, tmp_path: Path) -> None:
     arguments = ["run", str(SAMPLE), *SETS, "--runs-dir", str(tmp_path / "cluster"), "--on", "kubernetes"]
     done = lab.editr1(*arguments)
     report = tmp_path / "cluster/small/report.html"

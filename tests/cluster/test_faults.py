@@ -43,7 +43,7 @@ def test_wrong_secret(lab: Lab, started: list[str]) -> None:
     assert_explained(lab, "no-key", "has no key 'nothing'")
 
 
-def test_more_gpus_than_the_nodes_have(lab: Lab, started: list[str]) -> None:
+def test_too_many_gpus_are_explained(lab: Lab, started: list[str]) -> None:
     started.append("no-gpu")
     lab.submit("curate", "no-gpu", {**TINY, "gpus": 64})
     assert_explained(lab, "no-gpu", "not enough nvidia.com/gpu is free")
@@ -55,7 +55,7 @@ def test_missing_bucket_stops_submit(lab: Lab, started: list[str]) -> None:
     assert "no-bucket" not in lab.kubectl("get", "pytorchjobs", "-o", "name")
 
 
-def test_wrong_keys_on_the_laptop(lab: Lab) -> None:
+def test_wrong_keys_on_the_laptop_are_reported(lab: Lab) -> None:
     done = lab.editr1("doctor", check=False, EDITR1_S3_SECRET_KEY="wrong")
     assert done.returncode == 1 and "SignatureDoesNotMatch" in done.stdout
 

@@ -1,4 +1,4 @@
-"""A stage as a pod runs it: an unsettled job, the stage beside its watcher, and what the store knows afterwards."""
+"""A stage as a pod runs it: an unresolved job, the stage process and its supervisor, and the files in the store."""
 
 import gzip
 import json
@@ -107,7 +107,7 @@ def child_of(process: subprocess.Popen[str], folder: Path) -> int:
 CONFIG = {"labeller": "shapes", "shapes": WORLD, "curation": {"num_traces": 2, "principles": PRINCIPLES}}
 
 
-def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> None:
+def test_store_has_result_attempts_and_logs_after_the_pod_is_gone(tmp_path: Path) -> None:
     process = start(tmp_path, CONFIG)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -135,7 +135,7 @@ def test_the_store_knows_how_it_went_when_the_pod_is_gone(tmp_path: Path) -> Non
     assert spans["editr1.stage"]["parent"] == spans["editr1.pod"]["span"]
 
 
-def test_progress_and_figures_go_to_a_collector_of_metrics(tmp_path: Path) -> None:
+def test_progress_and_metrics_are_exported_to_a_collector(tmp_path: Path) -> None:
     seen: dict[str, set[str]] = {}
 
     class Collector(BaseHTTPRequestHandler):
@@ -164,7 +164,7 @@ def test_progress_and_figures_go_to_a_collector_of_metrics(tmp_path: Path) -> No
     assert "verify" in seen[StageMetric.DONE] and "requests" in seen[StageMetric.METRIC]
 
 
-def test_a_pod_that_is_asked_to_stop_before_its_stage_began_stops(tmp_path: Path) -> None:
+def test_pod_stopped_before_its_stage_starts_exits_with_terminated(tmp_path: Path) -> None:
     keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b"}
     process = start(tmp_path, CONFIG, store={"url": "s3://bucket/x", "endpoint": "http://127.0.0.1:1"}, **keys)
     assert process.stdout is not None
@@ -182,7 +182,7 @@ def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Pa
     assert process.returncode == 2 and "did you mean 'labeller'" in output
 
 
-def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path: Path) -> None:
+def test_killed_stage_is_retried_until_retries_are_exhausted(tmp_path: Path) -> None:
     big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     for uid, code in (("a", 137), ("b", 1)):
         process = start(tmp_path, big, EDITR1_POD_UID=uid, retries=1)
@@ -193,7 +193,7 @@ def test_a_killed_stage_is_worth_a_retry_until_the_retries_are_used_up(tmp_path:
     assert [item.exit_code for item in files(tmp_path).attempts()] == [137, 137]
 
 
-def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path) -> None:
+def test_stopped_pod_lets_the_stage_checkpoint_first(tmp_path: Path) -> None:
     process = start(tmp_path, {**CONFIG, "shapes": {**WORLD, "cases": 3000}})
     child_of(process, tmp_path)
     process.send_signal(signal.SIGTERM)
@@ -205,7 +205,7 @@ def test_a_pod_that_is_asked_to_leave_lets_the_stage_commit_first(tmp_path: Path
     assert attempts[0].ended is not None
 
 
-def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path) -> None:
+def test_repeatedly_lost_pod_fails_with_a_reason(tmp_path: Path) -> None:
     big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     parent = f"00-{'a' * 32}-{'c' * 16}-01"
     process = start(tmp_path, big, EDITR1_POD_UID="a", retries=0, TRACEPARENT=parent)
@@ -221,7 +221,7 @@ def test_a_pod_that_vanishes_again_and_again_ends_with_the_reason(tmp_path: Path
     assert "out of memory?" in attempts[1].reason
 
 
-def test_a_release_that_is_installed_anew_has_its_retries_anew(tmp_path: Path) -> None:
+def test_reinstalled_release_has_all_its_retries(tmp_path: Path) -> None:
     big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
     for trace in ("a", "b"):
         parent = f"00-{trace * 32}-{'c' * 16}-01"

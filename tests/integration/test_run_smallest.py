@@ -1,4 +1,4 @@
-"""The whole run at its smallest size: six real stages, a real server, one report."""
+"""A complete run of the smallest size: six real stages, a real reward server, one report."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def command(runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, str]:
-    """A run in which a rank of SFT is killed, which is then stopped, killed with all it knows of, and continued to its end."""
+    """A run in which a rank of SFT is killed; the run is then stopped, killed with its processes, and continued to its end."""
     runs = tmp_path_factory.mktemp("runs")
     first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     request.addfinalizer(first.kill)  # its stages follow it
@@ -78,7 +78,7 @@ def wait_for_checkpoints(run: subprocess.Popen[str], runs: Path, count: int) -> 
 
 
 def rank_of(runs: Path) -> int:
-    """A process of the SFT stage that trains (torchrun's child, not torchrun)."""
+    """Return the process id of a rank of the SFT stage (a child of torchrun, not torchrun itself)."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
@@ -89,20 +89,20 @@ def rank_of(runs: Path) -> int:
     raise AssertionError("no rank of sft is running")
 
 
-def test_a_killed_rank_and_an_interrupted_run_continue_from_their_checkpoints(finished: tuple[Path, str]) -> None:
+def test_killed_rank_and_interrupted_run_continue_from_checkpoints(finished: tuple[Path, str]) -> None:
     folder, output = finished
     assert re.search(r"curate\s+up to date", output)
     progress = [json.loads(line) for line in next((folder / "stages" / "sft").glob("progress-*.jsonl")).open()]
     steps = [line["done"] for line in progress if "metrics" in line]
     assert steps[0] == 1
-    assert steps.count(1) == 1, "a later attempt began at step 1 again"
+    assert steps.count(1) == 1, "a later attempt started again at step 1"
     assert steps[-1] == 60
     record = json.loads(next((folder / "store").rglob("runs/small/record.json")).read_text())
     codes = [attempt["exit_code"] for attempt in record["stages"]["sft"]["attempts"]]
     assert codes == [137, 143, None, 0]
 
 
-def test_a_finished_run_has_a_record_a_report_and_one_trace(
+def test_finished_run_has_a_record_a_report_and_one_trace(
     finished: tuple[Path, str],
 ) -> None:
     folder, output = finished
@@ -122,7 +122,7 @@ def test_a_finished_run_has_a_record_a_report_and_one_trace(
         assert (f"editr1-{service}", "editr1.step", f"editr1.step.{phase}") in phases
 
 
-def test_the_same_command_again_starts_nothing_and_says_so(finished: tuple[Path, str]) -> None:
+def test_repeated_command_starts_nothing(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before = (folder / "spans.jsonl").read_text().count("editr1.attempt")
     again = subprocess.run(command(folder.parent), capture_output=True, text=True, timeout=300)
@@ -131,7 +131,7 @@ def test_the_same_command_again_starts_nothing_and_says_so(finished: tuple[Path,
     assert (folder / "spans.jsonl").read_text().count("editr1.attempt") == before
 
 
-def test_commands_read_what_the_run_left(finished: tuple[Path, str]) -> None:
+def test_commands_read_the_finished_run(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     run = [sys.executable, "-m", "editr1.cli.main"]
     shown = subprocess.run(

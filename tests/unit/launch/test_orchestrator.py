@@ -1,4 +1,4 @@
-"""The driver with real processes: small scripts in place of the stages, everything else as in a run."""
+"""The orchestrator with real processes: short scripts replace the stages, everything else is as in a run."""
 
 import json
 import sys
@@ -112,7 +112,7 @@ def spec(model: str, *, retries: int = 2, seed: int = 0, **sft: Any) -> RunSpec:
     )
 
 
-def test_a_run_goes_through_its_stages_with_the_service_around_the_one_that_needs_it(scripted: Any, model: str) -> None:
+def test_stages_run_in_order_and_service_runs_with_its_client(scripted: Any, model: str) -> None:
     record, worked, watcher = scripted(spec(model))
     assert worked
     assert record.state is State.DONE
@@ -126,9 +126,7 @@ def test_a_run_goes_through_its_stages_with_the_service_around_the_one_that_need
     assert ("stage_progress", "sft") in watcher.events
 
 
-def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depends_on_it(
-    scripted: Any, model: str
-) -> None:
+def test_second_run_starts_only_stages_affected_by_changed_settings(scripted: Any, model: str) -> None:
     scripted(spec(model))
     _, worked, watcher = scripted(spec(model))
     assert not worked
@@ -139,7 +137,7 @@ def test_a_second_run_starts_nothing_and_a_changed_setting_runs_only_what_depend
     assert ("stage_started", "sft") in watcher.events
 
 
-def test_a_run_stands_while_nothing_that_decides_its_outputs_changed(scripted: Any, model: str, tmp_path: Path) -> None:
+def test_run_is_complete_until_an_input_or_setting_changes(scripted: Any, model: str, tmp_path: Path) -> None:
     record, _, _ = scripted(spec(model))
     store = open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri()))
     assert is_complete(spec(model), record, store)
@@ -152,7 +150,7 @@ def test_a_run_stands_while_nothing_that_decides_its_outputs_changed(scripted: A
     assert not is_complete(spec(model), record, store)
 
 
-def test_the_record_names_the_code_of_the_newest_start(
+def test_record_has_the_git_revision_of_the_newest_start(
     scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(revision: str, **sft: Any) -> str:
@@ -164,14 +162,14 @@ def test_the_record_names_the_code_of_the_newest_start(
     assert at("three", learning_rate=0.5) == "three"
 
 
-def test_a_code_worth_a_retry_is_tried_again_and_the_record_tells_each_attempt(scripted: Any, model: str) -> None:
+def test_retryable_exit_code_is_retried_and_recorded_per_attempt(scripted: Any, model: str) -> None:
     record, _, watcher = scripted(spec(model), sft=[143, 137, 0])
     assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 137, 0]
     assert watcher.events.count(("stage_retried", "sft")) == 2
     assert record.stages["sft"].attempts[0].reason == "12:00:00 ERROR editr1: it went wrong"
 
 
-def test_a_permanent_code_ends_the_run_with_that_code_and_the_reason(scripted: Any, model: str, tmp_path: Path) -> None:
+def test_permanent_exit_code_ends_the_run_with_code_and_reason(scripted: Any, model: str, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match=r"sft: exit code 3 is permanent.*it went wrong") as caught:
         scripted(spec(model), sft=[3])
     assert caught.value.exit_code == 3
@@ -183,12 +181,12 @@ def test_a_permanent_code_ends_the_run_with_that_code_and_the_reason(scripted: A
     assert ("stage_skipped", "curate") in watcher.events
 
 
-def test_retries_are_bounded(scripted: Any, model: str) -> None:
+def test_retries_are_limited(scripted: Any, model: str) -> None:
     with pytest.raises(StageFailed, match="after all 1 retries"):
         scripted(spec(model, retries=1), sft=[129])
 
 
-def test_an_asked_stop_cancels_what_runs_and_the_next_call_continues(scripted: Any, model: str, tmp_path: Path) -> None:
+def test_stop_request_cancels_the_stage_and_next_call_continues(scripted: Any, model: str, tmp_path: Path) -> None:
     def stop() -> bool:
         return (tmp_path / "run" / "stages" / "sft" / "starts").exists()
 
@@ -199,7 +197,7 @@ def test_an_asked_stop_cancels_what_runs_and_the_next_call_continues(scripted: A
     assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
 
 
-def test_two_drivers_of_one_folder_are_refused(scripted: Any, model: str, tmp_path: Path) -> None:
+def test_second_process_in_one_folder_is_refused(scripted: Any, model: str, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "run").mkdir()
@@ -209,7 +207,7 @@ def test_two_drivers_of_one_folder_are_refused(scripted: Any, model: str, tmp_pa
             scripted(spec(model))
 
 
-def test_a_run_that_waits_for_an_earlier_calls_stages_says_so_and_can_be_stopped(
+def test_wait_for_stages_of_an_earlier_call_is_reported_and_can_be_stopped(
     scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[str] = []
@@ -221,7 +219,7 @@ def test_a_run_that_waits_for_an_earlier_calls_stages_says_so_and_can_be_stopped
     assert waits == ["a stage process of an earlier call has not ended"]
 
 
-def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, model: str) -> None:
+def test_stage_that_exceeds_its_deadline_is_stopped_and_fails(scripted: Any, model: str) -> None:
     late = spec(model)
     stages = [
         stage.model_copy(update={"deadline_seconds": 2.0}) if stage.name == "sft" else stage
@@ -235,7 +233,7 @@ def test_a_stage_past_its_deadline_is_asked_to_stop_and_fails(scripted: Any, mod
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_of_a_stage_sleep_while_they_wait_unless_the_user_says_otherwise(
+def test_omp_wait_policy_is_passive_unless_set_by_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
 ) -> None:
     if own is None:
@@ -248,7 +246,7 @@ def test_threads_of_a_stage_sleep_while_they_wait_unless_the_user_says_otherwise
     assert LocalLauncher().render(job, stage).environment["OMP_WAIT_POLICY"] == expected
 
 
-def test_a_service_that_is_still_loading_is_not_left_behind_when_looking_at_it_fails(
+def test_loading_service_is_cancelled_if_observing_it_fails(
     scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancelled: list[str] = []
@@ -271,7 +269,7 @@ def test_a_service_that_is_still_loading_is_not_left_behind_when_looking_at_it_f
     assert cancelled == ["serve"]
 
 
-def test_a_service_that_ends_is_started_again_as_often_as_it_may_in_one_drive(scripted: Any, model: str) -> None:
+def test_ended_service_is_restarted_up_to_its_retries_per_run(scripted: Any, model: str) -> None:
     def with_retries(retries: int, seed: int = 0) -> RunSpec:
         plain = spec(model, seed=seed)
         stages = [
@@ -289,7 +287,7 @@ def test_a_service_that_ends_is_started_again_as_often_as_it_may_in_one_drive(sc
         scripted(with_retries(0, seed=1), serve=["dies"], grpo=["nap then 0"])
 
 
-def test_an_error_of_the_driver_leaves_the_stage_the_time_to_commit_a_checkpoint(
+def test_orchestrator_error_gives_the_stage_time_to_checkpoint(
     scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graces: list[float] = []
@@ -308,9 +306,7 @@ def test_an_error_of_the_driver_leaves_the_stage_the_time_to_commit_a_checkpoint
     assert graces == [GRACE_SECONDS]
 
 
-def test_inputs_are_frozen_once_in_a_drive_whoever_needs_them(
-    scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_are_resolved_once_per_run(scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[str] = []
     resolve = orchestrator.resolve_stage
 

@@ -13,7 +13,7 @@ from editr1.runs.decide import (
 from editr1.runs.spec import StageSpec
 
 
-def test_a_stage_with_a_result_is_not_run_again() -> None:
+def test_stage_with_a_result_is_skipped() -> None:
     assert before_start(has_result=True).action is NextStep.SKIP
     assert before_start(has_result=False).action is NextStep.START
 
@@ -36,7 +36,7 @@ def test_a_stage_with_a_result_is_not_run_again() -> None:
         (-6, True, 1, 0, NextStep.FINISH),
     ],
 )
-def test_an_end_leads_to_the_documented_action(
+def test_end_of_an_attempt_leads_to_the_documented_step(
     code: int, result: bool, failures: int, retries: int, action: NextStep
 ) -> None:
     assert after_end(code, result, failures, retries).action is action
@@ -61,7 +61,7 @@ STAGES = [
 ]
 
 
-def test_a_stage_starts_when_what_it_reads_stands_its_service_s_model_included() -> None:
+def test_stage_starts_once_its_inputs_and_its_service_s_model_are_complete() -> None:
     def names(*done: str) -> list[str]:
         return [stage.name for stage in startable(STAGES, set(done))]
 
@@ -72,7 +72,7 @@ def test_a_stage_starts_when_what_it_reads_stands_its_service_s_model_included()
     assert dependencies(STAGES[3], STAGES) == {"curate", "sft"}
 
 
-def test_a_service_is_wanted_until_the_last_stage_that_it_scores_is_done() -> None:
+def test_service_is_needed_until_the_last_stage_it_scores_is_done() -> None:
     assert services_wanted(STAGES, {"curate"}) == {"rrm"}
     assert services_wanted(STAGES, {"curate", "sft", "grpo"}) == frozenset()
 
@@ -80,5 +80,5 @@ def test_a_service_is_wanted_until_the_last_stage_that_it_scores_is_done() -> No
 @pytest.mark.parametrize(
     ("started", "limit", "by"), [(None, 5, None), (100, None, None), (100, 50, None), (100, 10, 40)]
 )
-def test_a_limit_counts_from_the_start(started: float | None, limit: float | None, by: float | None) -> None:
+def test_limit_counts_from_the_start(started: float | None, limit: float | None, by: float | None) -> None:
     assert overdue(started, 150, limit) == by

@@ -1,4 +1,4 @@
-"""A hub model without a revision: pinned where the hub answers, refused where it says no, asked again where it is silent."""
+"""Resolve a hub model's revision: current commit, refusal, and an unresponsive hub."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def hub_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     "error",
     [HfHubHTTPError("busy", response=answer(503)), HfHubHTTPError("slow down", response=answer(429)), OSError("down")],
 )
-def test_a_hub_that_is_silent_may_be_asked_again(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unresponsive_hub_is_transient(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, error)
     with pytest.raises(HubUnreachable, match="hub:a/b@<40 hex digits>"):
         frozen("hub:a/b", tmp_path)
@@ -49,35 +47,33 @@ def test_a_hub_that_is_silent_may_be_asked_again(
     "error",
     [RepositoryNotFoundError("none", response=answer(404)), HfHubHTTPError("no", response=answer(403))],
 )
-def test_a_hub_that_says_no_ends_it(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_of_the_hub_is_permanent(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, error)
     with pytest.raises(ConfigError, match="'a/b'") as raised:
         frozen("hub:a/b", tmp_path)
     assert not isinstance(raised.value, HubUnreachable)
 
 
-def test_a_commit_that_is_named_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_commit_needs_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, AssertionError("asked"))
     named = f"hub:a/b@{'0a' * 20}"
     assert frozen(named, tmp_path) == named
 
 
-def test_a_branch_is_pinned_to_the_commit_that_it_names_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_branch_resolves_to_its_current_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = {"main": "1" * 40, None: "2" * 40}
     monkeypatch.setattr(HfApi, "model_info", lambda _s, _n, revision=None: SimpleNamespace(sha=commits[revision]))
     assert frozen("hub:a/b@main", tmp_path) == f"hub:a/b@{'1' * 40}"
     assert frozen("hub:a/b", tmp_path) == f"hub:a/b@{'2' * 40}"
 
 
-def test_a_revision_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_revision_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, RevisionNotFoundError("none", response=answer(404)))
     with pytest.raises(ConfigError, match="'a/b' has no revision 'v9'"):
         frozen("hub:a/b@v9", tmp_path)
 
 
-def test_a_branch_is_what_the_cache_holds_while_the_hub_is_silent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_branch_resolves_from_the_cache_while_the_hub_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, OSError("offline"))
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_a, **_k: str(tmp_path / "snapshots" / ("3" * 40)))
     assert frozen("hub:a/b@v1", tmp_path) == f"hub:a/b@{'3' * 40}"
@@ -85,7 +81,7 @@ def test_a_branch_is_what_the_cache_holds_while_the_hub_is_silent(
         frozen("hub:a/b", tmp_path)
 
 
-def test_a_branch_that_no_cache_holds_waits_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncached_branch_is_transient_while_the_hub_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_says(monkeypatch, OSError("offline"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(HubUnreachable, match="could not be looked up"):

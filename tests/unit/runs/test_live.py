@@ -1,4 +1,4 @@
-"""Live files of a stage, the time left, and the time line drawn from what lies in the store."""
+"""Live files of a stage, the remaining time, and the timeline."""
 
 import io
 import json
@@ -33,14 +33,14 @@ def summarise(lines: list[dict[str, Any]]) -> LiveProgress | None:
     return speed.now()
 
 
-def test_time_left_is_told_by_the_phase_s_own_speed() -> None:
+def test_remaining_time_is_estimated_from_the_current_phase() -> None:
     lines = [line(0, "load", 0, 1), line(90, "load", 1, 1), line(100, "train", 2), line(104, "train", 4, loss=0.5)]
     found = summarise(lines)
     assert found is not None
     assert (found.phase, found.done, found.seconds_left, found.metrics) == ("train", 4, 12.0, {"loss": 0.5})
 
 
-def test_a_phase_that_began_again_after_a_restart_counts_from_there() -> None:
+def test_restarted_phase_is_estimated_from_its_restart() -> None:
     found = summarise([line(0, "train", 0), line(100, "train", 5), line(200, "train", 4), line(202, "train", 6)])
     assert found is not None and found.seconds_left == 4.0
     assert summarise([]) is None
@@ -48,7 +48,7 @@ def test_a_phase_that_began_again_after_a_restart_counts_from_there() -> None:
     assert first is not None and first.seconds_left is None
 
 
-def test_each_progress_line_is_read_once_and_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_each_complete_progress_line_is_read_once(tmp_path: Path) -> None:
     file = tmp_path / "progress.jsonl"
     reader = ProgressReader(file)
     assert reader.new() == []
@@ -66,7 +66,7 @@ def test_each_progress_line_is_read_once_and_only_when_it_is_whole(tmp_path: Pat
     assert [item["done"] for item in reader.new()] == [2], "the line behind the half one is lost, no other"
 
 
-def test_live_files_come_back_as_written(store: ArtifactStore) -> None:
+def test_live_files_round_trip(store: ArtifactStore) -> None:
     files = LiveFiles(store, "run", "sft", "k")
     assert files.progress() is None and files.attempts() == [] and files.logs() == {}
     first = PodAttempt(pod="p-0", uid="12345678-9", started=1.0)
@@ -79,7 +79,7 @@ def test_live_files_come_back_as_written(store: ArtifactStore) -> None:
 
 
 @pytest.mark.parametrize(("code", "used"), [(0, 0), (2, 0), (137, 1), (143, 0), (129, 1), (None, 0)])
-def test_only_an_attempt_s_own_fault_uses_a_retry(code: int | None, used: int) -> None:
+def test_only_retryable_failures_use_a_retry(code: int | None, used: int) -> None:
     assert retries_used([PodAttempt(pod="p", uid="u", started=0, exit_code=code)]) == used
 
 
@@ -97,7 +97,7 @@ def span(name: str, number: int, parent: int | None, start: float, end: float, *
     }
 
 
-def test_spans_of_all_pods_and_of_the_laptop_are_one_tree(store: ArtifactStore, tmp_path: Path) -> None:
+def test_spans_of_pods_and_laptop_form_one_tree(store: ArtifactStore, tmp_path: Path) -> None:
     local = tmp_path / "spans.jsonl"
     local.write_text(json.dumps(span("editr1.run", 1, None, 0, 20, run="r")) + '\n{"half": ')
     files = LiveFiles(store, "r", "sft", "k")
@@ -116,7 +116,7 @@ def test_spans_of_all_pods_and_of_the_laptop_are_one_tree(store: ArtifactStore, 
     assert "    editr1.step x 6, mean 1.00 s" in text.getvalue()
 
 
-def test_what_a_killed_pod_left_in_halves_hides_nothing_else(store: ArtifactStore) -> None:
+def test_truncated_lines_of_a_killed_pod_are_skipped(store: ArtifactStore) -> None:
     files = LiveFiles(store, "r", "sft", "k")
     whole = json.dumps(span("editr1.stage", 2, 1, 1, 19, stage="sft"))
     files.write_spans(PodAttempt(pod="p", uid="u", started=0), f'{whole}\n{{"span": "3", "na'.encode())
@@ -126,7 +126,7 @@ def test_what_a_killed_pod_left_in_halves_hides_nothing_else(store: ArtifactStor
     assert curves(torn.encode()) == {"loss": ((1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3), (4.0, 0.25))}
 
 
-def test_attempts_are_drawn_one_by_one_and_steps_together() -> None:
+def test_timeline_draws_attempts_separately_and_steps_together() -> None:
     attempts = [span("editr1.attempt", 10 + i, 1, i, i + 1, stage=f"s{i}") for i in range(6)]
     steps = [span("editr1.step", 20 + i, 10, i / 10, i / 10) for i in range(6)]
     names = [name for _, name, *_ in timeline_rows([span("editr1.run", 1, None, 0, 9), *attempts, *steps])]
@@ -134,7 +134,7 @@ def test_attempts_are_drawn_one_by_one_and_steps_together() -> None:
     assert [name for name in names if "step" in name] == ["editr1.step x 6, mean 0.00 s"]
 
 
-def test_a_store_is_probed_step_by_step_and_left_as_it_was(store: ArtifactStore) -> None:
+def test_probe_checks_each_operation_and_leaves_no_objects(store: ArtifactStore) -> None:
     assert [(step.name, step.ok) for step in probe(store)] == [
         ("put", True),
         ("get", True),
@@ -144,7 +144,7 @@ def test_a_store_is_probed_step_by_step_and_left_as_it_was(store: ArtifactStore)
     assert list(store.objects.keys("")) == []
 
 
-def test_a_probe_stops_at_the_first_failure_and_says_why(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_stops_at_the_first_failure_with_a_reason(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def overwrite(key: str, data: bytes, *, once: bool = False) -> None:
         type(store.objects).put_bytes(store.objects, key, data)  # type: ignore[arg-type]
 
@@ -154,7 +154,7 @@ def test_a_probe_stops_at_the_first_failure_and_says_why(store: ArtifactStore, m
     assert "ignores If-None-Match" in steps[-1].detail
 
 
-def test_an_attempt_that_ended_without_a_word_counts_while_no_checkpoint_comes() -> None:
+def test_attempts_without_exit_code_count_as_lost_without_a_new_checkpoint() -> None:
     def attempt(code: int | None, checkpoint: str) -> PodAttempt:
         return PodAttempt(pod="p", uid="u", started=0, exit_code=code, checkpoint=checkpoint)
 

@@ -9,7 +9,7 @@ from editr1.runs.kinds import Kind
 from editr1.runs.resolve import resolve_job
 
 
-def test_a_dry_run_has_the_inputs_and_the_key_of_the_run_and_leaves_the_store_alone(tmp_path: Path) -> None:
+def test_dry_run_resolves_the_same_job_and_stores_nothing(tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "rows.parquet").write_bytes(b"rows")
     config = StoreConfig(url=(tmp_path / "store").as_uri())

@@ -1,4 +1,4 @@
-"""A process of several runs writes each run's spans into that run's file."""
+"""A process that runs several runs writes the spans of each run to that run's file."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ for name in ("one", "two"):
 """
 
 
-def test_spans_go_to_the_run_that_is_under_way(tmp_path: Path) -> None:
+def test_spans_go_to_the_file_of_the_current_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     for name, other in (("one", "two"), ("two", "one")):

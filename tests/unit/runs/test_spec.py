@@ -30,7 +30,7 @@ def test_every_sample_is_a_valid_run_file(file: Path) -> None:
     assert load_run(file).spec.stages
 
 
-def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
+def test_overrides_apply_to_stages_and_to_the_run(tmp_path: Path) -> None:
     run = load_run(write(tmp_path, sample()), ["spec.seed=7", "sft.learning_rate=2e-4", "metadata.name=mine"])
     assert run.spec.seed == 7
     assert run.metadata.name == "mine"
@@ -66,7 +66,7 @@ def test_set_reaches_a_stage_and_the_run(tmp_path: Path) -> None:
         (lambda d: d["metadata"].update(name="A b"), ["metadata.name", "A b"]),
     ],
 )
-def test_a_wrong_run_file_is_refused_with_the_field_and_what_is_allowed(
+def test_invalid_run_file_is_refused_with_field_and_allowed_values(
     tmp_path: Path, change: Any, words: list[str]
 ) -> None:
     data = sample()
@@ -88,7 +88,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(["apiVersion", "metadata", "spec", "stages", "stage", "inputs", "config"]), what=JSON)
-def test_any_value_anywhere_is_accepted_or_refused_in_words(tmp_path: Path, where: str, what: Any) -> None:
+def test_any_value_is_accepted_or_refused_with_a_message(tmp_path: Path, where: str, what: Any) -> None:
     data = sample()
     if where in data:
         data[where] = what
@@ -105,6 +105,6 @@ def test_any_value_anywhere_is_accepted_or_refused_in_words(tmp_path: Path, wher
 
 
 @pytest.mark.parametrize("text", ["", "sha256:xyz", "stage:a", "builtin:nope", "hub:x", "ftp:a/b", "path:"])
-def test_a_reference_of_no_known_form_is_refused(text: str) -> None:
+def test_malformed_reference_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not one of"):
         parse_reference(text)

@@ -1,4 +1,4 @@
-"""A cluster without training-operator and KEDA, and one that does not answer, as the real client sees them."""
+"""The client and the doctor against a cluster without training-operator and KEDA, and against an unreachable one."""
 
 import json
 import threading
@@ -76,7 +76,7 @@ def bare(tmp_path: Path) -> Iterator[Connection]:
     server.server_close()
 
 
-def test_doctor_names_what_is_not_installed_and_what_is_needed(bare: Connection) -> None:
+def test_doctor_reports_missing_components(bare: Connection) -> None:
     found = {finding.what: finding for finding in examine(bare)}
     operator = found["training-operator (PyTorchJob v1)"]
     assert not operator.ok and operator.needed and "install Kubeflow's training-operator" in operator.detail
@@ -95,16 +95,16 @@ def test_doctor_names_what_is_not_installed_and_what_is_needed(bare: Connection)
         ("keda.sh/v1alpha1", "ScaledObject", "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none"),
     ],
 )
-def test_submit_says_which_operator_is_missing(bare: Connection, version: str, kind: str, says: str) -> None:
+def test_submit_reports_the_missing_operator(bare: Connection, version: str, kind: str, says: str) -> None:
     with pytest.raises(ClusterError, match=says):
         bare.api.dry_run([{"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}])
 
 
-def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
+def test_unreachable_cluster_is_named(tmp_path: Path) -> None:
     findings = list(examine(connection(tmp_path, "http://127.0.0.1:1")))
     assert len(findings) == 1 and "http://127.0.0.1:1 cannot be reached" in findings[0].detail
 
 
-def test_no_kubeconfig_is_said_in_words(tmp_path: Path) -> None:
+def test_missing_kubeconfig_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"no cluster: .*set KUBECONFIG"):
         open_namespace(ClusterConfig(kubeconfig=tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""Runs given to the cluster: made once, joined, refused, made anew; and what a follower is told."""
+"""EditRuns are created once, attached to, refused or replaced; and followers report their events."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
 
 
-def test_the_same_run_is_joined_and_another_of_its_name_refused() -> None:
+def test_same_run_is_attached_to_and_another_spec_refused() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     assert runs.apply(spec(), {"note": "x"}) and not runs.apply(spec(), {})
@@ -58,7 +58,7 @@ def test_the_same_run_is_joined_and_another_of_its_name_refused() -> None:
         runs.apply(spec(seed=4), {})
 
 
-def test_a_run_that_failed_is_made_anew_even_with_other_settings() -> None:
+def test_failed_run_is_replaced_even_with_other_settings() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
@@ -66,7 +66,7 @@ def test_a_run_that_failed_is_made_anew_even_with_other_settings() -> None:
     assert runs.apply(spec(seed=4), {}) and api.made == 2
 
 
-def test_a_folder_of_this_machine_goes_into_the_store(store: ArtifactStore, tmp_path: Path) -> None:
+def test_local_folder_is_uploaded_to_the_store(store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights").write_text("w")
     stages = [StageSpec(name="rrm", kind="serve", inputs={"model": f"path:{tmp_path / 'model'}"})]
@@ -87,7 +87,7 @@ def attempt(**values: Any) -> AttemptStatus:
     return AttemptStatus(started=1.0, **values)
 
 
-def test_a_follower_is_told_what_a_driver_tells(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follower_reports_the_events_of_a_local_run(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editruns, "POLL_SECONDS", 0)
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def test_a_follower_is_told_what_a_driver_tells(store: ArtifactStore, monkeypatc
     ]
 
 
-def test_a_run_that_fails_ends_with_the_stage_s_code(store: ArtifactStore) -> None:
+def test_failed_run_ends_with_exit_code_of_the_stage(store: ArtifactStore) -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
@@ -150,7 +150,7 @@ def test_a_run_that_fails_ends_with_the_stage_s_code(store: ArtifactStore) -> No
     assert exit_code(RunStatus(state=RunState.DONE)) == 0
 
 
-def test_who_stops_following_leaves_the_run_alone(store: ArtifactStore) -> None:
+def test_stop_following_does_not_stop_the_run(store: ArtifactStore) -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})

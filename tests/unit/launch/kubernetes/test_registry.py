@@ -1,4 +1,4 @@
-"""The digest behind a tag, asked of a registry that wants an anonymous token first, as the public ones do."""
+"""Look up a tag's digest in a registry that requires an anonymous token, as public registries do."""
 
 import threading
 from collections.abc import Iterator
@@ -49,12 +49,12 @@ def registry() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("tag", "digest"), [("1.0", DIGEST), ("2.0", None), ("odd", None)])
-def test_a_tag_has_the_digest_that_the_registry_gives(registry: str, tag: str, digest: str | None) -> None:
+def test_tag_resolves_to_the_registry_s_digest(registry: str, tag: str, digest: str | None) -> None:
     assert image_digest(f"{registry}/team/sft", tag, scheme="http") == digest
 
 
 @pytest.mark.parametrize("page", [b"<html>log in</html>", b"[]"])
-def test_a_log_in_page_in_place_of_a_token_gives_none(
+def test_login_page_instead_of_a_token_gives_no_digest(
     registry: str, page: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def log_in(self: Registry) -> None:
@@ -67,7 +67,7 @@ def test_a_log_in_page_in_place_of_a_token_gives_none(
     assert image_digest(f"{registry}/team/sft", "1.0", scheme="http") is None
 
 
-def test_a_registry_that_is_not_there_gives_none() -> None:
+def test_unreachable_registry_gives_no_digest() -> None:
     assert image_digest("127.0.0.1:1/team/sft", "1.0", scheme="http") is None
 
 
@@ -80,5 +80,5 @@ def test_a_registry_that_is_not_there_gives_none() -> None:
         ("registry.example.com:5000/team/sft", ImageName("registry.example.com:5000", "team/sft")),
     ],
 )
-def test_image_names_are_read_as_container_engines_read_them(text: str, name: ImageName) -> None:
+def test_image_names_are_parsed_as_by_container_engines(text: str, name: ImageName) -> None:
     assert parse_image(text) == name

@@ -1,4 +1,4 @@
-"""An API server that is silent for a while ends nothing: who looks at a run asks again, and says so."""
+"""Commands and the launcher tolerate outages of the API server, and report them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
         (ConnectionResetError("reset"), True),
     ],
 )
-def test_what_may_pass_is_told_apart_from_what_is_refused(error: Exception, passes: bool) -> None:
+def test_transient_api_errors_are_distinguished_from_refusals(error: Exception, passes: bool) -> None:
     assert isinstance(api_error(error, "https://api"), ClusterUnreachable) is passes
 
 
-def test_patience_ends_after_a_long_silence_and_begins_anew_with_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outage_tolerance_ends_after_its_limit_and_restarts_with_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
     waits = OutageTolerance(60)
@@ -62,7 +62,7 @@ def test_patience_ends_after_a_long_silence_and_begins_anew_with_each_answer(mon
         waits.record(SILENT)
 
 
-def test_a_stage_goes_on_while_the_api_server_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_counts_as_running_during_an_api_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "POLL_SECONDS", 0.0)
     answers: list[Any] = [SILENT, SILENT, ReleaseView("r", "lab")]
 
@@ -95,7 +95,7 @@ class _Runs:
         return answer
 
 
-def test_following_and_waiting_outlast_a_silence(
+def test_follow_and_wait_survive_an_api_outage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(editruns, "POLL_SECONDS", 0.0)
@@ -115,7 +115,7 @@ def test_following_and_waiting_outlast_a_silence(
     assert capsys.readouterr().err.count("retrying") == 1
 
 
-def test_logs_are_followed_through_a_silence(
+def test_log_following_survives_an_api_outage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
@@ -127,7 +127,7 @@ def test_logs_are_followed_through_a_silence(
     assert "['r-sft'] says" in capsys.readouterr().out
 
 
-def test_a_server_that_stays_away_is_no_fault_of_the_settings() -> None:
+def test_lasting_api_outage_exits_with_transient() -> None:
     import typer
 
     with pytest.raises(typer.Exit) as ended, reporting():
@@ -135,7 +135,7 @@ def test_a_server_that_stays_away_is_no_fault_of_the_settings() -> None:
     assert ended.value.exit_code == ExitCode.TRANSIENT
 
 
-def test_following_a_release_outlasts_every_silence(
+def test_following_a_release_survives_repeated_outages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
@@ -172,11 +172,11 @@ def test_following_a_release_outlasts_every_silence(
         ('admission webhook "v" denied the request: no', HelmError),
     ],
 )
-def test_helm_s_words_of_a_silent_server_are_told_from_a_translated(said: str, kind: type[Exception]) -> None:
+def test_helm_messages_of_an_outage_are_distinguished_from_refusals(said: str, kind: type[Exception]) -> None:
     assert type(helm._translated(said)) is kind
 
 
-def test_a_release_is_installed_once_the_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_is_installed_once_the_server_responds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "PROGRESS_SECONDS", 0.0)
     tries = [SILENT, SILENT, None]
 
@@ -208,7 +208,7 @@ MINE = {"run": "r", "stage": "sft", "key": "old"}
         ("llm-serve-2.0.0", None, False),
     ],
 )
-def test_a_release_that_is_none_of_the_stage_is_never_removed(
+def test_release_of_something_else_is_never_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chart: str, job: dict[str, str] | None, replaced: bool
 ) -> None:
     monkeypatch.setattr(launcher, "state_of", lambda _found: StageState(Phase.RUNNING))
@@ -251,7 +251,7 @@ RUNNING, LATE = PodView("a", phase="Running"), PodView("b", phase="Running", ter
         (StageState(Phase.MISSING), (), False, 137),
     ],
 )
-def test_what_a_release_is_seen_to_do_is_what_the_driver_is_told(
+def test_observation_follows_the_state_of_the_release(
     tmp_path: Path, state: StageState, pods: tuple[PodView, ...], running: bool, code: int | None
 ) -> None:
     api: Any = SimpleNamespace(namespace="lab")
