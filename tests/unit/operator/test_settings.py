@@ -67,7 +67,7 @@ def test_settings_that_a_namespace_may_not_change_are_refused(
 
 
 def test_missing_store_is_refused_with_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no store: name the bucket"):
+    with pytest.raises(ConfigError, match="no store: give an S3 bucket"):
         settings(tmp_path, base={}).site(Cluster(), "lab", None)  # type: ignore[arg-type]
 
 
