@@ -1,4 +1,4 @@
-"""Stage ``curate``: from pictures and instructions to SFT rows, preference pairs and cases with principles."""
+"""Stage ``curate``: turn images and instructions into SFT rows, preference pairs and cases with principles."""
 
 from __future__ import annotations
 
@@ -17,94 +17,105 @@ from editr1.seeding import hash_fraction
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
 
-N = TypeVar("N", bound=DataModel)
+Row = TypeVar("Row", bound=DataModel)
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """What curation starts from; ``for_rl`` and ``held_out`` tell a case's use by its id."""
+    """The tables that curation starts from. The two predicates tell from a case's id what the case is used for."""
 
     cases: Path
     candidates: Path
     pairs: Path
     pairs_test: Path
-    for_rl: Callable[[str], bool]
-    held_out: Callable[[str], bool]
+    is_for_rl: Callable[[str], bool]
+    is_held_out: Callable[[str], bool]
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Draw or split the data, curate it, and commit rows, pairs and cases."""
+    """Generate or split the tables, curate them, and commit rows, pairs and cases. Returns the counts of curation."""
     from editr1.curation.pairs import attach_principles
     from editr1.curation.pipeline import CASES, ROWS, curate
     from editr1.data.tables import read_table, write_table
 
     config = context.settings(CurateStageConfig)
-    tables = _imported(context, config) if "data" in context.job.inputs else _drawn(context, config)
-    done = context.workdir / f"curation-{context.job.key[:12]}"
-    with _answering(config) as curation:
-        counts = curate(curation, cases=tables.cases, candidates=tables.candidates, out=done, hooks=context.hooks())
-    _commit(context, "rows", done / ROWS)
+    tables = _imported_data(context, config) if "data" in context.job.inputs else _shapes_dataset(context, config)
+    out = context.workdir / f"curation-{context.job.key[:12]}"
+    with _running_labeller(config) as curation:
+        counts = curate(curation, cases=tables.cases, candidates=tables.candidates, out=out, hooks=context.hooks())
+    _commit(context, "rows", out / ROWS)
     for name, pairs in (("pairs", tables.pairs), ("pairs-test", tables.pairs_test)):
-        attach_principles(pairs, done / CASES, done / f"{name}.parquet")
-        _commit(context, name, done / f"{name}.parquet")
-    for name, wanted in (("cases", tables.for_rl), ("cases-test", tables.held_out)):
-        chosen = (case for case in read_table(done / CASES, EditCase) if wanted(case.case_id))
-        write_table(done / f"{name}-chosen.parquet", chosen, EditCase)
-        _commit(context, name, done / f"{name}-chosen.parquet")
+        attach_principles(pairs, out / CASES, out / f"{name}.parquet")
+        _commit(context, name, out / f"{name}.parquet")
+    for name, is_wanted in (("cases", tables.is_for_rl), ("cases-test", tables.is_held_out)):
+        selected = (case for case in read_table(out / CASES, EditCase) if is_wanted(case.case_id))
+        write_table(out / f"{name}-selected.parquet", selected, EditCase)
+        _commit(context, name, out / f"{name}-selected.parquet")
     return counts
 
 
-def _drawn(context: StageContext, config: CurateStageConfig) -> _Tables:
+def _shapes_dataset(context: StageContext, config: CurateStageConfig) -> _Tables:
     from editr1.shapes.dataset import generate_shapes_dataset
 
-    context.progress.phase("drawing the shapes dataset", 1)
-    world = generate_shapes_dataset(config.shapes, config.seed, context.workdir / f"world-{context.job.key[:12]}")
+    context.progress.phase("generating the shapes dataset", 1)
+    dataset = generate_shapes_dataset(config.shapes, config.seed, context.workdir / f"shapes-{context.job.key[:12]}")
     context.progress.step()
     return _Tables(
-        cases=world.cases,
-        candidates=world.candidates,
-        pairs=world.pairs,
-        pairs_test=world.pairs_test,
-        for_rl=lambda case: case.startswith(world.rl_prefix),
-        held_out=lambda case: case.startswith(world.test_prefix),
+        cases=dataset.cases,
+        candidates=dataset.candidates,
+        pairs=dataset.pairs,
+        pairs_test=dataset.pairs_test,
+        is_for_rl=lambda case_id: case_id.startswith(dataset.rl_prefix),
+        is_held_out=lambda case_id: case_id.startswith(dataset.test_prefix),
     )
 
 
-def _imported(context: StageContext, config: CurateStageConfig) -> _Tables:
-    """The imported tables, split by a hash of the case id so that a case is never in both halves."""
-    from editr1.data.tables import read_table, write_table
-
+def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
+    """Split the imported tables by a hash of the case id, so that a case is never in both halves."""
     source = Path(context.input("data"))
     folder = context.workdir / f"split-{context.job.key[:12]}"
     folder.mkdir(exist_ok=True)
 
-    def held_out(case: str) -> bool:
-        return hash_fraction(case) < config.test_fraction
+    def is_held_out(case_id: str) -> bool:
+        return hash_fraction(case_id) < config.test_fraction
 
-    def split(name: str, kind: type[N], wanted: Callable[[str], bool], out: str) -> Path:
-        file = source / name / f"{name}.parquet"
-        if not file.is_file():
-            why = "nobody's preference was imported (column preferred or rank)" if name == "pairs" else "not an import"
-            raise ConfigError(f"input data: {name}/{name}.parquet is missing: {why}; see editr1 data import --help")
-        rows = (row for row in read_table(file, kind) if wanted(_case_of(row)))
-        if write_table(folder / f"{out}.parquet", rows, kind) == 0:
-            raise ConfigError(f"input data: no row of {name}.parquet is left for {out}; change test_fraction")
-        return folder / f"{out}.parquet"
+    def is_training(case_id: str) -> bool:
+        return not is_held_out(case_id)
 
-    def training(case: str) -> bool:
-        return not held_out(case)
+    def split(name: str, kind: type[Row], is_wanted: Callable[[str], bool], out: str) -> Path:
+        file = folder / f"{out}.parquet"
+        _copy_rows(source, name, kind, is_wanted, file)
+        return file
 
     return _Tables(
         cases=split("cases", EditCase, lambda _: True, "cases"),
-        candidates=split("quadruples", Quadruple, training, "candidates"),
-        pairs=split("pairs", PreferencePair, training, "pairs"),
-        pairs_test=split("pairs", PreferencePair, held_out, "pairs-test"),
-        for_rl=training,
-        held_out=held_out,
+        candidates=split("quadruples", Quadruple, is_training, "candidates"),
+        pairs=split("pairs", PreferencePair, is_training, "pairs"),
+        pairs_test=split("pairs", PreferencePair, is_held_out, "pairs-test"),
+        is_for_rl=is_training,
+        is_held_out=is_held_out,
     )
 
 
-def _case_of(row: DataModel) -> str:
+def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[str], bool], out: Path) -> None:
+    """Copy the rows of an imported table whose case id ``is_wanted`` accepts.
+
+    Raises:
+        ConfigError: The table does not exist, or no row is accepted.
+    """
+    from editr1.data.tables import read_table, write_table
+
+    file = source / name / f"{name}.parquet"
+    if not file.is_file():
+        no_pairs = "no preferences were imported (column preferred or rank)"
+        reason = no_pairs if name == "pairs" else "the folder was not written by an import"
+        raise ConfigError(f"input data: {name}/{name}.parquet is missing: {reason}; see editr1 data import --help")
+    rows = (row for row in read_table(file, kind) if is_wanted(_case_id(row)))
+    if write_table(out, rows, kind) == 0:
+        raise ConfigError(f"input data: no row of {name}.parquet is left for {out.stem}; change test_fraction")
+
+
+def _case_id(row: DataModel) -> str:
     if isinstance(row, EditCase):
         return row.case_id
     assert isinstance(row, PreferencePair | Quadruple)
@@ -112,8 +123,8 @@ def _case_of(row: DataModel) -> str:
 
 
 @contextmanager
-def _answering(config: CurateStageConfig) -> Iterator[CurateConfig]:
-    """The curation settings with an endpoint that answers: the user's own, or a judge started for the stage."""
+def _running_labeller(config: CurateStageConfig) -> Iterator[CurateConfig]:
+    """Yield the curation settings with a running endpoint: the user's own, or a labeller started for this stage."""
     if config.labeller == "endpoint":
         yield config.curation
         return

@@ -1,4 +1,4 @@
-"""Curation of the shapes world over real HTTP: time, requests a second, and the client against the plain library.
+"""Curation of the shapes dataset over HTTP: throughput, and the CPU time of the client compared with the openai library.
 
 python tests/bench/bench_curation.py --cases 300
 """
@@ -30,7 +30,8 @@ from editr1.shapes.labeller_server import labeller_server
 SHAPES_COUNTS = PrincipleCounts(total=(6, 6), follow=(1, 2), keep=(3, 4), quality=(1, 1))
 
 
-def whole(cases: int) -> None:
+def measure_curation(cases: int) -> None:
+    """Curate a generated dataset and print the throughput and the CPU time per request."""
     drawn = generate_cases(cases, 0, "bench")
     with tempfile.TemporaryDirectory() as folder, labeller_server() as url:
         root = Path(folder)
@@ -47,11 +48,12 @@ def whole(cases: int) -> None:
         f"{counts['quadruples']:.0f} quadruples, {requests:.0f} requests, {wall:.1f} s, {requests / wall:.0f} requests/s"
     )
     print(
-        f"client {cpu / requests * 1e3:.2f} ms CPU a request, server {served.ru_utime + served.ru_stime:.1f} s CPU in all"
+        f"client {cpu / requests * 1e3:.2f} ms of CPU per request, server {served.ru_utime + served.ru_stime:.1f} s of CPU in total"
     )
 
 
-def clients(count: int) -> None:
+def compare_clients(count: int) -> None:
+    """Print the CPU time per request of the plain openai client and of VlmClient."""
     (case,) = generate_cases(1, 0, "bench", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
     chat = build_messages(*prompts.think(case, image, case.principles), 1536)
@@ -72,9 +74,7 @@ def clients(count: int) -> None:
 
     with labeller_server() as url:
         library, own = asyncio.run(plain(url)), run_async(ours(url))
-    print(
-        f"CPU of the client: plain openai {library:.2f} ms a request, VlmClient {own:.2f} ms: {library / own:.1f} times less"
-    )
+    print(f"CPU per request: plain openai {library:.2f} ms, VlmClient {own:.2f} ms ({library / own:.1f} times less)")
 
 
 def run_async(work):
@@ -83,10 +83,10 @@ def run_async(work):
 
 
 async def _timed(ask, count: int) -> float:
-    lanes = asyncio.Semaphore(16)
+    slots = asyncio.Semaphore(16)
 
     async def one(seed: int) -> None:
-        async with lanes:
+        async with slots:
             await ask(seed)
 
     await one(0)
@@ -100,5 +100,5 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--requests", type=int, default=500)
     given = parser.parse_args()
-    clients(given.requests)
-    whole(given.cases)
+    compare_clients(given.requests)
+    measure_curation(given.cases)

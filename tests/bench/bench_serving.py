@@ -1,8 +1,8 @@
-"""Reward server at load against the same engine called offline in one batch, and against one request at a time.
+"""Throughput of the reward server under load, of the engine alone in one batch, and of one request at a time.
 
-Run ``python tests/bench/bench_serving.py [--model FOLDER] [--items 128]``. Without a model a tiny verifier with random
-weights is built; every trace is cut at ``--tokens``. The three are timed in turn, round by round, in one run, so that
-their ratios mean something on a machine that is busy with other things.
+Run ``python tests/bench/bench_serving.py [--model FOLDER] [--items 128]``. Without ``--model``, a tiny verifier with
+random weights is built; each trace has at most ``--tokens`` tokens. Each round times all three, so that their ratios are
+meaningful on a machine with other load.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from editr1.shapes.tiny_verifier import build_tiny_verifier
 
 
 def draw_items(n: int, seed: int = 0) -> list[ScoreItem]:
-    """``n`` edits of 32x32 pictures, in groups of 16 that share a source, as editor RL sends them."""
+    """Return ``n`` edits of 32x32 images in groups of 16 with a common source, as editor RL sends them."""
     rng = random.Random(seed)
 
-    def picture() -> EncodedImage:
+    def random_image() -> EncodedImage:
         return EncodedImage(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(3072))))
 
     principles = tuple(Principle(question=f"cell {k} kept?", category=Category.KEEP) for k in range(6))
-    sources = [picture() for _ in range((n + 15) // 16)]
+    sources = [random_image() for _ in range((n + 15) // 16)]
     return [
-        ScoreItem(source=sources[k // 16], edited=picture(), instruction="make it red", principles=principles)
+        ScoreItem(source=sources[k // 16], edited=random_image(), instruction="make it red", principles=principles)
         for k in range(n)
     ]
 
 
 def start_server(model: Path, tokens: int, batch: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A reward server in a process of its own, and its URL."""
+    """Start a reward server in a process of its own, and return the process and its URL."""
     ready = folder / "ready"
     sets = {"port": 0, "device": "cpu", "max_new_tokens": tokens, "max_batch_size": batch, "golden_must_parse": "false"}
     process = subprocess.Popen(
@@ -62,11 +62,11 @@ def start_server(model: Path, tokens: int, batch: int, folder: Path) -> tuple[su
 
 
 def main() -> None:
-    """Print the three rates and their two ratios."""
+    """Print the three rates and two of their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="verifier folder")
     parser.add_argument("--items", type=int, default=128)
-    parser.add_argument("--single", type=int, default=16, help="items sent one at a time a round")
+    parser.add_argument("--single", type=int, default=16, help="items sent one at a time per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=75)
     parser.add_argument("--batch", type=int, default=64)
@@ -79,41 +79,43 @@ def main() -> None:
         engine = TransformersEngine.load(model, device="cpu", max_batch_size=args.batch)
         sampling = Sampling(max_tokens=args.tokens)
         process, url = start_server(model, args.tokens, args.batch, folder)
-        at_load = RewardClient([url], config=ClientConfig(max_request_items=16))
-        in_turn = RewardClient([url], config=ClientConfig(max_request_items=1, concurrency=1))
+        under_load = RewardClient([url], config=ClientConfig(max_request_items=16))
+        one_by_one = RewardClient([url], config=ClientConfig(max_request_items=1, concurrency=1))
         rates: dict[str, list[float]] = {"offline": [], "server": [], "single": []}
         try:
             engine_answer = score_items(engine, items, sampling)
-            assert [o.ok for o in at_load.score(items)] == [o.ok for o in engine_answer]
+            assert [o.ok for o in under_load.score(items)] == [o.ok for o in engine_answer]
             for _ in range(args.rounds):
                 start = time.perf_counter()
                 score_items(engine, items, sampling)
                 rates["offline"].append(args.items / (time.perf_counter() - start))
                 start = time.perf_counter()
-                outcomes = at_load.score(items)
+                outcomes = under_load.score(items)
                 rates["server"].append(args.items / (time.perf_counter() - start))
                 start = time.perf_counter()
-                outcomes += in_turn.score(items[: args.single])
+                outcomes += one_by_one.score(items[: args.single])
                 rates["single"].append(args.single / (time.perf_counter() - start))
                 lost = [o for o in outcomes if isinstance(o, ScoreFailure) and o.cause is not FailureCause.UNPARSED]
                 assert not lost, lost[0]
         finally:
-            at_load.close()
-            in_turn.close()
+            under_load.close()
+            one_by_one.close()
             process.terminate()
             process.wait(60)
 
-    middle = {name: statistics.median(values) for name, values in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     to_offline = statistics.median(s / o for s, o in zip(rates["server"], rates["offline"], strict=True))
     to_single = statistics.median(s / o for s, o in zip(rates["server"], rates["single"], strict=True))
     print(
         f"machine: {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
-    print(f"n: {args.rounds} rounds of {args.items} items ({args.single} alone), at most {args.tokens} tokens a trace")
-    print("items/s, median: " + ", ".join(f"{name} {rate:.1f}" for name, rate in middle.items()))
-    print(f"server at load / offline in one batch: {to_offline:.2f}")
-    print(f"server at load / one request at a time: {to_single:.2f}")
+    print(
+        f"{args.rounds} rounds of {args.items} items ({args.single} one by one), at most {args.tokens} tokens per trace"
+    )
+    print("median items/s: " + ", ".join(f"{name} {rate:.1f}" for name, rate in medians.items()))
+    print(f"server under load / engine in one batch: {to_offline:.2f}")
+    print(f"server under load / one request at a time: {to_single:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs in a pod: scores edits through a reward service without pause, and prints what came of it as one JSON line.
+"""Score edits continuously through a reward service from within a pod, and print the outcomes as one line of JSON.
 
 python load.py URL SECONDS CONCURRENT
 """
@@ -19,15 +19,15 @@ from editr1.serving.client import RewardClient
 url, seconds, concurrent = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 
 
-def picture(colour: tuple[int, int, int]) -> EncodedImage:
+def uniform_image(colour: tuple[int, int, int]) -> EncodedImage:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
     return EncodedImage(data=buffer.getvalue())
 
 
 item = ScoreItem(
-    source=picture((0, 0, 0)),
-    edited=picture((200, 0, 0)),
+    source=uniform_image((0, 0, 0)),
+    edited=uniform_image((200, 0, 0)),
     instruction="remove the top-left red square",
     principles=(
         Principle(question="top-left is empty?", category=Category.FOLLOW),

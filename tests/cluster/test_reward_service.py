@@ -1,4 +1,4 @@
-"""The reward Deployment: it scales with its load, and loses no score when a replica dies or the release is upgraded."""
+"""The reward Deployment scales with its load, and no score is lost when a replica is deleted or the release upgraded."""
 
 import json
 import re
@@ -18,23 +18,23 @@ RELEASE = "rrm"
 
 @pytest.fixture(scope="module")
 def service(lab: Lab, curated: str) -> Iterator[str]:
-    """A verifier behind one to three replicas, and its address."""
+    """The address of a verifier that is served by one to three replicas."""
     if "keda.sh" not in lab.kubectl("api-versions"):
         pytest.skip("needs KEDA")
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
         "config": {"max_steps": 30, "warmup_steps": 2, "batch_size": 16},
     }
-    lab.submit("sft", "judge", values, "--follow")
-    told = lab.submit("reward", RELEASE, reward_values(), "--follow")
-    assert f"{RELEASE} is ready" in told
+    lab.submit("sft", "verifier", values, "--follow")
+    output = lab.submit("reward", RELEASE, reward_values(), "--follow")
+    assert f"{RELEASE} is ready" in output
     yield f"http://{RELEASE}.{lab.namespace}.svc:8000"
     lab.editr1("cancel", RELEASE)
 
 
 def reward_values(**more: Any) -> dict[str, Any]:
     return {
-        "inputs": {"model": "run:judge/sft/model"},
+        "inputs": {"model": "run:verifier/sft/model"},
         "config": {"golden_must_parse": False, "max_new_tokens": 96, "max_batch_size": 8, "drain_timeout_seconds": 30},
         "preStopSeconds": 3,
         "autoscaling": {
@@ -50,7 +50,7 @@ def reward_values(**more: Any) -> dict[str, Any]:
 
 
 class Load:
-    """A pod that scores without pause."""
+    """A pod that sends score requests continuously."""
 
     def __init__(self, lab: Lab, name: str, url: str, seconds: int, concurrent: int) -> None:
         self._lab, self._name = lab, name
@@ -85,7 +85,7 @@ class Load:
         lab.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
 
     def result(self) -> dict[str, Any]:
-        """What the pod printed at its end."""
+        """Wait until the pod ends, and return its result."""
 
         def text() -> str | None:
             found = re.search("RESULT (.*)", self._lab.kubectl("logs", self._name, check=False))
@@ -94,8 +94,8 @@ class Load:
         return json.loads(until(f"the end of {self._name}", text, 180))
 
 
-def answered(found: dict[str, Any]) -> int:
-    """How many edits were answered. A trace that a barely trained verifier garbles is an answer; nothing else may fail."""
+def completed(found: dict[str, Any]) -> int:
+    """Return the number of completed edits. Traces of a barely trained verifier may not parse; no other failure is allowed."""
     assert set(found["counts"]) <= {"ok", "unparsed"}, found
     return sum(found["counts"].values())
 
@@ -109,13 +109,13 @@ def pods(lab: Lab) -> list[str]:
     return [item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]]
 
 
-def test_replicas_follow_the_load_and_no_score_is_lost_on_the_way(lab: Lab, service: str) -> None:
+def test_replicas_scale_with_the_load_without_losing_a_score(lab: Lab, service: str) -> None:
     assert ready(lab) == 1
     load = Load(lab, "load-scale", service, 60, 24)
     until("three ready replicas", lambda: ready(lab) == 3, 60)
     lab.kubectl("delete", "pod", pods(lab)[0], "--force", "--grace-period=0")
     found = load.result()
-    assert answered(found) > 100
+    assert completed(found) > 100
     until("one replica again", lambda: ready(lab) == 1, 120)
 
 
@@ -131,9 +131,9 @@ def test_a_rolling_update_under_load_loses_no_score(lab: Lab, service: str) -> N
         capture_output=True,
         env={**lab.environment, "HELM_DRIVER": "configmap"},
     )
-    until("new replicas alone", lambda: pods(lab) and not set(pods(lab)) & before, 90)
+    until("new replicas only", lambda: pods(lab) and not set(pods(lab)) & before, 90)
     found = load.result()
-    assert answered(found) > 20
+    assert completed(found) > 20
 
 
 def test_helm_test_scores_the_release(lab: Lab, service: str) -> None:
@@ -146,16 +146,16 @@ def test_helm_test_scores_the_release(lab: Lab, service: str) -> None:
     assert done.returncode == 0 and "Succeeded" in done.stdout, done.stderr
 
 
-def test_a_service_that_sleeps_wakes_for_a_grpo_pod(lab: Lab, service: str, curated: str) -> None:
-    """Zero replicas, then a GRPO stage starts: it waits for the service, is scored by it, and the service sleeps again."""
+def test_a_service_at_zero_replicas_scales_up_for_a_grpo_pod(lab: Lab, service: str, curated: str) -> None:
+    """The GRPO stage waits for the service and is scored by it, and the service scales down to zero afterwards."""
     values = reward_values()
     values["autoscaling"] = {**values["autoscaling"], "minReplicas": 0}
-    lab.submit("reward", "sleeper", values)
-    until("no replica", lambda: lab.get("deployment", "sleeper")["spec"]["replicas"] == 0, 90)
-    assert "until a GRPO pod starts" in lab.editr1("explain", "sleeper").stdout
+    lab.submit("reward", "scaled-to-zero", values)
+    until("no replica", lambda: lab.get("deployment", "scaled-to-zero")["spec"]["replicas"] == 0, 90)
+    assert "until a GRPO pod starts" in lab.editr1("explain", "scaled-to-zero").stdout
     grpo = {
         "inputs": {"cases": f"run:{curated}/curate/cases", "editor": "builtin:shapes-editor"},
-        "reward": {"release": "sleeper"},
+        "reward": {"release": "scaled-to-zero"},
         "config": {
             "resolution": 32,
             "iterations": 1,
@@ -164,8 +164,8 @@ def test_a_service_that_sleeps_wakes_for_a_grpo_pod(lab: Lab, service: str, cura
             "max_failed_fraction": 1.0,
         },
     }
-    lab.submit("grpo", "woken", grpo)
-    assert "woken is succeeded" in lab.editr1("wait", "woken", "--timeout", "150").stderr
-    until("asleep again", lambda: lab.get("deployment", "sleeper")["spec"]["replicas"] == 0, 120)
-    for release in ("woken", "sleeper"):
+    lab.submit("grpo", "consumer", grpo)
+    assert "consumer is succeeded" in lab.editr1("wait", "consumer", "--timeout", "150").stderr
+    until("no replica again", lambda: lab.get("deployment", "scaled-to-zero")["spec"]["replicas"] == 0, 120)
+    for release in ("consumer", "scaled-to-zero"):
         lab.editr1("cancel", release)

@@ -1,6 +1,6 @@
-"""vLLM beside the reward server in one pod, each edit scored through it.
+"""vLLM as a sidecar of the reward server, which scores each edit through it.
 
-Needs an image with vLLM's CPU build (vllm.Containerfile says how it is built), named by EDITR1_TEST_VLLM_IMAGE.
+The test needs an image with vLLM's CPU build (see vllm.Containerfile), named in EDITR1_TEST_VLLM_IMAGE.
 """
 
 import os
@@ -9,14 +9,14 @@ import subprocess
 import pytest
 
 from tests.cluster.conftest import Lab
-from tests.cluster.test_reward_service import Load, answered
+from tests.cluster.test_reward_service import Load, completed
 
 IMAGE = os.environ.get("EDITR1_TEST_VLLM_IMAGE", "")
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(not IMAGE, reason="EDITR1_TEST_VLLM_IMAGE is not set; see tests/cluster/vllm.Containerfile"),
 ]
-RELEASE = "beside"
+RELEASE = "sidecar"
 VALUES = {
     "inputs": {"model": "builtin:shapes-verifier"},
     "config": {"max_new_tokens": 96, "golden_must_parse": False},
@@ -38,15 +38,15 @@ VALUES = {
 }
 
 
-def test_a_pod_scores_through_the_vllm_beside_it(lab: Lab) -> None:
-    told = lab.submit("reward", RELEASE, VALUES, "--follow")
-    assert f"{RELEASE} is ready" in told
+def test_a_pod_scores_through_its_vllm_sidecar(lab: Lab) -> None:
+    output = lab.submit("reward", RELEASE, VALUES, "--follow")
+    assert f"{RELEASE} is ready" in output
     (pod,) = lab.get("pods", "-l", f"app.kubernetes.io/instance={RELEASE}")["items"]
     assert {item["name"] for item in pod["status"]["initContainerStatuses"] if item.get("started")} == {"vllm"}
     found = Load(lab, "load-vllm", f"http://{RELEASE}.{lab.namespace}.svc:8000", 20, 4).result()
-    assert answered(found) > 10
+    assert completed(found) > 10
     served = lab.kubectl("logs", pod["metadata"]["name"], "-c", "vllm")
-    assert served.count("POST /v1/chat/completions") >= answered(found)
+    assert served.count("POST /v1/chat/completions") >= completed(found)
     done = subprocess.run(
         ["helm", "test", RELEASE, "-n", lab.namespace],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Curation over real HTTP: the shapes world's oracle server, and a server that fails on purpose."""
+"""Curation over HTTP with the shapes dataset's labelling server, and with a server that fails on purpose."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def oracle() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("world")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tables")
     cases = generate_cases(12, 0, "it")
     rows = [Quadruple(case=case, candidate=item) for case in cases for item in make_candidates(case, 0, 3)]
     write_table(folder / "cases.parquet", cases, EditCase)
@@ -61,14 +61,14 @@ def config(url: str, **changes) -> CurateConfig:
     )
 
 
-def run(settings: CurateConfig, world: tuple[Path, Path], out: Path, **hooks) -> dict[str, float]:
-    return curate(settings, cases=world[0], candidates=world[1], out=out, hooks=TrainHooks(**hooks))
+def run(settings: CurateConfig, tables: tuple[Path, Path], out: Path, **hooks) -> dict[str, float]:
+    return curate(settings, cases=tables[0], candidates=tables[1], out=out, hooks=TrainHooks(**hooks))
 
 
 @pytest.fixture(scope="module")
-def reference(oracle: str, world: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(oracle: str, tables: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reference")
-    counts = run(config(oracle), world, out)
+    counts = run(config(oracle), tables, out)
     assert (counts["cases"], counts["quadruples"], counts["rows"]) == (12, 36, 36)
     assert (counts["traces"], counts["trace_parse_rate"], counts["cached"]) == (144, 1.0, 0)
     assert counts["agreement"] > 0.8
@@ -77,16 +77,16 @@ def reference(oracle: str, world: tuple[Path, Path], tmp_path_factory: pytest.Te
     return out
 
 
-def same_tables(a: Path, b: Path) -> None:
+def assert_same_tables(a: Path, b: Path) -> None:
     for name in ("cases.parquet", "rows.parquet"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
 
-def test_every_row_is_a_trace_of_its_case_in_the_order_of_the_candidates(reference, world) -> None:
+def test_rows_are_parsed_traces_in_the_order_of_the_candidates(reference, tables) -> None:
     rows = list(read_table(reference / "rows.parquet", SftRow))
     cases = {case.case_id: case for case in read_table(reference / "cases.parquet", EditCase)}
-    asked = list(read_table(world[1], Quadruple))
-    assert [row.quadruple.candidate for row in rows] == [row.candidate for row in asked]
+    quadruples = list(read_table(tables[1], Quadruple))
+    assert [row.quadruple.candidate for row in rows] == [row.candidate for row in quadruples]
     for row in rows:
         assert row.quadruple.case == cases[row.quadruple.case.case_id]
         assert len(row.quadruple.case.principles) == 6
@@ -95,7 +95,7 @@ def test_every_row_is_a_trace_of_its_case_in_the_order_of_the_candidates(referen
 
 
 @pytest.mark.parametrize("after", [3, 20, 60])
-def test_an_interrupted_curation_goes_on_to_the_same_bytes(oracle, world, reference, tmp_path, after) -> None:
+def test_a_resumed_curation_writes_the_same_tables(oracle, tables, reference, tmp_path, after) -> None:
     seen = 0
 
     def stop() -> bool:
@@ -104,68 +104,68 @@ def test_an_interrupted_curation_goes_on_to_the_same_bytes(oracle, world, refere
         return seen >= after
 
     with pytest.raises(Interrupted):
-        run(config(oracle), world, tmp_path, should_stop=stop)
-    counts = run(config(oracle), world, tmp_path)
-    # The question is put once an item that is finished: what was answered by then is not asked for again.
+        run(config(oracle), tables, tmp_path, should_stop=stop)
+    counts = run(config(oracle), tables, tmp_path)
+    # should_stop is called once per completed item, and no request is repeated for those.
     assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - after
-    same_tables(tmp_path, reference)
+    assert_same_tables(tmp_path, reference)
 
 
-def test_a_killed_curation_goes_on_to_the_same_bytes(oracle, world, reference, tmp_path) -> None:
+def test_curation_resumed_after_a_kill_writes_the_same_tables(oracle, tables, reference, tmp_path) -> None:
     code = (
         "import sys; from pathlib import Path; from editr1.curation.pipeline import curate;"
         "from editr1.config.curate import CurateConfig;"
         "c, a, b, out = sys.argv[1:];"
         "curate(CurateConfig.model_validate_json(c), cases=Path(a), candidates=Path(b), out=Path(out))"
     )
-    command = [sys.executable, "-c", code, config(oracle).model_dump_json(), *map(str, world), str(tmp_path)]
+    command = [sys.executable, "-c", code, config(oracle).model_dump_json(), *map(str, tables), str(tmp_path)]
     process = subprocess.Popen(command)
     while process.poll() is None and sum(f.stat().st_size for f in tmp_path.rglob("think.jsonl")) < 2000:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was at work"
-    counts = run(config(oracle), world, tmp_path)
-    assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - 12, "the decompositions were there"
-    same_tables(tmp_path, reference)
+    assert process.wait() == -signal.SIGKILL, "the process was running when it was killed"
+    counts = run(config(oracle), tables, tmp_path)
+    assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - 12, (
+        "the decompositions are not requested again"
+    )
+    assert_same_tables(tmp_path, reference)
 
 
-def test_a_second_call_asks_nothing_and_a_lost_parts_folder_costs_no_request(
-    oracle, world, reference, tmp_path
-) -> None:
+def test_a_repeated_call_sends_no_request_even_without_its_record_files(oracle, tables, reference, tmp_path) -> None:
     shutil.copytree(reference, tmp_path / "copy")
-    again = run(config(oracle), world, tmp_path / "copy")
+    again = run(config(oracle), tables, tmp_path / "copy")
     assert (again["requests"], again["cached"]) == (0, 0)
     shutil.rmtree(tmp_path / "copy" / "parts")
-    cached = run(config(oracle), world, tmp_path / "copy")
+    cached = run(config(oracle), tables, tmp_path / "copy")
     assert cached["requests"] == 0
     assert cached["cached"] > 12 + 36
-    same_tables(tmp_path / "copy", reference)
+    assert_same_tables(tmp_path / "copy", reference)
 
 
-def test_one_request_a_trace_gives_the_rows_of_servers_without_n(oracle, world, reference, tmp_path) -> None:
+def test_one_request_per_trace_yields_the_same_rows_as_n(oracle, tables, reference, tmp_path) -> None:
     members = tuple(member.model_copy(update={"send_n": False}) for member in CurateConfig().members)
-    counts = run(config(oracle, members=members), world, tmp_path)
+    counts = run(config(oracle, members=members), tables, tmp_path)
     assert counts["requests"] == 12 + 36 * 5
-    same_tables(tmp_path, reference)
+    assert_same_tables(tmp_path, reference)
 
 
-def test_progress_counts_to_the_end_of_every_step(oracle, world, tmp_path) -> None:
-    run(config(oracle), world, tmp_path, progress=Progress(tmp_path / "progress.jsonl"))
+def test_progress_reaches_the_total_of_every_step(oracle, tables, tmp_path) -> None:
+    run(config(oracle), tables, tmp_path, progress=Progress(tmp_path / "progress.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     last = {line["phase"]: (line["done"], line["total"]) for line in lines}
     assert last == {"decompose": (12, 12), "think": (36, 36), "verify": (36, 36)}
 
 
-def test_variant_t_takes_a_trace_and_no_gold(oracle, world, tmp_path) -> None:
-    counts = run(config(oracle, variant="T"), world, tmp_path)
+def test_variant_t_has_no_gold_verdicts(oracle, tables, tmp_path) -> None:
+    counts = run(config(oracle, variant="T"), tables, tmp_path)
     rows = list(read_table(tmp_path / "rows.parquet", SftRow))
     assert counts["rows"] == 36
     assert "agreement" not in counts
     assert all(row.agreement is None for row in rows)
 
 
-def test_variant_v_is_gold_without_reasoning(oracle, world, tmp_path) -> None:
-    counts = run(config(oracle, variant="V"), world, tmp_path)
+def test_variant_v_has_gold_verdicts_without_reasoning(oracle, tables, tmp_path) -> None:
+    counts = run(config(oracle, variant="V"), tables, tmp_path)
     assert counts["requests"] == 12 + 36
     for row in read_table(tmp_path / "rows.parquet", SftRow):
         verdict = parse_trace(row.trace, row.quadruple.case.principles)
@@ -174,57 +174,57 @@ def test_variant_v_is_gold_without_reasoning(oracle, world, tmp_path) -> None:
         assert verdict.score == pytest.approx(10 * sum(verdict.scores) / 6, abs=0.051)
 
 
-def test_the_holistic_variant_has_two_questions_for_every_case(oracle, world, tmp_path) -> None:
-    counts = run(config(oracle, variant="holistic"), world, tmp_path)
+def test_the_holistic_variant_has_two_questions_per_case(oracle, tables, tmp_path) -> None:
+    counts = run(config(oracle, variant="holistic"), tables, tmp_path)
     assert (counts["rows"], counts["cases"]) == (36, 12)
     for row in read_table(tmp_path / "rows.parquet", SftRow):
         assert len(row.quadruple.case.principles) == 2
         assert isinstance(parse_trace(row.trace, row.quadruple.case.principles), Verdict)
 
 
-def test_half_of_the_chosen_cases_are_hard_by_the_judge(oracle, world, tmp_path) -> None:
-    counts = run(config(oracle, num_labelled_cases=6), world, tmp_path)
+def test_half_of_the_chosen_cases_are_rated_hard(oracle, tables, tmp_path) -> None:
+    counts = run(config(oracle, num_labelled_cases=6), tables, tmp_path)
     labelled = {r.quadruple.case.case_id: r.quadruple.case for r in read_table(tmp_path / "rows.parquet", SftRow)}
     assert (len(labelled), counts["rows"]) == (6, 18)
     assert sum(case.instruction.startswith(("move", "add")) for case in labelled.values()) >= 3
 
 
-def test_cases_that_are_not_chosen_for_labelling_keep_their_principles(oracle, world, tmp_path) -> None:
+def test_cases_not_chosen_for_labelling_still_get_principles(oracle, tables, tmp_path) -> None:
     few = tmp_path / "few.parquet"
-    rows = list(read_table(world[1], Quadruple))
+    rows = list(read_table(tables[1], Quadruple))
     names = sorted({row.case.case_id for row in rows})[:4]
     write_table(few, (row for row in rows if row.case.case_id in names), Quadruple)
     counts = curate(
-        config(oracle, num_labelled_cases=2, hard_fraction=0.0), cases=world[0], candidates=few, out=tmp_path
+        config(oracle, num_labelled_cases=2, hard_fraction=0.0), cases=tables[0], candidates=few, out=tmp_path
     )
     assert (counts["cases"], counts["rows"]) == (12, 6)
     assert {r.quadruple.case.case_id for r in read_table(tmp_path / "rows.parquet", SftRow)} <= set(names)
 
 
-def test_without_candidates_the_choice_is_what_is_decomposed(oracle, world, tmp_path) -> None:
-    assert curate(config(oracle, num_labelled_cases=6), cases=world[0], candidates=None, out=tmp_path)["cases"] == 6
+def test_without_candidates_only_the_chosen_cases_are_decomposed(oracle, tables, tmp_path) -> None:
+    assert curate(config(oracle, num_labelled_cases=6), cases=tables[0], candidates=None, out=tmp_path)["cases"] == 6
 
 
-def test_cases_alone_are_decomposed(oracle, world, tmp_path) -> None:
-    counts = curate(config(oracle), cases=world[0], candidates=None, out=tmp_path)
+def test_without_candidates_no_rows_are_written(oracle, tables, tmp_path) -> None:
+    counts = curate(config(oracle), cases=tables[0], candidates=None, out=tmp_path)
     assert counts["cases"] == counts["requests"] == 12
     assert not (tmp_path / "rows.parquet").exists()
 
 
-def test_an_answer_of_another_size_is_asked_for_again_and_then_left_out(oracle, world, tmp_path) -> None:
-    papers = config(oracle).model_copy(update={"principles": PrincipleCounts()})
+def test_cases_with_another_number_of_principles_are_left_out(oracle, tables, tmp_path) -> None:
+    paper_counts = config(oracle).model_copy(update={"principles": PrincipleCounts()})
     with pytest.raises(CurationError, match="no case has principles"):
-        run(papers, world, tmp_path)
+        run(paper_counts, tables, tmp_path)
 
 
-# The oracle server's own answers
+# The labelling server of the shapes dataset
 
 
 def complete(url: str, **body) -> httpx.Response:
     return httpx.post(f"{url}/chat/completions", json=body)
 
 
-def test_the_oracle_repeats_itself_by_seed_and_answers_n_times(oracle) -> None:
+def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(oracle) -> None:
     (case,) = generate_cases(1, 3, "o", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
     chat = build_messages(*prompts.think(case, image, case.principles), 64)
@@ -240,7 +240,7 @@ def test_the_oracle_repeats_itself_by_seed_and_answers_n_times(oracle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "why"),
+    ("change", "status", "reason"),
     [
         ({"model": "gpt"}, 404, "model: 'gpt' is not one of"),
         ({"n": 0}, 400, "n: 0 is not a number from 1"),
@@ -276,13 +276,13 @@ def test_the_oracle_repeats_itself_by_seed_and_answers_n_times(oracle) -> None:
         ),
     ],
 )
-def test_the_oracle_says_what_is_wrong_with_a_request(oracle, change, status, why) -> None:
+def test_the_labelling_server_explains_invalid_requests(oracle, change, status, reason) -> None:
     got = complete(oracle, **({"model": "careful", "messages": CHAT} | change))
     assert got.status_code == status
-    assert why in got.json()["error"]["message"]
+    assert reason in got.json()["error"]["message"]
 
 
-def test_the_oracle_refuses_an_instruction_of_another_world(oracle) -> None:
+def test_the_labelling_server_rejects_other_instructions(oracle) -> None:
     (case,) = generate_cases(1, 3, "o")
     other = case.model_copy(update={"instruction": "paint it like Monet"})
     got = complete(oracle, model="shapes-oracle", messages=build_messages(*prompts.difficulty(other), 64))
@@ -290,7 +290,7 @@ def test_the_oracle_refuses_an_instruction_of_another_world(oracle) -> None:
     assert "paint it like Monet" in got.json()["error"]["message"]
 
 
-def test_the_oracle_does_not_listen_to_other_machines_unasked() -> None:
+def test_the_labelling_server_does_not_listen_on_all_interfaces_by_default() -> None:
     with pytest.raises(ValueError, match=r"0\.0\.0\.0"):
         serve("0.0.0.0", 0)
 
@@ -299,7 +299,7 @@ def test_the_oracle_does_not_listen_to_other_machines_unasked() -> None:
 
 
 class Flaky(ThreadingHTTPServer):
-    """Answers each request by the next entry of ``script``: a status, or "drop", "hang", "junk"; then 200."""
+    """Answers each request with the next step of ``script`` (a status, "drop", "hang", "slow", "junk", bytes), then with 200."""
 
     daemon_threads = True
 
@@ -309,8 +309,9 @@ class Flaky(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.seen: list[tuple[float, dict]] = []
         self.keys: list[str] = []
-        self.now = self.most = 0
+        self.in_flight = self.max_in_flight = 0
         self.lock = threading.Lock()
+        self.released = threading.Event()
 
     @property
     def url(self) -> str:
@@ -326,15 +327,15 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen.append((time.monotonic(), body))
             self.server.keys.append(self.headers["authorization"])
-            self.server.now += 1
-            self.server.most = max(self.server.most, self.server.now)
+            self.server.in_flight += 1
+            self.server.max_in_flight = max(self.server.max_in_flight, self.server.in_flight)
             step = self.server.script.pop(0) if self.server.script else 200
         try:
             if step == "drop":
                 self.close_connection = True
                 return
             if step in ("hang", "slow"):
-                time.sleep(8.0 if step == "hang" else 0.05)
+                self.server.released.wait(20.0 if step == "hang" else 0.05)
             reply = {
                 "choices": [
                     {"index": index, "message": {"role": "assistant", "content": f"{index}"}}
@@ -356,7 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
         finally:
             with self.server.lock:
-                self.server.now -= 1
+                self.server.in_flight -= 1
 
     def log_message(self, *args) -> None:
         pass
@@ -368,6 +369,7 @@ def flaky() -> Iterator[Flaky]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield server
+    server.released.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -387,7 +389,7 @@ def ask(server: Flaky, count: int = 1, use: VlmConfig | None = None, cache: Path
     return run_async(work())
 
 
-def test_429_is_waited_for_as_long_as_the_server_says(flaky) -> None:
+def test_retry_after_is_respected(flaky) -> None:
     flaky.script, flaky.headers = [429], {"Retry-After": "1"}
     texts, usage = ask(flaky)
     assert texts == [["0"]]
@@ -395,15 +397,15 @@ def test_429_is_waited_for_as_long_as_the_server_says(flaky) -> None:
     assert flaky.seen[1][0] - flaky.seen[0][0] >= 1.0
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, 408, "drop"])
-def test_a_passing_fault_is_retried(flaky, fault) -> None:
-    flaky.script = [fault]
+@pytest.mark.parametrize("step", [500, 503, 429, 408, "drop"])
+def test_a_transient_failure_is_retried(flaky, step) -> None:
+    flaky.script = [step]
     texts, usage = ask(flaky)
     assert texts == [["0"]]
     assert usage.retries == 1
 
 
-def test_retries_end_in_an_error_that_names_endpoint_status_and_number(flaky) -> None:
+def test_exhausted_retries_raise_an_error_with_endpoint_status_and_count(flaky) -> None:
     flaky.script, flaky.headers = [500] * 9, {"Retry-After-Ms": "1"}
     with pytest.raises(
         EndpointUnavailable, match=r"127\.0\.0\.1.*model shapes-oracle: status 500 after 2 retries: .*no!"
@@ -415,14 +417,14 @@ def test_retries_end_in_an_error_that_names_endpoint_status_and_number(flaky) ->
 @pytest.mark.parametrize(
     ("status", "kind"), [(400, RequestRefused), (401, EndpointMisconfigured), (404, EndpointMisconfigured)]
 )
-def test_a_lasting_fault_is_not_retried(flaky, status, kind) -> None:
+def test_a_permanent_failure_is_not_retried(flaky, status, kind) -> None:
     flaky.script = [status]
     with pytest.raises(kind):
         ask(flaky)
     assert len(flaky.seen) == 1
 
 
-def test_a_hanging_server_meets_the_deadline(flaky) -> None:
+def test_the_deadline_applies_to_a_hanging_server(flaky) -> None:
     flaky.script = ["hang"]
     began = time.monotonic()
     with pytest.raises(EndpointUnavailable, match=r"deadline of 0\.3 s"):
@@ -430,20 +432,20 @@ def test_a_hanging_server_meets_the_deadline(flaky) -> None:
     assert time.monotonic() - began < 6
 
 
-def test_a_reply_that_is_no_completion_is_an_error_and_not_cached(flaky, tmp_path) -> None:
+def test_an_invalid_response_is_an_error_and_is_not_cached(flaky, tmp_path) -> None:
     flaky.script = ["junk"]
     with pytest.raises(EndpointUnavailable, match="not a chat completion"):
         ask(flaky, cache=tmp_path / "a.sqlite")
     assert ask(flaky, cache=tmp_path / "a.sqlite")[1].requests == 1
 
 
-def test_a_body_that_breaks_off_is_an_error(flaky) -> None:
+def test_a_truncated_response_is_an_error(flaky) -> None:
     flaky.script = [b'{"choices": [']
     with pytest.raises(EndpointUnavailable, match="the response is not JSON"):
         ask(flaky)
 
 
-def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_over(flaky, tmp_path) -> None:
+def test_lone_surrogates_are_replaced_and_invalid_token_counts_ignored(flaky, tmp_path) -> None:
     half = {"choices": [{"message": {"content": "a\ud83d"}}], "usage": {"prompt_tokens": "many"}}
     flaky.script = [json.dumps(half).encode()]
     for _ in range(2):
@@ -452,16 +454,16 @@ def test_half_a_character_in_an_answer_is_replaced_and_odd_counts_are_passed_ove
     assert usage.cached == 1
 
 
-def test_an_outage_may_be_tried_again_later(world, tmp_path) -> None:
+def test_an_outage_is_reported_as_unavailable(tables, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
-        run(settings, world, tmp_path)
+        run(settings, tables, tmp_path)
 
 
-def test_a_few_items_that_stay_unanswered_at_the_end_cost_no_more_than_themselves(flaky, world, tmp_path) -> None:
+def test_two_unanswered_items_are_not_an_outage(flaky, tables, tmp_path) -> None:
     few = tmp_path / "few.parquet"
-    write_table(few, list(read_table(world[0], EditCase))[:2], EditCase)
+    write_table(few, list(read_table(tables[0], EditCase))[:2], EditCase)
     flaky.script = [503] * 4
     settings = config(flaky.url)
     settings.endpoints["default"] = EndpointConfig(base_url=flaky.url, max_retries=0)
@@ -470,18 +472,18 @@ def test_a_few_items_that_stay_unanswered_at_the_end_cost_no_more_than_themselve
     assert not isinstance(raised.value, EndpointUnavailable)
 
 
-def test_a_candidate_of_another_case_with_the_same_id_is_named_before_anything_is_asked(world, tmp_path) -> None:
-    rows = list(read_table(world[1], Quadruple))
+def test_a_candidate_whose_case_differs_is_reported_before_any_request(tables, tmp_path) -> None:
+    rows = list(read_table(tables[1], Quadruple))
     other = rows[4].case.model_copy(update={"instruction": "make everything blue"})
     rows[4] = rows[4].model_copy(update={"case": other})
     write_table(tmp_path / "candidates.parquet", rows, Quadruple)
     with pytest.raises(TableError, match=r"candidates\.parquet: row 5: case: .*another instruction or image"):
         curate(
-            config("http://127.0.0.1:9/v1"), cases=world[0], candidates=tmp_path / "candidates.parquet", out=tmp_path
+            config("http://127.0.0.1:9/v1"), cases=tables[0], candidates=tmp_path / "candidates.parquet", out=tmp_path
         )
 
 
-def test_no_server_at_all_is_an_error_that_names_it() -> None:
+def test_an_unreachable_server_is_named() -> None:
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
             await client.ask(VlmConfig(), CHAT)
@@ -490,13 +492,13 @@ def test_no_server_at_all_is_an_error_that_names_it() -> None:
         run_async(work())
 
 
-def test_no_more_requests_are_in_flight_than_allowed(flaky) -> None:
+def test_concurrency_is_bounded(flaky) -> None:
     flaky.script = ["slow"] * 24
     ask(flaky, count=24, concurrency=3)
-    assert flaky.most == 3
+    assert flaky.max_in_flight == 3
 
 
-def test_answers_are_counted_priced_and_bought_once(flaky, tmp_path) -> None:
+def test_usage_is_counted_and_cached_answers_are_free(flaky, tmp_path) -> None:
     use = VlmConfig(prompt_price=2.0, completion_price=8.0)
     _, usage = ask(flaky, 5, use, tmp_path / "a.sqlite", n=3)
     assert (usage.requests, usage.cached, usage.prompt_tokens, usage.completion_tokens) == (5, 0, 5000, 50)
@@ -507,27 +509,25 @@ def test_answers_are_counted_priced_and_bought_once(flaky, tmp_path) -> None:
     assert len(flaky.seen) == 7
 
 
-def test_keys_come_from_the_environment_variable_that_the_endpoint_names(flaky, monkeypatch, tmp_path) -> None:
+def test_the_api_key_is_read_from_the_configured_environment_variable(flaky, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MY_VLM_KEY", "k-123")
     ask(flaky, api_key_env="MY_VLM_KEY", cache=tmp_path / "a.sqlite")
     assert flaky.keys == ["Bearer k-123"]
     assert b"k-123" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_curation_stops_when_too_much_fails(flaky, world, tmp_path) -> None:
+def test_curation_stops_when_too_many_items_fail(flaky, tables, tmp_path) -> None:
     flaky.script = [400] * 100
     settings = config(flaky.url, max_failed_fraction=0.5)
     many = [
-        case.model_copy(update={"case_id": f"{case.case_id}-{n}"})
-        for n in range(3)
-        for case in generate_cases(12, 0, "f")
+        case.model_copy(update={"case_id": f"{case.case_id}-{n}"}) for n in range(3) for case in generate_cases(12, 0, "f")
     ]
     write_table(tmp_path / "cases.parquet", many, EditCase)
     with pytest.raises(CurationError, match=r"20 of 2\d items failed, above max_failed_fraction 0\.5"):
         curate(settings, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path)
 
 
-def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, reference, tmp_path) -> None:
+def test_failed_items_are_counted_and_completed_by_the_next_call(oracle, flaky, tables, reference, tmp_path) -> None:
     flaky.script = [503] * 1000
     members = CurateConfig().members
     endpoints = config(oracle).endpoints | {"other": EndpointConfig(base_url=flaky.url, max_retries=0)}
@@ -538,16 +538,16 @@ def test_what_failed_is_counted_and_done_by_the_next_call(oracle, flaky, world, 
             "members": (MemberConfig(**(members[0].model_dump() | {"endpoint": "other"})), members[1]),
         }
     )
-    counts = run(half, world, tmp_path)
+    counts = run(half, tables, tmp_path)
     assert counts["failed: think: EndpointUnavailable"] > 0
     assert counts["rows"] + counts["dropped: no trace parsed"] == 36
     endpoints["other"] = EndpointConfig(base_url=oracle)
-    counts = run(half.model_copy(update={"endpoints": endpoints}), world, tmp_path)
+    counts = run(half.model_copy(update={"endpoints": endpoints}), tables, tmp_path)
     assert counts["rows"] == 36
-    same_tables(tmp_path, reference)
+    assert_same_tables(tmp_path, reference)
 
 
-def test_the_server_ends_with_its_owner() -> None:
+def test_the_labelling_server_stops_with_its_context() -> None:
     with labeller_server() as url:
         assert httpx.get(url.removesuffix("/v1") + "/healthz").status_code == 200
     with pytest.raises(httpx.ConnectError):

@@ -1,4 +1,4 @@
-"""Real reward servers: a verifier that learned to write one trace, served by ``python -m editr1.serving.run``."""
+"""Reward servers in processes of their own, with a tiny verifier that was trained to generate one trace."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ MakeItems = Callable[..., list[ScoreItem]]
 
 @pytest.fixture(scope="session")
 def make_items() -> MakeItems:
-    """``make_items(n, seed=0)``: ``n`` edits with pictures of their own."""
+    """``make_items(n, seed=0)``: ``n`` edits of distinct images."""
 
     def make(n: int, seed: int = 0) -> list[ScoreItem]:
         rng = random.Random(seed)
 
-        def picture() -> EncodedImage:
+        def random_image() -> EncodedImage:
             return EncodedImage(data=encode_png(Image.frombytes("RGB", (32, 32), rng.randbytes(32 * 32 * 3))))
 
         return [
-            ScoreItem(source=picture(), edited=picture(), instruction=f"make it {k % 10}", principles=PRINCIPLES)
+            ScoreItem(
+                source=random_image(), edited=random_image(), instruction=f"make it {k % 10}", principles=PRINCIPLES
+            )
             for k in range(n)
         ]
 
@@ -52,17 +54,17 @@ def make_items() -> MakeItems:
 
 @pytest.fixture(scope="session")
 def verifier(tmp_path_factory: pytest.TempPathFactory, make_items: MakeItems) -> Path:
-    """A tiny verifier, trained for seconds, that answers every edit with ``TRACE`` (score 7.5)."""
+    """A tiny verifier, trained for seconds, that generates ``TRACE`` (score 7.5) for every edit."""
     folder = build_tiny_verifier(
         tmp_path_factory.mktemp("serving") / "verifier",
         words=("is it red?", "is the rest kept?", "make it ", " seen", "red", "rest kept", "average_score"),
     )
     model, processor, template = load_verifier(folder)
     items = make_items(4, seed=123)
-    pictures = [Image.frombytes("RGB", (32, 32), random.Random(k).randbytes(3072)) for k in range(8)]
+    samples = [Image.frombytes("RGB", (32, 32), random.Random(k).randbytes(3072)) for k in range(8)]
     texts, images = [], []
     for k, item in enumerate(items):
-        chat = build_chat(template, pictures[2 * k], pictures[2 * k + 1], item.instruction, PRINCIPLES)
+        chat = build_chat(template, samples[2 * k], samples[2 * k + 1], item.instruction, PRINCIPLES)
         prompt = processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
         texts.append(f"{prompt}{TRACE}<|im_end|>")
         images += chat.images
@@ -85,9 +87,9 @@ def verifier(tmp_path_factory: pytest.TempPathFactory, make_items: MakeItems) ->
 
 
 @pytest.fixture(scope="session")
-def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A verifier with random weights: it writes until it is cut off."""
-    return build_tiny_verifier(tmp_path_factory.mktemp("babbler") / "verifier", words=("red",), seed=3)
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A verifier with random weights, which generates tokens up to the limit."""
+    return build_tiny_verifier(tmp_path_factory.mktemp("untrained") / "verifier", words=("red",), seed=3)
 
 
 @dataclass
@@ -111,7 +113,7 @@ StartServer = Callable[..., Process]
 def start_server(
     verifier: Path, make_items: MakeItems, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartServer]:
-    """``start_server(model=None, env=None, **settings)``: a ready server; it is killed when the session ends."""
+    """``start_server(model=None, env=None, **settings)``: a ready server, which is killed when the session ends."""
     tmp_path = tmp_path_factory.mktemp("servers")
     processes: list[Process] = []
     golden = tmp_path / "golden.json"
@@ -134,7 +136,7 @@ def start_server(
         until = time.monotonic() + 300
         while not ready.exists():
             if popen.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"no server: {log.read_text()}")
+                raise AssertionError(f"the server did not start: {log.read_text()}")
             time.sleep(0.05)
         process.url = ready.read_text()
         return process

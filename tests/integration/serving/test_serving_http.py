@@ -1,4 +1,4 @@
-"""Client and server over real HTTP: readiness, overload, deadlines, draining, lost replicas, hostile input."""
+"""Client and server over HTTP: readiness, overload, deadlines, draining, lost replicas and hostile input."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LIMITS = {"max_body_bytes": 200_000, "max_pixels": 1_000_000, "body_timeout_seco
 
 @pytest.fixture(scope="module")
 def server(start_server):
-    """A server with small limits, shared by the tests that leave it as it was."""
+    """A server with small limits, shared by tests that do not change its state."""
     return start_server(**LIMITS)
 
 
 @pytest.fixture(scope="module")
-def busy(start_server, babbler):
-    """A server whose every batch of four takes seconds (900 tokens), and that holds twelve items."""
+def busy(start_server, untrained):
+    """A server with at most twelve items whose batches of four items (900 tokens) take seconds."""
     settings = {
         "golden_must_parse": "false",
         "max_new_tokens": 900,
@@ -41,12 +41,12 @@ def busy(start_server, babbler):
         "max_queued_items": 12,
         "max_request_items": 12,
     }
-    return start_server(model=babbler, **settings)
+    return start_server(model=untrained, **settings)
 
 
 @pytest.fixture
 def held(busy, make_items):
-    """``held(n)``: ``n`` items running or queued on ``busy``; all are answered in the end."""
+    """``held(n)``: keep ``n`` items running or queued on ``busy``; all of them are completed at the end."""
     with ThreadPoolExecutor(4) as pool:
         posts = []
 
@@ -68,7 +68,7 @@ def samples(url: str) -> dict[tuple[str, ...], float]:
 def wait_for(condition, seconds: float = 20.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -76,7 +76,7 @@ def post(url: str, body: bytes, timeout: float = 60) -> httpx.Response:
     return httpx.post(f"{url}/v1/score", content=body, timeout=timeout, trust_env=False)
 
 
-def test_scores_travel_whole_and_the_server_says_how_it_is(server, make_items, verifier) -> None:
+def test_scores_arrive_complete_and_the_server_reports_its_state(server, make_items, verifier) -> None:
     assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
     assert httpx.get(f"{server.url}/readyz", trust_env=False).text == "ready\n"
     with RewardClient([server.url], config=ClientConfig(max_request_items=5)) as client:
@@ -100,10 +100,10 @@ def test_scores_travel_whole_and_the_server_says_how_it_is(server, make_items, v
     assert found[("editr1_reward_requests_total", "200")] == 4
 
 
-def test_a_bad_item_beside_good_ones_fails_alone(server, make_items) -> None:
+def test_an_invalid_item_fails_alone(server, make_items) -> None:
     items = make_items(3)
-    torn = items[1].edited.model_copy(update={"data": b"no picture"})
-    items[1] = items[1].model_copy(update={"edited": torn})
+    broken = items[1].edited.model_copy(update={"data": b"not an image"})
+    items[1] = items[1].model_copy(update={"edited": broken})
     with RewardClient([server.url]) as client:
         outcomes = client.score(items)
     assert [o.ok for o in outcomes] == [True, False, True]
@@ -112,7 +112,7 @@ def test_a_bad_item_beside_good_ones_fails_alone(server, make_items) -> None:
     assert "not a picture" in outcomes[1].detail
 
 
-def test_bombs_and_oversize_bodies_are_refused_before_anything_is_decoded(server, make_items) -> None:
+def test_decompression_bombs_and_oversized_bodies_are_rejected_without_decoding(server, make_items) -> None:
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -136,14 +136,14 @@ def test_bombs_and_oversize_bodies_are_refused_before_anything_is_decoded(server
     assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
 
 
-def test_a_client_that_never_sends_its_body_is_cut_off(server) -> None:
+def test_a_client_that_does_not_send_its_body_is_disconnected(server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as raw_socket:
         raw_socket.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         assert raw_socket.recv(100).startswith(b"HTTP/1.1 408")
 
 
-def test_a_full_queue_answers_429_and_the_client_waits_as_told(busy, held, make_items) -> None:
+def test_the_client_waits_when_a_full_queue_returns_429(busy, held, make_items) -> None:
     held(12)
     refused = post(busy.url, encode_request(make_items(1)))
     assert refused.status_code == 429
@@ -154,11 +154,11 @@ def test_a_full_queue_answers_429_and_the_client_waits_as_told(busy, held, make_
         assert late.cause is FailureCause.OVERLOADED
         (outcome,) = client.score(make_items(1), deadline_seconds=120)
     assert isinstance(outcome, ScoreFailure)
-    assert outcome.cause is FailureCause.UNPARSED  # it was run in the end
+    assert outcome.cause is FailureCause.UNPARSED  # it was run after the wait
     assert samples(busy.url)[("editr1_reward_requests_total", "429")] >= 2
 
 
-def test_the_deadline_is_kept_while_the_engine_is_busy(busy, held, make_items) -> None:
+def test_deadlines_apply_while_the_engine_is_busy(busy, held, make_items) -> None:
     held(8)
     results = post(busy.url, encode_request(make_items(2), deadline_ms=300)).json()["results"]
     assert [r["cause"] for r in results] == ["deadline", "deadline"]
@@ -166,10 +166,10 @@ def test_the_deadline_is_kept_while_the_engine_is_busy(busy, held, make_items) -
         (outcome,) = client.score(make_items(1), deadline_seconds=0.5)
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause is FailureCause.DEADLINE
-    assert samples(busy.url)[("editr1_reward_in_flight",)] > 0  # the engine is still at the first batch or the second
+    assert samples(busy.url)[("editr1_reward_in_flight",)] > 0  # the engine still runs the first or the second batch
 
 
-def test_work_of_a_client_that_left_is_dropped(busy, held, make_items) -> None:
+def test_queued_items_of_a_disconnected_client_are_dropped(busy, held, make_items) -> None:
     before = samples(busy.url)[("editr1_reward_batch_size_sum",)]
     held(4)
     with pytest.raises(httpx.ReadTimeout):
@@ -178,18 +178,16 @@ def test_work_of_a_client_that_left_is_dropped(busy, held, make_items) -> None:
     assert samples(busy.url)[("editr1_reward_batch_size_sum",)] == before + 4
 
 
-def test_one_trace_reaches_from_the_client_through_queue_batch_and_generation(
-    start_server, make_items, tmp_path
-) -> None:
+def test_one_opentelemetry_trace_covers_client_queue_batch_and_generation(start_server, make_items, tmp_path) -> None:
     file = tmp_path / "server-spans.jsonl"
     server = start_server(env={"EDITR1_SPAN_FILE": str(file)})
-    mine = tmp_path / "client-spans.jsonl"
-    configure("test-client", mine)
+    client_file = tmp_path / "client-spans.jsonl"
+    configure("test-client", client_file)
     with RewardClient([server.url]) as client, span("test.root") as root:
         assert client.score(make_items(2))[0].ok
         trace = format(root.get_span_context().trace_id, "032x")
     server.stop()
-    spans = [json.loads(line) for path in (mine, file) for line in path.read_text().splitlines()]
+    spans = [json.loads(line) for path in (client_file, file) for line in path.read_text().splitlines()]
     named = {s["name"]: s for s in spans if s["trace"] == trace}
     chain = [Span.REWARD_REQUEST, Span.REWARD_SERVE, Span.REWARD_QUEUE, Span.REWARD_BATCH, Span.REWARD_GENERATE]
     assert set(chain) <= set(named)
@@ -202,7 +200,7 @@ def test_one_trace_reaches_from_the_client_through_queue_batch_and_generation(
     assert generate["end"] <= batch["end"] <= serve["end"]
 
 
-def test_sigterm_drains_and_loses_nothing(start_server, make_items) -> None:
+def test_sigterm_drains_all_accepted_requests(start_server, make_items) -> None:
     server = start_server(max_batch_size=1)
     with ThreadPoolExecutor(8) as pool:
         held = [pool.submit(post, server.url, encode_request(make_items(10, seed=k))) for k in range(8)]

@@ -1,7 +1,7 @@
-"""The ``openai`` engine against a real vLLM: the same verifier writes the same greedy traces in both engines.
+"""The ``openai`` engine with a real vLLM server: a verifier generates the same greedy traces in both engines.
 
-Needs an interpreter with vLLM's CPU build, which never shares the project's environment: ``tests/setup_vllm.sh DIR``
-builds one; name it by ``EDITR1_TEST_VLLM_PYTHON=DIR/bin/python``.
+The tests need an interpreter with vLLM's CPU build in an environment of its own. ``tests/setup_vllm.sh DIR`` builds one;
+set ``EDITR1_TEST_VLLM_PYTHON=DIR/bin/python``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ IMAGES = '{"image":2,"video":0}'
 
 @pytest.fixture(scope="module")
 def vllm(verifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAIEngineConfig]:
-    """A vLLM server over the trained tiny verifier."""
+    """A vLLM server with the trained tiny verifier."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -93,7 +93,7 @@ def _healthy(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def engines(vllm: OpenAIEngineConfig, verifier: Path) -> Iterator[tuple[TransformersEngine, OpenAIEngine]]:
-    """Both engines over the same folder."""
+    """Both engines with the same verifier folder."""
     ours, theirs = TransformersEngine.load(verifier, device="cpu"), OpenAIEngine.over(vllm, verifier)
     yield ours, theirs
     theirs.close()
@@ -127,7 +127,7 @@ def test_scores_and_digests_are_equal_in_both_engines(engines, make_items) -> No
     assert all(isinstance(outcome, Scored) and outcome.score == 7.5 for outcome in ours)
 
 
-def test_several_sampled_traces_come_from_one_request(engines, chats) -> None:
+def test_several_traces_are_sampled_in_one_request(engines, chats) -> None:
     _, theirs = engines
     (answer,) = theirs.generate(chats[:1], Sampling(num_traces=4, temperature=2.0, max_tokens=40, seed=3))
     assert not isinstance(answer, EngineError)
@@ -136,7 +136,7 @@ def test_several_sampled_traces_come_from_one_request(engines, chats) -> None:
     assert theirs.generate(chats[:1], Sampling(num_traces=4, temperature=2.0, max_tokens=40, seed=3)) == [answer]
 
 
-def test_a_prompt_that_vllm_refuses_fails_alone(engines, chats) -> None:
+def test_a_prompt_that_vllm_rejects_fails_alone(engines, chats) -> None:
     ours, theirs = engines
     long = build_chat(ours.template, *chats[0].images, "y" * 3000, ())
     first, second, third = theirs.generate([chats[0], long, chats[1]], Sampling(max_tokens=20))
@@ -146,7 +146,7 @@ def test_a_prompt_that_vllm_refuses_fails_alone(engines, chats) -> None:
     assert not isinstance(third, EngineError)
 
 
-def test_the_reward_server_runs_over_vllm(start_server, vllm, verifier, make_items) -> None:
+def test_the_reward_server_scores_through_vllm(start_server, vllm, verifier, make_items) -> None:
     settings = ServeConfig(engine="openai", openai=vllm)
     server = start_server(
         engine="openai", **{f"openai.{key}": value for key, value in settings.openai.model_dump().items()}

@@ -1,4 +1,4 @@
-"""A case with ten principles and a small photograph-like picture."""
+"""A case with four principles, and a quadruple of it."""
 
 from __future__ import annotations
 

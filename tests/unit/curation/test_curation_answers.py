@@ -1,3 +1,5 @@
+"""Parsers for the answers of labelling models."""
+
 from __future__ import annotations
 
 import json
@@ -12,14 +14,14 @@ from editr1.llm.answers import UnreadableAnswer
 COUNTS = PrincipleCounts(total=(4, 4), follow=(1, 2), keep=(1, 2), quality=(1, 1))
 
 
-def test_principles_are_read_with_or_without_fences_and_words_around(principles) -> None:
+def test_principles_are_parsed_with_or_without_fences_and_prose(principles) -> None:
     text = principles_json(principles)
     assert read_principles(text, COUNTS) == principles
     assert read_principles(f"Here you are:\n```json\n{text}\n```\n", COUNTS) == principles
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         (lambda items: items[:3], "3 principles"),
         (lambda items: [items[0], *items[:3]], "twice"),
@@ -28,8 +30,8 @@ def test_principles_are_read_with_or_without_fences_and_words_around(principles)
         (lambda items: [dict(item, category="Image Quality") for item in items], "the settings allow 1 to 2"),
     ],
 )
-def test_principles_of_another_form_are_refused_with_the_reason(principles, change, why) -> None:
-    with pytest.raises(UnreadableAnswer, match=why):
+def test_principles_in_another_form_are_rejected_with_the_reason(principles, change, reason) -> None:
+    with pytest.raises(UnreadableAnswer, match=reason):
         read_principles(json.dumps(change(json.loads(principles_json(principles)))), COUNTS)
 
 
@@ -41,17 +43,17 @@ def gold(principles, bits) -> dict:
     }
 
 
-def test_gold_is_aligned_with_the_questions(principles) -> None:
+def test_gold_verdicts_are_aligned_with_the_questions(principles) -> None:
     assert read_gold(json.dumps(gold(principles, (1, 0, 0, 1))), principles) == (1, 0, 0, 1)
 
 
 @pytest.mark.parametrize("bit", [2, -1, "1", True, 0.5, None])
-def test_a_gold_verdict_other_than_0_or_1_is_refused(principles, bit) -> None:
+def test_a_gold_verdict_other_than_0_or_1_is_rejected(principles, bit) -> None:
     with pytest.raises(UnreadableAnswer, match="entry 1"):
         read_gold(json.dumps(gold(principles, (bit, 0, 0, 1))), principles)
 
 
-def test_gold_in_another_order_or_length_is_refused(principles) -> None:
+def test_gold_verdicts_in_another_order_or_number_are_rejected(principles) -> None:
     value = gold(principles, (1, 0, 0, 1))
     with pytest.raises(UnreadableAnswer, match="3 gold verdicts for 4"):
         read_gold(json.dumps({"gold": value["gold"][:3]}), principles)
@@ -59,7 +61,7 @@ def test_gold_in_another_order_or_length_is_refused(principles) -> None:
         read_gold(json.dumps({"gold": value["gold"][::-1]}), principles)
 
 
-def test_judgements_are_booleans() -> None:
+def test_a_difficulty_rating_must_be_a_boolean() -> None:
     assert read_difficulty('{"hard": true, "reason": "two steps"}')
     for text in ('{"hard": "yes"}', "hard", "{", "[true]"):
         with pytest.raises(UnreadableAnswer):

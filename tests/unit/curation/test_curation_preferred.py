@@ -1,4 +1,4 @@
-"""Traces that pairs pick: of each side the one that judges it best, and none where none is right."""
+"""Rejection sampling of traces from preference pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from editr1.data.types import (
 from editr1.verifier.trace import parse_trace
 
 
-def picture(shade: int) -> EncodedImage:
+def image(shade: int) -> EncodedImage:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), (shade, 0, 0)).save(out, "PNG")
     return EncodedImage(data=out.getvalue())
@@ -33,14 +33,14 @@ def picture(shade: int) -> EncodedImage:
 
 CASE = EditCase(
     case_id="c",
-    source=picture(0),
+    source=image(0),
     instruction="make it red",
     principles=(Principle(question="is it red?", category=Category.FOLLOW),),
 )
 
 
 def pair(number: int, label: str = "winner") -> PreferencePair:
-    sides = [Candidate(candidate_id=f"{number}-{k}", editor="e", image=picture(2 * number + k + 1)) for k in (0, 1)]
+    sides = [Candidate(candidate_id=f"{number}-{k}", editor="e", image=image(2 * number + k + 1)) for k in (0, 1)]
     return PreferencePair(pair_id=f"p{number}", case=CASE, winner=sides[0], loser=sides[1], label=label)  # type: ignore[arg-type]
 
 
@@ -49,25 +49,25 @@ def scored(*scores: float) -> Scored:
     return Scored(score=5.0, verdicts=verdicts, model_digest="m")
 
 
-def test_the_best_trace_of_each_side_becomes_a_row_and_a_side_without_a_right_one_gives_none() -> None:
+def test_each_side_with_a_rewarded_trace_yields_a_row_with_its_best_trace() -> None:
     outcomes: list[list[ScoreOutcome]] = [
         [
             scored(3.0, 8.0, 9.0),
             scored(9.5, 4.0),
-        ],  # winner's 8 and 9 beat the loser's 4; the loser's 4 beats two of three
-        [scored(5.0), scored(5.0)],  # a tie wins nothing
+        ],  # the winner's 8 and 9 beat the loser's 4, which in turn beats two of the winner's three
+        [scored(5.0), scored(5.0)],  # a tie earns no reward
         [scored(2.0), ScoreFailure(cause=FailureCause.UNPARSED, detail="x")],
     ]
-    asked: list[int] = []
+    batch_sizes: list[int] = []
 
     def scorer(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-        asked.append(len(items))
+        batch_sizes.append(len(items))
         return [outcome for _ in range(len(items) // 2) for outcome in outcomes.pop(0)]
 
     done: list[int] = []
     pairs = [pair(0), pair(1, "same"), pair(2), pair(3)]
     rows = list(preferred_rows(pairs, scorer, batch=2, on_batch=done.append))
-    assert (asked, done) == ([4, 2], [2, 1])
+    assert (batch_sizes, done) == ([4, 2], [2, 1])
     assert [row.quadruple.candidate.candidate_id for row in rows] == ["0-0", "0-1"]
     parsed = [parse_trace(row.trace, CASE.principles) for row in rows]
     assert [v.score for v in parsed if isinstance(v, Verdict)] == [8.0, 4.0]

@@ -1,3 +1,5 @@
+"""Prompts of curation, and the pool of expert examples."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +18,7 @@ def text_of(parts) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-def test_task_and_sections_of_every_prompt_can_be_read_back(case, quadruple, principles) -> None:
+def test_task_and_sections_of_every_prompt_can_be_parsed(case, quadruple, principles) -> None:
     edited = quadruple.candidate.image
     built = {
         Task.DIFFICULTY: prompts.difficulty(case),
@@ -30,23 +32,24 @@ def test_task_and_sections_of_every_prompt_can_be_read_back(case, quadruple, pri
         assert read_task(text_of(parts)) is task
         assert sections["instruction"] == case.instruction
         assert system
-        pictures = [part for part in parts if isinstance(part, EncodedImage)]
-        assert pictures == [case.source, edited][: len(pictures)]
+        images = [part for part in parts if isinstance(part, EncodedImage)]
+        assert images
+        assert images == [case.source, edited][: len(images)]
         if task in (Task.THINK, Task.VERIFY):
-            asked = json.loads(sections["principles"])
-            assert [item["question"] for item in asked] == [item.question for item in principles]
-            assert asked[2]["category"] == "Feature Preservation"
+            shown = json.loads(sections["principles"])
+            assert [item["question"] for item in shown] == [item.question for item in principles]
+            assert shown[2]["category"] == "Feature Preservation"
     assert "second note" in read_sections(text_of(built[Task.VERIFY][1]))["traces"]
 
 
-def test_a_message_without_a_task_is_refused() -> None:
+def test_a_message_without_a_task_is_rejected() -> None:
     with pytest.raises(ValueError, match="Task: decompose"):
         read_task("What do you see?")
 
 
-@pytest.mark.parametrize("variant", ["plain", "sceptic", "retoucher", "surveyor"])
-def test_every_member_gets_every_rule(case, quadruple, principles, variant) -> None:
-    system, _ = prompts.think(case, quadruple.candidate.image, principles, variant)
+@pytest.mark.parametrize("role", ["plain", "sceptic", "retoucher", "surveyor"])
+def test_every_role_states_every_rule(case, quadruple, principles, role) -> None:
+    system, _ = prompts.think(case, quadruple.candidate.image, principles, role)
     for rule in (
         "Unsure means 0",
         "degree",
@@ -60,16 +63,16 @@ def test_every_member_gets_every_rule(case, quadruple, principles, variant) -> N
         assert rule in system
 
 
-def test_gold_is_asked_for_with_notes_as_hints_only_when_there_are_notes(case, quadruple, principles) -> None:
-    with_notes, _ = prompts.verify(case, quadruple.candidate.image, principles, ["n"])
+def test_the_verify_prompt_mentions_hints_only_if_there_are_traces(case, quadruple, principles) -> None:
+    with_hints, _ = prompts.verify(case, quadruple.candidate.image, principles, ["n"])
     without, parts = prompts.verify(case, quadruple.candidate.image, principles)
-    assert "hints" in with_notes
+    assert "hints" in with_hints
     assert "hints" not in without
     assert "traces" not in read_sections(text_of(parts))
     assert "a tenth" in without
 
 
-def test_the_shipped_experts_keep_the_papers_counts() -> None:
+def test_the_shipped_experts_have_the_counts_of_the_paper() -> None:
     pool = load_experts()
     counts = PrincipleCounts()
     assert len(pool) >= 12
@@ -80,7 +83,7 @@ def test_the_shipped_experts_keep_the_papers_counts() -> None:
             assert least <= sizes[kind] <= most
 
 
-def test_experts_are_drawn_by_the_case_and_without_repeats() -> None:
+def test_experts_are_drawn_per_case_without_repetition() -> None:
     pool = load_experts()
     drawn = draw_experts(pool, 4, curation_rng(0, "c1"))
     assert drawn == draw_experts(pool, 4, curation_rng(0, "c1"))
@@ -88,7 +91,7 @@ def test_experts_are_drawn_by_the_case_and_without_repeats() -> None:
     assert len({item.instruction for item in drawn}) == 4
 
 
-def test_a_bad_expert_is_named_by_file_and_line(tmp_path) -> None:
+def test_an_invalid_expert_is_reported_with_file_and_line(tmp_path) -> None:
     path = tmp_path / "pool.jsonl"
     path.write_text('{"picture": "p", "instruction": "i", "principles": []}\n')
     with pytest.raises(RuntimeError, match=r"pool\.jsonl: line 1"):

@@ -1,3 +1,5 @@
+"""Selection of one trace per quadruple."""
+
 from __future__ import annotations
 
 import pytest
@@ -21,46 +23,46 @@ def verdict(*scores: int, average: float = 0.5, score: float = 5.0) -> Verdict:
     return Verdict(scores=scores, average=average, score=score, reasoning="r")
 
 
-def test_agreement_is_the_share_of_equal_verdicts() -> None:
+def test_agreement_is_the_fraction_of_equal_verdicts() -> None:
     assert agreement((1, 0, 1, 1), (1, 1, 1, 0)) == 0.5
     with pytest.raises(ValueError, match="3 verdicts"):
         agreement((1, 0, 1), (1, 1))
 
 
-def test_the_trace_that_agrees_best_with_gold_is_taken() -> None:
+def test_the_trace_with_the_highest_agreement_is_selected() -> None:
     assert best_trace([verdict(0, 0), verdict(1, 0), verdict(1, 1, average=1.0, score=10.0)], (1, 0)) == 1
 
 
-def test_ties_go_to_average_then_score_then_the_first() -> None:
+def test_ties_are_broken_by_average_then_score_then_index() -> None:
     gold = (1, 0)
     assert best_trace([verdict(1, 1, average=0.4, score=9.0), verdict(0, 0, average=0.6, score=1.0)], gold) == 1
     assert best_trace([verdict(1, 1, score=5.0), verdict(0, 0, score=6.0)], gold) == 1
     assert best_trace([verdict(1, 1), verdict(0, 0)], gold) == 0
 
 
-def test_unparsed_traces_are_never_taken() -> None:
-    refused = Unparsed(reason="x")
-    assert best_trace([refused, verdict(0, 1)], (1, 0)) == 1
-    assert best_trace([refused], (1, 0)) is None
-    assert random_trace([refused, verdict(0, 1), refused], curation_rng(0)) == 1
-    assert random_trace([refused], curation_rng(0)) is None
+def test_unparsed_traces_are_never_selected() -> None:
+    unparsed = Unparsed(reason="x")
+    assert best_trace([unparsed, verdict(0, 1)], (1, 0)) == 1
+    assert best_trace([unparsed], (1, 0)) is None
+    assert random_trace([unparsed, verdict(0, 1), unparsed], curation_rng(0)) == 1
+    assert random_trace([unparsed], curation_rng(0)) is None
 
 
-def test_variant_v_is_a_trace_without_reasoning_with_ten_times_the_mean(principles) -> None:
+def test_variant_v_has_no_reasoning_and_ten_times_the_mean_as_score(principles) -> None:
     text = verdict_trace(principles, (1, 0, 1, 1))
     parsed = parse_trace(text, principles)
     assert isinstance(parsed, Verdict)
     assert (parsed.reasoning, parsed.scores, parsed.average, parsed.score) == ("", (1, 0, 1, 1), 0.75, 7.5)
 
 
-def test_a_sloppy_spelling_becomes_the_canonical_one(principles) -> None:
+def test_a_nonstandard_trace_gets_its_canonical_spelling(principles) -> None:
     marks = ", ".join(f"{{'question': '{item.question}', 'score': 1}}" for item in principles)
     parsed = parse_trace(f"all fine\n[{marks}]\n{{'average_score': 1}}\n<score>9<\\score>", principles)
     assert isinstance(parsed, Verdict)
     assert canonical_trace(parsed, principles).endswith('"score": 1}]\n{"average_score": 1.0}\n<score>9.0</score>')
 
 
-def test_a_holistic_answer_becomes_a_trace_over_two_fixed_questions() -> None:
+def test_a_holistic_answer_becomes_a_trace_with_two_fixed_questions() -> None:
     config = HolisticConfig()
     got = holistic_verdict('```json\n{"reasoning": "so so", "score": [8, 3.5]}\n```', config)
     assert isinstance(got, Verdict)

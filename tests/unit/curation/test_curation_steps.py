@@ -1,3 +1,5 @@
+"""Record files, random choices, settings, candidates and pairs of curation."""
+
 from __future__ import annotations
 
 import io
@@ -27,13 +29,13 @@ def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Encod
     return EncodedImage(data=buffer.getvalue())
 
 
-def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path) -> None:
+def test_an_incomplete_last_record_is_discarded(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
     with RecordFile(path) as part:
         part.put("a", value=1)
         part.put("b", value=[2, "ü"])
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"id": "c", "val')
+    complete = path.read_bytes()
+    path.write_bytes(complete + b'{"id": "c", "val')
     with RecordFile(path) as part:
         assert "c" not in part
         assert part.get("b") == {"id": "b", "value": [2, "ü"]}
@@ -43,22 +45,22 @@ def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path) -> None:
         assert part.get("c") == {"id": "c", "value": 3}
     with RecordFile(path) as part:
         assert len(part) == 4
-    assert path.read_bytes().startswith(whole)
+    assert path.read_bytes().startswith(complete)
 
 
-def test_a_foreign_part_file_is_named(tmp_path) -> None:
+def test_an_invalid_record_file_is_reported(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
     path.write_text("[1, 2]\n")
     with pytest.raises(CurationError, match=r"part\.jsonl: line 1"):
         RecordFile(path)
 
 
-def test_members_are_drawn_by_weight_and_traces_add_up() -> None:
+def test_members_are_drawn_by_weight_for_every_trace() -> None:
     members = [MemberConfig(name="a"), MemberConfig(name="b", weight=3.0)]
     drawn = [draw_members(members, 4, curation_rng(0, index)) for index in range(2000)]
     assert all(sum(count for _, count in one) == 4 for one in drawn)
-    share = sum(count for one in drawn for member, count in one if member.name == "b") / 8000
-    assert abs(share - 0.75) < 0.02
+    fraction = sum(count for one in drawn for member, count in one if member.name == "b") / 8000
+    assert abs(fraction - 0.75) < 0.02
 
 
 def test_seeds_depend_on_the_key_alone() -> None:
@@ -69,7 +71,7 @@ def test_seeds_depend_on_the_key_alone() -> None:
     assert 0 <= curation_seed("x") < 2**31
 
 
-def test_half_of_the_cases_is_drawn_at_random_and_the_rest_goes_to_the_judge() -> None:
+def test_cases_are_split_into_random_ones_and_ones_to_rate() -> None:
     ids = [f"c{index}" for index in range(100)]
     taken, queue, hard = split_cases(ids, 40, 0.5, 0)
     assert (len(taken), len(queue), hard) == (20, 80, 20)
@@ -78,7 +80,7 @@ def test_half_of_the_cases_is_drawn_at_random_and_the_rest_goes_to_the_judge() -
     assert split_cases(ids, 40, 0.5, 1)[0] != taken
 
 
-def test_settings_name_what_is_wrong() -> None:
+def test_invalid_settings_are_reported() -> None:
     with pytest.raises(ValidationError, match=r"verifier\.endpoint: 'gpu' is not in endpoints \(default\)"):
         CurateConfig(verifier=VlmConfig(endpoint="gpu"))
     with pytest.raises(ValidationError, match="names must be unique"):
@@ -95,7 +97,7 @@ def cases(tmp_path, count: int = 5):
     return path
 
 
-def test_several_editors_edit_every_case_and_an_interrupted_call_goes_on(tmp_path) -> None:
+def test_every_editor_edits_every_case_and_an_interrupted_call_is_resumed(tmp_path) -> None:
     calls = []
 
     def darker(batch):
@@ -116,7 +118,7 @@ def test_several_editors_edit_every_case_and_an_interrupted_call_goes_on(tmp_pat
     assert rows[1].candidate.image == rows[1].case.source
 
 
-def test_an_editor_that_loses_pictures_is_named(tmp_path) -> None:
+def test_an_editor_that_returns_too_few_images_is_reported(tmp_path) -> None:
     with pytest.raises(CurationError, match="editor lazy: returned 0 images for 5 cases"):
         make_candidates(cases(tmp_path), {"lazy": lambda batch: []}, tmp_path / "x.parquet")
 
@@ -130,7 +132,7 @@ def pairs(tmp_path, instruction: str = "Turn the wall blue"):
     return path
 
 
-def test_pairs_get_the_principles_of_their_case(tmp_path, case, principles) -> None:
+def test_pairs_get_the_principles_of_their_cases(tmp_path, case, principles) -> None:
     write_table(tmp_path / "cases.parquet", [case], EditCase)
     assert attach_principles(pairs(tmp_path), tmp_path / "cases.parquet", tmp_path / "out.parquet") == 2
     got = list(read_table(tmp_path / "out.parquet", PreferencePair))
@@ -138,7 +140,7 @@ def test_pairs_get_the_principles_of_their_case(tmp_path, case, principles) -> N
     assert all(pair.case == case for pair in got)
 
 
-def test_a_pair_of_another_case_with_the_same_id_is_refused(tmp_path, case) -> None:
+def test_a_pair_whose_case_differs_from_the_case_of_that_id_is_rejected(tmp_path, case) -> None:
     write_table(tmp_path / "cases.parquet", [case], EditCase)
     with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
         attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")
