@@ -216,14 +216,16 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
 
     counts = {"cases": float(write_table(out / CASES, cases(), EditCase))}
     if not counts["cases"]:
-        raise CurationError(f"no case has principles, dropped: {dict(dropped)}; check the model that decomposes")
+        raise CurationError(f"no case has principles, dropped: {dict(dropped)}; check the model of decomposer")
     if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))
         lost = sum(number for reason, number in dropped.items() if reason != _CASE_DROPPED)
         counts["quadruples"] = counts["rows"] + lost
         counts |= builder.metrics()
         if not counts["rows"]:
-            raise CurationError(f"no quadruple has a row, dropped: {dict(dropped)}; check the models that label")
+            raise CurationError(
+                f"no quadruple has a row, dropped: {dict(dropped)}; check the models of members and verifier"
+            )
     return counts | {f"dropped: {reason}": float(number) for reason, number in sorted(dropped.items())}
 
 

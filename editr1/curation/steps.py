@@ -88,9 +88,9 @@ async def run_step(
             step.report()
     if step.stopping:
         raise Interrupted
-    # One or two items may be ones that no model answers; that is no outage.
+    # One or two items may be ones that no model answers; that is not an outage.
     if step.started > 2 and step.unanswered == step.started and not done:
-        raise step.failure("none was answered")
+        raise step.failure("no request was answered")
 
 
 class _Step:

@@ -40,7 +40,7 @@ class ChatClient:
 
     def __init__(self, config: EndpointConfig) -> None:
         self.retries = 0
-        """Number of retries sent so far."""
+        """Retries sent so far."""
         self._config = config
         self._slots = asyncio.Semaphore(config.concurrency)
         self._client = openai.AsyncOpenAI(
@@ -123,7 +123,9 @@ def _read_completion(reply: object, n: int, where: str) -> Completion:
     except (KeyError, TypeError, AttributeError) as error:
         raise EndpointUnavailable(f"{where}: the response is not a chat completion: {str(reply)[:200]}") from error
     if len(texts) != n:
-        raise RequestRefused(f"{where}: {len(texts)} answers, but n = {n} were requested")
+        raise RequestRefused(
+            f"{where}: {len(texts)} answers, but n = {n} were requested; if the server does not support n, set send_n: false"
+        )
     usage = reply.get("usage") if isinstance(reply, dict) else None
     return Completion(texts, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
 

@@ -173,7 +173,7 @@ class _Images:
         self._max_bytes = max_bytes
         self._resolver = resolver
         self._checked: dict[int | str, EncodedImage | str] = {}
-        # The images are held, so that their ids stay unique.
+        # Keep the images alive, so that their ids stay unique.
         self._sent = [image for item in items for image in (item.source, item.edited) if image.data is not None]
         self._data = {id(image): _from_base64(image.data or "") for image in self._sent}
         self._by_digest = {_digest(data): data for data in self._data.values() if isinstance(data, bytes)}

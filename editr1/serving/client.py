@@ -206,7 +206,9 @@ class RewardClient:
             )
             return False
         if unreachable and (self._abandoned.is_set() or self._closing.is_set() or self._should_stop()):
-            reason = "another call waited in vain" if self._abandoned.is_set() else "this process is stopping"
+            reason = (
+                "another call waited until its deadline" if self._abandoned.is_set() else "this process is stopping"
+            )
             request.fail_pending(
                 FailureCause.UNREACHABLE, f"not waiting for the service: {reason}; last: {request.last_detail}"
             )

@@ -272,7 +272,7 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(oracle
                 ]
             },
             400,
-            "not a picture",
+            "not an image",
         ),
     ],
 )
@@ -457,7 +457,7 @@ def test_lone_surrogates_are_replaced_and_invalid_token_counts_ignored(flaky, tm
 def test_an_outage_is_reported_as_unavailable(tables, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
-    with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, none was answered"):
+    with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, no request was answered"):
         run(settings, tables, tmp_path)
 
 

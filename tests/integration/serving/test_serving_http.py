@@ -109,7 +109,7 @@ def test_an_invalid_item_fails_alone(server, make_items) -> None:
     assert [o.ok for o in outcomes] == [True, False, True]
     assert isinstance(outcomes[1], ScoreFailure)
     assert outcomes[1].cause is FailureCause.INVALID
-    assert "not a picture" in outcomes[1].detail
+    assert "not an image" in outcomes[1].detail
 
 
 def test_decompression_bombs_and_oversized_bodies_are_rejected_without_decoding(server, make_items) -> None:
