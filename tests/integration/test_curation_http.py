@@ -251,7 +251,7 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(oracle
         (
             {"messages": [{"role": "user", "content": "Task: judge\n<instruction>\nmake it so\n</instruction>"}]},
             400,
-            "0 pictures",
+            "but there are 0",
         ),
         (
             {
@@ -260,7 +260,7 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(oracle
                 ]
             },
             400,
-            "addresses are not fetched",
+            "other URLs are not fetched",
         ),
         (
             {
@@ -520,7 +520,9 @@ def test_curation_stops_when_too_many_items_fail(flaky, tables, tmp_path) -> Non
     flaky.script = [400] * 100
     settings = config(flaky.url, max_failed_fraction=0.5)
     many = [
-        case.model_copy(update={"case_id": f"{case.case_id}-{n}"}) for n in range(3) for case in generate_cases(12, 0, "f")
+        case.model_copy(update={"case_id": f"{case.case_id}-{n}"})
+        for n in range(3)
+        for case in generate_cases(12, 0, "f")
     ]
     write_table(tmp_path / "cases.parquet", many, EditCase)
     with pytest.raises(CurationError, match=r"20 of 2\d items failed, above max_failed_fraction 0\.5"):
