@@ -94,7 +94,7 @@ async def run_step(
 
 
 class _Step:
-    """The state of a running step."""
+    """A running step: its workers and counts."""
 
     def __init__(self, context: CurationContext, name: str, remaining: int) -> None:
         self.remaining = remaining

@@ -1,8 +1,8 @@
 """Request and response models of ``POST /v1/score``.
 
 A request contains images as base64 data or by digest, never by URL. ``results`` in the response are aligned with
-``items`` in the request; each is a score or a failure with a cause. An invalid item fails alone, whereas an error outside
-the items rejects the whole request.
+``items`` in the request; each is a score or a failure with a cause. An invalid item fails without affecting the
+others, whereas an error outside the items rejects the whole request.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 @dataclass
 class BatchShare:
-    """The share of one request in one batch. Times are nanoseconds since the epoch."""
+    """The part of one batch that belongs to one request. Times are nanoseconds since the epoch."""
 
     items: int
     """Items of the request in the batch."""
@@ -215,7 +215,7 @@ class Batcher:
 
 
 def _record_shares(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns: int) -> None:
-    """Append to each ticket of the batch its share in it."""
+    """Record in each ticket which part of the batch belongs to it."""
     shares: dict[int, BatchShare] = {}
     for entry in batch:
         share = shares.get(id(entry.ticket))

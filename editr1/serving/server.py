@@ -72,7 +72,7 @@ def _score_route(service: RewardService) -> APIRouter:
 
     @router.post("/v1/score", response_model=ScoreResponse, responses=_ERRORS, openapi_extra={"requestBody": body})
     async def score(request: Request) -> Response:
-        """Score edits. ``results[i]`` belongs to ``items[i]``; an invalid item fails alone and has the cause."""
+        """Score edits. ``results[i]`` belongs to ``items[i]``; an invalid item fails without affecting the others."""
         with extracted(dict(request.headers)), span(Span.REWARD_SERVE) as current:
             response = await _score(request, service, current)
             current.set_attribute("http.status", response.status_code)

@@ -69,7 +69,7 @@ class OpenAIEngine:
         return cls(config, PromptTemplate.load(folder), model_digest=model_digest)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """See :meth:`editr1.serving.engines.base.Engine.generate`. A chat that the server rejects fails alone."""
+        """See :meth:`Engine.generate`. A chat that the server rejects fails without affecting the others."""
         answers = self._runner.run(self._generate(chats, sampling))
         if answers and all(isinstance(answer, EngineUnavailable) for answer in answers):
             raise EngineUnavailable(str(answers[0]))

@@ -68,7 +68,7 @@ class TransformersEngine:
         return cls(model, processor, template, model_digest=model_digest, max_batch_size=max_batch_size)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """See :meth:`editr1.serving.engines.base.Engine.generate`. A prompt that fills the context fails alone."""
+        """See :meth:`Engine.generate`. A chat whose prompt fills the context fails without affecting the others."""
         images = self._process_images(chats)
         prompts = [self._tokens(chat, images) for chat in chats]
         answers: list[list[Generation] | EngineError] = [
