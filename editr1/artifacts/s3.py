@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,6 +21,7 @@ import urllib3
 from minio import Minio
 from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider, StaticProvider
 from minio.error import MinioException, S3Error
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
@@ -34,8 +34,14 @@ _CONNECT_S = 10.0
 _READ_S = 60.0
 _PARTS = 9_000  # S3 allows 10,000
 _WHOLE_READS = 3
+_CONDITIONAL_WRITES = 5
+_TRY_AGAIN = (409, 503)  # 409: another conditional write of the key is in progress
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 _MISSING = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
+
+
+class _BrokenOff(StoreError):
+    """A response ended or failed after its first bytes."""
 
 
 class S3Objects:
@@ -82,28 +88,27 @@ class S3Objects:
             )
 
     def get_bytes(self, key: str) -> bytes:
-        """Read an object."""
-        for attempt in range(_WHOLE_READS):
-            chunks: list[bytes] = []
-            try:
-                for chunk in self.stream(key):
-                    chunks.append(chunk)
-                return b"".join(chunks)
-            except StoreError:
-                # The client does not retry a response that broke off after it began.
-                if not chunks or attempt == _WHOLE_READS - 1:
-                    raise
-        raise AssertionError("unreachable")
+        """Read an object; a response that breaks off is requested again, since the client does not retry it."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_BrokenOff), stop=stop_after_attempt(_WHOLE_READS), reraise=True
+        )
+        return retrying(lambda: b"".join(self.stream(key)))
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
         """Yield the object from byte ``offset`` on, in chunks."""
-        with self._errors(key):
-            response = self._client.get_object(self._bucket, self._name(key), offset=offset)
-            try:
-                yield from response.stream(CHUNK)
-            finally:
-                response.close()
-                response.release_conn()
+        begun = False
+        try:
+            with self._errors(key):
+                response = self._client.get_object(self._bucket, self._name(key), offset=offset)
+                try:
+                    for chunk in response.stream(CHUNK):
+                        begun = True
+                        yield chunk
+                finally:
+                    response.close()
+                    response.release_conn()
+        except StoreError as error:
+            raise _BrokenOff(str(error)) if begun else error from None
 
     def size(self, key: str) -> int | None:
         """Return the size in bytes, or None if there is no such object."""
@@ -126,21 +131,25 @@ class S3Objects:
                     yield str(item.object_name).removeprefix(self._prefix)
 
     def _put_once(self, key: str, data: bytes) -> None:
+        retrying = Retrying(
+            retry=retry_if_result(lambda answer: answer.status in _TRY_AGAIN),
+            wait=wait_exponential(multiplier=0.2),
+            stop=stop_after_attempt(_CONDITIONAL_WRITES),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        with self._errors(key):
+            answer = retrying(self._put_if_absent, key, data)
+            if answer.status == 412:
+                raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
+            if answer.status not in (200, 201, 204):
+                raise self._refusal(key, answer)
+
+    def _put_if_absent(self, key: str, data: bytes) -> urllib3.BaseHTTPResponse:
         # Never retry after a lost response: the second request would find the object of the first.
         retries = Retry(total=4, connect=4, read=0, status=0, other=0, redirect=0, backoff_factor=0.2)
-        with self._errors(key):
-            for pause in (0.0, 0.2, 0.4, 0.8, 1.6):
-                url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
-                headers = {"If-None-Match": "*", "Content-Type": "application/json"}
-                answer = self._http.request("PUT", url, body=data, headers=headers, retries=retries)
-                if answer.status in (200, 201, 204):
-                    return
-                if answer.status == 412:
-                    raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
-                if answer.status not in (409, 503):  # 409: another conditional write of this key is in progress
-                    break
-                time.sleep(pause)
-            raise self._refusal(key, answer)
+        url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
+        headers = {"If-None-Match": "*", "Content-Type": "application/json"}
+        return self._http.request("PUT", url, body=data, headers=headers, retries=retries)
 
     def _refusal(self, key: str, answer: urllib3.BaseHTTPResponse) -> StoreError:
         if answer.data.lstrip().startswith(b"<"):

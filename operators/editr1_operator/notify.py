@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1_operator.metrics import NOTICES
@@ -42,6 +43,12 @@ def cloud_event(meta: Mapping[str, Any], status: RunStatus, now: float) -> dict[
             "message": status.message,
         },
     }
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    retryable: bool = True
 
 
 class Notifier:
@@ -93,16 +100,23 @@ class Notifier:
                 NOTICES.labels("sent" if self._send(client, event) else "failed").inc()
 
     def _send(self, client: httpx.Client, event: dict[str, Any]) -> bool:
-        for number in range(ATTEMPTS):
-            try:
-                answer = client.post(self._url, json=event)
-                if answer.is_success:
-                    return True
-                reason = f"HTTP {answer.status_code}"
-                if answer.is_client_error and answer.status_code not in _RETRYABLE_CLIENT_ERRORS:
-                    break
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                reason = str(error) or type(error).__name__
-            time.sleep(self._backoff_s * 2**number)
-        log.warning("cannot deliver notification %s of %s: %s", event["type"], event["source"], reason)
-        return False
+        retrying = Retrying(
+            retry=retry_if_result(lambda failure: failure is not None and failure.retryable),
+            wait=wait_exponential(multiplier=self._backoff_s),
+            stop=stop_after_attempt(ATTEMPTS),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        failure: _Failure | None = retrying(self._post, client, event)
+        if failure is not None:
+            log.warning("cannot deliver notification %s of %s: %s", event["type"], event["source"], failure.reason)
+        return failure is None
+
+    def _post(self, client: httpx.Client, event: dict[str, Any]) -> _Failure | None:
+        try:
+            answer = client.post(self._url, json=event)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _Failure(str(error) or type(error).__name__)
+        if answer.is_success:
+            return None
+        rejected = answer.is_client_error and answer.status_code not in _RETRYABLE_CLIENT_ERRORS
+        return _Failure(f"HTTP {answer.status_code}", retryable=not rejected)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_fixed
+
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
@@ -92,13 +94,19 @@ class KubernetesLauncher:
             ConfigError: the release's name belongs to something else.
             ClusterUnreachable: the API server did not respond for two minutes.
         """
-        tolerance = OutageTolerance(SUBMIT_SECONDS)
-        while True:
-            try:
-                return self._submit(request)
-            except ClusterUnreachable as error:
-                log.warning("%s: %s", request.release, tolerance.record(error))
-                time.sleep(PROGRESS_SECONDS)
+
+        def log_retry(state: RetryCallState) -> None:
+            assert state.outcome is not None
+            log.warning("%s: %s; retrying", request.release, state.outcome.exception())
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(ClusterUnreachable),
+            wait=wait_fixed(PROGRESS_SECONDS),
+            stop=stop_before_delay(SUBMIT_SECONDS),
+            before_sleep=log_retry,
+            reraise=True,
+        )
+        return retrying(self._submit, request)
 
     def _submit(self, request: ReleaseRequest) -> ReleaseHandle:
         job = request.job

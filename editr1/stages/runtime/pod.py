@@ -21,6 +21,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TypeVar
 
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_before_delay,
+    wait_exponential,
+)
+
 from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.errors import ExitCode, worth_a_retry
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
@@ -65,18 +74,20 @@ def retry_outages(action: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T
 
     A pod is restarted without a pause, so that an outage would use up its retries quickly.
     """
-    end, pause = time.monotonic() + seconds, 1.0
-    while True:
-        try:
-            return action()
-        except AccessDenied:
-            raise
-        except (StoreError, HubUnreachable) as error:
-            if time.monotonic() + pause > end:
-                raise
-            log.warning("%s; retrying in %.0f s", error, pause)
-            time.sleep(pause)
-            pause = min(20.0, pause * 2)
+    retrying = Retrying(
+        retry=retry_if_exception_type((StoreError, HubUnreachable)) & retry_if_not_exception_type(AccessDenied),
+        wait=wait_exponential(multiplier=1, max=20),
+        stop=stop_before_delay(seconds),
+        before_sleep=_log_retry,
+        sleep=time.sleep,
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _log_retry(state: RetryCallState) -> None:
+    assert state.outcome is not None and state.next_action is not None
+    log.warning("%s; retrying in %.0f s", state.outcome.exception(), state.next_action.sleep)
 
 
 def _create_record(job: StageJob, store: ArtifactStore) -> None:
