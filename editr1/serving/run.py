@@ -164,7 +164,7 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 after draining, 2 for an invalid setting, 1 otherwise."""
+    """Run the command line and return the exit code: 0 after draining, otherwise that of the error."""
     parser = argparse.ArgumentParser(prog="python -m editr1.serving.run", description="Serve a verifier as a reward.")
     parser.add_argument("model", help="verifier folder or hub name")
     parser.add_argument("--config", type=Path, help="YAML file of server settings")
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve(make_engine(config, parsed.model, model_digest=parsed.digest), config, golden, on_ready=ready)
     except (GoldenFailed, PortTaken) as error:
         log.error("%s", error)
-        return 1
+        return error.exit_code
     return 0
 
 
