@@ -1,9 +1,9 @@
-"""A namespace of a real cluster that enforces Pod Security "restricted", with an S3 server in it.
+"""Fixtures of the cluster tests: a namespace with Pod Security level "restricted" and an S3 server.
 
-Needs KUBECONFIG (kubectl and helm on PATH) and the images; without a cluster every test here says that it was skipped.
+The tests need KUBECONFIG, kubectl and helm on PATH, and the project's images. They are skipped if KUBECONFIG is not set.
 
-    EDITR1_TEST_REGISTRY   what stands before the images' names (docker.io/editr1)
-    EDITR1_TEST_TAG        their tag (dev)
+    EDITR1_TEST_REGISTRY   prefix of the image names (default docker.io/editr1)
+    EDITR1_TEST_TAG        tag of the images (default dev)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from editr1.config.store import StoreConfig
 ROOT = Path(__file__).parents[2]
 REGISTRY = os.environ.get("EDITR1_TEST_REGISTRY", "docker.io/editr1")
 TAG = os.environ.get("EDITR1_TEST_TAG", "dev")
-SMALL_WORLD = {
+SMALL_CURATION = {
     "labeller": "shapes",
     "shapes": {"cases": 40, "candidates": 3, "pairs": 12, "test_pairs": 8, "rl_cases": 8, "test_cases": 8},
     "curation": {"num_traces": 2, "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}},
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def until(what: str, test: Callable[[], Any], seconds: float = 120, every: float = 1.0) -> Any:
-    """What ``test`` gives once it is true."""
+    """Call ``test`` until it returns a true value, and return that value; fail after ``seconds``."""
     end = time.monotonic() + seconds
     while True:
         found = test()
@@ -58,7 +58,7 @@ def until(what: str, test: Callable[[], Any], seconds: float = 120, every: float
 
 @dataclass
 class Lab:
-    """A namespace with a bucket, and the commands as a user would type them there."""
+    """A test namespace with an S3 bucket, and methods that run the commands of a user."""
 
     namespace: str
     folder: Path
@@ -88,8 +88,8 @@ class Lab:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def established(self, crd: str) -> None:
-        """Wait until the API server serves a resource; kubectl wait fails where it has no status yet."""
+    def wait_established(self, crd: str) -> None:
+        """Wait until the CRD is established. ``kubectl wait`` would fail while the CRD has no status yet."""
 
         def served() -> bool:
             conditions = self.get("crd", crd).get("status", {}).get("conditions") or ()
@@ -117,15 +117,15 @@ class Lab:
         return open_store(config)
 
     def forward(self, target: str, port: int, namespace: str | None = None) -> int:
-        """Port on loopback that leads to a service's port."""
+        """Forward a local port to a port of a service, and return the local port."""
         local = _free_port()
         command = ["kubectl", "-n", namespace or self.namespace, "port-forward", target, f"{local}:{port}"]
         self.forwards.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         until(f"port-forward to {target}", lambda: _open(local), 30, 0.2)
         return local
 
-    def left(self) -> list[str]:
-        """Everything of a release that is in the namespace."""
+    def release_objects(self) -> list[str]:
+        """Return the names of all objects of Edit-R1 releases in the namespace."""
         kinds = (
             "pytorchjobs,deployments,pods,services,configmaps,serviceaccounts,poddisruptionbudgets,networkpolicies,hpa"
         )
@@ -136,7 +136,7 @@ class Lab:
 
 
 def make_lab(folder: Path) -> Iterator[Lab]:
-    """A namespace, its Secret, its S3 server; everything is removed at the end."""
+    """Create a namespace with an S3 server and its Secret, and delete the namespace at the end."""
     for program in ("kubectl", "helm"):
         if shutil.which(program) is None:
             pytest.fail(f"{program} is not on PATH")
@@ -148,7 +148,7 @@ def make_lab(folder: Path) -> Iterator[Lab]:
         "namespace": name,
         "helm_storage": "configmap",
         "registry": REGISTRY,
-        "resolve_images": False,  # the images of a test are in no registry
+        "resolve_images": False,  # the images may not be in any registry
         "values": {
             "image": {"tag": TAG},
             "store": {"url": "s3://editr1/runs", "endpoint": f"http://s3.{name}.svc:8333"},
@@ -189,8 +189,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def curated(lab: Lab) -> str:
-    """Name of a finished run of the stage curate; its outputs are inputs of other tests."""
-    lab.submit("curate", "curated", {"config": SMALL_WORLD}, "--follow")
+    """Return the name of a completed curate run whose outputs are the inputs of other tests."""
+    lab.submit("curate", "curated", {"config": SMALL_CURATION}, "--follow")
     return "curated"
 
 

@@ -1,6 +1,6 @@
-"""Score edits continuously through a reward service from within a pod, and print the outcomes as one line of JSON.
+"""Send score requests to a reward service from a pod, and print the number of outcomes per kind as one line of JSON.
 
-python load.py URL SECONDS CONCURRENT
+Usage: python load.py URL SECONDS CONCURRENT
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The operator as a local process against the cluster, so that a test can kill and restart it."""
+"""Run the operator as a local process that a test can kill and restart."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Operator:
 
 
 class Relay:
-    """A TCP relay on loopback to the API server, which can be cut, and a kubeconfig that uses it."""
+    """A TCP proxy on loopback to the API server that a test can interrupt, and a kubeconfig that uses the proxy."""
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         config = yaml.safe_load(kubeconfig.read_text())
@@ -83,7 +83,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Drop every connection, and each new one, until ``restore`` is called."""
+        """Close all connections, and refuse new ones until ``restore`` is called."""
         self._cut.set()
         for end in self._open:
             with contextlib.suppress(OSError):
@@ -150,10 +150,10 @@ def wait_state(lab: Lab, name: str, *states: str, seconds: float = 180) -> dict[
 
 
 def install_crd(lab: Lab) -> bool:
-    """Install the CRD and return whether it existed before. With it, ``editr1 run`` submits runs to an operator."""
+    """Install the CRD, and return whether it existed before. ``editr1 run`` uses the operator if the CRD exists."""
     known = bool(lab.kubectl("get", "crd", "editruns.editr1.dev", "-o", "name", check=False))
     lab.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/operator/files/editruns.yaml"))
-    lab.established("editruns.editr1.dev")
+    lab.wait_established("editruns.editr1.dev")
     return known
 
 

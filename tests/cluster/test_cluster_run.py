@@ -1,4 +1,4 @@
-"""The quickstart on a cluster: the same command, artifacts and report as on one machine."""
+"""The quickstart on a cluster produces the same artifacts and report as a local run."""
 
 import os
 import subprocess
@@ -20,22 +20,25 @@ def test_quickstart_produces_the_artifacts_of_a_local_run(lab: Lab, tmp_path: Pa
     done = lab.editr1(*arguments)
     report = tmp_path / "cluster/small/report.html"
     assert f"report: {report}" in done.stdout and report.stat().st_size > 20_000
-    local = [sys.executable, "-m", "editr1.cli.main", "run", str(SAMPLE), *SETS, "--runs-dir", str(tmp_path / "local")]
-    subprocess.run(local, check=True, capture_output=True, env=os.environ, cwd=ROOT)
+    local_arguments = ["run", str(SAMPLE), *SETS, "--runs-dir", str(tmp_path / "local")]
+    command = [sys.executable, "-m", "editr1.cli.main", *local_arguments]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ, cwd=ROOT)
 
-    here = load_record(open_store(StoreConfig(url=(tmp_path / "local/small/store").as_uri())), "small")
-    there = load_record(lab.store(), "small")
-    assert here is not None and there is not None and there.state is State.DONE
-    assert {s.name: s.key for s in there.stages.values()} == {s.name: s.key for s in here.stages.values()}
-    assert {s.name: s.outputs for s in there.stages.values()} == {s.name: s.outputs for s in here.stages.values()}
+    local_record = load_record(open_store(StoreConfig(url=(tmp_path / "local/small/store").as_uri())), "small")
+    cluster_record = load_record(lab.store(), "small")
+    assert local_record is not None and cluster_record is not None and cluster_record.state is State.DONE
+    for name, expected in local_record.stages.items():
+        stage = cluster_record.stages[name]
+        assert (stage.key, stage.outputs) == (expected.key, expected.outputs), name
+    assert set(cluster_record.stages) == set(local_record.stages)
 
     again = lab.editr1(*arguments)
     assert "all stages are up to date; nothing to do" in again.stdout
-    trace = lab.editr1(
+    timeline = lab.editr1(
         "timeline", "small", "--runs-dir", str(tmp_path / "cluster"), "--store", "s3://editr1/runs"
     ).stdout
     for name in ("editr1.run small", "editr1.stage sft", "editr1.stage grpo", "editr1.reward"):
-        assert name in trace
-    left = [item for item in lab.left() if "serve" in item]
-    assert left == [], "the reward service outlived the run"
+        assert name in timeline
+    left = [item for item in lab.release_objects() if "serve" in item]
+    assert left == [], "the reward service still exists after the end of the run"
     lab.editr1("cancel", "small")

@@ -1,4 +1,4 @@
-"""Faults are explained by submit, explain and doctor, before and after something was submitted."""
+"""The commands submit, explain, wait and doctor report the cause of faults in a cluster."""
 
 import subprocess
 from collections.abc import Iterator
@@ -8,59 +8,59 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import SMALL_WORLD, Lab, make_lab, until
+from tests.cluster.conftest import SMALL_CURATION, Lab, make_lab, until
 
-TINY = {"config": SMALL_WORLD}
+VALUES = {"config": SMALL_CURATION}
 
 
 @pytest.fixture
-def started(lab: Lab) -> Iterator[list[str]]:
-    """Names of the releases that a test submits; they are cancelled afterwards."""
+def submitted(lab: Lab) -> Iterator[list[str]]:
+    """A list to which a test adds the releases that it submits; they are cancelled after the test."""
     names: list[str] = []
     yield names
     for name in names:
         lab.editr1("cancel", name, check=False)
 
 
-def assert_explained(lab: Lab, name: str, says: str) -> None:
-    until(f"explain says {says!r}", lambda: says in lab.editr1("explain", name).stdout, 60)
+def assert_explained(lab: Lab, name: str, message: str) -> None:
+    until(f"explain prints {message!r}", lambda: message in lab.editr1("explain", name).stdout, 60)
 
 
-def test_wrong_image(lab: Lab, started: list[str]) -> None:
-    started.append("no-image")
-    lab.submit("curate", "no-image", {**TINY, "image": {"tag": "no-such-tag"}})
+def test_missing_image_is_explained(lab: Lab, submitted: list[str]) -> None:
+    submitted.append("no-image")
+    lab.submit("curate", "no-image", {**VALUES, "image": {"tag": "no-such-tag"}})
     assert_explained(lab, "no-image", "cannot pull its image")
     done = lab.editr1("wait", "no-image", "--timeout", "4", check=False)
     assert done.returncode == 124 and "no-such-tag" in done.stderr
 
 
-def test_wrong_secret(lab: Lab, started: list[str]) -> None:
-    started.append("no-secret")
-    lab.submit("curate", "no-secret", {**TINY, "store": {"secretName": "nowhere"}})
+def test_missing_secret_or_key_is_explained(lab: Lab, submitted: list[str]) -> None:
+    submitted.append("no-secret")
+    lab.submit("curate", "no-secret", {**VALUES, "store": {"secretName": "nowhere"}})
     assert_explained(lab, "no-secret", "the Secret 'nowhere' does not exist; create it, or set store.secretName")
-    started.append("no-key")
-    lab.submit("curate", "no-key", {**TINY, "store": {"accessKey": "nothing"}})
+    submitted.append("no-key")
+    lab.submit("curate", "no-key", {**VALUES, "store": {"accessKey": "nothing"}})
     assert_explained(lab, "no-key", "has no key 'nothing'")
 
 
-def test_too_many_gpus_are_explained(lab: Lab, started: list[str]) -> None:
-    started.append("no-gpu")
-    lab.submit("curate", "no-gpu", {**TINY, "gpus": 64})
+def test_too_many_gpus_are_explained(lab: Lab, submitted: list[str]) -> None:
+    submitted.append("no-gpu")
+    lab.submit("curate", "no-gpu", {**VALUES, "gpus": 64})
     assert_explained(lab, "no-gpu", "not enough nvidia.com/gpu is free")
 
 
-def test_missing_bucket_stops_submit(lab: Lab, started: list[str]) -> None:
-    output = lab.submit("curate", "no-bucket", {**TINY, "store": {"url": "s3://nowhere/x"}}, check=False)
+def test_missing_bucket_fails_the_submission(lab: Lab, submitted: list[str]) -> None:
+    output = lab.submit("curate", "no-bucket", {**VALUES, "store": {"url": "s3://nowhere/x"}}, check=False)
     assert "bucket 'nowhere' does not exist; create it first" in output
     assert "no-bucket" not in lab.kubectl("get", "pytorchjobs", "-o", "name")
 
 
-def test_wrong_keys_on_the_laptop_are_reported(lab: Lab) -> None:
+def test_wrong_store_keys_of_the_user_are_reported(lab: Lab) -> None:
     done = lab.editr1("doctor", check=False, EDITR1_S3_SECRET_KEY="wrong")
     assert done.returncode == 1 and "SignatureDoesNotMatch" in done.stdout
 
 
-def test_exhausted_quota(lab: Lab, started: list[str]) -> None:
+def test_exhausted_quota_is_explained(lab: Lab, submitted: list[str]) -> None:
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -70,8 +70,8 @@ def test_exhausted_quota(lab: Lab, started: list[str]) -> None:
     lab.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(quota))
     try:
         until("the quota is in effect", lambda: "used" in lab.get("resourcequota", "tight").get("status", {}), 30)
-        started.append("over")
-        lab.submit("curate", "over", TINY)
+        submitted.append("over")
+        lab.submit("curate", "over", VALUES)
         assert_explained(lab, "over", "the namespace's quota is exhausted")
         done = lab.editr1("doctor", check=False)
         assert done.returncode == 1 and "quota tight" in done.stdout
@@ -79,31 +79,31 @@ def test_exhausted_quota(lab: Lab, started: list[str]) -> None:
         lab.kubectl("delete", "resourcequota", "tight")
 
 
-def test_doctor_finds_nothing_missing(lab: Lab) -> None:
+def test_doctor_passes_on_a_complete_cluster(lab: Lab) -> None:
     done = lab.editr1("doctor")
     for what in ("training-operator", "permissions", "store: conditional put"):
         assert what in done.stdout
     assert "missing" not in done.stdout
 
 
-def test_name_of_a_release_is_used_once(lab: Lab, started: list[str]) -> None:
-    started.append("once")
-    assert "submitted once" in lab.submit("curate", "once", TINY)
-    assert "attached to once" in lab.submit("curate", "once", TINY)
-    output = lab.submit("curate", "once", TINY, "--set", "seed=5", check=False)
-    assert "runs something else; choose another name, or editr1 cancel once" in output
+def test_second_submission_attaches_or_is_refused_if_it_differs(lab: Lab, submitted: list[str]) -> None:
+    submitted.append("once")
+    assert "submitted once" in lab.submit("curate", "once", VALUES)
+    assert "attached to once" in lab.submit("curate", "once", VALUES)
+    output = lab.submit("curate", "once", VALUES, "--set", "seed=5", check=False)
+    assert "runs another job; choose another --name, or run: editr1 cancel once" in output
     assert len(lab.get("pytorchjobs", "-l", "editr1.dev/run=once")["items"]) == 1
 
 
 def test_dry_run_prints_the_objects_and_creates_nothing(lab: Lab) -> None:
-    text = lab.submit("curate", "dry", TINY, "--dry-run")
+    text = lab.submit("curate", "dry", VALUES, "--dry-run")
     kinds = [item["kind"] for item in yaml.safe_load_all(text[text.index("---") :])]
     assert sorted(kinds) == ["ConfigMap", "PyTorchJob", "ServiceAccount"]
     assert "dry" not in lab.kubectl("get", "pytorchjobs,configmaps", "-o", "name")
 
 
-def test_suspended_job_continues_after_resume(lab: Lab, curated: str, started: list[str]) -> None:
-    started.append("paused")
+def test_suspended_job_continues_after_resume(lab: Lab, curated: str, submitted: list[str]) -> None:
+    submitted.append("paused")
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
         "config": {"max_steps": 40, "checkpoint_every": 5, "batch_size": 8},
@@ -130,27 +130,27 @@ def user_kubeconfig(lab: Lab, name: str) -> str:
     return lab.file(f"{name}.kubeconfig", config)
 
 
-def test_user_without_permissions_gets_a_list_of_them(lab: Lab) -> None:
+def test_user_without_permissions_gets_a_list_of_the_missing_ones(lab: Lab) -> None:
     kubeconfig = user_kubeconfig(lab, "nobody")
-    file = lab.file("nobody.yaml", TINY)
+    file = lab.file("nobody.yaml", VALUES)
     done = lab.editr1("submit", "curate", "-f", file, "--name", "refused", check=False, KUBECONFIG=kubeconfig)
     assert done.returncode == 2 and "forbidden" in done.stderr and "nobody" in done.stderr
     done = lab.editr1("doctor", check=False, KUBECONFIG=kubeconfig)
     assert done.returncode == 1 and "create pytorchjobs" in done.stdout
 
 
-def test_role_of_a_user_suffices_to_submit_follow_and_cancel(lab: Lab) -> None:
+def test_role_editr1_user_allows_submit_follow_and_cancel(lab: Lab) -> None:
     kubeconfig = user_kubeconfig(lab, "alice")
     subject = f"--serviceaccount={lab.namespace}:alice"
     lab.kubectl("create", "rolebinding", "alice", "--role=editr1-user", subject)
-    file = lab.file("alice.yaml", TINY)
+    file = lab.file("alice.yaml", VALUES)
     lab.editr1("doctor", KUBECONFIG=kubeconfig)
-    lab.editr1("submit", "curate", "-f", file, "--name", "hers", "--follow", KUBECONFIG=kubeconfig)
-    assert "stage curate is done" in lab.editr1("logs", "hers", KUBECONFIG=kubeconfig).stdout
-    lab.editr1("cancel", "hers", KUBECONFIG=kubeconfig)
+    lab.editr1("submit", "curate", "-f", file, "--name", "by-alice", "--follow", KUBECONFIG=kubeconfig)
+    assert "stage curate is done" in lab.editr1("logs", "by-alice", KUBECONFIG=kubeconfig).stdout
+    lab.editr1("cancel", "by-alice", KUBECONFIG=kubeconfig)
 
 
-def test_bundle_has_what_a_bug_report_needs_and_no_secret(lab: Lab, curated: str, tmp_path: Path) -> None:
+def test_bundle_contains_logs_and_findings_but_no_secret(lab: Lab, curated: str, tmp_path: Path) -> None:
     import tarfile
 
     archive = tmp_path / "bundle.tar.gz"
@@ -163,18 +163,18 @@ def test_bundle_has_what_a_bug_report_needs_and_no_secret(lab: Lab, curated: str
     assert not any(lab.environment["EDITR1_S3_SECRET_KEY"] in text for text in texts.values())
 
 
-def test_namespaces_are_independent_and_cancel_leaves_nothing(
+def test_cancel_deletes_all_objects_in_its_namespace_only(
     lab: Lab, curated: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    other = make_lab(tmp_path_factory.mktemp("other"))
-    theirs = next(other)
+    generator = make_lab(tmp_path_factory.mktemp("other"))
+    other = next(generator)
     try:
-        theirs.submit("curate", curated, TINY, "--follow")
+        other.submit("curate", curated, VALUES, "--follow")
         assert curated in lab.editr1("list").stdout
-        theirs.editr1("cancel", curated)
-        until("everything is deleted", lambda: theirs.left() == [], 60)
-        assert "no runs or stages of Edit-R1" in theirs.editr1("list").stdout
+        other.editr1("cancel", curated)
+        until("everything is deleted", lambda: other.release_objects() == [], 60)
+        assert "no runs or stages of Edit-R1" in other.editr1("list").stdout
         assert "succeeded" in lab.editr1("status", curated).stdout
     finally:
         with pytest.raises(StopIteration):
-            next(other)
+            next(generator)

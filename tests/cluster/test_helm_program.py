@@ -1,10 +1,10 @@
-"""Installation of a stage with the helm program, and of a release that it sees without it."""
+"""The helm program installs stages, and lists the releases that the package installs without it."""
 
 import json
 import os
 import subprocess
 
-from tests.cluster.conftest import REGISTRY, ROOT, SMALL_WORLD, TAG, Lab, until
+from tests.cluster.conftest import REGISTRY, ROOT, SMALL_CURATION, TAG, Lab, until
 
 
 def helm(lab: Lab, *arguments: str, storage: str = "secret") -> str:
@@ -18,7 +18,7 @@ def test_stage_runs_as_a_plain_helm_release(lab: Lab) -> None:
     values = {
         **lab.settings["values"],
         "image": {"repository": f"{REGISTRY}/curate", "tag": TAG},
-        "config": SMALL_WORLD,
+        "config": SMALL_CURATION,
         "seed": 7,
     }
     notes = helm(lab, "install", "by-hand", str(ROOT / "charts/curate"), "-f", lab.file("by-hand.yaml", values))
@@ -30,12 +30,12 @@ def test_stage_runs_as_a_plain_helm_release(lab: Lab) -> None:
     assert shown["state"] == "done" and "rows" in shown["stages"]["curate"]["outputs"]
     assert "Succeeded" in helm(lab, "test", "by-hand")
     helm(lab, "uninstall", "by-hand")
-    until("nothing left", lambda: not [item for item in lab.left() if "by-hand" in item], 60)
+    until("its objects are deleted", lambda: not [item for item in lab.release_objects() if "by-hand" in item], 60)
 
 
 def test_submit_needs_no_helm_program(lab: Lab) -> None:
-    """The package's own engine installs a release that the helm program sees."""
-    values = lab.file("library.yaml", {"config": SMALL_WORLD})
+    """The release that the package installs without the helm program is listed by that program."""
+    values = lab.file("library.yaml", {"config": SMALL_CURATION})
     submit = ("submit", "curate", "-f", values, "--name", "library")
     lab.editr1(*submit, "--follow")
     listed = json.loads(helm(lab, "list", "-o", "json", storage="configmap"))
@@ -44,4 +44,4 @@ def test_submit_needs_no_helm_program(lab: Lab) -> None:
     assert "attached to" in again.stdout + again.stderr
     assert "library" in lab.editr1("list").stdout
     lab.editr1("cancel", "library")
-    until("nothing left", lambda: not [item for item in lab.left() if "library" in item], 60)
+    until("its objects are deleted", lambda: not [item for item in lab.release_objects() if "library" in item], 60)

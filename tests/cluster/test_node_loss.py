@@ -1,4 +1,4 @@
-"""Two pods train together and one is lost: the job continues from its checkpoint and completes."""
+"""A job of two pods that loses one of them continues from its last checkpoint and completes."""
 
 import json
 
@@ -7,7 +7,7 @@ from tests.cluster.conftest import Lab, until
 STEPS = 60
 
 
-def test_lost_node_costs_only_the_steps_since_the_last_checkpoint(lab: Lab, curated: str) -> None:
+def test_job_that_loses_a_pod_continues_from_its_checkpoint(lab: Lab, curated: str) -> None:
     values = {
         "inputs": {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"},
         "nodes": 2,

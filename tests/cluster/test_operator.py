@@ -1,4 +1,4 @@
-"""Whole runs by the operator on a real cluster: failures, suspension, lost pods, rejections, and a killed operator."""
+"""Complete runs by the operator on a real cluster: failures, suspension, lost pods, rejected runs, operator restarts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import yaml
 from editr1.launch.checkout import git_revision
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import load_run
-from tests.cluster.conftest import REGISTRY, ROOT, SMALL_WORLD, TAG, Lab, until
+from tests.cluster.conftest import REGISTRY, ROOT, SMALL_CURATION, TAG, Lab, until
 from tests.cluster.operator_process import Operator, Relay, apply, edit_run, install_crd, stage, status, wait_state
 from tests.integration.test_run_smallest import SMALL
 
 SAMPLE = ROOT / "manifests/samples/quickstart.yaml"
-LONG = {"max_steps": 100_000, "checkpoint_every": 10, "batch_size": 8}
-HOOK = """
+LONG_TRAINING = {"max_steps": 100_000, "checkpoint_every": 10, "batch_size": 8}
+EXIT_HOOK = """
 import os, sys
 if any(word.startswith("editr1.stages.") and word != "editr1.stages.runtime.pod" for word in sys.orig_argv):
     os._exit(int(os.environ["END_WITH"]))
@@ -34,7 +34,7 @@ if any(word.startswith("editr1.stages.") and word != "editr1.stages.runtime.pod"
 @pytest.fixture(scope="module")
 def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     known = install_crd(lab)
-    lab.kubectl("create", "configmap", "end-with", f"--from-literal=sitecustomize.py={HOOK}")
+    lab.kubectl("create", "configmap", "end-with", f"--from-literal=sitecustomize.py={EXIT_HOOK}")
     lab.settings["stages"] = {
         **{f"end-{code}": exit_with(code) for code in (1, 2, 3, 4, 5, 129, 137, 143)},
         "pair": {"nodes": 2},
@@ -52,7 +52,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
 
 
 def exit_with(code: int) -> dict[str, Any]:
-    """Chart values that make the stage's process exit with ``code`` at its start."""
+    """Return chart values that make the stage's process exit with ``code`` when it starts."""
     return {
         "env": [{"name": "PYTHONPATH", "value": "/hook"}, {"name": "END_WITH", "value": str(code)}],
         "volumes": [{"name": "hook", "configMap": {"name": "end-with"}}],
@@ -61,7 +61,7 @@ def exit_with(code: int) -> dict[str, Any]:
 
 
 def small(name: str) -> dict[str, Any]:
-    """The run file of the quickstart at its smallest size."""
+    """Return the quickstart's run at its smallest size, under another name."""
     spec = load_run(SAMPLE, SMALL, {})
     body = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {**body, "metadata": {"name": name}}
@@ -69,7 +69,7 @@ def small(name: str) -> dict[str, Any]:
 
 def sft(curated: str, name: str = "sft", config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     inputs = {"rows": f"run:{curated}/curate/rows", "model": "builtin:shapes-verifier"}
-    return {"name": name, "kind": "sft", "inputs": inputs, "config": config or LONG, **more}
+    return {"name": name, "kind": "sft", "inputs": inputs, "config": config or LONG_TRAINING, **more}
 
 
 def is_deleted(lab: Lab, run: str) -> bool:
@@ -78,22 +78,22 @@ def is_deleted(lab: Lab, run: str) -> bool:
 
 
 def files(lab: Lab, entry: dict[str, Any]) -> dict[str, str]:
-    """Digest of every file that a stage committed. The manifests are left out, because they contain the name of the run."""
+    """Return the digest of each file that a stage committed. Manifests are left out because they contain the run's name."""
     store = lab.store()
     found = {name: store.manifest(digest).files for name, digest in entry.get("outputs", {}).items()}
     return {f"{name}/{item.path}": item.digest for name, items in found.items() for item in items}
 
 
 def running_pods(lab: Lab) -> list[str]:
-    """Running pods of training stages and services."""
+    """Return the names of the running pods of training stages and services."""
     kinds = "editr1.dev/kind in (sft,gcpo,grpo,serve)"
     return lab.kubectl("get", "pods", "-l", kinds, "--field-selector", "status.phase=Running", "-o", "name").split()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(lab: Lab, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Final status of the smallest quickstart, submitted by ``editr1 run`` and not disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(lab: Lab, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the final status of the smallest quickstart, submitted by ``editr1 run`` and not interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     sets = [part for item in [*SMALL, "metadata.name=calm"] for part in ("--set", item)]
     command = ["run", str(SAMPLE), *sets, "--on", "kubernetes", "--runs-dir", str(folder)]
     done = lab.editr1(*command)
@@ -102,19 +102,19 @@ def undisturbed(lab: Lab, operator: Operator, tmp_path_factory: pytest.TempPathF
     return status(lab, "calm")
 
 
-def test_run_is_displayed_and_recorded_like_a_local_run(lab: Lab, undisturbed: dict[str, Any]) -> None:
-    assert undisturbed["state"] == "Done" and {item["state"] for item in undisturbed["stages"]} == {"Done"}
-    assert {item["type"]: item["status"] for item in undisturbed["conditions"]}["Ready"] == "True"
+def test_completed_run_has_status_record_and_timeline(lab: Lab, uninterrupted: dict[str, Any]) -> None:
+    assert uninterrupted["state"] == "Done" and {item["state"] for item in uninterrupted["stages"]} == {"Done"}
+    assert {item["type"]: item["status"] for item in uninterrupted["conditions"]}["Ready"] == "True"
     row = lab.kubectl("get", "editruns", "calm").splitlines()
     assert row[0].split() == ["NAME", "STAGE", "STATE", "PROGRESS", "REASON", "AGE"] and "Done" in row[1]
     record = load_record(lab.store(), "calm")
     assert record is not None and record.state is State.DONE and record.git_revision == git_revision()
     assert {name: item.outputs for name, item in record.stages.items()} == {
-        item["name"]: item["outputs"] for item in undisturbed["stages"]
+        item["name"]: item["outputs"] for item in uninterrupted["stages"]
     }
-    drawn = lab.editr1("timeline", "calm", "--store", "s3://editr1/runs").stdout
+    timeline = lab.editr1("timeline", "calm", "--store", "s3://editr1/runs").stdout
     for name in ("editr1.run calm", "editr1.attempt", "editr1.pod", "editr1.stage sft"):
-        assert name in drawn
+        assert name in timeline
     assert "is done" in lab.kubectl("describe", "editrun", "calm")
     assert not lab.kubectl("get", "deployments", "-l", "editr1.dev/kind=serve", "-o", "name"), (
         "the reward service still exists"
@@ -122,26 +122,26 @@ def test_run_is_displayed_and_recorded_like_a_local_run(lab: Lab, undisturbed: d
 
 
 def test_operator_killed_twenty_times_neither_loses_nor_repeats_a_stage(
-    lab: Lab, operator: Operator, undisturbed: dict[str, Any]
+    lab: Lab, operator: Operator, uninterrupted: dict[str, Any]
 ) -> None:
-    dice = random.Random(7)
+    rng = random.Random(7)
     apply(lab, small("killed"))
     for _ in range(20):
         operator.kill()
-        operator.start()  # it is killed again only after it has started
-        time.sleep(dice.uniform(0.0, 4.0))
+        operator.start()  # returns when the operator is healthy
+        time.sleep(rng.uniform(0.0, 4.0))
     found = wait_state(lab, "killed", "Done", "Failed", seconds=240)
     assert found["state"] == "Done"
-    for before, after in zip(undisturbed["stages"], found["stages"], strict=True):
-        if after["kind"] == "evaluate":  # its report contains digests of manifests, which contain the name of the run
+    for before, after in zip(uninterrupted["stages"], found["stages"], strict=True):
+        if after["kind"] == "evaluate":  # its report contains manifest digests, which depend on the name of the run
             assert after["metrics"] == before["metrics"]
         else:
             assert files(lab, after) == files(lab, before), after["name"]
-        assert len(after["attempts"]) == 1, f"{after['name']} was started more than once"
+        assert len(after["attempts"]) == 1, f"{after['name']} has more than one attempt"
 
 
 def test_stage_with_an_existing_result_does_not_run_again(
-    lab: Lab, operator: Operator, undisturbed: dict[str, Any]
+    lab: Lab, operator: Operator, uninterrupted: dict[str, Any]
 ) -> None:
     body = small("calm")
     lab.kubectl("delete", "editrun", "calm")
@@ -149,13 +149,13 @@ def test_stage_with_an_existing_result_does_not_run_again(
     apply(lab, body)
     found = wait_state(lab, "calm", "Done", seconds=60)
     assert found["reason"] == "UpToDate"
-    assert is_deleted(lab, "calm"), "nothing was started"
+    assert is_deleted(lab, "calm"), "objects were created for a run whose results exist"
 
 
-def test_exit_codes_are_retried_or_permanent_as_documented(lab: Lab, operator: Operator) -> None:
+def test_only_retryable_exit_codes_are_retried(lab: Lab, operator: Operator) -> None:
     permanent, retried = (1, 2, 3, 4, 5), (129, 137, 143)
     for code in permanent + retried:
-        one = {"name": f"end-{code}", "kind": "curate", "config": SMALL_WORLD, "retries": 1}
+        one = {"name": f"end-{code}", "kind": "curate", "config": SMALL_CURATION, "retries": 1}
         apply(lab, edit_run(f"end-{code}", [one]))
     for code in permanent + retried:
         found = wait_state(lab, f"end-{code}", "Failed", seconds=120)
@@ -172,7 +172,7 @@ def test_exit_codes_are_retried_or_permanent_as_documented(lab: Lab, operator: O
     lab.kubectl("delete", "editruns", *(f"end-{code}" for code in permanent + retried))
 
 
-def test_lost_pod_counts_as_a_failure_and_the_run_continues(lab: Lab, operator: Operator, curated: str) -> None:
+def test_lost_pod_counts_as_a_failure_of_the_same_attempt(lab: Lab, operator: Operator, curated: str) -> None:
     config = {"max_steps": 36, "checkpoint_every": 6, "batch_size": 8}
     apply(lab, edit_run("lost", [sft(curated, "pair", config)]))
     until("it is training", lambda: "sft " in stage(lab, "lost", "pair").get("progress", ""), 120)
@@ -185,11 +185,12 @@ def test_lost_pod_counts_as_a_failure_and_the_run_continues(lab: Lab, operator: 
     lab.kubectl("delete", "editrun", "lost")
 
 
-def test_missing_image_is_reported_within_seconds_and_fails_in_time(lab: Lab, operator: Operator) -> None:
+def test_missing_image_is_reported_and_fails_after_the_pending_timeout(lab: Lab, operator: Operator) -> None:
     apply(
         lab,
         edit_run(
-            "no-image", [{"name": "no-image", "kind": "curate", "config": SMALL_WORLD, "pending_timeout_seconds": 35}]
+            "no-image",
+            [{"name": "no-image", "kind": "curate", "config": SMALL_CURATION, "pending_timeout_seconds": 35}],
         ),
     )
     until("the reason is reported", lambda: status(lab, "no-image").get("reason") == "NoImage", 34)
@@ -200,7 +201,7 @@ def test_missing_image_is_reported_within_seconds_and_fails_in_time(lab: Lab, op
     lab.kubectl("delete", "editrun", "no-image")
 
 
-def test_deadline_is_enforced_after_a_checkpoint(lab: Lab, operator: Operator, curated: str) -> None:
+def test_stage_past_its_deadline_commits_a_checkpoint_and_fails(lab: Lab, operator: Operator, curated: str) -> None:
     apply(lab, edit_run("late", [sft(curated, deadline_seconds=20)]))
     found = wait_state(lab, "late", "Failed", seconds=60)
     (only,) = found["stages"]
@@ -209,7 +210,7 @@ def test_deadline_is_enforced_after_a_checkpoint(lab: Lab, operator: Operator, c
     until("its pods are deleted", lambda: "late-sft" not in lab.kubectl("get", "pods", "-o", "name"), 60)
     assert [key for key in lab.store().list_records("runs/late/") if "/checkpoints/" in key]
     assert "late-sft" in lab.editr1("logs", "late").stdout, (
-        "the last lines of the log are archived before the pods are deleted"
+        "the end of the log was not archived before the pods were deleted"
     )
     lab.kubectl("delete", "editrun", "late")
 
@@ -219,7 +220,7 @@ def test_exhausted_quota_is_reported_and_the_run_starts_once_it_is_removed(lab: 
     lab.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(quota))
     try:
         until("the quota is in effect", lambda: "used" in lab.get("resourcequota", "none").get("status", {}), 30)
-        apply(lab, edit_run("full", [{"name": "curate", "kind": "curate", "config": SMALL_WORLD}]))
+        apply(lab, edit_run("full", [{"name": "curate", "kind": "curate", "config": SMALL_CURATION}]))
         until("the reason is reported", lambda: status(lab, "full").get("reason") == "NoQuota", 30)
         assert "the namespace's quota is exhausted" in status(lab, "full")["message"]
     finally:
@@ -229,11 +230,11 @@ def test_exhausted_quota_is_reported_and_the_run_starts_once_it_is_removed(lab: 
 
 
 def test_run_suspended_and_resumed_in_each_stage_completes(
-    lab: Lab, operator: Operator, undisturbed: dict[str, Any]
+    lab: Lab, operator: Operator, uninterrupted: dict[str, Any]
 ) -> None:
     body = small("paused")
     for item in body["spec"]["stages"]:
-        # Long enough to be suspended while they run, so the outputs differ from those of the undisturbed run.
+        # Long enough to be suspended while they run, so the outputs differ from those of the uninterrupted run.
         item["config"] |= {"sft": {"max_steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
             item["name"], {}
         )
@@ -252,7 +253,7 @@ def test_run_suspended_and_resumed_in_each_stage_completes(
     lab.kubectl("delete", "editrun", "paused")
 
 
-def test_run_deleted_while_the_operator_is_down_leaves_nothing(lab: Lab, operator: Operator, curated: str) -> None:
+def test_objects_of_a_run_deleted_without_operator_are_deleted(lab: Lab, operator: Operator, curated: str) -> None:
     apply(lab, edit_run("orphan", [sft(curated)]))
     until("it is running", lambda: stage(lab, "orphan", "sft").get("state") == "Running", 60)
     operator.kill()
@@ -261,12 +262,12 @@ def test_run_deleted_while_the_operator_is_down_leaves_nothing(lab: Lab, operato
     operator.start()
 
 
-def test_outage_of_the_api_server_of_twenty_seconds_costs_no_attempt(
+def test_api_server_outage_of_twenty_seconds_ends_no_attempt(
     lab: Lab, operator: Operator, curated: str, tmp_path: Path
 ) -> None:
     relay = Relay(Path(os.environ["KUBECONFIG"]), tmp_path)
     if not relay.on_loopback:
-        pytest.skip("the API server is not on this machine: its certificate would not match the relay")
+        pytest.skip("needs an API server on loopback: another certificate would not match the address of the relay")
     operator.stop()
     relayed = Operator(lab, tmp_path, KUBECONFIG=str(relay.kubeconfig), EDITR1_REVISION=git_revision())
     relayed.start()
@@ -287,7 +288,7 @@ def test_outage_of_the_api_server_of_twenty_seconds_costs_no_attempt(
         lab.kubectl("delete", "editrun", "cut", check=False)
 
 
-def test_two_runs_share_a_service_and_two_operators_do_no_harm(
+def test_two_runs_share_a_service_under_two_operators(
     lab: Lab, operator: Operator, curated: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     second = Operator(lab, tmp_path, EDITR1_REVISION=git_revision())
@@ -337,7 +338,7 @@ def test_two_runs_share_a_service_and_two_operators_do_no_harm(
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (("learning_rate", "learning_rat"), 'unknown field "spec.stages[2].config.learning_rat"'),
         (("reward: serve", "reward: nowhere"), "reward: must be the name of a serve stage of the run"),
@@ -347,8 +348,8 @@ def test_two_runs_share_a_service_and_two_operators_do_no_harm(
         (("max_steps: 340", "rollouts: 340"), "config.rollouts: only a stage of kind gcpo has this field"),
     ],
 )
-def test_kubectl_apply_refuses_a_wrong_field(
-    lab: Lab, operator: Operator, tmp_path: Path, change: tuple[str, str], says: str
+def test_kubectl_apply_refuses_an_invalid_run(
+    lab: Lab, operator: Operator, tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
     text = SAMPLE.read_text()
     assert change[0] in text
@@ -356,11 +357,11 @@ def test_kubectl_apply_refuses_a_wrong_field(
     done = subprocess.run(
         ["kubectl", "-n", lab.namespace, "apply", "-f", str(tmp_path / "wrong.yaml")], capture_output=True, text=True
     )
-    assert done.returncode != 0 and says in done.stderr
+    assert done.returncode != 0 and message in done.stderr
 
 
-def test_operator_of_the_chart_runs_and_traces_a_run(lab: Lab, operator: Operator) -> None:
-    """The operator runs in a pod with the chart's permissions. If Jaeger is installed, its spans and those of its pods are one trace."""
+def test_operator_installed_by_the_chart_completes_a_run(lab: Lab, operator: Operator) -> None:
+    """The operator runs with the permissions of its chart. If Jaeger is installed, its spans and its pods' form one trace."""
     operator.stop()
     traced = "jaeger" in lab.kubectl("get", "services", "-n", "observability", "-o", "name", check=False)
     endpoint = "http://jaeger.observability:4318" if traced else ""
@@ -379,7 +380,7 @@ def test_operator_of_the_chart_runs_and_traces_a_run(lab: Lab, operator: Operato
     install = [*helm, "install", "operator", str(ROOT / "charts/operator"), "-f", lab.file("operator.yaml", values)]
     try:
         subprocess.run([*install, "--wait", "--timeout", "90s"], check=True, capture_output=True, env=environment)
-        apply(lab, edit_run("charted", [{"name": "curate", "kind": "curate", "config": SMALL_WORLD}]))
+        apply(lab, edit_run("charted", [{"name": "curate", "kind": "curate", "config": SMALL_CURATION}]))
         found = wait_state(lab, "charted", "Done", "Failed", seconds=120)
         assert found["state"] == "Done"
         if traced:
@@ -393,7 +394,7 @@ def test_operator_of_the_chart_runs_and_traces_a_run(lab: Lab, operator: Operato
 
 
 def is_complete(url: str) -> bool:
-    """Whether a trace has the spans of run, attempt, pod and stage, each a child of the one before."""
+    """Return whether a trace has spans of run, attempt, pod and stage, each the parent of the next."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         (trace,) = json.load(answer)["data"]
     parents = {

@@ -1,4 +1,4 @@
-"""The reward Deployment scales with its load, and no score is lost when a replica is deleted or the release upgraded."""
+"""The reward Deployment scales with its load, and no request fails when a replica is deleted or the release is upgraded."""
 
 import json
 import re
@@ -18,7 +18,7 @@ RELEASE = "rrm"
 
 @pytest.fixture(scope="module")
 def service(lab: Lab, curated: str) -> Iterator[str]:
-    """The address of a verifier that is served by one to three replicas."""
+    """Install a reward service with one to three replicas of a trained verifier, and return its URL."""
     if "keda.sh" not in lab.kubectl("api-versions"):
         pytest.skip("needs KEDA")
     values = {
@@ -95,7 +95,7 @@ class Load:
 
 
 def completed(found: dict[str, Any]) -> int:
-    """Return the number of completed edits. Traces of a barely trained verifier may not parse; no other failure is allowed."""
+    """Return the number of scored edits. Unparseable traces of a barely trained verifier count; no other failure is allowed."""
     assert set(found["counts"]) <= {"ok", "unparsed"}, found
     return sum(found["counts"].values())
 
@@ -109,7 +109,7 @@ def pods(lab: Lab) -> list[str]:
     return [item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]]
 
 
-def test_replicas_scale_with_the_load_without_losing_a_score(lab: Lab, service: str) -> None:
+def test_replicas_scale_with_the_load_and_no_request_fails(lab: Lab, service: str) -> None:
     assert ready(lab) == 1
     load = Load(lab, "load-scale", service, 60, 24)
     until("three ready replicas", lambda: ready(lab) == 3, 60)
@@ -119,7 +119,7 @@ def test_replicas_scale_with_the_load_without_losing_a_score(lab: Lab, service: 
     until("one replica again", lambda: ready(lab) == 1, 120)
 
 
-def test_a_rolling_update_under_load_loses_no_score(lab: Lab, service: str) -> None:
+def test_no_request_fails_during_a_rolling_update(lab: Lab, service: str) -> None:
     before = set(pods(lab))
     load = Load(lab, "load-update", service, 45, 6)
     values = lab.file("upgrade.yaml", reward_values(podAnnotations={"updated": "yes"}))
@@ -136,7 +136,7 @@ def test_a_rolling_update_under_load_loses_no_score(lab: Lab, service: str) -> N
     assert completed(found) > 20
 
 
-def test_helm_test_scores_the_release(lab: Lab, service: str) -> None:
+def test_helm_test_of_the_release_succeeds(lab: Lab, service: str) -> None:
     done = subprocess.run(
         ["helm", "test", RELEASE, "-n", lab.namespace],
         capture_output=True,
@@ -146,8 +146,8 @@ def test_helm_test_scores_the_release(lab: Lab, service: str) -> None:
     assert done.returncode == 0 and "Succeeded" in done.stdout, done.stderr
 
 
-def test_a_service_at_zero_replicas_scales_up_for_a_grpo_pod(lab: Lab, service: str, curated: str) -> None:
-    """The GRPO stage waits for the service and is scored by it, and the service scales down to zero afterwards."""
+def test_service_at_zero_replicas_scales_up_for_a_grpo_pod(lab: Lab, service: str, curated: str) -> None:
+    """The GRPO stage waits until the service is ready, and the service scales down to zero replicas afterwards."""
     values = reward_values()
     values["autoscaling"] = {**values["autoscaling"], "minReplicas": 0}
     lab.submit("reward", "scaled-to-zero", values)

@@ -1,6 +1,6 @@
-"""vLLM as a sidecar of the reward server, which scores each edit through it.
+"""A reward server generates through its vLLM sidecar.
 
-The test needs an image with vLLM's CPU build (see vllm.Containerfile), named in EDITR1_TEST_VLLM_IMAGE.
+The test needs an image with the CPU build of vLLM (see vllm.Containerfile). EDITR1_TEST_VLLM_IMAGE is the image's name.
 """
 
 import os
@@ -38,7 +38,7 @@ VALUES = {
 }
 
 
-def test_a_pod_scores_through_its_vllm_sidecar(lab: Lab) -> None:
+def test_reward_pod_scores_through_its_vllm_sidecar(lab: Lab) -> None:
     output = lab.submit("reward", RELEASE, VALUES, "--follow")
     assert f"{RELEASE} is ready" in output
     (pod,) = lab.get("pods", "-l", f"app.kubernetes.io/instance={RELEASE}")["items"]

@@ -1,7 +1,7 @@
-"""A cluster without training-operator or KEDA is explained, and works once they are installed.
+"""The commands doctor and submit report a missing training-operator or KEDA, and jobs run once it is installed.
 
-The tests delete the CustomResourceDefinitions for a moment, which ends every job of the cluster. They run only if
-EDITR1_TEST_DISPOSABLE_CLUSTER is set, which states that the cluster is used for these tests alone.
+The tests delete CustomResourceDefinitions temporarily, which deletes every job in the cluster. They run only if
+EDITR1_TEST_DISPOSABLE_CLUSTER is set, which declares that nobody else uses the cluster.
 """
 
 import json
@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import SMALL_WORLD, Lab, until
+from tests.cluster.conftest import SMALL_CURATION, Lab, until
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("EDITR1_TEST_DISPOSABLE_CLUSTER"),
-    reason="deletes CRDs: set EDITR1_TEST_DISPOSABLE_CLUSTER if nobody else uses the cluster",
+    reason="deletes CRDs; set EDITR1_TEST_DISPOSABLE_CLUSTER if nobody else uses the cluster",
 )
 
 
@@ -32,16 +32,16 @@ def without(lab: Lab, crd: str, path: str) -> Iterator[None]:
         yield
     finally:
         lab.kubectl("create", "-f", "-", stdin=json.dumps(saved))
-        lab.established(crd)
+        lab.wait_established(crd)
         until(f"{crd} is served", lambda: path in lab.kubectl("api-resources", "-o", "name"), 30)
 
 
-def test_without_keda(lab: Lab) -> None:
+def test_missing_keda_is_reported(lab: Lab) -> None:
     values = {"inputs": {"model": "builtin:shapes-verifier"}, "autoscaling": {"mode": "keda"}}
     with without(lab, "scaledobjects.keda.sh", "scaledobjects.keda.sh"):
         done = lab.editr1("doctor", check=False)
         assert done.returncode == 0, "no stage requires KEDA"
-        assert "autoscaling.mode keda cannot be used, hpa and none can" in " ".join(done.stdout.split())
+        assert "autoscaling.mode keda is unavailable, hpa and none work" in " ".join(done.stdout.split())
         output = lab.submit("reward", "unscaled", values, check=False)
         assert "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none" in output
         assert not lab.kubectl(
@@ -49,13 +49,13 @@ def test_without_keda(lab: Lab) -> None:
         )
 
 
-def test_without_training_operator(lab: Lab) -> None:
+def test_missing_training_operator_is_reported(lab: Lab) -> None:
     with without(lab, "pytorchjobs.kubeflow.org", "pytorchjobs.kubeflow.org"):
         done = lab.editr1("doctor", check=False)
         assert done.returncode == 1
         assert "install Kubeflow's training-operator 1.9 or newer" in " ".join(done.stdout.split())
-        output = lab.submit("curate", "untrained", {"config": SMALL_WORLD}, check=False)
+        output = lab.submit("curate", "untrained", {"config": SMALL_CURATION}, check=False)
         assert "install Kubeflow's training-operator 1.9 or newer" in output
         assert not lab.kubectl("get", "configmaps", "-l", "app.kubernetes.io/instance=untrained", "-o", "name")
-    lab.submit("curate", "untrained", {"config": SMALL_WORLD}, "--follow")
+    lab.submit("curate", "untrained", {"config": SMALL_CURATION}, "--follow")
     lab.editr1("cancel", "untrained")
