@@ -44,7 +44,9 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
 
     async def rate(case: EditCase) -> None:
         try:
-            hard = await context.ask(config.difficulty_filter, prompts.difficulty(case), read_difficulty, case.case_id)
+            hard = await context.complete_until_parsed(
+                config.difficulty_filter, prompts.difficulty(case), read_difficulty, case.case_id
+            )
         except UnreadableAnswer as error:
             # An unreadable answer is no evidence that the case is hard.
             rated.put(case.case_id, hard=False, reason=f"unreadable: {error}")

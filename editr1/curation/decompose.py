@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from editr1.curation import prompts
 from editr1.curation.answers import read_principles
-from editr1.curation.experts import draw_experts
+from editr1.curation.experts import sample_expert_examples
 from editr1.curation.records import RecordFile
 from editr1.curation.steps import CurationContext, run_step
 from editr1.data.types import EditCase, Principle
@@ -26,10 +26,12 @@ async def decompose(context: CurationContext, cases: Iterable[EditCase], records
         if case.principles:
             records.put(case.case_id, principles=_as_dicts(case.principles))
             return
-        experts = draw_experts(context.experts, config.num_examples, curation_rng(config.seed, "experts", case.case_id))
+        experts = sample_expert_examples(
+            context.experts, config.num_examples, curation_rng(config.seed, "experts", case.case_id)
+        )
         prompt = prompts.decompose(case, experts, config.principles)
         try:
-            principles = await context.ask(
+            principles = await context.complete_until_parsed(
                 config.decomposer, prompt, lambda text: read_principles(text, config.principles), case.case_id
             )
         except UnreadableAnswer as error:

@@ -14,7 +14,7 @@ from editr1.curation.errors import CurationError
 from editr1.data.types import DataModel, Instruction, Principle
 
 
-class Expert(DataModel):
+class ExpertExample(DataModel):
     """An instruction, a description of its image, and the principles that an expert wrote for it."""
 
     picture: Annotated[str, Field(min_length=1)]
@@ -22,11 +22,11 @@ class Expert(DataModel):
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
 
 
-def load_experts(path: Path | None = None) -> list[Expert]:
+def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
     """Read a pool from a JSON Lines file; with ``path`` None, the pool that ships with the package.
 
     Raises:
-        CurationError: The file cannot be read or a line is not an :class:`Expert`; the message names file and line.
+        CurationError: The file cannot be read or a line is not an :class:`ExpertExample`; the message names file and line.
     """
     source = path or resources.files("editr1.curation") / "experts.jsonl"
     try:
@@ -37,12 +37,12 @@ def load_experts(path: Path | None = None) -> list[Expert]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                found.append(Expert.model_validate_json(line))
+                found.append(ExpertExample.model_validate_json(line))
             except ValidationError as error:
                 raise CurationError(f"{source}: line {number}: {error}") from error
     return found
 
 
-def draw_experts(pool: Sequence[Expert], count: int, rng: np.random.Generator) -> list[Expert]:
+def sample_expert_examples(pool: Sequence[ExpertExample], count: int, rng: np.random.Generator) -> list[ExpertExample]:
     """Draw ``count`` different experts in random order, or the whole pool if it is smaller."""
     return [pool[int(index)] for index in rng.permutation(len(pool))[:count]]

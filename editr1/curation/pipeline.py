@@ -18,7 +18,7 @@ from editr1.config.curate import CurateConfig
 from editr1.curation.choose import choose
 from editr1.curation.decompose import decompose, recorded_principles
 from editr1.curation.errors import CurationError
-from editr1.curation.experts import load_experts
+from editr1.curation.experts import load_expert_examples
 from editr1.curation.pairs import case_digest
 from editr1.curation.prompts import Task
 from editr1.curation.records import RecordFile
@@ -81,7 +81,7 @@ async def _curate(
     config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks
 ) -> dict[str, float]:
     folder = out / "parts" / _fingerprint(config, cases, candidates)
-    experts = load_experts(config.experts) if config.num_examples else []
+    experts = load_expert_examples(config.experts) if config.num_examples else []
     with ExitStack() as stack:
 
         def records(name: str) -> RecordFile:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from editr1.config.curate import PrincipleCounts
-from editr1.curation.experts import Expert
+from editr1.curation.experts import ExpertExample
 from editr1.data.types import EditCase, EncodedImage, Principle
 
 
@@ -80,7 +80,7 @@ light, style, framing.
 texture, noise, added borders."""
 
 
-def decompose(case: EditCase, experts: Sequence[Expert], counts: PrincipleCounts) -> Prompt:
+def decompose(case: EditCase, experts: Sequence[ExpertExample], counts: PrincipleCounts) -> Prompt:
     """Build the prompt that requests the principles of ``case``, with ``experts`` as examples."""
     shown = "\n\n".join(
         f"Example {number}\nPicture: {item.picture}\nInstruction: {item.instruction}\nAnswer: {principles_json(item.principles)}"

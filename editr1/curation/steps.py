@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from editr1.config.curate import CurateConfig
 from editr1.config.llm import VlmConfig
 from editr1.curation.errors import CurationError
-from editr1.curation.experts import Expert
+from editr1.curation.experts import ExpertExample
 from editr1.curation.prompts import Prompt
 from editr1.data.images import ImageError
 from editr1.errors import Editr1Error
@@ -39,7 +39,7 @@ class CurationContext:
     config: CurateConfig
     client: VlmClient
     hooks: TrainHooks = field(default_factory=TrainHooks)
-    experts: list[Expert] = field(default_factory=list)
+    experts: list[ExpertExample] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -47,7 +47,7 @@ class CurationContext:
         """Items processed at once, which is enough to keep every endpoint busy."""
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
 
-    async def ask(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
+    async def complete_until_parsed(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
         """Send ``prompt`` up to ``config.max_attempts`` times, with another seed each, until ``parse`` accepts the answer.
 
         Raises:
@@ -56,7 +56,7 @@ class CurationContext:
         """
         chat = build_messages(prompt.system, prompt.parts, self.config.max_side)
         seeds = (curation_seed(self.config.seed, key, attempt) for attempt in range(self.config.max_attempts))
-        return await self.client.ask_until_parsed(model, chat, parse, seeds)
+        return await self.client.complete_until_parsed(model, chat, parse, seeds)
 
 
 async def run_step(

@@ -28,7 +28,7 @@ def quadruple_id(row: Quadruple) -> str:
     return f"{row.case.case_id}|{row.candidate.candidate_id}"
 
 
-def draw_members(
+def sample_members(
     members: Sequence[MemberConfig], count: int, rng: np.random.Generator
 ) -> list[tuple[MemberConfig, int]]:
     """Draw a member by weight for each of ``count`` traces; return each drawn member with its number of traces."""
@@ -61,10 +61,12 @@ async def think(
             else:
                 prompt = prompts.think(row.case, row.candidate.image, principles, member.system)
             chat = build_messages(prompt.system, prompt.parts, config.max_side)
-            texts = await context.client.ask(member, chat, n=count, seed=curation_seed(config.seed, key, member.name))
+            texts = await context.client.complete(
+                member, chat, n=count, seed=curation_seed(config.seed, key, member.name)
+            )
             return [(member.name, text) for text in texts]
 
-        drawn = draw_members(config.members, config.num_traces, curation_rng(config.seed, "members", key))
+        drawn = sample_members(config.members, config.num_traces, curation_rng(config.seed, "members", key))
         groups = await asyncio.gather(*(sample(member, count) for member, count in drawn))
         records.put(key, traces=[trace for group in groups for trace in group])
 

@@ -27,7 +27,9 @@ async def verify(context: CurationContext, items: Iterable[VerifyItem], records:
         key = quadruple_id(row)
         prompt = prompts.verify(row.case, row.candidate.image, principles, hints)
         try:
-            gold = await context.ask(context.config.verifier, prompt, lambda text: read_gold(text, principles), key)
+            gold = await context.complete_until_parsed(
+                context.config.verifier, prompt, lambda text: read_gold(text, principles), key
+            )
         except UnreadableAnswer as error:
             records.put(key, failed=f"unreadable: {error}")
         else:

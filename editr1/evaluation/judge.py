@@ -52,7 +52,7 @@ def vlm_judge(
         def judge(prompt: str, images: Sequence[EncodedImage]) -> str:
             chat = build_messages("", [prompt, *images], max_side)
             try:
-                return runner.run(client.ask(model, chat, seed=seed))[0]
+                return runner.run(client.complete(model, chat, seed=seed))[0]
             except RequestRefused as error:
                 return f"(refused: {error})"
 

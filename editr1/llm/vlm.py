@@ -61,7 +61,9 @@ class VlmClient:
         self._usage.retries = sum(client.retries for client in self._clients.values())
         return self._usage
 
-    async def ask(self, model: VlmConfig, chat: Sequence[Message], *, n: int = 1, seed: int | None = None) -> list[str]:
+    async def complete(
+        self, model: VlmConfig, chat: Sequence[Message], *, n: int = 1, seed: int | None = None
+    ) -> list[str]:
         """Return ``n`` answers to one chat.
 
         Raises:
@@ -69,7 +71,7 @@ class VlmClient:
         """
         if n > 1 and not model.send_n:
             seeds = [None if seed is None else seed + index for index in range(n)]
-            answers = await asyncio.gather(*(self.ask(model, chat, seed=each) for each in seeds))
+            answers = await asyncio.gather(*(self.complete(model, chat, seed=each) for each in seeds))
             return [text for (text,) in answers]
         body: dict[str, Any] = {
             "model": model.model,
@@ -96,18 +98,18 @@ class VlmClient:
         self._cache.put(digest, orjson.dumps(completion.texts))
         return completion.texts
 
-    async def ask_until_parsed(
+    async def complete_until_parsed(
         self, model: VlmConfig, chat: Sequence[Message], parse: Callable[[str], A], seeds: Iterable[int]
     ) -> A:
         """Send the chat once per seed until ``parse`` accepts the answer, and return the parsed value.
 
         Raises:
             UnreadableAnswer: ``parse`` rejected the answers of all seeds; the message is that of the last one.
-            LlmError: As :meth:`ask` raises it.
+            LlmError: As :meth:`complete` raises it.
         """
         error = UnreadableAnswer("no attempt was allowed")
         for seed in seeds:
-            (text,) = await self.ask(model, chat, seed=seed)
+            (text,) = await self.complete(model, chat, seed=seed)
             try:
                 return parse(text)
             except UnreadableAnswer as raised:

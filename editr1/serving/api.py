@@ -72,7 +72,7 @@ class WireItem(Wire):
     """The yes/no questions that the verifier answers."""
 
 
-class _Envelope(Wire):
+class _ScoreOptions(Wire):
     num_traces: Annotated[int, Field(ge=1)] = 1
     """Traces to sample and average per item."""
 
@@ -93,14 +93,14 @@ class _Envelope(Wire):
         return self
 
 
-class ScoreRequest(_Envelope):
+class ScoreRequest(_ScoreOptions):
     """Body of ``POST /v1/score``."""
 
     items: Annotated[tuple[WireItem, ...], Field(min_length=1)]
     """The edits to score."""
 
 
-class LooseRequest(_Envelope):
+class UnvalidatedRequest(_ScoreOptions):
     """A request whose items are validated later, so that an invalid item does not affect the others."""
 
     items: Annotated[list[Any], Field(min_length=1)]
@@ -161,11 +161,11 @@ def decode_items(
     digests of images that the request does not contain.
     """
     wires = [_validated(value) for value in raw]
-    images = _Images([wire for wire in wires if isinstance(wire, WireItem)], max_pixels, max_bytes, resolver)
+    images = _RequestImages([wire for wire in wires if isinstance(wire, WireItem)], max_pixels, max_bytes, resolver)
     return [images.score_item(wire) if isinstance(wire, WireItem) else wire for wire in wires]
 
 
-class _Images:
+class _RequestImages:
     """The images of one request. Each distinct one is decoded from base64 and checked once."""
 
     def __init__(self, items: Sequence[WireItem], max_pixels: int, max_bytes: int, resolver: Resolver | None) -> None:

@@ -32,7 +32,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class BatchShare:
+class BatchTiming:
     """The part of one batch that belongs to one request. Times are nanoseconds since the epoch."""
 
     items: int
@@ -56,7 +56,7 @@ class Ticket:
     remaining: int
     queued_ns: int
     future: Future[list[ScoreOutcome]] = field(default_factory=Future)
-    shares: list[BatchShare] = field(default_factory=list)
+    timings: list[BatchTiming] = field(default_factory=list)
 
 
 @dataclass
@@ -209,18 +209,18 @@ class Batcher:
             self._seconds_per_item += _SMOOTHING * (seconds_per_item - self._seconds_per_item)
         if self._on_batch is not None:
             self._on_batch(done)
-        _record_shares(batch, done, start_ns, end_ns)
+        _record_timings(batch, done, start_ns, end_ns)
         for entry, outcome in zip(batch, done.outcomes, strict=True):
             _set_outcome(entry, outcome)
 
 
-def _record_shares(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns: int) -> None:
+def _record_timings(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns: int) -> None:
     """Record in each ticket which part of the batch belongs to it."""
-    shares: dict[int, BatchShare] = {}
+    timings: dict[int, BatchTiming] = {}
     for entry in batch:
-        share = shares.get(id(entry.ticket))
-        if share is None:
-            share = shares[id(entry.ticket)] = BatchShare(
+        timing = timings.get(id(entry.ticket))
+        if timing is None:
+            timing = timings[id(entry.ticket)] = BatchTiming(
                 items=0,
                 batch_items=len(batch),
                 queued_ns=entry.ticket.queued_ns,
@@ -229,8 +229,8 @@ def _record_shares(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns
                 generate_end_ns=done.generate_end_ns,
                 end_ns=end_ns,
             )
-            entry.ticket.shares.append(share)
-        share.items += 1
+            entry.ticket.timings.append(timing)
+        timing.items += 1
 
 
 def _set_outcome(entry: _Entry, outcome: ScoreOutcome) -> None:

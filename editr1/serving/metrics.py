@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from editr1.data.types import Scored, ScoreOutcome
-from editr1.serving.batcher import BatchShare
+from editr1.serving.batcher import BatchTiming
 from editr1.telemetry import Metric
 
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -61,10 +61,10 @@ class ServerMetrics:
                 self._tokens.labels("prompt").inc(outcome.prompt_tokens)
                 self._tokens.labels("completion").inc(outcome.completion_tokens)
 
-    def record_queueing(self, shares: Sequence[BatchShare]) -> None:
+    def record_queueing(self, timings: Sequence[BatchTiming]) -> None:
         """Record the time that the items of a request waited for each of their batches."""
-        for share in shares:
-            self._queue.observe(max(0.0, (share.start_ns - share.queued_ns) / 1e9))
+        for timing in timings:
+            self._queue.observe(max(0.0, (timing.start_ns - timing.queued_ns) / 1e9))
 
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

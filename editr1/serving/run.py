@@ -41,7 +41,7 @@ class GoldenFailed(Editr1Error, RuntimeError):
     exit_code = ExitCode.INPUT
 
 
-class PortTaken(Editr1Error, ConnectionError):
+class AddressUnavailable(Editr1Error, ConnectionError):
     """The server could not bind its address."""
 
     exit_code = ExitCode.TRANSIENT
@@ -55,7 +55,7 @@ def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | N
     if config.engine == "openai":
         from editr1.serving.engines.openai_engine import OpenAIEngine
 
-        return OpenAIEngine.over(config.openai, model, model_digest=model_digest)
+        return OpenAIEngine.from_folder(config.openai, model, model_digest=model_digest)
     from editr1.serving.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine.load(
@@ -80,21 +80,21 @@ def serve(
 
     Raises:
         GoldenFailed: The golden sample could not be scored.
-        PortTaken: The server could not bind its address.
+        AddressUnavailable: The server could not bind its address.
     """
     app = create_app(engine, config, golden, resolver=resolver)
     server = _Server(app, config, on_ready, should_stop)
     try:
         server.run()
     except SystemExit as error:
-        raise PortTaken(_port_taken(config)) from error
+        raise AddressUnavailable(_address_unavailable(config)) from error
     if server.failure is not None:
         raise GoldenFailed(server.failure)
     if not server.started:
-        raise PortTaken(_port_taken(config))
+        raise AddressUnavailable(_address_unavailable(config))
 
 
-def _port_taken(config: ServeConfig) -> str:
+def _address_unavailable(config: ServeConfig) -> str:
     return f"{config.host}:{config.port}: the server could not bind this address; choose another port"
 
 
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         serve(make_engine(config, parsed.model, model_digest=parsed.digest), config, golden, on_ready=ready)
-    except (GoldenFailed, PortTaken) as error:
+    except (GoldenFailed, AddressUnavailable) as error:
         log.error("%s", error)
         return error.exit_code
     return 0

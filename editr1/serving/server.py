@@ -137,7 +137,7 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
         return _error(503, "overloaded", "the server is draining", close=True)
     except ClientDisconnected:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
-    record_batch_spans(current, ticket.shares)
+    record_batch_spans(current, ticket.timings)
     return _json(200, response)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from editr1.config.serve import ServeConfig
 from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
-from editr1.serving.api import LooseRequest, Resolver, ScoreResponse, decode_items
+from editr1.serving.api import Resolver, ScoreResponse, UnvalidatedRequest, decode_items
 from editr1.serving.batcher import Batcher, Ticket
 from editr1.serving.engines.base import Engine, Sampling
 from editr1.serving.metrics import ServerMetrics
 from editr1.serving.scoring import ScoredBatch, score_batch
 
-_MAX_DEAD_BATCHES = 3
+_MAX_FAILED_BATCHES = 3
 """Consecutive batches without any engine output after which the service is not ready."""
 
 
@@ -49,7 +49,7 @@ class RewardService:
         self._golden = tuple(golden)
         self._resolver = resolver
         self._warm = False
-        self._dead_batches = 0
+        self._failed_batches = 0
         self._checking = threading.Lock()
         self._batcher = Batcher(
             self._score_batch,
@@ -83,7 +83,7 @@ class RewardService:
             return self.warm_up_error
         if not self._warm:
             return "the golden sample has not been scored yet"
-        if self._dead_batches >= _MAX_DEAD_BATCHES:
+        if self._failed_batches >= _MAX_FAILED_BATCHES:
             self._check_golden_in_background()
             return "the engine generates nothing"
         return None
@@ -93,7 +93,7 @@ class RewardService:
         self.warm_up_error = self._check_golden()
         self._warm = self.warm_up_error is None
 
-    def sampling(self, request: LooseRequest) -> Sampling:
+    def sampling(self, request: UnvalidatedRequest) -> Sampling:
         """Return the sampling settings of a request.
 
         Raises:
@@ -118,14 +118,14 @@ class RewardService:
             seed=request.seed if sampled else None,
         )
 
-    def read(self, body: bytes) -> tuple[LooseRequest, list[ScoreItem | ScoreFailure]]:
+    def read(self, body: bytes) -> tuple[UnvalidatedRequest, list[ScoreItem | ScoreFailure]]:
         """Parse the body of a request; each item is validated on its own.
 
         Raises:
             pydantic.ValidationError: The request around the items is malformed.
             BadRequest: The request has too many items.
         """
-        request = LooseRequest.model_validate_json(body)
+        request = UnvalidatedRequest.model_validate_json(body)
         limit = self.config.max_request_items
         if len(request.items) > limit:
             raise BadRequest(f"items: {len(request.items)} items: this server allows at most {limit} per request")
@@ -139,7 +139,7 @@ class RewardService:
 
     async def score(
         self,
-        request: LooseRequest,
+        request: UnvalidatedRequest,
         items: Sequence[ScoreItem | ScoreFailure],
         arrived: float,
         disconnected: Callable[[], Awaitable[object]],
@@ -165,7 +165,7 @@ class RewardService:
             results[index] = outcome
         final = tuple(result for result in results if result is not None)
         self.metrics.record_outcomes(final)
-        self.metrics.record_queueing(ticket.shares)
+        self.metrics.record_queueing(ticket.timings)
         return ScoreResponse(model=self.engine.model_digest, results=final), ticket
 
     def stop(self) -> bool:
@@ -199,7 +199,7 @@ class RewardService:
 
     def _record_batch(self, batch: ScoredBatch) -> None:
         dead = all(isinstance(o, ScoreFailure) and o.cause is FailureCause.ENGINE for o in batch.outcomes)
-        self._dead_batches = self._dead_batches + 1 if dead else 0
+        self._failed_batches = self._failed_batches + 1 if dead else 0
         self.metrics.record_batch(batch.outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
 
     def _check_golden(self) -> str | None:

@@ -70,7 +70,7 @@ def compare_clients(count: int) -> None:
 
     async def ours(url: str) -> float:
         async with VlmClient({"default": EndpointConfig(base_url=url)}) as client:
-            return await _timed(lambda seed: client.ask(use, chat, n=4, seed=seed), count)
+            return await _timed(lambda seed: client.complete(use, chat, n=4, seed=seed), count)
 
     with labeller_server() as url:
         library, own = asyncio.run(plain(url)), run_async(ours(url))

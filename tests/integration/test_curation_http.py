@@ -383,7 +383,7 @@ def run_async(work):
 def ask(server: Flaky, count: int = 1, use: VlmConfig | None = None, cache: Path | None = None, n: int = 1, **endpoint):
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url=server.url, **endpoint)}, cache) as client:
-            asked = (client.ask(use or VlmConfig(), CHAT, n=n, seed=seed) for seed in range(count))
+            asked = (client.complete(use or VlmConfig(), CHAT, n=n, seed=seed) for seed in range(count))
             return await asyncio.gather(*asked), client.usage
 
     return run_async(work())
@@ -486,7 +486,7 @@ def test_a_candidate_whose_case_differs_is_reported_before_any_request(tables, t
 def test_an_unreachable_server_is_named() -> None:
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
-            await client.ask(VlmConfig(), CHAT)
+            await client.complete(VlmConfig(), CHAT)
 
     with pytest.raises(EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
         run_async(work())

@@ -53,7 +53,7 @@ class OpenAIEngine:
         )
 
     @classmethod
-    def over(cls, config: OpenAIEngineConfig, model: str | Path, *, model_digest: str | None = None) -> Self:
+    def from_folder(cls, config: OpenAIEngineConfig, model: str | Path, *, model_digest: str | None = None) -> Self:
         """Create an engine with the template and the digest of the verifier folder ``model``, without loading weights.
 
         Raises:

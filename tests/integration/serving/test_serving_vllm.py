@@ -94,7 +94,7 @@ def _healthy(url: str) -> bool:
 @pytest.fixture(scope="module")
 def engines(vllm: OpenAIEngineConfig, verifier: Path) -> Iterator[tuple[TransformersEngine, OpenAIEngine]]:
     """Both engines with the same verifier folder."""
-    ours, theirs = TransformersEngine.load(verifier, device="cpu"), OpenAIEngine.over(vllm, verifier)
+    ours, theirs = TransformersEngine.load(verifier, device="cpu"), OpenAIEngine.from_folder(vllm, verifier)
     yield ours, theirs
     theirs.close()
 

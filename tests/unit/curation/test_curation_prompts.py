@@ -8,7 +8,7 @@ import pytest
 
 from editr1.config.curate import PrincipleCounts
 from editr1.curation import prompts
-from editr1.curation.experts import draw_experts, load_experts
+from editr1.curation.experts import load_expert_examples, sample_expert_examples
 from editr1.curation.prompts import Task, read_sections, read_task
 from editr1.data.types import Category, EncodedImage
 from editr1.seeding import curation_rng
@@ -22,7 +22,7 @@ def test_task_and_sections_of_every_prompt_can_be_parsed(case, quadruple, princi
     edited = quadruple.candidate.image
     built = {
         Task.DIFFICULTY: prompts.difficulty(case),
-        Task.DECOMPOSE: prompts.decompose(case, load_experts()[:4], PrincipleCounts()),
+        Task.DECOMPOSE: prompts.decompose(case, load_expert_examples()[:4], PrincipleCounts()),
         Task.THINK: prompts.think(case, edited, principles),
         Task.VERIFY: prompts.verify(case, edited, principles, ["first note", "second note"]),
         Task.HOLISTIC: prompts.holistic(case, edited),
@@ -73,7 +73,7 @@ def test_the_verify_prompt_mentions_hints_only_if_there_are_traces(case, quadrup
 
 
 def test_the_shipped_experts_have_the_counts_of_the_paper() -> None:
-    pool = load_experts()
+    pool = load_expert_examples()
     counts = PrincipleCounts()
     assert len(pool) >= 12
     for expert in pool:
@@ -84,10 +84,10 @@ def test_the_shipped_experts_have_the_counts_of_the_paper() -> None:
 
 
 def test_experts_are_drawn_per_case_without_repetition() -> None:
-    pool = load_experts()
-    drawn = draw_experts(pool, 4, curation_rng(0, "c1"))
-    assert drawn == draw_experts(pool, 4, curation_rng(0, "c1"))
-    assert drawn != draw_experts(pool, 4, curation_rng(0, "c2"))
+    pool = load_expert_examples()
+    drawn = sample_expert_examples(pool, 4, curation_rng(0, "c1"))
+    assert drawn == sample_expert_examples(pool, 4, curation_rng(0, "c1"))
+    assert drawn != sample_expert_examples(pool, 4, curation_rng(0, "c2"))
     assert len({item.instruction for item in drawn}) == 4
 
 
@@ -95,4 +95,4 @@ def test_an_invalid_expert_is_reported_with_file_and_line(tmp_path) -> None:
     path = tmp_path / "pool.jsonl"
     path.write_text('{"picture": "p", "instruction": "i", "principles": []}\n')
     with pytest.raises(RuntimeError, match=r"pool\.jsonl: line 1"):
-        load_experts(path)
+        load_expert_examples(path)

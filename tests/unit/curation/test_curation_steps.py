@@ -16,7 +16,7 @@ from editr1.curation.choose import split_cases
 from editr1.curation.errors import CurationError
 from editr1.curation.pairs import attach_principles
 from editr1.curation.records import RecordFile
-from editr1.curation.think import draw_members
+from editr1.curation.think import sample_members
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple
 from editr1.seeding import curation_rng, curation_seed
@@ -57,7 +57,7 @@ def test_an_invalid_record_file_is_reported(tmp_path) -> None:
 
 def test_members_are_drawn_by_weight_for_every_trace() -> None:
     members = [MemberConfig(name="a"), MemberConfig(name="b", weight=3.0)]
-    drawn = [draw_members(members, 4, curation_rng(0, index)) for index in range(2000)]
+    drawn = [sample_members(members, 4, curation_rng(0, index)) for index in range(2000)]
     assert all(sum(count for _, count in one) == 4 for one in drawn)
     fraction = sum(count for one in drawn for member, count in one if member.name == "b") / 8000
     assert abs(fraction - 0.75) < 0.02

@@ -24,21 +24,21 @@ PRINCIPLES = (
 )
 
 
-class RuleEngine:
+class FakeEngine:
     """An engine whose score is the first red value of the edited image divided by 25.5.
 
-    Every ``mute_every``-th trace ends without a score. A batch waits until ``gate`` is set. An edited image whose first
+    Every ``unparsed_every``-th trace ends without a score. A batch waits until ``gate`` is set. An edited image whose first
     pixel is black makes its whole batch fail.
     """
 
-    def __init__(self, mute_every: int = 0) -> None:
+    def __init__(self, unparsed_every: int = 0) -> None:
         self.model_digest = "sha256:" + "0" * 64
         self.template = PromptTemplate()
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[tuple[int, Sampling]] = []
         self.closed = False
-        self._mute_every = mute_every
+        self._unparsed_every = unparsed_every
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
         self.gate.wait(20)
@@ -52,7 +52,7 @@ class RuleEngine:
         score = round(first[0] / 25.5, 1)
         whole = format_trace("seen", PRINCIPLES, [1, 0], score)
         texts = [
-            whole.partition("<score>")[0] if self._mute_every and (k + 1) % self._mute_every == 0 else whole
+            whole.partition("<score>")[0] if self._unparsed_every and (k + 1) % self._unparsed_every == 0 else whole
             for k in range(sampling.num_traces)
         ]
         return [Generation(text=text, prompt_tokens=40, completion_tokens=10) for text in texts]
@@ -62,15 +62,15 @@ class RuleEngine:
 
 
 @pytest.fixture
-def rule_engine() -> RuleEngine:
-    """An engine with known scores (see :class:`RuleEngine`)."""
-    return RuleEngine()
+def fake_engine() -> FakeEngine:
+    """An engine with known scores (see :class:`FakeEngine`)."""
+    return FakeEngine()
 
 
 @pytest.fixture
-def half_mute_engine() -> RuleEngine:
-    """Like ``rule_engine``, but every second trace of an item has no score."""
-    return RuleEngine(mute_every=2)
+def half_unparsed_engine() -> FakeEngine:
+    """Like ``fake_engine``, but every second trace of an item has no score."""
+    return FakeEngine(unparsed_every=2)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from editr1.data.types import EncodedImage, FailureCause, ScoreFailure, ScoreItem
-from editr1.serving.api import LooseRequest, ScoreRequest, decode_items, encode_request
+from editr1.serving.api import ScoreRequest, UnvalidatedRequest, decode_items, encode_request
 
 
 def _decode(raw: list[object], **more: object) -> list[ScoreItem | ScoreFailure]:
@@ -35,7 +35,7 @@ def _bomb(width: int, height: int) -> bytes:
 def test_encoded_items_decode_to_the_same_items(make_items) -> None:
     items = make_items(3)
     body = encode_request(items, num_traces=4, deadline_ms=500)
-    request = LooseRequest.model_validate_json(body)
+    request = UnvalidatedRequest.model_validate_json(body)
     assert (request.num_traces, request.deadline_ms, request.temperature) == (4, 500, None)
     assert _decode(request.items) == items
 
@@ -46,7 +46,7 @@ def test_a_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
     body = encode_request(group)
     assert body.count(base64.b64encode(first.source.data)) == 1
     assert body.count(f"sha256:{first.source.sha256}".encode()) == 2
-    assert _decode(LooseRequest.model_validate_json(body).items) == group
+    assert _decode(UnvalidatedRequest.model_validate_json(body).items) == group
 
 
 def test_an_invalid_item_fails_alone(make_items) -> None:
@@ -112,7 +112,7 @@ def test_data_and_digest_are_mutually_exclusive(make_items) -> None:
 def test_a_malformed_request_is_rejected_as_a_whole(make_items, change: dict[str, object]) -> None:
     raw = json.loads(encode_request(make_items(1))) | change
     with pytest.raises(ValidationError):
-        LooseRequest.model_validate(raw)
+        UnvalidatedRequest.model_validate(raw)
     with pytest.raises(ValidationError):
         ScoreRequest.model_validate(raw)
 
@@ -120,7 +120,7 @@ def test_a_malformed_request_is_rejected_as_a_whole(make_items, change: dict[str
 def test_non_finite_temperatures_are_rejected() -> None:
     for value in (b"NaN", b"Infinity", b"1e999"):
         with pytest.raises(ValidationError):
-            LooseRequest.model_validate_json(b'{"items": [1], "temperature": ' + value + b"}")
+            UnvalidatedRequest.model_validate_json(b'{"items": [1], "temperature": ' + value + b"}")
 
 
 def test_images_with_equal_bytes_have_one_digest() -> None:

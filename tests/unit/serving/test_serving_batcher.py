@@ -18,19 +18,19 @@ GREEDY = Sampling()
 
 
 @pytest.fixture
-def make(rule_engine) -> Iterator[MakeBatcher]:
+def make(fake_engine) -> Iterator[MakeBatcher]:
     made: list[Batcher] = []
 
     def build(**settings: object) -> Batcher:
         batcher = Batcher(
-            lambda items, sampling: score_batch(rule_engine, items, sampling),
+            lambda items, sampling: score_batch(fake_engine, items, sampling),
             **{"max_batch_size": 4, "capacity": 16, **settings},  # type: ignore[arg-type]
         )
         made.append(batcher)
         return batcher
 
     yield build
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     for batcher in made:
         assert batcher.stop(10)
 
@@ -39,9 +39,9 @@ def soon() -> float:
     return time.monotonic() + 10
 
 
-def occupied(batcher: Batcher, rule_engine, make_items) -> object:
+def occupied(batcher: Batcher, fake_engine, make_items) -> object:
     """Submit an item that runs until the engine's gate is opened."""
-    rule_engine.gate.clear()
+    fake_engine.gate.clear()
     ticket = batcher.submit(make_items(1), GREEDY, soon())
     until(lambda: batcher._running == 1)
     return ticket
@@ -54,45 +54,45 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_waiting_requests_share_a_batch(make, rule_engine, make_items) -> None:
+def test_waiting_requests_share_a_batch(make, fake_engine, make_items) -> None:
     batcher = make(max_batch_size=8)
-    held = occupied(batcher, rule_engine, make_items)
+    held = occupied(batcher, fake_engine, make_items)
     tickets = [batcher.submit(make_items(2, red=[51, 102]), GREEDY, soon()) for _ in range(4)]
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     assert [[o.score for o in t.future.result(5)] for t in tickets] == [[2.0, 4.0]] * 4
     assert held.future.result(5)[0].ok
-    assert [size for size, _ in rule_engine.batches] == [1, 8]
+    assert [size for size, _ in fake_engine.batches] == [1, 8]
 
 
-def test_a_large_request_is_split_into_batches(make, rule_engine, make_items) -> None:
+def test_a_large_request_is_split_into_batches(make, fake_engine, make_items) -> None:
     red = [25, 51, 76, 102, 127, 153, 178, 204, 229]
     ticket = make(max_batch_size=4).submit(make_items(9, red=red), GREEDY, soon())
     assert [o.score for o in ticket.future.result(5)] == [round(r / 25.5, 1) for r in red]
-    assert [size for size, _ in rule_engine.batches] == [4, 4, 1]
-    assert [share.items for share in ticket.shares] == [4, 4, 1]
+    assert [size for size, _ in fake_engine.batches] == [4, 4, 1]
+    assert [timing.items for timing in ticket.timings] == [4, 4, 1]
 
 
-def test_the_batch_size_counts_traces(make, rule_engine, make_items) -> None:
+def test_the_batch_size_counts_traces(make, fake_engine, make_items) -> None:
     several = Sampling(num_traces=3, temperature=1.0)
     make(max_batch_size=7).submit(make_items(4), several, soon()).future.result(5)
-    assert [size for size, _ in rule_engine.batches] == [2, 2]
-    rule_engine.batches.clear()
+    assert [size for size, _ in fake_engine.batches] == [2, 2]
+    fake_engine.batches.clear()
     make(max_batch_size=2).submit(make_items(2), several, soon()).future.result(5)
-    assert [size for size, _ in rule_engine.batches] == [1, 1]
+    assert [size for size, _ in fake_engine.batches] == [1, 1]
 
 
-def test_different_sampling_settings_get_separate_batches_oldest_first(make, rule_engine, make_items) -> None:
+def test_different_sampling_settings_get_separate_batches_oldest_first(make, fake_engine, make_items) -> None:
     batcher = make(max_batch_size=8)
-    occupied(batcher, rule_engine, make_items)
+    occupied(batcher, fake_engine, make_items)
     warm = Sampling(temperature=1.0)
     tickets = [batcher.submit(make_items(1), s, soon()) for s in (GREEDY, warm, GREEDY, warm)]
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     for ticket in tickets:
         ticket.future.result(5)
-    assert rule_engine.batches == [(1, GREEDY), (2, GREEDY), (2, warm)]
+    assert fake_engine.batches == [(1, GREEDY), (2, GREEDY), (2, warm)]
 
 
-def test_an_idle_engine_waits_for_a_full_batch(make, rule_engine, make_items) -> None:
+def test_an_idle_engine_waits_for_a_full_batch(make, fake_engine, make_items) -> None:
     batcher = make(max_batch_size=4, wait_s=60)
     tickets = [batcher.submit(make_items(1), GREEDY, soon()) for _ in range(3)]
     with pytest.raises(TimeoutError):
@@ -100,12 +100,12 @@ def test_an_idle_engine_waits_for_a_full_batch(make, rule_engine, make_items) ->
     tickets.append(batcher.submit(make_items(1), GREEDY, soon()))
     for ticket in tickets:
         ticket.future.result(5)  # a full batch starts at once
-    assert [size for size, _ in rule_engine.batches] == [4]
+    assert [size for size, _ in fake_engine.batches] == [4]
 
 
-def test_a_full_queue_accepts_a_request_as_a_whole_or_not_at_all(make, rule_engine, make_items) -> None:
+def test_a_full_queue_accepts_a_request_as_a_whole_or_not_at_all(make, fake_engine, make_items) -> None:
     batcher = make(capacity=4)
-    occupied(batcher, rule_engine, make_items)
+    occupied(batcher, fake_engine, make_items)
     batcher.submit(make_items(2), GREEDY, soon())
     assert batcher.in_flight == 3
     with pytest.raises(QueueFull) as refused:
@@ -117,27 +117,27 @@ def test_a_full_queue_accepts_a_request_as_a_whole_or_not_at_all(make, rule_engi
     assert batcher.full
 
 
-def test_items_whose_deadline_passes_in_the_queue_fail_and_are_not_run(make, rule_engine, make_items) -> None:
+def test_items_whose_deadline_passes_in_the_queue_fail_and_are_not_run(make, fake_engine, make_items) -> None:
     batcher = make()
-    occupied(batcher, rule_engine, make_items)
+    occupied(batcher, fake_engine, make_items)
     expired = batcher.submit(make_items(2), GREEDY, time.monotonic())
     in_time = batcher.submit(make_items(1), GREEDY, soon())
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     assert in_time.future.result(5)[0].ok
     outcomes = expired.future.result(5)
     assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.DEADLINE for o in outcomes)
-    assert [size for size, _ in rule_engine.batches] == [1, 1]
+    assert [size for size, _ in fake_engine.batches] == [1, 1]
 
 
-def test_cancelled_requests_are_dropped_from_the_queue(make, rule_engine, make_items) -> None:
+def test_cancelled_requests_are_dropped_from_the_queue(make, fake_engine, make_items) -> None:
     batcher = make()
-    occupied(batcher, rule_engine, make_items)
+    occupied(batcher, fake_engine, make_items)
     cancelled = batcher.submit(make_items(3), GREEDY, soon())
     kept = batcher.submit(make_items(1), GREEDY, soon())
     assert cancelled.future.cancel()
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     kept.future.result(5)
-    assert [size for size, _ in rule_engine.batches] == [1, 1]
+    assert [size for size, _ in fake_engine.batches] == [1, 1]
     assert batcher.in_flight == 0
 
 
@@ -158,16 +158,16 @@ def test_the_worker_survives_an_error_of_the_engine(make_items) -> None:
     assert batcher.stop(5)
 
 
-def test_stopping_completes_queued_requests_and_rejects_new_ones(make, rule_engine, make_items) -> None:
+def test_stopping_completes_queued_requests_and_rejects_new_ones(make, fake_engine, make_items) -> None:
     batcher = make()
-    occupied(batcher, rule_engine, make_items)
+    occupied(batcher, fake_engine, make_items)
     queued = [batcher.submit(make_items(2), GREEDY, soon()) for _ in range(3)]
     stopper = threading.Thread(target=batcher.stop)
     stopper.start()
     until(lambda: batcher._stopping)
     with pytest.raises(Stopped):
         batcher.submit(make_items(1), GREEDY, soon())
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     stopper.join(5)
     assert not stopper.is_alive()
     assert all(o.ok for ticket in queued for o in ticket.future.result(0))
@@ -194,6 +194,6 @@ def test_concurrent_clients_get_their_own_outcomes(make, make_items) -> None:
     assert wrong == []
 
 
-def test_an_empty_request_resolves_immediately(make, rule_engine) -> None:
+def test_an_empty_request_resolves_immediately(make, fake_engine) -> None:
     assert make().submit([], GREEDY, soon()).future.result(0) == []
-    assert rule_engine.batches == []
+    assert fake_engine.batches == []

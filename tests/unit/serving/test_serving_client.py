@@ -15,7 +15,7 @@ from editr1.config.serve import ClientConfig, ServeConfig
 from editr1.data.types import FailureCause, Scored, ScoreFailure
 from editr1.serving.client import ModelMismatch, RewardClient
 from editr1.serving.replicas import Replica, Replicas
-from editr1.serving.run import GoldenFailed, PortTaken, serve
+from editr1.serving.run import AddressUnavailable, GoldenFailed, serve
 
 Host = Callable[..., "tuple[str, Callable[[], None]]"]
 
@@ -62,44 +62,44 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_long_calls_are_split_and_results_keep_their_order(host, rule_engine, make_items) -> None:
-    url, _ = host(rule_engine)
+def test_long_calls_are_split_and_results_keep_their_order(host, fake_engine, make_items) -> None:
+    url, _ = host(fake_engine)
     red = [k % 250 + 1 for k in range(50)]
     with RewardClient([url], config=ClientConfig(max_request_items=7)) as client:
         outcomes = client.score(make_items(50, red=red))
-        assert client.model_digest() == rule_engine.model_digest
+        assert client.model_digest() == fake_engine.model_digest
         assert client.score([]) == []
     assert [o.score for o in outcomes if isinstance(o, Scored)] == [round(r / 25.5, 1) for r in red]
 
 
-def test_requests_are_split_by_size_in_bytes(host, rule_engine, make_items) -> None:
-    url, _ = host(rule_engine, max_body_bytes=20_000)  # two images of 3 kB per item
+def test_requests_are_split_by_size_in_bytes(host, fake_engine, make_items) -> None:
+    url, _ = host(fake_engine, max_body_bytes=20_000)  # two images of 3 kB per item
     with RewardClient([url], config=ClientConfig(max_request_bytes=14_000)) as client:
         assert all(o.ok for o in client.score(make_items(10)))
 
 
-def test_threads_can_share_a_client(host, rule_engine, make_items) -> None:
-    url, _ = host(rule_engine)
+def test_threads_can_share_a_client(host, fake_engine, make_items) -> None:
+    url, _ = host(fake_engine)
     with RewardClient([url], config=ClientConfig(max_request_items=3)) as client, ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(client.score, make_items(5, seed=k, red=[k * 10 + 1] * 5)) for k in range(16)]
         for k, call in enumerate(calls):
             assert [o.score for o in call.result(60)] == [round((k * 10 + 1) / 25.5, 1)] * 5
 
 
-def test_an_item_that_fails_in_the_engine_is_retried_once(host, rule_engine, make_items) -> None:
-    url, _ = host(rule_engine)
+def test_an_item_that_fails_in_the_engine_is_retried_once(host, fake_engine, make_items) -> None:
+    url, _ = host(fake_engine)
     with RewardClient([url]) as client:
         outcomes = client.score(make_items(3, red=[51, 0, 51]))
     assert [o.ok for o in outcomes] == [True, False, True]
     assert isinstance(outcomes[1], ScoreFailure)
     assert outcomes[1].cause is FailureCause.ENGINE
-    assert sum(size == 1 for size, _ in rule_engine.batches) >= 1
+    assert sum(size == 1 for size, _ in fake_engine.batches) >= 1
 
 
-def test_replicas_with_different_models_raise_an_error(host, rule_engine, half_mute_engine, make_items) -> None:
-    half_mute_engine.model_digest = "sha256:" + "b" * 64
-    first, _ = host(rule_engine)
-    second, _ = host(half_mute_engine)
+def test_replicas_with_different_models_raise_an_error(host, fake_engine, half_unparsed_engine, make_items) -> None:
+    half_unparsed_engine.model_digest = "sha256:" + "b" * 64
+    first, _ = host(fake_engine)
+    second, _ = host(half_unparsed_engine)
     both = RewardClient([first, second], config=ClientConfig(max_request_items=1))
     with both as client, pytest.raises(ModelMismatch, match=r"sha256:[0b]{64}"):
         client.score(make_items(32))
@@ -107,17 +107,17 @@ def test_replicas_with_different_models_raise_an_error(host, rule_engine, half_m
         client.score(make_items(1))
 
 
-def test_load_is_balanced_over_the_replicas(host, rule_engine, half_mute_engine, make_items) -> None:
-    urls = [host(engine)[0] for engine in (rule_engine, half_mute_engine)]
+def test_load_is_balanced_over_the_replicas(host, fake_engine, half_unparsed_engine, make_items) -> None:
+    urls = [host(engine)[0] for engine in (fake_engine, half_unparsed_engine)]
     with RewardClient(urls, config=ClientConfig(max_request_items=2, concurrency=8)) as client:
         assert all(o.ok for o in client.score(make_items(80)))
-    shares = [sum(size for size, _ in engine.batches) for engine in (rule_engine, half_mute_engine)]
+    shares = [sum(size for size, _ in engine.batches) for engine in (fake_engine, half_unparsed_engine)]
     assert sum(shares) == 82  # including the two golden samples
     assert min(shares) >= 12
 
 
-def test_no_item_is_lost_when_a_replica_stops(host, rule_engine, half_mute_engine, make_items) -> None:
-    (first, stop), (second, _) = host(rule_engine), host(half_mute_engine)
+def test_no_item_is_lost_when_a_replica_stops(host, fake_engine, half_unparsed_engine, make_items) -> None:
+    (first, stop), (second, _) = host(fake_engine), host(half_unparsed_engine)
     with RewardClient([first, second], config=ClientConfig(max_request_items=2, concurrency=4)) as client:
         future = client.submit(make_items(120))
         stop()
@@ -136,12 +136,12 @@ def test_an_unreachable_service_yields_failures_within_the_deadline(make_items, 
     assert len(outcomes) == 20
 
 
-def test_the_client_waits_for_a_service_that_starts_late(host, rule_engine, make_items) -> None:
+def test_the_client_waits_for_a_service_that_starts_late(host, fake_engine, make_items) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_seconds=0.1)) as client:
         future = client.submit(make_items(2), deadline_seconds=60)
         until(lambda: failures(client) >= 2)
-        host(rule_engine, port=port)
+        host(fake_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
@@ -156,14 +156,14 @@ def test_an_invalid_response_is_retried_and_reported(make_items) -> None:
     assert 9 - len(answers) == 2
 
 
-def test_the_client_waits_for_the_replacement_of_a_draining_server(host, rule_engine, make_items) -> None:
+def test_the_client_waits_for_the_replacement_of_a_draining_server(host, fake_engine, make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
     config = ClientConfig(max_attempts=1, backoff_seconds=0.02)
     with answering(answers, port) as server, RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
         future = client.submit(make_items(2), deadline_seconds=60)
         until(lambda: not server.is_alive())
-        host(rule_engine, port=port)
+        host(fake_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
@@ -206,7 +206,7 @@ def test_a_stopping_process_does_not_wait_for_a_host_name_that_cannot_be_resolve
 
 
 def test_after_a_call_waited_in_vain_others_do_not_wait_until_the_service_responds(
-    host, rule_engine, make_items
+    host, fake_engine, make_items
 ) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(backoff_seconds=0.1)) as client:
@@ -214,25 +214,25 @@ def test_after_a_call_waited_in_vain_others_do_not_wait_until_the_service_respon
         began = time.monotonic()
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=60))
         assert time.monotonic() - began < 20
-        host(rule_engine, port=port)
+        host(fake_engine, port=port)
         until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
         assert all(o.ok for o in client.score(make_items(1)))
 
 
 def test_a_second_outage_is_waited_for_although_a_call_waited_in_vain_in_the_first(
-    host, rule_engine, half_mute_engine, make_items
+    host, fake_engine, half_unparsed_engine, make_items
 ) -> None:
     port = free_port()
     config = ClientConfig(backoff_seconds=0.05)
     with RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=0.3))
-        _, stop = host(rule_engine, port=port)
+        _, stop = host(fake_engine, port=port)
         until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
         stop()
         before = failures(client)
         future = client.submit(make_items(1), deadline_seconds=60)
         until(lambda: failures(client) > before)
-        host(half_mute_engine, port=port)
+        host(half_unparsed_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
@@ -367,12 +367,15 @@ def test_an_https_host_name_is_kept_for_the_certificate() -> None:
     assert (replica.url, replica.tls_name, replica.host) == ("https://10.0.0.1:443/api", "reward", "reward")
 
 
-def test_a_model_that_cannot_score_stops_the_server_with_the_reason(half_mute_engine, make_items) -> None:
-    half_mute_engine._mute_every = 1
+def test_a_model_that_cannot_score_stops_the_server_with_the_reason(half_unparsed_engine, make_items) -> None:
+    half_unparsed_engine._unparsed_every = 1
     with pytest.raises(GoldenFailed, match="golden sample was not scored: unparsed"):
-        serve(half_mute_engine, ServeConfig(port=0), make_items(1))
+        serve(half_unparsed_engine, ServeConfig(port=0), make_items(1))
 
 
-def test_a_port_in_use_stops_the_server_with_the_reason(rule_engine, make_items) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortTaken, match="could not bind this address"):
-        serve(rule_engine, ServeConfig(port=taken.getsockname()[1]), make_items(1))
+def test_a_port_in_use_stops_the_server_with_the_reason(fake_engine, make_items) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(AddressUnavailable, match="could not bind this address"),
+    ):
+        serve(fake_engine, ServeConfig(port=taken.getsockname()[1]), make_items(1))

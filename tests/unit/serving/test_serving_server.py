@@ -23,17 +23,17 @@ Start = Callable[..., TestClient]
 
 
 @pytest.fixture
-def start(rule_engine, make_items) -> Iterator[Start]:
-    """``start(**settings)``: a client of a ready server with ``rule_engine``."""
+def start(fake_engine, make_items) -> Iterator[Start]:
+    """``start(**settings)``: a client of a ready server with ``fake_engine``."""
     with ExitStack() as stack:
-        stack.callback(rule_engine.gate.set)
+        stack.callback(fake_engine.gate.set)
 
-        def build(*, ready: bool = True, engine: object = rule_engine, **config: object) -> TestClient:
+        def build(*, ready: bool = True, engine: object = fake_engine, **config: object) -> TestClient:
             app = create_app(engine, ServeConfig(**{"batch_wait_ms": 0, **config}), make_items(1, seed=9))
             client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
             if ready:
                 until(lambda: client.get("/readyz").status_code == 200)
-            rule_engine.batches.clear()
+            fake_engine.batches.clear()
             return client
 
         yield build
@@ -58,11 +58,11 @@ def samples(client: TestClient) -> dict[tuple[str, ...], float]:
     return found
 
 
-def test_results_are_aligned_with_items_and_contain_the_model_digest(start, make_items, rule_engine) -> None:
+def test_results_are_aligned_with_items_and_contain_the_model_digest(start, make_items, fake_engine) -> None:
     answer = score(start(), make_items(3, red=[51, 0, 102]))
     assert answer.status_code == 200
     body = answer.json()
-    assert body["model"] == rule_engine.model_digest
+    assert body["model"] == fake_engine.model_digest
     assert [r["ok"] for r in body["results"]] == [True, False, True]
     assert [r.get("score") for r in body["results"]] == [2.0, None, 4.0]
     assert body["results"][1]["cause"] == "engine"
@@ -79,12 +79,12 @@ def test_an_invalid_item_fails_alone(start, make_items) -> None:
     assert body["results"][1]["cause"] == "invalid"
 
 
-def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, rule_engine) -> None:
+def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, fake_engine) -> None:
     client = start(temperature=0.7, top_p=0.9, max_new_tokens=99)
     score(client, make_items(1))
     score(client, make_items(1), num_traces=3)
     score(client, make_items(1), num_traces=3, temperature=1.3, seed=5)
-    found = [sampling for _, sampling in rule_engine.batches]
+    found = [sampling for _, sampling in fake_engine.batches]
     assert [(s.num_traces, s.temperature, s.top_p, s.seed, s.max_tokens) for s in found] == [
         (1, 0.0, 1.0, None, 99),
         (3, 0.7, 0.9, None, 99),
@@ -198,60 +198,60 @@ def test_an_oversized_body_is_rejected_before_parsing(start) -> None:
     assert "2048" in answer.json()["detail"]
 
 
-def test_a_full_queue_returns_429_with_retry_after(start, make_items, rule_engine) -> None:
+def test_a_full_queue_returns_429_with_retry_after(start, make_items, fake_engine) -> None:
     client = start(max_queued_items=2, max_request_items=2)
-    rule_engine.gate.clear()
+    fake_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
         until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
         answer = score(client, make_items(1))
-        rule_engine.gate.set()
+        fake_engine.gate.set()
         assert held.result(10).status_code == 200
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.json()["cause"] == "overloaded"
 
 
-def test_items_not_scored_by_the_deadline_fail_and_the_others_are_returned(start, make_items, rule_engine) -> None:
+def test_items_not_scored_by_the_deadline_fail_and_the_others_are_returned(start, make_items, fake_engine) -> None:
     client = start(max_batch_size=1)
-    original = rule_engine.generate
+    original = fake_engine.generate
 
     def hold_second_batch(chats, sampling):
-        if rule_engine.batches:
-            rule_engine.gate.clear()
+        if fake_engine.batches:
+            fake_engine.gate.clear()
         return original(chats, sampling)
 
-    rule_engine.generate = hold_second_batch
+    fake_engine.generate = hold_second_batch
     before = time.monotonic()
     body = score(client, make_items(3), deadline_ms=1500).json()
     assert time.monotonic() - before < 10
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     assert [r["ok"] for r in body["results"]] == [True, False, False]
     assert [r.get("cause") for r in body["results"]] == [None, "deadline", "deadline"]
 
 
-def test_the_server_becomes_ready_when_the_golden_sample_is_scored(start, rule_engine) -> None:
-    rule_engine.gate.clear()
+def test_the_server_becomes_ready_when_the_golden_sample_is_scored(start, fake_engine) -> None:
+    fake_engine.gate.clear()
     client = start(ready=False)
     assert client.get("/healthz").status_code == 200
     before = client.get("/readyz")
     assert before.status_code == 503
     assert "golden sample has not been scored yet" in before.text
-    rule_engine.gate.set()
+    fake_engine.gate.set()
     until(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/readyz").text == "ready\n"
 
 
-def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_mute_engine) -> None:
-    half_mute_engine._mute_every = 1
-    client = start(ready=False, engine=half_mute_engine)
+def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_unparsed_engine) -> None:
+    half_unparsed_engine._unparsed_every = 1
+    client = start(ready=False, engine=half_unparsed_engine)
     until(lambda: "unparsed" in client.get("/readyz").text)
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "golden sample was not scored: unparsed" in answer.text
 
 
-def test_the_server_is_not_ready_while_the_engine_generates_nothing(start, make_items, rule_engine) -> None:
+def test_the_server_is_not_ready_while_the_engine_generates_nothing(start, make_items, fake_engine) -> None:
     client = start()
     for _ in range(3):
         assert not score(client, make_items(1, red=[0])).json()["results"][0]["ok"]
@@ -260,16 +260,16 @@ def test_the_server_is_not_ready_while_the_engine_generates_nothing(start, make_
     assert client.get("/readyz").status_code == 200
 
 
-def test_metrics_count_requests_items_batches_and_tokens(start, make_items, rule_engine) -> None:
+def test_metrics_count_requests_items_batches_and_tokens(start, make_items, fake_engine) -> None:
     client = start()
     score(client, make_items(3, red=[51, 0, 51]))
     client.post("/v1/score", content=b"{}")
-    rule_engine.gate.clear()
+    fake_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
         until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
         assert samples(client)[("editr1_reward_in_flight",)] == 2
-        rule_engine.gate.set()
+        fake_engine.gate.set()
         held.result(10)
     found = samples(client)
     assert found[("editr1_reward_in_flight",)] == 0
@@ -284,11 +284,11 @@ def test_metrics_count_requests_items_batches_and_tokens(start, make_items, rule
     assert found[("editr1_reward_generate_seconds_count",)] == 3
 
 
-def test_the_engine_is_closed_after_draining(make_items, rule_engine) -> None:
-    app = create_app(rule_engine, ServeConfig(), make_items(1))
+def test_the_engine_is_closed_after_draining(make_items, fake_engine) -> None:
+    app = create_app(fake_engine, ServeConfig(), make_items(1))
     with TestClient(app) as client:
         assert client.get("/healthz").status_code == 200
-    assert rule_engine.closed
+    assert fake_engine.closed
     assert not app.state.service.alive
 
 
