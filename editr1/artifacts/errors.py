@@ -1,4 +1,4 @@
-"""Errors of the artifact store. Every message has the address of the store and the artifact or key."""
+"""Errors of the artifact store. Messages contain the address of the store, and the artifact or key."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class StoreError(Editr1Error):
-    """Base class of all store errors. Raised itself if the store is unreachable or its response is unexpected."""
+    """Base class of all store errors, and the error for an unreachable store or an unexpected response."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class AccessDenied(StoreError):
-    """The store rejected the credentials, or there are none."""
+    """The store rejected the credentials, or no credentials were found."""
 
     exit_code = ExitCode.CONFIG
 
 
 class ArtifactNotFound(StoreError):
-    """The store has no such artifact, object or record."""
+    """The artifact, object or record does not exist in the store."""
 
     exit_code = ExitCode.INPUT
 
@@ -40,4 +40,4 @@ class DigestMismatch(StoreError):
 
 
 class InvalidManifest(DigestMismatch):
-    """A manifest violates the schema, or has a path outside of its folder; nothing in it is trusted."""
+    """A manifest violates the schema, or lists a path outside the artifact's folder. None of its content is used."""

@@ -30,7 +30,7 @@ class FileObjects:
             file.write(data)
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Copy a file into the store; nothing is stored if the file changed since it was hashed."""
+        """Copy a file into the store. If the file changed since it was hashed, raise DigestMismatch and store nothing."""
         with path.open("rb") as source, self._new_file(key, once=False) as target:
             reader = VerifiedReader(source, path, size, sha256)
             while chunk := reader.read(CHUNK):
@@ -42,7 +42,7 @@ class FileObjects:
             return self._path(key).read_bytes()
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield the object from byte ``offset`` on, in chunks."""
+        """Yield the object in chunks, starting at byte ``offset``."""
         with self._reading(key), self._path(key).open("rb") as file:
             file.seek(offset)
             while chunk := file.read(CHUNK):
@@ -54,7 +54,7 @@ class FileObjects:
         try:
             return path.stat().st_size if path.is_file() else None
         except OSError as error:
-            raise StoreError(f"{self.url}: {key}: {error.strerror}") from error
+            raise StoreError(f"{self.url}: cannot read {key}: {error.strerror}") from error
 
     def delete(self, key: str) -> None:
         """Remove an object, if it exists."""
@@ -83,7 +83,7 @@ class FileObjects:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise ArtifactNotFound(f"{self.url}: no object {key}") from None
         except OSError as error:
-            raise StoreError(f"{self.url}: {key}: {error.strerror}") from error
+            raise StoreError(f"{self.url}: cannot read {key}: {error.strerror}") from error
 
     @contextmanager
     def _new_file(self, key: str, once: bool) -> Iterator[BinaryIO]:
@@ -121,7 +121,7 @@ def _link(scratch: str, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise
-        # The file system has no hard links. Exclusive creation is the alternative: a crash may leave a partial file, which
-        # its digest reveals.
+        # The file system does not support hard links. Create the file exclusively instead. A crash may leave a partial
+        # file, which is detected by its digest.
         with open(target, "xb") as file:
             file.write(Path(scratch).read_bytes())

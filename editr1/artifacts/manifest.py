@@ -18,12 +18,12 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class ManifestFile(_Part):
-    """A file of an artifact: path relative to the artifact's folder with "/" as separator, size in bytes, and digest."""
+class ManifestFile(_FrozenModel):
+    """One file of an artifact."""
 
     path: str
     """Path relative to the artifact's folder, with "/" as separator."""
@@ -37,14 +37,14 @@ class ManifestFile(_Part):
     def _inside(cls, path: str) -> str:
         parts = path.split("/")
         if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 or char in "\\\x7f" for char in path):
-            raise ValueError("must be a relative path without '.', '..', backslashes and control characters")
+            raise ValueError("must be a relative path without '.', '..', backslashes or control characters")
         if len(path) > 1000 or ":" in parts[0]:
             raise ValueError("must have at most 1000 characters and no ':' in its first part")
         return path
 
 
 class ManifestFields(TypedDict, total=False):
-    """The fields of a :class:`Manifest` that the committer provides, that is, all except the files."""
+    """The fields of a :class:`Manifest` that the caller of ``commit`` provides, that is, all except the files."""
 
     kind: Required[str]
     stage: Required[str]
@@ -55,25 +55,25 @@ class ManifestFields(TypedDict, total=False):
     attributes: Mapping[str, str]
 
 
-class Manifest(_Part):
-    """Manifest of an artifact. It has no date, so that the same files from the same parents are the same artifact."""
+class Manifest(_FrozenModel):
+    """Manifest of an artifact. It contains no date, so the same files and parents always give the same digest."""
 
     format: Literal["editr1.dev/artifact/v1"] = "editr1.dev/artifact/v1"
     """Version of this format."""
     kind: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    """Kind of artifact: verifier, editor, rows, pairs, cases, checkpoint, import and so on."""
+    """Kind of artifact, for example verifier, editor, rows, pairs, cases, checkpoint or import."""
     stage: str
-    """Stage that made the artifact."""
+    """Stage that produced the artifact."""
     run: str = ""
-    """Run that made the artifact; empty if no run did."""
+    """Run that produced the artifact; empty if it was not produced by a run."""
     parents: tuple[Digest, ...] = ()
-    """Digests of the artifacts from which this one was made, sorted."""
+    """Digests of the artifacts from which this one was produced, sorted."""
     config_digest: str = ""
-    """Digest of everything that decided the outputs: inputs, settings, seed."""
+    """Digest of everything that determines the outputs: inputs, settings and seed."""
     git_revision: str = ""
     """Revision of the code that submitted the run."""
     attributes: Mapping[str, str] = {}
-    """Further properties as text."""
+    """Additional properties as text."""
     files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
     """Every file of the artifact, sorted by path."""
 

@@ -1,4 +1,4 @@
-"""The interface of the storage backends: objects by key that are replaced as a whole."""
+"""Interface of the storage backends, which read and write whole objects by key."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ class ObjectStore(Protocol):
         """Read an object. Raise ArtifactNotFound if it does not exist."""
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield an object from byte ``offset`` (less than its size) on, in chunks. Raise ArtifactNotFound if it does not exist."""
+        """Yield an object in chunks, starting at byte ``offset``, which must be less than its size.
+
+        Raises:
+            ArtifactNotFound: the object does not exist.
+        """
 
     def size(self, key: str) -> int | None:
         """Return the size in bytes, or None if there is no such object."""
 
     def delete(self, key: str) -> None:
-        """Remove an object, if it exists. Only probes are ever removed."""
+        """Remove an object, if it exists. Only the probe of a store removes objects."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with ``prefix``, sorted."""
@@ -44,6 +48,6 @@ def checked_key(key: str) -> str:
     """Return ``key`` if it is safe in a path and in a URL; otherwise raise StoreError."""
     if len(key) > 900 or _KEY.fullmatch(key) is None:
         raise StoreError(
-            f"key {key!r}: must be parts of letters, digits and ._=+@,:- that are joined by '/' and do not start with a dot"
+            f"key {key!r}: must be parts of letters, digits and ._=+@,:- joined by '/'; no part may start with a dot"
         )
     return key

@@ -1,4 +1,4 @@
-"""Probe of an artifact store: tests the operations that a run needs."""
+"""Probe of an artifact store, which tests the operations that a run needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.artifacts.store import ArtifactStore
 
 @dataclass(frozen=True)
 class ProbeStep:
-    """A tested operation; ``detail`` is the reason of a failure."""
+    """Result of one tested operation. ``detail`` is the reason for a failure."""
 
     name: str
     ok: bool

@@ -1,4 +1,4 @@
-"""Object store in a bucket of an S3-compatible server, through the minio client.
+"""Object store in a bucket of an S3-compatible server, accessed with the minio client.
 
 minio's ``put_object`` turns every unknown header into user metadata (``X-Amz-Meta-If-None-Match``). Conditional writes
 are therefore sent to a URL presigned by the client, with the ``If-None-Match`` header:
@@ -32,15 +32,15 @@ from editr1.config.store import StoreConfig
 
 _CONNECT_S = 10.0
 _READ_S = 60.0
-_PARTS = 9_000  # S3 allows 10,000
-_WHOLE_READS = 3
-_CONDITIONAL_WRITES = 5
-_TRY_AGAIN = (409, 503)  # 409: another conditional write of the key is in progress
+_MAX_PARTS = 9_000  # S3 allows 10,000
+_READ_ATTEMPTS = 3
+_WRITE_ATTEMPTS = 5
+_RETRIED_STATUSES = (409, 503)  # 409: another conditional write of the key is in progress
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 _MISSING = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
 
 
-class _BrokenOff(StoreError):
+class _TruncatedResponse(StoreError):
     """A response ended or failed after its first bytes."""
 
 
@@ -71,7 +71,7 @@ class S3Objects:
         self.url = f"{config.url} at {self._endpoint}"
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object; with ``once``, the server checks If-None-Match."""
+        """Write an object. With ``once``, send ``If-None-Match: *``, so that the server refuses an existing key."""
         if once:
             self._put_once(key, data)
             return
@@ -79,8 +79,8 @@ class S3Objects:
             self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data))
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Upload a file, in parts if it is larger than ``part_bytes``; abort if the file changed since it was hashed."""
-        part = max(self._config.part_bytes, -(-size // _PARTS))
+        """Upload a file, in parts if it is larger than ``part_bytes``. Abort if the file changed since it was hashed."""
+        part = max(self._config.part_bytes, -(-size // _MAX_PARTS))
         with path.open("rb") as file, self._errors(key):
             reader = VerifiedReader(file, path, size, sha256)
             self._client.put_object(
@@ -88,27 +88,27 @@ class S3Objects:
             )
 
     def get_bytes(self, key: str) -> bytes:
-        """Read an object; a response that breaks off is requested again, since the client does not retry it."""
+        """Read an object. Truncated responses are retried here, because the client does not retry them."""
         retrying = Retrying(
-            retry=retry_if_exception_type(_BrokenOff), stop=stop_after_attempt(_WHOLE_READS), reraise=True
+            retry=retry_if_exception_type(_TruncatedResponse), stop=stop_after_attempt(_READ_ATTEMPTS), reraise=True
         )
         return retrying(lambda: b"".join(self.stream(key)))
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield the object from byte ``offset`` on, in chunks."""
-        begun = False
+        """Yield the object in chunks, starting at byte ``offset``."""
+        started = False
         try:
             with self._errors(key):
                 response = self._client.get_object(self._bucket, self._name(key), offset=offset)
                 try:
                     for chunk in response.stream(CHUNK):
-                        begun = True
+                        started = True
                         yield chunk
                 finally:
                     response.close()
                     response.release_conn()
         except StoreError as error:
-            raise _BrokenOff(str(error)) if begun else error from None
+            raise _TruncatedResponse(str(error)) if started else error from None
 
     def size(self, key: str) -> int | None:
         """Return the size in bytes, or None if there is no such object."""
@@ -132,29 +132,29 @@ class S3Objects:
 
     def _put_once(self, key: str, data: bytes) -> None:
         retrying = Retrying(
-            retry=retry_if_result(lambda answer: answer.status in _TRY_AGAIN),
+            retry=retry_if_result(lambda response: response.status in _RETRIED_STATUSES),
             wait=wait_exponential(multiplier=0.2),
-            stop=stop_after_attempt(_CONDITIONAL_WRITES),
+            stop=stop_after_attempt(_WRITE_ATTEMPTS),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
         with self._errors(key):
-            answer = retrying(self._put_if_absent, key, data)
-            if answer.status == 412:
+            response = retrying(self._put_if_absent, key, data)
+            if response.status == 412:
                 raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
-            if answer.status not in (200, 201, 204):
-                raise self._refusal(key, answer)
+            if response.status not in (200, 201, 204):
+                raise self._write_error(key, response)
 
     def _put_if_absent(self, key: str, data: bytes) -> urllib3.BaseHTTPResponse:
-        # Never retry after a lost response: the second request would find the object of the first.
+        # Do not retry after a lost response: the retry would fail on the object that the first request wrote.
         retries = Retry(total=4, connect=4, read=0, status=0, other=0, redirect=0, backoff_factor=0.2)
         url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
         headers = {"If-None-Match": "*", "Content-Type": "application/json"}
         return self._http.request("PUT", url, body=data, headers=headers, retries=retries)
 
-    def _refusal(self, key: str, answer: urllib3.BaseHTTPResponse) -> StoreError:
-        if answer.data.lstrip().startswith(b"<"):
-            return self._translated(key, S3Error.fromxml(cast(Any, answer)))
-        return StoreError(f"{self.url}: cannot write {key}: HTTP status {answer.status}")
+    def _write_error(self, key: str, response: urllib3.BaseHTTPResponse) -> StoreError:
+        if response.data.lstrip().startswith(b"<"):
+            return self._translated(key, S3Error.fromxml(cast(Any, response)))
+        return StoreError(f"{self.url}: cannot write {key}: HTTP status {response.status}")
 
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
@@ -166,7 +166,7 @@ class S3Objects:
         except S3Error as error:
             raise self._translated(key, error) from error
         except HTTPError as error:
-            raise StoreError(f"{self.url}: not reachable while accessing {key}: {_reason(error)}") from error
+            raise StoreError(f"{self.url}: not reachable while accessing {key}: {_cause(error)}") from error
         except (MinioException, OSError, ValueError) as error:
             raise StoreError(f"{self.url}: {key}: {error}") from error
 
@@ -213,6 +213,6 @@ def _credentials(config: StoreConfig) -> Provider:
     )
 
 
-def _reason(error: HTTPError) -> str:
+def _cause(error: HTTPError) -> str:
     cause = getattr(error, "reason", None) or error
     return f"{type(cause).__name__}: {cause}"

@@ -1,4 +1,4 @@
-"""The artifact store: immutable artifacts and small mutable records on top of an object store.
+"""The artifact store, which keeps immutable artifacts and small mutable records in an object store.
 
 Keys: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``, ``records/<key>``.
 """
@@ -41,7 +41,7 @@ class Problem:
 
 
 class ArtifactStore:
-    """Artifacts by digest and records by key. Safe for concurrent use by threads and processes."""
+    """Stores artifacts by digest and records by key. Safe for concurrent use by threads and processes."""
 
     def __init__(self, objects: ObjectStore, *, transfers: int = 4) -> None:
         self.objects = objects
@@ -49,7 +49,7 @@ class ArtifactStore:
 
     @property
     def url(self) -> str:
-        """Address of the store for messages."""
+        """Address of the store, without secrets."""
         return self.objects.url
 
     def describe(self, folder: Path, **fields: Unpack[ManifestFields]) -> Manifest:
@@ -68,7 +68,7 @@ class ArtifactStore:
 
         files = sorted(self._each(described, list(_files_below(folder))), key=lambda file: str(file["path"]))
         if not files:
-            raise UnusableFolder(f"{folder}: cannot be committed as an artifact: there is no file in it")
+            raise UnusableFolder(f"{folder}: cannot be committed as an artifact: it contains no files")
         try:
             return Manifest.model_validate(
                 {**fields, "parents": tuple(sorted(set(fields.get("parents", ())))), "files": tuple(files)}
@@ -83,10 +83,10 @@ class ArtifactStore:
     def commit(self, folder: Path, *, repair: bool = False, **fields: Unpack[ManifestFields]) -> Manifest:
         """Store all files of ``folder``, and then the manifest that lists them.
 
-        The artifact exists once the manifest is written. Committing the same files with the same fields again, even
-        concurrently, gives the same artifact and uploads nothing twice. Symbolic links to files are followed; links to
-        folders are refused. A stored file of the expected size is assumed to be intact; with ``repair`` it is read, and
-        replaced if it is damaged.
+        The artifact exists once the manifest is written. Committing the same files and fields again, even concurrently,
+        gives the same artifact. Files that are already in the store are not uploaded again. Symbolic links to files are
+        followed; links to folders are refused. A stored file of the expected size is assumed to be intact; with
+        ``repair`` it is verified, and replaced if it is damaged.
 
         Raises:
             UnusableFolder: as in :meth:`describe`.
@@ -106,12 +106,12 @@ class ArtifactStore:
         """Read the manifest of an artifact, ``sha256:<hex>``.
 
         Raises:
-            ArtifactNotFound: there is no such artifact.
+            ArtifactNotFound: the artifact does not exist.
             DigestMismatch: the stored manifest does not match the digest.
-            InvalidManifest: the manifest violates a rule, for example with a path outside of the folder.
+            InvalidManifest: the manifest violates the schema, or lists a path outside the artifact's folder.
         """
         if not is_digest(digest):
-            raise ArtifactNotFound(f"{self.url}: {digest!r} is not an artifact; it must be sha256:<64 hex digits>")
+            raise ArtifactNotFound(f"{self.url}: {digest!r} is not a digest; it must be sha256:<64 hex digits>")
         try:
             data = self.objects.get_bytes(_manifest_key(digest))
         except ArtifactNotFound:
@@ -123,14 +123,14 @@ class ArtifactStore:
     def fetch(self, digest: str, dest: Path) -> Path:
         """Download an artifact into the folder ``dest``, verify its digests, and return ``dest``.
 
-        Existing files with the right digest are kept, others are replaced, and files that are not in the artifact are
-        left alone. An interrupted download is resumed, also from an earlier process. A second process that fetches into
-        the same ``dest`` waits.
+        Existing files with the expected digest are not downloaded again, and other versions of them are replaced. Files
+        that are not part of the artifact are not touched. An interrupted download is resumed, even by another process.
+        A file lock serializes fetches into the same ``dest``.
 
         Raises:
             ArtifactNotFound, DigestMismatch, InvalidManifest: as in :meth:`manifest`, and for each file.
-            UnusableFolder: ``dest`` is not a folder, or has a symbolic link that leads out of it.
-            StoreError: the store or the folder fails.
+            UnusableFolder: ``dest`` is not a folder, or contains a symbolic link that points outside it.
+            StoreError: the store is unreachable, or the folder cannot be written.
         """
         manifest = self.manifest(digest)
         try:
@@ -140,7 +140,7 @@ class ArtifactStore:
                 wanted = [file for file in manifest.files if not _present(_inside(dest, file.path), file)]
                 if wanted:
                     partials.mkdir(exist_ok=True)
-                    # Equal files share a blob and its partial download, so they are fetched one after the other.
+                    # Files with the same digest share a partial download, so they are fetched one after the other.
                     groups: dict[str, builtins.list[ManifestFile]] = {}
                     for file in wanted:
                         groups.setdefault(file.digest, []).append(file)
@@ -152,19 +152,19 @@ class ArtifactStore:
         return dest
 
     def verify(self, digest: str) -> builtins.list[Problem]:
-        """Read all stored bytes of an artifact, and return its missing or damaged files in path order."""
+        """Read all stored files of an artifact, and return the missing or damaged ones, sorted by path."""
         found = self._each(lambda file: (file, self._fault(file)), self.manifest(digest).files)
         return [Problem(file.path, fault) for file, fault in found if fault]
 
     def list(self) -> Iterator[Manifest]:
-        """Yield all artifacts of the store, sorted by digest; other objects among the manifests are ignored."""
+        """Yield the manifests of all artifacts, sorted by digest. Objects whose name is not a digest are ignored."""
         for key in self.objects.keys("manifests/sha256/"):
             digest = PREFIX + key.rpartition("/")[2].removesuffix(".json")
             if is_digest(digest):
                 yield self.manifest(digest)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
-        """Return the ancestors of an artifact that are in this store, nearest first."""
+        """Return the manifests of the artifact's ancestors that are in this store, nearest first."""
         seen: dict[str, Manifest | None] = {digest: None}
         queue = [*self.manifest(digest).parents]
         while queue:
@@ -178,11 +178,11 @@ class ArtifactStore:
         return [manifest for manifest in seen.values() if manifest is not None]
 
     def put_record(self, key: str, data: bytes, *, if_none_match: bool = False) -> None:
-        """Write or replace a small record. With ``if_none_match``, raise AlreadyExists if it exists."""
+        """Write or replace a small record. With ``if_none_match``, raise AlreadyExists if the key exists."""
         self.objects.put_bytes(f"records/{key}", data, once=if_none_match)
 
     def get_record(self, key: str) -> bytes | None:
-        """Read a record; None if it does not exist."""
+        """Return a record, or None if it does not exist."""
         try:
             return self.objects.get_bytes(f"records/{key}")
         except ArtifactNotFound:
@@ -225,7 +225,7 @@ class ArtifactStore:
 
 
 def open_store(where: StoreConfig | str) -> ArtifactStore:
-    """Open the store of a config, or of a ``file://`` or ``s3://`` address with default settings.
+    """Open the store of a configuration, or of a ``file://`` or ``s3://`` address with default settings.
 
     Opening does not access the disk or the network.
 
@@ -275,7 +275,7 @@ def _present(path: Path, file: ManifestFile) -> bool:
 def _inside(dest: Path, path: str) -> Path:
     target = dest / path
     if not target.parent.resolve().is_relative_to(dest.resolve()):
-        raise UnusableFolder(f"{target}: a symbolic link leads out of {dest}; remove it")
+        raise UnusableFolder(f"{target}: a symbolic link points outside {dest}; remove it")
     return target
 
 

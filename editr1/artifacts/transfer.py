@@ -1,4 +1,4 @@
-"""Download of one object: resumable, hashed while it streams, and renamed into place only if the digest matches."""
+"""Resumable download of one object. The target file is created only if the digest matches."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ATTEMPTS = 5
 def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path, target: Path) -> None:
     """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
-    A broken connection is resumed at the byte where it broke. The download fails after ``ATTEMPTS`` attempts without
-    progress.
+    After a connection error, the download resumes at the next byte. It fails after ``ATTEMPTS`` consecutive attempts
+    without progress.
 
     Raises:
         DigestMismatch: the object does not match its digest, even after a complete new download.
@@ -34,7 +34,9 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
         _place(partial, target)
         return
     partial.unlink(missing_ok=True)
-    raise DigestMismatch(f"{objects.url}: {key}: the stored bytes do not match this digest ({size} bytes expected)")
+    raise DigestMismatch(
+        f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected)"
+    )
 
 
 def _complete(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path) -> bool:

@@ -17,12 +17,16 @@ from editr1.data.schema import KINDS
 from editr1.data.tables import images_in, kind_of_columns, read_plain, table_kind
 from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple, SftRow
 
-_REMEMBERED = 100_000
+_MAX_REMEMBERED_DIGESTS = 100_000
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A violated rule. ``row`` counts from 1 (the line in JSON lines); ``row`` and ``field`` are None for the whole file."""
+    """A violated rule.
+
+    ``row`` counts from 1; in a JSON Lines file it is the line number. ``row`` and ``field`` are None if the problem
+    concerns the whole file.
+    """
 
     row: int | None
     field: str | None
@@ -37,12 +41,12 @@ class Problem:
 
 
 def check_file(path: Path, kind: type[DataModel] | None = None, *, decode_images: bool = True) -> Iterator[Problem]:
-    """Yield every problem of a table in JSON lines (``.jsonl``, see ``editr1.data.jsonl``) or Parquet.
+    """Yield every problem of a table in JSON Lines (``.jsonl``, see ``editr1.data.jsonl``) or Parquet.
 
     Checks the rules of the data types, image digests, that every distinct image can be decoded (unless
     ``decode_images=False``), that ids are unique, that a pair has two different candidates, and that agreement lies in
-    [0, 1]. Without ``kind``, the data type is derived from the file. A file that is not a table yields one problem;
-    nothing is raised.
+    [0, 1]. Without ``kind``, the data type is derived from the file. A file that is not a table yields one problem; no
+    error is raised.
     """
     path = Path(path)
     try:
@@ -75,7 +79,7 @@ class _Checker:
                 except ImageError as error:
                     yield Problem(number, place, shorten(data), str(error))
                     continue
-                if len(self._decoded) >= _REMEMBERED:
+                if len(self._decoded) >= _MAX_REMEMBERED_DIGESTS:
                     self._decoded.clear()
                 self._decoded.add(digest.digest())
         try:
@@ -92,7 +96,7 @@ class _Checker:
         key = hashlib.sha256(name.encode()).digest()[:16]
         first = self._first_row.setdefault(key, number)
         if first != number:
-            yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same")
+            yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same value")
         if isinstance(item, PreferencePair) and item.winner.candidate_id == item.loser.candidate_id:
             value = repr(item.loser.candidate_id)
             yield Problem(number, "loser.candidate_id", value, "must differ from winner.candidate_id")
@@ -114,7 +118,7 @@ def _rows(
             continue
         kind = kind or kind_of_columns(set(line))
         if kind is None:
-            raise TableError(path, number, None, sorted(line), f"not the fields of {', '.join(KINDS)}")
+            raise TableError(path, number, None, sorted(line), f"must be the fields of one of: {', '.join(KINDS)}")
         try:
             yield number, resolve_images(path, number, line), kind
         except TableError as error:

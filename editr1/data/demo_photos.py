@@ -24,7 +24,7 @@ from editr1.data.types import Category, Principle
 
 Edit = Callable[[Image.Image], Image.Image]
 CENTRE: Final = 0.6
-"""Fraction of the width and height that the operation ``crop`` keeps."""
+"""Fraction of the width and of the height that remains after the operation ``crop``."""
 COLUMNS: Final = ("case_id", "source", "instruction", "edited", "editor", "rank", "principles")
 
 
@@ -40,7 +40,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph of an installed package, and the function that saves it in the form to be imported."""
+    """A photograph in an installed package, and the function that saves it in the format of the demo folder."""
 
     name: str
     package: str
@@ -51,9 +51,10 @@ class Photo:
 def make_photos(out: Path, *, cases_per_photo: int = 3, principles: bool = True) -> Path:
     """Write the images and ``table.csv`` (with the columns of ``editr1.data.importer``) to ``out``; return the table's path.
 
-    There are seven photographs of 451 x 300 to 741 x 500 pixels, with ``cases_per_photo`` (at most 5) operations each and
-    five ranked candidates per case: as instructed (1); as instructed, but with a white border or false colours (2);
-    unchanged, or another operation (3). The output is deterministic. With ``principles``, each row has three principles.
+    There are seven photographs of 451 x 300 to 741 x 500 pixels, with ``cases_per_photo`` (1 to 5) operations each. Every
+    case has five ranked candidates: as instructed (rank 1); as instructed, but with a white border or false colours (rank
+    2); unchanged, or another operation (rank 3). The output is deterministic. With ``principles``, each row has three
+    principles.
 
     Raises:
         DataError: scikit-image or scikit-learn is not installed, or does not include these photographs.
@@ -125,13 +126,13 @@ def _shipped() -> Iterator[tuple[Photo, Path]]:
                 f"package {photo.package!r} is not installed; install the extra: pip install 'editr1[photos]'"
             )
         path = Path(spec.submodule_search_locations[0]) / photo.path
-        # Depending on the release, some photographs are not part of the package, but fetched on demand.
+        # Some releases do not include all photographs, but download them on demand.
         if path.is_file():
             found = True
             yield photo, path
     if not found:
         raise DataError(
-            "the installed releases of scikit-image and scikit-learn have none of the demo photographs; install other releases"
+            "the installed releases of scikit-image and scikit-learn include no demo photographs; install other releases"
         )
 
 
@@ -197,7 +198,7 @@ def _as_palette(image: Image.Image, path: Path) -> Path:
     return _as_png(image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG), path)
 
 
-def _as_deep_grey(image: Image.Image, path: Path) -> Path:
+def _as_16_bit_grey(image: Image.Image, path: Path) -> Path:
     return _as_png(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257), path)
 
 
@@ -230,7 +231,7 @@ PHOTOS: Final = (
     Photo("chelsea", "skimage", "data/chelsea.png", _as_rounded_rgba),
     Photo("coffee", "skimage", "data/coffee.png", _as_palette),
     Photo("rocket", "skimage", "data/rocket.jpg", _as_jpeg),
-    Photo("motorcycle", "skimage", "data/motorcycle_left.png", _as_deep_grey),
+    Photo("motorcycle", "skimage", "data/motorcycle_left.png", _as_16_bit_grey),
     Photo("china", "sklearn", "datasets/images/china.jpg", _as_cmyk),
     Photo("flower", "sklearn", "datasets/images/flower.jpg", _as_rotated_jpeg),
 )

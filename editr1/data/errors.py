@@ -8,7 +8,7 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class DataError(Editr1Error, ValueError):
-    """Input data violate a rule; the message names the file, row, field, value, and what is allowed."""
+    """Input data violate a rule. The message contains the file, row, field and value, and what is allowed."""
 
     exit_code = ExitCode.DATA
 
@@ -31,7 +31,7 @@ class TableError(DataError):
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Return ``repr(value)`` for a message; bytes become their length, long texts are truncated."""
+    """Return ``repr(value)`` for a message. Bytes are replaced by their length, and long values are truncated."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     text = repr(value)

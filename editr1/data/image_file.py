@@ -1,4 +1,4 @@
-"""The image file of a table in ``digest`` form: a Parquet file of ``{sha256, data}`` with each image once."""
+"""The image file of a table in ``digest`` form: a Parquet file with one row ``{sha256, data}`` per distinct image."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ImageFileWriter:
 
 
 class ImageFileReader:
-    """Finds images by digest. All digests and the most recent row groups (4 MiB each) are kept in memory."""
+    """Looks up images by digest. All digests and the most recent row groups (4 MiB each) are cached in memory."""
 
     def __init__(self, table: Path) -> None:
         path = images_path(table)
@@ -84,7 +84,7 @@ class ImageFileReader:
         self._groups: OrderedDict[int, dict[str, bytes]] = OrderedDict()
 
     def get(self, sha256: str) -> bytes | None:
-        """Return the stored bytes of an image, or None if the file does not have it."""
+        """Return the stored bytes of an image, or None if the file does not contain it."""
         try:
             group = self._group_of.get(bytes.fromhex(sha256))
         except ValueError:

@@ -20,7 +20,7 @@ MAX_BYTES: Final = 64 << 20
 
 
 class ImageError(DataError):
-    """The bytes are not a supported image; the message says why and what is allowed."""
+    """The bytes are not a supported image. The message contains the reason and what is allowed."""
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
@@ -28,7 +28,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = 
 
     The EXIF orientation is applied. Transparency (alpha channel, palette or colour key) is flattened onto white. 16-bit
     grey is scaled to 8 bits (v / 257, rounded); 32-bit grey must hold 16-bit values. Floating-point grey is scaled by
-    255 if it lies in [0, 1], and used as it is if it lies in [0, 255]. CMYK is converted. Of an animation, the first
+    255 if it lies in [0, 1], and unchanged if it lies in [0, 255]. CMYK is converted. Of an animation, the first
     frame is used.
 
     Args:
@@ -57,7 +57,7 @@ def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MA
     """Return (width, height) in pixels from the header alone, before any EXIF rotation.
 
     Raises:
-        ImageError: as in ``decode_image``, as far as the header shows it.
+        ImageError: the file is empty, too large or of another format, or its header is damaged or has too many pixels.
     """
     with _opened(data, max_pixels, max_bytes) as opened:
         return opened.size
@@ -98,7 +98,7 @@ def _opened(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(f"not an image of an allowed format ({', '.join(FORMATS)})") from None
-    except Exception as error:  # header parsers raise as many types as decoders
+    except Exception as error:  # header parsers also raise nearly every exception type
         raise ImageError(f"unreadable image header: {error}") from error
     width, height = opened.size
     if width < 1 or height < 1 or width * height > max_pixels:
@@ -116,7 +116,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _flattened(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(image)
+        return _from_high_depth_grey(image)
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if "A" in image.mode.replace("LAB", "") or "transparency" in image.info:
@@ -130,11 +130,11 @@ def _flattened(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
+def _from_high_depth_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        if not (low >= 0.0 and high <= 255.0):  # NaN compares false and is refused too
+        if not (low >= 0.0 and high <= 255.0):  # NaN compares false, so it is refused as well
             raise ImageError(f"floating-point grey from {low} to {high}: only [0, 1] or [0, 255] are allowed")
         scale = 255.0 if high <= 1.0 else 1.0
     else:

@@ -1,4 +1,4 @@
-"""Parsing of the import table (CSV or JSON lines); each row is checked on its own."""
+"""Parsing of the import table (CSV or JSON Lines). Each row is validated independently of the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFERENCES = ("winner", "loser", "same")
 
 @dataclass(frozen=True)
 class ImportRow:
-    """One edited image. ``line`` is the last line of its row in the file, counted from 1; paths are as written."""
+    """One edited image. ``line`` is the last line of its row in the file, counted from 1. Paths are not resolved."""
 
     line: int
     case_id: str
@@ -55,7 +55,7 @@ class _Fields(BaseModel):
     instruction: Instruction
     edited: str = Field(min_length=1)
     editor: str = Field(min_length=1, max_length=200)
-    # Shorter than other ids, since the ids of candidates and pairs append a few characters to it.
+    # Shorter than other ids, because the ids of candidates and pairs append a few characters to it.
     case_id: Id | None = Field(default=None, max_length=180)
     preferred: str | None = None
     rank: int | None = Field(default=None, ge=1)

@@ -1,6 +1,6 @@
 """Import of a folder of images and a table into cases, quadruples and preference pairs.
 
-The table is CSV (comma, semicolon or tab; UTF-8) or JSON lines, with one row per edited image:
+The table is CSV (comma, semicolon or tab; UTF-8) or JSON Lines, with one row per edited image:
 
 ============  ==================================================================================================
 column        meaning
@@ -13,7 +13,7 @@ case_id       optional; rows with the same id form a case. Default: one case per
 preferred     optional: ``winner``, ``loser`` or ``same``; within a case every winner beats every loser, and any two
               rows with ``same`` form a "same" pair
 rank          optional, instead of ``preferred``: 1 is best; a lower rank beats a higher one, equal ranks are "same"
-principles    optional: JSON list of {"question", "category"}; all rows of a case that have it must agree
+principles    optional: JSON list of {"question", "category"}; must be the same in all rows of a case that have it
 ============  ==================================================================================================
 """
 
@@ -127,7 +127,7 @@ class _Case:
 
 
 class _Images:
-    """The images of the folder, each decoded once; scaled images are kept in ``scratch`` until they are written."""
+    """The images of the folder. Each is decoded once; scaled images are cached in the folder ``scratch``."""
 
     def __init__(self, folder: Path, max_side: int | None, scratch: Path) -> None:
         self._folder = folder
@@ -192,7 +192,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _replace(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
-    """Write all tables to a temporary folder, then replace the existing ones, so that old and new tables are never mixed."""
+    """Write all tables to a temporary folder, then replace the existing ones. Old and new tables are never mixed."""
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".import-", dir=out) as scratch:
         files = [path.relative_to(scratch) for path in _write(Path(scratch), cases, images)]

@@ -1,4 +1,4 @@
-"""Tables as JSON lines, for rows written by hand.
+"""Tables in JSON Lines format, for data written by hand.
 
 Each line is an object with the fields of the data type. An image is a path relative to the file
 (``"source": "in/a.png"``) or ``{"data": "<base64>"}``. Rows are numbered by their line from 1; blank lines are skipped.
@@ -53,7 +53,7 @@ def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, An
     try:
         return {name: _resolved(path, number, name, value, name) for name, value in row.items()}
     except RecursionError:
-        raise TableError(path, number, None, None, "nested too deeply") from None
+        raise TableError(path, number, None, None, "the JSON object is nested too deeply") from None
 
 
 def read_below(folder: Path, name: str) -> bytes:

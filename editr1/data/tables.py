@@ -1,6 +1,6 @@
 """Streaming readers and writers of the Parquet tables, with one row group in memory at a time.
 
-The file format is described in ``editr1.data.schema``. Messages count rows from 1.
+The file format is described in ``editr1.data.schema``. Error messages count rows from 1.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _BATCH_ROWS = 64
 def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images = "inline") -> int:
     """Write ``rows`` to the Parquet file ``path`` and return their number.
 
-    The file is renamed to ``path`` when it is complete; if ``rows`` raises, an older file is left as it was. With
-    ``images="digest"`` each distinct image is written once, to ``<stem>.images`` next to the table; this takes about
-    100 bytes of memory per distinct image.
+    The file is renamed to ``path`` when it is complete; if ``rows`` raises, an existing file is not changed. With
+    ``images="digest"`` each distinct image is written once, to ``<stem>.images`` next to the table. This form needs
+    about 100 bytes of memory per distinct image.
 
     Raises:
         TypeError: a row is not of type ``kind``, or ``kind`` has no table.
@@ -126,7 +126,7 @@ class TableInfo:
 
 
 def table_kind(path: Path) -> type[DataModel]:
-    """Return the data type of a table, from its metadata or its columns. Raise TableError if there is none."""
+    """Return the data type of a table, from its metadata or its columns. Raise TableError if neither identifies one."""
     return table_info(path)[0]
 
 
@@ -145,7 +145,7 @@ def table_info(path: Path) -> tuple[type[DataModel], TableInfo]:
     named = metadata.get(KIND_KEY, b"").decode(errors="replace")
     kind = KINDS.get(named) if named else kind_of_columns(columns)
     if kind is None:
-        raise TableError(path, None, None, named or sorted(columns), f"not a table of {', '.join(KINDS)}")
+        raise TableError(path, None, None, named or sorted(columns), f"must be a table of one of: {', '.join(KINDS)}")
     return kind, info
 
 
@@ -155,10 +155,12 @@ def kind_of_columns(columns: set[str]) -> type[DataModel] | None:
 
 
 def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield unchecked rows as dictionaries with their number from 1; images in ``digest`` form are filled in.
+    """Yield (row number from 1, row as a dictionary) without validating the rows.
+
+    If the table is in ``digest`` form, the image bytes are filled in.
 
     Raises:
-        TableError: as in ``read_table`` before the first row.
+        TableError: the file is not Parquet, has another kind or version, or a missing or unknown column.
     """
     path = Path(path)
     file, images = _open_table(path, kind)
@@ -273,7 +275,7 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]
     images, others = leaf_columns(schema)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Encoded images neither compress nor repeat within a page, and their minimum and maximum have no meaning.
+        # Encoded images do not compress, do not repeat within a page, and have no meaningful minimum and maximum.
         compression = dict.fromkeys(others, "zstd") | dict.fromkeys(images, "none")
         with pq.ParquetWriter(
             scratch, schema, compression=compression, use_dictionary=others, write_statistics=others

@@ -1,7 +1,7 @@
 """Immutable data types of Edit-R1: case, principle, candidate, verdict, preference pair, score.
 
-Names and wire strings follow the paper (arXiv 2604.27505, sections 3 and 4). Images are kept as the encoded bytes of
-their files (PNG, JPEG, WebP, TIFF) with their SHA-256; ``editr1.data.images`` decodes them.
+Names and serialized values follow the paper (arXiv 2604.27505, sections 3 and 4). Images are stored as the bytes of their
+files (PNG, JPEG, WebP, TIFF) with their SHA-256; ``editr1.data.images`` decodes them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 Instruction = Annotated[str, Field(min_length=1, max_length=4000)]
 Bit = Annotated[int, Field(ge=0, le=1)]
-MOST_PRINCIPLES: Final = 64
-"""Maximum number of principles per case; more do not fit a prompt and a request."""
+MAX_PRINCIPLES: Final = 64
+"""Maximum number of principles per case, so that a case fits into a prompt and a request."""
 Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
 
 
@@ -27,7 +27,7 @@ class DataModel(BaseModel):
 
 
 class Category(StrEnum):
-    """Category of a principle; the values are the strings of the paper, also on the wire."""
+    """Category of a principle. The values are the paper's strings and are also used in files and in the HTTP API."""
 
     FOLLOW = "Instruction Following"
     KEEP = "Feature Preservation"
@@ -54,12 +54,15 @@ class EncodedImage(DataModel):
 
 
 class EditCase(DataModel):
-    """A source image and an edit instruction, with principles once they are written. ``case_id`` is unique in a dataset."""
+    """A source image and an edit instruction, with principles once curation has generated them.
+
+    ``case_id`` is unique in a dataset.
+    """
 
     case_id: Id
     source: EncodedImage
     instruction: Instruction
-    principles: Annotated[tuple[Principle, ...], Field(max_length=MOST_PRINCIPLES)] = ()
+    principles: Annotated[tuple[Principle, ...], Field(max_length=MAX_PRINCIPLES)] = ()
 
 
 class Candidate(DataModel):
@@ -99,8 +102,8 @@ class Unparsed(DataModel):
 class SftRow(DataModel):
     """A quadruple with the trace to imitate (paper section 3.1, step 6).
 
-    ``agreement`` is the agreement with the gold verdicts in [0, 1], or None for variant T. ``member`` names the member of
-    the labelling pool that wrote the trace.
+    ``agreement`` is the agreement with the gold verdicts in [0, 1], or None for variant T. ``member`` is the name of the
+    labelling model that wrote the trace.
     """
 
     quadruple: Quadruple
@@ -112,8 +115,8 @@ class SftRow(DataModel):
 class PreferencePair(DataModel):
     """Two candidates of one case, ranked by annotators.
 
-    Pairs with the ``label`` "same" are kept in the data, but excluded from training and accuracy; their order of
-    ``winner`` and ``loser`` has no meaning.
+    Pairs with the ``label`` "same" are stored, but excluded from training and accuracy; their order of ``winner`` and
+    ``loser`` has no meaning.
     """
 
     pair_id: Id
@@ -129,11 +132,11 @@ class ScoreItem(DataModel):
     source: EncodedImage
     edited: EncodedImage
     instruction: Instruction
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MAX_PRINCIPLES)]
 
 
 def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:
-    """Return the reward request for a candidate. Raise pydantic's ValidationError if the case has no principles."""
+    """Return the item to score for a candidate. Raise pydantic's ValidationError if the case has no principles."""
     return ScoreItem(
         source=case.source, edited=candidate.image, instruction=case.instruction, principles=case.principles
     )
@@ -157,7 +160,7 @@ class Scored(DataModel):
 
 
 class FailureCause(StrEnum):
-    """Why an edit has no score."""
+    """Reason why an edit has no score."""
 
     INVALID = "invalid"
     UNPARSED = "unparsed"
@@ -168,7 +171,7 @@ class FailureCause(StrEnum):
 
 
 class ScoreFailure(DataModel):
-    """A failed score. It deliberately has no number, so that callers mask and count it."""
+    """The result of an edit that could not be scored. It deliberately has no number, so that callers mask and count it."""
 
     ok: Literal[False] = False
     cause: FailureCause

@@ -1,4 +1,4 @@
-"""Evaluation of an editor on held-out cases, by a verifier and, where it exists, by the ground truth."""
+"""Evaluation of an editor on held-out cases with a verifier and, if it exists, with the ground truth."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def evaluate_editor(
 ) -> list[EditRow]:
     """Edit every case once and score the edits.
 
-    Verifier and ground truth both get the edited image as it is stored (8-bit PNG). ``edit`` chooses the sampling seeds;
-    give two editors that are compared the same seeds.
+    The verifier and the ground truth both get the edited image as it is stored (8-bit PNG). ``edit`` chooses the sampling
+    seeds; editors that are compared should use the same seeds.
 
     Args:
         cases: Cases to edit; each needs principles if there is a scorer.
         edit: The editor.
-        scorer: The verifier; None computes no verifier scores.
-        truth: The ground truth; None computes no true scores.
+        scorer: The verifier, or None to skip the verifier's scores.
+        truth: The ground truth, or None to skip the true scores.
         batch_size: Maximum number of cases per call of ``edit``.
         score_batch_size: Maximum number of edits per call of ``scorer``.
         max_failed_fraction: Largest allowed fraction of failed scores.
         on_batch: Called after each batch of edits with the number of cases in it.
 
     Raises:
-        DataError: There is a scorer and a case has no principles. Raised before any editing.
+        DataError: A scorer is given and a case has no principles. Raised before any case is edited.
         TooManyFailures: More scores failed than allowed.
     """
     if scorer is not None:
@@ -102,7 +102,7 @@ def with_scores(
 
 
 def draw_indexes(total: int, n: int, seed: int) -> list[int]:
-    """Draw ``n`` of ``total`` indexes at random and return them sorted."""
+    """Draw ``n`` of ``total`` indices at random and return them sorted."""
     found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
     return found
 
@@ -171,7 +171,7 @@ def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: i
 
 
 def edit_view(row: EditRow) -> EditView:
-    """Return a row as the report shows it: the first parsed trace next to the true answers."""
+    """Return a row in the report's format, with the answers of the first parsed trace and the true answers."""
     outcome = row.outcome
     verdict = outcome.verdicts[0] if isinstance(outcome, Scored) and outcome.verdicts else None
     answers = verdict.scores if verdict else (None,) * len(row.case.principles)
@@ -195,7 +195,7 @@ def edit_view(row: EditRow) -> EditView:
 
 
 def _score_item(row: EditRow) -> ScoreItem:
-    """Resize the source to the size of the edit, as in training, so that the two differ in the edit alone."""
+    """Resize the source to the size of the edit, as in training, so that the two differ only in the edit."""
     case = row.case
     return ScoreItem(
         source=EncodedImage(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),

@@ -39,7 +39,7 @@ def vlm_judge(
     """Open a judge that sends requests to ``model``, one of the models behind ``endpoints``.
 
     Answers are stored in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side
-    above ``max_side`` pixels are downscaled. A refused request gives an answer that cannot be parsed.
+    above ``max_side`` pixels are downscaled. If the server refuses a request, the answer is a text that cannot be parsed.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner

@@ -98,7 +98,9 @@ def paired_difference(
     """
     first, second = _finite(after, "after"), _finite(before, "before")
     if first.shape != second.shape:
-        raise ValueError(f"a paired difference needs the same items: {first.size} after, {second.size} before")
+        raise ValueError(
+            f"a paired difference needs the same items, got {first.size} values after and {second.size} before"
+        )
     return _estimate(first - second, bootstrap)
 
 
@@ -210,7 +212,9 @@ def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = 
     """
     a, b = _finite(first, "first"), _finite(second, "second")
     if a.shape != b.shape:
-        raise ValueError(f"GSB needs the same cases: {a.size} first, {b.size} second")
+        raise ValueError(
+            f"GSB needs scores of the same cases, got {a.size} of the first editor and {b.size} of the second"
+        )
     return mean_estimate(np.sign(a - b), bootstrap)
 
 

@@ -33,7 +33,7 @@ class PairScores:
         pairs: The decided pairs.
         winners: Outcome of the preferred edit per pair.
         losers: Outcome of the other edit per pair.
-        same: Number of pairs that were excluded because people had no preference.
+        same: Number of pairs that were excluded because annotators had no preference.
         num_traces: Number of traces requested per edit.
     """
 

@@ -53,7 +53,7 @@ class TooManyFailures(Editr1Error, RuntimeError):
 
 
 class ScorerError(RuntimeError):
-    """The scorer broke its contract: the number of outcomes differs from the number of items."""
+    """The number of outcomes that a scorer returned differs from the number of items."""
 
 
 def score_in_batches(

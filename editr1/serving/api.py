@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from editr1.data.images import ImageError, image_size
 from editr1.data.types import (
-    MOST_PRINCIPLES,
+    MAX_PRINCIPLES,
     EncodedImage,
     FailureCause,
     Instruction,
@@ -68,7 +68,7 @@ class WireItem(Wire):
     """The image after the edit."""
     instruction: Instruction
     """What the edit was asked to do."""
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MOST_PRINCIPLES)]
+    principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MAX_PRINCIPLES)]
     """The yes/no questions that the verifier answers."""
 
 

@@ -22,7 +22,7 @@ Row = TypeVar("Row", bound=DataModel)
 
 @dataclass(frozen=True)
 class _Tables:
-    """The tables that curation starts from. The two predicates tell from a case's id what the case is used for."""
+    """The input tables of curation, and two predicates on the id of a case that determine how the case is used."""
 
     cases: Path
     candidates: Path
@@ -33,7 +33,7 @@ class _Tables:
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Generate or split the tables, curate them, and commit rows, pairs and cases. Returns the counts of curation."""
+    """Generate or split the tables, curate them, and commit rows, pairs and cases. Return the counts of curation."""
     from editr1.curation.pairs import attach_principles
     from editr1.curation.pipeline import CASES, ROWS, curate
     from editr1.data.tables import read_table, write_table
@@ -71,7 +71,7 @@ def _shapes_dataset(context: StageContext, config: CurateStageConfig) -> _Tables
 
 
 def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
-    """Split the imported tables by a hash of the case id, so that a case is never in both halves."""
+    """Split the imported tables by a hash of the case id, so that no case is in both splits."""
     source = Path(context.input("data"))
     folder = context.workdir / f"split-{context.job.key[:12]}"
     folder.mkdir(exist_ok=True)
@@ -98,10 +98,10 @@ def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
 
 
 def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[str], bool], out: Path) -> None:
-    """Copy the rows of an imported table whose case id ``is_wanted`` accepts.
+    """Copy the rows of an imported table for whose case id ``is_wanted`` returns True.
 
     Raises:
-        ConfigError: The table does not exist, or no row is accepted.
+        ConfigError: The table does not exist, or no row is selected.
     """
     from editr1.data.tables import read_table, write_table
 
@@ -124,7 +124,7 @@ def _case_id(row: DataModel) -> str:
 
 @contextmanager
 def _running_labeller(config: CurateStageConfig) -> Iterator[CurateConfig]:
-    """Yield the curation settings with a running endpoint: the user's own, or a labeller started for this stage."""
+    """Yield curation settings with a running endpoint: the configured one, or a labeller started for this stage."""
     if config.labeller == "endpoint":
         yield config.curation
         return

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
 EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "before", "editor after RL": "after"}
-"""Stage inputs by their titles in the report."""
+"""Stage inputs by title in the report."""
 
 
 @dataclass
 class _Evaluation:
-    """State that the parts of an evaluation share: the inputs, and the per-item results so far.
+    """State shared by the parts of an evaluation: the inputs, and the per-item results so far.
 
-    ``verifiers`` and ``editors`` map the title to the stage input for those inputs that were given.
+    ``verifiers`` and ``editors`` map titles to the names of the stage inputs that were given.
     """
 
     context: StageContext
@@ -219,7 +219,7 @@ def _edit_cases(
 
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFunction:
-    """Load an editor. The noise of an edit depends on the seed and the case alone, so two editors get the same noise."""
+    """Load an editor. The noise of an edit depends only on the seed and the case, so two editors get the same noise."""
     from editr1.editor.policies import NotFinite, load_policy
     from editr1.editor.sample import EditSettings, edit_images
 
@@ -246,7 +246,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFun
 
 
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
-    """Load a verifier. Each call has its own seed; two verifiers that get the same calls in order get the same seeds."""
+    """Load a verifier. Each call has a different seed; two verifiers that score the same batches use the same seeds."""
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine
     from editr1.serving.scoring import score_items
@@ -276,7 +276,7 @@ def _report_progress(progress: Progress, context: StageContext) -> Callable[[int
 
 
 def _metrics(data: ReportData) -> dict[str, float]:
-    """Return the metrics that the record of the run keeps."""
+    """Return the metrics for the record of the run."""
     metrics: dict[str, float] = {}
     for verifier in data.verifiers:
         if verifier.accuracy is not None:

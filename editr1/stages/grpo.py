@@ -1,4 +1,4 @@
-"""Stage ``grpo``: train an editor on the scores of the reward service."""
+"""Stage ``grpo``: train an editor with scores of the reward service as rewards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage ``serve``: serve a verifier as a reward until the stage is stopped."""
+"""Stage ``serve``: serve a verifier as a reward model until the stage is stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("editr1.stage")
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Load the verifier, serve until SIGTERM and drain.
+    """Load the verifier and serve it until SIGTERM, then complete the pending requests.
 
     Once the server is ready, ``service.json`` in the working directory contains its URL and the digest of the model.
     """

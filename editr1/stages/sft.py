@@ -18,7 +18,7 @@ POLL_SECONDS = 0.5
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train on the input rows, or on traces of the model itself that agree with input pairs, and commit the model."""
+    """Train on the input rows, or on the model's own traces that agree with the input pairs, and commit the model."""
     from editr1.data.tables import count_rows, read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.sft import train_sft

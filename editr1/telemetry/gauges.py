@@ -18,7 +18,7 @@ ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 
 
 class StageProgress(Protocol):
-    """The current phase of a stage, its completed steps, and its latest metrics."""
+    """Current phase of a stage, its completed steps, and its latest metrics."""
 
     @property
     def phase(self) -> str:
@@ -38,9 +38,10 @@ class StageProgress(Protocol):
 
 
 def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **resource: str) -> Callable[[], None]:
-    """Export the progress returned by ``current`` every ``seconds``; return a function that exports it once more and stops.
+    """Export the progress returned by ``current`` every ``seconds``, and return a function that stops the export.
 
-    Nothing is set up without an endpoint. A slow or unreachable collector only loses its own metrics.
+    The returned function exports the progress once more. Without an endpoint, nothing is exported. A slow or unreachable
+    collector does not delay the stage; only metrics are lost.
     """
     if not os.environ.get(ENDPOINT_VARIABLE):
         return lambda: None

@@ -1,4 +1,4 @@
-"""One log format for every process: plain lines for people, or JSON lines that carry the trace id."""
+"""Log configuration of all processes: plain text, or JSON lines that include the trace id of the current span."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LogFormat = Literal["text", "json"]
 
 
 def requested_format() -> LogFormat:
-    """Return the format that ``EDITR1_LOG`` requests: ``json``, else ``text``.
+    """Return the format set by ``EDITR1_LOG``: ``json`` if it has this value, otherwise ``text``.
 
-    Read where a process is started by hand or a job is submitted; a stage process has it in its job file.
+    Commands and submitted jobs use this function. A stage process reads the format from its job file.
     """
     return "json" if os.environ.get("EDITR1_LOG") == "json" else "text"
 
 
 def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO) -> None:
-    """Send the root logger to standard error in ``log_format``."""
+    """Configure the root logger to write to standard error in ``log_format``."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
@@ -30,7 +30,7 @@ def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("editr1").setLevel(level)
-    # urllib3's warnings contain URLs, and upload URLs are signed: a reader of the log could write to the store.
+    # urllib3's warnings contain presigned upload URLs, with which anyone who reads the log could write to the store.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 

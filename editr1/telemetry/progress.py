@@ -1,7 +1,7 @@
 """Progress of a stage as JSON lines, and the hooks by which training code reports progress, saves checkpoints and stops.
 
-A stage process writes ``progress.jsonl``; its launcher (the command line or the pod wrapper) reads it. Method code only
-uses :class:`TrainHooks`.
+A stage process writes ``progress.jsonl``; its launcher (the command line or the pod wrapper) reads it. Training code
+only uses :class:`TrainHooks`.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Progress:
 
 
 class ProgressReader:
-    """Reads each line that :class:`Progress` appends to a file once; the file may not exist yet.
+    """Incremental reader of the file that :class:`Progress` writes. The file may not exist yet.
 
-    With ``skip_existing``, lines that were written before are skipped.
+    With ``skip_existing``, lines that exist when the reader is created are skipped.
     """
 
     def __init__(self, path: Path, *, skip_existing: bool = False) -> None:
@@ -61,7 +61,7 @@ class ProgressReader:
         self._at = path.stat().st_size if skip_existing and path.is_file() else 0
 
     def new(self) -> list[dict[str, Any]]:
-        """Return the complete lines since the last call; a partial line is returned once it is complete."""
+        """Return the lines that were completed since the last call."""
         if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
@@ -102,7 +102,7 @@ class Interrupted(Editr1Error):
 
 @dataclass(frozen=True)
 class TrainHooks:
-    """Hooks that a stage passes to method code.
+    """Hooks that a stage passes to training code.
 
     ``should_stop`` is called after every step; if it returns True, the training code writes a checkpoint folder, calls
     ``on_checkpoint(folder, step)`` and raises :class:`Interrupted`. ``resume_from`` is a folder that was passed to

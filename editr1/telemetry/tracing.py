@@ -25,7 +25,7 @@ _provider: TracerProvider | None = None
 
 
 def configure(service: str, span_file: Path | None, **resource: str) -> None:
-    """Install the tracer provider of this process, and shut down that of an earlier call (a process with several runs).
+    """Install the tracer provider of this process, and shut down the one of an earlier call, if any.
 
     Spans are appended to ``span_file``, one per line (see :class:`JsonLinesExporter`), and sent by OTLP over HTTP if
     ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is read from ``TRACEPARENT`` if it is set.
@@ -49,21 +49,21 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
 
 
 def flush(timeout_seconds: float = 3.0) -> None:
-    """Export all pending spans, for a process that exits without the interpreter's shutdown."""
+    """Export all pending spans. Needed before a process exits without the shutdown of the interpreter."""
     if _provider is not None:
         _provider.force_flush(int(timeout_seconds * 1000))
 
 
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
-    """Record a span around a block; an exception marks the span as failed and propagates."""
+    """Record a span around a block. An exception marks the span as failed and propagates."""
     with _tracer.start_as_current_span(name, attributes=attributes) as current:
         yield current
 
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Disable sampling inside the block, here and in downstream services; used for steps between the traced ones."""
+    """Disable sampling inside the block, here and in downstream services. Used for steps that are not traced."""
     now = trace.get_current_span().get_span_context()
     if not now.is_valid:
         yield
@@ -113,7 +113,7 @@ class JsonLinesExporter(SpanExporter):
         self._lock = threading.Lock()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Write the spans; a full disk makes the export fail without raising."""
+        """Append the spans. If writing fails, for example because the disk is full, return FAILURE instead of raising."""
         try:
             with self._lock:
                 for item in spans if self._file.tell() < self._max_bytes else ():
@@ -129,7 +129,7 @@ class JsonLinesExporter(SpanExporter):
 
 
 def as_record(item: ReadableSpan, service: str) -> dict[str, object]:
-    """Return a span as a line of the span file: names, ids in hex, attributes, and times in seconds since the epoch."""
+    """Return a span as a dictionary: names, ids in hex, attributes, and times in seconds since the epoch."""
     ctx = item.get_span_context()
     assert ctx is not None
     return {

@@ -144,7 +144,7 @@ def test_artifact_does_not_exist_without_its_manifest(store: ArtifactStore, fold
     with pytest.raises(StoreError, match="not a folder"):
         store.commit(tmp_path / "nowhere", kind="rows", stage="x")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(StoreError, match="no file in it"):
+    with pytest.raises(StoreError, match="contains no files"):
         store.commit(tmp_path / "bare", kind="rows", stage="x")
     with pytest.raises(StoreError, match=r"kind: 'No Such'"):
         store.commit(folder, kind="No Such", stage="x")

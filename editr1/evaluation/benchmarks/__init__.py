@@ -1,6 +1,6 @@
 """Public benchmarks in their published layouts, scored by their authors' rule and by this project's rule.
 
-Nothing is downloaded: a benchmark is a local folder with Parquet files as the Hugging Face hub serves them, or with the
+Benchmarks are not downloaded. Each is a local folder that contains either Parquet files from the Hugging Face hub, or the
 authors' JSON files and images.
 """
 

@@ -21,7 +21,7 @@ EditScorer = Callable[[Sequence[BenchmarkEdit]], list[float | None]]
 """Scores edits; returns one score per edit in order, None where scoring failed."""
 
 PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
-"""Returns the principles for a source image and an instruction; public benchmarks have none of their own."""
+"""Returns the principles for a source image and an instruction, which public benchmarks do not include."""
 
 
 def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:

@@ -1,4 +1,4 @@
-"""GEdit-Bench (Step1X-Edit, arXiv 2504.17761): real user instructions of 11 types, rated with VIEScore.
+"""GEdit-Bench (Step1X-Edit, arXiv 2504.17761): instructions of real users, of 11 types, rated with VIEScore.
 
 The columns are task_type, key, instruction, instruction_language, input_image, input_image_raw and Intersection_exist.
 Edits are stored as ``fullset/<task_type>/<language>/<key>.png``. The paper reports the full English set.
@@ -111,7 +111,7 @@ def edit_path(root: Path, item: GEditItem) -> Path:
 def judge_gedit(
     items: Iterable[GEditItem], edits: Path | Callable[[GEditItem], bytes | None], judge: Judge, prompts: GEditPrompts
 ) -> list[GEditRatings]:
-    """Let the judge rate every edit at the size of its source: SC with both images, PQ with the edit alone."""
+    """Rate every edit with the judge at the size of its source: SC with both images, PQ with only the edit."""
     found: list[GEditRatings] = []
     for item in items:
         edited = _edited(edits, item)

@@ -65,7 +65,7 @@ def judge_imgedit(
     judge: Judge,
     prompts: Mapping[str, str],
 ) -> dict[str, str | None]:
-    """Let the judge rate every edit; return its unparsed answer per key, None where there is no edit.
+    """Rate every edit with the judge. Return the text of its answer per key, or None if there is no edit.
 
     Raises:
         BenchmarkError: A type has no rubric. Raised before the first request.

@@ -1,4 +1,4 @@
-"""Reading of published benchmarks: Parquet as the Hugging Face hub serves it, with images as {bytes, path}."""
+"""Readers for published benchmarks: Parquet files from the Hugging Face hub, with images as {bytes, path}."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def text_field(row: Row, field: str) -> str:
-    """Return a string field. Raises BenchmarkError if it is missing or blank."""
+    """Return a string field. Raise BenchmarkError if it is missing or blank."""
     value = row.values.get(field)
     if not isinstance(value, str) or not value.strip():
         raise BenchmarkError(f"{row.where}: {field} must be a non-empty string, got {value!r:.80}")
@@ -79,7 +79,7 @@ def text_field(row: Row, field: str) -> str:
 
 
 def image_field(row: Row, field: str) -> bytes:
-    """Return the bytes of an image field. Raises BenchmarkError if there is no image."""
+    """Return the bytes of an image field. Raise BenchmarkError if there is no image."""
     return image_bytes(row, field, row.values.get(field))
 
 

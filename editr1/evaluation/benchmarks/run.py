@@ -42,7 +42,7 @@ def reward_benchmark(
         BenchmarkError: The folder does not hold the benchmark in its published layout.
     """
     if name == "editscore":
-        comparisons: list[Comparison] = []  # the rows without their images, which would not fit into memory
+        comparisons: list[Comparison] = []  # the rows without their images, which might not fit into memory
 
         def rows() -> Iterator[EditScoreRow]:
             for row in load_editscore(folder):

@@ -101,10 +101,10 @@ def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[st
 
 
 def tuned_epsilon(human: Floats, gaps: Floats) -> tuple[float, float]:
-    """Return the tie threshold with the best accuracy on these same pairs, as the authors choose it, and the accuracy.
+    """Return the tie threshold with the best accuracy on these same pairs, like the authors, and that accuracy.
 
-    A pair is correct if human and model both see a tie (|gap| <= epsilon), or if the gap exceeds epsilon in the direction
-    that people chose. Candidates for epsilon are 0 and every |gap|; the smallest of equally good ones is returned.
+    A pair is correct if the human label is a tie and |gap| <= epsilon, or if the gap exceeds epsilon in the direction of
+    the human preference. The candidates for epsilon are 0 and every |gap|; the smallest of equally good ones is returned.
 
     Args:
         human: ``[n]`` with 1 (A is better), 0 (tie) or -1 (B is better).

@@ -308,7 +308,7 @@ def _formatted(value: float, digits: int) -> str:
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:
     """Return the longest distance of each artifact from a root.
 
-    An artifact store contains no cycles; should the input contain one, the depths stay bounded.
+    An artifact store contains no cycles. If the input contains one nevertheless, the depths stay bounded.
     """
     depth = dict.fromkeys(digests, 0)
     for _ in range(len(digests)):

@@ -1,4 +1,4 @@
-"""Formatting of numbers, times and digests for people."""
+"""Formatting of numbers, times and digests for display."""
 
 from __future__ import annotations
 

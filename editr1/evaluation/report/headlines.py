@@ -1,4 +1,4 @@
-"""The three headline metrics at the top of the page, each with its interval and what the interval shows."""
+"""The three headline metrics at the top of the page, each with its interval and an interpretation of the interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from editr1.evaluation.report import formats
 from editr1.evaluation.report.model import ReportData, VerifierMetrics
 
 Verdict = Literal["clear", "worse", "open", "none"]
-"""Whether the interval lies above the baseline, below it, or includes it; "none" if the metric was not measured."""
+"""Position of the interval: above the baseline ("clear"), below it ("worse"), or including it ("open").
+
+"none" means that the metric was not measured.
+"""
 
 
 class Ruler(NamedTuple):
@@ -27,7 +30,7 @@ class Ruler(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """A headline metric in words, with its position on a ruler."""
+    """The texts of a headline metric, and its position on a ruler."""
 
     title: str
     value: str
@@ -40,7 +43,7 @@ class Headline(NamedTuple):
 
 @dataclass(frozen=True)
 class _Style:
-    """How a headline metric is shown.
+    """Display settings of a headline metric.
 
     Attributes:
         title: Title of the metric.
@@ -48,9 +51,9 @@ class _Style:
         note: Note after the interval.
         factor: Factor from the estimate to the shown value.
         baseline: Shown value that means no effect.
-        baseline_name: The baseline in words.
+        baseline_name: Name of the baseline.
         ends: Ends of the ruler; None fits the ruler to the interval.
-        signed: Show a plus sign.
+        signed: Show a plus sign before positive values.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The data of a report. None means "not measured" and is shown as such."""
+"""The data of a report. None means "not measured" and is displayed that way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 class Part(BaseModel):
     """Base class of the report's data: immutable, without unknown fields, with images as base64 in JSON.
 
-    Some fields keep their former name in JSON, so that stored evaluations remain readable.
+    Some fields have an older name in JSON, so that stored evaluations remain readable.
     """
 
     model_config = ConfigDict(
@@ -135,7 +135,7 @@ class EditorMetrics(Part):
     """Metrics of an editor before and after RL on the same cases.
 
     Attributes:
-        scored_by: Origin of the scores: the ground truth, or the verifier's own opinion. ``judge`` in JSON.
+        scored_by: Origin of the scores: the ground truth or the verifier. ``judge`` in JSON.
         before: Means before RL.
         after: Means after RL.
         gain: Paired differences, after minus before.

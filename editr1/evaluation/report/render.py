@@ -1,4 +1,4 @@
-"""Rendering of :class:`ReportData` as one HTML file that loads nothing."""
+"""Rendering of :class:`ReportData` as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 def render_report(data: ReportData) -> str:
     """Render the report as one HTML document.
 
-    The page loads nothing (its Content-Security-Policy forbids it) and all text is escaped. Metrics that were not measured
-    are shown as "not measured".
+    The page loads no other resources (its Content-Security-Policy forbids it), and all text is escaped. Metrics that were
+    not measured are shown as "not measured".
     """
     rows, axis = charts.timeline_tracks(data.timeline)
     return (

@@ -1,4 +1,4 @@
-"""The timeline of a run, read from the JSON Lines file of spans that telemetry writes."""
+"""The timeline of a run, read from the span files that telemetry writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEVELS = {Span.STAGE: 0, Span.LOAD: 1, Span.PHASE: 1, Span.COMMIT: 1, Span.CHEC
 
 
 def read_spans(paths: Path | Iterable[Path]) -> tuple[TimeSpan, ...]:
-    """Read the spans of stages and of their parts, sorted by start time. Steps and requests are too many to draw.
+    """Read the spans of stages and their parts, sorted by start time. Spans of steps and requests are omitted.
 
     The stage is the attribute ``stage`` of the span, or its service. The name of a part is the attribute ``phase`` or
     ``name``, or the name of the span. Truncated lines, which a killed process leaves behind, are skipped.

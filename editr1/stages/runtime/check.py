@@ -20,7 +20,7 @@ from editr1.telemetry.log import configure_logging
 
 
 def main(arguments: list[str]) -> int:
-    """Run the checks, print a line per check, and return the exit code of the first that fails."""
+    """Run the checks, print one line per check, and return the exit code of the first check that fails."""
     parser = argparse.ArgumentParser(prog="python -m editr1.stages.runtime.check", description=__doc__)
     parser.add_argument("--ready", help="address of a reward service that must be ready")
     given = parser.parse_args(arguments)

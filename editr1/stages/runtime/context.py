@@ -53,7 +53,7 @@ class StageContext:
         return (self.job.runtime.span_file or self.workdir / "spans.jsonl") if self.is_main else None
 
     def save_progress(self) -> None:
-        """Save the progress lines of all attempts to the store, for the curves of the report. Call it only on rank 0."""
+        """Save the progress lines of all attempts to the store, for the report's curves. Call it only on rank 0."""
         files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
         lines = b"".join(file.read_bytes() for file in files)
         self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
@@ -62,17 +62,17 @@ class StageContext:
         """Return the settings of the stage. Raise ConfigError if they are invalid."""
         if KINDS[self.job.kind].settings_model() is not model:
             raise ConfigError(
-                f"stage {self.job.stage}: {model.__name__} are not the settings of a {self.job.kind} stage"
+                f"stage {self.job.stage}: a {self.job.kind} stage does not have settings of type {model.__name__}"
             )
         return validate(model, self.job.config, where=f"stage {self.job.stage}")
 
     def check_inputs(self) -> None:
-        """Raise ConfigError with one line per fault if the inputs are not a valid combination."""
+        """Raise ConfigError with one line per problem if the inputs are not a valid combination."""
         if faults := KINDS[self.job.kind].rule(self.job.inputs.keys()):
             raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
 
     def input(self, name: str) -> str:
-        """Return a local folder with the input; the first call downloads it from the store or the hub and verifies it.
+        """Return a local folder with the input. The first call downloads it from the store or the hub and verifies it.
 
         Raises:
             ConfigError: the input is not given, or does not have the files of its kind.
@@ -82,7 +82,7 @@ class StageContext:
         where = f"stage {self.job.stage}, input {name}"
         reference = self.job.inputs.get(name)
         if reference is None:
-            raise ConfigError(f"{where}: is required, but not given")
+            raise ConfigError(f"{where}: this input is required, but was not given")
         with span(Span.LOAD, input=name, digest=reference):
             if reference.startswith("hub:"):
                 folder = Path(_from_hub(reference, where))
@@ -103,7 +103,7 @@ class StageContext:
         return files[0]
 
     def output_folder(self, name: str) -> Path:
-        """Return a scratch folder for an output, which may have files of an earlier attempt at the same job.
+        """Return a scratch folder for an output. It may contain files of an earlier attempt of the same job.
 
         The scratch folders of other jobs are removed.
         """

@@ -1,4 +1,4 @@
-"""Entry point of a stage process: launches the ranks, runs the stage body, records the result, and sets the exit code."""
+"""Entry point of a stage process: launch the ranks, run the stage body, record the result, and set the exit code."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ log = logging.getLogger("editr1.stage")
 
 
 def main(body: Body, module: str) -> None:
-    """Run a stage from ``EDITR1_CONFIG`` and exit the process.
+    """Run the stage that the job file ``EDITR1_CONFIG`` describes, and exit the process.
 
-    A distributed stage starts ``module`` again on every rank (see :func:`launch_ranks`), in the same way on a laptop and
-    in the pods of a PyTorchJob. ``body`` commits the outputs and returns the metrics of the stage.
+    A distributed stage starts ``module`` on every rank (see :func:`launch_ranks`), in the same way on a laptop and in
+    the pods of a PyTorchJob. ``body`` commits the outputs and returns the metrics of the stage.
     """
     configure_logging()
     end_with_parent()
@@ -96,7 +96,7 @@ def _run(body: Body, job: StageJob) -> int:
 
 
 def exit_code(error: Exception) -> int:
-    """Log ``error`` and return the exit code that it ends the stage with; print the traceback of an unexpected error."""
+    """Log ``error`` and return the stage's exit code for it. Print the traceback if the error is unexpected."""
     code = exit_code_of(error)
     if code is None:
         traceback.print_exc()
@@ -114,7 +114,7 @@ def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Drop metrics without a value, such as the mean of an empty set, since JSON has no NaN."""
+    """Drop metrics that are not finite, such as the mean of an empty set, because JSON has no NaN."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 

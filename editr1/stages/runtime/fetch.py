@@ -26,7 +26,7 @@ def main(name: str, folder: str) -> int:
         store = open_store(job.store)
         reference = resolve_job(job, store).inputs.get(name)
         if reference is None or not reference.startswith("sha256:"):
-            raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact; it must be sha256:DIGEST")
+            raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact reference; it must be sha256:DIGEST")
         store.fetch(reference, Path(folder))
     except Exception as error:
         return exit_code(error)

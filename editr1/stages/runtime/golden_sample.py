@@ -1,4 +1,4 @@
-"""The golden sample in a verifier's folder: an edit of its training data that a server scores before it becomes ready."""
+"""The golden sample of a verifier: an edit from its training data that a server scores before it becomes ready."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def save_golden_sample(folder: Path, item: ScoreItem) -> None:
 
 
 def load_golden_sample(model: str) -> Sequence[ScoreItem]:
-    """Load the golden sample of a verifier folder; a folder or hub name without one gets the default sample."""
+    """Load the golden sample of a verifier folder. Return the default sample for a hub name or a folder without one."""
     file = Path(model) / GOLDEN_FILE
     return load_golden(file) if file.is_file() else default_golden()

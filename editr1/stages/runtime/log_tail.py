@@ -1,4 +1,4 @@
-"""The last log lines of a stage's ranks."""
+"""The last log lines of each rank of a stage."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _RANK = re.compile(r"\[\w*?(\d+)\]:")
 
 
 class LogTail:
-    """Keeps the last lines of each rank. Thread-safe."""
+    """Buffer for the last lines of each rank. Thread-safe."""
 
     def __init__(self, lines: int = TAIL_LINES) -> None:
         self._lines: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=lines))
         self._lock = threading.Lock()
 
     def add(self, line: str) -> None:
-        """Add a line; a line without a rank prefix belongs to the launcher."""
+        """Add a line. Lines without a rank prefix belong to the launcher."""
         rank = _RANK.match(line)
         with self._lock:
             self._lines[int(rank[1]) if rank else -1].append(line)
 
     def text(self) -> list[str]:
-        """Return all kept lines: those of the launcher first, then rank by rank."""
+        """Return the lines of the launcher, followed by those of each rank in order."""
         with self._lock:
             return [line for rank in sorted(self._lines) for line in self._lines[rank]]
 

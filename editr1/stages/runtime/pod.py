@@ -1,10 +1,11 @@
-"""One attempt of a stage in a pod: starts the stage process and keeps its progress and logs in the artifact store.
+"""One attempt of a stage in a pod: run the stage process and copy its progress and logs to the artifact store.
 
     python -m editr1.stages.runtime.pod sft
 
 The stage process is the same as on a laptop. This process resolves the job, forwards signals, and writes progress, the
-last log lines of every rank, spans and the end of the attempt to the store. It does not import torch, so that it survives
-if the kernel kills a rank for memory. If the whole pod is killed, the next attempt finds an attempt without an end.
+last log lines of every rank, spans and the exit code to the store. It does not import torch, so that it uses little
+memory and survives when the kernel's OOM killer ends a rank. If the whole pod is killed, its record has no exit code, by
+which the next attempt recognizes it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def main(kind: str) -> int:
 def retry_outages(action: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
     """Call ``action``, and retry for up to ``seconds`` while the store or the hub is unreachable.
 
-    A pod is restarted without a pause, so that an outage would use up its retries quickly.
+    Pods are restarted without a delay, so an outage would otherwise use up their retries quickly.
     """
     retrying = Retrying(
         retry=retry_if_exception_type((StoreError, HubUnreachable)) & retry_if_not_exception_type(AccessDenied),
@@ -123,7 +124,7 @@ class _Attempt:
             submission=os.environ.get("TRACEPARENT", "")[3:35],
         )
         self._stored = self._record
-        """The attempt as it was last written to the store."""
+        """The record as it was last written to the store."""
 
     def run(self) -> int:
         job = self._job
@@ -134,11 +135,11 @@ class _Attempt:
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
         self._stored = self._record
-        # Without a submission, a release that was reinstalled with more memory looks like the earlier one.
+        # Without a submission, a Helm release that was reinstalled with more memory cannot be told from the earlier one.
         lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
             self._tail.add(
-                f"ERROR {lost} attempts ended without an exit code or a checkpoint; was the pod out of memory?"
+                f"ERROR {lost} attempts ended without an exit code or a checkpoint; check whether the pod ran out of memory"
             )
             log.error("%s", self._tail.last_error())
             return self._finish(ExitCode.UNEXPECTED, 0)
@@ -223,7 +224,7 @@ class _Attempt:
         return code
 
     def _publish(self, *, last: bool = False) -> None:
-        """Write what has changed since the last call; skip this update if the store fails."""
+        """Write the data that changed since the last call. Skip this update if the store fails."""
         try:
             self._speed.add(self._lines.new())
             progress = self._speed.now()

@@ -1,4 +1,7 @@
-"""Public benchmarks in the evaluation stage. A VLM writes the principles and judges the edits that they need."""
+"""Public benchmarks in the evaluation stage.
+
+For reward benchmarks, a VLM writes the principles of each case. For editor benchmarks, a VLM judges the edits.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def benchmark_tables(
 
     Raises:
         BenchmarkError: A benchmark does not have its published layout.
-        CurationError: The VLM does not write usable principles.
+        CurationError: The VLM's principles cannot be parsed.
         LlmError: The VLM does not respond.
     """
     tables: list[BenchmarkTable] = []
@@ -106,7 +109,7 @@ def _reward_tables(
 def _principles(
     context: StageContext, config: PublicSetsConfig, name: RewardBenchmark, folder: Path
 ) -> dict[str, tuple[Principle, ...]]:
-    """Let the VLM write the principles of every case; return them by case id, without those that cannot be parsed."""
+    """Generate the principles of every case with the VLM. Return them by case id, without cases that failed to parse."""
     from editr1.curation.pipeline import CASES, curate
     from editr1.data.tables import read_table, write_table
 

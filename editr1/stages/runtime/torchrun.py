@@ -1,4 +1,4 @@
-"""Start of the ranks of a stage by torchrun's launcher, on one node or several."""
+"""Start of a stage's ranks with torchrun's launcher, on one or several nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("editr1.stage")
 def launch_ranks(module: str) -> int:
     """Run ``module`` on every rank, as configured by the ``PET_*`` environment, and return the exit code.
 
-    If ranks fail, the exit code is that of the first failed rank, which the ``torchrun`` command would not pass on.
+    If ranks fail, the exit code is that of the first failed rank. The ``torchrun`` command does not return it.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -24,12 +24,12 @@ def launch_ranks(module: str) -> int:
     from torch.distributed.run import config_from_args, get_args_parser
 
     os.environ.setdefault("PET_SHUTDOWN_TIMEOUT", "300")
-    # If the TCP store of the first rendezvous is shared, only its participants know it: a node that replaces a lost one
-    # waits for it until both time out (torch 2.13, DynamicRendezvousHandler.next_rendezvous).
+    # Do not reuse the TCP store of the first rendezvous: a node that replaces a lost one does not know it, and both wait
+    # until they time out (torch 2.13, DynamicRendezvousHandler.next_rendezvous).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     single_node = os.environ.get("PET_NNODES", "1") in ("1", "1:1")
     if single_node:
-        # A PyTorchJob of one pod also sets a master address; its ranks use the loopback interface instead.
+        # A PyTorchJob with one pod also sets a master address. Its ranks use the loopback interface instead.
         os.environ.update(PET_RDZV_BACKEND="c10d", PET_RDZV_ENDPOINT="127.0.0.1:0", PET_RDZV_ID=str(os.getpid()))
     config, command, arguments = config_from_args(get_args_parser().parse_args(["-m", module]))
     if single_node:

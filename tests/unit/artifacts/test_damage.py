@@ -20,7 +20,7 @@ def test_push_repairs_a_damaged_file_and_foreign_files_are_not_listed(tmp_path: 
     (store / "manifests" / "sha256" / ".DS_Store").write_text("x")
     assert [problem.path for problem in opened.verify(digest)] == ["weights"]
     opened.commit(folder, kind="verifier", stage="push")
-    assert opened.verify(digest), "a commit reads nothing that stands already"
+    assert opened.verify(digest), "a commit does not verify files that are already in the store"
 
     pushed = CliRunner().invoke(app, ["artifacts", "push", str(folder), "--kind", "verifier", "--store", str(store)])
     assert pushed.output.strip() == digest

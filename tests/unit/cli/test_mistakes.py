@@ -118,7 +118,7 @@ def test_missing_runs_folder_is_an_error_and_not_an_empty_list(tmp_path: Path) -
 
 def test_folder_that_cannot_be_an_artifact_or_hold_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "there is no file in it")
+    refused(editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "it contains no files")
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").write_text("x")

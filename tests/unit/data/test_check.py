@@ -50,7 +50,7 @@ def test_undecodable_images_and_duplicate_ids_are_reported(tmp_path: Path) -> No
     problems = list(check_file(path))
     assert [(problem.row, problem.field) for problem in problems] == [(2, "source"), (3, "case_id"), (4, "source")]
     assert "not an image of an allowed format" in problems[0].rule and problems[0].value == "<10 bytes>"
-    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique, but row 1 has the same")
+    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique, but row 1 has the same value")
     assert [problem.row for problem in check_file(path, decode_images=False)] == [3]
 
 
@@ -111,7 +111,7 @@ def test_file_that_is_not_a_table_is_one_problem(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("hello")
     assert ["not a Parquet file" in problem.rule for problem in check_file(tmp_path / "t.parquet")] == [True]
     [problem] = check_file(json_lines(tmp_path / "t.jsonl", {"a": 1}))
-    assert problem.rule == "not the fields of EditCase, Quadruple, SftRow, PreferencePair"
+    assert problem.rule == "must be the fields of one of: EditCase, Quadruple, SftRow, PreferencePair"
     write_table(tmp_path / "t.parquet", [case()], EditCase)
     assert [problem.field for problem in check_file(tmp_path / "t.parquet", SftRow)] == ["editr1.kind"]
 

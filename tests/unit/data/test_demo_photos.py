@@ -31,8 +31,8 @@ def imported(photos: Path) -> ImportReport:
     return import_folder(photos.parent, photos, photos.parent / "tables", max_side=160)
 
 
-def pixels(picture: EncodedImage) -> np.ndarray:
-    return np.asarray(decode_image(picture.data), dtype=float)
+def pixels(image: EncodedImage) -> np.ndarray:
+    return np.asarray(decode_image(image.data), dtype=float)
 
 
 def test_sources_have_the_modes_of_real_folders(photos: Path) -> None:

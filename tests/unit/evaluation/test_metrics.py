@@ -46,7 +46,7 @@ def test_empty_or_non_finite_input_is_rejected():
         mean_estimate([])
     with pytest.raises(ValueError, match=r"values\[1\] is nan"):
         mean_estimate([1.0, float("nan")])
-    with pytest.raises(ValueError, match="same items: 2 after, 1 before"):
+    with pytest.raises(ValueError, match="same items, got 2 values after and 1 before"):
         paired_difference([1.0, 2.0], [1.0])
 
 
@@ -54,7 +54,7 @@ def test_gsb_is_good_minus_bad_over_all_cases():
     found = gsb([9.0] * 5 + [4.0] * 3 + [1.0] * 2, [4.0] * 10)
     assert found.value == pytest.approx(0.3)
     assert found.n == 10
-    with pytest.raises(ValueError, match="same cases: 2 first, 1 second"):
+    with pytest.raises(ValueError, match="same cases, got 2 of the first editor and 1 of the second"):
         gsb([1.0, 2.0], [1.0])
 
 
