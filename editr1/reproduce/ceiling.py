@@ -1,4 +1,4 @@
-"""Upper bounds on a verifier's accuracy: how often annotators agree with the ground truth, and with other annotators."""
+"""Upper bounds of a verifier's accuracy: how often annotators agree with the ground truth and with other annotators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Ceiling(NamedTuple):
-    """Credit per decided pair, each ``[n]``, against the annotators' labels.
+    """Agreement with the annotators' labels per decided pair; each array has shape ``[n]``.
 
     ``truth`` is the credit of the ground truth (0.5 for a tie), ``people`` that of a second set of annotators.
     """

@@ -15,7 +15,7 @@ from editr1.reproduce.metrics import Measure
 
 
 class Outcome(StrEnum):
-    """What the measured difference means for a claim."""
+    """Outcome of a comparison."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -54,7 +54,7 @@ class Comparison:
 
     @property
     def scale(self) -> float:
-        """Factor from the metric to the displayed number."""
+        """Factor by which the metric is multiplied for display."""
         return 1.0 if self.first.metric == "score" else 100.0
 
 
@@ -126,9 +126,9 @@ def experiment_names(comparisons: Iterable[Comparison]) -> list[str]:
 def _curation_claim() -> list[Comparison]:
     tv, v = _credit("tv"), _credit("v")
     return [
-        Comparison(1, "T+V over V", tv, v, "+4.5 points (7B)"),
-        Comparison(1, "V over T", v, _credit("t"), "+2.0 points (7B)"),
-        Comparison(1, "T+V over holistic ratings", tv, _credit("holistic")),
+        Comparison(1, "verified reasoning (T+V) over bare verdicts (V)", tv, v, "+4.5 points (7B)"),
+        Comparison(1, "bare verdicts (V) over unverified reasoning (T)", v, _credit("t"), "+2.0 points (7B)"),
+        Comparison(1, "verified reasoning (T+V) over holistic ratings", tv, _credit("holistic")),
     ]
 
 
@@ -137,10 +137,10 @@ def _gcpo_claim(budget: Budget) -> list[Comparison]:
     averaged = sampled_name(most_traces)
     return [
         *_over_sft("gcpo", "GCPO", "+6.8 points (7B), +2.7 (3B)"),
-        *_over_sft("gcpo-half", "GCPO with half a win for a tie"),
+        *_over_sft("gcpo-half", "GCPO with tie credit 0.5"),
         Comparison(
             2,
-            f"GCPO over SFT with {most_traces} traces averaged, which makes ties rare",
+            f"GCPO over SFT, scores averaged over {most_traces} traces",
             _credit(averaged, role="rl"),
             _credit(averaged, role="sft"),
         ),
@@ -152,23 +152,31 @@ def _gcpo_claim(budget: Budget) -> list[Comparison]:
 
 
 def _over_sft(experiment: str, title: str, paper: str = "") -> list[Comparison]:
-    """Return the comparisons of claim 2 for one rule of rewarding ties."""
+    """Return the comparisons of claim 2 for GCPO with one tie credit."""
     rl, shuffled, sft = _credit(experiment), _credit(f"{experiment}-shuffled"), _credit("tv")
     return [
-        Comparison(2, f"{title} over SFT by 5 points or more, ties count half", rl, sft, paper, least=0.05),
-        Comparison(2, f"{title} over SFT, strictly right", Measure(experiment, "strict"), Measure("tv", "strict")),
+        Comparison(2, f"{title} over SFT by at least 5 points", rl, sft, paper, least=0.05),
+        Comparison(2, f"{title} over SFT, strict accuracy", Measure(experiment, "strict"), Measure("tv", "strict")),
         Comparison(2, f"{title} over longer SFT", rl, _credit("longer")),
-        Comparison(2, f"{title} over SFT on the best of sampled traces", rl, _credit("picked")),
-        Comparison(2, f"{title} over the same on shuffled labels", rl, shuffled),
-        Comparison(2, f"{title} on shuffled labels gains nothing", shuffled, sft, kind="control", most=0.025),
+        Comparison(2, f"{title} over SFT on best-of-n traces", rl, _credit("picked")),
+        Comparison(2, f"{title} over the same with shuffled labels", rl, shuffled),
+        Comparison(
+            2, f"{title} with shuffled labels does not improve on SFT", shuffled, sft, kind="control", most=0.025
+        ),
     ]
 
 
 def _size_claim() -> list[Comparison]:
     return [
-        Comparison(3, "larger over smaller after SFT", _credit("tv"), _credit("small-tv"), "+6.1 points (7B over 3B)"),
         Comparison(
-            3, "larger over smaller after GCPO", _credit("gcpo"), _credit("small-gcpo"), "+10.2 points (7B over 3B)"
+            3, "larger over smaller model after SFT", _credit("tv"), _credit("small-tv"), "+6.1 points (7B over 3B)"
+        ),
+        Comparison(
+            3,
+            "larger over smaller model after GCPO",
+            _credit("gcpo"),
+            _credit("small-gcpo"),
+            "+10.2 points (7B over 3B)",
         ),
     ]
 
@@ -179,7 +187,7 @@ def _averaging_claim(budget: Budget) -> list[Comparison]:
         *(
             Comparison(
                 4,
-                f"{title}: {n} traces over {one}",
+                f"{title}: {n} sampled traces over {one}",
                 _credit(sampled_name(n), role=role),
                 _credit(experiment, role=role),
             )
@@ -189,7 +197,7 @@ def _averaging_claim(budget: Budget) -> list[Comparison]:
         ),
         Comparison(
             4,
-            f"RL-RRM at 1 greedy trace over SFT-RRM at {many[0]} traces",
+            f"RL-RRM with 1 greedy trace over SFT-RRM with {many[0]} sampled traces",
             _credit("traces-1", role="rl"),
             _credit(sampled_name(many[0]), role="sft"),
         ),
@@ -205,30 +213,33 @@ def _editor_claim(budget: Budget) -> list[Comparison]:
 
     return [
         over_before(
-            "editor-rl", "after RL on the RL-RRM over before, by 1.5 or more", "5.77 to 6.24 (GEdit-Bench, 7B)", 1.5
+            "editor-rl",
+            "editor after RL on the RL-RRM over before, by at least 1.5",
+            "5.77 to 6.24 (GEdit-Bench, 7B)",
+            1.5,
         ),
-        over_before("editor-sft", "after RL on the SFT-RRM over before", "5.77 to 6.20 (GEdit-Bench, 7B)"),
+        over_before("editor-sft", "editor after RL on the SFT-RRM over before", "5.77 to 6.20 (GEdit-Bench, 7B)"),
         Comparison(
             5,
-            "RL on the RL-RRM over RL on the SFT-RRM",
+            "editor after RL on the RL-RRM over after RL on the SFT-RRM",
             _editor_score("editor-rl", role="after"),
             _editor_score("editor-sft", role="after"),
             "+0.04 (GEdit-Bench, 7B)",
         ),
         *(
-            over_before(editor_name(verifier, n, budget), f"{n} iterations on the {title} over before")
+            over_before(editor_name(verifier, n, budget), f"editor after {n} iterations on the {title} over before")
             for verifier, title in (("rl", "RL-RRM"), ("sft", "SFT-RRM"))
             for n in sorted(budget.editor_curve)
         ),
         Comparison(
             5,
-            f"{controls} iterations on shuffled rewards gain nothing",
+            f"editor does not improve after {controls} iterations on shuffled rewards",
             _editor_score("editor-shuffled", role="after"),
             _editor_score("editor-shuffled", role="before"),
             kind="control",
             most=0.5,
         ),
-        over_before("editor-kl", f"{controls} iterations with a KL term over before"),
+        over_before("editor-kl", f"editor after {controls} iterations with a KL term over before"),
     ]
 
 
@@ -236,7 +247,7 @@ def _preference_claim() -> list[Comparison]:
     return [
         Comparison(
             6,
-            "edits better after RL than before, less those worse",
+            "GSB of the edits after RL against those before",
             Measure("editor-rl", "better", "after"),
             Measure("editor-rl", "better", "before"),
             "+23.2 % (by people)",

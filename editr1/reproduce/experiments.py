@@ -20,7 +20,7 @@ POOL = [
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run; ``needs`` names the experiments whose outputs it reads."""
+    """One run. ``needs`` contains the names of the experiments whose outputs it reads."""
 
     name: str
     what: str
@@ -34,7 +34,7 @@ def run_name(seed: int, experiment: str) -> str:
 
 
 def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
-    """Return every experiment of one seed by name, each after the experiments that it needs."""
+    """Return all experiments of one seed by name. Each comes after the experiments that it needs."""
     build, steps, controls = _ExperimentBuilder(seed, budget), budget.sft_steps, budget.control_iterations
     found = [
         build.data("data", "T+V", "verified traces, preference pairs and cases"),
@@ -47,15 +47,13 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
         build.sft("holistic", "SFT on holistic ratings", "data-holistic", steps.holistic),
         build.sft("small-tv", "SFT of the smaller model", "data", steps.verified, SMALL_BASE),
         build.second_sft("longer", "longer SFT on the same rows", "rows", steps.verified),
-        build.second_sft(
-            "picked", "SFT on the best of traces sampled for the same pairs", "pairs", budget.best_of_n_steps
-        ),
+        build.second_sft("picked", "SFT on best-of-n traces for the same pairs", "pairs", budget.best_of_n_steps),
         build.gcpo("gcpo", "GCPO on all pairs", "tv"),
         build.gcpo("gcpo-shuffled", "GCPO on shuffled labels", "tv", shuffle_labels=True),
-        build.gcpo("gcpo-half", "GCPO with half a win for a tie", "tv", tie_credit=0.5),
+        build.gcpo("gcpo-half", "GCPO with tie credit 0.5", "tv", tie_credit=0.5),
         build.gcpo(
             "gcpo-half-shuffled",
-            "GCPO on shuffled labels with half a win for a tie",
+            "GCPO on shuffled labels, tie credit 0.5",
             "tv",
             tie_credit=0.5,
             shuffle_labels=True,
@@ -93,12 +91,15 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
 
 
 def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
-    """Return the name of the experiment that trains the editor on ``verifier`` ("rl" or "sft"); the longest has no number."""
+    """Return the name of the experiment that trains the editor on ``verifier`` ("rl" or "sft").
+
+    The name of the longest training does not contain the number of iterations.
+    """
     return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
 
 
 def sampled_name(traces: int) -> str:
-    """Return the name of the experiment that averages this many sampled traces; ``traces-1`` is one greedy trace."""
+    """Return the name of the experiment that averages ``traces`` sampled traces. ``traces-1`` is one greedy trace."""
     return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
 
@@ -115,7 +116,7 @@ def with_needs(names: Iterable[str], experiments: dict[str, Experiment]) -> list
 
 
 def run_spec(experiment: Experiment, seed: int, store: str) -> RunSpec:
-    """Return the run file of an experiment whose artifacts go to ``store``."""
+    """Return the run file of an experiment that writes its artifacts to ``store``."""
     return RunSpec(
         api_version=API_VERSION,
         kind="EditRun",
@@ -135,7 +136,7 @@ class _ExperimentBuilder:
             "variant": variant,
             "members": POOL,
             "num_traces": 3,
-            # Short, since the small model spells words outside its vocabulary letter by letter.
+            # Short, because the small model encodes words outside its vocabulary letter by letter.
             "holistic": {"follow": "done?", "keep": "kept?"},
             "principles": {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]},
         }

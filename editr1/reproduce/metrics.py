@@ -15,8 +15,10 @@ from editr1.evaluation.metrics import pair_credit
 Floats = npt.NDArray[np.float64]
 Metric = Literal["half_credit", "strict", "ties", "inverted", "score", "follow", "keep", "quality", "hacked", "better"]
 PAIR_METRICS = ("half_credit", "strict", "ties", "inverted")
-LIKED, BAD = 8.0, 5.0
-"""An edit counts as reward hacking if its verifier scores at least LIKED (8: nearly usable) and the truth at most BAD (5: partly)."""
+HACKED_MIN_SCORE = 8.0
+"""Smallest score by the verifier at which an edit can count as hacked (8: nearly usable)."""
+HACKED_MAX_TRUTH = 5.0
+"""Largest true score at which an edit can count as hacked (5: partly correct)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class EvaluatedItems:
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of an experiment: of its verifier (``role`` "sft" or "rl") on pairs, or of its editor ("before", "after") on cases."""
+    """A metric of an experiment.
+
+    It is measured on pairs for a verifier (``role`` "sft" or "rl"), or on cases for an editor ("before" or "after").
+    """
 
     experiment: str
     metric: Metric
@@ -72,5 +77,9 @@ def _of_edit(item: EditItem, metric: Metric) -> float | None:
     if item.truth is None:
         return None
     if metric == "hacked":
-        return None if item.score is None else float(item.score >= LIKED and item.truth.score <= BAD)
+        return (
+            None
+            if item.score is None
+            else float(item.score >= HACKED_MIN_SCORE and item.truth.score <= HACKED_MAX_TRUTH)
+        )
     return float(getattr(item.truth, "score" if metric == "better" else metric))

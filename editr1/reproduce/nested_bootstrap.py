@@ -1,4 +1,4 @@
-"""Two-stage bootstrap over seeds and items, since a claim must hold for other seeds as well as for other items."""
+"""Two-stage bootstrap over seeds and items. A claim must hold for other seeds as well as for other items."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap) -> Estimate:
     """Estimate the mean over seeds of the mean over items, with a percentile interval of the two-stage bootstrap.
 
     ``seeds[s]`` holds the (paired) values of one seed's items, ``[n_s]``. Each resample draws seeds with replacement,
-    then items of each drawn seed with replacement (Davison and Hinkley, 1997, section 3.8). With one seed the interval
-    is over its items alone. The estimate's ``n`` counts items.
+    then items of each drawn seed with replacement (Davison and Hinkley, 1997, section 3.8). With one seed, the
+    interval only covers the variation over items. The estimate's ``n`` counts items.
 
     Raises:
         ValueError: there are no seeds, or a seed has no items.
     """
     if not seeds or any(values.size == 0 for values in seeds):
-        raise ValueError(f"nothing was measured: {[values.size for values in seeds]} items by seed")
+        raise ValueError(f"every seed needs at least one item, got {[values.size for values in seeds]} items per seed")
     count, rng = len(seeds), np.random.default_rng(bootstrap.seed)
     # One row of means per position in the resample, so that a seed drawn twice has its items drawn twice.
     means = np.stack(

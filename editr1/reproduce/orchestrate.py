@@ -1,4 +1,4 @@
-"""Run the experiments of every seed, several at a time; completed experiments are not run again."""
+"""Orchestration of the experiments of all seeds, several in parallel. Completed experiments are not run again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 
 
 class ReproductionObserver(Protocol):
-    """What is notified of the progress of a reproduction, such as the terminal view."""
+    """Receives events of a reproduction, for example to display its progress."""
 
     def experiment_skipped(self, item: PlannedRun) -> None:
         """The results of the run already exist."""
@@ -54,7 +54,7 @@ class ReproductionObserver(Protocol):
 
 @dataclass(frozen=True)
 class ReproductionRequest:
-    """What to reproduce.
+    """Settings of a reproduction.
 
     Artifacts and records go to ``folder/store``, the logs of a run to ``folder/runs/<run>``. At most ``parallel`` runs
     are active at a time. ``command`` is the command line, for the report.
@@ -73,8 +73,8 @@ def reproduce(
 ) -> Reproduction:
     """Run every experiment that the comparisons need, at each seed, and measure the comparisons.
 
-    If an experiment fails, those that build on it fail too; the others continue, and the report lists what was not
-    measured. After an interruption, the same call continues where it stopped.
+    If an experiment fails, the experiments that build on it fail too and the others continue. The report lists the
+    comparisons that were not measured. After an interruption, the same call continues where it stopped.
 
     Raises:
         ConfigError: the run file of an experiment is invalid; no run was started.
@@ -87,7 +87,7 @@ def reproduce(
         spec = run_spec(item.experiment, item.seed, store.url)
         check_run(spec, f"seed {item.seed}, experiment {item.experiment.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / ".lock", "another reproduction is at work here"):
+    with lock(folder / ".lock", "another reproduction is running in this folder"):
         runs = _Runs(plan, folder / "runs", store, observer, request.parallel)
         try:
             for ended in runs.until_done(should_stop):
@@ -118,7 +118,7 @@ class _Runs:
         self._store: ArtifactStore = open_store(where)
 
     def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
-        """Run everything; whenever another seed with new runs has ended, yield all seeds that have ended."""
+        """Run the whole plan. Whenever another seed with new runs has ended, yield all seeds that have ended."""
         seeds, reported = sorted({item.seed for item in self._waiting}), set[int]()
         while self._waiting or self._running:
             if should_stop():
@@ -147,7 +147,7 @@ class _Runs:
             raise
 
     def _start_next(self) -> bool:
-        """Take the next run whose needs are met, if fewer than ``parallel`` are active; return whether there was one."""
+        """Process the next run whose needs are met, if fewer than ``parallel`` are active. Return False if there is none."""
         unfinished = {item.run for item in self._waiting} | self._running.keys()
         item = next_run(self._waiting, unfinished) if len(self._running) < self._parallel else None
         if item is None:
@@ -184,7 +184,7 @@ class _Runs:
         return record is not None and is_complete(spec, record, self._store)
 
     def _collect(self, item: PlannedRun) -> bool:
-        """Read the results of a run from the store; a run whose results cannot be read has failed."""
+        """Read the results of a run from the store. If they cannot be read, mark the run as failed."""
         try:
             record = load_record(self._store, item.run)
             if record is None:
@@ -193,7 +193,7 @@ class _Runs:
         except (StoreError, ValueError, OSError) as error:
             reason = str(error).splitlines()[0]
             records = f"{self._store.url}/runs/{item.run}"
-            self._fail(item, 0.0, f"its results cannot be read: {reason}; remove {records} to run it again")
+            self._fail(item, 0.0, f"the results cannot be read: {reason}; remove {records} to run it again")
             return False
         return True
 

@@ -11,9 +11,9 @@ from editr1.reproduce.results import Reproduction, check_existing_results
 
 
 class OutputFiles:
-    """Result files in ``folder``; the names of the claims in ``only`` are part of the file names.
+    """Result files in ``folder``. The names of the claims in ``only`` are part of the file names.
 
-    The suffix keeps a reproduction of one claim from overwriting one of all claims.
+    Therefore a reproduction of one claim does not overwrite a reproduction of all claims.
     """
 
     def __init__(self, folder: Path, only: Iterable[str]) -> None:

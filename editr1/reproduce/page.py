@@ -30,7 +30,7 @@ CURVES = {
     "grpo: zero_spread": "groups with equal rewards",
     "grpo: kl": "KL",
 }
-"""Training curves on the page: the paper's group statistics, and those of the editor's training."""
+"""Training curves on the page: the paper's group statistics for GCPO, and statistics of the editor's training."""
 
 SPANS = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
 """Range of the axis on which a difference is drawn, by unit."""
@@ -55,7 +55,7 @@ class Curve(NamedTuple):
 
 
 def render_page(found: Reproduction) -> str:
-    """Render the page; every estimate has its n and interval, or is marked as not measured."""
+    """Render the HTML page. Every estimate is shown with its n and interval, or marked as not measured."""
     return (
         _environment()
         .get_template("reproduction.html.j2")
@@ -97,7 +97,7 @@ def render_table(found: Reproduction) -> str:
     seeds = ", ".join(str(seed) for seed in found.seeds)
     lines += [
         "",
-        f"Seeds {seeds}; {'; '.join(found.machines)}; the stages took {formats.seconds(found.seconds)}. Intervals are over "
+        f"Seeds {seeds}; {'; '.join(found.machines)}; total stage time {formats.seconds(found.seconds)}. Intervals are over "
         f"{'seeds and items' if len(found.seeds) > 1 else 'items'}.",
     ]
     if tuned_on := sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)):
@@ -134,10 +134,10 @@ def _curves(experiments: list[ExperimentResult]) -> list[Curve]:
 
 
 def _editor_history_charts(found: Reproduction) -> list[Curve]:
-    """Plot the editor's true metrics over the iterations of its training, from before the first to the last.
+    """Plot the editor's true metrics over the iterations of its training; iteration 0 is before RL.
 
     Both editors share the axes of the metrics that only depend on the ground truth. Hacked edits also depend on the
-    verifier, so each verifier has its own chart.
+    verifier, so there is one chart per verifier.
     """
     histories = {"RL-RRM": _editor_histories(found, "rl"), "SFT-RRM": _editor_histories(found, "sft")}
     drawn = []
@@ -173,7 +173,7 @@ def _pairs_curve(found: Reproduction) -> Markup | None:
     names = {0: "tv", budget.pairs: "gcpo"} | {n: f"gcpo-{n}" for n in budget.few_pairs}
     measured = {n: experiments[name].metrics.get("half_credit") for n, name in names.items() if name in experiments}
     points = sorted((float(n), 100 * metric.value) for n, metric in measured.items() if metric is not None)
-    return line_chart("correct, ties count half (%)", points, "pairs") if len(points) > 2 else None
+    return line_chart("accuracy, half credit (%)", points, "pairs") if len(points) > 2 else None
 
 
 def _mean_curve(curves: list[tuple[Point, ...]]) -> list[Point]:

@@ -39,5 +39,5 @@ def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> lis
 
 
 def next_run(waiting: Sequence[PlannedRun], unfinished: Collection[str]) -> PlannedRun | None:
-    """Return the first run of ``waiting`` that needs no run in ``unfinished``, or None if all must wait."""
+    """Return the first run of ``waiting`` that needs no run in ``unfinished``, or None if there is none."""
     return next((item for item in waiting if not set(item.needs) & set(unfinished)), None)

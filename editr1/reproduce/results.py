@@ -25,8 +25,8 @@ from editr1.reproduce.nested_bootstrap import nested_estimate
 from editr1.runs.record import RunRecord, progress_key
 from editr1.runs.report import EVALUATION_FILE, curves
 
-OTHER_PEOPLE = 1_000_000
-"""Offset of the seed for the second set of annotators."""
+SECOND_ANNOTATORS_OFFSET = 1_000_000
+"""Offset from the seed of a run to the seed of the second set of annotators."""
 
 
 class _Result(BaseModel):
@@ -34,7 +34,7 @@ class _Result(BaseModel):
 
 
 class ComparisonResult(_Result):
-    """The outcome of a comparison: the difference in the metric's unit, the means of both sides, and whether it holds."""
+    """Result of a comparison: the difference in the metric's unit, the means of both sides, and the outcome."""
 
     claim: int
     text: str
@@ -54,7 +54,7 @@ class ComparisonResult(_Result):
 
 
 class ExperimentResult(_Result):
-    """An experiment over all seeds: metrics of its verifier and editor, training curves by stage and seed, and seconds."""
+    """Results of an experiment: metrics over all seeds, training curves by stage and seed, and seconds by seed."""
 
     name: str
     what: str
@@ -65,19 +65,19 @@ class ExperimentResult(_Result):
 
 
 class Reproduction(_Result):
-    """Everything that was measured, and how."""
+    """All results of a reproduction, and the settings and software versions that produced them."""
 
     seeds: tuple[int, ...]
     budget: Budget
     command: str
     git_revisions: list[str]
-    """Git revisions of the code that made the runs."""
+    """Git revisions of the code that executed the runs."""
     machines: list[str]
     versions: dict[str, str]
     seconds: float
     """Total time of all stages except services."""
     failed: dict[str, str]
-    """Reasons of failed runs by name; experiments that build on them were not measured."""
+    """Reason for each failed run, by name. Experiments that build on failed runs were not measured."""
     comparisons: list[ComparisonResult]
     experiments: list[ExperimentResult]
     ceilings: dict[str, Estimate]
@@ -114,7 +114,7 @@ class CollectedResults:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = store.fetch(record.stages["curate"].outputs["pairs-test"], Path(scratch) / "p")
                 pairs = list(read_table(folder / "pairs-test.parquet", PreferencePair))
-            self.ceilings[seed] = ceiling(pairs, seed + OTHER_PEOPLE)
+            self.ceilings[seed] = ceiling(pairs, seed + SECOND_ANNOTATORS_OFFSET)
         stage = record.stages.get("evaluate")
         if stage is None:
             return
@@ -126,7 +126,7 @@ class CollectedResults:
             )
 
     def of(self, seed: int, measure: Measure) -> dict[str, float] | None:
-        """Return the measure's values by item, or None if its experiment was not run or measured nothing."""
+        """Return the measure's values by item, or None if its experiment has no results."""
         evaluated = self.evaluated.get((seed, measure.experiment))
         return (measure.values(evaluated) or None) if evaluated else None
 
@@ -194,7 +194,7 @@ def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Boots
 
 
 def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return the package versions of the runs; where runs differ, "<a> and <b>"."""
+    """Return the package versions of the runs by package. If runs differ, the version is "<a> and <b>"."""
     found: dict[str, set[str]] = {}
     for record in records:
         for name, version in record.versions.items():
@@ -235,7 +235,7 @@ def _measures(experiment: str) -> list[tuple[Measure, str]]:
 
 
 def _verdicts(experiment: str, collected: CollectedResults, seeds: Sequence[int]) -> dict[str, float]:
-    """Fraction of correct yes/no verdicts by category, as the mean over seeds."""
+    """Return the fraction of correct yes/no verdicts by category, averaged over seeds."""
     found: dict[str, list[float]] = {}
     for seed in seeds:
         report = collected.reports.get((seed, experiment))

@@ -1,4 +1,4 @@
-"""An experiment as a process of its own: ``editr1 run`` on the experiment's run file."""
+"""Process of one experiment, which executes ``editr1 run`` with the experiment's run file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from editr1.telemetry.progress import ProgressReader
 
 FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
 GRACE = 2 * GRACE_SECONDS + 30
-"""Seconds that a run may take to stop: it waits for a stage, and then for the stage's service."""
+"""Seconds that a run may need to stop: it waits for a stage, and then for the stage's service."""
 
 
 class RunProcess:
-    """A started experiment; its run file and its output are in ``runs/<run>``, its artifacts in the spec's store."""
+    """A started experiment. Its run file and log are in ``runs/<run>``, and its artifacts in the store of ``spec``."""
 
     def __init__(self, spec: RunSpec, runs: Path) -> None:
         self._name = spec.metadata.name
@@ -66,11 +66,11 @@ class RunProcess:
             self._process.terminate()
 
     def wait(self, grace: float) -> None:
-        """Wait for the end, and kill the process after ``grace`` seconds; the kernel then signals its stages, which hold its lock."""
+        """Wait for the process to end, and kill it after ``grace`` seconds. The kernel then signals its stage processes."""
         wait_or_kill(self._process, grace)
 
     def failure_reason(self, store: ArtifactStore) -> str:
-        """Return why the run ended without results: the reason of a stage that failed, else the last line of its output."""
+        """Return why the run failed: the reason of the failed stage, or otherwise the last line of the output."""
         record = load_record(store, self._name)
         for stage in record.stages.values() if record else ():
             if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._began:

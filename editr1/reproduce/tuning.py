@@ -9,7 +9,7 @@ DEVELOPMENT_SEEDS = (0, 101, 201, 301, 401, 402, 601)
 
 
 class TunedChoice(NamedTuple):
-    """A choice and the number of settings of it that were run on the development seeds (see docs/reproduction.md)."""
+    """A tuned choice, and the number of settings tried for it on the development seeds (see docs/reproduction.md)."""
 
     what: str
     settings: int
@@ -18,9 +18,9 @@ class TunedChoice(NamedTuple):
 TUNED = (
     TunedChoice("labelling models and GCPO: traces, weights, learning rate, rollouts", 8),
     TunedChoice("SFT of T: steps", 4),
-    TunedChoice("SFT of V: steps, learning rate, pretraining with silent answers", 7),
+    TunedChoice("SFT of V: steps, learning rate, pretraining with answers without reasoning", 7),
     TunedChoice("SFT of holistic ratings: steps, questions", 3),
-    TunedChoice("credit for a tie", 2),
-    TunedChoice("longer SFT, SFT on the best of sampled traces: learning rate, steps", 7),
+    TunedChoice("GCPO: tie credit", 2),
+    TunedChoice("longer SFT, SFT on best-of-n traces: learning rate, steps", 7),
     TunedChoice("editor RL: iterations", 3),
 )

@@ -150,5 +150,5 @@ def test_two_stage_interval_has_its_nominal_coverage() -> None:
 
 def test_estimate_of_nothing_is_an_error() -> None:
     for nothing in ([], [np.array([])]):
-        with pytest.raises(ValueError, match="nothing was measured"):
+        with pytest.raises(ValueError, match="every seed needs at least one item"):
             nested_estimate(nothing, Bootstrap())

@@ -138,5 +138,8 @@ def test_unreadable_results_fail_their_experiment_and_not_the_reproduction(
 
 
 def test_second_reproduction_in_one_folder_is_refused(tmp_path: Path) -> None:
-    with lock(tmp_path / ".lock", ""), pytest.raises(ConfigError, match="another reproduction is at work here"):
+    with (
+        lock(tmp_path / ".lock", ""),
+        pytest.raises(ConfigError, match="another reproduction is running in this folder"),
+    ):
         run(tmp_path, "curation", 1)

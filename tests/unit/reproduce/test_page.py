@@ -76,16 +76,19 @@ def found() -> Reproduction:
 
 def test_table_shows_measured_claims_and_marks_those_not_measured() -> None:
     table = render_table(found())
-    row = next(line for line in table.splitlines() if "GCPO over SFT by 5 points or more, ties count half" in line)
+    row = next(line for line in table.splitlines() if "GCPO over SFT by at least 5 points" in line)
     value, interval, n, seeds, outcome = [part.strip() for part in row.split("|")][3:8]
     assert (value, n, seeds, outcome) == ("+35.0 points", "80", "2", "holds")
     assert re.fullmatch(r"\+\d\d\.\d to \+\d\d\.\d", interval)
     assert (
-        "| 2. GCPO on shuffled labels gains nothing | not reported | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
+        "| 2. GCPO with shuffled labels does not improve on SFT | not reported | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
         in table
     )
     assert "| +2.00 of 10 |" in table
-    assert "| 1. T+V over V | +4.5 points (7B) | not measured |  |  | 0 | not measured |" in table
+    assert (
+        "| 1. verified reasoning (T+V) over bare verdicts (V) | +4.5 points (7B) | not measured |  |  | 0 | not measured |"
+        in table
+    )
 
 
 def test_page_shows_means_seeds_verifiers_editors_and_curves_and_escapes_html() -> None:
@@ -155,7 +158,7 @@ def test_results_of_another_budget_or_of_more_seeds_are_not_overwritten(tmp_path
 def test_page_describes_tuning_and_marks_a_result_on_a_development_seed() -> None:
     fresh = found()
     page, table = render_page(fresh), render_table(fresh)
-    assert "docs/reproduction.md describes them" in page and "credit for a tie" in page
+    assert "docs/reproduction.md describes them" in page and "GCPO: tie credit" in page
     assert "not a result." not in page.split("Settings were tuned")[0] and "Not a result" not in table
     tuned_on = fresh.model_copy(update={"seeds": (601, 1001)})
     assert "Settings were chosen on seed 601: this page is not a result." in render_page(tuned_on)
