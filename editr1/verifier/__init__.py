@@ -1,1 +1,1 @@
-"""The reasoning reward model: prompt, trace, SFT, GCPO."""
+"""The verifier, a reasoning reward model: its prompt, its trace format, and its training with SFT and GCPO."""

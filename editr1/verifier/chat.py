@@ -1,4 +1,4 @@
-"""Edit cases as chat messages with images, the input of processors, trainers and engines."""
+"""Edit cases as chat messages with images, the input format of processors, trainers and engines."""
 
 from __future__ import annotations
 

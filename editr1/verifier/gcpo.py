@@ -1,8 +1,9 @@
 """GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2), with TRL's GRPOTrainer.
 
 The N traces of one prompt form a GRPO group. A preference pair consists of two adjacent groups, the winner's and the
-loser's (see :mod:`editr1.verifier.pair_layout`). Both are kept in one generation batch on one process, so the reward
-function sees whole pairs. GRPO subtracts the mean reward of each group, which gives the paper's advantage.
+loser's (see :mod:`editr1.verifier.pair_layout`). Both groups are in the same generation batch on the same process, so
+the reward function receives whole pairs. GRPO subtracts the mean reward of each group, which yields the advantage of
+the paper.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from editr1.verifier.rows import RowCache, pair_rows
 from editr1.verifier.trace import parse_trace
 from editr1.verifier.training import (
     HooksCallback,
-    ResumesWeights,
-    TracedSteps,
+    ResumeWeightsMixin,
+    StepTracingMixin,
     adapter_settings,
     context_limit,
     distributed_context,
@@ -67,17 +68,18 @@ def train_gcpo(
         config: settings of the training.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
         pairs: the Parquet file.
-        output_dir: becomes a verifier folder (weights, processor, prompt template).
-        hooks: progress, checkpoints and requests to stop.
+        output_dir: folder to which the weights, the processor and the prompt template are written.
+        hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        The metrics of :func:`gcpo_metrics`, averaged over the last tenth of the steps, ``steps``, and the counts
-        ``pairs`` (trained on) and ``pairs_same`` (left out).
+        The metrics of :func:`gcpo_metrics` as means over the last tenth of the reports, the number of ``steps``, the
+        number of training ``pairs``, and the number of skipped pairs labelled "same" (``pairs_same``).
 
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
-        ConfigError: batch sizes that do not divide, too few pairs, another architecture, or a training that diverged.
-        Interrupted: the hooks requested a stop; a checkpoint was passed to them.
+        ConfigError: the batch sizes do not divide evenly, there are too few pairs, the architecture is not supported, or
+            the training diverged.
+        Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
     micro_batch_size, micro_steps = rollout_layout(config, context.world_size)
@@ -97,7 +99,7 @@ def train_gcpo(
     decided = pair_count(len(dataset))
     if decided < config.pairs_per_rollout:
         raise ConfigError(
-            f"{pairs}: {decided} decided pairs are fewer than the {config.pairs_per_rollout} of one rollout; "
+            f"{pairs}: a rollout needs {config.pairs_per_rollout} pairs with a winner, but the file has {decided}; "
             "lower pairs_per_rollout or add pairs"
         )
     callback = HooksCallback(hooks, context, "gcpo", gcpo_metrics, boundary=config.passes)
@@ -108,7 +110,7 @@ def train_gcpo(
         args=GRPOConfig(
             **arguments,
             **_rollout_arguments(config, micro_batch_size, micro_steps),
-            generation_kwargs={"suppress_tokens": unwanted_tokens(processor, network)},
+            generation_kwargs={"suppress_tokens": suppressed_token_ids(processor, network)},
         ),
         train_dataset=dataset,
         processing_class=processor,
@@ -119,7 +121,7 @@ def train_gcpo(
     return metrics | {"pairs": float(decided), "pairs_same": float(same)}
 
 
-class GcpoTrainer(TracedSteps, ResumesWeights, GRPOTrainer):  # type: ignore[misc]
+class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer that samples whole pairs and logs the likelihood ratio."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
@@ -172,12 +174,12 @@ class GcpoTrainer(TracedSteps, ResumesWeights, GRPOTrainer):  # type: ignore[mis
 
 
 class PairSampler(Sampler[int]):
-    """Row indices into :class:`~editr1.verifier.rows.PairRows` for all rollouts of a training, in one pass.
+    """Yields the row indices into :class:`~editr1.verifier.rows.PairRows` for all rollouts of a training.
 
     A rollout consists of ``pairs_per_rollout`` pairs in the order of ``layout``. It is repeated ``repeats`` times,
-    because TRL requests the batch again in each micro-step. The pairs are shuffled with ``seed`` once per epoch (None
-    keeps their order). Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order depends
-    on these arguments alone, so a resumed training skips exactly the rows that were already used.
+    because TRL reads the generation batch again in each micro-step. The pairs are shuffled with ``seed`` once per epoch;
+    with None they stay in order. Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order
+    depends only on these arguments, so a resumed training skips exactly the rows that were already used.
     """
 
     def __init__(
@@ -219,7 +221,7 @@ class PairSampler(Sampler[int]):
 
 
 class PairReward:
-    """Reward function for TRL's GRPOTrainer that compares the traces of each pair's two sides.
+    """Reward function for TRL's GRPOTrainer that compares the winner's traces with the loser's in each pair.
 
     Args:
         layout: order of the traces in a batch.
@@ -246,7 +248,7 @@ class PairReward:
         Args:
             completions: traces, as texts or as chat messages.
             completion_ids: token ids of each trace.
-            principles: principles that each trace has to answer.
+            principles: the principles that each trace must answer.
             row: row of each trace in the table of pairs; if given, the layout is checked.
             log_metric: called as ``log_metric(name, value)`` with the metrics of the batch.
 
@@ -280,7 +282,7 @@ class PairReward:
 def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
     """Select and rename the metrics that are reported from a trainer log.
 
-    These are all metrics of :class:`PairReward`, and of the optimisation: ``loss``, ``learning_rate``, ``grad_norm``,
+    They are all metrics of :class:`PairReward`, and these metrics of the optimisation: ``loss``, ``learning_rate``, ``grad_norm``,
     ``entropy``, ``trace_tokens`` (mean length), ``truncated_rate`` (fraction of traces that reached the length limit),
     ``log_ratio``, ``log_ratio_max`` (absolute) and ``ratio_distance`` (mean of ``|ratio - 1|``) over the tokens of the
     traces, ``clip_fraction``, and ``kl`` if beta is not 0.
@@ -296,11 +298,11 @@ def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
 def rollout_layout(config: GcpoConfig, processes: int) -> tuple[int, int]:
     """Return the traces per forward pass on each process, and the number of forward passes per rollout.
 
-    Raises ConfigError if a pair would be split between processes or the micro-batch does not divide the rollout.
+    Raises ConfigError if a pair would be split between processes, or if the micro-batches do not divide a rollout evenly.
     """
     if config.pairs_per_rollout % processes:
         raise ConfigError(
-            f"pairs_per_rollout {config.pairs_per_rollout} is not a multiple of {processes} processes; "
+            f"pairs_per_rollout {config.pairs_per_rollout} does not divide evenly among {processes} processes; "
             "change pairs_per_rollout or the number of processes"
         )
     traces = config.pairs_per_rollout // processes * PairLayout(config.num_traces).traces_per_pair
@@ -313,11 +315,8 @@ def rollout_layout(config: GcpoConfig, processes: int) -> tuple[int, int]:
     return micro_batch_size, traces // micro_batch_size
 
 
-def unwanted_tokens(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
-    """Return the ids of special tokens that a trace cannot contain, so that sampling can suppress them.
-
-    Tokens that end a trace are not among them.
-    """
+def suppressed_token_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
+    """Return the ids of the special tokens to suppress in sampling: all except those that end a trace."""
     ends = model.generation_config.eos_token_id
     kept = {processor.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     return sorted(set(processor.tokenizer.all_special_ids) - kept | {model.config.image_token_id})

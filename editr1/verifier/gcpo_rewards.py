@@ -1,6 +1,6 @@
 """Rewards of GCPO (arXiv 2604.27505, section 3.2): each trace is compared with all traces of the other side of its pair.
 
-Pure functions of numbers. A score of None represents a trace that could not be parsed.
+All functions are pure. A score of None represents a trace that could not be parsed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Scores = Sequence[float | None]
 
 @dataclass(frozen=True)
 class PairRewards:
-    """Rewards in [0, 1] of the N traces of each side, aligned with the scores that they were computed from."""
+    """Rewards in [0, 1] of the N traces of each side, in the order of their scores."""
 
     winner: tuple[float, ...]
     loser: tuple[float, ...]
@@ -43,9 +43,8 @@ class PairStats:
 def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> PairRewards:
     """Return r_w[j] = mean over k of 1[s_w[j] > s_l[k]] and r_l[j] = mean over k of 1[s_l[j] < s_w[k]].
 
-    The mean runs over the opponents that could be parsed. A tie earns ``tie_credit``; with 0 the comparison is strict,
-    as in the paper. The reward is 0 for a trace that could not be parsed and for one whose opponents could all not be
-    parsed.
+    The mean is over the opponents that could be parsed. A tie earns ``tie_credit``; with 0 the comparison is strict, as
+    in the paper. The reward is 0 if the trace itself or all of its opponents could not be parsed.
     """
     parsed_winner = [score for score in winner if score is not None]
     parsed_loser = [score for score in loser if score is not None]
@@ -62,7 +61,7 @@ def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> Pair
 def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats:
     """Count the outcomes of one pair.
 
-    The pair is without signal if every advantage is 0 (for example because p(win) is 0 or 1), or if one side has no
+    The pair has no signal if every advantage is 0 (for example because p(win) is 0 or 1), or if one side has no
     parsed trace.
     """
     parsed_winner = [score for score in winner if score is not None]
@@ -96,7 +95,7 @@ def batch_metrics(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[s
     """Return rates over a batch of pairs, given as (winner's scores, loser's scores, rewards).
 
     ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2) are fractions of the comparisons
-    between parsed traces, and are missing if there is none. ``parse_rate`` is a fraction of all traces,
+    between parsed traces, and are omitted if there is no such comparison. ``parse_rate`` is a fraction of all traces,
     ``no_signal_rate`` a fraction of the pairs, ``score_mean`` a mean over parsed traces, and ``score_gap`` the mean
     score of winners minus that of losers.
     """

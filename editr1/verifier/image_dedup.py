@@ -1,7 +1,6 @@
 """Process and encode each distinct image of a batch once.
 
-In a GCPO batch, the N traces of a candidate repeat its images N times. Results are those that the library computes
-without deduplication.
+A GCPO batch contains each image of a candidate N times, once per trace. Deduplication does not change the results.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from transformers import ImageProcessingMixin, PreTrainedModel, ProcessorMixin
 
 
 def deduplicate_image_processing(processor: ProcessorMixin) -> None:
-    """Make ``processor`` prepare each distinct PIL image of a call once."""
+    """Make ``processor`` preprocess each distinct PIL image of a call only once."""
     processor.image_processor = DeduplicatingImageProcessor(processor.image_processor)
 
 
 def deduplicate_image_encoding(model: PreTrainedModel) -> None:
-    """Make the vision tower of a Qwen2.5-VL ``model`` encode each distinct image of a batch once.
+    """Make the vision tower of a Qwen2.5-VL ``model`` encode each distinct image of a batch only once.
 
     All occurrences of an image share one tensor of features, so its gradient is the sum over the occurrences.
     """
@@ -34,14 +33,14 @@ def deduplicate_image_encoding(model: PreTrainedModel) -> None:
 class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
     """An image processor that passes each distinct image of a call to ``inner`` once.
 
-    Everything else, including what is saved, is that of ``inner``.
+    All other attributes and the saved settings are those of ``inner``.
     """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return what ``inner`` returns for ``images``, an image or nested lists of images."""
+        """Process ``images``, an image or nested lists of images, with the same result as ``inner``."""
         flat = _flatten(images)
         if not all(isinstance(item, Image) for item in flat):
             return self.inner(images, *args, **kwargs)
@@ -58,7 +57,7 @@ class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of ``inner``, which is what a saved folder holds."""
+        """Return the settings of ``inner``, which ``save_pretrained`` writes."""
         settings: dict[str, Any] = self.inner.to_dict()
         return settings
 
@@ -80,7 +79,7 @@ class _DeduplicatingHooks:
         hidden_states, grid_thw = args[0], kwargs["grid_thw"]
         others = {name: value for name, value in kwargs.items() if name != "grid_thw"}
         if any(isinstance(value, torch.Tensor) for value in others.values()):
-            return None  # tensors that were computed for exactly these images
+            return None  # these tensors belong to the full list of images, so no image can be removed
         grids = grid_thw.tolist()
         sizes = [time * height * width for time, height, width in grids]
         index_of: dict[Any, int] = {}

@@ -50,7 +50,7 @@ class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
 
 
 def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> ProcessorMixin:
-    """Return a processor with the given parts: the library's own class if torchvision is installed, else one without video."""
+    """Return a processor with the given parts, without support for videos if torchvision is not installed."""
     if is_torchvision_available():
         from transformers import Qwen2VLVideoProcessor
 
@@ -106,7 +106,7 @@ def load_verifier(
         The model in eval mode, the processor with left padding, and the template.
 
     Raises:
-        ConfigError: the checkpoint has another architecture.
+        ConfigError: the checkpoint is not a Qwen2.5-VL model, or its prompt template is invalid.
     """
     template = load_template(name)
     _check_architecture(Path(name))
@@ -129,7 +129,7 @@ def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: P
     """Write a verifier folder that transformers' Auto classes, vLLM and :func:`load_verifier` can load.
 
     The files do not depend on whether torchvision is installed: the settings of the image processor are written to a
-    file of their own instead of a combined processor file.
+    separate file instead of a combined processor file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)

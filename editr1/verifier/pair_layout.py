@@ -1,4 +1,4 @@
-"""The order of preference pairs in a table and in a GCPO batch. Every use of this order goes through this module.
+"""The order of preference pairs in a table and in a GCPO batch. All code that depends on this order uses this module.
 
 In a table, row 2i is the winner of pair i and row 2i + 1 its loser. In a batch, each of these rows is repeated once per
 trace: N traces of the winner of the first pair, N of its loser, N of the winner of the second pair, and so on.
@@ -74,7 +74,10 @@ class PairLayout:
         ]
 
     def join(self, pairs: Sequence[tuple[Sequence[T], Sequence[T]]]) -> list[T]:
-        """Flatten (winner's values, loser's values) per pair into one value per trace: the inverse of :meth:`split`."""
+        """Flatten (winner's values, loser's values) per pair into one value per trace: the inverse of :meth:`split`.
+
+        Raises ValueError if a side does not have ``num_traces`` values.
+        """
         for winner, loser in pairs:
             if not len(winner) == len(loser) == self.num_traces:
                 raise ValueError(

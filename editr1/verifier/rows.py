@@ -1,4 +1,4 @@
-"""Training rows on disk: validated once, memory-mapped, with images decoded when a batch needs them."""
+"""Training rows on disk: validated once, memory-mapped, with images decoded on access."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class TokenCounter:
         self._template = template
         self._merge = int(processor.image_processor.merge_size) ** 2
         self.settings = (template.model_dump_json(), str(processor.tokenizer.chat_template))
-        """What texts and counts depend on, apart from the tokenizer's vocabulary."""
+        """The settings that texts and token counts depend on, apart from the tokenizer's vocabulary."""
         self._image_tokens = lru_cache(maxsize=4096)(self._count_image_tokens)
 
     def render(self, case: EditCase, trace: str | None = None) -> tuple[str, str]:
-        """Return prompt and completion as the chat template writes them. Without a trace, the completion is empty.
+        """Render the prompt and the completion of a case with the chat template. Without a trace, the completion is empty.
 
         Raises ConfigError if the chat template changes the prompt when an answer follows.
         """
@@ -75,10 +75,10 @@ class RowCache:
         self._context = context
 
     def dataset(self, rows: Callable[[], Iterator[dict[str, Any]]], path: Path, *settings: str) -> Dataset:
-        """Return the dataset that ``rows`` yields from the table ``path``.
+        """Return a dataset of the rows that ``rows`` yields from the table ``path``.
 
-        The first process of each node writes it, unless the cache holds it for the same version of the file and the
-        same ``settings``. Raises TableError if the file does not exist or yields no row.
+        The first process of each node writes the dataset, unless the cache already contains it for the same file (path,
+        size and modification time) and the same ``settings``. Raises TableError if there is no file or no row.
         """
         if not path.is_file():
             raise TableError(path, None, None, None, "no such file")
@@ -106,8 +106,8 @@ def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, li
     Texts are rendered once by the chat template. Images are decoded on access.
 
     Raises:
-        TableError: there is no row, the header of an image cannot be read, or a row has more than ``limit`` tokens. Such
-            a row is not truncated, because that would remove the score.
+        TableError: there is no row, the header of an image cannot be read, or a row has more than ``limit`` tokens. Long
+            rows are not truncated, because that would remove the score.
     """
     counter = TokenCounter(processor, template)
     check = _LengthCheck(counter, path, limit)
@@ -141,16 +141,16 @@ def pair_rows(
         path: the Parquet file.
         processor: processor of the model.
         template: prompt template of the model.
-        limit: largest number of tokens of a prompt with its trace.
-        max_new_tokens: tokens that are reserved for the trace.
-        cache: where the rows are kept.
+        limit: maximum number of tokens of a prompt and its trace.
+        max_new_tokens: number of tokens reserved for the trace.
+        cache: storage of the rows.
         max_pairs: use at most the first ``max_pairs`` decided pairs.
         shuffle_seed: if given, swap winner and loser in a random half of the pairs. This is a control experiment: the
             labels then carry no information.
 
     Raises:
         TableError: there is no decided pair, the header of an image cannot be read, a case has no principles, or a
-            prompt leaves no room for the trace.
+            prompt with ``max_new_tokens`` more tokens exceeds ``limit``.
     """
     counter = TokenCounter(processor, template)
     check = _LengthCheck(counter, path, limit, max_new_tokens)
@@ -187,7 +187,7 @@ def pair_rows(
 
 
 class PairRows:
-    """Rows of pairs by number, in the order of :mod:`editr1.verifier.pair_layout`.
+    """Training rows by row number, in the order of :mod:`editr1.verifier.pair_layout`.
 
     The most recently used rows stay in memory, so the traces of one candidate share one decoded image.
     """
@@ -198,9 +198,9 @@ class PairRows:
         self._read = lru_cache(maxsize=cache_size)(self._read_row)
 
     def dataset(self) -> Dataset:
-        """Return a dataset of ``{"row", "prompt", "images", "principles"}`` that reads a row when a batch needs it."""
+        """Return a dataset of ``{"row", "prompt", "images", "principles"}`` that reads rows on access."""
         rows = Dataset.from_dict({"row": range(row_count(len(self._pairs)))})
-        # Not set_transform(), because that hashes everything that the transform refers to.
+        # set_transform() would hash every object that the transform refers to.
         rows._format_type, rows._format_kwargs = "custom", {"transform": self.__call__}
         return rows
 
@@ -225,7 +225,7 @@ class PairRows:
 
 
 class _LengthCheck:
-    """Raises TableError for rows with more than ``limit`` tokens, ``max_new_tokens`` for a sampled trace included."""
+    """Raises TableError if a row has more than ``limit`` tokens, including ``max_new_tokens`` for a sampled trace."""
 
     def __init__(self, counter: TokenCounter, path: Path, limit: int, max_new_tokens: int = 0) -> None:
         self._counter, self._path, self._limit, self._max_new_tokens = counter, path, limit, max_new_tokens
@@ -238,7 +238,7 @@ class _LengthCheck:
             raise TableError(self._path, number, None, None, str(error)) from error
         if tokens > self._limit:
             trace = f" ({reserved} of them for the trace)" if reserved else ""
-            rule = f"takes {tokens} tokens{trace}, the limit is {self._limit}; lower max_pixels or remove the row"
+            rule = f"needs {tokens} tokens{trace}, but the limit is {self._limit}; lower max_pixels or remove the row"
             raise TableError(self._path, number, None, None, rule)
 
 

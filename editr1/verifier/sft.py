@@ -15,8 +15,8 @@ from editr1.telemetry import TrainHooks
 from editr1.verifier.rows import RowCache, sft_rows
 from editr1.verifier.training import (
     HooksCallback,
-    ResumesWeights,
-    TracedSteps,
+    ResumeWeightsMixin,
+    StepTracingMixin,
     adapter_settings,
     context_limit,
     distributed_context,
@@ -39,17 +39,17 @@ def train_sft(
         config: settings of the training.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
         rows: the Parquet file.
-        output_dir: becomes a verifier folder (weights, processor, prompt template).
-        hooks: progress, checkpoints and requests to stop.
+        output_dir: folder to which the weights, the processor and the prompt template are written.
+        hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        ``steps``, and averages over the last tenth of the steps of ``loss`` (nats per token), ``token_accuracy``,
-        ``entropy``, ``learning_rate``, ``grad_norm`` and ``tokens_per_second``.
+        The number of ``steps``, and means over the last tenth of the reports: ``loss`` (nats per token),
+        ``token_accuracy``, ``entropy``, ``learning_rate``, ``grad_norm`` and ``tokens_per_second``.
 
     Raises:
         TableError: a row is invalid, or longer than the model's context.
-        ConfigError: batch sizes that do not divide, another architecture, or a training that diverged.
-        Interrupted: the hooks requested a stop; a checkpoint was passed to them.
+        ConfigError: the batch sizes do not divide evenly, the architecture is not supported, or the training diverged.
+        Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
     micro_batch_size, accumulation_steps = batch_layout(config, context.world_size)
@@ -78,14 +78,14 @@ def train_sft(
     return run_training(trainer, callback, config, processor, template, output_dir, hooks)
 
 
-class _SftTrainer(TracedSteps, ResumesWeights, SFTTrainer):  # type: ignore[misc]
+class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, SFTTrainer):  # type: ignore[misc]
     pass
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
     """Return the rows per forward pass on each process, and the number of forward passes per optimizer step.
 
-    Raises ConfigError if they do not multiply to the batch size.
+    Raises ConfigError if the batch size is not a multiple of the rows per forward pass of all processes.
     """
     micro_batch_size = config.micro_batch_size or math.ceil(config.batch_size / processes)
     rows_per_pass = micro_batch_size * processes

@@ -1,6 +1,6 @@
 r"""The format of a verifier's trace: reasoning, one 0/1 score per question, their average, and the final score.
 
-It is the format of arXiv 2604.27505 (section 3.1 and the prompts in the appendix)::
+The format is that of arXiv 2604.27505 (section 3.1 and the prompts in the appendix)::
 
     <reasoning>
     [{"question": "Q1", "score": 1}, {"question": "Q2", "score": 0}]
@@ -38,8 +38,8 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
 
     Returns:
         A :class:`Verdict` if ``text`` has the format of this module and answers exactly the questions of
-        ``principles``, in their order, each with the integer 0 or 1. Its average in [0, 1] is the one that the trace
-        states, and its score is in [0, 10]. Otherwise an :class:`Unparsed` with the first broken rule, checked from the
+        ``principles``, in their order, each with the integer 0 or 1. The average in [0, 1] is taken from the trace, not
+        recomputed, and the score is in [0, 10]. Otherwise an :class:`Unparsed` with the first broken rule, checked from the
         end of the text. White space between the parts is ignored.
     """
     try:
@@ -49,8 +49,8 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
         return Verdict(
             scores=_answer_bits(answers, principles), average=average, score=score, reasoning=reasoning.strip()
         )
-    except _Invalid as refusal:
-        return Unparsed(reason=str(refusal))
+    except _Invalid as error:
+        return Unparsed(reason=str(error))
 
 
 def format_trace(
@@ -148,13 +148,13 @@ def _split_array(body: str) -> tuple[str, list[Any]]:
 
 def _answer_bits(answers: list[Any], principles: Sequence[Principle]) -> tuple[int, ...]:
     if len(answers) != len(principles):
-        raise _Invalid(f"{len(answers)} questions answered where {len(principles)} were asked")
+        raise _Invalid(f"expected {len(principles)} answers, found {len(answers)}")
     bits = []
     for index, (answer, principle) in enumerate(zip(answers, principles, strict=True), start=1):
         if not isinstance(answer, dict) or set(answer) != {"question", "score"}:
             raise _Invalid(f"answer {index} is not an object of question and score")
         if answer["question"] != principle.question:
-            raise _Invalid(f"answer {index} is to another question: {_excerpt(str(answer['question']))}")
+            raise _Invalid(f"answer {index} is for another question: {_excerpt(str(answer['question']))}")
         if type(answer["score"]) is not int or answer["score"] not in (0, 1):
             raise _Invalid(f"answer {index} is neither 0 nor 1: {_excerpt(repr(answer['score']))}")
         bits.append(answer["score"])
@@ -193,7 +193,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise _Invalid(f"{name} is not a number that JSON allows")
+    raise _Invalid(f"{name} is not a number in JSON")
 
 
 def _excerpt(text: str, limit: int = 80) -> str:

@@ -1,4 +1,4 @@
-"""Code shared by SFT and GCPO: loading a model, trainer arguments, hooks, and writing the trained model."""
+"""Code shared by SFT and GCPO: loading and saving of models, trainer arguments, hooks."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def work_folder(output_dir: Path) -> Path:
 
 
 def on_cpu(config: VerifierTraining) -> bool:
-    """Return whether to train on the CPU, because the config selects it or because there is no accelerator.
+    """Return True if the config selects the CPU or the machine has no accelerator.
 
     accelerate needs this explicitly. On a machine without a GPU, each process of a torchrun group would otherwise train
-    a model of its own.
+    a separate model.
     """
     return config.device == "cpu" or not torch.accelerator.is_available()
 
@@ -71,7 +71,7 @@ def load_for_training(
 
 
 def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
-    """Return the largest number of tokens of a prompt with its trace.
+    """Return the maximum number of tokens of a prompt and its trace.
 
     Raises ConfigError if ``max_length`` exceeds the model's context.
     """
@@ -79,7 +79,7 @@ def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
     if config.max_length is None:
         return context
     if config.max_length > context:
-        raise ConfigError(f"max_length: {config.max_length} exceeds the model's context; use at most {context}")
+        raise ConfigError(f"max_length: {config.max_length} exceeds the model's context of {context} tokens; lower it")
     return config.max_length
 
 
@@ -136,8 +136,8 @@ def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
     )
 
 
-class ResumesWeights:
-    """Mixin for a trainer class: load the weights of a checkpoint with ``from_pretrained``.
+class ResumeWeightsMixin:
+    """Mixin for trainers that loads the weights of a checkpoint with ``from_pretrained``.
 
     transformers' Trainer copies the tensors of the file into the module by name and only warns if no name matches.
     Qwen2.5-VL checkpoints are saved under names that differ from those of its modules, so a resumed training would
@@ -153,8 +153,8 @@ class ResumesWeights:
         target.load_state_dict(saved.state_dict())
 
 
-class TracedSteps:
-    """Mixin for a trainer class: record OpenTelemetry spans for about 200 evenly spaced steps of a training."""
+class StepTracingMixin:
+    """Mixin for trainers that records OpenTelemetry spans for about 200 evenly spaced steps of a training."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run one forward and backward pass. See :class:`transformers.Trainer`."""
@@ -172,16 +172,16 @@ class TracedSteps:
 
 
 class HooksCallback(TrainerCallback):  # type: ignore[misc]
-    """Connects a trainer to :class:`TrainHooks`: reports progress, passes checkpoints on, and stops on request.
+    """Connects a trainer to :class:`TrainHooks`: reports progress, passes on checkpoints, and stops on request.
 
-    All ranks stop at the same step as soon as one of them is requested to stop.
+    If a stop is requested on any rank, all ranks stop after the same step.
 
     Args:
-        hooks: what to report to and when to stop.
+        hooks: callbacks for progress, checkpoints and stop requests.
         context: the ranks that train together.
         phase: name of the progress phase.
-        select_metrics: selects and names the metrics that are reported from a trainer log.
-        boundary: a training stops only after a multiple of this number of steps.
+        select_metrics: maps a trainer log to the metrics to report.
+        boundary: the training stops only after a multiple of this number of steps.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
             self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop if a rank was requested to."""
+        """Stop if a stop was requested on any rank."""
         if state.global_step >= state.max_steps:
             control.should_save = False  # the trained model is written next
         elif state.global_step % self._boundary == 0 and self._context.any_rank(self._hooks.should_stop()):
@@ -267,13 +267,13 @@ def run_training(
 
     Raises:
         ConfigError: the training diverged.
-        Interrupted: the hooks requested a stop, and the checkpoint was passed to them.
-        FileNotFoundError: the folder to resume from holds no checkpoint.
+        Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
+        FileNotFoundError: the folder to resume from does not contain a checkpoint.
     """
     trainer.remove_callback(PrinterCallback)
     resume = hooks.resume_from
     if resume is not None and not (resume / "trainer_state.json").is_file():
-        raise FileNotFoundError(f"{resume}: not a checkpoint of this trainer, because it has no trainer_state.json")
+        raise FileNotFoundError(f"{resume}: not a trainer checkpoint, because trainer_state.json is missing")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if callback.stopped:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
@@ -291,7 +291,7 @@ def run_training(
 
 
 def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over the last tenth of the reports that contain it, and over one report at least."""
+    """Return the mean of each metric over its latest values, as many as a tenth of the reports but at least one."""
     means = {}
     for name in {name: None for report in history for name in report}:
         values = [report[name] for report in history if name in report]

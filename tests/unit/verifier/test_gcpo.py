@@ -58,12 +58,12 @@ def test_the_order_of_pairs_depends_only_on_the_seed_and_changes_every_epoch() -
     assert pairs(None)[:6] == [0, 2, 4, 6, 8, 10]
 
 
-def test_batch_sizes_that_would_split_a_pair_are_refused() -> None:
+def test_batch_sizes_that_would_split_a_pair_are_rejected() -> None:
     config = GcpoConfig(pairs_per_rollout=16, num_traces=8)
     assert rollout_layout(config, 1) == (256, 1)
     assert rollout_layout(config, 4) == (64, 1)
     assert rollout_layout(config.model_copy(update={"micro_batch_size": 32}), 4) == (32, 2)
-    with pytest.raises(ValueError, match="multiple of 3 processes"):
+    with pytest.raises(ValueError, match="evenly among 3 processes"):
         rollout_layout(config, 3)
     with pytest.raises(ValueError, match="micro_batch_size 48"):
         rollout_layout(config.model_copy(update={"micro_batch_size": 48}), 1)
@@ -117,9 +117,8 @@ def test_a_resumed_training_ends_with_the_same_weights(
     stopping = TrainHooks(should_stop=lambda: next(answers), on_checkpoint=lambda folder, _: given.append(folder))
     with pytest.raises(Interrupted, match="step 2 of 4"):
         train_gcpo(config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=stopping)
-    assert (
-        json.loads((given[0] / "trainer_state.json").read_text())["num_input_tokens_seen"] > 0
-    )  # start of the count of tokens per second
+    state = json.loads((given[0] / "trainer_state.json").read_text())
+    assert state["num_input_tokens_seen"] > 0  # needed for the tokens per second after a resume
     train_gcpo(
         config, model=writer, pairs=pairs, output_dir=tmp_path / "halves", hooks=TrainHooks(resume_from=given[0])
     )
@@ -138,12 +137,12 @@ def test_a_training_stops_only_after_the_last_pass_over_a_rollout(
     assert steps == [2]
 
 
-def test_too_few_or_too_long_pairs_are_refused(tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1 decided pairs are fewer than the 2"):
+def test_too_few_or_too_long_pairs_are_rejected(tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs 2 pairs with a winner, but the file has 1"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(1), output_dir=tmp_path / "out", hooks=TrainHooks())
     with pytest.raises(TableError, match="no rows"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(2, same_every=1), output_dir=tmp_path / "o", hooks=TrainHooks())
-    with pytest.raises(TableError, match=r"row 1: takes \d+ tokens \(5000 of them for the trace\)"):
+    with pytest.raises(TableError, match=r"row 1: needs \d+ tokens \(5000 of them for the trace\)"):
         long = QUICK.model_copy(update={"max_new_tokens": 5000})
         train_gcpo(long, model=tiny, pairs=write_pairs(3), output_dir=tmp_path / "o", hooks=TrainHooks())
 
@@ -171,7 +170,7 @@ def test_advantages_are_rewards_minus_the_mean_of_the_group(
     assert used.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_max_pairs_takes_the_first_pairs_and_the_control_swaps_about_half(
+def test_max_pairs_selects_the_first_pairs_and_shuffle_seed_swaps_about_half(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     _, processor, template = load_verifier(writer)

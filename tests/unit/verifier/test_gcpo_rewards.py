@@ -37,7 +37,7 @@ def test_unparseable_trace_gets_zero_reward_and_is_not_an_opponent() -> None:
     assert rewards.loser == (0.0, 0.5, 0.0)  # 5 < 8 but not 3: the mean runs over the two parsed winners
 
 
-def test_a_pair_with_one_side_unparsed_is_without_signal() -> None:
+def test_pair_with_one_unparsed_side_has_no_signal() -> None:
     rewards = pair_rewards([8.0, 3.0], [None, None])
     assert rewards.winner == (0.0, 0.0)
     assert rewards.loser == (0.0, 0.0)
@@ -47,7 +47,7 @@ def test_a_pair_with_one_side_unparsed_is_without_signal() -> None:
 
 
 @pytest.mark.parametrize(("winner", "loser"), [([9.0, 8.0], [1.0, 2.0]), ([1.0, 2.0], [9.0, 8.0])])
-def test_a_pair_that_is_always_or_never_won_is_without_signal(winner: list[float], loser: list[float]) -> None:
+def test_pair_that_is_always_or_never_won_has_no_signal(winner: list[float], loser: list[float]) -> None:
     rewards = pair_rewards(winner, loser)
     assert rewards.advantages == ((0.0, 0.0), (0.0, 0.0))
     assert pair_stats(winner, loser, rewards).without_signal
@@ -129,12 +129,12 @@ def test_rewards_do_not_depend_on_how_pairs_are_divided_among_ranks() -> None:
     assert of(given_scores[:4]) + of(given_scores[4:]) == of(given_scores)
 
 
-def test_an_incomplete_pair_is_refused() -> None:
+def test_incomplete_pair_is_rejected() -> None:
     with pytest.raises(ValueError, match="6 traces do not form whole pairs"):
         PairReward(PairLayout(2), tie_credit=0.0)([completion(1.0)] * 6, [[0]] * 6, [PRINCIPLES] * 6)
 
 
-def test_a_batch_that_is_not_in_pair_order_is_refused() -> None:
+def test_batch_that_is_not_in_pair_order_is_rejected() -> None:
     reward = PairReward(PairLayout(2), tie_credit=0.0)
     arguments = ([completion(1.0)] * 4, [[0]] * 4, [PRINCIPLES] * 4)
     assert reward(*arguments, row=[6, 6, 7, 7]) == [0.0] * 4

@@ -53,7 +53,7 @@ def test_logits_and_gradients_do_not_change(tiny: Path, tmp_path: Path) -> None:
     assert deduplicated[3][0] < plain[3][0] / 2
 
 
-def test_a_batch_of_distinct_images_follows_one_with_repeated_images(tiny: Path) -> None:
+def test_distinct_images_are_encoded_correctly_after_a_batch_with_repeats(tiny: Path) -> None:
     rng = random.Random(1)
     a, b = noise(rng, 32, 32), noise(rng, 32, 32)
     model, processor, _ = load_verifier(tiny)
@@ -81,7 +81,7 @@ def test_saved_folders_and_parameter_names_do_not_change(tiny: Path, tmp_path: P
         assert files == {path.name: path.read_bytes() for path in (tmp_path / second).iterdir()}
 
 
-def test_the_processor_can_be_copied_and_still_answers_for_the_original(tiny: Path) -> None:
+def test_a_copied_processor_still_delegates_to_the_original(tiny: Path) -> None:
     _, processor, _ = load_verifier(tiny)
     original = processor.image_processor
     deduplicate_image_processing(processor)
@@ -92,7 +92,7 @@ def test_the_processor_can_be_copied_and_still_answers_for_the_original(tiny: Pa
         _ = wrapped.no_such_attribute
 
 
-def test_transformers_calls_what_deduplication_wraps() -> None:
+def test_transformers_calls_the_wrapped_components() -> None:
     assert "self.image_processor(images, **kwargs)" in inspect.getsource(ProcessorMixin._process_images)
     features = inspect.getsource(inspect.unwrap(Qwen2_5_VLModel.get_image_features))
     assert "self.visual(pixel_values, grid_thw=image_grid_thw, **kwargs)" in features

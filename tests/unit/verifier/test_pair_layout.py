@@ -32,7 +32,7 @@ def test_split_and_join_are_inverse_and_agree_with_the_rows(num_traces: int, pai
     assert layout.join(groups) == rows
 
 
-def test_groups_of_another_size_are_refused() -> None:
+def test_groups_of_the_wrong_size_are_rejected() -> None:
     layout = PairLayout(2)
     with pytest.raises(ValueError, match="6 traces do not form whole pairs of 2 winner and 2 loser traces"):
         layout.split([0.0] * 6)
@@ -41,6 +41,6 @@ def test_groups_of_another_size_are_refused() -> None:
 
 
 @pytest.mark.parametrize("rows", [[0, 0, 1], [1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 3, 3], [3, 3, 4, 4]])
-def test_a_batch_in_another_order_is_refused(rows: list[int]) -> None:
+def test_batch_in_the_wrong_order_is_rejected(rows: list[int]) -> None:
     with pytest.raises(ValueError, match="not made of whole pairs with 2 traces per side"):
         PairLayout(2).check(rows)

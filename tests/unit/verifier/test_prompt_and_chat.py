@@ -1,4 +1,4 @@
-"""The prompt template, the chat of a case, and the folder that stores both with the weights."""
+"""The prompt template, the chat messages of a case, and verifier folders."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_empty_rules_and_labels_are_omitted() -> None:
         {"unknown": 1},
     ],
 )
-def test_a_template_with_wrong_placeholders_or_sizes_is_refused(fields: dict[str, object]) -> None:
+def test_template_with_wrong_placeholders_or_sizes_is_rejected(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PromptTemplate.model_validate(fields)
 
@@ -110,7 +110,7 @@ def test_saving_a_loaded_verifier_reproduces_its_files(tiny: Path, tmp_path: Pat
         assert (tmp_path / "again" / name).read_bytes() == (tiny / name).read_bytes()
 
 
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_unsupported_architecture_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="llama"):
         load_verifier(tmp_path)

@@ -1,4 +1,4 @@
-"""SFT of a tiny random verifier."""
+"""SFT of a tiny verifier with random weights."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_lora_adapters_are_merged_and_saved_separately(
     load_verifier(tmp_path / "out")
 
 
-def test_a_row_longer_than_the_context_is_refused_with_its_number(
+def test_row_longer_than_the_context_is_rejected_with_its_number(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = write_rows(3, sizes={2: (64, 64)})
@@ -122,12 +122,12 @@ def test_a_row_longer_than_the_context_is_refused_with_its_number(
     images = (first.quadruple.case.source.data, first.quadruple.candidate.image.data)
     limit = counter.count("".join(counter.render(first.quadruple.case, first.trace)), images)
     config = QUICK.model_copy(update={"max_length": limit})
-    with pytest.raises(TableError, match=rf"rows\.parquet: row 3: takes {limit + 12} tokens, the limit is {limit}"):
+    with pytest.raises(TableError, match=rf"rows\.parquet: row 3: needs {limit + 12} tokens, but the limit is {limit}"):
         train_sft(config, model=tiny, rows=rows, output_dir=tmp_path / "out", hooks=TrainHooks())
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_resuming_from_a_folder_without_a_checkpoint_is_refused(
+def test_resuming_from_a_folder_without_a_checkpoint_is_rejected(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r"trainer_state\.json"):
@@ -136,7 +136,7 @@ def test_resuming_from_a_folder_without_a_checkpoint_is_refused(
         )
 
 
-def test_batch_sizes_that_do_not_divide_are_refused() -> None:
+def test_batch_sizes_that_do_not_divide_evenly_are_rejected() -> None:
     assert batch_layout(SftConfig(batch_size=32), 2) == (16, 1)
     assert batch_layout(SftConfig(batch_size=32, micro_batch_size=4), 2) == (4, 4)
     with pytest.raises(ValueError, match="batch_size 32"):

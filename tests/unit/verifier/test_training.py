@@ -1,4 +1,4 @@
-"""What a training reports about itself."""
+"""Metrics and errors that HooksCallback reports."""
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments

@@ -42,7 +42,7 @@ def test_the_trainer_loads_checkpoints_through_the_overridden_method() -> None:
     assert "self._load_from_checkpoint(resume_from_checkpoint)" in inspect.getsource(Trainer.train)
 
 
-def test_the_loss_uses_the_fields_from_which_the_ratio_is_logged() -> None:
+def test_the_loss_uses_the_fields_that_the_logged_ratio_is_computed_from() -> None:
     source = inspect.getsource(GRPOTrainer._compute_loss)
     for piece in ('inputs.get("old_per_token_logps")', "completion_mask", "self._metrics[mode]"):
         assert piece in source
