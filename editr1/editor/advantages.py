@@ -44,17 +44,17 @@ def group_advantages(
     """Return A = (r - mean of the group) / (std + 1e-4), clipped to [-``clip``, ``clip``].
 
     Args:
-        scores: ``[N]`` float; entries where ``valid_mask`` is False are never read.
-        valid_mask: ``[N]`` bool, False where scoring failed. Failed samples enter neither mean nor std.
-        group_keys: ``[N]`` integers from the sampler, one per (source, instruction).
-        std: Use the population standard deviation of the group, or that of all scores in the batch.
+        scores: ``[N]`` float; entries where ``valid_mask`` is False are ignored.
+        valid_mask: ``[N]`` bool, False where scoring failed. Failed samples do not affect means and standard deviations.
+        group_keys: ``[N]`` int32 or int64 from the sampler, one key per edit case.
+        std: Divide by the population standard deviation of the group, or by that of all scores in the batch.
         clip: Largest absolute advantage.
 
     Raises:
         TypeError: ``group_keys`` is not an integer tensor.
     """
     if group_keys.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"group keys must be integers from the sampler, not {group_keys.dtype}")
+        raise TypeError(f"group_keys must be an int32 or int64 tensor, not {group_keys.dtype}")
     scores = torch.where(valid_mask, scores.double(), torch.zeros((), dtype=torch.float64, device=scores.device))
     keys, index = torch.unique(group_keys, return_inverse=True)
     n = torch.zeros(len(keys), dtype=torch.float64, device=scores.device).index_add_(0, index, valid_mask.double())
@@ -76,11 +76,11 @@ def group_advantages(
     )
 
 
-def shuffled_in_groups(scores: Tensor, valid_mask: Tensor, group_keys: Tensor, seed: int) -> Tensor:
-    """Return ``scores`` ``[N]`` permuted at random among the valid samples of each group.
+def shuffle_within_groups(scores: Tensor, valid_mask: Tensor, group_keys: Tensor, seed: int) -> Tensor:
+    """Return ``scores`` ``[N]``, randomly permuted among the valid samples of each group.
 
-    This is a control experiment: every group keeps its set of scores, but a score says nothing about its sample. The
-    permutation depends only on the arguments, so it is the same on every process.
+    This is a control experiment: each group keeps its set of scores, but a score carries no information about its sample.
+    The permutation depends only on the arguments, so it is the same on every process.
     """
     generator = torch_generator(seed)
     shuffled = scores.clone()

@@ -1,4 +1,4 @@
-"""The order in which iterations train on the cases: a function of the seed, so a resumed run continues it."""
+"""The order of the training cases. It depends only on the seed, so a resumed run continues it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from editr1.seeding import case_order_rng
 
 @dataclass(frozen=True)
 class KeyedCase:
-    """An edit case and its group key: its position in the order of the run, never the instruction."""
+    """An edit case and its group key, which is its position in the order of the run.
+
+    Cases with the same instruction therefore belong to different groups.
+    """
 
     key: int
     case: EditCase
@@ -30,9 +33,9 @@ class CaseOrder:
     Args:
         path: Parquet table of ``EditCase`` with principles.
         seed: Seed of the order.
-        per_iteration: Cases per iteration over all processes.
+        per_iteration: Number of cases per iteration, over all processes.
         iterations: Number of iterations of the run.
-        first: First iteration that is needed (after a resume).
+        first: First iteration to run; above 0 after a resume.
         rank: Rank of this process.
         size: Number of processes.
 

@@ -20,7 +20,7 @@ _STATE = "state.json"
 
 @dataclass
 class TrainingHistory:
-    """Results of the finished iterations, saved in checkpoints and continued after a resume.
+    """Results of the finished iterations, which are saved in checkpoints and continued after a resume.
 
     Attributes:
         reward_means: Mean score of each iteration; NaN where every score failed.
@@ -86,7 +86,7 @@ def load_checkpoint(
     """Load a checkpoint into the weights, the EMA, the optimizer and torch's CPU random generator.
 
     Raises:
-        ValueError: The folder is not a checkpoint, or its weights have other names or shapes.
+        ValueError: The folder is not a checkpoint, or the names or shapes of its weights do not match ``weights``.
     """
     if not (folder / _STATE).is_file():
         raise ValueError(f"{folder} is not a checkpoint of editor training: {_STATE} is missing")

@@ -12,7 +12,7 @@ from torch import Tensor
 class Ema:
     """fp32 moving average of named weights: shadow = decay * shadow + (1 - decay) * weight after each optimizer step.
 
-    The decay is constant, because a warm-up of the decay would take most of a short Flow-GRPO training.
+    The decay is constant, because a warm-up of the decay would last for most of a short Flow-GRPO training.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:

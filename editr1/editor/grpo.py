@@ -16,12 +16,12 @@ from torch import Tensor
 
 from editr1.config.grpo import GrpoConfig
 from editr1.config.loader import ConfigError
-from editr1.editor.advantages import Advantages, group_advantages, shuffled_in_groups
-from editr1.editor.arithmetic import arithmetic
+from editr1.editor.advantages import Advantages, group_advantages, shuffle_within_groups
 from editr1.editor.cases import CaseOrder
 from editr1.editor.checkpoint import TrainingHistory, TrainingState, load_checkpoint, save_checkpoint
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
+from editr1.editor.precision import precision_context
 from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
 from editr1.editor.sampler import GroupSampler
 from editr1.editor.trajectory import TrajectoryBatch, attach_advantages, attach_scores
@@ -49,14 +49,14 @@ def train_grpo(
     output_dir: Path,
     hooks: TrainHooks | None = None,
 ) -> dict[str, float]:
-    """Train an editor and write it to ``output_dir`` as a pipeline folder that plain diffusers loads.
+    """Train an editor and write it to ``output_dir`` as a pipeline folder that diffusers can load.
 
-    Every torchrun process calls this function with the same arguments; rank 0 reports and writes. Checkpoints go to
-    ``checkpoints/`` beside ``output_dir``.
+    Every torchrun process calls this function with the same arguments; rank 0 reports progress and writes files.
+    Checkpoints are written to ``checkpoints/`` next to ``output_dir``.
 
     Args:
         config: Training settings.
-        editor: Pipeline folder or hub name of a FLUX.1-Kontext or Qwen-Image-Edit editor.
+        editor: Pipeline folder or Hugging Face Hub name of a FLUX.1-Kontext or Qwen-Image-Edit editor.
         cases: Parquet table of ``EditCase`` with principles.
         scorer: Returns one outcome per item, in order. It is called from several threads.
         output_dir: Folder of the trained pipeline.
@@ -65,14 +65,15 @@ def train_grpo(
     Returns:
         The final metrics of the whole training, including the part before a resume: ``reward_first`` and
         ``reward_last`` (mean scores of the first and last iterations, at most five each), ``iterations``, ``failed``
-        (number of scores), ``zero_spread`` (fraction of groups) and ``seconds`` (spent in iterations).
+        (number of failed scores), ``zero_spread`` (fraction of groups without reward spread) and ``seconds`` (spent in
+        iterations).
 
     Raises:
         ConfigError: The training diverged, or a setting does not match the checkpoint.
         RewardBudgetSpent: More scores failed than the settings allow.
-        RewardUnreachable: The same, and most of them failed because the reward service could not be reached.
+        RewardUnreachable: Too many scores failed, most of them because the reward service could not be reached.
         RewardModelChanged: The scores came from more than one verifier.
-        Interrupted: A hook requested a stop. A checkpoint was passed to the hooks first.
+        Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
         ValueError: The cases, the editor or the checkpoint cannot be used; raised before any sampling.
     """
     # While one rank waits for its scores, the others wait for that rank in a collective.
@@ -149,9 +150,10 @@ class _Trainer:
     def _divergence_error(self, i: int, error: NotFinite) -> ConfigError:
         config = self._config
         if not self._optimizer.state:
+            advice = "check the editor's weights" if config.precision == "fp32" else "try precision fp32"
             return ConfigError(
                 f"precision {config.precision}: the editor produced a value that is not finite before the first update:"
-                f" {error}; try precision fp32"
+                f" {error}; {advice}"
             )
         return ConfigError(
             f"learning_rate {config.learning_rate:g}: the training diverged in iteration {i + 1}: {error};"
@@ -163,7 +165,7 @@ class _Trainer:
         device = self._distributed.device
         span_interval = max(1, config.iterations // MAX_TRACED_ITERATIONS)
         with span(Span.STEP, iteration=i) if i % span_interval == 0 else untraced():
-            with span(Span.SAMPLE), arithmetic(device, config.precision):
+            with span(Span.SAMPLE), precision_context(device, config.precision):
                 batches = self._sampler.sample(i, self._order.iteration(i), collector)
             with span(Span.REWARD):
                 own = collector.collect()
@@ -171,12 +173,12 @@ class _Trainer:
                 rewards = self._gather_rewards(i, batches, own)
                 advantages = self._advantages(i, rewards)
                 batches = attach_advantages(batches, rewards.sample_ids, advantages.values, advantages.valid_mask)
-            with span(Span.OPTIMISE), arithmetic(device, config.precision):
+            with span(Span.OPTIMISE), precision_context(device, config.precision):
                 stats = self._updater.update(batches, int(advantages.valid_mask.sum()))
         return self._metrics(rewards, advantages, stats), advantages
 
     def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], own: Rewards) -> _GatheredRewards:
-        """Gather the scores of all processes; check that enough are valid and that all are from one verifier.
+        """Gather the scores of all processes, and check that enough are valid and that all come from one verifier.
 
         Every process has the same number of samples.
         """
@@ -215,7 +217,7 @@ class _Trainer:
         config = self._config
         scores = rewards.scores
         if config.shuffle_rewards:
-            scores = shuffled_in_groups(scores, rewards.valid_mask, rewards.group_keys, offset_seed(config.seed, i))
+            scores = shuffle_within_groups(scores, rewards.valid_mask, rewards.group_keys, offset_seed(config.seed, i))
         return group_advantages(
             scores, rewards.valid_mask, rewards.group_keys, std=config.advantage_std, clip=config.advantage_clip
         )
@@ -226,8 +228,8 @@ class _Trainer:
         error = stats.first_ratio_error or 0.0
         if error > RATIO_TOLERANCE and self._config.precision == "fp32":
             log.warning(
-                "The likelihood ratio of the first batch differs from 1 by %.1e: the update does not replay what was"
-                " sampled.",
+                "The likelihood ratio of the first batch differs from 1 by %.1e: the update does not reproduce the"
+                " log-probabilities from sampling.",
                 error,
             )
         metrics = {
@@ -265,7 +267,7 @@ class _Trainer:
         self._distributed.barrier()
 
     def _resume(self) -> int:
-        """Load the checkpoint ``hooks.resume_from``, if it is set, and return the first iteration to run."""
+        """Load the checkpoint ``hooks.resume_from``, if there is one, and return the first iteration to run."""
         folder = self._hooks.resume_from
         if folder is None:
             return 0
@@ -275,7 +277,7 @@ class _Trainer:
             if current.get(name) != value:
                 raise ConfigError(
                     f"{name}: the checkpoint {folder} was made with {value!r}, but the setting is now"
-                    f" {current.get(name)!r}; restore it or start a new training"
+                    f" {current.get(name)!r}; restore the old value or start a new training"
                 )
         self._digest, self._history = state.model_digest, state.history
         return state.iteration
@@ -292,7 +294,7 @@ class _Trainer:
 
 @dataclass(frozen=True)
 class _GatheredRewards:
-    """Scores of the samples of all processes, in order of rank; every tensor is ``[N]``."""
+    """Scores of the samples of all processes, ordered by rank; every tensor is ``[N]``."""
 
     sample_ids: Tensor
     group_keys: Tensor

@@ -11,8 +11,8 @@ from torch import Tensor
 class GrpoLoss(NamedTuple):
     """Result of :func:`grpo_loss`.
 
-    ``loss`` is a scalar: a sum over valid samples, to be divided by their number. ``ratio`` ``[B]`` is detached.
-    ``clipped`` ``[B]`` bool marks valid samples whose gradient the clip stops.
+    ``loss`` is a scalar: the sum over valid samples, which the caller divides by their number. ``ratio`` ``[B]`` is
+    detached. ``clipped`` ``[B]`` bool marks valid samples whose gradient is 0 because of the clipping.
     """
 
     loss: Tensor
@@ -36,7 +36,7 @@ def grpo_loss(
         log_prob: ``[B]`` fp32 under the current policy; rho = exp(log_prob - old_log_prob).
         old_log_prob: ``[B]`` fp32 under the sampling policy.
         advantages: ``[B]`` fp32.
-        valid_mask: ``[B]`` bool; samples where it is False add neither loss nor gradient.
+        valid_mask: ``[B]`` bool; samples where it is False contribute neither loss nor gradient.
         clip_bounds: Smallest and largest ratio after clipping, 1 - eps and 1 + eps.
         kl: ``[B]`` fp32 KL to the reference policy, or None.
         beta: KL coefficient.

@@ -1,4 +1,4 @@
-"""The three quantities that public code calls "KL to the reference policy", by name."""
+"""Three variants of the KL term to the reference policy that public code uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asynchronous scoring of samples. A failed score is masked and counted; it never becomes a number."""
+"""Asynchronous scoring of samples. Failed scores are masked and counted, never replaced by a number."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RewardBudgetSpent(Editr1Error, RuntimeError):
 
 
 class RewardUnreachable(RewardBudgetSpent):
-    """Most of the failed scores failed because no server could be reached, so a retry of the stage may succeed."""
+    """Too many scores failed, most of them because no server could be reached, so a retry of the stage may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
@@ -54,7 +54,7 @@ class RewardModelChanged(Editr1Error, RuntimeError):
 
 @dataclass(frozen=True)
 class EditedSample:
-    """A sample to be scored: its id, its case, the source image as the verifier gets it, and the edited image."""
+    """A sample to be scored: its id, its case, the source image that is sent to the verifier, and the edited image."""
 
     sample_id: int
     case: EditCase
@@ -88,7 +88,7 @@ class RewardCollector:
         scorer: Returns one outcome per item, in order. It is called from several threads.
         batch_size: Maximum number of samples per call.
         concurrency: Maximum number of concurrent calls.
-        overlap: If False, start no call before :meth:`collect`, to measure what overlapping gains.
+        overlap: If False, start no call before :meth:`collect`, to measure the benefit of overlapping.
     """
 
     def __init__(self, scorer: Scorer, *, batch_size: int = 32, concurrency: int = 4, overlap: bool = True) -> None:
@@ -131,7 +131,9 @@ class RewardCollector:
         for ids, future in running:
             part_outcomes = future.result()
             if len(part_outcomes) != len(ids):
-                raise ValueError(f"the scorer returned {len(part_outcomes)} outcomes for {len(ids)} samples")
+                raise ValueError(
+                    f"the scorer returned {len(part_outcomes)} outcomes for {len(ids)} samples; it must return one each"
+                )
             outcomes += part_outcomes
         return Rewards(
             sample_ids=torch.tensor(sample_ids, dtype=torch.int64),

@@ -1,4 +1,4 @@
-"""Denoising with a window of stochastic steps (for training) or deterministically (for evaluation)."""
+"""Denoising loops: with a window of stochastic steps for training, and deterministic for evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from editr1.seeding import torch_generator
 
 @dataclass(frozen=True)
 class SdeSettings:
-    """How training samples are drawn.
+    """Settings of the sampling for training.
 
     Attributes:
         num_inference_steps: Denoising steps per sample.
@@ -42,7 +42,7 @@ def sample_trajectories(
     """Draw samples in one batch: stochastic steps inside each sample's window, ODE steps elsewhere.
 
     The latents are rounded to the storage dtype after each step and sampling continues from the rounded values, so the
-    update replays exactly what was sampled and the first likelihood ratio is 1.
+    update replays exactly the sampled steps, and the first likelihood ratio is 1.
     """
     device, size = policy.device, len(specs)
     condition_rows = torch.tensor([spec.condition_row for spec in specs], device=device)

@@ -18,10 +18,10 @@ class EditSettings:
 
     Attributes:
         num_inference_steps: Denoising steps per image.
-        guidance: As in :func:`editr1.editor.policies.load_policy`; None keeps the policy's value.
-        resolution: Square root of the area of the edit in pixels; None keeps each source's size (sides rounded down, at
-            most 1 megapixel).
-        reference_resolution: The same for the reference image; None uses the size of the edit.
+        guidance: New guidance of the policy, as in :func:`editr1.editor.policies.load_policy`; None keeps its value.
+        resolution: Square root of the area of the edit in pixels. None keeps the size of each source, with its sides
+            rounded down and an area of at most 1 megapixel.
+        reference_resolution: The same for the reference image. None uses the size of the edit.
         batch_size: Maximum number of images per forward pass. Images of different sizes are never batched together.
     """
 
@@ -47,8 +47,8 @@ def edit_images(
         sources: Images of any size and mode.
         instructions: One instruction per source.
         settings: Sampling settings.
-        seed: One seed per image, or one number: image i then has the seed ``seed + i``, so separate calls need different
-            numbers. The noise of an image depends on its seed alone, not on the batch.
+        seed: One seed per image, or an integer. With an integer, image i uses ``seed + i``, so separate calls need
+            integers that are far enough apart. The noise of an image depends only on its seed, not on the batch.
 
     Returns:
         The edited images, in the order of ``sources``.

@@ -26,7 +26,7 @@ class _PreparedCase:
     keyed: KeyedCase
     image: Image.Image
     source: EncodedImage
-    """The source image that the verifier gets: at the size of the edit, so that the two differ in the edit alone."""
+    """The source image for the verifier, at the size of the edit, so that the two images differ only in the edit."""
 
 
 class GroupSampler:
@@ -96,7 +96,7 @@ class GroupSampler:
         )
 
     def _by_size(self, cases: Sequence[KeyedCase]) -> dict[tuple[Size, Size], list[_PreparedCase]]:
-        """Group the cases by the sizes of their edit and reference, since a batch has one size."""
+        """Group the cases by the sizes of edit and reference, because all images of a batch have the same size."""
         by_size: dict[tuple[Size, Size], list[_PreparedCase]] = defaultdict(list)
         for keyed in cases:
             image = decode_image(keyed.case.source.data)

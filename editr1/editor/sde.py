@@ -73,7 +73,7 @@ def log_prob(sample: Tensor, mean: Tensor, std: Tensor, form: LogProbForm = "gau
     """Return the log-density of ``sample`` ``[B, ...]``, averaged over its elements, as ``[B]`` fp32.
 
     ``gaussian`` is the log-density of a Gaussian. ``public`` is the quantity in the published CPS code,
-    -(sample - mean)^2 without 1/(2 std^2) and constants; its ratios are on another scale and need another clip range.
+    -(sample - mean)^2 without 1/(2 std^2) and constants. Its ratios have a different scale and need a different clip range.
 
     Raises:
         ValueError: ``std`` is 0 in the Gaussian form, since a deterministic step has no density.

@@ -1,4 +1,4 @@
-"""Sampled trajectories, from sampling through scoring to the update."""
+"""Sampled trajectories, as they pass from sampling through scoring to the update."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from editr1.editor.policies.base import Condition
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """Everything that determines one sample.
+    """The case, the SDE window and the seed of one sample.
 
     Attributes:
-        sample_id: Identity of the sample within an iteration, unique across all processes.
+        sample_id: Id of the sample, unique within an iteration across all processes.
         group_key: Key of the sample's group: the position of its edit case in the order of the run.
         condition_row: Row of the condition with the encoded instruction and reference image of the case.
         window_start: Index of the first stochastic step.
@@ -32,7 +32,7 @@ class SampleSpec:
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryBatch:
-    """The samples of one forward pass, with what the update needs to replay and weight them.
+    """The samples of one forward pass, with the data that the update needs to replay and weight them.
 
     A batch is immutable: :func:`attach_scores` and :func:`attach_advantages` return new batches. B is the number of
     samples, W the number of stochastic steps and T the number of denoising steps. Tensors marked with * are on the
@@ -49,8 +49,8 @@ class TrajectoryBatch:
             stochastic steps.
         log_probs: * ``[B, W]`` fp32, log-probability of each stochastic step under the sampling policy.
         final_latents: * ``[B, tokens, channels]`` fp32, the clean latents.
-        valid_mask: ``[B]`` bool. True for every sample at first; False where scoring failed once scores are attached;
-            also False in groups without reward spread once advantages are attached.
+        valid_mask: ``[B]`` bool. Initially True. :func:`attach_scores` sets it to False where scoring failed, and
+            :func:`attach_advantages` in groups without reward spread.
         scores: ``[B]`` fp64, NaN where scoring failed. None until scores are attached.
         advantages: ``[B]`` fp32, 0 where ``valid_mask`` is False. None until advantages are attached.
 
@@ -116,12 +116,12 @@ def attach_scores(
         valid_mask: ``[N]`` bool, False where scoring failed.
 
     Raises:
-        ValueError: A sample has no score or several, or a score belongs to no sample.
+        ValueError: A sample has no score or more than one, or a score has an unknown sample id.
     """
     rows = _row_by_id(sample_ids)
     unknown = rows.keys() - {sample_id for batch in batches for sample_id in batch.sample_ids.tolist()}
     if unknown:
-        raise ValueError(f"scores for samples that were not drawn: {sorted(unknown)}")
+        raise ValueError(f"unknown sample ids in the scores: {sorted(unknown)}")
     attached = []
     for batch in batches:
         index = _rows_of(batch, rows, "score")
@@ -141,7 +141,7 @@ def attach_advantages(
         valid_mask: ``[N]`` bool, False where scoring failed or the group has no reward spread.
 
     Raises:
-        ValueError: A sample has no advantage or several.
+        ValueError: A sample has no advantage or more than one.
     """
     rows = _row_by_id(sample_ids)
     attached = []

@@ -27,7 +27,7 @@ class UpdateStats:
 
     Attributes:
         count: Number of pairs.
-        clipped: Number of pairs whose gradient the clip stops.
+        clipped: Number of pairs whose gradient is 0 because of the clipping.
         ratio: Sum of the likelihood ratios.
         kl: Sum of the KL terms.
         updates: Number of optimizer steps.
@@ -61,7 +61,7 @@ class Updater:
         self._config, self._settings, self._distributed = config, settings, distributed
 
     def update(self, batches: Sequence[TrajectoryBatch], num_valid: int) -> UpdateStats:
-        """Run the passes of one iteration over the valid samples.
+        """Run all passes of one iteration over the valid samples.
 
         The gradient is the mean over the stochastic steps and over all valid samples of all processes.
 

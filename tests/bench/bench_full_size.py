@@ -53,9 +53,9 @@ from editr1.data.types import (
     ScoreOutcome,
     SftRow,
 )
-from editr1.editor.arithmetic import arithmetic
 from editr1.editor.cases import CaseOrder
 from editr1.editor.policies import FluxKontextPolicy
+from editr1.editor.precision import precision_context
 from editr1.editor.reward import RewardCollector
 from editr1.editor.sampler import GroupSampler
 from editr1.editor.trajectory import attach_advantages, attach_scores
@@ -205,13 +205,13 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
     metrics["adapter_parameters"] = float(sum(p.numel() for p in tuning.weights.values()))
     with RewardCollector(dummy_scores, batch_size=8, concurrency=1, overlap=True) as rewards:
         for i in range(2):  # the first iteration is a warm-up; its metrics are overwritten
-            with measured(device, metrics, "sample"), arithmetic(device, config.precision):
+            with measured(device, metrics, "sample"), precision_context(device, config.precision):
                 batches = sampler.sample(i, [keyed[i]], rewards)
             scored = rewards.collect()
             batches = attach_scores(batches, scored.sample_ids, scored.scores, scored.valid_mask)
             advantages = torch.linspace(-1, 1, len(scored.scores))
             batches = attach_advantages(batches, scored.sample_ids, advantages, scored.valid_mask)
-            with measured(device, metrics, "update"), arithmetic(device, config.precision):
+            with measured(device, metrics, "update"), precision_context(device, config.precision):
                 stats = updater.update(batches, len(scored.scores))
             metrics["ratio_error_first"] = float(stats.first_ratio_error or 0.0)
             metrics["grad_norm"] = stats.grad_norms[-1]

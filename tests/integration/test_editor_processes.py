@@ -39,7 +39,7 @@ config = GrpoConfig(iterations=2, cases_per_iteration=2, group_size=4, num_infer
 train_grpo(config, editor=root / "start", cases=root / "cases.parquet", scorer=scorer, output_dir=out / "editor",
            hooks=TrainHooks(progress=Progress(out / "progress.jsonl")))
 if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()  # as a stage does: gloo threads must not outlive the interpreter
+    torch.distributed.destroy_process_group()  # as in a stage process: gloo threads must not outlive the interpreter
 """
 
 

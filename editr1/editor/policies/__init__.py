@@ -23,14 +23,14 @@ def load_policy(
     max_text_tokens: int | None = None,
     device: str | torch.device | None = None,
 ) -> EditorPolicy:
-    """Load an editor; the policy is chosen by the pipeline class in ``model_index.json``.
+    """Load an editor. The pipeline class in ``model_index.json`` determines the policy.
 
     Args:
-        folder_or_hub: Pipeline folder or hub name.
+        folder_or_hub: Pipeline folder or Hugging Face Hub name.
         guidance: Distilled guidance of FLUX.1-Kontext, or true CFG scale of Qwen-Image-Edit.
         dtype: Dtype of the weights.
         max_text_tokens: Length to which the T5 text of FLUX is padded; None uses the tokenizer's maximum, at most 512.
-        device: None uses a GPU if there is one.
+        device: Device of the models. None selects a GPU if one is available.
 
     Raises:
         ConfigError: There is no policy for the pipeline class.

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 MAX_SIDE = 1024
-"""Images that are edited at their own size have at most this number squared of pixels."""
+"""Images that are edited at their original size have at most ``MAX_SIDE**2`` pixels."""
 
 
 class NotFinite(ArithmeticError):
-    """An editor produced NaN or infinity."""
+    """An editor produced values that are NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class EditorPolicy(ABC):
         """Decode clean packed latents ``[B, tokens, channels]`` to images.
 
         Raises:
-            NotFinite: A decoded image has NaN or infinite pixels; converted to 8 bits it would be black.
+            NotFinite: A decoded image has NaN or infinite pixels. Converted to 8 bits, such an image would be black.
         """
         pixels = self._decoded(latents, size)
         if not bool(pixels.isfinite().all()):

@@ -16,7 +16,7 @@ from editr1.editor.policies.base import Condition, EditorPolicy, Size
 class FluxKontextPolicy(EditorPolicy):
     """FLUX.1-Kontext: the reference latents follow the noisy latents in the sequence, with position ids that start with 1.
 
-    The pipeline resizes the reference to about 1 megapixel (``_auto_resize``); the policy uses the size it is given.
+    The pipeline resizes the reference to about 1 megapixel (``_auto_resize``); the policy uses ``reference_size`` instead.
     ``guidance`` is the distilled guidance value, which is ignored if the transformer does not embed one.
     """
 

@@ -18,7 +18,7 @@ from editr1.verifier.model import make_processor, save_processor
 
 
 def load_image_processor(pipeline_folder: Path) -> Any | None:
-    """Load a processor for images and text; return None with torchvision, where diffusers loads the original one."""
+    """Load a processor for images and text, or return None if torchvision is installed and diffusers can load its own."""
     if is_torchvision_available():
         return None
     folder = str(pipeline_folder / "processor")
@@ -28,7 +28,7 @@ def load_image_processor(pipeline_folder: Path) -> Any | None:
 
 
 def restore_processor(processor: Any, pipeline_folder: Path) -> None:
-    """Let a saved pipeline folder refer to ``Qwen2VLProcessor`` again, so that plain diffusers loads it."""
+    """Set the processor of a saved pipeline folder to ``Qwen2VLProcessor`` again, so that diffusers can load the folder."""
     if is_torchvision_available():
         return
     shutil.rmtree(pipeline_folder / "processor")

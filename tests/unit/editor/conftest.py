@@ -55,7 +55,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def redness(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-    """Score each edit by its fraction of red, so that a score depends on the edited image alone."""
+    """Score each edit by its fraction of red, so that a score depends only on the edited image."""
     outcomes: list[ScoreOutcome] = []
     for item in items:
         pixels = np.asarray(Image.open(io.BytesIO(item.edited.data)), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Too many failed scores raise an error that depends on why they failed."""
+"""Too many failed scores raise an error that depends on the cause of the failures."""
 
 from __future__ import annotations
 

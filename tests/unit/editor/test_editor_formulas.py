@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from editr1.config.grpo import GrpoConfig
-from editr1.editor.advantages import group_advantages, shuffled_in_groups
+from editr1.editor.advantages import group_advantages, shuffle_within_groups
 from editr1.editor.ema import Ema
 from editr1.editor.grpo_loss import grpo_loss
 from editr1.editor.kl import kl_divergence
@@ -87,7 +87,7 @@ def test_advantages_are_clipped_to_five() -> None:
 
 
 def test_group_keys_must_be_integers() -> None:
-    with pytest.raises(TypeError, match="integers"):
+    with pytest.raises(TypeError, match="int32 or int64"):
         group_advantages(torch.zeros(2), torch.ones(2, dtype=torch.bool), torch.zeros(2))
 
 
@@ -198,8 +198,8 @@ def test_shuffled_scores_stay_in_their_group_and_are_uncorrelated() -> None:
     groups = torch.arange(40).repeat_interleave(16)
     rewards = torch.arange(640.0)
     valid_mask = torch.arange(640) % 7 != 0
-    shuffled = shuffled_in_groups(rewards, valid_mask, groups, seed=3)
-    assert torch.equal(shuffled, shuffled_in_groups(rewards, valid_mask, groups, seed=3))
+    shuffled = shuffle_within_groups(rewards, valid_mask, groups, seed=3)
+    assert torch.equal(shuffled, shuffle_within_groups(rewards, valid_mask, groups, seed=3))
     assert torch.equal(shuffled[~valid_mask], rewards[~valid_mask])
     for key in range(40):
         members = (groups == key) & valid_mask

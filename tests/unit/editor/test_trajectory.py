@@ -46,7 +46,7 @@ def test_missing_score_is_rejected() -> None:
 
 
 def test_score_of_unknown_sample_is_rejected() -> None:
-    with pytest.raises(ValueError, match=r"not drawn: \[9\]"):
+    with pytest.raises(ValueError, match=r"unknown sample ids in the scores: \[9\]"):
         attach_scores([batch(7, 2)], torch.tensor([2, 7, 9]), torch.zeros(3), ALL_VALID)
 
 

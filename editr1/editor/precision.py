@@ -1,6 +1,6 @@
-"""Precision and attention kernels of the editor, the same for sampling and for the update.
+"""Precision and attention kernels of the editor, shared by sampling and the update.
 
-If the two differed, a replayed step would not have the log-probability that was sampled.
+If the two used different ones, replayed steps would not reproduce the log-probabilities from sampling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTIO
 
 
 @contextmanager
-def arithmetic(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
+def precision_context(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
     """Run the block with attention kernels other than cuDNN's and, for ``bf16-mixed``, autocast to bfloat16.
 
     The backward pass of cuDNN attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512 pixels
