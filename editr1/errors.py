@@ -1,4 +1,4 @@
-"""Exit codes of a stage process, and the base class of every error that ends one."""
+"""Exit codes of a stage process, and the base class of errors with a documented exit code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     """Exit codes of a stage process and of the command line.
 
-    PyTorchJob's ``restartPolicy: ExitCode`` reads them in the same way: a code from 1 to 127 is permanent, one of 128 or
-    above is worth a retry.
+    They follow the convention of PyTorchJob's ``restartPolicy: ExitCode``: codes 1 to 127 are permanent errors, codes
+    from 128 can be retried.
     """
 
     DONE = 0
@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     CONFIG = 2
     """A setting is invalid, or access to a service is denied."""
     DATA = 3
-    """The input data violate a rule; the message names the file, the row and the field."""
+    """The input data are invalid; the message gives the file, the row and the field."""
     REWARD_BUDGET = 4
     """More reward requests failed than the run allows."""
     INPUT = 5
@@ -33,8 +33,8 @@ class ExitCode(IntEnum):
     """SIGTERM: a checkpoint was committed, from which the next attempt continues."""
 
 
-def worth_a_retry(code: int) -> bool:
-    """Return True if another attempt may succeed. A negative code is a signal, as Python's subprocess module reports it."""
+def is_retryable(code: int) -> bool:
+    """Return True if another attempt may succeed. A negative code is a signal number, as in Python's ``subprocess``."""
     return code < 0 or code >= 128
 
 
@@ -48,10 +48,10 @@ class Editr1Error(Exception):
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """Return the exit code that ``error`` ends a stage with, or None if the error is unexpected.
+    """Return the exit code of a stage that fails with ``error``, or None if the error is unexpected.
 
-    Errors of other libraries are transient if they are network errors, a full disk (which may be cleaned up, or the retry
-    may run on another node) or a collective that failed because another rank was lost.
+    Three kinds of errors of other libraries are transient: network errors, a full disk (the retry may run on another
+    node), and a failed collective after the loss of another rank.
     """
     if isinstance(error, Editr1Error):
         return error.exit_code
@@ -61,7 +61,7 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def _is_lost_rank(error: BaseException) -> bool:
-    """Return True for ``torch.distributed.DistError``, and for the bare RuntimeError of gloo, which names its transport."""
+    """Return True for ``torch.distributed.DistError``, and for gloo's plain RuntimeError with its transport in the message."""
     if any(base.__name__ == "DistError" for base in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)

@@ -1,9 +1,9 @@
-"""Every seed and random generator of the package that is derived from other values.
+"""Derivation of all seeds and random generators in the package.
 
-A derived stream depends on its arguments alone: not on the machine, the process, the number of ranks or the order of
-calls, so a resumed training draws what an uninterrupted one would have drawn. The functions combine their arguments in
-different ways. Each way is fixed, because shipped checkpoints and reproducible runs depend on the exact streams.
-New code uses :func:`derive_rng` or :func:`derive_seed`.
+A derived stream depends only on its arguments, not on the machine, the process, the number of ranks or the order of
+calls. A resumed training therefore draws the same values as an uninterrupted one. The functions combine their arguments
+in different ways, which must not change, because shipped checkpoints and reproducible runs depend on the exact streams.
+New code should use :func:`derive_rng` or :func:`derive_seed`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def derive_rng(*parts: Part) -> np.random.Generator:
 
 
 def derive_seed(seed: int, *parts: Part) -> int:
-    """Return a seed in [0, 2**63) for one draw of a stage that runs with ``seed``.
+    """Derive a seed in [0, 2**63) from a stage's ``seed`` and from ``parts``, which identify the draw.
 
-    Draws with different ``parts``, and stages with different seeds, are independent.
+    Seeds that are derived from different ``parts`` or a different ``seed`` are independent.
     """
     state = hashlib.sha256(str(seed).encode())
     _update(state, parts)
@@ -36,14 +36,14 @@ def derive_seed(seed: int, *parts: Part) -> int:
 
 
 def hash_parts(*parts: Part) -> bytes:
-    """Return the SHA-256 of ``parts``, each preceded by its length, so that ("ab", "c") differs from ("a", "bc")."""
+    """Return the SHA-256 digest of ``parts``, each prefixed with its length, so that ("ab", "c") differs from ("a", "bc")."""
     state = hashlib.sha256()
     _update(state, parts)
     return state.digest()
 
 
 def hash_fraction(text: str) -> float:
-    """Map ``text`` to a number in [0, 1), uniform over texts. Used to split cases by id."""
+    """Hash ``text`` to a uniformly distributed number in [0, 1). Used to split cases by id."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
@@ -54,7 +54,7 @@ def offset_seed(seed: int, offset: int) -> int:
 
 
 def stream_rng(seed: int, *stream: int) -> np.random.Generator:
-    """Return a generator for one numbered stream of ``seed``, through numpy's SeedSequence."""
+    """Return a generator for the stream with the numbers ``stream``, seeded through NumPy's SeedSequence."""
     return np.random.default_rng([seed, *stream])
 
 
@@ -66,12 +66,12 @@ def torch_generator(seed: int) -> torch.Generator:
 
 
 def curation_rng(*key: str | int) -> np.random.Generator:
-    """Return the generator of one random choice in curation. ``key`` usually starts with the stage's seed."""
+    """Return the generator for one random choice in curation. ``key`` usually starts with the stage's seed."""
     return np.random.default_rng(list(_joined_hash(key)))
 
 
 def curation_seed(*key: str | int) -> int:
-    """Return the seed in [0, 2**31) that a curation request sends to its endpoint."""
+    """Return the seed in [0, 2**31) that a curation request passes to the endpoint."""
     return int.from_bytes(_joined_hash(key)[:4], "big") >> 1
 
 
@@ -82,7 +82,7 @@ def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
 
 
 def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
-    """Return the generator that places the SDE window of an iteration, or of one group of it."""
+    """Return the generator that draws the SDE window of an iteration, or of one group if ``group`` is given."""
     return random.Random(f"window/{seed}/{iteration}/{group}")
 
 

@@ -18,8 +18,8 @@ class DistributedContext:
 
     ``DistributedContext()`` only reads the ranks that torchrun sets in the environment. It imports neither torch nor
     accelerate and creates no process group, so every stage can use it to decide which process writes files.
-    :meth:`initialize` joins the process group as well. Collectives require that if ``world_size`` is above 1; in a
-    process that was started without torchrun they return their input.
+    :meth:`initialize` joins the process group as well. Collectives require the process group if ``world_size`` is above
+    1. In a process that was started without torchrun, they return their input.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class DistributedContext:
                 Only the first call in a process sets it, because the process group is created once.
 
         Raises:
-            RuntimeError: accelerate trains with another number of processes than torchrun started.
+            RuntimeError: accelerate uses a different number of processes than torchrun started.
         """
         import torch
         from accelerate import PartialState  # type: ignore[import-untyped]
@@ -53,7 +53,7 @@ class DistributedContext:
         state = PartialState(cpu=not torch.cuda.is_available() if cpu is None else cpu, **options)
         if int(state.num_processes) != context.world_size:
             raise RuntimeError(
-                f"torchrun started {context.world_size} processes, but accelerate trains with {state.num_processes};"
+                f"torchrun started {context.world_size} processes, but accelerate uses {state.num_processes};"
                 " unset the ACCELERATE_* variables and start the stage with torchrun"
             )
         context._state = state
@@ -75,7 +75,7 @@ class DistributedContext:
         import torch
 
         if self._state is None:
-            raise RuntimeError("no device was selected yet; create the context with DistributedContext.initialize()")
+            raise RuntimeError("no device has been selected; create the context with DistributedContext.initialize()")
         return torch.device(self._state.device)
 
     def all_gather(self, values: Tensor) -> list[Tensor]:

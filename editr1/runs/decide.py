@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
-from editr1.errors import worth_a_retry
+from editr1.errors import is_retryable
 from editr1.runs.kinds import KINDS
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import StageSpec
@@ -54,7 +54,7 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
         return Decision(NextStep.FINISH)
     if exit_code == 0:
         return Decision(NextStep.FAIL, "the process exited with 0 but committed no result")
-    if not worth_a_retry(exit_code):
+    if not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"exit code {exit_code} is permanent")
     if failures > retries:
         return Decision(NextStep.FAIL, f"exit code {exit_code} after all {retries} retries")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from editr1.errors import worth_a_retry
+from editr1.errors import is_retryable
 from editr1.launch.kubernetes.views import ContainerView, EventView, PodView, ReleaseView
 
 
@@ -206,7 +206,7 @@ def _failure(release: ReleaseView) -> tuple[int | None, str]:
     """
     failed = [pod for pod in release.pods if pod.phase == "Failed"]
     exited = [(pod, pod.main) for pod in failed if pod.main is not None and pod.main.exit_code is not None]
-    for pod, main in sorted(exited, key=lambda item: worth_a_retry(item[1].exit_code or 0)):
+    for pod, main in sorted(exited, key=lambda item: is_retryable(item[1].exit_code or 0)):
         detail = f" ({main.terminated})" if main.terminated and main.terminated != "Error" else ""
         return main.exit_code, f"pod {pod.name} exited with code {main.exit_code}{detail}"
     for pod in failed:

@@ -32,7 +32,7 @@ from tenacity import (
 )
 
 from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
-from editr1.errors import ExitCode, worth_a_retry
+from editr1.errors import ExitCode, is_retryable
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, lost_attempts, retries_used
@@ -218,7 +218,7 @@ class _Attempt:
         self._record = self._record.model_copy(update={"ended": time.time(), "exit_code": code, "reason": reason})
         self._publish(last=True)
         spent = self._retries is not None and used >= self._retries
-        if worth_a_retry(code) and code != ExitCode.TERMINATED and spent:
+        if is_retryable(code) and code != ExitCode.TERMINATED and spent:
             log.error("the stage failed with exit code %d, and all %d retries are used up", code, self._retries)
             return ExitCode.UNEXPECTED
         return code

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from editr1.errors import ExitCode, worth_a_retry
+from editr1.errors import ExitCode, is_retryable
 from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
 from editr1.launch.kubernetes.views import Condition, ContainerView, EventView, PodView
 from editr1_operator.actions import DeleteJob, ForceDeletePod, Launch, LoadResult, Resolve
@@ -239,10 +239,10 @@ CASES = {
         for name, (observed, reason, says) in PENDING.items()
     },
     **{
-        f"exit code {code} is {'retried' if worth_a_retry(code) else 'permanent'}": Case(
+        f"exit code {code} is {'retried' if is_retryable(code) else 'permanent'}": Case(
             one(known(), ended(code)),
-            *((W, Reason.RETRYING) if worth_a_retry(code) else (F, Reason.EXIT_PERMANENT)),
-            says=f"exit code {int(code)} is {'transient' if worth_a_retry(code) else 'permanent'}",
+            *((W, Reason.RETRYING) if is_retryable(code) else (F, Reason.EXIT_PERMANENT)),
+            says=f"exit code {int(code)} is {'transient' if is_retryable(code) else 'permanent'}",
         )
         for code in ExitCode
         if code is not ExitCode.DONE
@@ -255,7 +255,7 @@ def test_decision_by_observed_state(case: Case) -> None:
     case.check()
 
 
-@pytest.mark.parametrize("code", [code for code in ExitCode if worth_a_retry(code)])
+@pytest.mark.parametrize("code", [code for code in ExitCode if is_retryable(code)])
 def test_failed_attempts_are_retried_with_backoff_until_retries_are_used_up(code: int) -> None:
     observed = one(fresh(), NOTHING)
     delays = []

@@ -73,9 +73,9 @@ def test_the_device_is_known_only_after_initialization() -> None:
     assert DistributedContext.initialize(cpu=True).device == torch.device("cpu")
 
 
-def test_a_world_size_that_accelerate_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_world_size_that_differs_from_accelerate_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(RuntimeError, match="torchrun started 3 processes, but accelerate trains with 1"):
+    with pytest.raises(RuntimeError, match="torchrun started 3 processes, but accelerate uses 1"):
         DistributedContext.initialize(cpu=True)
 
 
@@ -91,7 +91,7 @@ def test_collectives_of_two_ranks(tmp_path: Path) -> None:
         assert found["gathered"] == [[0, 7], [1, 7]]
         assert found["texts"] == ["short", "longer ü"]
         assert found["any"] == [True, False]
-        assert found["weight"] == [0.0, 5.0]  # of rank 0
+        assert found["weight"] == [0.0, 5.0]  # the values of rank 0
         assert found["gradient"] == [2.0, 3.0]  # rank 0 has none, which counts as zero
         assert found["is_main"] == (rank == 0)
         assert found["saw_first"] == (rank == 1)

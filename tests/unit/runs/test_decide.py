@@ -1,6 +1,6 @@
 import pytest
 
-from editr1.errors import ExitCode, worth_a_retry
+from editr1.errors import ExitCode, is_retryable
 from editr1.runs.decide import (
     NextStep,
     after_end,
@@ -49,7 +49,7 @@ def test_backoff_doubles_and_stops_at_a_minute() -> None:
 
 
 def test_retryable_codes_are_128_and_above_or_signals() -> None:
-    assert [worth_a_retry(c) for c in (1, 2, 127, 128, 143, -15)] == [False, False, False, True, True, True]
+    assert [is_retryable(c) for c in (1, 2, 127, 128, 143, -15)] == [False, False, False, True, True, True]
 
 
 STAGES = [

@@ -15,7 +15,7 @@ from editr1.artifacts import AccessDenied, ArtifactNotFound, DigestMismatch, Sto
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.data.errors import TableError
-from editr1.errors import Editr1Error, ExitCode, worth_a_retry
+from editr1.errors import Editr1Error, ExitCode, is_retryable
 from editr1.launch.orchestrator import StageFailed
 from editr1.runs.job import StageJob
 from editr1.runs.resolve import HubUnreachable
@@ -61,7 +61,7 @@ def errors():
 @pytest.mark.parametrize(("error", "code"), errors(), ids=lambda value: type(value).__name__)
 def test_error_ends_the_stage_with_its_code(error, code):
     assert exit_code(error) == code
-    assert worth_a_retry(code) == (code is ExitCode.TRANSIENT)
+    assert is_retryable(code) == (code is ExitCode.TRANSIENT)
 
 
 def subclasses(base: type[Editr1Error]) -> set[type[Editr1Error]]:
