@@ -32,7 +32,7 @@ class OperatorRun:
 
     code: int = 0
     record: RunRecord | None = None
-    worked: bool = True
+    any_started: bool = True
 
 
 def run_by_operator(
@@ -64,7 +64,7 @@ def run_by_operator(
     from editr1.config.loader import ConfigError
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.connect import connect
-    from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE, EditRuns, follow, upload_folders
+    from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION, EditRuns, follow, upload_folders
     from editr1.runs.record import load_record
 
     connection = connect(target)
@@ -81,7 +81,7 @@ def run_by_operator(
         spec = spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": url})})
     name, where = spec.metadata.name, connection.api.namespace
     before = runs.get(name)
-    annotations = {REVISION_NOTE: git_revision(), COMMAND_NOTE: command_line()}
+    annotations = {REVISION_ANNOTATION: git_revision(), COMMAND_ANNOTATION: command_line()}
     created = runs.apply(upload_folders(spec, opened), annotations)
     view.console.print(f"{'created' if created else 'attached to'} run {name} in namespace {where}")
     if detach:
@@ -96,10 +96,10 @@ def run_by_operator(
         raise ConfigError(
             f"run {name!r} has no record in {opened.url}: the operator uses another store; compare its store settings"
         )
-    _keep_spans(opened, name, folder)
+    _save_spans(opened, name, folder)
     after = runs.get(name)
     started = any(stage.attempts for stage in (after.status.stages if after else ()))
-    return OperatorRun(0, record, worked=started and (created or before is None or not before.has_ended))
+    return OperatorRun(0, record, any_started=started and (created or before is None or not before.has_ended))
 
 
 def show_run(run: EditRun) -> None:
@@ -228,7 +228,7 @@ def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int)
         yield from past_logs(connection.api, item.release, files, tail)
 
 
-def _keep_spans(store: ArtifactStore, name: str, folder: Path) -> None:
+def _save_spans(store: ArtifactStore, name: str, folder: Path) -> None:
     """Write the run's spans to ``folder``, from which the report draws the timeline."""
     from editr1.runs.timeline import gather_spans
 

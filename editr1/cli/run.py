@@ -68,13 +68,13 @@ def run(
     from editr1.config.store import store_at
     from editr1.launch.execute import execute
     from editr1.launch.kubernetes.connect import load_cluster, store_config
-    from editr1.launch.local.processes import end_with_parent
+    from editr1.launch.local.processes import terminate_with_parent
     from editr1.launch.orchestrator import GRACE_SECONDS
     from editr1.runs.job import PARENT_VARIABLE
     from editr1.runs.report import write_report
     from editr1.runs.spec import load_run
 
-    end_with_parent()
+    terminate_with_parent()
     with reporting():
         given = {"--detach": detach, "--cluster": cluster, "--namespace": namespace}
         if on is Backend.LOCAL and (unused := [name for name, value in given.items() if value]):
@@ -94,7 +94,7 @@ def run(
             if target and opened:
                 by_operator = run_by_operator(target, spec, store, opened, folder, view, detach)
             if by_operator is None:
-                record, worked = execute(
+                record, any_started = execute(
                     spec,
                     folder=folder,
                     command=command_line(),
@@ -107,8 +107,8 @@ def run(
             elif by_operator.record is None:
                 raise typer.Exit(by_operator.code)
             else:
-                record, worked = by_operator.record, by_operator.worked
-        if not worked:
+                record, any_started = by_operator.record, by_operator.any_started
+        if not any_started:
             typer.echo(f"run {record.name}: all stages are up to date; nothing to do")
         report = write_report(record, folder, opened)
         if report is None:

@@ -59,7 +59,7 @@ def submit(
 
     from editr1.cli.follow import follow_releases
     from editr1.launch.kubernetes.connect import connect, load_cluster
-    from editr1.launch.kubernetes.submit import keep_spans, prepare, read_values
+    from editr1.launch.kubernetes.submit import save_spans, prepare, read_values
     from editr1.launch.kubernetes.submit import submit as send
     from editr1.launch.kubernetes.values import chart_of, kind_of
     from editr1.telemetry import Span, configure, flush, span, traceparent
@@ -84,7 +84,7 @@ def submit(
             code = follow_releases(connection, [release], StopFlag()) if follow else 0
         flush()
         if not sent.attached:
-            keep_spans(connection, sent.job, spans)
+            save_spans(connection, sent.job, spans)
         shutil.rmtree(spans.parent)
     raise typer.Exit(code)
 

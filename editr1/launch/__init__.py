@@ -1,1 +1,1 @@
-"""Turn jobs into processes, on this machine or on a Kubernetes cluster."""
+"""Launch stage jobs as local processes or as releases on a Kubernetes cluster."""

@@ -10,7 +10,7 @@ MAX_PATCH_BYTES = 4 << 20
 
 
 def git_revision() -> str:
-    """Return this code's commit, with ``+dirty`` if the working tree differs from it; empty outside a checkout."""
+    """Return the checked-out commit, with the suffix ``+dirty`` for uncommitted changes; empty outside a checkout."""
     revision = _git("rev-parse", "HEAD").decode().strip()
     if not revision:
         return ""
@@ -18,7 +18,7 @@ def git_revision() -> str:
 
 
 def git_patch() -> bytes:
-    """Return the diff of the working tree against its commit.
+    """Return the diff of the working tree against the checked-out commit.
 
     Empty for a clean tree, outside a checkout, or if the diff is larger than 4 MiB.
     """
@@ -28,7 +28,7 @@ def git_patch() -> bytes:
 
 @cache
 def checkout_root() -> Path | None:
-    """Return the root of the checkout that holds this package; None if git knows of none."""
+    """Return the root of the git checkout that contains this package; None outside a checkout."""
     top = _run_git(Path(__file__).parent, "rev-parse", "--show-toplevel").decode().strip()
     return Path(top) if top else None
 
@@ -41,7 +41,7 @@ def _git(*arguments: str) -> bytes:
 def _run_git(folder: Path, *arguments: str) -> bytes:
     """Return git's standard output; empty if git fails or is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=20)
+        result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return b""
-    return done.stdout if done.returncode == 0 else b""
+    return result.stdout if result.returncode == 0 else b""

@@ -1,4 +1,4 @@
-"""Run a run file from this machine: lock its folder, open its store, pick the backend, orchestrate its stages."""
+"""Execute a run file: lock the folder of the run, open its artifact store and run its stages on a backend."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def execute(
     cluster: ClusterConfig | None = None,
     wait: float = 0.0,
 ) -> tuple[RunRecord, bool]:
-    """Run every stage of ``spec`` that is not complete; return the record and whether anything was started.
+    """Run every stage of ``spec`` that is not complete. Returns the record and whether any stage was started.
 
-    Stages run as processes of this machine, or on ``cluster``. ``folder`` holds the run's spans and, without ``store``,
-    its artifacts. A second call continues from the last checkpoint. If an earlier call was killed, its stage processes
-    are waited for first: they commit a checkpoint and end.
+    Stages run as local processes, or on ``cluster`` if it is given. ``folder`` contains the spans of the run and, without
+    ``store``, its artifacts. A second call resumes from the last checkpoint. If an earlier call was killed, this call first
+    waits until the stage processes that it left behind have committed a checkpoint and exited.
 
     Raises:
-        ConfigError: another process works on the same folder and has not ended within ``wait`` seconds.
+        ConfigError: another process is still using ``folder`` after ``wait`` seconds.
         StageFailed, RunStopped: see :class:`RunOrchestrator`.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     config = store or store_at(spec.spec.store or (folder / "store").as_uri())
-    busy, left = "another process is working on this run", "a stage process of an earlier call has not ended"
+    busy, left = "another process is using this run folder", "a stage process of an earlier command is still running"
     with (
         lock(folder / ".lock", busy, wait=wait, on_wait=_WaitNotice(busy, observer, should_stop)),
         inherited_lock(
@@ -68,12 +68,12 @@ def execute(
             runtime=RuntimeSettings(span_file=spans, log_format=requested_format()),
             ready_seconds=cluster.reward_ready_timeout_seconds if cluster else READY_SECONDS,
         )
-        worked = (
+        any_started = (
             RunOrchestrator(context, record, LocalLauncher((descriptor,))).run()
             if cluster is None
             else _orchestrate_on_cluster(context, record, cluster)
         )
-    return record, worked
+    return record, any_started
 
 
 def _orchestrate_on_cluster(context: RunContext, record: RunRecord, cluster: ClusterConfig) -> bool:
@@ -87,7 +87,7 @@ def _orchestrate_on_cluster(context: RunContext, record: RunRecord, cluster: Clu
 
 
 class _WaitNotice:
-    """Report once why the run does not start yet, and end the wait when the user asks to stop."""
+    """Callback for a lock that is held: notify the observer once, and raise RunStopped if a stop was requested."""
 
     def __init__(self, reason: str, observer: Observer, should_stop: Callable[[], bool]) -> None:
         self._reason, self._observer, self._should_stop, self._reported = reason, observer, should_stop, False
@@ -101,12 +101,12 @@ class _WaitNotice:
 
 
 def _load_or_create(store: ArtifactStore, spec: RunSpec, origin: Origin) -> RunRecord:
-    """Return the run's record, without stages that the run file no longer has."""
+    """Return the stored record without stages that were removed from the run file, or a new record."""
     known = load_record(store, spec.metadata.name)
     if known is None:
         return RunRecord(name=spec.metadata.name, seed=spec.spec.seed, created=time.time(), **origin)
     wanted = {stage.name for stage in spec.spec.stages}
-    for gone in set(known.stages) - wanted:
-        del known.stages[gone]
+    for removed in set(known.stages) - wanted:
+        del known.stages[removed]
     known.seed = spec.spec.seed
     return known

@@ -1,7 +1,7 @@
-"""Build a stage's job and its chart values: the only place where either is assembled.
+"""Build the job and the chart values of a stage.
 
-Local runs, single stages, ``submit``, ``render``, ``run --on kubernetes`` and the operator all call these functions.
-Both are pure; resolving references through the store is :func:`editr1.runs.resolve.resolve_stage`'s part.
+Local runs, single stages, ``submit``, ``render``, ``run --on kubernetes`` and the operator all use these functions, which
+are pure. References are resolved beforehand by :func:`editr1.runs.resolve.resolve_stage`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POD_WORKDIR = Path("/work")
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a job takes from its run and from the place where it is launched."""
+    """Fields of a job that come from its run and its launcher rather than from its stage."""
 
     run: str
     seed: int
@@ -37,7 +37,7 @@ class JobContext:
 
 @dataclass(frozen=True)
 class RewardService:
-    """The service that scores a stage's samples, and the digest of the model that it must serve."""
+    """Addresses of the service that scores a stage's samples, and the digest of the model that it must serve."""
 
     urls: tuple[str, ...] = ()
     digest: str | None = None
@@ -52,11 +52,11 @@ def build_job(
     """Return the job of ``stage``.
 
     Args:
-        stage: the stage as the run file gives it.
-        context: what the run and the launcher add.
-        resolved: settings, input digests and key. Without it the job keeps the stage's own settings and references and
-            has no key; the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
-        reward: a running reward service. Without it, the addresses in ``stage.reward``, if there are any.
+        stage: the stage in the run file.
+        context: fields that come from the run and the launcher.
+        resolved: complete settings, input digests and key. If None, the job has the settings and references of the stage
+            and no key; the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
+        reward: the running reward service. If None, the job uses the addresses in ``stage.reward``, if there are any.
     """
     reward = reward or RewardService(tuple(reward_addresses(stage.reward)))
     return StageJob(
@@ -87,18 +87,18 @@ def chart_values(
     """Return the chart values of the release that runs ``job``.
 
     Args:
-        job: the stage's job.
-        cluster: settings of the cluster; the pods' own store endpoint and all resources come from there.
-        stage: the run file's stage, for its number of processes and retries; None leaves both to ``base``.
-        base: values below the job's, as ``submit`` reads them from a file; None takes the cluster's for this stage.
-            They already name the reward service.
+        job: the job of the stage.
+        cluster: cluster settings, including the store endpoint for pods and all resource requests.
+        stage: the stage in the run file, which sets the numbers of processes and retries; if None, ``base`` sets them.
+        base: values that the values of the job override, such as those that ``submit`` reads from a file. They include
+            the reward service. If None, the values of the cluster settings for this stage.
         traceparent: W3C parent of the stage's spans.
 
     Raises:
-        ConfigError: the chart does not accept a value of the cluster's settings.
+        ConfigError: the chart rejects a value of the cluster settings.
     """
     store = {"url": job.store.url} | ({"region": job.store.region} if job.store.region else {})
-    own: dict[str, Any] = {
+    job_values: dict[str, Any] = {
         "run": job.run,
         "stage": job.stage,
         "key": job.key,
@@ -109,11 +109,11 @@ def chart_values(
         "store": store,
     }
     if traceparent:
-        own["telemetry"] = {"traceparent": traceparent}
+        job_values["telemetry"] = {"traceparent": traceparent}
     if stage is not None and not KINDS[job.kind].service:
-        own |= {"processes": stage.processes, "retries": stage.retries}
+        job_values |= {"processes": stage.processes, "retries": stage.retries}
     if base is None:
         base = shared_values(cluster, job.kind, job.stage)
         if job.reward_urls:
-            own["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
-    return checked(job.kind, deep_merge(base, own), f"cluster values of {job.stage}")
+            job_values["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
+    return checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")

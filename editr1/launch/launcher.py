@@ -24,22 +24,22 @@ class Observation:
     progress: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """Progress lines since the last observation (see editr1.telemetry.progress)."""
     note: str = ""
-    """Why the attempt makes no progress, such as a pod without a node; empty if nothing is wrong."""
+    """Why the attempt makes no progress, such as an unschedulable pod; empty if there is no problem."""
 
 
 class Launcher(Protocol[Request, Handle]):
-    """A backend. ``render`` has no side effects, so a dry run is the request that it returns."""
+    """A backend that runs attempts of stages. ``render`` has no side effects, so a dry run can print its request."""
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None) -> Request:
         """Return the complete request for one attempt of the stage.
 
-        ``stage`` gives the number of processes and, for a backend that retries by itself, of retries; ``traceparent`` is
-        the W3C parent of the attempt's spans.
+        ``stage`` sets the number of processes and, for backends that retry on their own, the number of retries.
+        ``traceparent`` is the W3C trace context of the parent span.
         """
         ...
 
-    def facts(self, request: Request) -> Mapping[str, str]:
-        """Return what to note in the stage's record: ``release``, ``image`` and ``chart``; empty for a local process."""
+    def record_fields(self, request: Request) -> Mapping[str, str]:
+        """Return the fields ``release``, ``image`` and ``chart`` of the stage's record; empty for a local process."""
         ...
 
     def submit(self, request: Request) -> Handle:

@@ -1,4 +1,4 @@
-"""The observer protocol: what is notified of the events of a run."""
+"""Protocol for objects that are notified of the events of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editr1.runs.record import StageRecord
 
 
 class Observer(Protocol):
-    """Is notified of the events of a run, for example to print them to the terminal."""
+    """Receives the events of a run, for example to print them on the terminal."""
 
     def run_waits(self, reason: str) -> None:
         """The run has not started yet because of ``reason``."""

@@ -1,4 +1,4 @@
-"""Take a run through its stages on a backend: start, poll, retry, skip what is complete, stop on request."""
+"""Run the stages of a run on a backend: skip complete ones, start, poll and retry the others, stop on request."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from editr1.telemetry import Span, span, traceparent
 log = logging.getLogger("editr1.runs")
 POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
+"""Default time in seconds for a reward service to become ready."""
 GRACE_SECONDS = 300.0
-"""Time for a stage to commit a checkpoint after SIGTERM."""
+"""Grace period in seconds for a stage to commit a checkpoint after SIGTERM."""
 ABORT_SECONDS = 5.0
-"""The same after a second Ctrl-C."""
+"""Grace period in seconds after a second Ctrl-C."""
 
 
 class StageFailed(Editr1Error):
-    """A stage ended for good without a result. ``exit_code`` is that of its process."""
+    """A stage failed and is not retried. ``exit_code`` is the exit code of its process."""
 
     def __init__(self, stage: str, reason: str, exit_code: int) -> None:
         super().__init__(f"stage {stage}: {reason}")
@@ -41,7 +42,7 @@ class StageFailed(Editr1Error):
 
 
 class DeadlineExceeded(StageFailed):
-    """A stage took longer than its ``deadline_seconds``. It was asked to stop and could commit a checkpoint."""
+    """A stage took longer than its ``deadline_seconds``. It received SIGTERM and could commit a checkpoint."""
 
     def __init__(self, stage: StageSpec) -> None:
         super().__init__(stage.name, f"deadline of {stage.deadline_seconds:g} s exceeded", 1)
@@ -53,25 +54,25 @@ class RunStopped(Editr1Error):
     exit_code = ExitCode.TERMINATED
 
     def __init__(self) -> None:
-        super().__init__("stopped; the same command continues from the last checkpoint")
+        super().__init__("stopped; repeat the command to resume from the last checkpoint")
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run works with, whichever backend runs its stages."""
+    """Inputs of the orchestrator that do not depend on the backend."""
 
     spec: RunSpec
     store: ArtifactStore
     store_config: StoreConfig
     folder: Path
-    """Holds ``stages/<name>``, the scratch folder of each stage."""
+    """Folder of the run, with a scratch folder ``stages/<name>`` for each stage."""
     observer: Observer
     should_stop: Callable[[], bool]
     origin: Origin
-    """Command, code and machine of this start; recorded when a stage is started."""
+    """Command, code and machine of this invocation; recorded when a stage is started."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     ready_seconds: float = READY_SECONDS
-    """Time for a reward service to become ready."""
+    """Time in seconds for a reward service to become ready."""
 
 
 class RunOrchestrator(Generic[Request, Handle]):
@@ -90,15 +91,15 @@ class RunOrchestrator(Generic[Request, Handle]):
         """Run every stage that is not complete. Returns whether anything had to be started.
 
         Raises:
-            StageFailed: a stage ended for good without a result.
+            StageFailed: a stage failed and is not retried.
             RunStopped: ``should_stop`` returned True.
         """
-        worked = False
+        any_started = False
         self._record.state = State.RUNNING
         try:
             with span(Span.RUN, run=self._record.name, seed=self._record.seed):
                 while ready := startable(self._stages, self._outputs.keys()):
-                    worked = self._run_stage(ready[0]) or worked
+                    any_started = self._run_stage(ready[0]) or any_started
                     self._stop_unneeded_services()
             self._record.state = State.DONE
         except RunStopped:
@@ -111,10 +112,10 @@ class RunOrchestrator(Generic[Request, Handle]):
             for name in list(self._services):
                 with _log_stop_errors(name):
                     self._stop_service(name)
-            if worked or self._record.state is not State.DONE:
+            if any_started or self._record.state is not State.DONE:
                 self._record.ended = time.time()
             self._save()
-        return worked
+        return any_started
 
     def _run_stage(self, stage: StageSpec) -> bool:
         record, resolved = self._prepare(stage)
@@ -149,18 +150,18 @@ class RunOrchestrator(Generic[Request, Handle]):
         return True
 
     def _prepare(self, stage: StageSpec) -> tuple[StageRecord, ResolvedStage]:
-        """Resolve the stage and the service that scores it, and bring its record up to date."""
+        """Resolve the stage and the service that scores it, and update the record."""
         service = service_of(stage, self._stages)
         if service:
             self._prepare(service)
-        # Resolved once per run: a folder or a branch may hold something else by the time of a retry.
+        # Resolved only once per run, because a folder or a branch may have changed by the time of a retry.
         resolved = self._resolved.get(stage.name)
         if resolved is None:
             resolved = resolve_stage(stage, self._stages, self._record.seed, self._store, self._outputs)
             self._resolved[stage.name] = resolved
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != resolved.key:
-            # The earlier attempts had other inputs or settings.
+            # The recorded attempts used other inputs or settings.
             record.attempts, record.metrics, record.outputs = [], {}, {}
         record.key, record.inputs, record.config = resolved.key, resolved.inputs, resolved.config
         return record, resolved
@@ -175,9 +176,9 @@ class RunOrchestrator(Generic[Request, Handle]):
             handle = self._submit(stage, record, resolved)
             try:
                 while True:
-                    seen = self._observe(record, handle)
-                    if not seen.running:
-                        return self._close(record, seen), seen.reason
+                    observation = self._observe(record, handle)
+                    if not observation.running:
+                        return self._close(record, observation), observation.reason
                     if self._context.should_stop():
                         raise RunStopped
                     if overdue(started, time.time(), stage.deadline_seconds) is not None:
@@ -190,7 +191,7 @@ class RunOrchestrator(Generic[Request, Handle]):
                 raise
 
     def _abandon(self, record: StageRecord, handle: Handle, error: BaseException) -> None:
-        """Stop an attempt because of ``error``: left running unobserved, it would collide with the next one."""
+        """Cancel an attempt because of ``error``; if it kept running unobserved, it would conflict with the next one."""
         late = isinstance(error, DeadlineExceeded)
         record.state, record.reason = (State.FAILED, str(error)) if late else (State.INTERRUPTED, "")
         with _log_stop_errors(record.name):
@@ -202,8 +203,8 @@ class RunOrchestrator(Generic[Request, Handle]):
         for name, value in self._context.origin.items():
             setattr(self._record, name, value)
         request = self._launcher.render(self._job(stage, resolved), stage, traceparent())
-        for name, fact in self._launcher.facts(request).items():
-            setattr(record, name, fact)
+        for name, value in self._launcher.record_fields(request).items():
+            setattr(record, name, value)
         record.state = State.RUNNING
         record.attempts.append(Attempt(started=time.time()))
         record.reason = ""
@@ -227,22 +228,22 @@ class RunOrchestrator(Generic[Request, Handle]):
         return build_job(stage, context, resolved, reward)
 
     def _observe(self, record: StageRecord, handle: Handle) -> Observation:
-        seen = self._launcher.observe(handle)
-        for line in seen.progress:
+        observation = self._launcher.observe(handle)
+        for line in observation.progress:
             self._observer.stage_progress(record, line)
-        if seen.note and self._notes.get(record.name) != seen.note:
-            self._observer.stage_waits(record, seen.note)
-        self._notes[record.name] = seen.note
-        return seen
+        if observation.note and self._notes.get(record.name) != observation.note:
+            self._observer.stage_waits(record, observation.note)
+        self._notes[record.name] = observation.note
+        return observation
 
-    def _close(self, record: StageRecord, seen: Observation) -> int:
+    def _close(self, record: StageRecord, observation: Observation) -> int:
         attempt = record.attempts[-1]
-        attempt.ended, attempt.exit_code, attempt.reason = time.time(), seen.exit_code, seen.reason
+        attempt.ended, attempt.exit_code, attempt.reason = time.time(), observation.exit_code, observation.reason
         self._save()
-        return seen.exit_code if seen.exit_code is not None else 1
+        return observation.exit_code if observation.exit_code is not None else 1
 
     def _ensure_service(self, stage: StageSpec) -> None:
-        """Start the service, or start it again if it has ended, and wait until it is ready."""
+        """Start the service, or restart it if it has exited, and wait until it is ready."""
         running = self._services.get(stage.name)
         if running is not None and self._launcher.observe(running.handle).running:
             return
@@ -253,8 +254,8 @@ class RunOrchestrator(Generic[Request, Handle]):
             record = self._record.stages[stage.name]
             self._close(record, self._launcher.observe(running.handle))
             if running.restarts >= stage.retries:
-                raise StageFailed(stage.name, f"the service ended: {record.attempts[-1].reason}", 1)
-            # Its clients know only the old address, and verify that it serves the same model.
+                raise StageFailed(stage.name, f"the service exited: {record.attempts[-1].reason}", 1)
+            # Clients keep using the old address, and verify that it still serves the same model.
             port = int(running.urls[0].rsplit(":", 1)[1])
             resolved = ResolvedStage({**record.config, "port": port}, record.inputs, record.key)
             handle = self._submit(stage, record, resolved)
@@ -263,21 +264,21 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._observer.service_ready(record, service.urls)
 
     def _wait_ready(self, stage: StageSpec, record: StageRecord, handle: Handle) -> tuple[str, ...]:
-        """Return the service's addresses once it is ready; stop it if it does not become so."""
+        """Wait until the service is ready and return its addresses; cancel it and raise an error if it fails to start."""
         deadline = time.monotonic() + self._context.ready_seconds
         while True:
-            seen = self._observe(record, handle)
-            if seen.ready_urls:
-                return seen.ready_urls
-            if not seen.running or time.monotonic() > deadline or self._context.should_stop():
+            observation = self._observe(record, handle)
+            if observation.ready_urls:
+                return observation.ready_urls
+            if not observation.running or time.monotonic() > deadline or self._context.should_stop():
                 break
             time.sleep(POLL_SECONDS)
         del self._services[stage.name]
         self._launcher.cancel(handle, 10)
-        code = self._close(record, seen)
+        code = self._close(record, observation)
         if self._context.should_stop():
             raise RunStopped
-        record.state, record.reason = State.FAILED, seen.reason or "the service did not become ready"
+        record.state, record.reason = State.FAILED, observation.reason or "the service did not become ready"
         self._observer.stage_ended(record)
         raise StageFailed(stage.name, record.reason, code)
 
@@ -306,7 +307,7 @@ class RunOrchestrator(Generic[Request, Handle]):
 
 @contextmanager
 def _log_stop_errors(stage: str) -> Iterator[None]:
-    """Log errors of stopping a stage without masking the error that made it necessary."""
+    """Log an error raised while a stage is being stopped, without masking the original error."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Describe the machine and the package versions behind a run, for its record."""
+"""Collect the command, code, package versions and machine of a run for its record."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PACKAGES = ("editr1", "torch", "transformers", "diffusers", "trl", "accelerate"
 
 
 def run_origin(command: str) -> Origin:
-    """Return what the record says about this start of a run."""
+    """Return the origin of this invocation for the record of its run."""
     return Origin(command=command, git_revision=git_revision(), versions=versions(), machine=machine())
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that influence results; packages not installed are left out."""
+    """Return the versions of Python and of the packages that influence results, without those that are not installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Return the number of usable cores and the processor's model, such as ``8 cores, AMD EPYC 7B13``."""
+    """Return the number of usable cores and the CPU model, such as ``8 cores, AMD EPYC 7B13``."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

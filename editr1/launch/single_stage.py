@@ -1,4 +1,4 @@
-"""Run a single stage as a run of its own: what ``editr1 sft`` and the other stage commands do."""
+"""Run a single stage without a run file, for ``editr1 sft`` and the other stage commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from editr1.telemetry.log import requested_format
 def stage_settings(kind: Kind, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     """Read a stage's settings from ``file``, then ``EDITR1_<KIND>__...`` in ``env``, then ``overrides``.
 
-    Returns the settings that were given, without defaults. Raises ConfigError.
+    Returns only settings that were set explicitly, without defaults. Raises ConfigError.
     """
     where = f"editr1 {kind}" + (f" -f {file}" if file else "")
     prefix = f"EDITR1_{kind.upper()}__"
@@ -47,9 +47,9 @@ def run_single_stage(
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> dict[str, Path]:
-    """Run one stage in ``folder``. Returns output name to the folder that holds the output.
+    """Run one stage in ``folder``. Returns the folder of each output by output name.
 
-    ``store`` defaults to the folder ``store`` in ``folder``. Raises ConfigError, StageFailed, RunStopped.
+    ``store`` defaults to ``<folder>/store``. Raises ConfigError, StageFailed, RunStopped.
     """
     spec = RunSpec(
         api_version=API_VERSION,
@@ -66,7 +66,7 @@ def run_single_stage(
 
 
 def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, store: str | None) -> None:
-    """Replace this process by the reward server of ``model``. Does not return."""
+    """Replace this process with the reward server of ``model``. Does not return."""
     store_config = store_at(store or (folder.resolve() / "store").as_uri())
     digest = resolve_reference(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
     stage = StageSpec(name="serve", kind=Kind.SERVE, inputs={"model": model})
@@ -87,5 +87,5 @@ def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, sto
     job.workdir.mkdir(parents=True, exist_ok=True)
     request.job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     environment = {**os.environ, **request.environment}
-    environment.pop(PARENT_VARIABLE)  # this process becomes the stage, so no launcher can disappear
+    environment.pop(PARENT_VARIABLE)  # the stage replaces this process, so it has no parent to follow
     os.execve(sys.executable, list(request.argv), environment)

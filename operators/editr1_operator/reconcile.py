@@ -11,7 +11,7 @@ from typing import Any
 from editr1.artifacts import StoreError
 from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.client import KubernetesClient
-from editr1.launch.kubernetes.editruns import COMMAND_NOTE, REVISION_NOTE
+from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.resources import INSTANCE
@@ -113,7 +113,7 @@ class Reconciler:
         return RunRecord(
             name=run.metadata.name,
             seed=run.spec.seed,
-            command=annotations.get(COMMAND_NOTE, "kubectl apply"),
+            command=annotations.get(COMMAND_ANNOTATION, "kubectl apply"),
             git_revision=revision_of(body),
             versions=self.settings.versions,
             machine=f"Kubernetes, namespace {body['metadata']['namespace']}",
@@ -124,7 +124,7 @@ class Reconciler:
 def revision_of(body: Mapping[str, Any]) -> str:
     """Return the git revision of the code that submitted the run, or else of the operator's image."""
     annotations = body["metadata"].get("annotations") or {}
-    return str(annotations.get(REVISION_NOTE) or os.environ.get("EDITR1_REVISION", ""))
+    return str(annotations.get(REVISION_ANNOTATION) or os.environ.get("EDITR1_REVISION", ""))
 
 
 class _Reconciliation:

@@ -1,1 +1,1 @@
-"""The Kubernetes backend: charts in, objects and their state out."""
+"""The Kubernetes backend: install stages as Helm releases and observe their objects."""

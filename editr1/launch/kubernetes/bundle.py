@@ -1,4 +1,4 @@
-"""Write an archive with everything that a bug report about a run needs, without secrets."""
+"""Write an archive with the diagnostics of a run for a bug report, without secrets."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _SECRET = r"secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|creden
 _SECRET_NAME = re.compile(rf"(?i)({_SECRET})")
 _SECRET_VALUE = re.compile(rf"(?i)((?:{_SECRET})[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)([^\s\"',&}}]+)")
 _USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"']+@")
-HIDDEN = "[redacted]"
+REDACTED = "[redacted]"
 
 
 def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
-    """Write the archive ``target`` (.tar.gz) and return the names of its files. Raises ConfigError if there is no such run."""
-    whole = EditRuns(connection.api).get(run)
-    jobs = connection.api.jobs(run) if whole else jobs_of(connection, run)
+    """Write the archive ``target`` (.tar.gz) and return the names of its files. Raises ConfigError if the run does not exist."""
+    edit_run = EditRuns(connection.api).get(run)
+    jobs = connection.api.jobs(run) if edit_run else jobs_of(connection, run)
     stages = [overview(connection, job) for job in jobs]
     files = {
         "versions.json": json.dumps(versions(), indent=1),
         "doctor.txt": "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.what}: {f.detail}" for f in examine(connection)),
         "explain.txt": "\n".join(explain(stage) for stage in stages),
     }
-    if whole is not None:
+    if edit_run is not None:
         files["editrun.json"] = json.dumps(
-            redacted({"spec": whole.spec.model_dump(mode="json"), "status": whole.status.as_json()}), indent=1
+            redacted({"spec": edit_run.spec.model_dump(mode="json"), "status": edit_run.status.as_json()}), indent=1
         )
     for stage in stages:
         files |= _stage_files(connection, stage)
@@ -52,20 +52,20 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
 
 
 def redacted(value: Any) -> Any:
-    """Return a copy of ``value`` that hides values whose key, or whose environment variable, has a name like a secret's."""
+    """Return a copy of ``value`` without the values of keys and environment variables whose names suggest a secret."""
     if isinstance(value, Mapping):
         if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:
-            return {**value, "value": HIDDEN}
+            return {**value, "value": REDACTED}
         return {
-            key: HIDDEN if _SECRET_NAME.search(str(key)) and isinstance(item, str) else redacted(item)
+            key: REDACTED if _SECRET_NAME.search(str(key)) and isinstance(item, str) else redacted(item)
             for key, item in value.items()
         }
     return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def redacted_text(text: str) -> str:
-    """Return ``text`` without the values of ``secret=...``, ``token: ...`` and similar, and without credentials in URLs."""
-    return _USER_IN_URL.sub(rf"\g<1>{HIDDEN}@", _SECRET_VALUE.sub(lambda found: found[1] + HIDDEN, text))
+    """Return ``text`` without the values of ``secret=...``, ``token: ...`` and similar assignments, and without credentials in URLs."""
+    return _USER_IN_URL.sub(rf"\g<1>{REDACTED}@", _SECRET_VALUE.sub(lambda found: found[1] + REDACTED, text))
 
 
 def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]:

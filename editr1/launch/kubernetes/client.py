@@ -1,4 +1,4 @@
-"""The Kubernetes client of the package and of the operator."""
+"""The Kubernetes client, which the package and the operator share."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ FIELD_MANAGER = "editr1"
 TIMEOUT_SECONDS = 60
 RETRIES = 3
 LOG_TIMEOUT = (10, 3600)
-"""Timeouts of a followed log in seconds: to connect, and without a new line."""
+"""Timeouts for following a log, in seconds: to connect, and to receive the next line."""
 LOG_CHUNK_BYTES = 4096
 
 
 class KubernetesClient:
-    """Blocking calls to one cluster; safe to use from several threads.
+    """Blocking, thread-safe client of one cluster.
 
     Every method raises :class:`RequestRefused` if the API server rejects the request and :class:`ClusterUnreachable` if it
-    does not answer.
+    does not respond.
 
     Attributes:
         namespace: Namespace of the settings, of the kubeconfig context or of the pod; ``default`` if none is set.
@@ -55,13 +55,13 @@ class KubernetesClient:
         Args:
             config: Kubeconfig, context and namespace. Without a kubeconfig, a pod uses its service account.
             manager: Field manager of the writes.
-            timeout_s: Longest time of one request; the kubernetes package ignores fractions.
-            retries: How often the transport repeats a request that got no answer.
+            timeout_s: Timeout of one request in seconds; the kubernetes package ignores fractions.
+            retries: How often the transport repeats a request that got no response.
             connections: Size of the connection pool; ``None`` keeps the default of the kubernetes package.
             on_request: Hook for request metrics.
 
         Raises:
-            ClusterError: there is no usable configuration.
+            ClusterError: no valid kubeconfig or service account was found.
         """
         from kubernetes import client
 
@@ -87,11 +87,11 @@ class KubernetesClient:
         return list((found or {}).get("items", ()))
 
     def get_path(self, path: str) -> Object | None:
-        """Return the JSON at a path of the API, or ``None`` for the status 404."""
+        """Return the JSON at a path of the API, or ``None`` if the server returns status 404."""
         return self._unless_missing("GET", path)
 
     def create(self, kind: str, namespace: str, item: Object) -> Object:
-        """Create an object. Its name may be left to the server by ``metadata.generateName``."""
+        """Create an object and return it. With ``metadata.generateName``, the server chooses its name."""
         query = [("fieldManager", self._manager)]
         return self._request("POST", _resource(kind).path(namespace), item, query=query) or {}
 
@@ -150,7 +150,7 @@ class KubernetesClient:
             namespace: Namespace of the object.
             name: Name of the object.
             foreground: Delete the objects that it owns first.
-            grace: Grace period in seconds; 0 removes a pod without waiting for its node.
+            grace: Grace period in seconds; 0 deletes a pod without waiting for a response of its node.
             **preconditions: ``uid`` and ``resourceVersion`` that the object must have.
 
         Returns:
@@ -213,7 +213,7 @@ class KubernetesClient:
             namespace: Namespace of the pod.
             pod: Name of the pod.
             container: Name of the container.
-            since: Time of the first line in seconds since the epoch, rounded to whole seconds.
+            since: Time of the first line in seconds since the epoch; the server rounds it to whole seconds.
         """
         from urllib3.exceptions import HTTPError
 
@@ -246,7 +246,7 @@ class KubernetesClient:
     ) -> Object | None:
         answer = self._call(method, path, body, content_type, query)
         if answer is not None and not isinstance(answer, dict):
-            raise ClusterUnreachable(f"{self.server} answered {path} with something other than a JSON object")
+            raise ClusterUnreachable(f"{self.server} returned a response for {path} that is not a JSON object; check the server's address")
         return answer
 
     def _call(
@@ -284,7 +284,7 @@ class KubernetesClient:
 
 
 def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
-    """Load the client configuration and the namespace it names: from the pod's service account, or from a kubeconfig."""
+    """Load the client configuration and its namespace from the pod's service account or from a kubeconfig."""
     from kubernetes import client
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
     from kubernetes.config.kube_config import list_kube_config_contexts

@@ -1,4 +1,4 @@
-"""Open what the cluster commands need: settings, the cluster's API, Helm, and the artifact store."""
+"""Load the cluster settings, connect to the cluster, and open its artifact store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
 
 @dataclass(frozen=True)
 class Connection:
-    """Settings, API and Helm of a cluster."""
+    """A connection to a cluster: its settings, its API in one namespace, and Helm."""
 
     config: ClusterConfig
     api: ClusterNamespace
@@ -48,10 +48,12 @@ def connect(config: ClusterConfig) -> Connection:
 
 
 def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
-    """Return the artifact store as this machine reaches it: ``url``, else ``store.url`` in the cluster's values.
+    """Return the settings for access to the artifact store from this machine.
+
+    The URL of the store is ``url``, or ``store.url`` in the cluster's values.
 
     Raises:
-        ConfigError: no store is configured, or pods could not reach it.
+        ConfigError: no store is configured, or its URL is not one that pods can reach.
     """
     values = config.values.get("store", {})
     if not isinstance(values, Mapping):

@@ -1,4 +1,4 @@
-"""Check everything between this machine and a running stage before anything is submitted."""
+"""Check before a submission whether the cluster, the permissions and the artifact store support a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check. A run cannot start if a ``needed`` finding is not ``ok``."""
+    """Result of one check. If ``needed`` is True and ``ok`` is False, a run cannot start."""
 
     what: str
     ok: bool
@@ -79,7 +79,7 @@ def _permissions(connection: Connection) -> Iterator[Finding]:
         f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.is_allowed(verb, group, resource)
     ]
     where = f"in namespace {connection.api.namespace}"
-    detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"everything that submit needs, {where}"
+    detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"all permissions that submit needs {where}"
     yield Finding("permissions", not missing, detail)
     kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
     allowed = all(connection.api.is_allowed(verb, "", kind) for verb in ("create", "list", "update", "delete"))
@@ -135,17 +135,17 @@ def _gpus(connection: Connection) -> Finding:
 
 def _keda(connection: Connection) -> Finding:
     found = _serves(connection, "/apis/keda.sh/v1alpha1", "scaledobjects")
-    detail = "keda.sh/v1alpha1" if found else "not installed; autoscaling.mode keda is unavailable, hpa and none work"
+    detail = "keda.sh/v1alpha1" if found else "not installed; only the autoscaling modes hpa and none are available"
     return Finding("KEDA", found, detail, needed=False)
 
 
 def _operator(connection: Connection) -> Finding:
-    """Check whether the cluster has the EditRun resource and this user may create it."""
+    """Check whether the cluster has the EditRun resource and whether this user may create one."""
     what = "operator (EditRun)"
     if not EditRuns(connection.api).served():
         return Finding(what, False, "not installed; editr1 run orchestrates the stages from this machine", needed=False)
     allowed = connection.api.is_allowed("create", "editr1.dev", "editruns")
-    return Finding(what, allowed, "the cluster runs the stages" if allowed else "no permission to create editruns")
+    return Finding(what, allowed, "the operator runs the stages" if allowed else "no permission to create editruns")
 
 
 def _queue(connection: Connection) -> Finding:
@@ -160,7 +160,7 @@ def _queue(connection: Connection) -> Finding:
 
 
 def _secret(connection: Connection) -> Iterator[Finding]:
-    """Check that the Secret and its keys exist. Its values are never used."""
+    """Check that the Secret and its keys exist, without using their values."""
     name = _named(connection, "store", "secretName") or "editr1-s3"
     if not connection.api.is_allowed("get", "", "secrets"):
         yield Finding("Secret of the store", True, f"{name}: unknown, no permission to read Secrets", needed=False)

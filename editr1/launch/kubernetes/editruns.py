@@ -1,4 +1,4 @@
-"""EditRun resources, created and followed from a laptop. The cluster's operator runs their stages."""
+"""Create, read and follow EditRun resources, whose stages the operator runs in the cluster."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.resolve import resolve_reference
 from editr1.runs.spec import API_VERSION, RunBody, RunSpec
 
-REVISION_NOTE = "editr1.dev/git-revision"
-COMMAND_NOTE = "editr1.dev/command"
+REVISION_ANNOTATION = "editr1.dev/git-revision"
+COMMAND_ANNOTATION = "editr1.dev/command"
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 DELETE_SECONDS = 120.0
 PICKUP_SECONDS = 15.0
-NO_OPERATOR = "no operator has picked it up yet; check that one is running and watches this namespace"
+NO_OPERATOR = "no operator has started the run yet; check that one is running and watches this namespace"
 _ENDED = (RunState.DONE, RunState.FAILED)
 
 
 @dataclass(frozen=True)
 class EditRun:
-    """An EditRun as the cluster reports it."""
+    """An EditRun with its specification and its status. ``created`` is in seconds since the epoch."""
 
     name: str
     created: float
@@ -56,11 +56,11 @@ class EditRuns:
         self._api = api
 
     def served(self) -> bool:
-        """Return True if the cluster has the EditRun resource."""
+        """Return True if the cluster serves the EditRun resource."""
         return not self._api.client.missing_kinds([EDITRUN])
 
     def get(self, name: str) -> EditRun | None:
-        """Return the run with that name; None if there is none or the cluster does not have the resource."""
+        """Return the run with that name; None if it does not exist or the cluster does not serve the resource."""
         body = self._api.get(EDITRUN, name)
         return None if body is None else _parsed(body)
 
@@ -69,10 +69,10 @@ class EditRuns:
         return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
     def apply(self, spec: RunSpec, annotations: Mapping[str, str]) -> bool:
-        """Create the run. Returns False if the same run already exists; one that failed is replaced.
+        """Create the run, or replace a failed run of that name. Returns False if an identical run already exists.
 
         Raises:
-            ClusterError: another run has this name, or the cluster refuses the run.
+            ClusterError: a run with this name and another spec exists, or the cluster rejects the run.
         """
         name = spec.metadata.name
         known = self.get(name)
@@ -129,7 +129,7 @@ def upload_folders(spec: RunSpec, store: ArtifactStore) -> RunSpec:
 def follow(
     runs: EditRuns, name: str, store: ArtifactStore, observer: Observer, should_stop: Callable[[], bool]
 ) -> bool:
-    """Report a run to ``observer`` until it has ended. Returns False if ``should_stop`` ended the wait; the run continues.
+    """Report a run to ``observer`` until it has ended. Returns False if ``should_stop`` returned True; the run continues.
 
     Raises:
         StageFailed: the run failed.
@@ -174,7 +174,7 @@ def _failure(status: RunStatus) -> StageFailed:
 
 
 class _ChangeReporter:
-    """Notifies an observer of what changed since the last poll of a run."""
+    """Notifies an observer of changes since the last poll of a run."""
 
     def __init__(self, run: str, store: ArtifactStore, observer: Observer) -> None:
         self._run, self._store, self._observer, self._started = run, store, observer, time.monotonic()
@@ -183,7 +183,7 @@ class _ChangeReporter:
         self._progress_read: dict[str, float] = {}
 
     def stage(self, stage: StageStatus) -> None:
-        """Report what changed in a stage."""
+        """Report the changes in the status of a stage."""
         before = self._known.get(stage.name, StageStatus(name=stage.name, kind=stage.kind))
         self._known[stage.name] = stage
         record, service = stage_record(stage), KINDS[Kind(stage.kind)].service
@@ -209,7 +209,7 @@ class _ChangeReporter:
         self._note(StageRecord(name="run", kind=""), note)
 
     def run(self, status: RunStatus) -> None:
-        """Report what concerns the whole run, such as an unreachable store."""
+        """Report problems of the whole run, such as an unreachable store."""
         if (
             status.reason in (Reason.STORE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.SETTINGS)
             or status.state is RunState.SUSPENDED
@@ -244,6 +244,6 @@ def _parsed(body: Mapping[str, Any]) -> EditRun:
 
 
 def _same(one: RunBody, other: RunBody) -> bool:
-    """Return True if two specs describe the same run, apart from ``suspend``."""
+    """Return True if two specs are equal, apart from ``suspend``."""
     drop = {"suspend"}
     return one.model_dump(mode="json", exclude=drop) == other.model_dump(mode="json", exclude=drop)

@@ -1,4 +1,4 @@
-"""Errors of the Kubernetes API, with messages written for the people who read them."""
+"""Exceptions for errors of the Kubernetes API, with readable messages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ClusterError(ConfigError):
 
 
 class RequestRefused(ClusterError):
-    """The API server answered a request with an error that a retry does not fix.
+    """The API server rejected a request. A retry does not help.
 
     Attributes:
-        status: HTTP status code of the answer.
+        status: HTTP status code of the response.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -26,7 +26,7 @@ class RequestRefused(ClusterError):
 
 
 class ClusterUnreachable(ClusterError):
-    """The API server did not answer, or answered that it cannot serve the request now. Retry later."""
+    """The API server did not respond, or cannot serve the request now. A later retry may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
@@ -34,7 +34,8 @@ class ClusterUnreachable(ClusterError):
 def api_error(error: Exception, server: str) -> ClusterError:
     """Convert an error of the kubernetes client or of its HTTP transport to an exception of this module.
 
-    No answer and the statuses 429 and 5xx become :class:`ClusterUnreachable`, every other status :class:`RequestRefused`.
+    A missing response and status 429 or 5xx become :class:`ClusterUnreachable`; every other status becomes
+    :class:`RequestRefused`.
     """
     from kubernetes.client import ApiException
 
@@ -49,7 +50,7 @@ def api_error(error: Exception, server: str) -> ClusterError:
 
 
 def server_message(error: Any) -> str:
-    """Return the message of an API server's answer, or an empty string if the answer is no Kubernetes Status."""
+    """Return the message in the API server's response, or an empty string if the response is not a Kubernetes Status."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
@@ -57,12 +58,12 @@ def server_message(error: Any) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the last part of a chained error message, which names the cause."""
+    """Return the last part of a chained error message, which describes the original cause."""
     return str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]
 
 
 def missing_kind(kind: str, version: str) -> str:
-    """Return an error message that says what to install so that the cluster serves ``kind``."""
+    """Return an error message for a kind that the cluster does not serve, with what to install."""
     hints = {
         "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
         "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",

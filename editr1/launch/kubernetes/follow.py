@@ -1,4 +1,4 @@
-"""Logs of all ranks: merged and live from the cluster, or afterwards from the artifact store."""
+"""Logs of all ranks: a merged live stream from the cluster, or past lines from the cluster and the artifact store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_SECONDS = 2.0
 
 
 def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
-    """Yield the last log lines of existing pods, then those of deleted pods from the store, each with its pod's name."""
+    """Yield the last ``tail`` lines of existing pods, then those of deleted pods from the store, as ``<pod> | <line>``."""
     shown = set()
     for pod in api.pods(release):
         shown.add(f"{pod.name}.{pod.uid[:8]}")
@@ -47,7 +47,7 @@ def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[
                         _keep_following(api, pod, followers, lines)
                 ended = all(state_of(api.release(release)).phase in _ENDED for release in releases)
             except ClusterError:
-                pass  # the API server may be back at the next poll
+                pass  # the next poll retries
         try:
             yield lines.get(timeout=0.5)
         except queue.Empty:
@@ -56,6 +56,8 @@ def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[
 
 
 class _Follower:
+    """A thread that puts the log lines of one pod into a queue until the stream ends."""
+
     def __init__(self, api: ClusterNamespace, pod: PodView, since: float, lines: queue.Queue[str]) -> None:
         self.last = since
         self._api, self._pod, self._lines = api, pod, lines

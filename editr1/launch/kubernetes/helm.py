@@ -21,7 +21,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable
 
 Object = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader if it was built in: an operator renders many charts."""
+"""The fast loader of libyaml if it is available, because the operator renders many charts."""
 _COPYING = threading.Lock()
 _UNREACHABLE = re.compile(
     r"(?i)cluster unreachable|connection (refused|reset)|i/o timeout|handshake timeout|unexpected EOF|deadline exceeded"
@@ -30,12 +30,12 @@ _UNREACHABLE = re.compile(
 
 
 class HelmError(ConfigError):
-    """A chart cannot be rendered or installed. The message is Helm's, without its prefixes."""
+    """A chart cannot be rendered or installed. The message is that of Helm, without prefixes."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The cluster and namespace of a release. None takes the kubeconfig's own choice."""
+    """The cluster and namespace of a release. None selects the default of the kubeconfig."""
 
     namespace: str
     context: str | None = None
@@ -45,14 +45,14 @@ class Target:
 
 
 def chart_folder(chart: str) -> Path:
-    """Return the folder of a chart that ships with the package, copied so that it holds no links (Helm warns of each).
+    """Return a copy of a chart that ships with the package. The copy has no symbolic links, about which Helm warns.
 
     Raises:
-        ConfigError: no chart has that name.
+        ConfigError: the package has no chart with that name.
     """
     if not (resources.files("editr1") / "charts" / chart / "Chart.yaml").is_file():
-        raise ConfigError(f"{chart!r}: no such chart")
-    with _COPYING:  # a second copy would be removed as soon as its object is collected, while another thread reads it
+        raise ConfigError(f"the package has no chart {chart!r}")
+    with _COPYING:  # of two concurrent copies, one would be garbage-collected and deleted while it is in use
         copies = _copies()
     return Path(copies.name) / chart
 
@@ -88,12 +88,12 @@ def image_of(objects: Sequence[Object]) -> str:
 class Helm:
     """Render, install and remove the package's charts with Helm's engine.
 
-    The engine is helm-python-sdk (Helm 4 as a shared library): pip installs it on a laptop, and the operator's image has
-    no helm program. Nothing outside this module knows it, so another engine can replace it here.
+    The engine is helm-python-sdk (Helm 4 as a shared library), so neither a laptop nor the operator's image needs the helm
+    executable. Only this module depends on the engine.
     """
 
     def render(self, chart: str, name: str, namespace: str, values: Mapping[str, Any]) -> list[Object]:
-        """Return the objects of a release, without its test hooks. Raises HelmError if the chart refuses ``values``."""
+        """Return the objects of a release, without its test hooks. Raises HelmError if the chart rejects ``values``."""
         with _engine() as helm_python, helm_python.Chart.load(chart_folder(chart)) as loaded:
             loaded.validate_schema(dict(values))
             texts = loaded.render(dict(values), name=name, namespace=namespace)
@@ -103,14 +103,14 @@ class Helm:
         """Install a release.
 
         Raises:
-            HelmError: the chart refuses ``values`` or the server refuses an object.
+            HelmError: the chart rejects ``values`` or the server rejects an object.
             ClusterUnreachable: the API server does not respond.
         """
         with _connected(target) as config:
             config.install(chart_folder(chart), name, dict(values), namespace=target.namespace)
 
     def uninstall(self, name: str, target: Target) -> bool:
-        """Remove a release and its objects. Returns False if there is no such release."""
+        """Remove a release and its objects. Returns False if the release does not exist."""
         if name not in self.releases(target):
             return False
         with _connected(target) as config:
@@ -118,7 +118,7 @@ class Helm:
         return True
 
     def releases(self, target: Target) -> dict[str, str]:
-        """Return the namespace's releases: name to chart and version, such as ``sft-0.1.0``."""
+        """Return the chart and version, such as ``sft-0.1.0``, of each release in the namespace, by release name."""
         with _connected(target) as config:
             return {str(item["name"]): str(item.get("chart", "")) for item in config.list()}
 
@@ -163,7 +163,7 @@ def _translated(text: str) -> ConfigError:
 
 
 def _plain(text: str) -> str:
-    """Remove log lines and wrappers that mean nothing to a user from Helm's message."""
+    """Remove log lines and technical prefixes from Helm's message."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and " level=" not in line[:60]]
     kept = [line for line in lines if not line.startswith(("level=", "walk.go", "WARNING", "Use --debug"))]
     message = "\n".join(kept) or text.strip()

@@ -51,7 +51,7 @@ class ReleaseRequest:
 
 @dataclass
 class ReleaseHandle:
-    """A release that was installed, or was already running the same job."""
+    """A release that was installed for a request, or that was already running the same job."""
 
     request: ReleaseRequest
     files: LiveFiles
@@ -59,12 +59,12 @@ class ReleaseHandle:
     progress_read: float = 0.0
     last: Observation = field(default_factory=lambda: Observation(running=True))
     shown: tuple[str, int] | None = None
-    spans_kept: bool = False
+    spans_saved: bool = False
     tolerance: OutageTolerance = field(default_factory=OutageTolerance)
 
 
 class KubernetesLauncher:
-    """Runs stages as releases of the charts. ``store`` is the pods' artifact store as this machine reaches it."""
+    """Runs stages as releases of the charts. ``store`` is the artifact store that the pods use, opened on this machine."""
 
     def __init__(
         self, cluster: ClusterConfig, api: ClusterNamespace, helm: Helm, store: ArtifactStore, spans: Path
@@ -80,18 +80,18 @@ class KubernetesLauncher:
         objects = self._helm.render(chart, release, self._api.namespace, values)
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
 
-    def facts(self, request: ReleaseRequest) -> Mapping[str, str]:
-        """Return release, image and chart for the record."""
+    def record_fields(self, request: ReleaseRequest) -> Mapping[str, str]:
+        """Return the release, the image and the chart."""
         chart = f"{request.chart} {chart_version(request.chart)}"
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
-        """Install the release. If it already runs the same job, attach to it; another job of the same stage is replaced.
+        """Install the release. Attach to it if it already runs the same job; replace it if it runs another job of the stage.
 
-        An unreachable API server is retried for two minutes.
+        While the API server is unreachable, the installation is retried for up to two minutes.
 
         Raises:
-            ConfigError: the release's name belongs to something else.
+            ConfigError: a release with this name belongs to something else.
             ClusterUnreachable: the API server did not respond for two minutes.
         """
 
@@ -131,7 +131,7 @@ class KubernetesLauncher:
     def observe(self, handle: ReleaseHandle) -> Observation:
         """Return the state of the release, polled at most once per second, and new progress.
 
-        API outages are tolerated as by :class:`OutageTolerance`; the release keeps its last known state meanwhile.
+        During an API outage (see :class:`OutageTolerance`), the last known state is returned.
         """
         now = time.monotonic()
         if now - handle.polled >= POLL_SECONDS and handle.last.running:
@@ -145,7 +145,7 @@ class KubernetesLauncher:
                 handle.last = self._observation(handle, state_of(release), release.pods)
         progress = self._progress(handle)
         if not handle.last.running:
-            self._keep_spans(handle)
+            self._save_spans(handle)
         last = handle.last
         return Observation(last.running, last.exit_code, last.reason, last.ready_urls, progress, last.note)
 
@@ -159,12 +159,12 @@ class KubernetesLauncher:
                 self._api.delete_pods(release)
                 break
             time.sleep(POLL_SECONDS)
-        self._keep_spans(handle)
+        self._save_spans(handle)
         handle.last = Observation(False, 143, "stopped")
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
         if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
-            return Observation(True, note="waiting for its last pods to end")
+            return Observation(True, note="waiting for the remaining pods to end")
         if state.phase is Phase.SUCCEEDED:
             return Observation(False, 0)
         if state.phase is Phase.FAILED:
@@ -177,7 +177,7 @@ class KubernetesLauncher:
         return Observation(True, ready_urls=urls, note=state.reason)
 
     def _failure(self, handle: ReleaseHandle, state: StageState) -> str:
-        """Return the reason for a failure, with the stage's own last error if it was stored."""
+        """Return the reason for a failure, with the last error of the stage if it was stored."""
         try:
             ended = [item for item in handle.files.attempts() if item.reason]
         except StoreError:
@@ -206,11 +206,11 @@ class KubernetesLauncher:
             return {}
         return job if isinstance(job, dict) else {}
 
-    def _keep_spans(self, handle: ReleaseHandle) -> None:
-        """Append the pods' spans to the run's own file, once."""
-        if handle.spans_kept:
+    def _save_spans(self, handle: ReleaseHandle) -> None:
+        """Append the spans of the pods to the run's local file, once."""
+        if handle.spans_saved:
             return
-        handle.spans_kept = True
+        handle.spans_saved = True
         try:
             spans = handle.files.spans()
         except StoreError:

@@ -1,4 +1,4 @@
-"""What the commands read and write in one namespace of a cluster, as typed values."""
+"""Typed access to the objects in one namespace of a cluster."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from editr1.launch.kubernetes.views import EventView, JobView, PodView, ReleaseV
 
 
 class ClusterNamespace:
-    """Reads and writes of one namespace. Every method raises ClusterError if the cluster rejects or cannot serve a request.
+    """Reads and writes objects in one namespace. Every method raises ClusterError if the cluster rejects or cannot serve a request.
 
     Attributes:
-        client: Client for everything that is not bound to a namespace.
+        client: Client of the cluster, for requests outside the namespace.
         namespace: Name of the namespace.
-        target: The same namespace as Helm addresses it.
+        target: The namespace as a target of Helm.
     """
 
     def __init__(self, client: KubernetesClient, target: Target) -> None:
@@ -41,12 +41,12 @@ class ClusterNamespace:
         return sorted(jobs, key=lambda job: job.created)
 
     def pods(self, release: str) -> tuple[PodView, ...]:
-        """List the pods of a release by index, without those of ``helm test``."""
+        """List the pods of a release in order of their index, without those of ``helm test``."""
         views = (pod_view(item) for item in self.find("Pod", labelSelector=f"{INSTANCE}={release}"))
         return tuple(sorted((view for view in views if not view.name.endswith("-test")), key=_pod_order))
 
     def suspend(self, name: str, suspended: bool) -> None:
-        """Suspend a job, so that its pods get SIGTERM and write a checkpoint, or resume it."""
+        """Suspend a job or resume it. When a job is suspended, its pods receive SIGTERM and commit a checkpoint."""
         self.patch("PyTorchJob", name, {"spec": {"runPolicy": {"suspend": suspended}}})
 
     def dry_run(self, objects: list[Object]) -> None:
@@ -96,12 +96,12 @@ class ClusterNamespace:
         self.client.create(item["kind"], self.namespace, item)
 
     def patch(self, kind: str, name: str, body: Object) -> None:
-        """Merge-patch an object, which must exist."""
+        """Merge-patch an object. Raises ClusterError if it does not exist."""
         if self.client.patch(kind, self.namespace, name, body) is None:
             raise ClusterError(f"{kind} {name!r} does not exist in namespace {self.namespace}")
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object; one that does not exist is no error."""
+        """Delete an object. It is not an error if the object does not exist."""
         self.client.delete(kind, self.namespace, name)
 
     def _job(self, name: str) -> JobView | None:
@@ -119,7 +119,7 @@ class ClusterNamespace:
 
 
 def open_namespace(config: ClusterConfig) -> ClusterNamespace:
-    """Open the namespace that the settings name. Raises ClusterError if there is no usable kubeconfig."""
+    """Open the namespace given in the cluster settings. Raises ClusterError if there is no usable kubeconfig."""
     client = KubernetesClient(config)
     storage = config.helm_storage or os.environ.get("HELM_DRIVER") or "secret"
     return ClusterNamespace(client, Target(client.namespace, config.context, config.kubeconfig, storage))

@@ -1,4 +1,4 @@
-"""Tolerance of API outages in commands that only observe: a run continues in the cluster while the API server is down."""
+"""Tolerance of API outages for commands that only observe a run, which continues while the API server is down."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ TOLERATED_SECONDS = 1800.0
 
 
 class OutageTolerance:
-    """Tolerates API outages of up to ``seconds``. Any answer of the server ends the outage."""
+    """Tolerates API outages of up to ``seconds``. Any response of the server ends the outage."""
 
     def __init__(self, seconds: float = TOLERATED_SECONDS) -> None:
         self._seconds, self._since = seconds, 0.0
 
     def answered(self) -> None:
-        """Record that the server answered."""
+        """Record that the server responded."""
         self._since = 0.0
 
     def record(self, error: ClusterUnreachable) -> str:
-        """Record a request without an answer and return a message for the user.
+        """Record a request without a response and return a message for the user.
 
         Raises:
             ClusterUnreachable: ``error``, if the outage lasts longer than tolerated.

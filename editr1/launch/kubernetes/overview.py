@@ -1,4 +1,4 @@
-"""Combine cluster state and the store's live files for ``status``, ``list`` and ``explain``."""
+"""Combine the state in the cluster with the live files in the artifact store for ``status``, ``list`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
 
 @dataclass(frozen=True)
 class StageOverview:
-    """State of one release. ``note`` is the reason if the store could not be read."""
+    """State of one release. ``note`` is the error message if the artifact store could not be read, otherwise empty."""
 
     job: JobView
     release: ReleaseView
@@ -32,7 +32,7 @@ def jobs_of(connection: Connection, name: str) -> list[JobView]:
     found = api.jobs(name) or [job for job in api.jobs() if job.name == name]
     if not found:
         known = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
-        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; runs in it: {known}")
+        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; existing runs: {known}")
     return found
 
 
@@ -76,7 +76,7 @@ def explain(stage: StageOverview) -> str:
 
 
 def _newest_key(store: ArtifactStore, run: str, stage: str) -> str:
-    """Return the key of the newest attempt: for a release installed by hand, a pod computed it."""
+    """Return the stage key of the newest attempt. For a release that was installed by hand, the pod computes the key."""
     prefix = f"runs/{run}/stages/{stage}/"
     keys = {key.removeprefix(prefix).split("/")[0] for key in store.list_records(prefix)}
     started = {

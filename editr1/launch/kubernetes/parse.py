@@ -1,4 +1,4 @@
-"""Convert objects from the JSON of the Kubernetes API to views."""
+"""Convert JSON objects of the Kubernetes API to views."""
 
 from __future__ import annotations
 

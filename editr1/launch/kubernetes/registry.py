@@ -1,4 +1,4 @@
-"""Look up the digest of an image tag in its registry (OCI distribution API), so that the record names the exact image."""
+"""Look up the digest of an image tag in its registry (OCI distribution API), so that the record identifies the image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 TIMEOUT_S = 4.0
-FRESH_S = 60.0
-"""How long a digest is cached: the stages of a run use the same images."""
+CACHE_S = 60.0
+"""Time in seconds for which a digest is cached, because the stages of a run share their images."""
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -34,7 +34,7 @@ class ImageName:
 
 
 def parse_image(repository: str) -> ImageName:
-    """Parse ``repository`` as container engines do: the default host is Docker Hub, and its default folder is ``library``."""
+    """Parse ``repository`` as container engines do: the default registry is Docker Hub, its default namespace ``library``."""
     first, slash, rest = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         host, path = first, rest
@@ -70,18 +70,18 @@ def with_digest(values: Mapping[str, Any], default_tag: str) -> dict[str, Any]:
     image = values.get("image", {})
     if image.get("digest") or not image.get("repository"):
         return dict(values)
-    minute = int(time.monotonic() // FRESH_S)
-    digest = _known_digest(image["repository"], image.get("tag") or default_tag, minute)
+    period = int(time.monotonic() // CACHE_S)
+    digest = _cached_digest(image["repository"], image.get("tag") or default_tag, period)
     return {**values, "image": {**image, "digest": digest}} if digest else dict(values)
 
 
 @lru_cache(64)
-def _known_digest(repository: str, tag: str, _minute: int) -> str | None:
+def _cached_digest(repository: str, tag: str, _period: int) -> str | None:
     return image_digest(repository, tag)
 
 
 def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
-    """Request an anonymous token as the challenge describes. Returns None if the registry grants none."""
+    """Request an anonymous token from the server in a WWW-Authenticate challenge. Returns None if it issues none."""
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = fields.pop("realm", "")
     if not challenge.lower().startswith("bearer ") or not realm.startswith(f"{scheme}://"):

@@ -1,4 +1,4 @@
-"""The kinds of Kubernetes objects that this project reads or writes, and where the API serves them."""
+"""The kinds of Kubernetes objects that this project reads or writes, and their API paths."""
 
 from __future__ import annotations
 

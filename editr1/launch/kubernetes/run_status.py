@@ -1,4 +1,4 @@
-"""The status of an EditRun: what ``kubectl get`` and ``kubectl describe`` show, and the operator's only memory."""
+"""The status of an EditRun: what ``kubectl get`` and ``kubectl describe`` show, and the only state that the operator keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Derive the phase of a stage, and why it does not progress, from the observed objects of its release: pure functions."""
+"""Derive the phase of a stage and the reason for a delay from the objects of its release, with pure functions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StageState:
     exit_code: int | None = None
     restarts: int = 0
     trouble: Trouble | None = None
-    """Kind of problem that ``reason`` describes, if it describes one of a pod."""
+    """Kind of problem if ``reason`` describes a problem of a pod, otherwise None."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PodProblem:
 
 
 STUCK_SECONDS = 60.0
-"""A pod that still exists this long after its grace period is on a lost node."""
+"""A pod that still exists this many seconds after its grace period is assumed to be on a lost node."""
 _IMAGE_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _CREATION_ERRORS = ("FailedCreate", "FailedCreatePod", "ReplicaFailure")
 _MOUNT_ERRORS = ("FailedMount", "FailedAttachVolume")
@@ -90,20 +90,20 @@ def state_of(release: ReleaseView) -> StageState:
         return StageState(Phase.PENDING, reason or "loading the weights", restarts=restarts, trouble=trouble)
     if any(pod.phase in ("Running", *_ENDED) for pod in release.pods):
         return StageState(Phase.RUNNING, reason, restarts=restarts, trouble=trouble)
-    return StageState(Phase.PENDING, reason or "waiting for its pods", restarts=restarts, trouble=trouble)
+    return StageState(Phase.PENDING, reason or "waiting for its pods to start", restarts=restarts, trouble=trouble)
 
 
 def pods_left(pods: Iterable[PodView], now: float) -> bool:
     """Return whether a pod of a job that succeeded may still commit a result.
 
-    A job of several pods succeeds as soon as its first pod does, but rank 0 commits the result and may take longer. A pod on
-    a lost node keeps the phase Running and is not counted.
+    A job with several pods succeeds as soon as its first pod does, but rank 0 commits the result and may take longer. A pod
+    on a lost node keeps the phase Running; it is ignored.
     """
     return any(pod.phase == "Running" and not is_stuck(pod, now) for pod in pods)
 
 
 def is_stuck(pod: PodView, now: float) -> bool:
-    """Return whether a pod still exists long after its grace period, because its node is lost."""
+    """Return whether a pod still exists long after its grace period, which means that its node is lost."""
     return pod.terminating and now > pod.deletion_deadline + STUCK_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""Submit one stage to the cluster: read values, resolve inputs, record the run, check the objects, install the release."""
+"""Submit one stage to the cluster: read values, resolve inputs, validate the objects, install the release."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from editr1.runs.spec import StageSpec
 
 @dataclass(frozen=True)
 class Submission:
-    """A stage that would be, or was, submitted. ``objects`` are exactly what the chart renders."""
+    """A stage that is ready to be submitted, or was submitted. ``objects`` are those that the chart renders."""
 
     kind: Kind
     name: str
@@ -38,7 +38,7 @@ class Submission:
     objects: list[Object]
     job: StageJob
     attached: bool = False
-    """The same job already runs under this name; nothing was sent."""
+    """True if the same job was already running under this name, so that nothing was installed."""
 
 
 def read_values(
@@ -46,8 +46,8 @@ def read_values(
 ) -> dict[str, Any]:
     """Read a stage's chart values.
 
-    From weakest to strongest: the cluster's settings, ``file``, the stage's settings in ``env`` (``EDITR1_SFT__...``
-    sets ``config``, as for ``editr1 sft``), ``overrides``. Raises ConfigError.
+    Each source overrides the previous ones: the cluster settings, ``file``, ``env`` (``EDITR1_SFT__...`` sets ``config``,
+    as for ``editr1 sft``), ``overrides``. Raises ConfigError.
     """
     where = str(file or f"values of {chart_of(kind)}")
     model = load_settings(
@@ -76,11 +76,11 @@ def prepare(
 ) -> Submission:
     """Resolve inputs to digests and render the release. Nothing is started.
 
-    With ``upload``, shipped checkpoints that the inputs name are committed to the store; without it, their digests are
-    only computed.
+    With ``upload``, shipped checkpoints among the inputs are committed to the artifact store; otherwise only their digests
+    are computed.
 
     Raises:
-        ConfigError: a required input or the store is missing, a name is too long, or the chart refuses the values.
+        ConfigError: a required input or the store is missing, a name is too long, or the chart rejects the values.
         StoreError: the artifact store cannot be used.
     """
     cluster, namespace = connection.config, connection.api.namespace
@@ -95,18 +95,18 @@ def prepare(
 def render(
     kind: Kind, name: str, values: Mapping[str, Any], cluster: ClusterConfig, namespace: str, helm: Helm
 ) -> list[Object]:
-    """Return the objects of a stage without reaching the cluster, the store or a registry. Raises ConfigError."""
+    """Return the objects of a stage without a request to the cluster, the store or a registry. Raises ConfigError."""
     job = job_of_values(kind, name, values, cluster, namespace)
     return helm.render(chart_of(kind), name, namespace, chart_values(job, cluster, base=values))
 
 
 def submit(submission: Submission, connection: Connection, command: str) -> Submission:
-    """Write the run's record, have the server check every object, and install the release.
+    """Have the API server validate every object, write the record of the run, and install the release.
 
     If the same job already runs under this name, attach to it instead.
 
     Raises:
-        ConfigError: the name belongs to another job, the server refuses an object, or Helm fails.
+        ConfigError: a release with this name runs another job, the server rejects an object, or Helm fails.
     """
     name, job, api = submission.name, submission.job, connection.api
     store = cluster_store(connection.config, job.store.url)
@@ -124,15 +124,15 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
     return submission
 
 
-def keep_spans(connection: Connection, job: StageJob, file: Path) -> None:
-    """Store the submitter's own spans in the run's record, next to those of its pods."""
+def save_spans(connection: Connection, job: StageJob, file: Path) -> None:
+    """Store the spans of the submission in the artifact store, next to those of the pods."""
     if file.is_file():
         store = cluster_store(connection.config, job.store.url)
         store.put_record(f"runs/{job.run}/spans/submit-{job.stage}.jsonl", file.read_bytes())
 
 
 def job_of_values(kind: Kind, name: str, values: Mapping[str, Any], cluster: ClusterConfig, namespace: str) -> StageJob:
-    """Return the job that chart values describe, its references not yet resolved.
+    """Return the job that chart values describe, with unresolved references.
 
     Raises:
         ConfigError: a required input, the reward service or the store is missing, or a value is out of range.

@@ -1,4 +1,4 @@
-"""Names of charts, releases and services, and the chart values that a cluster's settings give a stage. Pure."""
+"""Names of charts, releases and services, and a stage's chart values from the cluster settings; all functions are pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MODELS: dict[Kind, type[StageValues]] = {
     Kind.GRPO: GrpoValues,
     Kind.EVALUATE: EvaluateValues,
 }
-LONGEST_NAME = 45
+MAX_NAME_LENGTH = 45
+"""Longest release name in characters. Names of pods append a suffix and are limited to 63 characters."""
 SERVICE_PORT = 8000
 
 
@@ -32,7 +33,7 @@ def chart_of(kind: Kind) -> str:
 
 
 def kind_of(chart: str) -> Kind:
-    """Return the kind for a chart's name or a kind's own name. Raises ConfigError."""
+    """Return the kind with the given name, or the kind of the chart with that name. Raises ConfigError."""
     if chart == "reward":
         return Kind.SERVE
     try:
@@ -45,10 +46,10 @@ def kind_of(chart: str) -> Kind:
 def release_name(run: str, stage: str) -> str:
     """Return the release name of a stage of a run. Raises ConfigError if pod names would be too long."""
     name = f"{run}-{stage}"
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
             f"run {run!r}, stage {stage!r}: the release name {name!r} has {len(name)} characters; "
-            f"at most {LONGEST_NAME} are allowed; shorten the name of the run or of the stage"
+            f"at most {MAX_NAME_LENGTH} are allowed; shorten the name of the run or of the stage"
         )
     return name
 
@@ -59,7 +60,8 @@ def service_url(release: str, namespace: str) -> str:
 
 
 def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
-    """Return a stage's chart values from the cluster's settings: those of all stages, of its kind, then of its name."""
+    """Return a stage's chart values from the cluster settings: values for its name override those for its kind,
+    which override those for all stages."""
     image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
     merged = deep_merge(image, cluster.values)
     for name in dict.fromkeys((str(kind), chart_of(kind), stage)):
@@ -87,7 +89,7 @@ def check_release(name: str) -> None:
     """Raise ConfigError if ``name`` is not a valid name for a release and its objects."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
         raise ConfigError(f"--name {name!r}: use lower-case letters and digits, with hyphens only between them")
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
-            f"--name {name!r}: has {len(name)} characters; at most {LONGEST_NAME} are allowed, so that pod names stay valid"
+            f"--name {name!r}: has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed, so that pod names stay valid"
         )

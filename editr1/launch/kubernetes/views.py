@@ -1,4 +1,4 @@
-"""The observed objects of one release, as immutable values that do not depend on the kubernetes package."""
+"""Immutable views of the objects of one release, which do not depend on the kubernetes package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local backend: each stage runs as the same process as in a pod, with its log and progress in the run's folder."""
+"""The local backend: each stage runs the same entry point as in a pod and writes to the run's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from editr1.launch.launcher import Observation
-from editr1.launch.local.processes import end
+from editr1.launch.local.processes import terminate
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.spec import StageSpec
@@ -21,7 +21,7 @@ from editr1.telemetry.progress import ProgressReader
 
 @dataclass(frozen=True)
 class LocalRequest:
-    """A process to start. ``environment`` is added to the launcher's own environment."""
+    """A process to start. ``environment`` is added to the environment of the launcher."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -67,16 +67,16 @@ class LocalLauncher:
             PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }
-        # Threads that spin while they wait compete with every other process: next to one busy process on 2 cores, an
-        # evaluation of 8 s took 102 s; with threads that sleep it took 9 to 11 s.
+        # OpenMP threads that spin while they wait slow down every other process: next to one busy process on 2 cores, an
+        # evaluation took 102 s instead of 8 s. With threads that sleep while they wait, it took 9 to 11 s.
         env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-        side_by_side = bool(job.reward_urls) or KINDS[job.kind].service
-        if side_by_side or processes > 1:
-            env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(_threads(processes, side_by_side))
+        concurrent = bool(job.reward_urls) or KINDS[job.kind].service
+        if concurrent or processes > 1:
+            env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(_threads(processes, concurrent))
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
-    def facts(self, request: LocalRequest) -> Mapping[str, str]:
-        """Return nothing: a local process has no release, image or chart."""
+    def record_fields(self, request: LocalRequest) -> Mapping[str, str]:
+        """Return no fields: a local process has no release, image or chart."""
         return {}
 
     def submit(self, request: LocalRequest) -> LocalHandle:
@@ -99,7 +99,7 @@ class LocalLauncher:
         return LocalHandle(process, request, progress, log=log)
 
     def observe(self, handle: LocalHandle) -> Observation:
-        """Return exit code, service address and new progress lines."""
+        """Return the exit code, the service addresses and new progress lines."""
         code = handle.process.poll()
         lines = handle.progress.new()
         if code is not None and handle.log is not None:
@@ -109,7 +109,7 @@ class LocalLauncher:
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
         """Send SIGTERM to the process, and SIGKILL to its group after ``grace`` seconds."""
-        end(handle.process, grace)
+        terminate(handle.process, grace)
         if handle.log is not None:
             handle.log.close()
 
@@ -118,9 +118,9 @@ class LocalLauncher:
         return tuple(json.loads(path.read_text())["urls"]) if path.is_file() else ()
 
 
-def _threads(processes: int, side_by_side: bool) -> int:
-    """Return the number of threads per process that shares the cores among all processes that compute at the same time."""
-    return max(1, (os.cpu_count() or 1) // (processes * (2 if side_by_side else 1)))
+def _threads(processes: int, concurrent: bool) -> int:
+    """Return the number of threads per process that divides the cores among all concurrent processes."""
+    return max(1, (os.cpu_count() or 1) // (processes * (2 if concurrent else 1)))
 
 
 def _last_error(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Locks between processes that work in the same folder."""
+"""File locks between processes that use the same folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def _do_nothing() -> None:
 
 @contextmanager
 def lock(file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], None] = _do_nothing) -> Iterator[None]:
-    """Hold the lock of ``file``.
+    """Hold an exclusive lock on ``file``.
 
     Args:
         file: the lock file; it is created if necessary.
-        reason: why the lock may be taken, for the error message.
-        wait: seconds to wait while another process holds it.
-        on_wait: called before each attempt after the first; an exception it raises ends the wait.
+        reason: why another process may hold the lock, for the error message.
+        wait: longest time in seconds to wait for the lock.
+        on_wait: called before each further attempt to acquire the lock; an exception that it raises ends the wait.
 
     Raises:
         ConfigError: another process still holds the lock after ``wait`` seconds.
@@ -52,10 +52,10 @@ def lock(file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], No
 def inherited_lock(
     file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], None] = _do_nothing
 ) -> Iterator[int]:
-    """Hold the lock of ``file`` and yield its descriptor, which stage processes inherit. Arguments as for :func:`lock`.
+    """Hold an exclusive lock on ``file`` and yield its file descriptor. The arguments are those of :func:`lock`.
 
-    The lock belongs to the open file, so it stays held until the last stage process has ended, even if this process is
-    killed. filelock cannot do that: it neither exposes the descriptor nor leaves the lock to a child.
+    Stage processes inherit the descriptor, so the lock is held until the last of them has exited, even if this process is
+    killed. filelock does not support this: it neither exposes the descriptor nor lets a child process keep the lock.
     """
     with file.open("w") as opened:
 
@@ -74,6 +74,6 @@ def _acquire(acquire: Callable[[], bool], file: Path, reason: str, wait: float, 
     deadline = time.monotonic() + wait
     while not acquire():
         if time.monotonic() >= deadline:
-            raise ConfigError(f"{file.parent}: {reason}")
+            raise ConfigError(f"{file.parent}: {reason}; wait until it has exited, or stop it")
         on_wait()
         time.sleep(POLL_SECONDS)

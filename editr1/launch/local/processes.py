@@ -1,4 +1,4 @@
-"""End processes on this machine: a child together with its parent, and a process group on request."""
+"""Terminate processes on this machine: a child when its parent exits, and a process group on request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from editr1.errors import ExitCode
 from editr1.runs.job import PARENT_VARIABLE
 
 
-def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent ends (Linux only).
+def terminate_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent exits (Linux only).
 
-    Does nothing if the environment names no parent process (``EDITR1_PARENT_PID``).
+    Does nothing unless ``EDITR1_PARENT_PID`` is set. Exits with code 143 if that process is no longer the parent.
     """
     parent = os.environ.get(PARENT_VARIABLE)
     if sys.platform != "linux" or parent is None:
@@ -27,15 +27,15 @@ def end_with_parent() -> None:
         sys.exit(ExitCode.TERMINATED)
 
 
-def end(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Send SIGTERM to ``process``, the leader of its own group, and SIGKILL to the group after ``grace`` seconds."""
+def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Send SIGTERM to ``process``, a process group leader, and SIGKILL to its group after ``grace`` seconds."""
     if process.poll() is None:
         process.terminate()
         wait_or_kill(process, grace)
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Wait until ``process`` has ended, and send SIGKILL to its group after ``grace`` seconds."""
+    """Wait for ``process`` to exit, and send SIGKILL to its process group after ``grace`` seconds."""
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ from types import FrameType
 from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode, exit_code_of
-from editr1.launch.local.processes import end_with_parent
+from editr1.launch.local.processes import terminate_with_parent
 from editr1.parallel.context import DistributedContext
 from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
@@ -37,7 +37,7 @@ def main(body: Body, module: str) -> None:
     the pods of a PyTorchJob. ``body`` commits the outputs and returns the metrics of the stage.
     """
     configure_logging()
-    end_with_parent()
+    terminate_with_parent()
     try:
         job = read_job()
     except ConfigError as error:

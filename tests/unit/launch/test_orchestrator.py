@@ -82,8 +82,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         plan.clear()
         plan.update(codes)
         watcher = Watcher()
-        record, worked = execute(spec, folder=tmp_path / "run", command="c", observer=watcher, should_stop=stop)
-        return record, worked, watcher
+        record, any_started = execute(spec, folder=tmp_path / "run", command="c", observer=watcher, should_stop=stop)
+        return record, any_started, watcher
 
     return run
 
@@ -113,8 +113,8 @@ def spec(model: str, *, retries: int = 2, seed: int = 0, **sft: Any) -> RunSpec:
 
 
 def test_stages_run_in_order_and_service_runs_with_its_client(scripted: Any, model: str) -> None:
-    record, worked, watcher = scripted(spec(model))
-    assert worked
+    record, any_started, watcher = scripted(spec(model))
+    assert any_started
     assert record.state is State.DONE
     assert [e for e in watcher.events if e[0] != "stage_progress"] == [
         ("stage_started", "curate"), ("stage_ended", "curate"),
@@ -128,11 +128,11 @@ def test_stages_run_in_order_and_service_runs_with_its_client(scripted: Any, mod
 
 def test_second_run_starts_only_stages_affected_by_changed_settings(scripted: Any, model: str) -> None:
     scripted(spec(model))
-    _, worked, watcher = scripted(spec(model))
-    assert not worked
+    _, any_started, watcher = scripted(spec(model))
+    assert not any_started
     assert {name for name, _ in watcher.events} == {"stage_skipped"}
-    _, worked, watcher = scripted(spec(model, learning_rate=0.5))
-    assert worked
+    _, any_started, watcher = scripted(spec(model, learning_rate=0.5))
+    assert any_started
     assert ("stage_skipped", "curate") in watcher.events
     assert ("stage_started", "sft") in watcher.events
 
@@ -213,10 +213,10 @@ def test_wait_for_stages_of_an_earlier_call_is_reported_and_can_be_stopped(
     waits: list[str] = []
     monkeypatch.setattr(Watcher, "run_waits", lambda _self, reason: waits.append(reason), raising=False)
     (tmp_path / "run").mkdir()
-    looks = iter([False, False, True])
+    stop_requests = iter([False, False, True])
     with inherited_lock(tmp_path / "run" / ".stages.lock", ""), pytest.raises(RunStopped):
-        scripted(spec(model), lambda: next(looks))
-    assert waits == ["a stage process of an earlier call has not ended"]
+        scripted(spec(model), lambda: next(stop_requests))
+    assert waits == ["a stage process of an earlier command is still running"]
 
 
 def test_stage_that_exceeds_its_deadline_is_stopped_and_fails(scripted: Any, model: str) -> None:
@@ -283,7 +283,7 @@ def test_ended_service_is_restarted_up_to_its_retries_per_run(scripted: Any, mod
     record, _, _ = scripted(with_retries(1), serve=[0, 0, "dies", 0], grpo=["nap then 0"])
     assert record.state is State.DONE
     assert len(record.stages["serve"].attempts) == 4
-    with pytest.raises(StageFailed, match="serve: the service ended"):
+    with pytest.raises(StageFailed, match="serve: the service exited"):
         scripted(with_retries(0, seed=1), serve=["dies"], grpo=["nap then 0"])
 
 

@@ -58,7 +58,7 @@ PENDING: dict[str, tuple[ObservedStage, Reason, str]] = {
         Reason.CANNOT_START,
         "waits for a volume: no configmap",
     ),
-    "no pod yet": (seen(), Reason.PODS_STARTING, "waiting for its pods"),
+    "no pod yet": (seen(), Reason.PODS_STARTING, "waiting for its pods to start"),
 }
 
 CASES = {

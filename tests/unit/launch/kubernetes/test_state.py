@@ -106,7 +106,7 @@ def test_phases_of_a_service() -> None:
 
 def test_terminating_pods_explain_nothing() -> None:
     terminating = replace(waiting("ImagePullBackOff"), terminating=True)
-    assert state_of(release(JOB, terminating)).reason == "waiting for its pods"
+    assert state_of(release(JOB, terminating)).reason == "waiting for its pods to start"
 
 
 def test_api_json_is_converted_to_views() -> None:

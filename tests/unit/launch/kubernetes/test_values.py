@@ -12,7 +12,7 @@ from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.launch.job_builder import chart_values
 from editr1.launch.kubernetes import helm
-from editr1.launch.kubernetes.bundle import HIDDEN, redacted, redacted_text
+from editr1.launch.kubernetes.bundle import REDACTED, redacted, redacted_text
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.values import (
@@ -139,7 +139,7 @@ def test_store_unreachable_for_pods_is_rejected() -> None:
 
 def test_bundle_redacts_secrets() -> None:
     shown = redacted({"env": [{"name": "HF_TOKEN", "value": "hf_x"}, {"name": "A", "value": "b"}], "password": "p"})
-    assert shown == {"env": [{"name": "HF_TOKEN", "value": HIDDEN}, {"name": "A", "value": "b"}], "password": HIDDEN}
+    assert shown == {"env": [{"name": "HF_TOKEN", "value": REDACTED}, {"name": "A", "value": "b"}], "password": REDACTED}
     text = 'Authorization: Bearer abc.def secret_key=xyz "api-key": "k1" tokens: 5'
     hidden = redacted_text(text)
     assert not any(word in hidden for word in ("abc.def", "xyz", "k1"))
