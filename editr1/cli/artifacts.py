@@ -91,12 +91,12 @@ def push(
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
     from editr1.artifacts import open_store
-    from editr1.runs.find import store_named
+    from editr1.runs.find import parse_store
 
     with reporting():
         if not folder.is_dir():
             raise fail(f"{folder}: not a folder", 2)
-        opened = open_store(store_named(store))
+        opened = open_store(parse_store(store))
         typer.echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
 
@@ -133,9 +133,9 @@ def _label(manifest: Manifest) -> str:
 
 
 def _open(store: str) -> ArtifactStore:
-    from editr1.runs.find import existing_store
+    from editr1.runs.find import open_existing_store
 
-    return existing_store(store)
+    return open_existing_store(store)
 
 
 def _find(store: ArtifactStore, digest: str) -> Manifest:

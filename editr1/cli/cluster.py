@@ -253,16 +253,16 @@ def timeline(
 
     from editr1.config.loader import ConfigError
     from editr1.launch.kubernetes.connect import cluster_store, load_cluster
-    from editr1.runs.find import existing_store, run_folder
+    from editr1.runs.find import open_existing_store, run_folder
     from editr1.runs.timeline import draw, gather_spans
 
     with reporting():
         folder = run_folder(runs_dir, run)
         if store is not None:
             bucket = store.startswith("s3:")
-            opened = cluster_store(load_cluster(cluster), store) if bucket else existing_store(store)
+            opened = cluster_store(load_cluster(cluster), store) if bucket else open_existing_store(store)
         elif folder is not None:
-            opened = existing_store(str(folder / "store"))
+            opened = open_existing_store(str(folder / "store"))
         else:
             try:
                 opened = cluster_store(load_cluster(cluster))

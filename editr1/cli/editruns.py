@@ -64,7 +64,13 @@ def run_by_operator(
     from editr1.config.loader import ConfigError
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.connect import connect
-    from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION, EditRuns, follow, upload_folders
+    from editr1.launch.kubernetes.editruns import (
+        COMMAND_ANNOTATION,
+        REVISION_ANNOTATION,
+        EditRuns,
+        follow,
+        upload_folders,
+    )
     from editr1.runs.record import load_record
 
     connection = connect(target)

@@ -59,7 +59,7 @@ def submit(
 
     from editr1.cli.follow import follow_releases
     from editr1.launch.kubernetes.connect import connect, load_cluster
-    from editr1.launch.kubernetes.submit import save_spans, prepare, read_values
+    from editr1.launch.kubernetes.submit import prepare, read_values, save_spans
     from editr1.launch.kubernetes.submit import submit as send
     from editr1.launch.kubernetes.values import chart_of, kind_of
     from editr1.telemetry import Span, configure, flush, span, traceparent

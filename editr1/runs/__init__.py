@@ -1,1 +1,1 @@
-"""What a run is: run file, stage kinds, references, record, orchestration decisions, report."""
+"""Runs: run files, stage kinds, references to inputs, records, orchestration decisions and reports."""

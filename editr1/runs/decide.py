@@ -1,4 +1,4 @@
-"""Decide the next step of a run: pure functions, shared by the orchestrator and the cluster's operator."""
+"""Pure functions that decide the next step of a run, shared by the local orchestrator and the operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1.runs.spec import StageSpec
 
 
 class NextStep(StrEnum):
-    """What to do with a stage next."""
+    """Possible next steps of a stage."""
 
     SKIP = "skip"
     START = "start"
@@ -24,7 +24,7 @@ class NextStep(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The next step of a stage, to be taken after ``delay`` seconds, and the reason for it."""
+    """The next step of a stage, the reason for it, and the delay in seconds before it."""
 
     action: NextStep
     reason: str = ""
@@ -39,16 +39,16 @@ def before_start(has_result: bool) -> Decision:
 
 
 def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> Decision:
-    """Decide what follows the end of an attempt.
+    """Decide on the next step after an attempt has ended.
 
-    A result is committed last, so it is complete whatever happened to the process afterwards.
+    A stage commits its result last, so an existing result is complete regardless of the exit code.
 
     Args:
         exit_code: exit code of the process; negative for a signal.
         has_result: whether the stage has committed its result.
-        failures: failed attempts since the run was started, this one included. The delay before a retry doubles with
-            each, from 1 s to 60 s.
-        retries: failed attempts that may be followed by another.
+        failures: number of failed attempts since the run was started, including this one. The delay before a retry is 1 s
+            after the first failure and doubles with each further one, up to 60 s.
+        retries: maximum number of retries.
     """
     if has_result:
         return Decision(NextStep.FINISH)
@@ -62,7 +62,7 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:
-    """Return the stages whose outputs ``stage`` needs, directly or through the reward service that scores it."""
+    """Return the names of the stages whose outputs ``stage`` needs, directly or through its reward service."""
     references = [parse_reference(text) for text in stage.inputs.values()]
     found = {reference.stage for reference in references if reference.scheme is Scheme.STAGE}
     service = service_of(stage, stages)
@@ -70,14 +70,14 @@ def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str
 
 
 def service_of(stage: StageSpec, stages: Sequence[StageSpec]) -> StageSpec | None:
-    """Return the serve stage that scores ``stage``; None if it is not scored or names addresses."""
+    """Return the serve stage that scores ``stage``; None if ``stage.reward`` is unset or contains addresses."""
     return next((other for other in stages if other.name == stage.reward), None)
 
 
 def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
-    """Return the stages that can start, in the run file's order: not done, and all inputs complete.
+    """Return the stages that are not done and whose inputs are complete, in the order of the run file.
 
-    Services are left out: they start with the first stage that they score.
+    Services are not included, because each starts together with the first stage that it scores.
 
     >>> [stage.name for stage in startable(quickstart, {"curate"})]    # doctest: +SKIP
     ['sft']
@@ -90,13 +90,13 @@ def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
 
 
 def services_wanted(stages: Sequence[StageSpec], done: Set[str]) -> frozenset[str]:
-    """Return the services that score a stage that is not done."""
+    """Return the names of the services that score at least one stage that is not done."""
     waiting = [stage for stage in stages if stage.name not in done]
     return frozenset(service.name for stage in waiting if (service := service_of(stage, stages)))
 
 
 def overdue(started: float | None, now: float, limit: float | None) -> float | None:
-    """Return by how many seconds ``limit`` is exceeded; None if it is not, or if there is no limit or no start."""
+    """Return by how many seconds ``limit`` is exceeded; None if it is not exceeded, or if a value is None."""
     if started is None or limit is None or now - started <= limit:
         return None
     return now - started - limit

@@ -1,4 +1,4 @@
-"""Find existing stores and the records of runs in them."""
+"""Find artifact stores and the records of the runs in them."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
                 try:
                     record = parse_record(data, f"{opened.url}: {key}")
                 except ConfigError as error:
-                    log.warning("skipped: %s", str(error).splitlines()[0])
+                    log.warning("skipped an unreadable run record: %s", str(error).splitlines()[0])
                     continue
                 records.append(refreshed(record, opened))
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 
-def store_named(named: str) -> StoreConfig:
-    """Return the store at an address or in a folder, which need not exist yet. Raises ConfigError."""
-    return store_at(named if "://" in named else Path(named).resolve().as_uri())
+def parse_store(text: str) -> StoreConfig:
+    """Return the settings of the store with a URL or in a folder, which does not have to exist. Raises ConfigError."""
+    return store_at(text if "://" in text else Path(text).resolve().as_uri())
 
 
-def existing_store(named: str) -> ArtifactStore:
-    """Open the store at an address or in a folder. Raises ConfigError if a folder holds no store."""
-    config = store_named(named)
+def open_existing_store(text: str) -> ArtifactStore:
+    """Open the store with a URL or in a folder. Raises ConfigError if the folder does not contain a store."""
+    config = parse_store(text)
     if config.folder is not None and not any((config.folder / part).is_dir() for part in ("manifests", "records")):
         what = "no store: it has neither manifests nor records" if config.folder.is_dir() else "no such folder"
-        raise ConfigError(f"store {named!r}: {what}; give file:///path, s3://bucket/prefix or a folder")
+        raise ConfigError(f"store {text!r}: {what}; give file:///path, s3://bucket/prefix or a folder")
     return open_store(config)
 
 
 def run_folder(folder: Path, run: str) -> Path | None:
-    """Return the run folder below ``folder`` with the name ``run``, or else with a store that holds a run of that name."""
+    """Return the run folder below ``folder`` that is named ``run``, or else the one whose store contains that run."""
     if (folder / run / "store").is_dir():
         return folder / run
     stores = _run_folders(folder)
@@ -59,13 +59,15 @@ def run_folder(folder: Path, run: str) -> Path | None:
 
 def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
     if store is not None:
-        yield existing_store(store)
+        yield open_existing_store(store)
         return
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; give the folder of runs as --runs-dir, or a store as --store")
+        raise ConfigError(
+            f"{folder}: no such folder; set --runs-dir to the folder that contains the runs, or --store to a store"
+        )
     yield from (opened for _, opened in _run_folders(folder))
 
 
 def _run_folders(folder: Path) -> Iterator[tuple[Path, ArtifactStore]]:
     for path in sorted(folder.glob("*/store")):
-        yield path.parent, open_store(store_named(str(path)))
+        yield path.parent, open_store(parse_store(str(path)))

@@ -1,4 +1,4 @@
-"""The job file: everything that one stage process needs to know, read from the path in ``EDITR1_CONFIG``."""
+"""The job file: all input of a stage process, which reads it from the path in ``EDITR1_CONFIG``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from editr1.runs.kinds import Kind
 CONFIG_VARIABLE = "EDITR1_CONFIG"
 """Environment variable with the path of the job file."""
 PARENT_VARIABLE = "EDITR1_PARENT_PID"
-"""Environment variable with the process id of a launcher; the stage ends when that process is gone."""
+"""Environment variable with the process id of the launcher; the stage stops when that process exits."""
 
 
 class RuntimeSettings(Settings):
-    """How a stage process reports and restarts. No output depends on it, so the stage's key does not either."""
+    """Settings for reporting and restarts of a stage process. They do not affect outputs or the stage's key."""
 
     release: str = ""
-    """Helm release of the stage on a cluster; empty on this machine."""
+    """Helm release of the stage on a cluster; empty for a local process."""
     publish_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Seconds between two writes of progress, logs and spans to the store (in a pod)."""
     retries: Annotated[int | None, Field(ge=0)] = None
-    """Failures of this pod that its own restarts may follow; null leaves the decision to whoever created the job."""
+    """Number of restarts of the container after failures; null leaves retries to the creator of the job."""
     span_file: Path | None = None
     """JSON-lines file for spans; null writes ``spans.jsonl`` into ``workdir``."""
     log_format: Literal["text", "json"] = "text"
@@ -43,9 +43,9 @@ class StageJob(Settings):
     stage: str
     """Name of the stage in the run."""
     kind: Kind
-    """Which of the six stages this is."""
+    """Kind of the stage."""
     key: str = ""
-    """Digest of kind, config, seed, inputs and reward: equal keys mean equal outputs. Empty: not resolved yet."""
+    """Digest of kind, config, seed, inputs and reward: equal keys mean equal outputs. Empty until it is resolved."""
     seed: int
     """The run's seed."""
     store: StoreConfig
@@ -53,7 +53,7 @@ class StageJob(Settings):
     inputs: dict[str, str] = Field(default_factory=dict)
     """Input name to resolved reference: ``sha256:<digest>`` or ``hub:<name>@<revision>``."""
     reward_urls: list[str] = Field(default_factory=list)
-    """Addresses of the reward service, for stages that score."""
+    """Addresses of the reward service, for stages that need one."""
     reward_digest: str | None = None
     """Digest of the model that the reward service must serve; null accepts any."""
     config: dict[str, Any] = Field(default_factory=dict)
@@ -67,12 +67,12 @@ class StageJob(Settings):
 
     @property
     def progress_file(self) -> Path:
-        """Progress file of every attempt with this key. An attempt that resumes appends to it."""
+        """Progress file that all attempts with this key append to."""
         return self.workdir / f"progress-{self.key[:12]}.jsonl"
 
 
 def read_job() -> StageJob:
-    """Read the job of this process. Raises ConfigError if ``EDITR1_CONFIG`` is unset or does not name a valid job file."""
+    """Read the job of this process. Raises ConfigError if ``EDITR1_CONFIG`` is not the path of a valid job file."""
     path = os.environ.get(CONFIG_VARIABLE)
     if not path:
         raise ConfigError(f"{CONFIG_VARIABLE} is not set: set it to the path of the stage's job file")

@@ -1,4 +1,4 @@
-"""The six kinds of stage: the one source of what each reads and writes, and of its settings model."""
+"""The six kinds of stages with their inputs, outputs and settings models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editr1.config.base import Settings
 
 
 class Kind(StrEnum):
-    """The stages of Edit-R1 in their usual order."""
+    """The kinds of stages, in the order in which they usually run."""
 
     CURATE = "curate"
     SFT = "sft"
@@ -25,29 +25,30 @@ class Kind(StrEnum):
 class Input:
     """A named input of a kind.
 
-    ``hub``: a model of the Hugging Face hub is accepted. ``holds``: file name or pattern that a valid folder contains.
+    ``what``: description of the input. ``hub``: whether a model on the Hugging Face hub is accepted. ``expected_file``:
+    name or glob pattern of a file that a valid folder contains; empty if it is not checked.
     """
 
     name: str
     what: str
     required: bool = True
     hub: bool = False
-    holds: str = ""
+    expected_file: str = ""
 
 
 def _table(name: str, what: str, required: bool = True) -> Input:
-    return Input(name, what, required, holds="*.parquet")
+    return Input(name, what, required, expected_file="*.parquet")
 
 
 def _verifier(name: str, what: str, required: bool = True) -> Input:
-    return Input(name, what, required, hub=True, holds="config.json")
+    return Input(name, what, required, hub=True, expected_file="config.json")
 
 
 def _editor(name: str, what: str, required: bool = True) -> Input:
-    return Input(name, what, required, hub=True, holds="model_index.json")
+    return Input(name, what, required, hub=True, expected_file="model_index.json")
 
 
-def _any(_names: Collection[str]) -> list[str]:
+def _no_rule(_names: Collection[str]) -> list[str]:
     return []
 
 
@@ -65,7 +66,7 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
     if not verifiers | editors:
         faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
     if verifiers - ({"rl"} if editors else set()) and "pairs" not in names:
-        faults.append("pairs: missing; verifiers are evaluated on them")  # rl alone may only score the editors' edits
+        faults.append("pairs: missing; verifiers are evaluated on them")  # with editors, rl may only score their edits
     if editors and "cases" not in names:
         faults.append("cases: missing; editors are evaluated on them")
     return faults
@@ -75,8 +76,9 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
 class KindInfo:
     """The contract of a kind of stage.
 
-    ``settings`` is ``module:Class``, imported only when a config is validated. ``extras`` are the package's extras that
-    the stage needs. ``rule`` takes the names of the given inputs and returns faults beyond a missing required input.
+    ``settings`` is ``module:Class``, imported only when a config is validated. ``extras`` are the optional dependencies of
+    the package that the stage needs. ``rule`` maps the names of the inputs that are set to error messages about their
+    combination; missing required inputs are checked separately.
     """
 
     kind: Kind
@@ -88,7 +90,7 @@ class KindInfo:
     distributed: bool = False
     service: bool = False
     needs_service: bool = False
-    rule: Callable[[Collection[str]], list[str]] = _any
+    rule: Callable[[Collection[str]], list[str]] = _no_rule
 
     def settings_model(self) -> type[Settings]:
         """Return the settings model of this kind's ``config`` section."""

@@ -1,4 +1,4 @@
-"""Files that a stage in a pod writes to the store while it runs: progress, attempts, last log lines, spans.
+"""Files that a stage in a pod writes to the store while it runs: progress, attempts, recent log lines and spans.
 
 All keys begin with the stage's prefix (:func:`editr1.runs.record.stage_prefix`), so the state of a run can be read from
 the store without a cluster.
@@ -29,7 +29,7 @@ class LiveProgress(_Live):
     total: int
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds_left: float | None = None
-    """Estimated from the speed of the current phase; None before its second step."""
+    """Estimated remaining time in seconds, from the speed of the current phase; None before its second step."""
 
 
 class PodAttempt(_Live):
@@ -43,11 +43,11 @@ class PodAttempt(_Live):
     exit_code: int | None = None
     reason: str = ""
     submission: str = ""
-    """Trace id of the submission. A release that is installed again has a new one, and with it new retries."""
+    """Trace id of the submission. A release that is reinstalled has a new id, so its retries are counted from zero."""
     checkpoint: str = ""
     """Newest checkpoint when the attempt started; empty if there was none."""
     leaving: bool = False
-    """SIGTERM was received. Without an exit code, the grace period ran out."""
+    """SIGTERM was received. If there is no exit code, the process was killed at the end of the grace period."""
 
     @property
     def id(self) -> str:
@@ -55,7 +55,7 @@ class PodAttempt(_Live):
         return f"{self.pod}.{self.uid[:8]}" if self.uid else self.pod
 
 
-class PhaseSpeed:
+class ProgressEstimator:
     """Estimates the remaining time of a stage from its progress lines (see editr1.telemetry.progress)."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class PhaseSpeed:
             self._last = line
             self._metrics = line.get("metrics", self._metrics)
 
-    def now(self) -> LiveProgress | None:
+    def current(self) -> LiveProgress | None:
         """Return the progress after the last line; None before the first.
 
         The remaining time assumes the mean speed since the first line of the current phase.
@@ -99,8 +99,8 @@ def retries_used(attempts: Iterable[PodAttempt]) -> int:
 def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
     """Count the attempts that ended without reporting an exit code and without a checkpoint newer than ``checkpoint``.
 
-    A pod ends like that if its node dies or if the whole pod is killed for memory (cgroup v2). Without new checkpoints it
-    would restart forever.
+    An attempt ends this way if its node fails or if the whole pod is killed for lack of memory (cgroup v2). If nobody
+    counted these attempts, a stage without new checkpoints would restart forever.
     """
     return sum(1 for item in attempts if item.exit_code is None and not item.leaving and item.checkpoint == checkpoint)
 
@@ -112,7 +112,7 @@ class LiveFiles:
         self._store, self._prefix = store, stage_prefix(run, stage, key)
 
     def write_progress(self, progress: LiveProgress) -> None:
-        """Write the current progress over the last one."""
+        """Write the current progress, which replaces the previous one."""
         self._store.put_record(self._prefix + "live.json", progress.model_dump_json().encode())
 
     def progress(self) -> LiveProgress | None:
@@ -121,7 +121,7 @@ class LiveFiles:
         return None if data is None else LiveProgress.model_validate_json(data)
 
     def write_attempt(self, attempt: PodAttempt) -> None:
-        """Write an attempt's start or its end."""
+        """Write the current state of an attempt."""
         self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", attempt.model_dump_json().encode())
 
     def attempts(self) -> list[PodAttempt]:
@@ -132,7 +132,7 @@ class LiveFiles:
         )
 
     def write_log(self, attempt: PodAttempt, lines: Iterable[str]) -> None:
-        """Write the last log lines of an attempt over those of before."""
+        """Write the last log lines of an attempt, which replace the previous ones."""
         self._store.put_record(f"{self._prefix}logs/{attempt.id}.txt", ("\n".join(lines) + "\n").encode())
 
     def logs(self) -> dict[str, str]:
@@ -140,7 +140,7 @@ class LiveFiles:
         return self._texts("logs/", ".txt")
 
     def write_spans(self, attempt: PodAttempt, data: bytes) -> None:
-        """Write the spans (JSON lines) of an attempt over those of before."""
+        """Write all spans of an attempt as JSON lines, which replace the previous ones."""
         self._store.put_record(f"{self._prefix}spans/{attempt.id}.jsonl", data)
 
     def spans(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The run record (state, attempts, inputs and outputs by digest) and the keys of a run's files in the store."""
+"""The record of a run (states, attempts, digests of inputs and outputs), and the store keys of its files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Attempt(_Record):
 
 
 class StageResult(_Record):
-    """Result that a stage commits when it is done, stored under the stage's key."""
+    """The result that a stage commits when it is done, stored under the stage's key."""
 
     key: str
     outputs: dict[str, str] = Field(default_factory=dict)
@@ -44,7 +44,7 @@ class StageResult(_Record):
 
 
 class StageRecord(_Record):
-    """Record of one stage of a run."""
+    """Record of one stage of a run. ``inputs`` and ``outputs`` map names to digests."""
 
     name: str
     kind: str
@@ -65,7 +65,7 @@ class StageRecord(_Record):
 
 
 class Origin(TypedDict):
-    """Command, code and machine of the newest start of a run, as fields of its record."""
+    """Command, code, package versions and machine of the last invocation of a run, as fields of its record."""
 
     command: str
     git_revision: str
@@ -74,7 +74,7 @@ class Origin(TypedDict):
 
 
 class RunRecord(_Record):
-    """Record of a run, which ``editr1 runs show`` prints and the report shows."""
+    """Record of a run, which ``editr1 runs show`` and the report display. Times are in seconds since the epoch."""
 
     name: str
     seed: int
@@ -94,7 +94,7 @@ def record_key(run: str) -> str:
 
 
 def stage_prefix(run: str, stage: str, key: str) -> str:
-    """Return the prefix of all store keys of a stage with that key, apart from artifacts."""
+    """Return the prefix of all store keys of a stage, except for artifacts. ``key`` is the stage's key."""
     return f"runs/{run}/stages/{stage}/{key}/"
 
 
@@ -104,7 +104,7 @@ def result_key(run: str, stage: str, key: str) -> str:
 
 
 def progress_key(run: str, stage: str, key: str) -> str:
-    """Return the store key of a stage's progress lines up to its last checkpoint or its end (the report's curves)."""
+    """Return the store key of a stage's progress lines up to its last checkpoint, from which the report draws curves."""
     return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
@@ -124,7 +124,7 @@ def save_record(store: ArtifactStore, record: RunRecord) -> None:
 
 
 def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
-    """Return the record of ``run``, None if there is none. Raises ConfigError if this version cannot read it."""
+    """Return the record of ``run``; None if there is none. Raises ConfigError if this version cannot read it."""
     data = store.get_record(record_key(run))
     return None if data is None else parse_record(data, f"{store.url}: {record_key(run)}")
 
@@ -148,7 +148,7 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
     """Add a stage that was installed without ``submit`` to the run's record, and create the record if there is none.
 
-    A stage that is recorded with the same key is left as it is.
+    A stage that is already recorded with the same key is not changed.
     """
     record = load_record(store, run)
     if record is None:
@@ -161,7 +161,7 @@ def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: Stag
 
 
 def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | None:
-    """Return the result of a stage for the key in the run's record; without a record, the only result there is.
+    """Return the result of a stage for the key in the run's record or, without a record, its only result.
 
     Raises:
         ConfigError: there is no record and more than one result.

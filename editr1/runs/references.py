@@ -1,4 +1,4 @@
-"""References to a stage's inputs: an artifact, a stage's output, a shipped checkpoint, a hub model or a folder."""
+"""References to inputs: an artifact, the output of a stage, a shipped checkpoint, a hub model or a folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Reference:
 
 
 def parse_reference(text: str, where: str = "") -> Reference:
-    """Parse ``scheme:target``. Raises ConfigError with the allowed forms."""
+    """Parse ``scheme:target``. Raises ConfigError with the valid forms. ``where`` is a prefix for the message."""
     scheme, _, target = text.partition(":")
     if scheme in set(Scheme):
         form, _example = _FORMS[Scheme(scheme)]

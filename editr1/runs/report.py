@@ -34,7 +34,7 @@ EVALUATION_FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written, and its data."""
+    """A written report and its data."""
 
     path: Path
     data: ReportData
@@ -64,7 +64,7 @@ def write_report(record: RunRecord, folder: Path, store: StoreConfig | None = No
 
 
 def assemble(record: RunRecord, store: ArtifactStore, evaluation: str, spans: Path) -> ReportData:
-    """Combine the metrics and images of the evaluation artifact with the run's record, timeline and lineage."""
+    """Combine the metrics and images of the evaluation artifact with the record, the timeline and the lineage."""
     scratch = Path(tempfile.mkdtemp())
     try:
         measured = ReportData.model_validate_json(
@@ -142,11 +142,14 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
 
 
 def curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
-    """Return the metrics in a stage's progress lines by name, as points (done, value). Fewer than three points are no curve."""
+    """Return each metric in the progress lines of a stage as points (done, value).
+
+    Metrics with fewer than three points are omitted.
+    """
     points: dict[str, dict[float, float]] = defaultdict(dict)
     for item in json_lines(lines or b""):
         for name, value in item.get("metrics", {}).items():
-            # A step that was repeated after a restart replaces the value of the first attempt.
+            # If a step was repeated after a restart, its last value counts.
             points[name][float(item["done"])] = float(value)
     return {name: tuple(sorted(curve.items())) for name, curve in points.items() if len(curve) > 2}
 

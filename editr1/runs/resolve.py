@@ -40,13 +40,13 @@ def resolve_reference(
 ) -> str:
     """Resolve a reference to ``sha256:<digest>`` or ``hub:<name>@<commit>``.
 
-    A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the store first, so that every byte that
-    the run reads is kept. Without ``upload`` their digests are only computed.
+    A folder (``path:``) and a shipped checkpoint (``builtin:``) are committed to the artifact store, so that the store
+    contains everything that the run reads. Without ``upload``, only their digests are computed.
 
     Args:
         reference: what to resolve.
         store: the run's artifact store.
-        outputs: finished stages of this run to their outputs, for ``stage:`` references.
+        outputs: outputs of the finished stages of this run by stage name, for ``stage:`` references.
         where: name of the setting, for error messages.
         upload: whether data may be committed to the store.
 
@@ -65,7 +65,7 @@ def resolve_reference(
             raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no result in {store.url}")
         if output not in result.outputs:
             known = ", ".join(result.outputs) or "none"
-            raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no output {output!r}; has: {known}")
+            raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no output {output!r}; its outputs: {known}")
         return result.outputs[output]
     if reference.scheme is Scheme.HUB:
         return f"hub:{_commit_of(reference.target, where)}"
@@ -88,7 +88,7 @@ def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], 
 
 
 def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return ``config`` with all defaults, as JSON values. A ``seed`` that is not set is the run's seed.
+    """Return ``config`` with all defaults, as JSON values. An unset ``seed`` becomes the seed of the run.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -101,9 +101,9 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
 
 
 def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
-    """Return the job with resolved inputs, complete config and key, which a chart installed by hand lacks.
+    """Return the job with resolved inputs, complete config and key, which a chart installed by hand does not set.
 
-    A job that already has a key is returned unchanged. ``upload`` as for :func:`resolve_reference`.
+    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`.
     """
     if job.key:
         return job
@@ -134,7 +134,8 @@ def resolve_stage(
 ) -> ResolvedStage:
     """Resolve the inputs of a stage, complete its config and compute its key.
 
-    The key of a scored stage covers the key of its service. ``outputs`` maps the stages that are done to their outputs.
+    The key of a stage with a reward service depends on the key of the service. ``outputs`` maps the names of the stages
+    that are done to their outputs.
     Raises ConfigError.
     """
     config = full_config(stage.kind, stage.config, seed)
@@ -166,15 +167,15 @@ def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
 
 
 def _commit(store: ArtifactStore, folder: Path, stage: str, upload: bool) -> str:
-    kept = store.commit if upload else store.describe
-    return kept(folder, kind="import", stage=stage).digest
+    commit = store.commit if upload else store.describe
+    return commit(folder, kind="import", stage=stage).digest
 
 
 def _commit_of(target: str, where: str) -> str:
     name, _, revision = target.partition("@")
     if _COMMIT.fullmatch(revision):
         return target
-    pin = f"give a commit as hub:{name}@<40 hex digits>, or a folder as path:<folder>"
+    pin = f"use a commit (hub:{name}@<40 hex digits>) or a folder (path:<folder>)"
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -185,7 +186,7 @@ def _commit_of(target: str, where: str) -> str:
     try:
         return f"{name}@{HfApi().model_info(name, revision=revision or None).sha}"
     except RevisionNotFoundError:
-        raise ConfigError(f"{where}: the hub's model {name!r} has no revision {revision!r}") from None
+        raise ConfigError(f"{where}: model {name!r} has no revision {revision!r} on the hub") from None
     except RepositoryNotFoundError:
         raise ConfigError(f"{where}: the hub has no model {name!r}, or you have no access to it") from None
     except HfHubHTTPError as error:

@@ -85,7 +85,7 @@ def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] |
     ``metadata.name=x`` set the run's own fields.
 
     Raises:
-        ConfigError: the file is invalid; one line per fault.
+        ConfigError: the file is invalid; the message has one line per error.
     """
     own = [item for item in overrides if item.split(".")[0] in ("spec", "metadata")]
     spec = load_settings(RunSpec, file=file, env=env, env_prefix="EDITR1_RUN__", overrides=own)
@@ -96,13 +96,13 @@ def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] |
 
 
 def check_run(spec: RunSpec, where: str) -> None:
-    """Raise ConfigError if ``spec`` cannot run, with one line per fault."""
+    """Raise ConfigError if ``spec`` is invalid, with one line per error."""
     faults: list[str] = []
     seen: dict[str, StageSpec] = {}
     for stage in spec.spec.stages:
         head = f"{where}: spec.stages.{stage.name}"
         if stage.name in seen:
-            faults.append(f"{head}: the name is used twice; stage names must be unique")
+            faults.append(f"{head}: the name is already used by an earlier stage; stage names must be unique")
         faults += _input_faults(stage, seen, head)
         faults += _reward_faults(stage, seen, head)
         try:
@@ -115,7 +115,7 @@ def check_run(spec: RunSpec, where: str) -> None:
 
 
 def reward_addresses(reward: str | None) -> list[str]:
-    """Return the addresses in a stage's ``reward``; empty if it names a stage or is unset."""
+    """Return the addresses in a stage's ``reward``; empty if it is the name of a stage or unset."""
     parts = [part.strip().rstrip("/") for part in (reward or "").split(",")]
     return parts if all(part.startswith(("http://", "https://")) for part in parts) else []
 
@@ -157,7 +157,7 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
             elif reference.output not in KINDS[source.kind].outputs:
                 outputs = ", ".join(KINDS[source.kind].outputs) or "none"
                 faults.append(
-                    f"{head}.inputs.{name}: {reference.stage} has no output {reference.output!r}; has: {outputs}"
+                    f"{head}.inputs.{name}: {reference.stage} has no output {reference.output!r}; its outputs: {outputs}"
                 )
     return faults
 
@@ -174,7 +174,7 @@ def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str
         if service is None or service.kind is not Kind.SERVE:
             return [f"{head}.reward: must name an earlier serve stage or http(s) addresses (got {stage.reward!r})"]
     elif stage.reward is not None:
-        return [f"{head}.reward: a {stage.kind} stage takes no reward service; remove it"]
+        return [f"{head}.reward: a {stage.kind} stage does not use a reward service; remove this field"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Gather a run's spans from its record and draw them as a timeline in the terminal."""
+"""Collect the spans of a run and draw them as a timeline on the terminal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from editr1.artifacts import ArtifactStore
 from editr1.telemetry import Span, json_lines
 
 ALWAYS_SINGLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
-"""Spans that are drawn one by one, however many there are."""
+"""Names of spans that are always drawn individually."""
 PLAIN_WIDTH = 160
-"""Number of columns if the output is not a terminal."""
+"""Width in characters if the output is not a terminal."""
 MAX_SINGLE = 4
-"""More spans of one name below one parent are summarised in one line."""
+"""Maximum number of spans with the same name and parent that are drawn individually; more become one line."""
 
 
 def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
-    """Return the spans of a run without duplicates, ordered by start: those in the store and those in the file ``local``."""
+    """Return the spans of a run in the store and in the file ``local``, without duplicates, ordered by start."""
     texts = [local.read_text(encoding="utf-8", errors="replace")] if local is not None and local.is_file() else []
     for key in store.list_records(f"runs/{run}/"):
         if "/spans/" in key and key.endswith(".jsonl"):
@@ -32,7 +32,7 @@ def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> l
 
 
 def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the spans as a tree with bars. Many spans of one name below one parent become a line with count and mean."""
+    """Print the spans as a tree with bars. Many spans with the same name and parent become one line with count and mean."""
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
     width = console.width if console.is_terminal else PLAIN_WIDTH
@@ -49,7 +49,7 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def timeline_rows(spans: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float, float, bool]]:
-    """Yield depth, label, start, end and success of each line, parents before children."""
+    """Yield the depth, label, start, end and success of each line, parents first. Times are in seconds since the epoch."""
     known = {item["span"] for item in spans}
     below: dict[str | None, list[Mapping[str, Any]]] = defaultdict(list)
     for item in spans:

@@ -246,7 +246,9 @@ class KubernetesClient:
     ) -> Object | None:
         answer = self._call(method, path, body, content_type, query)
         if answer is not None and not isinstance(answer, dict):
-            raise ClusterUnreachable(f"{self.server} returned a response for {path} that is not a JSON object; check the server's address")
+            raise ClusterUnreachable(
+                f"{self.server} returned a response for {path} that is not a JSON object; check the server's address"
+            )
         return answer
 
     def _call(

@@ -60,8 +60,10 @@ def service_url(release: str, namespace: str) -> str:
 
 
 def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
-    """Return a stage's chart values from the cluster settings: values for its name override those for its kind,
-    which override those for all stages."""
+    """Return a stage's chart values from the cluster settings.
+
+    Values for its name override those for its kind, which override those for all stages.
+    """
     image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
     merged = deep_merge(image, cluster.values)
     for name in dict.fromkeys((str(kind), chart_of(kind), stage)):

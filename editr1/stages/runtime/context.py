@@ -89,9 +89,11 @@ class StageContext:
             else:
                 folder = self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16])
         declared = KINDS[self.job.kind].input(name)
-        if declared and declared.holds and not any(folder.glob(declared.holds)):
+        if declared and declared.expected_file and not any(folder.glob(declared.expected_file)):
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
-            raise ConfigError(f"{where} ({declared.what}): {reference[:19]} has no {declared.holds}; it has {found}")
+            raise ConfigError(
+                f"{where} ({declared.what}): {reference[:19]} has no {declared.expected_file}; it has {found}"
+            )
         return str(folder)
 
     def table(self, name: str) -> Path:

@@ -35,7 +35,7 @@ from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.errors import ExitCode, is_retryable
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, lost_attempts, retries_used
+from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, ProgressEstimator, lost_attempts, retries_used
 from editr1.runs.record import StageRecord, State, add_unsubmitted_stage, newest_checkpoint
 from editr1.runs.resolve import HubUnreachable, resolve_job
 from editr1.stages.runtime.entry import exit_code
@@ -113,7 +113,7 @@ class _Attempt:
         self._spans = job.workdir / "spans.jsonl"
         self._tail = LogTail()
         self._lines = ProgressReader(job.progress_file)
-        self._speed = PhaseSpeed()
+        self._speed = ProgressEstimator()
         self._written: LiveProgress | None = None
         self._spans_seen: float | None = None
         self._record = PodAttempt(
@@ -144,7 +144,7 @@ class _Attempt:
             log.error("%s", self._tail.last_error())
             return self._finish(ExitCode.UNEXPECTED, 0)
         configure("editr1-pod", self._spans, **{"editr1.run": job.run, "editr1.stage": job.stage})
-        end_gauges = stage_gauges(self._speed.now, max(5.0, self._every), **{"editr1.run": job.run})
+        end_gauges = stage_gauges(self._speed.current, max(5.0, self._every), **{"editr1.run": job.run})
         with span(Span.POD, pod=self._record.pod, stage=job.stage, attempt=len(earlier) + 1) as current:
             try:
                 code = self._run_stage(file)
@@ -227,7 +227,7 @@ class _Attempt:
         """Write the data that changed since the last call. Skip this update if the store fails."""
         try:
             self._speed.add(self._lines.new())
-            progress = self._speed.now()
+            progress = self._speed.current()
             if progress is not None and progress != self._written:
                 self._files.write_progress(progress)
                 self._written = progress

@@ -11,7 +11,7 @@ from rich.console import Console
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
-from editr1.runs.live import LiveFiles, LiveProgress, PhaseSpeed, PodAttempt, lost_attempts, retries_used
+from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, ProgressEstimator, lost_attempts, retries_used
 from editr1.runs.report import curves
 from editr1.runs.timeline import draw, gather_spans, timeline_rows
 from editr1.telemetry.progress import Progress, ProgressReader
@@ -27,10 +27,10 @@ def line(t: float, phase: str, done: int, total: int = 10, **metrics: float) -> 
 
 
 def summarise(lines: list[dict[str, Any]]) -> LiveProgress | None:
-    speed = PhaseSpeed()
+    speed = ProgressEstimator()
     for item in lines:
         speed.add([item])
-    return speed.now()
+    return speed.current()
 
 
 def test_remaining_time_is_estimated_from_the_current_phase() -> None:

@@ -74,7 +74,7 @@ def make_client(folder: Path, url: str, **options: Any) -> KubernetesClient:
         (409, b"conflict", RequestRefused, "409 Conflict"),
         (429, b"{}", ClusterUnreachable, "429"),
         (503, b'{"message": "etcd is down"}', ClusterUnreachable, "etcd is down"),
-        (200, b"<html>log in</html>", ClusterUnreachable, "other than a JSON object"),
+        (200, b"<html>log in</html>", ClusterUnreachable, "is not a JSON object"),
     ],
 )
 def test_answers_become_exceptions(

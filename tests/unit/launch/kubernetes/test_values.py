@@ -139,7 +139,10 @@ def test_store_unreachable_for_pods_is_rejected() -> None:
 
 def test_bundle_redacts_secrets() -> None:
     shown = redacted({"env": [{"name": "HF_TOKEN", "value": "hf_x"}, {"name": "A", "value": "b"}], "password": "p"})
-    assert shown == {"env": [{"name": "HF_TOKEN", "value": REDACTED}, {"name": "A", "value": "b"}], "password": REDACTED}
+    assert shown == {
+        "env": [{"name": "HF_TOKEN", "value": REDACTED}, {"name": "A", "value": "b"}],
+        "password": REDACTED,
+    }
     text = 'Authorization: Bearer abc.def secret_key=xyz "api-key": "k1" tokens: 5'
     hidden = redacted_text(text)
     assert not any(word in hidden for word in ("abc.def", "xyz", "k1"))
