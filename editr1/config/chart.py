@@ -51,6 +51,12 @@ class StoreValues(ChartSettings):
     """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333; empty means AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""
     """S3 region; if empty, it is requested from the server."""
+    secure: bool = True
+    """Use HTTPS if ``endpoint`` has no scheme."""
+    part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
+    """Files above this size are uploaded in parts of this size, in bytes."""
+    transfers: Annotated[int, Field(ge=1, le=64)] = 4
+    """Maximum number of concurrent file transfers."""
     secret_name: Name = "editr1-s3"
     """Existing Secret that holds the access keys. Empty uses the pod's own identity, such as a cloud workload
     identity."""

@@ -86,7 +86,12 @@ class StoreConfig(Settings):
 
 
 def store_at(
-    url: str, *, endpoint: str | None = None, region: str | None = None, env: Mapping[str, str] | None = None
+    url: str,
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    secure: bool = True,
+    env: Mapping[str, str] | None = None,
 ) -> StoreConfig:
     """Return the store at ``url``.
 
@@ -102,4 +107,4 @@ def store_at(
             if not found.get(name) and env.get(variable):
                 found[name] = env[variable]
                 variables[name,] = variable
-    return validate(StoreConfig, {"url": url, **found}, where="store", variables=variables)
+    return validate(StoreConfig, {"url": url, "secure": secure, **found}, where="store", variables=variables)

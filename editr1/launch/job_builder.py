@@ -2,6 +2,11 @@
 
 Local runs, single stages, ``submit``, ``render``, ``run --on kubernetes`` and the operator all use these functions, which
 are pure. References are resolved beforehand by :func:`editr1.runs.resolve.resolve_stage`.
+
+On a cluster, the chart writes the job file of its pods from the chart values, with the same fields as
+:class:`~editr1.runs.job.StageJob` (``charts/editr1-lib/templates/_job_file.tpl``). ``tests/unit/launch/test_job_file.py``
+renders it and compares every field with the given job, except those that it lists as decided by the pod or by the
+cluster settings.
 """
 
 from __future__ import annotations
@@ -10,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic.alias_generators import to_camel
 
 from editr1.config.cluster import ClusterConfig
 from editr1.config.merge import deep_merge
@@ -88,7 +95,7 @@ def chart_values(
 
     Args:
         job: the job of the stage.
-        cluster: cluster settings, including the store endpoint for pods and all resource requests.
+        cluster: cluster settings, including the store endpoint and the reporting of pods and all resource requests.
         stage: the stage in the run file, which sets the numbers of processes and retries; if None, ``base`` sets them.
         base: values that the values of the job override, such as those that ``submit`` reads from a file. They include
             the reward service. If None, the values of the cluster settings for this stage.
@@ -97,7 +104,6 @@ def chart_values(
     Raises:
         ConfigError: the chart rejects a value of the cluster settings.
     """
-    store = {"url": job.store.url} | ({"region": job.store.region} if job.store.region else {})
     job_values: dict[str, Any] = {
         "run": job.run,
         "stage": job.stage,
@@ -106,7 +112,7 @@ def chart_values(
         "gitRevision": job.git_revision,
         "inputs": job.inputs,
         "config": job.config,
-        "store": store,
+        "store": _store_values(job.store),
     }
     if traceparent:
         job_values["telemetry"] = {"traceparent": traceparent}
@@ -117,3 +123,9 @@ def chart_values(
         if job.reward_urls:
             job_values["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
     return checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")
+
+
+def _store_values(store: StoreConfig) -> dict[str, Any]:
+    """Return the chart values of a store. Options at their defaults are left to the cluster settings."""
+    options = store.model_dump(include={"region", "secure", "part_bytes", "transfers"}, exclude_defaults=True)
+    return {"url": store.url} | {to_camel(name): value for name, value in options.items()}

@@ -1,9 +1,14 @@
 {{/* The job file whose path is in EDITR1_CONFIG (editr1.runs.job.StageJob).
+     tests/unit/launch/test_job_file.py compares its fields with those of the job that the chart values were made from.
      Arguments: dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> */}}
 {{- define "editr1.jobFile" -}}
 {{- $root := .root -}}
 {{- with $root.Values -}}
-{{- $store := dict "url" .store.url -}}
+{{- $store := dict
+  "url" .store.url
+  "secure" .store.secure
+  "part_bytes" (.store.partBytes | int64)
+  "transfers" (.store.transfers | int) -}}
 {{- if .store.endpoint }}{{ $_ := set $store "endpoint" .store.endpoint }}{{ end -}}
 {{- if .store.region }}{{ $_ := set $store "region" .store.region }}{{ end -}}
 {{- if .store.caConfigMap }}{{ $_ := set $store "ca_bundle" (printf "/etc/editr1-ca/%s" .store.caKey) }}{{ end -}}

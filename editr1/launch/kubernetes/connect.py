@@ -66,7 +66,7 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")
     endpoint = config.store_endpoint or os.environ.get(ENDPOINT_VARIABLE) or values.get("endpoint") or None
-    return store_at(url, endpoint=endpoint, region=values.get("region") or None)
+    return store_at(url, endpoint=endpoint, region=values.get("region") or None, secure=values.get("secure", True))
 
 
 def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:

@@ -1,0 +1,120 @@
+"""The job file that a chart writes for its pods has the fields of the job that the chart values were made from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editr1.config.cluster import ClusterConfig
+from editr1.config.grpo import GrpoConfig
+from editr1.config.serve import ServeConfig
+from editr1.config.store import StoreConfig
+from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
+from editr1.launch.kubernetes.helm import Helm
+from editr1.launch.kubernetes.values import chart_of, release_name
+from editr1.runs.job import CONFIG_VARIABLE, RuntimeSettings, StageJob, read_job
+from editr1.runs.kinds import Kind
+from editr1.runs.resolve import ResolvedStage
+from editr1.runs.spec import StageSpec
+
+DIGEST = "sha256:" + "a" * 64
+CLUSTER = ClusterConfig(
+    values={
+        "store": {"endpoint": "s3.lab.svc:8333"},
+        "telemetry": {"publishIntervalSeconds": 9, "jsonLogs": True},
+    }
+)
+SET_ON_THE_CLUSTER: dict[str, Any] = {
+    # Every pod mounts its scratch volume here; the job has a folder of the machine that submitted it.
+    "workdir": "/work",
+    # The submitting machine may reach the server under another address: the pods' own is in the cluster's settings.
+    "store.endpoint": "s3.lab.svc:8333",
+    # A path on the submitting machine; pods mount a bundle from store.caConfigMap, which this cluster does not have.
+    "store.ca_bundle": None,
+    # The chart sets these two variables from the Secret store.secretName, under their default names.
+    "store.access_key_env": "EDITR1_S3_ACCESS_KEY",
+    "store.secret_key_env": "EDITR1_S3_SECRET_KEY",
+    # The chart values telemetry.publishIntervalSeconds and telemetry.jsonLogs are the cluster's for all its pods.
+    "runtime.publish_seconds": 9,
+    "runtime.log_format": "json",
+    # A pod writes its spans into its working directory and publishes them from there.
+    "runtime.span_file": None,
+}
+"""Fields whose value in the pod is not that of the given job, with the value that the pod gets."""
+SERVICE_HAS_NO = {
+    # No run file gives a service the address of a reward service.
+    "reward_urls": [],
+    "reward_digest": None,
+    # Kubernetes restarts the pods of a Deployment without a limit.
+    "runtime.retries": None,
+}
+
+
+def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
+    """Return a job none of whose fields has its default, as far as its kind allows."""
+    bundle.touch()
+    store = StoreConfig(
+        url="s3://bucket/prefix",
+        endpoint="laptop:1",
+        region="eu-1",
+        secure=False,
+        ca_bundle=bundle,
+        access_key_env="MY_ACCESS_KEY",
+        secret_key_env="MY_SECRET_KEY",
+        part_bytes=5 << 30,
+        transfers=7,
+    )
+    runtime = RuntimeSettings(
+        release=release_name("demo", stage.name),
+        publish_seconds=2,
+        retries=None if stage.kind == "serve" else stage.retries,
+        span_file=bundle.with_name("spans"),
+        log_format="text",
+    )
+    resolved = ResolvedStage(config=config, inputs=dict(stage.inputs), key="d" * 64)
+    reward = None if stage.kind == "serve" else RewardService(("http://a:1", "http://b:2"), "sha256:" + "c" * 64)
+    context = JobContext("demo", 7, store, "rev", workdir=bundle.parent, runtime=runtime)
+    return build_job(stage, context, resolved, reward)
+
+
+def leaves(job: StageJob) -> dict[str, Any]:
+    """Return the fields of a job as JSON values, with those of its sections as ``section.field``."""
+    fields = job.model_dump(mode="json")
+    sections = {name: fields.pop(name) for name in ("store", "runtime")}
+    return fields | {f"{head}.{name}": value for head, section in sections.items() for name, value in section.items()}
+
+
+GRPO = (
+    StageSpec(name="editor", kind="grpo", inputs={"cases": DIGEST, "editor": DIGEST}, retries=6),
+    GrpoConfig(iterations=3, learning_rate=3e-7, beta=0.04).model_dump(mode="json"),
+    SET_ON_THE_CLUSTER,
+)
+SERVE = (
+    StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST}),
+    ServeConfig(host="0.0.0.0", port=8000, max_batch_size=3).model_dump(mode="json"),
+    SET_ON_THE_CLUSTER | SERVICE_HAS_NO,
+)
+
+
+@pytest.mark.parametrize(("stage", "config", "exceptions"), [GRPO, SERVE], ids=["grpo", "reward"])
+def test_pod_reads_every_field_of_the_job(
+    stage: StageSpec,
+    config: dict[str, Any],
+    exceptions: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = job_of(stage, config, tmp_path / "ca.pem")
+    values = chart_values(job, CLUSTER, stage=stage)
+    objects = Helm().render(chart_of(job.kind), release_name(job.run, job.stage), "lab", values)
+    (text,) = [o["data"]["job.json"] for o in objects if o["kind"] == "ConfigMap" and "job.json" in o["data"]]
+    file = tmp_path / "job.json"
+    file.write_text(text)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(file))
+    given, found = leaves(job), leaves(read_job())
+    expected = given | exceptions
+    assert {name: found[name] for name in expected} == expected
+    assert found.keys() == given.keys()
+    bare = StageJob(run="", stage="", kind=Kind.SFT, seed=0, store=StoreConfig(url="s3://other"), workdir=Path("/"))
+    at_default = {name for name, value in leaves(bare).items() if given[name] == value} - exceptions.keys()
+    assert not at_default, "give these fields other values in job_of, so that the comparison covers them"
