@@ -1,1 +1,1 @@
-"""The shapes dataset: generated images and edits whose ground truth is known, and small models to train on them."""
+"""The shapes dataset: generated images and edits with known ground truth, and small models to train on them."""

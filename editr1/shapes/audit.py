@@ -1,4 +1,4 @@
-"""Measure how well the ground truth can be read from rendered and degraded images."""
+"""Measure how accurately the ground truth can be read from rendered and degraded images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from editr1.shapes.truth import read_images
 
 
 class Agreement(NamedTuple):
-    """Fractions for one kind of image."""
+    """Fractions of correct readings for one kind of image."""
 
     scenes: float
     """Images whose four cells and background are all read correctly."""
@@ -34,7 +34,7 @@ def audit(n: int, seed: int) -> dict[str, Agreement]:
     """Read ``n`` random scenes from their images and compare the result with the scenes.
 
     The images are used as rendered ("drawn"), with the artifacts of an autoencoder ("editor"), with noise, with a border
-    and blurred. Partial blends are left out, because it is not defined which scene a blend shows.
+    and with blur. Partial blends are omitted, because the scene in a blend is not defined.
     """
     rng = stream_rng(seed, 3)
     scenes = [random_scene(rng, (0, 1, 2, 3, 4)) for _ in range(n)]

@@ -38,7 +38,7 @@ def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettin
 def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None:
     """Generate one candidate of the given kind (see ``faults.KINDS``), or return None if the case does not allow it."""
     if kind not in KINDS:
-        raise ValueError(f"kind {kind!r} is not a kind of candidate; allowed: {', '.join(KINDS)}")
+        raise ValueError(f"{kind!r} is not a kind of candidate; use one of {', '.join(KINDS)}")
     made = make_fault(
         (kind,),
         read_image(case.source).scene,
@@ -56,7 +56,9 @@ def generate_candidate(
     """Generate one candidate as (kind, rendered scene, uint8 image)."""
     unknown = set(settings.weights) - set(KINDS)
     if unknown:
-        raise ValueError(f"candidates.weights: {sorted(unknown)} are not kinds; allowed: {', '.join(KINDS)}")
+        raise ValueError(
+            f"candidates.weights: {sorted(unknown)} are unknown kinds of candidates; use only {', '.join(KINDS)}"
+        )
     names = list(settings.weights)
     weights = np.asarray([settings.weights[name] for name in names])
     while True:

@@ -18,14 +18,14 @@ from editr1.shapes.cases import generate_cases
 class ShapesDataset:
     """The generated tables. Their cases have no principles yet.
 
-    Each case is generated for one purpose. The dataset is so small that some cases recur by chance: with one seed, 9 of
-    2,262 test cases had the image and instruction of a training case.
+    Each case is generated for one table. Because there are few possible scenes, some cases recur by chance: with one seed,
+    9 of 2,262 test cases had the image and instruction of a training case.
     """
 
     cases: Path
-    """``EditCase``: every case of the run."""
+    """``EditCase``: all cases of the run."""
     candidates: Path
-    """``Quadruple``: edits from which SFT rows are made."""
+    """``Quadruple``: the edits that SFT rows are made from."""
     pairs: Path
     """``PreferencePair``: training pairs of GCPO."""
     pairs_test: Path

@@ -29,7 +29,7 @@ FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "border": 0.04,
     "blur": 0.04,
 }
-"""Probabilities of the kinds of faults of imperfect targets. If a case does not allow a kind, another one is drawn."""
+"""Probability of each kind of fault in faulty edits. If a case does not allow a kind, another one is drawn."""
 OFF_TEMPLATE: Final = 0.22
 """Fraction of the VAE's images that are not exact renderings: blends, noise, blur, border, or one blended cell."""
 

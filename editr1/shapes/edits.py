@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from editr1.data.types import Category, Principle
-from editr1.shapes.scene import CELLS, NOTHING, Scene, other
+from editr1.shapes.scene import CELLS, NOTHING, Scene, different_value
 from editr1.shapes.vocabulary import (
     BACKGROUND,
     BACKGROUNDS,
@@ -88,7 +88,7 @@ def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
     free = int(rng.choice(scene.empty))
     content = scene.cells[place]
     if operation is Operation.RECOLOR:
-        colour = COLOURS[other(content // len(SHAPES), len(COLOURS), rng)]
+        colour = COLOURS[different_value(content // len(SHAPES), len(COLOURS), rng)]
         text = f"make the {PLACES[place]} {CONTENTS[content]} {colour}"
     elif operation is Operation.REMOVE:
         text = f"remove the {PLACES[place]} {CONTENTS[content]}"
@@ -97,7 +97,7 @@ def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
     elif operation is Operation.MOVE:
         text = f"move the {PLACES[place]} {CONTENTS[content]} to the {PLACES[free]}"
     else:
-        text = f"make the background {BACKGROUNDS[other(scene.background, len(BACKGROUNDS), rng)]}"
+        text = f"make the background {BACKGROUNDS[different_value(scene.background, len(BACKGROUNDS), rng)]}"
     return text, parse_instruction(text)
 
 

@@ -1,4 +1,4 @@
-"""Faults of edited images: in what an image shows (scene faults) and in how it looks (pixel faults)."""
+"""Faults of edited images: wrong content (scene faults) and degraded pixels (pixel faults)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from editr1.shapes.edits import BACKGROUND_PLACE, Edit
 from editr1.shapes.rendering import Pixels, render
-from editr1.shapes.scene import NOTHING, Scene, other, similar_object
+from editr1.shapes.scene import NOTHING, Scene, different_value, similar_object
 from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS
 
 SceneFault = Callable[[Scene, Edit, Scene, np.random.Generator], Scene | None]
@@ -24,10 +24,10 @@ PERFECT: Final = "perfect"
 def make_fault(
     kinds: tuple[str, ...], source: Scene, edit: Edit, rng: np.random.Generator
 ) -> tuple[Scene, Pixels] | None:
-    """Perform an edit with the given kinds of faults.
+    """Apply an edit with the given kinds of faults.
 
-    Returns the rendered scene and the image, or None if one of the faults is not possible. Pixel faults may hide what
-    the scene shows, so the ground truth of the image is what ``truth`` reads from it, not the scene.
+    Returns the resulting scene and its image, or None if one of the faults is not possible. Pixel faults may hide parts
+    of the scene, so the ground truth of the image is not the scene but what ``truth`` reads from the image.
     """
     scene = edit.apply(source)
     for kind in kinds:
@@ -55,7 +55,7 @@ def _no_edit(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) 
 def _wrong(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene:
     place, content = edit.targets[int(rng.integers(len(edit.targets)))]
     if place == BACKGROUND_PLACE:
-        return scene.with_background(other(content, len(BACKGROUNDS), rng))
+        return scene.with_background(different_value(content, len(BACKGROUNDS), rng))
     if content == NOTHING:
         removed = source.cells[place]
         return scene.with_cell(place, removed if rng.random() < 0.5 else similar_object(removed, rng))
@@ -94,7 +94,7 @@ def _extra(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) ->
 def _background_leak(source: Scene, edit: Edit, scene: Scene, rng: np.random.Generator) -> Scene | None:
     if BACKGROUND_PLACE in edit.touched:
         return None
-    return scene.with_background(other(scene.background, len(BACKGROUNDS), rng))
+    return scene.with_background(different_value(scene.background, len(BACKGROUNDS), rng))
 
 
 def _noise(before: Pixels, image: Pixels, rng: np.random.Generator) -> Pixels:

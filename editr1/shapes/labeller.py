@@ -1,8 +1,9 @@
-"""The labelling models of the shapes dataset: they answer as a pool of large VLMs would, including typical errors.
+"""Simulated labelling models for the shapes dataset, with the typical errors of a pool of large VLMs.
 
-They receive what a VLM receives, images and text, and write what a VLM writes. Their errors are systematic. Most members
-accept real faults of the categories follow and keep, and describe a matching wrong observation. All base the final score
-mostly on the category follow. Answers depend only on settings, model name, system prompt, seed, images and text.
+Their input is the same as that of a VLM, images and text, and so is the format of their answers. Their errors are
+systematic: most members miss faults of the follow and keep categories and describe a matching wrong observation, and all
+base the final score mostly on the follow category. Answers depend only on the settings, the model name, the system
+prompt, the seed, the images and the text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from editr1.seeding import derive_rng, hash_parts
 from editr1.shapes.edits import BACKGROUND_PLACE, Operation, content_name, parse_instruction, place_name
 from editr1.shapes.questions import Question, content_at, parse_question
 from editr1.shapes.rendering import Pixels
-from editr1.shapes.scene import NOTHING, Scene, other, similar_object
+from editr1.shapes.scene import NOTHING, Scene, different_value, similar_object
 from editr1.shapes.truth import Reading, as_pixels, read_images, rubric_from_categories
 from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS, follow_line, keep_line, quality_line
 from editr1.verifier.trace import format_trace
@@ -30,7 +31,7 @@ AnyImage = Image.Image | Pixels | EncodedImage
 class ShapesLabeller:
     """The pool of labelling models. Its methods are pure functions.
 
-    They raise ValueError if the instruction is not one of the shapes dataset. Unknown questions are answered with 0.
+    The methods raise ValueError if the instruction is not one of the shapes dataset. Unknown questions get the answer 0.
     """
 
     def __init__(self, settings: LabellerSettings | None = None) -> None:
@@ -122,7 +123,7 @@ class ShapesLabeller:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Return two scores in [0, 10] in VIEScore's format, ``{"reasoning": ..., "score": [success, no overediting]}``."""
+        """Return two scores in [0, 10] in the format of VIEScore, ``{"reasoning": ..., "score": [success, no overediting]}``."""
         member = self.member(model, system)
         edit = parse_instruction(instruction)
         before, after, rng = _observe("holistic", model, system, seed, source, edited, instruction, ())
@@ -207,7 +208,7 @@ def _line(question: Question, bit: int, before: Scene, after: Reading, rng: np.r
 
 def _wrong_content(place: int, content: int, rng: np.random.Generator) -> int:
     if place == BACKGROUND_PLACE:
-        return other(content, len(BACKGROUNDS), rng)
+        return different_value(content, len(BACKGROUNDS), rng)
     if content == NOTHING:
         return int(rng.integers(len(OBJECTS)))
     return similar_object(content, rng)

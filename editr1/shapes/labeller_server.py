@@ -61,7 +61,7 @@ class _Chat(NamedTuple):
 
 
 class Labeller(Protocol):
-    """The models behind the API: those of the shapes dataset, or measurements of photographs."""
+    """The models behind the API: simulated ones for the shapes dataset, or measurements for photographs."""
 
     @property
     def models(self) -> Mapping[str, object]:
@@ -76,7 +76,7 @@ class Labeller(Protocol):
 
     @property
     def difficulty(self) -> Callable[[str], str]:
-        """Map an instruction to JSON that tells whether the case is hard."""
+        """Map an instruction to JSON that states whether the case is hard."""
 
     @property
     def think(self) -> Callable[..., str]:
@@ -154,7 +154,7 @@ def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = N
         url = process.stdout.readline().strip()
         if not url:
             raise RuntimeError(
-                f"the labeller server exited with code {process.wait()} before it listened; its error is printed above"
+                f"the labeller server exited with code {process.wait()} during startup; its error is printed above"
             )
         yield url
     finally:
@@ -169,10 +169,14 @@ def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = N
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m editr1.shapes.labeller_server", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8100, help="port to listen on; 0 selects a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8100, help="port to listen on; 0 selects a free one (default: %(default)s)"
+    )
     parser.add_argument("--remote", action="store_true", help="allow addresses that other machines can reach")
-    parser.add_argument("--labeller", choices=get_args(Kind), default="shapes", help="which images to label")
+    parser.add_argument(
+        "--labeller", choices=get_args(Kind), default="shapes", help="kind of images to label (default: %(default)s)"
+    )
     parser.add_argument("--settings", help="LabellerSettings as JSON, or the path of a JSON file")
     options = parser.parse_args()
     settings = None
@@ -206,7 +210,7 @@ def _route(labeller: Labeller, method: str, path: str, body: bytes) -> bytes:
     if (method, path) == ("GET", "/healthz"):
         return b"{}"
     raise _BadRequest(
-        f"{method} {path} does not exist; use POST /v1/chat/completions, GET /v1/models or GET /healthz", 404
+        f"{method} {path} is not supported; use POST /v1/chat/completions, GET /v1/models or GET /healthz", 404
     )
 
 
@@ -265,16 +269,18 @@ def _answers(labeller: Labeller, chat: _Chat, model: str, count: int, seed: int,
         return [labeller.difficulty(instruction)] * count
     before, after = chat.images
     common: dict[str, Any] = {"model": model, "system": chat.system}
-    # Choice k equals the answer to a request for one choice with seed + k, so clients can request them either way.
+    # Choice k equals the only choice of a request with seed + k and n = 1, so clients can split requests.
     seeds = range(seed, seed + count)
     if task is Task.HOLISTIC:
         common["temperature"] = temperature
-        return [labeller.holistic(before, after, instruction, seed=own, **common) for own in seeds]
+        return [labeller.holistic(before, after, instruction, seed=choice_seed, **common) for choice_seed in seeds]
     questions = _questions(sections.get("principles", ""))
     if task is Task.VERIFY:
-        return [labeller.verify(before, after, instruction, questions, seed=own, **common) for own in seeds]
+        return [
+            labeller.verify(before, after, instruction, questions, seed=choice_seed, **common) for choice_seed in seeds
+        ]
     common["temperature"] = temperature
-    return [labeller.think(before, after, instruction, questions, seed=own, **common) for own in seeds]
+    return [labeller.think(before, after, instruction, questions, seed=choice_seed, **common) for choice_seed in seeds]
 
 
 def _parse_messages(messages: object, decode: Callable[[EncodedImage], Any]) -> _Chat:

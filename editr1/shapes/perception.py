@@ -1,7 +1,7 @@
-"""Samples that teach the small verifier to perceive images: two images, questions about them, and the true trace.
+"""Samples that teach the small verifier to perceive images: two images, questions about them, and a correct trace.
 
-Samples use the words and the layout of real traces, so that perception transfers to them. They do not teach how to judge
-edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
+Samples have the vocabulary and the layout of real traces, so that perception transfers to them. They do not teach how to
+judge edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from editr1.data.types import Category, Principle
 from editr1.shapes.edits import BACKGROUND_PLACE, content_name, place_name
 from editr1.shapes.faults import PIXEL_FAULTS
 from editr1.shapes.rendering import Pixels, cell_window, render
-from editr1.shapes.scene import CELLS, NOTHING, Scene, other, random_scene, similar_object
+from editr1.shapes.scene import CELLS, NOTHING, Scene, different_value, random_scene, similar_object
 from editr1.shapes.truth import read_image
 from editr1.shapes.vocabulary import (
     BACKGROUNDS,
@@ -103,7 +103,9 @@ def _similar_scene(scene: Scene, rng: np.random.Generator) -> Scene:
     for place in range(CELLS):
         if rng.random() < 0.5:
             scene = scene.with_cell(place, _similar_content(scene.cells[place], rng))
-    return scene.with_background(other(scene.background, len(BACKGROUNDS), rng)) if rng.random() < 0.5 else scene
+    return (
+        scene.with_background(different_value(scene.background, len(BACKGROUNDS), rng)) if rng.random() < 0.5 else scene
+    )
 
 
 def _similar_content(content: int, rng: np.random.Generator) -> int:
@@ -117,7 +119,7 @@ def _expected_content(place: int, now: int, before: int, rng: np.random.Generato
     if kind < 0.5:
         return now
     if place == BACKGROUND_PLACE:
-        return before if kind < 0.65 else other(now, len(BACKGROUNDS), rng)
+        return before if kind < 0.65 else different_value(now, len(BACKGROUNDS), rng)
     if kind < 0.65:
         return before
     return _similar_content(now, rng) if kind < 0.85 else int(rng.integers(len(CONTENTS)))

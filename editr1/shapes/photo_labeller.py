@@ -1,7 +1,7 @@
-"""A substitute for a large VLM on photographs: it measures the operations of ``editr1.data.demo_photos``.
+"""A substitute for a large VLM on photographs: it detects the operations of ``editr1.data.demo_photos`` by measurement.
 
-With it, every stage can run on photographs without a VLM endpoint. It knows only those operations: an unknown question is
-answered with 0, and an unknown instruction is refused.
+With it, every stage can run on photographs without a VLM endpoint. Unknown questions get the answer 0, and unknown
+instructions raise ValueError.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from editr1.verifier.trace import format_trace
 
 Pixels = NDArray[np.float32]
 SIDE: Final = 96
-FLIPS: Final = 0.1
-NOISE: Final = 0.7
+"""Side length of the resized photographs in pixels."""
+FLIP_RATE: Final = 0.1
+"""Fraction of wrong verdicts at temperature 1."""
+SCORE_NOISE: Final = 0.7
+"""Standard deviation of the noise of the final score at temperature 1."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class PhotoLabeller:
     models: Mapping[str, object] = {"photo-judge": None}
 
     def decode(self, encoded: EncodedImage) -> Photo:
-        """Decode a photograph into what the measurements need."""
+        """Decode a photograph into the form that :func:`measure` accepts."""
         image = decode_image(encoded.data)
         grey = np.asarray(image.convert("L").resize((384, 384), Image.Resampling.BILINEAR), dtype=np.float32) / 255
         laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
@@ -70,7 +73,7 @@ class PhotoLabeller:
         temperature: float,
         **who: Any,
     ) -> str:
-        """Return a trace in which 10% of the verdicts are wrong and the final score is noisy."""
+        """Return a trace with a noisy final score, in which 10% of the verdicts are wrong at temperature 1."""
         rng = derive_rng(
             "think", instruction, *questions, edited.pixels.tobytes(), who["model"], who["system"], who["seed"]
         )
@@ -78,11 +81,13 @@ class PhotoLabeller:
         bits, lines, principles = [], [], []
         for question in questions:
             bit, why = _answer(question, instruction, measured)
-            bit ^= int(rng.random() < FLIPS * temperature)
+            bit ^= int(rng.random() < FLIP_RATE * temperature)
             bits.append(bit)
             lines.append(f"{question} {why}; {'yes' if bit else 'no'}.")
             principles.append(Principle(question=question, category=_category(question)))
-        score = rubric_from_categories([p.category for p in principles], bits) + temperature * rng.normal(0, NOISE)
+        score = rubric_from_categories([p.category for p in principles], bits) + temperature * rng.normal(
+            0, SCORE_NOISE
+        )
         return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, score)) * 2) / 2)
 
     def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_who: Any) -> str:
@@ -101,7 +106,7 @@ class PhotoLabeller:
 
 
 def demo_phrases() -> list[str]:
-    """Return the phrases of the photo demo's instructions, questions and traces. Each is one token of the small models."""
+    """Return the phrases of the photo demo's instructions, questions and traces. Each is a single token of the small models."""
     questions = dict.fromkeys(p.question for operation in OPERATIONS for p in principles_of(operation))
     seen = [f" {name}" for name in (*(operation.name for operation in OPERATIONS), "border", "false-colours")]
     return [
@@ -113,15 +118,15 @@ def demo_phrases() -> list[str]:
 
 
 def measure(source: Photo, edited: Photo) -> frozenset[str]:
-    """Return the names of all changes that are detected: operations of the demo, ``border`` and ``false-colours``."""
+    """Return the names of all detected changes: operations of the demo, ``border`` and ``false-colours``."""
     before, after = source.pixels, edited.pixels
     mirrored, centre = before[:, ::-1], _resized_centre(before)
-    same = _likeness(before, after)
+    same = _correlation(before, after)
     detected = {
         "grey": _saturation(after) < 0.04 < _saturation(before),
         "brighter": float(after.mean() - before.mean()) > 0.06,
-        "mirror": _likeness(mirrored, after) > max(0.7, same + 0.02),
-        "crop": _likeness(centre, after) > max(0.6, same + 0.02),
+        "mirror": _correlation(mirrored, after) > max(0.7, same + 0.02),
+        "crop": _correlation(centre, after) > max(0.6, same + 0.02),
         "warm": _warmth(after) - _warmth(before) > 0.06,
         "blur": edited.sharpness < 0.5 * source.sharpness,
         "border": _white_edge(after) and not _white_edge(before),
@@ -148,7 +153,7 @@ def _operation(instruction: str) -> Operation:
         if operation.instruction == instruction:
             return operation
     known = "; ".join(operation.instruction for operation in OPERATIONS)
-    raise ValueError(f"instruction: {instruction!r} is not an operation that can be measured; use one of: {known}")
+    raise ValueError(f"instruction: {instruction!r} is not an instruction of the photo demo; use one of: {known}")
 
 
 def _category(question: str) -> Category:
@@ -164,7 +169,7 @@ def _warmth(pixels: Pixels) -> float:
     return float((pixels[..., 0] - pixels[..., 2]).mean())
 
 
-def _likeness(one: Pixels, other: Pixels) -> float:
+def _correlation(one: Pixels, other: Pixels) -> float:
     a, b = one.mean(axis=2).ravel(), other.mean(axis=2).ravel()
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))

@@ -59,10 +59,10 @@ def similar_object(content: int, rng: np.random.Generator) -> int:
     """Return a random object that differs from object ``content`` in either colour or shape."""
     colour, shape = divmod(content, len(SHAPES))
     if rng.random() < 0.5:
-        return other(colour, len(COLOURS), rng) * len(SHAPES) + shape
-    return colour * len(SHAPES) + other(shape, len(SHAPES), rng)
+        return different_value(colour, len(COLOURS), rng) * len(SHAPES) + shape
+    return colour * len(SHAPES) + different_value(shape, len(SHAPES), rng)
 
 
-def other(value: int, count: int, rng: np.random.Generator) -> int:
-    """Return a uniform random value of ``range(count)`` that is not ``value``."""
+def different_value(value: int, count: int, rng: np.random.Generator) -> int:
+    """Draw uniformly from the values of ``range(count)`` other than ``value``."""
     return int((value + rng.integers(1, count)) % count)

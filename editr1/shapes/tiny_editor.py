@@ -2,7 +2,7 @@
 
 ``FluxKontextPipeline.from_pretrained`` loads what ``build_tiny_flux_kontext`` writes, and
 ``QwenImageEditPipeline.from_pretrained`` what ``build_tiny_qwen_image_edit`` writes. Both can tokenize any text, because
-all 256 bytes are in the vocabulary. The phrases of the shapes dataset are single tokens.
+their vocabularies contain all 256 bytes. The phrases of the shapes dataset are single tokens.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
 
     The VAE reduces each side 8 times and has 4 latent channels, scaling factor 1 and shift factor 0. One transformer
     token represents a cell of 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
-    (shift 1, no dynamic shifting). The state of torch's global generator does not change.
+    (shift 1, no dynamic shifting). The state of torch's global random generator does not change.
 
     Args:
         seed: seed of the weights.
@@ -94,8 +94,8 @@ def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> Qw
     """Return an untrained Qwen-Image-Edit editor in float32, with less than 1 million parameters.
 
     The VAE reduces each side 8 times and has 4 latent channels, with ``latents_mean`` and ``latents_std`` that differ from
-    0 and 1. The vision tower of the text encoder makes one token of 16 x 16 pixels. Without torchvision, the processor has
-    no video processor. The state of torch's global generator does not change.
+    0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels. Without torchvision, the processor has no
+    video processor. The state of torch's global generator does not change.
 
     Args:
         seed: seed of the weights.
@@ -263,7 +263,7 @@ def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
 
 
 def _t5_tokenizer(words: Sequence[str] | None) -> PreTrainedTokenizerFast:
-    """Return a lossless byte-level tokenizer with T5's special tokens (pad 0, end 1, unknown 2) and end token.
+    """Return a lossless byte-level tokenizer with T5's special tokens (pad 0, end 1, unknown 2), which appends the end token.
 
     transformers' T5Tokenizer is a Unigram model that is always loaded without byte fallback, so it would map unseen
     letters to the unknown token.

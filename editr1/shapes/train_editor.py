@@ -1,7 +1,7 @@
 """Train and measure the base editor of the shapes dataset: ``python -m editr1.shapes.train_editor --out DIR``.
 
 The VAE is trained first, then the flow transformer with its text encoders. The result is a FluxKontextPipeline folder
-with bfloat16 weights. This takes about 19 minutes on one CPU thread (1,121 s measured next to another training).
+with bfloat16 weights. This takes about 19 minutes on one CPU thread (1,121 s, measured while another training was running).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def train_editor(
         polish_decoder(pipeline.vae, training_images, recipe, offset_seed(seed, 1))
         pipeline.vae.save_pretrained(out / "vae")
     pipeline.vae.to(torch.bfloat16).to(torch.float32)
-    logger.info("vae %s", json.dumps(measure_vae(pipeline.vae)))
+    logger.info("VAE metrics: %s", json.dumps(measure_vae(pipeline.vae)))
     rows = edit_rows(cases, seed)
     sources, perfect, faulty = (encode_images(pipeline.vae, part) for part in (rows.sources, rows.perfect, rows.faulty))
     data = FlowData(sources, perfect, faulty, rows.instructions)
@@ -79,8 +79,8 @@ def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
     """Encode and decode ``n`` clean source images and read their ground truth.
 
     Returns:
-        ``parsed``: fraction of images that are read as the same scene and as clean. ``same``: fraction that is read as
-        the same scene. ``residual``: rms residual of the worst cell, averaged over images.
+        ``parsed``: fraction of images that are read as the same scene and as clean. ``same``: fraction of images that
+        are read as the same scene. ``residual``: rms residual of the worst cell, averaged over images.
     """
     sources = np.stack([as_pixels(case.source) for case in generate_cases(n, 0, "vae-check")])
     decoded = decode_latents(vae, encode_images(vae, torch.from_numpy(sources).permute(0, 3, 1, 2)))
@@ -141,10 +141,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="number of torch threads (default: %(default)s)")
     parser.add_argument("--vae", type=Path, help="folder of a trained VAE to use instead of training one")
-    parser.add_argument("--vae-steps", type=int, default=VaeRecipe.steps, help="optimizer steps of the VAE")
-    parser.add_argument("--flow-steps", type=int, default=FlowRecipe.steps, help="optimizer steps of the flow")
     parser.add_argument(
-        "--check", type=int, default=1000, help="number of held-out cases on which the result is measured"
+        "--vae-steps", type=int, default=VaeRecipe.steps, help="optimizer steps of the VAE (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--flow-steps", type=int, default=FlowRecipe.steps, help="optimizer steps of the flow (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--check",
+        type=int,
+        default=1000,
+        help="number of held-out cases for the final measurement (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -157,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         vae_recipe=replace(VaeRecipe(), steps=options.vae_steps),
         flow_recipe=replace(FlowRecipe(), steps=options.flow_steps),
     )
-    logger.info("trained in %.0f s", time.monotonic() - start)
-    logger.info("digest %s", folder_digest(options.out))
-    logger.info("editor %s", json.dumps(measure_editor(options.out, options.check)))
+    logger.info("Training took %.0f s", time.monotonic() - start)
+    logger.info("Digest: %s", folder_digest(options.out))
+    logger.info("Editor metrics: %s", json.dumps(measure_editor(options.out, options.check)))
 
 
 if __name__ == "__main__":

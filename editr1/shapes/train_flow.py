@@ -30,7 +30,7 @@ class FlowRecipe:
     decay: float = 0.4
     """Fraction of the steps over which the learning rate decays."""
     imperfect: float = 0.65
-    """Fraction of the rows whose target has a fault. RL later changes the probabilities of these faults."""
+    """Fraction of the rows whose target has a fault, so that RL can later reduce the probability of faults."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe
         scheduler.step()
         running = loss.item() if step == 0 else 0.99 * running + 0.01 * loss.item()
         if step % 100 == 0 or step == recipe.steps - 1:
-            logger.info("editor step %d loss %.4f", step, running)
+            logger.info("Flow training: step %d of %d, loss %.4f", step + 1, recipe.steps, running)
     for part in parts:
         part.eval()
 

@@ -33,7 +33,7 @@ class VaeRecipe:
     latent_penalty: float = 1e-4
     """Weight of the mean square of the raw latents, which keeps them bounded."""
     edge_weight: float = 4.0
-    """Additional weight in the L1 term of a pixel on an edge with full contrast."""
+    """Weight that a pixel on an edge of full contrast has in addition to 1 in the L1 term."""
     polish_steps: int = 600
     """Further optimizer steps in which only the decoder is trained, on fixed latents."""
     polish_noise: float = 0.12
@@ -66,7 +66,7 @@ def train_vae(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) 
         optimizer.step()
         scheduler.step()
         if step % 100 == 0 or step == recipe.steps - 1:
-            logger.info("vae step %d loss %.4f", step, loss.item())
+            logger.info("VAE training: step %d of %d, loss %.4f", step + 1, recipe.steps, loss.item())
     vae.eval()
     bake_normalisation(vae, images[:4096])
     return vae
@@ -96,7 +96,7 @@ def polish_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: 
         optimizer.step()
         scheduler.step()
         if step % 100 == 0 or step == recipe.polish_steps - 1:
-            logger.info("decoder step %d loss %.4f", step, loss.item())
+            logger.info("Decoder training: step %d of %d, loss %.4f", step + 1, recipe.polish_steps, loss.item())
     vae.eval()
 
 

@@ -53,7 +53,7 @@ def train_verifier(
     Args:
         out: folder to write.
         rounds: optimizer steps of each round.
-        first_round: index of the first round to run. If it is above 0, ``out`` must hold the result of earlier rounds.
+        first_round: index of the first round to run. If it is above 0, ``out`` must contain the result of the earlier rounds.
         batch_size: samples per optimizer step.
         learning_rate: peak learning rate.
         warmup: warm-up steps of each round.
@@ -63,7 +63,7 @@ def train_verifier(
     if first_round == 0:
         build_tiny_verifier(out, seed=seed, size=size)
     for number in range(first_round, len(rounds)):
-        logger.info("round %d of %d", number + 1, len(rounds))
+        logger.info("Round %d of %d", number + 1, len(rounds))
         _train_round(out, rounds[number], batch_size, learning_rate, warmup, seed, number)
     model, processor, template = load_verifier(out, "float32")
     return measure(model, processor, template, n=400, seed=offset_seed(seed, 1000))
@@ -91,7 +91,7 @@ def _train_round(
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         if step % 50 == 0 or step == steps:
-            logger.info("step %d of %d: loss %.4f, %.0f s", step, steps, loss.item(), time.monotonic() - started)
+            logger.info("Step %d of %d: loss %.4f, %.0f s", step, steps, loss.item(), time.monotonic() - started)
     model.eval()
     model.to(torch.bfloat16)
     save_verifier(model, processor, template, folder)
@@ -100,7 +100,7 @@ def _train_round(
 def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Return the model inputs of a batch, with labels only on the traces.
 
-    The final score of a sample is random. Only every eighth row has a label on it, which is enough to learn the format.
+    The final score of a sample is random, so only every eighth row has a label on it, which suffices to learn the format.
     """
     batch = _inputs(processor, template, samples, [sample.trace + "<|im_end|>\n" for sample in samples])
     ids = batch["input_ids"]
@@ -122,7 +122,7 @@ def measure(
 
     Returns:
         ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``: fraction of correct verdicts among the
-        questions of that category whose true answer is 0 or 1.
+        questions of that category with the true answer 0 or 1.
     """
     rng = stream_rng(seed, 2)
     parsed = 0
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--first-round",
         type=int,
         default=0,
-        help="index of the first round to run; --out must hold earlier ones (default: %(default)s)",
+        help="index of the first round to run; above 0, --out must contain the earlier result (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",
@@ -202,8 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size=options.size,
     )
     for name, value in metrics.items():
-        logger.info("%s %.4f", name, value)
-    logger.info("digest %s", folder_digest(options.out))
+        logger.info("%s: %.4f", name, value)
+    logger.info("Digest: %s", folder_digest(options.out))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The ground truth of any image, read from its pixels: the content of each cell, the background, and whether it is clean.
 
 Each cell is matched to its nearest template, with one background for the whole image. The root mean square of the
-residual decides whether the cell is clean. Edits of the dataset and edits of a trained editor are scored by this rule.
+residual determines whether the cell is clean. Generated edits and the edits of a trained editor are scored in this way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLEAN_RESIDUAL: Final = 0.09
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read from one image."""
+    """The scene that was read from one image, and the residuals."""
 
     scene: Scene
     residuals: tuple[float, float, float, float]
@@ -124,7 +124,7 @@ def true_score(
 
 
 def true_scores(sources: NDArray[Any], instructions: Sequence[str], edited: NDArray[Any]) -> list[TrueScore]:
-    """Score n edits at once. The arrays of images are as for :func:`read_images`."""
+    """Score n edits at once. The arrays of images have the form that :func:`read_images` accepts."""
     before, after = read_images(sources), read_images(edited)
     return [
         score_reading(before.at(index).scene, parse_instruction(instruction), after.at(index))
@@ -133,7 +133,7 @@ def true_scores(sources: NDArray[Any], instructions: Sequence[str], edited: NDAr
 
 
 def score_reading(before: Scene, edit: Edit, after: Reading) -> TrueScore:
-    """Apply the rubric to what was read from the edited image."""
+    """Apply the rubric to the reading of an edited image."""
     return score_verdicts(edit, verdicts(before, edit, after))
 
 
@@ -165,7 +165,10 @@ def rubric(follow: float, keep_faults: int, quality: float) -> float:
 
 
 def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) -> float:
-    """Apply the rubric to the verdicts of any list of principles. A category without principles counts as fulfilled."""
+    """Apply the rubric to the verdicts of any list of principles. A category without principles counts as fulfilled.
+
+    Returns a score in [0, 10].
+    """
     by_category = {kind: [bit for bit, own in zip(bits, categories, strict=True) if own is kind] for kind in Category}
     fraction = {kind: sum(own) / len(own) if own else 1.0 for kind, own in by_category.items()}
     keep = by_category[Category.KEEP]

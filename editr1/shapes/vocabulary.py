@@ -9,9 +9,9 @@ An instruction is one of::
     make the background grey
 
 A question is one of ``top-left is yellow square?``, ``top-left is empty?``, ``background is grey?``, ``top-left kept?``,
-``background kept?``, ``picture clean?``. A reasoning line states what was requested (follow) or there before (keep),
-what is seen now, and the verdict: ``top-left want yellow square -> red square, no;``, ``top-left had empty -> empty, yes;``,
-``picture looks clean, yes;``.
+``background kept?``, ``picture clean?``. A reasoning line states the requested content (follow) or the original content
+(keep), the content of the edited image, and the verdict: ``top-left want yellow square -> red square, no;``,
+``top-left had empty -> empty, yes;``, ``picture looks clean, yes;``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_the_reading_does_not_depend_on_batching_dtype_or_size() -> None:
         assert read_image(large).scene == single.scene
 
 
-def test_arrays_of_other_shapes_and_dtypes_are_refused() -> None:
+def test_arrays_of_other_shapes_and_dtypes_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(n, 32, 32, 3\)"):
         read_images(np.zeros((2, 16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="int64"):

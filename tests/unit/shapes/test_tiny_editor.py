@@ -72,7 +72,7 @@ def test_a_flux_token_represents_one_cell_and_time_is_linear(flux: FluxKontextPi
     assert flux.scheduler.sigmas.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
-def test_weights_depend_on_the_seed_and_the_global_random_state_is_kept() -> None:
+def test_weights_depend_on_the_seed_and_the_global_random_state_is_unchanged() -> None:
     before = torch.random.get_rng_state()
     first, second, third = (tiny_flux_kontext(seed).transformer.state_dict() for seed in (3, 3, 4))
     assert torch.equal(before, torch.random.get_rng_state())
@@ -87,7 +87,7 @@ def test_the_t5_tokenizer_is_lossless(flux: FluxKontextPipeline, text: str) -> N
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_clip_tokenizer_knows_every_byte(flux: FluxKontextPipeline, text: str) -> None:
+def test_the_clip_tokenizer_has_no_unknown_bytes(flux: FluxKontextPipeline, text: str) -> None:
     body = flux.tokenizer(text).input_ids[1:-1]
     assert body
     assert flux.tokenizer.unk_token_id not in body

@@ -1,4 +1,4 @@
-"""Training of the base editor, and the checkpoint that is shipped."""
+"""Training of the base editor, and the shipped checkpoint."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_packing_equals_that_of_the_pipeline() -> None:
     assert torch.equal(pack(latents), FluxKontextPipeline._pack_latents(latents, 2, 4, 6, 8))
 
 
-def test_an_instruction_with_too_many_tokens_is_refused() -> None:
+def test_an_instruction_with_too_many_tokens_is_rejected() -> None:
     pipeline = tiny_flux_kontext(0)
     latents = torch.zeros(1, 4, 4, 4)
     with pytest.raises(ValueError, match="tokens"):
