@@ -1,4 +1,4 @@
-"""Curation of the shapes dataset over HTTP: throughput, and the CPU time of the client compared with the openai library.
+"""Measure curation of the shapes dataset over HTTP: throughput, and CPU time of VlmClient and of the openai client.
 
 python tests/bench/bench_curation.py --cases 300
 """
@@ -32,11 +32,11 @@ SHAPES_COUNTS = PrincipleCounts(total=(6, 6), follow=(1, 2), keep=(3, 4), qualit
 
 def measure_curation(cases: int) -> None:
     """Curate a generated dataset and print the throughput and the CPU time per request."""
-    drawn = generate_cases(cases, 0, "bench")
+    generated = generate_cases(cases, 0, "bench")
     with tempfile.TemporaryDirectory() as folder, labeller_server() as url:
         root = Path(folder)
-        write_table(root / "cases.parquet", drawn, EditCase)
-        rows = (Quadruple(case=case, candidate=item) for case in drawn for item in make_candidates(case, 0, 4))
+        write_table(root / "cases.parquet", generated, EditCase)
+        rows = (Quadruple(case=case, candidate=item) for case in generated for item in make_candidates(case, 0, 4))
         write_table(root / "candidates.parquet", rows, Quadruple)
         config = CurateConfig(endpoints={"default": EndpointConfig(base_url=url)}, principles=SHAPES_COUNTS)
         began, cpu = time.perf_counter(), time.process_time()
@@ -96,9 +96,9 @@ async def _timed(ask, count: int) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--requests", type=int, default=500)
-    given = parser.parse_args()
-    compare_clients(given.requests)
-    measure_curation(given.cases)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=300, help="number of cases to curate (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=500, help="requests per client (default: %(default)s)")
+    arguments = parser.parse_args()
+    compare_clients(arguments.requests)
+    measure_curation(arguments.cases)

@@ -1,9 +1,9 @@
-"""Throughput of editor sampling in images per second, with scoring overlapped and not overlapped.
+"""Measure the throughput of editor sampling in images per second, with and without overlapped scoring.
 
 Run: ``python tests/bench/bench_editor.py [iterations]``. The scorer is an HTTP server on the loopback interface that
 responds after a fixed latency, in place of a reward server on another machine. The editor is the tiny FLUX.1-Kontext with
-random weights. The two modes alternate in this process; the printed ratio is the throughput with overlap divided by the
-throughput without.
+random weights. The two modes alternate in one process. The printed ratio is the throughput with overlap divided by the
+throughput without overlap.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Measure memory and speed of trainings of FLUX.1-Kontext and Qwen2.5-VL at their real sizes on one GPU.
+"""Measure the memory and speed of training FLUX.1-Kontext and Qwen2.5-VL at full size on one GPU.
 
     python tests/bench/bench_full_size.py [editor] [verifier] [--tiny]
 
-The weights are random, so no result says anything about quality. The speed of the editor's sampling is given relative
-to the pipeline's own call with the same samples and steps, and the speed of batched scoring relative to scoring one edit
-at a time. The script needs 60 GiB of GPU memory and, for the verifier, 17 GiB of shared memory or disk. ``--tiny`` uses
-small models to test the script itself. Prints one JSON object per part.
+The weights are random, so the results do not show quality. The editor's sampling time is compared with a call of the
+diffusers pipeline with the same samples and steps, and batched scoring with scoring one edit at a time. The script needs
+60 GiB of GPU memory and, for the verifier, 17 GiB of shared memory or disk. ``--tiny`` uses small models to test the
+script itself. Prints one JSON object per part.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def dummy_scores(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
 
 
 def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
-    """Measure a group of 8 samples at 512 pixels and 8 steps: the pipeline's own call, our sampling, and the update."""
+    """Measure a group of 8 samples at 512 pixels and 8 steps: a call of the diffusers pipeline, our sampling, and the update."""
     side, text = (32, 64) if tiny else (512, 512)
     config = GrpoConfig(
         iterations=2,
@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="use small models, also on a CPU")
     arguments = parser.parse_args()
     if not torch.cuda.is_available() and not arguments.tiny:
-        print("bench_full_size: no GPU is available, so nothing was measured")
+        print("bench_full_size: no GPU is available, so nothing was measured; use --tiny to test the script")
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shm = Path("/dev/shm")

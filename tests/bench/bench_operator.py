@@ -2,9 +2,9 @@
 
     python tests/bench/bench_operator.py [--runs 100 1000]
 
-It needs KUBECONFIG of a cluster with training-operator and kwok nodes (label type=kwok, 250 pods each) that nobody else
-uses. Each number of runs gets its own namespace, and the last one is compared with the first. The S3 server and the operator
-are local processes.
+KUBECONFIG must refer to a cluster without other users, with training-operator and kwok nodes (label type=kwok, 250 pods
+each). Each number of runs has a separate namespace, and the results of the last are compared with those of the first.
+The S3 server and the operator are local processes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Measurement:
 def main() -> None:
     """Measure each number of runs and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--runs", type=int, nargs="+", default=[100, 1000], help="numbers of runs to measure")
     counts = parser.parse_args().runs
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "charts/operator/files/editruns.yaml"))
     with tempfile.TemporaryDirectory() as folder, serve_s3(Path(folder)) as server:
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def measure(count: int, folder: Path, environment: dict[str, str]) -> Measurement:
-    """Start ``count`` runs, let them run unchanged for a while, then change some of them one after the other."""
+    """Start ``count`` runs, measure requests while nothing changes, then suspend or resume some runs one after the other."""
     namespace = f"bench-{count}"
     kubectl("create", "namespace", namespace)
     cluster = folder / f"{namespace}.yaml"
@@ -105,7 +105,7 @@ def measure(count: int, folder: Path, environment: dict[str, str]) -> Measuremen
         before = requests()
         time.sleep(QUIET_SECONDS)
         quiet = (requests() - before) / QUIET_SECONDS
-        reactions = sorted(react(namespace, n % count) for n in range(CHANGES))
+        reactions = sorted(measure_reaction(namespace, n % count) for n in range(CHANGES))
         process_status = Path(f"/proc/{operator.pid}/status").read_text()
         memory, peak = (int(re.search(rf"{name}:\s+(\d+)", process_status)[1]) / 1024 for name in ("VmRSS", "VmHWM"))  # type: ignore[index]
     finally:
@@ -132,7 +132,7 @@ def settings() -> dict[str, object]:
 
 
 def apply_runs(namespace: str, numbers: range) -> None:
-    """Create EditRuns of one stage each."""
+    """Create one EditRun with a single stage for each number."""
     runs = [
         {
             "apiVersion": "editr1.dev/v1alpha1",
@@ -154,7 +154,7 @@ def running(namespace: str) -> int:
     return text.split().count("Running")
 
 
-def react(namespace: str, number: int) -> float:
+def measure_reaction(namespace: str, number: int) -> float:
     """Return the seconds from suspending (or resuming) a run until a watch reports that its job is suspended (or resumed)."""
     name = f"run-{number}"
     suspended = json.loads(kubectl("-n", namespace, "get", "editrun", name, "-o", "json"))["spec"].get("suspend", False)

@@ -1,7 +1,7 @@
-"""Throughput of the reward server under load, of the engine alone in one batch, and of one request at a time.
+"""Measure the throughput of the reward server under load, of the engine in one batch, and of one request at a time.
 
 Run ``python tests/bench/bench_serving.py [--model FOLDER] [--items 128]``. Without ``--model``, a tiny verifier with
-random weights is built; each trace has at most ``--tokens`` tokens. Each round times all three, so that their ratios are
+random weights is built; each trace has at most ``--tokens`` tokens. Each round measures all three, so that their ratios are
 meaningful on a machine with other load.
 """
 
@@ -47,7 +47,7 @@ def draw_items(n: int, seed: int = 0) -> list[ScoreItem]:
 
 
 def start_server(model: Path, tokens: int, batch: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a reward server in a process of its own, and return the process and its URL."""
+    """Start a reward server in a subprocess, and return the process and the URL of the server."""
     ready = folder / "ready"
     sets = {"port": 0, "device": "cpu", "max_new_tokens": tokens, "max_batch_size": batch, "golden_must_parse": "false"}
     process = subprocess.Popen(
@@ -56,20 +56,20 @@ def start_server(model: Path, tokens: int, batch: int, folder: Path) -> tuple[su
     )
     while not ready.exists():
         if process.poll() is not None:
-            raise SystemExit("the server did not start")
+            raise SystemExit(f"the server exited with code {process.returncode} during startup; its log is above")
         time.sleep(0.05)
     return process, ready.read_text()
 
 
 def main() -> None:
-    """Print the three rates and two of their ratios."""
+    """Measure the three rates, and print their medians and two ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="verifier folder")
-    parser.add_argument("--items", type=int, default=128)
+    parser.add_argument("--items", type=int, default=128, help="items per round (default: %(default)s)")
     parser.add_argument("--single", type=int, default=16, help="items sent one at a time per round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=75)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=75, help="maximum tokens per trace (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="maximum batch size of the engine (default: %(default)s)")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:

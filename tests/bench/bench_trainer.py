@@ -42,7 +42,7 @@ QUESTIONS = [
 
 
 def rows(count: int) -> list[SftRow]:
-    """Return rows with two noise images and a trace of the length that is usual in the shapes dataset."""
+    """Return rows with two noise images and a trace of typical length for the shapes dataset."""
     rng = random.Random(0)
 
     def image() -> EncodedImage:
@@ -99,7 +99,7 @@ class _SpeedRecorder:
 
 
 def trainer(model_folder: Path, table: Path, folder: Path, steps: int, batch_size: int) -> float:
-    """Return the tokens per second that ``train_sft`` reports, as the harmonic mean over all steps but the first."""
+    """Return the harmonic mean of the tokens per second that ``train_sft`` reports, without the first step."""
     recorder = _SpeedRecorder()
     config = SftConfig(max_steps=steps + 1, batch_size=batch_size, device="cpu")
     hooks = TrainHooks(progress=recorder)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def trainer(model_folder: Path, table: Path, folder: Path, steps: int, batch_siz
 
 
 def main() -> None:
-    """Run both alternately and print the result."""
+    """Run the two alternately, and print the speeds and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="measured steps per round")
     parser.add_argument("--rounds", type=int, default=2, help="rounds; the best of each is compared")

@@ -1,11 +1,11 @@
-"""The quickstart at new seeds: its held-out metrics with intervals, and the time of each stage.
+"""Run the quickstart with several seeds, and print its held-out metrics with intervals and the time of each stage.
 
     python tests/bench/quickstart_seeds.py --seeds 501 502 503
 
 Runs ``editr1 run manifests/samples/quickstart.yaml`` once per seed (completed runs are not repeated) and prints a table of
-metrics by seed. Exits with 1 if a metric misses its target: SFT-RRM at least 76 % accuracy with half credit for ties,
-RL-RRM at least 4 points above it, the editor's true score at least 1 of 10 above the start, no interval of a gain that
-contains zero, and at most 7 minutes.
+metrics by seed. Exits with code 1 if a target is missed: SFT-RRM has an accuracy of at least 76% with half credit for
+ties, RL-RRM gains at least 4 points, the editor's true score (0 to 10) gains at least 1, the intervals of these gains do
+not contain zero, and a run takes at most 7 minutes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from editr1.runs.record import RunRecord
 from editr1.runs.report import assemble
 
 SAMPLE = Path(__file__).parents[2] / "manifests/samples/quickstart.yaml"
-SECONDS = 7 * 60
+MAX_SECONDS = 7 * 60
 
 
 def run(seed: int, folder: Path, sets: list[str]) -> tuple[RunRecord, ReportData]:
-    """Run the sample at ``seed`` in ``folder`` and read its record and evaluation."""
+    """Run the sample with ``seed`` in ``folder``, and return its record and evaluation."""
     command = [sys.executable, "-m", "editr1.cli.main", "run", str(SAMPLE), "--runs-dir", str(folder)]
     subprocess.run([*command, "--set", f"spec.seed={seed}", *(f"--set={value}" for value in sets)], check=True)
     (record,) = find_records(folder, None)
@@ -72,10 +72,10 @@ def seconds(record: RunRecord) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the tables; return 1 if a target is missed."""
+    """Run all seeds and print the tables. Return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[501, 502, 503])
-    parser.add_argument("--folder", type=Path, default=Path("runs/seeds"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[501, 502, 503], help="seeds to run")
+    parser.add_argument("--folder", type=Path, default=Path("runs/seeds"), help="folder of the runs")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="as in editr1 run")
     given = parser.parse_args()
     done = {seed: run(seed, given.folder / str(seed), given.set) for seed in given.seeds}
@@ -104,7 +104,7 @@ def main() -> int:
     for stage in next(iter(times.values())):
         clock.add_row(stage, *(f"{times[seed][stage]:.0f}" for seed in done))
     Console(width=160).print(clock)
-    missed += [f"seed {seed}: {took['total']:.0f} s" for seed, took in times.items() if took["total"] > SECONDS]
+    missed += [f"seed {seed}: {took['total']:.0f} s" for seed, took in times.items() if took["total"] > MAX_SECONDS]
     for line in missed:
         print(f"missed: {line}")
     return 1 if missed else 0

@@ -1,4 +1,4 @@
-"""Verifier training on two ranks (torchrun, gloo) is one training, not two independent ones."""
+"""Verifier training on two ranks (torchrun, gloo): shared batches, stopping and resuming, and whole pairs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def checked_rewards(self, completions, completion_ids, principles, **more):
         assert len({row[0] for row in pair}) == 1, "a pair contains traces of two cases"
         sides = [{row[1] for row in part} for part in (pair[:num_traces], pair[num_traces:])]
         assert all(len(side) == 1 for side in sides) and sides[0] != sides[1], "a side contains traces of two edits"
-    assert more["row"][0] % 2 == 0  # the table's rows arrive, so PairReward checks the layout itself
+    assert more["row"][0] % 2 == 0  # the row numbers are passed on, so PairReward checks the layout itself
     (out / f"checked-{rank}").write_text("whole pairs")
     return compute_rewards(self, completions, completion_ids, principles, **more)
 
@@ -71,7 +71,7 @@ except Interrupted as stopped:
     print(stopped, flush=True)
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()
-os._exit(0)  # as a stage process ends, see editr1/stages/runtime/entry.py
+os._exit(0)  # as at the end of a stage process, see editr1/stages/runtime/entry.py
 """
 
 BASE = Path(editr1.__file__).parent / "shapes" / "assets" / "verifier"
