@@ -1,1 +1,1 @@
-"""The operator of the EditRun resource: takes a run through its stages on a cluster, and survives restarts of itself."""
+"""Kubernetes operator of the EditRun resource: runs the stages of each run, and continues them after its own restart."""

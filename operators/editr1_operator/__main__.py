@@ -1,4 +1,4 @@
-"""Run the operator: ``python -m editr1_operator``. Its settings are environment variables, see :class:`Options`."""
+"""Run the operator: ``python -m editr1_operator``. It is configured by environment variables, see :class:`Options`."""
 
 from __future__ import annotations
 

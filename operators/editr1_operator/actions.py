@@ -1,4 +1,4 @@
-"""The actions that a plan may contain. Applying one twice has the same effect as applying it once."""
+"""The actions that a plan may contain. All of them are idempotent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class DeleteJob:
-    """Delete the job with this UID. Its pods get SIGTERM and commit a checkpoint."""
+    """Delete the job with this UID. Its pods receive SIGTERM and commit a checkpoint."""
 
     stage: str
     uid: str

@@ -1,4 +1,4 @@
-"""Apply the actions of a plan to the cluster. Applying an action twice has the same effect as applying it once."""
+"""Apply the actions of a plan to the cluster. All actions are idempotent."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Applier:
         self._known = {stage.name: stage for stage in status.stages}
         self._namespace, self._uid = meta["namespace"], meta["uid"]
         self.rendered: dict[str, dict[str, str]] = {}
-        """Image and chart of each stage that was applied."""
+        """Image and chart of each stage whose objects were applied, by stage name."""
 
     def apply(self, actions: Sequence[Action]) -> dict[str, StageStatus]:
-        """Apply all actions, also those after one that fails.
+        """Apply all actions, even if one of them fails.
 
         Returns:
             The new status of each stage whose objects could not be created.
@@ -107,7 +107,7 @@ class Applier:
                 self._cache.put_job({"kind": item["kind"], **applied}, deleted=False)
 
     def _put(self, item: Object, shared: bool) -> Object:
-        """Apply an object. Each run owns its reference in a shared object by a field manager of its own."""
+        """Apply an object. Each run sets its owner reference in a shared object with a separate field manager."""
         if not shared:
             return self._client.apply(self._namespace, item)
         meta = item["metadata"]
@@ -137,8 +137,9 @@ class Applier:
     def _release(self, objects: list[Object]) -> None:
         """Remove this run from the owners of a service's objects, and delete the objects that have no other owner.
 
-        The Deployment comes last, because decisions are based on its owners. If another run joins in the meantime, the
-        version of an object no longer matches: the method returns, and the next reconciliation decides again.
+        The Deployment comes last, because decisions are based on its owners. If another run becomes an owner in the
+        meantime, the resource version of an object no longer matches. The method then returns, and the next
+        reconciliation decides again.
         """
         for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
@@ -161,7 +162,7 @@ class Applier:
                     raise
 
     def _failed(self, stage: str, error: ConfigError) -> StageStatus:
-        """Return the status of a stage whose objects cannot be created until the cause is corrected."""
+        """Return the status of a stage whose objects were rejected, with the reason."""
         reason, message = Reason.SETTINGS, str(error)  # the chart rejects values of the namespace's settings
         if isinstance(error, RequestRefused):
             reason, message = Reason.REFUSED, f"the API server rejected it: {error}"

@@ -29,10 +29,10 @@ def archive_attempts(
     before: RunStatus,
     after: RunStatus,
 ) -> None:
-    """Store pods and events of each attempt that ended between two statuses, next to its logs, before its pods go.
+    """Store the pods and events of each attempt that ended between two statuses, next to its logs.
 
     Raises:
-        StoreError, ClusterUnreachable: nothing is lost if the call is repeated.
+        StoreError, ClusterUnreachable: the store or the API server cannot be reached; repeat the call.
     """
     for stage in after.stages:
         if not _attempt_ended(before.stage_of(stage.name), stage):
@@ -58,7 +58,7 @@ def archive_attempts(
 def archive_spans(
     store: ArtifactStore, exporter: Exporter, namespace: str, run: str, uid: str, before: RunStatus, after: RunStatus
 ) -> None:
-    """Store the spans of everything that ended, and send those that are new to the OpenTelemetry collector."""
+    """Store the spans of all ended attempts and of an ended run, and send the new ones to the OpenTelemetry collector."""
     old, new = (spans_of(uid, namespace, run, status) for status in (before, after))
     if new:
         lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in new]

@@ -1,4 +1,4 @@
-"""The objects that the watches reported, reduced so that those of a thousand runs fit into memory."""
+"""In-memory cache of the watched objects. Only the fields that are needed are stored, so that a thousand runs fit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CachedPod(NamedTuple):
 
 
 def cached_job(body: Mapping[str, Any]) -> CachedJob:
-    """Convert a PyTorchJob or Deployment from the JSON of the API."""
+    """Convert the JSON of a PyTorchJob or Deployment."""
     meta = body["metadata"]
     service = body["kind"] == "Deployment"
     return CachedJob(
@@ -106,7 +106,7 @@ class Cache:
         return [(key[0], name) for name in item.owners.values()] if item else []
 
     def has(self, body: Mapping[str, Any]) -> bool:
-        """Return whether this version of an object is cached, which is true of most objects that a restarted watch lists."""
+        """Return whether this version of an object is cached. A restarted watch lists mostly cached objects."""
         meta = body["metadata"]
         namespace, name, labels = meta["namespace"], meta["name"], meta.get("labels") or {}
         with self._lock:
@@ -124,7 +124,7 @@ class Cache:
     def resync(
         self, namespace: str, release: str, job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Replace a job and its pods by what the API server returned, since watches can miss deletions."""
+        """Replace a job and its pods with those that the API server returned, because watches can miss deletions."""
         key = (namespace, release)
         listed = [_pod(item) for item in pods]
         with self._lock:
@@ -137,7 +137,7 @@ class Cache:
                 self._jobs[key] = cached_job(job)
 
     def run(self, key: Key) -> dict[str, Any] | None:
-        """Return an EditRun as the API returned it."""
+        """Return an EditRun as the API server returned it; None if it is not cached."""
         with self._lock:
             return self._runs.get(key)
 
@@ -147,12 +147,12 @@ class Cache:
             return list(self._runs)
 
     def job(self, namespace: str, name: str) -> CachedJob | None:
-        """Return a job or service."""
+        """Return a job or service; None if it is not cached."""
         with self._lock:
             return self._jobs.get((namespace, name))
 
     def pods(self, namespace: str, release: str) -> tuple[PodView, ...]:
-        """Return the pods of a job or service in the order of their index."""
+        """Return the pods of a job or service, sorted by replica index."""
         with self._lock:
             found = list(self._pods.get((namespace, release), {}).values())
         return tuple(sorted((pod.view for pod in found), key=lambda view: (view.index, view.name)))

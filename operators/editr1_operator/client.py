@@ -7,12 +7,12 @@ from editr1.launch.kubernetes.client import KubernetesClient
 from editr1_operator.metrics import API_REQUESTS
 
 MANAGER = "editr1-operator"
-"""Field manager of the operator's writes, and the label that marks its objects."""
+"""Field manager of the operator's writes, and value of the label ``managed-by`` of its objects."""
 TIMEOUT_SECONDS = 20
 
 
 def make_client(connections: int) -> KubernetesClient:
-    """Open the cluster that the pod, or else the kubeconfig, belongs to. The work queue repeats what fails."""
+    """Return a client for the cluster of the pod or, outside a pod, of the kubeconfig. The work queue does the retries."""
     return KubernetesClient(
         ClusterConfig(),
         manager=MANAGER,

@@ -1,4 +1,4 @@
-"""The state, the printed columns and the conditions of a whole run, computed from its stages: pure functions."""
+"""The state, the printed columns and the conditions of a run, computed from its stages: pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Summary:
     reason: Reason | None
     message: str = ""
     stages: Sequence[StageStatus] = ()
-    """Stages that the column ``Stage`` names."""
+    """Stages shown in the column ``Stage``."""
 
 
 def summarize(status: RunStatus, spec: RunBody, generation: int, now: float) -> RunStatus:

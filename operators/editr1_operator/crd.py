@@ -31,7 +31,7 @@ MAX_INPUTS = 16
 
 
 def custom_resource_definition() -> Schema:
-    """Return the object that ``kubectl apply`` takes."""
+    """Return the manifest of the CustomResourceDefinition."""
     columns = [{"name": name, "type": "string", "jsonPath": path, "description": what} for name, path, what in _COLUMNS]
     columns.append({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})
     version = {
@@ -153,20 +153,20 @@ def _pick(node: Mapping[str, Any]) -> Schema:
 
 
 def _without(node: Schema, names: Iterable[str]) -> Schema:
-    """Remove keywords from a schema and from everything below it; properties with these names stay."""
-    kept: Schema = {}
+    """Remove keywords from a schema and its subschemas. Properties with these names are preserved."""
+    result: Schema = {}
     for key, value in node.items():
         if key == "properties":
-            kept[key] = {name: _without(item, names) for name, item in value.items()}
+            result[key] = {name: _without(item, names) for name, item in value.items()}
         elif key in ("items", "additionalProperties"):
-            kept[key] = _without(value, names) if isinstance(value, dict) else value
+            result[key] = _without(value, names) if isinstance(value, dict) else value
         elif key not in names or (key == "description" and "properties" not in node):
-            kept[key] = value
-    return kept
+            result[key] = value
+    return result
 
 
 def _widest(one: Schema, other: Schema) -> Schema:
-    """Return a schema that accepts whatever either schema accepts."""
+    """Return a schema that accepts every value that either schema accepts."""
     if one.get("type") != other.get("type"):
         return {"x-kubernetes-preserve-unknown-fields": True}
     merged = {key: value for key, value in one.items() if key in other or key == "description"}

@@ -10,7 +10,7 @@ from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 
 MAX_MESSAGE_LENGTH = 1000
-"""Characters of an event's message; the API server accepts 1024 bytes."""
+"""Maximum number of characters of an event's message; the API server accepts 1024 bytes."""
 _NORMAL_REASONS = {
     None,
     Reason.INPUTS_MISSING,
@@ -22,8 +22,6 @@ _NORMAL_REASONS = {
     Reason.DONE,
     Reason.UP_TO_DATE,
 }
-
-
 _ACTIVE = (RunState.STARTING, RunState.RUNNING)
 
 

@@ -1,4 +1,4 @@
-"""Planning of what ends or interrupts an attempt: exit codes, deadlines, lost nodes and stuck pods."""
+"""Plan the response to failures of an attempt: exit codes, deadlines, lost nodes and stuck pods."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
     """End an attempt that left no result: wait for the next attempt, or fail the stage.
 
     Args:
-        plan: What has been planned so far.
+        plan: The plan so far.
         stage: The stage whose attempt ended.
         code: Exit code of the attempt.
-        cause: Why it ended, in words.
+        cause: Sentence that describes why it ended.
     """
     known = plan.status_of(stage)
     failures = known.failures + 1
@@ -69,12 +69,12 @@ def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Record the UIDs of the stage's pods. A new UID under a known name means that a node was lost, which is a failure.
 
-    The stage fails if that was one failure too many; otherwise its job continues with the new pod.
+    The stage fails if it has no retries left; otherwise its job continues with the new pod.
     """
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}
     lost = sorted(name for name, uid in pods.items() if known.pods.get(name, uid) != uid)
-    failures = known.failures + bool(lost)  # pods that are lost together were on one node
+    failures = known.failures + bool(lost)  # pods that are lost together count as one lost node
     plan = plan.update(stage, pods={**known.pods, **pods}, failures=failures, state=known.state, reason=known.reason)
     if not lost or failures <= stage.retries:
         return plan
@@ -84,6 +84,6 @@ def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def delete_stuck_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Force the deletion of pods on lost nodes; no pod takes their place before they are gone."""
+    """Force the deletion of pods on lost nodes, because they block their replacements."""
     stuck = stuck_pods(plan.observed_of(stage), plan.now)
     return plan.act(*(ForceDeletePod(stage.name, pod.name, pod.uid) for pod in stuck))

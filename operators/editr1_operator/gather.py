@@ -1,4 +1,4 @@
-"""Observe a run: from the cache of the watches and, where that is not enough, from the API server and the artifact store."""
+"""Observe a run: read its objects from the cache or the API server, and its results and progress from the store."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.cache import Cache, CachedJob
 from editr1_operator.namespace_events import NamespaceEvents
 from editr1_operator.observed import ObservedRun, ObservedStage
-from editr1_operator.settings import Site
+from editr1_operator.settings import NamespaceSettings
 
 EVENTS_DELAY_SECONDS = 2.0
-"""Age of a job without pods from which its events are read."""
+"""Events of a job without pods are read once the job is this old."""
 EVENTS_MAX_AGE_SECONDS = 5.0
+"""Maximum age of the list of events that is used."""
 Progress = dict[str, tuple[float, str]]
-"""Time at which the progress of a stage was read (seconds since the epoch), and the progress."""
+"""By stage: when its progress was last read (seconds since the epoch), and the progress."""
 
 
 class Gatherer:
-    """Observes one run at one moment."""
+    """Observes one run at one point in time."""
 
     def __init__(
         self,
@@ -42,19 +43,15 @@ class Gatherer:
         now: float,
         progress_s: float,
     ) -> None:
-        """Prepare an observation; ``progress`` is updated, and is read from the store every ``progress_s`` seconds."""
-        self._client, self._cache, self._namespace_events, self._known_progress = (
-            client,
-            cache,
-            namespace_events,
-            progress,
-        )
+        """Prepare an observation. Progress is read from the store every ``progress_s`` seconds and cached in ``progress``."""
+        self._client, self._cache = client, cache
+        self._namespace_events, self._known_progress = namespace_events, progress
         self._namespace, self._uid, self._now, self._progress_s = namespace, uid, now, progress_s
 
     def observe(
         self,
         run: RunSpec,
-        site: Site,
+        settings: NamespaceSettings,
         status: RunStatus,
         generation: int,
         results: Mapping[str, StageResult | None],
@@ -63,7 +60,7 @@ class Gatherer:
 
         Args:
             run: The specification.
-            site: Settings and artifact store of its namespace.
+            settings: Settings and artifact store of its namespace.
             status: Its last status.
             generation: Generation of the specification.
             results: Results that were already read in this reconciliation, by stage.
@@ -74,7 +71,7 @@ class Gatherer:
         stages = {}
         for stage in run.spec.stages:
             known = status.stage_of(stage.name) or StageStatus(name=stage.name)
-            files = LiveFiles(site.store, run.metadata.name, stage.name, known.key)
+            files = LiveFiles(settings.store, run.metadata.name, stage.name, known.key)
             result, was_read = results.get(stage.name), stage.name in results
             stages[stage.name] = self._observe_stage(stage, known, files, result, was_read)
         return ObservedRun(run.metadata.name, run.spec, status, generation, self._now, stages)
@@ -104,7 +101,7 @@ class Gatherer:
         job = self._cache.job(self._namespace, known.release)
         if job is not None or not known.job_uid or known.over:
             return job
-        # The watch may be late: ask the API server before the job counts as deleted.
+        # The watch may lag behind, so query the API server before treating the job as deleted.
         kind = "Deployment" if KINDS[Kind(known.kind)].service else "PyTorchJob"
         body = self._client.get(kind, self._namespace, known.release)
         if body is not None:
@@ -120,7 +117,7 @@ class Gatherer:
         return tuple(pod_view(item) for item in found)
 
     def _events(self, known: StageStatus, job: CachedJob, has_pods: bool) -> tuple[EventView, ...]:
-        """Return the events of a job that has had no pods for seconds; pods report their own problems."""
+        """Return the events of a job that still has no pods. The problems of existing pods are in their status."""
         if has_pods or known.over or job.view.suspended or self._now - job.view.created < EVENTS_DELAY_SECONDS:
             return ()
         return self._namespace_events.of(self._namespace, (known.release,), EVENTS_MAX_AGE_SECONDS)

@@ -1,4 +1,4 @@
-"""The kopf handlers: each stores what a watch reports in the cache and queues the run that it concerns."""
+"""The kopf handlers. Each handler caches the object that a watch reported and queues the run that owns it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from editr1_operator.notify import Notifier
 from editr1_operator.options import Options
 from editr1_operator.queue import WorkQueue
 from editr1_operator.reconcile import Reconciler
-from editr1_operator.settings import Settings
+from editr1_operator.settings import SettingsCache
 from editr1_operator.trace import Exporter
 
 ANNOTATION_PREFIX = "operator.editr1.dev"
@@ -41,7 +41,7 @@ log = logging.getLogger("editr1.operator")
 
 @dataclass(frozen=True)
 class Components:
-    """What the operator consists of while it runs."""
+    """The components of a running operator."""
 
     queue: WorkQueue
     reconciler: Reconciler
@@ -50,7 +50,7 @@ class Components:
     counter: asyncio.Task[None]
 
     def close(self) -> None:
-        """Finish the reconciliations in progress, and send what is queued for the webhook and the collector."""
+        """Finish the reconciliations in progress, and send queued notifications and spans."""
         self.counter.cancel()
         self.queue.close()
         self.notifier.close()
@@ -77,7 +77,7 @@ class Handlers:
         return registry
 
     async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
-        """Configure kopf and start the work queue."""
+        """Configure kopf and start the components."""
         configure_kopf(settings)
         client = make_client(connections=self._options.workers * 2)
         await wait_for_kinds(client)
@@ -86,12 +86,12 @@ class Handlers:
             start_http_server(self._options.metrics_port)
 
     async def stop(self, **_: Any) -> None:
-        """Stop the work queue."""
+        """Stop the components."""
         self._running.close()
 
     async def on_run(self, event: Any, **_: Any) -> None:
         """Handle a watch event of an EditRun."""
-        if self._is_known(event):
+        if self._is_cached(event):
             return
         body, deleted = dict(event["object"]), event["type"] == "DELETED"
         key = self._cache.put_run(body, deleted)
@@ -102,13 +102,13 @@ class Handlers:
 
     async def on_job(self, event: Any, **_: Any) -> None:
         """Handle a watch event of a PyTorchJob or Deployment."""
-        if not self._is_known(event):
+        if not self._is_cached(event):
             for key in self._cache.put_job(event["object"], event["type"] == "DELETED"):
                 self._running.queue.add(key)
 
     async def on_pod(self, event: Any, **_: Any) -> None:
         """Handle a watch event of a pod."""
-        if not self._is_known(event):
+        if not self._is_cached(event):
             for key in self._cache.put_pod(event["object"], event["type"] == "DELETED"):
                 self._running.queue.add(key)
 
@@ -120,21 +120,21 @@ class Handlers:
     def _start_components(self, client: KubernetesClient) -> Components:
         options = self._options
         notifier, exporter = Notifier(options.notify_url, options.notify_token.get_secret_value()), Exporter()
-        settings = Settings(options.cluster_file, options.store_list())
+        settings = SettingsCache(options.cluster_file, options.store_list())
         reconciler = Reconciler(client, self._cache, Helm(), settings, notifier, exporter)
         queue = WorkQueue(reconciler.reconcile, options.workers)
         counter = asyncio.get_running_loop().create_task(count_runs(self._cache))
         return Components(queue, reconciler, notifier, exporter, counter)
 
-    def _is_known(self, event: Any) -> bool:
-        """Return whether an event is from the list with which a watch starts, and reports nothing new."""
+    def _is_cached(self, event: Any) -> bool:
+        """Return whether an event is from the initial list of a watch and this version of its object is cached."""
         return event["type"] is None and self._cache.has(event["object"])
 
 
 def configure_kopf(settings: kopf.OperatorSettings) -> None:
-    """Set kopf to write nothing to the objects and to restart its watches regularly."""
+    """Configure kopf not to write to objects, and to restart its watches regularly."""
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=ANNOTATION_PREFIX)
-    settings.persistence.finalizer = f"{ANNOTATION_PREFIX}/none"  # no handler needs one
+    settings.persistence.finalizer = f"{ANNOTATION_PREFIX}/none"  # unused: no handler needs a finalizer
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
@@ -144,7 +144,7 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 
 
 async def wait_for_kinds(client: KubernetesClient) -> None:
-    """Wait until the cluster serves every watched kind, since kopf looks them up only once."""
+    """Wait until the cluster serves every watched kind, because kopf discovers the kinds only once."""
     while missing := await asyncio.to_thread(client.missing_kinds, WATCHED_KINDS):
         message = "the cluster does not serve the kinds %s yet; checking again in %.0f s"
         log.warning(message, ", ".join(missing), KINDS_INTERVAL_SECONDS)
@@ -152,7 +152,7 @@ async def wait_for_kinds(client: KubernetesClient) -> None:
 
 
 async def count_runs(cache: Cache) -> None:
-    """Update the number of runs by state, and return free memory to the system, until cancelled."""
+    """Update the metric of runs by state, and return free memory to the system, until cancelled."""
     trimmed = time.monotonic()
     while True:
         if time.monotonic() - trimmed > TRIM_INTERVAL_SECONDS:
@@ -171,6 +171,6 @@ async def count_runs(cache: Cache) -> None:
 
 
 def _trim_memory() -> None:
-    """Have glibc return free memory to the system, since reading the list that starts a watch allocates a lot of it."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
+    """Make glibc return free memory to the system. Reading the initial list of a watch allocates a lot of memory."""
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)

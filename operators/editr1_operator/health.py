@@ -1,4 +1,4 @@
-"""What the observed state of a stage's job or service means for the stage: pure functions."""
+"""Interpret the observed state of a stage's job or service: pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TROUBLE_REASONS = {
     Trouble.CANNOT_START: Reason.CANNOT_START,
     Trouble.NOT_READY: Reason.PODS_STARTING,
 }
-"""Reason in the status for each cause that keeps a pod from running."""
+"""Reason in the status for each kind of pod problem."""
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -40,10 +40,10 @@ def waiting_reason(state: StageState) -> Reason:
 
 
 def failure_message(state: StageState, seen: ObservedStage) -> str:
-    """Describe a failed job: what Kubernetes reports, then the error that the stage published."""
+    """Describe a failed job: the reason that Kubernetes reports, then the error that the stage published."""
     return f"{state.reason}: {seen.last_error}" if seen.last_error else state.reason
 
 
 def stuck_pods(seen: ObservedStage, now: float) -> list[PodView]:
-    """Return the pods on lost nodes, which block the pods that are to replace them."""
+    """Return the pods on lost nodes, which block their replacements."""
     return [pod for pod in seen.release.pods if is_stuck(pod, now)]

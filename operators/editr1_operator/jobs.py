@@ -1,4 +1,4 @@
-"""Planning of a stage that runs to completion: from its resolved inputs to its result."""
+"""Plan stages that run to completion, from their inputs to their result."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     if known.job_uid and known.not_before is None and known.suspended_since is None:
         if not seen.result_read:
             return plan.act(LoadResult(stage.name))
-        # The operator deletes a job only after it has written so to the status.
+        # Before the operator deletes a job, it records that in the status, so somebody else deleted this one.
         return end_attempt(plan, stage, ExitCode.KILLED, "the job was deleted by someone other than the operator")
     if plan.spec.suspend:
         return suspend(plan, stage)
@@ -88,7 +88,7 @@ def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Launch the next attempt, or once more an attempt that was planned but whose job was never seen."""
+    """Launch the next attempt, or repeat the launch of a planned attempt whose job was never observed."""
     known = plan.status_of(stage)
     planned = bool(known.attempts) and known.attempts[-1].ended is None
     attempts = known.attempts if planned else [*known.attempts, AttemptStatus(started=plan.now)]
@@ -126,7 +126,7 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         return _plan_succeeded(plan, stage)
     if state.phase is Phase.FAILED:
         if not seen.result_read:
-            return plan.act(LoadResult(stage.name))  # the result may have been committed just before
+            return plan.act(LoadResult(stage.name))  # the result may have been committed just before the failure
         code = ExitCode.KILLED if state.exit_code is None else state.exit_code
         return end_attempt(plan, stage, code, failure_message(state, seen))
     if plan.spec.suspend or state.phase is Phase.SUSPENDED:
@@ -137,7 +137,7 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _is_outdated(plan: PlanBuilder, stage: StageSpec) -> bool:
-    """Return whether the job belongs to an attempt that is over, or was to be deleted for a suspension."""
+    """Return whether the job belongs to an attempt that is over, or is being deleted because of a suspension."""
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     attempt_over = seen.uid == known.job_uid and known.not_before is not None
     return attempt_over or seen.attempt < len(known.attempts) or seen.uid == known.removed_uid
@@ -163,12 +163,12 @@ def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         message = "the job succeeded; waiting for its remaining pods to stop"
         plan = plan.update(stage, state=RunState.RUNNING, reason=Reason.RUNNING, message=message)
         return delete_stuck_pods(plan, stage)
-    message = "the process ended with 0 but committed no result"
+    message = "the process exited with 0 but committed no result"
     return plan.fail(stage, Reason.NO_RESULT, message, code=ExitCode.DONE)
 
 
 def _plan_active(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan a job that is running or waits for its pods."""
+    """Plan a job that is running or waiting for its pods."""
     known = plan.status_of(stage)
     plan = plan.update(
         stage,

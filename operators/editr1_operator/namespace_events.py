@@ -12,7 +12,7 @@ from editr1.launch.kubernetes.parse import event_view
 from editr1.launch.kubernetes.views import EventView
 
 MAX_TIME_FRACTION = 0.05
-"""Largest fraction of the time that is spent on listing events, if older events are acceptable."""
+"""Maximum fraction of time spent on listing the events of a namespace, unless the caller needs a new list."""
 EXPIRY_SECONDS = 600.0
 """A namespace's list is dropped this long after it was last read."""
 
@@ -22,15 +22,15 @@ class _EventList:
     lock: threading.Lock = field(default_factory=threading.Lock)
     read_at: float = float("-inf")
     seconds: float = 0.0
-    """How long the last list took."""
+    """Duration of the last list request."""
     events: tuple[EventView, ...] = ()
 
 
 class NamespaceEvents:
     """Events by namespace; safe to use from several threads.
 
-    The API server scans all events of a namespace for every list, however narrow its selector. One list therefore serves all
-    runs of a namespace, and threads that ask while it is being read wait for it.
+    The API server scans all events of a namespace for every list request, however narrow its selector. One list therefore
+    serves all runs of a namespace, and threads that need it while it is being read wait for it.
     """
 
     def __init__(self, client: KubernetesClient) -> None:
@@ -44,8 +44,8 @@ class NamespaceEvents:
         Args:
             namespace: Namespace of the objects.
             names: Names of the objects.
-            age_s: Largest acceptable age of the list in seconds. If it is not 0, a namespace whose list takes long is listed
-                less often (:data:`MAX_TIME_FRACTION`).
+            age_s: Maximum age of the list in seconds. If it is not 0, the list of a namespace that takes long to list may be
+                older (:data:`MAX_TIME_FRACTION`).
 
         Raises:
             RequestRefused, ClusterUnreachable: the events cannot be listed.

@@ -1,4 +1,4 @@
-"""Notify a webhook of changes of a run's state: CloudEvents over HTTP, retried, and never delaying the run."""
+"""Send a CloudEvent to a webhook when the state of a run changes. Deliveries are retried and never delay a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from editr1_operator.metrics import NOTICES
 
 log = logging.getLogger("editr1.operator")
 QUEUE_LENGTH = 1000
-"""Notifications that may wait; further ones are dropped."""
+"""Maximum number of queued notifications; further ones are dropped."""
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 10.0
 _RETRYABLE_CLIENT_ERRORS = (408, 425, 429)
@@ -52,7 +52,7 @@ class _Failure:
 
 
 class Notifier:
-    """Sends notifications from its own thread. Without a URL it does nothing."""
+    """Sends notifications from a background thread. Without a URL it does nothing."""
 
     def __init__(self, url: str, token: str = "", backoff_s: float = 1.0) -> None:
         """Start the thread if there is a URL.
@@ -70,7 +70,7 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a webhook to notify."""
+        """Whether a webhook is configured."""
         return self._thread is not None
 
     def notify(self, event: dict[str, Any]) -> None:

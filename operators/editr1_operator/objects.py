@@ -1,4 +1,4 @@
-"""Render the objects of a stage by its chart, with this run as their owner."""
+"""Render the objects of a stage with its chart, and set the run as their owner."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
-    """Return the owner reference that has Kubernetes delete an object together with its run."""
+    """Return an owner reference, because of which Kubernetes deletes an object together with its run."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -56,7 +56,7 @@ def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
 def shared_name(
     stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig, store: StoreConfig
 ) -> str:
-    """Return the name of a reward service, a digest of its model and settings: runs that agree on them share the service."""
+    """Return the name of a reward service, derived from its model and settings. Runs for which it is equal share the service."""
     identity = {
         "model": model,
         "image": digest,
@@ -107,7 +107,7 @@ class Objects:
         )
         parent = traceparent(self._meta["uid"], stage.name, attempt)
         values = chart_values(job, self._cluster, stage=stage, traceparent=parent)
-        # The operator decides about further attempts, so the job fails with its first pod.
+        # The job fails with its first failed pod, because the operator decides about further attempts.
         values = deep_merge(values, {"restartPolicy": "Never", **_image(known)})
         objects = self._render(stage, release_name(job.run, stage.name), values, controller=True)
         for item in objects:
@@ -125,8 +125,8 @@ class Objects:
         # Settings for the stage by its name in the run take precedence over those of its chart.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
         named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
-        own = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
-        values = deep_merge(chart_values(job, own), _image(known))
+        merged = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
+        values = deep_merge(chart_values(job, merged), _image(known))
         return self._render(stage, release, values, controller=False)
 
     def _render(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:

@@ -28,15 +28,15 @@ class ObservedStage:
     result: StageResult | None = None
     """Result that the stage committed, if it was read."""
     result_read: bool = False
-    """Whether the result was looked up in the artifact store since the job ended."""
+    """Whether the artifact store was searched for the result after the end of the job."""
     progress: str = ""
-    """Progress that the stage published last."""
+    """Last progress that the stage published."""
     last_error: str = ""
-    """Error that a failed stage published last."""
+    """Last error that a failed stage published."""
 
     @property
     def has_job(self) -> bool:
-        """Whether there is a job or service that is not being deleted."""
+        """Whether a job or service exists that is not being deleted."""
         return self.uid != "" and not self.terminating
 
 

@@ -1,4 +1,4 @@
-"""An immutable plan: the new status of each stage, and the actions that follow. Every step of a decision extends it."""
+"""An immutable plan: the new status of each stage and the actions to apply. Each step of a decision extends a copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 
 @dataclass(frozen=True)
 class PlanBuilder:
-    """What has been planned so far for one run; the methods return extended copies."""
+    """The plan of one run so far. The methods return extended copies."""
 
     observed: ObservedRun
     stages: Mapping[str, StageStatus]
@@ -55,7 +55,7 @@ class PlanBuilder:
         return replace(self, actions=(*self.actions, *actions))
 
     def use_service(self, service: StageSpec) -> PlanBuilder:
-        """Note that a stage needs this reward service now."""
+        """Record that a stage needs this reward service now."""
         return replace(self, services=self.services | {service.name})
 
     def update(self, stage: StageSpec, **changes: Any) -> PlanBuilder:
@@ -67,7 +67,7 @@ class PlanBuilder:
         return replace(self, stages={**self.stages, status.name: status})
 
     def fail(self, stage: StageSpec, reason: Reason, message: str, *, code: int) -> PlanBuilder:
-        """End a stage without its result. ``code`` becomes the exit code of its newest attempt."""
+        """Fail a stage. ``code`` becomes the exit code of its newest attempt."""
         return self.update(
             stage,
             state=RunState.FAILED,
@@ -81,7 +81,7 @@ class PlanBuilder:
 
 
 def close_attempt(status: StageStatus, now: float, code: int, reason: str) -> list[AttemptStatus]:
-    """Return the attempts of a stage with the newest one ended."""
+    """Return the attempts of a stage, the newest one marked as ended."""
     if not status.attempts or status.attempts[-1].ended is not None:
         return status.attempts
     last = status.attempts[-1].model_copy(update={"ended": now, "exit_code": int(code), "reason": reason})

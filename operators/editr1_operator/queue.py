@@ -1,4 +1,4 @@
-"""The work queue: reconciles a run after each change, at the time the last reconciliation requested, and after errors."""
+"""The work queue: reconciles a run after each change, when its last reconciliation requested it, and after errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WorkQueue:
         await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def close(self) -> None:
-        """Cancel what is queued and wait for the reconciliations in progress."""
+        """Cancel queued reconciliations and wait for those in progress."""
         for timer in self._timers.values():
             timer.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)

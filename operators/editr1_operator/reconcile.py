@@ -33,30 +33,30 @@ from editr1_operator.objects import Objects
 from editr1_operator.observed import ObservedStage
 from editr1_operator.record import update_record
 from editr1_operator.resolution import Resolver
-from editr1_operator.settings import Settings, Site, read_run
+from editr1_operator.settings import NamespaceSettings, SettingsCache, read_run
 from editr1_operator.status_writer import StatusWriter
 from editr1_operator.timing import REFUSED_SECONDS, RESYNC_SECONDS, next_reconcile, progress_interval
 from editr1_operator.trace import Exporter, traceparent
 
 MAX_PLANS = 12
-"""Plans per reconciliation, after which it is abandoned as a bug."""
+"""Maximum number of plans per reconciliation. More indicate a bug."""
 _OVER = (RunState.DONE, RunState.FAILED)
 
 
 @dataclass
 class _Memory:
-    """What is kept of a run between reconciliations. Losing it costs time, not correctness."""
+    """Cached state of a run between reconciliations. It is rebuilt after a restart."""
 
     progress: Progress = field(default_factory=dict)
     rendered: dict[str, dict[str, str]] = field(default_factory=dict)
     """Image and chart of each stage, for the record."""
     recorded: int | None = None
-    """Hash of the status in the saved record, which is smaller than the record itself."""
+    """Hash of the status for which the record was last saved."""
     run: tuple[int, RunSpec] | None = None
     """Generation and parsed specification."""
     resynced: float = 0.0
     finished: bool = False
-    """The run is over, and nothing is left to do or to write."""
+    """Whether the run is over and its status and record are written."""
 
 
 class Reconciler:
@@ -67,7 +67,7 @@ class Reconciler:
         client: KubernetesClient,
         cache: Cache,
         helm: Helm,
-        settings: Settings,
+        settings: SettingsCache,
         notifier: Notifier,
         exporter: Exporter,
     ) -> None:
@@ -77,13 +77,13 @@ class Reconciler:
         self._memory: dict[str, _Memory] = {}
 
     def reconcile(self, key: Key) -> float | None:
-        """Take a run one step further.
+        """Observe a run, decide, and apply the decision.
 
         Returns:
             When to reconcile again if nothing changes (seconds since the epoch), or ``None`` if nothing is left to do.
 
         Raises:
-            StoreError, HubUnreachable, ClusterUnreachable: retry later; the status says so if it could be written.
+            StoreError, HubUnreachable, ClusterUnreachable: retry later; the status reports an outage of the store or the hub.
         """
         body = self.cache.run(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
@@ -92,23 +92,23 @@ class Reconciler:
         memory = self._memory.setdefault(uid, _Memory())
         again = _Reconciliation(self, memory, body).run()
         if memory.finished:
-            self._memory[uid] = _Memory(finished=True)  # drop the rest
+            self._memory[uid] = _Memory(finished=True)  # free the memory of the rest
         return again
 
     def record_deletion(self, body: Mapping[str, Any]) -> None:
-        """Note in the record that a run was deleted before it was over. Kubernetes deletes its jobs."""
+        """Record that a run was deleted before it ended. Kubernetes deletes its jobs."""
         status = RunStatus.model_validate(body.get("status") or {})
         self._memory.pop(body["metadata"]["uid"], None)
         if status.state in _OVER or not status.stages:
             return
         run = read_run(body)
-        site = self.settings.site(self.client, body["metadata"]["namespace"], run.spec.store)
-        known = load_record(site.store, run.metadata.name) or self.new_record(body, run)
+        settings = self.settings.of_namespace(self.client, body["metadata"]["namespace"], run.spec.store)
+        known = load_record(settings.store, run.metadata.name) or self.new_record(body, run)
         stopped = status.model_copy(update={"state": RunState.SUSPENDED, "ended": time.time()})
-        save_record(site.store, update_record(known, run.spec, stopped, {}))
+        save_record(settings.store, update_record(known, run.spec, stopped, {}))
 
     def new_record(self, body: Mapping[str, Any], run: RunSpec) -> RunRecord:
-        """Return the record of a run without its stages."""
+        """Return a new record of a run, without stages."""
         annotations = body["metadata"].get("annotations") or {}
         return RunRecord(
             name=run.metadata.name,
@@ -141,7 +141,7 @@ class _Reconciliation:
         self._progress_s = progress_interval(len(self._cache.runs()))
 
     def run(self) -> float | None:
-        """Run it and return when to reconcile again."""
+        """Reconcile, and return when to do so again (seconds since the epoch); None if nothing is left to do."""
         before = self._writer.status
         over = before.state in _OVER and before.observed_generation > 0
         if over and self._memory.finished:
@@ -153,7 +153,7 @@ class _Reconciliation:
                 self._writer.write(reject(before, Reason.INVALID, str(error), self._generation, self._now))
             return None
         try:
-            site = self._shared.settings.site(self._client, self._namespace, run.spec.store)
+            settings = self._shared.settings.of_namespace(self._client, self._namespace, run.spec.store)
         except ClusterError:
             raise
         except ConfigError as error:
@@ -162,11 +162,11 @@ class _Reconciliation:
                 self._writer.write(before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
             return self._now + (RESYNC_SECONDS if over else REFUSED_SECONDS)
         self._resync_cache(run)
-        status, actions = self._plan(run, site, report=not over)
+        status, actions = self._plan(run, settings, report=not over)
         if not self._writer.write(status):
             return self._now
-        status, outage = self._apply(run, site, status, actions)
-        self._save_record(run, site, before, status)
+        status, outage = self._apply(run, settings, status, actions)
+        self._save_record(run, settings, before, status)
         if outage is not None:
             raise outage
         if status.state in _OVER and not actions:
@@ -182,7 +182,7 @@ class _Reconciliation:
         return known[1]
 
     def _resync_cache(self, run: RunSpec) -> None:
-        """List the run's jobs and pods every few minutes: a watch that was restarted does not report what was deleted."""
+        """List the run's jobs and pods every few minutes, because a restarted watch does not report missed deletions."""
         if self._now - self._memory.resynced < RESYNC_SECONDS:
             return
         first, self._memory.resynced = self._memory.resynced == 0.0, self._now
@@ -197,25 +197,25 @@ class _Reconciliation:
             pods = self._client.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={known.release}")
             self._cache.resync(self._namespace, known.release, None if job is None else {"kind": kind, **job}, pods)
 
-    def _plan(self, run: RunSpec, site: Site, *, report: bool) -> tuple[RunStatus, Sequence[Action]]:
-        """Decide, and archive the attempts that ended; write an outage of the store or the hub to the status (``report``)."""
+    def _plan(self, run: RunSpec, settings: NamespaceSettings, *, report: bool) -> tuple[RunStatus, Sequence[Action]]:
+        """Decide and archive. If ``report`` is set, write an outage of the store or the hub to the status."""
         try:
-            return self._decide_and_archive(run, site)
+            return self._decide_and_archive(run, settings)
         except (StoreError, HubUnreachable) as error:
             if report:
                 reason = Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
                 self._writer.write(self._writer.status.model_copy(update={"reason": reason, "message": str(error)}))
             raise
 
-    def _decide_and_archive(self, run: RunSpec, site: Site) -> tuple[RunStatus, Sequence[Action]]:
+    def _decide_and_archive(self, run: RunSpec, settings: NamespaceSettings) -> tuple[RunStatus, Sequence[Action]]:
         """Decide, then archive the attempts that ended.
 
-        They are archived before the status is written: a failure before that is retried, a failure afterwards is not.
+        The status is written afterwards: if archiving fails, the next reconciliation finds the old status and archives again.
         """
-        status, actions = self._decide(run, site)
+        status, actions = self._decide(run, settings)
         archive_attempts(
             self._shared.namespace_events,
-            site.store,
+            settings.store,
             self._namespace,
             self._name,
             self._observed,
@@ -224,7 +224,7 @@ class _Reconciliation:
         )
         return status, actions
 
-    def _decide(self, run: RunSpec, site: Site) -> tuple[RunStatus, Sequence[Action]]:
+    def _decide(self, run: RunSpec, settings: NamespaceSettings) -> tuple[RunStatus, Sequence[Action]]:
         """Decide until no stage has to be resolved and no result has to be read."""
         gatherer = Gatherer(
             self._client,
@@ -236,10 +236,10 @@ class _Reconciliation:
             self._now,
             self._progress_s,
         )
-        resolver = Resolver(run, site, self._now)
+        resolver = Resolver(run, settings, self._now)
         status = self._writer.status.model_copy(update={"trace": traceparent(self._uid)})
         for _ in range(MAX_PLANS):
-            observed = gatherer.observe(run, site, status, self._generation, resolver.results)
+            observed = gatherer.observe(run, settings, status, self._generation, resolver.results)
             self._observed = observed.stages
             plan = decide(observed)
             reads = [action for action in plan.actions if isinstance(action, Resolve | LoadResult)]
@@ -251,10 +251,10 @@ class _Reconciliation:
         raise RuntimeError(f"run {self._name}: no decision after {MAX_PLANS} plans")
 
     def _apply(
-        self, run: RunSpec, site: Site, status: RunStatus, actions: Sequence[Action]
+        self, run: RunSpec, settings: NamespaceSettings, status: RunStatus, actions: Sequence[Action]
     ) -> tuple[RunStatus, ClusterUnreachable | None]:
-        """Apply the actions and write the status of stages that could not be applied. Returns an outage to raise later."""
-        applier = self._make_applier(run, site, status)
+        """Apply the actions, and write the status of stages whose objects were rejected. Returns an outage to raise later."""
+        applier = self._make_applier(run, settings, status)
         outage: ClusterUnreachable | None = None
         failed = {}
         try:
@@ -268,21 +268,21 @@ class _Reconciliation:
             self._writer.write(status)
         return status, outage
 
-    def _make_applier(self, run: RunSpec, site: Site, status: RunStatus) -> Applier:
+    def _make_applier(self, run: RunSpec, settings: NamespaceSettings, status: RunStatus) -> Applier:
         meta, revision = self._writer.body["metadata"], revision_of(self._writer.body)
-        objects = Objects(self._shared.helm, site.cluster, site.config, meta, run.spec, revision)
+        objects = Objects(self._shared.helm, settings.cluster, settings.config, meta, run.spec, revision)
         return Applier(self._client, self._cache, objects, run.spec, status, meta)
 
-    def _save_record(self, run: RunSpec, site: Site, before: RunStatus, status: RunStatus) -> None:
+    def _save_record(self, run: RunSpec, settings: NamespaceSettings, before: RunStatus, status: RunStatus) -> None:
         current = hash(status.model_dump_json())
         if current == self._memory.recorded:
             return
-        known = load_record(site.store, self._name)
+        known = load_record(settings.store, self._name)
         base = known or self._shared.new_record(self._writer.body, run)
         record = update_record(base, run.spec, status, self._memory.rendered)
         if record != known:
-            # The record is saved last: until it agrees with the status, all of this is repeated.
+            # The record is saved last, so that a failure before that is repeated by the next reconciliation.
             exporter = self._shared.exporter
-            archive_spans(site.store, exporter, self._namespace, self._name, self._uid, before, status)
-            save_record(site.store, record)
+            archive_spans(settings.store, exporter, self._namespace, self._name, self._uid, before, status)
+            save_record(settings.store, record)
         self._memory.recorded = current

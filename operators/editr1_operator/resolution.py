@@ -14,15 +14,15 @@ from editr1.runs.resolve import HubUnreachable, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.actions import LoadResult, Resolve
 from editr1_operator.objects import current_digest, shared_name
-from editr1_operator.settings import Site
+from editr1_operator.settings import NamespaceSettings
 
 
 @dataclass
 class Resolver:
-    """Applies the actions whose outcome the same plan needs: :class:`Resolve` and :class:`LoadResult`."""
+    """Applies :class:`Resolve` and :class:`LoadResult`, whose outcome the same reconciliation needs for its next plan."""
 
     run: RunSpec
-    site: Site
+    settings: NamespaceSettings
     now: float
     results: dict[str, StageResult | None] = field(default_factory=dict)
     """Results that were read, by stage; ``None`` for a stage without a result."""
@@ -46,15 +46,17 @@ class Resolver:
         )
 
     def _load(self, stage: StageSpec, key: str) -> None:
-        self.results[stage.name] = load_result(self.site.store, self.run.metadata.name, stage.name, key)
+        self.results[stage.name] = load_result(self.settings.store, self.run.metadata.name, stage.name, key)
 
     def _resolve(self, stage: StageSpec, known: StageStatus, outputs: dict[str, dict[str, str]]) -> StageStatus:
-        spec, site = self.run.spec, self.site
+        spec, settings = self.run.spec, self.settings
         try:
-            resolved = resolve_stage(stage, spec.stages, spec.seed, site.store, outputs)
-            image = current_digest(stage, site.cluster)
+            resolved = resolve_stage(stage, spec.stages, spec.seed, settings.store, outputs)
+            image = current_digest(stage, settings.cluster)
             if KINDS[stage.kind].service:
-                release = shared_name(stage, resolved.inputs["model"], image, spec.seed, site.cluster, site.config)
+                release = shared_name(
+                    stage, resolved.inputs["model"], image, spec.seed, settings.cluster, settings.config
+                )
             else:
                 release = release_name(self.run.metadata.name, stage.name)
                 self._load(stage, resolved.key)

@@ -1,4 +1,4 @@
-"""Planning of reward services: created before the stages that they score, kept while those run, and released afterwards."""
+"""Plan reward services: create them before the stages that they score, and release them after the end of those."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from editr1_operator.plan import PlanBuilder, close_attempt
 
 
 def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> tuple[PlanBuilder, bool]:
-    """Plan what makes a service ready for a stage.
+    """Plan the next step to a ready service for a stage.
 
     Returns:
-        The plan, and whether the service is ready. If it is not, the plan has the stage wait for it or fail with it.
+        The plan, and whether the service is ready. If it is not, the stage waits for it or fails in the plan.
     """
     plan = plan.use_service(service)
     known, seen = plan.status_of(service), plan.observed_of(service)
@@ -47,7 +47,7 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
 def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Keep the service of a stage that has started, also between two attempts, and create it again if it was deleted.
 
-    The stage's client waits for the service, so the stage keeps its status, unless the service fails for good.
+    The stage's client waits for the service, so the status of the stage does not change unless the service fails permanently.
     """
     service, known = service_of(stage, plan.spec.stages), plan.status_of(stage)
     if service is None or service.name in plan.services or plan.spec.suspend or known.over or not known.attempts:
@@ -87,7 +87,7 @@ def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool
 
 
 def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuilder:
-    """Create the service, or join it if another run owns it. What the API server last refused stays in the message."""
+    """Create the service, or become an owner of the existing one. The last rejection by the API server stays in the message."""
     known = plan.status_of(service)
     since = known.pending_since or plan.now
     if overdue(since, plan.now, service.pending_timeout_seconds) is not None:

@@ -1,4 +1,4 @@
-"""The settings of the runs of a namespace: the chart values of their stages and their artifact store."""
+"""The settings of a namespace: chart values of the stages of its runs, and their artifact store."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from editr1.runs.spec import RunSpec, check_run
 NAMESPACE_CONFIG = "editr1-cluster"
 """ConfigMap of a namespace; its ``cluster.yaml`` overrides the operator's own settings."""
 MAX_AGE_SECONDS = 30.0
-"""Age from which the settings of a namespace are read again."""
+"""Settings of a namespace that are older than this are read again."""
 EXPIRY_SECONDS = 900.0
-"""Age from which the settings of a namespace are dropped from memory."""
+"""Settings of a namespace that are older than this are removed from memory."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """Settings and artifact store of the runs of a namespace."""
+class NamespaceSettings:
+    """Cluster settings and open artifact store of the runs of a namespace."""
 
     cluster: ClusterConfig
     config: StoreConfig
     store: ArtifactStore
 
 
-class Settings:
-    """Settings by namespace; safe to use from several threads."""
+class SettingsCache:
+    """Reads and caches settings by namespace; safe to use from several threads."""
 
     def __init__(self, file: Path | None, stores: Sequence[str] = ()) -> None:
         self._base, self._stores = load_cluster(file), tuple(stores)
         self._lock = threading.Lock()
-        self._sites: dict[tuple[str, str | None], tuple[float, Site]] = {}
+        self._cached: dict[tuple[str, str | None], tuple[float, NamespaceSettings]] = {}
         self.versions = versions()
 
-    def site(self, client: KubernetesClient, namespace: str, url: str | None) -> Site:
+    def of_namespace(self, client: KubernetesClient, namespace: str, url: str | None) -> NamespaceSettings:
         """Return the settings of a namespace with an open artifact store.
 
         Args:
@@ -62,34 +62,34 @@ class Settings:
             ClusterUnreachable: the API server does not answer.
         """
         with self._lock:
-            known = self._sites.get((namespace, url))
+            known = self._cached.get((namespace, url))
         if known is not None and time.monotonic() - known[0] < MAX_AGE_SECONDS:
             return known[1]
-        # store_endpoint is the address for laptops; the operator uses that of the pods.
+        # store_endpoint is for machines outside the cluster; the operator uses the endpoint of the pods.
         config = self._read(client, namespace).model_copy(update={"store_endpoint": None})
         store = store_config(config, url)
         self._check(store)
         if known is not None and known[1].cluster == config and known[1].config == store:
-            site = known[1]
+            settings = known[1]
         else:
-            site = Site(config, store, open_store(store))
+            settings = NamespaceSettings(config, store, open_store(store))
         now = time.monotonic()
         with self._lock:
-            self._sites[namespace, url] = (now, site)
-            for key in [key for key, (read, _) in self._sites.items() if now - read > EXPIRY_SECONDS]:
-                del self._sites[key]
-        return site
+            self._cached[namespace, url] = (now, settings)
+            for key in [key for key, (read, _) in self._cached.items() if now - read > EXPIRY_SECONDS]:
+                del self._cached[key]
+        return settings
 
     def _check(self, store: StoreConfig) -> None:
         """Check that the administrator allows the store, since the operator opens it with its own credentials."""
         if self._stores and not any(
             store.url == item or store.url.startswith(item.rstrip("/") + "/") for item in self._stores
         ):
-            raise ConfigError(f"store {store.url!r}: not allowed; the operator may use {', '.join(self._stores)}")
+            raise ConfigError(f"store {store.url!r}: not allowed; use a store below {', '.join(self._stores)}")
         own = (self._base.values.get("store") or {}).get("endpoint") or None
         if (own or self._stores) and store.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
             raise ConfigError(
-                f"store.endpoint {store.endpoint!r}: not allowed; the operator's own settings say {own or 'AWS'!r}"
+                f"store.endpoint {store.endpoint!r}: not allowed; remove it, the operator uses {own or 'AWS'!r}"
             )
 
     def _read(self, client: KubernetesClient, namespace: str) -> ClusterConfig:
@@ -108,7 +108,7 @@ class Settings:
 
 
 def read_run(body: Mapping[str, Any]) -> RunSpec:
-    """Parse an EditRun like a run file. Raises ConfigError, which lists everything that is wrong with it."""
+    """Parse an EditRun like a run file. Raises ConfigError, with one line per fault."""
     meta = body["metadata"]
     where = f"EditRun {meta['name']}"
     data = {

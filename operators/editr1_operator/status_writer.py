@@ -33,7 +33,7 @@ class StatusWriter:
         """Write the status if it changed.
 
         Returns:
-            False if somebody else changed or deleted the run in the meantime.
+            False if the run was changed or deleted in the meantime.
         """
         if status == self.status:
             return True
@@ -75,7 +75,7 @@ class StatusWriter:
                     "Event", meta["namespace"], {**event, "metadata": event_meta, "involvedObject": involved}
                 )
             except (RequestRefused, ClusterUnreachable):
-                return  # a run does not depend on its events
+                return  # events are informational
 
 
 def _failures(status: RunStatus) -> int:

@@ -1,4 +1,4 @@
-"""Planning of stages that are suspended: by the run's ``suspend`` or by a Kueue queue."""
+"""Plan stages that are suspended by the run's ``suspend`` or by a Kueue queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     job = seen.release.job
     assert job is not None
     if plan.spec.suspend and job.queue and not job.suspended:
-        # Only the queue may suspend a job that it admitted. A resumed run puts a new job in the queue.
+        # Only the queue may suspend a job that it admitted. When the run is resumed, a new job is queued.
         plan = suspend(plan, stage).act(DeleteJob(stage.name, seen.uid))
         return plan.put(plan.status_of(stage).model_copy(update={"removed_uid": seen.uid, "job_uid": ""}))
     if plan.spec.suspend:
@@ -29,7 +29,7 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     if job.queue:
         return _wait_for_queue(plan, stage)
     if any(pod.terminating for pod in seen.release.pods):
-        # training-operator counts a terminating pod as one of the resumed job's, and would fail the job with it.
+        # training-operator counts a terminating pod as a pod of the resumed job, which would fail together with the pod.
         plan = delete_stuck_pods(plan, stage)
         message = "resumes as soon as its old pods have stopped"
         return plan.update(stage, state=RunState.SUSPENDED, reason=Reason.SUSPENDED, message=message)
@@ -51,9 +51,9 @@ def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def end_suspension(known: StageStatus, now: float) -> dict[str, Any]:
-    """Return the status fields that add the time of the current suspension to that of earlier ones."""
-    held = now - known.suspended_since if known.suspended_since is not None and known.attempts else 0.0
-    return {"suspended_since": None, "suspended_seconds": known.suspended_seconds + held}
+    """Return the status fields at the end of a suspension; its duration is added to that of earlier ones."""
+    duration = now - known.suspended_since if known.suspended_since is not None and known.attempts else 0.0
+    return {"suspended_since": None, "suspended_seconds": known.suspended_seconds + duration}
 
 
 def _wait_for_queue(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:

@@ -9,16 +9,16 @@ from editr1.runs.kinds import KINDS
 from editr1.runs.spec import RunBody, StageSpec
 
 PROGRESS_SECONDS = 5.0
-"""Smallest interval between two reads of a run's progress."""
+"""Minimum interval between two reads of a run's progress."""
 PROGRESS_READS_PER_SECOND = 20
-"""Largest rate of progress reads from the artifact store, over all runs."""
+"""Maximum rate of progress reads from the artifact store, over all runs."""
 PENDING_SECONDS = 5.0
 """Interval while a job or service is starting."""
 REFUSED_SECONDS = 15.0
 """Interval while the API server rejects objects or the settings are invalid."""
 LIMIT_MARGIN_SECONDS = 0.1
 RESYNC_SECONDS = 300.0
-"""Interval at which every run is reconciled and its objects are listed, since a watch can miss deletions."""
+"""Interval at which every run is reconciled and its objects are listed, because a watch can miss deletions."""
 
 
 def progress_interval(runs: int) -> float:
@@ -27,7 +27,7 @@ def progress_interval(runs: int) -> float:
 
 
 def next_reconcile(status: RunStatus, spec: RunBody, now: float, progress_s: float = PROGRESS_SECONDS) -> float:
-    """Return when to reconcile next (seconds since the epoch): at the end of a backoff, at a limit, or to read the progress."""
+    """Return when to reconcile next (seconds since the epoch): after a backoff or timeout, or to read progress."""
     specs = {stage.name: stage for stage in spec.stages}
     times = [now + RESYNC_SECONDS]
     for stage in status.stages:
@@ -49,7 +49,7 @@ def _backoff_and_polling_times(stage: StageStatus, now: float, progress_s: float
 
 
 def _limit_times(stage: StageStatus, spec: StageSpec, now: float) -> Iterator[float]:
-    """Yield when the stage exceeds its limits, but not before the next second."""
+    """Yield when the stage exceeds its pending timeout and its deadline, at least one second from now."""
     if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
         yield max(now + 1, stage.pending_since + spec.pending_timeout_seconds + LIMIT_MARGIN_SECONDS)
     suspended = stage.suspended_since is not None or stage.state is RunState.SUSPENDED

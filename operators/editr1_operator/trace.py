@@ -1,6 +1,6 @@
-"""The OpenTelemetry trace of a run: a span for the run, below it one per attempt, and below that the spans of its pods.
+"""The OpenTelemetry trace of a run: one span for the run, a child span per attempt, and below those the spans of its pods.
 
-Trace and span IDs are digests of the run's UID, so an operator that was restarted writes the same spans.
+Trace and span IDs are digests of the run's UID, so a restarted operator writes the same spans.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Exporter:
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send the remaining spans, for a few seconds at most."""
+        """Send the remaining spans and stop."""
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""Applying actions: objects of others are not touched, and a shared service is deleted with its last owner."""
+"""Actions never change objects of other owners, and a shared service is deleted together with its last owner."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ SERVE = StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST})
 
 
 class Server:
-    """An API server's objects by kind and name. Apply merges owners by UID; deletes check their preconditions."""
+    """A fake API server. Apply merges owner references by UID, and deletion checks the resource version."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
@@ -95,20 +95,20 @@ def test_job_is_owned_by_its_run_and_has_its_attempt_number() -> None:
     assert job["metadata"]["annotations"]["editr1.dev/attempt"] == "3"
     assert [owner["uid"] for owner in job["metadata"]["ownerReferences"]] == ["uid-a"]
     assert job["spec"]["pytorchReplicaSpecs"]["Master"]["restartPolicy"] == "Never"
-    assert server.log[-1] == ("apply", "PyTorchJob"), "what the job needs is applied before it"
+    assert server.log[-1] == ("apply", "PyTorchJob"), "the job was applied before the objects that it needs"
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "ServiceAccount", "PyTorchJob"])
-def test_object_of_another_manager_is_not_touched(kind: str) -> None:
+def test_object_of_another_manager_is_not_changed(kind: str) -> None:
     server = Server()
-    theirs = {"kind": kind, "metadata": {"name": "a-curate", "labels": {MANAGED_BY: "Helm"}, "ownerReferences": []}}
-    server.objects[kind, "a-curate"] = theirs
+    foreign = {"kind": kind, "metadata": {"name": "a-curate", "labels": {MANAGED_BY: "Helm"}, "ownerReferences": []}}
+    server.objects[kind, "a-curate"] = foreign
     failed = applier(server).apply([Launch("curate", 1)])
     assert failed["curate"].reason is Reason.REFUSED and "is not managed by the operator" in failed["curate"].message
-    assert server.objects[kind, "a-curate"] is theirs and theirs["metadata"]["ownerReferences"] == []
+    assert server.objects[kind, "a-curate"] is foreign and foreign["metadata"]["ownerReferences"] == []
 
 
-def test_object_of_an_earlier_run_of_the_same_name_is_refused() -> None:
+def test_object_of_an_earlier_run_with_the_same_name_is_not_changed() -> None:
     server = Server()
     applier(server).apply([Launch("curate", 1)])
     later = applier(server)
@@ -126,11 +126,11 @@ def test_shared_service_is_owned_by_each_run_and_deleted_with_the_last() -> None
     assert server.owners("Deployment") == {"b"} and not [entry for entry in server.log if entry[0] == "delete"]
     applier(server, "b").apply([ReleaseService("rrm")])
     assert server.objects == {} and server.log[-1] == ("delete", "Deployment"), (
-        "the Deployment has the owners, so it is deleted last"
+        "the Deployment, whose owners decide, was not deleted last"
     )
 
 
-def test_run_that_joins_during_the_release_keeps_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_is_kept_if_another_run_joins_during_its_release(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     applier(server, "a").apply([EnsureService("rrm")])
     get, joined = server.get, []
@@ -174,18 +174,18 @@ def test_settings_of_a_stage_override_those_of_its_chart_in_a_shared_service() -
 
 
 @pytest.mark.parametrize(
-    ("name", "stage", "says"),
+    ("name", "stage", "message"),
     [
         ("x" * 40, "curate", "at most 45"),
         ("editr1", "cluster", "which is reserved for the namespace's settings"),
     ],
 )
-def test_unusable_name_is_refused(name: str, stage: str, says: str) -> None:
+def test_unusable_name_of_run_or_stage_is_rejected(name: str, stage: str, message: str) -> None:
     body = {
         "apiVersion": "editr1.dev/v1alpha1",
         "kind": "EditRun",
         "metadata": {"name": name},
         "spec": {"stages": [{"name": stage, "kind": "curate"}]},
     }
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         read_run(body)

@@ -1,4 +1,4 @@
-"""An operator that is killed loses nothing: every case is decided again, and whole runs are simulated on a cluster in memory."""
+"""Restarts of the operator: each decision is stable, and simulated runs complete although the operator is killed repeatedly."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tests.unit.operator.conftest import Case, next_observed, stage_of
 CASES = {**test_decide.CASES, **test_services.CASES, **test_suspend.CASES}
 KILL_PROBABILITY = 0.15
 FAULTS = 4
-"""Largest number of faults per stage; its retries suffice for them."""
+"""Maximum number of faults per stage, equal to its retries."""
 MAX_RECONCILIATIONS = 500
-SUSPENDS_UNTIL = 40
+LAST_SUSPENSION = 40
 MODEL = "builtin:shapes-verifier"
 STAGES = [
     StageSpec(name="data", kind="curate", retries=FAULTS),
@@ -41,7 +41,7 @@ STAGES = [
     StageSpec(name="rrm", kind="serve", inputs={"model": "stage:sft/model"}),
     StageSpec(name="grpo", kind="grpo", reward="rrm", inputs={"cases": "stage:data/cases"}, retries=FAULTS),
 ]
-WORK = [stage.name for stage in STAGES if stage.name != "rrm"]
+JOB_STAGES = [stage.name for stage in STAGES if stage.name != "rrm"]
 
 
 @dataclass
@@ -57,16 +57,16 @@ class Job:
 
 @dataclass
 class Cluster:
-    """A simulated cluster: jobs and the service by stage, results in the store, and the number of faults."""
+    """A simulated cluster: jobs by stage, results in the store, and the number of injected faults."""
 
-    dice: random.Random
+    rng: random.Random
     now: float = 1e9
     status: RunStatus = field(default_factory=RunStatus)
     suspend: bool = False
     queue: str = ""
     jobs: dict[str, Job] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
-    made: Counter[str] = field(default_factory=Counter)
+    created: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     uids: int = 0
 
@@ -78,44 +78,44 @@ class Cluster:
         job = self.jobs.get(action.stage)
         if isinstance(action, Launch | EnsureService):
             attempt = action.attempt if isinstance(action, Launch) else 0
-            assert action.stage not in self.results, "a stage with a result is not started"
+            assert action.stage not in self.results, "a stage with a result was started"
             if job is None:
-                self.made[action.stage] += 1
+                self.created[action.stage] += 1
                 self.jobs[action.stage] = Job(
-                    self.new_uid(), attempt, suspended=self.queue != "" and action.stage in WORK
+                    self.new_uid(), attempt, suspended=self.queue != "" and action.stage in JOB_STAGES
                 )
             else:
                 overlaps = isinstance(action, Launch) and job.terminating
-                assert job.attempt == attempt and not overlaps, "no attempt starts while another exists"
+                assert job.attempt == attempt and not overlaps, "an attempt was started while another one existed"
         elif job is None:
             return
         elif isinstance(action, SetSuspended):
-            assert not self.queue, "only the queue suspends and resumes a queued job"
+            assert not self.queue, "the operator suspended or resumed a queued job"
             job.suspended = action.suspended
         elif isinstance(action, ReleaseService) or (isinstance(action, DeleteJob) and job.uid == action.uid):
             job.terminating = True
 
     def advance(self) -> None:
-        """Let some time pass and something happen to each job."""
-        self.now += self.dice.uniform(0.5, 20)
+        """Advance the time and the state of each job at random."""
+        self.now += self.rng.uniform(0.5, 20)
         for name, job in list(self.jobs.items()):
-            if self.dice.random() < 0.3:
+            if self.rng.random() < 0.3:
                 continue
             if job.terminating:
                 del self.jobs[name]
             elif job.suspended:
                 job.phase, job.pods = "Pending", {}
-                # A preemption that the operator does not observe looks like lost nodes, so a queue admits only observed jobs.
+                # Admit only jobs whose suspension was observed: an unobserved preemption looks like a lost node.
                 reported = self.status.stage_of(name)
                 admitted = self.queue and reported is not None and reported.suspended_since is not None
-                job.suspended = not admitted or self.dice.random() < 0.5
+                job.suspended = not admitted or self.rng.random() < 0.5
             elif job.phase == "Pending":
                 job.phase, job.pods = "Running", {f"{name}-{index}": self.new_uid() for index in range(2)}
             elif job.phase == "Running":
                 self._advance_running(name, job)
 
     def _advance_running(self, name: str, job: Job) -> None:
-        chance = self.dice.random()
+        chance = self.rng.random()
         if name == "rrm":
             if chance < 0.05:
                 job.phase = "Pending"
@@ -125,7 +125,7 @@ class Cluster:
         elif chance < 0.7 and self.faults[name] < FAULTS:
             self.faults[name] += 1
             if chance < 0.55:
-                job.phase, job.code = "Failed", self.dice.choice((129, 137, 143, None))
+                job.phase, job.code = "Failed", self.rng.choice((129, 137, 143, None))
             elif chance < 0.65:
                 job.pods[f"{name}-0"] = self.new_uid()
             else:
@@ -168,7 +168,7 @@ class Cluster:
 
 
 def reconcile(cluster: Cluster, killed: float) -> None:
-    """Reconcile once. The operator may be killed before the status is written or before any action is applied."""
+    """Reconcile once. The operator is killed with probability ``killed`` before each write."""
     status, read = cluster.status, set[str]()
     for _ in range(12):
         plan = decide(cluster.observe(status, read))
@@ -180,11 +180,11 @@ def reconcile(cluster: Cluster, killed: float) -> None:
         status = plan.status.model_copy(update={"stages": keyed})
     else:
         raise AssertionError("no decision")
-    if cluster.dice.random() < killed:
+    if cluster.rng.random() < killed:
         return
     cluster.status = RunStatus.model_validate(plan.status.as_json())
     for action in plan.actions:
-        if cluster.dice.random() < killed:
+        if cluster.rng.random() < killed:
             return
         cluster.apply(action)
 
@@ -201,7 +201,7 @@ def test_decision_is_the_same_after_a_restart(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_status_announces_every_action(case: Case) -> None:
+def test_status_records_actions_before_they_are_applied(case: Case) -> None:
     plan = decide(case.observed)
     for action in plan.actions:
         stage = stage_of(plan, action.stage)
@@ -212,8 +212,8 @@ def test_status_announces_every_action(case: Case) -> None:
             assert earlier or stage.state is RunState.SUSPENDED or stage.attempts[-1].ended is not None
 
 
-def assert_no_failure_is_invented(cluster: Cluster) -> None:
-    for name in WORK:
+def assert_failures_are_counted_once(cluster: Cluster) -> None:
+    for name in JOB_STAGES:
         stage = cluster.status.stage_of(name) or StageStatus(name=name)
         assert stage.failures <= cluster.faults[name], f"{name}: a failure was counted twice"
         assert len(stage.attempts) <= 1 + stage.failures, f"{name}: more attempts than failures explain"
@@ -224,15 +224,15 @@ def assert_no_failure_is_invented(cluster: Cluster) -> None:
 def test_run_completes_however_often_its_operator_is_killed(seed: int) -> None:
     cluster = Cluster(random.Random(seed), queue="research" if seed % 2 else "")
     for turn in range(MAX_RECONCILIATIONS):
-        toggled = turn < SUSPENDS_UNTIL and cluster.dice.random() < 0.1
-        cluster.suspend = turn < SUSPENDS_UNTIL and cluster.suspend != toggled
+        toggled = turn < LAST_SUSPENSION and cluster.rng.random() < 0.1
+        cluster.suspend = turn < LAST_SUSPENSION and cluster.suspend != toggled
         reconcile(cluster, KILL_PROBABILITY)
-        assert_no_failure_is_invented(cluster)
+        assert_failures_are_counted_once(cluster)
         if cluster.status.state is RunState.DONE:
             break
         cluster.advance()
     assert cluster.status.state is RunState.DONE, cluster.status.message
-    assert cluster.results == set(WORK) and all(cluster.made[stage.name] for stage in STAGES)
+    assert cluster.results == set(JOB_STAGES) and all(cluster.created[stage.name] for stage in STAGES)
     for _ in range(20):
         reconcile(cluster, 0)
         cluster.advance()

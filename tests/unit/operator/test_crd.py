@@ -38,7 +38,7 @@ def test_schema_has_exactly_the_fields_of_the_run_file() -> None:
     assert set(STAGE["required"]) == {"name", "kind"} and SPEC["required"] == ["stages"]
 
 
-def test_defaults_are_those_of_the_run_file() -> None:
+def test_defaults_equal_those_of_the_run_file() -> None:
     for schema, model in ((SPEC, RunBody), (STAGE, StageSpec)):
         for name, field in model.model_fields.items():
             default = schema["properties"][name].get("default")
@@ -94,5 +94,5 @@ def test_null_becomes_nullable_and_exclusive_bounds_become_flags() -> None:
     }
 
 
-def test_definition_fits_into_the_annotation_of_kubectl_apply() -> None:
+def test_definition_fits_into_the_last_applied_annotation() -> None:
     assert len(yaml.safe_dump(custom_resource_definition())) < 200_000

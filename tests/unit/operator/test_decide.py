@@ -1,4 +1,4 @@
-"""Decisions for a stage by its observed state: every row of the table in ``decide``, and the order of the stages."""
+"""Decisions by the observed state of a stage: each row of the table in ``decide``, and dependencies between stages."""
 
 from dataclasses import replace
 
@@ -11,32 +11,32 @@ from editr1_operator.actions import DeleteJob, ForceDeletePod, Launch, LoadResul
 from editr1_operator.decide import decide
 from editr1_operator.observed import ObservedStage
 from tests.unit.operator.conftest import (
-    NOTHING,
+    NO_JOB,
+    NO_JOB_UNREAD,
     NOW,
     POD,
     RESULT,
-    RUNS,
-    UNREAD,
+    RUNNING_POD,
     Case,
     backoff,
     curate,
-    ended,
-    fresh,
-    known,
+    failed_job,
     launched,
+    launched_status,
     next_observed,
-    one,
+    observed_job,
     run,
-    seen,
+    single_stage,
     stage_of,
+    unlaunched_status,
     with_stage,
 )
 
 W, S, R, D, F = RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.DONE, RunState.FAILED
-OTHER = replace(RUNS, uid="p2")
-PARENT = known("data", D, reason=Reason.DONE)
+REPLACEMENT_POD = replace(RUNNING_POD, uid="p2")
+PARENT = launched_status("data", D, reason=Reason.DONE)
 CHILD = curate("more", kind="sft", inputs={"rows": "stage:data/rows", "model": "builtin:shapes-verifier"})
-STARTS = known(state=S, pending_since=NOW - 10)
+STARTING_STATUS = launched_status(state=S, pending_since=NOW - 10)
 
 
 def pulling(pod: PodView = POD) -> PodView:
@@ -49,62 +49,72 @@ def event(message: str, reason: str = "FailedCreatePod", of: str = "lab-data") -
 
 NO_NODE = replace(POD, conditions=(Condition("PodScheduled", "False", "", "1 Insufficient nvidia.com/gpu."),))
 PENDING: dict[str, tuple[ObservedStage, Reason, str]] = {
-    "no node": (seen(NO_NODE), Reason.NO_NODE, "not enough nvidia.com/gpu is free"),
-    "no image": (seen(pulling()), Reason.NO_IMAGE, "cannot pull its image editr1/curate:9"),
-    "no quota": (seen(events=event("exceeded quota: team")), Reason.NO_QUOTA, "quota is exhausted: team"),
-    "pods refused": (seen(events=event("violates PodSecurity")), Reason.PODS_REFUSED, "Pod Security rejects"),
+    "no node": (observed_job(NO_NODE), Reason.NO_NODE, "not enough nvidia.com/gpu is free"),
+    "no image": (observed_job(pulling()), Reason.NO_IMAGE, "cannot pull its image editr1/curate:9"),
+    "no quota": (observed_job(events=event("exceeded quota: team")), Reason.NO_QUOTA, "quota is exhausted: team"),
+    "pods refused": (observed_job(events=event("violates PodSecurity")), Reason.PODS_REFUSED, "Pod Security rejects"),
     "no volume": (
-        seen(POD, events=event("no configmap", "FailedMount", POD.name)),
+        observed_job(POD, events=event("no configmap", "FailedMount", POD.name)),
         Reason.CANNOT_START,
         "waits for a volume: no configmap",
     ),
-    "no pod yet": (seen(), Reason.PODS_STARTING, "waiting for its pods to start"),
+    "no pod yet": (observed_job(), Reason.PODS_STARTING, "waiting for its pods to start"),
 }
 
 CASES = {
-    "a new stage is resolved": Case(one(None, NOTHING), W, None, (Resolve("data"),)),
+    "a new stage is resolved": Case(single_stage(None, NO_JOB), W, None, (Resolve("data"),)),
     "a stage whose input does not exist waits": Case(
-        run((curate(), known(), seen(RUNS)), (CHILD, None, NOTHING)),
+        run((curate(), launched_status(), observed_job(RUNNING_POD)), (CHILD, None, NO_JOB)),
         *(W, Reason.INPUTS_MISSING, (), "waiting for data", "more"),
     ),
     "a stage is resolved as soon as its input exists": Case(
-        run((curate(), PARENT, NOTHING), (CHILD, None, NOTHING)), W, None, (Resolve("more"),), "", "more"
+        run((curate(), PARENT, NO_JOB), (CHILD, None, NO_JOB)), W, None, (Resolve("more"),), "", "more"
     ),
     "an existing result is used and nothing is started": Case(
-        one(fresh(), replace(NOTHING, result=RESULT, result_read=True)), D, Reason.UP_TO_DATE, (), "up to date"
+        single_stage(unlaunched_status(), replace(NO_JOB, result=RESULT, result_read=True)),
+        D,
+        Reason.UP_TO_DATE,
+        (),
+        "up to date",
     ),
     "a stage without a result is started": Case(
-        one(fresh(), replace(NOTHING, result_read=True)), S, Reason.PODS_STARTING, (Launch("data", 1),), "attempt 1"
+        single_stage(unlaunched_status(), replace(NO_JOB, result_read=True)),
+        S,
+        Reason.PODS_STARTING,
+        (Launch("data", 1),),
+        "attempt 1",
     ),
-    "an attempt whose job was never seen is launched again": Case(
-        one(known(state=S, job_uid="", pending_since=NOW - 100), NOTHING),
+    "an attempt whose job was never observed is launched again": Case(
+        single_stage(launched_status(state=S, job_uid="", pending_since=NOW - 100), NO_JOB),
         *(S, Reason.PODS_STARTING, (Launch("data", 1),), "attempt 1"),
     ),
-    "a refused launch keeps its message": Case(
-        one(known(state=S, job_uid="", reason=Reason.REFUSED, message="no such kind"), NOTHING),
+    "a rejected launch keeps its message": Case(
+        single_stage(launched_status(state=S, job_uid="", reason=Reason.REFUSED, message="no such kind"), NO_JOB),
         *(S, Reason.REFUSED, (Launch("data", 1),), "no such kind"),
     ),
-    "a launch that is refused for too long fails the stage": Case(
-        one(known(state=S, job_uid="", message="no such kind", pending_since=NOW - 601), NOTHING),
+    "a launch that is rejected for too long fails the stage": Case(
+        single_stage(launched_status(state=S, job_uid="", message="no such kind", pending_since=NOW - 601), NO_JOB),
         *(F, Reason.PENDING_TOO_LONG, (), "no such kind; not started after 600 s"),
     ),
     "the result of a deleted job is read, since it may have been committed": Case(
-        one(known(), UNREAD), R, None, (LoadResult("data"),)
+        single_stage(launched_status(), NO_JOB_UNREAD), R, None, (LoadResult("data"),)
     ),
     "a job that is being deleted after it committed its result is done": Case(
-        one(known(), seen(RUNS, terminating=True, result=RESULT, result_read=True)), D, Reason.DONE
+        single_stage(launched_status(), observed_job(RUNNING_POD, terminating=True, result=RESULT, result_read=True)),
+        D,
+        Reason.DONE,
     ),
     "a deleted job with a result is done": Case(
-        one(known(), replace(NOTHING, result=RESULT, result_read=True)), D, Reason.DONE
+        single_stage(launched_status(), replace(NO_JOB, result=RESULT, result_read=True)), D, Reason.DONE
     ),
     "the result of a failed job is read, since it may have been committed": Case(
-        one(known(), ended(137, result_read=False)), R, None, (LoadResult("data"),)
+        single_stage(launched_status(), failed_job(137, result_read=False)), R, None, (LoadResult("data"),)
     ),
     "a job that failed after it committed its result is done": Case(
-        one(known(), ended(137, result=RESULT)), D, Reason.DONE
+        single_stage(launched_status(), failed_job(137, result=RESULT)), D, Reason.DONE
     ),
     "a deleted job without a result counts as killed": Case(
-        one(known(), replace(NOTHING, result_read=True)),
+        single_stage(launched_status(), replace(NO_JOB, result_read=True)),
         *(
             W,
             Reason.RETRYING,
@@ -113,136 +123,181 @@ CASES = {
         ),
     ),
     "a job that is being deleted counts as killed before it is gone": Case(
-        one(known(), seen(RUNS, terminating=True, result_read=True)),
+        single_stage(launched_status(), observed_job(RUNNING_POD, terminating=True, result_read=True)),
         W,
         Reason.RETRYING,
         (),
         "deleted by someone other than the operator",
     ),
     "a job deleted after the last retry fails the stage": Case(
-        one(known(failures=2), replace(NOTHING, result_read=True)), F, Reason.RETRIES_SPENT, (), "after all 2 retries"
+        single_stage(launched_status(failures=2), replace(NO_JOB, result_read=True)),
+        F,
+        Reason.RETRIES_SPENT,
+        (),
+        "after all 2 retries",
     ),
     "the job of an earlier attempt is deleted": Case(
-        one(known(attempts=[launched(100, 129), launched(5)], job_uid=""), seen(RUNS)),
+        single_stage(
+            launched_status(attempts=[launched(100, 129), launched(5)], job_uid=""), observed_job(RUNNING_POD)
+        ),
         *(W, None, (DeleteJob("data", "u1"),)),
     ),
     "a failed job is deleted before the next attempt": Case(
-        one(backoff(1), ended(129)), W, Reason.RETRYING, (DeleteJob("data", "u1"),), "exit code 129"
+        single_stage(backoff(1), failed_job(129)), W, Reason.RETRYING, (DeleteJob("data", "u1"),), "exit code 129"
     ),
-    "the next attempt waits for the backoff": Case(one(backoff(1), NOTHING), W, Reason.RETRYING, (), "exit code 129"),
+    "the next attempt waits for the backoff": Case(
+        single_stage(backoff(1), NO_JOB), W, Reason.RETRYING, (), "exit code 129"
+    ),
     "the next attempt starts after the backoff": Case(
-        one(backoff(-0.1), NOTHING), S, Reason.PODS_STARTING, (Launch("data", 2),), "attempt 2"
+        single_stage(backoff(-0.1), NO_JOB), S, Reason.PODS_STARTING, (Launch("data", 2),), "attempt 2"
     ),
     "the next attempt waits until the previous job is gone": Case(
-        one(backoff(-1), seen(terminating=True)), W, Reason.RETRYING, (), "exit code 129"
+        single_stage(backoff(-1), observed_job(terminating=True)), W, Reason.RETRYING, (), "exit code 129"
     ),
-    "a running job makes the stage running": Case(one(STARTS, seen(RUNS)), R, Reason.RUNNING),
+    "a running job makes the stage running": Case(
+        single_stage(STARTING_STATUS, observed_job(RUNNING_POD)), R, Reason.RUNNING
+    ),
     "a running job that is not ready reports why": Case(
-        one(known(), seen(replace(RUNS, conditions=()), events=event("503", "Unhealthy", POD.name))),
+        single_stage(
+            launched_status(),
+            observed_job(replace(RUNNING_POD, conditions=()), events=event("503", "Unhealthy", POD.name)),
+        ),
         *(R, Reason.PODS_STARTING, (), "is not ready: 503"),
     ),
     "a job that does not start in time is deleted": Case(
-        one(known(state=S, pending_since=NOW - 601), seen(NO_NODE)),
+        single_stage(launched_status(state=S, pending_since=NOW - 601), observed_job(NO_NODE)),
         *(F, Reason.PENDING_TOO_LONG, (DeleteJob("data", "u1"),), "cannot be scheduled"),
     ),
     "a pending job is kept up to the limit": Case(
-        one(known(state=S, pending_since=NOW - 600), seen(NO_NODE)), S, Reason.NO_NODE
+        single_stage(launched_status(state=S, pending_since=NOW - 600), observed_job(NO_NODE)), S, Reason.NO_NODE
     ),
     "a pod with a new UID is a failure and the job continues": Case(
-        one(known(pods={POD.name: "p1"}), seen(OTHER)), R, Reason.RUNNING
+        single_stage(launched_status(pods={POD.name: "p1"}), observed_job(REPLACEMENT_POD)), R, Reason.RUNNING
     ),
     "a job continues after a lost pod while retries are left": Case(
-        one(known(pods={POD.name: "p1"}, failures=1), seen(OTHER)), R, Reason.RUNNING
+        single_stage(launched_status(pods={POD.name: "p1"}, failures=1), observed_job(REPLACEMENT_POD)),
+        R,
+        Reason.RUNNING,
     ),
     "a lost pod fails the stage when no retries are left": Case(
-        one(known(pods={POD.name: "p1"}, failures=2), seen(OTHER)),
+        single_stage(launched_status(pods={POD.name: "p1"}, failures=2), observed_job(REPLACEMENT_POD)),
         *(F, Reason.RETRIES_SPENT, (DeleteJob("data", "u1"),), f"lost pod {POD.name} after all 2 retries"),
     ),
     "the result of a job that succeeded is read": Case(
-        one(known(), seen(condition="Succeeded")), R, None, (LoadResult("data"),)
+        single_stage(launched_status(), observed_job(condition="Succeeded")), R, None, (LoadResult("data"),)
     ),
     "a job that succeeded with a result is done": Case(
-        one(known(), seen(condition="Succeeded", result=RESULT, result_read=True)), D, Reason.DONE
+        single_stage(launched_status(), observed_job(condition="Succeeded", result=RESULT, result_read=True)),
+        D,
+        Reason.DONE,
     ),
     "a job that succeeded without a result fails": Case(
-        one(known(), seen(condition="Succeeded", result_read=True)), F, Reason.NO_RESULT, (), "committed no result"
+        single_stage(launched_status(), observed_job(condition="Succeeded", result_read=True)),
+        F,
+        Reason.NO_RESULT,
+        (),
+        "committed no result",
     ),
     "a job that succeeded waits for its remaining pods": Case(
-        one(known(), seen(RUNS, condition="Succeeded", result_read=True)),
+        single_stage(launched_status(), observed_job(RUNNING_POD, condition="Succeeded", result_read=True)),
         R,
         Reason.RUNNING,
         (),
         "waiting for its remaining pods to stop",
     ),
     "a job past its deadline is deleted": Case(
-        one(known(), seen(RUNS), deadline_seconds=99),
+        single_stage(launched_status(), observed_job(RUNNING_POD), deadline_seconds=99),
         *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),), "the deadline of 99 s has passed"),
     ),
-    "a job before its deadline continues": Case(one(known(), seen(RUNS), deadline_seconds=101), R, Reason.RUNNING),
+    "a job before its deadline continues": Case(
+        single_stage(launched_status(), observed_job(RUNNING_POD), deadline_seconds=101), R, Reason.RUNNING
+    ),
     "a pending job past its deadline is deleted": Case(
-        one(known(state=S, pending_since=NOW - 10), seen(NO_NODE), deadline_seconds=99),
+        single_stage(launched_status(state=S, pending_since=NOW - 10), observed_job(NO_NODE), deadline_seconds=99),
         *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),)),
     ),
     "suspended time does not count towards the deadline": Case(
-        one(known(suspended_seconds=50.0), seen(RUNS), deadline_seconds=51), R, Reason.RUNNING
+        single_stage(launched_status(suspended_seconds=50.0), observed_job(RUNNING_POD), deadline_seconds=51),
+        R,
+        Reason.RUNNING,
     ),
     "time outside suspensions counts towards the deadline": Case(
-        one(known(suspended_seconds=50.0), seen(RUNS), deadline_seconds=49),
+        single_stage(launched_status(suspended_seconds=50.0), observed_job(RUNNING_POD), deadline_seconds=49),
         F,
         Reason.DEADLINE,
         (DeleteJob("data", "u1"),),
     ),
     "no attempt starts after the deadline": Case(
-        one(backoff(-1), NOTHING, deadline_seconds=99), F, Reason.DEADLINE, (), "the deadline of 99 s has passed"
+        single_stage(backoff(-1), NO_JOB, deadline_seconds=99),
+        F,
+        Reason.DEADLINE,
+        (),
+        "the deadline of 99 s has passed",
     ),
     "a terminating job is not deleted again after the deadline": Case(
-        one(backoff(-1), seen(terminating=True), deadline_seconds=99), F, Reason.DEADLINE
+        single_stage(backoff(-1), observed_job(terminating=True), deadline_seconds=99), F, Reason.DEADLINE
     ),
     "the deadline covers all attempts together": Case(
-        one(known(attempts=[launched(100, 129), launched(5)]), seen(RUNS, attempt=2), deadline_seconds=99),
+        single_stage(
+            launched_status(attempts=[launched(100, 129), launched(5)]),
+            observed_job(RUNNING_POD, attempt=2),
+            deadline_seconds=99,
+        ),
         *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),)),
     ),
-    "a job of another owner is not touched": Case(
-        one(fresh(), seen(RUNS, owned=False)),
+    "a job of another owner is not changed": Case(
+        single_stage(unlaunched_status(), observed_job(RUNNING_POD, owned=False)),
         W,
         Reason.REFUSED,
         (),
         "a job named lab-data exists and does not belong to this run",
     ),
-    "a failed job of another owner is not touched": Case(
-        one(known(attempts=[launched(9, 129), launched(5)], job_uid=""), ended(2, owned=False)), W, Reason.REFUSED
+    "a failed job of another owner is not changed": Case(
+        single_stage(launched_status(attempts=[launched(9, 129), launched(5)], job_uid=""), failed_job(2, owned=False)),
+        W,
+        Reason.REFUSED,
     ),
     "a failed stage deletes its running job": Case(
-        one(known(state=F, reason=Reason.DEADLINE, attempts=[launched(100, 143)]), seen(RUNS)),
+        single_stage(
+            launched_status(state=F, reason=Reason.DEADLINE, attempts=[launched(100, 143)]), observed_job(RUNNING_POD)
+        ),
         F,
         Reason.DEADLINE,
         (DeleteJob("data", "u1"),),
     ),
     "a failed stage deletes its running job only once": Case(
-        one(known(state=F, reason=Reason.DEADLINE), seen(RUNS, terminating=True)), F, Reason.DEADLINE
+        single_stage(launched_status(state=F, reason=Reason.DEADLINE), observed_job(RUNNING_POD, terminating=True)),
+        F,
+        Reason.DEADLINE,
     ),
     "a failed stage does not delete a job of another owner": Case(
-        one(known(state=F, reason=Reason.DEADLINE), seen(RUNS, uid="x", owned=False)), F, Reason.DEADLINE
+        single_stage(launched_status(state=F, reason=Reason.DEADLINE), observed_job(RUNNING_POD, uid="x", owned=False)),
+        F,
+        Reason.DEADLINE,
     ),
     "a failed stage keeps its ended job and its log": Case(
-        one(known(state=F, reason=Reason.EXIT_PERMANENT), ended(2)), F, Reason.EXIT_PERMANENT
+        single_stage(launched_status(state=F, reason=Reason.EXIT_PERMANENT), failed_job(2)), F, Reason.EXIT_PERMANENT
     ),
-    "a stage that is done stays done": Case(one(PARENT, seen(condition="Succeeded")), D, Reason.DONE),
+    "a stage that is done stays done": Case(single_stage(PARENT, observed_job(condition="Succeeded")), D, Reason.DONE),
     "a failed job without an exit code counts as killed": Case(
-        one(known(), ended(None)), W, Reason.RETRYING, (), "exit code 137"
+        single_stage(launched_status(), failed_job(None)), W, Reason.RETRYING, (), "exit code 137"
     ),
     "the last error of the stage is reported": Case(
-        one(known(), ended(2, last_error="epochs: must be > 0")), F, Reason.EXIT_PERMANENT, (), "epochs: must be > 0"
+        single_stage(launched_status(), failed_job(2, last_error="epochs: must be > 0")),
+        F,
+        Reason.EXIT_PERMANENT,
+        (),
+        "epochs: must be > 0",
     ),
     **{
-        f"a pending job reports why: {name}": Case(one(STARTS, observed), S, reason, (), says)
-        for name, (observed, reason, says) in PENDING.items()
+        f"a pending job reports why: {name}": Case(single_stage(STARTING_STATUS, observed), S, reason, (), message)
+        for name, (observed, reason, message) in PENDING.items()
     },
     **{
         f"exit code {code} is {'retried' if is_retryable(code) else 'permanent'}": Case(
-            one(known(), ended(code)),
+            single_stage(launched_status(), failed_job(code)),
             *((W, Reason.RETRYING) if is_retryable(code) else (F, Reason.EXIT_PERMANENT)),
-            says=f"exit code {int(code)} is {'transient' if is_retryable(code) else 'permanent'}",
+            message=f"exit code {int(code)} is {'transient' if is_retryable(code) else 'permanent'}",
         )
         for code in ExitCode
         if code is not ExitCode.DONE
@@ -257,17 +312,19 @@ def test_decision_by_observed_state(case: Case) -> None:
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if is_retryable(code)])
 def test_failed_attempts_are_retried_with_backoff_until_retries_are_used_up(code: int) -> None:
-    observed = one(fresh(), NOTHING)
+    observed = single_stage(unlaunched_status(), NO_JOB)
     delays = []
     for attempt in (1, 2, 3):
         plan = decide(observed)
         assert plan.actions == (Launch("data", attempt),) and stage_of(plan).not_before is None
-        plan = decide(next_observed(with_stage(observed, data=ended(code, attempt=attempt, uid=f"u{attempt}")), plan))
+        plan = decide(
+            next_observed(with_stage(observed, data=failed_job(code, attempt=attempt, uid=f"u{attempt}")), plan)
+        )
         stage = stage_of(plan)
         assert stage.attempts[-1].exit_code == code and stage.attempts[-1].ended == observed.now
         if stage.not_before is not None:
             delays.append(stage.not_before - observed.now)
-            observed = next_observed(with_stage(observed, data=NOTHING), plan, now=stage.not_before)
+            observed = next_observed(with_stage(observed, data=NO_JOB), plan, now=stage.not_before)
     assert delays == [1.0, 2.0]
     assert (stage.state, stage.reason, stage.ended, len(stage.attempts)) == (F, Reason.RETRIES_SPENT, observed.now, 3)
     assert stage.message.startswith(f"exit code {int(code)} after all 2 retries")
@@ -281,101 +338,123 @@ def test_completed_stage_has_outputs_and_a_closed_attempt() -> None:
 
 
 def test_lost_pod_is_counted_once() -> None:
-    observed = one(known(pods={POD.name: "p1"}), seen(OTHER))
+    observed = single_stage(launched_status(pods={POD.name: "p1"}), observed_job(REPLACEMENT_POD))
     plan = decide(observed)
     assert (stage_of(plan).failures, len(stage_of(plan).attempts)) == (1, 1)
     assert stage_of(decide(next_observed(observed, plan))).failures == 1
 
 
 def test_pods_lost_together_count_as_one_failure() -> None:
-    pods = [replace(RUNS, name=name, uid="new") for name in "abc"]
-    stage = stage_of(decide(one(known(pods=dict.fromkeys("abc", "old")), seen(*pods))))
+    pods = [replace(RUNNING_POD, name=name, uid="new") for name in "abc"]
+    stage = stage_of(decide(single_stage(launched_status(pods=dict.fromkeys("abc", "old")), observed_job(*pods))))
     assert (stage.failures, stage.state) == (1, R)
 
 
 def test_pods_of_a_new_attempt_are_not_counted_as_lost() -> None:
-    observed = one(backoff(-1, pods={POD.name: "p1"}), NOTHING)
-    started = next_observed(with_stage(observed, data=seen(OTHER, uid="u2", attempt=2)), decide(observed))
+    observed = single_stage(backoff(-1, pods={POD.name: "p1"}), NO_JOB)
+    started = next_observed(
+        with_stage(observed, data=observed_job(REPLACEMENT_POD, uid="u2", attempt=2)), decide(observed)
+    )
     assert (stage_of(decide(started)).failures, stage_of(decide(started)).job_uid) == (1, "u2")
 
 
 def test_lost_pod_is_counted_after_an_observation_without_pods() -> None:
-    observed = one(known(pods={POD.name: "p1"}), seen())
+    observed = single_stage(launched_status(pods={POD.name: "p1"}), observed_job())
     plan = decide(observed)
-    assert stage_of(decide(next_observed(with_stage(observed, data=seen(OTHER)), plan))).failures == 1
+    assert stage_of(decide(next_observed(with_stage(observed, data=observed_job(REPLACEMENT_POD)), plan))).failures == 1
 
 
 def test_terminating_pod_is_not_lost_until_it_is_replaced() -> None:
-    terminating = one(known(pods={POD.name: "p1"}), seen(replace(RUNS, terminating=True)))
+    terminating = single_stage(
+        launched_status(pods={POD.name: "p1"}), observed_job(replace(RUNNING_POD, terminating=True))
+    )
     assert stage_of(decide(terminating)).failures == 0
-    left_over = one(known(), seen(replace(RUNS, terminating=True)))
-    assert stage_of(decide(next_observed(with_stage(left_over, data=seen(OTHER)), decide(left_over)))).failures == 0
+    left_over = single_stage(launched_status(), observed_job(replace(RUNNING_POD, terminating=True)))
+    assert (
+        stage_of(
+            decide(next_observed(with_stage(left_over, data=observed_job(REPLACEMENT_POD)), decide(left_over)))
+        ).failures
+        == 0
+    )
 
 
 def test_pending_time_starts_with_the_first_pending_observation() -> None:
-    plan = decide(one(known(), seen(POD)))
+    plan = decide(single_stage(launched_status(), observed_job(POD)))
     assert stage_of(plan).pending_since == NOW
-    plan = decide(next_observed(one(known(), seen(POD)), plan, now=NOW + 50))
+    plan = decide(next_observed(single_stage(launched_status(), observed_job(POD)), plan, now=NOW + 50))
     assert stage_of(plan).pending_since == NOW
-    assert stage_of(decide(next_observed(one(known(), seen(RUNS)), plan))).pending_since is None
+    assert (
+        stage_of(decide(next_observed(single_stage(launched_status(), observed_job(RUNNING_POD)), plan))).pending_since
+        is None
+    )
 
 
 def test_progress_is_kept_until_the_attempt_ends() -> None:
-    assert stage_of(decide(one(known(), seen(RUNS, progress="train 3/9")))).progress == "train 3/9"
-    told = known(progress="train 3/9")
-    assert stage_of(decide(one(told, seen(RUNS)))).progress == "train 3/9"
-    assert stage_of(decide(one(told, ended(129)))).progress == ""
+    assert (
+        stage_of(decide(single_stage(launched_status(), observed_job(RUNNING_POD, progress="train 3/9")))).progress
+        == "train 3/9"
+    )
+    reported = launched_status(progress="train 3/9")
+    assert stage_of(decide(single_stage(reported, observed_job(RUNNING_POD)))).progress == "train 3/9"
+    assert stage_of(decide(single_stage(reported, failed_job(129)))).progress == ""
 
 
 def test_independent_stages_start_together() -> None:
-    plan = decide(run(*((curate(name), fresh(name), NOTHING) for name in "abc")))
+    plan = decide(run(*((curate(name), unlaunched_status(name), NO_JOB) for name in "abc")))
     assert plan.actions == (Launch("a", 1), Launch("b", 1), Launch("c", 1))
 
 
 @pytest.mark.parametrize(
-    ("status", "observed", "state", "does"),
+    ("status", "observed", "state", "actions"),
     [
-        (fresh("b"), NOTHING, W, ()),
-        (None, NOTHING, W, ()),
-        (known("b"), seen(RUNS), R, ()),
-        (known("b", S, job_uid=""), NOTHING, S, (Launch("b", 1),)),
-        (backoff(-1).model_copy(update={"name": "b"}), NOTHING, S, (Launch("b", 2),)),
+        (unlaunched_status("b"), NO_JOB, W, ()),
+        (None, NO_JOB, W, ()),
+        (launched_status("b"), observed_job(RUNNING_POD), R, ()),
+        (launched_status("b", S, job_uid=""), NO_JOB, S, (Launch("b", 1),)),
+        (backoff(-1).model_copy(update={"name": "b"}), NO_JOB, S, (Launch("b", 2),)),
     ],
     ids=["not started", "new", "running", "launched", "in backoff"],
 )
-def test_failed_stage_stops_only_stages_that_have_not_started(
-    status: StageStatus | None, observed: ObservedStage, state: RunState, does: tuple[object, ...]
+def test_stages_that_have_started_continue_after_a_failure_of_another(
+    status: StageStatus | None, observed: ObservedStage, state: RunState, actions: tuple[object, ...]
 ) -> None:
-    failed = known("a", F, reason=Reason.EXIT_PERMANENT)
-    plan = decide(run((curate("a"), failed, ended(2)), (curate("b"), status, observed)))
+    failed = launched_status("a", F, reason=Reason.EXIT_PERMANENT)
+    plan = decide(run((curate("a"), failed, failed_job(2)), (curate("b"), status, observed)))
     stage = stage_of(plan, "b")
-    assert (stage.state, plan.actions) == (state, does)
+    assert (stage.state, plan.actions) == (state, actions)
     if state is W:
         assert (stage.reason, stage.message) == (Reason.STAGE_FAILED, "not started because a failed")
 
 
 def test_failure_message_is_kept_until_the_next_attempt() -> None:
-    plan = decide(one(backoff(1), ended(129, terminating=True)))
-    plan = decide(next_observed(one(backoff(1), NOTHING), plan))
+    plan = decide(single_stage(backoff(1), failed_job(129, terminating=True)))
+    plan = decide(next_observed(single_stage(backoff(1), NO_JOB), plan))
     assert "exit code 129" in stage_of(plan).message
 
 
-def test_exit_code_is_that_of_the_container() -> None:
+def test_exit_code_of_the_container_is_recorded() -> None:
     killed = replace(POD, phase="Failed", containers=(ContainerView("pytorch", exit_code=137, terminated="OOMKilled"),))
-    stage = stage_of(decide(one(known(), seen(killed, condition="Failed"))))
+    stage = stage_of(decide(single_stage(launched_status(), observed_job(killed, condition="Failed"))))
     assert stage.attempts[0].exit_code == 137 and "OOMKilled" in stage.message
 
 
 def test_pod_on_a_lost_node_is_force_deleted_after_its_grace_period() -> None:
-    terminating = replace(RUNS, terminating=True, deletion_deadline=NOW - 30)
-    assert decide(one(known(), seen(terminating))).actions == ()
+    terminating = replace(RUNNING_POD, terminating=True, deletion_deadline=NOW - 30)
+    assert decide(single_stage(launched_status(), observed_job(terminating))).actions == ()
     stuck = replace(terminating, deletion_deadline=NOW - 61)
-    assert decide(one(known(), seen(stuck))).actions == (ForceDeletePod("data", stuck.name, stuck.uid),)
-    assert ForceDeletePod("data", stuck.name, stuck.uid) in decide(one(known(), seen(stuck, terminating=True))).actions
+    assert decide(single_stage(launched_status(), observed_job(stuck))).actions == (
+        ForceDeletePod("data", stuck.name, stuck.uid),
+    )
+    assert (
+        ForceDeletePod("data", stuck.name, stuck.uid)
+        in decide(single_stage(launched_status(), observed_job(stuck, terminating=True))).actions
+    )
 
 
 def test_job_is_pending_while_one_of_its_pods_cannot_be_scheduled() -> None:
-    observed = one(known(), seen(replace(RUNS, name="b"), NO_NODE), pending_timeout_seconds=600)
+    observed = single_stage(
+        launched_status(), observed_job(replace(RUNNING_POD, name="b"), NO_NODE), pending_timeout_seconds=600
+    )
     plan = decide(observed)
     assert (stage_of(plan).state, stage_of(plan).reason, stage_of(plan).pending_since) == (R, Reason.NO_NODE, NOW)
     late = decide(next_observed(observed, plan, now=NOW + 601))

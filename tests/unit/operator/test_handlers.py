@@ -1,4 +1,4 @@
-"""The kopf handlers: what a watch reports is cached, and the run that it concerns is reconciled."""
+"""The kopf handlers cache each reported object and reconcile its run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_watch_events_reconcile_the_run_they_concern(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_events_reconcile_the_run_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
     reconciled: list[tuple[str, str]] = []
     deleted: list[str] = []
     missing = [["PyTorchJob"], []]
@@ -53,7 +53,7 @@ def test_watch_events_reconcile_the_run_they_concern(monkeypatch: pytest.MonkeyP
     async def work() -> None:
         operator = Handlers(Options(metrics_port=0))
         await operator.start(kopf.OperatorSettings())
-        assert missing == [], "the handlers start once every kind is served"
+        assert missing == [], "the operator started before every kind was served"
         await operator.on_run({"type": "ADDED", "object": run("1")})
         await until(lambda: len(reconciled) == 1)
         await operator.on_job({"type": "MODIFIED", "object": job("2")})
@@ -64,4 +64,4 @@ def test_watch_events_reconcile_the_run_they_concern(monkeypatch: pytest.MonkeyP
         await operator.stop()
 
     asyncio.run(work())
-    assert reconciled == [("lab", "quick")] * 2, "a listed version that is cached is not reconciled again"
+    assert reconciled == [("lab", "quick")] * 2, "a cached version in the list of a watch was reconciled again"

@@ -1,4 +1,4 @@
-"""Events are listed once for all runs of a namespace, and the cache recognizes the versions that it has."""
+"""Events are listed once for all runs of a namespace, and the cache recognizes versions of objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1_operator.namespace_events import NamespaceEvents
 
 
 class Server:
-    """Lists two events. ``gate`` delays the answer, and each list takes ``seconds`` on the fake clock."""
+    """A fake API server with two events. ``gate`` blocks the response, and a list request takes ``seconds`` of the fake clock."""
 
     def __init__(self, clock: list[float] | None = None, seconds: float = 0.0) -> None:
         self.lists, self.clock, self.seconds = 0, clock or [0.0], seconds
@@ -61,7 +61,7 @@ def test_concurrent_readers_share_one_list() -> None:
     assert [event.message for event in events.of("lab", ("a", "b"), 5.0)] == ["first", "later"]
 
 
-def test_age_0_and_another_namespace_need_new_lists() -> None:
+def test_age_0_or_another_namespace_causes_a_new_list() -> None:
     server = Server()
     events = NamespaceEvents(server)  # type: ignore[arg-type]
     for _ in range(2):
@@ -70,7 +70,7 @@ def test_age_0_and_another_namespace_need_new_lists() -> None:
     assert server.lists == 3
 
 
-def test_slow_list_is_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_list_is_cached_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(namespace_events.time, "monotonic", lambda: clock[0])
     server = Server(clock, seconds=0.1)
@@ -78,7 +78,7 @@ def test_slow_list_is_repeated_less_often(monkeypatch: pytest.MonkeyPatch) -> No
     events.of("lab", ("a",), 0.01)
     clock[0] += 1.8
     events.of("lab", ("a",), 0.01)
-    assert server.lists == 1, "a list that takes 0.1 s is used for 2 s"
+    assert server.lists == 1, "a list that took 0.1 s was read again within 2 s"
     clock[0] += 0.2
     events.of("lab", ("a",), 0.01)
     assert server.lists == 2

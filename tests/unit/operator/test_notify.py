@@ -1,4 +1,4 @@
-"""Notifications of a webhook by HTTP, which never delay the operator."""
+"""Webhook notifications, which never delay the operator."""
 
 import json
 import threading
@@ -16,16 +16,16 @@ from editr1_operator.notify import Notifier, cloud_event
 META = {"name": "quick", "namespace": "lab", "uid": "u-1", "resourceVersion": "7"}
 
 
-class Hook:
+class Webhook:
     def __init__(self) -> None:
-        self.seen: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.received: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.answers: list[int] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.seen.append((dict(self.headers), body))
+                hook.received.append((dict(self.headers), body))
                 self.send_response(hook.answers.pop(0) if hook.answers else 202)
                 self.end_headers()
 
@@ -38,8 +38,8 @@ class Hook:
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
-    hook = Hook()
+def hook() -> Iterator[Webhook]:
+    hook = Webhook()
     yield hook
     hook.server.shutdown()
 
@@ -48,11 +48,11 @@ def event(state: RunState = RunState.DONE) -> dict[str, Any]:
     return cloud_event(META, RunStatus(state=state, reason=Reason.DONE, message="m"), 0.0)
 
 
-def test_change_is_sent_as_a_cloud_event(hook: Hook) -> None:
+def test_change_is_sent_as_a_cloud_event(hook: Webhook) -> None:
     notifier = Notifier(hook.url, token="secret-word")
     notifier.notify(event())
     notifier.close()
-    ((headers, body),) = hook.seen
+    ((headers, body),) = hook.received
     assert (
         headers["Content-Type"] == "application/cloudevents+json" and headers["Authorization"] == "Bearer secret-word"
     )
@@ -62,15 +62,15 @@ def test_change_is_sent_as_a_cloud_event(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize(("answers", "posts"), [([503, 429, 202], 3), ([404], 1), ([500] * 6, 6)])
-def test_retryable_answer_is_retried(hook: Hook, answers: list[int], posts: int) -> None:
+def test_only_retryable_responses_are_retried(hook: Webhook, answers: list[int], posts: int) -> None:
     hook.answers = list(answers)
     notifier = Notifier(hook.url, backoff_s=0.01)
     notifier.notify(event())
     notifier.close()
-    assert len(hook.seen) == posts
+    assert len(hook.received) == posts
 
 
-def test_unreachable_webhook_delays_nothing() -> None:
+def test_unreachable_webhook_does_not_delay_the_caller() -> None:
     notifier = Notifier("http://127.0.0.1:9/hook", backoff_s=5)
     began = time.monotonic()
     for _ in range(2000):
@@ -79,7 +79,7 @@ def test_unreachable_webhook_delays_nothing() -> None:
     assert time.monotonic() - began < 2
 
 
-def test_without_a_url_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notifier_without_url_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify.httpx, "Client", lambda **_: pytest.fail("a client was opened"))
     threads = threading.active_count()
     notifier = Notifier("")

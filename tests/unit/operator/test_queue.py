@@ -13,12 +13,12 @@ KEY = ("lab", "quick")
 
 
 def idle(queue: WorkQueue) -> bool:
-    """Whether no run is being reconciled and none is due later."""
+    """Return whether no reconciliation is running or scheduled."""
     return not queue._busy and all(timer.cancelled() or timer.when() < now() for timer in queue._timers.values())
 
 
 def now() -> float:
-    """Time of the event loop, which its timers refer to."""
+    """Return the time of the event loop's clock, which its timers use."""
     return asyncio.get_running_loop().time()
 
 
@@ -29,7 +29,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_changes_during_a_reconciliation_lead_to_exactly_one_more() -> None:
+def test_changes_during_a_reconciliation_cause_exactly_one_more() -> None:
     running, most, calls = 0, 0, 0
     gate = threading.Event()
 
@@ -56,7 +56,7 @@ def test_changes_during_a_reconciliation_lead_to_exactly_one_more() -> None:
     assert (calls, most) == (2, 1)
 
 
-def test_reconciliation_is_repeated_after_a_change_and_when_it_asks_for_it() -> None:
+def test_reconciliation_is_repeated_after_a_change_and_when_requested() -> None:
     seen: list[float] = []
 
     def reconcile(_key: tuple[str, str]) -> float | None:

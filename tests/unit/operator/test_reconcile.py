@@ -1,4 +1,4 @@
-"""What a reconciliation saves and reports if something fails in the middle of it."""
+"""Effects of a reconciliation in which the store, the API server or an event fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAILED = RunStatus(
 
 
 class Scenario:
-    """A reconciler whose decision is :data:`FAILED`; ``done`` has the order in which things happened."""
+    """A reconciler whose decision is always :data:`FAILED`. ``done`` lists the effects in their order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.done: list[str] = []
@@ -43,7 +43,7 @@ class Scenario:
         self.reasons: list[str] = []
         client: Any = SimpleNamespace(patch=self._merge, create=self._create)
         store = open_store(StoreConfig(url=(folder / "store").as_uri()))
-        settings: Any = SimpleNamespace(site=lambda *_: SimpleNamespace(store=store), versions={})
+        settings: Any = SimpleNamespace(of_namespace=lambda *_: SimpleNamespace(store=store), versions={})
         notifier: Any = SimpleNamespace(notify=lambda _event: self.done.append("notified"))
         self.cache = Cache()
         self.cache.put_run(BODY, deleted=False)
@@ -87,7 +87,7 @@ def test_attempt_is_archived_before_the_status_reports_its_end(scenario: Scenari
     scenario.archive_error = StoreError("the bucket is unreachable")
     with pytest.raises(StoreError):
         scenario.reconciler.reconcile(KEY)
-    assert scenario.reasons == [Reason.STORE_UNREACHABLE], "the next reconciliation archives the attempt"
+    assert scenario.reasons == [Reason.STORE_UNREACHABLE], "the status reported the end before the attempt was archived"
     scenario.archive_error = None
     scenario.done.clear()
     assert scenario.reconciler.reconcile(KEY) is None
@@ -107,7 +107,7 @@ def test_failed_event_does_not_prevent_notification_and_record(scenario: Scenari
     assert scenario.done == ["archived", "status", "notified", "recorded"]
 
 
-def test_record_is_saved_although_an_action_did_not_reach_the_server(scenario: Scenario) -> None:
+def test_record_is_saved_if_an_action_does_not_reach_the_api_server(scenario: Scenario) -> None:
     scenario.apply_error = ClusterUnreachable("timeout")
     with pytest.raises(ClusterUnreachable):
         scenario.reconciler.reconcile(KEY)

@@ -1,4 +1,4 @@
-"""Settings of a namespace, and what only the operator's administrator may set."""
+"""Settings of a namespace, and settings that only the operator's administrator may change."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from editr1.config.loader import ConfigError
-from editr1_operator.settings import Settings, read_run
+from editr1_operator.settings import SettingsCache, read_run
 
 BASE = {
     "registry": "here",
@@ -15,7 +15,7 @@ BASE = {
 }
 
 
-class Cluster:
+class FakeClient:
     def __init__(self, settings: dict[str, Any] | str | None = None) -> None:
         text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
         self.found = None if settings is None else {"data": {"cluster.yaml": text}}
@@ -24,10 +24,10 @@ class Cluster:
         return self.found
 
 
-def settings(tmp_path: Path, *stores: str, base: dict[str, Any] = BASE) -> Settings:
+def settings_cache(tmp_path: Path, *stores: str, base: dict[str, Any] = BASE) -> SettingsCache:
     file = tmp_path / "cluster.yaml"
     file.write_text(yaml.safe_dump(base))
-    return Settings(file, stores)
+    return SettingsCache(file, stores)
 
 
 @pytest.fixture(autouse=True)
@@ -39,36 +39,36 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_of_a_namespace_override_those_of_the_operator(tmp_path: Path) -> None:
     over = {"values": {"image": {"tag": "2"}}, "store_endpoint": "http://127.0.0.1:8333"}
-    site = settings(tmp_path).site(Cluster(over), "lab", None)  # type: ignore[arg-type]
-    assert site.cluster.values["image"] == {"tag": "2"} and site.cluster.registry == "here"
-    assert site.config.endpoint == "http://s3:8333", "the operator does not use the endpoint for laptops"
+    found = settings_cache(tmp_path).of_namespace(FakeClient(over), "lab", None)  # type: ignore[arg-type]
+    assert found.cluster.values["image"] == {"tag": "2"} and found.cluster.registry == "here"
+    assert found.config.endpoint == "http://s3:8333", "the operator used the endpoint for machines outside the cluster"
 
 
 @pytest.mark.parametrize(
-    ("over", "url", "says"),
+    ("over", "url", "message"),
     [
         (
             {"values": {"store": {"endpoint": "http://elsewhere:1"}}},
             None,
-            "not allowed; the operator's own settings say",
+            "not allowed; remove it, the operator uses",
         ),
-        (None, "s3://other/x", "not allowed; the operator may use s3://b/x"),
-        (None, "s3://b/xy", "not allowed; the operator may use s3://b/x"),
+        (None, "s3://other/x", "not allowed; use a store below s3://b/x"),
+        (None, "s3://b/xy", "not allowed; use a store below s3://b/x"),
         ("[", None, "not YAML"),
         ("- a", None, "must be a mapping"),
         ({"regisrty": "x"}, None, "regisrty"),
     ],
 )
-def test_settings_that_a_namespace_may_not_change_are_refused(
-    tmp_path: Path, over: Any, url: str | None, says: str
+def test_invalid_or_forbidden_settings_of_a_namespace_are_rejected(
+    tmp_path: Path, over: Any, url: str | None, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=says):
-        settings(tmp_path, "s3://b/x").site(Cluster(over), "lab", url)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        settings_cache(tmp_path, "s3://b/x").of_namespace(FakeClient(over), "lab", url)  # type: ignore[arg-type]
 
 
 def test_missing_store_is_refused_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no store: give an S3 bucket"):
-        settings(tmp_path, base={}).site(Cluster(), "lab", None)  # type: ignore[arg-type]
+        settings_cache(tmp_path, base={}).of_namespace(FakeClient(), "lab", None)  # type: ignore[arg-type]
 
 
 def test_editrun_is_validated_like_a_run_file() -> None:

@@ -1,4 +1,4 @@
-"""Suspending and resuming a run, by its specification or by a queue, in each state of a stage, and the effect on deadlines."""
+"""Decisions for runs that are suspended or resumed by their specification or by a queue, and their deadlines."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,157 +10,189 @@ from editr1_operator.actions import Action, DeleteJob, ForceDeletePod, Launch, L
 from editr1_operator.decide import Plan, decide
 from editr1_operator.observed import ObservedRun, ObservedStage
 from tests.unit.operator.conftest import (
-    NOTHING,
+    NO_JOB,
     NOW,
     POD,
     RESULT,
-    RUNS,
+    RUNNING_POD,
     Case,
     backoff,
-    ended,
-    fresh,
-    known,
+    failed_job,
     launched,
+    launched_status,
     next_observed,
-    one,
-    seen,
+    observed_job,
+    single_stage,
     stage_of,
+    unlaunched_status,
     with_stage,
 )
 
 W, S, R, D, F = RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.DONE, RunState.FAILED
 P = RunState.SUSPENDED
 SUSPENSION: dict[str, Any] = {"reason": Reason.SUSPENDED, "suspended_since": NOW - 50}
-PAUSED = known(state=P, **SUSPENSION)
-QUEUED = seen(suspended=True, queue="research")
+SUSPENDED_STAGE = launched_status(state=P, **SUSPENSION)
+QUEUED_JOB = observed_job(suspended=True, queue="research")
 
 SUSPENDED: dict[str, tuple[StageStatus | None, ObservedStage, tuple[Action, ...], str]] = {
-    "is not started": (fresh(), NOTHING, (), "not started yet"),
+    "is not started": (unlaunched_status(), NO_JOB, (), "not started yet"),
     "is not launched again": (
-        known(state=S, job_uid="", pending_since=NOW),
-        NOTHING,
+        launched_status(state=S, job_uid="", pending_since=NOW),
+        NO_JOB,
         (),
         "continues from its last checkpoint",
     ),
     "is suspended while its pods start": (
-        known(state=S),
-        seen(POD),
+        launched_status(state=S),
+        observed_job(POD),
         (SetSuspended("data", True),),
         "continues from its last checkpoint",
     ),
     "is suspended while it runs": (
-        known(),
-        seen(RUNS),
+        launched_status(),
+        observed_job(RUNNING_POD),
         (SetSuspended("data", True),),
         "continues from its last checkpoint",
     ),
-    "is suspended although its job was never seen": (
-        known(state=S, job_uid=""),
-        seen(RUNS),
+    "is suspended although its job was never observed": (
+        launched_status(state=S, job_uid=""),
+        observed_job(RUNNING_POD),
         (SetSuspended("data", True),),
         "",
     ),
     "is suspended once": (
-        PAUSED,
-        seen(suspended=True),
+        SUSPENDED_STAGE,
+        observed_job(suspended=True),
         (),
         "continues from its last checkpoint",
     ),
     "stays suspended without its job": (
-        PAUSED,
-        NOTHING,
+        SUSPENDED_STAGE,
+        NO_JOB,
         (),
         "continues from its last checkpoint",
     ),
-    "stays in its queue": (known(state=W, reason=Reason.QUEUED), QUEUED, (), ""),
-    "is deleted if a queue admitted it": (known(), seen(RUNS, queue="research"), (DeleteJob("data", "u1"),), ""),
-    "is leaving its queue": (PAUSED, seen(suspended=True, queue="research", terminating=True), (), ""),
+    "stays in its queue": (launched_status(state=W, reason=Reason.QUEUED), QUEUED_JOB, (), ""),
+    "is deleted if a queue admitted it": (
+        launched_status(),
+        observed_job(RUNNING_POD, queue="research"),
+        (DeleteJob("data", "u1"),),
+        "",
+    ),
+    "is leaving its queue": (SUSPENDED_STAGE, observed_job(suspended=True, queue="research", terminating=True), (), ""),
     "does not start during its backoff": (
         backoff(1),
-        NOTHING,
+        NO_JOB,
         (),
         "continues from its last checkpoint",
     ),
     "does not start after its backoff": (
         backoff(-1),
-        NOTHING,
+        NO_JOB,
         (),
         "continues from its last checkpoint",
     ),
 }
 CASES = {
     **{
-        f"a suspended stage {name}": Case(one(status, observed, suspend=True), P, Reason.SUSPENDED, does, says)
-        for name, (status, observed, does, says) in SUSPENDED.items()
+        f"a suspended stage {name}": Case(
+            single_stage(status, observed, suspend=True), P, Reason.SUSPENDED, actions, message
+        )
+        for name, (status, observed, actions, message) in SUSPENDED.items()
     },
     "a suspended stage is resolved, since its result may exist": Case(
-        one(None, NOTHING, suspend=True), W, None, (Resolve("data"),)
+        single_stage(None, NO_JOB, suspend=True), W, None, (Resolve("data"),)
     ),
     "a suspended stage with an existing result is done": Case(
-        one(fresh(), replace(NOTHING, result=RESULT, result_read=True), suspend=True), D, Reason.UP_TO_DATE
+        single_stage(unlaunched_status(), replace(NO_JOB, result=RESULT, result_read=True), suspend=True),
+        D,
+        Reason.UP_TO_DATE,
     ),
     "the result of a suspended stage that succeeded first is read": Case(
-        one(known(), seen(condition="Succeeded"), suspend=True), R, None, (LoadResult("data"),)
+        single_stage(launched_status(), observed_job(condition="Succeeded"), suspend=True),
+        R,
+        None,
+        (LoadResult("data"),),
     ),
     "a suspended stage that failed first has failed": Case(
-        one(known(), ended(2), suspend=True), F, Reason.EXIT_PERMANENT
+        single_stage(launched_status(), failed_job(2), suspend=True), F, Reason.EXIT_PERMANENT
     ),
     "the failed job of a suspended stage is deleted": Case(
-        one(backoff(1), ended(129), suspend=True), W, Reason.RETRYING, (DeleteJob("data", "u1"),)
+        single_stage(backoff(1), failed_job(129), suspend=True), W, Reason.RETRYING, (DeleteJob("data", "u1"),)
     ),
     "a suspended stage has no deadline": Case(
-        one(known(), seen(RUNS), suspend=True, deadline_seconds=99), P, Reason.SUSPENDED, (SetSuspended("data", True),)
+        single_stage(launched_status(), observed_job(RUNNING_POD), suspend=True, deadline_seconds=99),
+        P,
+        Reason.SUSPENDED,
+        (SetSuspended("data", True),),
     ),
     "a resumed stage that never started starts": Case(
-        one(fresh(state=P, suspended_since=NOW), NOTHING),
+        single_stage(unlaunched_status(state=P, suspended_since=NOW), NO_JOB),
         S,
         Reason.PODS_STARTING,
         (Launch("data", 1),),
     ),
     "a resumed stage continues with its job": Case(
-        one(PAUSED, seen(suspended=True)), S, Reason.PODS_STARTING, (SetSuspended("data", False),)
+        single_stage(SUSPENDED_STAGE, observed_job(suspended=True)),
+        S,
+        Reason.PODS_STARTING,
+        (SetSuspended("data", False),),
     ),
     "a resumed stage waits for its old pods to stop": Case(
-        one(PAUSED, seen(replace(RUNS, terminating=True, deletion_deadline=NOW + 30), suspended=True)),
+        single_stage(
+            SUSPENDED_STAGE,
+            observed_job(replace(RUNNING_POD, terminating=True, deletion_deadline=NOW + 30), suspended=True),
+        ),
         P,
         Reason.SUSPENDED,
         (),
         "resumes as soon as its old pods have stopped",
     ),
     "a resumed stage force-deletes an old pod on a lost node": Case(
-        one(PAUSED, seen(replace(RUNS, terminating=True, deletion_deadline=NOW - 61), suspended=True)),
+        single_stage(
+            SUSPENDED_STAGE,
+            observed_job(replace(RUNNING_POD, terminating=True, deletion_deadline=NOW - 61), suspended=True),
+        ),
         P,
         Reason.SUSPENDED,
-        (ForceDeletePod("data", RUNS.name, "p1"),),
+        (ForceDeletePod("data", RUNNING_POD.name, "p1"),),
     ),
     "a resumed stage without its job launches the same attempt": Case(
-        one(PAUSED, NOTHING), S, Reason.PODS_STARTING, (Launch("data", 1),), "attempt 1"
+        single_stage(SUSPENDED_STAGE, NO_JOB), S, Reason.PODS_STARTING, (Launch("data", 1),), "attempt 1"
     ),
     "a resumed stage that was launched is launched again": Case(
-        one(known(state=P, job_uid="", **SUSPENSION), NOTHING), S, Reason.PODS_STARTING, (Launch("data", 1),)
+        single_stage(launched_status(state=P, job_uid="", **SUSPENSION), NO_JOB),
+        S,
+        Reason.PODS_STARTING,
+        (Launch("data", 1),),
     ),
     "a resumed stage waits for the rest of its backoff": Case(
-        one(backoff(1, **SUSPENSION), NOTHING), W, Reason.RETRYING
+        single_stage(backoff(1, **SUSPENSION), NO_JOB), W, Reason.RETRYING
     ),
     "a resumed stage starts its next attempt after its backoff": Case(
-        one(backoff(-1, **SUSPENSION), NOTHING), S, Reason.PODS_STARTING, (Launch("data", 2),), "attempt 2"
+        single_stage(backoff(-1, **SUSPENSION), NO_JOB), S, Reason.PODS_STARTING, (Launch("data", 2),), "attempt 2"
     ),
     "a job that waits in a queue is left to the queue": Case(
-        one(known(state=S, pending_since=NOW - 9999), QUEUED),
+        single_stage(launched_status(state=S, pending_since=NOW - 9999), QUEUED_JOB),
         W,
         Reason.QUEUED,
         (),
         "waiting for admission by queue research",
     ),
     "a job that its queue admits starts": Case(
-        one(known(state=W, reason=Reason.QUEUED), seen(POD, queue="research")), S, Reason.PODS_STARTING
+        single_stage(launched_status(state=W, reason=Reason.QUEUED), observed_job(POD, queue="research")),
+        S,
+        Reason.PODS_STARTING,
     ),
     "a resumed stage waits until its job has left its queue": Case(
-        one(PAUSED, seen(suspended=True, queue="research", terminating=True)),
+        single_stage(SUSPENDED_STAGE, observed_job(suspended=True, queue="research", terminating=True)),
         *(S, Reason.PODS_STARTING, (), "waiting for the pods of the previous attempt to stop"),
     ),
-    "a job that someone else suspended is resumed": Case(
-        one(known(), seen(suspended=True)), S, Reason.PODS_STARTING, (SetSuspended("data", False),)
+    "a job that was suspended by someone else is resumed": Case(
+        single_stage(launched_status(), observed_job(suspended=True)),
+        S,
+        Reason.PODS_STARTING,
+        (SetSuspended("data", False),),
     ),
 }
 
@@ -181,89 +213,100 @@ def suspend_for(seconds: float, observed: ObservedRun, job: ObservedStage) -> tu
 
 
 @pytest.mark.parametrize(("later", "state"), [(1090, R), (1110, F)])
-@pytest.mark.parametrize("job", [seen(suspended=True), NOTHING], ids=["suspended", "deleted"])
+@pytest.mark.parametrize("job", [observed_job(suspended=True), NO_JOB], ids=["suspended", "deleted"])
 def test_suspended_time_does_not_count_towards_the_deadline(job: ObservedStage, later: float, state: RunState) -> None:
-    before = known(attempts=[launched(600)], suspended_seconds=500.0)
-    observed, plan = suspend_for(1000, one(before, seen(RUNS), deadline_seconds=200), job)
+    before = launched_status(attempts=[launched(600)], suspended_seconds=500.0)
+    observed, plan = suspend_for(1000, single_stage(before, observed_job(RUNNING_POD), deadline_seconds=200), job)
     assert len(stage_of(plan).attempts) == 1
-    plan = decide(next_observed(with_stage(observed, data=seen(RUNS, uid="u2")), plan, now=NOW + later))
+    plan = decide(next_observed(with_stage(observed, data=observed_job(RUNNING_POD, uid="u2")), plan, now=NOW + later))
     assert stage_of(plan).state is state
     assert stage_of(plan).reason is (Reason.RUNNING if state is R else Reason.DEADLINE)
 
 
 def test_pods_after_a_suspension_are_not_counted_as_lost() -> None:
-    observed, plan = suspend_for(9, one(known(pods={POD.name: "p1"}), seen(RUNS)), seen(suspended=True))
-    plan = decide(next_observed(with_stage(observed, data=seen(replace(RUNS, uid="p2"))), plan))
+    observed, plan = suspend_for(
+        9, single_stage(launched_status(pods={POD.name: "p1"}), observed_job(RUNNING_POD)), observed_job(suspended=True)
+    )
+    plan = decide(next_observed(with_stage(observed, data=observed_job(replace(RUNNING_POD, uid="p2"))), plan))
     assert (stage_of(plan).failures, stage_of(plan).state) == (0, R)
 
 
-@pytest.mark.parametrize("job", [seen(suspended=True), NOTHING], ids=["suspended", "deleted"])
+@pytest.mark.parametrize("job", [observed_job(suspended=True), NO_JOB], ids=["suspended", "deleted"])
 def test_pending_time_restarts_after_a_suspension(job: ObservedStage) -> None:
-    pending = known(state=S, pending_since=NOW - 590)
-    observed, plan = suspend_for(1000, one(pending, seen(POD)), job)
+    pending = launched_status(state=S, pending_since=NOW - 590)
+    observed, plan = suspend_for(1000, single_stage(pending, observed_job(POD)), job)
     assert stage_of(plan).pending_since == NOW + 1000
-    assert stage_of(decide(next_observed(with_stage(observed, data=seen(POD)), plan))).state is S
+    assert stage_of(decide(next_observed(with_stage(observed, data=observed_job(POD)), plan))).state is S
 
 
 def test_stage_suspended_before_its_start_has_the_start_time_of_its_resume() -> None:
-    _, plan = suspend_for(1000, one(fresh(), NOTHING), NOTHING)
+    _, plan = suspend_for(1000, single_stage(unlaunched_status(), NO_JOB), NO_JOB)
     assert [item.started for item in stage_of(plan).attempts] == [NOW + 1000]
     assert stage_of(plan).suspended_seconds == 0
 
 
 def test_no_attempt_ends_before_it_starts() -> None:
-    _, plan = suspend_for(1000, one(backoff(-1), NOTHING, deadline_seconds=200), NOTHING)
+    _, plan = suspend_for(1000, single_stage(backoff(-1), NO_JOB, deadline_seconds=200), NO_JOB)
     assert plan.actions == (Launch("data", 2),)
     first = stage_of(plan).attempts[0]
     assert first.ended is not None and first.started <= first.ended
 
 
-@pytest.mark.parametrize("observed", [one(known(), seen(RUNS)), one(fresh(), seen(RUNS))], ids=["started", "not seen"])
-def test_run_resumed_before_its_job_was_suspended_is_running(observed: ObservedRun) -> None:
-    _, plan = suspend_for(9, observed, seen(RUNS))
+@pytest.mark.parametrize(
+    "observed",
+    [
+        single_stage(launched_status(), observed_job(RUNNING_POD)),
+        single_stage(unlaunched_status(), observed_job(RUNNING_POD)),
+    ],
+    ids=["started", "not observed"],
+)
+def test_run_resumed_before_its_job_is_suspended_is_running(observed: ObservedRun) -> None:
+    _, plan = suspend_for(9, observed, observed_job(RUNNING_POD))
     assert (stage_of(plan).state, stage_of(plan).suspended_since) == (R, None)
 
 
 def test_job_deleted_from_its_queue_by_suspend_is_not_a_failure() -> None:
-    _, plan = suspend_for(1000, one(known(), seen(RUNS, queue="research")), NOTHING)
+    _, plan = suspend_for(1000, single_stage(launched_status(), observed_job(RUNNING_POD, queue="research")), NO_JOB)
     assert plan.actions == (Launch("data", 1),)
     assert (len(stage_of(plan).attempts), stage_of(plan).failures) == (1, 0)
 
 
 def test_stage_resumed_during_its_backoff_reports_the_failure() -> None:
-    _, plan = suspend_for(1, one(backoff(9), NOTHING), NOTHING)
+    _, plan = suspend_for(1, single_stage(backoff(9), NO_JOB), NO_JOB)
     assert stage_of(plan).reason is Reason.RETRYING
     assert "resume" not in stage_of(plan).message
 
 
-@pytest.mark.parametrize("job", [QUEUED, replace(QUEUED, uid="u2")], ids=["seen before", "not seen before"])
+@pytest.mark.parametrize(
+    "job", [QUEUED_JOB, replace(QUEUED_JOB, uid="u2")], ids=["observed before", "not observed before"]
+)
 def test_queued_job_is_left_to_its_queue_after_suspend_and_resume(job: ObservedStage) -> None:
-    _, plan = suspend_for(1000, one(known(state=W, reason=Reason.QUEUED), job), job)
+    _, plan = suspend_for(1000, single_stage(launched_status(state=W, reason=Reason.QUEUED), job), job)
     assert (plan.actions, stage_of(plan).reason) == ((), Reason.QUEUED)
 
 
 def test_run_resumed_before_its_job_left_its_queue_has_no_failure() -> None:
-    observed = one(known(), seen(RUNS, queue="research"), retries=0)
+    observed = single_stage(launched_status(), observed_job(RUNNING_POD, queue="research"), retries=0)
     _, plan = suspend_for(1, observed, observed.stages["data"])
-    gone = with_stage(observed, data=replace(NOTHING, result_read=True))
+    gone = with_stage(observed, data=replace(NO_JOB, result_read=True))
     assert stage_of(decide(next_observed(gone, plan, now=NOW + 2))).state is not F
 
 
 def test_pods_after_a_preemption_by_the_queue_are_not_counted_as_lost() -> None:
-    running = one(known(pods={POD.name: "p1"}), seen(RUNS, queue="research"))
-    plan = decide(next_observed(with_stage(running, data=QUEUED), decide(running)))
+    running = single_stage(launched_status(pods={POD.name: "p1"}), observed_job(RUNNING_POD, queue="research"))
+    plan = decide(next_observed(with_stage(running, data=QUEUED_JOB), decide(running)))
     assert stage_of(plan).reason is Reason.QUEUED
-    again = with_stage(running, data=seen(replace(RUNS, uid="p2"), queue="research"))
+    again = with_stage(running, data=observed_job(replace(RUNNING_POD, uid="p2"), queue="research"))
     assert stage_of(decide(next_observed(again, plan))).failures == 0
 
 
 @pytest.mark.parametrize("limit", ["deadline_seconds", "pending_timeout_seconds"])
-def test_queued_time_counts_towards_no_limit(limit: str) -> None:
-    queued = one(known(attempts=[launched(0)], pending_since=NOW), QUEUED, **{limit: 200})
+def test_queued_time_counts_towards_neither_limit(limit: str) -> None:
+    queued = single_stage(launched_status(attempts=[launched(0)], pending_since=NOW), QUEUED_JOB, **{limit: 200})
     plan = decide(next_observed(queued, decide(queued), now=NOW + 500))
     plan = decide(next_observed(queued, plan, now=NOW + 1000))
     assert stage_of(plan).reason is Reason.QUEUED
-    admitted = with_stage(queued, data=seen(POD, queue="research"))
+    admitted = with_stage(queued, data=observed_job(POD, queue="research"))
     for later in (1001, 1002):
         plan = decide(next_observed(admitted, plan, now=NOW + later))
         assert stage_of(plan).state is S
