@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """An immutable settings model that rejects unknown keys.
 
-    The docstring below a field is its description in JSON schemas, chart values and the reference.
+    The docstring below a field is its description in JSON schemas, chart values and the reference documentation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)

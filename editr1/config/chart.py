@@ -1,4 +1,4 @@
-"""Values that every stage chart takes.
+"""Values that every stage chart accepts.
 
 ``charts/generate.py`` writes each chart's ``values.yaml``, ``values.schema.json`` and README from these models.
 """
@@ -71,7 +71,7 @@ class StoreValues(ChartSettings):
 
 
 class ResourceValues(ChartSettings):
-    """CPU and memory of a container, as Kubernetes resource requests and limits. GPUs have a value of their own."""
+    """CPU and memory of a container, as Kubernetes resource requests and limits. GPUs are requested with ``gpus``."""
 
     requests: dict[str, Any] = {"cpu": "1", "memory": "4Gi"}
     """Resource requests."""
@@ -85,11 +85,11 @@ class ScratchValues(ChartSettings):
     size: Quantity = "50Gi"
     """Size limit of the pod's emptyDir volume."""
     claim: Name = ""
-    """Existing PersistentVolumeClaim to use instead of an emptyDir, so that downloads survive the pod."""
+    """Existing PersistentVolumeClaim to use instead of an emptyDir. Downloads then persist after the pod is deleted."""
 
 
 class TelemetryValues(ChartSettings):
-    """OpenTelemetry. Spans are also written to the artifact store, and a stage never waits for a collector."""
+    """OpenTelemetry export. Spans are also written to the artifact store, and a stage never waits for a collector."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
     """OTLP/HTTP endpoint for spans, such as http://jaeger.observability:4318; empty exports none."""
@@ -101,7 +101,7 @@ class TelemetryValues(ChartSettings):
     publish_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
     """Interval at which rank 0 writes progress and spans to the artifact store, in seconds."""
     json_logs: bool = False
-    """Write log lines as JSON with trace ids."""
+    """Write log lines as JSON with trace IDs."""
 
 
 class NetworkPolicyValues(ChartSettings):
@@ -117,7 +117,7 @@ class NetworkPolicyValues(ChartSettings):
 
 
 class StageValues(ChartSettings):
-    """Values that every stage chart takes."""
+    """Values that every stage chart accepts."""
 
     run: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
     """Name of the run in the artifact store; defaults to the release name."""
@@ -171,7 +171,7 @@ class StageValues(ChartSettings):
     volume_mounts: Objects = []
     """Additional volume mounts of the stage's container."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric user and group id of every container."""
+    """Numeric user and group ID of every container."""
     telemetry: TelemetryValues = TelemetryValues()
     """Traces, metrics and logs."""
     network_policy: NetworkPolicyValues = NetworkPolicyValues()

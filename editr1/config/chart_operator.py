@@ -10,11 +10,11 @@ from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, Object
 
 
 class OperatorStoreValues(ChartSettings):
-    """Access of the operator to artifact stores. The settings of a namespace state which bucket its runs use."""
+    """Access of the operator to artifact stores. The settings of a namespace select the store of its runs."""
 
     allowed: list[Annotated[str, Field(pattern=r"^s3://[a-z0-9]")]] = []
-    """Stores that the operator may open with its keys, as s3://bucket or s3://bucket/prefix. Empty allows any store
-    that a run names."""
+    """Stores that the operator may open with its keys, as s3://bucket or s3://bucket/prefix. Empty allows every
+    store."""
 
     secret_name: Name = "editr1-s3"
     """Existing Secret with the access keys, in the operator's namespace. Empty uses the pod's own identity, such as a
@@ -35,7 +35,7 @@ class NotifyValues(ChartSettings):
 
 
 class OperatorTelemetryValues(ChartSettings):
-    """OpenTelemetry."""
+    """OpenTelemetry export."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
     """OTLP/HTTP endpoint for the spans of runs and attempts, such as http://jaeger.observability:4318; empty exports
@@ -59,7 +59,7 @@ class OperatorValues(ChartSettings):
     cluster_wide: bool = False
     """Manage the runs of all namespaces, with a ClusterRole. ``namespaces`` is then ignored."""
     crds: bool = True
-    """Install the EditRun resource definition. It stays in the cluster when the release is uninstalled."""
+    """Install the CustomResourceDefinition of EditRun. It stays in the cluster when the release is uninstalled."""
     cluster: dict[str, Any] = {}
     """Settings shared by the stages of all runs, in the format of manifests/cluster.yaml. A ConfigMap named
     editr1-cluster in a namespace overrides them there."""
@@ -88,4 +88,4 @@ class OperatorValues(ChartSettings):
     env: Objects = []
     """Additional environment variables (Kubernetes EnvVar)."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric user and group id of the container."""
+    """Numeric user and group ID of the container."""

@@ -17,13 +17,13 @@ class KedaValues(ChartSettings):
     in_flight: Annotated[int, Field(ge=1)] = 64
     """Target number of queued and running items per replica."""
     jobs_per_replica: Annotated[int, Field(ge=1)] = 2
-    """Number of GRPO pods for which one replica is kept running, even when it is idle."""
+    """Number of GRPO pods per replica. Replicas for existing GRPO pods keep running even when they are idle."""
     job_selector: Labels = {"editr1.dev/kind": "grpo"}
     """Labels of the pods that count as GRPO pods."""
     polling_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     """Interval at which KEDA reads the triggers, in seconds."""
     namespace: Name = "keda"
-    """Namespace of KEDA, which the NetworkPolicy lets in."""
+    """Namespace of KEDA, from which the NetworkPolicy allows access."""
     fallback_replicas: Annotated[int, Field(ge=1)] = 1
     """Minimum number of replicas while the load cannot be read."""
 
@@ -32,8 +32,8 @@ class HpaValues(ChartSettings):
     """Scaling with a HorizontalPodAutoscaler."""
 
     cpu_utilization: Annotated[int, Field(ge=1, le=1000)] = 70
-    """Target CPU utilization in percent of the request (needs metrics-server). CPU says little about the load of a
-    GPU: prefer ``podsMetric``."""
+    """Target CPU utilization in percent of the request (needs metrics-server). The CPU does not reflect the load of
+    a GPU; prefer ``podsMetric``."""
     pods_metric: str = ""
     """Custom metric of the pods to scale on instead of CPU, such as editr1_reward_in_flight (needs a metrics adapter)."""
     pods_metric_target: str = "64"
@@ -46,13 +46,13 @@ class AutoscalingValues(ChartSettings):
     mode: Literal["keda", "hpa", "none"] = "none"
     """keda: scale on load and GRPO pods; hpa: scale on CPU or a custom metric; none: always ``replicas``."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Minimum number of replicas. With 0 (keda only) the service sleeps until a GRPO pod starts."""
+    """Minimum number of replicas. With 0 (keda only), the service has no replica until a GRPO pod starts."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 8
     """Maximum number of replicas."""
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
     """How long the load must have been low before a replica is removed, in seconds."""
     scale_down_period_seconds: Annotated[int, Field(ge=1, le=1800)] = 180
-    """At most one replica is removed per period of this length, in seconds."""
+    """Length of the period in which at most one replica is removed, in seconds."""
     keda: KedaValues = KedaValues()
     """Settings of mode keda."""
     hpa: HpaValues = HpaValues()
@@ -60,10 +60,10 @@ class AutoscalingValues(ChartSettings):
 
 
 class VllmValues(ChartSettings):
-    """A vLLM sidecar of the reward server, reachable on the pod's loopback address only. It gets the GPUs of the pod."""
+    """A vLLM sidecar of the reward server, reachable on the pod's loopback address only. It uses the GPUs of the pod."""
 
     enabled: bool = False
-    """Run vLLM. The engine of the reward server is then openai."""
+    """Run vLLM, and set the engine of the reward server to openai."""
     image: str = "docker.io/vllm/vllm-openai:v0.11.0"
     """Image of vLLM, with tag or digest."""
     command: list[str] = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
@@ -77,14 +77,14 @@ class VllmValues(ChartSettings):
 
 
 class MonitoringValues(ChartSettings):
-    """Monitoring with Prometheus and Grafana; every object needs its operator in the cluster."""
+    """Monitoring with Prometheus and Grafana; each object requires the corresponding operator in the cluster."""
 
     pod_monitor: bool = False
     """Create a PodMonitor (prometheus-operator) that scrapes /metrics."""
     rules: bool = False
     """Create a PrometheusRule with alerts for no ready replica, failing scores and a long queue."""
     dashboard: bool = False
-    """Create a ConfigMap with the Grafana dashboard, labelled for Grafana's sidecar."""
+    """Create a ConfigMap with the Grafana dashboard, with the label that Grafana's sidecar selects."""
     labels: Labels = {}
     """Labels of the three objects, for operators that select by label."""
 
@@ -93,7 +93,7 @@ class RewardValues(StageValues):
     """Values of charts/reward."""
 
     inputs: dict[str, Reference] = {}
-    """Input name to reference. ``model`` is the verifier to serve."""
+    """References of inputs by name. ``model`` is the verifier to serve."""
     config: ServeConfig = ServeConfig(host="0.0.0.0")
     """Settings of the reward server."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -103,7 +103,7 @@ class RewardValues(StageValues):
     vllm: VllmValues = VllmValues()
     """vLLM sidecar."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=7200)] = 1800
-    """Longest time to load the weights and score the golden sample, in seconds."""
+    """Time limit for loading the weights and scoring the golden sample, in seconds."""
     pre_stop_seconds: Annotated[int, Field(ge=0, le=120)] = 15
     """Delay between the removal of a replica from the Service and the start of its drain, in seconds, so that clients
     notice the removal."""

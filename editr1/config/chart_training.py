@@ -26,7 +26,7 @@ class NcclValues(ChartSettings):
     """NCCL settings for communication between nodes."""
 
     preset: Literal["none", "ethernet", "infiniband", "efa"] = "none"
-    """none: NCCL detects the network; ethernet: turn InfiniBand off; infiniband: use InfiniBand with GPUDirect; efa:
+    """none: NCCL detects the network; ethernet: disable InfiniBand; infiniband: use InfiniBand with GPUDirect; efa:
     AWS Elastic Fabric Adapter."""
     debug: Literal["WARN", "INFO", "TRACE"] = "WARN"
     """NCCL_DEBUG."""
@@ -38,7 +38,7 @@ class TrainingValues(StageValues):
     """Values of a stage that runs to completion."""
 
     inputs: dict[str, Reference] = {}
-    """Input name to reference."""
+    """References of inputs by name."""
     nodes: Annotated[int, Field(ge=1, le=512)] = 1
     """Number of pods. Several pods train together through torchrun's rendezvous."""
     processes: Annotated[int, Field(ge=0, le=64)] = 0
@@ -47,10 +47,10 @@ class TrainingValues(StageValues):
     """How often torchrun restarts the ranks of several nodes after one of them failed; also the backoffLimit of the
     job."""
     restart_policy: Literal["ExitCode", "Never"] = "ExitCode"
-    """ExitCode: a pod that exits with 128 or above is restarted, up to ``retries`` times. Never: whoever created the
-    job decides, such as the operator."""
+    """ExitCode: a pod that exits with 128 or above is restarted, up to ``retries`` times. Never: the creator of the
+    job, such as the operator, starts further attempts."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
-    """Time between SIGTERM and SIGKILL, in seconds. Writing a checkpoint must fit into it."""
+    """Time between SIGTERM and SIGKILL, in seconds. It must be long enough to write a checkpoint."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] = 604800
     """How long the job object is kept after it finished, in seconds."""
     queue_name: Name = ""
@@ -90,10 +90,10 @@ class RewardAddress(ChartSettings):
     release: Annotated[str, Field(max_length=53)] = ""
     """Release of charts/reward in the same namespace."""
     urls: list[Annotated[str, Field(pattern=r"^https?://[^,\s]+$")]] = []
-    """Addresses of a reward service elsewhere."""
+    """URLs of a reward service outside this namespace."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|hub:.+)?$")] = ""
-    """Model digest that every response must carry. If empty, the digest of the first response is required of all
-    others."""
+    """Model digest that every response must contain. If empty, all responses must contain the digest of the first
+    one."""
 
 
 class GrpoValues(TrainingValues):

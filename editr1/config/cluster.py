@@ -1,4 +1,4 @@
-"""Settings for access to a cluster, and chart values that every stage on it shares."""
+"""Settings for access to a cluster, and chart values shared by all of its stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClusterConfig(Settings):
     """Kind of object in which Helm stores releases; defaults to HELM_DRIVER, else secret. configmap needs
     no permissions on Secrets."""
     store_endpoint: str | None = None
-    """Address of the S3 server as seen from this machine, if pods reach it at another one (``store.endpoint`` of the
+    """Address of the S3 server as seen from this machine, if pods use another address (``store.endpoint`` of the
     values)."""
     values: dict[str, Any] = Field(default_factory=dict)
     """Chart values of every stage, such as ``store``, ``image.tag`` or ``tolerations``."""

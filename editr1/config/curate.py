@@ -66,7 +66,7 @@ class HolisticConfig(Settings):
 class CurateConfig(Settings):
     """Curation of the cold-start data (arXiv 2604.27505, section 3.1).
 
-    The defaults address the oracle of the shapes dataset.
+    The default endpoint and models are those of the oracle of the shapes dataset.
     """
 
     variant: Literal["T", "V", "T+V", "holistic"] = "T+V"
@@ -78,7 +78,7 @@ class CurateConfig(Settings):
         MemberConfig(name="careful", model="careful", system="sceptic", temperature=1.0),
         MemberConfig(name="lenient", model="lenient-a", temperature=1.0, weight=3.0),
     )
-    """Pool that writes the traces. For each trace, a member is drawn by weight."""
+    """Pool of models that write the traces. For each trace, a member is drawn by weight."""
     decomposer: VlmConfig = VlmConfig()
     """Model that writes the principles."""
     verifier: VlmConfig = VlmConfig()
@@ -88,7 +88,7 @@ class CurateConfig(Settings):
     num_traces: Annotated[int, Field(ge=1, le=64)] = 4
     """Traces per quadruple."""
     principles: PrincipleCounts = PrincipleCounts()
-    """Number of principles per case. An answer with another number is rejected and requested again."""
+    """Number of principles per case. An answer with a different number is rejected, and the request is repeated."""
     experts: Path | None = None
     """JSONL file of expert decompositions (``instruction``, ``picture``, ``principles``); defaults to the pool in the
     package."""
@@ -104,13 +104,13 @@ class CurateConfig(Settings):
     holistic: HolisticConfig = HolisticConfig()
     """Questions and threshold of variant holistic."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """How often an answer (principles, gold verdicts, difficulty) is requested until one can be parsed."""
+    """Maximum number of requests for an answer (principles, gold verdicts, difficulty) that can be parsed."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Curation stops when more than this fraction of a step's items has failed. It is checked from 20 failures on."""
+    """Curation stops when more than this fraction of a step's items has failed. It is checked after at least 20 failures."""
     max_side: Annotated[int, Field(ge=16, le=16384)] = 1536
     """Images with a longer side, in pixels, are downscaled to this size before they are sent."""
     seed: int = 0
-    """Seed of every random draw, and of the ``seed`` in requests."""
+    """Seed of all random draws, and base of the ``seed`` in requests."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -1,4 +1,4 @@
-"""Settings of stage ``curate``: curation, the source of its images, and the held-out split."""
+"""Settings of the curate stage: curation, the source of its images, and the held-out split."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class CurateStageConfig(Settings):
     curation: CurateConfig = Field(default_factory=CurateConfig)
     """Endpoints, models and variant of curation."""
     labeller: Literal["endpoint", "shapes", "photos"] = "endpoint"
-    """What writes principles and labels. "endpoint": the endpoints of ``curation``. "shapes": the oracle of the shapes
+    """Source of principles and labels. "endpoint": the endpoints of ``curation``. "shapes": the oracle of the shapes
     dataset. "photos": measurements of named photographic operations, for trials. The stage starts the last two
-    itself, behind the same HTTP interface."""
+    as local servers with the same HTTP interface."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """Size of the shapes dataset, if the stage has no input ``data``."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Fraction of imported cases that is held out, by a hash of the case id. The shapes dataset has held-out cases of
-    its own."""
+    """Fraction of imported cases that is held out, by a hash of the case id. The shapes dataset has separate
+    held-out cases."""
     seed: int = 0
     """Seed of the shapes dataset."""

@@ -24,7 +24,7 @@ class PublicSetsConfig(Settings):
     """Scoring protocol: that of the benchmark's authors, that of this project, or both side by side."""
 
     epsilon: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
-    """Tie threshold on TIGER's benchmark, chosen on other pairs. Null: it is tuned on the other half of the benchmark."""
+    """Tie threshold on TIGER's benchmark; determine it on other pairs. Null: it is tuned on the other half of the benchmark."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -35,16 +35,16 @@ class PublicSetsConfig(Settings):
 
 
 class EvaluateConfig(Settings):
-    """Settings of the evaluate stage: what is measured, on how many samples, and the statistics."""
+    """Settings of the evaluate stage: evaluated data, sampling and statistics."""
 
     max_pairs: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of held-out preference pairs on which each verifier is evaluated."""
 
     max_cases: Annotated[int, Field(ge=1)] = 1000
-    """Maximum number of held-out cases that each editor edits, before and after RL."""
+    """Maximum number of held-out cases on which the editors before and after RL are evaluated."""
 
     ground_truth: Literal["shapes", "none"] = "none"
-    """Source of the true score of an edit: read from the image (shapes dataset), or none (photographs)."""
+    """Source of the true score of an edit: computed from the image (shapes dataset), or none (photographs)."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of held-out draws, of sampling and of the bootstrap."""
@@ -62,7 +62,7 @@ class EvaluateConfig(Settings):
     """Sampling temperature of the verifier; 0 is greedy. More than one trace requires a temperature above 0."""
 
     score_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Edits per call of the scorer."""
+    """Number of edits per call of the scorer."""
 
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Largest accepted fraction of failed scores of pairs or edits; above it the stage stops. The tables of public
@@ -79,10 +79,11 @@ class EvaluateConfig(Settings):
     at most 1 megapixel."""
 
     reference_resolution: Annotated[int, Field(ge=16)] | None = None
-    """The same for the reference image. Use the same value as in grpo. Null: as ``resolution``."""
+    """Area of the reference image, specified like ``resolution``. Use the same value as in grpo. Null: same as
+    ``resolution``."""
 
     max_text_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Length in tokens to which FLUX's T5 text is padded, as in training. Null: the tokenizer's own, at most 512."""
+    """Length in tokens to which FLUX's T5 text is padded, as in training. Null: the limit of the tokenizer, at most 512."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Maximum number of tokens per trace."""
@@ -92,10 +93,10 @@ class EvaluateConfig(Settings):
     are scored."""
 
     sample_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Cases edited per call of the editor."""
+    """Number of cases per call of the editor."""
 
     gallery_size: Annotated[int, Field(ge=0, le=64)] = 8
-    """Cases shown in the report, with both edits and the verifier's reasoning."""
+    """Number of cases in the report's gallery, with both edits and the verifier's reasoning."""
 
     public: PublicSetsConfig = PublicSetsConfig()
     """Evaluation on the public benchmarks among the inputs."""

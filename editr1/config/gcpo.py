@@ -30,11 +30,11 @@ class GcpoConfig(VerifierTraining):
     pairs_per_rollout: int = Field(default=16, ge=1)
     """Pairs per rollout, over all processes."""
     max_pairs: int | None = Field(default=None, ge=1)
-    """Train on the first pairs with a decided label, at most this many; null uses all."""
+    """Maximum number of training pairs with a decided label, taken from the start of the table; null uses all."""
     shuffle_labels: bool = False
-    """Control experiment: swap winner and loser at random in half of the pairs, so that there is nothing to learn."""
+    """Control experiment: swap winner and loser in a random half of the pairs, so that the labels carry no information."""
     num_traces: int = Field(default=8, ge=2)
-    """Traces sampled for the winner, and as many for the loser (N in the paper)."""
+    """Traces sampled for the winner and for the loser of a pair, each (N in the paper)."""
     passes: int = Field(default=1, ge=1)
     """Optimizer steps per rollout, each over all of its traces. With one step the ratio is 1 and clipping has no
     effect."""
@@ -43,13 +43,13 @@ class GcpoConfig(VerifierTraining):
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL term to the initial model; the paper has no such term."""
     tie_credit: float = Field(default=0.0, ge=0, le=0.5)
-    """Reward of a trace against an opponent with an equal score. With 0, as in the paper, telling two edits apart is
-    rewarded whichever is better, so that even shuffled labels teach something; with 0.5, only the right order is
+    """Reward of a trace against an opponent with an equal score. With 0, as in the paper, a tie is as bad as the wrong
+    order, so that different scores are rewarded on average even with shuffled labels; with 0.5 they are not
     (docs/reproduction.md)."""
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of sampling, and of the likelihoods in the ratio."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Top-p of sampling; 1 samples from the whole distribution."""
+    """Nucleus sampling threshold (top-p); 1 samples from the whole distribution."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Maximum number of tokens per trace. A truncated trace cannot be parsed and gets reward 0."""
     micro_batch_size: int | None = Field(default=None, ge=1)

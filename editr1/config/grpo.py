@@ -58,20 +58,20 @@ class GrpoConfig(Settings):
     scale; at 1 or below CFG is off, and the public recipe uses 4."""
     resolution: PositiveInt | None = 512
     """Area of an edit, as the side in pixels of a square of that area. Sources are resized to it with their aspect
-    ratio kept and sides rounded to what the VAE requires. Null keeps the size of each source, at most 1024 x 1024
-    pixels of area."""
+    ratio kept and sides rounded to what the VAE requires. Null keeps the size of each source, at most an area of
+    1024 x 1024 pixels."""
     reference_resolution: PositiveInt | None = None
-    """The same for the reference image that the editor is conditioned on. Null: as ``resolution``. The plain
-    QwenImageEditPipeline always uses 1024."""
+    """Area of the reference image that the editor is conditioned on, specified like ``resolution``. Null: same as
+    ``resolution``. The plain QwenImageEditPipeline always uses 1024."""
     max_text_tokens: PositiveInt | None = None
-    """Length in tokens to which FLUX's T5 text is padded. Null: the tokenizer's own, at most 512. Must be the value
+    """Length in tokens to which FLUX's T5 text is padded. Null: the limit of the tokenizer, at most 512. Must be the value
     with which the editor was trained."""
 
     sde: Literal["flow", "cps"] = "flow"
     """Stochastic step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving sampling, arXiv
     2509.05952)."""
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
-    """Noise level a. At most 1.2 for Flow-SDE, wherever the window starts, and at most 1 for CPS."""
+    """Noise level a. At most 1.2 for Flow-SDE, regardless of the window, and at most 1 for CPS."""
     sde_window_size: PositiveInt | None = 3
     """Number of consecutive stochastic steps, which are the trained ones; the other steps are deterministic. Null: all
     steps of ``sde_window_range``."""
@@ -88,7 +88,7 @@ class GrpoConfig(Settings):
     """Advantages are clipped to plus and minus this value."""
     clip_range: Annotated[float, Field(gt=0.0)] | None = None
     """The probability ratio is clipped to [1 - clip_range, 1 + clip_range]. Null: 1e-4 for Gaussian log-probabilities,
-    and 1e-5 for public CPS ones, which have another scale."""
+    and 1e-5 for ``cps_logprob: public``, which has another scale."""
     cps_logprob: Literal["gaussian", "public"] = "gaussian"
     """Log-probability of CPS: the Gaussian density, or -(x - mean)^2 without 1/(2 std^2) and constants, as in the
     public code."""
@@ -124,7 +124,7 @@ class GrpoConfig(Settings):
     """Recompute activations in the backward pass: less memory, more time."""
 
     shuffle_rewards: bool = False
-    """Control experiment: permute the scores of each group at random, so that there is nothing to learn."""
+    """Control experiment: permute the scores of each group at random, so that they carry no information."""
     num_traces: PositiveInt = 1
     """Verifier traces averaged into one score."""
     score_batch_size: PositiveInt = 32
@@ -135,7 +135,7 @@ class GrpoConfig(Settings):
     """Longest time to wait for a reward service that is not ready, in seconds. A service that is scaled up from zero
     loads its weights first. A score waits as long, and at least 3 minutes, for a service that became unreachable."""
     overlap: bool = True
-    """Score finished samples while the next ones are sampled. Turn it off only to measure the gain."""
+    """Score finished samples while the next ones are sampled. Disable it only to measure the gain."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Largest accepted fraction of failed scores per iteration; above it the training stops with exit code 4."""
 

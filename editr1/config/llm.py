@@ -13,7 +13,7 @@ class EndpointConfig(Settings):
     """An OpenAI-compatible chat server that accepts images."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8100/v1"
-    """Root of the API, up to and including ``/v1``."""
+    """Root URL of the API, up to and including ``/v1``."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_VLM_API_KEY"
     """Environment variable that holds the API key; leave it unset for a server without keys. The key is never written
     to a file."""
@@ -46,6 +46,6 @@ class VlmConfig(Settings):
     """Send ``seed``, so that a server that supports it returns reproducible answers. Set it to false for servers that
     reject ``seed``."""
     prompt_price: Annotated[float, Field(ge=0.0)] = 0.0
-    """Price per million prompt tokens, in the currency that costs are reported in."""
+    """Price per million prompt tokens, in the currency of the reported costs."""
     completion_price: Annotated[float, Field(ge=0.0)] = 0.0
     """Price per million completion tokens."""

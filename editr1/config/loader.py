@@ -1,4 +1,4 @@
-"""Read settings from a file, the environment and ``--set`` into one validated model."""
+"""Load settings from a file, the environment and ``--set``, and validate them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class ConfigError(Editr1Error, ValueError):
-    """Settings that cannot be used. The message has one line per fault: where, field, what is wrong, the value."""
+    """Invalid settings. The message has one line per fault, with its file, field, description and value."""
 
     exit_code = ExitCode.CONFIG
 
@@ -53,7 +53,7 @@ def load_settings(
         env_prefix: Prefix of the variables to read; without it ``env`` is ignored.
         env_section: Path of the section that the variables set, if not the top level.
         overrides: Assignments of the form ``a.b=c``.
-        where: Source named in error messages; by default ``file``.
+        where: Source to report in error messages; by default ``file``.
 
     Raises:
         ConfigError: the file is unreadable, an override is malformed, a key is unknown, or a value is invalid.
@@ -145,7 +145,7 @@ def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return _unknown(model, fault["loc"])
     message = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
-    # A validator of a whole section names fields and values itself.
+    # The message of a validator of a whole section already contains field and value.
     of_section = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
     return message if fault["type"] == "missing" or of_section else f"{message} (got {_short(fault['input'])})"
 
@@ -173,7 +173,7 @@ def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[Bas
         info = current.model_fields.get(part)
         if info is None:
             info = next((f for f in current.model_fields.values() if f.alias == part), None)
-        # Keys of a dict field, such as endpoints.default, are no fields: the model stays the same.
+        # Keys of a dict field, such as endpoints.default, are not fields: the model stays the same.
         current = _model_in(info.annotation) if info is not None else current
     return current
 
@@ -200,7 +200,7 @@ def _split_override(item: str) -> tuple[list[str], str]:
 
 
 def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the value at ``path``, copying the sections on the way so that shared ones are not modified."""
+    """Set the value at ``path``. The sections above it are copied, so that shared ones are not modified."""
     holder: Any = data
     for place, part in enumerate(path[:-1]):
         key = _key(holder, part, path)

@@ -1,4 +1,4 @@
-"""Former names of settings, so that an old name is refused with the name to use instead."""
+"""Former names of settings. A former name is rejected with the current name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class Renamed(NamedTuple):
-    """The present name of a setting, and a reason if the name alone does not explain the change."""
+    """The current name of a setting, and an explanation if more than the name changed."""
 
     new: str
     reason: str = ""
@@ -131,10 +131,10 @@ RENAMED: dict[str, dict[str, Renamed]] = {
     "KedaValues": {"pollingSeconds": Renamed("pollingIntervalSeconds")},
     "OperatorValues": {"priorityClass": Renamed("priorityClassName"), "user": Renamed("runAsUser")},
 }
-"""Former names by the class of the settings model. Subclasses inherit the entries. Names of chart values are camelCase."""
+"""Former names by class of the settings model; subclasses inherit the entries. Names of chart values are camelCase."""
 
 
 def renamed(model: type[BaseModel], name: str) -> Renamed | None:
-    """The setting of ``model`` that ``name`` was the former name of, or None."""
+    """Return the current name of the setting of ``model`` whose former name is ``name``, or None."""
     tables = (RENAMED.get(base.__name__, {}) for base in model.__mro__)
     return next((table[name] for table in tables if name in table), None)

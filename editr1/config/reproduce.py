@@ -10,10 +10,10 @@ from editr1.config.base import Settings
 
 
 class SftSteps(Settings):
-    """Optimizer steps of SFT per kind of rows, chosen such that the accuracy on held-out pairs has stopped rising."""
+    """Optimizer steps of SFT per kind of rows, chosen such that more steps do not improve the accuracy on held-out pairs."""
 
     verified: PositiveInt = 600
-    """Best of several traces by agreement with gold (T+V). 600 more steps gain nothing."""
+    """Best of several traces by agreement with gold (T+V). Another 600 steps do not improve the accuracy."""
     unverified: PositiveInt = 2400
     """A random trace (T). Accuracy is lower at 1,200 and at 4,800 steps."""
     verdicts: PositiveInt = 2400
@@ -23,7 +23,7 @@ class SftSteps(Settings):
 
 
 class Budget(Settings):
-    """Sizes shared by all experiments of a reproduction, so that experiments differ only in what a claim is about."""
+    """Sizes shared by all experiments of a reproduction, so that experiments differ only in the factor under test."""
 
     cases: PositiveInt = 1500
     """Edit cases for SFT rows."""
@@ -34,7 +34,7 @@ class Budget(Settings):
     test_pairs: PositiveInt = 1000
     """Held-out preference pairs on which every verifier is evaluated."""
     trace_pairs: PositiveInt = 400
-    """Held-out pairs, the first ones, on which several traces are averaged."""
+    """Number of held-out pairs, from the start of the table, on which several traces are averaged."""
     rl_cases: PositiveInt = 700
     """Edit cases for RL of the editor."""
     test_cases: PositiveInt = 1000
@@ -49,7 +49,7 @@ class Budget(Settings):
     """Optimizer steps of SFT on the best of several traces sampled for each pair. Longer SFT uses
     ``sft_steps.verified``."""
     second_sft_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Peak learning rate of these two baselines of GCPO, which continue from a trained model."""
+    """Peak learning rate of the two SFT baselines of GCPO (best of n, longer SFT), which continue from a trained model."""
     rollouts: PositiveInt = 90
     """Rollouts of GCPO."""
     pairs_per_rollout: PositiveInt = 12
@@ -59,14 +59,14 @@ class Budget(Settings):
     gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
     """Peak learning rate of GCPO."""
     few_pairs: tuple[PositiveInt, ...] = (60, 240)
-    """Further points of the curve over the number of pairs, below ``pairs``; 60 pairs are 1 % of the SFT rows. May be
-    empty."""
+    """Smaller numbers of training pairs at which GCPO is also evaluated, below ``pairs``; 60 pairs are 1 % of the SFT
+    rows. May be empty."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
     """Numbers of sampled traces averaged at inference, starting with 1."""
     iterations: PositiveInt = 120
     """Iterations of RL of the editor, per verifier."""
     editor_curve: tuple[PositiveInt, ...] = (60,)
-    """Shorter trainings, in iterations, that show the editor during training. May be empty."""
+    """Smaller numbers of iterations at which the editor is also evaluated, in separate trainings. May be empty."""
     control_iterations: PositiveInt = 60
     """Iterations of RL of the editor with a KL term, and with shuffled rewards."""
     cases_per_iteration: PositiveInt = 8
@@ -126,4 +126,4 @@ SMALLEST = Budget(
     bootstrap_samples=100,
     max_failed_fraction=1.0,
 )
-"""Smallest sizes: every experiment runs, but its results mean nothing."""
+"""Smallest sizes, for tests: every experiment runs, but the results are meaningless."""

@@ -10,22 +10,22 @@ from editr1.config.base import Settings
 
 
 class OpenAIEngineConfig(Settings):
-    """Server of the ``openai`` engine."""
+    """The OpenAI-compatible server of the ``openai`` engine."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8001/v1"
-    """Root of an OpenAI-compatible API, up to and including ``/v1``."""
+    """Root URL of the API, up to and including ``/v1``."""
 
     model: Annotated[str, Field(min_length=1)] = "verifier"
-    """Name under which that server offers the verifier."""
+    """Model name of the verifier on that server."""
 
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_ENGINE_API_KEY"
     """Environment variable that holds the API key. If it is unset, requests are sent without a key."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Maximum number of concurrent chats."""
+    """Maximum number of concurrent chat requests."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Timeout of one chat, in seconds."""
+    """Timeout of one chat request, in seconds."""
 
 
 class ServeConfig(Settings):
@@ -50,7 +50,7 @@ class ServeConfig(Settings):
     """Data type of the weights in the transformers engine; ``auto`` keeps that of the checkpoint."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
-    """Maximum number of tokens per trace. The score comes last in a trace, so a limit that is too small cuts it off."""
+    """Maximum number of tokens per trace. The score comes last in a trace, so a limit that is too small truncates it."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
     """Sampling temperature of requests for several traces that do not set one. A single trace is greedy by default."""
@@ -59,7 +59,7 @@ class ServeConfig(Settings):
     """Top-p of sampled traces."""
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Maximum number of traces generated at once: items times traces per item. A batch has at least one item."""
+    """Maximum number of traces per batch (items times traces per item). A batch has at least one item."""
 
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     """How long an idle engine waits for more requests before it starts a batch that is not full, in milliseconds."""
@@ -89,7 +89,7 @@ class ServeConfig(Settings):
     """Longest time to finish accepted requests after SIGTERM, in seconds."""
 
     golden_must_parse: bool = True
-    """Require that the trace of the golden sample can be parsed before the server becomes ready. Turn it off for
+    """Require that the trace of the golden sample can be parsed before the server becomes ready. Disable it for
     untrained models."""
 
     @model_validator(mode="after")

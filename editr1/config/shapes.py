@@ -14,7 +14,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 class CandidateSettings(Settings):
-    """How often each kind of candidate edit is generated."""
+    """Frequency of each kind of candidate edit."""
 
     multiple_faults_rate: Rate = 0.4
     """Fraction of candidates with two or three faults at once; the others have at most one. With fewer of them, low
@@ -37,21 +37,21 @@ class CandidateSettings(Settings):
 
 
 class MemberSettings(Settings):
-    """Faults of one labelling model."""
+    """Error rates of one labelling model."""
 
     leniency: Rate = 0.7
     """Probability of judging a violated principle of category follow or keep as fulfilled."""
     flip_rate: Rate = 0.1
     """Probability of flipping a verdict at random, in either direction."""
     follow_only_weight: Rate = 0.75
-    """Weight of the principles of category follow alone in the final score; the rest is the true rubric on the model's
-    own verdicts."""
+    """Weight of the follow-only score in the final score; the rest is the true rubric applied to the model's
+    verdicts."""
     noise: Annotated[float, Field(ge=0.0)] = 0.7
     """Standard deviation of the final score at temperature 1."""
 
 
 class LabellerSettings(Settings):
-    """The pool of labelling models that stands in for large VLMs, with faults that real ones have."""
+    """The simulated pool of labelling models, with typical faults of large VLMs."""
 
     members: Mapping[str, MemberSettings] = {
         "careful": MemberSettings(leniency=0.2),
@@ -81,9 +81,9 @@ class LabellerSettings(Settings):
 
 
 class AnnotatorSettings(Settings):
-    """Human annotators who compare two candidates. They judge by the ground truth."""
+    """Simulated annotators who compare two candidates by their true scores."""
 
     flip_rate: Rate = 0.05
-    """Probability that the label names the other candidate."""
+    """Probability that the label is the opposite one."""
     tie_threshold: Annotated[float, Field(ge=0.0)] = 1.0
     """Candidates whose true scores differ by less than this are labelled "same"."""

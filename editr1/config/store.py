@@ -1,4 +1,4 @@
-"""Address of an artifact store. Secrets are no settings: the store reads them from the environment."""
+"""Address of an artifact store. Secrets are not part of it; the store reads them from the environment."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StoreConfig(Settings):
         return url
 
     @model_validator(mode="after")
-    def _s3_only(self) -> Self:
+    def _ca_bundle_exists(self) -> Self:
         if self.ca_bundle is not None and not self.ca_bundle.is_file():
             raise ValueError(f"ca_bundle: {self.ca_bundle}: file not found")
         return self
@@ -96,8 +96,8 @@ def store_at(
     """Return the store at ``url``.
 
     Options of an S3 store that are not given come from ``EDITR1_S3_ENDPOINT``, ``EDITR1_S3_REGION`` and
-    ``EDITR1_S3_CA_BUNDLE`` in ``env`` (default: this process's environment). They are read here only, so that a job
-    carries them from its submission on. Raises ConfigError if ``url`` is not the address of a store.
+    ``EDITR1_S3_CA_BUNDLE`` in ``env`` (default: this process's environment). They are read only here, so that a
+    submitted job contains them. Raises ConfigError if ``url`` is not the address of a store.
     """
     found: dict[str, str | None] = {"endpoint": endpoint, "region": region}
     variables: dict[tuple[str, ...], str] = {}

@@ -22,7 +22,7 @@ class LoraSettings(Settings):
     """Linear layers that get an adapter: those of the language model ("language"), or also those of the vision tower
     ("all")."""
     keep_adapter: bool = False
-    """Also write the adapter by itself, to ``adapter/`` in the output."""
+    """Also save the adapter separately, in ``adapter/`` of the output."""
 
 
 class VerifierTraining(Settings):
@@ -30,7 +30,7 @@ class VerifierTraining(Settings):
 
     ``precision`` replaces two former settings: ``fp32`` is ``weights: float32``, and ``bf16-mixed`` is
     ``weights: float32`` with ``autocast: true``. The former ``weights: bfloat16`` has no equivalent, because pure
-    bfloat16 weights do not learn: at a learning rate of 1e-6, 0.8 % of the entries change in 30 steps, against 94 % of
+    bfloat16 weights do not learn: at a learning rate of 1e-6, 0.8 % of the entries change in 30 steps, compared with 94 % of
     fp32 weights.
     """
 
@@ -49,7 +49,7 @@ class VerifierTraining(Settings):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Betas of AdamW."""
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are clipped to this norm; 0 turns clipping off."""
+    """Gradients are clipped to this norm; 0 disables clipping."""
     precision: Literal["fp32", "bf16-mixed"] = "fp32"
     """"fp32", or "bf16-mixed": forward and backward passes under bfloat16 autocast. Weights, gradients and optimizer
     state are fp32 in both."""
@@ -60,14 +60,14 @@ class VerifierTraining(Settings):
     device: Literal["auto", "cpu"] = "auto"
     """"auto" uses an accelerator if one is available."""
     min_pixels: int | None = Field(default=None, ge=1)
-    """Upscale smaller images to this area; defaults to the value in the model's prompt template. Saved with the model."""
+    """Upscale smaller images to this area in pixels; defaults to the value in the model's prompt template. Saved with the model."""
     max_pixels: int | None = Field(default=None, ge=1)
-    """Downscale larger images to this area; defaults to the value in the model's prompt template. Saved with the model."""
+    """Downscale larger images to this area in pixels; defaults to the value in the model's prompt template. Saved with the model."""
     max_length: int | None = Field(default=None, ge=1)
     """Maximum length of prompt and trace in tokens, image tokens included; null: the model's context length. Longer
     rows are rejected."""
     checkpoint_every: int = Field(default=0, ge=0)
-    """Optimizer steps between checkpoints; 0 saves one only when the training is asked to stop."""
+    """Optimizer steps between checkpoints; 0 saves one only when the training is stopped."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of checkpoints kept on disk; older ones are deleted."""
     log_every: int = Field(default=1, ge=1)

@@ -4,11 +4,11 @@
 {{- fail "store.url is not set: set it to the artifact store, such as --set store.url=s3://my-bucket/editr1" -}}
 {{- end -}}
 {{- if and .Values.scratch.claim (gt (int (default 1 .Values.nodes)) 1) -}}
-{{- fail "scratch.claim is set and nodes is above 1, but pods cannot share a claim: leave scratch.claim empty, so that each pod gets a volume of its own" -}}
+{{- fail "scratch.claim is set and nodes is above 1, but pods cannot share a claim: leave scratch.claim empty, so that each pod gets a separate volume" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Fails if a required input is missing. Takes dict "root" $ "names" <list of required inputs>. */}}
+{{/* Fails if a required input is missing. Argument: dict "root" $ "names" <list of required inputs>. */}}
 {{- define "editr1.needs" -}}
 {{- $root := .root -}}
 {{- range .names -}}

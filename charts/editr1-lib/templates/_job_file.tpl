@@ -37,7 +37,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Takes the arguments of editr1.jobFile. A job file never changes: a changed job is another run. */}}
+{{/* Same arguments as editr1.jobFile. The ConfigMap holds the job file. */}}
 {{- define "editr1.configMap" -}}
 apiVersion: v1
 kind: ConfigMap

@@ -15,7 +15,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* Least privilege: the objects that the stages' charts render, and reading their state. No verb on Secrets. */}}
+{{/* Permissions for the objects that the stage charts render and for reading their state. No access to Secrets. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [editr1.dev]
   resources: [editruns]

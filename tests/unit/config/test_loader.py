@@ -1,4 +1,4 @@
-"""Settings from a file, the environment and overrides."""
+"""Loading and validation of settings from a file, the environment and overrides."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +47,7 @@ def test_scientific_notation_is_parsed_as_a_number() -> None:
         (["name=b", "name.x=1"], ["name", "is a value, not a section"]),
     ],
 )
-def test_error_names_field_value_and_allowed_range(overrides: list[str], words: list[str]) -> None:
+def test_error_contains_field_value_and_allowed_range(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(Outer, overrides=overrides)
     for word in words:

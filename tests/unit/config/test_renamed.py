@@ -1,4 +1,4 @@
-"""Former names of settings are refused with the present ones."""
+"""Former names of settings are rejected with the current names."""
 
 import importlib
 import pkgutil
@@ -19,7 +19,7 @@ for module in pkgutil.iter_modules(editr1.config.__path__, "editr1.config."):
 
 
 def models(root: type[BaseModel] = Settings) -> dict[str, type[BaseModel]]:
-    """Every settings model by its class name."""
+    """Return every settings model by class name."""
     found = {root.__name__: root}
     for child in root.__subclasses__():
         found |= models(child)
@@ -30,7 +30,7 @@ ENTRIES = [(name, old, entry) for name, table in RENAMED.items() for old, entry 
 
 
 @pytest.mark.parametrize(("name", "old", "entry"), ENTRIES, ids=[f"{name}.{old}" for name, old, _ in ENTRIES])
-def test_former_name_is_refused_with_the_present_one(name: str, old: str, entry: Renamed) -> None:
+def test_former_name_is_rejected_with_the_current_name(name: str, old: str, entry: Renamed) -> None:
     model = models()[name]
     keys = {field.alias or key for key, field in model.model_fields.items()}
     for child in model.__subclasses__():
@@ -47,18 +47,18 @@ def test_subclass_inherits_the_former_names() -> None:
     assert renamed(SftConfig, "epsilon") is None
 
 
-def test_bfloat16_weights_are_refused_with_the_reason() -> None:
+def test_bfloat16_weights_are_rejected_with_the_reason() -> None:
     with pytest.raises(ConfigError, match=r"renamed to precision .*pure bfloat16 weights do not learn"):
         load_settings(SftConfig, overrides=["weights=bfloat16"])
 
 
-def test_former_name_in_the_environment_names_the_variable() -> None:
+def test_error_for_a_former_name_contains_the_environment_variable() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(SftConfig, env={"EDITR1_SFT__STEPS": "3"}, env_prefix="EDITR1_SFT__")
     assert str(caught.value) == "steps (environment variable EDITR1_SFT__STEPS): renamed to max_steps"
 
 
-def test_former_name_of_a_stage_field_is_refused_in_a_run_file() -> None:
+def test_former_name_of_a_stage_field_is_rejected_in_a_run_file() -> None:
     stage = {"name": "a", "kind": "curate", "pending_s": 3}
     data = {
         "apiVersion": "editr1.dev/v1alpha1",

@@ -1,4 +1,4 @@
-"""A stage has one schema: run file, chart values, EditRun resource and command line agree on every field."""
+"""The run file, chart values, EditRun resource and command line have the same schema for each stage."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ OPEN = "x-kubernetes-preserve-unknown-fields"
 
 
 def plain(node: Any, defs: dict[str, Any]) -> Any:
-    """A JSON schema without references and titles, so that schemas of different origin can be compared."""
+    """Return a JSON schema without references and titles, for comparison with schemas from other sources."""
     if isinstance(node, list):
         return [plain(item, defs) for item in node]
     if not isinstance(node, dict):
@@ -50,13 +50,13 @@ IDS = [f"{kind}.{name}" for kind, name in FIELDS]
 
 @pytest.fixture(scope="module")
 def schemas() -> dict[Kind, dict[str, Any]]:
-    """The settings of each kind as the pydantic model states them."""
+    """Return the schema of each kind's settings, generated from its pydantic model."""
     return {kind: fields_of(info.settings_model()) for kind, info in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
 def chart_schemas() -> dict[Kind, dict[str, Any]]:
-    """The ``config`` section of each chart's committed values.schema.json."""
+    """Return the ``config`` section of each chart's committed values.schema.json."""
     found = {}
     for kind in Kind:
         schema = json.loads((CHARTS / chart_of(kind) / "values.schema.json").read_text())
@@ -66,7 +66,7 @@ def chart_schemas() -> dict[Kind, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def printed_schemas() -> dict[Kind, dict[str, Any]]:
-    """What ``editr1 config schema KIND`` prints."""
+    """Return the schemas that ``editr1 config schema KIND`` prints."""
     found = {}
     for kind in Kind:
         schema = json.loads(CliRunner().invoke(app, ["config", "schema", str(kind)]).stdout)
@@ -87,7 +87,7 @@ def test_field_is_the_same_in_chart_values_and_command_line(
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_chart_and_command_line_have_no_further_fields(
+def test_chart_and_command_line_have_no_additional_fields(
     kind: Kind,
     schemas: dict[Kind, dict[str, Any]],
     chart_schemas: dict[Kind, dict[str, Any]],
@@ -97,13 +97,13 @@ def test_chart_and_command_line_have_no_further_fields(
 
 
 def bounds(node: dict[str, Any]) -> tuple[float, float]:
-    """The least and the greatest number that a schema accepts, moved inwards where the bound itself is excluded."""
+    """Return the smallest and largest accepted number; an exclusive bound is moved inwards by a small amount."""
     low, high = node.get("minimum", float("-inf")), node.get("maximum", float("inf"))
     for key, sign in (("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
         edge = node.get(key)
         if edge is None or edge is False:
             continue
-        if edge is True:  # OpenAPI 3.0, as Kubernetes has it: the bound is in minimum or maximum
+        if edge is True:  # OpenAPI 3.0, which Kubernetes uses: a flag, and the bound is in minimum or maximum
             edge = low if sign > 0 else high
         if sign > 0:
             low = edge + 1e-12
@@ -118,7 +118,7 @@ def without_null(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def accepts(resource: dict[str, Any], field: dict[str, Any], where: str) -> None:
-    """Assert that the resource's schema accepts whatever the field's schema accepts, with the same types and names."""
+    """Assert that the resource's schema accepts every value that the field's schema accepts, with equal types and names."""
     if "anyOf" in field:
         parts = [part for part in field["anyOf"] if part.get("type") != "null"]
         if len(parts) < len(field["anyOf"]):
@@ -160,7 +160,7 @@ def test_resource_accepts_every_value_of_the_field(kind: Kind, name: str, schema
     accepts(STAGE["properties"]["config"]["properties"][name], schemas[kind][name], f"{kind}.{name}")
 
 
-def test_resource_is_no_wider_than_the_kinds_together(schemas: dict[Kind, dict[str, Any]]) -> None:
+def test_resource_accepts_only_values_that_some_kind_accepts(schemas: dict[Kind, dict[str, Any]]) -> None:
     for name, resource in STAGE["properties"]["config"]["properties"].items():
         holders = [without_null(fields[name]) for fields in schemas.values() if name in fields]
         assert holders, f"{name}: no kind has this field"
@@ -201,7 +201,7 @@ def run_file(kind: Kind, config: dict[str, Any]) -> RunSpec:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_run_file_takes_every_field_with_its_default(kind: Kind) -> None:
+def test_run_file_accepts_every_field_with_its_default(kind: Kind) -> None:
     model = KINDS[kind].settings_model()
     check_run(run_file(kind, model().model_dump(mode="json", by_alias=True)), "run.yaml")
 
@@ -213,7 +213,7 @@ def test_run_file_checks_the_type_of_the_field(kind: Kind, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_printed_values_schema_is_that_of_the_chart(kind: Kind) -> None:
+def test_printed_values_schema_equals_that_of_the_chart(kind: Kind) -> None:
     printed = json.loads(CliRunner().invoke(app, ["config", "schema", chart_of(kind), "--values"]).stdout)
     fields = plain(printed, printed["$defs"])["properties"]
     schema = json.loads((CHARTS / chart_of(kind) / "values.schema.json").read_text())

@@ -1,4 +1,4 @@
-"""Validation of store addresses."""
+"""Validation of store URLs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from editr1.config.store import StoreConfig
 
 
-def test_file_url_is_a_folder() -> None:
+def test_file_url_is_parsed_as_a_folder() -> None:
     config = StoreConfig(url="file:///data/my%20store")
     assert config.folder == Path("/data/my store")
 
 
-def test_s3_url_is_bucket_and_prefix() -> None:
+def test_s3_url_is_parsed_as_bucket_and_prefix() -> None:
     config = StoreConfig(url="s3://bucket/a/b/")
     assert (config.folder, config.bucket, config.prefix) == (None, "bucket", "a/b")
     assert StoreConfig(url="s3://bucket").prefix == ""
@@ -28,7 +28,7 @@ def test_s3_url_is_bucket_and_prefix() -> None:
         "s3://bucket/a/../b", "file:///data/../etc", "file:///a/%2e%2e/b", "s3://bucket/x?versions",
     ],
 )  # fmt: skip
-def test_invalid_address_is_rejected(url: str) -> None:
+def test_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(ValidationError, match="must"):
         StoreConfig(url=url)
 
