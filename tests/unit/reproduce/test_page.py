@@ -81,7 +81,7 @@ def test_table_shows_measured_claims_and_marks_those_not_measured() -> None:
     assert (value, n, seeds, outcome) == ("+35.0 points", "80", "2", "holds")
     assert re.fullmatch(r"\+\d\d\.\d to \+\d\d\.\d", interval)
     assert (
-        "| 2. GCPO with shuffled labels does not improve on SFT | not reported | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
+        "| 2. GCPO on shuffled labels does not improve on SFT | not reported | +0.0 points | +0.0 to +0.0 | 80 | 2 | holds |"
         in table
     )
     assert "| +2.00 of 10 |" in table
