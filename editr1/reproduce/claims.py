@@ -160,9 +160,7 @@ def _over_sft(experiment: str, title: str, paper: str = "") -> list[Comparison]:
         Comparison(2, f"{title} over longer SFT", rl, _credit("longer")),
         Comparison(2, f"{title} over SFT on best-of-n traces", rl, _credit("picked")),
         Comparison(2, f"{title} over the same training on shuffled labels", rl, shuffled),
-        Comparison(
-            2, f"{title} on shuffled labels does not improve on SFT", shuffled, sft, kind="control", most=0.025
-        ),
+        Comparison(2, f"{title} on shuffled labels does not improve on SFT", shuffled, sft, kind="control", most=0.025),
     ]
 
 
