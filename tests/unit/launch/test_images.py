@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 def builds() -> dict[str, str]:
     """The arguments of every build of ``make images``, by image name."""
     plan = subprocess.run(
-        ["make", "--dry-run", "images", "BUILD=build", "PYTHON=python"],
+        ["make", "--no-print-directory", "--dry-run", "images", "BUILD=build", "PYTHON=python"],
         cwd=ROOT, text=True, capture_output=True, check=True,
     )  # fmt: skip
     script = plan.stdout[plan.stdout.index("for stage in") :]
