@@ -1,4 +1,4 @@
-"""Parsers for the answers of labelling models; each raises :class:`UnreadableAnswer` for any other form."""
+"""Parsers for the answers of labelling models. They raise :class:`UnreadableAnswer` if an answer is malformed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
     """Parse ``[{"question", "category"}, ...]``.
 
     Raises:
-        UnreadableAnswer: The form differs, a question occurs twice, or the numbers are outside ``counts``.
+        UnreadableAnswer: The answer is malformed, a question occurs twice, or a number of principles is not within
+            ``counts``.
     """
     entries = find_json(text, "[")
     if not isinstance(entries, list):
@@ -26,8 +27,9 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
         first = error.errors(include_url=False)[0]
         raise UnreadableAnswer(f"an entry is not {{question, category}}: {first['loc']}: {first['msg']}") from None
     questions = [item.question for item in found]
-    if len(set(questions)) != len(questions):
-        raise UnreadableAnswer("a question occurs twice")
+    repeated = next((question for question in questions if questions.count(question) > 1), None)
+    if repeated is not None:
+        raise UnreadableAnswer(f"the question {repeated!r} occurs twice")
     sizes = {"total": len(found)} | {
         kind.name.lower(): sum(item.category is kind for item in found) for kind in Category
     }
@@ -42,7 +44,7 @@ def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
     """Parse ``{"gold": [{"question", "gold", "reason"}, ...]}`` into verdicts (0 or 1) aligned with ``principles``.
 
     Raises:
-        UnreadableAnswer: The list has another length or order, or a verdict is neither 0 nor 1.
+        UnreadableAnswer: The entries differ from ``principles`` in number or order, or a verdict is neither 0 nor 1.
     """
     value = find_json(text, "{")
     entries = value.get("gold") if isinstance(value, dict) else None

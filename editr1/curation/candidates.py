@@ -1,7 +1,7 @@
-"""Step 3: edited images of every case from several editors of different quality (paper section 3.1).
+"""Step 3: edit every case with several editors of different quality (paper section 3.1).
 
-Curation reads candidates as a table of quadruples. This module builds that table for callers that have editors rather
-than edited images.
+Curation reads candidates from a table of quadruples. This module creates that table if the edited images do not exist
+yet.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def make_candidates(
 ) -> int:
     """Edit every case with every editor, write a table of quadruples without principles, and return its row count.
 
-    ``editors`` maps a name (the ``editor`` column) to a callable. Each batch of each editor is stored in a file of its
-    own in the folder ``<out>.parts``, so that an interrupted call is resumed where it stopped.
+    ``editors`` maps a name (the ``editor`` column) to a callable. Each batch of each editor is stored in a separate
+    file in the folder ``<out>.parts``, so that a repeated call resumes an interrupted one.
 
     Raises:
-        CurationError: Two names are equal in letters and digits, or an editor returns another number of images.
+        CurationError: Two names differ only in case or punctuation, or an editor does not return one image per case.
         Interrupted: ``hooks.should_stop`` returned True.
     """
     hooks = hooks or TrainHooks()
     names = {_file_name(name) for name in editors}
     if len(names) != len(editors):
-        raise CurationError(f"editors: names must differ in letters and digits, got {sorted(editors)}")
+        raise CurationError(f"editors: names must differ in more than case and punctuation, got {sorted(editors)}")
     folder = out.with_name(out.name + ".parts")
     batches = -(-count_rows(cases) // batch_size)
     done = sum(_batch_file(folder, name, index).exists() for name in editors for index in range(batches))

@@ -1,4 +1,4 @@
-"""Step 1: choose the cases to label (paper section 3.1): some at random, the others hard according to a VLM."""
+"""Step 1: choose the cases to label, some at random and the others among those that a VLM rates as hard (section 3.1)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MIN_BATCH = 16
 
 
 def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Shuffle ``ids`` and split them into those taken at random and those whose difficulty is to be rated.
+    """Shuffle ``ids`` and split them into randomly chosen cases and cases whose difficulty is to be rated.
 
-    Returns the ids taken, the ids to rate in order, and the number of hard cases wanted. The order depends only on
-    ``seed`` and the set of ids.
+    Returns the randomly chosen ids, the ids to rate in this order, and the number of hard cases to find. The
+    order depends only on ``seed`` and the set of ids.
     """
     order = sorted(ids)
     curation_rng(seed, "choose").shuffle(order)
@@ -31,10 +31,10 @@ def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int)
 
 
 async def choose(context: CurationContext, cases: Sequence[EditCase], rated: RecordFile) -> list[str]:
-    """Return the ids of ``config.num_labelled_cases`` cases in the order of ``cases``, or of all cases if it is None.
+    """Choose ``config.num_labelled_cases`` cases, or all if it is None; return their ids in the order of ``cases``.
 
-    Cases are rated in batches until enough hard ones are found. If there are too few, fewer cases are returned and a
-    warning states the numbers.
+    Cases are rated in batches until enough hard ones are found. If there are too few, fewer cases are
+    returned and a warning is logged.
     """
     config = context.config
     if config.num_labelled_cases is None:
@@ -48,7 +48,7 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
                 config.difficulty_filter, prompts.difficulty(case), read_difficulty, case.case_id
             )
         except UnreadableAnswer as error:
-            # An unreadable answer is no evidence that the case is hard.
+            # Without a readable answer, there is no evidence that the case is hard.
             rated.put(case.case_id, hard=False, reason=f"unreadable: {error}")
         else:
             rated.put(case.case_id, hard=hard, reason="")
@@ -61,6 +61,6 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
         await run_step(context, "choose", missing, rate, total=len(batch), done=len(batch) - len(missing))
         hard += [key for key in batch if (rated.get(key) or {}).get("hard")]
     if len(hard) < wanted:
-        _log.warning("choose: found %d hard cases of the %d wanted", len(hard), wanted)
+        _log.warning("choose: found only %d of %d hard cases", len(hard), wanted)
     chosen = {*taken, *hard[:wanted]}
     return [case.case_id for case in cases if case.case_id in chosen]

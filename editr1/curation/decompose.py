@@ -1,4 +1,4 @@
-"""Step 2: write the principles of each case with a VLM that sees expert examples in context (paper section 3.1)."""
+"""Step 2: generate the principles of each case with a VLM and in-context expert examples (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from editr1.seeding import curation_rng
 
 
 async def decompose(context: CurationContext, cases: Iterable[EditCase], records: RecordFile, total: int) -> None:
-    """Write the principles of every case that ``records`` lacks.
+    """Generate the principles of every case that has no record yet, and add them to ``records``.
 
-    A case that already has principles keeps them, and no request is sent. A case whose answers are unreadable after
-    ``config.max_attempts`` attempts gets a record without principles.
+    If a case already has principles, these are recorded without a request. If the answers for a case are unreadable in
+    all ``config.max_attempts`` attempts, its record has no principles.
     """
     config = context.config
 

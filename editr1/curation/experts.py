@@ -1,4 +1,4 @@
-"""The pool of expert decompositions that are shown in context (paper section 3.1: four examples from a pool)."""
+"""The pool of expert examples, of which some are shown in each decomposition prompt (paper section 3.1: four)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class ExpertExample(DataModel):
 
 
 def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
-    """Read a pool from a JSON Lines file; with ``path`` None, the pool that ships with the package.
+    """Read a pool of examples from a JSON Lines file, or the built-in pool if ``path`` is None.
 
     Raises:
-        CurationError: The file cannot be read or a line is not an :class:`ExpertExample`; the message names file and line.
+        CurationError: The file cannot be read or a line is not an :class:`ExpertExample`; the message gives the
+            file and the line.
     """
     source = path or resources.files("editr1.curation") / "experts.jsonl"
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CurationError(f"{source}: cannot read the pool of experts: {error}") from error
+        raise CurationError(f"{source}: cannot read the pool of expert examples: {error}") from error
     found = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -44,5 +45,5 @@ def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
 
 
 def sample_expert_examples(pool: Sequence[ExpertExample], count: int, rng: np.random.Generator) -> list[ExpertExample]:
-    """Draw ``count`` different experts in random order, or the whole pool if it is smaller."""
+    """Sample ``count`` distinct examples in random order, or the whole pool if it is smaller."""
     return [pool[int(index)] for index in rng.permutation(len(pool))[:count]]

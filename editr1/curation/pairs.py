@@ -1,4 +1,4 @@
-"""Preference pairs with the principles of their cases, so that winner and loser are judged by the same questions."""
+"""Attach principles to preference pairs, so that winner and loser are scored with the same questions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _log = logging.getLogger(__name__)
 def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     """Copy the table ``pairs`` to ``out`` and give each pair the principles of its case in the table ``cases``.
 
-    Returns the number of rows written. Pairs whose case is missing in ``cases`` or has no principles are left out, and
-    a warning gives their number.
+    Returns the number of rows written. Pairs whose case is missing from ``cases`` or has no principles are skipped, and
+    their number is logged as a warning.
 
     Raises:
-        CurationError: A case of the same id has another instruction or image.
+        CurationError: The case of a pair differs in instruction or image from the case with the same id in ``cases``.
     """
     known = {case.case_id: (case.principles, case_digest(case)) for case in read_table(cases, EditCase)}
     skipped = 0
@@ -36,7 +36,7 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
             if digest != case_digest(pair.case):
                 raise CurationError(
                     f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or image in {cases}; "
-                    "use the tables of one import"
+                    "use tables from the same import"
                 )
             yield pair.model_copy(update={"case": pair.case.model_copy(update={"principles": principles})})
 
@@ -47,5 +47,5 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
 
 
 def case_digest(case: EditCase) -> str:
-    """Return the SHA-256 of a case's image and instruction, which must agree for two cases of the same id."""
+    """Return the SHA-256 of a case's image and instruction, which must be equal for cases with the same id."""
     return hashlib.sha256(case.source.data + case.instruction.encode()).hexdigest()

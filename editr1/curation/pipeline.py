@@ -1,8 +1,8 @@
 """Curation from cases and candidates to SFT rows: the steps of paper section 3.1 in sequence.
 
-Every step appends its results to a record file. A call that continues an interrupted or killed one does only what is
-missing, and writes the same tables, byte for byte, as an uninterrupted call, provided that the endpoints return the
-same answers to the same requests.
+Every step appends its results to a record file. A call that resumes an interrupted or killed one processes only the
+items without a record. If the endpoints return the same answers to the same requests, the resulting tables are
+byte-identical to those of an uninterrupted call.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def curate(
 ) -> dict[str, float]:
     """Label ``cases`` (table of EditCase) and ``candidates`` (table of Quadruple; principles are not needed).
 
-    Writes ``out/cases.parquet`` (EditCase with principles; cases without readable principles are left out) and
+    Writes ``out/cases.parquet`` (EditCase with principles; cases without principles are omitted) and
     ``out/rows.parquet`` (SftRow, at most one per quadruple, in the order of ``candidates``). With ``candidates`` None
-    the cases are only decomposed, and no rows are written. Intermediate results are kept in ``out/parts`` (by a digest
-    of settings and inputs) and ``out/answers.sqlite``, from which a call with the same ``out`` continues.
+    the cases are only decomposed, and no rows are written. Intermediate results are stored in ``out/parts`` (by a digest
+    of settings and inputs) and ``out/answers.sqlite``; a later call with the same ``out`` reuses them.
 
-    Returns counts: ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
+    Returns metrics: ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
     rows), ``dropped: <reason>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,
     ``prompt_tokens``, ``completion_tokens``, ``cost``.
 
     Raises:
-        TableError: An input is not the expected table, or a candidate's case differs from the case of the same id.
-        EndpointUnavailable: Too many items, or all of them, got no answer.
+        TableError: An input is not the expected table, or a candidate's case differs from the case with the same id.
+        EndpointUnavailable: Too many items, or all of them, failed because an endpoint did not answer.
         EndpointMisconfigured: An endpoint rejects every request.
-        CurationError: Too many items failed for other reasons, or no case or row is left.
+        CurationError: Too many items failed for other reasons, or there is no case or no row to write.
         Interrupted: ``hooks.should_stop`` returned True.
     """
     hooks = hooks or TrainHooks()
@@ -73,7 +73,7 @@ def _check_candidates(cases: Path, candidates: Path) -> None:
     for number, row in enumerate(read_table(candidates, Quadruple), start=1):
         case_id = row.case.case_id
         if case_id in digests and digests[case_id] != case_digest(row.case):
-            problem = f"has another instruction or image than the case of that id in {cases}"
+            problem = f"has another instruction or image than the case with this id in {cases}"
             raise TableError(candidates, number, "case", case_id, problem)
 
 
@@ -104,7 +104,7 @@ async def _curate(
 async def _choose_cases(
     context: CurationContext, cases: Path, candidates: Path | None, difficulty: RecordFile
 ) -> set[str] | None:
-    """Return the ids of the cases to label, chosen among those with candidates, or None for all cases."""
+    """Choose the cases to label among those with candidates; return their ids, or None for all cases."""
     if context.config.num_labelled_cases is None:
         return None
     eligible = list(read_table(cases, EditCase))
@@ -129,7 +129,7 @@ _RecordOpener = Callable[[str], RecordFile]
 
 
 class _Dataset:
-    """The input tables joined with the recorded results. Rows are streamed each time they are needed."""
+    """The input tables joined with the recorded results. Rows are read from disk on each iteration."""
 
     def __init__(self, config: CurateConfig, cases: Path, candidates: Path | None, records: _RecordOpener) -> None:
         self.config = config
@@ -147,7 +147,7 @@ class _Dataset:
         return self._fixed_principles or recorded_principles(self.decompositions, case_id)
 
     def cases(self) -> Iterator[EditCase]:
-        """All cases, or the chosen ones if there are no candidates to label."""
+        """Yield all cases, or only the chosen ones if there are no candidates to label."""
         for case in read_table(self._cases, EditCase):
             if self.candidates is not None or self._is_chosen(case):
                 yield case
@@ -164,7 +164,7 @@ class _Dataset:
                     yield row
 
     def quadruples(self) -> Iterator[tuple[Quadruple, tuple[Principle, ...]]]:
-        """The quadruples whose case has principles, with these."""
+        """Yield the quadruples whose case has principles, together with the principles."""
         for row in self.all_quadruples():
             principles = self.principles(row.case.case_id)
             if principles is not None:
@@ -175,7 +175,7 @@ class _Dataset:
             yield row, principles, ()
 
     def verify_items_with_hints(self) -> Iterator[VerifyItem]:
-        """The quadruples that have a parsed trace; gold verdicts for the others would never be used."""
+        """Yield the quadruples that have a parsed trace; gold verdicts for the others would not be used."""
         for row, principles in self.quadruples():
             traces = recorded_traces(self.traces, quadruple_id(row))
             hints = [trace[1] for trace in traces if isinstance(parse_member_trace(trace, principles), Verdict)]
@@ -216,7 +216,7 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
 
     counts = {"cases": float(write_table(out / CASES, cases(), EditCase))}
     if not counts["cases"]:
-        raise CurationError(f"no case has principles, dropped: {dict(dropped)}; check the model of decomposer")
+        raise CurationError(f"no case has principles, dropped: {dict(dropped)}; check the setting decomposer.model")
     if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))
         lost = sum(number for reason, number in dropped.items() if reason != _CASE_DROPPED)
@@ -224,13 +224,16 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
         counts |= builder.metrics()
         if not counts["rows"]:
             raise CurationError(
-                f"no quadruple has a row, dropped: {dict(dropped)}; check the models of members and verifier"
+                f"no row can be written, dropped: {dict(dropped)}; check the models in the settings members and verifier"
             )
     return counts | {f"dropped: {reason}": float(number) for reason, number in sorted(dropped.items())}
 
 
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
-    """Digest of everything that answers depend on, which excludes the endpoints' addresses and request limits."""
+    """Return a digest of everything that the answers depend on.
+
+    The settings of the endpoints and ``max_failed_fraction`` do not affect the answers and are excluded.
+    """
     plain = config.model_dump_json(exclude={"endpoints", "max_failed_fraction"})
     state = hashlib.sha256(f"{__version__}\n{plain}".encode())
     for path in (cases, candidates, config.experts):

@@ -1,7 +1,6 @@
-"""SFT rows from preference pairs by rejection sampling: the verifier's own trace that judges each side best.
+"""SFT rows from preference pairs by rejection sampling: the trace of the verifier with the highest reward per side.
 
-This is the imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same
-comparison.
+This is the imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same rewards.
 """
 
 from __future__ import annotations
@@ -33,10 +32,11 @@ def preferred_rows(
     batch: int = 16,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> Iterator[SftRow]:
-    """Yield a row for each side of a decided pair that has a trace with a reward above 0 (arXiv 2604.27505, section 3.2).
+    """Yield a row for each side of a decided pair that has a trace with a positive reward (arXiv 2604.27505, section 3.2).
 
-    The first of the traces with the highest reward is taken. A side none of whose traces wins against a trace of the
-    other side yields no row. ``batch`` pairs are scored at once; ``on_batch`` is called with their number afterwards.
+    The row contains the trace with the highest reward, or the first of several. A side yields no row if none of its
+    traces beats a trace of the other side. After each batch of ``batch`` pairs, ``on_batch`` is called with the number
+    of pairs scored.
     """
     waiting: list[PreferencePair] = []
     for pair in pairs:

@@ -1,7 +1,7 @@
-"""All prompts of curation (arXiv 2604.27505, section 3.1; the wording is the project's own).
+"""All prompts of curation (arXiv 2604.27505, section 3.1; the wording is specific to this project).
 
-A user message names its task in the first line and puts the data of the case into tagged sections (``<instruction>``,
-``<principles>``, ``<traces>``). :func:`read_task` and :func:`read_sections` parse such a message again.
+The first line of a user message gives the task, and the data of the case is in tagged sections (``<instruction>``,
+``<principles>``, ``<traces>``). :func:`read_task` and :func:`read_sections` parse both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Prompt(NamedTuple):
 
 
 class Task(StrEnum):
-    """The task that a user message names; the values are part of the prompts."""
+    """The task in the first line of a user message. The values are part of the prompts."""
 
     DIFFICULTY = "judge"
     DECOMPOSE = "decompose"
@@ -134,7 +134,7 @@ def verify(case: EditCase, edited: EncodedImage, principles: Sequence[Principle]
 
 
 def difficulty(case: EditCase) -> Prompt:
-    """Build the prompt that requests whether ``case`` is hard."""
+    """Build the prompt that requests a rating of whether ``case`` is hard."""
     system = (
         "You choose practice material for people who edit pictures. Look at the picture and the instruction and say "
         "whether the edit is hard. It is hard when at least one of these holds:\n"
@@ -150,7 +150,7 @@ def difficulty(case: EditCase) -> Prompt:
 
 
 def holistic(case: EditCase, edited: EncodedImage, role: str = "plain") -> Prompt:
-    """Build the prompt that requests two ratings of the whole image without principles, as VIEScore (arXiv 2312.14867)."""
+    """Build the prompt that requests two ratings of the whole image without principles, as in VIEScore (arXiv 2312.14867)."""
     system = (
         f"{_ROLES[role]}\n\n{SCORER_RULES}\n\n"
         "Here there are no questions. Give two marks from 0 to 10, decimals allowed: first how far the instruction was "
@@ -166,10 +166,10 @@ def principles_json(principles: Sequence[Principle]) -> str:
 
 
 def read_task(text: str) -> Task:
-    """Return the task that the first line of a user message names.
+    """Return the task in the first line of a user message.
 
     Raises:
-        ValueError: The first line names no task.
+        ValueError: The first line does not contain a known task.
     """
     line = text.lstrip().partition("\n")[0].strip()
     name = line.removeprefix("Task:").strip()

@@ -1,4 +1,4 @@
-"""Append-only JSON Lines files that hold the results of a step, one record per item, so that the step can be resumed."""
+"""Append-only JSON Lines files with the results of a step, one record per item, so that the step can be resumed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from editr1.curation.errors import CurationError
 class RecordFile:
     """Records by id in an append-only JSONL file. Only one process may write to it.
 
-    Only ids and offsets are kept in memory, so that millions of records fit. A last line that is incomplete because
-    the process was killed is removed when the file is opened again.
+    Only ids and offsets are held in memory, so that a file can have millions of records. An incomplete last line,
+    which a killed process leaves behind, is removed when the file is opened again.
 
     Raises:
         CurationError: A line of an existing file is not a record with an id.
@@ -38,7 +38,7 @@ class RecordFile:
                 self._offsets[orjson.loads(line)["id"]] = end
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise CurationError(
-                    f"{self.path}: line {number} is not a record with an id; remove the file to start the step again"
+                    f"{self.path}: line {number} is not a record with an id; remove the file to restart the step"
                 ) from error
             end += len(line)
         self._file.truncate(end)

@@ -27,7 +27,7 @@ class RowBuilder:
         self._agreement = 0.0
 
     def build(self, quadruple: Quadruple) -> SftRow | str:
-        """Return the row of a quadruple whose case has its principles, or the reason why there is none."""
+        """Return the row of a quadruple, whose case must have principles, or the reason why it has none."""
         made = self._verdict_row(quadruple) if self._config.variant == "V" else self._trace_row(quadruple)
         if isinstance(made, SftRow):
             self._num_rows += 1

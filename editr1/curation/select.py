@@ -27,7 +27,7 @@ def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
 def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> int | None:
     """Return the index of the trace with the highest agreement with ``gold``, or None if no trace was parsed.
 
-    Ties are broken by the higher average (as the trace states it), then the higher score, then the lower index.
+    Ties are broken by the higher average (as stated in the trace), then the higher score, then the lower index.
     """
     ranked = [
         (agreement(verdict.scores, gold), verdict.average, verdict.score, -index)
@@ -44,21 +44,21 @@ def random_trace(verdicts: Sequence[Verdict | Unparsed], rng: np.random.Generato
 
 
 def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
-    """Return a parsed trace in its canonical spelling.
+    """Format a parsed trace in its canonical form.
 
     Raises:
-        ValueError: The verdict has no canonical spelling.
+        ValueError: The canonical form could not be parsed again.
     """
     return format_trace(verdict.reasoning, principles, verdict.scores, verdict.score, verdict.average)
 
 
 def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
-    """Return a trace without reasoning that holds the gold verdicts (variant V); its score is 10 times their mean."""
+    """Return a trace with the gold verdicts and no reasoning (variant V); its score is 10 times their mean."""
     return format_trace("", principles, gold, 10 * sum(gold) / len(gold))
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """Return the two questions of every row of the holistic variant, with which its traces keep the grammar."""
+    """Return the two fixed questions of the holistic variant, so that its traces follow the trace grammar."""
     return (
         Principle(question=config.follow, category=Category.FOLLOW),
         Principle(question=config.keep, category=Category.KEEP),

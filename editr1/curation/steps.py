@@ -29,12 +29,12 @@ A = TypeVar("A")
 _log = logging.getLogger(__name__)
 _REPORT_INTERVAL_S: Final = 0.25
 _MIN_FAILURES: Final = 20
-"""Failed items from which on the fraction of failures is checked."""
+"""Number of failed items from which on ``max_failed_fraction`` is enforced."""
 
 
 @dataclass
 class CurationContext:
-    """What the steps share: settings, client, hooks, expert examples, and failed items counted by step and cause."""
+    """The state that all steps share: settings, client, hooks, expert examples, and failure counts by step and cause."""
 
     config: CurateConfig
     client: VlmClient
@@ -44,11 +44,11 @@ class CurationContext:
 
     @property
     def concurrency(self) -> int:
-        """Items processed at once, which is enough to keep every endpoint busy."""
+        """Number of items processed at once: the total concurrency of all endpoints."""
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
 
     async def complete_until_parsed(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
-        """Send ``prompt`` up to ``config.max_attempts`` times, with another seed each, until ``parse`` accepts the answer.
+        """Send ``prompt`` with up to ``config.max_attempts`` different seeds until ``parse`` accepts the answer.
 
         Raises:
             UnreadableAnswer: ``parse`` rejected every answer.
@@ -70,12 +70,13 @@ async def run_step(
 ) -> None:
     """Process every item, ``context.concurrency`` at a time, in the order of ``items``.
 
-    ``total`` counts all items of the step and ``done`` those that an earlier run completed. An item is counted in
-    ``context.failures`` and left for the next run if its request is refused or unanswered or its image is unreadable.
+    ``total`` counts all items of the step and ``done`` those that an earlier run completed. If the
+    request of an item is rejected or unanswered, or its image is unreadable, the item is counted in
+    ``context.failures`` and left for the next run.
 
     Raises:
         Interrupted: ``hooks.should_stop`` returned True. The items in flight were completed.
-        EndpointUnavailable: Too many items, or all of at least three, got no answer. A later attempt may succeed.
+        EndpointUnavailable: Too many items, or all of at least three items, received no answer.
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons.
     """
@@ -88,7 +89,7 @@ async def run_step(
             step.report()
     if step.stopping:
         raise Interrupted
-    # One or two items may be ones that no model answers; that is not an outage.
+    # One or two unanswered items do not prove an outage, since the items themselves may be the cause.
     if step.started > 2 and step.unanswered == step.started and not done:
         raise step.failure("no request was answered")
 
@@ -145,7 +146,7 @@ class _Step:
             raise self.failure(f"above max_failed_fraction {limit:g}") from error
 
     def failure(self, reason: str) -> Editr1Error:
-        """The error that ends the step: an outage if most failed items got no answer."""
+        """Return the error that ends the step: EndpointUnavailable if most of the failed items received no answer."""
         kind = EndpointUnavailable if 2 * self.unanswered > self.failed else CurationError
         return kind(
             f"{self._name}: {self.failed} of {self.started} items failed, {reason}; the last error: {self._last_error}"

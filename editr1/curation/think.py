@@ -20,7 +20,7 @@ from editr1.seeding import curation_rng, curation_seed
 from editr1.verifier.trace import parse_trace
 
 Trace = tuple[str, str]
-"""Name of the pool member that wrote the trace, and its text."""
+"""Name of the pool member that generated the trace, and the text of the trace."""
 
 
 def quadruple_id(row: Quadruple) -> str:
@@ -31,7 +31,7 @@ def quadruple_id(row: Quadruple) -> str:
 def sample_members(
     members: Sequence[MemberConfig], count: int, rng: np.random.Generator
 ) -> list[tuple[MemberConfig, int]]:
-    """Draw a member by weight for each of ``count`` traces; return each drawn member with its number of traces."""
+    """Sample a member by weight for each of ``count`` traces; return each sampled member with its number of traces."""
     weights = np.array([member.weight for member in members])
     drawn = Counter(int(index) for index in rng.choice(len(members), size=count, p=weights / weights.sum()))
     return [(members[index], drawn[index]) for index in sorted(drawn)]
@@ -44,10 +44,10 @@ async def think(
     total: int,
     task: Task = Task.THINK,
 ) -> None:
-    """Write the traces of every quadruple that ``records`` lacks, ``config.num_traces`` per quadruple.
+    """Sample ``config.num_traces`` traces for every quadruple that has no record yet, and add them to ``records``.
 
-    The traces of one member for one quadruple come from one request if the model supports ``n``. With ``task``
-    HOLISTIC, two ratings are requested instead of traces.
+    If a model supports ``n``, one request returns all traces of a member for a quadruple. With ``Task.HOLISTIC``, the
+    models return two ratings instead of a trace.
     """
     config = context.config
 

@@ -1,4 +1,4 @@
-"""Step 5: write the gold verdict on each principle with another VLM that sees the traces as hints (section 3.1)."""
+"""Step 5: generate the gold verdict on each principle with another VLM, with the traces as hints (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ VerifyItem = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
 
 
 async def verify(context: CurationContext, items: Iterable[VerifyItem], records: RecordFile, total: int) -> None:
-    """Write the gold verdicts of every quadruple that ``records`` lacks.
+    """Generate the gold verdicts of every quadruple that has no record yet, and add them to ``records``.
 
-    A quadruple whose answers are unreadable after ``config.max_attempts`` attempts gets a record without gold verdicts.
+    If the answers for a quadruple are unreadable in all ``config.max_attempts`` attempts, its record has no verdicts.
     """
 
     async def process(item: VerifyItem) -> None:

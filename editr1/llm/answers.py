@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 
 class UnreadableAnswer(ValueError):
-    """An answer does not have the requested form; the message states the reason."""
+    """The answer of a model cannot be parsed; the message gives the reason."""
 
 
 def strip_code_fences(text: str) -> str:
@@ -25,11 +25,11 @@ def find_json(text: str, opening: Literal["[", "{"]) -> Any:
     text = strip_code_fences(text)
     start = text.find(opening)
     if start < 0:
-        raise UnreadableAnswer(f"no {opening} in the answer: {text[:80]!r}")
+        raise UnreadableAnswer(f"the answer contains no {opening!r}: {text[:80]!r}")
     try:
         return _DECODER.raw_decode(text, start)[0]
     except (ValueError, RecursionError) as error:
-        raise UnreadableAnswer(f"no valid JSON: {error}") from None
+        raise UnreadableAnswer(f"the answer contains no valid JSON: {error}") from None
 
 
 _FENCE: Final = re.compile(r"^[ \t]*```[\w-]*[ \t]*$\n?", re.MULTILINE)

@@ -8,9 +8,9 @@ from typing import Self
 
 
 class AnswerCache:
-    """Maps a request's SHA-256 to the bytes of its answer. Entries are never changed.
+    """Maps the SHA-256 of a request to the bytes of its answer. An entry is never overwritten.
 
-    Several processes may share the file, and killing a process at any time does not corrupt it. With ``path`` None
+    Several processes may share the file, and killing a process at any time does not corrupt it. If ``path`` is None,
     nothing is stored.
     """
 
@@ -36,7 +36,7 @@ class AnswerCache:
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (digest, reply))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database connection."""
         if self._db is not None:
             self._db.close()
             self._db = None

@@ -1,9 +1,9 @@
 """An asynchronous client of one OpenAI-compatible chat server, with bounded concurrency, retries and a deadline.
 
-Retries are those of the ``openai`` library (https://github.com/openai/openai-python#retries): status 408, 409, 429 and
-5xx, and broken connections, after ``Retry-After`` where the server sends it and with exponential backoff and jitter
-otherwise. Requests use the library's low-level ``post`` and plain JSON, because building the typed response objects
-takes longer than the rest of the request.
+Retries are left to the ``openai`` library (https://github.com/openai/openai-python#retries). It retries connection
+errors and responses with status 408, 409, 429 and 5xx, after the time in ``Retry-After`` if the server sends it and
+otherwise with exponential backoff and jitter. Requests use the library's low-level ``post`` and plain JSON, because
+building the typed response objects takes longer than the rest of the request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, LlmErr
 
 @dataclass(frozen=True)
 class Completion:
-    """The answers to one chat in the order of their index, with the token counts that the server reports."""
+    """The answers to one chat, ordered by choice index, and the token counts reported by the server."""
 
     texts: list[str]
     prompt_tokens: int
@@ -40,7 +40,7 @@ class ChatClient:
 
     def __init__(self, config: EndpointConfig) -> None:
         self.retries = 0
-        """Retries sent so far."""
+        """Number of retries so far."""
         self._config = config
         self._slots = asyncio.Semaphore(config.concurrency)
         self._client = openai.AsyncOpenAI(
@@ -55,8 +55,8 @@ class ChatClient:
         """Send the JSON ``body`` of a chat completion request and return the ``body["n"]`` (default 1) answers.
 
         Raises:
-            RequestRefused: The server rejects this request, or returns another number of answers.
-            EndpointMisconfigured: The server rejects the key, the model name or the address.
+            RequestRefused: The server rejects this request, or returns a number of answers other than ``n``.
+            EndpointMisconfigured: The server rejects the API key, or the model or the URL does not exist.
             EndpointUnavailable: The retries or the deadline are used up, or the response is not a chat completion.
         """
         where = f"{self._config.base_url}, model {body['model']}"
@@ -92,7 +92,9 @@ class ChatClient:
                 f"set the environment variable {self._config.api_key_env}"
             )
         if isinstance(error, openai.NotFoundError):
-            return EndpointMisconfigured(f"{where}: the model or the address does not exist (404): {_summary(error)}")
+            return EndpointMisconfigured(
+                f"{where}: the model or the URL does not exist (404): {_summary(error)}; check model and base_url"
+            )
         if isinstance(error, openai.APIStatusError):
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
                 return EndpointUnavailable(f"{where}: status {error.status_code} {retries}: {_summary(error)}")
@@ -112,7 +114,7 @@ def _http_client(event_hooks: dict[str, Any]) -> Any:
         import httpx_aiohttp  # noqa: F401
     except ImportError:
         return openai.DefaultAsyncHttpxClient(event_hooks=event_hooks)
-    # A request takes a third of the time of the default transport.
+    # With this transport, a request takes a third of the time that it takes with the default one.
     return openai.DefaultAioHttpClient(event_hooks=event_hooks)
 
 
@@ -124,14 +126,15 @@ def _read_completion(reply: object, n: int, where: str) -> Completion:
         raise EndpointUnavailable(f"{where}: the response is not a chat completion: {str(reply)[:200]}") from error
     if len(texts) != n:
         raise RequestRefused(
-            f"{where}: {len(texts)} answers, but n = {n} were requested; if the server does not support n, set send_n: false"
+            f"{where}: the server returned {len(texts)} answers, but n = {n} were requested; "
+            "if the server does not support n, set send_n: false"
         )
     usage = reply.get("usage") if isinstance(reply, dict) else None
     return Completion(texts, _token_count(usage, "prompt_tokens"), _token_count(usage, "completion_tokens"))
 
 
 def _valid_unicode(text: str) -> str:
-    """Replace lone surrogates, which gateways that cut in UTF-16 produce and UTF-8 cannot encode."""
+    """Replace lone surrogates, which UTF-8 cannot encode. Gateways that truncate UTF-16 text produce them."""
     return text.encode("utf-8", "replace").decode()
 
 

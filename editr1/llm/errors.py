@@ -12,14 +12,14 @@ class LlmError(Editr1Error):
 
 
 class RequestRefused(LlmError):
-    """The endpoint rejects this one request (such as 400, 413 or 422). The same request would fail again."""
+    """The endpoint rejected the request, for example with status 400, 413 or 422. A retry would fail again."""
 
 
 class EndpointUnavailable(LlmError):
-    """No usable response arrived within the retries or the deadline. A later attempt may succeed."""
+    """No valid response arrived within the allowed retries and the deadline. A later attempt may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class EndpointMisconfigured(LlmError):
-    """The endpoint rejects every request because the key, the model name or the address is wrong (401, 403, 404)."""
+    """The endpoint rejects every request because the API key, the model name or the URL is wrong (401, 403, 404)."""

@@ -1,4 +1,4 @@
-"""The event loop that chat requests run in."""
+"""The event loop in which chat requests run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 def new_runner() -> asyncio.Runner:
-    """Return a runner of a new event loop, which is uvloop's where that is installed."""
+    """Return a runner with a new event loop, which is a uvloop event loop if uvloop is installed."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""Chat messages with images in the form that OpenAI-compatible servers accept."""
+"""Chat messages with images in the format of the OpenAI chat completions API."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Message = dict[str, Any]
 
 _MIME: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ORIENTATION: Final = 274
-"""EXIF tag; 1 means upright."""
+"""EXIF tag of the orientation, whose value 1 means upright."""
 
 
 def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: int) -> list[Message]:
-    """Return a system message (omitted if ``system`` is empty) and a user message with ``parts`` in their order.
+    """Return a system message (omitted if ``system`` is empty) and a user message with ``parts`` in order.
 
-    Images with a side of more than ``max_side`` pixels are scaled down.
+    Images with a side longer than ``max_side`` pixels are scaled down.
     """
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else image_part(data_url(part.data, max_side))
@@ -34,7 +34,7 @@ def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: i
 
 
 def image_part(url: str) -> dict[str, Any]:
-    """Return the part of a user message that holds an image, given its ``data:`` URL."""
+    """Return the content part of a user message for an image, given its ``data:`` URL."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -48,7 +48,7 @@ def data_url(data: bytes, max_side: int) -> str:
     """Encode an image file as a ``data:`` URL.
 
     The bytes are sent unchanged if every server decodes them the same way: PNG, JPEG or WebP, RGB or greyscale,
-    upright, and no side above ``max_side`` pixels. Any other image is decoded, scaled down and sent as PNG.
+    upright, and no side longer than ``max_side`` pixels. Any other image is decoded, scaled down and sent as PNG.
 
     Raises:
         editr1.data.images.ImageError: ``data`` is not an image.
@@ -62,7 +62,7 @@ def data_url(data: bytes, max_side: int) -> str:
 
 
 def _portable_mime(data: bytes, max_side: int) -> str | None:
-    """The media type of an image that can be sent unchanged, or None."""
+    """Return the media type of an image that can be sent unchanged, or None."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info

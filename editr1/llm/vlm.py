@@ -1,4 +1,4 @@
-"""Requests to configured vision-language models behind named endpoints, with a cache of answers and usage counts."""
+"""A client of vision-language models behind named endpoints, with an answer cache and usage counts."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ A = TypeVar("A")
 
 @dataclass
 class Usage:
-    """Request, token and cost counts. A request that the cache answers counts only as ``cached``."""
+    """Counts of requests and tokens, and the cost. A request answered from the cache is counted only in ``cached``."""
 
     requests: int = 0
     """Requests answered by a server."""
     cached: int = 0
-    """Requests answered by the cache."""
+    """Requests answered from the cache."""
     retries: int = 0
-    """Retries sent."""
+    """Retries of requests."""
     failed: int = 0
-    """Requests without an answer."""
+    """Requests that failed after all retries."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
-    """In the currency of the configured prices."""
+    """Cost in the currency of the configured prices."""
 
     def as_dict(self) -> dict[str, float]:
         """Return all counts by name."""
@@ -46,8 +46,9 @@ class Usage:
 class VlmClient:
     """Sends chats to the models behind ``endpoints``. Use it in one event loop, as an async context manager.
 
-    ``cache`` names a SQLite file that stores answers by a digest of the request (endpoint name, model, messages and
-    sampling settings). A request found there is not sent again.
+    ``cache`` is the path of a SQLite file that stores each answer under a digest of its request (endpoint name, model,
+    messages and sampling settings). A request with a stored answer is not sent again. If ``cache`` is None, nothing is
+    stored.
     """
 
     def __init__(self, endpoints: Mapping[str, EndpointConfig], cache: Path | None = None) -> None:
@@ -66,8 +67,10 @@ class VlmClient:
     ) -> list[str]:
         """Return ``n`` answers to one chat.
 
+        If ``model.send_n`` is False, ``n`` requests with consecutive seeds are sent.
+
         Raises:
-            LlmError: As :meth:`ChatClient.complete` raises it.
+            LlmError: The request failed; see :meth:`ChatClient.complete`.
         """
         if n > 1 and not model.send_n:
             seeds = [None if seed is None else seed + index for index in range(n)]
@@ -83,7 +86,8 @@ class VlmClient:
             body["n"] = n
         if seed is not None and model.send_seed:
             body["seed"] = seed
-        # The seed is part of the key even if it is not sent, so that repeated requests get answers of their own.
+        # The seed is part of the key even if it is not sent, so that requests that differ only
+        # in the seed have separate cache entries.
         digest = hashlib.sha256(f"{model.endpoint}\n{seed}\n".encode() + orjson.dumps(body)).digest()
         stored = self._cache.get(digest)
         if stored is not None:
@@ -104,10 +108,10 @@ class VlmClient:
         """Send the chat once per seed until ``parse`` accepts the answer, and return the parsed value.
 
         Raises:
-            UnreadableAnswer: ``parse`` rejected the answers of all seeds; the message is that of the last one.
-            LlmError: As :meth:`complete` raises it.
+            UnreadableAnswer: ``parse`` rejected every answer; the error of the last one is raised.
+            LlmError: A request failed; see :meth:`ChatClient.complete`.
         """
-        error = UnreadableAnswer("no attempt was allowed")
+        error = UnreadableAnswer("no seed was given, so the chat was not sent")
         for seed in seeds:
             (text,) = await self.complete(model, chat, seed=seed)
             try:

@@ -1,8 +1,8 @@
 """Request and response models of ``POST /v1/score``.
 
 A request contains images as base64 data or by digest, never by URL. ``results`` in the response are aligned with
-``items`` in the request; each is a score or a failure with a cause. An invalid item fails without affecting the
-others, whereas an error outside the items rejects the whole request.
+``items`` in the request; each result is a score or a failure with a cause. If an item is invalid, only this item fails;
+if any other field is invalid, the whole request is rejected.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from editr1.data.types import (
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 MAX_ITEM_VALUES = 1000
-"""Limit of JSON values in one item, nested ones included; an item with 64 principles has about 200."""
+"""Maximum number of JSON values in one item, including nested ones; an item with 64 principles has about 200."""
 Resolver = Callable[[str], bytes]
-"""Returns the bytes of the image with a digest ("sha256:<hex>"); raises LookupError if there is none."""
+"""Returns the file of the image with the given digest ("sha256:<hex>"); raises LookupError if it is unknown."""
 
 
 class Wire(BaseModel):
@@ -43,8 +43,8 @@ class Wire(BaseModel):
 class WireImage(Wire):
     """An image, given by exactly one of ``data`` (base64 of a PNG, JPEG, WebP, TIFF, BMP or GIF file) and ``digest``.
 
-    ``digest`` is the SHA-256 of the file. Its data is either elsewhere in the same request, so that the source of a
-    whole group is sent once, or known to the server.
+    ``digest`` is the SHA-256 of the file. The file must be included elsewhere in the same request or known to the server.
+    With digests, the source image of a group is sent only once.
     """
 
     data: Annotated[str, Field(min_length=1)] | None = None
@@ -67,21 +67,23 @@ class WireItem(Wire):
     edited: WireImage
     """The image after the edit."""
     instruction: Instruction
-    """What the edit was asked to do."""
+    """The editing instruction."""
     principles: Annotated[tuple[Principle, ...], Field(min_length=1, max_length=MAX_PRINCIPLES)]
     """The yes/no questions that the verifier answers."""
 
 
 class _ScoreOptions(Wire):
+    """The fields of a request other than its items."""
+
     num_traces: Annotated[int, Field(ge=1)] = 1
-    """Traces to sample and average per item."""
+    """Traces to sample per item. The score is the mean over the traces that parse."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
-    """Sampling temperature. The default is 0 (greedy) for one trace and the server's temperature for several. Several greedy
-    traces are rejected."""
+    """Sampling temperature. By default, one trace is decoded greedily (temperature 0), and several traces are sampled at
+    the server's temperature. Temperature 0 with several traces is rejected."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Seed of sampled traces. Requests with different seeds do not share a batch."""
+    """Seed of the sampled traces. Requests with different seeds do not share a batch."""
 
     deadline_ms: Annotated[int, Field(ge=1)] | None = None
     """Deadline in milliseconds from the arrival of the request; items not scored by then fail with cause ``deadline``."""
@@ -89,7 +91,7 @@ class _ScoreOptions(Wire):
     @model_validator(mode="after")
     def _check_temperature(self) -> Self:
         if self.num_traces > 1 and self.temperature == 0:
-            raise ValueError("num_traces > 1 needs a temperature above 0: greedy traces would all be equal")
+            raise ValueError("num_traces > 1 requires a temperature above 0, because greedy traces would be identical")
         return self
 
 
@@ -101,7 +103,7 @@ class ScoreRequest(_ScoreOptions):
 
 
 class UnvalidatedRequest(_ScoreOptions):
-    """A request whose items are validated later, so that an invalid item does not affect the others."""
+    """A request whose items are not validated yet, so that an invalid item does not make the whole request fail."""
 
     items: Annotated[list[Any], Field(min_length=1)]
 
@@ -110,18 +112,18 @@ class ScoreResponse(Wire):
     """Response of ``POST /v1/score``: ``results[i]`` belongs to ``items[i]``; ``model`` is the verifier's digest."""
 
     model: str
-    """Digest of the verifier that gave the scores."""
+    """Digest of the verifier that computed the scores."""
     results: tuple[ScoreOutcome, ...]
     """One score or failure per item, in the order of the request."""
 
 
 class ErrorResponse(Wire):
-    """Body of every response with a status other than 200."""
+    """Body of an error response of ``POST /v1/score``."""
 
     cause: str
     """Machine-readable cause."""
     detail: str
-    """What is wrong and what to do, for a person."""
+    """Human-readable description of the error and, where possible, how to resolve it."""
 
 
 def encode_request(
@@ -132,7 +134,7 @@ def encode_request(
     seed: int | None = None,
     deadline_ms: int | None = None,
 ) -> bytes:
-    """Encode ``items`` as a JSON body. An image that occurs several times is sent once, and by digest afterwards."""
+    """Encode ``items`` as a JSON body. An image that occurs several times is included once and then referenced by its digest."""
     sent: set[str] = set()
 
     def encode(image: EncodedImage) -> WireImage:
@@ -155,10 +157,10 @@ def encode_request(
 def decode_items(
     raw: Sequence[object], *, max_pixels: int, max_bytes: int, resolver: Resolver | None = None
 ) -> list[ScoreItem | ScoreFailure]:
-    """Decode each raw item to a ``ScoreItem``, or to the failure of this item alone.
+    """Decode each raw item to a ``ScoreItem``, or to a ``ScoreFailure`` if the item is invalid.
 
-    Only the headers of images are read here. ``max_pixels`` and ``max_bytes`` limit one image; ``resolver`` looks up
-    digests of images that the request does not contain.
+    Only the headers of image files are read here, not their pixels. ``max_pixels`` and ``max_bytes`` limit each image;
+    ``resolver`` looks up the digests of images that the request does not include.
     """
     wires = [_validated(value) for value in raw]
     images = _RequestImages([wire for wire in wires if isinstance(wire, WireItem)], max_pixels, max_bytes, resolver)
@@ -166,7 +168,7 @@ def decode_items(
 
 
 class _RequestImages:
-    """The images of one request. Each distinct one is decoded from base64 and checked once."""
+    """The images of one request. Each distinct image is decoded from base64 and checked once."""
 
     def __init__(self, items: Sequence[WireItem], max_pixels: int, max_bytes: int, resolver: Resolver | None) -> None:
         self._max_pixels = max_pixels
@@ -198,15 +200,15 @@ class _RequestImages:
         if digest in self._by_digest:
             return self._by_digest[digest]
         if self._resolver is None:
-            return f"{digest} is not an image of this request, and this server does not look up digests; send its data"
+            return f"{digest} is not in this request, and this server does not look up digests; send the image as data"
         try:
             data = self._resolver(digest)
         except LookupError:
-            return f"{digest} is not known to this server; send its data"
-        except Exception as error:  # an unreachable store must fail this item only
+            return f"{digest} is not known to this server; send the image as data"
+        except Exception as error:  # an unreachable image store must not make other items fail
             return f"{digest} could not be read: {type(error).__name__}: {error}"
         found = _digest(data)
-        return data if found == digest else f"{digest} has the content of {found}"
+        return data if found == digest else f"{digest} resolves to a file with digest {found}"
 
     def _check_size(self, data: bytes) -> EncodedImage | str:
         try:
@@ -218,7 +220,7 @@ class _RequestImages:
 
 def _validated(value: object) -> WireItem | ScoreFailure:
     if not _is_small(value):
-        return _invalid(f"an item has at most {MAX_ITEM_VALUES} values")
+        return _invalid(f"the item has more than {MAX_ITEM_VALUES} values")
     try:
         return WireItem.model_validate(value)
     except ValidationError as error:
@@ -226,7 +228,10 @@ def _validated(value: object) -> WireItem | ScoreFailure:
 
 
 def _is_small(value: object) -> bool:
-    """Whether an item has few enough values; the report on each unknown one would take a hundred times its bytes."""
+    """Return whether an item has at most ``MAX_ITEM_VALUES`` values.
+
+    Validating a larger one could produce an error report a hundred times as large as the item.
+    """
     seen, waiting = 0, [value]
     while waiting and seen <= MAX_ITEM_VALUES:
         item = waiting.pop()
@@ -239,7 +244,7 @@ def _is_small(value: object) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """Format a validation error as one line of ``field: message``, joined by semicolons and without the input values."""
+    """Format a validation error in one line as ``field: message`` entries joined by semicolons, without the input values."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     lines = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}"[:300] for e in errors[:5]]
     if len(errors) > 5:

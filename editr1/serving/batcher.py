@@ -20,7 +20,7 @@ _SMOOTHING = 0.3
 
 
 class QueueFull(Exception):
-    """The request does not fit into the queue. ``retry_after_s`` estimates when it will, from the recent throughput."""
+    """The queue has no space for the request. ``retry_after_s`` is the estimated time until it has, in seconds."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"the queue is full; retry in {retry_after_s:.0f} s")
@@ -33,12 +33,12 @@ class Stopped(Exception):
 
 @dataclass
 class BatchTiming:
-    """The part of one batch that belongs to one request. Times are nanoseconds since the epoch."""
+    """The number of items that one request has in a batch, and the times of the batch in nanoseconds since the epoch."""
 
     items: int
-    """Items of the request in the batch."""
+    """Items of this request in the batch."""
     batch_items: int
-    """All items of the batch."""
+    """Items of all requests in the batch."""
     queued_ns: int
     start_ns: int
     generate_start_ns: int
@@ -52,6 +52,7 @@ class Ticket:
 
     sampling: Sampling
     deadline: float
+    """On the clock of ``time.monotonic``."""
     outcomes: list[ScoreOutcome | None]
     remaining: int
     queued_ns: int
@@ -67,12 +68,13 @@ class _Entry:
 
 
 class Batcher:
-    """Runs ``score`` in a worker thread on batches of at most ``max_batch_size`` traces, but at least one item.
+    """Runs ``score`` in a worker thread on batches of at most ``max_batch_size`` traces and at least one item.
 
-    Items of several requests share a batch if they use the same sampling settings. The oldest waiting item always goes
-    first, so that no request starves. An idle worker waits ``wait_s`` for more items before it starts a batch that is
-    not full. At most ``capacity`` items are queued or running. An item whose deadline (``time.monotonic``) passes in
-    the queue fails with cause ``deadline`` and is not run. A ticket whose future is cancelled is dropped from the queue.
+    Items of several requests share a batch if they use the same sampling settings. Every batch contains the oldest
+    queued item, so that no request starves. An idle worker waits ``wait_s`` seconds for more items before it starts a
+    batch that is not full. At most ``capacity`` items are queued or running. An item whose deadline passes while it is
+    queued fails with cause ``deadline`` and is not scored. The items of a ticket whose future is cancelled are removed
+    from the queue.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether not even one more item fits."""
+        """Whether the queue has no space for another item."""
         return self.in_flight >= self._capacity
 
     @property
@@ -114,7 +116,7 @@ class Batcher:
         return self._thread.is_alive()
 
     def retry_after_s(self, items: int) -> float:
-        """Estimate the seconds, from 1 to 30, until ``items`` more items fit at the recent throughput."""
+        """Estimate the seconds until ``items`` more items fit into the queue at the recent throughput, from 1 to 30."""
         excess = self.in_flight + items - self._capacity
         return min(30.0, max(1.0, excess * self._seconds_per_item))
 
@@ -122,7 +124,7 @@ class Batcher:
         """Queue all of ``items``. ``deadline`` is on the clock of ``time.monotonic``.
 
         Raises:
-            QueueFull: The items do not fit now; none was queued.
+            QueueFull: The queue has no space for all of the items; none was queued.
             Stopped: :meth:`stop` was called.
         """
         ticket = Ticket(sampling, deadline, [None] * len(items), len(items), time.time_ns())
@@ -139,7 +141,7 @@ class Batcher:
         return ticket
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
-        """Reject new requests, complete the queued ones and stop the worker. Return False after ``timeout_seconds``."""
+        """Reject new requests, complete queued ones and stop the worker; return False if ``timeout_seconds`` is exceeded."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -157,7 +159,9 @@ class Batcher:
                 batch, expired = self._take_batch()
                 self._running = len(batch)
             for entry in expired:
-                failure = ScoreFailure(cause=FailureCause.DEADLINE, detail="the deadline passed in the queue")
+                failure = ScoreFailure(
+                    cause=FailureCause.DEADLINE, detail="the deadline passed while the item was queued"
+                )
                 _set_outcome(entry, failure)
             if batch:
                 self._process(batch)
@@ -174,7 +178,7 @@ class Batcher:
         return max(1, self._max_batch_size // sampling.num_traces)
 
     def _take_batch(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Remove the next batch and all expired and cancelled entries from the queue; return the batch and the expired."""
+        """Remove the next batch and all expired and cancelled entries; return the batch and the expired entries."""
         now = time.monotonic()
         batch: list[_Entry] = []
         expired: list[_Entry] = []
@@ -198,7 +202,7 @@ class Batcher:
         try:
             done = self._score(items, batch[0].ticket.sampling)
             if len(done.outcomes) != len(items):
-                raise RuntimeError(f"{len(done.outcomes)} outcomes for {len(items)} items")
+                raise RuntimeError(f"the scorer returned {len(done.outcomes)} outcomes for {len(items)} items")
         except Exception as error:  # the worker thread must survive any error of the engine
             failure = ScoreFailure(cause=FailureCause.ENGINE, detail=f"{type(error).__name__}: {error}"[:1000])
             done = ScoredBatch([failure] * len(items), start_ns, time.time_ns())
@@ -215,7 +219,7 @@ class Batcher:
 
 
 def _record_timings(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns: int) -> None:
-    """Record in each ticket which part of the batch belongs to it."""
+    """Add the timing of the batch to the ticket of every request in it."""
     timings: dict[int, BatchTiming] = {}
     for entry in batch:
         timing = timings.get(id(entry.ticket))

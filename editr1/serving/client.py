@@ -1,4 +1,4 @@
-"""The client of the reward service: balances load, retries on other replicas, keeps deadlines and reports failures."""
+"""The client of the reward service: load balancing, retries on other replicas, deadlines and failure reports."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ log = logging.getLogger(__name__)
 
 _DEFAULT: Final = ClientConfig()
 _WARN_INTERVAL_S: Final = 60.0
-_REJECTED: Final = (400, 404, 405, 413, 415, 422)
+_REJECTED_STATUSES: Final = (400, 404, 405, 413, 415, 422)
 
 
 class ModelMismatch(Editr1Error, RuntimeError):
-    """A replica serves a model other than the one that this run's scores come from."""
+    """A replica serves a model other than the expected one or the one that computed the earlier scores."""
 
     exit_code = ExitCode.INPUT
 
 
 class RewardClient:
-    """Scores edits through one or several reward servers. Thread-safe; use it as a context manager or call ``close``.
+    """Scores edits with one or several reward servers. Thread-safe; use it as a context manager or call ``close``.
 
-    ``urls`` are base URLs; a host name stands for all of its addresses. All scores come from one model: the one with
-    ``expected_digest`` or, if that is None, the model of the first response.
+    ``urls`` are base URLs. If a URL contains a host name, every address of the host is a replica. All scores come from
+    one model: the one with ``expected_digest`` or, if that is None, the model of the first response.
 
-    A request waits for an unreachable service until its deadline. It stops waiting as soon as ``should_stop`` returns
-    True, the client is closed, or another call has waited until its own deadline in vain; the last of these is reset
-    when a replica responds.
+    While no replica is reachable, a request waits for one until its deadline. It stops waiting early if ``should_stop``
+    returns True, if the client is closed, or if another call reached its deadline during the same outage.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class RewardClient:
         self._should_stop = should_stop
         self._closing = threading.Event()
         self._abandoned = threading.Event()
-        """Set while the service is unreachable and a call has waited for it in vain."""
+        """Set when a call reaches its deadline while no replica is reachable; cleared when a replica responds."""
         self._warned_at = float("-inf")
         self._digest = expected_digest
         self._digest_lock = threading.Lock()
@@ -93,13 +92,13 @@ class RewardClient:
         Args:
             items: The edits to score.
             num_traces: Traces to sample and average per item.
-            temperature: Sampling temperature. None means greedy decoding for one trace, and the server's own
-                temperature for several.
-            seed: Seed of sampled traces.
-            deadline_seconds: Time for the whole call, retries included; None means that of the configuration.
+            temperature: Sampling temperature. None means greedy decoding for one trace, and the server's
+                default temperature for several.
+            seed: Seed of the sampled traces.
+            deadline_seconds: Time limit of the whole call, including retries; the default is ``config.deadline_seconds``.
 
         Raises:
-            ModelMismatch: The replicas serve different models, or not the expected one.
+            ModelMismatch: The replicas serve different models, or a model other than the expected one.
             ValueError: ``num_traces`` is below 1, or several traces are requested at temperature 0.
         """
         return self.submit(
@@ -119,7 +118,7 @@ class RewardClient:
         if num_traces < 1:
             raise ValueError(f"num_traces: {num_traces}: must be at least 1")
         if num_traces > 1 and temperature == 0:
-            raise ValueError("num_traces > 1 needs a temperature above 0: greedy traces would all be equal")
+            raise ValueError("num_traces > 1 requires a temperature above 0, because greedy traces would be identical")
         total = self._config.deadline_seconds if deadline_seconds is None else deadline_seconds
         deadline = time.monotonic() + total
         requests = [PendingRequest(part, num_traces, temperature, seed, deadline) for part in self._split(items)]
@@ -130,7 +129,7 @@ class RewardClient:
         """Return the digest of the model that the scores come from.
 
         Raises:
-            LookupError: No response has arrived yet, and no digest was expected.
+            LookupError: No response has arrived yet, and ``expected_digest`` was not given.
         """
         if self._digest is None:
             raise LookupError("the digest of the model is unknown until the first response arrives")
@@ -176,14 +175,16 @@ class RewardClient:
             return outcomes
 
     def _try(self, request: PendingRequest) -> bool:
-        """Send the request to one replica, or wait for one. Return False if there is no point in trying again."""
+        """Send the request to one replica, or wait for one. Return False if the request must not be tried again."""
         left = request.deadline - time.monotonic()
         if left <= 0:
             unreachable = request.last_cause is FailureCause.UNREACHABLE
             if unreachable and self._replicas.all_failed():
                 self._abandoned.set()
             cause = FailureCause.UNREACHABLE if unreachable else FailureCause.DEADLINE
-            request.fail_pending(cause, f"not scored in time; last: {request.last_detail}", keep_known=True)
+            request.fail_pending(
+                cause, f"not scored by the deadline; last error: {request.last_detail}", keep_known=True
+            )
             return False
         replica = self._replicas.acquire(len(request.pending), request.tried)
         if not isinstance(replica, Replica):
@@ -202,15 +203,17 @@ class RewardClient:
             if unreachable:
                 self._abandoned.set()
             request.fail_pending(
-                request.last_cause, f"no replica is available before the deadline; last: {request.last_detail}"
+                request.last_cause, f"no replica is available before the deadline; last error: {request.last_detail}"
             )
             return False
         if unreachable and (self._abandoned.is_set() or self._closing.is_set() or self._should_stop()):
             reason = (
-                "another call waited until its deadline" if self._abandoned.is_set() else "this process is stopping"
+                "another call reached its deadline during this outage"
+                if self._abandoned.is_set()
+                else "this process is stopping"
             )
             request.fail_pending(
-                FailureCause.UNREACHABLE, f"not waiting for the service: {reason}; last: {request.last_detail}"
+                FailureCause.UNREACHABLE, f"not waiting for the service: {reason}; last error: {request.last_detail}"
             )
             return False
         time.sleep(min(max(0.01, seconds), 1.0))
@@ -222,7 +225,7 @@ class RewardClient:
             num_traces=request.num_traces,
             temperature=request.temperature,
             seed=request.seed,
-            # 5% less than the client's own timeout, so that the server's answer still arrives.
+            # The server's deadline is 5% shorter than the client's timeout, so that the response still arrives in time.
             deadline_ms=max(1, math.floor(timeout_seconds * 950)),
         )
         headers = {"Content-Type": "application/json", "Host": replica.host}
@@ -261,7 +264,7 @@ class RewardClient:
             self._replicas.record_busy(replica, _retry_after(response))
             return
         detail = f"{replica.url}: {status}: {_detail(content)}"
-        if status in _REJECTED:
+        if status in _REJECTED_STATUSES:
             request.fail_pending(FailureCause.INVALID, detail)
         elif status == 503:
             self._record_unreachable(request, replica, detail)
@@ -288,7 +291,7 @@ class RewardClient:
             request.tried.add(replica)
 
     def _record_unreachable(self, request: PendingRequest, replica: Replica, detail: str) -> None:
-        """Record that ``replica`` accepts no requests now; this counts as an attempt unless ``wait_unreachable``."""
+        """Record that ``replica`` accepts no requests. This counts as an attempt unless ``wait_unreachable`` is set."""
         if not self._config.wait_unreachable:
             request.attempts += 1
         elif time.monotonic() - self._warned_at > _WARN_INTERVAL_S:

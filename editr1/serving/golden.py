@@ -37,7 +37,7 @@ def default_golden() -> tuple[ScoreItem, ...]:
 
 
 def save_golden(path: Path, items: Sequence[ScoreItem]) -> None:
-    """Write samples to a JSON file in the format of the ``items`` of a score request."""
+    """Write samples to a JSON file as a list in the format of ``items`` in a score request."""
     path.write_text(json.dumps(json.loads(encode_request(items))["items"], indent=1) + "\n", encoding="utf-8")
 
 
@@ -45,7 +45,7 @@ def load_golden(path: Path) -> tuple[ScoreItem, ...]:
     """Read a file that :func:`save_golden` wrote, or one that holds a single item.
 
     Raises:
-        ValueError: The file is not valid; the message names the file and the item.
+        ValueError: The file is not valid; the message gives the file and the index of the item.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

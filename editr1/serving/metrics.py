@@ -15,7 +15,7 @@ _SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 
 class ServerMetrics:
-    """The metrics in a registry of their own, so that one process can hold several servers.
+    """The metrics of one server, in a separate registry so that one process can run several servers.
 
     ``in_flight`` is called at each scrape and returns the number of items queued or running.
     """
@@ -62,7 +62,7 @@ class ServerMetrics:
                 self._tokens.labels("completion").inc(outcome.completion_tokens)
 
     def record_queueing(self, timings: Sequence[BatchTiming]) -> None:
-        """Record the time that the items of a request waited for each of their batches."""
+        """Record the time that a request was queued before each of its batches."""
         for timing in timings:
             self._queue.observe(max(0.0, (timing.start_ns - timing.queued_ns) / 1e9))
 

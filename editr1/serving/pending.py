@@ -1,4 +1,4 @@
-"""The state of one score request in the reward client, and the future over the requests of one call."""
+"""The state of one score request in the reward client, and a future that joins the requests of one call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RETRIED_CAUSES: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureC
 
 @dataclass
 class PendingRequest:
-    """The items of one request, their outcomes so far, and the indices of the items that still need one."""
+    """The items of one request, their outcomes so far, and the indices of the items still to be scored."""
 
     items: list[ScoreItem]
     num_traces: int
@@ -40,7 +40,7 @@ class PendingRequest:
         self.last_cause, self.last_detail = cause, detail
 
     def record_results(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
-        """Record the results of the items ``sent``. An item with a transient failure stays pending for one retry."""
+        """Record the results of the items ``sent`` (indices). An item with a transient failure stays pending for one retry."""
         for index, outcome in zip(sent, results, strict=True):
             self._outcomes[index] = outcome
             transient = isinstance(outcome, ScoreFailure) and outcome.cause in _RETRIED_CAUSES
@@ -52,7 +52,7 @@ class PendingRequest:
             self.last_cause, self.last_detail = outcome.cause, outcome.detail
 
     def fail_pending(self, cause: FailureCause, detail: str, *, keep_known: bool = False) -> None:
-        """Fail all pending items; with ``keep_known``, an item that failed before keeps its own failure."""
+        """Fail all pending items; with ``keep_known``, an item that failed before keeps its earlier failure."""
         for index in self.pending:
             if not (keep_known and index in self._outcomes):
                 self._outcomes[index] = ScoreFailure(cause=cause, detail=detail)
@@ -65,7 +65,7 @@ class PendingRequest:
 
 
 def join_futures(futures: Sequence[Future[list[ScoreOutcome]]]) -> Future[list[ScoreOutcome]]:
-    """Return a future of all outcomes in order. If any future failed, it raises the first error once all are done."""
+    """Return a future of all outcomes in order. Once all ``futures`` are done, it raises the first error if there is one."""
     joined: Future[list[ScoreOutcome]] = Future()
     joined.set_running_or_notify_cancel()
     remaining = len(futures)

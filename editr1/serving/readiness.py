@@ -1,4 +1,4 @@
-"""Waiting for a reward service to become ready, which takes minutes if it scales from zero and loads its weights."""
+"""Wait for a reward service to become ready, which takes minutes if it has to scale from zero and load weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import httpx
 def wait_ready(
     urls: Sequence[str], seconds: float, *, should_stop: Callable[[], bool] = lambda: False, pause_s: float = 1.0
 ) -> bool:
-    """Poll ``/readyz`` of each URL until one is ready. Return False if ``should_stop`` returned True before that.
+    """Poll ``/readyz`` of each URL; return True once one is ready, or False once ``should_stop`` returns True.
 
     Raises:
-        TimeoutError: No service was ready within ``seconds``; the message has the last response of each.
+        TimeoutError: No service was ready within ``seconds``; the message contains the last response of each.
     """
     deadline = time.monotonic() + seconds
     with httpx.Client(timeout=5, trust_env=False) as http:

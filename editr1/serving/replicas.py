@@ -1,4 +1,4 @@
-"""The replicas of a reward service as seen by one client: addresses, load, and pauses after failures."""
+"""The replicas of a reward service: their addresses, the load from this client, and pauses after failures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Replica:
     host: str
     """Value of the Host header."""
     tls_name: str | None
-    """Name in the server's certificate; None without TLS or if the URL has an IP address."""
+    """Host name to verify in the server's certificate; None without TLS or if the URL contains an IP address."""
     in_flight: int = 0
-    """Items that this client has sent and that are not answered yet."""
+    """Items that this client has sent and that have no result yet."""
     failures: int = 0
     """Failures since the last success."""
     available_at: float = 0.0
@@ -35,7 +35,7 @@ class Replica:
 
 
 def system_resolve(host: str, port: int) -> list[str]:
-    """Return all addresses that the system's resolver returns for ``host``."""
+    """Return all IP addresses of ``host`` from the resolver of the operating system; raises OSError on failure."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -43,8 +43,9 @@ def system_resolve(host: str, port: int) -> list[str]:
 class Replicas:
     """Balances load over every address behind the given URLs, fewest items in flight first. Thread-safe.
 
-    Host names are resolved again every ``resolve_interval_seconds``; if that fails, the known addresses are kept. No
-    request is sent to a replica for ``backoff_seconds`` after a failure, doubled with each further failure up to 8 s.
+    Host names are resolved again every ``resolve_interval_seconds``; if that fails, the known addresses stay in use.
+    After a failure, no requests are sent to a replica for about ``backoff_seconds``. The pause doubles with each further
+    failure, up to 8 s.
 
     Raises:
         ValueError: There is no URL, or a URL is not of the form http://HOST:PORT or https://HOST:PORT.
@@ -59,7 +60,7 @@ class Replicas:
         resolve: Resolve = system_resolve,
     ) -> None:
         if not urls:
-            raise ValueError("urls: at least one address of a reward server is required")
+            raise ValueError("urls: the list is empty; give the address of at least one reward server")
         self._urls = [_validated(url) for url in urls]
         self._resolve_interval_s = resolve_interval_seconds
         self._backoff_s = backoff_seconds
@@ -71,7 +72,7 @@ class Replicas:
 
     def current(self) -> list[Replica]:
         """Return the known replicas, after resolving the host names again if that is due."""
-        # Only one thread resolves; the others use the known replicas, unless there are none.
+        # Only one thread resolves; the others use the known replicas, or wait if there are none.
         if self._is_stale() and self._resolving.acquire(blocking=not self._replicas):
             try:
                 if self._is_stale():
@@ -82,7 +83,7 @@ class Replicas:
             return list(self._replicas.values())
 
     def acquire(self, items: int, tried: Collection[Replica]) -> Replica | float:
-        """Return a replica and add ``items`` to its load, or the seconds until one is available.
+        """Return a replica and add ``items`` to its load; if none is available, return the seconds until one is.
 
         Replicas that are not in ``tried`` come first, then those with the fewest items in flight; ties are random.
         """
@@ -113,14 +114,14 @@ class Replicas:
             replica.failures = 0
 
     def record_failure(self, replica: Replica) -> None:
-        """Pause requests to ``replica``, for longer after each failure."""
+        """Pause requests to ``replica``; the pause doubles with each consecutive failure."""
         with self._lock:
             replica.failures += 1
             pause = min(_MAX_PAUSE_S, self._backoff_s * 2 ** min(replica.failures - 1, 30))
             replica.available_at = time.monotonic() + pause * random.uniform(0.75, 1.25)
 
     def record_busy(self, replica: Replica, retry_after_s: float) -> None:
-        """Pause requests to ``replica`` for the time that it requested with status 429."""
+        """Pause requests to ``replica`` for the ``Retry-After`` time of its 429 response."""
         with self._lock:
             replica.available_at = max(replica.available_at, time.monotonic() + retry_after_s)
 
@@ -163,7 +164,7 @@ def _validated(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
     if parts.username or parts.query or parts.fragment:
-        raise ValueError(f"url {url!r}: a user, a query or a fragment is not allowed")
+        raise ValueError(f"url {url!r}: a user, a query or a fragment is not allowed; remove it")
     return url
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger("editr1.serving")
 
 
 class GoldenFailed(Editr1Error, RuntimeError):
-    """The golden sample could not be scored, so the server never became ready; the message has the reason."""
+    """The golden sample could not be scored, so the server did not become ready; the message gives the reason."""
 
     exit_code = ExitCode.INPUT
 
@@ -50,7 +50,8 @@ class AddressUnavailable(Editr1Error, ConnectionError):
 def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | None = None) -> Engine:
     """Create the engine that ``config`` selects for the verifier folder or hub name ``model``.
 
-    The ``openai`` engine reads only the prompt template and the digest from the folder; the other server has the weights.
+    The ``openai`` engine reads only the prompt template and the digest from the folder; the
+    weights are loaded by the OpenAI-compatible server.
     """
     if config.engine == "openai":
         from editr1.serving.engines.openai_engine import OpenAIEngine
@@ -72,11 +73,11 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or ``should_stop`` returning True (polled ten times per second), then drain and return.
+    """Serve until SIGTERM or SIGINT arrives or ``should_stop`` (polled ten times per second) returns True, then drain.
 
-    ``on_ready`` is called once with the base URL, after the golden sample was scored. No new connection is accepted while
-    draining; accepted requests are completed for at most ``config.drain_timeout_seconds``. Signals that the process ignores
-    stay ignored, and outside the main thread no signal handler is installed.
+    ``on_ready`` is called once with the base URL when the golden sample has been scored. While draining, the server
+    accepts no new connections and takes at most ``config.drain_timeout_seconds`` to complete accepted requests. Signals
+    that the process ignores stay ignored. Outside the main thread, no signal handler is installed.
 
     Raises:
         GoldenFailed: The golden sample could not be scored.
@@ -99,7 +100,7 @@ def _address_unavailable(config: ServeConfig) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that reports readiness, and that does not raise the signal again after draining."""
+    """A uvicorn server that reports readiness and does not re-raise the signal after draining."""
 
     def __init__(
         self,
@@ -173,13 +174,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="one setting; overrides file and environment",
+        help="server setting, which overrides the file and the environment; can be repeated",
     )
     parser.add_argument(
-        "--golden", type=Path, help="JSON file of items in the request format, scored before the server is ready"
+        "--golden",
+        type=Path,
+        help="JSON file of items in the request format that are scored before the server is ready",
     )
-    parser.add_argument("--digest", help="model digest in responses (default: computed from the folder)")
-    parser.add_argument("--ready-file", type=Path, help="file to write the server's URL to once it is ready")
+    parser.add_argument("--digest", help="model digest to return in responses (default: computed from the folder)")
+    parser.add_argument("--ready-file", type=Path, help="file to which the server's URL is written once it is ready")
     parsed = parser.parse_args(arguments)
     configure_logging(requested_format())
     spans = os.environ.get("EDITR1_SPAN_FILE")

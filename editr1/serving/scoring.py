@@ -29,14 +29,14 @@ from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
 
 BATCH_PIXELS: Final = 200_000_000
-"""Limit of pixels of decoded images in memory at once, which is 0.6 GB. A file of 3 KB can declare 25 million pixels."""
+"""Maximum number of decoded pixels in memory (0.6 GB). A file of only 3 KB can declare 25 million pixels."""
 _CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _decoders = ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2), thread_name_prefix="editr1-decode")
 
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """The outcomes of a batch, and the time of its generation in nanoseconds since the epoch."""
+    """The outcomes of a batch, and the start and end of its generation in nanoseconds since the epoch."""
 
     outcomes: list[ScoreOutcome]
     generate_start_ns: int
@@ -46,8 +46,8 @@ class ScoredBatch:
 def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) -> list[ScoreOutcome]:
     """Score each item by the mean over its traces that parse, and return one outcome per item, in order.
 
-    An item fails without affecting the others, with cause ``invalid`` (an image cannot be decoded, or the text contains
-    control tokens), ``engine`` (no trace was generated) or ``unparsed`` (no trace parses). A failure has no score.
+    A failed item does not affect the others and has no score. The cause is ``invalid`` (an image cannot be decoded, or
+    the text contains control tokens), ``engine`` (no trace was generated) or ``unparsed`` (no trace parses).
     """
     return score_batch(engine, items, sampling).outcomes
 
@@ -55,10 +55,10 @@ def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) 
 def score_batch(
     engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, *, max_pixels: int = MAX_PIXELS
 ) -> ScoredBatch:
-    """Score like :func:`score_items`, and also return the time of the generation.
+    """Score like :func:`score_items`, and also return the start and end time of the generation.
 
-    Items are scored in parts, so that the decoded images of a part have at most ``BATCH_PIXELS`` pixels; a part has at
-    least one item. Images of more than ``max_pixels`` pixels are invalid.
+    Items are scored in parts of at least one item, so that the decoded images of a part have at most ``BATCH_PIXELS``
+    pixels. Images of more than ``max_pixels`` pixels are invalid.
     """
     outcomes: list[ScoreOutcome] = []
     start, end = 0, time.time_ns()
@@ -115,7 +115,7 @@ def _pixels(data: bytes, max_pixels: int) -> int:
 
 
 def _decode_images(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
-    """Decode each distinct file once, in parallel, because all items of a group have the same source image."""
+    """Decode each distinct file once, since all items of a group have the same source image; decoding is parallel."""
 
     def decode(image: EncodedImage) -> Image | ImageError:
         try:
@@ -145,7 +145,7 @@ def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | ImageE
 
 
 def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-    """Generate traces; a batch that fails as a whole is halved until the chats that fail are isolated."""
+    """Generate traces; a batch that fails as a whole is halved repeatedly until the failing chats are isolated."""
     if not chats:
         return []
     try:

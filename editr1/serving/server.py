@@ -25,15 +25,15 @@ from editr1.serving.tracing import record_batch_spans
 from editr1.telemetry import Span, extracted, span
 
 _INLINE_BYTES = 32 << 10
-"""A body up to this size is parsed in the event loop, a larger one in a thread."""
+"""Bodies up to this size are parsed in the event loop, larger ones in a thread."""
 _CLIENT_CLOSED_REQUEST = 499
 _ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": ErrorResponse, "description": text}
     for status, text in {
         408: "The body did not arrive in time.",
         413: "The body is too large.",
-        422: "The request is malformed outside its items.",
-        429: "The queue is full. Retry-After has the seconds to wait.",
+        422: "A field of the request other than its items is invalid.",
+        429: "The queue is full. The header Retry-After contains the seconds to wait.",
         503: "The server is draining.",
     }.items()
 }
@@ -46,7 +46,7 @@ def create_app(
     *,
     resolver: Resolver | None = None,
 ) -> FastAPI:
-    """Create the application. It scores ``golden`` at start-up and is ready afterwards (see :class:`RewardService`).
+    """Create the application. It scores ``golden`` at start-up and is then ready, see :class:`RewardService`.
 
     ``resolver`` looks up images that a request gives by digest only. The service is stored in ``app.state.service``.
     """
@@ -72,7 +72,7 @@ def _score_route(service: RewardService) -> APIRouter:
 
     @router.post("/v1/score", response_model=ScoreResponse, responses=_ERRORS, openapi_extra={"requestBody": body})
     async def score(request: Request) -> Response:
-        """Score edits. ``results[i]`` belongs to ``items[i]``; an invalid item fails without affecting the others."""
+        """Score edits. ``results[i]`` belongs to ``items[i]``; if an item is invalid, only this item fails."""
         with extracted(dict(request.headers)), span(Span.REWARD_SERVE) as current:
             response = await _score(request, service, current)
             current.set_attribute("http.status", response.status_code)
@@ -87,12 +87,12 @@ def _probe_routes(service: RewardService) -> APIRouter:
 
     @router.get("/healthz", responses={500: {"description": "The batch worker has stopped; restart the process."}})
     def healthz() -> Response:
-        """Report whether the process can still score."""
+        """Report whether the batch worker is running; a server that is draining is also healthy."""
         healthy = service.alive or service.draining
         text = "ok\n" if healthy else "the batch worker has stopped\n"
         return Response(text, 200 if healthy else 500, media_type="text/plain")
 
-    @router.get("/readyz", responses={503: {"description": "Not ready; the body has the reason."}})
+    @router.get("/readyz", responses={503: {"description": "The server is not ready; the body contains the reason."}})
     def readyz() -> Response:
         """Report whether the server accepts score requests: weights loaded and a golden sample scored."""
         reason = service.not_ready_reason()
@@ -117,7 +117,7 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
     except ClientDisconnect:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
     if body is None:
-        return _error(413, "invalid", f"body: larger than the limit of {config.max_body_bytes} bytes", close=True)
+        return _error(413, "invalid", f"body: larger than {config.max_body_bytes} bytes; send fewer items", close=True)
     if service.full:
         return _queue_full(service.retry_after_s)
     try:
@@ -134,7 +134,7 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
     except QueueFull as error:
         return _queue_full(error.retry_after_s)
     except Stopped:
-        return _error(503, "overloaded", "the server is draining", close=True)
+        return _error(503, "overloaded", "the server is draining; use another replica", close=True)
     except ClientDisconnected:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
     record_batch_spans(current, ticket.timings)
@@ -144,7 +144,7 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
 async def _read_body(request: Request, limit: int) -> bytes | None:
     """Return the body, or None if it is longer than ``limit``.
 
-    A body of up to four times the limit is read to its end and discarded, because most clients read the response only
+    A body of up to four times the limit is read completely and discarded, because most clients read the response only
     after they have sent the whole body.
     """
     declared = request.headers.get("content-length", "")

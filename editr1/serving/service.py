@@ -16,11 +16,11 @@ from editr1.serving.metrics import ServerMetrics
 from editr1.serving.scoring import ScoredBatch, score_batch
 
 _MAX_FAILED_BATCHES = 3
-"""Consecutive batches without any engine output after which the service is not ready."""
+"""Number of consecutive batches without any engine output after which the service is not ready."""
 
 
 class BadRequest(ValueError):
-    """The request as a whole cannot be served; the message names the field and the reason."""
+    """The whole request is rejected; the message gives the field and the reason."""
 
 
 class ClientDisconnected(Exception):
@@ -31,7 +31,7 @@ class RewardService:
     """Scores requests with one engine and tracks whether it is ready.
 
     The service is ready once a golden sample has been scored. After three consecutive batches in which the engine
-    generated nothing it is not ready until a golden sample is scored again.
+    generated nothing, it is not ready until a golden sample is scored again.
 
     Raises:
         ValueError: ``golden`` is empty.
@@ -41,7 +41,7 @@ class RewardService:
         self, engine: Engine, config: ServeConfig, golden: Sequence[ScoreItem], resolver: Resolver | None = None
     ) -> None:
         if not golden:
-            raise ValueError("golden: at least one sample is required")
+            raise ValueError("golden: the list is empty; at least one sample is required")
         self.config = config
         self.engine = engine
         self.draining = False
@@ -67,7 +67,7 @@ class RewardService:
 
     @property
     def full(self) -> bool:
-        """Whether the queue accepts no item at the moment."""
+        """Whether the queue has no space for another item."""
         return self._batcher.full
 
     @property
@@ -85,11 +85,11 @@ class RewardService:
             return "the golden sample has not been scored yet"
         if self._failed_batches >= _MAX_FAILED_BATCHES:
             self._check_golden_in_background()
-            return "the engine generates nothing"
+            return f"the engine generated nothing in the last {self._failed_batches} batches"
         return None
 
     def warm_up(self) -> None:
-        """Score the golden samples through the queue and wait; on failure :attr:`warm_up_error` has the reason."""
+        """Score the golden samples through the queue; on failure, set :attr:`warm_up_error` to the reason."""
         self.warm_up_error = self._check_golden()
         self._warm = self.warm_up_error is None
 
@@ -106,7 +106,7 @@ class RewardService:
             temperature = self.config.temperature if request.num_traces > 1 else 0.0
         if request.num_traces > 1 and temperature == 0:
             raise BadRequest(
-                f"num_traces: {request.num_traces}: several traces need a temperature above 0, and this server's default "
+                f"num_traces: {request.num_traces}: several traces require a temperature above 0, but this server's default "
                 "is 0; set temperature in the request"
             )
         sampled = temperature > 0
@@ -119,16 +119,18 @@ class RewardService:
         )
 
     def read(self, body: bytes) -> tuple[UnvalidatedRequest, list[ScoreItem | ScoreFailure]]:
-        """Parse the body of a request; each item is validated on its own.
+        """Parse the body of a request and validate each item separately.
 
         Raises:
-            pydantic.ValidationError: The request around the items is malformed.
+            pydantic.ValidationError: The body is not JSON, or a field other than the items is invalid.
             BadRequest: The request has too many items.
         """
         request = UnvalidatedRequest.model_validate_json(body)
         limit = self.config.max_request_items
         if len(request.items) > limit:
-            raise BadRequest(f"items: {len(request.items)} items: this server allows at most {limit} per request")
+            raise BadRequest(
+                f"items: {len(request.items)} items: this server allows at most {limit} per request; split it"
+            )
         items = decode_items(
             request.items,
             max_pixels=self.config.max_pixels,
@@ -146,12 +148,12 @@ class RewardService:
     ) -> tuple[ScoreResponse, Ticket]:
         """Queue the valid items and wait for their outcomes until the deadline.
 
-        ``arrived`` is the arrival time on the clock of ``time.monotonic``; ``disconnected`` returns when the client has
-        disconnected. Items that are not scored by the deadline fail with cause ``deadline``.
+        ``arrived`` is the arrival time on the clock of ``time.monotonic``. The awaitable returned by ``disconnected``
+        completes when the client disconnects. Items that are not scored by the deadline fail with cause ``deadline``.
 
         Raises:
-            BadRequest, QueueFull, Stopped: Nothing was queued.
-            ClientDisconnected: The items that were still queued are dropped.
+            BadRequest, QueueFull, Stopped: The request is rejected, and nothing was queued.
+            ClientDisconnected: The client disconnected; its queued items are dropped.
         """
         valid = [index for index, item in enumerate(items) if isinstance(item, ScoreItem)]
         limit = self.config.deadline_seconds
@@ -169,7 +171,7 @@ class RewardService:
         return ScoreResponse(model=self.engine.model_digest, results=final), ticket
 
     def stop(self) -> bool:
-        """Complete the queued items and close the engine. Return False after ``drain_timeout_seconds``."""
+        """Complete the queued items and close the engine; return False if ``drain_timeout_seconds`` is exceeded."""
         self.draining = True
         finished = self._batcher.stop(self.config.drain_timeout_seconds)
         if finished:
@@ -203,14 +205,14 @@ class RewardService:
         self.metrics.record_batch(batch.outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
 
     def _check_golden(self) -> str | None:
-        """Score the golden samples; return None if one is scored, otherwise the reason."""
+        """Score the golden samples; return None if at least one is scored, otherwise the reason."""
         greedy = Sampling(max_tokens=self.config.max_new_tokens)
         limit = self.config.deadline_seconds
         try:
             ticket = self._batcher.submit(self._golden, greedy, time.monotonic() + limit)
             outcomes = ticket.future.result(limit)
         except Exception as error:
-            return f"the golden sample could not be run: {type(error).__name__}: {error}"
+            return f"scoring the golden sample failed: {type(error).__name__}: {error}"
         accepted = () if self.config.golden_must_parse else (FailureCause.UNPARSED,)
         if any(not isinstance(o, ScoreFailure) or o.cause in accepted for o in outcomes):
             return None

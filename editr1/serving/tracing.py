@@ -1,4 +1,7 @@
-"""Spans of the queueing, batching and generation of a request, which happen outside the request's own task."""
+"""OpenTelemetry spans of the queueing, batching and generation of a request.
+
+These phases run outside the task of the request, so their spans are created afterwards from recorded times.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _tracer = trace.get_tracer("editr1")
 
 
 def record_batch_spans(parent: trace.Span, timings: Sequence[BatchTiming]) -> None:
-    """Record queue, batch and generate spans below ``parent`` with their actual start and end times."""
+    """Record the spans of queueing, batching and generation as descendants of ``parent``, with the recorded times."""
     context = trace.set_span_in_context(parent)
     for timing in timings:
         queue = _tracer.start_span(

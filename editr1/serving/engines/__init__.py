@@ -1,1 +1,1 @@
-"""Engines that generate the verifier's traces, behind one protocol."""
+"""Inference engines that generate the traces of a verifier, behind one protocol."""

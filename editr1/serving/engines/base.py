@@ -1,4 +1,4 @@
-"""The engine protocol: it takes a batch of chats with images and sampling settings, and returns traces with token counts."""
+"""The protocol of engines, which generate traces with token counts for a batch of chats with images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Sampling(BaseModel):
-    """Sampling settings of traces. ``temperature`` 0 is greedy; ``seed`` None uses the state of the engine's own generator."""
+    """Sampling settings of traces. Temperature 0 means greedy decoding; with ``seed`` None, sampling is not seeded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
     """Generates traces. It is called by one thread at a time."""
 
     model_digest: str
-    """Digest of the weights, ``sha256:<hex>``, which every response contains."""
+    """Digest of the verifier folder (``sha256:<hex>``), which every response contains."""
     template: PromptTemplate
     """Prompt template that the weights were trained with."""
 
@@ -53,7 +53,7 @@ class Engine(Protocol):
         """Return ``sampling.num_traces`` traces per chat in the order of ``chats``, or the error of a chat that failed.
 
         Raises:
-            EngineUnavailable: Nothing can be generated at the moment.
+            EngineUnavailable: The engine cannot generate anything at the moment.
         """
         ...
 

@@ -21,10 +21,10 @@ _MAX_RETRIES = 2
 
 
 class OpenAIEngine:
-    """Sends each chat as one chat completion request with images as PNG ``data:`` URLs, several at once.
+    """Sends each chat as one chat completion request, concurrently, with images as PNG ``data:`` URLs.
 
-    ``template`` and ``model_digest`` are those of the folder that the server was started with, because the protocol
-    cannot query them. ``extra_body`` is added to every request, for sampling fields that only this server has.
+    ``template`` and ``model_digest`` must be those of the folder that the server was started with, because the protocol
+    offers no way to query them. ``extra_body`` is added to every request, for sampling fields specific to the server.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OpenAIEngine:
                 concurrency=config.concurrency,
                 max_retries=_MAX_RETRIES,
                 timeout_seconds=config.timeout_seconds,
-                # Retries share the time of the first attempt, so that a server that hangs is not waited for again.
+                # The deadline includes retries, so that a request to a hanging server is not repeated.
                 deadline_seconds=config.timeout_seconds,
             )
         )
@@ -69,7 +69,7 @@ class OpenAIEngine:
         return cls(config, PromptTemplate.load(folder), model_digest=model_digest)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """See :meth:`Engine.generate`. A chat that the server rejects fails without affecting the others."""
+        """Generate traces, see :meth:`Engine.generate`. If the server rejects a chat, only this chat fails."""
         answers = self._runner.run(self._generate(chats, sampling))
         if answers and all(isinstance(answer, EngineUnavailable) for answer in answers):
             raise EngineUnavailable(str(answers[0]))
@@ -101,7 +101,7 @@ class OpenAIEngine:
             return EngineUnavailable(str(error))
         except LlmError as error:
             return EngineError(str(error))
-        # The protocol reports one token count for all choices together; it is spread evenly over them.
+        # The protocol reports one token count for all choices; it is divided evenly among them.
         tokens, remainder = divmod(completion.completion_tokens, sampling.num_traces)
         return [
             Generation(
@@ -112,7 +112,7 @@ class OpenAIEngine:
 
 
 def _messages(chat: Chat, urls: Mapping[int, str]) -> list[Message]:
-    """The chat's messages with each image placeholder replaced by the image's ``data:`` URL."""
+    """Return the chat's messages with each image placeholder replaced by the image's ``data:`` URL."""
     images = iter(chat.images)
 
     def part(value: Mapping[str, Any]) -> dict[str, Any]:

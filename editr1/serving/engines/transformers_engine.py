@@ -1,4 +1,4 @@
-"""The ``transformers`` engine: a verifier in this process."""
+"""The ``transformers`` engine, which runs a verifier in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("editr1.serving")
 class TransformersEngine:
     """Generates with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
 
-    Decoding is greedy at temperature 0. Control tokens other than the end of the text are suppressed. The generation
+    Decoding is greedy at temperature 0. Control tokens other than end-of-sequence tokens are suppressed. The generation
     settings of the checkpoint (repetition penalty, top-k) are ignored; only those of the request apply. ``processor``
     must pad on the left, as ``load_verifier`` configures it.
     """
@@ -59,7 +59,10 @@ class TransformersEngine:
         model_digest: str | None = None,
         max_batch_size: int = 64,
     ) -> Self:
-        """Load a verifier from a folder or the hub. With ``model_digest`` None the digest is that of the folder's files."""
+        """Load a verifier from a folder or the Hugging Face hub.
+
+        If ``model_digest`` is None, it is computed from the files of the folder, or is ``hub:<name>`` for a hub model.
+        """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if model_digest is None:
@@ -68,12 +71,13 @@ class TransformersEngine:
         return cls(model, processor, template, model_digest=model_digest, max_batch_size=max_batch_size)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """See :meth:`Engine.generate`. A chat whose prompt fills the context fails without affecting the others."""
+        """Generate traces, see :meth:`Engine.generate`. If a prompt does not fit into the context, only this chat fails."""
         images = self._process_images(chats)
         prompts = [self._tokens(chat, images) for chat in chats]
         answers: list[list[Generation] | EngineError] = [
             EngineError(
-                f"the prompt has {len(tokens)} tokens, but the model's context holds {self._context}; shorten it"
+                f"the prompt has {len(tokens)} tokens, but the model's context is limited to {self._context} tokens; "
+                "shorten the text or use smaller images"
             )
             if len(tokens) >= self._context
             else []
@@ -85,7 +89,7 @@ class TransformersEngine:
         with guard, torch.inference_mode():
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
-            for copies, group in self._groups(valid, prompts, sampling):
+            for copies, group in self._batches(valid, prompts, sampling):
                 inputs = self._inputs([chats[i] for i in group], [prompts[i] for i in group], images)
                 traces = self._generate(inputs, sampling, copies)
                 for row, index in enumerate(group):
@@ -102,7 +106,7 @@ class TransformersEngine:
         self._model = None
 
     def _process_images(self, chats: Sequence[Chat]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Return the patches and the (1, 3) patch grid of each distinct image object, keyed by its identity."""
+        """Return the patches and the (1, 3) patch grid of each distinct image, keyed by ``id(image)``."""
         distinct: dict[int, Image] = {id(image): image for chat in chats for image in chat.images}
         if not distinct:
             return {}
@@ -112,7 +116,7 @@ class TransformersEngine:
         return {key: (patches[i], grids[i : i + 1]) for i, key in enumerate(distinct)}
 
     def _tokens(self, chat: Chat, images: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
-        """Return the prompt's tokens, with the placeholder of each image repeated once per merged patch."""
+        """Return the token ids of the prompt, with each image placeholder repeated once per merged patch."""
         text = self._processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
         merge = self._processor.image_processor.merge_size**2
         lengths = [int(images[id(image)][1].prod()) // merge for image in chat.images]
@@ -121,20 +125,20 @@ class TransformersEngine:
             tokens += [token] * (lengths.pop(0) if token == self._image_token and lengths else 1)
         return tokens
 
-    def _groups(
+    def _batches(
         self, valid: list[int], prompts: Sequence[list[int]], sampling: Sampling
     ) -> Iterator[tuple[int, list[int]]]:
-        """Group chats like :func:`_groups`, but give a long prompt a batch of its own.
+        """Group chats like :func:`_group_chats`, but put each long prompt into a separate batch.
 
-        Left padding would otherwise truncate the traces of the other chats. A prompt is long if it leaves fewer tokens
-        than requested and less than half of the context.
+        Padding other prompts to the length of a long one would truncate their traces. A prompt is long if it leaves
+        fewer tokens than requested and less than half of the context.
         """
         required = min(sampling.max_tokens, self._context // 2)
         short = [index for index in valid if len(prompts[index]) + required <= self._context]
-        yield from _groups(short, sampling.num_traces, self._max_batch)
+        yield from _group_chats(short, sampling.num_traces, self._max_batch)
         for index in valid:
             if index not in short:
-                yield from _groups([index], sampling.num_traces, self._max_batch)
+                yield from _group_chats([index], sampling.num_traces, self._max_batch)
 
     def _inputs(
         self,
@@ -158,7 +162,7 @@ class TransformersEngine:
         return {key: value.to(self._model.device) for key, value in inputs.items()}
 
     def _generate(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int]]:
-        """Return the text and the token count of each trace, ``copies`` per row, rows in order."""
+        """Generate ``copies`` traces per row and return the text and the token count of each, in the order of the rows."""
         start = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
         config = GenerationConfig(
@@ -188,8 +192,12 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted({int(token) for token in ends if token is not None})
 
 
-def _groups(valid: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
-    """Return (traces per chat, chats) of each call: several whole chats if ``n`` fits ``limit``, else parts of one chat."""
+def _group_chats(valid: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
+    """Split the generation of ``n`` traces per chat into batches of at most ``limit`` traces.
+
+    Returns the number of traces per chat and the indices of the chats of each batch. If ``n`` exceeds ``limit``, the
+    traces of a chat are spread over several batches.
+    """
     if n <= limit:
         width = limit // n
         return [(n, valid[i : i + width]) for i in range(0, len(valid), width)]

@@ -94,7 +94,7 @@ def test_a_prompt_longer_than_the_context_fails_alone(engine, chats) -> None:
     )
     first, second, third = engine.generate([chats[0], long, chats[1]], Sampling(max_tokens=4))
     assert isinstance(second, EngineError)
-    assert "context holds 4096" in str(second)
+    assert "context is limited to 4096" in str(second)
     assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
 
 
