@@ -160,7 +160,7 @@ def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
     if holder is None:
         return "unknown key"
     if (found := renamed(holder, name)) is not None:
-        return f"renamed to {found.new}" + (f" ({found.reason})" if found.reason else "")
+        return found.message
     return f"unknown key; {nearest(name, [info.alias or key for key, info in holder.model_fields.items()])}"
 
 

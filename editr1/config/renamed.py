@@ -1,4 +1,4 @@
-"""Former names of settings. A former name is rejected with the current name."""
+"""Former names of settings. A former name is rejected with what replaces it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ class Renamed(NamedTuple):
     new: str
     reason: str = ""
 
+    @property
+    def message(self) -> str:
+        """What is wrong with the former name."""
+        return f"renamed to {self.new}" + (f" ({self.reason})" if self.reason else "")
+
+
+class Removed(NamedTuple):
+    """A setting that no longer exists."""
+
+    instead: str
+    """What to use instead."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong with the former name."""
+        return f"removed; {self.instead}"
+
 
 _PRECISION = Renamed(
     "precision",
@@ -21,7 +38,7 @@ _PRECISION = Renamed(
 )
 _WINDOW = Renamed("sde_window_range", "[first, end): the steps from first up to, but not including, end")
 
-RENAMED: dict[str, dict[str, Renamed]] = {
+RENAMED: dict[str, dict[str, Renamed | Removed]] = {
     "VerifierTraining": {
         "weights": _PRECISION,
         "autocast": Renamed("precision", "autocast: true is precision: bf16-mixed"),
@@ -64,6 +81,9 @@ RENAMED: dict[str, dict[str, Renamed]] = {
         "guidance": Renamed("guidance_scale"),
         "max_tokens": Renamed("max_new_tokens"),
         "gallery": Renamed("gallery_size"),
+        "benchmarks": Removed("give the benchmarks as inputs of the stage"),
+        "protocol": Removed("use public.protocol"),
+        "epsilon": Removed("use public.epsilon"),
     },
     "EndpointConfig": {
         "retries": Renamed("max_retries"),
@@ -79,6 +99,7 @@ RENAMED: dict[str, dict[str, Renamed]] = {
         "examples": Renamed("num_examples"),
         "max_failed_share": Renamed("max_failed_fraction"),
     },
+    "HolisticConfig": {"quality": Removed("the holistic variant asks only about follow and keep")},
     "CurateStageConfig": {
         "judge": Renamed("labeller"),
         "world": Renamed("shapes"),
@@ -107,9 +128,15 @@ RENAMED: dict[str, dict[str, Renamed]] = {
         "batch": Renamed("batch_size"),
         "sft_warmup": Renamed("sft_warmup_steps"),
         "picked_steps": Renamed("best_of_n_steps"),
+        "more_steps": Renamed("best_of_n_steps", "SFT on the same rows again takes sft_steps.verified steps"),
+        "processes": Removed("every training of a reproduction runs in one process"),
         "more_learning_rate": Renamed("second_sft_learning_rate"),
         "max_failed": Renamed("max_failed_fraction"),
     },
+    "CandidateSettings": {"several": Renamed("multiple_faults_rate")},
+    "MemberSettings": {"flips": Renamed("flip_rate"), "follow_only": Renamed("follow_only_weight")},
+    "LabellerSettings": {"gold_flips": Renamed("gold_flip_rate")},
+    "AnnotatorSettings": {"flips": Renamed("flip_rate"), "same_gap": Renamed("tie_threshold")},
     "StageSpec": {
         "deadline_s": Renamed("deadline_seconds"),
         "pending_s": Renamed("pending_timeout_seconds"),
@@ -134,7 +161,7 @@ RENAMED: dict[str, dict[str, Renamed]] = {
 """Former names by class of the settings model; subclasses inherit the entries. Names of chart values are camelCase."""
 
 
-def renamed(model: type[BaseModel], name: str) -> Renamed | None:
-    """Return the current name of the setting of ``model`` whose former name is ``name``, or None."""
+def renamed(model: type[BaseModel], name: str) -> Renamed | Removed | None:
+    """Return what replaces the former setting ``name`` of ``model``, or None if ``name`` is not a former name."""
     tables = (RENAMED.get(base.__name__, {}) for base in model.__mro__)
     return next((table[name] for table in tables if name in table), None)
