@@ -27,7 +27,7 @@ Digest = Annotated[str, typer.Argument(help="sha256:DIGEST or an unambiguous pre
 def list_artifacts(
     store: Store, kind: Annotated[str | None, typer.Option(help="List only artifacts of this kind.")] = None
 ) -> None:
-    """List artifacts with kind, stage, run, number of files and size.
+    """List the artifacts in a store with their kind, stage, run, number of files and size.
 
     Example: editr1 artifacts ls --store runs/quickstart/store
     """
@@ -55,7 +55,7 @@ def show(digest: Digest, store: Store) -> None:
 
 @app.command()
 def verify(digest: Digest, store: Store) -> None:
-    """Read all files of an artifact and compare their digests; exit with 5 if one differs.
+    """Read all files of an artifact and verify their digests. Exits with 5 if a digest differs.
 
     Example: editr1 artifacts verify sha256:1f2e --store runs/quickstart/store
     """
@@ -69,7 +69,7 @@ def verify(digest: Digest, store: Store) -> None:
 
 @app.command()
 def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Folder to download to.")], store: Store) -> None:
-    """Download an artifact; an interrupted download is resumed.
+    """Download an artifact to a folder. Resumes an interrupted download.
 
     Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
     """
@@ -86,7 +86,7 @@ def push(
         str, typer.Option(help="Kind of artifact: verifier, editor, rows, pairs, cases, import and so on.")
     ] = "import",
 ) -> None:
-    """Commit a folder as an artifact and print its digest; damaged files in the store are replaced.
+    """Commit a folder as an artifact and print its digest. Damaged files of the artifact in the store are repaired.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
@@ -102,7 +102,7 @@ def push(
 
 @app.command()
 def lineage(digest: Digest, store: Store) -> None:
-    """Print the artifacts from which an artifact was made, back to the first inputs.
+    """Print the lineage of an artifact: its parents, their parents and so on.
 
     Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
     """
@@ -145,6 +145,7 @@ def _find(store: ArtifactStore, digest: str) -> Manifest:
     found = [item for item in store.list() if item.digest.startswith(wanted)]
     if len(found) != 1:
         raise fail(
-            f"{digest}: {len(found) or 'no'} artifacts of this store start with this digest; give a unique prefix", 2
+            f"{digest}: {len(found) or 'no'} artifacts in this store have this prefix; give a unique prefix of the digest",
+            2,
         )
     return found[0]

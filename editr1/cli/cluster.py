@@ -1,4 +1,4 @@
-"""Commands for runs on a cluster: status, list, logs, cancel, suspend, resume, wait, explain, doctor, bundle, timeline."""
+"""Commands for runs on a cluster, such as ``editr1 status``, ``editr1 logs`` and ``editr1 doctor``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Show the stages of a run on the cluster: state, progress, time left, restarts, and why a stage waits.
+    """Show the stages of a run on the cluster: state, progress, remaining time, restarts, and reasons for waiting.
 
     Example: editr1 status my-grpo -n editr1
     """
@@ -72,14 +72,15 @@ def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> N
 def logs(
     run: Run,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Print new lines until the run has ended, across restarts.")
+        bool,
+        typer.Option("-f", "--follow", help="Print new lines until the run has ended, including those after restarts."),
     ] = False,
     stage: Annotated[str | None, typer.Option("--stage", help="Print only the logs of this stage.")] = None,
     tail: Annotated[int, typer.Option("--tail", min=1, help="Number of lines per pod, counted from the end.")] = 200,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the logs of all ranks, each line with its pod's name. Logs of deleted pods come from the artifact store.
+    """Print the logs of all ranks, with the pod's name on each line. Logs of deleted pods come from the artifact store.
 
     Example: editr1 logs my-grpo -n editr1 -f
     """
@@ -108,7 +109,7 @@ def logs(
 
 
 def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Stop a run and remove its releases from the cluster. Its artifacts and checkpoints stay in the artifact store.
+    """Stop a run and remove its releases from the cluster. Artifacts and checkpoints remain in the artifact store.
 
     Example: editr1 cancel my-grpo -n editr1
     """
@@ -119,19 +120,19 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
         connection = _connect(cluster, namespace)
         if _edit_run(connection, run):
             EditRuns(connection.api).delete(run)
-            typer.echo(f"removed run {run} and everything that it had started")
+            typer.echo(f"removed run {run} and all its objects on the cluster")
             return
         for job in jobs_of(connection, run):
             if connection.helm.uninstall(job.name, connection.api.target):
                 typer.echo(f"uninstalled {job.name}")
             else:
                 typer.echo(
-                    f"{job.name} does not belong to a Helm release (storage {connection.api.target.storage}); not removed"
+                    f"{job.name} was not removed: there is no Helm release of that name (storage {connection.api.target.storage})"
                 )
 
 
 def suspend(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Suspend a run: its pods commit a checkpoint and end. Resume continues from that checkpoint.
+    """Suspend a run: its pods commit a checkpoint and exit. The command resume continues from that checkpoint.
 
     Example: editr1 suspend my-grpo -n editr1
     """
@@ -139,7 +140,7 @@ def suspend(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
 
 def resume(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Resume a suspended run.
+    """Resume a suspended run from its last checkpoint.
 
     Example: editr1 resume my-grpo -n editr1
     """
@@ -148,11 +149,13 @@ def resume(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
 def wait(
     run: Run,
-    timeout: Annotated[float | None, typer.Option(help="Most seconds to wait; then exit with 124.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Timeout in seconds, after which the command exits with 124.")
+    ] = None,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Wait until a run has ended. Exit with 0, or with the exit code of the stage that failed.
+    """Wait until a run has ended. Exits with 0, or with the exit code of the failed stage.
 
     Example: editr1 wait my-grpo -n editr1 --timeout 86400
     """
@@ -170,7 +173,7 @@ def wait(
 
 
 def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Explain in one sentence per stage what it is doing or why it is not running.
+    """Explain in one sentence per stage what the stage is doing, or why it is not running.
 
     Example: editr1 explain my-grpo -n editr1
     """
@@ -190,9 +193,9 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
 
 def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Check everything that a run needs on the cluster: API, permissions, quota, GPUs, store, KEDA, queue, collector.
+    """Check what a run needs on the cluster: API, permissions, quota, GPUs, artifact store, KEDA, queue, trace collector.
 
-    Exits with 1 if something that a run needs is missing.
+    Exits with 1 if a required item is missing.
 
     Example: editr1 doctor -n editr1
     """
@@ -220,12 +223,12 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
 def bundle(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Archive to write. Default: RUN-bundle.tar.gz.")
+        Path | None, typer.Option("-o", "--out", help="Archive to write.  [default: RUN-bundle.tar.gz]")
     ] = None,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Collect objects, events, logs, attempts and the doctor's findings for a bug report. Secrets are redacted.
+    """Collect objects, events, logs, attempts and the output of doctor for a bug report. Secrets are redacted.
 
     Example: editr1 bundle my-grpo -n editr1
     """
@@ -241,11 +244,11 @@ def timeline(
     run: Run,
     store: StoreOption = None,
     runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the local runs.")
+        Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the local runs.")
     ] = Path("runs"),
     cluster: ClusterOption = None,
 ) -> None:
-    """Draw a run's timeline from the spans in its record. It needs neither a collector nor a cluster.
+    """Draw the timeline of a run from its stored spans. Requires neither a trace collector nor a cluster.
 
     Example: editr1 timeline quickstart
     """
@@ -268,7 +271,7 @@ def timeline(
                 opened = cluster_store(load_cluster(cluster))
             except ConfigError as error:
                 raise ConfigError(
-                    f"no run {run!r} in folder {runs_dir}, and no cluster's store to search: {error}"
+                    f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is configured: {error}"
                 ) from None
         spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
@@ -277,7 +280,7 @@ def timeline(
 
 
 def trace() -> None:
-    """Refuse the former name of ``timeline``; a trace is what the verifier writes."""
+    """Reject the former name of ``timeline``. The word trace is reserved for the output of the verifier."""
     raise fail("editr1 trace is now called: editr1 timeline", 2)
 
 
@@ -305,7 +308,9 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
             return
         for job in jobs_of(connection, run):
             if job.service:
-                typer.echo(f"{job.name} is a service, which cannot be suspended; scale it instead")
+                typer.echo(
+                    f"{job.name} was not {'suspended' if hold else 'resumed'}: it is a service; change its number of replicas instead"
+                )
                 continue
             connection.api.suspend(job.name, hold)
             typer.echo(f"{'suspended' if hold else 'resumed'} {job.name}")

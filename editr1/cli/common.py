@@ -1,4 +1,4 @@
-"""Shared parts of the commands: common options, error reporting, and the stop flag."""
+"""Shared code of the commands: common options, error reporting and signal handling."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 
 _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors that mean that a path given by the user cannot be used."""
+"""Error numbers which mean that a path given by the user is unusable."""
 
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. May be given several times.")
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. Can be repeated.")
 ]
 ConfigOption = Annotated[Path | None, typer.Option("-f", "--config", help="YAML file with the settings of the stage.")]
 StoreOption = Annotated[
@@ -37,12 +37,12 @@ NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="
 
 
 def cluster_overrides(namespace: str | None) -> list[str]:
-    """Return command line options as overrides of the cluster settings."""
+    """Return the overrides of the cluster settings that the command line options stand for."""
     return [f"namespace={namespace}"] if namespace else []
 
 
 def fail(message: object, code: int) -> typer.Exit:
-    """Print every line of ``message`` as an error, and return the exception that ends the command with ``code``."""
+    """Print each line of ``message`` as an error. Returns an exception that exits with ``code`` when it is raised."""
     for line in str(message).splitlines():
         typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
@@ -50,7 +50,7 @@ def fail(message: object, code: int) -> typer.Exit:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Print errors that the user can act on to standard error, and exit with their documented exit code."""
+    """Print errors that the user can fix to standard error, and exit with their documented exit code."""
     from editr1.errors import Editr1Error, ExitCode
 
     try:
@@ -64,7 +64,7 @@ def reporting() -> Iterator[None]:
 
 
 class StopFlag:
-    """Becomes true on the first SIGINT or SIGTERM; a second signal ends the program at once."""
+    """Callable that returns True after the first SIGINT or SIGTERM; a second signal raises KeyboardInterrupt."""
 
     def __init__(self, message: str = "stopping after the next checkpoint; press Ctrl-C again to stop at once") -> None:
         self._stopped, self._message = False, message

@@ -1,4 +1,4 @@
-"""``editr1 config``: schemas of the settings, and the resolved settings of a run file."""
+"""``editr1 config``: print the schemas of settings, and run files with all defaults."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import typer
 
 from editr1.cli.common import SetOption, reporting
 
-app = typer.Typer(no_args_is_help=True, help="Settings: print schemas, and resolve run files.")
+app = typer.Typer(no_args_is_help=True, help="Settings: print schemas, and run files with all defaults.")
 
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="run or a stage: curate, sft, gcpo, serve, grpo, evaluate.")] = "run",
+    kind: Annotated[
+        str, typer.Argument(help="run, or a kind of stage: curate, sft, gcpo, serve, grpo or evaluate.")
+    ] = "run",
     values: Annotated[
         bool,
-        typer.Option("--values", help="Print the values of the stage's chart instead: nodes, GPUs, store and so on."),
+        typer.Option(
+            "--values", help="Print the schema of the values of the stage's chart: nodes, GPUs, store and so on."
+        ),
     ] = False,
 ) -> None:
     """Print the JSON Schema of a run file, of the settings of a stage, or of the values of its chart.

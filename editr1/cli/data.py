@@ -1,4 +1,4 @@
-"""``editr1 data``: check, import and show tables."""
+"""``editr1 data``: check and show tables, and import images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from editr1.cli.common import fail, reporting
 
 app = typer.Typer(no_args_is_help=True, help="Data: check tables, import images, and show tables.")
 
-SHOWN = 50
+MAX_SHOWN = 50
+"""Maximum number of invalid rows that are printed."""
 
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl format.")]) -> None:
-    """Report every invalid row of a table with field, value and rule; exit with 3 if there is one.
+    """Report invalid rows of a table with field, value and rule. Exits with 3 if a row is invalid.
 
     Example: editr1 data check runs/curation/outputs/rows/rows.parquet
     """
     from editr1.data.check import check_file
 
     with reporting():
-        problems = list(islice(check_file(file), SHOWN + 1))
-        for problem in problems[:SHOWN]:
+        problems = list(islice(check_file(file), MAX_SHOWN + 1))
+        for problem in problems[:MAX_SHOWN]:
             typer.echo(f"{file}: {problem}")
     if problems:
-        more = f"more than {SHOWN}" if len(problems) > SHOWN else str(len(problems))
+        more = f"more than {MAX_SHOWN}" if len(problems) > MAX_SHOWN else str(len(problems))
         raise fail(f"{file}: {more} problems", 3)
     typer.echo(f"{file}: all rows are valid")
 
@@ -50,7 +51,7 @@ def import_(
         bool, typer.Option("--skip-bad", help="Skip invalid rows instead of refusing the whole table.")
     ] = False,
 ) -> None:
-    """Import images and a table that describes them as cases, quadruples and preference pairs.
+    """Import images and a table of edits as edit cases, quadruples and preference pairs.
 
     Example: editr1 data import ./photos --table ./photos/edits.csv --out ./imported
     """
@@ -58,10 +59,10 @@ def import_(
 
     with reporting():
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
-    for problem in report.problems[:SHOWN]:
+    for problem in report.problems[:MAX_SHOWN]:
         typer.secho(format_problem(problem), err=True)
     if not report.files and not report.problems:
-        raise fail(f"{table}: no rows", 3)
+        raise fail(f"{table}: no rows; the table must have at least one row", 3)
     if not report.files:
         raise fail(
             f"{table}: {len(report.problems)} invalid rows; nothing was written (use --skip-bad to skip them)", 3
@@ -112,7 +113,7 @@ def demo_photos(
     out: Annotated[Path, typer.Argument(help="Output folder for the images and table.csv.")],
     cases: Annotated[int, typer.Option(min=1, max=5, help="Number of operations per photograph.")] = 3,
 ) -> None:
-    """Create a folder of edited photographs for the import, from the photographs of scikit-image and scikit-learn.
+    """Create a folder of edited photographs to import, from the sample photographs of scikit-image and scikit-learn.
 
     Example: editr1 data demo-photos ./photos && editr1 data import ./photos --table ./photos/table.csv --out ./imported
     """

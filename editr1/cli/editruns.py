@@ -28,7 +28,7 @@ POLL_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class OperatorRun:
-    """How a run under the cluster's operator ended. ``record`` is None if it was not followed to its end."""
+    """Outcome of a run that the operator executes. ``record`` is None if the run was not followed to its end."""
 
     code: int = 0
     record: RunRecord | None = None
@@ -44,19 +44,19 @@ def run_by_operator(
     view: RunView,
     detach: bool,
 ) -> OperatorRun | None:
-    """Hand the run to the cluster's operator and follow it. Returns None if the cluster has no operator.
+    """Submit the run to the operator in the cluster and follow it. Returns None if the cluster has no operator.
 
     Args:
         target: settings of the cluster.
         spec: the run.
-        url: artifact store given on the command line, which replaces the run file's.
-        store: the store as this machine reaches it.
+        url: URL of the artifact store on the command line, which overrides the one in the run file.
+        store: settings for access to the artifact store from this machine.
         folder: local folder for the run's spans.
         view: shows the progress.
         detach: return as soon as the run is created.
 
     Raises:
-        ConfigError: ``detach`` without an operator, or another run has this name.
+        ConfigError: ``detach`` is set but the cluster has no operator, or another run has this name.
         StageFailed: the run failed.
     """
     from editr1.artifacts import open_store
@@ -94,13 +94,14 @@ def run_by_operator(
         view.console.print(f"  editr1 status {name} -n {where}\n  editr1 logs {name} -n {where} -f", highlight=False)
         return OperatorRun()
     if not follow(
-        runs, name, opened, view, StopFlag("the run continues on the cluster; repeat the command to follow it")
+        runs, name, opened, view, StopFlag("the run continues on the cluster; repeat the command to follow it again")
     ):
         return OperatorRun(code=130)
     record = load_record(opened, name)
     if record is None:
         raise ConfigError(
-            f"run {name!r} has no record in {opened.url}: the operator uses another store; compare its store settings"
+            f"run {name!r} has no record in {opened.url}, so the operator uses another artifact store;"
+            " set the same store in the operator's settings and in the cluster settings"
         )
     _save_spans(opened, name, folder)
     after = runs.get(name)
@@ -109,7 +110,7 @@ def run_by_operator(
 
 
 def show_run(run: EditRun) -> None:
-    """Print a run's stages as a table, then what the run waits for."""
+    """Print a table of the stages of a run, then sentences about the run and its stages."""
     from editr1.durations import format_duration
 
     console = Console()
@@ -144,7 +145,7 @@ def show_runs(runs: list[EditRun]) -> None:
 
 
 def sentences(run: EditRun) -> Iterator[str]:
-    """Yield one sentence about the run, then one per stage with a message of its own."""
+    """Yield one sentence about the run, then one for each stage whose message differs from that of the run."""
     from editr1.launch.kubernetes.editruns import NO_OPERATOR
     from editr1.launch.kubernetes.run_status import Reason
 
@@ -161,7 +162,7 @@ def sentences(run: EditRun) -> Iterator[str]:
 
 
 def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool], timeout: float | None) -> int:
-    """Wait until a run has ended. Returns its exit code, 124 after ``timeout`` seconds, 130 if ``should_stop``."""
+    """Wait until a run has ended. Returns its exit code, 124 after ``timeout`` seconds, or 130 if interrupted."""
     from editr1.launch.kubernetes.editruns import EditRuns, exit_code
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.outage import OutageTolerance
@@ -193,7 +194,7 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
 
 
 def follow_logs(connection: Connection, name: str, stage: str | None, should_stop: Callable[[], bool]) -> None:
-    """Print new log lines of a run's stages until the run has ended."""
+    """Print new log lines of the stages of a run until the run has ended."""
     from editr1.launch.kubernetes.editruns import EditRuns
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.follow import live_logs
@@ -235,7 +236,7 @@ def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int)
 
 
 def _save_spans(store: ArtifactStore, name: str, folder: Path) -> None:
-    """Write the run's spans to ``folder``, from which the report draws the timeline."""
+    """Write the spans of the run to ``folder``, where the report reads them to draw the timeline."""
     from editr1.runs.timeline import gather_spans
 
     folder.mkdir(parents=True, exist_ok=True)

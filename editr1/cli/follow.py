@@ -42,7 +42,7 @@ def follow_releases(
             if code is not None:
                 return code
             if should_stop():
-                screen.write("no longer following; the stage keeps running")
+                screen.write("no longer following; the stage continues on the cluster")
                 return EXIT_INTERRUPTED
             if end is not None and time.monotonic() > end:
                 return EXIT_TIMEOUT
@@ -50,7 +50,7 @@ def follow_releases(
 
 
 def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | None:
-    """Return the exit code of following ``stages``; None while at least one has not ended.
+    """Return the exit code of the command that follows ``stages``; None while at least one has not ended.
 
     ``now`` is in seconds since the epoch.
     """
@@ -63,7 +63,7 @@ def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | 
 
 
 def _poll(connection: Connection, names: Sequence[str], screen: _Screen, tolerance: OutageTolerance) -> int | None:
-    """Show the current state. Returns an exit code if there is nothing more to follow."""
+    """Show the current state. Returns the exit code if all releases have ended or one was removed, otherwise None."""
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.overview import overview
 
@@ -93,7 +93,7 @@ def _has_ended(stage: StageOverview, now: float) -> bool:
 
 
 class _Screen:
-    """One progress bar per phase on a terminal, a line every few seconds elsewhere, and each new sentence once."""
+    """Shows a progress bar per phase on a terminal, otherwise a line every few seconds, and each new message once."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -121,17 +121,17 @@ class _Screen:
         self._console.print(f"  {text}", markup=False, highlight=False)
 
     def note(self, about: str, text: str) -> None:
-        """Print ``text`` unless it is the last that was printed about the same release."""
+        """Print ``text`` unless it equals the last note about the same release."""
         if self._noted.get(about) != text:
             self._noted[about] = text
             self.write(text)
 
     def forget(self, about: str) -> None:
-        """Let the next note about a release be printed even if it repeats the last one."""
+        """Forget the last note about a release, so that the same text can be printed again."""
         self._noted.pop(about, None)
 
     def show(self, stage: StageOverview) -> None:
-        """Show a stage's progress and, unless it simply runs, what it does or waits for."""
+        """Show the progress of a stage and, unless it is running without problems, an explanation of its state."""
         from editr1.launch.kubernetes.overview import explain
         from editr1.launch.kubernetes.state import Phase
 

@@ -1,4 +1,4 @@
-"""The command line. Commands import their packages when they run, so that ``editr1 --help`` is fast."""
+"""The command line interface. Commands import their dependencies when they run, so that ``editr1 --help`` is fast."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ def register(app: typer.Typer) -> None:
 
 def reproduce(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of seeds.")] = 5,
-    first_seed: Annotated[int, typer.Option(min=0, help="First seed; the others follow it.")] = 1001,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed. Further seeds are the integers after it.")] = 1001,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="A claim: curation, gcpo, size, traces, editor or gsb. May be given several times."),
+        typer.Option(help="Claim to test: curation, gcpo, size, traces, editor or gsb. Can be repeated."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -41,20 +41,23 @@ def reproduce(
         ),
     ] = None,
     size: Annotated[
-        Size, typer.Option(help="Size of the experiments; 'smallest' only tests that everything runs.")
+        Size, typer.Option(help="Size of the experiments; 'smallest' only tests that all experiments run.")
     ] = Size.FULL,
     parallel: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of parallel runs, about 1.5 GB each.  [default: one per core, at most 4]"),
+        typer.Option(
+            min=1,
+            help="Number of parallel runs, which need about 1.5 GB of memory each.  [default: one per core, at most 4]",
+        ),
     ] = None,
     overrides: SetOption = None,
-    list_only: Annotated[bool, typer.Option("--list", help="List claims and runs without starting anything.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List the claims and the runs, and start nothing.")] = False,
 ) -> None:
     """Test which of the paper's claims hold on the shapes dataset, whose ground truth is known.
 
-    Every claim is a comparison of small runs on the same held-out pairs or cases, at several seeds. Completed runs are
-    not repeated, and an interrupted reproduction continues where it stopped. Writes reproduction.html, reproduction.json
-    and table.md; with --only, the file names contain the names of the claims.
+    Each claim compares small runs on the same held-out pairs or cases, for several seeds. Completed runs are not
+    repeated, so an interrupted reproduction continues where it stopped. Writes reproduction.html, reproduction.json and
+    table.md; with --only, the file names contain the names of the claims.
 
     Example: editr1 reproduce --seeds 1 --only gcpo
 

@@ -19,11 +19,11 @@ from editr1.cli.common import (
     reporting,
 )
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the runs.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the runs.")]
 
 
 class Backend(StrEnum):
-    """Where stages run."""
+    """Where the stages of a run are executed."""
 
     LOCAL = "local"
     KUBERNETES = "kubernetes"
@@ -39,13 +39,13 @@ def run(
     overrides: SetOption = None,
     runs_dir: RunsDir = Path("runs"),
     store: StoreOption = None,
-    on: Annotated[Backend, typer.Option("--on", help="Where the stages run.")] = Backend.LOCAL,
+    on: Annotated[Backend, typer.Option("--on", help="Where the stages are executed.")] = Backend.LOCAL,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Hand the run to the cluster's operator and return at once.")
+        bool, typer.Option("--detach", help="Submit the run to the cluster's operator and exit without following it.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Validate the file and start nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Validate the run file and start nothing.")] = False,
     open_report: Annotated[
         bool, typer.Option("--open", help="Open the report in a browser when the run has ended.")
     ] = False,
@@ -57,8 +57,8 @@ def run(
 
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
 
-    If the cluster has the Edit-R1 operator, it runs the stages and continues when this program ends. Otherwise this
-    program runs them, and has to keep running.
+    If the cluster has the Edit-R1 operator, the operator runs the stages, even after this command has exited. Otherwise
+    this command orchestrates them and has to stay running.
     """
     import os
 
@@ -78,7 +78,9 @@ def run(
     with reporting():
         given = {"--detach": detach, "--cluster": cluster, "--namespace": namespace}
         if on is Backend.LOCAL and (unused := [name for name, value in given.items() if value]):
-            raise ConfigError(f"{', '.join(unused)}: has no effect on a local run; add --on kubernetes or remove it")
+            raise ConfigError(
+                f"{', '.join(unused)}: not supported for a local run; add --on kubernetes, or remove the option"
+            )
         spec = load_run(file, overrides or [], os.environ)
         named = store or spec.spec.store
         target, opened = None, store_at(named) if named else None

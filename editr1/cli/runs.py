@@ -10,9 +10,9 @@ import typer
 
 from editr1.cli.common import StoreOption, fail, reporting
 
-app = typer.Typer(no_args_is_help=True, help="List runs; show their state, attempts, inputs and outputs.")
+app = typer.Typer(no_args_is_help=True, help="Runs: list them, and show their state, attempts and outputs.")
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that holds the runs.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the runs.")]
 
 
 @app.command("ls")
@@ -49,7 +49,7 @@ def show(
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Show a run's stages with their attempts, metrics, inputs and outputs.
+    """Show the stages of a run with their state, attempts, metrics and outputs.
 
     Example: editr1 runs show quickstart --json | jq .stages.grpo.metrics
     """

@@ -13,12 +13,12 @@ from editr1.cli.common import fail, reporting
 if TYPE_CHECKING:
     from editr1.data.types import Principle, Scored
 
-# Used without --principles: one general question per category.
-GENERAL = (
+DEFAULT_PRINCIPLES = (
     ("Was the instruction carried out?", "Instruction Following"),
     ("Is everything that the instruction does not name unchanged?", "Feature Preservation"),
     ("Is the picture free of visible faults?", "Image Quality"),
 )
+"""Question and category of the principles that are used without --principles."""
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +37,8 @@ def score(
             help='JSON file with an array of {"question", "category"}.  [default: a general question per category]'
         ),
     ] = None,
-    num_traces: Annotated[int, typer.Option(min=1, help="Number of traces to average.")] = 1,
-    deadline: Annotated[float, typer.Option(min=0.1, help="Timeout in seconds.")] = 60.0,
+    num_traces: Annotated[int, typer.Option(min=1, help="Number of traces whose scores are averaged.")] = 1,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Timeout of the request in seconds.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON.")] = False,
 ) -> None:
     """Score one edit with a reward server, and show the verdict on each principle.
@@ -54,7 +54,7 @@ def score(
     with reporting():
         questions = _principles(principles)
         if not is_address(server):
-            raise ConfigError(f"--server: {server!r} is not an address; it must look like http://127.0.0.1:8000")
+            raise ConfigError(f"--server: {server!r} is not a valid address; give one such as http://127.0.0.1:8000")
         images = {"source": {"data": _image(source)}, "edited": {"data": _image(edited)}}
         item = validate(ScoreItem, {**images, "instruction": instruction, "principles": questions})
         with RewardClient([server], config=ClientConfig(deadline_seconds=deadline, wait_unreachable=False)) as client:
@@ -87,7 +87,7 @@ def _principles(path: Path | None) -> tuple[Principle, ...]:
     from editr1.config.loader import ConfigError
     from editr1.data.types import Principle
 
-    raw = [{"question": q, "category": c} for q, c in GENERAL] if path is None else _json(path)
+    raw = [{"question": q, "category": c} for q, c in DEFAULT_PRINCIPLES] if path is None else _json(path)
     try:
         return TypeAdapter(tuple[Principle, ...]).validate_json(json.dumps(raw))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""One command per stage: runs a single stage on the given inputs, in the same process that a run would start."""
+"""One command per kind of stage, which runs a single stage on the given inputs without a run file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import typer
 
 from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the files of the run and its outputs.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random draws.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the files and the outputs of the stage.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random choices.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes (GPUs) on this machine.")]
 
 _REFERENCE = "a folder, path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME"
@@ -34,7 +34,7 @@ def curate(
     seed: Seed = 0,
     store: StoreOption = None,
 ) -> None:
-    """Write principles and verified reasoning traces for edit cases.
+    """Write edit cases with principles and verified reasoning traces.
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """
@@ -47,7 +47,7 @@ def sft(
     rows: Annotated[str | None, typer.Option(help=f"SFT rows: {_REFERENCE}.")] = None,
     pairs: Annotated[
         str | None,
-        typer.Option(help="Instead of rows: preference pairs, which select the best of traces sampled from the model."),
+        typer.Option(help="Preference pairs that select among traces sampled from the model. Use instead of --rows."),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -140,7 +140,7 @@ def evaluate(
 ) -> None:
     """Evaluate verifiers and editors on held-out data, and on public benchmarks.
 
-    Verifiers (--sft, --rl) are evaluated on --pairs, editors (--before, --after) on --cases.
+    Verifiers (--sft, --rl) are evaluated on --pairs, and editors (--before, --after) on --cases.
 
     Public benchmarks need a VLM that writes principles and ratings: --set public.labeller.endpoints.default.base_url=URL
     --set public.labeller.decomposer.model=NAME --set public.judge.model=NAME

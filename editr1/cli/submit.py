@@ -1,4 +1,4 @@
-"""``editr1 submit`` and ``editr1 render``: run one stage on the cluster, or print what would be sent there."""
+"""``editr1 submit`` and ``editr1 render``: run one stage on the cluster, or print the objects of its chart."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ Stage = Annotated[str, typer.Argument(help="Stage: curate, sft, gcpo, reward, gr
 Values = Annotated[
     Path | None,
     typer.Option(
-        "-f", "--values", help="YAML file of chart values, as for helm install (editr1 config schema STAGE --values)."
+        "-f",
+        "--values",
+        help="YAML file with chart values, as for helm install. For the schema, run: editr1 config schema STAGE --values",
     ),
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", help="Name of the run and of the release. Default: the name of the stage.")
+    str | None, typer.Option("--name", help="Name of the run and of the release.  [default: the name of the stage]")
 ]
 
 
@@ -45,13 +47,13 @@ def submit(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the objects that would be sent, and send nothing.")
+        bool, typer.Option("--dry-run", help="Print the objects of the release, and install nothing.")
     ] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage has ended.")] = False,
 ) -> None:
-    """Run a stage on the cluster as a release of its chart, with all inputs resolved to digests first.
+    """Run a stage on the cluster as a release of its chart. All inputs are resolved to digests first.
 
-    If the same job already runs, the command attaches to it.
+    If the same job is already running, the command attaches to it.
 
     Example: editr1 submit grpo -f grpo.yaml --name my-grpo --follow
     """
@@ -97,7 +99,7 @@ def render(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the objects that a stage's chart renders. No cluster is needed.
+    """Print the objects that the chart of a stage renders. No cluster is required.
 
     Example: editr1 render sft -f sft.yaml --set nodes=2
     """

@@ -1,4 +1,4 @@
-"""Show a run on the terminal: a line and a progress bar per stage, and its metrics when it ends."""
+"""Show the progress of a run on the terminal: a line and a progress bar per stage, and its final metrics."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageRecord, State
 
 PLAIN_SECONDS = 10.0
+"""Seconds between two progress lines when the output is not a terminal."""
 
 
 class RunView:
-    """Observer that prints to the terminal: a live progress bar, or elsewhere a plain line every few seconds."""
+    """Observer that shows a run: live progress bars on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -109,7 +110,7 @@ class RunView:
         self.console.print(f"  waiting: {reason}", style="yellow", markup=False, highlight=False)
 
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
-        """Print what the stage waits for."""
+        """Print why the stage makes no progress."""
         self.console.print(f"  {stage.name}: {reason}", style="yellow", markup=False, highlight=False)
 
     def _clear(self, stage: StageRecord) -> None:
