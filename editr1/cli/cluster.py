@@ -309,7 +309,7 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
         for job in jobs_of(connection, run):
             if job.service:
                 typer.echo(
-                    f"{job.name} was not {'suspended' if hold else 'resumed'}: it is a service; change its number of replicas instead"
+                    f"{job.name} is a service and was not changed; a service cannot be suspended, but it can be scaled"
                 )
                 continue
             connection.api.suspend(job.name, hold)

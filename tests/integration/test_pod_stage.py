@@ -1,4 +1,4 @@
-"""A stage as a pod runs it: an unresolved job, the stage process and its supervisor, and the files in the store."""
+"""A stage as it runs in a pod: an unresolved job, the supervisor with the stage process, and the files in the store."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ from editr1.runs.live import LiveFiles
 from editr1.runs.record import newest_result
 from editr1.telemetry.names import StageMetric
 
-WORLD = {"cases": 30, "candidates": 2, "pairs": 6, "test_pairs": 6, "rl_cases": 6, "test_cases": 6}
+SHAPES = {"cases": 30, "candidates": 2, "pairs": 6, "test_pairs": 6, "rl_cases": 6, "test_cases": 6}
 PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
 
 
@@ -70,7 +70,7 @@ STARTED: list[subprocess.Popen[str]] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_outlives_a_test_that_failed() -> Iterator[None]:
+def terminate_leftover_processes() -> Iterator[None]:
     yield
     while STARTED:
         process = STARTED.pop()
@@ -90,7 +90,7 @@ def files(folder: Path) -> LiveFiles:
 
 
 def child_of(process: subprocess.Popen[str], folder: Path) -> int:
-    """The stage's own process, once it works."""
+    """Wait until the stage process writes progress, and return its process id."""
     end = time.monotonic() + 60
     while True:
         for file in Path("/proc").glob("[0-9]*/stat"):
@@ -104,10 +104,10 @@ def child_of(process: subprocess.Popen[str], folder: Path) -> int:
         time.sleep(0.05)
 
 
-CONFIG = {"labeller": "shapes", "shapes": WORLD, "curation": {"num_traces": 2, "principles": PRINCIPLES}}
+CONFIG = {"labeller": "shapes", "shapes": SHAPES, "curation": {"num_traces": 2, "principles": PRINCIPLES}}
 
 
-def test_store_has_result_attempts_and_logs_after_the_pod_is_gone(tmp_path: Path) -> None:
+def test_store_has_result_attempts_and_logs_after_the_pod_has_ended(tmp_path: Path) -> None:
     process = start(tmp_path, CONFIG)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -169,21 +169,21 @@ def test_pod_stopped_before_its_stage_starts_exits_with_terminated(tmp_path: Pat
     process = start(tmp_path, CONFIG, store={"url": "s3://bucket/x", "endpoint": "http://127.0.0.1:1"}, **keys)
     assert process.stdout is not None
     while "retrying in" not in (line := process.stdout.readline()):
-        assert line, "the pod ended before it waited for the store"
+        assert line, "the pod exited before it retried the store"
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
-    # A signal's default would end it with -15 here, and not at all as the first process of a container.
+    # Without a handler, SIGTERM would end the process with -15 here, and would be ignored by PID 1 of a container.
     assert process.returncode == 143
 
 
-def test_a_setting_that_cannot_be_used_ends_at_once_and_permanently(tmp_path: Path) -> None:
+def test_invalid_setting_fails_immediately_and_permanently(tmp_path: Path) -> None:
     process = start(tmp_path, {**CONFIG, "labeler": "shapes"})
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2 and "did you mean 'labeller'" in output
 
 
 def test_killed_stage_is_retried_until_retries_are_exhausted(tmp_path: Path) -> None:
-    big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
+    big = {**CONFIG, "shapes": {**SHAPES, "cases": 3000}}
     for uid, code in (("a", 137), ("b", 1)):
         process = start(tmp_path, big, EDITR1_POD_UID=uid, retries=1)
         os.kill(child_of(process, tmp_path), signal.SIGKILL)
@@ -193,8 +193,8 @@ def test_killed_stage_is_retried_until_retries_are_exhausted(tmp_path: Path) -> 
     assert [item.exit_code for item in files(tmp_path).attempts()] == [137, 137]
 
 
-def test_stopped_pod_lets_the_stage_checkpoint_first(tmp_path: Path) -> None:
-    process = start(tmp_path, {**CONFIG, "shapes": {**WORLD, "cases": 3000}})
+def test_stopped_pod_commits_a_checkpoint_first(tmp_path: Path) -> None:
+    process = start(tmp_path, {**CONFIG, "shapes": {**SHAPES, "cases": 3000}})
     child_of(process, tmp_path)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -205,8 +205,8 @@ def test_stopped_pod_lets_the_stage_checkpoint_first(tmp_path: Path) -> None:
     assert attempts[0].ended is not None
 
 
-def test_repeatedly_lost_pod_fails_with_a_reason(tmp_path: Path) -> None:
-    big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
+def test_repeatedly_lost_pod_fails_permanently_with_a_reason(tmp_path: Path) -> None:
+    big = {**CONFIG, "shapes": {**SHAPES, "cases": 3000}}
     parent = f"00-{'a' * 32}-{'c' * 16}-01"
     process = start(tmp_path, big, EDITR1_POD_UID="a", retries=0, TRACEPARENT=parent)
     child = child_of(process, tmp_path)
@@ -221,8 +221,8 @@ def test_repeatedly_lost_pod_fails_with_a_reason(tmp_path: Path) -> None:
     assert "out of memory?" in attempts[1].reason
 
 
-def test_reinstalled_release_has_all_its_retries(tmp_path: Path) -> None:
-    big = {**CONFIG, "shapes": {**WORLD, "cases": 3000}}
+def test_reinstalled_release_starts_with_all_retries(tmp_path: Path) -> None:
+    big = {**CONFIG, "shapes": {**SHAPES, "cases": 3000}}
     for trace in ("a", "b"):
         parent = f"00-{trace * 32}-{'c' * 16}-01"
         process = start(tmp_path, big, EDITR1_POD_UID=trace, retries=1, TRACEPARENT=parent)

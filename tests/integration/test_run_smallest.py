@@ -1,4 +1,4 @@
-"""A complete run of the smallest size: six real stages, a real reward server, one report."""
+"""A complete run of the smallest size, with six real stages, a real reward server and a report."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def command(runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, str]:
-    """A run in which a rank of SFT is killed; the run is then stopped, killed with its processes, and continued to its end."""
+    """Run to completion after killing a rank of SFT, stopping the run, and killing it together with a stage process."""
     runs = tmp_path_factory.mktemp("runs")
     first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     request.addfinalizer(first.kill)  # its stages follow it
@@ -95,14 +95,14 @@ def test_killed_rank_and_interrupted_run_continue_from_checkpoints(finished: tup
     progress = [json.loads(line) for line in next((folder / "stages" / "sft").glob("progress-*.jsonl")).open()]
     steps = [line["done"] for line in progress if "metrics" in line]
     assert steps[0] == 1
-    assert steps.count(1) == 1, "a later attempt started again at step 1"
+    assert steps.count(1) == 1, "a later attempt restarted at step 1"
     assert steps[-1] == 60
     record = json.loads(next((folder / "store").rglob("runs/small/record.json")).read_text())
     codes = [attempt["exit_code"] for attempt in record["stages"]["sft"]["attempts"]]
     assert codes == [137, 143, None, 0]
 
 
-def test_finished_run_has_a_record_a_report_and_one_trace(
+def test_finished_run_has_a_report_and_one_opentelemetry_trace(
     finished: tuple[Path, str],
 ) -> None:
     folder, output = finished
@@ -131,7 +131,7 @@ def test_repeated_command_starts_nothing(finished: tuple[Path, str]) -> None:
     assert (folder / "spans.jsonl").read_text().count("editr1.attempt") == before
 
 
-def test_commands_read_the_finished_run(finished: tuple[Path, str]) -> None:
+def test_commands_show_verify_and_download_outputs_of_a_finished_run(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     run = [sys.executable, "-m", "editr1.cli.main"]
     shown = subprocess.run(

@@ -1,4 +1,4 @@
-"""When following releases ends, and with which exit code."""
+"""Exit codes of commands that follow releases."""
 
 import pytest
 
@@ -31,5 +31,5 @@ def stage(phase: Phase, *, code: int | None = None, service: bool = False, pod: 
         ([stage(Phase.SUCCEEDED), stage(Phase.FAILED, code=5), stage(Phase.FAILED, code=4)], 5),
     ],
 )
-def test_exit_code_is_known_once_every_release_has_ended(stages: list[StageOverview], code: int | None) -> None:
+def test_exit_code_is_set_once_every_release_has_ended(stages: list[StageOverview], code: int | None) -> None:
     assert exit_code_of_releases(stages, NOW) == code

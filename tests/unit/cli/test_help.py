@@ -11,7 +11,7 @@ from editr1.cli.main import app
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
-    """Yield every command of ``group`` as its words."""
+    """Yield each command of ``group`` as a list of words, such as ``["data", "check"]``."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
@@ -22,7 +22,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
 COMMANDS = list(commands(typer.main.get_command(app)))
 
 
-def test_help_imports_no_heavy_library() -> None:
+def test_help_imports_no_slow_dependencies() -> None:
     heavy = ["torch", "transformers", "diffusers", "trl", "kubernetes", "kubeflow", "pyarrow", "numpy", "minio", "PIL"]
     code = (
         "import sys; sys.argv = ['editr1', '--help']\n"

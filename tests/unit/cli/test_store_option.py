@@ -1,4 +1,4 @@
-"""Every command that takes a store refuses an invalid address with the allowed forms."""
+"""Commands with a store option reject invalid addresses and list the valid forms."""
 
 from pathlib import Path
 
@@ -26,7 +26,9 @@ BASE = "builtin:shapes-verifier"
     ids=" ".join,
 )
 @pytest.mark.parametrize("store", ["data/store", "s3:///prefix", "http://host/bucket"])
-def test_refused(command: list[str], store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_store_address_is_rejected(
+    command: list[str], store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, [*command, "--store", store])
     assert done.exit_code == ExitCode.CONFIG, done.output

@@ -1,4 +1,4 @@
-"""The stage images of the Makefile, and the Containerfile that they are built from."""
+"""Build arguments of the images in the Makefile match the Containerfiles."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def builds() -> dict[str, str]:
-    """The arguments of every build of ``make images``, by image name."""
+    """Return the build arguments in ``make images`` by image name."""
     plan = subprocess.run(
         ["make", "--no-print-directory", "--dry-run", "images", "BUILD=build", "PYTHON=python"],
         cwd=ROOT, text=True, capture_output=True, check=True,
@@ -27,7 +27,7 @@ def builds() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_stage_image_has_the_extras_and_the_kind_of_its_stage(kind: Kind, builds: dict[str, str]) -> None:
+def test_stage_image_is_built_with_kind_and_extras_of_its_stage(kind: Kind, builds: dict[str, str]) -> None:
     arguments = dict(re.findall(r"--build-arg (\w+)=(\S*)", builds[chart_of(kind)]))
     assert arguments["KIND"] == kind
     assert arguments["TITLE"] == f"editr1/{chart_of(kind)}"
@@ -40,7 +40,7 @@ def test_operator_image_has_its_own_containerfile(builds: dict[str, str]) -> Non
     assert set(builds) == {chart_of(kind) for kind in Kind} | {"operator"}
 
 
-def test_every_build_argument_is_declared(builds: dict[str, str]) -> None:
+def test_build_arguments_equal_those_the_containerfile_declares(builds: dict[str, str]) -> None:
     for arguments in builds.values():
         text = (ROOT / arguments.split("-f ")[1].split()[0]).read_text()
         assert set(re.findall(r"--build-arg (\w+)=", arguments)) == set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))

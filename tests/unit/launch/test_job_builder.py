@@ -1,4 +1,4 @@
-"""One function builds every job; its key depends on nothing that only concerns reporting and restarts."""
+"""All jobs are built by one function, and their keys do not depend on runtime settings."""
 
 import ast
 from pathlib import Path
@@ -19,7 +19,7 @@ STORE = StoreConfig(url="s3://bucket/p", endpoint="http://laptop:1", region="eu-
 GRPO = StageSpec(name="grpo", kind="grpo", inputs={"cases": "sha256:" + "a" * 64, "editor": "sha256:" + "b" * 64})
 
 
-def test_job_is_assembled_in_one_place() -> None:
+def test_only_the_job_builder_creates_jobs() -> None:
     found = [
         path.relative_to(ROOT)
         for folder in ("editr1", "operators")
@@ -45,7 +45,7 @@ def test_key_does_not_depend_on_runtime_settings(tmp_path: Path) -> None:
     assert (first.runtime, second.runtime) == runtimes
 
 
-def test_running_service_replaces_addresses_of_the_run_file() -> None:
+def test_running_service_overrides_addresses_in_the_run_file() -> None:
     named = GRPO.model_copy(update={"reward": "http://a:1,http://b:2"})
     context = JobContext("r", 0, STORE)
     assert build_job(named, context).reward_urls == ["http://a:1", "http://b:2"]
@@ -53,7 +53,7 @@ def test_running_service_replaces_addresses_of_the_run_file() -> None:
     assert (job.reward_urls, job.reward_digest) == (["http://c:3"], "sha256:" + "c" * 64)
 
 
-def test_values_file_keeps_its_reward_and_gets_the_identity_of_the_job() -> None:
+def test_values_file_keeps_its_reward_service_and_gets_key_and_seed_of_the_job() -> None:
     resolved = ResolvedStage({}, dict(GRPO.inputs), "d" * 64)
     job = build_job(GRPO, JobContext("r", 3, STORE, "rev"), resolved, RewardService(("http://rrm.lab.svc:8000",)))
     cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}})
@@ -66,7 +66,7 @@ def test_values_file_keeps_its_reward_and_gets_the_identity_of_the_job() -> None
     assert values["reward"]["urls"] == ["http://rrm.lab.svc:8000"] and values["processes"] == 1
 
 
-def test_environment_completes_s3_store_settings(tmp_path: Path) -> None:
+def test_environment_sets_s3_endpoint_and_region(tmp_path: Path) -> None:
     env = {"EDITR1_S3_ENDPOINT": "http://s3:1", "EDITR1_S3_REGION": "eu-2"}
     found = store_at("s3://b/x", env=env)
     assert (found.endpoint, found.region) == ("http://s3:1", "eu-2")

@@ -1,4 +1,4 @@
-"""The orchestrator with real processes: short scripts replace the stages, everything else is as in a run."""
+"""The orchestrator with real processes, in which a short script replaces the stages."""
 
 import json
 import sys
@@ -37,15 +37,15 @@ with job.progress_file.open("a") as file:
     file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
 if job.kind == "serve":
     (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
-    time.sleep(0.7 if code == "dies" else 600)
+    time.sleep(0.7 if code == "exit" else 600)
     sys.exit(9)
 if code == "sleep":
     time.sleep(600)
-if str(code).startswith("nap then "):
+if str(code).startswith("delayed "):
     time.sleep(4)
     code = int(code.split()[-1])
 if code:
-    print("12:00:00 ERROR editr1: it went wrong", file=sys.stderr)
+    print("12:00:00 ERROR editr1: the stage failed", file=sys.stderr)
     sys.exit(code)
 store = open_store(job.store)
 outputs = {}
@@ -60,6 +60,8 @@ store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json
 
 
 class Watcher:
+    """Observer that records the name of each event and of its stage."""
+
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
 
@@ -112,7 +114,7 @@ def spec(model: str, *, retries: int = 2, seed: int = 0, **sft: Any) -> RunSpec:
     )
 
 
-def test_stages_run_in_order_and_service_runs_with_its_client(scripted: Any, model: str) -> None:
+def test_stages_run_in_order_and_service_starts_and_ends_with_its_client(scripted: Any, model: str) -> None:
     record, any_started, watcher = scripted(spec(model))
     assert any_started
     assert record.state is State.DONE
@@ -150,7 +152,7 @@ def test_run_is_complete_until_an_input_or_setting_changes(scripted: Any, model:
     assert not is_complete(spec(model), record, store)
 
 
-def test_record_has_the_git_revision_of_the_newest_start(
+def test_record_has_the_git_revision_of_the_last_run_that_started_a_stage(
     scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(revision: str, **sft: Any) -> str:
@@ -166,11 +168,11 @@ def test_retryable_exit_code_is_retried_and_recorded_per_attempt(scripted: Any, 
     record, _, watcher = scripted(spec(model), sft=[143, 137, 0])
     assert [a.exit_code for a in record.stages["sft"].attempts] == [143, 137, 0]
     assert watcher.events.count(("stage_retried", "sft")) == 2
-    assert record.stages["sft"].attempts[0].reason == "12:00:00 ERROR editr1: it went wrong"
+    assert record.stages["sft"].attempts[0].reason == "12:00:00 ERROR editr1: the stage failed"
 
 
 def test_permanent_exit_code_ends_the_run_with_code_and_reason(scripted: Any, model: str, tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match=r"sft: exit code 3 is permanent.*it went wrong") as caught:
+    with pytest.raises(StageFailed, match=r"sft: exit code 3 is permanent.*the stage failed") as caught:
         scripted(spec(model), sft=[3])
     assert caught.value.exit_code == 3
     saved = load_record(open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri())), "r")
@@ -186,7 +188,7 @@ def test_retries_are_limited(scripted: Any, model: str) -> None:
         scripted(spec(model, retries=1), sft=[129])
 
 
-def test_stop_request_cancels_the_stage_and_next_call_continues(scripted: Any, model: str, tmp_path: Path) -> None:
+def test_stop_request_cancels_the_stage_and_next_run_continues(scripted: Any, model: str, tmp_path: Path) -> None:
     def stop() -> bool:
         return (tmp_path / "run" / "stages" / "sft" / "starts").exists()
 
@@ -197,7 +199,7 @@ def test_stop_request_cancels_the_stage_and_next_call_continues(scripted: Any, m
     assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
 
 
-def test_second_process_in_one_folder_is_refused(scripted: Any, model: str, tmp_path: Path) -> None:
+def test_second_process_in_the_same_folder_is_rejected(scripted: Any, model: str, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "run").mkdir()
@@ -207,7 +209,7 @@ def test_second_process_in_one_folder_is_refused(scripted: Any, model: str, tmp_
             scripted(spec(model))
 
 
-def test_wait_for_stages_of_an_earlier_call_is_reported_and_can_be_stopped(
+def test_wait_for_stages_of_an_earlier_command_is_reported_and_can_be_stopped(
     scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[str] = []
@@ -232,21 +234,21 @@ def test_stage_that_exceeds_its_deadline_is_stopped_and_fails(scripted: Any, mod
     assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(("user_value", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_omp_wait_policy_is_passive_unless_set_by_the_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_value: str | None, expected: str
 ) -> None:
-    if own is None:
+    if user_value is None:
         monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     else:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+        monkeypatch.setenv("OMP_WAIT_POLICY", user_value)
     store = StoreConfig(url=tmp_path.as_uri())
     stage = StageSpec(name="evaluate", kind="evaluate")
     job = build_job(stage, JobContext("r", 0, store, workdir=tmp_path))
     assert LocalLauncher().render(job, stage).environment["OMP_WAIT_POLICY"] == expected
 
 
-def test_loading_service_is_cancelled_if_observing_it_fails(
+def test_starting_service_is_cancelled_if_observing_it_fails(
     scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancelled: list[str] = []
@@ -254,7 +256,7 @@ def test_loading_service_is_cancelled_if_observing_it_fails(
 
     def broken(self: LocalLauncher, handle: Any) -> Any:
         if handle.request.job.stage == "serve":
-            raise ConfigError("the API is away")
+            raise ConfigError("the API is unreachable")
         return observe(self, handle)
 
     def noted(self: LocalLauncher, handle: Any, grace: float) -> None:
@@ -264,12 +266,12 @@ def test_loading_service_is_cancelled_if_observing_it_fails(
 
     monkeypatch.setattr(LocalLauncher, "observe", broken)
     monkeypatch.setattr(LocalLauncher, "cancel", noted)
-    with pytest.raises(ConfigError, match="the API is away"):
+    with pytest.raises(ConfigError, match="the API is unreachable"):
         scripted(spec(model))
     assert cancelled == ["serve"]
 
 
-def test_ended_service_is_restarted_up_to_its_retries_per_run(scripted: Any, model: str) -> None:
+def test_exited_service_is_restarted_up_to_its_retries_per_run(scripted: Any, model: str) -> None:
     def with_retries(retries: int, seed: int = 0) -> RunSpec:
         plain = spec(model, seed=seed)
         stages = [
@@ -279,12 +281,12 @@ def test_ended_service_is_restarted_up_to_its_retries_per_run(scripted: Any, mod
         return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
 
     with pytest.raises(StageFailed, match="grpo: exit code 3"):
-        scripted(with_retries(1), serve=["dies", 0], grpo=["nap then 3"])
-    record, _, _ = scripted(with_retries(1), serve=[0, 0, "dies", 0], grpo=["nap then 0"])
+        scripted(with_retries(1), serve=["exit", 0], grpo=["delayed 3"])
+    record, _, _ = scripted(with_retries(1), serve=[0, 0, "exit", 0], grpo=["delayed 0"])
     assert record.state is State.DONE
     assert len(record.stages["serve"].attempts) == 4
     with pytest.raises(StageFailed, match="serve: the service exited"):
-        scripted(with_retries(0, seed=1), serve=["dies"], grpo=["nap then 0"])
+        scripted(with_retries(0, seed=1), serve=["exit"], grpo=["delayed 0"])
 
 
 def test_orchestrator_error_gives_the_stage_time_to_checkpoint(
@@ -307,13 +309,13 @@ def test_orchestrator_error_gives_the_stage_time_to_checkpoint(
 
 
 def test_inputs_are_resolved_once_per_run(scripted: Any, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settled: list[str] = []
+    resolved: list[str] = []
     resolve = orchestrator.resolve_stage
 
     def noted(stage: StageSpec, *rest: Any) -> Any:
-        settled.append(stage.name)
+        resolved.append(stage.name)
         return resolve(stage, *rest)
 
     monkeypatch.setattr(orchestrator, "resolve_stage", noted)
     scripted(spec(model), sft=[129, 0])
-    assert sorted(settled) == ["curate", "grpo", "serve", "sft"], "a folder or a branch may hold something else by then"
+    assert sorted(resolved) == ["curate", "grpo", "serve", "sft"], "sft was resolved again for its retry"

@@ -36,19 +36,19 @@ def test_stage_with_a_result_is_skipped() -> None:
         (-6, True, 1, 0, NextStep.FINISH),
     ],
 )
-def test_end_of_an_attempt_leads_to_the_documented_step(
+def test_next_step_after_an_attempt_depends_on_exit_code_result_and_retries(
     code: int, result: bool, failures: int, retries: int, action: NextStep
 ) -> None:
     assert after_end(code, result, failures, retries).action is action
 
 
-def test_backoff_doubles_and_stops_at_a_minute() -> None:
+def test_backoff_doubles_up_to_one_minute() -> None:
     delays = [after_end(129, False, n, 99).delay for n in range(1, 10)]
     assert delays[:4] == [1, 2, 4, 8]
     assert max(delays) == 60
 
 
-def test_retryable_codes_are_128_and_above_or_signals() -> None:
+def test_exit_codes_from_128_and_signals_are_retryable() -> None:
     assert [is_retryable(c) for c in (1, 2, 127, 128, 143, -15)] == [False, False, False, True, True, True]
 
 
@@ -61,7 +61,7 @@ STAGES = [
 ]
 
 
-def test_stage_starts_once_its_inputs_and_its_service_s_model_are_complete() -> None:
+def test_stage_starts_once_its_inputs_and_its_reward_model_are_complete() -> None:
     def names(*done: str) -> list[str]:
         return [stage.name for stage in startable(STAGES, set(done))]
 
@@ -80,5 +80,7 @@ def test_service_is_needed_until_the_last_stage_it_scores_is_done() -> None:
 @pytest.mark.parametrize(
     ("started", "limit", "by"), [(None, 5, None), (100, None, None), (100, 50, None), (100, 10, 40)]
 )
-def test_limit_counts_from_the_start(started: float | None, limit: float | None, by: float | None) -> None:
+def test_overdue_is_the_time_since_start_beyond_the_limit(
+    started: float | None, limit: float | None, by: float | None
+) -> None:
     assert overdue(started, 150, limit) == by

@@ -1,4 +1,4 @@
-"""Live files of a stage, the remaining time, and the timeline."""
+"""Live files of a stage, estimates of the remaining time, the timeline and the store probe."""
 
 import io
 import json
@@ -27,10 +27,10 @@ def line(t: float, phase: str, done: int, total: int = 10, **metrics: float) -> 
 
 
 def summarise(lines: list[dict[str, Any]]) -> LiveProgress | None:
-    speed = ProgressEstimator()
+    estimator = ProgressEstimator()
     for item in lines:
-        speed.add([item])
-    return speed.current()
+        estimator.add([item])
+    return estimator.current()
 
 
 def test_remaining_time_is_estimated_from_the_current_phase() -> None:
@@ -40,7 +40,7 @@ def test_remaining_time_is_estimated_from_the_current_phase() -> None:
     assert (found.phase, found.done, found.seconds_left, found.metrics) == ("train", 4, 12.0, {"loss": 0.5})
 
 
-def test_restarted_phase_is_estimated_from_its_restart() -> None:
+def test_remaining_time_of_a_restarted_phase_ignores_earlier_attempts() -> None:
     found = summarise([line(0, "train", 0), line(100, "train", 5), line(200, "train", 4), line(202, "train", 6)])
     assert found is not None and found.seconds_left == 4.0
     assert summarise([]) is None
@@ -63,7 +63,7 @@ def test_each_complete_progress_line_is_read_once(tmp_path: Path) -> None:
     again = Progress(file)
     again.phase("train", 3, done=1)
     again.step()
-    assert [item["done"] for item in reader.new()] == [2], "the line behind the half one is lost, no other"
+    assert [item["done"] for item in reader.new()] == [2], "only the line appended to the incomplete one is lost"
 
 
 def test_live_files_round_trip(store: ArtifactStore) -> None:
@@ -79,7 +79,7 @@ def test_live_files_round_trip(store: ArtifactStore) -> None:
 
 
 @pytest.mark.parametrize(("code", "used"), [(0, 0), (2, 0), (137, 1), (143, 0), (129, 1), (None, 0)])
-def test_only_retryable_failures_use_a_retry(code: int | None, used: int) -> None:
+def test_only_retryable_failures_count_as_used_retries(code: int | None, used: int) -> None:
     assert retries_used([PodAttempt(pod="p", uid="u", started=0, exit_code=code)]) == used
 
 
@@ -134,7 +134,7 @@ def test_timeline_draws_attempts_separately_and_steps_together() -> None:
     assert [name for name in names if "step" in name] == ["editr1.step x 6, mean 0.00 s"]
 
 
-def test_probe_checks_each_operation_and_leaves_no_objects(store: ArtifactStore) -> None:
+def test_store_probe_checks_each_operation_and_removes_its_objects(store: ArtifactStore) -> None:
     assert [(step.name, step.ok) for step in probe(store)] == [
         ("put", True),
         ("get", True),
@@ -144,7 +144,9 @@ def test_probe_checks_each_operation_and_leaves_no_objects(store: ArtifactStore)
     assert list(store.objects.keys("")) == []
 
 
-def test_probe_stops_at_the_first_failure_with_a_reason(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_probe_stops_at_the_first_failure_with_a_reason(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def overwrite(key: str, data: bytes, *, once: bool = False) -> None:
         type(store.objects).put_bytes(store.objects, key, data)  # type: ignore[arg-type]
 
@@ -154,11 +156,11 @@ def test_probe_stops_at_the_first_failure_with_a_reason(store: ArtifactStore, mo
     assert "ignores If-None-Match" in steps[-1].detail
 
 
-def test_attempts_without_exit_code_count_as_lost_without_a_new_checkpoint() -> None:
+def test_attempt_without_exit_code_or_new_checkpoint_counts_as_lost() -> None:
     def attempt(code: int | None, checkpoint: str) -> PodAttempt:
         return PodAttempt(pod="p", uid="u", started=0, exit_code=code, checkpoint=checkpoint)
 
     attempts = [attempt(None, ""), attempt(None, "5"), attempt(None, "5"), attempt(137, "5")]
     assert [lost_attempts(attempts, checkpoint) for checkpoint in ("", "5", "9")] == [1, 2, 0]
-    asked = attempt(None, "5").model_copy(update={"leaving": True})
-    assert lost_attempts([*attempts, asked], "5") == 2, "its time was over"
+    terminated = attempt(None, "5").model_copy(update={"leaving": True})
+    assert lost_attempts([*attempts, terminated], "5") == 2, "an attempt that received SIGTERM is not lost"

@@ -1,4 +1,4 @@
-"""A dry run computes what a real one would resolve, and stores nothing."""
+"""Resolution without upload, as in a dry run."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from editr1.runs.kinds import Kind
 from editr1.runs.resolve import resolve_job
 
 
-def test_dry_run_resolves_the_same_job_and_stores_nothing(tmp_path: Path) -> None:
+def test_resolution_without_upload_gives_the_same_job_and_stores_nothing(tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "rows.parquet").write_bytes(b"rows")
     config = StoreConfig(url=(tmp_path / "store").as_uri())

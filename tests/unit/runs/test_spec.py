@@ -66,9 +66,7 @@ def test_overrides_apply_to_stages_and_to_the_run(tmp_path: Path) -> None:
         (lambda d: d["metadata"].update(name="A b"), ["metadata.name", "A b"]),
     ],
 )
-def test_invalid_run_file_is_refused_with_field_and_allowed_values(
-    tmp_path: Path, change: Any, words: list[str]
-) -> None:
+def test_invalid_run_file_is_rejected_with_field_and_reason(tmp_path: Path, change: Any, words: list[str]) -> None:
     data = sample()
     change(data)
     with pytest.raises(ConfigError) as caught:
@@ -88,7 +86,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(["apiVersion", "metadata", "spec", "stages", "stage", "inputs", "config"]), what=JSON)
-def test_any_value_is_accepted_or_refused_with_a_message(tmp_path: Path, where: str, what: Any) -> None:
+def test_arbitrary_values_are_accepted_or_rejected_with_a_message(tmp_path: Path, where: str, what: Any) -> None:
     data = sample()
     if where in data:
         data[where] = what
@@ -105,6 +103,6 @@ def test_any_value_is_accepted_or_refused_with_a_message(tmp_path: Path, where: 
 
 
 @pytest.mark.parametrize("text", ["", "sha256:xyz", "stage:a", "builtin:nope", "hub:x", "ftp:a/b", "path:"])
-def test_malformed_reference_is_refused(text: str) -> None:
+def test_malformed_reference_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError, match="is not one of"):
         parse_reference(text)

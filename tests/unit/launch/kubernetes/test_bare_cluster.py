@@ -30,6 +30,8 @@ ANSWERS: dict[str, Any] = {
 
 
 class Server(BaseHTTPRequestHandler):
+    """An API server without optional components that allows every request."""
+
     def do_GET(self) -> None:
         found = ANSWERS.get(self.path.split("?")[0])
         self.answer(200 if found is not None else 404, found or {"kind": "Status", "message": "not found"})
@@ -39,7 +41,7 @@ class Server(BaseHTTPRequestHandler):
         self.answer(201, {"spec": {"resourceAttributes": {}}, "status": {"allowed": True}})
 
     def do_PATCH(self) -> None:
-        """A path that no kind is served at."""
+        """Respond as for a kind that is not installed."""
         self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(404, "404 page not found")
 
@@ -89,18 +91,18 @@ def test_doctor_reports_missing_components(bare: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "kind", "says"),
+    ("version", "kind", "message"),
     [
         ("kubeflow.org/v1", "PyTorchJob", "install Kubeflow's training-operator 1.9 or newer"),
         ("keda.sh/v1alpha1", "ScaledObject", "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none"),
     ],
 )
-def test_submit_reports_the_missing_operator(bare: Connection, version: str, kind: str, says: str) -> None:
-    with pytest.raises(ClusterError, match=says):
+def test_submit_reports_the_missing_operator(bare: Connection, version: str, kind: str, message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
         bare.api.dry_run([{"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}])
 
 
-def test_unreachable_cluster_is_named(tmp_path: Path) -> None:
+def test_doctor_reports_the_url_of_an_unreachable_cluster(tmp_path: Path) -> None:
     findings = list(examine(connection(tmp_path, "http://127.0.0.1:1")))
     assert len(findings) == 1 and "http://127.0.0.1:1 cannot be reached" in findings[0].detail
 

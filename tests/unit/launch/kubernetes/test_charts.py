@@ -74,7 +74,7 @@ def test_containers_meet_pod_security_restricted_without_secret_values(path: Pat
     assert not any(item["kind"] == "Secret" for item in objects)
 
 
-def test_one_node_is_a_master_and_several_are_elastic_workers() -> None:
+def test_single_node_is_a_master_and_several_nodes_are_elastic_workers() -> None:
     inputs = {"rows": DIGEST, "model": DIGEST}
     (one,) = [o for o in render("sft", {"store": STORE, "inputs": inputs}) if o["kind"] == "PyTorchJob"]
     assert list(one["spec"]["pytorchReplicaSpecs"]) == ["Master"] and "elasticPolicy" not in one["spec"]
@@ -145,7 +145,7 @@ def test_grace_period_covers_drain_and_pre_stop() -> None:
         ("reward", {"inputs": {"model": DIGEST}, "autoscaling": {"mode": "auto"}}, "/autoscaling/mode"),
     ],
 )
-def test_unusable_values_are_rejected_with_a_reason(chart: str, values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_rejected_with_a_reason(chart: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(HelmError, match=re.escape(message)):
         render(chart, {"store": STORE, **values})
 
@@ -154,20 +154,20 @@ def test_unusable_values_are_rejected_with_a_reason(chart: str, values: dict[str
 def test_chart_and_package_accept_the_same_inputs_with_the_same_messages(kind: Kind) -> None:
     names = [item.name for item in KINDS[kind].inputs[:6]]
     for given in (part for size in range(len(names) + 1) for part in itertools.combinations(names, size)):
-        faults = KINDS[kind].rule(given)
+        errors = KINDS[kind].rule(given)
         missing = [item.name for item in KINDS[kind].inputs if item.required and item.name not in given]
         values = {"store": STORE, "inputs": dict.fromkeys(given, DIGEST)}
-        if not missing and not faults:
+        if not missing and not errors:
             assert render(str(kind), values)
             continue
         with pytest.raises(HelmError) as refused:
             render(str(kind), values)
-        assert any(fault in str(refused.value) for fault in [*faults, *(f"inputs.{name}" for name in missing)]), given
+        assert any(text in str(refused.value) for text in [*errors, *(f"inputs.{name}" for name in missing)]), given
 
 
 @pytest.mark.parametrize("chart", ["sft", "reward"])
 @pytest.mark.parametrize("name", ["20261105", "null", "true", "0x1f", "1e3"])
-def test_release_name_that_looks_like_another_yaml_type_stays_a_string(chart: str, name: str) -> None:
+def test_release_name_like_a_yaml_number_or_boolean_stays_a_string(chart: str, name: str) -> None:
     inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
     values = {"store": STORE, "inputs": inputs}
     if chart == "reward":
@@ -184,7 +184,7 @@ def test_release_name_that_looks_like_another_yaml_type_stays_a_string(chart: st
 
 
 @pytest.mark.parametrize("chart", ["sft", "reward"])
-def test_environment_variable_in_values_replaces_that_of_the_chart(chart: str) -> None:
+def test_env_in_values_overrides_variables_of_the_chart(chart: str) -> None:
     inputs = {"model": DIGEST} | ({"rows": DIGEST} if chart == "sft" else {})
     env = [{"name": name, "value": "/cache"} for name in ("HF_HOME", "NCCL_DEBUG", "EDITR1_RETRIES", "MINE")]
     for pod in pods(render(chart, {"store": STORE, "inputs": inputs, "env": env})):
@@ -232,7 +232,7 @@ def test_dashboard_and_alerts_query_exported_metrics_only() -> None:
     exported = {name + suffix for name in known for suffix in suffixes}
     texts = [(CHARTS / "reward/dashboards/reward.json").read_text()]
     texts.append((CHARTS / "reward/templates/monitoring.yaml").read_text())
-    asked = {name for text in texts for name in re.findall(r"editr1_\w+", text)}
-    assert asked and asked <= exported
-    used = {name for name in known if any(name + suffix in asked for suffix in suffixes)}
-    assert used == known, f"no panel shows {known - used}"
+    queried = {name for text in texts for name in re.findall(r"editr1_\w+", text)}
+    assert queried and queried <= exported
+    used = {name for name in known if any(name + suffix in queried for suffix in suffixes)}
+    assert used == known, f"no panel or alert queries {known - used}"

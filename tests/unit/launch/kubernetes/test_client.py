@@ -1,4 +1,4 @@
-"""The Kubernetes client against an HTTP server: what it sends, and which exceptions the answers become."""
+"""Requests of the Kubernetes client to an HTTP server, and the exceptions for its error responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 
 @dataclass
 class FakeServer:
-    """An API server that gives every request the same answer and records what it was sent."""
+    """An API server that returns the same response to every request and records the requests."""
 
     url: str = ""
     status: int = 200
@@ -77,7 +77,7 @@ def make_client(folder: Path, url: str, **options: Any) -> KubernetesClient:
         (200, b"<html>log in</html>", ClusterUnreachable, "is not a JSON object"),
     ],
 )
-def test_answers_become_exceptions(
+def test_error_responses_raise_typed_exceptions(
     server: FakeServer, tmp_path: Path, status: int, body: bytes, error: type[Exception], message: str
 ) -> None:
     server.status, server.body = status, body
@@ -87,7 +87,7 @@ def test_answers_become_exceptions(
         assert raised.value.status == status
 
 
-def test_missing_object_is_none(server: FakeServer, tmp_path: Path) -> None:
+def test_missing_object_is_not_an_error(server: FakeServer, tmp_path: Path) -> None:
     server.status = 404
     client = make_client(tmp_path, server.url)
     assert client.get("Pod", "lab", "a") is None
@@ -97,7 +97,7 @@ def test_missing_object_is_none(server: FakeServer, tmp_path: Path) -> None:
     assert client.pod_log("lab", "a") == ""
 
 
-def test_unmet_precondition_of_a_delete_is_reported(server: FakeServer, tmp_path: Path) -> None:
+def test_delete_with_unmet_precondition_returns_false(server: FakeServer, tmp_path: Path) -> None:
     client = make_client(tmp_path, server.url)
     assert client.delete("Pod", "lab", "a", grace=0, uid="u1")
     _, path, _, body = server.requests[-1]
@@ -107,7 +107,7 @@ def test_unmet_precondition_of_a_delete_is_reported(server: FakeServer, tmp_path
     assert not client.delete("Pod", "lab", "a", uid="u1")
 
 
-def test_apply_is_a_server_side_apply(server: FakeServer, tmp_path: Path) -> None:
+def test_apply_sends_server_side_apply_patches(server: FakeServer, tmp_path: Path) -> None:
     counted: list[tuple[str, str]] = []
     client = make_client(tmp_path, server.url, manager="m", on_request=lambda *call: counted.append(call))
     item = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}}
@@ -122,13 +122,13 @@ def test_apply_is_a_server_side_apply(server: FakeServer, tmp_path: Path) -> Non
     assert counted == [("PATCH", "deployments")] * 2
 
 
-def test_log_is_followed_line_by_line(server: FakeServer, tmp_path: Path) -> None:
+def test_followed_log_is_yielded_line_by_line(server: FakeServer, tmp_path: Path) -> None:
     server.body = b"2026-01-01T00:00:00Z one\n2026-01-01T00:00:01Z two\n"
     lines = list(make_client(tmp_path, server.url).follow_log("lab", "a", container="pytorch", since=0.0))
     assert [line.split()[-1] for line in lines] == ["one", "two"]
     assert "follow=true" in server.requests[0][1] and "container=pytorch" in server.requests[0][1]
 
 
-def test_unsupported_kind_names_the_supported_ones(tmp_path: Path) -> None:
+def test_error_for_unsupported_kind_lists_supported_kinds(tmp_path: Path) -> None:
     with pytest.raises(RequestRefused, match="kind 'Ingress' is not supported; supported kinds: ConfigMap"):
         make_client(tmp_path, "http://127.0.0.1:1").get("Ingress", "lab", "a")

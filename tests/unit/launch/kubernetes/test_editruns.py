@@ -1,4 +1,4 @@
-"""EditRuns are created once, attached to, refused or replaced; and followers report their events."""
+"""Creation, replacement and following of EditRun resources."""
 
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
 
 
 class Api:
-    """The few calls that EditRuns makes."""
+    """In-memory replacement for ClusterNamespace."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, dict[str, Any]] = {}
-        self.made = 0
+        self.created = 0
 
     def get(self, _kind: str, name: str) -> Any:
         return self.bodies.get(name)
 
     def create(self, body: dict[str, Any]) -> None:
-        self.made += 1
+        self.created += 1
         self.bodies[body["metadata"]["name"]] = body | {
             "metadata": body["metadata"] | {"creationTimestamp": "2026-01-01T00:00:00Z"}
         }
@@ -35,7 +35,7 @@ class Api:
     def delete(self, _kind: str, name: str) -> None:
         del self.bodies[name]
 
-    def told(self, name: str, **status: Any) -> None:
+    def set_status(self, name: str, **status: Any) -> None:
         self.bodies[name]["status"] = RunStatus(**status).as_json()
 
 
@@ -49,11 +49,11 @@ def store(tmp_path: Path) -> ArtifactStore:
     return open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
 
 
-def test_same_run_is_attached_to_and_another_spec_refused() -> None:
+def test_apply_attaches_to_an_identical_run_and_rejects_another_spec() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     assert runs.apply(spec(), {"note": "x"}) and not runs.apply(spec(), {})
-    assert api.made == 1 and api.bodies["r"]["metadata"]["annotations"] == {"note": "x"}
+    assert api.created == 1 and api.bodies["r"]["metadata"]["annotations"] == {"note": "x"}
     with pytest.raises(ClusterError, match="already exists with another spec"):
         runs.apply(spec(seed=4), {})
 
@@ -62,8 +62,8 @@ def test_failed_run_is_replaced_even_with_other_settings() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
-    api.told("r", state=RunState.FAILED)
-    assert runs.apply(spec(seed=4), {}) and api.made == 2
+    api.set_status("r", state=RunState.FAILED)
+    assert runs.apply(spec(seed=4), {}) and api.created == 2
 
 
 def test_local_folder_is_uploaded_to_the_store(store: ArtifactStore, tmp_path: Path) -> None:
@@ -87,20 +87,22 @@ def attempt(**values: Any) -> AttemptStatus:
     return AttemptStatus(started=1.0, **values)
 
 
-def test_follower_reports_the_events_of_a_local_run(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_reports_the_same_events_as_a_local_run(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editruns, "POLL_SECONDS", 0)
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
     LiveFiles(store, "r", "sft", "k").write_progress(LiveProgress(t=1, phase="sft", done=1, total=2))
-    stood = StageStatus(name="curate", kind="curate", state=RunState.DONE, reason=Reason.UP_TO_DATE, message="stands")
+    skipped = StageStatus(
+        name="curate", kind="curate", state=RunState.DONE, reason=Reason.UP_TO_DATE, message="up to date"
+    )
     sft = {"name": "sft", "kind": "sft", "key": "k"}
-    looks = [
+    statuses = [
         [],
-        [stood, StageStatus(**sft, state=RunState.STARTING, attempts=[attempt()], message="no node")],
-        [stood, StageStatus(**sft, state=RunState.RUNNING, attempts=[attempt()])],
+        [skipped, StageStatus(**sft, state=RunState.STARTING, attempts=[attempt()], message="no node")],
+        [skipped, StageStatus(**sft, state=RunState.RUNNING, attempts=[attempt()])],
         [
-            stood,
+            skipped,
             StageStatus(
                 **sft,
                 state=RunState.WAITING,
@@ -109,13 +111,16 @@ def test_follower_reports_the_events_of_a_local_run(store: ArtifactStore, monkey
                 attempts=[attempt(ended=2.0, exit_code=137)],
             ),
         ],
-        [stood, StageStatus(**sft, state=RunState.DONE, failures=1, attempts=[attempt(ended=2.0), attempt(ended=3.0)])],
+        [
+            skipped,
+            StageStatus(**sft, state=RunState.DONE, failures=1, attempts=[attempt(ended=2.0), attempt(ended=3.0)]),
+        ],
     ]
     states = iter([*[RunState.RUNNING] * 4, RunState.DONE])
     original = runs.get
 
     def get(name: str) -> Any:
-        api.told(name, state=next(states), stages=looks.pop(0))
+        api.set_status(name, state=next(states), stages=statuses.pop(0))
         return original(name)
 
     monkeypatch.setattr(runs, "get", get)
@@ -132,7 +137,7 @@ def test_follower_reports_the_events_of_a_local_run(store: ArtifactStore, monkey
     ]
 
 
-def test_failed_run_ends_with_exit_code_of_the_stage(store: ArtifactStore) -> None:
+def test_failed_run_raises_with_exit_code_of_the_stage(store: ArtifactStore) -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
@@ -143,7 +148,7 @@ def test_failed_run_ends_with_exit_code_of_the_stage(store: ArtifactStore) -> No
         message="bad row",
         attempts=[attempt(ended=2.0, exit_code=3)],
     )
-    api.told("r", state=RunState.FAILED, stages=[failed])
+    api.set_status("r", state=RunState.FAILED, stages=[failed])
     with pytest.raises(StageFailed, match="stage curate: bad row") as caught:
         follow(runs, "r", store, Watcher(), lambda: False)
     assert caught.value.exit_code == 3

@@ -1,4 +1,4 @@
-"""Look up a tag's digest in a registry that requires an anonymous token, as public registries do."""
+"""Lookup of digests in a registry that, like public registries, requires an anonymous token."""
 
 import threading
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def registry() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("tag", "digest"), [("1.0", DIGEST), ("2.0", None), ("odd", None)])
-def test_tag_resolves_to_the_registry_s_digest(registry: str, tag: str, digest: str | None) -> None:
+def test_tag_resolves_to_the_digest_in_the_registry(registry: str, tag: str, digest: str | None) -> None:
     assert image_digest(f"{registry}/team/sft", tag, scheme="http") == digest
 
 

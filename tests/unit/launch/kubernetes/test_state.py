@@ -1,4 +1,4 @@
-"""Phase and explanation of a release by its observed objects, with each sentence that a user may read."""
+"""Phase and explanation of a release, derived from its objects."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def unscheduled(message: str) -> PodView:
 
 
 @pytest.mark.parametrize(
-    ("pod", "says"),
+    ("pod", "explanation"),
     [
         (unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu."), "not enough nvidia.com/gpu is free"),
         (unscheduled("0/3 nodes are available: 3 node(s) had untolerated taint {x: y}."), "untolerated taint"),
@@ -46,14 +46,14 @@ def unscheduled(message: str) -> PodView:
         (waiting("CreateContainerError", "no such file"), "cannot start: no such file"),
     ],
 )
-def test_pod_that_does_not_start_is_explained(pod: PodView, says: str) -> None:
+def test_pod_that_does_not_start_is_explained(pod: PodView, explanation: str) -> None:
     state = state_of(release(JOB, pod))
     assert state.phase is Phase.PENDING
-    assert says in state.reason
+    assert explanation in state.reason
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "explanation"),
     [
         (
             'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2',
@@ -63,17 +63,17 @@ def test_pod_that_does_not_start_is_explained(pod: PodView, says: str) -> None:
         ("serviceaccount not found", "the pods cannot be created: serviceaccount not found"),
     ],
 )
-def test_pods_that_cannot_be_created_are_explained(message: str, says: str) -> None:
+def test_pods_that_cannot_be_created_are_explained(message: str, explanation: str) -> None:
     event = EventView("my-sft", "FailedCreatePod", message, warning=True)
-    assert says in state_of(release(JOB, events=(event,))).reason
+    assert explanation in state_of(release(JOB, events=(event,))).reason
 
 
-def test_missing_volume_is_named_while_the_pod_waits() -> None:
+def test_missing_volume_is_reported_while_the_pod_waits() -> None:
     event = EventView(POD.name, "FailedMount", 'configmap "my-ca" not found', warning=True)
     assert "waits for a volume: configmap" in state_of(release(JOB, POD, events=(event,))).reason
 
 
-def test_phases_of_a_job() -> None:
+def test_job_phase_follows_its_conditions_and_pods() -> None:
     running = replace(POD, phase="Running", conditions=READY)
     assert state_of(release(None)).phase is Phase.MISSING
     assert state_of(release()).phase is Phase.PENDING
@@ -94,17 +94,17 @@ def test_failed_job_has_the_exit_code_of_its_failed_pod() -> None:
     assert state_of(release(job)) == StageState(Phase.FAILED, "job failed", None)
 
 
-def test_phases_of_a_service() -> None:
+def test_service_phase_follows_replicas_and_probe_events() -> None:
     pod = replace(POD, name="rrm-1", phase="Running", containers=(ContainerView("reward"),))
     assert state_of(release(SERVICE, pod)).reason == "loading the weights"
     unhealthy = EventView("rrm-1", "Unhealthy", "Readiness probe failed: 503", warning=True)
     assert "Readiness probe failed" in state_of(release(SERVICE, pod, events=(unhealthy,))).reason
     assert state_of(release(replace(SERVICE, ready=1), pod)).phase is Phase.READY
-    asleep = state_of(release(replace(SERVICE, wanted=0)))
-    assert asleep.phase is Phase.READY and "until a GRPO pod starts" in asleep.reason
+    scaled_down = state_of(release(replace(SERVICE, wanted=0)))
+    assert scaled_down.phase is Phase.READY and "until a GRPO pod starts" in scaled_down.reason
 
 
-def test_terminating_pods_explain_nothing() -> None:
+def test_problems_of_terminating_pods_are_ignored() -> None:
     terminating = replace(waiting("ImagePullBackOff"), terminating=True)
     assert state_of(release(JOB, terminating)).reason == "waiting for its pods to start"
 

@@ -67,8 +67,8 @@ def test_rendered_job_file_equals_the_job_except_for_the_endpoint() -> None:
     rendered = StageJob.model_validate_json(text)
     assert rendered.store.endpoint == "http://s3.lab.svc:8333"
     assert rendered.model_dump(exclude={"store"}) == job(runtime=runtime).model_dump(exclude={"store"})
-    (made,) = [item for item in objects if item["kind"] == "PyTorchJob"]
-    assert made["spec"]["nprocPerNode"] == "2"
+    (rendered_job,) = [item for item in objects if item["kind"] == "PyTorchJob"]
+    assert rendered_job["spec"]["nprocPerNode"] == "2"
 
 
 def test_unknown_value_is_rejected_with_the_nearest_name() -> None:
@@ -112,13 +112,13 @@ def test_every_packaged_checkpoint_is_a_valid_builtin() -> None:
         assert parse_reference(f"builtin:shapes-{name}")
 
 
-def test_reward_chart_is_of_kind_serve() -> None:
+def test_reward_chart_belongs_to_kind_serve() -> None:
     assert kind_of("reward") is kind_of("serve") is Kind.SERVE
     with pytest.raises(ConfigError, match="must be one of curate, sft, gcpo, reward, grpo, evaluate"):
         kind_of("train")
 
 
-def test_options_override_environment_and_environment_overrides_file(tmp_path: Path) -> None:
+def test_precedence_of_cluster_settings_is_options_environment_file(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("namespace: lab\nvalues: {gpus: 1}\n")
     env = {"EDITR1_CLUSTER_FILE": str(file), "EDITR1_CLUSTER__VALUES": "{gpus: 2}"}
@@ -128,7 +128,7 @@ def test_options_override_environment_and_environment_overrides_file(tmp_path: P
     }
 
 
-def test_store_unreachable_for_pods_is_rejected() -> None:
+def test_store_that_pods_cannot_reach_is_rejected() -> None:
     with pytest.raises(ConfigError, match="pods cannot reach it"):
         store_config(ClusterConfig(), "file:///tmp/store")
     with pytest.raises(ConfigError, match="no store"):

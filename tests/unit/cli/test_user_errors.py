@@ -1,4 +1,4 @@
-"""User errors are reported in one line that names the mistake, with the documented exit code."""
+"""User errors are reported with the cause and exit with the documented code."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def editr1(*words: object, **environment: str) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], env=environment)
 
 
-def refused(done: Result, *words: str, code: int = ExitCode.CONFIG) -> None:
+def assert_rejected(done: Result, *words: str, code: int = ExitCode.CONFIG) -> None:
     assert done.exit_code == code, (done.output, done.exception)
     assert "error: " in done.output and all(word in done.output for word in words), done.output
 
@@ -28,25 +28,27 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1:8000", "http://127.0.0.1:99999", "http://127.0.0.1:80a0", "http://"])
-def test_invalid_server_address(image: Path, server: str) -> None:
-    refused(
+def test_invalid_server_address_is_rejected(image: Path, server: str) -> None:
+    assert_rejected(
         editr1("score", "--source", image, "--edited", image, "--instruction", "x", "--server", server),
         "--server",
         repr(server),
     )
 
 
-def test_empty_instruction_and_empty_image(image: Path, tmp_path: Path) -> None:
+def test_empty_instruction_and_unreadable_image_are_rejected(image: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     common = ("score", "--edited", image, "--server", "http://127.0.0.1:1")
-    refused(editr1(*common, "--source", image, "--instruction", ""), "instruction")
-    refused(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "empty.png", code=3)
+    assert_rejected(editr1(*common, "--source", image, "--instruction", ""), "instruction")
+    assert_rejected(editr1(*common, "--source", tmp_path / "empty.png", "--instruction", "x"), "empty.png", code=3)
     (tmp_path / "cut.png").write_bytes(image.read_bytes()[:40])
-    refused(editr1(*common, "--source", tmp_path / "cut.png", "--instruction", "x"), "cut.png", code=3)
+    assert_rejected(editr1(*common, "--source", tmp_path / "cut.png", "--instruction", "x"), "cut.png", code=3)
 
 
-def test_option_that_the_local_backend_does_not_support() -> None:
-    refused(editr1("run", SAMPLE, "--check", "--detach", "-n", "prod"), "--detach, --namespace", "--on kubernetes")
+def test_cluster_options_are_rejected_for_a_local_run() -> None:
+    assert_rejected(
+        editr1("run", SAMPLE, "--check", "--detach", "-n", "prod"), "--detach, --namespace", "--on kubernetes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,8 +61,8 @@ def test_option_that_the_local_backend_does_not_support() -> None:
         ("metadata.name=123", ("metadata.name", "123")),
     ],
 )
-def test_incomplete_or_unknown_override_is_refused(override: str, message: tuple[str, ...]) -> None:
-    refused(editr1("run", SAMPLE, "--check", "--set", override), *message)
+def test_incomplete_or_unknown_override_is_rejected(override: str, message: tuple[str, ...]) -> None:
+    assert_rejected(editr1("run", SAMPLE, "--check", "--set", override), *message)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_override_sets_list_entries_and_quoted_text(override: str) -> None:
 
 
 @pytest.mark.parametrize("option", [("--seed", "-1"), ("--seed", str(2**31)), ("--processes", "0")])
-def test_number_out_of_range_is_refused_before_anything_starts(tmp_path: Path, option: tuple[str, str]) -> None:
+def test_out_of_range_option_is_rejected_before_a_stage_starts(tmp_path: Path, option: tuple[str, str]) -> None:
     model = "builtin:shapes-verifier"
     done = editr1("sft", "--rows", model, "--model", model, "--out", tmp_path / "out", *option)
     assert done.exit_code == 2 and option[0] in done.output
@@ -88,8 +90,8 @@ def test_number_out_of_range_is_refused_before_anything_starts(tmp_path: Path, o
 def test_unknown_environment_variable_is_reported(tmp_path: Path) -> None:
     words = ("sft", "--rows", tmp_path, "--model", tmp_path, "--out", tmp_path / "out")
     done = editr1(*words, EDITR1_SFT__LEARNING_RAT="1")
-    refused(done, "EDITR1_SFT__LEARNING_RAT", "did you mean 'learning_rate'?")
-    refused(
+    assert_rejected(done, "EDITR1_SFT__LEARNING_RAT", "did you mean 'learning_rate'?")
+    assert_rejected(
         editr1(*words, EDITR1_SFT__LEARNING_RATE="fast"),
         "learning_rate (environment variable EDITR1_SFT__LEARNING_RATE)",
     )
@@ -107,49 +109,53 @@ def test_environment_variable_sets_an_entry_of_a_mapping(tmp_path: Path) -> None
     assert found.curation.endpoints["default"].concurrency == 3
 
 
-def test_missing_runs_folder_is_an_error_and_not_an_empty_list(tmp_path: Path) -> None:
-    refused(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
-    refused(editr1("runs", "ls", "--store", tmp_path), "no store")
-    refused(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
-    refused(editr1("timeline", "nope", "--runs-dir", tmp_path), "no run 'nope' in folder", "--store")
+def test_missing_runs_folder_is_an_error(tmp_path: Path) -> None:
+    assert_rejected(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
+    assert_rejected(editr1("runs", "ls", "--store", tmp_path), "no store")
+    assert_rejected(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
+    assert_rejected(editr1("timeline", "nope", "--runs-dir", tmp_path), "no run 'nope' in folder", "--store")
     done = editr1("runs", "ls", "--runs-dir", tmp_path)
     assert done.exit_code == 0 and "no runs in" in done.output
 
 
-def test_folder_that_cannot_be_an_artifact_or_hold_one_is_refused(tmp_path: Path) -> None:
+def test_empty_folder_and_file_as_target_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "it contains no files")
+    assert_rejected(
+        editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "it contains no files"
+    )
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").write_text("x")
     digest = editr1("artifacts", "push", tmp_path / "full", "--store", tmp_path / "store").output.strip()
-    refused(editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot fetch")
+    assert_rejected(
+        editr1("artifacts", "pull", digest, tmp_path / "file", "--store", tmp_path / "store"), "file: cannot fetch"
+    )
 
 
-def test_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, image: Path) -> None:
-    refused(editr1("run", SAMPLE, "--runs-dir", image), str(image))
+def test_file_as_output_folder_is_rejected(tmp_path: Path, image: Path) -> None:
+    assert_rejected(editr1("run", SAMPLE, "--runs-dir", image), str(image))
     model = "builtin:shapes-verifier"
-    refused(editr1("sft", "--rows", model, "--model", model, "--out", image / "out"), str(image))
-    refused(editr1("data", "import", tmp_path, "--table", "none.csv", "--out", image / "out"), "not a folder")
+    assert_rejected(editr1("sft", "--rows", model, "--model", model, "--out", image / "out"), str(image))
+    assert_rejected(editr1("data", "import", tmp_path, "--table", "none.csv", "--out", image / "out"), "not a folder")
 
 
 @pytest.mark.parametrize("text", ["some words", "[1, 2]", "a: [", "apiVersion: v1\nclusters: 7\n", "\x00\x01"])
-def test_invalid_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_kubeconfig_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
-    refused(editr1("list", KUBECONFIG=str(tmp_path / "config")), "no cluster")
+    assert_rejected(editr1("list", KUBECONFIG=str(tmp_path / "config")), "no cluster")
 
 
-def test_cluster_settings_of_the_wrong_shape_are_refused(tmp_path: Path) -> None:
+def test_cluster_settings_of_the_wrong_type_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "config").write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n"
         "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n"
     )
     (tmp_path / "cluster.yaml").write_text(f"kubeconfig: {tmp_path / 'config'}\nvalues: {{store: 's3://b/x'}}\n")
     done = editr1("run", SAMPLE, "--on", "kubernetes", "--cluster", tmp_path / "cluster.yaml")
-    refused(done, "values.store", "must be a mapping")
+    assert_rejected(done, "values.store", "must be a mapping")
 
 
-def test_unreadable_record_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_record_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from editr1.artifacts import open_store
     from editr1.runs.record import RunRecord, load_record, save_record
 
@@ -163,15 +169,15 @@ def test_unreadable_record_does_not_hide_the_others(tmp_path: Path, caplog: pyte
         load_record(store, "bad")
 
 
-def test_import_of_a_table_without_rows_is_an_error(tmp_path: Path) -> None:
+def test_import_of_an_empty_table_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("source,instruction,edited,editor\n")
-    refused(
+    assert_rejected(
         editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "o"), "no rows", code=3
     )
 
 
 @pytest.mark.parametrize("words", [(), ("quickstart",), ("quickstart", "--store", "s3://b/x")])
-def test_former_name_of_timeline_is_refused_with_the_new_one(words: tuple[str, ...]) -> None:
+def test_former_name_of_timeline_is_rejected_with_the_new_name(words: tuple[str, ...]) -> None:
     done = editr1("trace", *words)
     assert done.exit_code == 2 and done.output == "error: editr1 trace is now called: editr1 timeline\n"
     listed = {line.split()[0] for line in editr1("--help").output.splitlines() if line.strip()}

@@ -1,4 +1,4 @@
-"""A process that runs several runs writes the spans of each run to that run's file."""
+"""Spans of several runs in one process are written to separate files."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Commands and the launcher tolerate outages of the API server, and report them."""
+"""Outages of the Kubernetes API are tolerated and reported by commands and by the launcher."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from editr1.launch.kubernetes.views import PodView, ReleaseView
 from editr1.runs.job import StageJob
 from editr1.runs.live import LiveFiles
 
-SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
+UNREACHABLE = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
 
 
 @pytest.mark.parametrize(
-    ("error", "passes"),
+    ("error", "is_transient"),
     [
         (ApiException(status=503), True),
         (ApiException(status=429), True),
@@ -43,28 +43,28 @@ SILENT = ClusterUnreachable("https://api:6443 cannot be reached: timed out")
         (ConnectionResetError("reset"), True),
     ],
 )
-def test_transient_api_errors_are_distinguished_from_refusals(error: Exception, passes: bool) -> None:
-    assert isinstance(api_error(error, "https://api"), ClusterUnreachable) is passes
+def test_transient_api_errors_are_distinguished_from_rejections(error: Exception, is_transient: bool) -> None:
+    assert isinstance(api_error(error, "https://api"), ClusterUnreachable) is is_transient
 
 
-def test_outage_tolerance_ends_after_its_limit_and_restarts_with_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outage_tolerance_is_exceeded_after_its_limit_and_reset_by_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
-    waits = OutageTolerance(60)
-    assert "retrying" in waits.record(SILENT)
+    tolerance = OutageTolerance(60)
+    assert "retrying" in tolerance.record(UNREACHABLE)
     now[0] += 59
-    waits.record(SILENT)
-    waits.answered()
+    tolerance.record(UNREACHABLE)
+    tolerance.answered()
     now[0] += 59
-    waits.record(SILENT)
+    tolerance.record(UNREACHABLE)
     now[0] += 60
     with pytest.raises(ClusterUnreachable, match="cannot be reached"):
-        waits.record(SILENT)
+        tolerance.record(UNREACHABLE)
 
 
 def test_stage_counts_as_running_during_an_api_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "POLL_SECONDS", 0.0)
-    answers: list[Any] = [SILENT, SILENT, ReleaseView("r", "lab")]
+    answers: list[Any] = [UNREACHABLE, UNREACHABLE, ReleaseView("r", "lab")]
 
     def release(_name: str) -> ReleaseView:
         answer = answers.pop(0)
@@ -81,7 +81,7 @@ def test_stage_counts_as_running_during_an_api_outage(tmp_path: Path, monkeypatc
     for _ in range(2):
         seen = runs.observe(handle)
         assert seen.running and "cannot be reached" in seen.note
-    assert not runs.observe(handle).running, "the release is not there: now that the server answers, that is known"
+    assert not runs.observe(handle).running, "once the server responds, the missing release is noticed"
 
 
 class _Runs:
@@ -103,13 +103,13 @@ def test_follow_and_wait_survive_an_api_outage(
     done = editruns.EditRun.__new__(editruns.EditRun)
     object.__setattr__(done, "name", "r")
     object.__setattr__(done, "status", RunStatus(state=RunState.DONE, started=time.time(), message="done"))
-    said: list[str] = []
-    observer: Any = SimpleNamespace(stage_waits=lambda _stage, reason: said.append(reason))
+    notes: list[str] = []
+    observer: Any = SimpleNamespace(stage_waits=lambda _stage, reason: notes.append(reason))
     store = open_store(StoreConfig(url=tmp_path.as_uri()))
-    assert editruns.follow(_Runs(SILENT, SILENT, done), "r", store, observer, lambda: False)  # type: ignore[arg-type]
-    assert said == [f"{SILENT}; retrying"]
+    assert editruns.follow(_Runs(UNREACHABLE, UNREACHABLE, done), "r", store, observer, lambda: False)  # type: ignore[arg-type]
+    assert notes == [f"{UNREACHABLE}; retrying"]
 
-    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, SILENT, done))
+    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(UNREACHABLE, UNREACHABLE, done))
     connection: Any = SimpleNamespace(api=None)
     assert terminal.wait_for(connection, "r", lambda: False, None) == 0
     assert capsys.readouterr().err.count("retrying") == 1
@@ -120,18 +120,18 @@ def test_log_following_survives_an_api_outage(
 ) -> None:
     monkeypatch.setattr(terminal, "POLL_SECONDS", 0.0)
     over: Any = SimpleNamespace(has_ended=True)
-    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(SILENT, over, SILENT, over))
-    monkeypatch.setattr("editr1.launch.kubernetes.follow.live_logs", lambda _api, jobs, _stop: iter([f"{jobs} says"]))
+    monkeypatch.setattr(editruns, "EditRuns", lambda _api: _Runs(UNREACHABLE, over, UNREACHABLE, over))
+    monkeypatch.setattr("editr1.launch.kubernetes.follow.live_logs", lambda _api, jobs, _stop: iter([f"log of {jobs}"]))
     jobs: Any = lambda _run: [SimpleNamespace(name="r-sft", stage="sft")]  # noqa: E731
     terminal.follow_logs(SimpleNamespace(api=SimpleNamespace(jobs=jobs)), "r", None, lambda: False)  # type: ignore[arg-type]
-    assert "['r-sft'] says" in capsys.readouterr().out
+    assert "log of ['r-sft']" in capsys.readouterr().out
 
 
-def test_lasting_api_outage_exits_with_transient() -> None:
+def test_long_api_outage_ends_the_command_with_exit_code_transient() -> None:
     import typer
 
     with pytest.raises(typer.Exit) as ended, reporting():
-        raise SILENT
+        raise UNREACHABLE
     assert ended.value.exit_code == ExitCode.TRANSIENT
 
 
@@ -140,8 +140,8 @@ def test_following_a_release_survives_repeated_outages(
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
     job = SimpleNamespace(name="r", service=False)
-    answers: list[Any] = [SILENT, SILENT, [job], SILENT, [job], [job]]
-    looks = iter([(Phase.RUNNING, "Running"), (Phase.SUCCEEDED, "Running"), (Phase.SUCCEEDED, "Succeeded")])
+    answers: list[Any] = [UNREACHABLE, UNREACHABLE, [job], UNREACHABLE, [job], [job]]
+    observations = iter([(Phase.RUNNING, "Running"), (Phase.SUCCEEDED, "Running"), (Phase.SUCCEEDED, "Succeeded")])
 
     def jobs() -> Any:
         answer = answers.pop(0)
@@ -150,18 +150,18 @@ def test_following_a_release_survives_repeated_outages(
         return answer
 
     def overview(_connection: Any, found: Any) -> Any:
-        phase, pod = next(looks)
+        phase, pod = next(observations)
         release = SimpleNamespace(pods=(PodView("p", phase=pod),))
         return SimpleNamespace(job=found, release=release, state=StageState(phase), progress=None, attempts=())
 
     monkeypatch.setattr("editr1.launch.kubernetes.overview.overview", overview)
     connection: Any = SimpleNamespace(api=SimpleNamespace(jobs=jobs))
     assert follow.follow_releases(connection, ["r"], lambda: False) == 0
-    assert answers == [] and capsys.readouterr().err.count("retrying") == 2, "each silence is told once"
+    assert answers == [] and capsys.readouterr().err.count("retrying") == 2, "each outage is reported once"
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("message", "error_type"),
     [
         (
             'Error: Kubernetes cluster unreachable: Get "https://api/version": dial tcp: connection refused',
@@ -172,16 +172,16 @@ def test_following_a_release_survives_repeated_outages(
         ('admission webhook "v" denied the request: no', HelmError),
     ],
 )
-def test_helm_messages_of_an_outage_are_distinguished_from_refusals(said: str, kind: type[Exception]) -> None:
-    assert type(helm._translated(said)) is kind
+def test_helm_errors_of_an_outage_are_distinguished_from_rejections(message: str, error_type: type[Exception]) -> None:
+    assert type(helm._translated(message)) is error_type
 
 
-def test_release_is_installed_once_the_server_responds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit_retries_until_the_server_responds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "PROGRESS_SECONDS", 0.0)
-    tries = [SILENT, SILENT, None]
+    errors = [UNREACHABLE, UNREACHABLE, None]
 
     def releases(_target: Any) -> dict[str, str]:
-        if error := tries.pop(0):
+        if error := errors.pop(0):
             raise error
         return {}
 
@@ -195,20 +195,20 @@ def test_release_is_installed_once_the_server_responds(tmp_path: Path, monkeypat
     assert installed == ["r-sft"]
 
 
-MINE = {"run": "r", "stage": "sft", "key": "old"}
+OLD_JOB = {"run": "r", "stage": "sft", "key": "old"}
 
 
 @pytest.mark.parametrize(
     ("chart", "job", "replaced"),
     [
-        ("sft-0.1.0", MINE, True),
-        ("sft-0.1.0", None, True),  # an install that was cut off
-        ("sft-0.1.0", {**MINE, "run": "r-sft", "stage": "large"}, False),
-        ("sft-0.1.0", {**MINE, "run": "other"}, False),
+        ("sft-0.1.0", OLD_JOB, True),
+        ("sft-0.1.0", None, True),  # an interrupted installation
+        ("sft-0.1.0", {**OLD_JOB, "run": "r-sft", "stage": "large"}, False),
+        ("sft-0.1.0", {**OLD_JOB, "run": "other"}, False),
         ("llm-serve-2.0.0", None, False),
     ],
 )
-def test_release_of_something_else_is_never_removed(
+def test_only_releases_of_the_same_stage_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chart: str, job: dict[str, str] | None, replaced: bool
 ) -> None:
     monkeypatch.setattr(launcher, "state_of", lambda _found: StageState(Phase.RUNNING))
@@ -238,14 +238,14 @@ def test_release_of_something_else_is_never_removed(
     assert done == []
 
 
-RUNNING, LATE = PodView("a", phase="Running"), PodView("b", phase="Running", terminating=True, deletion_deadline=1.0)
+RUNNING, STUCK = PodView("a", phase="Running"), PodView("b", phase="Running", terminating=True, deletion_deadline=1.0)
 
 
 @pytest.mark.parametrize(
     ("state", "pods", "running", "code"),
     [
         (StageState(Phase.SUCCEEDED), (RUNNING,), True, None),
-        (StageState(Phase.SUCCEEDED), (LATE,), False, 0),
+        (StageState(Phase.SUCCEEDED), (STUCK,), False, 0),
         (StageState(Phase.SUCCEEDED), (PodView("a", phase="Succeeded"),), False, 0),
         (StageState(Phase.FAILED, "x", 3), (), False, 3),
         (StageState(Phase.MISSING), (), False, 137),
