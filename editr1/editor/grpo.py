@@ -22,7 +22,7 @@ from editr1.editor.checkpoint import TrainingHistory, TrainingState, load_checkp
 from editr1.editor.ema import Ema
 from editr1.editor.policies import EditorPolicy, NotFinite, load_policy
 from editr1.editor.precision import precision_context
-from editr1.editor.reward import RewardBudgetSpent, RewardCollector, Rewards, Scorer, check_budget, check_one_model
+from editr1.editor.reward import RewardBudgetExceeded, RewardCollector, Rewards, Scorer, check_budget, check_one_model
 from editr1.editor.sampler import GroupSampler
 from editr1.editor.trajectory import TrajectoryBatch, attach_advantages, attach_scores
 from editr1.editor.tuning import Tuning
@@ -70,7 +70,7 @@ def train_grpo(
 
     Raises:
         ConfigError: The training diverged, or a setting does not match the checkpoint.
-        RewardBudgetSpent: More scores failed than the settings allow.
+        RewardBudgetExceeded: More scores failed than the settings allow.
         RewardUnreachable: Too many scores failed, most of them because the reward service could not be reached.
         RewardModelChanged: The scores came from more than one verifier.
         Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
@@ -131,7 +131,7 @@ class _Trainer:
             overlap=config.overlap,
         ) as rewards:
             for i in range(self._start, config.iterations):
-                began = time.monotonic()
+                start = time.monotonic()
                 try:
                     metrics, advantages = self._iterate(i, rewards)
                 except NotFinite as error:
@@ -140,7 +140,7 @@ class _Trainer:
                 history.failed += advantages.failed
                 history.zero_spread += advantages.zero_spread
                 history.groups += advantages.groups
-                history.seconds += time.monotonic() - began
+                history.seconds += time.monotonic() - start
                 if self._distributed.is_main:
                     self._hooks.progress.step(1, **metrics)
                 self._finish_iteration(i + 1)
@@ -168,16 +168,16 @@ class _Trainer:
             with span(Span.SAMPLE), precision_context(device, config.precision):
                 batches = self._sampler.sample(i, self._order.iteration(i), collector)
             with span(Span.REWARD):
-                own = collector.collect()
-                batches = attach_scores(batches, own.sample_ids, own.scores, own.valid_mask)
-                rewards = self._gather_rewards(i, batches, own)
+                local = collector.collect()
+                batches = attach_scores(batches, local.sample_ids, local.scores, local.valid_mask)
+                rewards = self._gather_rewards(i, batches, local)
                 advantages = self._advantages(i, rewards)
                 batches = attach_advantages(batches, rewards.sample_ids, advantages.values, advantages.valid_mask)
             with span(Span.OPTIMISE), precision_context(device, config.precision):
                 stats = self._updater.update(batches, int(advantages.valid_mask.sum()))
         return self._metrics(rewards, advantages, stats), advantages
 
-    def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], own: Rewards) -> _GatheredRewards:
+    def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], local: Rewards) -> _GatheredRewards:
         """Gather the scores of all processes, and check that enough are valid and that all come from one verifier.
 
         Every process has the same number of samples.
@@ -185,7 +185,7 @@ class _Trainer:
         gather = self._distributed.all_gather
         causes: Counter[str] = Counter()
         digests: set[str] = set()
-        for text in self._distributed.all_gather_text(json.dumps([own.causes, sorted(own.digests)])):
+        for text in self._distributed.all_gather_text(json.dumps([local.causes, sorted(local.digests)])):
             process_causes, process_digests = json.loads(text)
             causes.update(process_causes)
             digests |= set(process_digests)
@@ -194,7 +194,7 @@ class _Trainer:
         self._digest = check_one_model(self._digest, frozenset(digests))
         try:
             check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes)
-        except RewardBudgetSpent:
+        except RewardBudgetExceeded:
             self._save(i)
             # A requested stop can cause the failures: the reward service stops first, or pending requests are cancelled.
             if self._distributed.any_rank(self._hooks.should_stop()):

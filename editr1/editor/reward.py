@@ -20,7 +20,7 @@ from editr1.errors import Editr1Error, ExitCode
 Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
 
 
-class RewardBudgetSpent(Editr1Error, RuntimeError):
+class RewardBudgetExceeded(Editr1Error, RuntimeError):
     """More scores failed than the configured fraction allows; the stage exits with code 4.
 
     Attributes:
@@ -40,7 +40,7 @@ class RewardBudgetSpent(Editr1Error, RuntimeError):
         )
 
 
-class RewardUnreachable(RewardBudgetSpent):
+class RewardUnreachable(RewardBudgetExceeded):
     """Too many scores failed, most of them because no server could be reached, so a retry of the stage may succeed."""
 
     exit_code = ExitCode.TRANSIENT
@@ -167,11 +167,11 @@ def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, i
 
     Raises:
         RewardUnreachable: Too many scores failed, most of them because the service could not be reached.
-        RewardBudgetSpent: Too many scores failed for other reasons.
+        RewardBudgetExceeded: Too many scores failed for other reasons.
     """
     if total and failed > allowed * total:
         unreachable = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
-        raise (RewardUnreachable if unreachable else RewardBudgetSpent)(failed, total, allowed, causes)
+        raise (RewardUnreachable if unreachable else RewardBudgetExceeded)(failed, total, allowed, causes)
 
 
 def check_one_model(known: str | None, digests: frozenset[str]) -> str | None:

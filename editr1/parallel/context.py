@@ -85,9 +85,9 @@ class DistributedContext:
         import torch
         import torch.distributed as dist
 
-        own = values.to(self.device).contiguous()
-        gathered = [torch.empty_like(own) for _ in range(self.world_size)]
-        dist.all_gather(gathered, own)
+        local = values.to(self.device).contiguous()
+        gathered = [torch.empty_like(local) for _ in range(self.world_size)]
+        dist.all_gather(gathered, local)
         return [part.cpu() for part in gathered]
 
     def all_gather_text(self, text: str) -> list[str]:
@@ -96,10 +96,10 @@ class DistributedContext:
             return [text]
         import torch
 
-        own = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-        sizes = [int(size) for size in self.all_gather(torch.tensor([len(own)]))]
+        encoded = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        sizes = [int(size) for size in self.all_gather(torch.tensor([len(encoded)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
-        padded[: len(own)] = own
+        padded[: len(encoded)] = encoded
         parts = self.all_gather(padded)
         return [bytes(part[:size].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
 
@@ -128,7 +128,7 @@ class DistributedContext:
             yield
             return
         if self._state is None:
-            raise RuntimeError("the process group does not exist yet; use DistributedContext.initialize()")
+            raise RuntimeError("there is no process group yet; create the context with DistributedContext.initialize()")
         with self._state.local_main_process_first():
             yield
 

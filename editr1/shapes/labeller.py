@@ -192,7 +192,7 @@ def _observe(
 
 
 def _line(question: Question, bit: int, before: Scene, after: Reading, rng: np.random.Generator) -> str:
-    """Return the reasoning line that matches a verdict, whether or not the verdict is true."""
+    """Return the reasoning line that matches a verdict, whether or not the verdict is correct."""
     if question.category is Category.QUALITY:
         return quality_line(bit, bit)
     place, follow = question.place, question.category is Category.FOLLOW

@@ -5,8 +5,8 @@
     python -m editr1.shapes.labeller_server --port 8100
 
 The text and the images of a request are passed to a :class:`Labeller`. ``GET /v1/models`` lists the members of the pool,
-and ``GET /healthz`` answers as soon as the server listens. This is plain ASGI: an answer takes about a millisecond, and
-a web framework would double that.
+and ``GET /healthz`` responds as soon as the server listens. The application is plain ASGI, because a request takes about
+a millisecond and a web framework would double that.
 """
 
 from __future__ import annotations

@@ -71,11 +71,17 @@ class PhotoLabeller:
         questions: Sequence[str],
         *,
         temperature: float,
-        **who: Any,
+        **options: Any,
     ) -> str:
         """Return a trace with a noisy final score, in which 10% of the verdicts are wrong at temperature 1."""
         rng = derive_rng(
-            "think", instruction, *questions, edited.pixels.tobytes(), who["model"], who["system"], who["seed"]
+            "think",
+            instruction,
+            *questions,
+            edited.pixels.tobytes(),
+            options["model"],
+            options["system"],
+            options["seed"],
         )
         measured = measure(source, edited)
         bits, lines, principles = [], [], []
@@ -90,13 +96,13 @@ class PhotoLabeller:
         )
         return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, score)) * 2) / 2)
 
-    def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_who: Any) -> str:
+    def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_options: Any) -> str:
         """Return the measured answers as ``{"gold": [{question, gold, reason}]}``."""
         measured = measure(source, edited)
         answers = [(question, *_answer(question, instruction, measured)) for question in questions]
         return json.dumps({"gold": [{"question": q, "gold": bit, "reason": why} for q, bit, why in answers]})
 
-    def holistic(self, source: Photo, edited: Photo, instruction: str, **_who: Any) -> str:
+    def holistic(self, source: Photo, edited: Photo, instruction: str, **_options: Any) -> str:
         """Return two scores in [0, 10], for follow and keep, as JSON."""
         measured = measure(source, edited)
         follow, keep = (

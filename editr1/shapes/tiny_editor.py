@@ -1,7 +1,7 @@
 """Build small editors with random weights from the classes of diffusers, and save them as pipeline folders.
 
-``FluxKontextPipeline.from_pretrained`` loads what ``build_tiny_flux_kontext`` writes, and
-``QwenImageEditPipeline.from_pretrained`` what ``build_tiny_qwen_image_edit`` writes. Both can tokenize any text, because
+``FluxKontextPipeline.from_pretrained`` loads the folder of ``build_tiny_flux_kontext``, and
+``QwenImageEditPipeline.from_pretrained`` loads that of ``build_tiny_qwen_image_edit``. Both can tokenize any text, because
 their vocabularies contain all 256 bytes. The phrases of the shapes dataset are single tokens.
 """
 
@@ -63,8 +63,8 @@ QWEN_SPECIAL_TOKENS = (
 def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxKontextPipeline:
     """Return an untrained Flux Kontext editor in float32, with about 2.3 million parameters.
 
-    The VAE reduces each side 8 times and has 4 latent channels, scaling factor 1 and shift factor 0. One transformer
-    token represents a cell of 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
+    The VAE reduces each side by a factor of 8 and has 4 latent channels, scaling factor 1 and shift factor 0. One
+    transformer token represents a cell of 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
     (shift 1, no dynamic shifting). The state of torch's global random generator does not change.
 
     Args:
@@ -93,8 +93,8 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
 def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> QwenImageEditPipeline:
     """Return an untrained Qwen-Image-Edit editor in float32, with less than 1 million parameters.
 
-    The VAE reduces each side 8 times and has 4 latent channels, with ``latents_mean`` and ``latents_std`` that differ from
-    0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels. Without torchvision, the processor has no
+    The VAE reduces each side by a factor of 8 and has 4 latent channels, with ``latents_mean`` and ``latents_std`` that
+    differ from 0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels. Without torchvision, the processor has no
     video processor. The state of torch's global generator does not change.
 
     Args:

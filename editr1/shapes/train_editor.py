@@ -25,7 +25,7 @@ from editr1.shapes.editor_data import edit_rows, vae_images
 from editr1.shapes.rendering import SIDE
 from editr1.shapes.tiny_editor import T5_LENGTH, tiny_flux_kontext
 from editr1.shapes.train_flow import FlowData, FlowRecipe, train_flow
-from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_images, polish_decoder, train_vae
+from editr1.shapes.train_vae import VaeRecipe, decode_latents, encode_images, finetune_decoder, train_vae
 from editr1.shapes.truth import as_pixels, read_images, true_scores
 from editr1.verifier.model import folder_digest
 
@@ -48,7 +48,7 @@ def train_editor(
     """Train an editor and write its pipeline folder, with weights rounded to bfloat16, to ``out``.
 
     Args:
-        out: folder to write. A VAE that is trained here is written before the flow is trained.
+        out: folder to write. A VAE that is trained here is saved before the flow training starts.
         seed: seed of weights and data.
         images: number of images to train the VAE on.
         cases: number of edit cases to train the flow on.
@@ -62,7 +62,7 @@ def train_editor(
     else:
         recipe, training_images = vae_recipe or VaeRecipe(), vae_images(images, seed)
         train_vae(pipeline.vae, training_images, recipe, seed)
-        polish_decoder(pipeline.vae, training_images, recipe, offset_seed(seed, 1))
+        finetune_decoder(pipeline.vae, training_images, recipe, offset_seed(seed, 1))
         pipeline.vae.save_pretrained(out / "vae")
     pipeline.vae.to(torch.bfloat16).to(torch.float32)
     logger.info("VAE metrics: %s", json.dumps(measure_vae(pipeline.vae)))

@@ -34,9 +34,9 @@ class VaeRecipe:
     """Weight of the mean square of the raw latents, which keeps them bounded."""
     edge_weight: float = 4.0
     """Weight that a pixel on an edge of full contrast has in addition to 1 in the L1 term."""
-    polish_steps: int = 600
-    """Further optimizer steps in which only the decoder is trained, on fixed latents."""
-    polish_noise: float = 0.12
+    decoder_steps: int = 600
+    """Optimizer steps of the subsequent fine-tuning of the decoder on fixed latents."""
+    decoder_noise: float = 0.12
     """Standard deviation of the noise on the latents in these steps."""
 
 
@@ -72,8 +72,8 @@ def train_vae(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) 
     return vae
 
 
-def polish_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) -> None:
-    """Train only the decoder, in place, on the fixed latents of ``images``, uint8 (n, 3, S, S).
+def finetune_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) -> None:
+    """Fine-tune only the decoder, in place, on the fixed latents of ``images``, uint8 (n, 3, S, S).
 
     The encoder does not change, so a flow that was trained on its latents remains valid. The VAE is in eval mode
     afterwards.
@@ -82,21 +82,21 @@ def polish_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: 
     latents = encode_images(vae, images)
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate / 2, weight_decay=1e-4)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.polish_steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.decoder_steps))
     vae.train()
-    for step in range(recipe.polish_steps):
+    for step in range(recipe.decoder_steps):
         rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)
         batch = to_model_range(images[rows])
         noise = torch.randn(latents[rows].shape, generator=generator)
-        decoded = vae.decode(latents[rows] + recipe.polish_noise * noise).sample
+        decoded = vae.decode(latents[rows] + recipe.decoder_noise * noise).sample
         loss = _image_loss(decoded, batch, recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         scheduler.step()
-        if step % 100 == 0 or step == recipe.polish_steps - 1:
-            logger.info("Decoder training: step %d of %d, loss %.4f", step + 1, recipe.polish_steps, loss.item())
+        if step % 100 == 0 or step == recipe.decoder_steps - 1:
+            logger.info("Decoder training: step %d of %d, loss %.4f", step + 1, recipe.decoder_steps, loss.item())
     vae.eval()
 
 

@@ -44,11 +44,11 @@ def train_verifier(
     seed: int = 0,
     size: Size = "base",
 ) -> dict[str, float]:
-    """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return the final :func:`measure`.
+    """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return its :func:`measure`.
 
-    The first round starts from random weights, each later one from the saved folder, with a new optimizer and new
-    samples. AdamW has betas 0.9 and 0.98 and weight decay 0.01; the learning rate has a linear warm-up and decays to 0;
-    the gradient norm is clipped at 1; the loss is on the trace.
+    The first round starts from random weights and each later round from the saved folder. Every round has a new optimizer
+    and new samples. AdamW has betas 0.9 and 0.98 and weight decay 0.01; the learning rate has a linear warm-up and decays
+    to 0; the gradient norm is clipped at 1; the loss is computed on the tokens of the trace.
 
     Args:
         out: folder to write.

@@ -169,8 +169,10 @@ def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) 
 
     Returns a score in [0, 10].
     """
-    by_category = {kind: [bit for bit, own in zip(bits, categories, strict=True) if own is kind] for kind in Category}
-    fraction = {kind: sum(own) / len(own) if own else 1.0 for kind, own in by_category.items()}
+    by_category = {
+        kind: [bit for bit, category in zip(bits, categories, strict=True) if category is kind] for kind in Category
+    }
+    fraction = {kind: sum(found) / len(found) if found else 1.0 for kind, found in by_category.items()}
     keep = by_category[Category.KEEP]
     return rubric(fraction[Category.FOLLOW], len(keep) - sum(keep), fraction[Category.QUALITY])
 

@@ -50,10 +50,12 @@ def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> Pair
     parsed_loser = [score for score in loser if score is not None]
     return PairRewards(
         winner=tuple(
-            0.0 if own is None else _mean([_credit(own, other, tie_credit) for other in parsed_loser]) for own in winner
+            0.0 if score is None else _mean([_credit(score, other, tie_credit) for other in parsed_loser])
+            for score in winner
         ),
         loser=tuple(
-            0.0 if own is None else _mean([_credit(other, own, tie_credit) for other in parsed_winner]) for own in loser
+            0.0 if score is None else _mean([_credit(other, score, tie_credit) for other in parsed_winner])
+            for score in loser
         ),
     )
 
@@ -69,8 +71,8 @@ def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats
     flat = all(abs(value) < 1e-12 for side in rewards.advantages for value in side)
     return PairStats(
         comparisons=len(parsed_winner) * len(parsed_loser),
-        wins=sum(own > other for own in parsed_winner for other in parsed_loser),
-        ties=sum(own == other for own in parsed_winner for other in parsed_loser),
+        wins=sum(won > lost for won in parsed_winner for lost in parsed_loser),
+        ties=sum(won == lost for won in parsed_winner for lost in parsed_loser),
         traces=len(winner) + len(loser),
         parsed=len(parsed_winner) + len(parsed_loser),
         without_signal=flat or not parsed_winner or not parsed_loser,

@@ -143,7 +143,7 @@ def pair_rows(
         template: prompt template of the model.
         limit: maximum number of tokens of a prompt and its trace.
         max_new_tokens: number of tokens reserved for the trace.
-        cache: storage of the rows.
+        cache: cache of the rows on disk.
         max_pairs: use at most the first ``max_pairs`` decided pairs.
         shuffle_seed: if given, swap winner and loser in a random half of the pairs. This is a control experiment: the
             labels then carry no information.

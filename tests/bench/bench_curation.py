@@ -39,9 +39,9 @@ def measure_curation(cases: int) -> None:
         rows = (Quadruple(case=case, candidate=item) for case in generated for item in make_candidates(case, 0, 4))
         write_table(root / "candidates.parquet", rows, Quadruple)
         config = CurateConfig(endpoints={"default": EndpointConfig(base_url=url)}, principles=SHAPES_COUNTS)
-        began, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         counts = curate(config, cases=root / "cases.parquet", candidates=root / "candidates.parquet", out=root / "out")
-        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     served = resource.getrusage(resource.RUSAGE_CHILDREN)
     requests = counts["requests"]
     print(
@@ -73,8 +73,10 @@ def compare_clients(count: int) -> None:
             return await _timed(lambda seed: client.complete(use, chat, n=4, seed=seed), count)
 
     with labeller_server() as url:
-        library, own = asyncio.run(plain(url)), run_async(ours(url))
-    print(f"CPU per request: plain openai {library:.2f} ms, VlmClient {own:.2f} ms ({library / own:.1f} times less)")
+        library, vlm_client = asyncio.run(plain(url)), run_async(ours(url))
+    print(
+        f"CPU per request: plain openai {library:.2f} ms, VlmClient {vlm_client:.2f} ms (ratio {library / vlm_client:.1f})"
+    )
 
 
 def run_async(work):
@@ -90,9 +92,9 @@ async def _timed(ask, count: int) -> float:
             await ask(seed)
 
     await one(0)
-    began = time.process_time()
+    start = time.process_time()
     await asyncio.gather(*(one(seed) for seed in range(1, count + 1)))
-    return (time.process_time() - began) / count * 1e3
+    return (time.process_time() - start) / count * 1e3
 
 
 if __name__ == "__main__":

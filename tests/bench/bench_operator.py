@@ -92,14 +92,14 @@ def measure(count: int, folder: Path, environment: dict[str, str]) -> Measuremen
     cluster.write_text(yaml.safe_dump(settings()))
     operator = start_operator(namespace, cluster, environment, folder)
     try:
-        began = time.monotonic()
+        start = time.monotonic()
         requests_before = requests()
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: apply_runs(namespace, range(n, min(n + 50, count))), range(0, count, 50)))
         while running(namespace) < count:
             time.sleep(1)
-            assert time.monotonic() - began < 1800, f"{running(namespace)} of {count} runs are running"
-        start_s = time.monotonic() - began
+            assert time.monotonic() - start < 1800, f"{running(namespace)} of {count} runs are running"
+        start_s = time.monotonic() - start
         busy = (requests() - requests_before) / start_s
         time.sleep(10)
         before = requests()
@@ -162,7 +162,7 @@ def measure_reaction(namespace: str, number: int) -> float:
     watch = subprocess.Popen(["kubectl", *path, "--watch"], stdout=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     watch.stdout.readline()
-    began = time.monotonic()
+    start = time.monotonic()
     kubectl(
         "-n",
         namespace,
@@ -175,8 +175,8 @@ def measure_reaction(namespace: str, number: int) -> float:
     )
     wanted = str(not suspended).lower()
     while watch.stdout.readline().strip() != wanted:
-        assert time.monotonic() - began < 120
-    took = time.monotonic() - began
+        assert time.monotonic() - start < 120
+    took = time.monotonic() - start
     watch.terminate()
     watch.wait()
     return took

@@ -186,7 +186,7 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
 
 
 def _remove_origin(folder: Path) -> None:
-    """Remove the path that the model was loaded from out of the configs, so that equal models have equal digests."""
+    """Remove the path that the model was loaded from in all configs, so that equal models have equal digests."""
     for file in [folder / "model_index.json", *folder.rglob("config.json")]:
         config = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from editr1.editor.reward import RewardBudgetSpent, RewardUnreachable, check_budget
+from editr1.editor.reward import RewardBudgetExceeded, RewardUnreachable, check_budget
 
 
 @pytest.mark.parametrize(
     ("causes", "kind"),
     [
         ({"unreachable": 3, "engine": 1}, RewardUnreachable),
-        ({"unreachable": 2, "engine": 2}, RewardBudgetSpent),
-        ({"unparsed": 4}, RewardBudgetSpent),
+        ({"unreachable": 2, "engine": 2}, RewardBudgetExceeded),
+        ({"unparsed": 4}, RewardBudgetExceeded),
     ],
 )
 def test_error_depends_on_the_main_cause_of_failure(causes: dict[str, int], kind: type[Exception]) -> None:
-    with pytest.raises(RewardBudgetSpent) as raised:
+    with pytest.raises(RewardBudgetExceeded) as raised:
         check_budget(4, 8, 0.1, causes)
     assert type(raised.value) is kind
 

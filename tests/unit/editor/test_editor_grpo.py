@@ -21,7 +21,7 @@ from editr1.data.types import EditCase, FailureCause, Scored, ScoreFailure, Scor
 from editr1.editor.cases import CaseOrder
 from editr1.editor.grpo import SETTINGS_FIXED_ON_RESUME, train_grpo
 from editr1.editor.policies import FluxKontextPolicy, load_policy
-from editr1.editor.reward import EditedSample, RewardBudgetSpent, RewardCollector, RewardModelChanged
+from editr1.editor.reward import EditedSample, RewardBudgetExceeded, RewardCollector, RewardModelChanged
 from editr1.editor.sample import EditSettings, edit_images
 from editr1.editor.sampler import GroupSampler
 from editr1.telemetry import Interrupted, Progress, TrainHooks
@@ -293,7 +293,7 @@ def test_too_many_failed_scores_stop_training_with_a_checkpoint(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer
 ) -> None:
     steps: list[int] = []
-    with pytest.raises(RewardBudgetSpent, match=r"4 of 8 scores failed \(50%\).*deadline: 4"):
+    with pytest.raises(RewardBudgetExceeded, match=r"4 of 8 scores failed \(50%\).*deadline: 4"):
         train_grpo(
             changed(small, reward_concurrency=1),
             editor=flux_folder,

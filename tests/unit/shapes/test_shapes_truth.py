@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editr1.shapes.audit import audit
+from editr1.shapes.agreement import measure_agreement
 from editr1.shapes.edits import parse_instruction
 from editr1.shapes.rendering import render
 from editr1.shapes.scene import NOTHING, Scene, random_scene
@@ -26,8 +26,8 @@ def test_rendered_scenes_are_read_exactly() -> None:
     assert float(readings.residuals.max()) < 0.005
 
 
-def test_audit_reports_high_agreement_for_every_kind_of_image() -> None:
-    report = audit(150, seed=1)
+def test_agreement_is_high_for_every_kind_of_image() -> None:
+    report = measure_agreement(150, seed=1)
     assert report["drawn"].scenes == 1 and report["drawn"].clean == 1
     assert report["editor"].scenes == 1 and report["editor"].clean > 0.85
     assert report["noise"].scenes == report["border"].scenes == 1
@@ -71,7 +71,7 @@ def test_true_score_follows_the_rubric(edited: Scene, score: float) -> None:
     assert true_score(render(SOURCE), RECOLOR, render(edited)).score == score
 
 
-def test_half_a_move_and_an_unclean_image_lose_part_of_the_score() -> None:
+def test_partial_move_and_noisy_image_reduce_the_score() -> None:
     move = "move the top-left red square to the top-right"
     half = true_score(render(SOURCE), move, render(SOURCE.with_cell(1, RED)))
     assert (half.follow, half.score, half.verdicts) == (0.5, 7.5, (0, 1, 1, 1, 1, 1))

@@ -60,7 +60,7 @@ def test_training_writes_a_folder_that_diffusers_loads(tmp_path: Path) -> None:
         tmp_path / "editor",
         images=64,
         cases=32,
-        vae_recipe=replace(VaeRecipe(), steps=2, polish_steps=2, batch_size=8),
+        vae_recipe=replace(VaeRecipe(), steps=2, decoder_steps=2, batch_size=8),
         flow_recipe=replace(FlowRecipe(), steps=2, batch_size=8),
     )
     measured = measure_editor(tmp_path / "editor", 8, steps=2)

@@ -27,7 +27,7 @@ def errors():
     from torch.distributed import DistNetworkError
 
     from editr1.curation.errors import CurationError
-    from editr1.editor.reward import RewardBudgetSpent, RewardModelChanged, RewardUnreachable
+    from editr1.editor.reward import RewardBudgetExceeded, RewardModelChanged, RewardUnreachable
     from editr1.evaluation.benchmarks import BenchmarkError
     from editr1.llm.errors import EndpointUnavailable
     from editr1.serving.client import ModelMismatch
@@ -46,7 +46,7 @@ def errors():
         (RewardUnreachable(3, 10, 0.1, {"unreachable": 3}), ExitCode.TRANSIENT),
         (ModelMismatch("two models"), ExitCode.INPUT),
         (RewardModelChanged("two verifiers"), ExitCode.INPUT),
-        (RewardBudgetSpent(3, 10, 0.1, {"deadline": 3}), ExitCode.REWARD_BUDGET),
+        (RewardBudgetExceeded(3, 10, 0.1, {"deadline": 3}), ExitCode.REWARD_BUDGET),
         (ConnectionError("gone"), ExitCode.TRANSIENT),
         (HubUnreachable("the hub does not respond"), ExitCode.TRANSIENT),
         (OSError(errno.ENOSPC, "No space left on device", "/work/x"), ExitCode.TRANSIENT),

@@ -30,7 +30,7 @@ class Agreement(NamedTuple):
     """Number of images."""
 
 
-def audit(n: int, seed: int) -> dict[str, Agreement]:
+def measure_agreement(n: int, seed: int) -> dict[str, Agreement]:
     """Read ``n`` random scenes from their images and compare the result with the scenes.
 
     The images are used as rendered ("drawn"), with the artifacts of an autoencoder ("editor"), with noise, with a border
