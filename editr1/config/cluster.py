@@ -37,5 +37,5 @@ class ClusterConfig(Settings):
     """Resolve image tags to digests at the registry and record the digests. If the registry cannot be reached, the tag
     is used."""
     reward_ready_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
-    """Longest time that a run waits for its reward service to become ready, in seconds. It includes the provisioning
+    """Maximum time that a run waits for its reward service to become ready, in seconds. It includes the provisioning
     of nodes and the loading of weights."""

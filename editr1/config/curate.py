@@ -60,7 +60,7 @@ class HolisticConfig(Settings):
     keep: Annotated[str, Field(min_length=1, max_length=500)] = "Is everything else unchanged?"
     """Question of category keep in the rows."""
     threshold: Annotated[float, Field(ge=0.0, le=10.0)] = 5.0
-    """Ratings of at least this value (of 10) become a 1 in the trace's array of verdicts."""
+    """Ratings (0 to 10) of at least this value become the verdict 1 in a trace."""
 
 
 class CurateConfig(Settings):

@@ -65,7 +65,7 @@ class EvaluateConfig(Settings):
     """Number of edits per call of the scorer."""
 
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Largest accepted fraction of failed scores of pairs or edits; above it the stage stops. The tables of public
+    """Maximum accepted fraction of failed scores of pairs or edits; above it the stage stops. The tables of public
     benchmarks count their own failures."""
 
     num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 8

@@ -132,12 +132,12 @@ class GrpoConfig(Settings):
     reward_concurrency: PositiveInt = 4
     """Maximum number of concurrent scorer calls per process."""
     reward_ready_timeout_seconds: Annotated[float, Field(ge=0.0, le=86400.0)] = 900.0
-    """Longest time to wait for a reward service that is not ready, in seconds. A service that is scaled up from zero
+    """Maximum time to wait for a reward service that is not ready, in seconds. A service that is scaled up from zero
     loads its weights first. A score waits as long, and at least 3 minutes, for a service that became unreachable."""
     overlap: bool = True
     """Score finished samples while the next ones are sampled. Disable it only to measure the gain."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Largest accepted fraction of failed scores per iteration; above it the training stops with exit code 4."""
+    """Maximum accepted fraction of failed scores per iteration; above it the training stops with exit code 4."""
 
     checkpoint_every: PositiveInt = 20
     """Iterations between checkpoints."""

@@ -13,13 +13,13 @@ class SftSteps(Settings):
     """Optimizer steps of SFT per kind of rows, chosen such that more steps do not improve the accuracy on held-out pairs."""
 
     verified: PositiveInt = 600
-    """Best of several traces by agreement with gold (T+V). Another 600 steps do not improve the accuracy."""
+    """Rows with the best of several traces by agreement with the gold verdicts (T+V). Another 600 steps do not improve the accuracy."""
     unverified: PositiveInt = 2400
-    """A random trace (T). Accuracy is lower at 1,200 and at 4,800 steps."""
+    """Rows with a random trace (T). Accuracy is lower at 1,200 and at 4,800 steps."""
     verdicts: PositiveInt = 2400
-    """Gold verdicts without reasoning (V). Accuracy is lower at 600 and at 4,800 steps."""
+    """Rows with gold verdicts and no reasoning (V). Accuracy is lower at 600 and at 4,800 steps."""
     holistic: PositiveInt = 600
-    """Two ratings of the whole image."""
+    """Rows with two ratings of the whole image."""
 
 
 class Budget(Settings):
@@ -78,7 +78,7 @@ class Budget(Settings):
     bootstrap_samples: PositiveInt = 2000
     """Bootstrap resamples per confidence interval."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Largest accepted fraction of failed scores per evaluation."""
+    """Maximum accepted fraction of failed scores per evaluation."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -83,10 +83,10 @@ class ServeConfig(Settings):
     """Deadline of requests that do not set one, and the longest deadline that a request may set, in seconds."""
 
     body_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Longest time for a client to send a request body, in seconds."""
+    """Maximum time for a client to send a request body, in seconds."""
 
     drain_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Longest time to finish accepted requests after SIGTERM, in seconds."""
+    """Maximum time to finish accepted requests after SIGTERM, in seconds."""
 
     golden_must_parse: bool = True
     """Require that the trace of the golden sample can be parsed before the server becomes ready. Disable it for
@@ -115,11 +115,11 @@ class ClientConfig(Settings):
     """Timeout of a connection attempt, in seconds."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
-    """Maximum number of failed attempts per request. Status 429 (busy) is waited for and does not count."""
+    """Maximum number of failed attempts per request. Status 429 (busy) does not count: the client waits and retries."""
 
     wait_unreachable: bool = True
-    """Until the deadline, retry replicas that refuse connections or answer 503 (starting or draining), without
-    counting attempts. If false, they count, so that a call fails early."""
+    """Retry replicas that refuse connections or return 503 (starting or draining) until the deadline, without counting
+    attempts. If false, these attempts count, so that a call fails early."""
 
     max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 16
     """Maximum number of items per request; larger calls are split and distributed over the replicas."""

@@ -163,7 +163,7 @@ class Applier:
 
     def _failed(self, stage: str, error: ConfigError) -> StageStatus:
         """Return the status of a stage whose objects were rejected, with the reason."""
-        reason, message = Reason.SETTINGS, str(error)  # the chart rejects values of the namespace's settings
+        reason, message = Reason.SETTINGS, str(error)  # the chart rejected values from the namespace's settings
         if isinstance(error, RequestRefused):
             reason, message = Reason.REFUSED, f"the API server rejected it: {error}"
         return self._known[stage].model_copy(update={"state": RunState.STARTING, "reason": reason, "message": message})

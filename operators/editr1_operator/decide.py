@@ -1,4 +1,4 @@
-"""Decide what to do next with a run on a cluster, by pure functions of the observed state and the time.
+"""Decide the next step of a run: pure functions of the observed state and the time.
 
 ``decide`` is called after every change. It returns the new status and the actions that follow. The status is written before
 any action is applied, and every action may be applied twice, so an operator that is killed in between loses nothing: the next

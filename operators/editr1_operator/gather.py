@@ -112,7 +112,7 @@ class Gatherer:
         pods = self._cache.pods(self._namespace, release)
         if not failed or any(pod.phase == "Failed" for pod in pods):
             return pods
-        # The watch reported the failure of the job before that of its pod, which has the exit code.
+        # The exit code is in the status of the failed pod, which the watch has not reported yet.
         found = self._client.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={release}")
         return tuple(pod_view(item) for item in found)
 

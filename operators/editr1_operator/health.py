@@ -35,7 +35,7 @@ def is_active(seen: ObservedStage) -> bool:
 
 
 def waiting_reason(state: StageState) -> Reason:
-    """Return why a job or service is not running yet."""
+    """Return the reason for which a job or service is not running yet."""
     return TROUBLE_REASONS[state.trouble] if state.trouble else Reason.PODS_STARTING
 
 

@@ -44,8 +44,8 @@ class NamespaceEvents:
         Args:
             namespace: Namespace of the objects.
             names: Names of the objects.
-            age_s: Maximum age of the list in seconds. If it is not 0, the list of a namespace that takes long to list may be
-                older (:data:`MAX_TIME_FRACTION`).
+            age_s: Maximum age of the list in seconds. If it is not 0 and listing takes long, an older list is used
+                (:data:`MAX_TIME_FRACTION`).
 
         Raises:
             RequestRefused, ClusterUnreachable: the events cannot be listed.

@@ -31,7 +31,7 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
-    """Return an owner reference, because of which Kubernetes deletes an object together with its run."""
+    """Return an owner reference to a run. Kubernetes deletes an object together with its owner."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -56,7 +56,7 @@ def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
 def shared_name(
     stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig, store: StoreConfig
 ) -> str:
-    """Return the name of a reward service, derived from its model and settings. Runs for which it is equal share the service."""
+    """Return the name of a reward service, derived from its model and settings. Runs with equal ones share it."""
     identity = {
         "model": model,
         "image": digest,

@@ -28,7 +28,7 @@ class ObservedStage:
     result: StageResult | None = None
     """Result that the stage committed, if it was read."""
     result_read: bool = False
-    """Whether the artifact store was searched for the result after the end of the job."""
+    """Whether the result was looked up in the artifact store after the job ended."""
     progress: str = ""
     """Last progress that the stage published."""
     last_error: str = ""

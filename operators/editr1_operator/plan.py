@@ -25,7 +25,7 @@ class PlanBuilder:
 
     @classmethod
     def start(cls, observed: ObservedRun) -> PlanBuilder:
-        """Begin with the last status of each stage and no action."""
+        """Return a plan with the last status of each stage and no actions."""
         stages = {
             stage.name: observed.status.stage_of(stage.name) or StageStatus(name=stage.name, kind=str(stage.kind))
             for stage in observed.spec.stages

@@ -92,7 +92,7 @@ class Reconciler:
         memory = self._memory.setdefault(uid, _Memory())
         again = _Reconciliation(self, memory, body).run()
         if memory.finished:
-            self._memory[uid] = _Memory(finished=True)  # free the memory of the rest
+            self._memory[uid] = _Memory(finished=True)  # free all other state
         return again
 
     def record_deletion(self, body: Mapping[str, Any]) -> None:
@@ -248,7 +248,7 @@ class _Reconciliation:
             status = plan.status
             for action in reads:
                 status = resolver.apply(action, status)
-        raise RuntimeError(f"run {self._name}: no decision after {MAX_PLANS} plans")
+        raise RuntimeError(f"run {self._name}: no decision after {MAX_PLANS} plans; this is a bug")
 
     def _apply(
         self, run: RunSpec, settings: NamespaceSettings, status: RunStatus, actions: Sequence[Action]
@@ -281,7 +281,7 @@ class _Reconciliation:
         base = known or self._shared.new_record(self._writer.body, run)
         record = update_record(base, run.spec, status, self._memory.rendered)
         if record != known:
-            # The record is saved last, so that a failure before that is repeated by the next reconciliation.
+            # The record is saved last, so that the next reconciliation repeats these steps if one of them fails.
             exporter = self._shared.exporter
             archive_spans(settings.store, exporter, self._namespace, self._name, self._uid, before, status)
             save_record(settings.store, record)

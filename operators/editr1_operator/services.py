@@ -1,4 +1,4 @@
-"""Plan reward services: create them before the stages that they score, and release them after the end of those."""
+"""Plan reward services: create them before the stages that they score, and release them when those have ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editr1_operator.plan import PlanBuilder, close_attempt
 
 
 def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> tuple[PlanBuilder, bool]:
-    """Plan the next step to a ready service for a stage.
+    """Plan the next step towards a ready service for ``stage``.
 
     Returns:
         The plan, and whether the service is ready. If it is not, the stage waits for it or fails in the plan.

@@ -85,7 +85,7 @@ class SettingsCache:
         if self._stores and not any(
             store.url == item or store.url.startswith(item.rstrip("/") + "/") for item in self._stores
         ):
-            raise ConfigError(f"store {store.url!r}: not allowed; use a store below {', '.join(self._stores)}")
+            raise ConfigError(f"store {store.url!r}: not allowed; use a store below {' or '.join(self._stores)}")
         own = (self._base.values.get("store") or {}).get("endpoint") or None
         if (own or self._stores) and store.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
             raise ConfigError(

@@ -49,7 +49,7 @@ def _backoff_and_polling_times(stage: StageStatus, now: float, progress_s: float
 
 
 def _limit_times(stage: StageStatus, spec: StageSpec, now: float) -> Iterator[float]:
-    """Yield when the stage exceeds its pending timeout and its deadline, at least one second from now."""
+    """Yield the times at which the pending timeout and the deadline of a stage expire, at least one second from now."""
     if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
         yield max(now + 1, stage.pending_since + spec.pending_timeout_seconds + LIMIT_MARGIN_SECONDS)
     suspended = stage.suspended_since is not None or stage.state is RunState.SUSPENDED

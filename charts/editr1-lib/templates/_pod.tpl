@@ -63,7 +63,7 @@ enableServiceLinks: false
 {{- end }}
 {{- end -}}
 
-{{/* The variables of the stage's container. A name must not appear twice: .Values.env replaces the chart's own. */}}
+{{/* Environment variables of the stage's container. Names must be unique, so .Values.env overrides variables of the chart. */}}
 {{- define "editr1.env" -}}
 {{- $set := dict -}}
 {{- range .Values.env }}{{ $_ := set $set .name true }}{{ end -}}

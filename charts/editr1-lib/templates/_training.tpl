@@ -25,7 +25,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* The PyTorchJob. One node is a single Master. Several nodes are Workers without a Master: with a Master, the training
+{{/* The PyTorchJob. A job on one node is a single Master. A job on several nodes has only Workers: with a Master, the training
      operator adds an init container to every Worker, and Pod Security "restricted" rejects that container. */}}
 {{- define "editr1.pytorchJob" -}}
 {{- $name := include "editr1.name" . -}}
