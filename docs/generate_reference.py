@@ -1,6 +1,6 @@
 """MkDocs hook that generates every page of the reference from the code while the site is built.
 
-Nothing it writes is committed. Settings, chart values and the EditRun resource come from their JSON schemas, the command
+The generated pages are not committed. Settings, chart values and the EditRun resource come from their JSON schemas, the command
 line from typer, the HTTP API from FastAPI's OpenAPI document, tables from the Arrow schemas, and the rest from docstrings
 that griffe reads without importing the modules.
 """
@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 @cache
 def pages() -> dict[str, Page]:
-    """Path below ``docs`` to title and text of every page of the reference."""
+    """Return the title and text of every reference page, by path below ``docs``."""
     found = dict(_settings()) | {
         "reference/run-file.md": ("Run file and EditRun resource", _run_file()),
         "reference/cli.md": ("Command line", reference_cli.command_line()),
@@ -77,8 +77,8 @@ def _settings() -> Iterator[tuple[str, Page]]:
             (f"Settings: {kind}", text + schema_table(info.settings_model().model_json_schema(by_alias=True))),
         )
     for name, text in (
-        ("cluster", "The file that `--cluster` or `EDITR1_CLUSTER_FILE` names."),
-        ("store", "How an artifact store is reached. Secrets are read from the environment only."),
+        ("cluster", "The file given by `--cluster` or `EDITR1_CLUSTER_FILE`."),
+        ("store", "Address and credentials of an artifact store. Secrets are read from the environment only."),
         ("reproduce", "Sizes of the experiments of `editr1 reproduce`, set with `--set NAME=VALUE`."),
     ):
         yield (
@@ -88,7 +88,7 @@ def _settings() -> Iterator[tuple[str, Page]]:
 
 
 def _outermost(module: str) -> Any:
-    """The settings model that a module of ``editr1.config`` defines last: the one that holds the others."""
+    """Return the settings model that a module of ``editr1.config`` defines last, which contains the others."""
     from editr1.config.base import Settings
 
     found = importlib.import_module(f"editr1.config.{module}")
@@ -141,7 +141,7 @@ def _run_file() -> str:
         "## Inputs and outputs of each kind",
         reference_code.kinds_table(KINDS),
         "## status",
-        "The operator writes it; `kubectl get editruns` shows its summary.",
+        "The operator writes the status; `kubectl get editruns` shows a summary.",
         "",
         schema_table(status, prefix="status."),
     ]
@@ -149,7 +149,7 @@ def _run_file() -> str:
 
 
 def packages() -> list[str]:
-    """The packages of the import contract, top to bottom, without the operator and single modules."""
+    """Return the packages of the import contract from top to bottom, without the operator and single modules."""
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     names = [name.strip() for layer in contract["layers"] for name in layer.split("|")]
     return [name for name in names if _folder(name).is_dir()]

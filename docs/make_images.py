@@ -1,6 +1,6 @@
 """Make the images of the quickstart tutorial from a finished run: ``python docs/make_images.py runs/quickstart``.
 
-The first rows of each table are shown, so nothing is chosen by how it looks.
+The images show the first rows of each table, so that the examples are not selected by appearance.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _save(name: str, strips: Sequence[tuple[str, Sequence[Tile]]]) -> None:
-    """Draw one row of images for each strip, with its title above and captions below."""
+    """Draw one row of images per strip, with its title above and the captions below."""
     font = ImageFont.load_default(13)
     width = GAP + max(len(tiles) for _, tiles in strips) * (SIDE + GAP)
     height = SIDE + 2 * TEXT

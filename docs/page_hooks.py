@@ -1,4 +1,4 @@
-"""MkDocs hooks that finish a rendered page: equations as MathML, and roles in docstrings as code.
+"""MkDocs hooks that post-process a rendered page: equations become MathML, and roles in docstrings become code.
 
 Browsers draw MathML themselves, so the site needs no JavaScript library for equations.
 """

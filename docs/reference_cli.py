@@ -10,11 +10,11 @@ from reference_schema import text
 
 
 def command_line() -> str:
-    """Every command with its help and its parameters."""
+    """Return the Markdown of all commands with their help and parameters."""
     from editr1.cli.main import app
 
     root = typer.main.get_command(app)
-    lines = [text(root.help or ""), "", "Every command takes `--help`, which prints what this page shows.", ""]
+    lines = [text(root.help or ""), "", "Every command has `--help`, which prints the same text as this page.", ""]
     for path, command in sorted(commands(root, "editr1"), key=lambda entry: entry[0]):
         lines += [f"## {path}", "", *_help(command), f"    {path} {' '.join(_usage(command))}".rstrip(), ""]
         lines += _parameters(command)
@@ -22,7 +22,7 @@ def command_line() -> str:
 
 
 def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Each command that does something, with the words that call it."""
+    """Yield each command that is not a group, with its full name."""
     for name, command in group.commands.items():
         if command.hidden:
             continue

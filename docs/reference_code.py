@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @cache
 def package() -> griffe.Module:
-    """The package as griffe reads it, without importing it."""
+    """Load the package with griffe, without importing it."""
     found = griffe.load("editr1", search_paths=[str(ROOT)], docstring_parser="google")
     assert isinstance(found, griffe.Module)
     return found
 
 
 def docstring(name: str) -> str:
-    """The docstring of a module or package, read from its file."""
+    """Return the docstring of a module or package, read from its file."""
     folder = ROOT / "operators" if name.startswith("editr1_operator") else ROOT
     path = folder / name.replace(".", "/")
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -32,7 +32,7 @@ def docstring(name: str) -> str:
 
 
 def reward_api() -> str:
-    """Routes, bodies and answers of the reward server, from its OpenAPI document."""
+    """Return the routes, request bodies and responses of the reward server, from its OpenAPI document."""
     from editr1.config.serve import ServeConfig
     from editr1.serving.server import create_app
 
@@ -48,7 +48,7 @@ def reward_api() -> str:
             for status, answer in operation["responses"].items():
                 lines.append(f"| {status} | {text(answer['description'])} |")
             lines.append("")
-    lines += ["## Bodies of the answers", ""]
+    lines += ["## Response bodies", ""]
     for name, schema in schemas.items():
         if schema.get("properties"):
             lines += [f"### {name}", "", schema.get("description", ""), "", schema_table({**schema, "$defs": schemas})]
@@ -62,7 +62,7 @@ def _body(operation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def tables() -> str:
-    """The columns of every kind of table, from the Arrow schemas."""
+    """Return the columns of every kind of table, from the Arrow schemas."""
     import pyarrow as pa
 
     from editr1.data import schema
@@ -89,7 +89,7 @@ def tables() -> str:
 
 
 def artifacts() -> str:
-    """The manifest, the keys of a store, and what each kind of stage writes."""
+    """Return the manifest, the keys of a store, and the inputs and outputs of each kind of stage."""
     from editr1.artifacts.manifest import Manifest
     from editr1.runs.kinds import KINDS
 
@@ -116,7 +116,7 @@ def artifacts() -> str:
 
 
 def kinds_table(kinds: Mapping[Any, Any]) -> str:
-    """Inputs and outputs of every kind of stage."""
+    """Return the tables of inputs and outputs of every kind of stage."""
     lines = ["", "| kind | input | | contents |", "|---|---|---|---|"]
     for kind, info in kinds.items():
         for item in info.inputs:
@@ -131,7 +131,7 @@ def kinds_table(kinds: Mapping[Any, Any]) -> str:
 
 
 def exit_codes() -> str:
-    """The exit codes, and the exceptions that end a process with each of them."""
+    """Return the exit codes, and the exceptions that end a process with each of them."""
     lines = [docstring("editr1.errors"), "", "| code | name | meaning | raised as |", "|---|---|---|---|"]
     raised: dict[str, list[str]] = {}
     for cls in _classes(package()):
@@ -149,7 +149,7 @@ def exit_codes() -> str:
 
 
 def telemetry() -> str:
-    """Names of spans and metrics."""
+    """Return the names and meanings of spans and metrics."""
     from prometheus_client import REGISTRY
 
     from editr1.serving.metrics import ServerMetrics
@@ -185,7 +185,7 @@ def _exposition(exposition: str) -> Iterator[str]:
 
 
 def enum_members(path: str) -> Iterator[tuple[str, str, str]]:
-    """Name, value as written, and docstring of the members of an enum of the package."""
+    """Yield the name, the value as source code, and the docstring of each member of an enum of the package."""
     for name, member in package()[path].members.items():
         if isinstance(member, griffe.Attribute) and name.isupper():
             yield name, str(member.value), member.docstring.value if member.docstring else ""

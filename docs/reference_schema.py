@@ -29,9 +29,10 @@ _LONGEST_DEFAULT = 80
 def schema_table(
     schema: Schema, defaults: Mapping[str, Any] | None = None, *, prefix: str = "", skip: Collection[str] = ()
 ) -> str:
-    """A table with a row for each field, nested ones included: name, type, default, allowed values, description.
+    """Return a table with one row per field, including nested fields: name, type, default, allowed values, description.
 
-    ``defaults`` replaces the schema's own defaults; ``prefix`` precedes each name; ``skip`` leaves out top-level fields.
+    ``defaults`` overrides the defaults in the schema, ``prefix`` is prepended to each name, and the top-level fields in
+    ``skip`` are omitted.
     """
     lines = ["| name | type | default | allowed | description |", "|---|---|---|---|---|"]
     definitions = schema.get("$defs", {})
@@ -43,7 +44,7 @@ def schema_table(
 
 
 def text(description: str) -> str:
-    """A docstring on one line of a table: no line breaks, pipes and angle brackets escaped outside code."""
+    """Return a docstring as a table cell: without line breaks, and with pipes and angle brackets escaped outside code."""
     parts = _CODE.split(" ".join(description.split()))
     plain = ((part if part.startswith("`") else part.replace("<", "&lt;").replace("*", r"\*")) for part in parts)
     return "".join(plain).replace("|", r"\|").replace("``", "`")
@@ -71,7 +72,7 @@ def _fields(
 
 
 def _resolved(node: Schema, definitions: Schema) -> dict[str, Any]:
-    """``node`` with its reference, or the one choice that is not null, merged into it."""
+    """Return ``node``, merged with the schema that it references or with its only choice that is not null."""
     found = dict(node)
     if reference := found.pop("$ref", None):
         found = {**_resolved(definitions[reference.rpartition("/")[2]], definitions), **found}

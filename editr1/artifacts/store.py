@@ -253,7 +253,7 @@ def _manifest_key(digest: str) -> str:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
-        raise UnusableFolder(f"{folder}: cannot be committed as an artifact: not a folder")
+        raise UnusableFolder(f"{folder}: cannot be committed as an artifact: it is not a folder")
     for current, folders, names in os.walk(folder):
         for name in folders:
             if (Path(current) / name).is_symlink():

@@ -42,7 +42,7 @@ from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair,
 class ImportReport:
     """Result of an import.
 
-    ``counts`` has the number of rows, bad_rows, cases, quadruples, pairs ("winner" pairs) and same ("same" pairs).
+    ``counts`` contains the numbers of rows, bad_rows, cases, quadruples, pairs ("winner" pairs) and same ("same" pairs).
     ``files`` lists the tables that were written; it is empty if a row was invalid and ``skip_bad`` was not set.
     """
 

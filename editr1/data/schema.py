@@ -89,7 +89,7 @@ KINDS: Final[dict[str, type[DataModel]]] = {kind.__name__: kind for kind in _SCH
 def schema_of(kind: type[DataModel], images: Images = "inline") -> pa.Schema:
     """Return the Arrow schema of a table of ``kind`` with its metadata. Raise TypeError if the type has no table."""
     if kind not in _SCHEMAS:
-        raise TypeError(f"{kind.__name__}: has no table; allowed: {', '.join(KINDS)}")
+        raise TypeError(f"{kind.__name__} cannot be stored as a table; allowed: {', '.join(KINDS)}")
     return _SCHEMAS[kind].with_metadata({SCHEMA_KEY: VERSION, KIND_KEY: kind.__name__, IMAGES_KEY: images})
 
 

@@ -63,7 +63,7 @@ def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images 
         pending_bytes = 0
         for row in rows:
             if not isinstance(row, kind):
-                raise TypeError(f"{path}: row {count + 1}: a {type(row).__name__}, not a {kind.__name__}")
+                raise TypeError(f"{path}: row {count + 1} has type {type(row).__name__}, expected {kind.__name__}")
             plain = row.model_dump()
             for _, image in images_in(plain):
                 if image_file is not None:

@@ -89,7 +89,7 @@ def with_scores(
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
     """Return ``rows`` with verifier outcomes for the ``n`` rows that :func:`gallery` draws with ``seed`` (None: all)."""
-    chosen = list(range(len(rows))) if n is None else draw_indexes(len(rows), n, seed)
+    chosen = list(range(len(rows))) if n is None else draw_indices(len(rows), n, seed)
     items = (_score_item(rows[i]) for i in chosen)
     outcomes = dict(
         zip(
@@ -101,7 +101,7 @@ def with_scores(
     return [row._replace(outcome=outcomes.get(i, row.outcome)) for i, row in enumerate(rows)]
 
 
-def draw_indexes(total: int, n: int, seed: int) -> list[int]:
+def draw_indices(total: int, n: int, seed: int) -> list[int]:
     """Draw ``n`` of ``total`` indices at random and return them sorted."""
     found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
     return found
@@ -166,7 +166,7 @@ def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: i
             before=edit_view(before[i]),
             after=edit_view(after[i]),
         )
-        for i in draw_indexes(len(before), n, seed)
+        for i in draw_indices(len(before), n, seed)
     )
 
 

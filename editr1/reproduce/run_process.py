@@ -34,7 +34,7 @@ class RunProcess:
         file = self._folder / FILE
         file.write_text(yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False))
         self._readers = {path: ProgressReader(path, skip_existing=True) for path in self._progress_files()}
-        self._began, self._started = time.time(), time.monotonic()
+        self._start_time, self._start_monotonic = time.time(), time.monotonic()
         with (self._folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -52,7 +52,7 @@ class RunProcess:
 
     def seconds(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._started
+        return time.monotonic() - self._start_monotonic
 
     def progress(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the progress lines of its stages since the last call, as (stage, line)."""
@@ -73,7 +73,7 @@ class RunProcess:
         """Return why the run failed: the reason of the failed stage, or otherwise the last line of the output."""
         record = load_record(store, self._name)
         for stage in record.stages.values() if record else ():
-            if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._began:
+            if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._start_time:
                 return f"stage {stage.name}: {stage.reason}"
         output = (self._folder / LOG).read_bytes()[self._log_start :].decode(errors="replace").split("\n")
         line = next((line.strip() for line in reversed(output) if line.strip()), "no output")

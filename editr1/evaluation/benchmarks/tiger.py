@@ -214,7 +214,7 @@ def _held_out_credit(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: f
         return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance,"
     first = np.array([hashlib.sha256(name.encode()).digest()[0] % 2 == 0 for name in ids])
     if first.all() or not first.any():
-        return list(_tie_credit(human, gaps, 0.0)), "0, since there are too few pairs to split,"
+        return list(_tie_credit(human, gaps, 0.0)), "0, because there are too few pairs to split,"
     credit = np.empty(len(ids))
     used = []
     for half in (first, ~first):

@@ -92,7 +92,7 @@ class StageContext:
         if declared and declared.expected_file and not any(folder.glob(declared.expected_file)):
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise ConfigError(
-                f"{where} ({declared.what}): {reference[:19]} has no {declared.expected_file}; it has {found}"
+                f"{where} ({declared.what}): {reference[:19]} contains no {declared.expected_file}, only {found}"
             )
         return str(folder)
 
@@ -189,5 +189,5 @@ def _from_hub(reference: str, where: str) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
         if 400 <= status < 500 and status != 429:
-            raise ConfigError(f"{where}: the hub refuses {reference}: {reason}") from None
+            raise ConfigError(f"{where}: the hub rejected the request for {reference}: {reason}") from None
         raise HubUnreachable(f"{where}: {reference} cannot be downloaded from the hub: {reason}") from None

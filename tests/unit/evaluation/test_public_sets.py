@@ -136,8 +136,8 @@ def test_invalid_row_is_rejected_by_number(tmp_path, change, message):
 def test_missing_files_and_missing_columns_are_rejected(tmp_path):
     with pytest.raises(BenchmarkError, match="no Parquet file"):
         list(load_editscore(tmp_path))
-    with pytest.raises(BenchmarkError, match="column 'key' is missing; the columns are nothing"):
-        list(load_editscore(write(tmp_path, [{"nothing": 1}])))
+    with pytest.raises(BenchmarkError, match="column 'key' is missing; the columns are other"):
+        list(load_editscore(write(tmp_path, [{"other": 1}])))
 
 
 def test_image_paths_must_stay_inside_the_folder(tmp_path):

@@ -54,7 +54,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
+        assert self.open, f"</{tag}> has no start tag"
         assert self.open.pop() == tag
 
     def handle_data(self, data):
@@ -82,7 +82,7 @@ def test_page_and_charts_are_well_formed(html):
         ET.fromstring(svg)
 
 
-def test_page_loads_and_runs_nothing(html):
+def test_page_loads_no_resources_and_runs_no_scripts(html):
     page = Page(html)
     for tag, attrs in page.tags:
         assert tag not in {"script", "link", "iframe", "object", "embed", "form", "base"}
@@ -334,7 +334,7 @@ def test_lineage_places_artifacts_right_of_their_parents():
     ("value", "text"),
     [(0.42, "0.4 s"), (38.2, "38 s"), (59.7, "1 min 00 s"), (245.0, "4 min 05 s"), (7800.0, "2 h 10 min")],
 )
-def test_durations_are_formatted_for_people(value, text):
+def test_durations_are_formatted_with_units(value, text):
     assert formats.seconds(value) == text
 
 

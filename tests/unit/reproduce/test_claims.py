@@ -148,7 +148,7 @@ def test_two_stage_interval_has_its_nominal_coverage() -> None:
     assert 0.82 < inside / 100 <= 1.0
 
 
-def test_estimate_of_nothing_is_an_error() -> None:
+def test_estimate_without_items_is_refused() -> None:
     for nothing in ([], [np.array([])]):
         with pytest.raises(ValueError, match="every seed needs at least one item"):
             nested_estimate(nothing, Bootstrap())

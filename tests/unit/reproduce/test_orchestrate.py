@@ -1,4 +1,4 @@
-"""Order and number of the runs that are started, and what happens to runs whose needs failed; processes are scripted."""
+"""Order and number of the started runs, and runs whose needs failed, tested with fake processes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from editr1.runs.record import RunRecord
 from editr1.runs.spec import RunSpec
 
 
-class ScriptedProcess:
-    """A run's process that ends with ``code`` at its third poll; ``alive`` holds the runs that have not ended."""
+class FakeProcess:
+    """Fake process of a run that exits with ``code`` at its third poll. ``alive`` contains the runs that have not ended."""
 
     alive: ClassVar[set[str]] = set()
     started: ClassVar[list[str]] = []
-    most: ClassVar[int] = 0
+    max_alive: ClassVar[int] = 0
     stopped: ClassVar[set[str]] = set()
     code: ClassVar[int] = 1
 
     def __init__(self, spec: RunSpec, runs: Path) -> None:
         self.name, self._polls, self._stop_requested = spec.metadata.name, 0, False
         self.started_at = time.monotonic()
-        ScriptedProcess.started.append(self.name)
-        ScriptedProcess.alive.add(self.name)
-        ScriptedProcess.most = max(ScriptedProcess.most, len(ScriptedProcess.alive))
+        FakeProcess.started.append(self.name)
+        FakeProcess.alive.add(self.name)
+        FakeProcess.max_alive = max(FakeProcess.max_alive, len(FakeProcess.alive))
 
     def poll(self) -> int | None:
         self._polls += 1
         if self._polls < 3:
             return None
-        ScriptedProcess.alive.discard(self.name)
-        return ScriptedProcess.code
+        FakeProcess.alive.discard(self.name)
+        return FakeProcess.code
 
     def seconds(self) -> float:
         return time.monotonic() - self.started_at
@@ -50,14 +50,14 @@ class ScriptedProcess:
         return [("curate", {"phase": "work", "done": 1, "total": 2})] if self._polls == 1 else []
 
     def failure_reason(self, store: ArtifactStore) -> str:
-        return "stage curate: it went wrong"
+        return "stage curate: the disk is full"
 
     def request_stop(self) -> None:
         self._stop_requested = True
 
     def wait(self, grace: float) -> None:
         assert self._stop_requested
-        ScriptedProcess.stopped.add(self.name)
+        FakeProcess.stopped.add(self.name)
 
 
 class RecordingObserver:
@@ -73,14 +73,14 @@ class RecordingObserver:
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrate, "RunProcess", ScriptedProcess)
+    monkeypatch.setattr(orchestrate, "RunProcess", FakeProcess)
     monkeypatch.setattr(orchestrate, "POLL_SECONDS", 0.0)
     (
-        ScriptedProcess.alive,
-        ScriptedProcess.started,
-        ScriptedProcess.most,
-        ScriptedProcess.stopped,
-        ScriptedProcess.code,
+        FakeProcess.alive,
+        FakeProcess.started,
+        FakeProcess.max_alive,
+        FakeProcess.stopped,
+        FakeProcess.code,
     ) = set(), [], 0, set(), 1
 
 
@@ -103,9 +103,9 @@ def run(
 def test_a_failed_experiment_fails_only_those_that_build_on_it(tmp_path: Path, parallel: int) -> None:
     found, seen = run(tmp_path, "curation", parallel)
     data_runs = [f"s{seed}-{name}" for seed in (7, 8) for name in ("data", "data-t", "data-v", "data-holistic")]
-    assert sorted(ScriptedProcess.started) == sorted(data_runs)
-    assert ScriptedProcess.most == parallel
-    assert found.failed["s7-data"] == "stage curate: it went wrong"
+    assert sorted(FakeProcess.started) == sorted(data_runs)
+    assert FakeProcess.max_alive == parallel
+    assert found.failed["s7-data"] == "stage curate: the disk is full"
     assert found.failed["s7-tv"] == "s7-data failed"
     assert len(found.failed) == 16
     assert {part.outcome for part in found.comparisons} == {Outcome.MISSING}
@@ -116,8 +116,8 @@ def test_a_failed_experiment_fails_only_those_that_build_on_it(tmp_path: Path, p
 
 def test_stop_lets_every_active_run_commit_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RunStopped):
-        run(tmp_path, "curation", 2, should_stop=lambda: len(ScriptedProcess.started) == 2)
-    assert ScriptedProcess.stopped == set(ScriptedProcess.started)
+        run(tmp_path, "curation", 2, should_stop=lambda: len(FakeProcess.started) == 2)
+    assert FakeProcess.stopped == set(FakeProcess.started)
     assert not (tmp_path / "reproduction.json").exists()
 
 
@@ -127,7 +127,7 @@ def test_unreadable_results_fail_their_experiment_and_not_the_reproduction(
     def damaged(*_: object) -> None:
         raise DigestMismatch("file:///x: blob sha256:00 is damaged")
 
-    ScriptedProcess.code = 0
+    FakeProcess.code = 0
     monkeypatch.setattr(orchestrate.CollectedResults, "add", damaged)
     record = RunRecord(name="r", seed=7, created=0.0)
     monkeypatch.setattr(orchestrate, "load_record", lambda *_: record)

@@ -44,35 +44,35 @@ def test_output_files_of_another_job_are_not_committed(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_hub_model_that_cannot_be_fetched(
+def test_failed_download_from_the_hub_raises_the_matching_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
 ) -> None:
-    def silent(*_: object, **__: object) -> str:
+    def unavailable(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", silent)
-    asked = context(tmp_path, "a" * 64)
-    asked.job.inputs["model"] = f"hub:a/b@{'1' * 40}"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unavailable)
+    stage = context(tmp_path, "a" * 64)
+    stage.job.inputs["model"] = f"hub:a/b@{'1' * 40}"
     with pytest.raises(ConfigError, match=r"input model: .*hub:a/b@1") as raised:
-        asked.input("model")
+        stage.input("model")
     assert type(raised.value) is kind
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("model", "config.json"), ("rows", "*.parquet")])
 def test_input_of_the_wrong_kind_is_reported_with_the_missing_file(tmp_path: Path, name: str, wanted: str) -> None:
-    asked = context(tmp_path, "a" * 64)
+    stage = context(tmp_path, "a" * 64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("nothing")
-    asked.job.inputs[name] = asked.store.commit(tmp_path / "other", kind="import", stage="push").digest
+    stage.job.inputs[name] = stage.store.commit(tmp_path / "other", kind="import", stage="push").digest
     with pytest.raises(ConfigError) as raised:
-        asked.input(name)
+        stage.input(name)
     assert f"stage sft, input {name} (" in str(raised.value)
-    assert f"has no {wanted}; it has notes.txt" in str(raised.value)
+    assert f"contains no {wanted}, only notes.txt" in str(raised.value)
 
 
 def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
-    def steps(asked: StageContext) -> list[int]:
-        data = asked.store.get_record(progress_key("r", "sft", "a" * 64))
+    def steps(stage: StageContext) -> list[int]:
+        data = stage.store.get_record(progress_key("r", "sft", "a" * 64))
         return [line["done"] for line in json_lines(data or b"")]
 
     first = context(tmp_path, "a" * 64)

@@ -24,7 +24,7 @@ def test_seeds_differ_by_every_part_and_are_valid_for_samplers() -> None:
     assert derive_seed(1, "a") == derive_seed(1, "a")
 
 
-def test_each_case_has_its_own_noise_and_both_editors_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_differs_per_case_and_is_shared_by_both_editors(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[list[int]] = []
     monkeypatch.setattr("editr1.editor.policies.load_policy", lambda *_a, **_k: None)
     monkeypatch.setattr(
@@ -42,7 +42,7 @@ def test_each_case_has_its_own_noise_and_both_editors_use_it(monkeypatch: pytest
     assert not set(seeds[-1]) & set(whole)
 
 
-def test_each_batch_of_traces_has_its_own_seed_and_both_verifiers_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_of_traces_differs_per_batch_and_is_shared_by_both_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     monkeypatch.setattr("editr1.serving.engines.transformers_engine.TransformersEngine.load", lambda *_a, **_k: None)
     monkeypatch.setattr(
@@ -56,7 +56,7 @@ def test_each_batch_of_traces_has_its_own_seed_and_both_verifiers_use_it(monkeyp
     assert seeds[:3] == seeds[3:]
 
 
-def test_each_batch_of_traces_for_pairs_has_its_own_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_seed_of_best_of_n_traces_differs_per_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     seeds: list[int] = []
 
     def picked(_pairs: Any, score: Any, on_batch: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The exit code of a stage tells whether a retry may succeed."""
+"""The exit code of a stage shows whether a retry may succeed."""
 
 import errno
 import importlib
