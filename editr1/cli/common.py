@@ -37,7 +37,7 @@ NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="
 
 
 def cluster_overrides(namespace: str | None) -> list[str]:
-    """Return the overrides of the cluster settings that the command line options stand for."""
+    """Convert command line options to overrides of the cluster settings."""
     return [f"namespace={namespace}"] if namespace else []
 
 

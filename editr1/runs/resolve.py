@@ -62,7 +62,9 @@ def resolve_reference(
         run, stage, output = reference.target.split("/")
         result = newest_result(store, run, stage)
         if result is None:
-            raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no result in {store.url}")
+            raise ConfigError(
+                f"{where}: stage {stage!r} of run {run!r} has no result in {store.url}; run that stage first"
+            )
         if output not in result.outputs:
             known = ", ".join(result.outputs) or "none"
             raise ConfigError(f"{where}: stage {stage!r} of run {run!r} has no output {output!r}; its outputs: {known}")
@@ -191,7 +193,7 @@ def _commit_of(target: str, where: str) -> str:
         raise ConfigError(f"{where}: the hub has no model {name!r}, or you have no access to it") from None
     except HfHubHTTPError as error:
         if error.response.status_code < 500 and error.response.status_code != 429:
-            raise ConfigError(f"{where}: the hub refuses the request for the revision of {name!r}: {error}") from None
+            raise ConfigError(f"{where}: the hub rejected the request for the revision of {name!r}: {error}") from None
         raise HubUnreachable(
             f"{where}: the hub responds with {error.response.status_code} for {name!r}; {pin}"
         ) from None

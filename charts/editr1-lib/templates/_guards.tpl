@@ -1,4 +1,4 @@
-{{/* Checks of values that a JSON schema cannot express. Every chart includes them first. */}}
+{{/* Checks of values that a JSON schema cannot express. Every chart includes this template first. */}}
 {{- define "editr1.guards" -}}
 {{- if not .Values.store.url -}}
 {{- fail "store.url is not set: set it to the artifact store, such as --set store.url=s3://my-bucket/editr1" -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 
 {{/* Fails if a required input is missing. Argument: dict "root" $ "names" <list of required inputs>. */}}
-{{- define "editr1.needs" -}}
+{{- define "editr1.requireInputs" -}}
 {{- $root := .root -}}
 {{- range .names -}}
 {{- if not (hasKey $root.Values.inputs .) -}}

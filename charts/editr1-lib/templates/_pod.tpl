@@ -63,20 +63,20 @@ enableServiceLinks: false
 {{- end }}
 {{- end -}}
 
-{{/* Environment variables of the stage's container. Names must be unique, so .Values.env overrides variables of the chart. */}}
+{{/* Environment variables of the stage's container. Names must be unique, so .Values.env overrides those of the chart. */}}
 {{- define "editr1.env" -}}
-{{- $set := dict -}}
-{{- range .Values.env }}{{ $_ := set $set .name true }}{{ end -}}
-{{- $kept := list -}}
-{{- $own := include "editr1.ownEnv" . | fromYamlArray -}}
-{{- if hasKey .Values "restartPolicy" }}{{ $own = concat $own (include "editr1.trainingEnv" . | fromYamlArray) }}{{ end -}}
-{{- range $own -}}
-{{- if not (hasKey $set .name) }}{{ $kept = append $kept . }}{{ end -}}
+{{- $overridden := dict -}}
+{{- range .Values.env }}{{ $_ := set $overridden .name true }}{{ end -}}
+{{- $env := list -}}
+{{- $chartEnv := include "editr1.chartEnv" . | fromYamlArray -}}
+{{- if hasKey .Values "restartPolicy" }}{{ $chartEnv = concat $chartEnv (include "editr1.trainingEnv" . | fromYamlArray) }}{{ end -}}
+{{- range $chartEnv -}}
+{{- if not (hasKey $overridden .name) }}{{ $env = append $env . }}{{ end -}}
 {{- end -}}
-{{- toYaml (concat $kept .Values.env) -}}
+{{- toYaml (concat $env .Values.env) -}}
 {{- end -}}
 
-{{- define "editr1.ownEnv" -}}
+{{- define "editr1.chartEnv" -}}
 - name: EDITR1_CONFIG
   value: /etc/editr1/job.json
 - name: HOME

@@ -1,4 +1,4 @@
-"""The Kubernetes client, which the package and the operator share."""
+"""The Kubernetes client that the package and the operator use."""
 
 from __future__ import annotations
 

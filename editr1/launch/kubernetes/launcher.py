@@ -81,7 +81,7 @@ class KubernetesLauncher:
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
 
     def record_fields(self, request: ReleaseRequest) -> Mapping[str, str]:
-        """Return the release, the image and the chart."""
+        """Return the release, the image and the chart for the stage's record."""
         chart = f"{request.chart} {chart_version(request.chart)}"
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
