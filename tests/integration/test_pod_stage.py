@@ -218,7 +218,7 @@ def test_repeatedly_lost_pod_fails_permanently_with_a_reason(tmp_path: Path) -> 
     assert process.returncode == 1, output
     attempts = files(tmp_path).attempts()
     assert [item.exit_code for item in attempts] == [None, 1]
-    assert "out of memory?" in attempts[1].reason
+    assert "check whether the pod ran out of memory" in attempts[1].reason
 
 
 def test_reinstalled_release_starts_with_all_retries(tmp_path: Path) -> None:
