@@ -35,8 +35,8 @@ def preferred_rows(
     """Yield a row for each side of a decided pair that has a trace with a positive reward (arXiv 2604.27505, section 3.2).
 
     The row contains the trace with the highest reward, or the first of several. A side yields no row if none of its
-    traces beats a trace of the other side. After each batch of ``batch`` pairs, ``on_batch`` is called with the number
-    of pairs scored.
+    traces is ranked correctly against a trace of the other side. After each batch of ``batch`` pairs, ``on_batch`` is
+    called with the number of pairs scored.
     """
     waiting: list[PreferencePair] = []
     for pair in pairs:

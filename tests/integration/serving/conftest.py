@@ -1,4 +1,4 @@
-"""Reward servers in processes of their own, with a tiny verifier that was trained to generate one trace."""
+"""Reward servers in separate processes, with a tiny verifier trained to generate one fixed trace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MakeItems = Callable[..., list[ScoreItem]]
 
 @pytest.fixture(scope="session")
 def make_items() -> MakeItems:
-    """``make_items(n, seed=0)``: ``n`` edits of distinct images."""
+    """``make_items(n, seed=0)`` returns ``n`` edits of distinct images."""
 
     def make(n: int, seed: int = 0) -> list[ScoreItem]:
         rng = random.Random(seed)
@@ -94,7 +94,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Process:
-    """A server in a process of its own."""
+    """A reward server in a separate process."""
 
     url: str
     popen: subprocess.Popen[bytes]
@@ -113,7 +113,7 @@ StartServer = Callable[..., Process]
 def start_server(
     verifier: Path, make_items: MakeItems, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartServer]:
-    """``start_server(model=None, env=None, **settings)``: a ready server, which is killed when the session ends."""
+    """``start_server(model=None, env=None, **settings)`` returns a ready server, killed at the end of the session."""
     tmp_path = tmp_path_factory.mktemp("servers")
     processes: list[Process] = []
     golden = tmp_path / "golden.json"

@@ -1,4 +1,4 @@
-"""Client and server over HTTP: readiness, overload, deadlines, draining, lost replicas and hostile input."""
+"""Client and server over HTTP: readiness, overload, deadlines, draining, killed replicas and malicious input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(start_server):
 
 @pytest.fixture(scope="module")
 def busy(start_server, untrained):
-    """A server with at most twelve items whose batches of four items (900 tokens) take seconds."""
+    """A server that holds at most twelve items and takes seconds per batch (four items, 900 tokens each)."""
     settings = {
         "golden_must_parse": "false",
         "max_new_tokens": 900,
@@ -46,7 +46,7 @@ def busy(start_server, untrained):
 
 @pytest.fixture
 def held(busy, make_items):
-    """``held(n)``: keep ``n`` items running or queued on ``busy``; all of them are completed at the end."""
+    """``held(n)`` keeps ``n`` items running or queued on ``busy``, which are completed after the test."""
     with ThreadPoolExecutor(4) as pool:
         posts = []
 
@@ -76,7 +76,7 @@ def post(url: str, body: bytes, timeout: float = 60) -> httpx.Response:
     return httpx.post(f"{url}/v1/score", content=body, timeout=timeout, trust_env=False)
 
 
-def test_scores_arrive_complete_and_the_server_reports_its_state(server, make_items, verifier) -> None:
+def test_outcomes_probes_and_metrics_of_a_ready_server(server, make_items, verifier) -> None:
     assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
     assert httpx.get(f"{server.url}/readyz", trust_env=False).text == "ready\n"
     with RewardClient([server.url], config=ClientConfig(max_request_items=5)) as client:
@@ -100,7 +100,7 @@ def test_scores_arrive_complete_and_the_server_reports_its_state(server, make_it
     assert found[("editr1_reward_requests_total", "200")] == 4
 
 
-def test_an_invalid_item_fails_alone(server, make_items) -> None:
+def test_an_invalid_item_does_not_affect_other_items(server, make_items) -> None:
     items = make_items(3)
     broken = items[1].edited.model_copy(update={"data": b"not an image"})
     items[1] = items[1].model_copy(update={"edited": broken})
@@ -154,7 +154,7 @@ def test_the_client_waits_when_a_full_queue_returns_429(busy, held, make_items) 
         assert late.cause is FailureCause.OVERLOADED
         (outcome,) = client.score(make_items(1), deadline_seconds=120)
     assert isinstance(outcome, ScoreFailure)
-    assert outcome.cause is FailureCause.UNPARSED  # it was run after the wait
+    assert outcome.cause is FailureCause.UNPARSED  # scored after the wait
     assert samples(busy.url)[("editr1_reward_requests_total", "429")] >= 2
 
 

@@ -1,6 +1,6 @@
 """The ``openai`` engine with a real vLLM server: a verifier generates the same greedy traces in both engines.
 
-The tests need an interpreter with vLLM's CPU build in an environment of its own. ``tests/setup_vllm.sh DIR`` builds one;
+The tests need an interpreter with the CPU build of vLLM in a separate environment. ``tests/setup_vllm.sh DIR`` builds one;
 set ``EDITR1_TEST_VLLM_PYTHON=DIR/bin/python``.
 """
 
@@ -136,7 +136,7 @@ def test_several_traces_are_sampled_in_one_request(engines, chats) -> None:
     assert theirs.generate(chats[:1], Sampling(num_traces=4, temperature=2.0, max_tokens=40, seed=3)) == [answer]
 
 
-def test_a_prompt_that_vllm_rejects_fails_alone(engines, chats) -> None:
+def test_a_prompt_that_vllm_rejects_does_not_affect_other_chats(engines, chats) -> None:
     ours, theirs = engines
     long = build_chat(ours.template, *chats[0].images, "y" * 3000, ())
     first, second, third = theirs.generate([chats[0], long, chats[1]], Sampling(max_tokens=20))

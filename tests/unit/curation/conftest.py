@@ -1,4 +1,4 @@
-"""A case with four principles, and a quadruple of it."""
+"""A case with four principles, and a quadruple with this case."""
 
 from __future__ import annotations
 

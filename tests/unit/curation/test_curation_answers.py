@@ -30,7 +30,7 @@ def test_principles_are_parsed_with_or_without_fences_and_prose(principles) -> N
         (lambda items: [dict(item, category="Image Quality") for item in items], "the settings allow 1 to 2"),
     ],
 )
-def test_principles_in_another_form_are_rejected_with_the_reason(principles, change, reason) -> None:
+def test_malformed_principles_are_rejected_with_the_reason(principles, change, reason) -> None:
     with pytest.raises(UnreadableAnswer, match=reason):
         read_principles(json.dumps(change(json.loads(principles_json(principles)))), COUNTS)
 

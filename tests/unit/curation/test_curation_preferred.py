@@ -54,7 +54,7 @@ def test_each_side_with_a_rewarded_trace_yields_a_row_with_its_best_trace() -> N
         [
             scored(3.0, 8.0, 9.0),
             scored(9.5, 4.0),
-        ],  # the winner's 8 and 9 beat the loser's 4, which in turn beats two of the winner's three
+        ],  # 8 and 9 are above the loser's 4, which is below two of the winner's three
         [scored(5.0), scored(5.0)],  # a tie earns no reward
         [scored(2.0), ScoreFailure(cause=FailureCause.UNPARSED, detail="x")],
     ]

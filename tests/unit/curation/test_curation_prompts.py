@@ -72,7 +72,7 @@ def test_the_verify_prompt_mentions_hints_only_if_there_are_traces(case, quadrup
     assert "a tenth" in without
 
 
-def test_the_shipped_experts_have_the_counts_of_the_paper() -> None:
+def test_built_in_expert_examples_have_the_principle_counts_of_the_paper() -> None:
     pool = load_expert_examples()
     counts = PrincipleCounts()
     assert len(pool) >= 12
@@ -83,7 +83,7 @@ def test_the_shipped_experts_have_the_counts_of_the_paper() -> None:
             assert least <= sizes[kind] <= most
 
 
-def test_experts_are_drawn_per_case_without_repetition() -> None:
+def test_expert_examples_are_sampled_per_case_without_replacement() -> None:
     pool = load_expert_examples()
     drawn = sample_expert_examples(pool, 4, curation_rng(0, "c1"))
     assert drawn == sample_expert_examples(pool, 4, curation_rng(0, "c1"))
@@ -91,7 +91,7 @@ def test_experts_are_drawn_per_case_without_repetition() -> None:
     assert len({item.instruction for item in drawn}) == 4
 
 
-def test_an_invalid_expert_is_reported_with_file_and_line(tmp_path) -> None:
+def test_an_invalid_expert_example_is_reported_with_file_and_line(tmp_path) -> None:
     path = tmp_path / "pool.jsonl"
     path.write_text('{"picture": "p", "instruction": "i", "principles": []}\n')
     with pytest.raises(RuntimeError, match=r"pool\.jsonl: line 1"):

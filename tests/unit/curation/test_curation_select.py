@@ -55,7 +55,7 @@ def test_variant_v_has_no_reasoning_and_ten_times_the_mean_as_score(principles) 
     assert (parsed.reasoning, parsed.scores, parsed.average, parsed.score) == ("", (1, 0, 1, 1), 0.75, 7.5)
 
 
-def test_a_nonstandard_trace_gets_its_canonical_spelling(principles) -> None:
+def test_a_nonstandard_trace_is_converted_to_canonical_form(principles) -> None:
     marks = ", ".join(f"{{'question': '{item.question}', 'score': 1}}" for item in principles)
     parsed = parse_trace(f"all fine\n[{marks}]\n{{'average_score': 1}}\n<score>9<\\score>", principles)
     assert isinstance(parsed, Verdict)

@@ -55,7 +55,7 @@ def test_an_invalid_record_file_is_reported(tmp_path) -> None:
         RecordFile(path)
 
 
-def test_members_are_drawn_by_weight_for_every_trace() -> None:
+def test_members_are_sampled_by_weight_for_every_trace() -> None:
     members = [MemberConfig(name="a"), MemberConfig(name="b", weight=3.0)]
     drawn = [sample_members(members, 4, curation_rng(0, index)) for index in range(2000)]
     assert all(sum(count for _, count in one) == 4 for one in drawn)
@@ -63,7 +63,7 @@ def test_members_are_drawn_by_weight_for_every_trace() -> None:
     assert abs(fraction - 0.75) < 0.02
 
 
-def test_seeds_depend_on_the_key_alone() -> None:
+def test_seeds_depend_only_on_the_key() -> None:
     assert curation_seed(0, "a", 1) == curation_seed(0, "a", 1)
     assert (
         len({curation_seed(0, "a", 1), curation_seed(1, "a", 1), curation_seed(0, "a", 2), curation_seed(0, "a1")}) == 4
@@ -71,7 +71,7 @@ def test_seeds_depend_on_the_key_alone() -> None:
     assert 0 <= curation_seed("x") < 2**31
 
 
-def test_cases_are_split_into_random_ones_and_ones_to_rate() -> None:
+def test_cases_are_split_into_random_cases_and_cases_to_rate() -> None:
     ids = [f"c{index}" for index in range(100)]
     taken, queue, hard = split_cases(ids, 40, 0.5, 0)
     assert (len(taken), len(queue), hard) == (20, 80, 20)
@@ -140,7 +140,7 @@ def test_pairs_get_the_principles_of_their_cases(tmp_path, case, principles) -> 
     assert all(pair.case == case for pair in got)
 
 
-def test_a_pair_whose_case_differs_from_the_case_of_that_id_is_rejected(tmp_path, case) -> None:
+def test_a_pair_whose_case_differs_from_the_case_with_its_id_is_rejected(tmp_path, case) -> None:
     write_table(tmp_path / "cases.parquet", [case], EditCase)
     with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
         attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")

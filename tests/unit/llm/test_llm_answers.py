@@ -8,12 +8,12 @@ from editr1.llm.answers import UnreadableAnswer, find_json, strip_code_fences
 from editr1.llm.cache import AnswerCache
 
 
-def test_only_lines_that_are_fences_are_removed() -> None:
+def test_only_fence_lines_are_removed() -> None:
     assert strip_code_fences("a ``` b") == "a ``` b"
     assert strip_code_fences("x\n```json\n[1]\n```\ny") == "x\n[1]\ny"
 
 
-def test_json_is_found_between_prose_and_fences() -> None:
+def test_json_is_extracted_from_prose_and_code_fences() -> None:
     assert find_json('Here you are:\n```json\n{"a": [1]}\n```\nDone.', "{") == {"a": [1]}
     assert find_json("first [1, 2] then [3]", "[") == [1, 2]
 
@@ -24,7 +24,7 @@ def test_an_answer_without_valid_json_is_unreadable(text) -> None:
         find_json(text, "[")
 
 
-def test_the_cache_keeps_the_first_answer_across_reopening(tmp_path) -> None:
+def test_the_first_answer_stays_cached_after_reopening(tmp_path) -> None:
     with AnswerCache(tmp_path / "a.sqlite") as cache:
         assert cache.get(b"k") is None
         cache.put(b"k", b"one")

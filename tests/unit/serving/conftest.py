@@ -25,10 +25,10 @@ PRINCIPLES = (
 
 
 class FakeEngine:
-    """An engine whose score is the first red value of the edited image divided by 25.5.
+    """An engine whose score is the red value of the first pixel of the edited image, divided by 25.5.
 
-    Every ``unparsed_every``-th trace ends without a score. A batch waits until ``gate`` is set. An edited image whose first
-    pixel is black makes its whole batch fail.
+    Every ``unparsed_every``-th trace of an item has no score. Generation waits until ``gate`` is set. If the first pixel
+    of an edited image is black, the whole batch fails.
     """
 
     def __init__(self, unparsed_every: int = 0) -> None:
@@ -75,8 +75,8 @@ def half_unparsed_engine() -> FakeEngine:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A verifier like that of the shapes dataset with random weights, whose traces do not parse."""
-    from editr1.shapes.tiny_verifier import build_tiny_verifier  # heavy, and most tests here need no torch
+    """A tiny verifier of the shapes dataset with random weights, whose traces do not parse."""
+    from editr1.shapes.tiny_verifier import build_tiny_verifier  # needs torch, which most of these tests do not
 
     words = ("kept", "square", " red", "yes", "no", '[{"question": "')
     return build_tiny_verifier(tmp_path_factory.mktemp("tiny") / "verifier", words=words)
@@ -84,7 +84,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_items() -> MakeItems:
-    """``make_items(n, seed=0, red=None)``: ``n`` edits of distinct images; ``red[i]`` is the first red value of edit i."""
+    """``make_items(n, seed=0, red=None)`` returns ``n`` edits; ``red[i]`` is the first red value of edited image i."""
 
     def make(n: int, seed: int = 0, red: Sequence[int] | None = None) -> list[ScoreItem]:
         rng = random.Random(seed)

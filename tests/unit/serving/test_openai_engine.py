@@ -23,7 +23,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request with the next step of ``script``, then status 200; choices are in reverse order."""
+    """Answers requests with the steps of ``script`` and then with status 200. Choices are in reverse order."""
 
     daemon_threads = True
 
@@ -93,7 +93,7 @@ def chat() -> Chat:
     )
 
 
-def test_traces_are_ordered_by_index_and_share_the_completion_tokens(engine: OpenAIEngine, chat: Chat) -> None:
+def test_traces_are_ordered_by_index_and_completion_tokens_are_divided(engine: OpenAIEngine, chat: Chat) -> None:
     (answer,) = engine.generate([chat], Sampling(num_traces=2, temperature=1.0))
     assert not isinstance(answer, EngineError)
     assert [g.text for g in answer] == ["0", "1"]
@@ -121,7 +121,9 @@ def test_a_transient_failure_is_retried(engine: OpenAIEngine, server: Server, ch
     assert len(server.seen) == 3
 
 
-def test_a_rejected_chat_fails_alone_without_retries(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+def test_a_rejected_chat_is_not_retried_and_does_not_affect_others(
+    engine: OpenAIEngine, server: Server, chat: Chat
+) -> None:
     server.script = [400]
     first, second = engine.generate([chat, chat], Sampling())
     assert isinstance(first, EngineError) and not isinstance(first, EngineUnavailable)
@@ -140,8 +142,8 @@ def test_a_hanging_server_is_not_retried(server: Server, chat: Chat) -> None:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     config = OpenAIEngineConfig(base_url=url, model="m", timeout_seconds=0.5)
     engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
-    began = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(EngineUnavailable, match=r"deadline of 0\.5 s"):
         engine.generate([chat], Sampling())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - started < 3
     assert len(server.seen) == 1

@@ -49,7 +49,7 @@ def test_a_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
     assert _decode(UnvalidatedRequest.model_validate_json(body).items) == group
 
 
-def test_an_invalid_item_fails_alone(make_items) -> None:
+def test_an_invalid_item_does_not_affect_other_items(make_items) -> None:
     raw = json.loads(encode_request(make_items(7)))["items"]
     raw[1] = "nonsense"
     raw[2]["source"] = {"data": "???"}

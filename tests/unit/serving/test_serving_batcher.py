@@ -18,7 +18,7 @@ GREEDY = Sampling()
 
 
 @pytest.fixture
-def make(fake_engine) -> Iterator[MakeBatcher]:
+def make_batcher(fake_engine) -> Iterator[MakeBatcher]:
     made: list[Batcher] = []
 
     def build(**settings: object) -> Batcher:
@@ -35,93 +35,97 @@ def make(fake_engine) -> Iterator[MakeBatcher]:
         assert batcher.stop(10)
 
 
-def soon() -> float:
+def ten_seconds_from_now() -> float:
     return time.monotonic() + 10
 
 
-def occupied(batcher: Batcher, fake_engine, make_items) -> object:
-    """Submit an item that runs until the engine's gate is opened."""
+def occupy_engine(batcher: Batcher, fake_engine, make_items) -> object:
+    """Submit an item that keeps the engine busy until its gate is opened."""
     fake_engine.gate.clear()
-    ticket = batcher.submit(make_items(1), GREEDY, soon())
-    until(lambda: batcher._running == 1)
+    ticket = batcher.submit(make_items(1), GREEDY, ten_seconds_from_now())
+    wait_until(lambda: batcher._running == 1)
     return ticket
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
 
 
-def test_waiting_requests_share_a_batch(make, fake_engine, make_items) -> None:
-    batcher = make(max_batch_size=8)
-    held = occupied(batcher, fake_engine, make_items)
-    tickets = [batcher.submit(make_items(2, red=[51, 102]), GREEDY, soon()) for _ in range(4)]
+def test_waiting_requests_share_a_batch(make_batcher, fake_engine, make_items) -> None:
+    batcher = make_batcher(max_batch_size=8)
+    held = occupy_engine(batcher, fake_engine, make_items)
+    tickets = [batcher.submit(make_items(2, red=[51, 102]), GREEDY, ten_seconds_from_now()) for _ in range(4)]
     fake_engine.gate.set()
     assert [[o.score for o in t.future.result(5)] for t in tickets] == [[2.0, 4.0]] * 4
     assert held.future.result(5)[0].ok
     assert [size for size, _ in fake_engine.batches] == [1, 8]
 
 
-def test_a_large_request_is_split_into_batches(make, fake_engine, make_items) -> None:
+def test_a_large_request_is_split_into_batches(make_batcher, fake_engine, make_items) -> None:
     red = [25, 51, 76, 102, 127, 153, 178, 204, 229]
-    ticket = make(max_batch_size=4).submit(make_items(9, red=red), GREEDY, soon())
+    ticket = make_batcher(max_batch_size=4).submit(make_items(9, red=red), GREEDY, ten_seconds_from_now())
     assert [o.score for o in ticket.future.result(5)] == [round(r / 25.5, 1) for r in red]
     assert [size for size, _ in fake_engine.batches] == [4, 4, 1]
     assert [timing.items for timing in ticket.timings] == [4, 4, 1]
 
 
-def test_the_batch_size_counts_traces(make, fake_engine, make_items) -> None:
+def test_the_batch_size_counts_traces(make_batcher, fake_engine, make_items) -> None:
     several = Sampling(num_traces=3, temperature=1.0)
-    make(max_batch_size=7).submit(make_items(4), several, soon()).future.result(5)
+    make_batcher(max_batch_size=7).submit(make_items(4), several, ten_seconds_from_now()).future.result(5)
     assert [size for size, _ in fake_engine.batches] == [2, 2]
     fake_engine.batches.clear()
-    make(max_batch_size=2).submit(make_items(2), several, soon()).future.result(5)
+    make_batcher(max_batch_size=2).submit(make_items(2), several, ten_seconds_from_now()).future.result(5)
     assert [size for size, _ in fake_engine.batches] == [1, 1]
 
 
-def test_different_sampling_settings_get_separate_batches_oldest_first(make, fake_engine, make_items) -> None:
-    batcher = make(max_batch_size=8)
-    occupied(batcher, fake_engine, make_items)
+def test_different_sampling_settings_get_separate_batches_oldest_first(make_batcher, fake_engine, make_items) -> None:
+    batcher = make_batcher(max_batch_size=8)
+    occupy_engine(batcher, fake_engine, make_items)
     warm = Sampling(temperature=1.0)
-    tickets = [batcher.submit(make_items(1), s, soon()) for s in (GREEDY, warm, GREEDY, warm)]
+    tickets = [batcher.submit(make_items(1), s, ten_seconds_from_now()) for s in (GREEDY, warm, GREEDY, warm)]
     fake_engine.gate.set()
     for ticket in tickets:
         ticket.future.result(5)
     assert fake_engine.batches == [(1, GREEDY), (2, GREEDY), (2, warm)]
 
 
-def test_an_idle_engine_waits_for_a_full_batch(make, fake_engine, make_items) -> None:
-    batcher = make(max_batch_size=4, wait_s=60)
-    tickets = [batcher.submit(make_items(1), GREEDY, soon()) for _ in range(3)]
+def test_an_idle_engine_waits_for_a_full_batch(make_batcher, fake_engine, make_items) -> None:
+    batcher = make_batcher(max_batch_size=4, wait_s=60)
+    tickets = [batcher.submit(make_items(1), GREEDY, ten_seconds_from_now()) for _ in range(3)]
     with pytest.raises(TimeoutError):
         tickets[0].future.result(0.05)
-    tickets.append(batcher.submit(make_items(1), GREEDY, soon()))
+    tickets.append(batcher.submit(make_items(1), GREEDY, ten_seconds_from_now()))
     for ticket in tickets:
         ticket.future.result(5)  # a full batch starts at once
     assert [size for size, _ in fake_engine.batches] == [4]
 
 
-def test_a_full_queue_accepts_a_request_as_a_whole_or_not_at_all(make, fake_engine, make_items) -> None:
-    batcher = make(capacity=4)
-    occupied(batcher, fake_engine, make_items)
-    batcher.submit(make_items(2), GREEDY, soon())
+def test_a_request_that_exceeds_the_queue_capacity_is_rejected_as_a_whole(
+    make_batcher, fake_engine, make_items
+) -> None:
+    batcher = make_batcher(capacity=4)
+    occupy_engine(batcher, fake_engine, make_items)
+    batcher.submit(make_items(2), GREEDY, ten_seconds_from_now())
     assert batcher.in_flight == 3
     with pytest.raises(QueueFull) as refused:
-        batcher.submit(make_items(2), GREEDY, soon())
+        batcher.submit(make_items(2), GREEDY, ten_seconds_from_now())
     assert 1.0 <= refused.value.retry_after_s <= 30.0
     assert batcher.in_flight == 3
     assert not batcher.full
-    batcher.submit(make_items(1), GREEDY, soon())
+    batcher.submit(make_items(1), GREEDY, ten_seconds_from_now())
     assert batcher.full
 
 
-def test_items_whose_deadline_passes_in_the_queue_fail_and_are_not_run(make, fake_engine, make_items) -> None:
-    batcher = make()
-    occupied(batcher, fake_engine, make_items)
+def test_items_whose_deadline_passes_in_the_queue_fail_without_being_scored(
+    make_batcher, fake_engine, make_items
+) -> None:
+    batcher = make_batcher()
+    occupy_engine(batcher, fake_engine, make_items)
     expired = batcher.submit(make_items(2), GREEDY, time.monotonic())
-    in_time = batcher.submit(make_items(1), GREEDY, soon())
+    in_time = batcher.submit(make_items(1), GREEDY, ten_seconds_from_now())
     fake_engine.gate.set()
     assert in_time.future.result(5)[0].ok
     outcomes = expired.future.result(5)
@@ -129,11 +133,11 @@ def test_items_whose_deadline_passes_in_the_queue_fail_and_are_not_run(make, fak
     assert [size for size, _ in fake_engine.batches] == [1, 1]
 
 
-def test_cancelled_requests_are_dropped_from_the_queue(make, fake_engine, make_items) -> None:
-    batcher = make()
-    occupied(batcher, fake_engine, make_items)
-    cancelled = batcher.submit(make_items(3), GREEDY, soon())
-    kept = batcher.submit(make_items(1), GREEDY, soon())
+def test_cancelled_requests_are_dropped_from_the_queue(make_batcher, fake_engine, make_items) -> None:
+    batcher = make_batcher()
+    occupy_engine(batcher, fake_engine, make_items)
+    cancelled = batcher.submit(make_items(3), GREEDY, ten_seconds_from_now())
+    kept = batcher.submit(make_items(1), GREEDY, ten_seconds_from_now())
     assert cancelled.future.cancel()
     fake_engine.gate.set()
     kept.future.result(5)
@@ -150,7 +154,7 @@ def test_the_worker_survives_an_error_of_the_engine(make_items) -> None:
 
     batcher = Batcher(fail, max_batch_size=4, capacity=8)
     for _ in range(2):
-        (outcome,) = batcher.submit(make_items(1), GREEDY, soon()).future.result(5)
+        (outcome,) = batcher.submit(make_items(1), GREEDY, ten_seconds_from_now()).future.result(5)
         assert isinstance(outcome, ScoreFailure)
         assert outcome.cause is FailureCause.ENGINE
         assert "MemoryError: no memory" in outcome.detail
@@ -158,15 +162,15 @@ def test_the_worker_survives_an_error_of_the_engine(make_items) -> None:
     assert batcher.stop(5)
 
 
-def test_stopping_completes_queued_requests_and_rejects_new_ones(make, fake_engine, make_items) -> None:
-    batcher = make()
-    occupied(batcher, fake_engine, make_items)
-    queued = [batcher.submit(make_items(2), GREEDY, soon()) for _ in range(3)]
+def test_stopping_completes_queued_requests_and_rejects_new_ones(make_batcher, fake_engine, make_items) -> None:
+    batcher = make_batcher()
+    occupy_engine(batcher, fake_engine, make_items)
+    queued = [batcher.submit(make_items(2), GREEDY, ten_seconds_from_now()) for _ in range(3)]
     stopper = threading.Thread(target=batcher.stop)
     stopper.start()
-    until(lambda: batcher._stopping)
+    wait_until(lambda: batcher._stopping)
     with pytest.raises(Stopped):
-        batcher.submit(make_items(1), GREEDY, soon())
+        batcher.submit(make_items(1), GREEDY, ten_seconds_from_now())
     fake_engine.gate.set()
     stopper.join(5)
     assert not stopper.is_alive()
@@ -174,15 +178,15 @@ def test_stopping_completes_queued_requests_and_rejects_new_ones(make, fake_engi
     assert not batcher.alive
 
 
-def test_concurrent_clients_get_their_own_outcomes(make, make_items) -> None:
-    batcher = make(max_batch_size=5, capacity=1000)
+def test_concurrent_clients_get_their_own_outcomes(make_batcher, make_items) -> None:
+    batcher = make_batcher(max_batch_size=5, capacity=1000)
     wrong = []
 
     def client(number: int) -> None:
         for turn in range(10):
             red = (number * 10 + turn) % 250 + 1
             items = make_items(1 + turn % 3, seed=number, red=[red] * 3)
-            outcomes = batcher.submit(items, GREEDY, soon()).future.result(10)
+            outcomes = batcher.submit(items, GREEDY, ten_seconds_from_now()).future.result(10)
             if [o.score for o in outcomes] != [round(red / 25.5, 1)] * len(items):
                 wrong.append((number, turn))
 
@@ -194,6 +198,6 @@ def test_concurrent_clients_get_their_own_outcomes(make, make_items) -> None:
     assert wrong == []
 
 
-def test_an_empty_request_resolves_immediately(make, fake_engine) -> None:
-    assert make().submit([], GREEDY, soon()).future.result(0) == []
+def test_an_empty_request_resolves_immediately(make_batcher, fake_engine) -> None:
+    assert make_batcher().submit([], GREEDY, ten_seconds_from_now()).future.result(0) == []
     assert fake_engine.batches == []

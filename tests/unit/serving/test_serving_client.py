@@ -1,4 +1,4 @@
-"""The reward client against servers in threads of this process, over HTTP, and the start and stop of a server."""
+"""The reward client with HTTP servers in threads of this process, and failures to start a server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from editr1.serving.client import ModelMismatch, RewardClient
 from editr1.serving.replicas import Replica, Replicas
 from editr1.serving.run import AddressUnavailable, GoldenFailed, serve
 
-Host = Callable[..., "tuple[str, Callable[[], None]]"]
+StartServer = Callable[..., "tuple[str, Callable[[], None]]"]
 
 
 @pytest.fixture
-def host(make_items) -> Iterator[Host]:
-    """``host(engine, **settings)``: (URL, stop) of a ready server."""
+def start_server(make_items) -> Iterator[StartServer]:
+    """``start_server(engine, **settings)`` returns the URL of a ready server and a function that stops it."""
     stops: list[Callable[[], None]] = []
 
     def start(engine: object, **config: object) -> tuple[str, Callable[[], None]]:
@@ -62,8 +62,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_long_calls_are_split_and_results_keep_their_order(host, fake_engine, make_items) -> None:
-    url, _ = host(fake_engine)
+def test_long_calls_are_split_and_results_keep_their_order(start_server, fake_engine, make_items) -> None:
+    url, _ = start_server(fake_engine)
     red = [k % 250 + 1 for k in range(50)]
     with RewardClient([url], config=ClientConfig(max_request_items=7)) as client:
         outcomes = client.score(make_items(50, red=red))
@@ -72,22 +72,22 @@ def test_long_calls_are_split_and_results_keep_their_order(host, fake_engine, ma
     assert [o.score for o in outcomes if isinstance(o, Scored)] == [round(r / 25.5, 1) for r in red]
 
 
-def test_requests_are_split_by_size_in_bytes(host, fake_engine, make_items) -> None:
-    url, _ = host(fake_engine, max_body_bytes=20_000)  # two images of 3 kB per item
+def test_requests_are_split_by_size_in_bytes(start_server, fake_engine, make_items) -> None:
+    url, _ = start_server(fake_engine, max_body_bytes=20_000)  # two images of 3 kB per item
     with RewardClient([url], config=ClientConfig(max_request_bytes=14_000)) as client:
         assert all(o.ok for o in client.score(make_items(10)))
 
 
-def test_threads_can_share_a_client(host, fake_engine, make_items) -> None:
-    url, _ = host(fake_engine)
+def test_threads_can_share_a_client(start_server, fake_engine, make_items) -> None:
+    url, _ = start_server(fake_engine)
     with RewardClient([url], config=ClientConfig(max_request_items=3)) as client, ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(client.score, make_items(5, seed=k, red=[k * 10 + 1] * 5)) for k in range(16)]
         for k, call in enumerate(calls):
             assert [o.score for o in call.result(60)] == [round((k * 10 + 1) / 25.5, 1)] * 5
 
 
-def test_an_item_that_fails_in_the_engine_is_retried_once(host, fake_engine, make_items) -> None:
-    url, _ = host(fake_engine)
+def test_an_item_that_fails_in_the_engine_is_retried_once(start_server, fake_engine, make_items) -> None:
+    url, _ = start_server(fake_engine)
     with RewardClient([url]) as client:
         outcomes = client.score(make_items(3, red=[51, 0, 51]))
     assert [o.ok for o in outcomes] == [True, False, True]
@@ -96,10 +96,12 @@ def test_an_item_that_fails_in_the_engine_is_retried_once(host, fake_engine, mak
     assert sum(size == 1 for size, _ in fake_engine.batches) >= 1
 
 
-def test_replicas_with_different_models_raise_an_error(host, fake_engine, half_unparsed_engine, make_items) -> None:
+def test_replicas_with_different_models_raise_an_error(
+    start_server, fake_engine, half_unparsed_engine, make_items
+) -> None:
     half_unparsed_engine.model_digest = "sha256:" + "b" * 64
-    first, _ = host(fake_engine)
-    second, _ = host(half_unparsed_engine)
+    first, _ = start_server(fake_engine)
+    second, _ = start_server(half_unparsed_engine)
     both = RewardClient([first, second], config=ClientConfig(max_request_items=1))
     with both as client, pytest.raises(ModelMismatch, match=r"sha256:[0b]{64}"):
         client.score(make_items(32))
@@ -107,17 +109,17 @@ def test_replicas_with_different_models_raise_an_error(host, fake_engine, half_u
         client.score(make_items(1))
 
 
-def test_load_is_balanced_over_the_replicas(host, fake_engine, half_unparsed_engine, make_items) -> None:
-    urls = [host(engine)[0] for engine in (fake_engine, half_unparsed_engine)]
+def test_load_is_balanced_over_the_replicas(start_server, fake_engine, half_unparsed_engine, make_items) -> None:
+    urls = [start_server(engine)[0] for engine in (fake_engine, half_unparsed_engine)]
     with RewardClient(urls, config=ClientConfig(max_request_items=2, concurrency=8)) as client:
         assert all(o.ok for o in client.score(make_items(80)))
-    shares = [sum(size for size, _ in engine.batches) for engine in (fake_engine, half_unparsed_engine)]
-    assert sum(shares) == 82  # including the two golden samples
-    assert min(shares) >= 12
+    items_per_replica = [sum(size for size, _ in engine.batches) for engine in (fake_engine, half_unparsed_engine)]
+    assert sum(items_per_replica) == 82  # including the two golden samples
+    assert min(items_per_replica) >= 12
 
 
-def test_no_item_is_lost_when_a_replica_stops(host, fake_engine, half_unparsed_engine, make_items) -> None:
-    (first, stop), (second, _) = host(fake_engine), host(half_unparsed_engine)
+def test_no_item_is_lost_when_a_replica_stops(start_server, fake_engine, half_unparsed_engine, make_items) -> None:
+    (first, stop), (second, _) = start_server(fake_engine), start_server(half_unparsed_engine)
     with RewardClient([first, second], config=ClientConfig(max_request_items=2, concurrency=4)) as client:
         future = client.submit(make_items(120))
         stop()
@@ -128,20 +130,20 @@ def test_no_item_is_lost_when_a_replica_stops(host, fake_engine, half_unparsed_e
 @pytest.mark.parametrize("wait", [True, False])
 def test_an_unreachable_service_yields_failures_within_the_deadline(make_items, wait) -> None:
     config = ClientConfig(max_attempts=3, backoff_seconds=0.02, wait_unreachable=wait)
-    began = time.monotonic()
+    started = time.monotonic()
     with RewardClient([f"http://127.0.0.1:{free_port()}"], config=config) as client:
         outcomes = client.score(make_items(20), deadline_seconds=2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started < 5
     assert {o.cause for o in outcomes if isinstance(o, ScoreFailure)} == {FailureCause.UNREACHABLE}
     assert len(outcomes) == 20
 
 
-def test_the_client_waits_for_a_service_that_starts_late(host, fake_engine, make_items) -> None:
+def test_the_client_waits_for_a_service_that_starts_late(start_server, fake_engine, make_items) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_seconds=0.1)) as client:
         future = client.submit(make_items(2), deadline_seconds=60)
-        until(lambda: failures(client) >= 2)
-        host(fake_engine, port=port)
+        wait_until(lambda: failures(client) >= 2)
+        start_server(fake_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
@@ -149,21 +151,21 @@ def test_an_invalid_response_is_retried_and_reported(make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"] * 9
     config = ClientConfig(max_attempts=2, backoff_seconds=0.01)
-    with answering(answers, port), RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
+    with scripted_server(answers, port), RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
         (outcome,) = client.score(make_items(1), deadline_seconds=10)
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause in (FailureCause.ENGINE, FailureCause.UNREACHABLE)
     assert 9 - len(answers) == 2
 
 
-def test_the_client_waits_for_the_replacement_of_a_draining_server(host, fake_engine, make_items) -> None:
+def test_the_client_waits_for_the_replacement_of_a_draining_server(start_server, fake_engine, make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
     config = ClientConfig(max_attempts=1, backoff_seconds=0.02)
-    with answering(answers, port) as server, RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
+    with scripted_server(answers, port) as server, RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
         future = client.submit(make_items(2), deadline_seconds=60)
-        until(lambda: not server.is_alive())
-        host(fake_engine, port=port)
+        wait_until(lambda: not server.is_alive())
+        start_server(fake_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
@@ -172,7 +174,7 @@ def test_a_stopping_process_does_not_wait_for_an_unreachable_service(make_items)
     url = f"http://127.0.0.1:{free_port()}"
     with RewardClient([url], config=ClientConfig(deadline_seconds=60), should_stop=stop.is_set) as client:
         future = client.submit(make_items(4))
-        until(lambda: failures(client) >= 1)
+        wait_until(lambda: failures(client) >= 1)
         assert not future.done()
         stop.set()
         outcomes = future.result(10)
@@ -180,9 +182,9 @@ def test_a_stopping_process_does_not_wait_for_an_unreachable_service(make_items)
         stop.clear()
         before = failures(client)
         last = client.submit(make_items(4))
-        until(lambda: failures(client) > before)
-        began = time.monotonic()
-    assert time.monotonic() - began < 10, "close must not wait for the service"
+        wait_until(lambda: failures(client) > before)
+        started = time.monotonic()
+    assert time.monotonic() - started < 10, "close must not wait for the service"
     assert not any(o.ok for o in last.result(1))
 
 
@@ -199,54 +201,52 @@ def test_a_stopping_process_does_not_wait_for_a_host_name_that_cannot_be_resolve
         ["http://reward:8000"], config=config, should_stop=stop.is_set, resolve=fail_to_resolve
     ) as client:
         future = client.submit(make_items(1))
-        until(lambda: len(lookups) >= 2)
+        wait_until(lambda: len(lookups) >= 2)
         assert not future.done()
         stop.set()
         assert not any(o.ok for o in future.result(10))
 
 
-def test_after_a_call_waited_in_vain_others_do_not_wait_until_the_service_responds(
-    host, fake_engine, make_items
+def test_calls_do_not_wait_after_another_call_reached_its_deadline_in_the_same_outage(
+    start_server, fake_engine, make_items
 ) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(backoff_seconds=0.1)) as client:
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=0.8))
-        began = time.monotonic()
+        started = time.monotonic()
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=60))
-        assert time.monotonic() - began < 20
-        host(fake_engine, port=port)
-        until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
+        assert time.monotonic() - started < 20
+        start_server(fake_engine, port=port)
+        wait_until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
         assert all(o.ok for o in client.score(make_items(1)))
 
 
-def test_a_second_outage_is_waited_for_although_a_call_waited_in_vain_in_the_first(
-    host, fake_engine, half_unparsed_engine, make_items
-) -> None:
+def test_calls_wait_again_in_a_second_outage(start_server, fake_engine, half_unparsed_engine, make_items) -> None:
     port = free_port()
     config = ClientConfig(backoff_seconds=0.05)
     with RewardClient([f"http://127.0.0.1:{port}"], config=config) as client:
         assert not any(o.ok for o in client.score(make_items(1), deadline_seconds=0.3))
-        _, stop = host(fake_engine, port=port)
-        until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
+        _, stop = start_server(fake_engine, port=port)
+        wait_until(lambda: all(o.ok for o in client.score(make_items(1), deadline_seconds=1)))
         stop()
         before = failures(client)
         future = client.submit(make_items(1), deadline_seconds=60)
-        until(lambda: failures(client) > before)
-        host(half_unparsed_engine, port=port)
+        wait_until(lambda: failures(client) > before)
+        start_server(half_unparsed_engine, port=port)
         assert all(o.ok for o in future.result(60))
 
 
-def test_a_response_that_trickles_in_is_cut_off_at_the_deadline(make_items) -> None:
+def test_a_slow_response_is_aborted_at_the_deadline(make_items) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     port = free_port()
     with (
-        answering([(head, *[b" "] * 200)], port, pause_s=0.05),
+        scripted_server([(head, *[b" "] * 200)], port, pause_s=0.05),
         RewardClient([f"http://127.0.0.1:{port}"]) as client,
     ):
-        began = time.monotonic()
+        started = time.monotonic()
         (outcome,) = client.score(make_items(1), deadline_seconds=0.5)
     assert isinstance(outcome, ScoreFailure)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - started < 2.5
 
 
 def test_the_pause_after_failures_is_bounded() -> None:
@@ -266,8 +266,8 @@ def test_invalid_arguments_are_rejected(make_items) -> None:
 
 
 @contextmanager
-def answering(answers: list, port: int, pause_s: float = 0.0) -> Iterator[threading.Thread]:
-    """A server that sends the next of ``answers`` to each connection, then stops. Parts of an answer are sent with pauses."""
+def scripted_server(answers: list, port: int, pause_s: float = 0.0) -> Iterator[threading.Thread]:
+    """Run a server that sends one of ``answers`` per connection and then stops; parts of an answer are sent with pauses."""
 
     def serve() -> None:
         while answers:
@@ -289,7 +289,7 @@ def answering(answers: list, port: int, pause_s: float = 0.0) -> Iterator[thread
         yield thread
 
 
-def until(done: Callable[[], bool]) -> None:
+def wait_until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
     while not done():
         assert time.monotonic() < end
@@ -297,7 +297,7 @@ def until(done: Callable[[], bool]) -> None:
 
 
 def failures(client: RewardClient) -> int:
-    """Consecutive failures of the only replica of ``client``."""
+    """Return the number of consecutive failures of the only replica of ``client``."""
     return sum(replica.failures for replica in client._replicas.current())
 
 
@@ -307,15 +307,15 @@ def _replicas(resolve, **more) -> Replicas:
     )
 
 
-def test_every_address_of_a_name_is_a_replica_and_names_are_resolved_again(monkeypatch) -> None:
+def test_every_address_of_a_host_is_a_replica_and_hosts_are_resolved_again(monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr("editr1.serving.replicas.time.monotonic", lambda: now[0])
     answers = [["10.0.0.1", "10.0.0.2"], OSError("no answer"), ["10.0.0.2", "fd00::3"]]
-    asked = []
+    lookups = []
 
     def resolve(host: str, port: int) -> list[str]:
-        asked.append((host, port))
-        answer = answers[min(len(asked), len(answers)) - 1]
+        lookups.append((host, port))
+        answer = answers[min(len(lookups), len(answers)) - 1]
         if isinstance(answer, OSError):
             raise answer
         return answer
@@ -323,12 +323,12 @@ def test_every_address_of_a_name_is_a_replica_and_names_are_resolved_again(monke
     replicas = _replicas(resolve)
     assert sorted(r.url for r in replicas.current()) == ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]
     assert {r.host for r in replicas.current()} == {"reward:8000"}
-    assert len(asked) == 1
+    assert len(lookups) == 1
     now[0] += 0.06
     assert len(replicas.current()) == 2, "the addresses are kept if they cannot be resolved"
     now[0] += 0.06
     assert sorted(r.url for r in replicas.current()) == ["http://10.0.0.2:8000", "http://[fd00::3]:8000"]
-    assert asked[0] == ("reward", 8000)
+    assert lookups[0] == ("reward", 8000)
 
 
 def test_untried_replicas_come_first_then_the_least_loaded() -> None:

@@ -1,4 +1,4 @@
-"""The HTTP routes in process: fuzzed bodies, error responses, deadlines, readiness and metrics."""
+"""The HTTP routes, called in process: fuzzed bodies, error responses, deadlines, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Start = Callable[..., TestClient]
 
 @pytest.fixture
 def start(fake_engine, make_items) -> Iterator[Start]:
-    """``start(**settings)``: a client of a ready server with ``fake_engine``."""
+    """``start(**settings)`` returns a client of a ready server with ``fake_engine``."""
     with ExitStack() as stack:
         stack.callback(fake_engine.gate.set)
 
@@ -32,14 +32,14 @@ def start(fake_engine, make_items) -> Iterator[Start]:
             app = create_app(engine, ServeConfig(**{"batch_wait_ms": 0, **config}), make_items(1, seed=9))
             client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
             if ready:
-                until(lambda: client.get("/readyz").status_code == 200)
+                wait_until(lambda: client.get("/readyz").status_code == 200)
             fake_engine.batches.clear()
             return client
 
         yield build
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end
@@ -71,7 +71,7 @@ def test_results_are_aligned_with_items_and_contain_the_model_digest(start, make
     assert "score" not in body["results"][1]
 
 
-def test_an_invalid_item_fails_alone(start, make_items) -> None:
+def test_an_invalid_item_does_not_affect_other_items(start, make_items) -> None:
     raw = json.loads(encode_request(make_items(3, red=[51, 51, 51])))
     raw["items"][1]["edited"] = {"data": "AAAA"}
     body = start().post("/v1/score", json=raw).json()
@@ -154,7 +154,7 @@ _request = st.fixed_dictionaries(
 def fuzzed(request: pytest.FixtureRequest) -> Iterator[TestClient]:
     from editr1.serving.golden import default_golden
 
-    class Silent:
+    class SilentEngine:
         model_digest = "sha256:" + "1" * 64
 
         def __init__(self) -> None:
@@ -169,7 +169,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[TestClient]:
             return None
 
     config = ServeConfig(batch_wait_ms=0, golden_must_parse=False, max_body_bytes=1 << 20)
-    with TestClient(create_app(Silent(), config, default_golden())) as client:
+    with TestClient(create_app(SilentEngine(), config, default_golden())) as client:
         yield client
 
 
@@ -203,7 +203,7 @@ def test_a_full_queue_returns_429_with_retry_after(start, make_items, fake_engin
     fake_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
-        until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
+        wait_until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
         answer = score(client, make_items(1))
         fake_engine.gate.set()
         assert held.result(10).status_code == 200
@@ -238,14 +238,14 @@ def test_the_server_becomes_ready_when_the_golden_sample_is_scored(start, fake_e
     assert before.status_code == 503
     assert "golden sample has not been scored yet" in before.text
     fake_engine.gate.set()
-    until(lambda: client.get("/readyz").status_code == 200)
+    wait_until(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/readyz").text == "ready\n"
 
 
 def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_unparsed_engine) -> None:
     half_unparsed_engine._unparsed_every = 1
     client = start(ready=False, engine=half_unparsed_engine)
-    until(lambda: "unparsed" in client.get("/readyz").text)
+    wait_until(lambda: "unparsed" in client.get("/readyz").text)
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "golden sample was not scored: unparsed" in answer.text
@@ -256,7 +256,7 @@ def test_the_server_is_not_ready_while_the_engine_generates_nothing(start, make_
     for _ in range(3):
         assert not score(client, make_items(1, red=[0])).json()["results"][0]["ok"]
     assert client.get("/readyz").status_code == 503
-    until(lambda: client.get("/readyz").status_code == 200)
+    wait_until(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/readyz").status_code == 200
 
 
@@ -267,7 +267,7 @@ def test_metrics_count_requests_items_batches_and_tokens(start, make_items, fake
     fake_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(score, client, make_items(2))
-        until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
+        wait_until(lambda: samples(client)[("editr1_reward_in_flight",)] == 2)
         assert samples(client)[("editr1_reward_in_flight",)] == 2
         fake_engine.gate.set()
         held.result(10)

@@ -51,8 +51,8 @@ def test_inputs_equal_those_of_the_library_processor(engine, chats, tiny_folder)
 
 def test_greedy_traces_equal_those_of_the_library_and_are_batch_invariant(engine, chats, tiny_folder) -> None:
     together = engine.generate(chats, Sampling(max_tokens=12))
-    alone = [engine.generate([chat], Sampling(max_tokens=12))[0] for chat in chats]
-    assert together == alone
+    separate = [engine.generate([chat], Sampling(max_tokens=12))[0] for chat in chats]
+    assert together == separate
     model, processor, _ = load_verifier(tiny_folder)
     text = processor.apply_chat_template(chats[3].messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=chats[3].images, return_tensors="pt")
@@ -88,7 +88,7 @@ def test_control_tokens_are_never_generated(engine, chats) -> None:
     assert model.generation_config.suppress_tokens is None  # only the request's settings apply
 
 
-def test_a_prompt_longer_than_the_context_fails_alone(engine, chats) -> None:
+def test_a_prompt_longer_than_the_context_does_not_affect_other_chats(engine, chats) -> None:
     long = build_chat(
         engine.template, *chats[0].images, "y" * 5000, [Principle(question="is it red?", category=Category.KEEP)]
     )
@@ -106,10 +106,10 @@ def test_a_long_prompt_does_not_truncate_other_traces(engine, chats) -> None:
         for chat in (build_chat(engine.template, *chats[0].images, text, principles) for text in texts)
         if 0 < engine._context - len(engine._tokens(chat, engine._process_images([chat]))) < 6
     )
-    alone = engine.generate([chats[0]], Sampling(max_tokens=24))
-    beside, cut = engine.generate([chats[0], long], Sampling(max_tokens=24))
-    assert beside == alone[0]
-    assert cut[0].completion_tokens < 6
+    single = engine.generate([chats[0]], Sampling(max_tokens=24))
+    batched, truncated = engine.generate([chats[0], long], Sampling(max_tokens=24))
+    assert batched == single[0]
+    assert truncated[0].completion_tokens < 6
 
 
 def test_random_weights_yield_failures_without_scores(engine, make_items) -> None:

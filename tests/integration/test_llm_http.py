@@ -1,0 +1,145 @@
+"""The client of chat servers over HTTP, with a server that returns scripted failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from editr1.config.llm import EndpointConfig, VlmConfig
+from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, RequestRefused
+from editr1.llm.event_loop import new_runner
+from editr1.llm.messages import build_messages
+from editr1.llm.vlm import VlmClient
+from tests.integration.failing_chat_server import FailingChatServer, failing_chat_server
+
+CHAT = build_messages("", ["Hello"], 64)
+
+
+@pytest.fixture
+def failing_server() -> Iterator[FailingChatServer]:
+    with failing_chat_server() as server:
+        yield server
+
+
+def run_async(work):
+    with new_runner() as runner:
+        return runner.run(work)
+
+
+def complete(
+    server: FailingChatServer,
+    count: int = 1,
+    use: VlmConfig | None = None,
+    cache: Path | None = None,
+    n: int = 1,
+    **endpoint,
+):
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url=server.url, **endpoint)}, cache) as client:
+            requests = (client.complete(use or VlmConfig(), CHAT, n=n, seed=seed) for seed in range(count))
+            return await asyncio.gather(*requests), client.usage
+
+    return run_async(work())
+
+
+def test_retry_after_is_respected(failing_server) -> None:
+    failing_server.script, failing_server.headers = [429], {"Retry-After": "1"}
+    texts, usage = complete(failing_server)
+    assert texts == [["0"]]
+    assert (usage.requests, usage.retries, usage.failed) == (1, 1, 0)
+    assert failing_server.seen[1][0] - failing_server.seen[0][0] >= 1.0
+
+
+@pytest.mark.parametrize("step", [500, 503, 429, 408, "drop"])
+def test_a_transient_failure_is_retried(failing_server, step) -> None:
+    failing_server.script = [step]
+    texts, usage = complete(failing_server)
+    assert texts == [["0"]]
+    assert usage.retries == 1
+
+
+def test_exhausted_retries_raise_an_error_with_endpoint_status_and_count(failing_server) -> None:
+    failing_server.script, failing_server.headers = [500] * 9, {"Retry-After-Ms": "1"}
+    with pytest.raises(
+        EndpointUnavailable, match=r"127\.0\.0\.1.*model shapes-oracle: status 500 after 2 retries: .*no!"
+    ):
+        complete(failing_server, max_retries=2)
+    assert len(failing_server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, RequestRefused), (401, EndpointMisconfigured), (404, EndpointMisconfigured)]
+)
+def test_a_permanent_failure_is_not_retried(failing_server, status, kind) -> None:
+    failing_server.script = [status]
+    with pytest.raises(kind):
+        complete(failing_server)
+    assert len(failing_server.seen) == 1
+
+
+def test_the_deadline_applies_to_a_hanging_server(failing_server) -> None:
+    failing_server.script = ["hang"]
+    started = time.monotonic()
+    with pytest.raises(EndpointUnavailable, match=r"deadline of 0\.3 s"):
+        complete(failing_server, deadline_seconds=0.3)
+    assert time.monotonic() - started < 6
+
+
+def test_an_invalid_response_is_an_error_and_is_not_cached(failing_server, tmp_path) -> None:
+    failing_server.script = ["junk"]
+    with pytest.raises(EndpointUnavailable, match="not a chat completion"):
+        complete(failing_server, cache=tmp_path / "a.sqlite")
+    assert complete(failing_server, cache=tmp_path / "a.sqlite")[1].requests == 1
+
+
+def test_a_truncated_response_is_an_error(failing_server) -> None:
+    failing_server.script = [b'{"choices": [']
+    with pytest.raises(EndpointUnavailable, match="the response is not JSON"):
+        complete(failing_server)
+
+
+def test_lone_surrogates_are_replaced_and_invalid_token_counts_ignored(failing_server, tmp_path) -> None:
+    half = {"choices": [{"message": {"content": "a\ud83d"}}], "usage": {"prompt_tokens": "many"}}
+    failing_server.script = [json.dumps(half).encode()]
+    for _ in range(2):
+        texts, usage = complete(failing_server, cache=tmp_path / "a.sqlite")
+        assert texts == [["a?"]]
+    assert usage.cached == 1
+
+
+def test_the_url_of_an_unreachable_server_is_reported() -> None:
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
+            await client.complete(VlmConfig(), CHAT)
+
+    with pytest.raises(EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
+        run_async(work())
+
+
+def test_concurrency_is_bounded(failing_server) -> None:
+    failing_server.script = ["slow"] * 24
+    complete(failing_server, count=24, concurrency=3)
+    assert failing_server.max_in_flight == 3
+
+
+def test_usage_is_counted_and_cached_answers_are_free(failing_server, tmp_path) -> None:
+    use = VlmConfig(prompt_price=2.0, completion_price=8.0)
+    _, usage = complete(failing_server, 5, use, tmp_path / "a.sqlite", n=3)
+    assert (usage.requests, usage.cached, usage.prompt_tokens, usage.completion_tokens) == (5, 0, 5000, 50)
+    assert usage.cost == pytest.approx(5 * (1000 * 2 + 10 * 8) / 1e6)
+    texts, usage = complete(failing_server, 7, use, tmp_path / "a.sqlite", n=3)
+    assert (usage.requests, usage.cached) == (2, 5)
+    assert texts == [["0", "1", "2"]] * 7
+    assert len(failing_server.seen) == 7
+
+
+def test_the_api_key_is_read_from_the_configured_environment_variable(failing_server, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MY_VLM_KEY", "k-123")
+    complete(failing_server, api_key_env="MY_VLM_KEY", cache=tmp_path / "a.sqlite")
+    assert failing_server.keys == ["Bearer k-123"]
+    assert b"k-123" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
