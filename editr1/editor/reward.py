@@ -132,7 +132,7 @@ class RewardCollector:
             part_outcomes = future.result()
             if len(part_outcomes) != len(ids):
                 raise ValueError(
-                    f"the scorer returned {len(part_outcomes)} outcomes for {len(ids)} samples; it must return one each"
+                    f"the scorer returned {len(part_outcomes)} outcomes for {len(ids)} samples; it must return one per sample"
                 )
             outcomes += part_outcomes
         return Rewards(

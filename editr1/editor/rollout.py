@@ -16,7 +16,7 @@ from editr1.seeding import torch_generator
 
 @dataclass(frozen=True)
 class SdeSettings:
-    """Settings of the sampling for training.
+    """Settings of stochastic sampling for training.
 
     Attributes:
         num_inference_steps: Denoising steps per sample.

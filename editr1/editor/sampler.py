@@ -1,4 +1,4 @@
-"""Sampling of one iteration: groups of samples per case, each batch submitted for scoring as soon as it is decoded."""
+"""Sampling of one iteration: one group of samples per case, with each batch submitted for scoring as soon as it is decoded."""
 
 from __future__ import annotations
 
