@@ -70,7 +70,7 @@ def resized_to(data: bytes, like: bytes, resampling: Image.Resampling = Image.Re
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Encode an image as an 8-bit RGB PNG without metadata; equal pixels give equal bytes with one version of Pillow."""
+    """Encode an image as an 8-bit RGB PNG without metadata; the output is deterministic for a given version of Pillow."""
     buffer = io.BytesIO()
     clean = Image.new("RGB", image.size)
     clean.paste(image if image.mode == "RGB" else _flattened(image))

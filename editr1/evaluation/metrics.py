@@ -174,7 +174,7 @@ def ratio_estimate(
 ) -> Estimate:
     """Return sum(numerators) / sum(denominators) for clustered observations, resampling whole clusters.
 
-    The answers about one edit are such a cluster. ``n`` of the result is the sum of the denominators, that is, the number
+    For example, all answers about one edit form a cluster. ``n`` of the result is the sum of the denominators, that is, the number
     of answers and not of clusters.
 
     Args:

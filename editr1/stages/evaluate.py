@@ -147,7 +147,7 @@ _PARTS: Final[tuple[Callable[[_Evaluation, ReportData], ReportData], ...]] = (
     _evaluate_editors,
     _evaluate_benchmarks,
 )
-"""The parts of an evaluation in order. Each returns the report with its own results added."""
+"""The parts of an evaluation in order. Each adds its results to the report and returns it."""
 
 
 def _commit(evaluation: _Evaluation, data: ReportData) -> None:

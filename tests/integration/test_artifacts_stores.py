@@ -1,4 +1,4 @@
-"""One test suite for all stores: file:// and s3:// (a real server) behave alike."""
+"""One test suite for all stores: file:// and s3:// (a real server) behave identically."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_artifact_does_not_exist_without_its_manifest(store: ArtifactStore, fold
     assert list(store.list()) == []
 
 
-def test_damaged_blob_is_reported_and_never_delivered(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
+def test_damaged_blob_is_reported_and_never_fetched(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     manifest = store.commit(folder, kind="verifier", stage="sft")
     data = bytearray((folder / "sub" / "weights ü.bin").read_bytes())
     key = blob_key(bytes(data))
@@ -243,14 +243,14 @@ def test_broken_connection_is_resumed(store: ArtifactStore, folder: Path, tmp_pa
     stream = store.objects.stream
     breaks = iter(range(3))
 
-    def shaky(key: str, offset: int = 0):  # type: ignore[no-untyped-def]
+    def unreliable(key: str, offset: int = 0):  # type: ignore[no-untyped-def]
         for chunk in stream(key, offset):
             if key.startswith("blobs/") and next(breaks, None) is not None:
                 yield chunk[: len(chunk) // 2]
                 raise StoreError("connection reset")
             yield chunk
 
-    store.objects.stream = shaky  # type: ignore[method-assign]
+    store.objects.stream = unreliable  # type: ignore[method-assign]
     assert content(store.fetch(manifest.digest, tmp_path / "got")) == content(folder)
 
 
@@ -295,7 +295,7 @@ def test_file_that_changes_during_the_upload_is_not_stored(store: ArtifactStore,
     assert [*store.objects.keys("")] == []
 
 
-def test_s3_errors_explain_what_is_wrong(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_s3_errors_give_cause_and_solution(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.client().make_bucket(bucket)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MINIO_ACCESS_KEY"):

@@ -101,7 +101,7 @@ def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[st
 
 
 def tuned_epsilon(human: Floats, gaps: Floats) -> tuple[float, float]:
-    """Return the tie threshold with the best accuracy on these same pairs, like the authors, and that accuracy.
+    """Return the tie threshold with the best accuracy on these same pairs, as in the authors' script, and that accuracy.
 
     A pair is correct if the human label is a tie and |gap| <= epsilon, or if the gap exceeds epsilon in the direction of
     the human preference. The candidates for epsilon are 0 and every |gap|; the smallest of equally good ones is returned.

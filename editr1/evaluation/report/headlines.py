@@ -69,14 +69,14 @@ class _Style:
 _SFT = _Style(
     "Verifier after SFT",
     "% of pairs",
-    "a tie counts as half",
+    "half credit for ties",
     100.0,
     50.0,
     "chance (50%)",
     (0.0, 100.0),
     signed=False,
 )
-_GCPO = _Style("Gain from GCPO", " points", "same pairs, a tie counts as half", 100.0)
+_GCPO = _Style("Gain from GCPO", " points", "same pairs, half credit for ties", 100.0)
 _EDITOR = _Style("Editor gain from RL", " of 10", "true score, same cases")
 
 

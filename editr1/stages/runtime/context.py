@@ -109,12 +109,12 @@ class StageContext:
 
         The scratch folders of other jobs are removed.
         """
-        own = self.workdir / f"out-{self.job.key[:12]}"
+        job_folder = self.workdir / f"out-{self.job.key[:12]}"
         if self.is_main:
             for other in self.workdir.glob("out-*"):
-                if other != own:
+                if other != job_folder:
                     shutil.rmtree(other, ignore_errors=True)
-        folder = own / name
+        folder = job_folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

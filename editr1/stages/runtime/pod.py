@@ -129,13 +129,15 @@ class _Attempt:
     def run(self) -> int:
         job = self._job
         file = self._write_job()
-        own = (self._record.pod, self._record.submission)
-        earlier = [item for item in retry_outages(self._files.attempts) if (item.pod, item.submission) == own]
+        current_attempt = (self._record.pod, self._record.submission)
+        earlier = [
+            item for item in retry_outages(self._files.attempts) if (item.pod, item.submission) == current_attempt
+        ]
         checkpoint = retry_outages(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
         self._stored = self._record
-        # Without a submission, a Helm release that was reinstalled with more memory cannot be told from the earlier one.
+        # Without a submission, a Helm release that was reinstalled with more memory looks the same as the earlier one.
         lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
             self._tail.add(

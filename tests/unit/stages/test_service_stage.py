@@ -33,14 +33,14 @@ def test_only_a_service_starts_again_after_completion(
     kind: Kind, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
-    begun = []
+    started = []
 
     def body(context: StageContext) -> dict[str, float]:
-        begun.append(context.job.stage)
+        started.append(context.job.stage)
         return {}
 
     made = job(kind, tmp_path)
     assert [entry._run(body, made), entry._run(body, made)] == [0, 0]
-    assert len(begun) == starts
+    assert len(started) == starts
     result = load_result(open_store(made.store), "r", "s", made.key)
     assert (result is None) == (kind is Kind.SERVE)
