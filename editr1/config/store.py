@@ -85,6 +85,15 @@ class StoreConfig(Settings):
         return unquote(urlsplit(self.url).path).strip("/")
 
 
+def options_from_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the store options that ``env`` sets (default: this process's environment); empty variables are ignored.
+
+    ``EDITR1_S3_ENDPOINT`` sets ``endpoint``, ``EDITR1_S3_REGION`` ``region``, and ``EDITR1_S3_CA_BUNDLE`` ``ca_bundle``.
+    """
+    env = os.environ if env is None else env
+    return {name: env[variable] for name, variable in _VARIABLES.items() if env.get(variable)}
+
+
 def store_at(
     url: str,
     *,
@@ -95,16 +104,14 @@ def store_at(
 ) -> StoreConfig:
     """Return the store at ``url``.
 
-    Options of an S3 store that are not given come from ``EDITR1_S3_ENDPOINT``, ``EDITR1_S3_REGION`` and
-    ``EDITR1_S3_CA_BUNDLE`` in ``env`` (default: this process's environment). They are read only here, so that a
-    submitted job contains them. Raises ConfigError if ``url`` is not the address of a store.
+    Options of an S3 store that are not given come from :func:`options_from_environment`. A submitted job contains them,
+    so that its stages do not read these variables. Raises ConfigError if ``url`` is not the address of a store.
     """
     found: dict[str, str | None] = {"endpoint": endpoint, "region": region}
     variables: dict[tuple[str, ...], str] = {}
     if url.startswith("s3://"):
-        env = os.environ if env is None else env
-        for name, variable in _VARIABLES.items():
-            if not found.get(name) and env.get(variable):
-                found[name] = env[variable]
-                variables[name,] = variable
+        for name, value in options_from_environment(env).items():
+            if not found.get(name):
+                found[name] = value
+                variables[name,] = _VARIABLES[name]
     return validate(StoreConfig, {"url": url, "secure": secure, **found}, where="store", variables=variables)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, validate
 from editr1.config.merge import deep_merge
-from editr1.config.store import StoreConfig
+from editr1.config.store import StoreConfig, options_from_environment
 from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.values import release_name
@@ -87,7 +86,8 @@ class SettingsCache:
         ):
             raise ConfigError(f"store {store.url!r}: not allowed; use a store below {' or '.join(self._stores)}")
         own = (self._base.values.get("store") or {}).get("endpoint") or None
-        if (own or self._stores) and store.endpoint != (os.environ.get("EDITR1_S3_ENDPOINT") or own):
+        expected = options_from_environment().get("endpoint") or own
+        if (own or self._stores) and store.endpoint != expected:
             raise ConfigError(
                 f"store.endpoint {store.endpoint!r}: not allowed; remove it, the operator uses {own or 'AWS'!r}"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, load_settings
-from editr1.config.store import ENDPOINT_VARIABLE, StoreConfig, store_at
+from editr1.config.store import StoreConfig, options_from_environment, store_at
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.namespace import ClusterNamespace, open_namespace
 
@@ -65,7 +65,7 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
         )
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")
-    endpoint = config.store_endpoint or os.environ.get(ENDPOINT_VARIABLE) or values.get("endpoint") or None
+    endpoint = config.store_endpoint or options_from_environment().get("endpoint") or values.get("endpoint") or None
     return store_at(url, endpoint=endpoint, region=values.get("region") or None, secure=values.get("secure", True))
 
 
