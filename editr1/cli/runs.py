@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from editr1.cli.common import StoreOption, fail, reporting
+from editr1.durations import format_minute
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list them, and show their state, attempts and outputs.")
 
@@ -35,9 +36,13 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
     for record in records:
         done = sum(stage.state == "done" for stage in record.stages.values())
         minutes = f"{((record.ended or time.time()) - record.created) / 60:.1f}"
-        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
         table.add_row(
-            record.name, str(record.state), str(record.seed), f"{done}/{len(record.stages)}", started, minutes
+            record.name,
+            str(record.state),
+            str(record.seed),
+            f"{done}/{len(record.stages)}",
+            format_minute(record.created),
+            minutes,
         )
     Console().print(table)
 

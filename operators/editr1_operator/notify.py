@@ -7,12 +7,12 @@ import queue
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
+from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import RunStatus
 from editr1_operator.metrics import NOTICES
 
@@ -32,7 +32,7 @@ def cloud_event(meta: Mapping[str, Any], status: RunStatus, now: float) -> dict[
         "id": f"{meta['uid']}/{meta.get('resourceVersion', '')}",
         "source": source,
         "type": f"dev.editr1.run.{status.state.lower()}",
-        "time": datetime.fromtimestamp(now, UTC).isoformat(),
+        "time": format_timestamp(now),
         "datacontenttype": "application/json",
         "data": {
             "run": meta["name"],
