@@ -20,7 +20,11 @@ class PairRewards:
 
     @property
     def advantages(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Advantages A = r - mean(r) within each group, not divided by a standard deviation, as (winner's, loser's)."""
+        """Advantages A = r - mean(r) within each group, not divided by a standard deviation, as (winner's, loser's).
+
+        They are used for metrics only. The loss uses the advantages that TRL's GRPOTrainer computes from the rewards with
+        ``scale_rewards="none"``, which are equal.
+        """
         return centred(self.winner), centred(self.loser)
 
 
@@ -80,7 +84,7 @@ def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats
 
 
 def centred(rewards: Sequence[float]) -> tuple[float, ...]:
-    """Subtract the mean of the group from each reward."""
+    """Subtract the mean of the group from each reward. Used for metrics only: in training, TRL's GRPOTrainer does this."""
     mean = _mean(rewards)
     return tuple(reward - mean for reward in rewards)
 
