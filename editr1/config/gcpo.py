@@ -6,7 +6,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from editr1.config.loader import ConfigError
 from editr1.config.verifier import VerifierTraining
+
+
+def traces_per_pair(num_traces: int) -> int:
+    """Return the number of traces of a pair: ``num_traces`` of the winner and as many of the loser."""
+    return 2 * num_traces
 
 
 class GcpoConfig(VerifierTraining):
@@ -57,10 +63,25 @@ class GcpoConfig(VerifierTraining):
 
     @model_validator(mode="after")
     def _micro_batch(self) -> Self:
-        rows = self.pairs_per_rollout * 2 * self.num_traces
-        if self.micro_batch_size is not None and rows % self.micro_batch_size:
-            raise ValueError(
-                f"micro_batch_size {self.micro_batch_size} does not divide the {rows} traces of a rollout "
-                "(pairs_per_rollout x 2 x num_traces)"
-            )
+        self.rollout_layout()
         return self
+
+    def rollout_layout(self, processes: int = 1) -> tuple[int, int]:
+        """Return the traces per forward pass on each process, and the number of forward passes per rollout.
+
+        Raises ConfigError if a pair would be split between processes, or if the micro-batches do not divide a rollout
+        evenly.
+        """
+        if self.pairs_per_rollout % processes:
+            raise ConfigError(
+                f"pairs_per_rollout {self.pairs_per_rollout} does not divide evenly among {processes} processes; "
+                "change pairs_per_rollout or the number of processes"
+            )
+        traces = self.pairs_per_rollout // processes * traces_per_pair(self.num_traces)
+        micro_batch_size = self.micro_batch_size or traces
+        if traces % micro_batch_size:
+            raise ConfigError(
+                f"micro_batch_size {micro_batch_size} does not divide the {traces} traces of a rollout on each process "
+                f"(pairs_per_rollout / processes x 2 x num_traces); use a divisor of {traces}"
+            )
+        return micro_batch_size, traces // micro_batch_size

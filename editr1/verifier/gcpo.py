@@ -82,7 +82,7 @@ def train_gcpo(
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
-    micro_batch_size, micro_steps = rollout_layout(config, context.world_size)
+    micro_batch_size, micro_steps = config.rollout_layout(context.world_size)
     network, processor, template = load_for_training(config, model)
     deduplicate_image_processing(processor)
     deduplicate_image_encoding(network)
@@ -293,26 +293,6 @@ def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
         for key, value in logs.items()
         if key.startswith("gcpo/") and value is not None
     }
-
-
-def rollout_layout(config: GcpoConfig, processes: int) -> tuple[int, int]:
-    """Return the traces per forward pass on each process, and the number of forward passes per rollout.
-
-    Raises ConfigError if a pair would be split between processes, or if the micro-batches do not divide a rollout evenly.
-    """
-    if config.pairs_per_rollout % processes:
-        raise ConfigError(
-            f"pairs_per_rollout {config.pairs_per_rollout} does not divide evenly among {processes} processes; "
-            "change pairs_per_rollout or the number of processes"
-        )
-    traces = config.pairs_per_rollout // processes * PairLayout(config.num_traces).traces_per_pair
-    micro_batch_size = config.micro_batch_size or traces
-    if traces % micro_batch_size:
-        raise ConfigError(
-            f"micro_batch_size {micro_batch_size} does not divide the {traces} traces of a rollout on each process; "
-            f"use a divisor of {traces}"
-        )
-    return micro_batch_size, traces // micro_batch_size
 
 
 def suppressed_token_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:

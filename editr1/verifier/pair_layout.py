@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from editr1.config.gcpo import traces_per_pair
+
 T = TypeVar("T")
 
 Side = Literal["winner", "loser"]
@@ -41,7 +43,7 @@ class PairLayout:
     @property
     def traces_per_pair(self) -> int:
         """Number of traces of one pair, both sides together."""
-        return 2 * self.num_traces
+        return traces_per_pair(self.num_traces)
 
     def rows(self, pairs: Sequence[int]) -> Iterator[int]:
         """Yield the table's row for each trace of a batch of ``pairs``."""

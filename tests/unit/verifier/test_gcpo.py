@@ -16,7 +16,8 @@ from editr1.config.gcpo import GcpoConfig
 from editr1.data.errors import TableError
 from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
-from editr1.verifier.gcpo import GcpoTrainer, PairSampler, rollout_layout, train_gcpo
+from editr1.verifier.gcpo import GcpoTrainer, PairSampler, train_gcpo
+from editr1.verifier.gcpo_rewards import PairRewards
 from editr1.verifier.model import load_verifier
 from editr1.verifier.pair_layout import PairLayout
 from editr1.verifier.rows import RowCache, pair_rows
@@ -60,13 +61,13 @@ def test_the_order_of_pairs_depends_only_on_the_seed_and_changes_every_epoch() -
 
 def test_batch_sizes_that_would_split_a_pair_are_rejected() -> None:
     config = GcpoConfig(pairs_per_rollout=16, num_traces=8)
-    assert rollout_layout(config, 1) == (256, 1)
-    assert rollout_layout(config, 4) == (64, 1)
-    assert rollout_layout(config.model_copy(update={"micro_batch_size": 32}), 4) == (32, 2)
+    assert config.rollout_layout(1) == (256, 1)
+    assert config.rollout_layout(4) == (64, 1)
+    assert config.model_copy(update={"micro_batch_size": 32}).rollout_layout(4) == (32, 2)
     with pytest.raises(ValueError, match="evenly among 3 processes"):
-        rollout_layout(config, 3)
+        config.rollout_layout(3)
     with pytest.raises(ValueError, match="micro_batch_size 48"):
-        rollout_layout(config.model_copy(update={"micro_batch_size": 48}), 1)
+        config.model_copy(update={"micro_batch_size": 48}).rollout_layout(1)
 
 
 def test_training_changes_the_weights_and_reports_metrics(
@@ -168,6 +169,9 @@ def test_advantages_are_rewards_minus_the_mean_of_the_group(
     assert any(expected)
     assert advantages == pytest.approx(expected, abs=1e-6)
     assert used.tolist() == pytest.approx(expected, abs=1e-6)
+    layout = PairLayout(4)
+    of_metrics = [PairRewards(tuple(won), tuple(lost)).advantages for won, lost in layout.split(rewards)]
+    assert used.tolist() == pytest.approx(layout.join(of_metrics), abs=1e-6)
 
 
 def test_max_pairs_selects_the_first_pairs_and_shuffle_seed_swaps_about_half(
