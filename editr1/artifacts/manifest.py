@@ -39,7 +39,7 @@ class ManifestFile(_FrozenModel):
         if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 or char in "\\\x7f" for char in path):
             raise ValueError("must be a relative path without '.', '..', backslashes or control characters")
         if len(path) > 1000 or ":" in parts[0]:
-            raise ValueError("must have at most 1000 characters and no ':' in its first part")
+            raise ValueError("must have at most 1000 characters, and no ':' in its first path segment")
         return path
 
 

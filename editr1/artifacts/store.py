@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of an artifact whose stored bytes do not match the manifest."""
+    """An artifact file whose stored bytes do not match the manifest."""
 
     path: str
     rule: str

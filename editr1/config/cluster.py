@@ -1,4 +1,4 @@
-"""Settings for access to a cluster, and chart values shared by all of its stages."""
+"""Settings for access to a cluster, and Helm chart values shared by all stages that run on it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Budget(Settings):
         faults = []
         if len(self.averaged) < 2 or self.averaged[0] != 1 or list(self.averaged) != sorted(set(self.averaged)):
             faults.append(
-                f"averaged {list(self.averaged)}: must be 1 and at least one larger number, in ascending order"
+                f"averaged {list(self.averaged)}: must start with 1 and contain at least one larger number, in ascending order"
             )
         if any(n >= self.pairs for n in self.few_pairs):
             faults.append(f"few_pairs {list(self.few_pairs)}: each must be below pairs ({self.pairs})")
@@ -93,7 +93,7 @@ class Budget(Settings):
             faults.append(f"editor_curve {list(self.editor_curve)}: each must be below iterations ({self.iterations})")
         if min((*self.few_pairs, self.pairs)) < self.pairs_per_rollout:
             faults.append(
-                f"pairs_per_rollout {self.pairs_per_rollout}: must not exceed the smallest number of training pairs"
+                f"pairs_per_rollout {self.pairs_per_rollout}: must not exceed pairs or the smallest of few_pairs"
             )
         if faults:
             raise ValueError("; ".join(faults))

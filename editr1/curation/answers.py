@@ -51,7 +51,7 @@ def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
     if not isinstance(entries, list):
         raise UnreadableAnswer('the answer is not {"gold": [...]}')
     if len(entries) != len(principles):
-        raise UnreadableAnswer(f"{len(entries)} gold verdicts for {len(principles)} questions")
+        raise UnreadableAnswer(f"the answer has {len(entries)} gold verdicts for {len(principles)} questions")
     verdicts = []
     for number, (entry, principle) in enumerate(zip(entries, principles, strict=True), start=1):
         if not isinstance(entry, dict) or _normalised(entry.get("question")) != _normalised(principle.question):
@@ -70,7 +70,7 @@ def read_difficulty(text: str) -> bool:
     """
     value = find_json(text, "{")
     if not isinstance(value, dict) or not isinstance(value.get("hard"), bool):
-        raise UnreadableAnswer('the answer is not {"hard": true or false}')
+        raise UnreadableAnswer('the answer must be {"hard": true} or {"hard": false}')
     return bool(value["hard"])
 
 

@@ -212,7 +212,11 @@ def _parsed_rows(
                 data = image_file.get(image["sha256"])
                 if data is None:
                     raise TableError(
-                        path, number, f"{place}.sha256", image["sha256"], f"not in {images_path(path).name}"
+                        path,
+                        number,
+                        f"{place}.sha256",
+                        image["sha256"],
+                        f"no image with this digest in {images_path(path).name}",
                     )
                 image["data"] = data
         yield parse_row(path, number, row, kind)

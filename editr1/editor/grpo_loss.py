@@ -1,4 +1,4 @@
-"""The clipped surrogate on per-step log-probabilities (Flow-GRPO, arXiv 2505.05470 eq. 5), as a pure function."""
+"""The clipped surrogate loss on per-step log-probabilities (Flow-GRPO, arXiv 2505.05470 eq. 5), as a pure function."""
 
 from __future__ import annotations
 

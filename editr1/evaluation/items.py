@@ -36,7 +36,10 @@ class TruthItem(DataModel):
 
 
 class EditItem(DataModel):
-    """Scores of one edit; None where there is no ground truth or no verifier score. ``editor`` is the name of the input."""
+    """Scores of one edit. A score is None if there is no ground truth or no verifier score.
+
+    ``editor`` is the stage input that holds the editor, "before" or "after".
+    """
 
     case_id: str
     editor: str

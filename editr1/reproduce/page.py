@@ -134,10 +134,10 @@ def _curves(experiments: list[ExperimentResult]) -> list[Curve]:
 
 
 def _editor_history_charts(found: Reproduction) -> list[Curve]:
-    """Plot the editor's true metrics over the iterations of its training; iteration 0 is before RL.
+    """Plot the ground-truth metrics of each trained editor against its RL iteration; iteration 0 is before RL.
 
-    Both editors share the axes of the metrics that only depend on the ground truth. Hacked edits also depend on the
-    verifier, so there is one chart per verifier.
+    The editors trained with the SFT-RRM and with the RL-RRM share the axes of metrics that depend only on the ground
+    truth. The fraction of hacked edits also depends on the verifier, so each verifier has its own chart.
     """
     histories = {"RL-RRM": _editor_histories(found, "rl"), "SFT-RRM": _editor_histories(found, "sft")}
     drawn = []
@@ -168,7 +168,7 @@ def _editor_histories(found: Reproduction, verifier: str) -> dict[str, list[Poin
 
 
 def _pairs_curve(found: Reproduction) -> Markup | None:
-    """Plot the accuracy after GCPO over the number of pairs; 0 pairs is SFT alone."""
+    """Plot the accuracy after GCPO against the number of training pairs; 0 pairs means SFT only."""
     experiments, budget = {experiment.name: experiment for experiment in found.experiments}, found.budget
     names = {0: "tv", budget.pairs: "gcpo"} | {n: f"gcpo-{n}" for n in budget.few_pairs}
     measured = {n: experiments[name].metrics.get("half_credit") for n, name in names.items() if name in experiments}

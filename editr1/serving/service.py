@@ -129,7 +129,7 @@ class RewardService:
         limit = self.config.max_request_items
         if len(request.items) > limit:
             raise BadRequest(
-                f"items: {len(request.items)} items: this server allows at most {limit} per request; split it"
+                f"items: the request has {len(request.items)} items, but this server allows at most {limit}; split it"
             )
         items = decode_items(
             request.items,

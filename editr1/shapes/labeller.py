@@ -184,7 +184,7 @@ def _observe(
     instruction: str,
     questions: Sequence[str],
 ) -> tuple[Scene, Reading, np.random.Generator]:
-    """Read both images, and derive a generator from everything that the answer depends on."""
+    """Read both images, and derive a random generator from all inputs, so that equal requests get equal answers."""
     pixels = np.stack([as_pixels(source), as_pixels(edited)])
     readings = read_images(pixels)
     rng = derive_rng(task, model, system, seed, pixels.tobytes(), instruction, *questions)

@@ -43,8 +43,8 @@ def work_folder(output_dir: Path) -> Path:
 def on_cpu(config: VerifierTraining) -> bool:
     """Return True if the config selects the CPU or the machine has no accelerator.
 
-    accelerate needs this explicitly. On a machine without a GPU, each process of a torchrun group would otherwise train
-    a separate model.
+    accelerate must be told to use the CPU. Otherwise, on a machine without a GPU, each process of a torchrun group would
+    train a separate model.
     """
     return config.device == "cpu" or not torch.accelerator.is_available()
 

@@ -152,7 +152,7 @@ async def wait_for_kinds(client: KubernetesClient) -> None:
 
 
 async def count_runs(cache: Cache) -> None:
-    """Update the metric of runs by state, and return free memory to the system, until cancelled."""
+    """Periodically update the number of runs per state and return unused memory to the system, until cancelled."""
     trimmed = time.monotonic()
     while True:
         if time.monotonic() - trimmed > TRIM_INTERVAL_SECONDS:

@@ -1,4 +1,4 @@
-"""The work queue: reconciles a run after each change, when its last reconciliation requested it, and after errors."""
+"""The work queue: reconciles a run after a change, after an error, and at the time that its last reconciliation set."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def load_tiger(path: Path) -> list[TigerGroup]:
 
 
 def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[str, float | None]]:
-    """Score the edits of each group, with one call per group; return the scores by letter."""
+    """Score the edits of each group with one call of ``score``; return a mapping from letter to score per group."""
     found = []
     for group in groups:
         edits = [BenchmarkEdit(group.source, group.edits[letter], group.instruction) for letter in group.letters]
@@ -266,7 +266,10 @@ def _has_no_ties(score: Mapping[str, float | None], group: TigerGroup) -> bool:
 
 
 def _human_order(group: TigerGroup) -> str:
-    """Return the letters from best to worst by wins, or "cycle", which equals no ranking, if the comparisons are cyclic."""
+    """Return the letters ordered by number of wins, best first, or "cycle" if the comparisons are cyclic.
+
+    "cycle" is never equal to a ranking.
+    """
     wins = dict.fromkeys(group.letters, 0)
     for (a, b), preference in group.human.items():
         wins[a if preference > 0 else b] += 1

@@ -84,7 +84,10 @@ class StageReport(Part):
 
 
 class TimeSpan(Part):
-    """A bar of the timeline. ``start`` and ``end`` are seconds since the epoch; ``level`` 0 is the stage itself."""
+    """A bar of the timeline. ``start`` and ``end`` are seconds since the epoch.
+
+    ``level`` is the nesting depth: 0 for the stage, 1 to 3 for the parts within it.
+    """
 
     name: str
     stage: str

@@ -63,7 +63,7 @@ def service_view(item: Mapping[str, Any]) -> JobView:
 
 
 def pod_view(item: Mapping[str, Any]) -> PodView:
-    """Convert a pod."""
+    """Convert a Kubernetes Pod object."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
@@ -101,7 +101,7 @@ def _container_view(item: Mapping[str, Any]) -> ContainerView:
 
 
 def event_view(item: Mapping[str, Any]) -> EventView:
-    """Convert an event."""
+    """Convert a Kubernetes Event object."""
     t = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"].get("creationTimestamp")
     return EventView(
         object=item["involvedObject"].get("name", ""),
