@@ -217,7 +217,7 @@ def test_missing_images_are_reported(tmp_path: Path) -> None:
     (tmp_path / "u.images").rename(tmp_path / "t.images")
     rows = read_table(path, EditCase)
     next(rows)
-    with pytest.raises(TableError, match=r"row 2: source\.sha256: .*: not in t\.images"):
+    with pytest.raises(TableError, match=r"row 2: source\.sha256: .*: no image with this digest in t\.images"):
         next(rows)
     (tmp_path / "t.images").unlink()
     with pytest.raises(TableError, match=r"t\.images is missing"):
