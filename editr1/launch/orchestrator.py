@@ -1,4 +1,8 @@
-"""Run the stages of a run on a backend: skip complete ones, start, poll and retry the others, stop on request."""
+"""Run the stages of a run file, either on this machine or on a cluster.
+
+Stages whose result already exists are skipped. The others are started one after another, polled until they exit, and
+retried after a transient failure. If the user stops the run, the running stage commits a checkpoint before it exits.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,15 @@ from editr1.telemetry import Span, span, traceparent
 log = logging.getLogger("editr1.runs")
 POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
-"""Default time in seconds for a reward service to become ready."""
+"""Default of :attr:`RunContext.ready_seconds`."""
 GRACE_SECONDS = 300.0
-"""Grace period in seconds for a stage to commit a checkpoint after SIGTERM."""
+"""Seconds that a stage has after SIGTERM to commit a checkpoint, before it is killed."""
 ABORT_SECONDS = 5.0
-"""Grace period in seconds after a second Ctrl-C."""
+"""The same limit if the user presses Ctrl-C a second time."""
 
 
 class StageFailed(Editr1Error):
-    """A stage failed and is not retried. ``exit_code`` is the exit code of its process."""
+    """A stage failed and will not be retried. ``exit_code`` is the exit code of its process."""
 
     def __init__(self, stage: str, reason: str, exit_code: int) -> None:
         super().__init__(f"stage {stage}: {reason}")
@@ -42,14 +46,14 @@ class StageFailed(Editr1Error):
 
 
 class DeadlineExceeded(StageFailed):
-    """A stage took longer than its ``deadline_seconds``. It received SIGTERM and could commit a checkpoint."""
+    """A stage ran longer than its ``deadline_seconds``. It received SIGTERM and had time to commit a checkpoint."""
 
     def __init__(self, stage: StageSpec) -> None:
-        super().__init__(stage.name, f"deadline of {stage.deadline_seconds:g} s exceeded", 1)
+        super().__init__(stage.name, f"did not finish within deadline_seconds ({stage.deadline_seconds:g} s)", 1)
 
 
 class RunStopped(Editr1Error):
-    """The run stopped on request; its running stages have committed a checkpoint."""
+    """The run was stopped on request, for example by Ctrl-C. The stage that was running has committed a checkpoint."""
 
     exit_code = ExitCode.TERMINATED
 
@@ -59,7 +63,7 @@ class RunStopped(Editr1Error):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Inputs of the orchestrator that do not depend on the backend."""
+    """What the orchestrator needs to know about a run, whatever backend runs the stages."""
 
     spec: RunSpec
     store: ArtifactStore
@@ -69,14 +73,14 @@ class RunContext:
     observer: Observer
     should_stop: Callable[[], bool]
     origin: Origin
-    """Command, code and machine of this invocation; recorded when a stage is started."""
+    """Command line, code version and machine of this process; copied to the run's record when a stage is started."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     ready_seconds: float = READY_SECONDS
-    """Time in seconds for a reward service to become ready."""
+    """Seconds after its start within which a reward service must become ready."""
 
 
 class RunOrchestrator(Generic[Request, Handle]):
-    """Run the stages of one run file. ``record`` is saved to the store after every change of state."""
+    """Runs the stages of one run file. Saves ``record`` to the artifact store after every change of state."""
 
     def __init__(self, context: RunContext, record: RunRecord, launcher: Launcher[Request, Handle]) -> None:
         self._context, self._record, self._launcher = context, record, launcher
@@ -88,10 +92,10 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._resolved: dict[str, ResolvedStage] = {}
 
     def run(self) -> bool:
-        """Run every stage that is not complete. Returns whether anything had to be started.
+        """Run every stage that has no result yet. Returns False if all stages already had one.
 
         Raises:
-            StageFailed: a stage failed and is not retried.
+            StageFailed: a stage failed and will not be retried.
             RunStopped: ``should_stop`` returned True.
         """
         any_started = False
@@ -140,7 +144,7 @@ class RunOrchestrator(Generic[Request, Handle]):
             self._sleep(decision.delay)
 
     def _adopt_result(self, record: StageRecord) -> bool:
-        """Copy the stage's committed result into its record. Returns False if there is none."""
+        """Copy the result that the stage committed to the store into ``record``. Returns False if there is none."""
         result = load_result(self._store, self._record.name, record.name, record.key)
         if result is None:
             return False
@@ -150,24 +154,24 @@ class RunOrchestrator(Generic[Request, Handle]):
         return True
 
     def _prepare(self, stage: StageSpec) -> tuple[StageRecord, ResolvedStage]:
-        """Resolve the stage and the service that scores it, and update the record."""
+        """Resolve the inputs and settings of a stage and of its reward service, and write them to the run's record."""
         service = service_of(stage, self._stages)
         if service:
             self._prepare(service)
-        # Resolved only once per run, because a folder or a branch may have changed by the time of a retry.
+        # Resolve only once per run: an input folder or a branch on the hub may change before a retry.
         resolved = self._resolved.get(stage.name)
         if resolved is None:
             resolved = resolve_stage(stage, self._stages, self._record.seed, self._store, self._outputs)
             self._resolved[stage.name] = resolved
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != resolved.key:
-            # The recorded attempts used other inputs or settings.
+            # The recorded attempts used different inputs or settings.
             record.attempts, record.metrics, record.outputs = [], {}, {}
         record.key, record.inputs, record.config = resolved.key, resolved.inputs, resolved.config
         return record, resolved
 
     def _attempt(self, stage: StageSpec, record: StageRecord, resolved: ResolvedStage) -> tuple[int, str]:
-        """Run one attempt to its end. Returns its exit code and the reason for a failure."""
+        """Run one attempt of a stage until it ends. Returns its exit code and, if it failed, the reason."""
         service = service_of(stage, self._stages)
         if service:
             self._ensure_service(service)
@@ -191,7 +195,7 @@ class RunOrchestrator(Generic[Request, Handle]):
                 raise
 
     def _abandon(self, record: StageRecord, handle: Handle, error: BaseException) -> None:
-        """Cancel an attempt because of ``error``; if it kept running unobserved, it would conflict with the next one."""
+        """Cancel a running attempt because of ``error``. If it kept running, it would conflict with the next attempt."""
         late = isinstance(error, DeadlineExceeded)
         record.state, record.reason = (State.FAILED, str(error)) if late else (State.INTERRUPTED, "")
         with _log_stop_errors(record.name):
@@ -243,7 +247,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         return observation.exit_code if observation.exit_code is not None else 1
 
     def _ensure_service(self, stage: StageSpec) -> None:
-        """Start the service, or restart it if it has exited, and wait until it is ready."""
+        """Start a reward service, or restart it if it has exited, and wait until it is ready."""
         running = self._services.get(stage.name)
         if running is not None and self._launcher.observe(running.handle).running:
             return
@@ -254,8 +258,8 @@ class RunOrchestrator(Generic[Request, Handle]):
             record = self._record.stages[stage.name]
             self._close(record, self._launcher.observe(running.handle))
             if running.restarts >= stage.retries:
-                raise StageFailed(stage.name, f"the service exited: {record.attempts[-1].reason}", 1)
-            # Clients keep using the old address, and verify that it still serves the same model.
+                raise StageFailed(stage.name, f"the reward service exited: {record.attempts[-1].reason}", 1)
+            # The stage keeps using the old address, and verifies that the same model is served there.
             port = int(running.urls[0].rsplit(":", 1)[1])
             resolved = ResolvedStage({**record.config, "port": port}, record.inputs, record.key)
             handle = self._submit(stage, record, resolved)
@@ -264,7 +268,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._observer.service_ready(record, service.urls)
 
     def _wait_ready(self, stage: StageSpec, record: StageRecord, handle: Handle) -> tuple[str, ...]:
-        """Wait until the service is ready and return its addresses; cancel it and raise an error if it fails to start."""
+        """Wait until a reward service is ready and return its addresses. If it fails to start, cancel it and raise StageFailed."""
         deadline = time.monotonic() + self._context.ready_seconds
         while True:
             observation = self._observe(record, handle)
@@ -278,7 +282,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         code = self._close(record, observation)
         if self._context.should_stop():
             raise RunStopped
-        record.state, record.reason = State.FAILED, observation.reason or "the service did not become ready"
+        record.state, record.reason = State.FAILED, observation.reason or "the reward service did not become ready"
         self._observer.stage_ended(record)
         raise StageFailed(stage.name, record.reason, code)
 
@@ -307,7 +311,7 @@ class RunOrchestrator(Generic[Request, Handle]):
 
 @contextmanager
 def _log_stop_errors(stage: str) -> Iterator[None]:
-    """Log an error raised while a stage is being stopped, without masking the original error."""
+    """Log an error that occurs while a stage is stopped, so that it does not hide the error that ended the run."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,7 @@
-"""Plan stages that run to completion, from their inputs to their result."""
+"""Decide the next step of a stage that runs as a job and ends with a result.
+
+Reward services, which run until no stage needs them, are planned in :mod:`editr1_operator.services`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from editr1_operator.suspension import end_suspension, plan_suspended, suspend
 
 
 def plan_stage(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan the next step of a stage whose inputs exist."""
+    """Decide the next step of a stage whose inputs all exist."""
     seen = plan.observed_of(stage)
     if not plan.status_of(stage).key:
         return plan.act(Resolve(stage.name))
@@ -66,7 +69,8 @@ def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     if known.job_uid and known.not_before is None and known.suspended_since is None:
         if not seen.result_read:
             return plan.act(LoadResult(stage.name))
-        # Before the operator deletes a job, it records that in the status, so somebody else deleted this one.
+        # The operator updates the status before it deletes a job. This status still expects the job, so someone else deleted it.
+
         return end_attempt(plan, stage, ExitCode.KILLED, "the job was deleted by someone other than the operator")
     if plan.spec.suspend:
         return suspend(plan, stage)
@@ -78,7 +82,7 @@ def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         message = "waiting for the pods of the previous attempt to stop"
         return plan.update(stage, state=RunState.STARTING, reason=Reason.PODS_STARTING, message=message)
     if known.attempts and not seen.result_read:
-        return plan.act(LoadResult(stage.name))  # the previous attempt may have committed its result at its end
+        return plan.act(LoadResult(stage.name))  # the previous attempt may have committed a result just before it ended
     service = service_of(stage, plan.spec.stages)
     if service is not None:
         plan, ready = ensure_service(plan, service, stage)
@@ -88,7 +92,7 @@ def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Launch the next attempt, or repeat the launch of a planned attempt whose job was never observed."""
+    """Start the next attempt. If an attempt is planned but its job was never observed, start that attempt again."""
     known = plan.status_of(stage)
     planned = bool(known.attempts) and known.attempts[-1].ended is None
     attempts = known.attempts if planned else [*known.attempts, AttemptStatus(started=plan.now)]
@@ -137,7 +141,7 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _is_outdated(plan: PlanBuilder, stage: StageSpec) -> bool:
-    """Return whether the job belongs to an attempt that is over, or is being deleted because of a suspension."""
+    """Return True if the job is left from an attempt that has ended, or was deleted because the run was suspended."""
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     attempt_over = seen.uid == known.job_uid and known.not_before is not None
     return attempt_over or seen.attempt < len(known.attempts) or seen.uid == known.removed_uid
@@ -155,7 +159,7 @@ def _delete_outdated(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan a job that succeeded and whose result has not been read."""
+    """Decide the next step of a stage whose job succeeded but whose result is not known yet."""
     seen = plan.observed_of(stage)
     if not seen.result_read:
         return plan.act(LoadResult(stage.name))
@@ -168,7 +172,7 @@ def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_active(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan a job that is running or waiting for its pods."""
+    """Decide the next step of a stage whose job is running or waiting for its pods."""
     known = plan.status_of(stage)
     plan = plan.update(
         stage,

@@ -1,4 +1,4 @@
-"""Create, read and follow EditRun resources, whose stages the operator runs in the cluster."""
+"""Create, read and follow EditRuns. An EditRun is the custom resource of a run whose stages the operator runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 DELETE_SECONDS = 120.0
 PICKUP_SECONDS = 15.0
-NO_OPERATOR = "no operator has started the run yet; check that one is running and watches this namespace"
+NO_OPERATOR = "no operator has started the run yet; check that the operator is running and watches this namespace"
 _ENDED = (RunState.DONE, RunState.FAILED)
 
 
@@ -56,11 +56,11 @@ class EditRuns:
         self._api = api
 
     def served(self) -> bool:
-        """Return True if the cluster serves the EditRun resource."""
+        """Return True if the EditRun resource is installed in the cluster."""
         return not self._api.client.missing_kinds([EDITRUN])
 
     def get(self, name: str) -> EditRun | None:
-        """Return the run with that name; None if it does not exist or the cluster does not serve the resource."""
+        """Return the run with that name; None if it does not exist or the EditRun resource is not installed."""
         body = self._api.get(EDITRUN, name)
         return None if body is None else _parsed(body)
 
@@ -69,10 +69,10 @@ class EditRuns:
         return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
     def apply(self, spec: RunSpec, annotations: Mapping[str, str]) -> bool:
-        """Create the run, or replace a failed run of that name. Returns False if an identical run already exists.
+        """Create the run. A failed run of the same name is replaced. Returns False if an identical run already exists.
 
         Raises:
-            ClusterError: a run with this name and another spec exists, or the cluster rejects the run.
+            ClusterError: a run of the same name with a different spec exists, or the cluster rejects the run.
         """
         name = spec.metadata.name
         known = self.get(name)
@@ -80,7 +80,8 @@ class EditRuns:
             if _same(known.spec, spec.spec):
                 return False
             raise ClusterError(
-                f"run {name!r} already exists with another spec; choose another name, or run: editr1 cancel {name}"
+                f"run {name!r} already exists with a different spec;"
+                f" choose another name, or delete the existing run with: editr1 cancel {name}"
             )
         if known is not None:
             self.delete(name)
@@ -94,27 +95,34 @@ class EditRuns:
         return True
 
     def suspend(self, name: str, suspended: bool) -> None:
-        """Suspend the run, or resume it."""
+        """Suspend the run if ``suspended`` is True, else resume it."""
         self._api.patch(EDITRUN, name, {"spec": {"suspend": suspended}})
 
     def delete(self, name: str) -> None:
-        """Delete the run and everything that it created, and wait until it is gone.
+        """Delete the run with its jobs and pods, and wait until it no longer exists.
 
         Raises:
-            ClusterError: it still exists after two minutes.
+            ClusterError: the run still exists after two minutes.
         """
         self._api.delete(EDITRUN, name)
         end = time.monotonic() + DELETE_SECONDS
         while self.get(name) is not None:
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"run {name!r} still exists {DELETE_SECONDS:.0f} s after it was deleted; try again later"
+                    f"run {name!r} still exists {DELETE_SECONDS:.0f} s after the request to delete it; try again later"
                 )
             time.sleep(POLL_SECONDS)
 
 
 def upload_folders(spec: RunSpec, store: ArtifactStore) -> RunSpec:
-    """Commit the local folders that ``spec`` reads (``path:``) and replace them by digests. Raises ConfigError, StoreError."""
+    """Upload the local folders that are inputs of the run, so that pods can read them.
+
+    Returns ``spec`` with the digest of the uploaded artifact in place of each ``path:`` reference.
+
+    Raises:
+        ConfigError: a folder does not exist or cannot be read.
+        StoreError: the artifact store cannot be reached.
+    """
     stages = []
     for stage in spec.spec.stages:
         inputs = dict(stage.inputs)
@@ -129,7 +137,9 @@ def upload_folders(spec: RunSpec, store: ArtifactStore) -> RunSpec:
 def follow(
     runs: EditRuns, name: str, store: ArtifactStore, observer: Observer, should_stop: Callable[[], bool]
 ) -> bool:
-    """Report a run to ``observer`` until it has ended. Returns False if ``should_stop`` returned True; the run continues.
+    """Report what happens in a run to ``observer`` until the run ends.
+
+    Returns True if the run is done, and False if ``should_stop`` returned True before that. The run then continues in the cluster.
 
     Raises:
         StageFailed: the run failed.
@@ -145,7 +155,7 @@ def follow(
             continue
         tolerance.answered()
         if run is None:
-            raise ClusterError(f"run {name!r} no longer exists; it was deleted while it was followed")
+            raise ClusterError(f"run {name!r} no longer exists; someone deleted it while this command followed it")
         for stage in run.status.stages:
             reporter.stage(stage)
         reporter.run(run.status)
@@ -158,7 +168,7 @@ def follow(
 
 
 def exit_code(status: RunStatus) -> int:
-    """Return 0 for a run that is done, else the exit code of the failed stage, or 1."""
+    """Return the exit code of a command that waited for a run: 0 if it is done, else that of the failed stage, or 1."""
     if status.state is RunState.DONE:
         return 0
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
@@ -174,7 +184,7 @@ def _failure(status: RunStatus) -> StageFailed:
 
 
 class _ChangeReporter:
-    """Notifies an observer of changes since the last poll of a run."""
+    """Compares each new status of a run with the previous one, and notifies an observer of the changes."""
 
     def __init__(self, run: str, store: ArtifactStore, observer: Observer) -> None:
         self._run, self._store, self._observer, self._started = run, store, observer, time.monotonic()
@@ -183,7 +193,7 @@ class _ChangeReporter:
         self._progress_read: dict[str, float] = {}
 
     def stage(self, stage: StageStatus) -> None:
-        """Report the changes in the status of a stage."""
+        """Report what changed in the status of a stage since the last call."""
         before = self._known.get(stage.name, StageStatus(name=stage.name, kind=stage.kind))
         self._known[stage.name] = stage
         record, service = stage_record(stage), KINDS[Kind(stage.kind)].service
@@ -209,7 +219,7 @@ class _ChangeReporter:
         self._note(StageRecord(name="run", kind=""), note)
 
     def run(self, status: RunStatus) -> None:
-        """Report problems of the whole run, such as an unreachable store."""
+        """Report a problem that affects the whole run, such as an unreachable artifact store."""
         if (
             status.reason in (Reason.STORE_UNREACHABLE, Reason.HUB_UNREACHABLE, Reason.SETTINGS)
             or status.state is RunState.SUSPENDED

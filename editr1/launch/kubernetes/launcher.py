@@ -1,4 +1,4 @@
-"""The Kubernetes backend: each stage is a Helm release, and its progress is read from the artifact store."""
+"""The Kubernetes backend: install each stage as a Helm release, and read its progress from the artifact store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.MISSING)
 
 @dataclass(frozen=True)
 class ReleaseRequest:
-    """A release to install. ``objects`` is what the chart renders from ``values``."""
+    """A Helm release to install. ``objects`` are the Kubernetes objects that the chart renders from ``values``."""
 
     chart: str
     release: str
@@ -51,7 +51,7 @@ class ReleaseRequest:
 
 @dataclass
 class ReleaseHandle:
-    """A release that was installed for a request, or that was already running the same job."""
+    """An installed release that runs the job of ``request``. An earlier command may have installed it."""
 
     request: ReleaseRequest
     files: LiveFiles
@@ -64,7 +64,11 @@ class ReleaseHandle:
 
 
 class KubernetesLauncher:
-    """Runs stages as releases of the charts. ``store`` is the artifact store that the pods use, opened on this machine."""
+    """Runs each stage as a release of its Helm chart.
+
+    ``store`` is the artifact store of the pods, opened on this machine. The OpenTelemetry spans of the pods are appended to the
+    local file ``spans``.
+    """
 
     def __init__(
         self, cluster: ClusterConfig, api: ClusterNamespace, helm: Helm, store: ArtifactStore, spans: Path
@@ -81,23 +85,24 @@ class KubernetesLauncher:
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
 
     def record_fields(self, request: ReleaseRequest) -> Mapping[str, str]:
-        """Return the release, the image and the chart for the stage's record."""
+        """Return the names of the release, the image and the chart, for the record of the stage."""
         chart = f"{request.chart} {chart_version(request.chart)}"
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
-        """Install the release. Attach to it if it already runs the same job; replace it if it runs another job of the stage.
+        """Install the release.
 
-        While the API server is unreachable, the installation is retried for up to two minutes.
+        If a release of this name already runs the same job, it is left running and used. If it runs a different job of the same
+        stage, it is replaced. While the API server is unreachable, the installation is retried for up to two minutes.
 
         Raises:
-            ConfigError: a release with this name belongs to something else.
+            ConfigError: a release of this name exists and does not belong to this stage of this run.
             ClusterUnreachable: the API server did not respond for two minutes.
         """
 
         def log_retry(state: RetryCallState) -> None:
             assert state.outcome is not None
-            log.warning("%s: %s; retrying", request.release, state.outcome.exception())
+            log.warning("cannot install release %s: %s; retrying", request.release, state.outcome.exception())
 
         retrying = Retrying(
             retry=retry_if_exception_type(ClusterUnreachable),
@@ -129,9 +134,9 @@ class KubernetesLauncher:
         return handle
 
     def observe(self, handle: ReleaseHandle) -> Observation:
-        """Return the state of the release, polled at most once per second, and new progress.
+        """Return the state of the release and its new progress lines. The API server is asked at most once per second.
 
-        During an API outage (see :class:`OutageTolerance`), the last known state is returned.
+        While the API server does not respond, the last known state is returned, for as long as :class:`OutageTolerance` allows.
         """
         now = time.monotonic()
         if now - handle.polled >= POLL_SECONDS and handle.last.running:
@@ -150,7 +155,7 @@ class KubernetesLauncher:
         return Observation(last.running, last.exit_code, last.reason, last.ready_urls, progress, last.note)
 
     def cancel(self, handle: ReleaseHandle, grace: float) -> None:
-        """Uninstall the release. Its pods receive SIGTERM and are deleted after ``grace`` seconds."""
+        """Uninstall the release. Its pods receive SIGTERM; those that still exist after ``grace`` seconds are killed."""
         release = handle.request.release
         self._helm.uninstall(release, self._api.target)
         end = time.monotonic() + grace
@@ -164,7 +169,7 @@ class KubernetesLauncher:
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
         if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
-            return Observation(True, note="waiting for the remaining pods to end")
+            return Observation(True, note="the job succeeded; waiting for its remaining pods to stop")
         if state.phase is Phase.SUCCEEDED:
             return Observation(False, 0)
         if state.phase is Phase.FAILED:
@@ -177,7 +182,7 @@ class KubernetesLauncher:
         return Observation(True, ready_urls=urls, note=state.reason)
 
     def _failure(self, handle: ReleaseHandle, state: StageState) -> str:
-        """Return the reason for a failure, with the last error of the stage if it was stored."""
+        """Return why the stage failed, followed by the last error that the stage wrote to the artifact store, if any."""
         try:
             ended = [item for item in handle.files.attempts() if item.reason]
         except StoreError:
@@ -199,7 +204,7 @@ class KubernetesLauncher:
         return [live.model_dump()]
 
     def _installed_job(self, release: str) -> Mapping[str, Any]:
-        """Return the job file of an installed release; empty if it has none."""
+        """Return the parsed job file of an installed release. The result is empty if there is no valid job file."""
         try:
             job = json.loads(self._api.job_file(release) or "{}")
         except ValueError:
@@ -207,7 +212,7 @@ class KubernetesLauncher:
         return job if isinstance(job, dict) else {}
 
     def _save_spans(self, handle: ReleaseHandle) -> None:
-        """Append the spans of the pods to the run's local file, once."""
+        """Append the spans of the pods to the local file of spans. Further calls for the same release do nothing."""
         if handle.spans_saved:
             return
         handle.spans_saved = True

@@ -228,7 +228,7 @@ def test_stage_that_exceeds_its_deadline_is_stopped_and_fails(scripted: Any, mod
         for stage in late.spec.stages
     ]
     late = late.model_copy(update={"spec": late.spec.model_copy(update={"stages": stages})})
-    with pytest.raises(StageFailed, match="sft: deadline of 2 s exceeded"):
+    with pytest.raises(StageFailed, match=r"sft: did not finish within deadline_seconds \(2 s\)"):
         scripted(late, sft=["sleep"])
     record, _, _ = scripted(spec(model), sft=[0])
     assert [a.exit_code for a in record.stages["sft"].attempts] == [-15, 0]
@@ -285,7 +285,7 @@ def test_exited_service_is_restarted_up_to_its_retries_per_run(scripted: Any, mo
     record, _, _ = scripted(with_retries(1), serve=[0, 0, "exit", 0], grpo=["delayed 0"])
     assert record.state is State.DONE
     assert len(record.stages["serve"].attempts) == 4
-    with pytest.raises(StageFailed, match="serve: the service exited"):
+    with pytest.raises(StageFailed, match="serve: the reward service exited"):
         scripted(with_retries(0, seed=1), serve=["exit"], grpo=["delayed 0"])
 
 

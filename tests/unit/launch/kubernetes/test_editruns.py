@@ -54,7 +54,7 @@ def test_apply_attaches_to_an_identical_run_and_rejects_another_spec() -> None:
     runs = EditRuns(api)  # type: ignore[arg-type]
     assert runs.apply(spec(), {"note": "x"}) and not runs.apply(spec(), {})
     assert api.created == 1 and api.bodies["r"]["metadata"]["annotations"] == {"note": "x"}
-    with pytest.raises(ClusterError, match="already exists with another spec"):
+    with pytest.raises(ClusterError, match="already exists with a different spec"):
         runs.apply(spec(seed=4), {})
 
 
