@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import fail, reporting
+from editr1.cli.common import fail, output_console, reporting
 
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore, Manifest
@@ -31,7 +31,6 @@ def list_artifacts(
 
     Example: editr1 artifacts ls --store runs/quickstart/store
     """
-    from rich.console import Console
     from rich.table import Table
 
     with reporting():
@@ -40,7 +39,7 @@ def list_artifacts(
             if kind in (None, item.kind):
                 size = sum(file.size for file in item.files) / 1e6
                 table.add_row(item.digest[:19], item.kind, item.stage, item.run, str(len(item.files)), f"{size:.2f}")
-        Console().print(table)
+        output_console().print(table)
 
 
 @app.command()
@@ -106,7 +105,6 @@ def lineage(digest: Digest, store: Store) -> None:
 
     Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
     """
-    from rich.console import Console
     from rich.tree import Tree
 
     with reporting():
@@ -123,7 +121,7 @@ def lineage(digest: Digest, store: Store) -> None:
 
     tree = Tree(_label(first))
     grow(tree, first)
-    Console().print(tree)
+    output_console().print(tree)
 
 
 def _label(manifest: Manifest) -> str:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import ClusterOption, NamespaceOption, StopFlag, StoreOption, cluster_overrides, fail, reporting
+from editr1.cli.common import (
+    ClusterOption,
+    NamespaceOption,
+    StopFlag,
+    StoreOption,
+    cluster_overrides,
+    fail,
+    output_console,
+    reporting,
+)
 
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
@@ -199,7 +208,6 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
 
     Example: editr1 doctor -n editr1
     """
-    from rich.console import Console
     from rich.table import Table
 
     from editr1.launch.kubernetes.doctor import examine
@@ -207,7 +215,7 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     with reporting():
         connection = _connect(cluster, namespace)
         findings = list(examine(connection))
-    console = Console()
+    console = output_console()
     table = Table("check", "result", "details")
     for found in findings:
         word, colour = ("ok", "green") if found.ok else ("missing", "red") if found.needed else ("absent", "yellow")
@@ -317,12 +325,15 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
 
 
 def _show_stages(stages: list[StageOverview]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from editr1.durations import format_duration
 
-    table = Table("run", "stage", "release", "state", "progress", "left", "restarts", "age")
+    table = Table()
+    for name in ("run", "stage", "release", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("progress", "left", "restarts", "age"):
+        table.add_column(name)
     for stage in stages:
         at = stage.progress
         shown = (
@@ -345,7 +356,7 @@ def _show_stages(stages: list[StageOverview]) -> None:
             str(restarts),
             format_duration(time.time() - stage.job.created),
         )
-    console = Console()
+    console = output_console()
     console.print(table)
     for stage in stages:
         if stage.state.reason:

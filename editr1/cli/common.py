@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
 """Error numbers which mean that a path given by the user is unusable."""
@@ -39,6 +43,22 @@ NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="
 def cluster_overrides(namespace: str | None) -> list[str]:
     """Convert command line options to overrides of the cluster settings."""
     return [f"namespace={namespace}"] if namespace else []
+
+
+PLAIN_WIDTH = 1000
+"""Line width in characters of output that is piped or redirected."""
+
+
+def output_console() -> Console:
+    """Return a console for standard output.
+
+    Without a terminal, rich would wrap table cells at 80 columns, so that ``editr1 status | grep succeeded`` would find
+    nothing. Here each table row stays on one line, unless the variable COLUMNS is set.
+    """
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PLAIN_WIDTH)
 
 
 def fail(message: object, code: int) -> typer.Exit:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import fail, reporting
+from editr1.cli.common import fail, output_console, reporting
 
 app = typer.Typer(no_args_is_help=True, help="Data: check tables, import images, and show tables.")
 
@@ -85,7 +85,6 @@ def show(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
     from rich.table import Table
 
     from editr1.data.summary import summarise
@@ -100,7 +99,7 @@ def show(
     for name, value in summary.items():
         if value not in (None, {}):
             table.add_row(name.replace("_", " "), str(value))
-    console = Console()
+    console = output_console()
     console.print(table)
     for number, row in enumerate(first, start=1):
         console.print(f"row {number}", style="bold")

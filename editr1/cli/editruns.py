@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from editr1.cli.common import output_console
 
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore
@@ -113,7 +114,7 @@ def show_run(run: EditRun) -> None:
     """Print a table of the stages of a run, then sentences about the run and its stages."""
     from editr1.durations import format_duration
 
-    console = Console()
+    console = output_console()
     table = Table("stage", "kind", "state", "progress", "attempts", "time", "reason")
     for stage in run.status.stages:
         began = stage.attempts[0].started if stage.attempts else None
@@ -141,7 +142,7 @@ def show_runs(runs: list[EditRun]) -> None:
         status = run.status
         age = format_duration(time.time() - run.created)
         table.add_row(run.name, status.stage, str(status.state), status.progress, str(status.reason or ""), age)
-    Console().print(table)
+    output_console().print(table)
 
 
 def sentences(run: EditRun) -> Iterator[str]:

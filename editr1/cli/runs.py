@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import StoreOption, fail, reporting
+from editr1.cli.common import StoreOption, fail, output_console, reporting
 from editr1.durations import format_minute
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list them, and show their state, attempts and outputs.")
@@ -22,7 +22,6 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
 
     Example: editr1 runs ls
     """
-    from rich.console import Console
     from rich.table import Table
 
     from editr1.runs.find import find_records
@@ -44,7 +43,7 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
             format_minute(record.created),
             minutes,
         )
-    Console().print(table)
+    output_console().print(table)
 
 
 @app.command()
@@ -58,7 +57,6 @@ def show(
 
     Example: editr1 runs show quickstart --json | jq .stages.grpo.metrics
     """
-    from rich.console import Console
     from rich.table import Table
 
     from editr1.runs.find import find_records
@@ -70,7 +68,7 @@ def show(
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
         return
-    console = Console()
+    console = output_console()
     console.print(f"{record.name}: {record.state}, seed {record.seed}, git {record.git_revision[:12] or 'unknown'}")
     table = Table("stage", "state", "attempts", "seconds", "metrics", "outputs")
     for stage in record.stages.values():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import fail, reporting
+from editr1.cli.common import fail, output_console, reporting
 
 if TYPE_CHECKING:
     from editr1.data.types import Principle, Scored
@@ -68,14 +68,13 @@ def score(
 
 
 def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("principle", "category", "yes", title=f"score {scored.score:.2f} of 10")
     for index, principle in enumerate(principles):
         answers = [verdict.scores[index] for verdict in scored.verdicts]
         table.add_row(principle.question, principle.category.value, f"{sum(answers)}/{len(answers)}")
-    console = Console()
+    console = output_console()
     console.print(table)
     console.print(scored.verdicts[0].reasoning, markup=False, highlight=False)
     console.print(f"model {scored.model_digest[:19]}", style="dim")

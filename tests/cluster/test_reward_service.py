@@ -125,12 +125,12 @@ def test_no_request_fails_during_a_rolling_update(lab: Lab, service: str) -> Non
     values = lab.file("upgrade.yaml", reward_values(podAnnotations={"updated": "yes"}))
     settings = yaml.safe_load(Path(lab.environment["EDITR1_CLUSTER_FILE"]).read_text())["values"]
     shared = lab.file("shared.yaml", {**settings, "image": {"repository": f"{REGISTRY}/reward", "tag": TAG}})
-    subprocess.run(
-        ["helm", "upgrade", RELEASE, str(ROOT / "charts/reward"), "-n", lab.namespace, "-f", shared, "-f", values],
-        check=True,
-        capture_output=True,
-        env={**lab.environment, "HELM_DRIVER": "configmap"},
-    )
+    command = ["helm", "upgrade", RELEASE, str(ROOT / "charts/reward"), "-n", lab.namespace, "-f", shared, "-f", values]
+    environment = {**lab.environment, "HELM_DRIVER": "configmap"}
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert refused.returncode != 0 and "conflict" in refused.stderr  # why docs/explanation/decisions.md gives the option
+    done = subprocess.run([*command, "--force-conflicts"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
     until("new replicas only", lambda: pods(lab) and not set(pods(lab)) & before, 90)
     found = load.result()
     assert completed(found) > 20
