@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
     DONE = 0
     """The outputs are committed."""
     UNEXPECTED = 1
-    """An unexpected error; the log has its traceback."""
+    """An unexpected error, whose traceback is in the log; or a command with a negative result, such as a failed check."""
     CONFIG = 2
     """A setting is invalid, or access to a service is denied."""
     DATA = 3
@@ -25,8 +25,12 @@ class ExitCode(IntEnum):
     """More reward requests failed than the run allows."""
     INPUT = 5
     """An input artifact is missing or does not match its digest, or a reward replica serves a model other than the run's."""
+    TIMEOUT = 124
+    """Only from the command line: the timeout of a command has passed; the run continues."""
     TRANSIENT = 129
     """A service or the artifact store could not be reached; another attempt may succeed."""
+    INTERRUPTED = 130
+    """Only from the command line: Ctrl-C ended a command that follows a run on a cluster; the run continues."""
     KILLED = 137
     """SIGKILL: out of memory, or the node was lost."""
     TERMINATED = 143

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editr1.cli.common import fail, output_console, reporting
+from editr1.errors import ExitCode
 
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore, Manifest
@@ -62,7 +63,7 @@ def verify(digest: Digest, store: Store) -> None:
         opened = _open(store)
         problems = opened.verify(_find(opened, digest).digest)
     if problems:
-        raise fail("\n".join(str(problem) for problem in problems), 5)
+        raise fail("\n".join(str(problem) for problem in problems), ExitCode.INPUT)
     typer.echo("all files match their digests")
 
 
@@ -94,7 +95,7 @@ def push(
 
     with reporting():
         if not folder.is_dir():
-            raise fail(f"{folder}: not a folder", 2)
+            raise fail(f"{folder}: not a folder", ExitCode.CONFIG)
         opened = open_store(parse_store(store))
         typer.echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
@@ -144,6 +145,6 @@ def _find(store: ArtifactStore, digest: str) -> Manifest:
     if len(found) != 1:
         raise fail(
             f"{digest}: {len(found) or 'no'} artifacts in this store have this prefix; give a unique prefix of the digest",
-            2,
+            ExitCode.CONFIG,
         )
     return found[0]

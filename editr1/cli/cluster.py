@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editr1.cli.common import (
+    NEGATIVE_RESULT,
     ClusterOption,
     NamespaceOption,
     StopFlag,
@@ -18,6 +19,7 @@ from editr1.cli.common import (
     output_console,
     reporting,
 )
+from editr1.errors import ExitCode
 
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
@@ -225,7 +227,7 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     if console.is_terminal:
         console.print(table)
     if any(found.needed and not found.ok for found in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(NEGATIVE_RESULT)
 
 
 def bundle(
@@ -283,13 +285,13 @@ def timeline(
                 ) from None
         spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
-        raise fail(f"run {run!r} has no spans in {opened.url}; check the name with: editr1 runs ls", 2)
+        raise fail(f"run {run!r} has no spans in {opened.url}; check the name with: editr1 runs ls", ExitCode.CONFIG)
     draw(spans, Console())
 
 
 def trace() -> None:
     """Reject the former name of ``timeline``. The word trace is reserved for the output of the verifier."""
-    raise fail("editr1 trace is now called: editr1 timeline", 2)
+    raise fail("editr1 trace is now called: editr1 timeline", ExitCode.CONFIG)
 
 
 def _connect(cluster: Path | None, namespace: str | None) -> Connection:

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editr1.errors import Editr1Error, ExitCode
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+NEGATIVE_RESULT = ExitCode.UNEXPECTED
+"""Exit code of a command that worked, but whose result is negative: a check failed, a run is gone, an edit has no score."""
 _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
 """Error numbers which mean that a path given by the user is unusable."""
 
@@ -71,8 +75,6 @@ def fail(message: object, code: int) -> typer.Exit:
 @contextmanager
 def reporting() -> Iterator[None]:
     """Print errors that the user can fix to standard error, and exit with their documented exit code."""
-    from editr1.errors import Editr1Error, ExitCode
-
     try:
         yield
     except Editr1Error as error:

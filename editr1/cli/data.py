@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from editr1.cli.common import fail, output_console, reporting
+from editr1.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, help="Data: check tables, import images, and show tables.")
 
@@ -30,7 +31,7 @@ def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl
             typer.echo(f"{file}: {problem}")
     if problems:
         more = f"more than {MAX_SHOWN}" if len(problems) > MAX_SHOWN else str(len(problems))
-        raise fail(f"{file}: {more} problems", 3)
+        raise fail(f"{file}: {more} problems", ExitCode.DATA)
     typer.echo(f"{file}: all rows are valid")
 
 
@@ -62,10 +63,11 @@ def import_(
     for problem in report.problems[:MAX_SHOWN]:
         typer.secho(format_problem(problem), err=True)
     if not report.files and not report.problems:
-        raise fail(f"{table}: no rows; the table must have at least one row", 3)
+        raise fail(f"{table}: no rows; the table must have at least one row", ExitCode.DATA)
     if not report.files:
         raise fail(
-            f"{table}: {len(report.problems)} invalid rows; nothing was written (use --skip-bad to skip them)", 3
+            f"{table}: {len(report.problems)} invalid rows; nothing was written (use --skip-bad to skip them)",
+            ExitCode.DATA,
         )
     typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))
     for path in report.files:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from editr1.cli.common import output_console
+from editr1.cli.common import NEGATIVE_RESULT, StopFlag, command_line, output_console
+from editr1.errors import ExitCode
 
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore
@@ -31,7 +32,7 @@ POLL_SECONDS = 2.0
 class OperatorRun:
     """Outcome of a run that the operator executes. ``record`` is None if the run was not followed to its end."""
 
-    code: int = 0
+    code: int = ExitCode.DONE
     record: RunRecord | None = None
     any_started: bool = True
 
@@ -61,7 +62,6 @@ def run_by_operator(
         StageFailed: the run failed.
     """
     from editr1.artifacts import open_store
-    from editr1.cli.common import StopFlag, command_line
     from editr1.config.loader import ConfigError
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.connect import connect
@@ -97,7 +97,7 @@ def run_by_operator(
     if not follow(
         runs, name, opened, view, StopFlag("the run continues on the cluster; repeat the command to follow it again")
     ):
-        return OperatorRun(code=130)
+        return OperatorRun(code=ExitCode.INTERRUPTED)
     record = load_record(opened, name)
     if record is None:
         raise ConfigError(
@@ -107,7 +107,7 @@ def run_by_operator(
     _save_spans(opened, name, folder)
     after = runs.get(name)
     started = any(stage.attempts for stage in (after.status.stages if after else ()))
-    return OperatorRun(0, record, any_started=started and (created or before is None or not before.has_ended))
+    return OperatorRun(record=record, any_started=started and (created or before is None or not before.has_ended))
 
 
 def show_run(run: EditRun) -> None:
@@ -163,7 +163,7 @@ def sentences(run: EditRun) -> Iterator[str]:
 
 
 def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool], timeout: float | None) -> int:
-    """Wait until a run has ended. Returns its exit code, 124 after ``timeout`` seconds, or 130 if interrupted."""
+    """Wait until a run has ended. Returns its exit code, TIMEOUT after ``timeout`` seconds, or INTERRUPTED."""
     from editr1.launch.kubernetes.editruns import EditRuns, exit_code
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.outage import OutageTolerance
@@ -180,7 +180,7 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
             tolerance.answered()
             if run is None:
                 typer.echo(f"{name}: no longer exists", err=True)
-                return 1
+                return NEGATIVE_RESULT
             (sentence, *_) = sentences(run)
         if sentence != noted:
             noted = sentence
@@ -188,9 +188,9 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
         if run is not None and run.has_ended:
             return exit_code(run.status)
         if should_stop():
-            return 130
+            return ExitCode.INTERRUPTED
         if end is not None and time.monotonic() > end:
-            return 124
+            return ExitCode.TIMEOUT
         time.sleep(POLL_SECONDS)
 
 

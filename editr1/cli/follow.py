@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from editr1.cli.common import NEGATIVE_RESULT
 from editr1.durations import format_duration
+from editr1.errors import ExitCode
 
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2.0
 PLAIN_SECONDS = 15.0
 """Seconds between two progress lines when the output is not a terminal."""
-EXIT_TIMEOUT = 124
-EXIT_INTERRUPTED = 130
 
 
 def follow_releases(
@@ -29,8 +29,8 @@ def follow_releases(
     """Show the progress of releases until they have ended; a service counts as ended when it is ready.
 
     Returns:
-        0 on success, the exit code of the first failed release, 1 if a release was removed, 130 if ``should_stop``
-        returned True, 124 after ``timeout`` seconds. In the last two cases the releases keep running.
+        DONE on success, the exit code of the first failed release, UNEXPECTED if a release was removed, INTERRUPTED if
+        ``should_stop`` returned True, TIMEOUT after ``timeout`` seconds. In the last two cases the releases keep running.
     """
     from editr1.launch.kubernetes.outage import OutageTolerance
 
@@ -43,9 +43,9 @@ def follow_releases(
                 return code
             if should_stop():
                 screen.write("no longer following; the stage continues on the cluster")
-                return EXIT_INTERRUPTED
+                return ExitCode.INTERRUPTED
             if end is not None and time.monotonic() > end:
-                return EXIT_TIMEOUT
+                return ExitCode.TIMEOUT
             time.sleep(POLL_SECONDS)
 
 
@@ -59,7 +59,7 @@ def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | 
     if not stages or not all(_has_ended(stage, now) for stage in stages):
         return None
     failed = next((stage for stage in stages if stage.state.phase is Phase.FAILED), None)
-    return (failed.state.exit_code or 1) if failed else 0
+    return (failed.state.exit_code or ExitCode.UNEXPECTED) if failed else ExitCode.DONE
 
 
 def _poll(connection: Connection, names: Sequence[str], screen: _Screen, tolerance: OutageTolerance) -> int | None:
@@ -78,7 +78,7 @@ def _poll(connection: Connection, names: Sequence[str], screen: _Screen, toleran
         screen.show(stage)
     if removed := set(names) - {stage.job.name for stage in stages}:
         screen.write(f"{', '.join(sorted(removed))}: no longer exists")
-        return 1
+        return NEGATIVE_RESULT
     return exit_code_of_releases(stages, time.time())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import SetOption, StopFlag, command_line, reporting
+from editr1.cli.common import NEGATIVE_RESULT, SetOption, StopFlag, command_line, reporting
 
 if TYPE_CHECKING:
     from editr1.config.reproduce import Budget
@@ -96,7 +96,7 @@ def reproduce(
         for run, reason in found.failed.items():
             typer.echo(f"failed: {run}: {reason}", err=True)
         if found.failed:
-            raise typer.Exit(1)
+            raise typer.Exit(NEGATIVE_RESULT)
 
 
 def _budget(size: Size, overrides: list[str] | None) -> Budget:

@@ -10,6 +10,7 @@ import typer
 
 from editr1.cli.common import StoreOption, fail, output_console, reporting
 from editr1.durations import format_minute
+from editr1.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list them, and show their state, attempts and outputs.")
 
@@ -64,7 +65,7 @@ def show(
     with reporting():
         record = next((item for item in find_records(runs_dir, store) if item.name == name), None)
     if record is None:
-        raise fail(f"no run named {name!r} in {store or runs_dir}; list the runs with: editr1 runs ls", 2)
+        raise fail(f"no run named {name!r} in {store or runs_dir}; list the runs with: editr1 runs ls", ExitCode.CONFIG)
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import fail, output_console, reporting
+from editr1.cli.common import NEGATIVE_RESULT, fail, output_console, reporting
 
 if TYPE_CHECKING:
     from editr1.data.types import Principle, Scored
@@ -62,7 +62,7 @@ def score(
     if as_json:
         typer.echo(outcome.model_dump_json(indent=2))
     if isinstance(outcome, ScoreFailure):
-        raise fail(f"no score: {outcome.cause}: {outcome.detail}", 1)
+        raise fail(f"no score: {outcome.cause}: {outcome.detail}", NEGATIVE_RESULT)
     if not as_json:
         _print(outcome, questions)
 

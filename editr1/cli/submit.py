@@ -18,6 +18,7 @@ from editr1.cli.common import (
     command_line,
     reporting,
 )
+from editr1.errors import ExitCode
 
 Stage = Annotated[str, typer.Argument(help="Stage: curate, sft, gcpo, reward, grpo or evaluate.")]
 Values = Annotated[
@@ -83,7 +84,7 @@ def submit(
             where = connection.api.namespace
             typer.echo(f"{word} {release} in namespace {where}: stage {sent.job.stage} of run {sent.job.run}")
             typer.echo(f"  editr1 status {release} -n {where}\n  editr1 logs {release} -n {where} -f")
-            code = follow_releases(connection, [release], StopFlag()) if follow else 0
+            code = follow_releases(connection, [release], StopFlag()) if follow else ExitCode.DONE
         flush()
         if not sent.attached:
             save_spans(connection, sent.job, spans)

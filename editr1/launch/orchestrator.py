@@ -49,7 +49,9 @@ class DeadlineExceeded(StageFailed):
     """A stage ran longer than its ``deadline_seconds``. It received SIGTERM and had time to commit a checkpoint."""
 
     def __init__(self, stage: StageSpec) -> None:
-        super().__init__(stage.name, f"did not finish within deadline_seconds ({stage.deadline_seconds:g} s)", 1)
+        super().__init__(
+            stage.name, f"did not finish within deadline_seconds ({stage.deadline_seconds:g} s)", ExitCode.UNEXPECTED
+        )
 
 
 class RunStopped(Editr1Error):
@@ -129,7 +131,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         failures = 0
         while True:
             code, reason = self._attempt(stage, record, resolved)
-            failures += code != 0
+            failures += code != ExitCode.DONE
             decision = after_end(code, self._adopt_result(record), failures, stage.retries)
             if decision.action is NextStep.FINISH:
                 self._observer.stage_ended(record)
@@ -244,7 +246,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         attempt = record.attempts[-1]
         attempt.ended, attempt.exit_code, attempt.reason = time.time(), observation.exit_code, observation.reason
         self._save()
-        return observation.exit_code if observation.exit_code is not None else 1
+        return ExitCode.UNEXPECTED if observation.exit_code is None else observation.exit_code
 
     def _ensure_service(self, stage: StageSpec) -> None:
         """Start a reward service, or restart it if it has exited, and wait until it is ready."""
@@ -258,7 +260,8 @@ class RunOrchestrator(Generic[Request, Handle]):
             record = self._record.stages[stage.name]
             self._close(record, self._launcher.observe(running.handle))
             if running.restarts >= stage.retries:
-                raise StageFailed(stage.name, f"the reward service exited: {record.attempts[-1].reason}", 1)
+                reason = f"the reward service exited: {record.attempts[-1].reason}"
+                raise StageFailed(stage.name, reason, ExitCode.UNEXPECTED)
             # The stage keeps using the old address, and verifies that the same model is served there.
             port = int(running.urls[0].rsplit(":", 1)[1])
             resolved = ResolvedStage({**record.config, "port": port}, record.inputs, record.key)

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
-from editr1.errors import is_retryable
+from editr1.errors import ExitCode, is_retryable
 from editr1.runs.kinds import KINDS
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import StageSpec
@@ -52,7 +52,7 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     """
     if has_result:
         return Decision(NextStep.FINISH)
-    if exit_code == 0:
+    if exit_code == ExitCode.DONE:
         return Decision(NextStep.FAIL, "the process exited with 0 but committed no result")
     if not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"exit code {exit_code} is permanent")

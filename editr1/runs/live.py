@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from editr1.artifacts import ArtifactStore
+from editr1.errors import ExitCode, is_retryable
 from editr1.runs.record import stage_prefix
 from editr1.telemetry import json_lines
 
@@ -93,7 +94,8 @@ class ProgressEstimator:
 
 def retries_used(attempts: Iterable[PodAttempt]) -> int:
     """Count the attempts that ended with a retryable exit code. SIGTERM (143) does not count."""
-    return sum(1 for item in attempts if item.exit_code is not None and item.exit_code >= 128 and item.exit_code != 143)
+    codes = [item.exit_code for item in attempts if item.exit_code is not None]
+    return sum(1 for code in codes if is_retryable(code) and code != ExitCode.TERMINATED)
 
 
 def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:

@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         golden = load_golden(parsed.golden) if parsed.golden else default_golden()
     except (ConfigError, OSError, ValueError) as error:
         log.error("%s", error)
-        return 2
+        return ExitCode.CONFIG
 
     def ready(url: str) -> None:
         log.info("ready on %s", url)
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (GoldenFailed, AddressUnavailable) as error:
         log.error("%s", error)
         return error.exit_code
-    return 0
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

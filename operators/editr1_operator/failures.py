@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from editr1.errors import ExitCode
+from editr1.errors import ExitCode, is_retryable
 from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
 from editr1.runs.decide import NextStep, after_end, overdue
 from editr1.runs.spec import StageSpec
@@ -25,8 +25,8 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
     decision = after_end(code, False, failures, stage.retries)
     message = f"{decision.reason}{': ' + cause if cause else ''}"
     if decision.action is not NextStep.RETRY:
-        retryable = code >= 128 or code < 0
-        return plan.fail(stage, Reason.RETRIES_SPENT if retryable else Reason.EXIT_PERMANENT, message, code=code)
+        reason = Reason.RETRIES_SPENT if is_retryable(code) else Reason.EXIT_PERMANENT
+        return plan.fail(stage, reason, message, code=code)
     return plan.update(
         stage,
         state=RunState.WAITING,

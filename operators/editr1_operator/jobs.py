@@ -55,7 +55,7 @@ def _complete(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         message=before_start(True).reason if existed else "",
         outputs=result.outputs,
         metrics=result.metrics,
-        attempts=close_attempt(known, plan.now, 0, ""),
+        attempts=close_attempt(known, plan.now, ExitCode.DONE, ""),
         ended=plan.now,
         pending_since=None,
         not_before=None,

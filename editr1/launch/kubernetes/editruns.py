@@ -10,6 +10,7 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import validate
 from editr1.durations import parse_timestamp
+from editr1.errors import ExitCode
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.outage import OutageTolerance
@@ -170,16 +171,16 @@ def follow(
 def exit_code(status: RunStatus) -> int:
     """Return the exit code of a command that waited for a run: 0 if it is done, else that of the failed stage, or 1."""
     if status.state is RunState.DONE:
-        return 0
+        return ExitCode.DONE
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
     codes = [item.exit_code for item in (failed.attempts if failed else ()) if item.exit_code]
-    return codes[-1] if codes else 1
+    return codes[-1] if codes else ExitCode.UNEXPECTED
 
 
 def _failure(status: RunStatus) -> StageFailed:
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
     if failed is None:
-        return StageFailed("(none started)", status.message, 2)
+        return StageFailed("(none started)", status.message, ExitCode.CONFIG)
     return StageFailed(failed.name, failed.message, exit_code(status))
 
 

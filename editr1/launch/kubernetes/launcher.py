@@ -15,6 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
+from editr1.errors import ExitCode
 from editr1.launch.job_builder import chart_values
 from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
@@ -165,17 +166,17 @@ class KubernetesLauncher:
                 break
             time.sleep(POLL_SECONDS)
         self._save_spans(handle)
-        handle.last = Observation(False, 143, "stopped")
+        handle.last = Observation(False, ExitCode.TERMINATED, "stopped")
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
         if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
             return Observation(True, note="the job succeeded; waiting for its remaining pods to stop")
         if state.phase is Phase.SUCCEEDED:
-            return Observation(False, 0)
+            return Observation(False, ExitCode.DONE)
         if state.phase is Phase.FAILED:
-            return Observation(False, state.exit_code or 1, self._failure(handle, state))
+            return Observation(False, state.exit_code or ExitCode.UNEXPECTED, self._failure(handle, state))
         if state.phase is Phase.MISSING:
-            return Observation(False, 137, state.reason)
+            return Observation(False, ExitCode.KILLED, state.reason)
         urls: tuple[str, ...] = ()
         if state.phase is Phase.READY and KINDS[handle.request.job.kind].service:
             urls = (service_url(handle.request.release, self._api.namespace),)

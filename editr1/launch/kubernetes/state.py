@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from editr1.errors import is_retryable
+from editr1.errors import ExitCode, is_retryable
 from editr1.launch.kubernetes.views import ContainerView, EventView, PodView, ReleaseView
 
 
@@ -72,7 +72,7 @@ def state_of(release: ReleaseView) -> StageState:
         )
     restarts = sum(pod.main.restarts for pod in release.pods if pod.main)
     if job.true_condition("Succeeded"):
-        return StageState(Phase.SUCCEEDED, exit_code=0, restarts=restarts)
+        return StageState(Phase.SUCCEEDED, exit_code=ExitCode.DONE, restarts=restarts)
     if failed := job.true_condition("Failed"):
         code, reason = _failure(release)
         return StageState(Phase.FAILED, reason or failed.message, code, restarts)
