@@ -128,7 +128,8 @@ def test_no_request_fails_during_a_rolling_update(lab: Lab, service: str) -> Non
     command = ["helm", "upgrade", RELEASE, str(ROOT / "charts/reward"), "-n", lab.namespace, "-f", shared, "-f", values]
     environment = {**lab.environment, "HELM_DRIVER": "configmap"}
     refused = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert refused.returncode != 0 and "conflict" in refused.stderr  # why docs/explanation/decisions.md gives the option
+    # The reason why docs/explanation/decisions.md gives the option.
+    assert refused.returncode != 0 and "conflict" in refused.stderr
     done = subprocess.run([*command, "--force-conflicts"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     until("new replicas only", lambda: pods(lab) and not set(pods(lab)) & before, 90)
