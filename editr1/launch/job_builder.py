@@ -43,7 +43,7 @@ class JobContext:
 
 
 @dataclass(frozen=True)
-class RewardService:
+class RewardEndpoints:
     """Addresses of the service that scores a stage's samples, and the digest of the model that it must serve."""
 
     urls: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def build_job(
     stage: StageSpec,
     context: JobContext,
     resolved: ResolvedStage | None = None,
-    reward: RewardService | None = None,
+    reward: RewardEndpoints | None = None,
 ) -> StageJob:
     """Return the job of ``stage``.
 
@@ -65,7 +65,7 @@ def build_job(
             and no key; the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
         reward: the running reward service. If None, the job uses the addresses in ``stage.reward``, if there are any.
     """
-    reward = reward or RewardService(tuple(reward_addresses(stage.reward)))
+    reward = reward or RewardEndpoints(tuple(reward_addresses(stage.reward)))
     return StageJob(
         run=context.run,
         stage=stage.name,

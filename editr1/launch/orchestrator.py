@@ -17,11 +17,11 @@ from typing import Generic
 from editr1.artifacts import ArtifactStore
 from editr1.config.store import StoreConfig
 from editr1.errors import Editr1Error, ExitCode
-from editr1.launch.job_builder import JobContext, RewardService, build_job
+from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job
 from editr1.launch.launcher import Handle, Launcher, Observation, Request
 from editr1.launch.observer import Observer
-from editr1.runs.decide import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
 from editr1.runs.job import RuntimeSettings, StageJob
+from editr1.runs.next_step import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
 from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_result, save_record
 from editr1.runs.resolve import ResolvedStage, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
@@ -230,7 +230,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         service = self._services.get(stage.reward or "")
         reward = None
         if service:
-            reward = RewardService(service.urls, self._record.stages[stage.reward or ""].inputs["model"])
+            reward = RewardEndpoints(service.urls, self._record.stages[stage.reward or ""].inputs["model"])
         return build_job(stage, context, resolved, reward)
 
     def _observe(self, record: StageRecord, handle: Handle) -> Observation:

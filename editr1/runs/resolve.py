@@ -14,9 +14,9 @@ from typing import Any
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, validate
 from editr1.errors import ExitCode
-from editr1.runs.decide import service_of, startable
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.next_step import service_of, startable
 from editr1.runs.record import RunRecord, State, load_result, newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
 from editr1.runs.spec import RunSpec, StageSpec

@@ -29,8 +29,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
-from editr1.runs.decide import dependencies, services_wanted, startable
 from editr1.runs.kinds import KINDS
+from editr1.runs.next_step import dependencies, services_wanted, startable
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import Action
 from editr1_operator.conditions import summarize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editr1.errors import ExitCode, is_retryable
 from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
-from editr1.runs.decide import NextStep, after_end, overdue
+from editr1.runs.next_step import NextStep, after_end, overdue
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import DeleteJob, ForceDeletePod
 from editr1_operator.health import stuck_pods

@@ -8,7 +8,7 @@ from __future__ import annotations
 from editr1.errors import ExitCode
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState
 from editr1.launch.kubernetes.state import Phase, Trouble, pods_left, state_of
-from editr1.runs.decide import before_start, overdue, service_of
+from editr1.runs.next_step import before_start, overdue, service_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import DeleteJob, Launch, LoadResult, Resolve
 from editr1_operator.failures import (

@@ -11,12 +11,12 @@ from typing import Any
 from editr1.config.cluster import ClusterConfig
 from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
-from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
+from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, chart_values
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.run_status import StageStatus
 from editr1.launch.kubernetes.values import chart_of, release_name, service_url, shared_values
-from editr1.runs.decide import service_of
+from editr1.runs.next_step import service_of
 from editr1.runs.resolve import ResolvedStage, full_config
 from editr1.runs.spec import RunBody, StageSpec
 from editr1_operator.cache import ATTEMPT
@@ -98,7 +98,7 @@ class Objects:
         reward = None
         if service is not None:
             url = service_url(service.release, self._meta["namespace"])
-            reward = RewardService((url,), service.inputs["model"])
+            reward = RewardEndpoints((url,), service.inputs["model"])
         job = build_job(
             stage,
             JobContext(self._meta["name"], self._spec.seed, self._store, self._revision),

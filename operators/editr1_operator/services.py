@@ -7,7 +7,7 @@ from typing import Any
 from editr1.errors import ExitCode
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState
 from editr1.launch.kubernetes.state import Phase, state_of
-from editr1.runs.decide import overdue, service_of
+from editr1.runs.next_step import overdue, service_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import DeleteJob, EnsureService, ReleaseService, Resolve
 from editr1_operator.health import has_succeeded, waiting_reason

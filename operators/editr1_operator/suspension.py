@@ -6,7 +6,7 @@ from typing import Any
 
 from editr1.launch.kubernetes.run_status import Reason, RunState, StageStatus
 from editr1.launch.kubernetes.state import state_of
-from editr1.runs.decide import service_of
+from editr1.runs.next_step import service_of
 from editr1.runs.spec import StageSpec
 from editr1_operator.actions import DeleteJob, SetSuspended
 from editr1_operator.failures import delete_stuck_pods

@@ -14,7 +14,7 @@ from editr1.config.chart_training import GrpoValues, TrainingValues
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, load_settings, validate
 from editr1.launch.checkout import git_patch, git_revision
-from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
+from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, chart_values
 from editr1.launch.kubernetes.connect import Connection, cluster_store, store_config
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
@@ -161,15 +161,15 @@ def job_of_values(kind: Kind, name: str, values: Mapping[str, Any], cluster: Clu
             git_revision=git_revision(),
         ),
         ResolvedStage(settings, dict(model.inputs), model.key) if model.key else None,
-        _reward_service(model, name, namespace) if isinstance(model, GrpoValues) else None,
+        _reward_endpoints(model, name, namespace) if isinstance(model, GrpoValues) else None,
     )
 
 
-def _reward_service(model: GrpoValues, name: str, namespace: str) -> RewardService:
+def _reward_endpoints(model: GrpoValues, name: str, namespace: str) -> RewardEndpoints:
     urls = (service_url(model.reward.release, namespace),) if model.reward.release else tuple(model.reward.urls)
     if not urls:
         raise ConfigError(f"{name}: reward: missing; set reward.release or reward.urls")
-    return RewardService(urls, model.reward.digest or None)
+    return RewardEndpoints(urls, model.reward.digest or None)
 
 
 def _write_record(store: ArtifactStore, submission: Submission, command: str, known: RunRecord | None) -> None:

@@ -9,7 +9,7 @@ from editr1.artifacts import open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig, store_at
-from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
+from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, chart_values
 from editr1.runs.job import RuntimeSettings
 from editr1.runs.resolve import ResolvedStage, resolve_job
 from editr1.runs.spec import StageSpec
@@ -49,13 +49,13 @@ def test_running_service_overrides_addresses_in_the_run_file() -> None:
     named = GRPO.model_copy(update={"reward": "http://a:1,http://b:2"})
     context = JobContext("r", 0, STORE)
     assert build_job(named, context).reward_urls == ["http://a:1", "http://b:2"]
-    job = build_job(named, context, reward=RewardService(("http://c:3",), "sha256:" + "c" * 64))
+    job = build_job(named, context, reward=RewardEndpoints(("http://c:3",), "sha256:" + "c" * 64))
     assert (job.reward_urls, job.reward_digest) == (["http://c:3"], "sha256:" + "c" * 64)
 
 
 def test_values_file_keeps_its_reward_service_and_gets_key_and_seed_of_the_job() -> None:
     resolved = ResolvedStage({}, dict(GRPO.inputs), "d" * 64)
-    job = build_job(GRPO, JobContext("r", 3, STORE, "rev"), resolved, RewardService(("http://rrm.lab.svc:8000",)))
+    job = build_job(GRPO, JobContext("r", 3, STORE, "rev"), resolved, RewardEndpoints(("http://rrm.lab.svc:8000",)))
     cluster = ClusterConfig(values={"store": {"endpoint": "http://s3.lab.svc:8333"}})
     base = {"reward": {"release": "rrm"}, "nodes": 2, "store": {"endpoint": "http://s3.lab.svc:8333"}}
     values = chart_values(job, cluster, base=base)

@@ -9,7 +9,7 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.grpo import GrpoConfig
 from editr1.config.serve import ServeConfig
 from editr1.config.store import StoreConfig
-from editr1.launch.job_builder import JobContext, RewardService, build_job, chart_values
+from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, chart_values
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.values import chart_of, release_name
 from editr1.runs.job import CONFIG_VARIABLE, RuntimeSettings, StageJob, read_job
@@ -72,7 +72,7 @@ def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
         log_format="text",
     )
     resolved = ResolvedStage(config=config, inputs=dict(stage.inputs), key="d" * 64)
-    reward = None if stage.kind == "serve" else RewardService(("http://a:1", "http://b:2"), "sha256:" + "c" * 64)
+    reward = None if stage.kind == "serve" else RewardEndpoints(("http://a:1", "http://b:2"), "sha256:" + "c" * 64)
     context = JobContext("demo", 7, store, "rev", workdir=bundle.parent, runtime=runtime)
     return build_job(stage, context, resolved, reward)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from editr1.errors import ExitCode, is_retryable
-from editr1.runs.decide import (
+from editr1.runs.next_step import (
     NextStep,
     after_end,
     before_start,
