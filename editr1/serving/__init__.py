@@ -1,1 +1,1 @@
-"""The reward server, its engines and its client."""
+"""The reward server, which scores image edits with a verifier over HTTP, its inference engines and its client."""

@@ -1,8 +1,8 @@
 """Request and response models of ``POST /v1/score``.
 
-A request contains images as base64 data or by digest, never by URL. ``results`` in the response are aligned with
-``items`` in the request; each result is a score or a failure with a cause. If an item is invalid, only this item fails;
-if any other field is invalid, the whole request is rejected.
+A request gives each image as base64 data or by its digest; URLs are not accepted. ``results[i]`` in the response
+belongs to ``items[i]`` in the request and is either a score or a failure with a cause. If an item is invalid, only this
+item fails. If any other field is invalid, the whole request is rejected.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from editr1.data.types import (
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 MAX_ITEM_VALUES = 1000
-"""Maximum number of JSON values in one item, including nested ones; an item with 64 principles has about 200."""
+"""Maximum number of JSON values in one item of a request, counting nested values. An item with 64 principles has about 200."""
 Resolver = Callable[[str], bytes]
-"""Returns the file of the image with the given digest ("sha256:<hex>"); raises LookupError if it is unknown."""
+"""Function that returns the image file with the given digest ("sha256:<hex>"). Raises LookupError if there is none."""
 
 
 class Wire(BaseModel):
-    """Base of the request and response models, which are immutable and reject unknown fields."""
+    """Base class of the request and response models. They are immutable and reject unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -43,19 +43,20 @@ class Wire(BaseModel):
 class WireImage(Wire):
     """An image, given by exactly one of ``data`` (base64 of a PNG, JPEG, WebP, TIFF, BMP or GIF file) and ``digest``.
 
-    ``digest`` is the SHA-256 of the file. The file must be included elsewhere in the same request or known to the server.
-    With digests, the source image of a group is sent only once.
+    An image that several items share is sent once as ``data`` and then referred to by ``digest``. The file with this
+    digest must be in the same request or known to the server.
     """
 
     data: Annotated[str, Field(min_length=1)] | None = None
-    """Base64 of the image file."""
+    """The image file in base64."""
     digest: Digest | None = None
-    """SHA-256 of the image file."""
+    """Digest of the image file: ``sha256:`` and the SHA-256 in hexadecimal."""
 
     @model_validator(mode="after")
     def _check_one_given(self) -> Self:
         if (self.data is None) == (self.digest is None):
-            raise ValueError("exactly one of 'data' and 'digest' is required")
+            given = "neither" if self.data is None else "both"
+            raise ValueError(f"an image must have exactly one of 'data' and 'digest', but {given} is given")
         return self
 
 
@@ -73,20 +74,20 @@ class WireItem(Wire):
 
 
 class _ScoreOptions(Wire):
-    """The fields of a request other than its items."""
+    """The fields of a score request other than its items."""
 
     num_traces: Annotated[int, Field(ge=1)] = 1
-    """Traces to sample per item. The score is the mean over the traces that parse."""
+    """Number of traces to sample per item. The score is the mean over the traces that can be parsed."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     """Sampling temperature. By default, one trace is decoded greedily (temperature 0), and several traces are sampled at
     the server's temperature. Temperature 0 with several traces is rejected."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Seed of the sampled traces. Requests with different seeds do not share a batch."""
+    """Seed for sampling the traces. Requests with different seeds do not share a batch."""
 
     deadline_ms: Annotated[int, Field(ge=1)] | None = None
-    """Deadline in milliseconds from the arrival of the request; items not scored by then fail with cause ``deadline``."""
+    """Deadline in milliseconds after the request arrives. Items not scored by then fail with cause ``deadline``."""
 
     @model_validator(mode="after")
     def _check_temperature(self) -> Self:
@@ -121,7 +122,7 @@ class ErrorResponse(Wire):
     """Body of an error response of ``POST /v1/score``."""
 
     cause: str
-    """Machine-readable cause."""
+    """Machine-readable cause of the error, such as ``invalid``."""
     detail: str
     """Human-readable description of the error and, where possible, how to resolve it."""
 
@@ -134,7 +135,7 @@ def encode_request(
     seed: int | None = None,
     deadline_ms: int | None = None,
 ) -> bytes:
-    """Encode ``items`` as a JSON body. An image that occurs several times is included once and then referenced by its digest."""
+    """Encode ``items`` as the JSON body of a score request. An image that occurs several times is sent once."""
     sent: set[str] = set()
 
     def encode(image: EncodedImage) -> WireImage:
@@ -157,7 +158,7 @@ def encode_request(
 def decode_items(
     raw: Sequence[object], *, max_pixels: int, max_bytes: int, resolver: Resolver | None = None
 ) -> list[ScoreItem | ScoreFailure]:
-    """Decode each raw item to a ``ScoreItem``, or to a ``ScoreFailure`` if the item is invalid.
+    """Convert each item of a parsed JSON body to a ``ScoreItem``, or to a ``ScoreFailure`` if it is invalid.
 
     Only the headers of image files are read here, not their pixels. ``max_pixels`` and ``max_bytes`` limit each image;
     ``resolver`` looks up the digests of images that the request does not include.
@@ -189,7 +190,7 @@ class _RequestImages:
         return ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
 
     def _check(self, image: WireImage) -> EncodedImage | str:
-        """Return the image, or the reason why it is invalid."""
+        """Return the image, or a string with the reason why it is invalid."""
         key = image.digest or id(image)
         if key not in self._checked:
             data = self._data[id(image)] if image.digest is None else self._look_up(image.digest)
@@ -206,9 +207,11 @@ class _RequestImages:
         except LookupError:
             return f"{digest} is not known to this server; send the image as data"
         except Exception as error:  # an unreachable image store must not make other items fail
-            return f"{digest} could not be read: {type(error).__name__}: {error}"
+            return f"{digest} could not be read: {type(error).__name__}: {error}; send the image as data"
         found = _digest(data)
-        return data if found == digest else f"{digest} resolves to a file with digest {found}"
+        if found != digest:
+            return f"the file that this server has for {digest} has digest {found}; send the image as data"
+        return data
 
     def _check_size(self, data: bytes) -> EncodedImage | str:
         try:
@@ -220,7 +223,7 @@ class _RequestImages:
 
 def _validated(value: object) -> WireItem | ScoreFailure:
     if not _is_small(value):
-        return _invalid(f"the item has more than {MAX_ITEM_VALUES} values")
+        return _invalid(f"the item has more than {MAX_ITEM_VALUES} JSON values; send only the fields of an item")
     try:
         return WireItem.model_validate(value)
     except ValidationError as error:
@@ -228,9 +231,9 @@ def _validated(value: object) -> WireItem | ScoreFailure:
 
 
 def _is_small(value: object) -> bool:
-    """Return whether an item has at most ``MAX_ITEM_VALUES`` values.
+    """Return True if an item has at most ``MAX_ITEM_VALUES`` JSON values.
 
-    Validating a larger one could produce an error report a hundred times as large as the item.
+    Larger items are not validated, because the error report could be a hundred times as large as the item.
     """
     seen, waiting = 0, [value]
     while waiting and seen <= MAX_ITEM_VALUES:
@@ -244,7 +247,7 @@ def _is_small(value: object) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """Format a validation error in one line as ``field: message`` entries joined by semicolons, without the input values."""
+    """Format a validation error as ``field: message`` entries in one line. Input values are left out."""
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     lines = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}"[:300] for e in errors[:5]]
     if len(errors) > 5:
@@ -260,7 +263,7 @@ def _from_base64(text: str) -> bytes | str:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        return f"data is not base64: {error}"
+        return f"data is not base64: {error}; encode the image file as base64"
 
 
 def _digest(data: bytes) -> str:

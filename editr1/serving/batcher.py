@@ -1,4 +1,4 @@
-"""A bounded queue of edits in front of one engine, which batches items across requests."""
+"""A bounded queue of edits that one engine scores in batches. Items of several requests can share a batch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from editr1.serving.scoring import ScoredBatch
 ScoreBatch = Callable[[Sequence[ScoreItem], Sampling], ScoredBatch]
 
 _SMOOTHING = 0.3
-"""Weight of the newest batch in the moving average of seconds per item."""
+"""Weight of the latest batch in the moving average of the seconds per item."""
 
 
 class QueueFull(Exception):
-    """The queue has no space for the request. ``retry_after_s`` is the estimated time until it has, in seconds."""
+    """The queue has no space for the request. ``retry_after_s`` is the estimated number of seconds until it has space."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"the queue is full; retry in {retry_after_s:.0f} s")
@@ -28,17 +28,17 @@ class QueueFull(Exception):
 
 
 class Stopped(Exception):
-    """The batcher accepts no more requests."""
+    """The batcher was stopped and accepts no more requests."""
 
 
 @dataclass
 class BatchTiming:
-    """The number of items that one request has in a batch, and the times of the batch in nanoseconds since the epoch."""
+    """One batch as seen by one request in it. Times are in nanoseconds since the epoch."""
 
     items: int
-    """Items of this request in the batch."""
+    """Number of items of this request in the batch."""
     batch_items: int
-    """Items of all requests in the batch."""
+    """Number of items of all requests in the batch."""
     queued_ns: int
     start_ns: int
     generate_start_ns: int
@@ -48,11 +48,11 @@ class BatchTiming:
 
 @dataclass
 class Ticket:
-    """A request in the batcher. ``future`` resolves to the outcomes, aligned with the submitted items."""
+    """A request that was submitted to the batcher. ``future`` resolves to one outcome per item, in order."""
 
     sampling: Sampling
     deadline: float
-    """On the clock of ``time.monotonic``."""
+    """Deadline of the request, on the clock of ``time.monotonic``."""
     outcomes: list[ScoreOutcome | None]
     remaining: int
     queued_ns: int
@@ -68,13 +68,13 @@ class _Entry:
 
 
 class Batcher:
-    """Runs ``score`` in a worker thread on batches of at most ``max_batch_size`` traces and at least one item.
+    """Collects items into batches and calls ``score`` with each batch in a worker thread.
 
-    Items of several requests share a batch if they use the same sampling settings. Every batch contains the oldest
-    queued item, so that no request starves. An idle worker waits ``wait_s`` seconds for more items before it starts a
-    batch that is not full. At most ``capacity`` items are queued or running. An item whose deadline passes while it is
-    queued fails with cause ``deadline`` and is not scored. The items of a ticket whose future is cancelled are removed
-    from the queue.
+    A batch has at most ``max_batch_size`` traces, unless a single item has more. Items of several requests share a
+    batch if they use the same sampling settings. Every batch contains the oldest queued item, so that no request
+    starves. An idle worker waits ``wait_s`` seconds for more items before it starts a batch that is not full. At most
+    ``capacity`` items are queued or being scored. An item whose deadline passes while it is queued fails with cause
+    ``deadline`` and is not scored. The items of a ticket whose future is cancelled are removed from the queue.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Batcher:
 
     @property
     def in_flight(self) -> int:
-        """Number of items queued or running."""
+        """Number of items that are queued or being scored."""
         with self._changed:
             return len(self._queue) + self._running
 
@@ -116,15 +116,15 @@ class Batcher:
         return self._thread.is_alive()
 
     def retry_after_s(self, items: int) -> float:
-        """Estimate the seconds until ``items`` more items fit into the queue at the recent throughput, from 1 to 30."""
+        """Estimate from the recent throughput in how many seconds (1 to 30) ``items`` more items fit into the queue."""
         excess = self.in_flight + items - self._capacity
         return min(30.0, max(1.0, excess * self._seconds_per_item))
 
     def submit(self, items: Sequence[ScoreItem], sampling: Sampling, deadline: float) -> Ticket:
-        """Queue all of ``items``. ``deadline`` is on the clock of ``time.monotonic``.
+        """Add ``items`` to the queue as one request. ``deadline`` is on the clock of ``time.monotonic``.
 
         Raises:
-            QueueFull: The queue has no space for all of the items; none was queued.
+            QueueFull: The queue does not have space for all items, and none was added.
             Stopped: :meth:`stop` was called.
         """
         ticket = Ticket(sampling, deadline, [None] * len(items), len(items), time.time_ns())
@@ -141,7 +141,10 @@ class Batcher:
         return ticket
 
     def stop(self, timeout_seconds: float | None = None) -> bool:
-        """Reject new requests, complete queued ones and stop the worker; return False if ``timeout_seconds`` is exceeded."""
+        """Reject new requests, score the queued ones and end the worker thread.
+
+        Return False if this takes longer than ``timeout_seconds``.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -160,7 +163,8 @@ class Batcher:
                 self._running = len(batch)
             for entry in expired:
                 failure = ScoreFailure(
-                    cause=FailureCause.DEADLINE, detail="the deadline passed while the item was queued"
+                    cause=FailureCause.DEADLINE,
+                    detail="the deadline passed while the item was queued; set a later deadline",
                 )
                 _set_outcome(entry, failure)
             if batch:
@@ -178,7 +182,10 @@ class Batcher:
         return max(1, self._max_batch_size // sampling.num_traces)
 
     def _take_batch(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Remove the next batch and all expired and cancelled entries; return the batch and the expired entries."""
+        """Remove the next batch and all expired and cancelled entries from the queue.
+
+        Return the batch and the expired entries.
+        """
         now = time.monotonic()
         batch: list[_Entry] = []
         expired: list[_Entry] = []
@@ -219,7 +226,7 @@ class Batcher:
 
 
 def _record_timings(batch: list[_Entry], done: ScoredBatch, start_ns: int, end_ns: int) -> None:
-    """Add the timing of the batch to the ticket of every request in it."""
+    """Add a ``BatchTiming`` to the ticket of every request that has items in the batch."""
     timings: dict[int, BatchTiming] = {}
     for entry in batch:
         timing = timings.get(id(entry.ticket))

@@ -1,4 +1,4 @@
-"""The client of the reward service: load balancing, retries on other replicas, deadlines and failure reports."""
+"""The client of the reward service. It balances load over replicas, retries on other replicas and enforces deadlines."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _REJECTED_STATUSES: Final = (400, 404, 405, 413, 415, 422)
 
 
 class ModelMismatch(Editr1Error, RuntimeError):
-    """A replica serves a model other than the expected one or the one that computed the earlier scores."""
+    """A replica serves another model than expected, or than the one that computed the earlier scores."""
 
     exit_code = ExitCode.INPUT
 
 
 class RewardClient:
-    """Scores edits with one or several reward servers. Thread-safe; use it as a context manager or call ``close``.
+    """Scores edits with one or several reward servers. Thread-safe. Use it as a context manager, or call ``close``.
 
-    ``urls`` are base URLs. If a URL contains a host name, every address of the host is a replica. All scores come from
-    one model: the one with ``expected_digest`` or, if that is None, the model of the first response.
+    ``urls`` are base URLs. If a URL contains a host name, every IP address of the host is one replica. All scores come
+    from one model: the one with ``expected_digest`` or, if that is None, the model of the first response.
 
     While no replica is reachable, a request waits for one until its deadline. It stops waiting early if ``should_stop``
     returns True, if the client is closed, or if another call reached its deadline during the same outage.
@@ -91,10 +91,10 @@ class RewardClient:
 
         Args:
             items: The edits to score.
-            num_traces: Traces to sample and average per item.
+            num_traces: Number of traces per item; the score is their mean.
             temperature: Sampling temperature. None means greedy decoding for one trace, and the server's
                 default temperature for several.
-            seed: Seed of the sampled traces.
+            seed: Seed for sampling the traces.
             deadline_seconds: Time limit of the whole call, including retries; the default is ``config.deadline_seconds``.
 
         Raises:
@@ -114,7 +114,7 @@ class RewardClient:
         seed: int | None = None,
         deadline_seconds: float | None = None,
     ) -> Future[list[ScoreOutcome]]:
-        """Start :meth:`score` in the background and return a future of its result."""
+        """Like :meth:`score`, but in the background: return a future of the outcomes."""
         if num_traces < 1:
             raise ValueError(f"num_traces: {num_traces}: must be at least 1")
         if num_traces > 1 and temperature == 0:
@@ -126,17 +126,19 @@ class RewardClient:
         return join_futures(futures)
 
     def model_digest(self) -> str:
-        """Return the digest of the model that the scores come from.
+        """Return the digest of the model that computes the scores.
 
         Raises:
             LookupError: No response has arrived yet, and ``expected_digest`` was not given.
         """
         if self._digest is None:
-            raise LookupError("the digest of the model is unknown until the first response arrives")
+            raise LookupError(
+                "the digest of the model is unknown until the first response arrives; score an item first"
+            )
         return self._digest
 
     def close(self) -> None:
-        """Wait for the responses in flight, but not for unreachable replicas, and close the connections."""
+        """Wait for the responses in flight and close the connections. Requests to unreachable replicas fail."""
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._http.close()
@@ -148,7 +150,7 @@ class RewardClient:
         self.close()
 
     def _split(self, items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
-        """Split ``items`` into requests by number of items and by bytes; an image is counted once per request."""
+        """Split ``items`` by the limits on items and bytes of a request. A shared image counts once per request."""
         part: list[ScoreItem] = []
         size = 0
         seen: set[int] = set()
@@ -175,7 +177,7 @@ class RewardClient:
             return outcomes
 
     def _try(self, request: PendingRequest) -> bool:
-        """Send the request to one replica, or wait for one. Return False if the request must not be tried again."""
+        """Send the request to an available replica, or wait for one. Return False if no further attempt is allowed."""
         left = request.deadline - time.monotonic()
         if left <= 0:
             unreachable = request.last_cause is FailureCause.UNREACHABLE
@@ -197,7 +199,7 @@ class RewardClient:
         return True
 
     def _wait(self, request: PendingRequest, seconds: float, left: float) -> bool:
-        """Wait for a replica to become available in about ``seconds``; return False if the request must not wait."""
+        """Sleep until a replica may be available, at most 1 s. If waiting is useless, fail the request and return False."""
         unreachable = self._replicas.all_failed()
         if seconds >= left:
             if unreachable:
@@ -279,7 +281,7 @@ class RewardClient:
             self._record_failure(request, replica, FailureCause.ENGINE, detail)
             return
         if len(answer.results) != len(sent):
-            detail = f"{replica.url}: {len(answer.results)} results for {len(sent)} items"
+            detail = f"{replica.url}: invalid response: {len(answer.results)} results for {len(sent)} items"
             self._record_failure(request, replica, FailureCause.ENGINE, detail)
             return
         self._check_digest(replica, answer.model)
@@ -291,7 +293,7 @@ class RewardClient:
             request.tried.add(replica)
 
     def _record_unreachable(self, request: PendingRequest, replica: Replica, detail: str) -> None:
-        """Record that ``replica`` accepts no requests. This counts as an attempt unless ``wait_unreachable`` is set."""
+        """Record that ``replica`` accepts no requests. This is a failed attempt unless ``wait_unreachable`` is set."""
         if not self._config.wait_unreachable:
             request.attempts += 1
         elif time.monotonic() - self._warned_at > _WARN_INTERVAL_S:
@@ -332,7 +334,7 @@ def _detail(content: bytes) -> str:
 
 
 def _read_body(response: httpx.Response, deadline: float) -> bytes:
-    """Read the body until ``deadline``, since httpx's timeout applies to each read and not to the whole body."""
+    """Read the body, or raise ReadTimeout after ``deadline``. The timeout of httpx only applies to single reads."""
     chunks = []
     for chunk in response.iter_bytes():
         chunks.append(chunk)

@@ -17,7 +17,7 @@ _MAX_PIXELS = 50_000_000
 
 
 def default_golden() -> tuple[ScoreItem, ...]:
-    """Return a sample of two uniform images with one question per category.
+    """Return one golden sample: a grey and a white image with one question per category.
 
     Any verifier can generate a trace for it; only a trained one generates a trace that parses.
     """
@@ -37,12 +37,12 @@ def default_golden() -> tuple[ScoreItem, ...]:
 
 
 def save_golden(path: Path, items: Sequence[ScoreItem]) -> None:
-    """Write samples to a JSON file as a list in the format of ``items`` in a score request."""
+    """Write golden samples to a JSON file, in the format of ``items`` in a score request."""
     path.write_text(json.dumps(json.loads(encode_request(items))["items"], indent=1) + "\n", encoding="utf-8")
 
 
 def load_golden(path: Path) -> tuple[ScoreItem, ...]:
-    """Read a file that :func:`save_golden` wrote, or one that holds a single item.
+    """Read golden samples from a file that :func:`save_golden` wrote, or that contains a single item.
 
     Raises:
         ValueError: The file is not valid; the message gives the file and the index of the item.
@@ -52,7 +52,7 @@ def load_golden(path: Path) -> tuple[ScoreItem, ...]:
         raw = raw if isinstance(raw, list) else [raw]
         ScoreRequest.model_validate({"items": raw})
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a golden sample: {error}") from error
+        raise ValueError(f"{path}: not a list of items in the format of a score request: {error}") from error
     items = decode_items(raw, max_pixels=_MAX_PIXELS, max_bytes=_MAX_BYTES)
     for index, item in enumerate(items):
         if isinstance(item, ScoreFailure):

@@ -15,14 +15,14 @@ _SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 
 class ServerMetrics:
-    """The metrics of one server, in a separate registry so that one process can run several servers.
+    """The metrics of one server. They have their own registry, so that one process can run several servers.
 
-    ``in_flight`` is called at each scrape and returns the number of items queued or running.
+    ``in_flight`` is called at each scrape and returns the number of items queued or being scored.
     """
 
     def __init__(self, in_flight: Callable[[], int]) -> None:
         registry = self._registry = CollectorRegistry()
-        gauge = Gauge(Metric.IN_FLIGHT, "Items queued or running.", registry=registry)
+        gauge = Gauge(Metric.IN_FLIGHT, "Items queued or being scored.", registry=registry)
         gauge.set_function(in_flight)
         self._requests = Counter(Metric.REQUESTS, "Responses by HTTP status.", ["status"], registry=registry)
         self._items = Counter(
@@ -31,7 +31,7 @@ class ServerMetrics:
         self._batch = Histogram(Metric.BATCH_SIZE, "Items per batch.", buckets=_SIZE_BUCKETS, registry=registry)
         self._queue = Histogram(
             Metric.QUEUE_SECONDS,
-            "Time in the queue per request and batch, in seconds.",
+            "Time that a request waits in the queue before each of its batches, in seconds.",
             buckets=_SECONDS_BUCKETS,
             registry=registry,
         )
@@ -44,7 +44,7 @@ class ServerMetrics:
         self._tokens = Counter(Metric.TOKENS, "Prompt and completion tokens.", ["kind"], registry=registry)
 
     def record_response(self, status: int) -> None:
-        """Count a response."""
+        """Count a response under its HTTP status."""
         self._requests.labels(str(status)).inc()
 
     def record_outcomes(self, outcomes: Sequence[ScoreOutcome]) -> None:
@@ -62,7 +62,7 @@ class ServerMetrics:
                 self._tokens.labels("completion").inc(outcome.completion_tokens)
 
     def record_queueing(self, timings: Sequence[BatchTiming]) -> None:
-        """Record the time that a request was queued before each of its batches."""
+        """Record how long a request waited in the queue before each of its batches."""
         for timing in timings:
             self._queue.observe(max(0.0, (timing.start_ns - timing.queued_ns) / 1e9))
 

@@ -1,4 +1,4 @@
-"""The state of one score request in the reward client, and a future that joins the requests of one call."""
+"""The state of one score request in the reward client, and the function that joins the requests of one call."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _RETRIED_CAUSES: Final = (FailureCause.ENGINE, FailureCause.OVERLOADED, FailureC
 
 @dataclass
 class PendingRequest:
-    """The items of one request, their outcomes so far, and the indices of the items still to be scored."""
+    """The items of one request, their outcomes so far, and the indices of the items that still have to be scored."""
 
     items: list[ScoreItem]
     num_traces: int
     temperature: float | None
     seed: int | None
     deadline: float
-    """On the clock of ``time.monotonic``."""
+    """Deadline of the request, on the clock of ``time.monotonic``."""
     attempts: int = 0
     tried: set[Replica] = field(default_factory=set)
     last_cause: FailureCause = FailureCause.UNREACHABLE
@@ -35,12 +35,12 @@ class PendingRequest:
         self._retried: set[int] = set()
 
     def record_failed_attempt(self, replica: Replica, cause: FailureCause, detail: str) -> None:
-        """Record that ``replica`` did not score the request."""
+        """Record that ``replica`` did not score the request, and why."""
         self.tried.add(replica)
         self.last_cause, self.last_detail = cause, detail
 
     def record_results(self, sent: Sequence[int], results: Sequence[ScoreOutcome]) -> None:
-        """Record the results of the items ``sent`` (indices). An item with a transient failure stays pending for one retry."""
+        """Record the results of the items with indices ``sent``. After a transient failure, an item is retried once."""
         for index, outcome in zip(sent, results, strict=True):
             self._outcomes[index] = outcome
             transient = isinstance(outcome, ScoreFailure) and outcome.cause in _RETRIED_CAUSES
@@ -52,20 +52,24 @@ class PendingRequest:
             self.last_cause, self.last_detail = outcome.cause, outcome.detail
 
     def fail_pending(self, cause: FailureCause, detail: str, *, keep_known: bool = False) -> None:
-        """Fail all pending items; with ``keep_known``, an item that failed before keeps its earlier failure."""
+        """Fail all pending items. With ``keep_known``, an item that has already failed keeps its earlier failure."""
         for index in self.pending:
             if not (keep_known and index in self._outcomes):
                 self._outcomes[index] = ScoreFailure(cause=cause, detail=detail)
         self.pending = []
 
     def outcomes(self) -> list[ScoreOutcome]:
-        """Return one outcome per item. Items that are still pending fail with the last cause."""
-        self.fail_pending(self.last_cause, f"after {self.attempts} attempts: {self.last_detail}", keep_known=True)
+        """Return one outcome per item, in order. Items that are still pending fail with the last recorded cause."""
+        self.fail_pending(
+            self.last_cause,
+            f"not scored after {self.attempts} attempts; last error: {self.last_detail}",
+            keep_known=True,
+        )
         return [self._outcomes[index] for index in range(len(self.items))]
 
 
 def join_futures(futures: Sequence[Future[list[ScoreOutcome]]]) -> Future[list[ScoreOutcome]]:
-    """Return a future of all outcomes in order. Once all ``futures`` are done, it raises the first error if there is one."""
+    """Join ``futures`` into one future of all outcomes, in order. It fails if one of them failed."""
     joined: Future[list[ScoreOutcome]] = Future()
     joined.set_running_or_notify_cancel()
     remaining = len(futures)

@@ -11,7 +11,7 @@ import httpx
 def wait_ready(
     urls: Sequence[str], seconds: float, *, should_stop: Callable[[], bool] = lambda: False, pause_s: float = 1.0
 ) -> bool:
-    """Poll ``/readyz`` of each URL; return True once one is ready, or False once ``should_stop`` returns True.
+    """Poll ``/readyz`` of each URL. Return True once one is ready, or False once ``should_stop`` returns True.
 
     Raises:
         TimeoutError: No service was ready within ``seconds``; the message contains the last response of each.
@@ -28,7 +28,8 @@ def wait_ready(
             if should_stop():
                 return False
             if time.monotonic() + pause_s > deadline:
-                raise TimeoutError(f"no reward service was ready within {seconds:.0f} s; {'; '.join(responses)}")
+                found = "; ".join(responses)
+                raise TimeoutError(f"no reward service was ready within {seconds:.0f} s; last responses: {found}")
             time.sleep(pause_s)
 
 

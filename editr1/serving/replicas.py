@@ -1,4 +1,4 @@
-"""The replicas of a reward service: their addresses, the load from this client, and pauses after failures."""
+"""The replicas of a reward service, as one client sees them: addresses, items in flight, and pauses after failures."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""Resolves a host name and a port to IP addresses; raises OSError on failure."""
+"""Function that resolves a host name and a port to IP addresses. Raises OSError on failure."""
 
 _MAX_PAUSE_S = 8.0
 
 
 @dataclass(eq=False)
 class Replica:
-    """One address of the service."""
+    """A replica of the reward service at one address."""
 
     url: str
     host: str
-    """Value of the Host header."""
+    """Value of the ``Host`` header of requests to this replica."""
     tls_name: str | None
     """Host name to verify in the server's certificate; None without TLS or if the URL contains an IP address."""
     in_flight: int = 0
-    """Items that this client has sent and that have no result yet."""
+    """Number of items that this client has sent and that have no result yet."""
     failures: int = 0
-    """Failures since the last success."""
+    """Number of failures since the last success."""
     available_at: float = 0.0
     """End of the pause after a failure, on the clock of ``time.monotonic``."""
 
 
 def system_resolve(host: str, port: int) -> list[str]:
-    """Return all IP addresses of ``host`` from the resolver of the operating system; raises OSError on failure."""
+    """Resolve ``host`` to all its IP addresses with the resolver of the operating system. Raise OSError on failure."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Replicas:
-    """Balances load over every address behind the given URLs, fewest items in flight first. Thread-safe.
+    """Chooses a replica for each request, among all addresses behind the given URLs. Thread-safe.
 
-    Host names are resolved again every ``resolve_interval_seconds``; if that fails, the known addresses stay in use.
-    After a failure, no requests are sent to a replica for about ``backoff_seconds``. The pause doubles with each further
-    failure, up to 8 s.
+    The replica with the fewest items in flight is chosen. Host names are resolved again every
+    ``resolve_interval_seconds``; if that fails, the known addresses stay in use. After a failure, no requests are sent
+    to a replica for about ``backoff_seconds``. The pause doubles with each further failure, up to 8 s.
 
     Raises:
         ValueError: There is no URL, or a URL is not of the form http://HOST:PORT or https://HOST:PORT.
@@ -71,7 +71,7 @@ class Replicas:
         self._replicas: dict[str, Replica] = {}
 
     def current(self) -> list[Replica]:
-        """Return the known replicas, after resolving the host names again if that is due."""
+        """Return the known replicas. Resolve the host names first if the last time was too long ago."""
         # Only one thread resolves; the others use the known replicas, or wait if there are none.
         if self._is_stale() and self._resolving.acquire(blocking=not self._replicas):
             try:
@@ -83,9 +83,10 @@ class Replicas:
             return list(self._replicas.values())
 
     def acquire(self, items: int, tried: Collection[Replica]) -> Replica | float:
-        """Return a replica and add ``items`` to its load; if none is available, return the seconds until one is.
+        """Choose a replica and add ``items`` to its items in flight.
 
-        Replicas that are not in ``tried`` come first, then those with the fewest items in flight; ties are random.
+        If no replica is available, return the number of seconds until one may be available.
+        Replicas that are not in ``tried`` are preferred, then those with the fewest items in flight. Ties are random.
         """
         known = self.current()
         now = time.monotonic()
@@ -99,7 +100,7 @@ class Replicas:
             return chosen
 
     def release(self, replica: Replica, items: int) -> None:
-        """Subtract ``items`` from the load of ``replica``."""
+        """Subtract ``items`` from the items in flight of ``replica``."""
         with self._lock:
             replica.in_flight -= items
 
@@ -109,12 +110,12 @@ class Replicas:
             return all(replica.failures for replica in self._replicas.values())
 
     def record_success(self, replica: Replica) -> None:
-        """Reset the failures of ``replica``."""
+        """Record a success of ``replica``, which resets its number of failures."""
         with self._lock:
             replica.failures = 0
 
     def record_failure(self, replica: Replica) -> None:
-        """Pause requests to ``replica``; the pause doubles with each consecutive failure."""
+        """Record a failure of ``replica`` and pause requests to it. The pause doubles with each consecutive failure."""
         with self._lock:
             replica.failures += 1
             pause = min(_MAX_PAUSE_S, self._backoff_s * 2 ** min(replica.failures - 1, 30))

@@ -1,7 +1,8 @@
 """Run the reward server in this process until it receives a signal.
 
-``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder. The ``serve``
-stage calls :func:`serve` with the golden sample of its model.
+``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder. The
+``serve`` stage of a run calls :func:`serve` with the golden samples of its model, which must be scored before the
+server is ready.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ log = logging.getLogger("editr1.serving")
 
 
 class GoldenFailed(Editr1Error, RuntimeError):
-    """The golden sample could not be scored, so the server did not become ready; the message gives the reason."""
+    """No golden sample could be scored, so the server did not become ready. The message gives the reason."""
 
     exit_code = ExitCode.INPUT
 
@@ -48,7 +49,7 @@ class AddressUnavailable(Editr1Error, ConnectionError):
 
 
 def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | None = None) -> Engine:
-    """Create the engine that ``config`` selects for the verifier folder or hub name ``model``.
+    """Create the engine that ``config`` selects. ``model`` is a verifier folder or a name on the Hugging Face hub.
 
     The ``openai`` engine reads only the prompt template and the digest from the folder; the
     weights are loaded by the OpenAI-compatible server.
@@ -75,12 +76,12 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT arrives or ``should_stop`` (polled ten times per second) returns True, then drain.
 
-    ``on_ready`` is called once with the base URL when the golden sample has been scored. While draining, the server
-    accepts no new connections and takes at most ``config.drain_timeout_seconds`` to complete accepted requests. Signals
+    ``on_ready`` is called once with the base URL when a golden sample has been scored. While draining, the server
+    accepts no new connections and completes accepted requests within ``config.drain_timeout_seconds``. Signals
     that the process ignores stay ignored. Outside the main thread, no signal handler is installed.
 
     Raises:
-        GoldenFailed: The golden sample could not be scored.
+        GoldenFailed: No golden sample could be scored.
         AddressUnavailable: The server could not bind its address.
     """
     app = create_app(engine, config, golden, resolver=resolver)
@@ -100,7 +101,7 @@ def _address_unavailable(config: ServeConfig) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that reports readiness and does not re-raise the signal after draining."""
+    """A uvicorn server that calls ``on_ready`` and does not re-raise the stop signal after draining."""
 
     def __init__(
         self,
@@ -165,24 +166,28 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 after draining, otherwise that of the error."""
-    parser = argparse.ArgumentParser(prog="python -m editr1.serving.run", description="Serve a verifier as a reward.")
-    parser.add_argument("model", help="verifier folder or hub name")
+    """Run the server with the given command-line arguments. Return 0 after draining, or the exit code of the error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m editr1.serving.run", description="Run a reward server for a verifier."
+    )
+    parser.add_argument("model", help="folder of the verifier, or its name on the Hugging Face hub")
     parser.add_argument("--config", type=Path, help="YAML file of server settings")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="server setting, which overrides the file and the environment; can be repeated",
+        help="set one server setting; overrides the file and the environment, and can be repeated",
     )
     parser.add_argument(
         "--golden",
         type=Path,
-        help="JSON file of items in the request format that are scored before the server is ready",
+        help="JSON file of golden samples: items of a score request that are scored before the server is ready",
     )
     parser.add_argument("--digest", help="model digest to return in responses (default: computed from the folder)")
-    parser.add_argument("--ready-file", type=Path, help="file to which the server's URL is written once it is ready")
+    parser.add_argument(
+        "--ready-file", type=Path, help="file to which the URL of the server is written once the server is ready"
+    )
     parsed = parser.parse_args(arguments)
     configure_logging(requested_format())
     spans = os.environ.get("EDITR1_SPAN_FILE")

@@ -1,4 +1,4 @@
-"""Scoring of edits, independent of HTTP: build chats, generate traces and parse them."""
+"""Scores edits with an engine: builds the chats, generates traces and parses them. Independent of HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
 
 BATCH_PIXELS: Final = 200_000_000
-"""Maximum number of decoded pixels in memory (0.6 GB). A file of only 3 KB can declare 25 million pixels."""
+"""Maximum number of pixels that are decoded at the same time (0.6 GB). An image file of 3 KB can have 25 million pixels."""
 _CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _decoders = ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2), thread_name_prefix="editr1-decode")
 
@@ -55,10 +55,10 @@ def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) 
 def score_batch(
     engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, *, max_pixels: int = MAX_PIXELS
 ) -> ScoredBatch:
-    """Score like :func:`score_items`, and also return the start and end time of the generation.
+    """Like :func:`score_items`, but also return the start and end time of the generation.
 
-    Items are scored in parts of at least one item, so that the decoded images of a part have at most ``BATCH_PIXELS``
-    pixels. Images of more than ``max_pixels`` pixels are invalid.
+    Items are scored in parts, so that the decoded images of a part have at most ``BATCH_PIXELS`` pixels, unless one
+    item has more. Images of more than ``max_pixels`` pixels are invalid.
     """
     outcomes: list[ScoreOutcome] = []
     start, end = 0, time.time_ns()
@@ -91,7 +91,7 @@ def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, 
 
 
 def _parts(items: Sequence[ScoreItem], max_pixels: int) -> Iterator[list[ScoreItem]]:
-    """Split ``items`` into parts whose distinct images have at most ``BATCH_PIXELS`` pixels according to their headers."""
+    """Split ``items`` into parts whose distinct images have at most ``BATCH_PIXELS`` pixels. Only headers are read."""
     part: list[ScoreItem] = []
     held: dict[bytes, int] = {}
     for item in items:
@@ -115,7 +115,7 @@ def _pixels(data: bytes, max_pixels: int) -> int:
 
 
 def _decode_images(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
-    """Decode each distinct file once, since all items of a group have the same source image; decoding is parallel."""
+    """Decode each distinct image file once, in parallel. All items of a group have the same source image."""
 
     def decode(image: EncodedImage) -> Image | ImageError:
         try:
@@ -145,7 +145,7 @@ def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | ImageE
 
 
 def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-    """Generate traces; a batch that fails as a whole is halved repeatedly until the failing chats are isolated."""
+    """Generate traces. If a batch fails as a whole, halve it repeatedly until only the chats that cause it fail."""
     if not chats:
         return []
     try:

@@ -46,7 +46,7 @@ def create_app(
     *,
     resolver: Resolver | None = None,
 ) -> FastAPI:
-    """Create the application. It scores ``golden`` at start-up and is then ready, see :class:`RewardService`.
+    """Create the HTTP application of the server. It is ready once a sample of ``golden`` has been scored.
 
     ``resolver`` looks up images that a request gives by digest only. The service is stored in ``app.state.service``.
     """
@@ -94,13 +94,13 @@ def _probe_routes(service: RewardService) -> APIRouter:
 
     @router.get("/readyz", responses={503: {"description": "The server is not ready; the body contains the reason."}})
     def readyz() -> Response:
-        """Report whether the server accepts score requests: weights loaded and a golden sample scored."""
+        """Report whether the server is ready for score requests, that is, whether a golden sample has been scored."""
         reason = service.not_ready_reason()
         return Response(f"{reason or 'ready'}\n", 503 if reason else 200, media_type="text/plain")
 
     @router.get("/metrics")
     def metrics() -> Response:
-        """Return Prometheus metrics; ``editr1_reward_in_flight`` is the number of items queued or running."""
+        """Return Prometheus metrics. ``editr1_reward_in_flight`` is the number of items queued or being scored."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
@@ -113,7 +113,7 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
     try:
         body = await asyncio.wait_for(_read_body(request, config.max_body_bytes), timeout)
     except TimeoutError:
-        return _error(408, "timeout", f"the body did not arrive within {timeout:g} s", close=True)
+        return _error(408, "timeout", f"the body did not arrive within {timeout:g} s; send fewer items", close=True)
     except ClientDisconnect:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
     if body is None:

@@ -1,4 +1,4 @@
-"""The reward service behind the HTTP routes: admission, sampling settings, deadlines and readiness."""
+"""The logic behind the HTTP routes of the reward server: admission, sampling settings, deadlines and readiness."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from editr1.serving.metrics import ServerMetrics
 from editr1.serving.scoring import ScoredBatch, score_batch
 
 _MAX_FAILED_BATCHES = 3
-"""Number of consecutive batches without any engine output after which the service is not ready."""
+"""After this many consecutive batches in which the engine generated nothing, the service is not ready."""
 
 
 class BadRequest(ValueError):
-    """The whole request is rejected; the message gives the field and the reason."""
+    """The request is invalid as a whole. The message gives the field and the reason."""
 
 
 class ClientDisconnected(Exception):
@@ -30,8 +30,8 @@ class ClientDisconnected(Exception):
 class RewardService:
     """Scores requests with one engine and tracks whether it is ready.
 
-    The service is ready once a golden sample has been scored. After three consecutive batches in which the engine
-    generated nothing, it is not ready until a golden sample is scored again.
+    A golden sample is an edit for testing the engine. The service is ready once one has been scored. After three
+    consecutive batches in which the engine generated nothing, it is not ready until a golden sample is scored again.
 
     Raises:
         ValueError: ``golden`` is empty.
@@ -89,7 +89,7 @@ class RewardService:
         return None
 
     def warm_up(self) -> None:
-        """Score the golden samples through the queue; on failure, set :attr:`warm_up_error` to the reason."""
+        """Score the golden samples. If none is scored, set :attr:`warm_up_error` to the reason."""
         self.warm_up_error = self._check_golden()
         self._warm = self.warm_up_error is None
 
@@ -100,7 +100,9 @@ class RewardService:
             BadRequest: The request asks for more traces than allowed, or for several greedy traces.
         """
         if request.num_traces > self.config.max_traces:
-            raise BadRequest(f"num_traces: {request.num_traces}: this server allows at most {self.config.max_traces}")
+            raise BadRequest(
+                f"num_traces: {request.num_traces} is too large; this server allows at most {self.config.max_traces}"
+            )
         temperature = request.temperature
         if temperature is None:
             temperature = self.config.temperature if request.num_traces > 1 else 0.0
@@ -171,7 +173,7 @@ class RewardService:
         return ScoreResponse(model=self.engine.model_digest, results=final), ticket
 
     def stop(self) -> bool:
-        """Complete the queued items and close the engine; return False if ``drain_timeout_seconds`` is exceeded."""
+        """Score the queued items and close the engine. Return False if this exceeds ``drain_timeout_seconds``."""
         self.draining = True
         finished = self._batcher.stop(self.config.drain_timeout_seconds)
         if finished:
@@ -190,7 +192,7 @@ class RewardService:
                 return future.result()
             if watcher.done():
                 raise ClientDisconnected
-            late = ScoreFailure(cause=FailureCause.DEADLINE, detail="not scored by the deadline")
+            late = ScoreFailure(cause=FailureCause.DEADLINE, detail="not scored by the deadline; set a later deadline")
             return [late if outcome is None else outcome for outcome in ticket.outcomes]
         finally:
             future.cancel()
@@ -205,7 +207,7 @@ class RewardService:
         self.metrics.record_batch(batch.outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
 
     def _check_golden(self) -> str | None:
-        """Score the golden samples; return None if at least one is scored, otherwise the reason."""
+        """Score the golden samples. Return None if at least one was scored, otherwise the reason."""
         greedy = Sampling(max_tokens=self.config.max_new_tokens)
         limit = self.config.deadline_seconds
         try:

@@ -16,7 +16,7 @@ _tracer = trace.get_tracer("editr1")
 
 
 def record_batch_spans(parent: trace.Span, timings: Sequence[BatchTiming]) -> None:
-    """Record the spans of queueing, batching and generation as descendants of ``parent``, with the recorded times."""
+    """Create the spans of each batch of a request under ``parent``, the span of the request."""
     context = trace.set_span_in_context(parent)
     for timing in timings:
         queue = _tracer.start_span(

@@ -1,4 +1,4 @@
-"""The protocol of engines, which generate traces with token counts for a batch of chats with images."""
+"""The protocol that inference engines implement: generate traces for a batch of chats with images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sampling(BaseModel):
 
 
 class Generation(BaseModel):
-    """One generated trace. ``prompt_tokens`` counts the tokens of the chat, images included."""
+    """One generated trace. ``prompt_tokens`` is the number of tokens of the chat, including its images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,15 +42,15 @@ class EngineUnavailable(EngineError):
 
 
 class Engine(Protocol):
-    """Generates traces. It is called by one thread at a time."""
+    """Generates the traces of a verifier. Its methods are called by one thread at a time."""
 
     model_digest: str
-    """Digest of the verifier folder (``sha256:<hex>``), which every response contains."""
+    """Digest of the verifier folder (``sha256:<hex>``). Every response contains it."""
     template: PromptTemplate
     """Prompt template that the weights were trained with."""
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """Return ``sampling.num_traces`` traces per chat in the order of ``chats``, or the error of a chat that failed.
+        """Generate ``sampling.num_traces`` traces per chat. A chat that fails gets its error instead.
 
         Raises:
             EngineUnavailable: The engine cannot generate anything at the moment.

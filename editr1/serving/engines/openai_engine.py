@@ -54,7 +54,7 @@ class OpenAIEngine:
 
     @classmethod
     def from_folder(cls, config: OpenAIEngineConfig, model: str | Path, *, model_digest: str | None = None) -> Self:
-        """Create an engine with the template and the digest of the verifier folder ``model``, without loading weights.
+        """Create an engine with the prompt template and the digest of the verifier folder ``model``.
 
         Raises:
             ValueError: ``model`` is not a folder and no digest is given.
@@ -69,7 +69,7 @@ class OpenAIEngine:
         return cls(config, PromptTemplate.load(folder), model_digest=model_digest)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """Generate traces, see :meth:`Engine.generate`. If the server rejects a chat, only this chat fails."""
+        """Generate traces; see :meth:`Engine.generate`. If the server rejects a chat, only this chat fails."""
         answers = self._runner.run(self._generate(chats, sampling))
         if answers and all(isinstance(answer, EngineUnavailable) for answer in answers):
             raise EngineUnavailable(str(answers[0]))

@@ -21,7 +21,7 @@ log = logging.getLogger("editr1.serving")
 
 
 class TransformersEngine:
-    """Generates with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
+    """Generates traces with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
 
     Decoding is greedy at temperature 0. Control tokens other than end-of-sequence tokens are suppressed. The generation
     settings of the checkpoint (repetition penalty, top-k) are ignored; only those of the request apply. ``processor``
@@ -71,7 +71,7 @@ class TransformersEngine:
         return cls(model, processor, template, model_digest=model_digest, max_batch_size=max_batch_size)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """Generate traces, see :meth:`Engine.generate`. If a prompt does not fit into the context, only this chat fails."""
+        """Generate traces; see :meth:`Engine.generate`. If a prompt is longer than the context, only this chat fails."""
         images = self._process_images(chats)
         prompts = [self._tokens(chat, images) for chat in chats]
         answers: list[list[Generation] | EngineError] = [
@@ -106,7 +106,7 @@ class TransformersEngine:
         self._model = None
 
     def _process_images(self, chats: Sequence[Chat]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Return the patches and the (1, 3) patch grid of each distinct image, keyed by ``id(image)``."""
+        """Return the patches and the patch grid ``[1, 3]`` of each distinct image, by ``id(image)``."""
         distinct: dict[int, Image] = {id(image): image for chat in chats for image in chat.images}
         if not distinct:
             return {}
@@ -116,7 +116,7 @@ class TransformersEngine:
         return {key: (patches[i], grids[i : i + 1]) for i, key in enumerate(distinct)}
 
     def _tokens(self, chat: Chat, images: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
-        """Return the token ids of the prompt, with each image placeholder repeated once per merged patch."""
+        """Return the token ids of a prompt. Each image placeholder is repeated once per merged patch of its image."""
         text = self._processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
         merge = self._processor.image_processor.merge_size**2
         lengths = [int(images[id(image)][1].prod()) // merge for image in chat.images]
@@ -128,10 +128,10 @@ class TransformersEngine:
     def _batches(
         self, valid: list[int], prompts: Sequence[list[int]], sampling: Sampling
     ) -> Iterator[tuple[int, list[int]]]:
-        """Group chats like :func:`_group_chats`, but put each long prompt into a separate batch.
+        """Group chats into batches like :func:`_group_chats`, but with a separate batch for each long prompt.
 
-        Padding other prompts to the length of a long one would truncate their traces. A prompt is long if it leaves
-        fewer tokens than requested and less than half of the context.
+        In a shared batch, the other prompts would be padded to its length, and their traces would be truncated. A
+        prompt is long if it leaves fewer tokens than requested and less than half of the context.
         """
         required = min(sampling.max_tokens, self._context // 2)
         short = [index for index in valid if len(prompts[index]) + required <= self._context]
@@ -195,7 +195,7 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
 def _group_chats(valid: list[int], n: int, limit: int) -> list[tuple[int, list[int]]]:
     """Split the generation of ``n`` traces per chat into batches of at most ``limit`` traces.
 
-    Returns the number of traces per chat and the indices of the chats of each batch. If ``n`` exceeds ``limit``, the
+    Return, for each batch, the number of traces per chat and the indices of the chats. If ``n`` exceeds ``limit``, the
     traces of a chat are spread over several batches.
     """
     if n <= limit:

@@ -77,7 +77,7 @@ def test_a_digest_is_looked_up_and_its_content_is_verified(make_items) -> None:
         return [raw[0] | {"source": {"digest": digest}}]
 
     assert _decode(with_source(f"sha256:{item.source.sha256}"), resolver=known.__getitem__) == [item]
-    assert "resolves to a file with digest" in _failure(
+    assert "the file that this server has for" in _failure(
         _decode(with_source(f"sha256:{other.source.sha256}"), resolver=known.__getitem__)[0]
     )
     assert "not known" in _failure(_decode(with_source("sha256:" + "a" * 64), resolver=known.__getitem__)[0])
@@ -133,4 +133,6 @@ def test_an_item_with_too_many_values_is_rejected_without_listing_them(make_item
     raw[2]["source"] = [[0] * 600, [0] * 600]
     got = _decode(raw)
     assert isinstance(got[0], ScoreItem)
-    assert all(_failure(item) == "the item has more than 1000 values" for item in got[1:])
+    assert all(
+        _failure(item) == "the item has more than 1000 JSON values; send only the fields of an item" for item in got[1:]
+    )
