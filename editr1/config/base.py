@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """An immutable settings model that rejects unknown keys.
+    """Base class of immutable settings that reject unknown keys.
 
     The docstring below a field is its description in JSON schemas, chart values and the reference documentation.
     """

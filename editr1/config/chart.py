@@ -16,13 +16,13 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|
 """A Kubernetes quantity, such as 500m or 16Gi."""
 NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
 Name = Annotated[str, Field(max_length=253, pattern=NAME)]
-"""Name of a Kubernetes object; empty means none."""
+"""Name of a Kubernetes object. An empty string means that there is none."""
 Labels = dict[str, str]
 Objects = list[dict[str, Any]]
 
 
 class ChartSettings(Settings):
-    """A section of chart values: keys are camelCase in files, and unknown keys are rejected."""
+    """Base class of a section of chart values. Keys are camelCase in values files, and unknown keys are rejected."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -43,65 +43,76 @@ class ImageValues(ChartSettings):
 
 
 class StoreValues(ChartSettings):
-    """The artifact store: a bucket of an S3-compatible server. Access keys come from an existing Secret, never from values."""
+    """The artifact store: a bucket of an S3-compatible server.
+
+    Access keys come from an existing Secret, never from values.
+    """
 
     url: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]*(/.*)?)?$")] = ""
     """Address of the store: s3://bucket or s3://bucket/prefix. Required."""
     endpoint: Annotated[str, Field(pattern=r"^((https?://)?[A-Za-z0-9.\-\[\]:]+)?$")] = ""
-    """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333; empty means AWS."""
+    """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333. If empty, AWS is used."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""
     """S3 region; if empty, it is requested from the server."""
     secure: bool = True
-    """Use HTTPS if ``endpoint`` has no scheme."""
+    """Use HTTPS if ``endpoint`` does not start with http:// or https://."""
     part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
-    """Files above this size are uploaded in parts of this size, in bytes."""
+    """Part size of an S3 multipart upload, in bytes. Smaller files are uploaded in one request."""
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
     secret_name: Name = "editr1-s3"
-    """Existing Secret that holds the access keys. Empty uses the pod's own identity, such as a cloud workload
-    identity."""
+    """Name of an existing Secret with the access keys. If empty, the pod's own identity is used, such as a cloud
+    workload identity."""
     access_key: str = "access-key"
-    """Key in that Secret under which the access key is stored."""
+    """Entry of the Secret ``secretName`` that contains the S3 access key."""
     secret_key: str = "secret-key"
-    """Key in that Secret under which the secret key is stored."""
+    """Entry of the Secret ``secretName`` that contains the S3 secret key."""
     ca_config_map: Name = ""
-    """Existing ConfigMap with a PEM bundle of certificate authorities to trust for the endpoint."""
+    """Name of an existing ConfigMap with a PEM bundle of certificate authorities. The pods trust them when they connect
+    to ``endpoint``."""
     ca_key: str = "ca.crt"
-    """Key in that ConfigMap under which the bundle is stored."""
+    """Entry of the ConfigMap ``caConfigMap`` that contains the bundle."""
 
 
 class ResourceValues(ChartSettings):
     """CPU and memory of a container, as Kubernetes resource requests and limits. GPUs are requested with ``gpus``."""
 
     requests: dict[str, Any] = {"cpu": "1", "memory": "4Gi"}
-    """Resource requests."""
+    """Resources that are reserved for the container, such as cpu and memory."""
     limits: dict[str, Any] = {}
-    """Resource limits."""
+    """Maximum resources that the container may use."""
 
 
 class ScratchValues(ChartSettings):
-    """The working directory /work, which holds downloads, caches and checkpoints that are not committed yet."""
+    """The working directory /work.
+
+    It holds downloads, caches, and checkpoints that are not yet in the artifact store.
+    """
 
     size: Quantity = "50Gi"
-    """Size limit of the pod's emptyDir volume."""
+    """Size limit of the emptyDir volume that is mounted at /work."""
     claim: Name = ""
-    """Existing PersistentVolumeClaim to use instead of an emptyDir. Downloads then persist after the pod is deleted."""
+    """Name of an existing PersistentVolumeClaim to mount instead of an emptyDir. Downloads then remain after the pod is
+    deleted."""
 
 
 class TelemetryValues(ChartSettings):
-    """OpenTelemetry export. Spans are also written to the artifact store, and a stage never waits for a collector."""
+    """Export of spans and metrics with OpenTelemetry, and the log format.
+
+    Spans are also written to the artifact store. A stage never waits for a collector.
+    """
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP/HTTP endpoint for spans, such as http://jaeger.observability:4318; empty exports none."""
+    """OTLP/HTTP endpoint for spans, such as http://jaeger.observability:4318. If empty, spans are not exported."""
     metrics_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP/HTTP endpoint for a stage's progress and metrics, such as http://collector:4318/v1/metrics; empty exports
-    none. The reward service is scraped by Prometheus instead."""
+    """OTLP/HTTP endpoint for a stage's progress and metrics, such as http://collector:4318/v1/metrics. If empty, they
+    are not exported. The reward service does not use it, because Prometheus scrapes its metrics."""
     traceparent: Annotated[str, Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")] = ""
-    """W3C trace context of the parent of the stage's spans. ``editr1 submit`` sets it."""
+    """W3C traceparent of the span under which the stage's spans appear. ``editr1 submit`` sets it."""
     publish_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
-    """Interval at which rank 0 writes progress and spans to the artifact store, in seconds."""
+    """Interval at which each pod writes progress, logs and spans to the artifact store, in seconds."""
     json_logs: bool = False
-    """Write log lines as JSON with trace IDs."""
+    """Write each log line as a JSON object that includes the OpenTelemetry trace ID."""
 
 
 class NetworkPolicyValues(ChartSettings):
@@ -110,10 +121,11 @@ class NetworkPolicyValues(ChartSettings):
     enabled: bool = False
     """Create the NetworkPolicy. It allows egress to DNS, to ``egressPorts`` and to the stage's own pods."""
     egress_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [443, 80, 8333, 9000, 4317, 4318, 8000]
-    """TCP ports that the pods may reach on any address: artifact store, collector, reward service, Hugging Face Hub."""
+    """TCP ports that the pods may reach on any address. Include the ports of the artifact store, the trace collector,
+    the reward service and the Hugging Face Hub."""
     ingress_from: Objects = []
-    """NetworkPolicy peers (namespaceSelector, podSelector, ipBlock) that may reach the service port. Empty allows
-    every pod of the namespace."""
+    """NetworkPolicy peers (namespaceSelector, podSelector, ipBlock) that may reach the service port. If empty, every
+    pod of the namespace may reach it."""
 
 
 class StageValues(ChartSettings):
@@ -122,24 +134,24 @@ class StageValues(ChartSettings):
     run: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
     """Name of the run in the artifact store; defaults to the release name."""
     stage: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
-    """Name of the stage in the run; defaults to the kind."""
+    """Name of the stage in the run; defaults to the kind of the stage, such as grpo."""
     key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """Digest of everything that determines the outputs. ``editr1 submit`` sets it; if it is empty, the pod computes
-    it."""
+    """Digest of the settings, inputs, seed and reward model, which together determine the stage's outputs. ``editr1
+    submit`` sets it. If empty, the pod computes it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of every random choice."""
+    """Seed of all random choices of the stage."""
     git_revision: str = ""
-    """Git revision of the code that submitted the stage, recorded in the artifacts' manifests."""
+    """Git revision of the code that submitted the stage. It is recorded in the manifests of the output artifacts."""
     store: StoreValues = StoreValues()
-    """Artifact store that inputs are read from and outputs are written to."""
+    """Artifact store from which inputs are read and to which outputs are written."""
     image: ImageValues = ImageValues()
-    """Image of the stage."""
+    """Container image of the stage."""
     resources: ResourceValues = ResourceValues()
     """CPU and memory per pod."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 1
     """GPUs per pod; 0 runs on the CPU."""
     gpu_resource: str = "nvidia.com/gpu"
-    """Resource name under which the device plugin advertises GPUs."""
+    """Name of the GPU resource that the device plugin advertises, such as nvidia.com/gpu."""
     shared_memory: Quantity = "8Gi"
     """Size limit of /dev/shm. It counts towards the pod's memory."""
     scratch: ScratchValues = ScratchValues()
@@ -151,13 +163,14 @@ class StageValues(ChartSettings):
     affinity: dict[str, Any] = {}
     """Affinity of the pods."""
     priority_class_name: Name = ""
-    """Existing PriorityClass."""
+    """Name of an existing PriorityClass."""
     runtime_class_name: Name = ""
-    """Existing RuntimeClass, such as nvidia."""
+    """Name of an existing RuntimeClass, such as nvidia."""
     service_account_name: Name = ""
-    """Existing ServiceAccount. Empty creates one without permissions, whose token is not mounted."""
+    """Name of an existing ServiceAccount. If empty, the chart creates one that has no permissions and whose token is
+    not mounted."""
     service_account_annotations: dict[str, str] = {}
-    """Annotations of the created ServiceAccount, such as a cloud identity with access to the bucket."""
+    """Annotations of the ServiceAccount that the chart creates, such as a cloud identity with access to the bucket."""
     pod_labels: Labels = {}
     """Additional labels of the pods."""
     pod_annotations: dict[str, str] = {}
@@ -171,8 +184,8 @@ class StageValues(ChartSettings):
     volume_mounts: Objects = []
     """Additional volume mounts of the stage's container."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric user and group ID of every container."""
+    """Numeric ID that is both the user ID and the group ID of every container."""
     telemetry: TelemetryValues = TelemetryValues()
-    """Traces, metrics and logs."""
+    """Export of spans and metrics, and the log format."""
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
     """Network access of the pods."""

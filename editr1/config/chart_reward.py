@@ -1,4 +1,4 @@
-"""Values of the reward chart, which serves a verifier as an autoscaled Deployment."""
+"""Values of the chart ``reward``, which serves a verifier as an autoscaled Deployment (the reward service)."""
 
 from __future__ import annotations
 
@@ -12,36 +12,42 @@ from editr1.config.serve import ServeConfig
 
 
 class KedaValues(ChartSettings):
-    """Scaling with KEDA (2.19 or newer), on the number of items in flight over all replicas and on the number of GRPO pods."""
+    """Autoscaling with KEDA (2.19 or newer).
+
+    The number of replicas follows the number of items (edits to score) that are queued or running, and the number of
+    GRPO pods.
+    """
 
     in_flight: Annotated[int, Field(ge=1)] = 64
-    """Target number of queued and running items per replica."""
+    """Target number of queued and running items (edits to score) per replica."""
     jobs_per_replica: Annotated[int, Field(ge=1)] = 2
-    """Number of GRPO pods per replica. Replicas for existing GRPO pods keep running even when they are idle."""
+    """Number of GRPO pods that share one replica. The replicas that existing GRPO pods need keep running even when they
+    are idle."""
     job_selector: Labels = {"editr1.dev/kind": "grpo"}
-    """Labels of the pods that count as GRPO pods."""
+    """Labels by which KEDA recognizes GRPO pods."""
     polling_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
-    """Interval at which KEDA reads the triggers, in seconds."""
+    """Interval at which KEDA reads the load and counts the GRPO pods, in seconds."""
     namespace: Name = "keda"
-    """Namespace of KEDA, from which the NetworkPolicy allows access."""
+    """Namespace in which KEDA runs. The NetworkPolicy allows access from it."""
     fallback_replicas: Annotated[int, Field(ge=1)] = 1
-    """Minimum number of replicas while the load cannot be read."""
+    """Minimum number of replicas while KEDA cannot read the load."""
 
 
 class HpaValues(ChartSettings):
-    """Scaling with a HorizontalPodAutoscaler."""
+    """Autoscaling with a HorizontalPodAutoscaler."""
 
     cpu_utilization: Annotated[int, Field(ge=1, le=1000)] = 70
-    """Target CPU utilization in percent of the request (needs metrics-server). The CPU does not reflect the load of
-    a GPU; prefer ``podsMetric``."""
+    """Target CPU utilization in percent of the CPU request. It needs metrics-server. CPU utilization does not reflect
+    the load of a GPU, so set ``podsMetric`` if the pods use GPUs."""
     pods_metric: str = ""
-    """Custom metric of the pods to scale on instead of CPU, such as editr1_reward_in_flight (needs a metrics adapter)."""
+    """Custom metric of the pods that replaces CPU utilization, such as editr1_reward_in_flight. It needs a metrics
+    adapter."""
     pods_metric_target: str = "64"
-    """Target average of that metric per replica."""
+    """Target average of ``podsMetric`` per replica."""
 
 
 class AutoscalingValues(ChartSettings):
-    """Number of replicas."""
+    """How the number of replicas is determined."""
 
     mode: Literal["keda", "hpa", "none"] = "none"
     """keda: scale on load and GRPO pods; hpa: scale on CPU or a custom metric; none: always ``replicas``."""
@@ -50,7 +56,7 @@ class AutoscalingValues(ChartSettings):
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 8
     """Maximum number of replicas."""
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
-    """How long the load must have been low before a replica is removed, in seconds."""
+    """Time for which the load must have been low before a replica is removed, in seconds."""
     scale_down_period_seconds: Annotated[int, Field(ge=1, le=1800)] = 180
     """Length of the period in which at most one replica is removed, in seconds."""
     keda: KedaValues = KedaValues()
@@ -60,20 +66,23 @@ class AutoscalingValues(ChartSettings):
 
 
 class VllmValues(ChartSettings):
-    """A vLLM sidecar of the reward server, reachable on the pod's loopback address only. It uses the GPUs of the pod."""
+    """A vLLM sidecar container that generates the traces of the verifier.
+
+    It uses the GPUs of the pod, and only the reward server in the same pod can reach it.
+    """
 
     enabled: bool = False
-    """Run vLLM, and set the engine of the reward server to openai."""
+    """Run the vLLM sidecar, and set the ``engine`` of the reward server to openai."""
     image: str = "docker.io/vllm/vllm-openai:v0.11.0"
     """Image of vLLM, with tag or digest."""
     command: list[str] = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
-    """Command that starts its OpenAI-compatible server."""
+    """Command that starts vLLM's OpenAI-compatible server."""
     args: list[str] = ["--max-model-len", "8192", "--limit-mm-per-prompt", '{"image":2,"video":0}']
-    """Additional arguments. The chart sets model, served model name, host and port."""
+    """Additional arguments of vLLM. The chart sets the model, the served model name, the host and the port."""
     env: list[dict[str, Any]] = []
-    """Additional environment variables of the container."""
+    """Additional environment variables of the vLLM container."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "4", "memory": "32Gi"})
-    """CPU and memory of the container."""
+    """CPU and memory of the vLLM container."""
 
 
 class MonitoringValues(ChartSettings):
@@ -84,30 +93,30 @@ class MonitoringValues(ChartSettings):
     rules: bool = False
     """Create a PrometheusRule with alerts for no ready replica, failing scores and a long queue."""
     dashboard: bool = False
-    """Create a ConfigMap with the Grafana dashboard, with the label that Grafana's sidecar selects."""
+    """Create a ConfigMap with the Grafana dashboard. It has the label that Grafana's sidecar looks for."""
     labels: Labels = {}
-    """Labels of the three objects, for operators that select by label."""
+    """Labels of the PodMonitor, the PrometheusRule and the ConfigMap, for operators that select objects by label."""
 
 
 class RewardValues(StageValues):
     """Values of charts/reward."""
 
     inputs: dict[str, Reference] = {}
-    """References of inputs by name. ``model`` is the verifier to serve."""
+    """Inputs of the stage, as a mapping from input name to reference. The input ``model`` is the verifier to serve."""
     config: ServeConfig = ServeConfig(host="0.0.0.0")
     """Settings of the reward server."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """Number of replicas in autoscaling mode none."""
     autoscaling: AutoscalingValues = AutoscalingValues()
-    """Autoscaling."""
+    """Autoscaling of the service."""
     vllm: VllmValues = VllmValues()
     """vLLM sidecar."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=7200)] = 1800
-    """Time limit for loading the weights and scoring the golden sample, in seconds."""
+    """Time limit for loading the weights and scoring a test edit (the golden sample) at startup, in seconds."""
     pre_stop_seconds: Annotated[int, Field(ge=0, le=120)] = 15
-    """Delay between the removal of a replica from the Service and the start of its drain, in seconds, so that clients
-    notice the removal."""
+    """Time for which a replica still accepts requests after its removal from the Service, in seconds. Clients need this
+    time to notice the removal."""
     max_unavailable: Annotated[int, Field(ge=1)] = 1
-    """Maximum number of replicas that a node drain may evict at once (PodDisruptionBudget)."""
+    """Maximum number of replicas that a node drain may evict at the same time (PodDisruptionBudget)."""
     monitoring: MonitoringValues = MonitoringValues()
     """Metrics, alerts and dashboard."""

@@ -20,19 +20,19 @@ class ClusterConfig(Settings):
     kubeconfig: Path | None = None
     """Kubeconfig file; defaults to KUBECONFIG or ~/.kube/config."""
     helm_storage: Literal["secret", "configmap"] | None = None
-    """Kind of object in which Helm stores releases; defaults to HELM_DRIVER, else secret. configmap needs
-    no permissions on Secrets."""
+    """Kind of object in which Helm stores releases: secret or configmap. Defaults to the environment variable
+    HELM_DRIVER, or to secret if that is unset. With configmap, Helm needs no permissions on Secrets."""
     store_endpoint: str | None = None
-    """Address of the S3 server as seen from this machine, if pods use another address (``store.endpoint`` of the
-    values)."""
+    """Address of the S3 server as seen from this machine. Set it if pods use another address (``store.endpoint`` in
+    ``values``)."""
     values: dict[str, Any] = Field(default_factory=dict)
-    """Chart values of every stage, such as ``store``, ``image.tag`` or ``tolerations``."""
+    """Helm chart values of every stage, such as ``store``, ``image.tag`` or ``tolerations``."""
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Additional chart values by kind or by stage name, such as ``grpo: {nodes: 2, gpus: 8}``. Values under the stage
-    name take precedence."""
+    """Additional chart values of individual stages, such as ``grpo: {nodes: 2, gpus: 8}``. A key is the kind or the
+    name of a stage. If both exist, the values under the name take precedence."""
     registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
-    """Registry and path of images whose repository the values do not set: the image of a stage is
-    ``<registry>/<chart>``."""
+    """Registry and path of the stage images: the image of a stage is ``<registry>/<chart>``. It is not used for stages
+    whose values set ``image.repository``."""
     resolve_images: bool = True
     """Resolve image tags to digests at the registry and record the digests. If the registry cannot be reached, the tag
     is used."""

@@ -14,103 +14,123 @@ Range = tuple[Annotated[int, Field(ge=0, le=50)], Annotated[int, Field(ge=0, le=
 
 
 class MemberConfig(VlmConfig):
-    """A member of the pool that writes traces: a model, a system prompt and a temperature."""
+    """A model that writes reasoning traces, with its system prompt and temperature.
+
+    Several of these form the pool ``members``.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    """Name of the member in the ``member`` column of the rows."""
+    """Unique name of the member. It appears in the ``member`` column of the SFT rows."""
     system: Literal["plain", "sceptic", "retoucher", "surveyor"] = "plain"
-    """Variant of the system prompt. All variants state the same rules, each from the perspective of a different
+    """Variant of the system prompt. All variants state the same rules, but each describes a different kind of
     reviewer."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Relative weight with which the member is drawn to write a trace."""
+    """Relative probability with which this member is chosen to write a trace."""
 
 
 class PrincipleCounts(Settings):
-    """Number of principles per case, in total and per category, as [minimum, maximum], both inclusive."""
+    """Allowed numbers of principles per edit case, in total and per category, as [minimum, maximum], both inclusive.
+
+    A principle is one yes/no question about the edited image.
+    """
 
     total: Range = (10, 10)
-    """Principles per case. The paper uses exactly 10."""
+    """Number of principles over all categories. The paper uses exactly 10."""
     follow: Range = (3, 4)
-    """Principles on whether the instruction was followed."""
+    """Number of principles about whether the instruction was followed."""
     keep: Range = (3, 4)
-    """Principles on whether everything else is unchanged."""
+    """Number of principles about whether everything else is unchanged."""
     quality: Range = (2, 3)
-    """Principles on the quality of the image."""
+    """Number of principles about the quality of the image."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         for name in ("total", "follow", "keep", "quality"):
             least, most = getattr(self, name)
             if least > most:
-                raise ValueError(f"{name}: minimum {least} is greater than maximum {most}")
+                raise ValueError(f"{name}: minimum {least} is greater than maximum {most}; swap or change them")
         if self.total[0] < 1:
-            raise ValueError(f"total: minimum {self.total[0]}: a case needs at least 1 principle")
+            raise ValueError(
+                f"total: minimum {self.total[0]} is too low, since a case needs a principle; set it to at least 1"
+            )
         least = self.follow[0] + self.keep[0] + self.quality[0]
         most = self.follow[1] + self.keep[1] + self.quality[1]
         if least > self.total[1] or most < self.total[0]:
-            raise ValueError(f"total {list(self.total)}: the categories add up to {least} to {most} principles")
+            raise ValueError(
+                f"total {list(self.total)}: follow, keep and quality add up to {least} to {most} principles; change total or these ranges"
+            )
         return self
 
 
 class HolisticConfig(Settings):
-    """The holistic ablation: instead of principles per case, two ratings of the whole image, of which the lower one counts."""
+    """Settings of the holistic ablation, which has no principles per case.
+
+    Each trace rates the whole image on two fixed questions, and the lower rating is the score.
+    """
 
     follow: Annotated[str, Field(min_length=1, max_length=500)] = "Is the instruction carried out?"
-    """Question of category follow in the rows."""
+    """Question about whether the instruction was followed."""
     keep: Annotated[str, Field(min_length=1, max_length=500)] = "Is everything else unchanged?"
-    """Question of category keep in the rows."""
+    """Question about whether everything else is unchanged."""
     threshold: Annotated[float, Field(ge=0.0, le=10.0)] = 5.0
-    """Ratings (0 to 10) of at least this value become the verdict 1 in a trace."""
+    """A rating (0 to 10) of at least this value is written to the trace as verdict 1, and a lower rating as verdict
+    0."""
 
 
 class CurateConfig(Settings):
-    """Curation of the cold-start data (arXiv 2604.27505, section 3.1).
+    """Settings of curation, which writes principles and the training rows of SFT (arXiv 2604.27505, section 3.1).
 
-    The default endpoint and models are those of the oracle of the shapes dataset.
+    The default model names are those of the simulated labelling models of the shapes dataset.
     """
 
     variant: Literal["T", "V", "T+V", "holistic"] = "T+V"
-    """T (think): a random trace. V (verify): gold verdicts without reasoning. T+V: the trace that agrees best with the
-    gold verdicts. holistic: two ratings of the whole image, no principles."""
+    """Content of the SFT row of an edited image. T (think): a random trace. V (verify): the gold verdicts without
+    reasoning. T+V: the trace that agrees best with the gold verdicts. holistic: a random trace with two ratings of the
+    whole image instead of verdicts on principles."""
     endpoints: dict[str, EndpointConfig] = Field(default_factory=lambda: {"default": EndpointConfig()})
-    """Chat servers by name."""
+    """OpenAI-compatible chat servers, each under the name by which the models below refer to it."""
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)] = (
         MemberConfig(name="careful", model="careful", system="sceptic", temperature=1.0),
         MemberConfig(name="lenient", model="lenient-a", temperature=1.0, weight=3.0),
     )
-    """Pool of models that write the traces. For each trace, a member is drawn by weight."""
+    """Pool of models that write the traces. For each trace, one of them is drawn at random according to ``weight``."""
     decomposer: VlmConfig = VlmConfig()
     """Model that writes the principles."""
     verifier: VlmConfig = VlmConfig()
-    """Model that writes the gold verdicts."""
+    """Model that writes the gold verdicts, the reference answers to the principles."""
     difficulty_filter: VlmConfig = VlmConfig()
-    """Model that classifies cases as hard or simple."""
+    """Model that classifies edit cases as hard or simple."""
     num_traces: Annotated[int, Field(ge=1, le=64)] = 4
-    """Traces per quadruple."""
+    """Number of traces written per edited image."""
     principles: PrincipleCounts = PrincipleCounts()
-    """Number of principles per case. An answer with a different number is rejected, and the request is repeated."""
+    """Allowed numbers of principles per case. An answer with a different number is rejected, and the request is
+    repeated."""
     experts: Path | None = None
-    """JSONL file of expert decompositions (``instruction``, ``picture``, ``principles``); defaults to the pool in the
-    package."""
+    """JSONL file of example principles written by experts, with the fields ``instruction``, ``picture`` (a description
+    of the image) and ``principles``. Defaults to a file in the package."""
     num_examples: Annotated[int, Field(ge=0, le=16)] = 4
-    """Expert decompositions in the prompt, drawn at random per case."""
+    """Number of examples from ``experts`` in the prompt that requests the principles of a case. They are drawn at
+    random per case."""
     num_labelled_cases: Annotated[int, Field(ge=1)] | None = None
-    """Number of cases whose candidates are labelled; null labels all and skips the difficulty filter. The other cases
-    still get principles, for their preference pairs and for RL. Without candidates: the number of cases that get
-    principles."""
+    """Number of cases whose edited images get traces and gold verdicts. Null labels all cases and skips the difficulty
+    filter. The other cases get only principles, which their preference pairs and RL need. If there are no edited
+    images, this is the number of cases that get principles."""
     hard_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Fraction of ``num_labelled_cases`` that the difficulty filter must classify as hard; the others are drawn at
-    random."""
+    """Fraction of ``num_labelled_cases`` that are selected because the difficulty filter classifies them as hard. The
+    others are drawn at random."""
     holistic: HolisticConfig = HolisticConfig()
-    """Questions and threshold of variant holistic."""
+    """Settings of variant holistic."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Maximum number of requests for an answer (principles, gold verdicts, difficulty) that can be parsed."""
+    """Maximum number of requests for one answer (principles, gold verdicts or difficulty). A request is repeated if its
+    answer cannot be parsed."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Curation stops when more than this fraction of a step's items has failed. It is checked after at least 20 failures."""
+    """Maximum fraction of failed items in a curation step, such as the writing of principles. Curation stops above it,
+    but only after at least 20 failures."""
     max_side: Annotated[int, Field(ge=16, le=16384)] = 1536
-    """Images with a longer side, in pixels, are downscaled to this size before they are sent."""
+    """Maximum length of the longer side of an image that is sent to a model, in pixels. Larger images are
+    downscaled."""
     seed: int = 0
-    """Seed of all random draws, and base of the ``seed`` in requests."""
+    """Seed of all random draws. The ``seed`` of each request is derived from it."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -119,8 +139,10 @@ class CurateConfig(Settings):
         for where, use in uses.items():
             if use.endpoint not in self.endpoints:
                 known = ", ".join(sorted(self.endpoints)) or "none"
-                raise ValueError(f"{where}.endpoint: {use.endpoint!r} is not in endpoints ({known})")
+                raise ValueError(
+                    f"{where}.endpoint: {use.endpoint!r} is not in endpoints ({known}); use one of these names or add it to endpoints"
+                )
         names = [member.name for member in self.members]
         if len(set(names)) != len(names):
-            raise ValueError(f"members: names must be unique (got {names})")
+            raise ValueError(f"members: names must be unique (got {names}); rename the repeated ones")
         return self

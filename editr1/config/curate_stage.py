@@ -1,4 +1,4 @@
-"""Settings of the curate stage: curation, the source of its images, and the held-out split."""
+"""Settings of the curate stage: labelling, source of the images, and split into training and evaluation data."""
 
 from __future__ import annotations
 
@@ -11,35 +11,38 @@ from editr1.config.curate import CurateConfig
 
 
 class ShapesConfig(Settings):
-    """Size of the shapes dataset, which is generated if no images are imported."""
+    """Size of the shapes dataset, a set of generated images with known ground truth.
+
+    It is used if no images are imported.
+    """
 
     cases: Annotated[int, Field(ge=1)] = 1500
-    """Edit cases for SFT rows."""
+    """Number of edit cases (a source image with an instruction) from which SFT rows are made."""
     candidates: Annotated[int, Field(ge=1, le=16)] = 4
-    """Edited images per case."""
+    """Number of edited images per edit case."""
     pairs: Annotated[int, Field(ge=0)] = 800
-    """Preference pairs for GCPO."""
+    """Number of preference pairs for GCPO."""
     test_pairs: Annotated[int, Field(ge=0)] = 1000
-    """Held-out preference pairs."""
+    """Number of preference pairs for evaluation only."""
     rl_cases: Annotated[int, Field(ge=1)] = 2000
-    """Edit cases for RL of the editor."""
+    """Number of edit cases for RL of the editor."""
     test_cases: Annotated[int, Field(ge=0)] = 1000
-    """Held-out edit cases."""
+    """Number of edit cases for evaluation only."""
 
 
 class CurateStageConfig(Settings):
     """Settings of the curate stage."""
 
     curation: CurateConfig = Field(default_factory=CurateConfig)
-    """Endpoints, models and variant of curation."""
+    """Endpoints, models and other settings of curation."""
     labeller: Literal["endpoint", "shapes", "photos"] = "endpoint"
-    """Source of principles and labels. "endpoint": the endpoints of ``curation``. "shapes": the oracle of the shapes
-    dataset. "photos": measurements of named photographic operations, for trials. The stage starts the last two
-    as local servers with the same HTTP interface."""
+    """Source of principles, traces and gold verdicts. "endpoint": the endpoints of ``curation``. "shapes": simulated
+    models that know the ground truth of the shapes dataset. "photos": measurements of named photographic operations,
+    for trials. For "shapes" and "photos", the stage starts a local server with the same HTTP interface."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
-    """Size of the shapes dataset, if the stage has no input ``data``."""
+    """Size of the shapes dataset, which is generated if the stage has no input ``data``."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Fraction of imported cases that is held out, by a hash of the case id. The shapes dataset has separate
-    held-out cases."""
+    """Fraction of imported cases that are used for evaluation only. They are selected by a hash of the case ID. It does
+    not apply to the shapes dataset, which has its own cases for evaluation."""
     seed: int = 0
     """Seed of the shapes dataset."""

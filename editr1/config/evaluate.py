@@ -12,25 +12,34 @@ from editr1.config.llm import VlmConfig
 
 
 class PublicSetsConfig(Settings):
-    """Evaluation on public benchmarks. A VLM behind an OpenAI-compatible endpoint writes their principles and ratings."""
+    """Settings of the evaluation on public benchmarks.
+
+    A VLM behind an OpenAI-compatible endpoint writes principles for the reward benchmarks, and rates the edits of the
+    editor benchmarks.
+    """
 
     labeller: CurateConfig = CurateConfig()
-    """Endpoints, and how the principles of a case are written (``decomposer``, ``principles``), as in curation."""
+    """Settings with which principles are written, in the format of the settings of curation (``endpoints``,
+    ``decomposer``, ``principles`` and so on)."""
 
     judge: VlmConfig = VlmConfig(model="judge")
-    """Model that rates edits on GEdit-Bench and ImgEdit-Bench. Its ``endpoint`` is one of the labeller's."""
+    """Model that rates edits on GEdit-Bench and ImgEdit-Bench. Its ``endpoint`` must be a name in
+    ``labeller.endpoints``."""
 
     protocol: Literal["published", "ours", "both"] = "both"
-    """Scoring protocol: that of the benchmark's authors, that of this project, or both side by side."""
+    """Scoring protocol: "published" by the authors of the benchmark, "ours" of this project, or "both" side by side."""
 
     epsilon: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
-    """Tie threshold on TIGER's benchmark; determine it on other pairs. Null: it is tuned on the other half of the benchmark."""
+    """Largest difference of two scores that counts as a tie, for protocol "ours" on TIGER's benchmark. Tune it on pairs
+    outside the benchmark. Null: each half of the benchmark uses the value tuned on the other half."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.judge.endpoint not in self.labeller.endpoints:
             known = ", ".join(sorted(self.labeller.endpoints)) or "none"
-            raise ValueError(f"judge.endpoint: {self.judge.endpoint!r} is not in labeller.endpoints ({known})")
+            raise ValueError(
+                f"judge.endpoint: {self.judge.endpoint!r} is not in labeller.endpoints ({known}); use one of these names or add it there"
+            )
         return self
 
 
@@ -44,62 +53,64 @@ class EvaluateConfig(Settings):
     """Maximum number of held-out cases on which the editors before and after RL are evaluated."""
 
     ground_truth: Literal["shapes", "none"] = "none"
-    """Source of the true score of an edit: computed from the image (shapes dataset), or none (photographs)."""
+    """Source of the true score of an edit: "shapes" computes it from the image, for images of the shapes dataset;
+    "none" is for all other images, such as photographs."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of held-out draws, of sampling and of the bootstrap."""
+    """Seed of the noise of edits, the sampling of traces, the choice of gallery cases and the bootstrap."""
 
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
-    """Bootstrap resamples per confidence interval."""
+    """Number of bootstrap resamples per confidence interval."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Two-sided confidence level of each interval."""
 
     num_traces: Annotated[int, Field(ge=1, le=64)] = 1
-    """Traces averaged into one score."""
+    """Number of traces that the verifier writes per edit. The score of the edit is the average of their scores."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """Sampling temperature of the verifier; 0 is greedy. More than one trace requires a temperature above 0."""
 
     score_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Number of edits per call of the scorer."""
+    """Number of edits per batch that the verifier scores."""
 
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Maximum accepted fraction of failed scores of pairs or edits; above it the stage stops. The tables of public
-    benchmarks count their own failures."""
+    """Maximum fraction of edits for which scoring may fail. The stage stops above it. It does not apply to public
+    benchmarks, whose tables show the number of failures."""
 
     num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 8
-    """Denoising steps per edit."""
+    """Number of denoising steps per edit."""
 
     guidance_scale: Annotated[float, Field(ge=0.0, le=30.0)] = 2.5
     """Guidance scale of the editor. Use the same value as in grpo."""
 
     resolution: Annotated[int, Field(ge=16)] | None = None
-    """Area of an evaluated edit, as the side in pixels of a square of that area. Null keeps the size of each source,
-    at most 1 megapixel."""
+    """Area of an evaluated edit, given as the side length in pixels of a square with that area. Null keeps the size of
+    each source image, up to 1 megapixel."""
 
     reference_resolution: Annotated[int, Field(ge=16)] | None = None
-    """Area of the reference image, specified like ``resolution``. Use the same value as in grpo. Null: same as
-    ``resolution``."""
+    """Area of the reference image on which the editor is conditioned, given like ``resolution``. Use the same value as
+    in grpo. Null: same as ``resolution``."""
 
     max_text_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Length in tokens to which FLUX's T5 text is padded, as in training. Null: the limit of the tokenizer, at most 512."""
+    """Length in tokens to which T5 prompts of FLUX are padded. Use the same value as in grpo. Null: the limit of the
+    tokenizer, at most 512."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
     """Maximum number of tokens per trace."""
 
     score_edits: bool = False
-    """Score every edit with the verifier even if the ground truth is known; otherwise only the edits of the gallery
-    are scored."""
+    """Score all edits with the verifier even if the ground truth is known. If false, the verifier scores only the edits
+    in the report's gallery in that case."""
 
     sample_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Number of cases per call of the editor."""
+    """Number of cases that the editor edits per batch."""
 
     gallery_size: Annotated[int, Field(ge=0, le=64)] = 8
-    """Number of cases in the report's gallery, with both edits and the verifier's reasoning."""
+    """Number of cases in the report's gallery. It shows the edits before and after RL with the verifier's reasoning."""
 
     public: PublicSetsConfig = PublicSetsConfig()
-    """Evaluation on the public benchmarks among the inputs."""
+    """Settings of the evaluation on public benchmarks, which are given as inputs of the stage."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

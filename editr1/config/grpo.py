@@ -1,6 +1,7 @@
-"""Settings of RL of the image editor (Flow-GRPO; arXiv 2604.27505, section 3.3, and arXiv 2505.05470).
+"""Settings of the editor's training with Flow-GRPO (arXiv 2604.27505, section 3.3, and arXiv 2505.05470).
 
-The defaults are the recipe that was evaluated on the shapes dataset. The descriptions give values for large editors.
+The defaults are those with which the small editor of the shapes dataset was evaluated. Descriptions give values for
+large editors where these differ.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from pydantic import Field, PositiveInt, model_validator
 from editr1.config.base import Settings
 
 MAX_FLOW_NOISE = 1.2
-"""Largest noise level a of Flow-SDE: above it, the first step (sigma = 1) scales the latents by 1 - a^2/2 < 0.28."""
+"""Largest noise level a that is accepted for Flow-SDE. The first step (sigma = 1) scales the latents by 1 - a^2/2,
+which is less than 0.28 above this level."""
 
 
 class LoraConfig(Settings):
-    """Low-rank adapters of the transformer (peft), used if ``tune`` is "lora"."""
+    """Settings of the transformer's low-rank adapters (peft), which are used if ``tune`` is "lora"."""
 
     rank: PositiveInt = 32
     """Rank of the adapters. Public Flow-GRPO recipes use 32 to 64."""
     alpha: PositiveInt = 64
-    """Scale: the adapter's output is multiplied by alpha / rank."""
+    """Numerator of the adapters' scale: their output is multiplied by alpha / rank."""
     targets: tuple[str, ...] = (
         "attn.to_q",
         "attn.to_k",
@@ -40,114 +42,121 @@ class GrpoConfig(Settings):
     """Settings of Flow-GRPO training of an image editor."""
 
     iterations: PositiveInt = 80
-    """Number of iterations; each samples, scores and updates."""
+    """Number of training iterations. Each iteration samples edits, scores them, and updates the weights."""
     cases_per_iteration: PositiveInt = 8
-    """Edit cases per iteration, over all processes. Must be divisible by the number of processes."""
+    """Number of edit cases per iteration, over all processes. It must be divisible by the number of processes."""
     group_size: Annotated[int, Field(ge=2)] = 16
-    """Samples per case (G). The paper uses 24."""
+    """Number of sampled edits per case (G). The paper uses 24."""
     passes: PositiveInt = 1
-    """Optimization passes over the samples of an iteration. With one pass and one update the ratio is 1 and clipping
-    has no effect."""
+    """Number of optimization passes over the samples of an iteration. With one pass and one optimizer step per pass,
+    the probability ratio is 1 and clipping has no effect."""
     update_every: Literal["iteration", "step"] = "iteration"
-    """One optimizer step per pass ("iteration"), or one per denoising step of the window ("step")."""
+    """Frequency of optimizer steps in a pass: "iteration" takes one step per pass, and "step" takes one per trained
+    denoising step."""
 
     num_inference_steps: Annotated[int, Field(ge=2)] = 8
-    """Denoising steps per sample (T)."""
+    """Number of denoising steps per sampled edit (T)."""
     guidance_scale: Annotated[float, Field(ge=0.0)] = 2.5
-    """FLUX.1-Kontext: the distilled guidance scale (ignored by models without it). Qwen-Image-Edit: the true CFG
-    scale; at 1 or below CFG is off, and the public recipe uses 4."""
+    """For FLUX.1-Kontext, the distilled guidance scale; models without distilled guidance ignore it. For
+    Qwen-Image-Edit, the scale of true CFG; at 1 or below, CFG is off. The public recipe of Qwen-Image-Edit uses 4."""
     resolution: PositiveInt | None = 512
-    """Area of an edit, as the side in pixels of a square of that area. Sources are resized to it with their aspect
-    ratio kept and sides rounded to what the VAE requires. Null keeps the size of each source, at most an area of
-    1024 x 1024 pixels."""
+    """Area of an edit, given as the side length in pixels of a square with that area. Source images are resized to it.
+    Their aspect ratio is kept, up to rounding to multiples that the VAE requires. Null keeps the size of each source
+    image, up to an area of 1024 x 1024 pixels."""
     reference_resolution: PositiveInt | None = None
-    """Area of the reference image that the editor is conditioned on, specified like ``resolution``. Null: same as
-    ``resolution``. The plain QwenImageEditPipeline always uses 1024."""
+    """Area of the reference image on which the editor is conditioned, given like ``resolution``. Null: same as
+    ``resolution``. diffusers' QwenImageEditPipeline always uses 1024."""
     max_text_tokens: PositiveInt | None = None
-    """Length in tokens to which FLUX's T5 text is padded. Null: the limit of the tokenizer, at most 512. Must be the value
-    with which the editor was trained."""
+    """Length in tokens to which T5 prompts of FLUX are padded. Null: the limit of the tokenizer, at most 512. Use the
+    value with which the editor was pretrained."""
 
     sde: Literal["flow", "cps"] = "flow"
-    """Stochastic step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving sampling, arXiv
-    2509.05952)."""
+    """Formula of a stochastic denoising step: "flow" (Flow-SDE, arXiv 2505.05470) or "cps" (coefficients-preserving
+    sampling, arXiv 2509.05952)."""
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
-    """Noise level a. At most 1.2 for Flow-SDE, regardless of the window, and at most 1 for CPS."""
+    """Noise level a of stochastic steps. It must be at most 1.2 for Flow-SDE, even if the first step is not stochastic,
+    and at most 1 for CPS."""
     sde_window_size: PositiveInt | None = 3
-    """Number of consecutive stochastic steps, which are the trained ones; the other steps are deterministic. Null: all
-    steps of ``sde_window_range``."""
+    """Length of the window: the number of consecutive steps that are stochastic and trained. All other steps are
+    deterministic. Null: all steps of ``sde_window_range``."""
     sde_window_range: tuple[Annotated[int, Field(ge=0)], PositiveInt] | None = None
-    """Steps in which the window lies, as the half-open range [first, end): the window starts at step ``first`` or later,
-    and its last step is before ``end``. Null: all steps but the last denoising step, which is never trained."""
+    """Steps among which the window is placed at random, as the half-open range [first, end): the window starts at step
+    ``first`` or later, and its last step is before ``end``. Null: all steps except the last one, which is never
+    trained."""
     sde_window_scope: Literal["iteration", "group"] = "iteration"
-    """One window for all samples of an iteration, or one per group. The samples of a group always share a window."""
+    """Samples that share a window: "iteration" draws one window per iteration, and "group" draws one per group (the
+    samples of a case)."""
 
     advantage_std: Literal["group", "batch"] = "batch"
-    """Standard deviation that divides the advantage: of the group (the paper) or of the whole batch (public Flow-
-    GRPO). Population standard deviation plus 1e-4."""
+    """Rewards whose standard deviation divides the advantages: those of the group (the paper) or of the whole batch
+    (public code of Flow-GRPO). It is the population standard deviation plus 1e-4."""
     advantage_clip: Annotated[float, Field(gt=0.0)] = 5.0
-    """Advantages are clipped to plus and minus this value."""
+    """Advantages are clipped to [-advantage_clip, advantage_clip]."""
     clip_range: Annotated[float, Field(gt=0.0)] | None = None
     """The probability ratio is clipped to [1 - clip_range, 1 + clip_range]. Null: 1e-4 for Gaussian log-probabilities,
     and 1e-5 for ``cps_logprob: public``, which has another scale."""
     cps_logprob: Literal["gaussian", "public"] = "gaussian"
-    """Log-probability of CPS: the Gaussian density, or -(x - mean)^2 without 1/(2 std^2) and constants, as in the
-    public code."""
+    """Log-probability of a CPS step: "gaussian" is the log-density, and "public" is -(x - mean)^2 without the factor
+    1/(2 std^2) and constants, as in the public code."""
     kl: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
-    """KL estimate: mean ||dmean||^2 / (2 s^2) (flow_grpo), the exact Gaussian KL per element (gaussian), or the MSE of
-    velocities (velocity)."""
+    """Estimate of the KL divergence from the initial editor. With d the difference of the two predicted means:
+    "flow_grpo" is the mean of d^2 / (2 s^2) with diffusion coefficient s, "gaussian" is the exact KL of the two
+    Gaussians per element, and "velocity" is the mean squared difference of the velocities."""
     beta: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the KL term. The paper uses 0.04 with ``flow_grpo``."""
+    """Weight of the KL divergence in the loss. The paper uses 0.04 with ``kl: flow_grpo``."""
 
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    """Learning rate of AdamW, constant."""
+    """Constant learning rate of AdamW."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """The gradient of all trained weights is clipped to this norm."""
+    """Maximum norm of the gradient of all trained weights. Larger gradients are scaled down."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    """Decay of the exponential moving average of the weights, which is what the output contains. With 0 the output
-    contains the last weights."""
+    """Decay of the exponential moving average (EMA) of the weights. The trained editor contains the averaged weights;
+    with 0, it contains the last weights."""
     tune: Literal["full", "lora"] = "full"
     """Train the whole transformer ("full") or low-rank adapters ("lora"). Use "lora" for large editors."""
     lora: LoraConfig = LoraConfig()
-    """Adapter settings of ``tune: lora``."""
+    """Settings of the adapters, for ``tune: lora``."""
 
     micro_batch_size: PositiveInt = 32
-    """Samples per forward pass, in sampling and in training."""
+    """Number of samples per forward pass on each process, in sampling and in training."""
     precision: Literal["fp32", "bf16-mixed"] = "fp32"
     """"fp32", or "bf16-mixed": forward and backward passes under bfloat16 autocast, with frozen weights in bfloat16.
     Trained weights, optimizer state and log-probabilities are fp32 in both."""
     trajectory_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Data type of trajectories between sampling and training. With bf16, sampling continues from the rounded latents,
-    so that ratios start at 1."""
+    """Data type in which sampled trajectories are stored until they are trained on. With bf16, sampling itself
+    continues from the rounded latents, so that probability ratios are 1 before the first update."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
     shuffle_rewards: bool = False
-    """Control experiment: permute the scores of each group at random, so that they carry no information."""
+    """Permute the scores of each group at random, so that they carry no information (control experiment)."""
     num_traces: PositiveInt = 1
-    """Verifier traces averaged into one score."""
+    """Number of traces that the verifier writes per edit. The score of the edit is the average of their scores."""
     score_batch_size: PositiveInt = 32
-    """Maximum number of edits per call of the scorer."""
+    """Maximum number of edits per request to the reward service."""
     reward_concurrency: PositiveInt = 4
-    """Maximum number of concurrent scorer calls per process."""
+    """Maximum number of concurrent requests to the reward service per process."""
     reward_ready_timeout_seconds: Annotated[float, Field(ge=0.0, le=86400.0)] = 900.0
-    """Maximum time to wait for a reward service that is not ready, in seconds. A service that is scaled up from zero
-    loads its weights first. A score waits as long, and at least 3 minutes, for a service that became unreachable."""
+    """Maximum time to wait for a reward service that is not ready, in seconds. For example, a service that is scaled up
+    from zero first loads its weights. If the service becomes unreachable later, a request waits for the same time, but
+    at least 3 minutes."""
     overlap: bool = True
-    """Score finished samples while the next ones are sampled. Disable it only to measure the gain."""
+    """Score finished samples while the next ones are sampled. Disable it only to measure how much time it saves."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Maximum accepted fraction of failed scores per iteration; above it the training stops with exit code 4."""
+    """Maximum fraction of an iteration's edits for which scoring may fail. Above it, training stops with exit code
+    4."""
 
     checkpoint_every: PositiveInt = 20
-    """Iterations between checkpoints."""
+    """Number of iterations between checkpoints."""
     seed: int = 0
-    """Seed of case order, windows, noise and adapters. Noise depends on (seed, iteration, case, sample) only, not on
-    the number of processes."""
+    """Seed of the order of cases, of windows, of noise and of the initial adapter weights. The noise of a sample
+    depends on seed, iteration, case and index of the sample, but not on the number of processes."""
 
     @property
     def clip_bounds(self) -> tuple[float, float]:
-        """Smallest and largest ratio after clipping: 1 - clip_range and 1 + clip_range."""
+        """Bounds to which the probability ratio is clipped: 1 - clip_range and 1 + clip_range."""
         clip = self.clip_range
         if clip is None:
             clip = 1e-5 if self.sde == "cps" and self.cps_logprob == "public" else 1e-4
@@ -155,12 +164,12 @@ class GrpoConfig(Settings):
 
     @property
     def window_range(self) -> tuple[int, int]:
-        """Steps [first, end) in which the window lies."""
+        """Steps [first, end) among which the window is placed, with the default filled in."""
         return (0, self.num_inference_steps - 1) if self.sde_window_range is None else self.sde_window_range
 
     @property
     def window_steps(self) -> int:
-        """Number of trained steps per sample."""
+        """Length of the window: the number of trained steps per sample, with the default filled in."""
         first, end = self.window_range
         return end - first if self.sde_window_size is None else self.sde_window_size
 
@@ -185,7 +194,8 @@ class GrpoConfig(Settings):
             )
         if first + self.window_steps > end or self.window_steps < 1:
             raise ValueError(
-                f"sde_window_size {self.sde_window_size} does not fit into steps [{first}, {end}) of"
-                f" {self.num_inference_steps}, of which the last step is never trained"
+                f"sde_window_size {self.window_steps} does not fit into steps [{first}, {end}) of"
+                f" {self.num_inference_steps}, of which the last step is never trained: reduce sde_window_size, widen"
+                " sde_window_range or increase num_inference_steps"
             )
         return self

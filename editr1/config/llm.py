@@ -18,10 +18,11 @@ class EndpointConfig(Settings):
     """Environment variable that holds the API key; leave it unset for a server without keys. The key is never written
     to a file."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Maximum number of requests in flight to this endpoint."""
+    """Maximum number of concurrent requests to this endpoint."""
     max_retries: Annotated[int, Field(ge=0, le=100)] = 6
-    """Retries after status 408, 409, 429 or 5xx, or a broken connection. The delay is the server's ``Retry-After`` (up
-    to two minutes), otherwise 0.5 s doubling up to 8 s, with jitter."""
+    """Maximum number of retries of a request after status 408, 409, 429 or 5xx, or after a broken connection. The delay
+    before a retry is the server's ``Retry-After``, up to two minutes. Without that header it starts at 0.5 s and
+    doubles up to 8 s, with jitter."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Timeout of one attempt, in seconds."""
     deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 600.0
@@ -32,19 +33,19 @@ class VlmConfig(Settings):
     """One vision-language model behind an endpoint, and its sampling settings."""
 
     endpoint: str = "default"
-    """Name of an entry of ``endpoints``."""
+    """Name of the endpoint, as in ``endpoints``."""
     model: Annotated[str, Field(min_length=1)] = "shapes-oracle"
-    """Model name that is sent to the endpoint."""
+    """Name of the model on the endpoint."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """Sampling temperature."""
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 4096
     """Maximum number of tokens per answer."""
     send_n: bool = True
-    """Request several answers with ``n`` in one request. Set it to false for servers that reject ``n``; one request is
-    then sent per answer."""
+    """Request several answers in one request, with the parameter ``n``. Set it to false for servers that reject ``n``.
+    One request is then sent per answer."""
     send_seed: bool = True
-    """Send ``seed``, so that a server that supports it returns reproducible answers. Set it to false for servers that
-    reject ``seed``."""
+    """Send the parameter ``seed``, so that a server that supports it returns reproducible answers. Set it to false for
+    servers that reject ``seed``."""
     prompt_price: Annotated[float, Field(ge=0.0)] = 0.0
     """Price per million prompt tokens, in the currency of the reported costs."""
     completion_price: Annotated[float, Field(ge=0.0)] = 0.0

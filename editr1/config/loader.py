@@ -22,7 +22,10 @@ _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class ConfigError(Editr1Error, ValueError):
-    """Invalid settings. The message has one line per fault, with its file, field, description and value."""
+    """Error for invalid settings.
+
+    The message has one line per fault, which names the file and the field, describes the fault, and shows the value.
+    """
 
     exit_code = ExitCode.CONFIG
 
@@ -38,7 +41,7 @@ def load_settings(
     overrides: Sequence[str] = (),
     where: str = "",
 ) -> M:
-    """Build ``model`` from several sources and validate it.
+    """Merge settings from several sources and validate them as ``model``.
 
     A later source takes precedence over an earlier one: defaults, ``values``, ``file``, ``env``, ``overrides``. Values
     in ``env`` and ``overrides`` are parsed as YAML, so that ``1e-4``, ``true``, ``null`` and ``[1, 2]`` have their YAML
@@ -48,7 +51,7 @@ def load_settings(
     Args:
         model: Settings model to build.
         file: YAML file with a mapping at its top level.
-        values: Nested settings below ``file``.
+        values: Nested settings that ``file`` overrides.
         env: Environment variables; one named ``<env_prefix>A__B`` sets ``a.b``.
         env_prefix: Prefix of the variables to read; without it ``env`` is ignored.
         env_section: Path of the section that the variables set, if not the top level.
@@ -74,7 +77,10 @@ def load_settings(
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return ``values`` with each override ``a.b=c`` applied. Raises ConfigError if one is malformed."""
+    """Return a copy of ``values`` in which each override ``a.b=c`` is applied.
+
+    Raises ConfigError if an override is malformed.
+    """
     data = dict(values)
     for item in overrides:
         path, text = _split_override(item)
@@ -89,7 +95,7 @@ def validate(
     where: str = "",
     variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> M:
-    """Validate ``data`` as ``model``. Raises ConfigError with one line per fault.
+    """Return ``data`` as an instance of ``model``. Raises ConfigError with one line per fault if it is invalid.
 
     ``variables`` maps the path of a value to the environment variable that set it, for error messages.
     """
@@ -110,7 +116,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{file}: expected a mapping at the top level, got {type(loaded).__name__}")
+        raise ConfigError(f"{file}: expected a mapping of settings at the top level, got {type(loaded).__name__}")
     return loaded
 
 
@@ -121,9 +127,9 @@ def explain(
     where: str = "",
     variables: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> list[str]:
-    """Return one line per fault of a validation error: ``where: a.b: message (got value)``.
+    """Return the faults of a validation error, each as a line ``where: a.b: message (got value)``.
 
-    A line also names the environment variable that set the value, if ``variables`` has one for its path.
+    If ``variables`` maps the path of a value to an environment variable, the line also names that variable.
     """
     lines = []
     for fault in error.errors(include_url=False):
@@ -136,7 +142,7 @@ def explain(
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a hint for an unknown name: the most similar known name, or all known names."""
+    """Return a hint for an unknown name: the most similar known name, or all known names if none is similar."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
 
@@ -165,7 +171,7 @@ def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
 
 
 def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
-    """Return the model that holds the value at ``location``."""
+    """Return the class of the settings section at ``location``, or None if ``location`` is not in a section."""
     current: type[BaseModel] | None = model
     for part in location:
         if isinstance(part, int) or current is None:
@@ -185,7 +191,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str], str]]:
-    """Return (variable, path of the setting, value) of every variable with ``prefix``, sorted by name."""
+    """Return (name, path of the setting, value) of each environment variable with this prefix, sorted by name."""
     if not prefix:
         return []
     names = sorted(name for name in env if name.startswith(prefix) and len(name) > len(prefix))
@@ -195,12 +201,15 @@ def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str],
 def _split_override(item: str) -> tuple[list[str], str]:
     key, separator, text = item.partition("=")
     if not separator or not key.strip() or any(not part for part in key.split(".")):
-        raise ConfigError(f"--set {item!r}: expected a.b=value")
+        raise ConfigError(f"--set {item!r}: expected a.b=value, such as learning_rate=1e-4")
     return key.strip().split("."), text
 
 
 def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the value at ``path``. The sections above it are copied, so that shared ones are not modified."""
+    """Set the value at ``path`` in ``data``.
+
+    Nested sections on the path are copied first, because other settings may share them.
+    """
     holder: Any = data
     for place, part in enumerate(path[:-1]):
         key = _key(holder, part, path)
@@ -210,14 +219,19 @@ def _assign(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
         elif child is None:
             child = {}
         else:
-            raise ConfigError(f"{'.'.join(path)}: {'.'.join(path[: place + 1])} is a value, not a section")
+            raise ConfigError(
+                f"{'.'.join(path)}: {'.'.join(path[: place + 1])} is a value, not a section; set {'.'.join(path[: place + 1])} itself"
+            )
         holder[key] = child
         holder = child
     holder[_key(holder, path[-1], path)] = value
 
 
 def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> Any:
-    """Return the key of ``part`` in a section, or the index of the list entry with that index or name."""
+    """Return the key or index in ``holder`` to which one part of a path refers.
+
+    In a list, a part is an index or the ``name`` of an entry.
+    """
     if isinstance(holder, dict):
         return part
     names = [entry.get("name") if isinstance(entry, dict) else None for entry in holder]
@@ -226,7 +240,7 @@ def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> 
     if part.isdecimal() and int(part) < len(holder):
         return int(part)
     known = ", ".join(str(name) for name in names if name) or f"0 to {len(holder) - 1}"
-    raise ConfigError(f"{'.'.join(path)}: the list has no entry {part!r}; it has: {known}")
+    raise ConfigError(f"{'.'.join(path)}: the list has no entry {part!r}; use one of: {known}")
 
 
 def _scalar(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Deep merge of nested settings."""
+"""Deep merge of nested settings, such as a settings file and its overrides."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` updated with ``override``; neither argument is modified.
 
-    Where both hold a mapping under a key, the two are merged in turn. Any other value of ``override`` replaces that of
-    ``base``, lists and None included.
+    If both have a mapping under the same key, these two mappings are merged in the same way. Any other value in
+    ``override``, including a list or None, replaces the value in ``base``.
     """
     merged = dict(base)
     for key, value in override.items():

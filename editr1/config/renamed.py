@@ -1,4 +1,4 @@
-"""Former names of settings. A former name is rejected with what replaces it."""
+"""Former names of settings. A former name is rejected with an error that gives the current name."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ class Renamed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """What is wrong with the former name."""
+        """Text of the error about the former name, without the name itself."""
         return f"renamed to {self.new}" + (f" ({self.reason})" if self.reason else "")
 
 
 class Removed(NamedTuple):
-    """A setting that no longer exists."""
+    """A setting that was removed without a successor of the same meaning."""
 
     instead: str
     """What to use instead."""
 
     @property
     def message(self) -> str:
-        """What is wrong with the former name."""
+        """Text of the error about the former name, without the name itself."""
         return f"removed; {self.instead}"
 
 
 _PRECISION = Renamed(
     "precision",
-    "fp32 or bf16-mixed; pure bfloat16 weights do not learn: in 30 steps at a learning rate of 1e-6, 0.8 % of the"
-    " entries change, where fp32 weights change in 94 %",
+    "set it to fp32 or bf16-mixed; pure bfloat16 weights do not learn: in 30 steps at a learning rate of 1e-6, only 0.8 %"
+    " of them change, compared with 94 % of fp32 weights",
 )
-_WINDOW = Renamed("sde_window_range", "[first, end): the steps from first up to, but not including, end")
+_WINDOW = Renamed("sde_window_range", "set it to [first, end]; the step end itself is not part of the range")
 
 RENAMED: dict[str, dict[str, Renamed | Removed]] = {
     "VerifierTraining": {
         "weights": _PRECISION,
-        "autocast": Renamed("precision", "autocast: true is precision: bf16-mixed"),
+        "autocast": Renamed("precision", "instead of autocast: true, set precision: bf16-mixed"),
         "max_tokens": Renamed("max_length"),
         "schedule": Renamed("lr_schedule"),
         "grad_clip": Renamed("max_grad_norm"),
@@ -60,7 +60,7 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "grad_clip": Renamed("max_grad_norm"),
         "micro_batch": Renamed("micro_batch_size"),
         "weights": _PRECISION,
-        "autocast": Renamed("precision", "autocast: true is precision: bf16-mixed"),
+        "autocast": Renamed("precision", "instead of autocast: true, set precision: bf16-mixed"),
         "storage_dtype": Renamed("trajectory_dtype"),
         "traces": Renamed("num_traces"),
         "reward_batch": Renamed("score_batch_size"),
@@ -81,7 +81,7 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "guidance": Renamed("guidance_scale"),
         "max_tokens": Renamed("max_new_tokens"),
         "gallery": Renamed("gallery_size"),
-        "benchmarks": Removed("give the benchmarks as inputs of the stage"),
+        "benchmarks": Removed("pass each benchmark as an input of the stage"),
         "protocol": Removed("use public.protocol"),
         "epsilon": Removed("use public.epsilon"),
     },
@@ -99,7 +99,9 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "examples": Renamed("num_examples"),
         "max_failed_share": Renamed("max_failed_fraction"),
     },
-    "HolisticConfig": {"quality": Removed("the holistic variant asks only about follow and keep")},
+    "HolisticConfig": {
+        "quality": Removed("delete it, since the holistic variant has only the questions follow and keep")
+    },
     "CurateStageConfig": {
         "judge": Renamed("labeller"),
         "world": Renamed("shapes"),
@@ -128,8 +130,10 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "batch": Renamed("batch_size"),
         "sft_warmup": Renamed("sft_warmup_steps"),
         "picked_steps": Renamed("best_of_n_steps"),
-        "more_steps": Renamed("best_of_n_steps", "SFT on the same rows again takes sft_steps.verified steps"),
-        "processes": Removed("every training of a reproduction runs in one process"),
+        "more_steps": Renamed(
+            "best_of_n_steps", "the number of steps of the longer SFT baseline is sft_steps.verified"
+        ),
+        "processes": Removed("delete it, since every training of a reproduction runs in one process"),
         "more_learning_rate": Renamed("second_sft_learning_rate"),
         "max_failed": Renamed("max_failed_fraction"),
     },
@@ -158,10 +162,11 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
     "KedaValues": {"pollingSeconds": Renamed("pollingIntervalSeconds")},
     "OperatorValues": {"priorityClass": Renamed("priorityClassName"), "user": Renamed("runAsUser")},
 }
-"""Former names by class of the settings model; subclasses inherit the entries. Names of chart values are camelCase."""
+"""Former names of settings, by name of the settings class. They also apply to its subclasses. Names of chart values are
+in camelCase."""
 
 
 def renamed(model: type[BaseModel], name: str) -> Renamed | Removed | None:
-    """Return what replaces the former setting ``name`` of ``model``, or None if ``name`` is not a former name."""
+    """Return the replacement of the former setting ``name`` of ``model``, or None if ``name`` is not a former name."""
     tables = (RENAMED.get(base.__name__, {}) for base in model.__mro__)
     return next((table[name] for table in tables if name in table), None)

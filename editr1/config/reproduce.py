@@ -1,4 +1,7 @@
-"""Sizes of a reproduction of the paper's claims. The defaults take about an hour per seed on two cores."""
+"""Settings of ``editr1 reproduce``: numbers of cases, pairs and training steps of its experiments.
+
+With the defaults, a seed takes about an hour on two cores.
+"""
 
 from __future__ import annotations
 
@@ -10,90 +13,102 @@ from editr1.config.base import Settings
 
 
 class SftSteps(Settings):
-    """Optimizer steps of SFT per kind of rows, chosen such that more steps do not improve the accuracy on held-out pairs."""
+    """Number of optimizer steps of SFT, per kind of training rows.
+
+    With more steps, the accuracy on held-out pairs does not increase.
+    """
 
     verified: PositiveInt = 600
-    """Rows with the best of several traces by agreement with the gold verdicts (T+V). Another 600 steps do not improve the accuracy."""
+    """Steps on rows with the trace that agrees best with the gold verdicts (T+V). Another 600 steps do not increase the
+    accuracy."""
     unverified: PositiveInt = 2400
-    """Rows with a random trace (T). Accuracy is lower at 1,200 and at 4,800 steps."""
+    """Steps on rows with a random trace (T). The accuracy is lower with 1,200 and with 4,800 steps."""
     verdicts: PositiveInt = 2400
-    """Rows with gold verdicts and no reasoning (V). Accuracy is lower at 600 and at 4,800 steps."""
+    """Steps on rows with gold verdicts and no reasoning (V). The accuracy is lower with 600 and with 4,800 steps."""
     holistic: PositiveInt = 600
-    """Rows with two ratings of the whole image."""
+    """Steps on rows with two ratings of the whole image."""
 
 
 class Budget(Settings):
-    """Sizes shared by all experiments of a reproduction, so that experiments differ only in the factor under test."""
+    """Settings that all experiments of a reproduction share, so that they differ only in the factor under test."""
 
     cases: PositiveInt = 1500
-    """Edit cases for SFT rows."""
+    """Number of edit cases (a source image with an instruction) from which SFT rows are made."""
     candidates: PositiveInt = 4
-    """Edited images per case."""
+    """Number of edited images per edit case."""
     pairs: PositiveInt = 960
-    """Preference pairs for GCPO."""
+    """Number of preference pairs for GCPO."""
     test_pairs: PositiveInt = 1000
-    """Held-out preference pairs on which every verifier is evaluated."""
+    """Number of preference pairs on which every verifier is evaluated. They are not used for training."""
     trace_pairs: PositiveInt = 400
-    """Number of held-out pairs, from the start of the table, on which several traces are averaged."""
+    """Number of evaluation pairs, taken from the start of the table, for the experiments that average several
+    traces."""
     rl_cases: PositiveInt = 700
-    """Edit cases for RL of the editor."""
+    """Number of edit cases for RL of the editor."""
     test_cases: PositiveInt = 1000
-    """Held-out edit cases on which every editor is evaluated."""
+    """Number of edit cases on which every editor is evaluated. They are not used for training."""
     sft_steps: SftSteps = SftSteps()
-    """Optimizer steps of SFT."""
+    """Number of optimizer steps of SFT, per kind of training rows."""
     sft_warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Warmup steps of SFT."""
+    """Number of warmup steps of SFT."""
     batch_size: PositiveInt = 32
-    """Rows per optimizer step of SFT."""
+    """Number of rows per optimizer step of SFT."""
     best_of_n_steps: PositiveInt = 340
-    """Optimizer steps of SFT on the best of several traces sampled for each pair. Longer SFT uses
-    ``sft_steps.verified``."""
+    """Number of optimizer steps of the SFT baseline that trains on the best of n sampled traces (best of n). The other
+    SFT baseline, longer SFT, takes ``sft_steps.verified`` additional steps."""
     second_sft_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Peak learning rate of the two SFT baselines of GCPO (best of n, longer SFT), which continue from a trained model."""
+    """Peak learning rate of the two SFT baselines of GCPO (best of n, and longer SFT). Both continue from the model
+    after SFT."""
     rollouts: PositiveInt = 90
-    """Rollouts of GCPO."""
+    """Number of rollouts of GCPO."""
     pairs_per_rollout: PositiveInt = 12
-    """Pairs per rollout."""
+    """Number of pairs per rollout of GCPO."""
     num_traces: Annotated[int, Field(ge=2)] = 8
-    """Traces per side of a pair, in GCPO and in best-of-n SFT."""
+    """Number of traces sampled for each of the two images of a pair, in GCPO and in the best-of-n baseline."""
     gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
     """Peak learning rate of GCPO."""
     few_pairs: tuple[PositiveInt, ...] = (60, 240)
-    """Smaller numbers of training pairs at which GCPO is also evaluated, below ``pairs``; 60 pairs are 1 % of the SFT
-    rows. May be empty."""
+    """Additional numbers of training pairs, each below ``pairs``, with which GCPO is also trained and evaluated. 60
+    pairs are 1 % of the number of SFT rows. It may be empty."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
-    """Numbers of sampled traces averaged at inference, starting with 1."""
+    """Numbers of sampled traces to average per score at inference, in ascending order from 1."""
     iterations: PositiveInt = 120
-    """Iterations of RL of the editor, per verifier."""
+    """Number of iterations of RL of the editor, for each verifier that serves as its reward."""
     editor_curve: tuple[PositiveInt, ...] = (60,)
-    """Smaller numbers of iterations at which the editor is also evaluated, in separate trainings. May be empty."""
+    """Additional numbers of iterations, each below ``iterations``, after which the editor is also evaluated. Each one
+    is a separate training. It may be empty."""
     control_iterations: PositiveInt = 60
-    """Iterations of RL of the editor with a KL term, and with shuffled rewards."""
+    """Number of iterations of RL of the editor in the control experiments (with a KL term, and with shuffled
+    rewards)."""
     cases_per_iteration: PositiveInt = 8
-    """Edit cases per iteration."""
+    """Number of edit cases per iteration of RL of the editor."""
     group_size: Annotated[int, Field(ge=2)] = 16
-    """Samples per case."""
+    """Number of sampled edits per case, in RL of the editor."""
     max_new_tokens: PositiveInt = 96
     """Maximum number of tokens per trace."""
     bootstrap_samples: PositiveInt = 2000
-    """Bootstrap resamples per confidence interval."""
+    """Number of bootstrap resamples per confidence interval."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Maximum accepted fraction of failed scores per evaluation."""
+    """Maximum fraction of edits for which scoring may fail, per evaluation."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         faults = []
         if len(self.averaged) < 2 or self.averaged[0] != 1 or list(self.averaged) != sorted(set(self.averaged)):
             faults.append(
-                f"averaged {list(self.averaged)}: must start with 1 and contain at least one larger number, in ascending order"
+                f"averaged {list(self.averaged)}: must start with 1, followed by at least one larger number, in ascending order"
             )
         if any(n >= self.pairs for n in self.few_pairs):
-            faults.append(f"few_pairs {list(self.few_pairs)}: each must be below pairs ({self.pairs})")
+            faults.append(
+                f"few_pairs {list(self.few_pairs)}: each must be below pairs ({self.pairs}); lower them or raise pairs"
+            )
         if any(n >= self.iterations for n in self.editor_curve):
-            faults.append(f"editor_curve {list(self.editor_curve)}: each must be below iterations ({self.iterations})")
+            faults.append(
+                f"editor_curve {list(self.editor_curve)}: each must be below iterations ({self.iterations}); lower them or raise iterations"
+            )
         if min((*self.few_pairs, self.pairs)) < self.pairs_per_rollout:
             faults.append(
-                f"pairs_per_rollout {self.pairs_per_rollout}: must not exceed pairs or the smallest of few_pairs"
+                f"pairs_per_rollout {self.pairs_per_rollout}: must not exceed pairs or the smallest of few_pairs; lower it"
             )
         if faults:
             raise ValueError("; ".join(faults))
@@ -126,4 +141,4 @@ SMALLEST = Budget(
     bootstrap_samples=100,
     max_failed_fraction=1.0,
 )
-"""Smallest sizes, for tests: every experiment runs, but the results are meaningless."""
+"""Smallest settings, for tests. Every experiment runs with them, but the results are meaningless."""

@@ -10,7 +10,7 @@ from editr1.config.base import Settings
 
 
 class OpenAIEngineConfig(Settings):
-    """The OpenAI-compatible server of the ``openai`` engine."""
+    """Settings of the ``openai`` engine, which generates traces on an OpenAI-compatible server."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8001/v1"
     """Root URL of the API, up to and including ``/v1``."""
@@ -32,13 +32,14 @@ class ServeConfig(Settings):
     """Settings of the reward server: address, generation and request limits."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; ``0.0.0.0`` in a pod."""
+    """Address on which the server listens. Use ``0.0.0.0`` in a pod."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """TCP port; 0 picks a free one."""
+    """TCP port on which the server listens; 0 chooses a free port."""
 
     engine: Literal["transformers", "openai"] = "transformers"
-    """Engine that generates traces: transformers in this process, or an OpenAI-compatible server such as vLLM."""
+    """Engine that generates traces: "transformers" in this process, or "openai" on an OpenAI-compatible server such as
+    vLLM."""
 
     openai: OpenAIEngineConfig = OpenAIEngineConfig()
     """Settings of engine ``openai``."""
@@ -50,22 +51,26 @@ class ServeConfig(Settings):
     """Data type of the weights in the transformers engine; ``auto`` keeps that of the checkpoint."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
-    """Maximum number of tokens per trace. The score comes last in a trace, so a limit that is too small truncates it."""
+    """Maximum number of tokens per trace. The score is at the end of a trace, so a limit that is too small cuts it
+    off."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
-    """Sampling temperature of requests for several traces that do not set one. A single trace is greedy by default."""
+    """Sampling temperature of requests that ask for several traces and set no temperature. By default, a single trace
+    is decoded greedily."""
 
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Top-p of sampled traces."""
+    """Nucleus sampling threshold (top-p) of sampled traces."""
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Maximum number of traces per batch (items times traces per item). A batch has at least one item."""
+    """Maximum number of traces per batch, which is the number of items (edits to score) times the number of traces per
+    item. A batch has at least one item."""
 
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     """How long an idle engine waits for more requests before it starts a batch that is not full, in milliseconds."""
 
     max_queued_items: Annotated[int, Field(ge=1, le=1_000_000)] = 512
-    """Maximum number of queued and running items. A request that does not fit gets status 429."""
+    """Maximum number of items (edits to score) that are queued or running. A request that would exceed it gets status
+    429."""
 
     max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Maximum number of items per request."""
@@ -77,10 +82,10 @@ class ServeConfig(Settings):
     """Maximum size of a request body, in bytes."""
 
     max_pixels: Annotated[int, Field(ge=1)] = 25_000_000
-    """Maximum number of pixels per image, checked in the image header."""
+    """Maximum number of pixels per image. It is checked in the image header, before decoding."""
 
     deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Deadline of requests that do not set one, and the longest deadline that a request may set, in seconds."""
+    """Maximum deadline of a request, in seconds. It is also the deadline of requests that set none."""
 
     body_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Maximum time for a client to send a request body, in seconds."""
@@ -89,15 +94,15 @@ class ServeConfig(Settings):
     """Maximum time to finish accepted requests after SIGTERM, in seconds."""
 
     golden_must_parse: bool = True
-    """Require that the trace of the golden sample can be parsed before the server becomes ready. Disable it for
-    untrained models."""
+    """Before it becomes ready, the server scores a test edit, the golden sample. If true, startup fails if the trace of
+    this edit cannot be parsed. Disable it for untrained models."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_request_items > self.max_queued_items:
             raise ValueError(
                 f"max_request_items: {self.max_request_items}: larger than max_queued_items ({self.max_queued_items}), "
-                "so the largest request could never be queued: lower it or raise max_queued_items"
+                "so a request of that size could never be queued: lower it or raise max_queued_items"
             )
         return self
 
@@ -106,7 +111,7 @@ class ClientConfig(Settings):
     """Settings of the reward client: load balancing, retries and timeouts."""
 
     deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 180.0
-    """Total time of one call of ``score``, retries included, in seconds."""
+    """Maximum duration of one call of ``score`` including its retries, in seconds."""
 
     attempt_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
     """Timeout of one attempt at one replica, in seconds."""
@@ -118,20 +123,24 @@ class ClientConfig(Settings):
     """Maximum number of failed attempts per request. Status 429 (busy) does not count: the client waits and retries."""
 
     wait_unreachable: bool = True
-    """Retry replicas that refuse connections or return 503 (starting or draining) until the deadline, without counting
-    attempts. If false, these attempts count, so that a call fails early."""
+    """If true, a replica that refuses connections or returns 503 (because it starts or drains) is retried until the
+    deadline, and these attempts do not count towards ``max_attempts``. If false, they count, so that a call fails
+    early."""
 
     max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Maximum number of items per request; larger calls are split and distributed over the replicas."""
+    """Maximum number of items (edits to score) per request. Larger calls are split and distributed over the
+    replicas."""
 
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
-    """Image bytes above which a request is split further. Must be below the server's ``max_body_bytes``."""
+    """Maximum total size of the images in a request, in bytes. Larger requests are split. It must be below the server's
+    ``max_body_bytes``."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Maximum number of concurrent requests over all replicas."""
 
     resolve_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """Interval at which host names are resolved again, in seconds. A headless Service lists its pods in DNS."""
+    """Interval at which host names are resolved again, in seconds. With a headless Service, the client finds new pods
+    in this way."""
 
     backoff_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     """Delay after the first failure of a replica, in seconds; it doubles with each further failure, up to 8 s."""

@@ -1,4 +1,4 @@
-"""Error rates of the candidates, labelling models and annotators of the shapes dataset."""
+"""Error rates of the simulated editors, labelling models and annotators of the shapes dataset."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 class CandidateSettings(Settings):
-    """Frequency of each kind of candidate edit."""
+    """Frequencies of the kinds of edited images (candidates)."""
 
     multiple_faults_rate: Rate = 0.4
-    """Fraction of candidates with two or three faults at once; the others have at most one. With fewer of them, low
+    """Fraction of candidates with two or three faults; the others have at most one. With a much smaller fraction, low
     scores are too rare to be learned."""
     weights: Mapping[str, Weight] = {
         "perfect": 2.0,
@@ -33,25 +33,26 @@ class CandidateSettings(Settings):
         "blur": 0.7,
         "ground_leak": 1.0,
     }
-    """Relative weights of the kinds of candidates with at most one fault."""
+    """Relative frequency of each kind of candidate with at most one fault."""
 
 
 class MemberSettings(Settings):
-    """Error rates of one labelling model."""
+    """Error rates of one simulated labelling model."""
 
     leniency: Rate = 0.7
-    """Probability of judging a violated principle of category follow or keep as fulfilled."""
+    """Probability that the model answers a principle of category follow or keep with yes without looking at the
+    edit."""
     flip_rate: Rate = 0.1
-    """Probability of flipping a verdict at random, in either direction."""
+    """Probability that a verdict is flipped at random, in either direction."""
     follow_only_weight: Rate = 0.75
-    """Weight of the follow-only score in the final score; the rest is the true rubric applied to the model's
-    verdicts."""
+    """Weight of the follow-only score in the final score. The follow-only score depends only on the principles of
+    category follow. The remaining weight is that of the true rubric, applied to the model's verdicts."""
     noise: Annotated[float, Field(ge=0.0)] = 0.7
-    """Standard deviation of the final score at temperature 1."""
+    """Standard deviation of the noise in the final score at temperature 1."""
 
 
 class LabellerSettings(Settings):
-    """The simulated pool of labelling models, with typical faults of large VLMs."""
+    """Settings of the simulated labelling models, which make typical mistakes of large VLMs."""
 
     members: Mapping[str, MemberSettings] = {
         "careful": MemberSettings(leniency=0.2),
@@ -66,8 +67,8 @@ class LabellerSettings(Settings):
     follow_floor: Annotated[float, Field(ge=0.0, le=10.0)] = 3.5
     """Follow-only score of an edit that fulfils no follow principle."""
     follow_span: Annotated[float, Field(ge=0.0, le=10.0)] = 5.5
-    """Amount by which the fraction of fulfilled follow principles raises the score above ``follow_floor``, while not
-    all are fulfilled."""
+    """If not all follow principles are fulfilled, the follow-only score is ``follow_floor`` plus this value times the
+    fraction that is fulfilled."""
     step: PositiveFloat = 0.5
     """Final scores are multiples of this value."""
     gold_flip_rate: Rate = 0.04
@@ -76,14 +77,14 @@ class LabellerSettings(Settings):
     @model_validator(mode="after")
     def _members(self) -> LabellerSettings:
         if not self.members:
-            raise ValueError("members: must have at least one entry")
+            raise ValueError("members: must have at least one entry; add a labelling model or remove the setting")
         return self
 
 
 class AnnotatorSettings(Settings):
-    """Simulated annotators who compare two candidates by their true scores."""
+    """Settings of simulated annotators, who compare two edited images of a case by their true scores."""
 
     flip_rate: Rate = 0.05
-    """Probability that the label is the opposite one."""
+    """Probability that the annotators prefer the image with the lower true score."""
     tie_threshold: Annotated[float, Field(ge=0.0)] = 1.0
-    """Candidates whose true scores differ by less than this are labelled "same"."""
+    """Two images whose true scores differ by less than this value are labelled "same"."""

@@ -1,4 +1,7 @@
-"""Address of an artifact store. Secrets are not part of it; the store reads them from the environment."""
+"""Address of an artifact store and options for access to it.
+
+Access keys are not part of the settings; they are read from the environment.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _VARIABLES = {"endpoint": ENDPOINT_VARIABLE, "region": REGION_VARIABLE, "ca_bund
 
 
 class StoreConfig(Settings):
-    """An artifact store: a local folder, or a bucket of an S3-compatible server."""
+    """Settings of an artifact store: a local folder, or a bucket of an S3-compatible server."""
 
     url: str
     """``file:///absolute/path`` or ``s3://bucket/prefix``; the prefix may be empty."""
@@ -32,20 +35,21 @@ class StoreConfig(Settings):
     """S3 region; if unset, it is requested from the server."""
 
     secure: bool = True
-    """Use HTTPS if ``endpoint`` has no scheme."""
+    """Use HTTPS if ``endpoint`` does not start with http:// or https://."""
 
     ca_bundle: Path | None = None
     """PEM file of certificate authorities to trust; defaults to those of certifi."""
 
     access_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_ACCESS_KEY"
-    """Environment variable that holds the access key. If it is unset: the AWS variables, then the shared AWS
-    credentials file."""
+    """Environment variable that holds the access key. If it is unset, the keys are read from the AWS variables or else
+    from the shared AWS credentials file."""
 
     secret_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_SECRET_KEY"
     """Environment variable that holds the secret key."""
 
     part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
-    """Files above this size are uploaded in parts of this size, in bytes (S3 allows 5 MiB to 5 GiB)."""
+    """Part size of an S3 multipart upload, in bytes (S3 allows 5 MiB to 5 GiB). Smaller files are uploaded in one
+    request."""
 
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
@@ -59,18 +63,18 @@ class StoreConfig(Settings):
         if not (folder or bucket) or parts.query or parts.fragment:
             raise ValueError("must be file:///absolute/path or s3://bucket/prefix")
         if any(part in (".", "..") for part in unquote(parts.path).split("/")):
-            raise ValueError("must not contain the path segments '.' or '..'")
+            raise ValueError("must not contain the path segments '.' or '..'; write the resolved path")
         return url
 
     @model_validator(mode="after")
     def _ca_bundle_exists(self) -> Self:
         if self.ca_bundle is not None and not self.ca_bundle.is_file():
-            raise ValueError(f"ca_bundle: {self.ca_bundle}: file not found")
+            raise ValueError(f"ca_bundle: {self.ca_bundle}: file not found; set it to an existing PEM file")
         return self
 
     @property
     def folder(self) -> Path | None:
-        """Path of a ``file://`` store; None for S3."""
+        """Folder of a ``file://`` store; None for an S3 store."""
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
@@ -86,9 +90,12 @@ class StoreConfig(Settings):
 
 
 def options_from_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the store options that ``env`` sets (default: this process's environment); empty variables are ignored.
+    """Return the options of an S3 store that environment variables set.
 
-    ``EDITR1_S3_ENDPOINT`` sets ``endpoint``, ``EDITR1_S3_REGION`` ``region``, and ``EDITR1_S3_CA_BUNDLE`` ``ca_bundle``.
+    ``env`` defaults to the environment of this process.
+
+    ``EDITR1_S3_ENDPOINT`` sets ``endpoint``, ``EDITR1_S3_REGION`` sets ``region``, and ``EDITR1_S3_CA_BUNDLE`` sets
+    ``ca_bundle``. Empty variables are ignored.
     """
     env = os.environ if env is None else env
     return {name: env[variable] for name, variable in _VARIABLES.items() if env.get(variable)}
@@ -102,10 +109,10 @@ def store_at(
     secure: bool = True,
     env: Mapping[str, str] | None = None,
 ) -> StoreConfig:
-    """Return the store at ``url``.
+    """Return the settings of the store at ``url``.
 
-    Options of an S3 store that are not given come from :func:`options_from_environment`. A submitted job contains them,
-    so that its stages do not read these variables. Raises ConfigError if ``url`` is not the address of a store.
+    For an S3 store, options that are not given are read from environment variables (see
+    :func:`options_from_environment`). Raises ConfigError if ``url`` is not the address of a store.
     """
     found: dict[str, str | None] = {"endpoint": endpoint, "region": region}
     variables: dict[tuple[str, ...], str] = {}
