@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editr1.cli.common import (
+    DEFAULT_RUNS_DIR,
     NEGATIVE_RESULT,
     ClusterOption,
     NamespaceOption,
+    RunsDirOption,
     StopFlag,
     StoreOption,
     cluster_overrides,
@@ -253,9 +255,7 @@ def bundle(
 def timeline(
     run: Run,
     store: StoreOption = None,
-    runs_dir: Annotated[
-        Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the local runs.")
-    ] = Path("runs"),
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     cluster: ClusterOption = None,
 ) -> None:
     """Draw the timeline of a run from its stored spans. Requires neither a trace collector nor a cluster.

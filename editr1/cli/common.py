@@ -41,6 +41,12 @@ ClusterOption = Annotated[
         help="YAML file with cluster settings.  [default: $EDITR1_CLUSTER_FILE or ~/.config/editr1/cluster.yaml]",
     ),
 ]
+RunFileArgument = Annotated[Path, typer.Argument(help="Run file (kind: EditRun).")]
+DEFAULT_RUNS_DIR = Path("runs")
+RunsDirOption = Annotated[
+    Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the local runs.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace on the cluster.")]
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from editr1.cli.common import SetOption, reporting
+from editr1.cli.common import RunFileArgument, SetOption, reporting
 
 app = typer.Typer(no_args_is_help=True, help="Settings: print schemas, and run files with all defaults.")
 
@@ -46,7 +45,7 @@ def schema(
 
 
 @app.command()
-def show(file: Annotated[Path, typer.Argument(help="Run file.")], overrides: SetOption = None) -> None:
+def show(file: RunFileArgument, overrides: SetOption = None) -> None:
     """Print a run file with all defaults filled in.
 
     Example: editr1 config show manifests/samples/quickstart.yaml --set gcpo.learning_rate=5e-5

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import fail, output_console, reporting
+from editr1.cli.common import JsonOption, fail, output_console, reporting
 from editr1.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, help="Data: check tables, import images, and show tables.")
@@ -78,7 +78,7 @@ def import_(
 def show(
     file: Annotated[Path, typer.Argument(help="Parquet table.")],
     rows: Annotated[int, typer.Option(min=0, help="Number of rows to print.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a summary of a table and its first rows.
 

@@ -16,12 +16,14 @@ from editr1.cli.common import NEGATIVE_RESULT, StopFlag, command_line, output_co
 from editr1.errors import ExitCode
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from editr1.artifacts import ArtifactStore
     from editr1.cli.view import RunView
     from editr1.config.cluster import ClusterConfig
     from editr1.config.store import StoreConfig
     from editr1.launch.kubernetes.connect import Connection
-    from editr1.launch.kubernetes.editruns import EditRun
+    from editr1.launch.kubernetes.editruns import EditRun, EditRuns
     from editr1.runs.record import RunRecord
     from editr1.runs.spec import RunSpec
 
@@ -38,20 +40,13 @@ class OperatorRun:
 
 
 def run_by_operator(
-    target: ClusterConfig,
-    spec: RunSpec,
-    url: str | None,
-    store: StoreConfig,
-    folder: Path,
-    view: RunView,
-    detach: bool,
+    target: ClusterConfig, spec: RunSpec, store: StoreConfig, folder: Path, view: RunView, detach: bool
 ) -> OperatorRun | None:
     """Submit the run to the operator in the cluster and follow it. Returns None if the cluster has no operator.
 
     Args:
         target: settings of the cluster.
         spec: the run.
-        url: URL of the artifact store on the command line, which overrides the one in the run file.
         store: settings for access to the artifact store from this machine.
         folder: local folder for the run's spans.
         view: shows the progress.
@@ -62,52 +57,72 @@ def run_by_operator(
         StageFailed: the run failed.
     """
     from editr1.artifacts import open_store
-    from editr1.config.loader import ConfigError
-    from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.connect import connect
-    from editr1.launch.kubernetes.editruns import (
-        COMMAND_ANNOTATION,
-        REVISION_ANNOTATION,
-        EditRuns,
-        follow,
-        upload_folders,
-    )
-    from editr1.runs.record import load_record
+    from editr1.launch.kubernetes.editruns import EditRuns, follow
 
     connection = connect(target)
-    runs = EditRuns(connection.api)
+    runs, name = EditRuns(connection.api), spec.metadata.name
     if not runs.served():
-        if detach:
-            raise ConfigError(
-                "--detach: the cluster has no Edit-R1 operator; install it with:"
-                " helm install editr1-operator charts/operator"
-            )
+        _require_operator(detach)
         return None
     opened = open_store(store)
-    if url is not None:
-        spec = spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": url})})
-    name, where = spec.metadata.name, connection.api.namespace
     before = runs.get(name)
-    annotations = {REVISION_ANNOTATION: git_revision(), COMMAND_ANNOTATION: command_line()}
-    created = runs.apply(upload_folders(spec, opened), annotations)
-    view.console.print(f"{'created' if created else 'attached to'} run {name} in namespace {where}")
+    created = _create(runs, spec, opened)
+    _print_created(view.console, name, connection.api.namespace, created, detach)
     if detach:
-        view.console.print(f"  editr1 status {name} -n {where}\n  editr1 logs {name} -n {where} -f", highlight=False)
         return OperatorRun()
-    if not follow(
-        runs, name, opened, view, StopFlag("the run continues on the cluster; repeat the command to follow it again")
-    ):
+    should_stop = StopFlag("the run continues on the cluster; repeat the command to follow it again")
+    if not follow(runs, name, opened, view, should_stop):
         return OperatorRun(code=ExitCode.INTERRUPTED)
-    record = load_record(opened, name)
+    record = _load_record(opened, name)
+    _save_spans(opened, name, folder)
+    was_active = created or before is None or not before.has_ended
+    return OperatorRun(record=record, any_started=was_active and _any_attempt(runs, name))
+
+
+def _require_operator(detach: bool) -> None:
+    from editr1.config.loader import ConfigError
+
+    if detach:
+        raise ConfigError(
+            "--detach: the cluster has no Edit-R1 operator; install it with:"
+            " helm install editr1-operator charts/operator"
+        )
+
+
+def _create(runs: EditRuns, spec: RunSpec, store: ArtifactStore) -> bool:
+    """Create the EditRun with its local inputs uploaded. Returns False if an identical run already exists."""
+    from editr1.launch.checkout import git_revision
+    from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION, upload_folders
+
+    annotations = {REVISION_ANNOTATION: git_revision(), COMMAND_ANNOTATION: command_line()}
+    return runs.apply(upload_folders(spec, store), annotations)
+
+
+def _print_created(console: Console, name: str, namespace: str, created: bool, detach: bool) -> None:
+    console.print(f"{'created' if created else 'attached to'} run {name} in namespace {namespace}")
+    if detach:
+        console.print(f"  editr1 status {name} -n {namespace}\n  editr1 logs {name} -n {namespace} -f", highlight=False)
+
+
+def _load_record(store: ArtifactStore, name: str) -> RunRecord:
+    """Load the record of a run that has ended. Raises ConfigError if the store does not contain it."""
+    from editr1.config.loader import ConfigError
+    from editr1.runs.record import load_record
+
+    record = load_record(store, name)
     if record is None:
         raise ConfigError(
-            f"run {name!r} has no record in {opened.url}, so the operator uses another artifact store;"
+            f"run {name!r} has no record in {store.url}, so the operator uses another artifact store;"
             " set the same store in the operator's settings and in the cluster settings"
         )
-    _save_spans(opened, name, folder)
-    after = runs.get(name)
-    started = any(stage.attempts for stage in (after.status.stages if after else ()))
-    return OperatorRun(record=record, any_started=started and (created or before is None or not before.has_ended))
+    return record
+
+
+def _any_attempt(runs: EditRuns, name: str) -> bool:
+    """Return True if the operator started at least one stage of the run."""
+    run = runs.get(name)
+    return run is not None and any(stage.attempts for stage in run.status.stages)
 
 
 def show_run(run: EditRun) -> None:

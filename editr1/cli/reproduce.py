@@ -13,6 +13,7 @@ from editr1.cli.common import NEGATIVE_RESULT, SetOption, StopFlag, command_line
 if TYPE_CHECKING:
     from editr1.config.reproduce import Budget
     from editr1.reproduce.claims import Comparison
+    from editr1.reproduce.orchestrate import ReproductionRequest
 
 
 class Size(StrEnum):
@@ -65,11 +66,7 @@ def reproduce(
     """
     import os
 
-    from editr1.cli.reproduction_view import ReproductionView
     from editr1.reproduce.orchestrate import ReproductionRequest
-    from editr1.reproduce.orchestrate import reproduce as run_all
-    from editr1.reproduce.output import OutputFiles
-    from editr1.reproduce.page import render_table
 
     with reporting():
         budget = _budget(size, overrides)
@@ -77,26 +74,34 @@ def reproduce(
         if list_only:
             _print_list(comparisons, first_seed, budget)
             return
-        numbers = range(first_seed, first_seed + seeds)
-        out = out or Path("runs") / ("reproduction" if size is Size.FULL else "reproduction-smallest")
-        files = OutputFiles(out, only or [])
-        files.prepare(budget, numbers)
         request = ReproductionRequest(
             comparisons=comparisons,
-            seeds=numbers,
+            seeds=range(first_seed, first_seed + seeds),
             budget=budget,
-            folder=out,
+            folder=out or Path("runs") / ("reproduction" if size is Size.FULL else "reproduction-smallest"),
             command=command_line(),
             parallel=parallel or min(4, os.cpu_count() or 1),
         )
-        with ReproductionView(on_results=files.write) as view:
-            found = run_all(request, view, StopFlag())
-        typer.echo(render_table(found), nl=False)
-        typer.echo(f"page: {files.page}")
-        for run, reason in found.failed.items():
-            typer.echo(f"failed: {run}: {reason}", err=True)
-        if found.failed:
-            raise typer.Exit(NEGATIVE_RESULT)
+        _run_and_report(request, only or [])
+
+
+def _run_and_report(request: ReproductionRequest, only: list[str]) -> None:
+    """Run all experiments of a reproduction, and print the table of results. Exits with 1 if an experiment failed."""
+    from editr1.cli.reproduction_view import ReproductionView
+    from editr1.reproduce.orchestrate import reproduce as run_all
+    from editr1.reproduce.output import OutputFiles
+    from editr1.reproduce.page import render_table
+
+    files = OutputFiles(request.folder, only)
+    files.prepare(request.budget, request.seeds)
+    with ReproductionView(on_results=files.write) as view:
+        found = run_all(request, view, StopFlag())
+    typer.echo(render_table(found), nl=False)
+    typer.echo(f"page: {files.page}")
+    for run, reason in found.failed.items():
+        typer.echo(f"failed: {run}: {reason}", err=True)
+    if found.failed:
+        raise typer.Exit(NEGATIVE_RESULT)
 
 
 def _budget(size: Size, overrides: list[str] | None) -> Budget:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editr1.cli.common import (
+    DEFAULT_RUNS_DIR,
     ClusterOption,
     NamespaceOption,
+    RunFileArgument,
+    RunsDirOption,
     SetOption,
     StopFlag,
     StoreOption,
@@ -19,7 +22,14 @@ from editr1.cli.common import (
     reporting,
 )
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the runs.")]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from editr1.cli.view import RunView
+    from editr1.config.cluster import ClusterConfig
+    from editr1.config.store import StoreConfig
+    from editr1.runs.record import RunRecord
+    from editr1.runs.spec import RunSpec
 
 
 class Backend(StrEnum):
@@ -35,9 +45,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="Run file (kind: EditRun).")],
+    file: RunFileArgument,
     overrides: SetOption = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     store: StoreOption = None,
     on: Annotated[Backend, typer.Option("--on", help="Where the stages are executed.")] = Backend.LOCAL,
     cluster: ClusterOption = None,
@@ -62,60 +72,89 @@ def run(
     """
     import os
 
-    from editr1.cli.editruns import run_by_operator
     from editr1.cli.view import RunView
-    from editr1.config.loader import ConfigError
     from editr1.config.store import store_at
-    from editr1.launch.execute import execute
     from editr1.launch.kubernetes.connect import load_cluster, store_config
     from editr1.launch.local.processes import terminate_with_parent
-    from editr1.launch.orchestrator import GRACE_SECONDS
-    from editr1.runs.job import PARENT_VARIABLE
-    from editr1.runs.report import write_report
     from editr1.runs.spec import load_run
 
     terminate_with_parent()
     with reporting():
-        given = {"--detach": detach, "--cluster": cluster, "--namespace": namespace}
-        if on is Backend.LOCAL and (unused := [name for name, value in given.items() if value]):
-            raise ConfigError(
-                f"{', '.join(unused)}: not supported for a local run; add --on kubernetes, or remove the option"
-            )
-        spec = load_run(file, overrides or [], os.environ)
-        named = store or spec.spec.store
-        target, opened = None, store_at(named) if named else None
+        if on is Backend.LOCAL:
+            _reject_cluster_options({"--detach": detach, "--cluster": cluster, "--namespace": namespace})
+        spec = _with_store(load_run(file, overrides or [], os.environ), store)
+        target, opened = None, store_at(spec.spec.store) if spec.spec.store else None
         if check:
             typer.echo(f"{file}: {len(spec.spec.stages)} stages, valid")
             return
-        folder = runs_dir / spec.metadata.name
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))
-            opened = store_config(target, named)
+            opened = store_config(target, spec.spec.store)
+        folder = runs_dir / spec.metadata.name
         with RunView() as view:
-            by_operator = None
-            if target and opened:
-                by_operator = run_by_operator(target, spec, store, opened, folder, view, detach)
-            if by_operator is None:
-                record, any_started = execute(
-                    spec,
-                    folder=folder,
-                    command=command_line(),
-                    observer=view,
-                    should_stop=StopFlag(),
-                    store=opened,
-                    cluster=target,
-                    wait=GRACE_SECONDS if PARENT_VARIABLE in os.environ else 0.0,
-                )
-            elif by_operator.record is None:
-                raise typer.Exit(by_operator.code)
-            else:
-                record, any_started = by_operator.record, by_operator.any_started
+            record, any_started = _execute(spec, folder, opened, target, view, detach)
         if not any_started:
             typer.echo(f"run {record.name}: all stages are up to date; nothing to do")
-        report = write_report(record, folder, opened)
-        if report is None:
-            return
-        report.print_table(view.console)
-        typer.echo(f"report: {report.path}")
-        if open_report:
-            typer.launch(str(report.path))
+        _show_report(record, folder, opened, view.console, open_report)
+
+
+def _reject_cluster_options(given: dict[str, object]) -> None:
+    """Raise ConfigError if a local run was given an option that only applies to runs on a cluster."""
+    from editr1.config.loader import ConfigError
+
+    if unused := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"{', '.join(unused)}: not supported for a local run; add --on kubernetes, or remove the option"
+        )
+
+
+def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
+    """Return the run with the artifact store of the command line, if one is given there."""
+    if store is None:
+        return spec
+    return spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": store})})
+
+
+def _execute(
+    spec: RunSpec, folder: Path, store: StoreConfig | None, cluster: ClusterConfig | None, view: RunView, detach: bool
+) -> tuple[RunRecord, bool]:
+    """Run the stages here or, if the cluster has the operator, there. Returns the record and whether a stage was started.
+
+    Raises:
+        typer.Exit: the operator executes the run, and this command does not follow it to its end.
+    """
+    import os
+
+    from editr1.cli.editruns import run_by_operator
+    from editr1.launch.execute import execute
+    from editr1.launch.orchestrator import GRACE_SECONDS
+    from editr1.runs.job import PARENT_VARIABLE
+
+    by_operator = run_by_operator(cluster, spec, store, folder, view, detach) if cluster and store else None
+    if by_operator is None:
+        return execute(
+            spec,
+            folder=folder,
+            command=command_line(),
+            observer=view,
+            should_stop=StopFlag(),
+            store=store,
+            cluster=cluster,
+            wait=GRACE_SECONDS if PARENT_VARIABLE in os.environ else 0.0,
+        )
+    if by_operator.record is None:
+        raise typer.Exit(by_operator.code)
+    return by_operator.record, by_operator.any_started
+
+
+def _show_report(record: RunRecord, folder: Path, store: StoreConfig | None, console: Console, browser: bool) -> None:
+    """Write the report of a run, print its table and its path, and open it in a browser if that is requested."""
+    from editr1.runs.report import write_report
+
+    report = write_report(record, folder, store)
+    if report is None:
+        return
+    report.print_table(console)
+    typer.echo(f"report: {report.path}")
+    if browser:
+        typer.launch(str(report.path))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from editr1.cli.common import StoreOption, fail, output_console, reporting
+from editr1.cli.common import DEFAULT_RUNS_DIR, JsonOption, RunsDirOption, StoreOption, fail, output_console, reporting
 from editr1.durations import format_minute
 from editr1.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list them, and show their state, attempts and outputs.")
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the runs.")]
-
 
 @app.command("ls")
-def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> None:
+def list_runs(runs_dir: RunsDirOption = DEFAULT_RUNS_DIR, store: StoreOption = None) -> None:
     """List the runs in a store, or in the run folders below --runs-dir.
 
     Example: editr1 runs ls
@@ -50,9 +47,9 @@ def list_runs(runs_dir: RunsDir = Path("runs"), store: StoreOption = None) -> No
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Name of the run.")],
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the stages of a run with their state, attempts, metrics and outputs.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import NEGATIVE_RESULT, fail, output_console, reporting
+from editr1.cli.common import NEGATIVE_RESULT, JsonOption, fail, output_console, reporting
 
 if TYPE_CHECKING:
     from editr1.data.types import Principle, Scored
@@ -39,7 +39,7 @@ def score(
     ] = None,
     num_traces: Annotated[int, typer.Option(min=1, help="Number of traces whose scores are averaged.")] = 1,
     deadline: Annotated[float, typer.Option(min=0.1, help="Timeout of the request in seconds.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score one edit with a reward server, and show the verdict on each principle.
 
