@@ -1,4 +1,4 @@
-"""Durations for people, and timestamps as seconds since the epoch and as RFC 3339 text."""
+"""Format durations for people, and convert timestamps between seconds since the epoch and text."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def format_timestamp(epoch: float) -> str:
 def parse_timestamp(text: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 timestamp in UTC, such as "2026-05-01T17:05:48.123456789Z".
 
-    Kubernetes writes nanoseconds, which ``datetime`` truncates to microseconds; here they are kept as far as a float can.
+    Kubernetes writes nanoseconds. ``datetime`` would truncate them to microseconds; this function only rounds to a float.
 
     Raises:
-        ValueError: the text is not such a timestamp.
+        ValueError: ``text`` is not an RFC 3339 timestamp in UTC.
     """
     whole, dot, fraction = text.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()

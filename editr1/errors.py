@@ -32,20 +32,23 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
     """Only from the command line: Ctrl-C ended a command that follows a run on a cluster; the run continues."""
     KILLED = 137
-    """SIGKILL: out of memory, or the node was lost."""
+    """The process was killed (SIGKILL): it ran out of memory, or the node was lost."""
     TERMINATED = 143
-    """SIGTERM: a checkpoint was committed, from which the next attempt continues."""
+    """The process was terminated (SIGTERM) and committed a checkpoint, from which the next attempt continues."""
 
 
 def is_retryable(code: int) -> bool:
-    """Return True if another attempt may succeed. A negative code is a signal number, as in Python's ``subprocess``."""
+    """Return True if a stage that ended with ``code`` may succeed in another attempt.
+
+    A negative code is a signal number, as in Python's ``subprocess``.
+    """
     return code < 0 or code >= 128
 
 
 class Editr1Error(Exception):
     """Base class of the errors that end a process with a documented exit code.
 
-    Subclasses set ``exit_code``. The stage entry point and the command line read it from the error.
+    Subclasses set ``exit_code``. The stage and the command line exit with it.
     """
 
     exit_code: int = ExitCode.UNEXPECTED
@@ -65,7 +68,7 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def _is_lost_rank(error: BaseException) -> bool:
-    """Return True for ``torch.distributed.DistError``, and for gloo's plain RuntimeError with its transport in the message."""
+    """Return True for ``torch.distributed.DistError``, and for for a RuntimeError of gloo, which is recognised by its message."""
     if any(base.__name__ == "DistError" for base in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)

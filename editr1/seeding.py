@@ -1,6 +1,6 @@
-"""Derivation of all seeds and random generators in the package.
+"""Derive all seeds and random generators of the package.
 
-A derived stream depends only on its arguments, not on the machine, the process, the number of ranks or the order of
+The random numbers depend only on the arguments of the function, not on the machine, the process, the number of ranks or the order of
 calls. A resumed training therefore draws the same values as an uninterrupted one. The functions combine their arguments
 in different ways, which must not change, because shipped checkpoints and reproducible runs depend on the exact streams.
 New code should use :func:`derive_rng` or :func:`derive_seed`.
@@ -21,12 +21,12 @@ Part = str | bytes | int
 
 
 def derive_rng(*parts: Part) -> np.random.Generator:
-    """Return a generator seeded with the first 16 bytes of :func:`hash_parts`."""
+    """Return a NumPy generator seeded with the first 16 bytes of :func:`hash_parts` of ``parts``."""
     return np.random.default_rng(int.from_bytes(hash_parts(*parts)[:16], "little"))
 
 
 def derive_seed(seed: int, *parts: Part) -> int:
-    """Derive a seed in [0, 2**63) from a stage's ``seed`` and from ``parts``, which identify the draw.
+    """Derive a seed in [0, 2**63) from a stage's ``seed`` and from ``parts``, which say what the seed is used for.
 
     Seeds that are derived from different ``parts`` or a different ``seed`` are independent.
     """
@@ -43,7 +43,7 @@ def hash_parts(*parts: Part) -> bytes:
 
 
 def hash_fraction(text: str) -> float:
-    """Hash ``text`` to a uniformly distributed number in [0, 1). Used to split cases by id."""
+    """Return the hash of ``text`` as a number in [0, 1), uniformly distributed. It is used to split cases by their id."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
@@ -54,7 +54,7 @@ def offset_seed(seed: int, offset: int) -> int:
 
 
 def stream_rng(seed: int, *stream: int) -> np.random.Generator:
-    """Return a generator for the stream with the numbers ``stream``, seeded through NumPy's SeedSequence."""
+    """Return a NumPy generator seeded with ``seed`` followed by the numbers ``stream``."""
     return np.random.default_rng([seed, *stream])
 
 
@@ -82,7 +82,7 @@ def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
 
 
 def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
-    """Return the generator that draws the SDE window of an iteration, or of one group if ``group`` is given."""
+    """Return the generator that draws the SDE window of an iteration, or of one ``group`` in the iteration."""
     return random.Random(f"window/{seed}/{iteration}/{group}")
 
 

@@ -1,4 +1,7 @@
-"""Artifact store: immutable artifacts and small records in ``file://`` and ``s3://`` stores."""
+"""The artifact store. It keeps artifacts (immutable folders of files that are identified by a digest) and small records.
+
+A store is a local folder (``file://``) or a bucket of an S3-compatible server (``s3://``).
+"""
 
 from editr1.artifacts.errors import (
     AccessDenied,

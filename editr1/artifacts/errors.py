@@ -1,4 +1,4 @@
-"""Errors of the artifact store. Messages contain the address of the store, and the artifact or key."""
+"""Errors of the artifact store. Each message names the store and the artifact or key that could not be accessed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class StoreError(Editr1Error):
-    """Base class of all store errors, and the error for an unreachable store or an unexpected response."""
+    """Base class of all errors of the store. It is raised itself if the store is unreachable or responds unexpectedly."""
 
     exit_code = ExitCode.TRANSIENT
 
@@ -30,7 +30,7 @@ class UnusableFolder(StoreError):
 
 
 class AlreadyExists(StoreError):
-    """The key of a conditional write already exists."""
+    """A conditional write was refused, because an object with this key already exists."""
 
 
 class DigestMismatch(StoreError):
@@ -40,4 +40,4 @@ class DigestMismatch(StoreError):
 
 
 class InvalidManifest(DigestMismatch):
-    """A manifest violates the schema, or lists a path outside the artifact's folder. None of its content is used."""
+    """A manifest violates the schema, or lists a path outside the artifact's folder. Such an artifact is not downloaded."""

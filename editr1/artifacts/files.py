@@ -1,4 +1,4 @@
-"""Object store in a local folder: files are written under temporary names, then renamed or linked into place."""
+"""Object store in a local folder. Each file is written under a temporary name, then renamed or hard-linked to its path."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SCRATCH = ".tmp"
 
 
 class FileObjects:
-    """Objects as files in ``root``, which is created by the first write. Implements ``ObjectStore``."""
+    """Stores each object as a file below ``root``. The first write creates this folder. Implements ``ObjectStore``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = root.absolute().as_uri()
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object atomically."""
+        """Write an object atomically. With ``once``, raise AlreadyExists if the key exists."""
         with self._new_file(key, once) as file:
             file.write(data)
 
@@ -37,19 +37,19 @@ class FileObjects:
                 target.write(chunk)
 
     def get_bytes(self, key: str) -> bytes:
-        """Read an object."""
+        """Return the content of an object."""
         with self._reading(key):
             return self._path(key).read_bytes()
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield the object in chunks, starting at byte ``offset``."""
+        """Yield the content of an object in chunks, starting at byte ``offset``."""
         with self._reading(key), self._path(key).open("rb") as file:
             file.seek(offset)
             while chunk := file.read(CHUNK):
                 yield chunk
 
     def size(self, key: str) -> int | None:
-        """Return the size in bytes, or None if there is no such object."""
+        """Return the size of an object in bytes, or None if the object does not exist."""
         path = self._path(key)
         try:
             return path.stat().st_size if path.is_file() else None
@@ -81,7 +81,7 @@ class FileObjects:
         try:
             yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise ArtifactNotFound(f"{self.url}: no object {key}") from None
+            raise ArtifactNotFound(f"{self.url}: object {key} does not exist") from None
         except OSError as error:
             raise StoreError(f"{self.url}: cannot read {key}: {error.strerror}") from error
 

@@ -13,13 +13,13 @@ PREFIX = "sha256:"
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Return the SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class VerifiedReader:
-    """Reads a file of known size and SHA-256; returns the last chunk only if the digest of the whole file matches."""
+    """Reads a file and compares it with its known size and SHA-256 before the last chunk is returned."""
 
     def __init__(self, file: BinaryIO, path: Path, size: int, sha256: str) -> None:
         self._file = file

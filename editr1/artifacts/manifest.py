@@ -1,4 +1,7 @@
-"""Artifact manifests: files, origin and parents of an artifact. The digest of the manifest identifies the artifact."""
+"""The manifest of an artifact, which lists its files, its origin and its parents.
+
+The SHA-256 digest of the manifest identifies the artifact.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ class ManifestFile(_FrozenModel):
     def _inside(cls, path: str) -> str:
         parts = path.split("/")
         if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 or char in "\\\x7f" for char in path):
-            raise ValueError("must be a relative path without '.', '..', backslashes or control characters")
+            raise ValueError(
+                "must be a relative path without empty parts, the parts '.' and '..', backslashes and control characters"
+            )
         if len(path) > 1000 or ":" in parts[0]:
             raise ValueError("must have at most 1000 characters, and no ':' in its first path segment")
         return path
@@ -56,10 +61,10 @@ class ManifestFields(TypedDict, total=False):
 
 
 class Manifest(_FrozenModel):
-    """Manifest of an artifact. It contains no date, so the same files and parents always give the same digest."""
+    """Manifest of an artifact. It contains no date, so the same files and fields always give the same digest."""
 
     format: Literal["editr1.dev/artifact/v1"] = "editr1.dev/artifact/v1"
-    """Version of this format."""
+    """Version of the manifest format."""
     kind: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     """Kind of artifact, for example verifier, editor, rows, pairs, cases, checkpoint or import."""
     stage: str
@@ -73,7 +78,7 @@ class Manifest(_FrozenModel):
     git_revision: str = ""
     """Revision of the code that submitted the run."""
     attributes: Mapping[str, str] = {}
-    """Additional properties as text."""
+    """Additional properties of the artifact. Their values are text."""
     files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
     """Every file of the artifact, sorted by path."""
 
@@ -83,12 +88,12 @@ class Manifest(_FrozenModel):
         paths = [file.path for file in files]
         folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
         if paths != sorted(set(paths)) or folders.intersection(paths):
-            raise ValueError("paths must be sorted and distinct, and no path may be a folder of another")
+            raise ValueError("paths must be sorted and distinct, and no file may have the path of a folder")
         return files
 
     @property
     def digest(self) -> str:
-        """Digest of the canonical JSON, as ``sha256:<hex>``."""
+        """Digest of the JSON that :meth:`canonical` returns, as ``sha256:<hex>``."""
         return digest_of(self.canonical())
 
     @property
@@ -103,7 +108,7 @@ class Manifest(_FrozenModel):
 
 
 def digest_of(data: bytes) -> str:
-    """Return the digest of ``data`` as ``sha256:<hex>``."""
+    """Return the SHA-256 digest of ``data`` as ``sha256:<hex>``."""
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
@@ -113,7 +118,7 @@ def is_digest(text: str) -> bool:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Parse a stored manifest. Raise InvalidManifest with ``where``, the field and the violated rule."""
+    """Parse a stored manifest. If it is invalid, raise InvalidManifest; ``where`` names the manifest in the message."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:

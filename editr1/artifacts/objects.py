@@ -1,4 +1,4 @@
-"""Interface of the storage backends, which read and write whole objects by key."""
+"""The interface that the storage backends (local folder and S3) implement. They read and write objects by key."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ class ObjectStore(Protocol):
     """Storage of objects by key. Writes are atomic: a reader sees the old or the new bytes, never a mixture. Thread-safe."""
 
     url: str
-    """Address for messages, without secrets."""
+    """Address of the store for messages. It contains no credentials."""
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
         """Write an object. With ``once``, raise AlreadyExists if the key exists; the check is atomic."""
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Write an object from a file. If the size or digest does not match, raise DigestMismatch and store nothing."""
+        """Write an object from a file. If the file has another size or SHA-256, raise DigestMismatch and store nothing."""
 
     def get_bytes(self, key: str) -> bytes:
-        """Read an object. Raise ArtifactNotFound if it does not exist."""
+        """Return the content of an object. Raise ArtifactNotFound if it does not exist."""
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield an object in chunks, starting at byte ``offset``, which must be less than its size.
+        """Yield the content of an object in chunks, starting at byte ``offset``, which must be less than the size.
 
         Raises:
             ArtifactNotFound: the object does not exist.
         """
 
     def size(self, key: str) -> int | None:
-        """Return the size in bytes, or None if there is no such object."""
+        """Return the size of an object in bytes, or None if the object does not exist."""
 
     def delete(self, key: str) -> None:
-        """Remove an object, if it exists. Only the probe of a store removes objects."""
+        """Remove an object, if it exists. Only :func:`editr1.artifacts.probe.probe` removes objects."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with ``prefix``, sorted."""
@@ -48,6 +48,7 @@ def checked_key(key: str) -> str:
     """Return ``key`` if it is safe in a path and in a URL; otherwise raise StoreError."""
     if len(key) > 900 or _KEY.fullmatch(key) is None:
         raise StoreError(
-            f"key {key!r}: must be parts of letters, digits and ._=+@,:- joined by '/'; no part may start with a dot"
+            f"key {key!r}: must have at most 900 characters; its parts, separated by '/', must consist of letters, digits "
+            "and ._=+@,:- and must not start with a dot"
         )
     return key

@@ -1,4 +1,4 @@
-"""Probe of an artifact store, which tests the operations that a run needs."""
+"""Test whether an artifact store supports the operations that a run needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editr1.artifacts.store import ArtifactStore
 
 @dataclass(frozen=True)
 class ProbeStep:
-    """Result of one tested operation. ``detail`` is the reason for a failure."""
+    """Result of one tested operation. If the operation failed, ``detail`` gives the reason."""
 
     name: str
     ok: bool
@@ -30,7 +30,9 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
 
     def get() -> None:
         if objects.get_bytes(key) != data:
-            raise StoreError(f"{store.url}: the bytes read differ from those written")
+            raise StoreError(
+                f"{store.url}: the object that was just written has other bytes when it is read; check the storage server"
+            )
 
     def put_once() -> None:
         try:
@@ -44,7 +46,7 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
     def delete() -> None:
         objects.delete(key)
         if objects.size(key) is not None:
-            raise StoreError(f"{store.url}: a deleted object still exists")
+            raise StoreError(f"{store.url}: an object still exists after its deletion; check the storage server")
 
     steps: list[tuple[str, Callable[[], None]]] = [
         ("put", put),

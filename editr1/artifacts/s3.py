@@ -1,7 +1,8 @@
 """Object store in a bucket of an S3-compatible server, accessed with the minio client.
 
-minio's ``put_object`` turns every unknown header into user metadata (``X-Amz-Meta-If-None-Match``). Conditional writes
-are therefore sent to a URL presigned by the client, with the ``If-None-Match`` header:
+minio's ``put_object`` cannot send the header ``If-None-Match``, because it turns every header that it does not know into
+user metadata (``X-Amz-Meta-If-None-Match``). Conditional writes therefore send this header to a URL that the client
+presigns:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 """
 
@@ -41,11 +42,14 @@ _MISSING = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
 
 
 class _TruncatedResponse(StoreError):
-    """A response ended or failed after its first bytes."""
+    """The connection failed after the first bytes of a response were received."""
 
 
 class S3Objects:
-    """Objects under ``config.prefix`` in the existing bucket ``config.bucket``. Implements ``ObjectStore``."""
+    """Stores objects in the bucket ``config.bucket``, which must exist, below ``config.prefix``.
+
+    Implements ``ObjectStore``.
+    """
 
     def __init__(self, config: StoreConfig) -> None:
         host, secure = _endpoint(config)
@@ -71,7 +75,7 @@ class S3Objects:
         self.url = f"{config.url} at {self._endpoint}"
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object. With ``once``, send ``If-None-Match: *``, so that the server refuses an existing key."""
+        """Write an object. With ``once``, send ``If-None-Match: *``, so that the server does not overwrite an existing object."""
         if once:
             self._put_once(key, data)
             return
@@ -79,7 +83,10 @@ class S3Objects:
             self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data))
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
-        """Upload a file, in parts if it is larger than ``part_bytes``. Abort if the file changed since it was hashed."""
+        """Upload a file, in parts if it is larger than ``part_bytes``.
+
+        If the file changed since it was hashed, raise DigestMismatch and store nothing.
+        """
         part = max(self._config.part_bytes, -(-size // _MAX_PARTS))
         with path.open("rb") as file, self._errors(key):
             reader = VerifiedReader(file, path, size, sha256)
@@ -88,14 +95,14 @@ class S3Objects:
             )
 
     def get_bytes(self, key: str) -> bytes:
-        """Read an object. Truncated responses are retried here, because the client does not retry them."""
+        """Return the content of an object. Truncated responses are retried here, because minio does not retry them."""
         retrying = Retrying(
             retry=retry_if_exception_type(_TruncatedResponse), stop=stop_after_attempt(_READ_ATTEMPTS), reraise=True
         )
         return retrying(lambda: b"".join(self.stream(key)))
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield the object in chunks, starting at byte ``offset``."""
+        """Yield the content of an object in chunks, starting at byte ``offset``."""
         started = False
         try:
             with self._errors(key):
@@ -111,7 +118,7 @@ class S3Objects:
             raise _TruncatedResponse(str(error)) if started else error from None
 
     def size(self, key: str) -> int | None:
-        """Return the size in bytes, or None if there is no such object."""
+        """Return the size of an object in bytes, or None if the object does not exist."""
         try:
             with self._errors(key):
                 return int(self._client.stat_object(self._bucket, self._name(key)).size)
@@ -166,21 +173,23 @@ class S3Objects:
         except S3Error as error:
             raise self._translated(key, error) from error
         except HTTPError as error:
-            raise StoreError(f"{self.url}: not reachable while accessing {key}: {_cause(error)}") from error
+            raise StoreError(
+                f"{self.url}: cannot access {key}, because the server is not reachable: {_cause(error)}"
+            ) from error
         except (MinioException, OSError, ValueError) as error:
-            raise StoreError(f"{self.url}: {key}: {error}") from error
+            raise StoreError(f"{self.url}: cannot access {key}: {error}") from error
 
     def _translated(self, key: str, error: S3Error) -> StoreError:
         if error.code in _MISSING:
-            return ArtifactNotFound(f"{self.url}: no object {key}")
+            return ArtifactNotFound(f"{self.url}: object {key} does not exist")
         if error.code == "NoSuchBucket":
             return StoreError(f"{self._endpoint}: bucket {self._bucket!r} does not exist; create it first")
         if error.code in _DENIED:
             return AccessDenied(
-                f"{self.url}: {error.code} for {key}; check the credentials, which come from {self._config.access_key_env} "
-                f"and {self._config.secret_key_env}"
+                f"{self.url}: access to {key} is denied ({error.code}); check the credentials in "
+                f"{self._config.access_key_env} and {self._config.secret_key_env}, and their permissions for the bucket"
             )
-        return StoreError(f"{self.url}: {key}: {error.code}: {error.message}")
+        return StoreError(f"{self.url}: cannot access {key}: {error.code}: {error.message}")
 
 
 def _endpoint(config: StoreConfig) -> tuple[str, bool]:

@@ -1,6 +1,6 @@
 """The artifact store, which keeps immutable artifacts and small mutable records in an object store.
 
-Keys: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``, ``records/<key>``.
+Keys of the objects: ``blobs/sha256/<2 hex>/<hex>`` (file bytes), ``manifests/sha256/<hex>.json``, ``records/<key>``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Problem:
-    """An artifact file whose stored bytes do not match the manifest."""
+    """A file of an artifact that is missing from the store, or whose stored bytes do not match the manifest."""
 
     path: str
     rule: str
@@ -49,7 +49,7 @@ class ArtifactStore:
 
     @property
     def url(self) -> str:
-        """Address of the store, without secrets."""
+        """Address of the store. It contains no credentials."""
         return self.objects.url
 
     def describe(self, folder: Path, **fields: Unpack[ManifestFields]) -> Manifest:
@@ -68,7 +68,7 @@ class ArtifactStore:
 
         files = sorted(self._each(described, list(_files_below(folder))), key=lambda file: str(file["path"]))
         if not files:
-            raise UnusableFolder(f"{folder}: cannot be committed as an artifact: it contains no files")
+            raise UnusableFolder(f"{folder}: cannot be committed as an artifact: it contains no files; check the path")
         try:
             return Manifest.model_validate(
                 {**fields, "parents": tuple(sorted(set(fields.get("parents", ())))), "files": tuple(files)}
@@ -81,7 +81,7 @@ class ArtifactStore:
             ) from None
 
     def commit(self, folder: Path, *, repair: bool = False, **fields: Unpack[ManifestFields]) -> Manifest:
-        """Store all files of ``folder``, and then the manifest that lists them.
+        """Store the files of ``folder`` as an artifact: first all files, then the manifest that lists them.
 
         The artifact exists once the manifest is written. Committing the same files and fields again, even concurrently,
         gives the same artifact. Files that are already in the store are not uploaded again. Symbolic links to files are
@@ -103,7 +103,7 @@ class ArtifactStore:
         return manifest
 
     def manifest(self, digest: str) -> Manifest:
-        """Read the manifest of an artifact, ``sha256:<hex>``.
+        """Read the manifest of the artifact ``digest``, which has the form ``sha256:<hex>``.
 
         Raises:
             ArtifactNotFound: the artifact does not exist.
@@ -115,20 +115,23 @@ class ArtifactStore:
         try:
             data = self.objects.get_bytes(_manifest_key(digest))
         except ArtifactNotFound:
-            raise ArtifactNotFound(f"{self.url}: no artifact {digest}") from None
+            raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
         if digest_of(data) != digest:
-            raise DigestMismatch(f"{self.url}: the manifest {digest} is damaged; its digest is {digest_of(data)}")
+            raise DigestMismatch(
+                f"{self.url}: manifest {digest} is damaged: its bytes have the digest {digest_of(data)}; restore this object from a backup"
+            )
         return parse_manifest(data, f"{self.url}: manifest {digest}")
 
     def fetch(self, digest: str, dest: Path) -> Path:
-        """Download an artifact into the folder ``dest``, verify its digests, and return ``dest``.
+        """Download an artifact into the folder ``dest``, verify the digest of every file, and return ``dest``.
 
-        Existing files with the expected digest are not downloaded again, and other versions of them are replaced. Files
-        that are not part of the artifact are not touched. An interrupted download is resumed, even by another process.
-        A file lock serializes fetches into the same ``dest``.
+        A file that exists with the expected digest is not downloaded again; with another digest, it is replaced. Files
+        that are not part of the artifact are not touched. A later call, also in another process, resumes an interrupted
+        download. A file lock serializes the calls for the same ``dest``.
 
         Raises:
-            ArtifactNotFound, DigestMismatch, InvalidManifest: as in :meth:`manifest`, and for each file.
+            ArtifactNotFound, DigestMismatch: the manifest or a file is missing or damaged.
+            InvalidManifest: as in :meth:`manifest`.
             UnusableFolder: ``dest`` is not a folder, or contains a symbolic link that points outside it.
             StoreError: the store is unreachable, or the folder cannot be written.
         """
@@ -157,14 +160,17 @@ class ArtifactStore:
         return [Problem(file.path, fault) for file, fault in found if fault]
 
     def list(self) -> Iterator[Manifest]:
-        """Yield the manifests of all artifacts, sorted by digest. Objects whose name is not a digest are ignored."""
+        """Yield the manifests of all artifacts in the store, sorted by digest. Other objects are ignored."""
         for key in self.objects.keys("manifests/sha256/"):
             digest = PREFIX + key.rpartition("/")[2].removesuffix(".json")
             if is_digest(digest):
                 yield self.manifest(digest)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
-        """Return the manifests of the artifact's ancestors that are in this store, nearest first."""
+        """Return the manifests of the artifact's parents, their parents and so on, nearest first.
+
+        Ancestors that are not in this store are omitted.
+        """
         seen: dict[str, Manifest | None] = {digest: None}
         queue = [*self.manifest(digest).parents]
         while queue:
@@ -182,7 +188,7 @@ class ArtifactStore:
         self.objects.put_bytes(f"records/{key}", data, once=if_none_match)
 
     def get_record(self, key: str) -> bytes | None:
-        """Return a record, or None if it does not exist."""
+        """Return the content of a record, or None if the record does not exist."""
         try:
             return self.objects.get_bytes(f"records/{key}")
         except ArtifactNotFound:
@@ -209,9 +215,12 @@ class ArtifactStore:
                 digest.update(chunk)
                 size += len(chunk)
         except ArtifactNotFound:
-            return f"{file.digest} is not in the store"
+            return f"the store has no file with the digest {file.digest}"
         if PREFIX + digest.hexdigest() != file.digest:
-            return f"has {size} bytes with digest {PREFIX}{digest.hexdigest()}, expected {file.size} bytes with {file.digest}"
+            return (
+                f"the stored file has {size} bytes and the digest {PREFIX}{digest.hexdigest()}, "
+                f"but the manifest states {file.size} bytes and {file.digest}"
+            )
         return ""
 
     def _each(self, work: Callable[[T], R], items: Iterable[T]) -> builtins.list[R]:
@@ -225,9 +234,9 @@ class ArtifactStore:
 
 
 def open_store(where: StoreConfig | str) -> ArtifactStore:
-    """Open the store of a configuration, or of a ``file://`` or ``s3://`` address with default settings.
+    """Return the store for a configuration, or for a ``file://`` or ``s3://`` address with default settings.
 
-    Opening does not access the disk or the network.
+    This function does not access the disk or the network.
 
     Raises:
         AccessDenied: the store is ``s3://`` and the environment has no credentials.
@@ -253,7 +262,7 @@ def _manifest_key(digest: str) -> str:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
-        raise UnusableFolder(f"{folder}: cannot be committed as an artifact: it is not a folder")
+        raise UnusableFolder(f"{folder}: cannot be committed as an artifact: it is not a folder; check the path")
     for current, folders, names in os.walk(folder):
         for name in folders:
             if (Path(current) / name).is_symlink():
@@ -264,7 +273,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             path = Path(current) / name
             if not path.is_file():
-                raise UnusableFolder(f"{path}: neither a file nor a link to a file, so it cannot be committed")
+                raise UnusableFolder(
+                    f"{path}: cannot be committed, because it is neither a file nor a link to a file; remove it"
+                )
             yield path
 
 

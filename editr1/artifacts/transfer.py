@@ -1,4 +1,7 @@
-"""Resumable download of one object. The target file is created only if the digest matches."""
+"""Download one object to a file. An interrupted download can be resumed.
+
+The target file is created only if its digest matches.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ ATTEMPTS = 5
 def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path, target: Path) -> None:
     """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
-    After a connection error, the download resumes at the next byte. It fails after ``ATTEMPTS`` consecutive attempts
-    without progress.
+    After a connection error, the download continues with the first missing byte. It fails after ``ATTEMPTS`` consecutive
+    attempts that received no data.
 
     Raises:
         DigestMismatch: the object does not match its digest, even after a complete new download.
-        ArtifactNotFound, AccessDenied, StoreError: errors of the store.
+        ArtifactNotFound: the object does not exist.
+        AccessDenied, StoreError: the store rejects the request or is unreachable.
     """
     resumed = partial.exists() and partial.stat().st_size > 0
     if _complete(objects, key, size, sha256, partial):
@@ -35,7 +39,8 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
         return
     partial.unlink(missing_ok=True)
     raise DigestMismatch(
-        f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected)"
+        f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected); "
+        "repair the artifact with 'editr1 artifacts push'"
     )
 
 
@@ -68,7 +73,9 @@ def _complete(objects: ObjectStore, key: str, size: int, sha256: str, partial: P
             if have < size:
                 failures = 1 if have > before else failures + 1
                 if failures >= ATTEMPTS:
-                    raise broken or StoreError(f"{objects.url}: {key}: the download ended after {have} of {size} bytes")
+                    raise broken or StoreError(
+                        f"{objects.url}: {key}: the download ended after {have} of {size} bytes; try again"
+                    )
                 time.sleep(min(0.1 * 2**failures, 5.0))
         file.flush()
     return have == size and digest.hexdigest() == sha256

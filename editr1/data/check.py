@@ -1,4 +1,4 @@
-"""Validation of a table, row by row, with a report of every violation."""
+"""Check every row of a table against the rules of its data type, and report every violation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_REMEMBERED_DIGESTS = 100_000
 
 @dataclass(frozen=True)
 class Problem:
-    """A violated rule.
+    """One violation that was found in a table.
 
     ``row`` counts from 1; in a JSON Lines file it is the line number. ``row`` and ``field`` are None if the problem
     concerns the whole file.
@@ -43,10 +43,10 @@ class Problem:
 def check_file(path: Path, kind: type[DataModel] | None = None, *, decode_images: bool = True) -> Iterator[Problem]:
     """Yield every problem of a table in JSON Lines (``.jsonl``, see ``editr1.data.jsonl``) or Parquet.
 
-    Checks the rules of the data types, image digests, that every distinct image can be decoded (unless
-    ``decode_images=False``), that ids are unique, that a pair has two different candidates, and that agreement lies in
-    [0, 1]. Without ``kind``, the data type is derived from the file. A file that is not a table yields one problem; no
-    error is raised.
+    The following is checked: every field has an allowed value, image digests match, every distinct image can be decoded
+    (unless ``decode_images=False``), ids are unique, the two candidates of a pair differ, and agreement lies in [0, 1].
+    If ``kind`` is None, the data type is derived from the fields in the file. If the file is not a table, one problem is
+    yielded, and no error is raised.
     """
     path = Path(path)
     try:
@@ -71,7 +71,10 @@ class _Checker:
             digest = hashlib.sha256(data)
             if wanted is not None and digest.hexdigest() != wanted:
                 yield Problem(
-                    number, f"{place}.sha256", wanted, f"the image bytes have the digest {digest.hexdigest()}"
+                    number,
+                    f"{place}.sha256",
+                    wanted,
+                    f"does not match the image, whose SHA-256 is {digest.hexdigest()}; correct it",
                 )
             if self._decode_images and data and digest.digest() not in self._decoded:
                 try:
@@ -96,7 +99,7 @@ class _Checker:
         key = hashlib.sha256(name.encode()).digest()[:16]
         first = self._first_row.setdefault(key, number)
         if first != number:
-            yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same value")
+            yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same value; change one")
         if isinstance(item, PreferencePair) and item.winner.candidate_id == item.loser.candidate_id:
             value = repr(item.loser.candidate_id)
             yield Problem(number, "loser.candidate_id", value, "must differ from winner.candidate_id")
@@ -118,7 +121,13 @@ def _rows(
             continue
         kind = kind or kind_of_columns(set(line))
         if kind is None:
-            raise TableError(path, number, None, sorted(line), f"must be the fields of one of: {', '.join(KINDS)}")
+            raise TableError(
+                path,
+                number,
+                None,
+                sorted(line),
+                f"no data type has these fields; use the fields of one of: {', '.join(KINDS)}",
+            )
         try:
             yield number, resolve_images(path, number, line), kind
         except TableError as error:

@@ -1,8 +1,8 @@
-"""A demo folder of edited photographs with preferences, made from the photographs of scikit-image and scikit-learn.
+"""Create a demo folder of edited photographs with preferences. The photographs are part of scikit-image and scikit-learn.
 
-The instruction of each case is one photographic operation. The candidates are the correct result and results with known
-faults, so the preferences are known. The sources are stored in the modes and formats of real folders: RGB, RGBA, palette,
-16-bit grey, CMYK and EXIF-rotated. Needs the extra ``photos``; nothing is downloaded.
+The instruction of each case requests one photographic operation. The candidates are the correct result and results with
+known faults, so the preferences are known. The source images have the modes that occur in real folders: RGB, RGBA,
+palette, 16-bit grey, CMYK and EXIF-rotated. The extra ``editr1[photos]`` must be installed; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Photo:
 def make_photos(out: Path, *, cases_per_photo: int = 3, principles: bool = True) -> Path:
     """Write the images and ``table.csv`` (with the columns of ``editr1.data.importer``) to ``out``; return the table's path.
 
-    There are seven photographs of 451 x 300 to 741 x 500 pixels, with ``cases_per_photo`` (1 to 5) operations each. Every
-    case has five ranked candidates: as instructed (rank 1); as instructed, but with a white border or false colours (rank
-    2); unchanged, or another operation (rank 3). The output is deterministic. With ``principles``, each row has three
-    principles.
+    The seven photographs have 451 x 300 to 741 x 500 pixels. Each is the source of ``cases_per_photo`` (1 to 5) cases. A
+    case has five ranked candidates: the requested edit (rank 1), the same edit with a white border and with false
+    colours (both rank 2), the unchanged source and another edit (both rank 3). If ``principles`` is true, each row also
+    has three principles. The output is deterministic.
 
     Raises:
         DataError: scikit-image or scikit-learn is not installed, or does not include these photographs.
@@ -132,7 +132,8 @@ def _shipped() -> Iterator[tuple[Photo, Path]]:
             yield photo, path
     if not found:
         raise DataError(
-            "the installed releases of scikit-image and scikit-learn include no demo photographs; install other releases"
+            "the installed releases of scikit-image and scikit-learn do not include the demo photographs; install other "
+            "releases of these packages"
         )
 
 

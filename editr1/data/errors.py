@@ -8,13 +8,13 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class DataError(Editr1Error, ValueError):
-    """Input data violate a rule. The message contains the file, row, field and value, and what is allowed."""
+    """The input data are invalid. The message contains the file, row, field and value, and what is allowed."""
 
     exit_code = ExitCode.DATA
 
 
 class TableError(DataError):
-    """A table, or one row of it, violates a rule.
+    """A table, or one row of it, is invalid; ``rule`` states what is allowed.
 
     ``row`` counts from 1. ``row`` and ``field`` are None if the error concerns the whole file.
     """

@@ -1,4 +1,8 @@
-"""The image file of a table in ``digest`` form: a Parquet file with one row ``{sha256, data}`` per distinct image."""
+"""Read and write the image file of a table.
+
+A table in ``digest`` form (see ``editr1.data.schema``) contains only the digests of its images. Its image file is a second
+Parquet file with one row ``{sha256, data}`` per distinct image.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ DAMAGE = (pa.ArrowException, OSError, KeyError, ValueError)
 
 
 class ImageFileWriter:
-    """Context manager that writes distinct images to a temporary file and renames it to ``path`` on success."""
+    """Writes each distinct image once. The file gets its name ``path`` when the ``with`` block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -65,7 +69,7 @@ class ImageFileWriter:
 
 
 class ImageFileReader:
-    """Looks up images by digest. All digests and the most recent row groups (4 MiB each) are cached in memory."""
+    """Looks up images by digest. All digests and the row groups (4 MiB each) that were used last are in memory."""
 
     def __init__(self, table: Path) -> None:
         path = images_path(table)
@@ -77,7 +81,13 @@ class ImageFileReader:
                 for name in self._file.read_row_group(group, columns=["sha256"])["sha256"].to_pylist()
             }
         except FileNotFoundError:
-            raise TableError(table, None, "editr1.images", "digest", f"its image file {path.name} is missing") from None
+            raise TableError(
+                table,
+                None,
+                "editr1.images",
+                "digest",
+                f"the image file {path.name} is missing; copy it next to the table",
+            ) from None
         except DAMAGE as error:
             raise _damaged(path, error) from None
         self._path = path
@@ -104,4 +114,6 @@ class ImageFileReader:
 
 
 def _damaged(path: Path, error: Exception) -> TableError:
-    return TableError(path, None, None, None, f"not an image file: {(str(error).splitlines() or [''])[0]}")
+    return TableError(
+        path, None, None, None, f"the file is not the image file of a table: {(str(error).splitlines() or [''])[0]}"
+    )

@@ -1,4 +1,4 @@
-"""Safe decoding of untrusted image files to RGB pixels, and encoding.
+"""Decode untrusted image files to RGB safely, and encode images as PNG.
 
 Only six formats are opened (PNG, JPEG, WebP, TIFF, BMP and the first frame of a GIF), and the number of pixels is read
 from the header before any pixel is decoded. Embedded colour profiles are not applied: values are interpreted as sRGB.
@@ -20,7 +20,7 @@ MAX_BYTES: Final = 64 << 20
 
 
 class ImageError(DataError):
-    """The bytes are not a supported image. The message contains the reason and what is allowed."""
+    """An image file cannot be decoded. The message contains the reason and what is allowed."""
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
@@ -50,7 +50,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = 
         except ImageError:
             raise
         except Exception as error:  # decoders raise nearly every exception type for damaged files
-            raise ImageError(f"damaged {opened.format} image: {error}") from error
+            raise ImageError(f"the {opened.format} image is damaged: {error}") from error
 
 
 def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
@@ -91,19 +91,19 @@ def shrink(image: Image.Image, max_side: int) -> Image.Image:
 
 def _opened(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
     if not data:
-        raise ImageError("empty image: 0 bytes")
+        raise ImageError("the image file is empty (0 bytes)")
     if len(data) > max_bytes:
-        raise ImageError(f"image of {len(data)} bytes: at most {max_bytes} are allowed")
+        raise ImageError(f"the image file has {len(data)} bytes; at most {max_bytes} are allowed")
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(f"not an image of an allowed format ({', '.join(FORMATS)})") from None
     except Exception as error:  # header parsers also raise nearly every exception type
-        raise ImageError(f"unreadable image header: {error}") from error
+        raise ImageError(f"the header of the image cannot be read: {error}") from error
     width, height = opened.size
     if width < 1 or height < 1 or width * height > max_pixels:
         opened.close()
-        raise ImageError(f"image of {width} x {height} pixels: between 1 and {max_pixels} pixels are allowed")
+        raise ImageError(f"the image has {width} x {height} pixels; between 1 and {max_pixels} pixels are allowed")
     return opened
 
 
@@ -135,11 +135,13 @@ def _from_high_depth_grey(image: Image.Image) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
         if not (low >= 0.0 and high <= 255.0):  # NaN compares false, so it is refused as well
-            raise ImageError(f"floating-point grey from {low} to {high}: only [0, 1] or [0, 255] are allowed")
+            raise ImageError(f"floating-point grey image with values from {low} to {high}; use [0, 1] or [0, 255]")
         scale = 255.0 if high <= 1.0 else 1.0
     else:
         if low < 0 or high > 65535:
-            raise ImageError(f"integer grey from {low:.0f} to {high:.0f}: only 16-bit values, 0 to 65535, are allowed")
+            raise ImageError(
+                f"integer grey image with values from {low:.0f} to {high:.0f}; use 16-bit values, 0 to 65535"
+            )
         scale = 1.0 / 257.0
     grey = np.rint(values.astype(np.float64) * scale).astype(np.uint8)
     return Image.fromarray(grey, mode="L").convert("RGB")

@@ -1,4 +1,7 @@
-"""Parsing of the import table (CSV or JSON Lines). Each row is validated independently of the others."""
+"""Read and validate the rows of an import table (CSV or JSON Lines).
+
+``editr1.data.importer`` describes the columns and checks the rules that concern several rows.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,11 @@ _PREFERENCES = ("winner", "loser", "same")
 
 @dataclass(frozen=True)
 class ImportRow:
-    """One edited image. ``line`` is the last line of its row in the file, counted from 1. Paths are not resolved."""
+    """One row of the import table, which describes one edited image.
+
+    ``line`` is the last line of the row in the file, counted from 1. ``source`` and ``edited`` are the paths as written in
+    the table.
+    """
 
     line: int
     case_id: str
@@ -38,7 +45,7 @@ class ImportRow:
 
 
 def read_import_rows(table: Path) -> Iterator[ImportRow | TableError]:
-    """Yield the rows in order; an invalid row is yielded as a TableError.
+    """Yield every row of the table in order. For an invalid row, a TableError is yielded, not raised.
 
     Raises:
         TableError: the file does not exist, is not UTF-8, or has a missing, unknown or duplicate column.
@@ -82,7 +89,7 @@ class _Fields(BaseModel):
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in _PREFERENCES:
-            raise ValueError(f"allowed: {', '.join(_PREFERENCES)}, or empty")
+            raise ValueError(f"must be {', '.join(_PREFERENCES)} or empty")
         return value
 
 
@@ -95,7 +102,7 @@ def _checked(table: Path, number: int, raw: dict[str, Any]) -> ImportRow | Table
         rule = first["msg"].removeprefix("Value error, ")
         return TableError(table, number, name, None if first["type"] == "missing" else first["input"], rule)
     if fields.rank is not None and fields.preferred is not None:
-        return TableError(table, number, "rank", fields.rank, "a row has rank or preferred, not both")
+        return TableError(table, number, "rank", fields.rank, "a row must not have both rank and preferred; remove one")
     return ImportRow(
         line=number,
         case_id=fields.case_id or _case_id(fields.source, fields.instruction),
@@ -130,7 +137,7 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]
             for raw in reader:
                 if None in raw or None in raw.values():
                     width = len(reader.fieldnames or [])
-                    rule = f"must have {width} fields, like the first line"
+                    rule = f"the row must have {width} fields, as many as the header"
                     yield reader.line_num, TableError(table, reader.line_num, None, None, rule)
                 else:
                     yield reader.line_num, dict(raw)
@@ -145,10 +152,12 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]
 def _check_columns(table: Path, columns: list[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise TableError(table, 1, missing[0], None, f"this column is missing; present: {', '.join(columns) or 'none'}")
+        raise TableError(
+            table, 1, missing[0], None, f"this column is missing; the table has: {', '.join(columns) or 'none'}"
+        )
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     if unknown:
         raise TableError(table, 1, unknown[0], None, f"unknown column; allowed: {', '.join((*REQUIRED, *OPTIONAL))}")
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
-        raise TableError(table, 1, twice[0], None, "duplicate column")
+        raise TableError(table, 1, twice[0], None, "this column occurs more than once; remove the others")

@@ -1,4 +1,4 @@
-"""Import of a folder of images and a table into cases, quadruples and preference pairs.
+"""Import a folder of edited images, described by a table, as tables of cases, quadruples and preference pairs.
 
 The table is CSV (comma, semicolon or tab; UTF-8) or JSON Lines, with one row per edited image:
 
@@ -12,7 +12,8 @@ editor        the model or person that made the edit
 case_id       optional; rows with the same id form a case. Default: one case per (source, instruction)
 preferred     optional: ``winner``, ``loser`` or ``same``; within a case every winner beats every loser, and any two
               rows with ``same`` form a "same" pair
-rank          optional, instead of ``preferred``: 1 is best; a lower rank beats a higher one, equal ranks are "same"
+rank          optional, instead of ``preferred``: 1 is best; a lower rank beats a higher one, and two rows with equal
+              ranks form a "same" pair
 principles    optional: JSON list of {"question", "category"}; must be the same in all rows of a case that have it
 ============  ==================================================================================================
 """
@@ -42,8 +43,9 @@ from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair,
 class ImportReport:
     """Result of an import.
 
-    ``counts`` contains the numbers of rows, bad_rows, cases, quadruples, pairs ("winner" pairs) and same ("same" pairs).
-    ``files`` lists the tables that were written; it is empty if a row was invalid and ``skip_bad`` was not set.
+    ``counts`` has the keys rows, bad_rows (invalid rows), cases, quadruples, pairs (pairs with a winner) and same ("same"
+    pairs). ``problems`` has one error per invalid row. ``files`` lists the tables that were written; it is empty if a row
+    was invalid and ``skip_bad`` was not set.
     """
 
     counts: dict[str, int]
@@ -57,12 +59,12 @@ def import_folder(
     """Read ``table`` and the images in ``folder``, and write one table per data type to ``out``.
 
     The files are ``cases/cases.parquet``, ``quadruples/quadruples.parquet`` and, if the table has preferences,
-    ``pairs/pairs.parquet``. All rows and images are checked first; if any is invalid, nothing is written unless
-    ``skip_bad`` is set, which skips the invalid rows. Images keep their bytes; with ``max_side``, images with a longer
-    side (in pixels) are scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``):
-    distinct images are stored once, in ``<stem>.images``. Only a few images are in memory at a time.
+    ``pairs/pairs.parquet``. The tables of an earlier import in ``out`` are replaced.
 
-    The tables of an earlier import in ``out`` are replaced, including pairs.
+    All rows and images are checked first. If one is invalid, nothing is written; with ``skip_bad``, the invalid rows are
+    skipped instead. Image files are stored unchanged, unless a side is longer than ``max_side`` pixels; such an image is
+    scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each distinct image is
+    stored once, in ``<stem>.images``. Only a few images are in memory at a time.
 
     Raises:
         TableError: the table cannot be read, or has a missing or unknown column.
@@ -112,7 +114,7 @@ class _Case:
         self.principles = self.principles or row.principles
 
     def pairs(self) -> Iterator[tuple[int, int, str]]:
-        """Yield (better, worse, label) with indices into ``rows``."""
+        """Yield each pair as (index of the better row, index of the worse row, label). Indices refer to ``rows``."""
         for one, other in combinations(range(len(self.rows)), 2):
             a, b = self.rows[one], self.rows[other]
             if a.rank is not None and b.rank is not None:
@@ -138,7 +140,7 @@ class _Images:
         self.read = lru_cache(maxsize=32)(self._read)
 
     def fault(self, name: str) -> str:
-        """Return why the image cannot be used, or an empty string."""
+        """Return the reason why the image cannot be used, or an empty string if it can."""
         if name not in self._faults:
             self._faults[name] = ""
             try:
@@ -170,11 +172,11 @@ def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], images: _Images
             )
         for other in case.rows:
             if other.edited == row.edited and other.editor == row.editor:
-                rule = f"duplicate: line {other.line} has the same image of editor {row.editor!r} for this case"
+                rule = f"line {other.line} has the same image of editor {row.editor!r} for this case; remove one"
                 return TableError(table, row.line, "edited", row.edited, rule)
             if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
                 name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
-                rule = f"a case has either rank or preferred, but line {other.line} of this case has the other"
+                rule = f"all rows of a case must use the same column, but line {other.line} uses the other of rank and preferred"
                 return TableError(table, row.line, name, value, rule)
     for name in ("source", "edited"):
         image = getattr(row, name)
@@ -192,7 +194,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _replace(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
-    """Write all tables to a temporary folder, then replace the existing ones. Old and new tables are never mixed."""
+    """Write all tables to a temporary folder, then replace the existing ones. The result never contains both old and new tables."""
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".import-", dir=out) as scratch:
         files = [path.relative_to(scratch) for path in _write(Path(scratch), cases, images)]

@@ -1,7 +1,8 @@
-"""Tables in JSON Lines format, for data written by hand.
+"""Read tables in JSON Lines format, which is meant for data written by hand.
 
 Each line is an object with the fields of the data type. An image is a path relative to the file
-(``"source": "in/a.png"``) or ``{"data": "<base64>"}``. Rows are numbered by their line from 1; blank lines are skipped.
+(``"source": "in/a.png"``) or ``{"data": "<base64>"}``. A row is identified by
+its line number, counted from 1. Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from editr1.data.images import MAX_BYTES
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]:
-    """Yield each line's number with its object, or with the error if the line is not a JSON object.
+    """Yield (line number, object) for each line. If the line is not a JSON object, a TableError replaces the object.
 
     Raises:
         TableError: the file cannot be opened.
@@ -33,7 +34,12 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
-                yield number, TableError(path, number, None, line[:80], f"not UTF-8 at byte {error.start + 1}")
+                yield (
+                    number,
+                    TableError(
+                        path, number, None, line[:80], f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8"
+                    ),
+                )
             except (ValueError, RecursionError) as error:
                 yield number, TableError(path, number, None, line.decode()[:80].rstrip(), f"not JSON: {error}")
             else:
@@ -44,11 +50,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
 
 
 def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
-    """Return ``row`` with every image path or base64 text replaced by ``{"data": bytes}``.
+    """Return a copy of ``row`` in which ``{"data": bytes}`` replaces every image path and every base64 text.
 
     Raises:
-        TableError: a path leads outside the file's folder or does not exist, a text is not base64, or the row is nested
-            too deeply.
+        TableError: an image path does not exist or leads outside the folder of ``path``, a text is not base64, or the
+            row is nested too deeply.
     """
     try:
         return {name: _resolved(path, number, name, value, name) for name, value in row.items()}
@@ -65,11 +71,11 @@ def read_below(folder: Path, name: str) -> bytes:
     try:
         target = folder / name
         if not name or Path(name).is_absolute() or not target.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"must be a path inside {folder}")
+            raise ValueError(f"must be a relative path inside {folder}")
         if not target.is_file():
-            raise ValueError(f"no such file in {folder}")
+            raise ValueError(f"there is no such file in {folder}")
         if target.stat().st_size > MAX_BYTES:
-            raise ValueError(f"file of {target.stat().st_size} bytes: at most {MAX_BYTES} are allowed")
+            raise ValueError(f"the file has {target.stat().st_size} bytes; at most {MAX_BYTES} are allowed")
         return target.read_bytes()
     except OSError as error:  # for example, a name that is too long
         raise ValueError(f"cannot be read: {error.strerror}") from None

@@ -83,23 +83,27 @@ _SCHEMAS: Final[dict[type[DataModel], pa.Schema]] = {
 }
 
 KINDS: Final[dict[str, type[DataModel]]] = {kind.__name__: kind for kind in _SCHEMAS}
-"""Data types that have tables, by their name in the metadata."""
+"""Data types that can be stored as a table. The key is the name that the file metadata ``editr1.kind`` contains."""
 
 
 def schema_of(kind: type[DataModel], images: Images = "inline") -> pa.Schema:
-    """Return the Arrow schema of a table of ``kind`` with its metadata. Raise TypeError if the type has no table."""
+    """Return the Arrow schema, with metadata, of a table with rows of type ``kind``.
+
+    Raises:
+        TypeError: rows of this type cannot be stored as a table.
+    """
     if kind not in _SCHEMAS:
         raise TypeError(f"{kind.__name__} cannot be stored as a table; allowed: {', '.join(KINDS)}")
     return _SCHEMAS[kind].with_metadata({SCHEMA_KEY: VERSION, KIND_KEY: kind.__name__, IMAGES_KEY: images})
 
 
 def images_path(table: Path) -> Path:
-    """Return the path of the image file of a table in ``digest`` form."""
+    """Return the path of the image file that belongs to a table in ``digest`` form."""
     return table.with_suffix(".images")
 
 
 def leaf_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Return the Parquet paths of the leaf columns: those with image bytes, and all others."""
+    """Return two lists with the Parquet paths of the leaf columns: those with image bytes, and all others."""
     leaves = [path for field in schema for path in _leaves(field.name, field.type)]
     images = [path for path in leaves if path == "data" or path.endswith(".data")]
     return images, [path for path in leaves if path not in images]

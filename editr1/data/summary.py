@@ -1,4 +1,4 @@
-"""Summary statistics of a table, for a terminal or a report."""
+"""Compute statistics of a table, for example the number of cases and the sizes of the images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class TableSummary:
     """Summary of a table.
 
     ``rows`` counts the whole table; the fields after ``scanned`` cover only the first ``scanned`` rows. ``image_sides``
-    is the (minimum, maximum) side in pixels. ``instruction_length`` and ``trace_length`` are (minimum, mean, maximum) in
-    characters, or None if the data type has no such field. ``first`` holds the first rows as dotted field names with
-    shortened values.
+    contains the smallest and the largest side of all images in pixels. ``instruction_length`` and ``trace_length`` are
+    (minimum, mean, maximum) in characters, or None if the data type has no such field. ``first`` contains the first rows;
+    each maps dotted field names to shortened values.
     """
 
     file: str
@@ -47,7 +47,9 @@ class TableSummary:
 
 
 def summarise(path: Path, *, first: int = 3, scan: int = 10_000) -> TableSummary:
-    """Summarise a Parquet table of any kind, reading at most ``scan`` rows.
+    """Compute the summary of a Parquet table with rows of any data type. At most ``scan`` rows are read.
+
+    The summary includes the content of the ``first`` rows.
 
     Raises:
         TableError: the file is not a table, or one of the rows that are read is invalid.

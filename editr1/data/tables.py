@@ -1,4 +1,4 @@
-"""Streaming readers and writers of the Parquet tables, with one row group in memory at a time.
+"""Read and write Parquet tables of data objects. Only one row group is in memory at a time.
 
 The file format is described in ``editr1.data.schema``. Error messages count rows from 1.
 """
@@ -46,7 +46,7 @@ def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images 
     about 100 bytes of memory per distinct image.
 
     Raises:
-        TypeError: a row is not of type ``kind``, or ``kind`` has no table.
+        TypeError: a row is not of type ``kind``, or this type cannot be stored as a table.
 
     Example:
         ``write_table(Path("cases.parquet"), cases, EditCase)``
@@ -100,13 +100,13 @@ def read_table(path: Path, kind: type[N], *, start: int = 0, stop: int | None = 
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of rows from the footer of the file. Raise TableError if it is not a Parquet file."""
+    """Return the number of rows of a table without reading them. Raise TableError if it is not a Parquet file."""
     with _open_parquet(Path(path)) as file:
         return int(file.metadata.num_rows)
 
 
 def read_column(path: Path, name: str) -> list[Any]:
-    """Return the values of one top-level column. Raise TableError if it cannot be read."""
+    """Return the values of the top-level column ``name``. Raise TableError if it cannot be read."""
     with _open_parquet(Path(path)) as file:
         try:
             values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
@@ -117,7 +117,7 @@ def read_column(path: Path, name: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """Metadata from the footer of a table."""
+    """Number of rows and row groups, format version and image form of a table, as its footer states them."""
 
     rows: int
     row_groups: int
@@ -126,7 +126,7 @@ class TableInfo:
 
 
 def table_kind(path: Path) -> type[DataModel]:
-    """Return the data type of a table, from its metadata or its columns. Raise TableError if neither identifies one."""
+    """Return the data type of the rows in a table. Raise TableError if the metadata and columns match no data type."""
     return table_info(path)[0]
 
 
@@ -145,17 +145,22 @@ def table_info(path: Path) -> tuple[type[DataModel], TableInfo]:
     named = metadata.get(KIND_KEY, b"").decode(errors="replace")
     kind = KINDS.get(named) if named else kind_of_columns(columns)
     if kind is None:
-        raise TableError(path, None, None, named or sorted(columns), f"must be a table of one of: {', '.join(KINDS)}")
+        raise TableError(
+            path, None, None, named or sorted(columns), f"must be a table with rows of one of: {', '.join(KINDS)}"
+        )
     return kind, info
 
 
 def kind_of_columns(columns: set[str]) -> type[DataModel] | None:
-    """Return the data type that has all ``columns`` and whose required fields are among them, or None."""
+    """Return the data type of a table with these ``columns``, or None if no data type matches.
+
+    All columns must be fields of the data type, and all of its required fields must be columns.
+    """
     return next((kind for kind in KINDS.values() if _required(kind) <= columns <= set(kind.model_fields)), None)
 
 
 def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (row number from 1, row as a dictionary) without validating the rows.
+    """Yield (row number, row as a dictionary) without validating the rows. Row numbers count from 1.
 
     If the table is in ``digest`` form, the image bytes are filled in.
 
@@ -174,7 +179,7 @@ def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[st
 
 
 def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
-    """Build a data object from a plain row. Raise TableError with the first invalid field."""
+    """Convert a row from a dictionary to a data object. If it is invalid, raise TableError for the first invalid field."""
     for place, image in images_in(row):
         wanted, data = image.pop("sha256", None), image.get("data")
         if data is not None and wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
@@ -183,7 +188,7 @@ def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
                 number,
                 f"{place}.sha256",
                 wanted,
-                f"the image bytes have the digest {hashlib.sha256(data).hexdigest()}",
+                f"does not match the image, whose SHA-256 is {hashlib.sha256(data).hexdigest()}; correct it",
             )
     try:
         return kind.model_validate(row)
@@ -194,7 +199,7 @@ def parse_row(path: Path, number: int, row: dict[str, Any], kind: type[N]) -> N:
 
 
 def images_in(row: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every image of a plain row (the structs ``source`` and ``image``) with its dotted field name."""
+    """Yield (dotted field name, image) for every image in a row, which is given as nested dictionaries."""
     for name, child in row.items():
         if isinstance(child, dict):
             if name in ("source", "image"):
@@ -216,7 +221,7 @@ def _parsed_rows(
                         number,
                         f"{place}.sha256",
                         image["sha256"],
-                        f"no image with this digest in {images_path(path).name}",
+                        f"the image file {images_path(path).name} has no image with this digest; write both files again",
                     )
                 image["data"] = data
         yield parse_row(path, number, row, kind)
@@ -251,10 +256,10 @@ def _open_table(path: Path, kind: type[DataModel]) -> tuple[pq.ParquetFile, Imag
     if version != VERSION:
         fault = TableError(path, None, "editr1.schema", version, f"must be {VERSION}")
     elif named != kind.__name__:
-        fault = TableError(path, None, "editr1.kind", named, f"must be a table of {kind.__name__}")
+        fault = TableError(path, None, "editr1.kind", named, f"must be {kind.__name__}; choose another table")
     elif missing := sorted(_required(kind) - columns):
         fault = TableError(
-            path, None, missing[0], None, f"this column is missing; present: {', '.join(sorted(columns))}"
+            path, None, missing[0], None, f"this column is missing; the table has: {', '.join(sorted(columns))}"
         )
     elif unknown := sorted(columns - set(kind.model_fields)):
         fault = TableError(path, None, unknown[0], None, f"unknown column; allowed: {', '.join(kind.model_fields)}")

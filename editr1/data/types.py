@@ -1,4 +1,4 @@
-"""Immutable data types of Edit-R1: case, principle, candidate, verdict, preference pair, score.
+"""The data types that the packages exchange: case, principle, candidate, verdict, preference pair, score.
 
 Names and serialized values follow the paper (arXiv 2604.27505, sections 3 and 4). Images are stored as the bytes of their
 files (PNG, JPEG, WebP, TIFF) with their SHA-256; ``editr1.data.images`` decodes them.
@@ -21,7 +21,7 @@ Score = Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)]
 
 
 class DataModel(BaseModel):
-    """Base class of all data types: immutable, without unknown fields."""
+    """Base class of all data types. Objects are immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,12 +49,12 @@ class EncodedImage(DataModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 of ``data``."""
+        """SHA-256 of ``data`` as 64 hex digits."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 class EditCase(DataModel):
-    """A source image and an edit instruction, with principles once curation has generated them.
+    """A source image and an edit instruction. The principles are empty until curation has generated them.
 
     ``case_id`` is unique in a dataset.
     """
@@ -81,7 +81,7 @@ class Quadruple(DataModel):
 
 
 class Verdict(DataModel):
-    """A parsed trace.
+    """The content of a parsed trace, that is, of the text in which a verifier judges an edit.
 
     ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is the average in [0, 1] as the trace states it; it is
     not recomputed. ``score`` is the final score in [0, 10].
@@ -94,16 +94,16 @@ class Verdict(DataModel):
 
 
 class Unparsed(DataModel):
-    """A trace that the strict parser rejected, with the reason. It is never converted to a score."""
+    """The reason why the parser rejected a trace. A rejected trace never gets a score."""
 
     reason: str
 
 
 class SftRow(DataModel):
-    """A quadruple with the trace to imitate (paper section 3.1, step 6).
+    """A training example for SFT: a quadruple and the trace to imitate (paper section 3.1, step 6).
 
-    ``agreement`` is the agreement with the gold verdicts in [0, 1], or None for variant T. ``member`` is the name of the
-    labelling model that wrote the trace.
+    ``agreement`` is the fraction of verdicts that equal the gold verdicts, or None if there are no gold verdicts.
+    ``member`` is the name of the labelling model that wrote the trace.
     """
 
     quadruple: Quadruple
@@ -115,8 +115,8 @@ class SftRow(DataModel):
 class PreferencePair(DataModel):
     """Two candidates of one case, ranked by annotators.
 
-    Pairs with the ``label`` "same" are stored, but excluded from training and accuracy; their order of ``winner`` and
-    ``loser`` has no meaning.
+    If the ``label`` is "same", the order of ``winner`` and ``loser`` has no meaning. Such a pair is stored, but not used
+    for training or for the accuracy.
     """
 
     pair_id: Id
@@ -136,17 +136,17 @@ class ScoreItem(DataModel):
 
 
 def score_item(case: EditCase, candidate: Candidate) -> ScoreItem:
-    """Return the item to score for a candidate. Raise pydantic's ValidationError if the case has no principles."""
+    """Return the input of the reward model for a candidate. Raise pydantic's ValidationError if the case has no principles."""
     return ScoreItem(
         source=case.source, edited=candidate.image, instruction=case.instruction, principles=case.principles
     )
 
 
 class Scored(DataModel):
-    """A score in [0, 10]: the mean over the traces that parsed.
+    """The result of scoring an edit. ``score`` is the mean over the traces that could be parsed, in [0, 10].
 
-    ``verdicts`` has one entry per parsed trace, ``unparsed`` the reasons of the others. ``texts`` are the raw traces in
-    the order of generation.
+    ``verdicts`` has one entry per parsed trace, and ``unparsed`` one reason per other trace. ``texts`` contains all raw
+    traces in the order of generation.
     """
 
     ok: Literal[True] = True
@@ -171,7 +171,7 @@ class FailureCause(StrEnum):
 
 
 class ScoreFailure(DataModel):
-    """The result of an edit that could not be scored. It deliberately has no number, so that callers mask and count it."""
+    """The result of an edit that could not be scored. It has no score, so that callers exclude it from averages."""
 
     ok: Literal[False] = False
     cause: FailureCause

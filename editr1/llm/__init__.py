@@ -1,1 +1,1 @@
-"""The client of OpenAI-compatible chat servers, shared by curation, evaluation and the ``openai`` reward engine."""
+"""A client of OpenAI-compatible chat servers, which is used by curation, evaluation and the ``openai`` reward engine."""

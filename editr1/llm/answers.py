@@ -1,4 +1,4 @@
-"""Extraction of JSON values from model answers, which may wrap them in prose or Markdown code fences."""
+"""Extract JSON values from model answers, which may contain other text or Markdown code fences around them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def strip_code_fences(text: str) -> str:
 
 
 def find_json(text: str, opening: Literal["[", "{"]) -> Any:
-    """Decode the JSON value that starts at the first ``opening`` in ``text``; anything after it is ignored.
+    """Decode the JSON value that starts at the first bracket ``opening`` in ``text``. The text after it is ignored.
 
     Raises:
-        UnreadableAnswer: There is no ``opening``, or no valid JSON follows it.
+        UnreadableAnswer: ``text`` does not contain this bracket, or no valid JSON starts there.
     """
     text = strip_code_fences(text)
     start = text.find(opening)

@@ -8,7 +8,7 @@ from typing import Self
 
 
 class AnswerCache:
-    """Maps the SHA-256 of a request to the bytes of its answer. An entry is never overwritten.
+    """Stores the answer to each request under the SHA-256 of the request. An entry is never overwritten.
 
     Several processes may share the file, and killing a process at any time does not corrupt it. If ``path`` is None,
     nothing is stored.
@@ -31,7 +31,7 @@ class AnswerCache:
         return None if row is None else bytes(row[0])
 
     def put(self, digest: bytes, reply: bytes) -> None:
-        """Store ``reply`` unless ``digest`` has an entry already."""
+        """Store ``reply`` under ``digest``, unless an answer is already stored there."""
         if self._db is not None:
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (digest, reply))
 

@@ -1,6 +1,6 @@
 """An asynchronous client of one OpenAI-compatible chat server, with bounded concurrency, retries and a deadline.
 
-Retries are left to the ``openai`` library (https://github.com/openai/openai-python#retries). It retries connection
+The ``openai`` library sends the retries (https://github.com/openai/openai-python#retries). It retries connection
 errors and responses with status 408, 409, 429 and 5xx, after the time in ``Retry-After`` if the server sends it and
 otherwise with exponential backoff and jitter. Requests use the library's low-level ``post`` and plain JSON, because
 building the typed response objects takes longer than the rest of the request.
@@ -22,13 +22,13 @@ from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, LlmErr
 
 @dataclass(frozen=True)
 class Completion:
-    """The answers to one chat, ordered by choice index, and the token counts reported by the server."""
+    """The answers to one request, ordered by choice index, and the token counts that the server reported."""
 
     texts: list[str]
     prompt_tokens: int
-    """Tokens of the prompt, images included; 0 if the server does not report them."""
+    """Number of tokens in the prompt, including images; 0 if the server does not report them."""
     completion_tokens: int
-    """Tokens of all answers together; 0 if the server does not report them."""
+    """Number of tokens in all answers together; 0 if the server does not report them."""
 
 
 class ChatClient:
@@ -52,10 +52,10 @@ class ChatClient:
         )
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
-        """Send the JSON ``body`` of a chat completion request and return the ``body["n"]`` (default 1) answers.
+        """Send a chat completion request with the JSON ``body``, and return its ``body["n"]`` (default 1) answers.
 
         Raises:
-            RequestRefused: The server rejects this request, or returns a number of answers other than ``n``.
+            RequestRefused: The server rejects this request, or returns more or fewer than ``n`` answers.
             EndpointMisconfigured: The server rejects the API key, or the model or the URL does not exist.
             EndpointUnavailable: The retries or the deadline are used up, or the response is not a chat completion.
         """
@@ -97,11 +97,17 @@ class ChatClient:
             )
         if isinstance(error, openai.APIStatusError):
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                return EndpointUnavailable(f"{where}: status {error.status_code} {retries}: {_summary(error)}")
-            return RequestRefused(f"{where}: status {error.status_code}: {_summary(error)}")
+                return EndpointUnavailable(
+                    f"{where}: the server responded with status {error.status_code} {retries}: {_summary(error)}"
+                )
+            return RequestRefused(
+                f"{where}: the server rejected the request with status {error.status_code}: {_summary(error)}"
+            )
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
-            return EndpointUnavailable(f"{where}: no connection {retries}: {type(cause).__name__}: {cause}")
+            return EndpointUnavailable(
+                f"{where}: no connection to the server {retries}: {type(cause).__name__}: {cause}"
+            )
         return EndpointUnavailable(f"{where}: {_summary(error)}")
 
     async def _count_retry(self, request: Any) -> None:

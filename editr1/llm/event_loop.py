@@ -6,7 +6,7 @@ import asyncio
 
 
 def new_runner() -> asyncio.Runner:
-    """Return a runner with a new event loop, which is a uvloop event loop if uvloop is installed."""
+    """Return an asyncio runner with a new event loop. The event loop of uvloop is used if it is installed."""
     try:
         import uvloop
     except ImportError:

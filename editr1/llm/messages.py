@@ -1,4 +1,4 @@
-"""Chat messages with images in the format of the OpenAI chat completions API."""
+"""Build chat messages with images in the format of the OpenAI chat completions API."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Message = dict[str, Any]
 
 _MIME: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ORIENTATION: Final = 274
-"""EXIF tag of the orientation, whose value 1 means upright."""
+"""Number of the EXIF tag for the orientation. The value 1 means upright."""
 
 
 def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: int) -> list[Message]:
-    """Return a system message (omitted if ``system`` is empty) and a user message with ``parts`` in order.
+    """Return the messages of a chat: the system message, unless ``system`` is empty, and the user message.
 
-    Images with a side longer than ``max_side`` pixels are scaled down.
+    The user message contains ``parts``, texts and images, in order. Images with a side longer than ``max_side`` pixels are
+    scaled down.
     """
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else image_part(data_url(part.data, max_side))
@@ -34,7 +35,7 @@ def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: i
 
 
 def image_part(url: str) -> dict[str, Any]:
-    """Return the content part of a user message for an image, given its ``data:`` URL."""
+    """Return the part of a user message that contains the image with this ``data:`` URL."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -62,7 +63,7 @@ def data_url(data: bytes, max_side: int) -> str:
 
 
 def _portable_mime(data: bytes, max_side: int) -> str | None:
-    """Return the media type of an image that can be sent unchanged, or None."""
+    """Return the media type of an image file if it can be sent unchanged, otherwise None."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             plain = image.mode in ("RGB", "L") and "transparency" not in image.info

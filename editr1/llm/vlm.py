@@ -1,4 +1,4 @@
-"""A client of vision-language models behind named endpoints, with an answer cache and usage counts."""
+"""A client of vision-language models on one or more servers. It caches answers and counts tokens and cost."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ A = TypeVar("A")
 
 @dataclass
 class Usage:
-    """Counts of requests and tokens, and the cost. A request answered from the cache is counted only in ``cached``."""
+    """Number of requests and tokens, and their cost. A request answered from the cache is counted only in ``cached``."""
 
     requests: int = 0
-    """Requests answered by a server."""
+    """Requests that a server answered."""
     cached: int = 0
     """Requests answered from the cache."""
     retries: int = 0
@@ -39,12 +39,12 @@ class Usage:
     """Cost in the currency of the configured prices."""
 
     def as_dict(self) -> dict[str, float]:
-        """Return all counts by name."""
+        """Return the fields as a dictionary of floats."""
         return {name: float(value) for name, value in asdict(self).items()}
 
 
 class VlmClient:
-    """Sends chats to the models behind ``endpoints``. Use it in one event loop, as an async context manager.
+    """Sends chats to the models on the servers in ``endpoints``. Use it in one event loop, as an async context manager.
 
     ``cache`` is the path of a SQLite file that stores each answer under a digest of its request (endpoint name, model,
     messages and sampling settings). A request with a stored answer is not sent again. If ``cache`` is None, nothing is
@@ -58,19 +58,19 @@ class VlmClient:
 
     @property
     def usage(self) -> Usage:
-        """The counts so far."""
+        """The usage so far."""
         self._usage.retries = sum(client.retries for client in self._clients.values())
         return self._usage
 
     async def complete(
         self, model: VlmConfig, chat: Sequence[Message], *, n: int = 1, seed: int | None = None
     ) -> list[str]:
-        """Return ``n`` answers to one chat.
+        """Send one chat to ``model`` and return ``n`` answers.
 
         If ``model.send_n`` is False, ``n`` requests with consecutive seeds are sent.
 
         Raises:
-            LlmError: The request failed; see :meth:`ChatClient.complete`.
+            LlmError: A request failed; see :meth:`ChatClient.complete`.
         """
         if n > 1 and not model.send_n:
             seeds = [None if seed is None else seed + index for index in range(n)]

@@ -1,1 +1,1 @@
-"""Process groups and collectives for training on several processes."""
+"""Process group and collectives for stages that run on several processes."""

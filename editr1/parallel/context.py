@@ -1,4 +1,4 @@
-"""The ranks, the device and the collectives of the processes that run one stage together."""
+"""The class that gives a stage its ranks, its device and the collectives if it runs on several processes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ class DistributedContext:
         return torch.device(self._state.device)
 
     def all_gather(self, values: Tensor) -> list[Tensor]:
-        """Return the ``values`` of every rank on the CPU, in rank order. Shape and dtype must be equal on all ranks."""
+        """Return a list with the ``values`` of every rank, in rank order and on the CPU.
+
+        Shape and dtype must be equal on all ranks.
+        """
         if self.world_size == 1:
             return [values]
         import torch
@@ -91,7 +94,7 @@ class DistributedContext:
         return [part.cpu() for part in gathered]
 
     def all_gather_text(self, text: str) -> list[str]:
-        """Return the ``text`` of every rank, in rank order. It is sent as UTF-8 bytes and must not be empty."""
+        """Return a list with the ``text`` of every rank, in rank order. The text must not be empty."""
         if self.world_size == 1:
             return [text]
         import torch
@@ -104,7 +107,7 @@ class DistributedContext:
         return [bytes(part[:size].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
 
     def any_rank(self, value: bool) -> bool:
-        """Return whether ``value`` is true on at least one rank."""
+        """Return True on every rank if ``value`` is true on at least one rank."""
         if self.world_size == 1:
             return value
         import torch
@@ -123,7 +126,7 @@ class DistributedContext:
 
     @contextmanager
     def local_main_process_first(self) -> Iterator[None]:
-        """Run the block on the first process of each node, then on the node's other processes."""
+        """Run the ``with`` block on the first process of each node, and then on the other processes of the node."""
         if self.world_size == 1:
             yield
             return

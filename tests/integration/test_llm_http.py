@@ -66,7 +66,8 @@ def test_a_transient_failure_is_retried(failing_server, step) -> None:
 def test_exhausted_retries_raise_an_error_with_endpoint_status_and_count(failing_server) -> None:
     failing_server.script, failing_server.headers = [500] * 9, {"Retry-After-Ms": "1"}
     with pytest.raises(
-        EndpointUnavailable, match=r"127\.0\.0\.1.*model shapes-oracle: status 500 after 2 retries: .*no!"
+        EndpointUnavailable,
+        match=r"127\.0\.0\.1.*model shapes-oracle: the server responded with status 500 after 2 retries: .*no!",
     ):
         complete(failing_server, max_retries=2)
     assert len(failing_server.seen) == 3
@@ -117,7 +118,7 @@ def test_the_url_of_an_unreachable_server_is_reported() -> None:
         async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
             await client.complete(VlmConfig(), CHAT)
 
-    with pytest.raises(EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection after 0 retries"):
+    with pytest.raises(EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection to the server after 0 retries"):
         run_async(work())
 
 

@@ -111,7 +111,10 @@ def test_file_that_is_not_a_table_is_one_problem(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("hello")
     assert ["not a Parquet file" in problem.rule for problem in check_file(tmp_path / "t.parquet")] == [True]
     [problem] = check_file(json_lines(tmp_path / "t.jsonl", {"a": 1}))
-    assert problem.rule == "must be the fields of one of: EditCase, Quadruple, SftRow, PreferencePair"
+    assert (
+        problem.rule
+        == "no data type has these fields; use the fields of one of: EditCase, Quadruple, SftRow, PreferencePair"
+    )
     write_table(tmp_path / "t.parquet", [case()], EditCase)
     assert [problem.field for problem in check_file(tmp_path / "t.parquet", SftRow)] == ["editr1.kind"]
 

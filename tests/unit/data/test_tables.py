@@ -146,7 +146,12 @@ def altered(path: Path, row: int, change: Any, images: str = "inline") -> None:
         (lambda row: row.update(case_id="no spaces"), "case_id", "no spaces", "pattern"),
         (lambda row: row.update(instruction=""), "instruction", "", "at least 1 character"),
         (lambda row: row["principles"][1].update(category="Mood"), "principles.1.category", "Mood", "'Image Quality'"),
-        (lambda row: row["source"].update(data=b"other"), "source.sha256", None, "the image bytes have the digest"),
+        (
+            lambda row: row["source"].update(data=b"other"),
+            "source.sha256",
+            None,
+            "does not match the image, whose SHA-256 is",
+        ),
         (lambda row: row["source"].update(data=None), "source.data", None, "valid bytes"),
     ],
 )
@@ -169,7 +174,7 @@ def test_invalid_row_is_reported_with_field_value_and_rule(
 def test_wrong_table_is_refused_before_any_row(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, ROWS[EditCase], EditCase)
-    with pytest.raises(TableError, match="must be a table of SftRow"):
+    with pytest.raises(TableError, match="must be SftRow"):
         read_table(path, SftRow)
     newer = pq.read_table(path).replace_schema_metadata({"editr1.schema": "editr1.dev/table/v9"})
     pq.write_table(newer, path)
@@ -187,7 +192,7 @@ def test_table_without_metadata_is_read_if_its_columns_match(tmp_path: Path) -> 
     with pytest.raises(TableError, match="mood: unknown column; allowed: case_id"):
         read_table(path, EditCase)
     pq.write_table(pa.Table.from_pylist([{"case_id": "a"}]), path)
-    with pytest.raises(TableError, match="instruction: this column is missing; present: case_id"):
+    with pytest.raises(TableError, match="instruction: this column is missing; the table has: case_id"):
         read_table(path, EditCase)
 
 
@@ -217,7 +222,9 @@ def test_missing_images_are_reported(tmp_path: Path) -> None:
     (tmp_path / "u.images").rename(tmp_path / "t.images")
     rows = read_table(path, EditCase)
     next(rows)
-    with pytest.raises(TableError, match=r"row 2: source\.sha256: .*: no image with this digest in t\.images"):
+    with pytest.raises(
+        TableError, match=r"row 2: source\.sha256: .*: the image file t\.images has no image with this digest"
+    ):
         next(rows)
     (tmp_path / "t.images").unlink()
     with pytest.raises(TableError, match=r"t\.images is missing"):

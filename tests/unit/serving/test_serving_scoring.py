@@ -68,7 +68,7 @@ def test_items_with_broken_images_or_control_tokens_are_invalid(fake_engine, mak
     outcomes = score_items(fake_engine, items, Sampling())
     assert [outcome.ok for outcome in outcomes] == [True, False, False, True]
     assert [o.cause for o in outcomes if isinstance(o, ScoreFailure)] == [FailureCause.INVALID] * 2
-    assert "edited: damaged PNG" in outcomes[1].detail
+    assert "edited: the PNG image is damaged" in outcomes[1].detail
     assert "<|im_end|>" in outcomes[2].detail
 
 
