@@ -1,1 +1,4 @@
-"""Curation of the verifier's cold-start data (arXiv 2604.27505, section 3.1) with OpenAI-compatible VLM endpoints."""
+"""Create the training data for the verifier's cold start (SFT) by labelling edits with VLMs (arXiv 2604.27505, section 3.1).
+
+The VLMs are reached through OpenAI-compatible endpoints.
+"""

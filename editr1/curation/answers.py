@@ -1,4 +1,4 @@
-"""Parsers for the answers of labelling models. They raise :class:`UnreadableAnswer` if an answer is malformed."""
+"""Parse the answers of the labelling models. If an answer is malformed, :class:`UnreadableAnswer` is raised."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from editr1.llm.answers import UnreadableAnswer, find_json
 
 
 def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]:
-    """Parse ``[{"question", "category"}, ...]``.
+    """Parse an answer that contains principles, in the form ``[{"question", "category"}, ...]``.
 
     Raises:
-        UnreadableAnswer: The answer is malformed, a question occurs twice, or a number of principles is not within
-            ``counts``.
+        UnreadableAnswer: The answer is malformed, a question occurs twice, or the number of principles (in total or of
+            one category) is outside the limits in ``counts``.
     """
     entries = find_json(text, "[")
     if not isinstance(entries, list):
@@ -25,7 +25,9 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
         found = tuple(Principle.model_validate(entry) for entry in entries)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UnreadableAnswer(f"an entry is not {{question, category}}: {first['loc']}: {first['msg']}") from None
+        raise UnreadableAnswer(
+            f"an entry of the answer is not {{question, category}}: {first['loc']}: {first['msg']}"
+        ) from None
     questions = [item.question for item in found]
     repeated = next((question for question in questions if questions.count(question) > 1), None)
     if repeated is not None:
@@ -36,12 +38,16 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
     for name, size in sizes.items():
         least, most = getattr(counts, name)
         if not least <= size <= most:
-            raise UnreadableAnswer(f"{name}: {size} principles; the settings allow {least} to {most}")
+            raise UnreadableAnswer(
+                f"the answer has {size} principles ({name}), but the settings allow {least} to {most}"
+            )
     return found
 
 
 def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
-    """Parse ``{"gold": [{"question", "gold", "reason"}, ...]}`` into verdicts (0 or 1) aligned with ``principles``.
+    """Parse an answer that contains the gold verdicts (0 or 1), and return them in the order of ``principles``.
+
+    The answer has the form ``{"gold": [{"question", "gold", "reason"}, ...]}``.
 
     Raises:
         UnreadableAnswer: The entries differ from ``principles`` in number or order, or a verdict is neither 0 nor 1.
@@ -55,15 +61,15 @@ def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
     verdicts = []
     for number, (entry, principle) in enumerate(zip(entries, principles, strict=True), start=1):
         if not isinstance(entry, dict) or _normalised(entry.get("question")) != _normalised(principle.question):
-            raise UnreadableAnswer(f"entry {number} does not answer question {number}")
+            raise UnreadableAnswer(f"entry {number} of the answer does not repeat question {number}")
         if type(entry.get("gold")) is not int or entry["gold"] not in (0, 1):
-            raise UnreadableAnswer(f"entry {number}: gold is {entry.get('gold')!r}, not 0 or 1")
+            raise UnreadableAnswer(f"entry {number} of the answer: gold is {entry.get('gold')!r}, not 0 or 1")
         verdicts.append(entry["gold"])
     return tuple(verdicts)
 
 
 def read_difficulty(text: str) -> bool:
-    """Parse ``{"hard": true or false, ...}``.
+    """Parse an answer that says whether a case is hard, in the form ``{"hard": true or false, ...}``.
 
     Raises:
         UnreadableAnswer: ``hard`` is missing or not a boolean.
@@ -75,7 +81,9 @@ def read_difficulty(text: str) -> bool:
 
 
 def read_ratings(text: str) -> tuple[str, float, float]:
-    """Parse ``{"reasoning", "score": [follow, keep]}`` into the reasoning and two ratings in [0, 10].
+    """Parse an answer of the form ``{"reasoning", "score": [follow, keep]}``.
+
+    Returns the reasoning and the two ratings in [0, 10].
 
     Raises:
         UnreadableAnswer: A field is missing or a rating is not a number in [0, 10].
@@ -85,10 +93,10 @@ def read_ratings(text: str) -> tuple[str, float, float]:
         raise UnreadableAnswer("the answer is not an object with reasoning and score")
     ratings = value.get("score")
     if not isinstance(ratings, list) or len(ratings) != 2:
-        raise UnreadableAnswer(f"score is {ratings!r}, not a list of two ratings")
+        raise UnreadableAnswer(f"score in the answer is {ratings!r}, not a list of two ratings")
     for rating in ratings:
         if isinstance(rating, bool) or not isinstance(rating, (int, float)) or not 0 <= rating <= 10:
-            raise UnreadableAnswer(f"{rating!r} is not a rating from 0 to 10")
+            raise UnreadableAnswer(f"score in the answer contains {rating!r}, which is not a rating from 0 to 10")
     return value["reasoning"].strip(), float(ratings[0]), float(ratings[1])
 
 

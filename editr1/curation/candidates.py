@@ -1,7 +1,7 @@
 """Step 3: edit every case with several editors of different quality (paper section 3.1).
 
-Curation reads candidates from a table of quadruples. This module creates that table if the edited images do not exist
-yet.
+The edited images are the candidates, which curation reads from a table of quadruples. Use this module to create that
+table if there are no edited images yet.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from editr1.data.types import Candidate, EditCase, EncodedImage, Quadruple
 from editr1.telemetry import Interrupted, TrainHooks
 
 Editor = Callable[[Sequence[EditCase]], Sequence[EncodedImage]]
-"""Edits a batch of cases and returns one image per case, in order."""
+"""A function that edits a batch of cases and returns one image per case, in order."""
 
 
 def make_candidates(
     cases: Path, editors: Mapping[str, Editor], out: Path, *, batch_size: int = 16, hooks: TrainHooks | None = None
 ) -> int:
-    """Edit every case with every editor, write a table of quadruples without principles, and return its row count.
+    """Edit every case with every editor, write the results to the table ``out``, and return its number of rows.
 
-    ``editors`` maps a name (the ``editor`` column) to a callable. Each batch of each editor is stored in a separate
-    file in the folder ``<out>.parts``, so that a repeated call resumes an interrupted one.
+    The rows are quadruples without principles. ``editors`` maps the name of each editor, which is written to the column
+    ``editor``, to its function. Each batch of each editor is first stored in a file in the folder ``<out>.parts``, so that
+    a repeated call continues an interrupted one.
 
     Raises:
         CurationError: Two names differ only in case or punctuation, or an editor does not return one image per case.
@@ -34,7 +35,9 @@ def make_candidates(
     hooks = hooks or TrainHooks()
     names = {_file_name(name) for name in editors}
     if len(names) != len(editors):
-        raise CurationError(f"editors: names must differ in more than case and punctuation, got {sorted(editors)}")
+        raise CurationError(
+            f"editors: {sorted(editors)}: names must differ in letters or digits, ignoring case; rename one"
+        )
     folder = out.with_name(out.name + ".parts")
     batches = -(-count_rows(cases) // batch_size)
     done = sum(_batch_file(folder, name, index).exists() for name in editors for index in range(batches))
@@ -49,7 +52,9 @@ def make_candidates(
             batch = list(read_table(cases, EditCase, start=index * batch_size, stop=(index + 1) * batch_size))
             images = editor(batch)
             if len(images) != len(batch):
-                raise CurationError(f"editor {name}: returned {len(images)} images for {len(batch)} cases")
+                raise CurationError(
+                    f"editor {name}: returned {len(images)} images for {len(batch)} cases; it must return one image per case"
+                )
             rows = (_quadruple(case, name, image) for case, image in zip(batch, images, strict=True))
             write_table(file, rows, Quadruple)
             hooks.progress.step()
@@ -57,7 +62,7 @@ def make_candidates(
 
 
 def _merged(folder: Path, names: Sequence[str], batches: int) -> Iterator[Quadruple]:
-    """Yield all quadruples with the candidates of a case next to each other."""
+    """Yield the quadruples of all editors, sorted so that all candidates of a case follow each other."""
     for index in range(batches):
         columns = [read_table(_batch_file(folder, name, index), Quadruple) for name in names]
         for rows in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""Step 1: choose the cases to label, some at random and the others among those that a VLM rates as hard (section 3.1)."""
+"""Step 1: choose the cases to label: some at random, the others from the cases that a VLM rates as hard (section 3.1)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MIN_BATCH = 16
 
 
 def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Shuffle ``ids`` and split them into randomly chosen cases and cases whose difficulty is to be rated.
+    """Shuffle the ids of the cases, and split them into those that are chosen at random and those that must be rated.
 
-    Returns the randomly chosen ids, the ids to rate in this order, and the number of hard cases to find. The
-    order depends only on ``seed`` and the set of ids.
+    Returns the ids of the randomly chosen cases, the ids of the cases whose difficulty is to be rated (in this order), and
+    the number of hard cases that are needed. The result depends only on the arguments, not on the order of ``ids``.
     """
     order = sorted(ids)
     curation_rng(seed, "choose").shuffle(order)
@@ -31,10 +31,10 @@ def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int)
 
 
 async def choose(context: CurationContext, cases: Sequence[EditCase], rated: RecordFile) -> list[str]:
-    """Choose ``config.num_labelled_cases`` cases, or all if it is None; return their ids in the order of ``cases``.
+    """Choose ``config.num_labelled_cases`` cases, or all cases if it is None, and return their ids.
 
-    Cases are rated in batches until enough hard ones are found. If there are too few, fewer cases are
-    returned and a warning is logged.
+    The ids have the order of ``cases``. Cases are rated in batches until enough hard cases are found. If there are too few,
+    fewer cases are returned, and a warning is logged.
     """
     config = context.config
     if config.num_labelled_cases is None:
@@ -61,6 +61,8 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
         await run_step(context, "choose", missing, rate, total=len(batch), done=len(batch) - len(missing))
         hard += [key for key in batch if (rated.get(key) or {}).get("hard")]
     if len(hard) < wanted:
-        _log.warning("choose: found only %d of %d hard cases", len(hard), wanted)
+        _log.warning(
+            "choose: only %d of the %d requested hard cases were found; fewer cases are labelled", len(hard), wanted
+        )
     chosen = {*taken, *hard[:wanted]}
     return [case.case_id for case in cases if case.case_id in chosen]

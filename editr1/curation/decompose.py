@@ -1,4 +1,7 @@
-"""Step 2: generate the principles of each case with a VLM and in-context expert examples (paper section 3.1)."""
+"""Step 2: generate the principles (yes/no questions) of each case with a VLM (paper section 3.1).
+
+The prompt contains principles that experts wrote for other cases.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from editr1.seeding import curation_rng
 async def decompose(context: CurationContext, cases: Iterable[EditCase], records: RecordFile, total: int) -> None:
     """Generate the principles of every case that has no record yet, and add them to ``records``.
 
-    If a case already has principles, these are recorded without a request. If the answers for a case are unreadable in
-    all ``config.max_attempts`` attempts, its record has no principles.
+    If a case already has principles, these are recorded without a request. If no answer for a case can be parsed in
+    ``config.max_attempts`` attempts, a record without principles is added.
     """
     config = context.config
 
@@ -44,7 +47,7 @@ async def decompose(context: CurationContext, cases: Iterable[EditCase], records
 
 
 def recorded_principles(records: RecordFile, case_id: str) -> tuple[Principle, ...] | None:
-    """Return the recorded principles of a case, or None if there are none."""
+    """Return the principles in the record of a case, or None if it has none or there is no record."""
     record = records.get(case_id)
     if record is None or "principles" not in record:
         return None

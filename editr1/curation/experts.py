@@ -1,4 +1,4 @@
-"""The pool of expert examples, of which some are shown in each decomposition prompt (paper section 3.1: four)."""
+"""The pool of expert examples. Some of them, four in the paper (section 3.1), are part of each decomposition prompt."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ class ExpertExample(DataModel):
 
 
 def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
-    """Read a pool of examples from a JSON Lines file, or the built-in pool if ``path`` is None.
+    """Read the pool of expert examples from a JSON Lines file. If ``path`` is None, the built-in pool is read.
 
     Raises:
-        CurationError: The file cannot be read or a line is not an :class:`ExpertExample`; the message gives the
-            file and the line.
+        CurationError: The file cannot be read, or a line is not an :class:`ExpertExample`.
     """
     source = path or resources.files("editr1.curation") / "experts.jsonl"
     try:
@@ -45,5 +44,5 @@ def load_expert_examples(path: Path | None = None) -> list[ExpertExample]:
 
 
 def sample_expert_examples(pool: Sequence[ExpertExample], count: int, rng: np.random.Generator) -> list[ExpertExample]:
-    """Sample ``count`` distinct examples in random order, or the whole pool if it is smaller."""
+    """Return ``count`` different examples in random order. If the pool has fewer examples, return all of them."""
     return [pool[int(index)] for index in rng.permutation(len(pool))[:count]]

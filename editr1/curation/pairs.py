@@ -1,4 +1,4 @@
-"""Attach principles to preference pairs, so that winner and loser are scored with the same questions."""
+"""Add principles to preference pairs, so that the winner and the loser are scored with the same questions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
-    """Copy the table ``pairs`` to ``out`` and give each pair the principles of its case in the table ``cases``.
+    """Copy the preference pairs in ``pairs`` to the table ``out``, with the principles of their cases in ``cases``.
 
-    Returns the number of rows written. Pairs whose case is missing from ``cases`` or has no principles are skipped, and
-    their number is logged as a warning.
+    Returns the number of pairs that were written. A pair is skipped if its case is missing from ``cases`` or has no
+    principles there. The number of skipped pairs is logged as a warning.
 
     Raises:
-        CurationError: The case of a pair differs in instruction or image from the case with the same id in ``cases``.
+        CurationError: A pair and ``cases`` have a case with the same id but another instruction or image.
     """
     known = {case.case_id: (case.principles, case_digest(case)) for case in read_table(cases, EditCase)}
     skipped = 0
@@ -35,7 +35,7 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
                 continue
             if digest != case_digest(pair.case):
                 raise CurationError(
-                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or image in {cases}; "
+                    f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or image than in {cases}; "
                     "use tables from the same import"
                 )
             yield pair.model_copy(update={"case": pair.case.model_copy(update={"principles": principles})})
@@ -47,5 +47,5 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
 
 
 def case_digest(case: EditCase) -> str:
-    """Return the SHA-256 of a case's image and instruction, which must be equal for cases with the same id."""
+    """Return the SHA-256 of the image and instruction of a case. Cases with the same id must have the same digest."""
     return hashlib.sha256(case.source.data + case.instruction.encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""Curation from cases and candidates to SFT rows: the steps of paper section 3.1 in sequence.
+"""Run the steps of curation in sequence, from cases and candidates to SFT rows (paper section 3.1).
 
-Every step appends its results to a record file. A call that resumes an interrupted or killed one processes only the
+Every step appends its results to a record file. If curation was interrupted or killed, the next call processes only the
 items without a record. If the endpoints return the same answers to the same requests, the resulting tables are
 byte-identical to those of an uninterrupted call.
 """
@@ -41,14 +41,17 @@ ROWS = "rows.parquet"
 def curate(
     config: CurateConfig, *, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks | None = None
 ) -> dict[str, float]:
-    """Label ``cases`` (table of EditCase) and ``candidates`` (table of Quadruple; principles are not needed).
+    """Generate the principles of ``cases`` and an SFT row per candidate, and return metrics.
 
-    Writes ``out/cases.parquet`` (EditCase with principles; cases without principles are omitted) and
-    ``out/rows.parquet`` (SftRow, at most one per quadruple, in the order of ``candidates``). With ``candidates`` None
-    the cases are only decomposed, and no rows are written. Intermediate results are stored in ``out/parts`` (by a digest
-    of settings and inputs) and ``out/answers.sqlite``; a later call with the same ``out`` reuses them.
+    ``cases`` is a table of EditCase. ``candidates`` is a table of Quadruple, whose cases need no principles.
 
-    Returns metrics: ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
+    Two tables are written: ``out/cases.parquet`` (EditCase; cases for which no principles could be generated are omitted)
+    and ``out/rows.parquet`` (SftRow; at most one per candidate, in the order of ``candidates``). If ``candidates`` is
+    None, only the principles are generated, and no rows are written. Intermediate results are stored in ``out/parts``
+    (in a folder named after a digest of settings and inputs) and in ``out/answers.sqlite``. A later call with the same
+    ``out`` reuses them.
+
+    The metrics are ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
     rows), ``dropped: <reason>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,
     ``prompt_tokens``, ``completion_tokens``, ``cost``.
 
@@ -56,7 +59,7 @@ def curate(
         TableError: An input is not the expected table, or a candidate's case differs from the case with the same id.
         EndpointUnavailable: Too many items, or all of them, failed because an endpoint did not answer.
         EndpointMisconfigured: An endpoint rejects every request.
-        CurationError: Too many items failed for other reasons, or there is no case or no row to write.
+        CurationError: Too many items failed for other reasons, or one of the tables would be empty.
         Interrupted: ``hooks.should_stop`` returned True.
     """
     hooks = hooks or TrainHooks()
@@ -73,7 +76,7 @@ def _check_candidates(cases: Path, candidates: Path) -> None:
     for number, row in enumerate(read_table(candidates, Quadruple), start=1):
         case_id = row.case.case_id
         if case_id in digests and digests[case_id] != case_digest(row.case):
-            problem = f"has another instruction or image than the case with this id in {cases}"
+            problem = f"has another instruction or image than the case with this id in {cases}; use tables from the same import"
             raise TableError(candidates, number, "case", case_id, problem)
 
 
@@ -104,7 +107,7 @@ async def _curate(
 async def _choose_cases(
     context: CurationContext, cases: Path, candidates: Path | None, difficulty: RecordFile
 ) -> set[str] | None:
-    """Choose the cases to label among those with candidates; return their ids, or None for all cases."""
+    """Choose the cases to label from those that have candidates. Return their ids, or None if all cases are labelled."""
     if context.config.num_labelled_cases is None:
         return None
     eligible = list(read_table(cases, EditCase))
@@ -129,13 +132,13 @@ _RecordOpener = Callable[[str], RecordFile]
 
 
 class _Dataset:
-    """The input tables joined with the recorded results. Rows are read from disk on each iteration."""
+    """The rows of the input tables together with the recorded results. Each iteration reads the rows from disk again."""
 
     def __init__(self, config: CurateConfig, cases: Path, candidates: Path | None, records: _RecordOpener) -> None:
         self.config = config
         self.candidates = candidates
         self.chosen: set[str] | None = None
-        """Ids of the cases to label; None for all."""
+        """Ids of the cases to label, or None if all cases are labelled."""
         self.difficulty = records("choose")
         self.decompositions = records("decompose")
         self.traces = records("think")
@@ -147,7 +150,7 @@ class _Dataset:
         return self._fixed_principles or recorded_principles(self.decompositions, case_id)
 
     def cases(self) -> Iterator[EditCase]:
-        """Yield all cases, or only the chosen ones if there are no candidates to label."""
+        """Yield the cases that need principles: all cases, or without candidates only the chosen ones."""
         for case in read_table(self._cases, EditCase):
             if self.candidates is not None or self._is_chosen(case):
                 yield case
@@ -164,7 +167,7 @@ class _Dataset:
                     yield row
 
     def quadruples(self) -> Iterator[tuple[Quadruple, tuple[Principle, ...]]]:
-        """Yield the quadruples whose case has principles, together with the principles."""
+        """Yield each quadruple whose case has principles, together with these principles."""
         for row in self.all_quadruples():
             principles = self.principles(row.case.case_id)
             if principles is not None:
@@ -175,7 +178,7 @@ class _Dataset:
             yield row, principles, ()
 
     def verify_items_with_hints(self) -> Iterator[VerifyItem]:
-        """Yield the quadruples that have a parsed trace; gold verdicts for the others would not be used."""
+        """Yield the quadruples that have a trace that can be parsed. Others get no row, so they need no gold verdicts."""
         for row, principles in self.quadruples():
             traces = recorded_traces(self.traces, quadruple_id(row))
             hints = [trace[1] for trace in traces if isinstance(parse_member_trace(trace, principles), Verdict)]
@@ -216,7 +219,7 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
 
     counts = {"cases": float(write_table(out / CASES, cases(), EditCase))}
     if not counts["cases"]:
-        raise CurationError(f"no case has principles, dropped: {dict(dropped)}; check the setting decomposer.model")
+        raise CurationError(f"no case has principles (dropped: {dict(dropped)}); check the setting decomposer.model")
     if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))
         lost = sum(number for reason, number in dropped.items() if reason != _CASE_DROPPED)
@@ -224,13 +227,13 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
         counts |= builder.metrics()
         if not counts["rows"]:
             raise CurationError(
-                f"no row can be written, dropped: {dict(dropped)}; check the models in the settings members and verifier"
+                f"no row can be written (dropped: {dict(dropped)}); check the models in the settings members and verifier"
             )
     return counts | {f"dropped: {reason}": float(number) for reason, number in sorted(dropped.items())}
 
 
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
-    """Return a digest of everything that the answers depend on.
+    """Return a digest of the settings and inputs on which the answers of the models depend.
 
     The settings of the endpoints and ``max_failed_fraction`` do not affect the answers and are excluded.
     """

@@ -1,6 +1,7 @@
-"""SFT rows from preference pairs by rejection sampling: the trace of the verifier with the highest reward per side.
+"""Create SFT rows from preference pairs by rejection sampling.
 
-This is the imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same rewards.
+For each candidate of a pair, the verifier's trace with the highest GCPO reward is kept. Training on these rows is the
+imitation baseline of GCPO: it uses the same pairs, the same number of sampled traces and the same rewards.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from editr1.data.types import (
 from editr1.verifier.gcpo_rewards import pair_rewards
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
-"""Scores items with several traces each; outcomes are aligned with the items."""
+"""A function that scores each item with several traces and returns the outcomes in the order of the items."""
 
 
 def preferred_rows(
@@ -32,11 +33,12 @@ def preferred_rows(
     batch: int = 16,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> Iterator[SftRow]:
-    """Yield a row for each side of a decided pair that has a trace with a positive reward (arXiv 2604.27505, section 3.2).
+    """Yield up to two rows per pair: one for the winner and one for the loser (arXiv 2604.27505, section 3.2).
 
-    The row contains the trace with the highest reward, or the first of several. A side yields no row if none of its
-    traces is ranked correctly against a trace of the other side. After each batch of ``batch`` pairs, ``on_batch`` is
-    called with the number of pairs scored.
+    The row contains the candidate's trace with the highest reward; the first one if several have it. A candidate yields no
+    row if none of its traces has a positive reward, that is, if none is ranked correctly against a trace of the other
+    candidate. Pairs labelled "same" are skipped. After each batch of ``batch`` pairs, ``on_batch`` is called with the
+    number of pairs in the batch.
     """
     waiting: list[PreferencePair] = []
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""All prompts of curation (arXiv 2604.27505, section 3.1; the wording is specific to this project).
+"""All prompts of curation (arXiv 2604.27505, section 3.1). Their wording is specific to this project.
 
 The first line of a user message gives the task, and the data of the case is in tagged sections (``<instruction>``,
 ``<principles>``, ``<traces>``). :func:`read_task` and :func:`read_sections` parse both.
@@ -19,14 +19,14 @@ from editr1.data.types import EditCase, EncodedImage, Principle
 
 
 class Prompt(NamedTuple):
-    """A system message and the texts and images of the user message, in order."""
+    """The system message, and the parts (texts and images) of the user message in order."""
 
     system: str
     parts: list[str | EncodedImage]
 
 
 class Task(StrEnum):
-    """The task in the first line of a user message. The values are part of the prompts."""
+    """The task that a prompt gives to a model, in the first line of the user message. The values are part of the prompts."""
 
     DIFFICULTY = "judge"
     DECOMPOSE = "decompose"
@@ -81,7 +81,7 @@ texture, noise, added borders."""
 
 
 def decompose(case: EditCase, experts: Sequence[ExpertExample], counts: PrincipleCounts) -> Prompt:
-    """Build the prompt that requests the principles of ``case``, with ``experts`` as examples."""
+    """Build the prompt that requests the principles of ``case``. ``experts`` are shown as examples."""
     shown = "\n\n".join(
         f"Example {number}\nPicture: {item.picture}\nInstruction: {item.instruction}\nAnswer: {principles_json(item.principles)}"
         for number, item in enumerate(experts, start=1)
@@ -107,7 +107,7 @@ def think(case: EditCase, edited: EncodedImage, principles: Sequence[Principle],
 
 
 def verify(case: EditCase, edited: EncodedImage, principles: Sequence[Principle], traces: Sequence[str] = ()) -> Prompt:
-    """Build the prompt that requests the gold verdicts, with ``traces`` as hints."""
+    """Build the prompt that requests the gold verdicts (reference answers). ``traces`` are shown as hints."""
     system = (
         "You set the reference answers to yes/no questions about an edited picture. Look at both pictures and decide each "
         "question by what you see yourself.\n"
@@ -134,7 +134,7 @@ def verify(case: EditCase, edited: EncodedImage, principles: Sequence[Principle]
 
 
 def difficulty(case: EditCase) -> Prompt:
-    """Build the prompt that requests a rating of whether ``case`` is hard."""
+    """Build the prompt that asks whether ``case`` is hard."""
     system = (
         "You choose practice material for people who edit pictures. Look at the picture and the instruction and say "
         "whether the edit is hard. It is hard when at least one of these holds:\n"
@@ -161,7 +161,7 @@ def holistic(case: EditCase, edited: EncodedImage, role: str = "plain") -> Promp
 
 
 def principles_json(principles: Sequence[Principle]) -> str:
-    """Encode principles as a JSON array of {question, category}, the form that prompts and answers use."""
+    """Encode principles as a JSON array of {question, category}. Prompts and answers contain them in this form."""
     return orjson.dumps([{"question": item.question, "category": item.category.value} for item in principles]).decode()
 
 
@@ -180,7 +180,7 @@ def read_task(text: str) -> Task:
 
 
 def read_sections(text: str) -> dict[str, str]:
-    """Return the contents of the tagged sections in a user message's text, by tag."""
+    """Return the tagged sections in the text of a user message. The result maps tags to contents."""
     return {match["tag"]: match["body"] for match in _SECTION.finditer(text)}
 
 

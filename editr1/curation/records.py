@@ -1,4 +1,7 @@
-"""Append-only JSON Lines files with the results of a step, one record per item, so that the step can be resumed."""
+"""Append-only JSON Lines files that store the results of a curation step, one record per item.
+
+An interrupted step continues with the items that have no record.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from editr1.curation.errors import CurationError
 
 
 class RecordFile:
-    """Records by id in an append-only JSONL file. Only one process may write to it.
+    """An append-only JSONL file of records that are found by their id. Only one process may write to it.
 
-    Only ids and offsets are held in memory, so that a file can have millions of records. An incomplete last line,
-    which a killed process leaves behind, is removed when the file is opened again.
+    Only ids and file offsets are in memory, so a file can have millions of records. If a killed process left an
+    incomplete last line, it is removed when the file is opened again.
 
     Raises:
         CurationError: A line of an existing file is not a record with an id.
@@ -51,7 +54,7 @@ class RecordFile:
         return len(self._offsets)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the record of ``key``, or None."""
+        """Return the record with the id ``key``, or None if there is none."""
         offset = self._offsets.get(key)
         if offset is None:
             return None
@@ -60,7 +63,7 @@ class RecordFile:
         return record
 
     def put(self, key: str, **values: Any) -> None:
-        """Append a record and flush it to the operating system."""
+        """Append a record with the id ``key``, and flush it to the operating system."""
         line = orjson.dumps({"id": key, **values}) + b"\n"
         self._file.write(line)
         self._file.flush()
@@ -68,7 +71,7 @@ class RecordFile:
         self._end += len(line)
 
     def close(self) -> None:
-        """Sync the file to disk and close it."""
+        """Flush the file to disk and close it."""
         if not self._file.closed:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,4 +1,8 @@
-"""The SFT row of a quadruple, built from the recorded traces and gold verdicts according to the variant."""
+"""Build the SFT row of each quadruple from its recorded traces and gold verdicts.
+
+The setting ``variant`` determines what a row contains: a random trace (T), only the gold verdicts (V), or the trace that
+agrees best with the gold verdicts (T+V). The variant holistic is like T, but a trace has two ratings of the whole image.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from editr1.seeding import curation_rng
 
 
 class RowBuilder:
-    """Builds the row of each quadruple and collects metrics of the traces and rows."""
+    """Builds the SFT row of each quadruple, and counts traces and rows for the metrics."""
 
     def __init__(self, config: CurateConfig, traces: RecordFile, gold: RecordFile) -> None:
         self._config, self._traces, self._gold = config, traces, gold
@@ -27,7 +31,7 @@ class RowBuilder:
         self._agreement = 0.0
 
     def build(self, quadruple: Quadruple) -> SftRow | str:
-        """Return the row of a quadruple, whose case must have principles, or the reason why it has none."""
+        """Return the row of a quadruple, or the reason why there is none. The case must have principles."""
         made = self._verdict_row(quadruple) if self._config.variant == "V" else self._trace_row(quadruple)
         if isinstance(made, SftRow):
             self._num_rows += 1
@@ -35,7 +39,7 @@ class RowBuilder:
         return made
 
     def metrics(self) -> dict[str, float]:
-        """Return the number of traces, the fraction of them that parsed, and the rows' mean agreement with gold."""
+        """Return the number of traces, the fraction that could be parsed, and the mean agreement with the gold verdicts."""
         found: dict[str, float] = {}
         if self._num_traces:
             found |= {"traces": float(self._num_traces), "trace_parse_rate": self._num_parsed / self._num_traces}

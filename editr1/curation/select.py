@@ -1,4 +1,7 @@
-"""Step 6: select one trace per quadruple (paper section 3.1). All functions are deterministic."""
+"""Step 6: select the trace of each quadruple that the verifier learns (paper section 3.1).
+
+All functions are deterministic.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,25 @@ from editr1.verifier.trace import format_trace
 
 
 def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
-    """Return the fraction in [0, 1] of principles on which ``scores`` and ``gold`` (0 or 1, aligned) agree.
+    """Return the fraction of principles for which the verdicts ``scores`` equal the gold verdicts.
+
+    Both sequences contain 0 or 1 per principle, in the same order.
 
     Raises:
         ValueError: The sequences are empty or differ in length.
     """
     if len(scores) != len(gold) or not gold:
-        raise ValueError(f"{len(scores)} verdicts cannot be compared with {len(gold)} gold verdicts")
+        raise ValueError(
+            f"{len(scores)} verdicts cannot be compared with {len(gold)} gold verdicts; pass one of each per principle"
+        )
     return sum(score == bit for score, bit in zip(scores, gold, strict=True)) / len(gold)
 
 
 def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> int | None:
     """Return the index of the trace with the highest agreement with ``gold``, or None if no trace was parsed.
 
-    Ties are broken by the higher average (as stated in the trace), then the higher score, then the lower index.
+    Among traces with equal agreement, the one with the highest average (as the trace states it) is selected, then the one
+    with the highest score, then the first one.
     """
     ranked = [
         (agreement(verdict.scores, gold), verdict.average, verdict.score, -index)
@@ -44,21 +52,21 @@ def random_trace(verdicts: Sequence[Verdict | Unparsed], rng: np.random.Generato
 
 
 def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
-    """Format a parsed trace in its canonical form.
+    """Return the text of a parsed trace in the canonical form, which all training data have.
 
     Raises:
-        ValueError: The canonical form could not be parsed again.
+        ValueError: The result would not be a valid trace.
     """
     return format_trace(verdict.reasoning, principles, verdict.scores, verdict.score, verdict.average)
 
 
 def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
-    """Return a trace with the gold verdicts and no reasoning (variant V); its score is 10 times their mean."""
+    """Return a trace that contains the gold verdicts and no reasoning (variant V). Its score is 10 times their mean."""
     return format_trace("", principles, gold, 10 * sum(gold) / len(gold))
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """Return the two fixed questions of the holistic variant, so that its traces follow the trace grammar."""
+    """Return the two fixed principles of the holistic variant, with which its traces have the form of other traces."""
     return (
         Principle(question=config.follow, category=Category.FOLLOW),
         Principle(question=config.keep, category=Category.KEEP),
@@ -66,7 +74,10 @@ def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
 
 
 def holistic_verdict(text: str, config: HolisticConfig) -> Verdict | Unparsed:
-    """Parse a holistic answer: the score is the lower rating (VIEScore's rule), the verdicts are thresholded ratings."""
+    """Parse an answer with two ratings (holistic variant).
+
+    The score is the lower rating, as in VIEScore. A verdict is 1 if the rating is at least ``config.threshold``.
+    """
     try:
         reasoning, *ratings = read_ratings(text)
     except UnreadableAnswer as error:

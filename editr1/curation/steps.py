@@ -1,4 +1,4 @@
-"""Execution of one curation step over many items: concurrency, progress, interruption and failed items."""
+"""Run one step of curation for many items: process them concurrently, report progress, stop, and count failures."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ A = TypeVar("A")
 _log = logging.getLogger(__name__)
 _REPORT_INTERVAL_S: Final = 0.25
 _MIN_FAILURES: Final = 20
-"""Number of failed items from which on ``max_failed_fraction`` is enforced."""
+"""The setting ``max_failed_fraction`` is enforced as soon as this number of items has failed."""
 
 
 @dataclass
 class CurationContext:
-    """The state that all steps share: settings, client, hooks, expert examples, and failure counts by step and cause."""
+    """What all steps share: settings, client, hooks, expert examples, and the number of failures per step and cause."""
 
     config: CurateConfig
     client: VlmClient
@@ -44,11 +44,13 @@ class CurationContext:
 
     @property
     def concurrency(self) -> int:
-        """Number of items processed at once: the total concurrency of all endpoints."""
+        """Number of items that are processed concurrently: the sum of the concurrency of all endpoints."""
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
 
     async def complete_until_parsed(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
-        """Send ``prompt`` with up to ``config.max_attempts`` different seeds until ``parse`` accepts the answer.
+        """Send ``prompt`` until ``parse`` accepts the answer, and return the parsed value.
+
+        Each of the ``config.max_attempts`` attempts has another seed.
 
         Raises:
             UnreadableAnswer: ``parse`` rejected every answer.
@@ -70,13 +72,13 @@ async def run_step(
 ) -> None:
     """Process every item, ``context.concurrency`` at a time, in the order of ``items``.
 
-    ``total`` counts all items of the step and ``done`` those that an earlier run completed. If the
-    request of an item is rejected or unanswered, or its image is unreadable, the item is counted in
-    ``context.failures`` and left for the next run.
+    ``total`` is the number of all items of the step, and ``done`` the number of those that an earlier call completed. An
+    item fails if its request is rejected, if it receives no answer, or if its image cannot be decoded. It is then counted
+    in ``context.failures``, and the next call processes it again.
 
     Raises:
-        Interrupted: ``hooks.should_stop`` returned True. The items in flight were completed.
-        EndpointUnavailable: Too many items, or all of at least three items, received no answer.
+        Interrupted: ``hooks.should_stop`` returned True. The items that had been started were completed.
+        EndpointUnavailable: Too many items received no answer, or none of at least three items received one.
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons.
     """
@@ -91,11 +93,11 @@ async def run_step(
         raise Interrupted
     # One or two unanswered items do not prove an outage, since the items themselves may be the cause.
     if step.started > 2 and step.unanswered == step.started and not done:
-        raise step.failure("no request was answered")
+        raise step.failure("because no request was answered")
 
 
 class _Step:
-    """A running step: its workers and counts."""
+    """A step that is running, with its workers and counters."""
 
     def __init__(self, context: CurationContext, name: str, remaining: int) -> None:
         self.remaining = remaining
@@ -121,7 +123,7 @@ class _Step:
             raise expected.exceptions[0] from None
 
     async def _work(self, pending: Iterable[T], process: Callable[[T], Awaitable[None]]) -> None:
-        """Process items until none is left or the step is interrupted; several workers share ``pending``."""
+        """Process items from ``pending``, which all workers share, until none is left or the step is interrupted."""
         for item in pending:
             self.started += 1
             try:
@@ -143,17 +145,17 @@ class _Step:
         _log.warning("%s: item failed: %s", self._name, error)
         limit = self._context.config.max_failed_fraction
         if self.failed >= _MIN_FAILURES and self.failed > limit * self.started:
-            raise self.failure(f"above max_failed_fraction {limit:g}") from error
+            raise self.failure(f"which is more than max_failed_fraction {limit:g} allows") from error
 
     def failure(self, reason: str) -> Editr1Error:
-        """Return the error that ends the step: EndpointUnavailable if most of the failed items received no answer."""
+        """Return the error to raise when the step fails. It is EndpointUnavailable if most failed items got no answer."""
         kind = EndpointUnavailable if 2 * self.unanswered > self.failed else CurationError
         return kind(
-            f"{self._name}: {self.failed} of {self.started} items failed, {reason}; the last error: {self._last_error}"
+            f"{self._name}: {self.failed} of {self.started} items failed, {reason}; last error: {self._last_error}"
         )
 
     def report(self) -> None:
-        """Report the items completed since the last report."""
+        """Report the items that were completed since the last report as progress."""
         if self._unreported:
             usage = self._context.client.usage
             self._context.hooks.progress.step(

@@ -1,4 +1,4 @@
-"""Step 4: sample several traces per quadruple from a pool of models (paper section 3.1)."""
+"""Step 4: let the models of a pool write several traces per quadruple (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from editr1.seeding import curation_rng, curation_seed
 from editr1.verifier.trace import parse_trace
 
 Trace = tuple[str, str]
-"""Name of the pool member that generated the trace, and the text of the trace."""
+"""The name of the pool member (model) that wrote a trace, and the text of the trace."""
 
 
 def quadruple_id(row: Quadruple) -> str:
-    """Return the key of a quadruple in record files."""
+    """Return the id under which a quadruple is stored in record files."""
     return f"{row.case.case_id}|{row.candidate.candidate_id}"
 
 
 def sample_members(
     members: Sequence[MemberConfig], count: int, rng: np.random.Generator
 ) -> list[tuple[MemberConfig, int]]:
-    """Sample a member by weight for each of ``count`` traces; return each sampled member with its number of traces."""
+    """Select a pool member at random, by weight, for each of ``count`` traces.
+
+    Returns each selected member with its number of traces.
+    """
     weights = np.array([member.weight for member in members])
     drawn = Counter(int(index) for index in rng.choice(len(members), size=count, p=weights / weights.sum()))
     return [(members[index], drawn[index]) for index in sorted(drawn)]
@@ -46,8 +49,8 @@ async def think(
 ) -> None:
     """Sample ``config.num_traces`` traces for every quadruple that has no record yet, and add them to ``records``.
 
-    If a model supports ``n``, one request returns all traces of a member for a quadruple. With ``Task.HOLISTIC``, the
-    models return two ratings instead of a trace.
+    If the server of a model supports ``n``, one request returns all traces of this model for a quadruple. With
+    ``Task.HOLISTIC``, the models return two ratings instead of a trace.
     """
     config = context.config
 
@@ -75,11 +78,11 @@ async def think(
 
 
 def recorded_traces(records: RecordFile, key: str) -> list[Trace]:
-    """Return the recorded traces of a quadruple in order; the list is empty if there are none."""
+    """Return the traces in the record ``key`` in order. The list is empty if there is no such record."""
     record = records.get(key) or {}
     return [(member, text) for member, text in record.get("traces", ())]
 
 
 def parse_member_trace(trace: Trace, principles: Sequence[Principle]) -> Verdict | Unparsed:
-    """Parse a pool member's trace as strictly as the verifier's own traces, except that code fences are removed."""
+    """Parse the trace of a pool member. It must have the form of the verifier's traces, but may have code fences."""
     return parse_trace(strip_code_fences(trace[1]), principles)

@@ -1,4 +1,7 @@
-"""Step 5: generate the gold verdict on each principle with another VLM, with the traces as hints (paper section 3.1)."""
+"""Step 5: let another VLM answer each principle, with the traces as hints (paper section 3.1).
+
+Its answers (0 or 1) are the gold verdicts, the reference for the selection of a trace.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from editr1.data.types import Principle, Quadruple
 from editr1.llm.answers import UnreadableAnswer
 
 VerifyItem = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
-"""A quadruple, its principles, and the traces to show as hints."""
+"""A quadruple, its principles, and the traces that the prompt contains as hints."""
 
 
 async def verify(context: CurationContext, items: Iterable[VerifyItem], records: RecordFile, total: int) -> None:
     """Generate the gold verdicts of every quadruple that has no record yet, and add them to ``records``.
 
-    If the answers for a quadruple are unreadable in all ``config.max_attempts`` attempts, its record has no verdicts.
+    If no answer for a quadruple can be parsed in ``config.max_attempts`` attempts, a record without verdicts is added.
     """
 
     async def process(item: VerifyItem) -> None:
@@ -40,6 +43,6 @@ async def verify(context: CurationContext, items: Iterable[VerifyItem], records:
 
 
 def recorded_gold(records: RecordFile, key: str) -> tuple[int, ...] | None:
-    """Return the recorded gold verdicts of a quadruple, or None if there are none."""
+    """Return the gold verdicts in the record ``key``, or None if it has none or there is no such record."""
     record = records.get(key) or {}
     return tuple(record["gold"]) if "gold" in record else None

@@ -304,7 +304,7 @@ def test_the_labelling_server_does_not_listen_on_all_interfaces_by_default() -> 
 def test_an_outage_is_reported_as_unavailable(tables, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
-    with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, no request was answered"):
+    with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, because no request was answered"):
         run(settings, tables, tmp_path)
 
 
@@ -339,7 +339,7 @@ def test_curation_stops_when_too_many_items_fail(failing_server, tables, tmp_pat
         for case in generate_cases(12, 0, "f")
     ]
     write_table(tmp_path / "cases.parquet", many, EditCase)
-    with pytest.raises(CurationError, match=r"20 of 2\d items failed, above max_failed_fraction 0\.5"):
+    with pytest.raises(CurationError, match=r"20 of 2\d items failed, which is more than max_failed_fraction 0\.5"):
         curate(settings, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path)
 
 

@@ -57,7 +57,7 @@ def test_gold_verdicts_in_another_order_or_number_are_rejected(principles) -> No
     value = gold(principles, (1, 0, 0, 1))
     with pytest.raises(UnreadableAnswer, match="3 gold verdicts for 4"):
         read_gold(json.dumps({"gold": value["gold"][:3]}), principles)
-    with pytest.raises(UnreadableAnswer, match="entry 1 does not answer question 1"):
+    with pytest.raises(UnreadableAnswer, match="entry 1 of the answer does not repeat question 1"):
         read_gold(json.dumps({"gold": value["gold"][::-1]}), principles)
 
 
