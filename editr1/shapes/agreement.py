@@ -1,4 +1,4 @@
-"""Measure how accurately the ground truth can be read from rendered and degraded images."""
+"""Measure how often ``editr1.shapes.truth`` reads the correct content from rendered and degraded images."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from editr1.shapes.truth import read_images
 
 
 class Agreement(NamedTuple):
-    """Fractions of correct readings for one kind of image."""
+    """How often the content of one kind of image was read correctly, as fractions in [0, 1]."""
 
     scenes: float
-    """Images whose four cells and background are all read correctly."""
+    """Fraction of images whose four cells and background were all read correctly."""
     cells: float
-    """Cells that are read correctly."""
+    """Fraction of cells that were read correctly."""
     backgrounds: float
-    """Backgrounds that are read correctly."""
+    """Fraction of backgrounds that were read correctly."""
     clean: float
-    """Images that are read as clean."""
+    """Fraction of images that were read as clean, that is, without visible damage."""
     n: int
     """Number of images."""
 
 
 def measure_agreement(n: int, seed: int) -> dict[str, Agreement]:
-    """Read ``n`` random scenes from their images and compare the result with the scenes.
+    """Render ``n`` random scenes, read the images, and compare the results with the scenes. Return fractions per kind.
 
-    The images are used as rendered ("drawn"), with the artifacts of an autoencoder ("editor"), with noise, with a border
-    and with blur. Partial blends are omitted, because the scene in a blend is not defined.
+    The kinds of images are: as rendered ("drawn"), with the artifacts of an autoencoder ("editor"), with noise, with a
+    border, and with blur. Blends of two images are omitted, because their correct content is not defined.
     """
     rng = stream_rng(seed, 3)
     scenes = [random_scene(rng, (0, 1, 2, 3, 4)) for _ in range(n)]

@@ -1,4 +1,4 @@
-"""Simulated human annotators, who compare two edits by their true scores and sometimes make an error."""
+"""Simulated human annotators. They prefer the edit with the higher true score, but sometimes make an error."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from editr1.shapes.truth import true_score
 def label_pair(
     case: EditCase, a: Candidate, b: Candidate, seed: int, settings: AnnotatorSettings | None = None
 ) -> PreferencePair:
-    """Label the preference between two candidates of a case. Deterministic given the ids and ``seed``.
+    """Return the preference of a simulated annotator between two candidates of a case.
 
     The candidate with the higher true score wins; with probability ``settings.flip_rate`` the other one does. If the scores
-    differ by less than ``settings.tie_threshold``, the label is "same" and the candidates keep their order.
+    differ by less than ``settings.tie_threshold``, the label is "same", and ``a`` is stored as the winner. The result depends only on the
+    arguments.
     """
     settings = settings or AnnotatorSettings()
     gap = (

@@ -1,4 +1,4 @@
-"""Perfect and faulty edits of a case, as editors of different quality would produce them."""
+"""Generate perfect and faulty edits of a case, as editors of different quality would produce them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from editr1.config.shapes import CandidateSettings
 from editr1.data.types import Candidate, EditCase
 from editr1.seeding import derive_rng
 from editr1.shapes.edits import Edit, parse_instruction
-from editr1.shapes.faults import KINDS, PIXEL_FAULTS, make_fault
+from editr1.shapes.faults import KINDS, PIXEL_FAULTS, apply_with_faults
 from editr1.shapes.rendering import Pixels, to_encoded_image
 from editr1.shapes.scene import Scene
 from editr1.shapes.truth import read_image
 
 SEVERAL = "several"
-"""Editor name of candidates with more than one kind of fault."""
+"""Name in ``Candidate.editor`` if a candidate has several kinds of faults."""
 
 
 def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettings | None = None) -> list[Candidate]:
-    """Generate ``n`` candidates of a case, with kinds of faults drawn according to ``settings``.
+    """Generate ``n`` candidates of a case. ``settings`` give the probability of each kind of fault.
 
-    ``Candidate.editor`` is the kind of fault. Deterministic given ``case.case_id`` and ``seed``. Raises ValueError if the
-    instruction is not one of the shapes dataset.
+    ``Candidate.editor`` names the kind of fault. The result depends only on the arguments.
+
+    Raises:
+        ValueError: the instruction is not one of the shapes dataset.
     """
     settings = settings or CandidateSettings()
     edit, source = parse_instruction(case.instruction), read_image(case.source).scene
@@ -36,10 +38,10 @@ def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettin
 
 
 def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None:
-    """Generate one candidate of the given kind (see ``faults.KINDS``), or return None if the case does not allow it."""
+    """Generate one candidate of the given kind (see ``faults.KINDS``), or return None if the case does not allow this kind."""
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is not a kind of candidate; use one of {', '.join(KINDS)}")
-    made = make_fault(
+        raise ValueError(f"kind: {kind!r} is not a kind of candidate; use one of {', '.join(KINDS)}")
+    made = apply_with_faults(
         (kind,),
         read_image(case.source).scene,
         parse_instruction(case.instruction),
@@ -53,11 +55,11 @@ def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None
 def generate_candidate(
     source: Scene, edit: Edit, rng: np.random.Generator, settings: CandidateSettings
 ) -> tuple[str, Scene, Pixels]:
-    """Generate one candidate as (kind, rendered scene, uint8 image)."""
+    """Generate one candidate. Return its kind of fault, its scene before pixel faults, and its image."""
     unknown = set(settings.weights) - set(KINDS)
     if unknown:
         raise ValueError(
-            f"candidates.weights: {sorted(unknown)} are unknown kinds of candidates; use only {', '.join(KINDS)}"
+            f"candidates.weights: {sorted(unknown)}: unknown kinds of candidates; use only {', '.join(KINDS)}"
         )
     names = list(settings.weights)
     weights = np.asarray([settings.weights[name] for name in names])
@@ -67,13 +69,13 @@ def generate_candidate(
             if rng.random() < settings.multiple_faults_rate
             else (str(rng.choice(names, p=weights / weights.sum())),)
         )
-        made = make_fault(kinds, source, edit, rng)
+        made = apply_with_faults(kinds, source, edit, rng)
         if made is not None:
             return (kinds[0] if len(kinds) == 1 else SEVERAL), *made
 
 
 def _several(rng: np.random.Generator) -> tuple[str, ...]:
-    """Draw two or three kinds of faults, at most one from each group of mutually exclusive kinds."""
+    """Select two or three kinds of faults at random. Kinds that exclude each other form a group, of which one is used."""
     groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
     chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)
     return tuple(str(rng.choice(groups[index])) for index in sorted(chosen))

@@ -1,4 +1,4 @@
-"""Edit cases of the shapes dataset and their principles."""
+"""Generate edit cases of the shapes dataset: a source image, an instruction and its principles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from editr1.shapes.scene import Scene, random_scene
 def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool = False) -> list[EditCase]:
     """Generate ``n`` cases with the ids ``{prefix}-{seed}-{index}``.
 
-    The result is deterministic, and its first cases do not depend on ``n``. Cases with different ``prefix`` or ``seed``
-    are independent.
+    A case depends only on ``prefix``, ``seed`` and its index. Cases with different ``prefix`` or ``seed`` are independent.
     """
     return [
         _case(f"{prefix}-{seed}-{index}", derive_rng("case", prefix, seed, index), with_principles)
@@ -24,13 +23,13 @@ def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: 
 
 
 def generate_case(rng: np.random.Generator) -> tuple[Scene, str, Edit]:
-    """Generate a source scene, an instruction for it, and the parsed instruction."""
+    """Generate a source scene and an instruction for it. Return the scene, the instruction and its parsed form."""
     scene = random_scene(rng)
     return scene, *random_edit(scene, rng)
 
 
 def principles_for(instruction: str) -> tuple[Principle, ...]:
-    """Return the six principles of an instruction. Raises ValueError if it is not an instruction of the shapes dataset."""
+    """Return the six principles of an instruction. Raise ValueError if it is not one of the shapes dataset."""
     return parse_instruction(instruction).principles()
 
 

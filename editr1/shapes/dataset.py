@@ -1,4 +1,4 @@
-"""The tables of the shapes dataset: cases and candidates for curation, preference pairs, cases for editor RL, test sets."""
+"""Generate the tables of the shapes dataset: cases, candidates, and preference pairs for training and test."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from editr1.shapes.cases import generate_cases
 
 @dataclass(frozen=True)
 class ShapesDataset:
-    """The generated tables. Their cases have no principles yet.
+    """Paths of the generated tables, and the id prefixes of the cases for editor RL and for tests.
 
-    Each case is generated for one table. Because there are few possible scenes, some cases recur by chance: with one seed,
-    9 of 2,262 test cases had the image and instruction of a training case.
+    The cases have no principles yet. Training and test cases are generated independently. Because there are few possible
+    scenes, some are equal by chance: with one seed, 9 of 2,262 test cases had the image and instruction of a training
+    case.
     """
 
     cases: Path
-    """``EditCase``: all cases of the run."""
+    """Table of ``EditCase`` with all cases of the run."""
     candidates: Path
-    """``Quadruple``: the edits that SFT rows are made from."""
+    """Table of ``Quadruple`` with the candidates from which curation creates the SFT rows."""
     pairs: Path
-    """``PreferencePair``: training pairs of GCPO."""
+    """Table of ``PreferencePair`` with the training pairs of GCPO."""
     pairs_test: Path
-    """``PreferencePair``: test pairs."""
+    """Table of ``PreferencePair`` with the test pairs."""
     rl_prefix: str
-    """Prefix of the ids of cases for editor RL."""
+    """The ids of the cases for editor RL start with this prefix."""
     test_prefix: str
-    """Prefix of the ids of test cases."""
+    """The ids of the test cases start with this prefix."""
 
 
 def generate_shapes_dataset(config: ShapesConfig, seed: int, folder: Path) -> ShapesDataset:
-    """Generate every table of a run in ``folder``. Deterministic given ``config`` and ``seed``."""
+    """Generate all tables of a run in ``folder``. Their content depends only on ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
     dataset = ShapesDataset(
         cases=folder / "cases.parquet",
@@ -66,7 +67,7 @@ def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]
 
 
 def decided_pairs(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
-    """Generate pairs of candidates until ``n`` of them have a winner. Pairs labelled "same" are included."""
+    """Yield pairs of candidates until ``n`` of them have a winner. Pairs labelled "same" are also yielded."""
     index = decided = 0
     while decided < n:
         case = generate_cases(1, seed, f"{prefix}{index}")[0]

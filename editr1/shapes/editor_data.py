@@ -1,4 +1,7 @@
-"""Training data of the base editor: images for its VAE, and sources with perfect and faulty edits."""
+"""Generate the training data of the base editor, which later stages train with RL.
+
+The VAE is trained on single images, and the flow transformer on source images with perfect and faulty edits.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor
 from editr1.seeding import derive_rng
 from editr1.shapes.cases import generate_case
 from editr1.shapes.edits import Edit
-from editr1.shapes.faults import PERFECT, PIXEL_FAULTS, make_fault
+from editr1.shapes.faults import PERFECT, PIXEL_FAULTS, apply_with_faults
 from editr1.shapes.rendering import Pixels, cell_window, render
 from editr1.shapes.scene import CELLS, Scene, random_scene
 
@@ -29,14 +32,14 @@ FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "border": 0.04,
     "blur": 0.04,
 }
-"""Probability of each kind of fault in faulty edits. If a case does not allow a kind, another one is drawn."""
+"""Probability of each kind of fault in a faulty edit. If a case does not allow a kind, another kind is drawn."""
 OFF_TEMPLATE: Final = 0.22
-"""Fraction of the VAE's images that are not exact renderings: blends, noise, blur, border, or one blended cell."""
+"""Fraction of the images for the VAE that are degraded with a blend, noise, blur, a border, or one blended cell."""
 
 
 @dataclass(frozen=True)
 class EditRows:
-    """Sources with one perfect and one faulty edit each, all uint8 (n, 3, 32, 32), and their instructions."""
+    """Source images with an instruction, a perfect edit and a faulty edit each. Images are uint8 (n, 3, 32, 32)."""
 
     sources: Tensor
     perfect: Tensor
@@ -45,17 +48,17 @@ class EditRows:
 
 
 def vae_images(n: int, seed: int) -> Tensor:
-    """Return images with 0 to 4 objects, uint8 (n, 3, 32, 32). A fraction ``OFF_TEMPLATE`` is degraded."""
+    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32). A fraction ``OFF_TEMPLATE`` of them is degraded."""
     return _to_tensor([_vae_image(derive_rng("vae", seed, index)) for index in range(n)])
 
 
 def edit_rows(n: int, seed: int) -> EditRows:
-    """Return ``n`` cases with their targets. They are independent of those of ``cases.generate_cases``."""
+    """Return ``n`` source images with their edits. They are independent of the cases of ``cases.generate_cases``."""
     sources, perfect, faulty, instructions = [], [], [], []
     for index in range(n):
         rng = derive_rng("base-editor", seed, index)
         scene, instruction, edit = generate_case(rng)
-        perfect_edit = make_fault((PERFECT,), scene, edit, rng)
+        perfect_edit = apply_with_faults((PERFECT,), scene, edit, rng)
         assert perfect_edit is not None
         sources.append(render(scene))
         perfect.append(perfect_edit[1])
@@ -67,7 +70,7 @@ def edit_rows(n: int, seed: int) -> EditRows:
 def _faulty(scene: Scene, edit: Edit, rng: np.random.Generator) -> Pixels:
     names, weights = list(FAULT_WEIGHTS), np.asarray(list(FAULT_WEIGHTS.values()))
     while True:
-        made = make_fault((str(rng.choice(names, p=weights / weights.sum())),), scene, edit, rng)
+        made = apply_with_faults((str(rng.choice(names, p=weights / weights.sum())),), scene, edit, rng)
         if made is not None:
             return made[1]
 

@@ -1,4 +1,8 @@
-"""Instructions of the shapes dataset: five operations with their wording, their effect and their principles."""
+"""The edits of the shapes dataset: generate and parse instructions, apply them, and derive their principles.
+
+A place is one of the four cells or the background. Follow principles ask whether the requested content is at a place, keep
+principles whether a place is unchanged, and the quality principle whether the image is clean.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,16 @@ from editr1.shapes.vocabulary import (
     OBJECTS,
     PLACES,
     SHAPES,
-    is_question,
-    kept_question,
+    follow_question,
+    keep_question,
 )
 
 BACKGROUND_PLACE: Final = CELLS
-"""Index of the background as a place, after the four cells."""
+"""Index of the place "background". The four cells have the indices 0 to 3."""
 
 
 class Operation(StrEnum):
-    """Operation that an instruction requests."""
+    """The operation that an instruction requests."""
 
     RECOLOR = "recolor"
     REMOVE = "remove"
@@ -44,27 +48,29 @@ class Edit:
 
     operation: Operation
     targets: tuple[tuple[int, int], ...]
-    """(place, content) of each place that changes. Places 0 to 3 are cells, place 4 is the background."""
+    """Each place that changes, with its new content. Places 0 to 3 are the cells, and place 4 is the background."""
 
     def apply(self, scene: Scene) -> Scene:
-        """Return the scene after a perfect edit."""
+        """Return the scene that a perfect edit of ``scene`` has."""
         for place, content in self.targets:
             scene = scene.with_background(content) if place == BACKGROUND_PLACE else scene.with_cell(place, content)
         return scene
 
     @property
     def touched(self) -> tuple[int, ...]:
-        """Places that the instruction changes."""
+        """The places that the instruction changes."""
         return tuple(place for place, _ in self.targets)
 
     def principles(self) -> tuple[Principle, ...]:
-        """Return six principles: follow for each touched place, keep for each other place, and quality."""
+        """Return six principles: follow for each place that changes, keep for each other place, and one for quality."""
         follow = [
-            Principle(question=is_question(place_name(place), content_name(place, content)), category=Category.FOLLOW)
+            Principle(
+                question=follow_question(place_name(place), content_name(place, content)), category=Category.FOLLOW
+            )
             for place, content in self.targets
         ]
         keep = [
-            Principle(question=kept_question(place_name(place)), category=Category.KEEP)
+            Principle(question=keep_question(place_name(place)), category=Category.KEEP)
             for place in range(CELLS + 1)
             if place not in self.touched
         ]
@@ -72,7 +78,7 @@ class Edit:
 
 
 def place_name(place: int) -> str:
-    """Return the name of a place: that of a cell, or "background"."""
+    """Return the name of a place: the position of the cell, or "background"."""
     return BACKGROUND if place == BACKGROUND_PLACE else PLACES[place]
 
 
@@ -82,7 +88,7 @@ def content_name(place: int, content: int) -> str:
 
 
 def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
-    """Return a random instruction that changes ``scene``, and its parsed form. The five operations are equally likely."""
+    """Return a random instruction for ``scene`` and its parsed form. The five operations are equally likely."""
     operation = list(Operation)[int(rng.integers(len(Operation)))]
     place = int(rng.choice(scene.filled))
     free = int(rng.choice(scene.empty))
@@ -102,7 +108,7 @@ def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
 
 
 def parse_instruction(text: str) -> Edit:
-    """Parse an instruction. Raises ValueError if it is not one of the shapes dataset (see ``vocabulary``)."""
+    """Parse an instruction. Raise ValueError if it is not one of the shapes dataset (see ``vocabulary``)."""
     match = INSTRUCTION.fullmatch(text.strip())
     if match is None:
         raise ValueError(
@@ -133,4 +139,4 @@ INSTRUCTION: Final = re.compile(
     rf"|add a (?P<added_object>{_OBJECT}) at the (?P<added>{_PLACE})"
     rf"|move the (?P<start>{_PLACE}) (?P<moved_object>{_OBJECT}) to the (?P<end>{_PLACE})"
 )
-"""Matches every instruction of the shapes dataset."""
+"""A pattern that matches every instruction of the shapes dataset."""

@@ -1,4 +1,4 @@
-"""Faults of edited images: wrong content (scene faults) and degraded pixels (pixel faults)."""
+"""Generate faulty edits. Scene faults change the content of an edit, and pixel faults degrade its image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from editr1.shapes.scene import NOTHING, Scene, different_value, similar_object
 from editr1.shapes.vocabulary import BACKGROUNDS, OBJECTS
 
 SceneFault = Callable[[Scene, Edit, Scene, np.random.Generator], Scene | None]
-"""(source, edit, scene so far, rng) -> faulty scene, or None if the fault is not possible."""
+"""A function (source scene, edit, edited scene, rng) -> faulty scene, or None if the fault is not possible."""
 PixelFault = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
-"""(source image, edited image, rng) -> faulty image, all uint8 (32, 32, 3)."""
+"""A function (source image, edited image, rng) -> faulty image. All images are uint8 (32, 32, 3)."""
 
 PERFECT: Final = "perfect"
 
 
-def make_fault(
+def apply_with_faults(
     kinds: tuple[str, ...], source: Scene, edit: Edit, rng: np.random.Generator
 ) -> tuple[Scene, Pixels] | None:
-    """Apply an edit with the given kinds of faults.
+    """Apply ``edit`` to ``source`` with the given kinds of faults.
 
-    Returns the resulting scene and its image, or None if one of the faults is not possible. Pixel faults may hide parts
-    of the scene, so the ground truth of the image is not the scene but what ``truth`` reads from the image.
+    Returns the resulting scene and its image, or None if one of the faults is not possible. Pixel faults may hide
+    parts of the scene. Therefore the ground truth is what ``truth`` reads from the image, not the returned scene.
     """
     scene = edit.apply(source)
     for kind in kinds:
@@ -128,13 +128,17 @@ SCENE_FAULTS: Final[Mapping[str, SceneFault]] = {
     "extra": _extra,
     "ground_leak": _background_leak,
 }
-"""Scene faults by kind.
+"""The function of each kind of scene fault.
 
-``no_edit``: nothing is changed. ``wrong``: a touched place gets the wrong content. ``leak``, ``leak_two``: one or two
-untouched objects change. ``lost``: an untouched object disappears. ``extra``: an object is added to an untouched cell.
-``ground_leak``: the background changes.
+``no_edit``: the requested change is not made. ``wrong``: a place gets the wrong content. The other kinds change something
+that the instruction does not mention. ``leak``, ``leak_two``: one or two objects change. ``lost``: an object disappears.
+``extra``: an object is added. ``ground_leak``: the background changes.
 """
 PIXEL_FAULTS: Final[Mapping[str, PixelFault]] = {"noise": _noise, "border": _border, "partial": _partial, "blur": _blur}
-"""Pixel faults by kind: Gaussian noise, a border of one pixel, a blend with the source image, and Gaussian blur."""
+"""The function of each kind of pixel fault.
+
+``noise``: Gaussian noise. ``border``: a border of one pixel. ``partial``: a blend with the source image. ``blur``: Gaussian
+blur.
+"""
 KINDS: Final = (PERFECT, *SCENE_FAULTS, *PIXEL_FAULTS)
-"""All kinds of candidates."""
+"""All kinds of candidates: perfect, or the kind of fault."""

@@ -1,9 +1,9 @@
 """Simulated labelling models for the shapes dataset, with the typical errors of a pool of large VLMs.
 
-Their input is the same as that of a VLM, images and text, and so is the format of their answers. Their errors are
-systematic: most members miss faults of the follow and keep categories and describe a matching wrong observation, and all
-base the final score mostly on the follow category. Answers depend only on the settings, the model name, the system
-prompt, the seed, the images and the text.
+Like VLMs, they receive images and text, and their answers have the same format. Their errors are systematic. Most members
+of the pool miss faults of the follow and keep categories, and describe an observation that matches the wrong verdict. All
+members base the final score mostly on the follow category. Answers depend only on the settings, the model name, the
+system prompt, the seed, the images and the text.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ AnyImage = Image.Image | Pixels | EncodedImage
 
 
 class ShapesLabeller:
-    """The pool of labelling models. Its methods are pure functions.
+    """The pool of labelling models. Each method is a pure function of its arguments and the settings.
 
-    The methods raise ValueError if the instruction is not one of the shapes dataset. Unknown questions get the answer 0.
+    If an instruction is not one of the shapes dataset, ValueError is raised. Unknown questions get the answer 0.
     """
 
     def __init__(self, settings: LabellerSettings | None = None) -> None:
@@ -39,11 +39,11 @@ class ShapesLabeller:
 
     @property
     def models(self) -> Mapping[str, object]:
-        """Members of the pool by model name."""
+        """Settings of the members of the pool. The key is the model name."""
         return self.settings.members
 
     def decode(self, image: EncodedImage) -> Pixels:
-        """Decode an image into the form that the other methods accept."""
+        """Decode an image for the methods ``think``, ``verify`` and ``holistic``."""
         return as_pixels(image)
 
     def decompose(self, instruction: str) -> str:
@@ -56,7 +56,7 @@ class ShapesLabeller:
         )
 
     def difficulty(self, instruction: str) -> str:
-        """Return ``{"hard": bool, "reason": ...}``. Instructions that move or add an object are hard."""
+        """Return JSON that says whether an instruction is hard. Instructions that move or add an object are hard."""
         operation = parse_instruction(instruction).operation
         hard = operation in (Operation.MOVE, Operation.ADD)
         return json.dumps({"hard": hard, "reason": f"{operation.value}: {'exact placement' if hard else 'one step'}"})
@@ -101,7 +101,7 @@ class ShapesLabeller:
         system: str = "",
         seed: int = 0,
     ) -> str:
-        """Return the true answers, with a small error rate, as ``{"gold": [{question, gold, reason}]}`` in the given order."""
+        """Return gold verdicts as ``{"gold": [{question, gold, reason}]}``: the true answers, with a few errors."""
         before, after, rng = _observe("verify", model, system, seed, source, edited, instruction, questions)
         gold = []
         for text in questions:
@@ -123,7 +123,7 @@ class ShapesLabeller:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Return two scores in [0, 10] in the format of VIEScore, ``{"reasoning": ..., "score": [success, no overediting]}``."""
+        """Return two scores in [0, 10], for follow and keep, as JSON in the format of VIEScore."""
         member = self.member(model, system)
         edit = parse_instruction(instruction)
         before, after, rng = _observe("holistic", model, system, seed, source, edited, instruction, ())
@@ -138,7 +138,7 @@ class ShapesLabeller:
         return json.dumps({"reasoning": f"{edit.operation.value}: {after.scene}", "score": scores})
 
     def member(self, model: str, system: str = "") -> MemberSettings:
-        """Return the member with this model name. For an unknown name, a hash of name and system prompt selects one."""
+        """Return the member with this model name. If the name is unknown, the hash of name and system prompt selects one."""
         members = self.settings.members
         if model in members:
             return members[model]
@@ -184,7 +184,10 @@ def _observe(
     instruction: str,
     questions: Sequence[str],
 ) -> tuple[Scene, Reading, np.random.Generator]:
-    """Read both images, and derive a random generator from all inputs, so that equal requests get equal answers."""
+    """Return the contents of both images, and a random generator that is derived from all inputs.
+
+    Equal requests therefore get equal answers.
+    """
     pixels = np.stack([as_pixels(source), as_pixels(edited)])
     readings = read_images(pixels)
     rng = derive_rng(task, model, system, seed, pixels.tobytes(), instruction, *questions)
@@ -192,7 +195,7 @@ def _observe(
 
 
 def _line(question: Question, bit: int, before: Scene, after: Reading, rng: np.random.Generator) -> str:
-    """Return the reasoning line that matches a verdict, whether or not the verdict is correct."""
+    """Return the reasoning line for a verdict. If the verdict is wrong, the line describes a matching observation."""
     if question.category is Category.QUALITY:
         return quality_line(bit, bit)
     place, follow = question.place, question.category is Category.FOLLOW

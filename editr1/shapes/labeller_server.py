@@ -1,12 +1,12 @@
-"""Serve the labelling models through OpenAI's chat completions API with images, as real VLMs are served.
+"""Serve simulated labelling models through OpenAI's chat completions API with images, as real VLMs are served.
 
 ::
 
     python -m editr1.shapes.labeller_server --port 8100
 
-The text and the images of a request are passed to a :class:`Labeller`. ``GET /v1/models`` lists the members of the pool,
-and ``GET /healthz`` responds as soon as the server listens. The application is plain ASGI, because a request takes about
-a millisecond and a web framework would double that.
+The text and the images of a request are passed to a :class:`Labeller`. ``GET /v1/models`` lists the models, and
+``GET /healthz`` responds as soon as the server listens. The application is plain ASGI, because a request takes about a
+millisecond and a web framework would double this time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ App = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
 Kind = Literal["shapes", "photos"]
 
 VLM_MODEL: Final = "shapes-oracle"
-"""Model name for decomposition, difficulty and verification. Traces are written by the members of the pool."""
+"""Name of the model for principles, difficulty and gold verdicts. The other models write traces."""
 MAX_BODY: Final = 32 << 20
 MAX_N: Final = 128
 _NUM_IMAGES: Final = {Task.DECOMPOSE: 1, Task.DIFFICULTY: 1, Task.THINK: 2, Task.VERIFY: 2, Task.HOLISTIC: 2}
@@ -47,7 +47,7 @@ _JSON_HEADERS: Final = [(b"content-type", b"application/json")]
 
 
 class _BadRequest(ValueError):
-    """A request that is answered with an error status, 400 by default."""
+    """A request that cannot be answered. The response has ``status``, which is 400 by default."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -61,41 +61,41 @@ class _Chat(NamedTuple):
 
 
 class Labeller(Protocol):
-    """The models behind the API: simulated ones for the shapes dataset, or measurements for photographs."""
+    """Interface of the models that the server provides, for images of the shapes dataset or for photographs."""
 
     @property
     def models(self) -> Mapping[str, object]:
-        """Names of the models that write traces."""
+        """The models that write traces. Only the keys, the model names, are used."""
 
     def decode(self, image: EncodedImage) -> Any:
-        """Decode an image into the form that the other methods accept."""
+        """Decode an image for ``think``, ``verify`` and ``holistic``."""
 
     @property
     def decompose(self) -> Callable[[str], str]:
-        """Map an instruction to its principles, a JSON array."""
+        """A function that returns the principles of an instruction as a JSON array."""
 
     @property
     def difficulty(self) -> Callable[[str], str]:
-        """Map an instruction to JSON that states whether the case is hard."""
+        """A function that returns JSON which says whether an instruction is hard."""
 
     @property
     def think(self) -> Callable[..., str]:
-        """Write a trace from source, edited image, instruction and questions.
+        """A function (source image, edited image, instruction, questions) that returns a trace.
 
-        Keyword arguments: model, system, temperature, seed.
+        Its keyword arguments are model, system, temperature and seed.
         """
 
     @property
     def verify(self) -> Callable[..., str]:
-        """Write gold verdicts as JSON. The arguments are those of ``think`` without the temperature."""
+        """A function that returns gold verdicts as JSON. It has the arguments of ``think`` without temperature."""
 
     @property
     def holistic(self) -> Callable[..., str]:
-        """Write two scores as JSON. The arguments are those of ``think`` without the questions."""
+        """A function that returns two scores as JSON. It has the arguments of ``think`` without questions."""
 
 
 def create_app(labeller: Labeller) -> App:
-    """Create the ASGI application. An invalid request is answered with status 400 and the invalid field and value."""
+    """Create the ASGI application. The response to an invalid request names the invalid field and value."""
 
     async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,12 +114,12 @@ def create_app(labeller: Labeller) -> App:
 
 
 def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, labeller: Labeller | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, and print the base URL as the first line on standard output.
+    """Run the server until it receives SIGINT or SIGTERM. The first line on standard output is the base URL.
 
     Args:
         host: address to listen on.
         port: port to listen on; 0 selects a free port.
-        remote: allow addresses that other machines can reach. The server does not authenticate its clients.
+        remote: allow a ``host`` that other machines can reach. The server does not authenticate its clients.
         labeller: the models to serve; by default those of the shapes dataset.
 
     Raises:
@@ -130,7 +130,7 @@ def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, la
     if not remote and not _loopback(host):
         raise ValueError(
             f"host: {host!r} can be reached from other machines, and this server does not authenticate clients;"
-            " use a loopback address, or allow it with --remote"
+            " use a loopback address, or pass --remote to allow this"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=1024) as listener:
@@ -144,7 +144,7 @@ def serve(host: str = "127.0.0.1", port: int = 8100, *, remote: bool = False, la
 
 @contextmanager
 def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = None) -> Iterator[str]:
-    """Run a server in a subprocess on a free loopback port, and yield its base URL. The server is stopped on exit."""
+    """Run the server in a subprocess on a free loopback port while the ``with`` block runs. Yield its base URL."""
     command = [sys.executable, "-m", "editr1.shapes.labeller_server", "--port", "0", "--labeller", kind]
     if settings is not None:
         command += ["--settings", settings.model_dump_json()]
@@ -154,7 +154,7 @@ def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = N
         url = process.stdout.readline().strip()
         if not url:
             raise RuntimeError(
-                f"the labeller server exited with code {process.wait()} during startup; its error is printed above"
+                f"the labeller server exited with code {process.wait()} during startup; see its error message above"
             )
         yield url
     finally:
@@ -173,11 +173,17 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, default=8100, help="port to listen on; 0 selects a free one (default: %(default)s)"
     )
-    parser.add_argument("--remote", action="store_true", help="allow addresses that other machines can reach")
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="allow a host that other machines can reach (the server does not authenticate clients)",
+    )
     parser.add_argument(
         "--labeller", choices=get_args(Kind), default="shapes", help="kind of images to label (default: %(default)s)"
     )
-    parser.add_argument("--settings", help="LabellerSettings as JSON, or the path of a JSON file")
+    parser.add_argument(
+        "--settings", help="settings of the labelling models (LabellerSettings) as JSON, or the path of a JSON file"
+    )
     options = parser.parse_args()
     settings = None
     try:
@@ -220,12 +226,12 @@ def _complete(labeller: Labeller, body: bytes) -> bytes:
     except orjson.JSONDecodeError as error:
         raise _BadRequest(f"the request body is not JSON: {error}") from None
     if not isinstance(request, dict):
-        raise _BadRequest("the request body is not a JSON object")
+        raise _BadRequest("the request body must be a JSON object")
     model = str(request.get("model"))
     if model != VLM_MODEL and model not in labeller.models:
         raise _BadRequest(f"model: {model!r} is not one of {', '.join((VLM_MODEL, *labeller.models))}", 404)
     if request.get("stream"):
-        raise _BadRequest("stream: streaming is not supported; leave it out")
+        raise _BadRequest("stream: streaming is not supported; remove this field")
     count = _number(request, "n", 1, 1, MAX_N, int)
     seed = _number(request, "seed", 0, -(1 << 63), (1 << 63) - 1, int)
     temperature = _number(request, "temperature", 1.0, 0.0, 2.0, (int, float))
@@ -259,9 +265,11 @@ def _answers(labeller: Labeller, chat: _Chat, model: str, count: int, seed: int,
     task = read_task(chat.text)
     sections = read_sections(chat.text)
     if "instruction" not in sections:
-        raise _BadRequest("messages: the user message has no <instruction> section")
+        raise _BadRequest("messages: the user message must contain an <instruction> section")
     if len(chat.images) != _NUM_IMAGES[task]:
-        raise _BadRequest(f"messages: task {task} needs {_NUM_IMAGES[task]} images, but there are {len(chat.images)}")
+        raise _BadRequest(
+            f"messages: task {task} requires {_NUM_IMAGES[task]} images, but there are {len(chat.images)}"
+        )
     instruction = sections["instruction"]
     if task is Task.DECOMPOSE:
         return [labeller.decompose(instruction)] * count
@@ -321,7 +329,7 @@ def _decode_url(url: object, decode: Callable[[EncodedImage], Any]) -> Any:
 def _decode_data_url(url: str, decode: Callable[[EncodedImage], Any]) -> Any:
     head, _, data = url.partition(",")
     if not head.endswith(";base64") or not data:
-        raise ValueError("the data: URL is not base64")
+        raise ValueError("the data: URL must contain base64 data")
     return decode(EncodedImage(data=base64.b64decode(data, validate=True)))
 
 
@@ -329,9 +337,9 @@ def _questions(principles: str) -> list[str]:
     try:
         questions = [str(item["question"]) for item in orjson.loads(principles)]
     except (orjson.JSONDecodeError, TypeError, KeyError) as error:
-        raise _BadRequest(f"<principles> is not a JSON array of {{question, category}}: {error}") from None
+        raise _BadRequest(f"<principles> must be a JSON array of {{question, category}}: {error}") from None
     if not questions:
-        raise _BadRequest("<principles> is empty")
+        raise _BadRequest("<principles> must contain at least one question")
     return questions
 
 
@@ -343,7 +351,7 @@ def _number(
         return default
     valid = isinstance(value, kind) and not isinstance(value, bool)
     if not valid or not low <= value <= high:
-        raise _BadRequest(f"{name}: {value!r} is not a number from {low} to {high}")
+        raise _BadRequest(f"{name}: {value!r} must be a number from {low} to {high}")
     return value
 
 
@@ -360,7 +368,7 @@ async def _body(receive: Receive) -> bytes:
         chunk = event.get("body", b"")
         size += len(chunk)
         if size > MAX_BODY:
-            raise _BadRequest(f"the request body is larger than {MAX_BODY} bytes", 413)
+            raise _BadRequest(f"the request body must have at most {MAX_BODY} bytes", 413)
         chunks.append(chunk)
         if not event.get("more_body", False):
             return b"".join(chunks)

@@ -1,7 +1,8 @@
-"""Samples that teach the small verifier to perceive images: two images, questions about them, and a correct trace.
+"""Generate training samples that teach the small verifier to perceive images.
 
-Samples have the vocabulary and the layout of real traces, so that perception transfers to them. They do not teach how to
-judge edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
+A sample consists of two images, questions about them, and a trace with the correct answers. Its words and layout are those
+of the traces that the verifier writes about edits, so that it can use this skill there. Samples do not teach how to judge
+edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from editr1.shapes.vocabulary import (
     CLEAN_QUESTION,
     CONTENTS,
     follow_line,
-    is_question,
+    follow_question,
     keep_line,
-    kept_question,
+    keep_question,
     quality_line,
 )
 from editr1.verifier.trace import format_trace
@@ -36,7 +37,7 @@ _DENSE: Final = (2, 3, 4, 4)
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample."""
+    """One training sample of the small verifier."""
 
     first: Pixels
     """First image, uint8 (32, 32, 3)."""
@@ -44,13 +45,16 @@ class Sample:
     """Second image, uint8 (32, 32, 3)."""
     principles: tuple[Principle, ...]
     trace: str
-    """The trace to learn."""
+    """The trace that the verifier learns to write."""
     verdicts: tuple[int, ...]
-    """True 0/1 answers, aligned with ``principles``."""
+    """The correct answers, 0 or 1, in the order of ``principles``."""
 
 
 def generate_sample(rng: np.random.Generator) -> Sample:
-    """Generate two scenes, unrelated or similar, and one question per place plus one on quality, in random order."""
+    """Generate two scenes, which are similar or unrelated, and questions about them in random order.
+
+    There is one question per place (cell or background) and one about the quality of the second image.
+    """
     first = random_scene(rng, _DENSE)
     second = random_scene(rng, _DENSE) if rng.random() < 0.5 else _similar_scene(first, rng)
     image = degrade(render(second), rng)
@@ -63,11 +67,11 @@ def generate_sample(rng: np.random.Generator) -> Sample:
             expected = _expected_content(place, now[place], before[place], rng)
             bit = int(now[place] == expected)
             expected_name = content_name(place, expected)
-            principle = Principle(question=is_question(name, expected_name), category=Category.FOLLOW)
+            principle = Principle(question=follow_question(name, expected_name), category=Category.FOLLOW)
             questions.append((principle, follow_line(name, expected_name, now_name, bit), bit))
         else:
             bit = int(now[place] == before[place])
-            principle = Principle(question=kept_question(name), category=Category.KEEP)
+            principle = Principle(question=keep_question(name), category=Category.KEEP)
             before_name = content_name(place, before[place])
             questions.append((principle, keep_line(name, before_name, now_name, bit), bit))
     clean = int(seen.clean)
@@ -79,7 +83,7 @@ def generate_sample(rng: np.random.Generator) -> Sample:
 
 
 def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Return the image unchanged (probability 0.3), with the artifacts of an editor (0.25), or with a pixel fault (0.45)."""
+    """Return the image unchanged (probability 0.3), with the artifacts of an editor (0.25), or damaged (0.45)."""
     kind = rng.random()
     if kind < 0.3:
         return image
@@ -92,7 +96,7 @@ def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def editor_like(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Add the artifacts of an autoencoder: slight blur, smooth colour shifts and fine noise. Most results stay clean."""
+    """Add slight blur, smooth colour shifts and fine noise, as an autoencoder does. Most results count as clean."""
     values = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6))), np.float64)
     shift = rng.normal(0, 255 * 0.03, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
     values = values + shift * rng.uniform(0, 1) + rng.normal(0, 255 * rng.uniform(0, 0.05), values.shape)

@@ -1,7 +1,7 @@
-"""A substitute for a large VLM on photographs: it detects the operations of ``editr1.data.demo_photos`` by measurement.
+"""A simulated labelling model for the photographs of ``editr1.data.demo_photos``.
 
-With it, every stage can run on photographs without a VLM endpoint. Unknown questions get the answer 0, and unknown
-instructions raise ValueError.
+It measures which operations were applied to a photograph, so every stage can run on the demo photographs without a VLM.
+Unknown questions get the answer 0. Unknown instructions raise ValueError.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from editr1.verifier.trace import format_trace
 
 Pixels = NDArray[np.float32]
 SIDE: Final = 96
-"""Side length of the resized photographs in pixels."""
+"""Side length in pixels to which photographs are resized before they are compared."""
 FLIP_RATE: Final = 0.1
-"""Fraction of wrong verdicts at temperature 1."""
+"""Fraction of verdicts in traces that are wrong at temperature 1."""
 SCORE_NOISE: Final = 0.7
-"""Standard deviation of the noise of the final score at temperature 1."""
+"""Standard deviation of the noise that is added to the final score at temperature 1."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photograph."""
+    """A decoded photograph, reduced to what :func:`measure` compares."""
 
     pixels: Pixels
     """The photograph resized to (96, 96, 3), float32 in [0, 1]."""
@@ -42,7 +42,7 @@ class Photo:
 
 
 class PhotoLabeller:
-    """Answers as :class:`editr1.shapes.labeller.ShapesLabeller` does, but about photographs."""
+    """The labelling model for photographs. It has the methods of :class:`editr1.shapes.labeller.ShapesLabeller`."""
 
     models: Mapping[str, object] = {"photo-judge": None}
 
@@ -55,7 +55,7 @@ class PhotoLabeller:
         return Photo(small, float(laplacian.std()))
 
     def decompose(self, instruction: str) -> str:
-        """Return the principles of a known instruction as a JSON array of {question, category}."""
+        """Return the principles of an instruction as a JSON array of {question, category}."""
         found = [{"question": p.question, "category": p.category.value} for p in principles_of(_operation(instruction))]
         return json.dumps(found)
 
@@ -73,7 +73,7 @@ class PhotoLabeller:
         temperature: float,
         **options: Any,
     ) -> str:
-        """Return a trace with a noisy final score, in which 10% of the verdicts are wrong at temperature 1."""
+        """Return a trace with errors: wrong verdicts (10% at temperature 1) and noise in the final score."""
         rng = derive_rng(
             "think",
             instruction,
@@ -97,7 +97,7 @@ class PhotoLabeller:
         return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, score)) * 2) / 2)
 
     def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_options: Any) -> str:
-        """Return the measured answers as ``{"gold": [{question, gold, reason}]}``."""
+        """Return the gold verdicts as ``{"gold": [{question, gold, reason}]}``. They are measured, without errors."""
         measured = measure(source, edited)
         answers = [(question, *_answer(question, instruction, measured)) for question in questions]
         return json.dumps({"gold": [{"question": q, "gold": bit, "reason": why} for q, bit, why in answers]})
@@ -112,7 +112,10 @@ class PhotoLabeller:
 
 
 def demo_phrases() -> list[str]:
-    """Return the phrases of the photo demo's instructions, questions and traces. Each is a single token of the small models."""
+    """Return the phrases in the instructions, questions and traces of the photo demo.
+
+    The tokenizers of the small models have one token per phrase.
+    """
     questions = dict.fromkeys(p.question for operation in OPERATIONS for p in principles_of(operation))
     seen = [f" {name}" for name in (*(operation.name for operation in OPERATIONS), "border", "false-colours")]
     return [
@@ -124,7 +127,10 @@ def demo_phrases() -> list[str]:
 
 
 def measure(source: Photo, edited: Photo) -> frozenset[str]:
-    """Return the names of all detected changes: operations of the demo, ``border`` and ``false-colours``."""
+    """Compare two photographs and return the names of all detected changes.
+
+    They are the names of the demo's operations, ``border`` and ``false-colours``.
+    """
     before, after = source.pixels, edited.pixels
     mirrored, centre = before[:, ::-1], _resized_centre(before)
     same = _correlation(before, after)

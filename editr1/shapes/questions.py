@@ -1,4 +1,4 @@
-"""Parse the questions of the shapes dataset."""
+"""Parse the questions (principles) of the shapes dataset, and compute their true answers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Question:
 
     category: Category
     place: int = -1
-    """Place that a follow or keep question refers to; -1 for quality."""
+    """The place that a follow or keep question is about; -1 for the quality question."""
     content: int = -1
-    """Content that a follow question expects; -1 for other categories."""
+    """The content that a follow question asks for; -1 for other questions."""
 
     def verdict(self, before: Scene, after: Reading) -> int:
-        """Return the true answer, 0 or 1."""
+        """Return the true answer, 0 or 1, for an edit with these contents of the source and the edited image."""
         if self.category is Category.QUALITY:
             return int(after.clean)
         expected = self.content if self.category is Category.FOLLOW else content_at(before, self.place)
@@ -37,7 +37,7 @@ def content_at(scene: Scene, place: int) -> int:
 
 
 def parse_question(text: str) -> Question | None:
-    """Parse a question, or return None if it is not one of the shapes dataset."""
+    """Parse a question. Return None if it is not a question of the shapes dataset."""
     match = QUESTION.fullmatch(text.strip())
     if match is None:
         return None
@@ -61,4 +61,4 @@ QUESTION: Final = re.compile(
     rf"|(?P<place>{_PLACES}) is (?P<content>{'|'.join(CONTENTS)})\?"
     rf"|{re.escape(CLEAN_QUESTION)}"
 )
-"""Matches every question of the shapes dataset."""
+"""A pattern that matches every question of the shapes dataset."""

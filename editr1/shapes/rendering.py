@@ -1,4 +1,4 @@
-"""Render scenes as 32x32 RGB images with four cells of 16x16 pixels and at most one anti-aliased object per cell."""
+"""Render scenes as RGB images of 32x32 pixels. Each of the four cells has 16x16 pixels and at most one object."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OVERSAMPLE: Final = 8
 
 
 def render(scene: Scene) -> Pixels:
-    """Return the image of a scene, uint8 (32, 32, 3)."""
+    """Render a scene as an image, uint8 (32, 32, 3)."""
     image = np.empty((SIDE, SIDE, 3), np.uint8)
     for place in range(CELLS):
         image[cell_window(place)] = templates()[scene.background, scene.cells[place]]
@@ -46,14 +46,14 @@ def render(scene: Scene) -> Pixels:
 
 
 def cell_window(place: int) -> tuple[slice, slice]:
-    """Return the slices of rows and columns that a cell occupies."""
+    """Return the rows and columns of the image that belong to a cell, as slices."""
     row, column = divmod(place, 2)
     return slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
 
 
 @cache
 def templates() -> Pixels:
-    """Return the image of every possible cell, a read-only uint8 array (4 backgrounds, 16 contents, 16, 16, 3)."""
+    """Return the images of all possible cells, a read-only uint8 array (4 backgrounds, 16 contents, 16, 16, 3)."""
     cells = np.empty((len(BACKGROUNDS), NOTHING + 1, CELL, CELL, 3), np.uint8)
     masks = [_mask(shape)[..., None] for shape in SHAPES]
     for background, name in enumerate(BACKGROUNDS):
@@ -73,7 +73,7 @@ def to_encoded_image(pixels: Pixels) -> EncodedImage:
 
 
 def _mask(shape: str) -> NDArray[np.float64]:
-    """Return the fraction of each pixel of a cell that the shape covers, (16, 16) in [0, 1]."""
+    """Return how much of each pixel of a cell the shape covers, as an array (16, 16) of fractions in [0, 1]."""
     axis = (np.arange(CELL * _OVERSAMPLE) + 0.5) / _OVERSAMPLE - CELL / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
     if shape == "square":

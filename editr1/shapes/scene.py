@@ -1,4 +1,4 @@
-"""Scenes of the shapes dataset: four cells, each with an object or empty, on one background."""
+"""The scenes of the shapes dataset. A scene has one background and four cells, and a cell has one object or is empty."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import numpy as np
 from editr1.shapes.vocabulary import BACKGROUNDS, COLOURS, CONTENTS, OBJECTS, SHAPES
 
 NOTHING: Final = len(OBJECTS)
-"""Content index of an empty cell."""
+"""Index in ``vocabulary.CONTENTS`` of an empty cell."""
 CELLS: Final = 4
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The content of one image."""
+    """The content of one image: the objects in its cells, and its background."""
 
     cells: tuple[int, int, int, int]
-    """``cells[k]`` is the content at ``vocabulary.PLACES[k]``, an index into ``vocabulary.CONTENTS``."""
+    """``cells[k]`` is the content of the cell ``vocabulary.PLACES[k]``, as an index into ``vocabulary.CONTENTS``."""
     background: int
-    """Index into ``vocabulary.BACKGROUNDS``."""
+    """The background, as an index into ``vocabulary.BACKGROUNDS``."""
 
     def with_cell(self, place: int, content: int) -> Scene:
-        """Return the scene with the content of one cell replaced."""
+        """Return a copy of the scene in which one cell has another content."""
         cells = list(self.cells)
         cells[place] = content
         return replace(self, cells=(cells[0], cells[1], cells[2], cells[3]))
 
     def with_background(self, background: int) -> Scene:
-        """Return the scene with the background replaced."""
+        """Return a copy of the scene with another background."""
         return replace(self, background=background)
 
     @property
     def filled(self) -> tuple[int, ...]:
-        """Places with an object."""
+        """Indices of the cells that contain an object."""
         return tuple(place for place, content in enumerate(self.cells) if content != NOTHING)
 
     @property
     def empty(self) -> tuple[int, ...]:
-        """Empty places."""
+        """Indices of the empty cells."""
         return tuple(place for place, content in enumerate(self.cells) if content == NOTHING)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator, objects: tuple[int, ...] = (2, 3)) -> Scene:
-    """Return a random scene. The number of objects is drawn from ``objects``; contents and places are uniform."""
+    """Return a random scene. The number of objects is one of ``objects``. All random choices are uniform."""
     cells = [NOTHING] * CELLS
     for place in rng.permutation(CELLS)[: int(rng.choice(objects))]:
         cells[int(place)] = int(rng.integers(len(OBJECTS)))
@@ -56,7 +56,7 @@ def random_scene(rng: np.random.Generator, objects: tuple[int, ...] = (2, 3)) ->
 
 
 def similar_object(content: int, rng: np.random.Generator) -> int:
-    """Return a random object that differs from object ``content`` in either colour or shape."""
+    """Return the index of a random object that differs from the object ``content`` only in colour or only in shape."""
     colour, shape = divmod(content, len(SHAPES))
     if rng.random() < 0.5:
         return different_value(colour, len(COLOURS), rng) * len(SHAPES) + shape
@@ -64,5 +64,5 @@ def similar_object(content: int, rng: np.random.Generator) -> int:
 
 
 def different_value(value: int, count: int, rng: np.random.Generator) -> int:
-    """Draw uniformly from the values of ``range(count)`` other than ``value``."""
+    """Return a random value of ``range(count)`` other than ``value``. All other values are equally likely."""
     return int((value + rng.integers(1, count)) % count)

@@ -40,13 +40,14 @@ from transformers.utils.import_utils import is_torchvision_available
 from editr1.verifier.model import make_processor, save_processor
 
 T5_LENGTH = 8
-"""``model_max_length`` of the T5 tokenizer, the prompt length with which the base editor is trained.
+"""Prompt length in tokens with which the base editor is trained; ``model_max_length`` of the T5 tokenizer.
 
-Flux attends to padding, so sampling must pass ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
+Flux also attends to the padding. Sampling must therefore use the same length, that is,
+``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
 """
 
 CELL = 16
-"""Side length in pixels of the square that one Flux token represents: 8 (VAE) x 2 (packing)."""
+"""One Flux token represents a square with this side length in pixels: 8 (VAE) x 2 (packing)."""
 
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -243,7 +244,7 @@ def _byte_alphabet() -> list[str]:
 
 
 def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
-    """Add phrases as ordinary tokens that are matched in the raw text. Single bytes are in the vocabulary already."""
+    """Add a token for each phrase to the tokenizer. Phrases of one byte are skipped, because all bytes are tokens."""
     if words is None:
         from editr1.shapes.vocabulary import model_words
 
@@ -255,7 +256,7 @@ def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
 
 
 def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
-    """Return CLIP's tokenizer without merges. Each byte has one token inside a word and one at the end of a word."""
+    """Return a CLIP tokenizer without merges. Each byte is a token, with another id at the end of a word."""
     alphabet = _byte_alphabet()
     symbols = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
     vocab = {symbol: index for index, symbol in enumerate(symbols)}
@@ -263,10 +264,10 @@ def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
 
 
 def _t5_tokenizer(words: Sequence[str] | None) -> PreTrainedTokenizerFast:
-    """Return a lossless byte-level tokenizer with T5's special tokens (pad 0, end 1, unknown 2), which appends the end token.
+    """Return a byte-level tokenizer with the special tokens of T5 (pad 0, end 1, unknown 2). It appends the end token.
 
     transformers' T5Tokenizer is a Unigram model that is always loaded without byte fallback, so it would map unseen
-    letters to the unknown token.
+    characters to the unknown token.
     """
     symbols = ["<pad>", "</s>", "<unk>", *_byte_alphabet()]
     backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))

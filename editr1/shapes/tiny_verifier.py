@@ -45,7 +45,7 @@ TINY_TEMPLATE: Final = PromptTemplate(
     min_pixels=32 * 32,
     max_pixels=64 * 64,
 )
-"""A short prompt: two 32x32 images (4 tokens each), the instruction, and one line per question."""
+"""Template of a short prompt: two images of 32x32 pixels (4 tokens each), the instruction, and one line per question."""
 
 
 class _Dimensions(NamedTuple):
@@ -73,14 +73,14 @@ def build_tiny_verifier(
     words: Sequence[str] | None = None,
     template: PromptTemplate = TINY_TEMPLATE,
 ) -> Path:
-    """Write a verifier folder with random weights and return ``out``.
+    """Create a small verifier with random weights, save it to the folder ``out``, and return ``out``.
 
     transformers' Auto classes, ``load_verifier`` and vLLM can load the folder.
 
     Args:
         out: folder to write.
         seed: seed of the weights.
-        size: dimensions of the model.
+        size: small, base or large.
         words: phrases that are single tokens; by default those of ``vocabulary.model_words``. Other text is tokenized
             into bytes.
         template: prompt template to save with the model.
@@ -101,7 +101,7 @@ def build_tiny_verifier(
 
 
 def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
-    """Build a byte-level BPE tokenizer without merges, with the special tokens and one token per phrase, in this order."""
+    """Build a byte-level tokenizer: all bytes, then the special tokens, then one token per phrase."""
     if words is None:
         from editr1.shapes.vocabulary import model_words
 
@@ -127,7 +127,7 @@ def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFa
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, size: Size = "base") -> Qwen2_5_VLConfig:
-    """Return the configuration of the model: head_dim 32, patch size 8 and merge size 2, so that a 16x16 cell is one token."""
+    """Return the configuration of the model. A cell of 16x16 pixels is one token (patch size 8, merge size 2)."""
     dimensions = _DIMENSIONS[size]
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     heads = dimensions.hidden // _HEAD_DIM

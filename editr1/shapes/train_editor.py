@@ -32,7 +32,7 @@ from editr1.verifier.model import folder_digest
 logger = logging.getLogger(__name__)
 
 SUCCESS = 9.0
-"""Smallest true score of a successful edit."""
+"""An edit is successful if its true score is at least this value."""
 
 
 def train_editor(
@@ -48,12 +48,12 @@ def train_editor(
     """Train an editor and write its pipeline folder, with weights rounded to bfloat16, to ``out``.
 
     Args:
-        out: folder to write. A VAE that is trained here is saved before the flow training starts.
+        out: folder to write. If the VAE is trained here, it is saved before the flow training starts.
         seed: seed of weights and data.
         images: number of images to train the VAE on.
-        cases: number of edit cases to train the flow on.
+        cases: number of edit cases to train the flow transformer on.
         vae_recipe: settings of the VAE's training.
-        flow_recipe: settings of the flow's training.
+        flow_recipe: settings of the training of the flow transformer.
         vae: folder of a trained VAE to use instead of training one.
     """
     pipeline = tiny_flux_kontext(seed)
@@ -76,11 +76,11 @@ def train_editor(
 
 @torch.no_grad()
 def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
-    """Encode and decode ``n`` clean source images and read their ground truth.
+    """Encode and decode ``n`` source images, and check whether the result still has the same content.
 
     Returns:
-        ``parsed``: fraction of images that are read as the same scene and as clean. ``same``: fraction of images that
-        are read as the same scene. ``residual``: rms residual of the worst cell, averaged over images.
+        ``parsed``: fraction of images that are clean and have the same content afterwards. ``same``: fraction of images that
+        have the same content. ``residual``: root mean square residual of the worst cell, averaged over images.
     """
     sources = np.stack([as_pixels(case.source) for case in generate_cases(n, 0, "vae-check")])
     decoded = decode_latents(vae, encode_images(vae, torch.from_numpy(sources).permute(0, 3, 1, 2)))
@@ -96,11 +96,11 @@ def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
 def measure_editor(
     folder: Path, n: int = 1000, *, steps: int = 8, seed: int = 0, batch_size: int = 100
 ) -> dict[str, float]:
-    """Edit ``n`` held-out cases with the folder's FluxKontextPipeline and compute their true scores.
+    """Edit ``n`` new cases with the editor in ``folder``, and compute the true scores of the edits.
 
     Returns:
         ``score``: mean true score in [0, 10]. ``interval``: half the width of its 95% interval. ``success``: fraction of
-        edits with a score of at least 9. ``follow``, ``keep``, ``quality``: mean fractions of fulfilled principles.
+        edits with a score of at least 9. ``follow``, ``keep``, ``quality``: mean fraction of fulfilled principles per category.
     """
     pipeline = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -142,16 +142,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="number of torch threads (default: %(default)s)")
     parser.add_argument("--vae", type=Path, help="folder of a trained VAE to use instead of training one")
     parser.add_argument(
-        "--vae-steps", type=int, default=VaeRecipe.steps, help="optimizer steps of the VAE (default: %(default)s)"
+        "--vae-steps", type=int, default=VaeRecipe.steps, help="optimizer steps for the VAE (default: %(default)s)"
     )
     parser.add_argument(
-        "--flow-steps", type=int, default=FlowRecipe.steps, help="optimizer steps of the flow (default: %(default)s)"
+        "--flow-steps",
+        type=int,
+        default=FlowRecipe.steps,
+        help="optimizer steps for the flow transformer (default: %(default)s)",
     )
     parser.add_argument(
         "--check",
         type=int,
         default=1000,
-        help="number of held-out cases for the final measurement (default: %(default)s)",
+        help="number of new cases with which the trained editor is measured (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

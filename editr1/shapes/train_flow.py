@@ -1,4 +1,7 @@
-"""Train the base editor: rectified flow in latent space with the source image as reference tokens, as in Kontext."""
+"""Train the flow transformer and the text encoders of the base editor.
+
+The method is rectified flow in latent space. As in FLUX.1 Kontext, the source image is given as reference tokens.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """Settings of the base editor's training."""
+    """Settings of the training of the flow transformer."""
 
     steps: int = 3200
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: int = 64
-    """Rows of (source, instruction, target) per optimizer step."""
+    """Number of training examples (source, instruction, target) per optimizer step."""
     learning_rate: float = 1.5e-3
-    """Peak learning rate, reached after 50 warm-up steps. It decays linearly to 0 over the last part of the training."""
+    """Peak learning rate, reached after 50 warm-up steps. It decays linearly to 0 at the end of the training."""
     decay: float = 0.4
-    """Fraction of the steps over which the learning rate decays."""
+    """Fraction of the steps, at the end of the training, in which the learning rate decays."""
     imperfect: float = 0.65
-    """Fraction of the rows whose target has a fault, so that RL can later reduce the probability of faults."""
+    """Fraction of the training examples whose target has a fault. RL can later reduce the probability of faults."""
 
 
 @dataclass(frozen=True)
 class FlowData:
-    """Latents (n, 4, h, w) and instructions. ``perfect[i]`` and ``faulty[i]`` are edits of ``sources[i]``."""
+    """Training examples: instructions, and latents (n, 4, h, w) of the sources and of two edits of each source."""
 
     sources: Tensor
     perfect: Tensor
@@ -46,9 +49,9 @@ class FlowData:
 def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe, seed: int) -> None:
     """Train the transformer and both text encoders of ``pipeline`` in place. They are in eval mode afterwards.
 
-    With x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, the convention of the scheduler. Half of the times t
-    are uniform and half logit-normal. As in the pipeline, prompts are padded to ``T5_LENGTH`` and attention to the padding
-    is not masked.
+    With x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, as the scheduler requires. The distribution of the
+    time t is half uniform and half logit-normal. As in the pipeline, prompts are padded to ``T5_LENGTH``, and attention to
+    the padding is not masked.
     """
     generator = torch_generator(seed)
     parts = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
@@ -93,7 +96,7 @@ def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe
 
 
 def pack(latents: Tensor) -> Tensor:
-    """Pack latents (n, c, h, w) into Flux's tokens (n, h/2 * w/2, 4 c)."""
+    """Convert latents (n, c, h, w) to the tokens (n, h/2 * w/2, 4 c) of the Flux transformer."""
     count, channels, height, width = latents.shape
     cells = latents.reshape(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return cells.reshape(count, (height // 2) * (width // 2), channels * 4)
@@ -105,13 +108,17 @@ def _tokenize(pipeline: Any, instructions: Sequence[str]) -> tuple[Tensor, Tenso
     t5 = pipeline.tokenizer_2(texts, padding="max_length", max_length=T5_LENGTH, return_tensors="pt")
     if t5.input_ids.shape[1] != T5_LENGTH:
         raise ValueError(
-            f"an instruction has {t5.input_ids.shape[1]} tokens, but the base editor is trained with {T5_LENGTH}; shorten it"
+            f"an instruction has {t5.input_ids.shape[1]} tokens, but the base editor accepts {T5_LENGTH}; shorten it"
         )
     return clip.input_ids, t5.input_ids
 
 
 def _positions(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the position ids of the image tokens (target, then reference with a leading 1) and of the text (zeros)."""
+    """Return the position ids of the image tokens and of the text tokens.
+
+    The ids of the target image come first. Those of the reference image have 1 as first component, and those of the text
+    are 0.
+    """
     rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())
     reference = ids.clone()

@@ -1,4 +1,7 @@
-"""Train the small VAE, which maps images of 32x32 pixels to 4x4x4 latents with mean 0 and variance 1 per channel."""
+"""Train the VAE of the base editor.
+
+It maps images of 32x32 pixels to latents of 4x4x4, which have mean 0 and variance 1 per channel.
+"""
 
 from __future__ import annotations
 
@@ -21,31 +24,32 @@ class VaeRecipe:
     """Settings of the VAE's training."""
 
     steps: int = 2000
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: int = 48
-    """Images per optimizer step."""
+    """Number of images per optimizer step."""
     learning_rate: float = 2e-3
     """Peak learning rate, reached after 50 warm-up steps and followed by a cosine decay to 0."""
     noise_start: float = 0.03
     """Standard deviation of the noise that is added to the normalised latents at the first step."""
     noise_end: float = 0.15
-    """The same at the last step. The noise makes decoding robust to the errors of a sampler."""
+    """Standard deviation of this noise at the last step. The noise makes the decoder robust to errors of a sampler."""
     latent_penalty: float = 1e-4
-    """Weight of the mean square of the raw latents, which keeps them bounded."""
+    """Weight of the mean square of the latents in the loss. This term keeps the latents bounded."""
     edge_weight: float = 4.0
-    """Weight that a pixel on an edge of full contrast has in addition to 1 in the L1 term."""
+    """Additional weight, in the L1 term of the loss, of a pixel on an edge with full contrast. Other pixels have weight 1."""
     decoder_steps: int = 600
-    """Optimizer steps of the subsequent fine-tuning of the decoder on fixed latents."""
+    """Number of optimizer steps in which only the decoder is fine-tuned, after the training of the VAE."""
     decoder_noise: float = 0.12
-    """Standard deviation of the noise on the latents in these steps."""
+    """Standard deviation of the noise that is added to the latents during the fine-tuning of the decoder."""
 
 
 def train_vae(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) -> AutoencoderKL:
     """Train ``vae`` in place on ``images``, uint8 (n, 3, S, S), and return it in eval mode.
 
-    The loss is edge-weighted L1 + 2 L2, without a KL term. During training, latents are normalised per channel with the
-    statistics of the batch. At the end, the statistics of the data set are folded into the ``quant_conv`` layer, which
-    the VAE must have, and the log-variances are set to -12. The pipeline can then use scaling factor 1 and shift 0.
+    The loss is the L1 error, weighted by edges, plus twice the L2 error; there is no KL term. During training, latents are
+    normalised per channel with the mean and standard deviation of the batch. At the end, those of the training images are
+    folded into the ``quant_conv`` layer, which the VAE must have, and the log-variances are set to -12. The pipeline can
+    then use scaling factor 1 and shift 0.
     """
     generator = torch_generator(seed)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
@@ -75,7 +79,7 @@ def train_vae(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) 
 def finetune_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) -> None:
     """Fine-tune only the decoder, in place, on the fixed latents of ``images``, uint8 (n, 3, S, S).
 
-    The encoder does not change, so a flow that was trained on its latents remains valid. The VAE is in eval mode
+    The encoder does not change, so a flow transformer that was trained on its latents can still be used. The VAE is in eval mode
     afterwards.
     """
     generator = torch_generator(seed)
@@ -102,7 +106,7 @@ def finetune_decoder(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed
 
 @torch.no_grad()
 def bake_normalisation(vae: AutoencoderKL, images: Tensor) -> None:
-    """Fold the channel statistics of the latents of ``images`` into ``quant_conv``, so that it returns normalised latents."""
+    """Change ``quant_conv`` so that the latents of ``images`` have mean 0 and variance 1 per channel."""
     latents = torch.cat([raw_latents(vae, to_model_range(part)) for part in images.split(256)])
     channels = latents.shape[1]
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -115,7 +119,7 @@ def bake_normalisation(vae: AutoencoderKL, images: Tensor) -> None:
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
-    """Return the float32 latents (n, 4, S/8, S/8) of ``images``, uint8 (n, 3, S, S), as the pipeline computes them."""
+    """Encode ``images``, uint8 (n, 3, S, S), to float32 latents (n, 4, S/8, S/8), as the pipeline does."""
     return torch.cat([vae.encode(to_model_range(part)).latent_dist.mode() for part in images.split(256)])
 
 
@@ -127,7 +131,7 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def raw_latents(vae: AutoencoderKL, batch: Tensor) -> Tensor:
-    """Return the mean latents (b, 4, S/8, S/8) of ``batch`` (b, 3, S, S), whose values are in [-1, 1]."""
+    """Return the means of the latent distributions, (b, 4, S/8, S/8), of images in [-1, 1], (b, 3, S, S)."""
     mean: Tensor = vae.encode(batch).latent_dist.mean
     return mean
 
@@ -144,7 +148,10 @@ def _image_loss(decoded: Tensor, batch: Tensor, recipe: VaeRecipe) -> Tensor:
 
 
 def _edges(batch: Tensor) -> Tensor:
-    """Return the largest difference to the right or lower neighbour over all channels, (b, 1, S, S) in [0, 1]."""
+    """Return the contrast of each pixel, (b, 1, S, S) in [0, 1].
+
+    It is the largest difference to the right or lower neighbour in any channel.
+    """
     right = functional.pad((batch[..., :, 1:] - batch[..., :, :-1]).abs(), (0, 1, 0, 0))
     down = functional.pad((batch[..., 1:, :] - batch[..., :-1, :]).abs(), (0, 0, 0, 1))
     return torch.maximum(right, down).amax(1, keepdim=True) / 2

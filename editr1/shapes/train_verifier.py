@@ -1,4 +1,4 @@
-"""Train the base checkpoint of the small verifier, which perceives images but cannot judge edits yet.
+"""Train the base checkpoint of the small verifier. It can perceive images, but cannot judge edits yet.
 
 ``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder. Its digest depends on the arguments and
 on the build of torch.
@@ -30,7 +30,7 @@ from editr1.verifier.trace import parse_trace
 logger = logging.getLogger(__name__)
 
 ROUNDS = (2400, 1200)
-"""Optimizer steps of each round of the shipped checkpoint."""
+"""Number of optimizer steps in each round of the checkpoint that is part of the package."""
 
 
 def train_verifier(
@@ -44,21 +44,22 @@ def train_verifier(
     seed: int = 0,
     size: Size = "base",
 ) -> dict[str, float]:
-    """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return its :func:`measure`.
+    """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return its metrics.
 
-    The first round starts from random weights and each later round from the saved folder. Every round has a new optimizer
-    and new samples. AdamW has betas 0.9 and 0.98 and weight decay 0.01; the learning rate has a linear warm-up and decays
-    to 0; the gradient norm is clipped at 1; the loss is computed on the tokens of the trace.
+    The first round starts from random weights, and each later round from the saved folder. Every round has a new optimizer
+    and new samples. The optimizer is AdamW with betas 0.9 and 0.98 and weight decay 0.01. The learning rate has a linear
+    warm-up and then decays to 0. The gradient norm is clipped at 1. The loss is computed on the tokens of the traces. The
+    metrics are those of :func:`measure`.
 
     Args:
         out: folder to write.
-        rounds: optimizer steps of each round.
+        rounds: number of optimizer steps in each round.
         first_round: index of the first round to run. If it is above 0, ``out`` must contain the result of the earlier rounds.
         batch_size: samples per optimizer step.
         learning_rate: peak learning rate.
         warmup: warm-up steps of each round.
         seed: seed of weights and samples.
-        size: dimensions of the model.
+        size: small, base or large.
     """
     if first_round == 0:
         build_tiny_verifier(out, seed=seed, size=size)
@@ -98,9 +99,9 @@ def _train_round(
 
 
 def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Return the model inputs of a batch, with labels only on the traces.
+    """Return the inputs of the model for a batch of samples. Only the tokens of the traces have labels.
 
-    The final score of a sample is random, so only every eighth row has a label on it, which suffices to learn the format.
+    The final score of a sample is random, so it has a label in every eighth sample only. This suffices to learn the format.
     """
     batch = _inputs(processor, template, samples, [sample.trace + "<|im_end|>\n" for sample in samples])
     ids = batch["input_ids"]
@@ -118,7 +119,7 @@ def encode(processor: Any, template: PromptTemplate, samples: Sequence[Sample]) 
 def measure(
     model: Any, processor: Any, template: PromptTemplate, *, n: int, seed: int, batch_size: int = 100
 ) -> dict[str, float]:
-    """Write greedy traces for ``n`` new samples and compare them with the ground truth.
+    """Let the verifier write a trace for each of ``n`` new samples by greedy decoding, and check the traces.
 
     Returns:
         ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``: fraction of correct verdicts among the
@@ -171,24 +172,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--rounds", type=int, nargs="+", default=ROUNDS, help="optimizer steps of each round (default: %(default)s)"
+        "--rounds",
+        type=int,
+        nargs="+",
+        default=ROUNDS,
+        help="number of optimizer steps in each round (default: %(default)s)",
     )
     parser.add_argument(
         "--first-round",
         type=int,
         default=0,
-        help="index of the first round to run; above 0, --out must contain the earlier result (default: %(default)s)",
+        help="index of the first round to run; if it is above 0, --out must contain the result of the earlier rounds "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--threads",
         type=int,
         default=1,
-        help="number of torch threads, which affects the digest (default: %(default)s)",
+        help="number of torch threads; it affects the digest (default: %(default)s)",
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
     parser.add_argument(
-        "--size", choices=get_args(Size), default="base", help="dimensions of the model (default: %(default)s)"
+        "--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

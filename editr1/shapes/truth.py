@@ -1,7 +1,8 @@
-"""The ground truth of any image, read from its pixels: the content of each cell, the background, and whether it is clean.
+"""Read the content of an image from its pixels, and compute the true score of an edit.
 
-Each cell is matched to its nearest template, with one background for the whole image. The root mean square of the
-residual determines whether the cell is clean. Generated edits and the edits of a trained editor are scored in this way.
+The content is the object in each cell and the background. It is found by comparing each cell with the images of all
+possible cells (templates). If every cell is similar enough to its nearest template, the image is clean, that is, without
+noise, blur, border or blend. In this way, generated edits and the edits of any trained editor can be scored.
 """
 
 from __future__ import annotations
@@ -23,67 +24,71 @@ from editr1.shapes.scene import CELLS, Scene
 from editr1.shapes.vocabulary import BACKGROUNDS, CONTENTS
 
 CLEAN_RESIDUAL: Final = 0.09
-"""An image is clean if the rms residual of every cell is below this fraction of full scale."""
+"""An image is clean if the residual of every cell (root mean square, in [0, 1]) is below this value."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The scene that was read from one image, and the residuals."""
+    """What was read from one image: its scene, and the distance of each cell from the nearest template."""
 
     scene: Scene
     residuals: tuple[float, float, float, float]
-    """rms distance of each cell from its template, in [0, 1]."""
+    """Root mean square distance of each cell from its nearest template, in [0, 1]."""
 
     @property
     def clean(self) -> bool:
-        """Whether the residual of every cell is below :data:`CLEAN_RESIDUAL`."""
+        """True if the residual of every cell is below :data:`CLEAN_RESIDUAL`."""
         return max(self.residuals) < CLEAN_RESIDUAL
 
 
 class Readings(NamedTuple):
-    """Readings of n images as arrays."""
+    """What was read from n images. Each field is an array with one entry per image."""
 
     cells: NDArray[np.int64]
-    """Indices into ``vocabulary.CONTENTS``, (n, 4)."""
+    """Contents of the cells, (n, 4), as indices into ``vocabulary.CONTENTS``."""
     backgrounds: NDArray[np.int64]
-    """Indices into ``vocabulary.BACKGROUNDS``, (n,)."""
+    """Backgrounds, (n,), as indices into ``vocabulary.BACKGROUNDS``."""
     residuals: NDArray[np.float32]
-    """rms distance of each cell from its template in [0, 1], (n, 4)."""
+    """Root mean square distances of the cells from their nearest templates, (n, 4), in [0, 1]."""
 
     def at(self, index: int) -> Reading:
-        """Return the reading of one image."""
+        """Return what was read from the image with this index."""
         a, b, c, d = (int(content) for content in self.cells[index])
         w, x, y, z = (float(residual) for residual in self.residuals[index])
         return Reading(Scene((a, b, c, d), int(self.backgrounds[index])), (w, x, y, z))
 
     @property
     def clean(self) -> NDArray[np.bool_]:
-        """Whether each image is clean, (n,)."""
+        """For each image, (n,), whether it is clean."""
         return np.asarray(self.residuals.max(axis=1) < CLEAN_RESIDUAL)
 
 
 @dataclass(frozen=True)
 class TrueScore:
-    """The score of an edit by the rubric (see :func:`rubric`)."""
+    """The true score of an edit, computed from the ground truth with :func:`rubric`."""
 
     score: float
     """Score in [0, 10]."""
     follow: float
-    """Fraction of follow principles that hold."""
+    """Fraction of the follow principles that are fulfilled."""
     keep: float
-    """Fraction of keep principles that hold."""
+    """Fraction of the keep principles that are fulfilled."""
     quality: float
-    """Fraction of quality principles that hold."""
+    """Fraction of the quality principles that are fulfilled."""
     verdicts: tuple[int, ...]
-    """0/1 per principle, aligned with ``Edit.principles()``."""
+    """The true answers, 0 or 1, in the order of ``Edit.principles()``."""
 
 
 def read_images(pixels: NDArray[Any]) -> Readings:
-    """Read n images of shape (n, 32, 32, 3), uint8 or floating point in [0, 1]. Raises ValueError for other arrays."""
+    """Read the content of n images, given as an array (n, 32, 32, 3) of uint8 or of floating point in [0, 1].
+
+    Raises:
+        ValueError: the array has another shape or type.
+    """
     if pixels.ndim != 4 or pixels.shape[1:] != (SIDE, SIDE, 3):
-        raise ValueError(f"images must have shape (n, {SIDE}, {SIDE}, 3), not {pixels.shape}")
+        raise ValueError(f"images: {pixels.shape}: the shape must be (n, {SIDE}, {SIDE}, 3)")
     if pixels.dtype != np.uint8 and not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"images must be uint8 or floating point in [0, 1], not {pixels.dtype}")
+        raise ValueError(f"images: {pixels.dtype}: the type must be uint8, or floating point with values in [0, 1]")
     values = pixels.astype(np.float32)
     if pixels.dtype == np.uint8:
         values /= 255
@@ -98,12 +103,12 @@ def read_images(pixels: NDArray[Any]) -> Readings:
 
 
 def read_image(image: Image.Image | Pixels | EncodedImage) -> Reading:
-    """Read one image of any size; it is resized to 32x32."""
+    """Read the content of one image. It is first resized to 32x32 pixels."""
     return read_images(as_pixels(image)[None]).at(0)
 
 
 def as_pixels(image: Image.Image | Pixels | EncodedImage) -> Pixels:
-    """Return an image as uint8 (32, 32, 3), resized if necessary."""
+    """Convert an image to an array, uint8 (32, 32, 3). It is resized if necessary."""
     if isinstance(image, np.ndarray):
         if image.shape == (SIDE, SIDE, 3) and image.dtype == np.uint8:
             return image
@@ -118,13 +123,13 @@ def as_pixels(image: Image.Image | Pixels | EncodedImage) -> Pixels:
 def true_score(
     source: Image.Image | Pixels | EncodedImage | Reading, instruction: str, edited: Image.Image | Pixels | EncodedImage
 ) -> TrueScore:
-    """Score one edit from its pixels. Raises ValueError if the instruction is not one of the shapes dataset."""
+    """Return the true score of one edit. Raise ValueError if the instruction is not one of the shapes dataset."""
     before = source if isinstance(source, Reading) else read_image(source)
     return score_reading(before.scene, parse_instruction(instruction), read_image(edited))
 
 
 def true_scores(sources: NDArray[Any], instructions: Sequence[str], edited: NDArray[Any]) -> list[TrueScore]:
-    """Score n edits at once. The arrays of images have the form that :func:`read_images` accepts."""
+    """Return the true scores of n edits. The images are arrays as for :func:`read_images`."""
     before, after = read_images(sources), read_images(edited)
     return [
         score_reading(before.at(index).scene, parse_instruction(instruction), after.at(index))
@@ -133,12 +138,12 @@ def true_scores(sources: NDArray[Any], instructions: Sequence[str], edited: NDAr
 
 
 def score_reading(before: Scene, edit: Edit, after: Reading) -> TrueScore:
-    """Apply the rubric to the reading of an edited image."""
+    """Return the true score of an edit whose source and edited image were already read."""
     return score_verdicts(edit, verdicts(before, edit, after))
 
 
 def verdicts(before: Scene, edit: Edit, after: Reading) -> tuple[int, ...]:
-    """Return the true 0/1 answer for each of ``edit.principles()``."""
+    """Return the true answers, 0 or 1, to the questions of ``edit.principles()``."""
     now = (*after.scene.cells, after.scene.background)
     was = (*before.cells, before.background)
     follow = [int(now[place] == content) for place, content in edit.targets]
@@ -147,7 +152,7 @@ def verdicts(before: Scene, edit: Edit, after: Reading) -> tuple[int, ...]:
 
 
 def score_verdicts(edit: Edit, bits: Sequence[int]) -> TrueScore:
-    """Apply the rubric to 0/1 verdicts, aligned with ``edit.principles()``."""
+    """Return the score of an edit with these answers, 0 or 1, to the questions of ``edit.principles()``."""
     count = len(edit.targets)
     follow = sum(bits[:count]) / count
     kept = bits[count:-1]
@@ -156,18 +161,20 @@ def score_verdicts(edit: Edit, bits: Sequence[int]) -> TrueScore:
 
 
 def rubric(follow: float, keep_faults: int, quality: float) -> float:
-    """Return 5 ``follow`` + max(0, 3 - 1.5 ``keep_faults``) + 2 ``quality``, but at most 4 if ``follow`` is 0.
+    """Return the score of an edit, in [0, 10], from the number of its principles that are fulfilled.
 
-    ``follow`` and ``quality`` are fractions in [0, 1]; the result is in [0, 10].
+    The score is 5 ``follow`` + max(0, 3 - 1.5 ``keep_faults``) + 2 ``quality``, but at most 4 if ``follow`` is 0.
+    ``follow`` and ``quality`` are fractions of fulfilled principles, and ``keep_faults`` is the number of keep principles
+    that are not fulfilled.
     """
     score = 5 * follow + max(0.0, 3 - 1.5 * keep_faults) + 2 * quality
     return score if follow > 0 else min(score, 4.0)
 
 
 def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) -> float:
-    """Apply the rubric to the verdicts of any list of principles. A category without principles counts as fulfilled.
+    """Return the score, in [0, 10], for verdicts on principles of any number and order.
 
-    Returns a score in [0, 10].
+    A category without principles counts as fulfilled.
     """
     by_category = {
         kind: [bit for bit, category in zip(bits, categories, strict=True) if category is kind] for kind in Category
@@ -180,7 +187,7 @@ def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) 
 def _distances(
     flat: NDArray[np.float32], matrix: NDArray[np.float32], norms: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the squared distances of cells (n, 4, 768) to templates (4 cells, 768, 64).
+    """Return the squared distance of each cell, given as (n, 4, 768), from each template, given as (4 cells, 768, 64).
 
     The result has the shape (n, 4 cells, 4 backgrounds, 16 contents).
     """

@@ -24,10 +24,10 @@ COLOURS: Final = ("red", "green", "blue", "yellow", "purple")
 SHAPES: Final = ("square", "circle", "triangle")
 BACKGROUNDS: Final = ("white", "grey", "black", "brown")
 OBJECTS: Final = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-"""The fifteen objects; object ``k`` has colour ``k // 3`` and shape ``k % 3``."""
+"""The fifteen objects. Object ``k`` has the colour ``COLOURS[k // 3]`` and the shape ``SHAPES[k % 3]``."""
 EMPTY: Final = "empty"
 CONTENTS: Final = (*OBJECTS, EMPTY)
-"""What a cell can contain; index 15 is an empty cell."""
+"""What a cell can contain: one of the objects, or nothing (index 15)."""
 
 BACKGROUND: Final = "background"
 CLEAN_QUESTION: Final = "picture clean?"
@@ -35,35 +35,35 @@ SCORE_OPENING: Final = "}\n<score>"
 """The phrase that precedes the final score in a trace."""
 
 
-def is_question(place: str, content: str) -> str:
-    """Return the follow question: does ``place`` (a cell or the background) now contain ``content``?"""
+def follow_question(place: str, content: str) -> str:
+    """Return the question whether ``place`` (a cell or the background) now has ``content`` (category follow)."""
     return f"{place} is {content}?"
 
 
-def kept_question(place: str) -> str:
-    """Return the keep question: is ``place`` (a cell or the background) unchanged?"""
+def keep_question(place: str) -> str:
+    """Return the question whether ``place`` (a cell or the background) is unchanged (category keep)."""
     return f"{place} kept?"
 
 
 def follow_line(place: str, expected: str, seen: str, verdict: int) -> str:
-    """Return the reasoning line for a follow question."""
+    """Return the line about a follow question in the reasoning of a trace."""
     return f"{place} want {expected} -> {seen}{_verdict(verdict)}"
 
 
 def keep_line(place: str, before: str, seen: str, verdict: int) -> str:
-    """Return the reasoning line for a keep question."""
+    """Return the line about a keep question in the reasoning of a trace."""
     return f"{place} had {before} -> {seen}{_verdict(verdict)}"
 
 
 def quality_line(clean: int, verdict: int) -> str:
-    """Return the reasoning line for the quality question, with "clean" for 1 and "dirty" for 0."""
+    """Return the line about the quality question in the reasoning of a trace."""
     return f"picture looks {'clean' if clean else 'dirty'}{_verdict(verdict)}"
 
 
 def model_words() -> list[str]:
-    """Return the phrases that are single tokens of the small models: those of this dataset, then those of the photo demo.
+    """Return the phrases that are tokens of the small models: those of the shapes dataset, then those of the photo demo.
 
-    Their order determines the token ids, so new phrases must be appended; otherwise shipped checkpoints break.
+    Their order determines the token ids. Append new phrases at the end; otherwise the shipped checkpoints break.
     """
     from editr1.shapes.photo_labeller import demo_phrases
 

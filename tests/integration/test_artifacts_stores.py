@@ -309,7 +309,7 @@ def test_s3_errors_give_cause_and_solution(s3_server: S3Server, monkeypatch: pyt
         open_store(f"s3://{bucket}")
     monkeypatch.setenv("EDITR1_S3_SECRET_KEY", "wrong")
     for once in (False, True):
-        with pytest.raises(AccessDenied, match="come from EDITR1_S3_ACCESS_KEY") as refused:
+        with pytest.raises(AccessDenied, match="check the credentials in EDITR1_S3_ACCESS_KEY") as refused:
             open_store(f"s3://{bucket}").put_record("a", b"x", if_none_match=once)
         assert "wrong" not in str(refused.value)
     monkeypatch.setenv("EDITR1_S3_SECRET_KEY", s3_server.secret_key)

@@ -249,7 +249,7 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(labell
     ("change", "status", "reason"),
     [
         ({"model": "gpt"}, 404, "model: 'gpt' is not one of"),
-        ({"n": 0}, 400, "n: 0 is not a number from 1"),
+        ({"n": 0}, 400, "n: 0 must be a number from 1"),
         ({"seed": "x"}, 400, "seed: 'x'"),
         ({"stream": True}, 400, "streaming is not supported"),
         ({"messages": []}, 400, "messages"),

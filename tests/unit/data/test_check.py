@@ -50,7 +50,7 @@ def test_undecodable_images_and_duplicate_ids_are_reported(tmp_path: Path) -> No
     problems = list(check_file(path))
     assert [(problem.row, problem.field) for problem in problems] == [(2, "source"), (3, "case_id"), (4, "source")]
     assert "not an image of an allowed format" in problems[0].rule and problems[0].value == "<10 bytes>"
-    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique, but row 1 has the same value")
+    assert problems[1] == Problem(3, "case_id", "'a'", "must be unique, but row 1 has the same value; change one")
     assert [problem.row for problem in check_file(path, decode_images=False)] == [3]
 
 
