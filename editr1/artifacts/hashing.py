@@ -1,4 +1,4 @@
-"""SHA-256 of files and streams."""
+"""Compute the SHA-256 of a file, and verify it while the file is read."""
 
 from __future__ import annotations
 

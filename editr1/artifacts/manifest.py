@@ -41,7 +41,7 @@ class ManifestFile(_FrozenModel):
         parts = path.split("/")
         if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 or char in "\\\x7f" for char in path):
             raise ValueError(
-                "must be a relative path without empty parts, the parts '.' and '..', backslashes and control characters"
+                "must be a relative path; empty parts, '.', '..', backslashes and control characters are not allowed"
             )
         if len(path) > 1000 or ":" in parts[0]:
             raise ValueError("must have at most 1000 characters, and no ':' in its first path segment")

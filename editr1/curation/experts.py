@@ -1,4 +1,4 @@
-"""The pool of expert examples. Some of them, four in the paper (section 3.1), are part of each decomposition prompt."""
+"""The pool of expert examples. Each prompt that requests principles contains some of them: four in the paper (section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editr1.data.types import DataModel, Instruction, Principle
 
 
 class ExpertExample(DataModel):
-    """An instruction, a description of its image, and the principles that an expert wrote for it."""
+    """An instruction, a description of the source image, and the principles that an expert wrote for it."""
 
     picture: Annotated[str, Field(min_length=1)]
     instruction: Instruction

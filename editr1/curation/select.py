@@ -1,4 +1,4 @@
-"""Step 6: select the trace of each quadruple that the verifier learns (paper section 3.1).
+"""Step 6: select one trace per quadruple, which the verifier then learns to write (paper section 3.1).
 
 All functions are deterministic.
 """

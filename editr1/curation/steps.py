@@ -34,7 +34,7 @@ _MIN_FAILURES: Final = 20
 
 @dataclass
 class CurationContext:
-    """What all steps share: settings, client, hooks, expert examples, and the number of failures per step and cause."""
+    """The state that all steps share: settings, client, hooks, expert examples, and failures per step and cause."""
 
     config: CurateConfig
     client: VlmClient
@@ -44,7 +44,7 @@ class CurationContext:
 
     @property
     def concurrency(self) -> int:
-        """Number of items that are processed concurrently: the sum of the concurrency of all endpoints."""
+        """Number of items that are processed concurrently: the sum of the setting ``concurrency`` of all endpoints."""
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
 
     async def complete_until_parsed(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
@@ -142,7 +142,7 @@ class _Step:
         self.unanswered += isinstance(error, EndpointUnavailable)
         self._last_error = error
         self._context.failures[f"{self._name}: {type(error).__name__}"] += 1
-        _log.warning("%s: item failed: %s", self._name, error)
+        _log.warning("%s: an item failed and is skipped: %s", self._name, error)
         limit = self._context.config.max_failed_fraction
         if self.failed >= _MIN_FAILURES and self.failed > limit * self.started:
             raise self.failure(f"which is more than max_failed_fraction {limit:g} allows") from error

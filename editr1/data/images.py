@@ -64,7 +64,10 @@ def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MA
 
 
 def resized_to(data: bytes, like: bytes, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> bytes:
-    """Resize the image file ``data`` to the size of the image file ``like``, as PNG; return it unchanged if the sizes match."""
+    """Resize the image file ``data`` to the size of the image file ``like``, and return it as PNG.
+
+    If both images have the same size, return ``data`` unchanged.
+    """
     image, size = decode_image(data), decode_image(like).size
     return data if image.size == size else encode_png(image.resize(size, resampling))
 

@@ -66,7 +66,7 @@ def read_below(folder: Path, name: str) -> bytes:
     """Read the file ``name`` in ``folder``.
 
     Raises:
-        ValueError: ``name`` is not a relative path inside the folder to an existing file of at most ``MAX_BYTES``.
+        ValueError: ``name`` leads outside the folder, or the file does not exist, cannot be read or is too large.
     """
     try:
         target = folder / name

@@ -41,8 +41,8 @@ _BATCH_ROWS = 64
 def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images = "inline") -> int:
     """Write ``rows`` to the Parquet file ``path`` and return their number.
 
-    The file is renamed to ``path`` when it is complete; if ``rows`` raises, an existing file is not changed. With
-    ``images="digest"`` each distinct image is written once, to ``<stem>.images`` next to the table. This form needs
+    The file is renamed to ``path`` when it is complete; if an error occurs before, an existing file is not changed. With
+    ``images="digest"``, each distinct image is written once, to ``<stem>.images`` next to the table. This form needs
     about 100 bytes of memory per distinct image.
 
     Raises:

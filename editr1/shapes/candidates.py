@@ -75,7 +75,7 @@ def generate_candidate(
 
 
 def _several(rng: np.random.Generator) -> tuple[str, ...]:
-    """Select two or three kinds of faults at random. Kinds that exclude each other form a group, of which one is used."""
+    """Select two or three kinds of faults at random. At most one kind is used from each group."""
     groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
     chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)
     return tuple(str(rng.choice(groups[index])) for index in sorted(chosen))

@@ -48,10 +48,10 @@ class Edit:
 
     operation: Operation
     targets: tuple[tuple[int, int], ...]
-    """Each place that changes, with its new content. Places 0 to 3 are the cells, and place 4 is the background."""
+    """(place, new content) for each place that changes. Places 0 to 3 are the cells, and place 4 is the background."""
 
     def apply(self, scene: Scene) -> Scene:
-        """Return the scene that a perfect edit of ``scene`` has."""
+        """Return the scene after a perfect edit of ``scene``."""
         for place, content in self.targets:
             scene = scene.with_background(content) if place == BACKGROUND_PLACE else scene.with_cell(place, content)
         return scene

@@ -73,7 +73,7 @@ class ShapesLabeller:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Return the trace of one member in canonical form. ``temperature`` scales the noise of the final score."""
+        """Return the trace that one member writes about an edit. ``temperature`` scales the noise of the final score."""
         member = self.member(model, system)
         before, after, rng = _observe("think", model, system, seed, source, edited, instruction, questions)
         parsed = [parse_question(question) for question in questions]

@@ -229,7 +229,9 @@ def _complete(labeller: Labeller, body: bytes) -> bytes:
         raise _BadRequest("the request body must be a JSON object")
     model = str(request.get("model"))
     if model != VLM_MODEL and model not in labeller.models:
-        raise _BadRequest(f"model: {model!r} is not one of {', '.join((VLM_MODEL, *labeller.models))}", 404)
+        raise _BadRequest(
+            f"model: {model!r} does not exist; use one of {', '.join((VLM_MODEL, *labeller.models))}", 404
+        )
     if request.get("stream"):
         raise _BadRequest("stream: streaming is not supported; remove this field")
     count = _number(request, "n", 1, 1, MAX_N, int)
@@ -300,7 +302,7 @@ def _parse_messages(messages: object, decode: Callable[[EncodedImage], Any]) -> 
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("system", "developer", "user"):
-            raise _BadRequest(f"messages.{number}.role: {role!r} is not one of system, developer, user")
+            raise _BadRequest(f"messages.{number}.role: {role!r} must be system, developer or user")
         content = message.get("content")
         parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
         for part in parts:
@@ -310,7 +312,9 @@ def _parse_messages(messages: object, decode: Callable[[EncodedImage], Any]) -> 
             elif kind == "image_url" and isinstance(part.get("image_url"), dict) and role == "user":
                 images.append(_decode_url(part["image_url"].get("url"), decode))
             else:
-                raise _BadRequest(f"messages.{number}.content: {kind!r} is neither a text nor an image_url part")
+                raise _BadRequest(
+                    f"messages.{number}.content: {kind!r}: use only text parts, and image_url parts in user messages"
+                )
     return _Chat("\n".join(system), "\n".join(texts), images)
 
 

@@ -24,7 +24,7 @@ class Question:
     """The content that a follow question asks for; -1 for other questions."""
 
     def verdict(self, before: Scene, after: Reading) -> int:
-        """Return the true answer, 0 or 1, for an edit with these contents of the source and the edited image."""
+        """Return the true answer, 0 or 1, for a source image with the scene ``before`` and the edited image ``after``."""
         if self.category is Category.QUALITY:
             return int(after.clean)
         expected = self.content if self.category is Category.FOLLOW else content_at(before, self.place)

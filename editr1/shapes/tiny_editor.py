@@ -65,7 +65,7 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
     """Return an untrained Flux Kontext editor in float32, with about 2.3 million parameters.
 
     The VAE reduces each side by a factor of 8 and has 4 latent channels, scaling factor 1 and shift factor 0. One
-    transformer token represents a cell of 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
+    transformer token represents a cell of 16 x 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
     (shift 1, no dynamic shifting). The state of torch's global random generator does not change.
 
     Args:

@@ -1,4 +1,7 @@
-"""Build a small verifier with random weights from transformers' Qwen2.5-VL classes, with about a million parameters."""
+"""Build small verifiers with random weights from the Qwen2.5-VL classes of transformers.
+
+The size "base" has about a million parameters.
+"""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(labell
 @pytest.mark.parametrize(
     ("change", "status", "reason"),
     [
-        ({"model": "gpt"}, 404, "model: 'gpt' is not one of"),
+        ({"model": "gpt"}, 404, "model: 'gpt' does not exist; use one of"),
         ({"n": 0}, 400, "n: 0 must be a number from 1"),
         ({"seed": "x"}, 400, "seed: 'x'"),
         ({"stream": True}, 400, "streaming is not supported"),
