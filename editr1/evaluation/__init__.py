@@ -1,1 +1,1 @@
-"""Metrics with confidence intervals, benchmark loaders and the report page."""
+"""Evaluation of verifiers and editors: metrics with confidence intervals, public benchmarks and the report page."""

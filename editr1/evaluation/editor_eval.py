@@ -1,4 +1,4 @@
-"""Evaluation of an editor on held-out cases with a verifier and, if it exists, with the ground truth."""
+"""Evaluation of an editor on held-out cases, scored by a verifier and, where it is known, by the ground truth."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from editr1.evaluation.report.model import EditorMetrics, EditView, GalleryCase,
 from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, batches, score_in_batches
 
 EditFunction = Callable[[Sequence[Image], Sequence[str]], Sequence[Image]]
-"""Edits images (mode RGB) by instructions; returns one edited image per source, in order."""
+"""Function that edits images (mode RGB) by instructions. Returns one edited image per source, in order."""
 
 _PARTS = ("score", "follow", "keep", "quality")
 
 
 class EditRow(NamedTuple):
-    """An edited case: the edited image as PNG, the verifier's outcome and the ground truth (None if not computed)."""
+    """An edited case: the edited image as PNG, the outcome of the verifier and the ground truth. None: not computed."""
 
     case: EditCase
     image: bytes
@@ -43,12 +43,12 @@ def evaluate_editor(
 ) -> list[EditRow]:
     """Edit every case once and score the edits.
 
-    The verifier and the ground truth both get the edited image as it is stored (8-bit PNG). ``edit`` chooses the sampling
-    seeds; editors that are compared should use the same seeds.
+    The verifier and the ground truth both get the edited image as it is stored (8-bit PNG). ``edit`` chooses the
+    sampling seeds; editors that are compared should use the same seeds.
 
     Args:
         cases: Cases to edit; each needs principles if there is a scorer.
-        edit: The editor.
+        edit: Function that calls the editor.
         scorer: The verifier, or None to skip the verifier's scores.
         truth: The ground truth, or None to skip the true scores.
         batch_size: Maximum number of cases per call of ``edit``.
@@ -88,7 +88,10 @@ def with_scores(
     batch_size: int = 64,
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
-    """Return ``rows`` with verifier outcomes for the ``n`` rows that :func:`gallery` draws with ``seed`` (None: all)."""
+    """Score some of the rows with the verifier and return all rows, with the outcomes added.
+
+    The scored rows are the ``n`` rows that :func:`gallery` draws with the same ``seed``, or all rows if ``n`` is None.
+    """
     chosen = list(range(len(rows))) if n is None else draw_indices(len(rows), n, seed)
     items = (_score_item(rows[i]) for i in chosen)
     outcomes = dict(
@@ -102,7 +105,7 @@ def with_scores(
 
 
 def draw_indices(total: int, n: int, seed: int) -> list[int]:
-    """Draw ``n`` of ``total`` indices at random and return them sorted."""
+    """Draw ``n`` of the indices below ``total`` at random with ``seed`` and return them sorted."""
     found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
     return found
 
@@ -115,12 +118,14 @@ def editor_metrics(
     success_at: float = 9.0,
     bootstrap: Bootstrap = DEFAULT,
 ) -> EditorMetrics:
-    """Return the mean scores before and after and their paired differences, over the cases with both scores.
+    """Compare two editors on the same cases: mean scores, paired differences and GSB.
+
+    Only cases in which both edits have a score are used.
 
     Args:
         before: Edits by the first editor.
         after: Edits of the same cases by the second editor.
-        scored_by: Use the ground truth or the verifier's scores, which have no parts.
+        scored_by: Whose scores to use. Those of the verifier have no parts (follow, keep, quality).
         success_at: Smallest true score that counts as a success.
         bootstrap: Settings of the bootstrap.
 
@@ -131,7 +136,9 @@ def editor_metrics(
         ValueError: ``before`` and ``after`` do not hold the same cases in the same order.
     """
     if [row.case.case_id for row in before] != [row.case.case_id for row in after]:
-        raise ValueError("before and after do not hold the same cases in the same order")
+        raise ValueError(
+            "before and after must contain the same cases in the same order; edit the same cases with both editors"
+        )
     scores = [
         (_parts(b, scored_by, success_at), _parts(a, scored_by, success_at)) for b, a in zip(before, after, strict=True)
     ]
@@ -157,7 +164,7 @@ def editor_metrics(
 
 
 def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: int) -> tuple[GalleryCase, ...]:
-    """Draw ``n`` cases at random with ``seed``, in the order of the data."""
+    """Draw ``n`` example cases for the report at random with ``seed``, and return them in the order of the data."""
     return tuple(
         GalleryCase(
             case_id=before[i].case.case_id,
@@ -171,7 +178,7 @@ def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: i
 
 
 def edit_view(row: EditRow) -> EditView:
-    """Return a row in the report's format, with the answers of the first parsed trace and the true answers."""
+    """Convert a row to the format of the report, with the answers of the first parsed trace and the true answers."""
     outcome = row.outcome
     verdict = outcome.verdicts[0] if isinstance(outcome, Scored) and outcome.verdicts else None
     answers = verdict.scores if verdict else (None,) * len(row.case.principles)
@@ -195,7 +202,7 @@ def edit_view(row: EditRow) -> EditView:
 
 
 def _score_item(row: EditRow) -> ScoreItem:
-    """Resize the source to the size of the edit, as in training, so that the two differ only in the edit."""
+    """Return the item to score. The source is resized to the size of the edited image, as in training."""
     case = row.case
     return ScoreItem(
         source=EncodedImage(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),
@@ -206,7 +213,7 @@ def _score_item(row: EditRow) -> ScoreItem:
 
 
 def _parts(row: EditRow, scored_by: str, success_at: float) -> dict[str, float] | None:
-    """Return the score of an edit and its parts by name; None if the edit has no such score."""
+    """Return the score of an edit and the parts of this score by name, or None if the edit has no score."""
     if scored_by == "truth":
         if row.truth is None:
             return None

@@ -1,4 +1,4 @@
-"""Per-pair and per-case results of an evaluation, which allow paired comparisons between evaluations."""
+"""Files with the scores of every pair and edit of an evaluation, so that evaluations can be compared item by item."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ N = TypeVar("N", bound=DataModel)
 
 
 class PairItem(DataModel):
-    """Scores of a decided pair; None where scoring failed. ``verifier`` is the name of the stage's input."""
+    """Scores of the two edits of a pair for which people preferred one edit. None where scoring failed.
+
+    ``verifier`` is the input of the evaluate stage that gives the verifier: "sft" or "rl".
+    """
 
     pair_id: str
     verifier: str
@@ -27,7 +30,7 @@ class PairItem(DataModel):
 
 
 class TruthItem(DataModel):
-    """Ground truth of an edit: its score in [0, 10] and the fractions of principles that hold."""
+    """Ground truth of an edit: its score in [0, 10], and the fraction of principles that it satisfies per category."""
 
     score: float
     follow: float
@@ -36,9 +39,9 @@ class TruthItem(DataModel):
 
 
 class EditItem(DataModel):
-    """Scores of one edit. A score is None if there is no ground truth or no verifier score.
+    """Scores of one edit. ``truth`` is None without ground truth; ``score`` is None without a score of the verifier.
 
-    ``editor`` is the stage input that holds the editor, "before" or "after".
+    ``editor`` is the input of the evaluate stage that gives the editor: "before" or "after".
     """
 
     case_id: str
@@ -48,7 +51,7 @@ class EditItem(DataModel):
 
 
 def pair_items(verifier: str, scores: PairScores) -> list[PairItem]:
-    """Return one item per decided pair, in order."""
+    """Convert the scores of one verifier to one item per pair, in order."""
     sides = zip(scores.pairs, scores.winners, scores.losers, strict=True)
     return [
         PairItem(pair_id=p.pair_id, verifier=verifier, winner=score_or_none(w), loser=score_or_none(lo))
@@ -57,7 +60,7 @@ def pair_items(verifier: str, scores: PairScores) -> list[PairItem]:
 
 
 def edit_items(editor: str, rows: Sequence[EditRow]) -> list[EditItem]:
-    """Return one item per row, in order."""
+    """Convert the edits of one editor to one item per edit, in order."""
     return [
         EditItem(case_id=row.case.case_id, editor=editor, truth=_truth(row.truth), score=score_or_none(row.outcome))
         for row in rows
@@ -65,15 +68,15 @@ def edit_items(editor: str, rows: Sequence[EditRow]) -> list[EditItem]:
 
 
 def write_items(file: Path, items: Iterable[DataModel]) -> None:
-    """Write one JSON object per line."""
+    """Write ``items`` to ``file``, one JSON object per line."""
     file.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
 
 
 def read_items(file: Path, kind: type[N]) -> list[N]:
-    """Read a file that :func:`write_items` wrote.
+    """Read a file of items of type ``kind`` that :func:`write_items` wrote.
 
     Raises:
-        ValidationError: A line is not a valid ``kind`` (from pydantic).
+        pydantic.ValidationError: A line is not a valid item of this type.
     """
     return [kind.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
 

@@ -1,8 +1,9 @@
 """The VLM judge of GEdit-Bench and ImgEdit-Bench, and strict parsers for its answers.
 
-GEdit-Bench uses VIEScore (Ku et al., arXiv 2312.14867): the SC prompt shows both images, the PQ prompt the edit alone, and
-each answer is one JSON object with two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275) asks for three
-labelled ratings from 1 to 5. The public scripts guess a random rating for an answer that they cannot parse, or drop it;
+GEdit-Bench uses VIEScore (Ku et al., arXiv 2312.14867): one prompt for semantic consistency (SC), with the source and
+the edited image, and one for perceptual quality (PQ), with only the edited image. Each answer is one JSON object with
+two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275) asks for three
+labelled ratings from 1 to 5. If the public scripts cannot parse an answer, they use a random rating or drop the answer;
 these parsers return the reason instead.
 """
 
@@ -18,7 +19,7 @@ from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.data.types import DataModel, EncodedImage, Unparsed
 
 Judge = Callable[[str, Sequence[EncodedImage]], str]
-"""Sends a prompt and images, in this order, to a VLM and returns the text of its answer."""
+"""Function that sends a prompt, followed by images, to a VLM and returns the text of its answer."""
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 _DELIMITED = re.compile(r"\A\|\|V\^=\^V\|\|(.*)\|\|V\^=\^V\|\|\Z", re.DOTALL)
@@ -26,7 +27,7 @@ _LABELLED = re.compile(r"\A\s*[*\-\s]*([A-Za-z][^:]*?)\s*:\s*\**\s*([0-9]+)\s*\*
 
 
 class Ratings(DataModel):
-    """The ratings of one answer in their order, and its reasoning."""
+    """The ratings in one answer of the judge, in order, and the reasoning in the answer."""
 
     values: tuple[float, ...]
     reasoning: str = ""
@@ -38,8 +39,9 @@ def vlm_judge(
 ) -> Iterator[Judge]:
     """Open a judge that sends requests to ``model``, one of the models behind ``endpoints``.
 
-    Answers are stored in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side
-    above ``max_side`` pixels are downscaled. If the server refuses a request, the answer is a text that cannot be parsed.
+    Answers are stored in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side above
+    ``max_side`` pixels are downscaled. If the server refuses a request, the returned text is one that the parsers
+    reject.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner
@@ -87,7 +89,7 @@ def parse_viescore(text: str, num_ratings: int = 2) -> Ratings | Unparsed:
 
 
 def parse_imgedit(text: str) -> Ratings | Unparsed:
-    """Parse exactly three lines "label: rating" with whole ratings from 1 to 5. The other lines are the reasoning."""
+    """Parse an answer with exactly three lines "label: rating", from 1 to 5. The other lines are the reasoning."""
     found: list[int] = []
     other: list[str] = []
     for line in text.splitlines():
@@ -103,7 +105,7 @@ def parse_imgedit(text: str) -> Ratings | Unparsed:
 
 
 def parse_imgedit_published(text: str) -> float | None:
-    """Return the mean rating as ImgEdit's script computes it: over all lines "label: digits", rounded to 2 decimals."""
+    """Return the mean over all lines "label: digits", rounded to 2 decimals, as ImgEdit's script does; None if none."""
     parts = [line.strip().split(": ") for line in text.splitlines()]
     ratings = [int(p[1]) for p in parts if len(p) == 2 and p[1].isdigit()]
     return round(sum(ratings) / len(ratings), 2) if ratings else None

@@ -1,9 +1,9 @@
 """Metrics of reward models and editors, each with its number of items and a bootstrap confidence interval.
 
-Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the winner's score is
-higher than the loser's. A tie counts as wrong in ``strict`` and as half correct in ``half_credit``, and ties are also
-reported separately. GSB compares two editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993,
-chapter 13) over the items, with a fixed seed, so that results are reproducible.
+Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the winner's score
+is higher than the loser's. A tie counts as wrong in ``strict`` and as half correct in ``half_credit``, and ties are
+also reported separately. GSB compares two editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani,
+1993, chapter 13) over the items, with a fixed seed, so that results are reproducible.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PairAccuracy(DataModel):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Settings of the bootstrap: number of resamples, seed and two-sided confidence level."""
+    """Settings of the bootstrap: number of resamples, random seed and two-sided confidence level."""
 
     samples: int = _SAMPLES
     seed: int = 0
@@ -86,11 +86,11 @@ def mean_estimate(values: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAU
 def paired_difference(
     after: Sequence[float] | Floats, before: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
 ) -> Estimate:
-    """Return the mean of ``after - before`` over the same items in the same order, resampling items.
+    """Return the mean of ``after - before`` with its percentile bootstrap interval. Items are resampled.
 
     Args:
-        after: ``[n]``.
-        before: ``[n]``.
+        after: ``[n]`` values of the items.
+        before: ``[n]`` values of the same items in the same order, which are subtracted.
         bootstrap: Settings of the bootstrap.
 
     Raises:
@@ -98,9 +98,7 @@ def paired_difference(
     """
     first, second = _finite(after, "after"), _finite(before, "before")
     if first.shape != second.shape:
-        raise ValueError(
-            f"a paired difference needs the same items, got {first.size} values after and {second.size} before"
-        )
+        raise ValueError(f"after and before must have one value per item, got {first.size} and {second.size} values")
     return _estimate(first - second, bootstrap)
 
 
@@ -110,7 +108,7 @@ def pair_credit(
     kind: Literal["strict", "half_credit", "ties", "inverted"],
     epsilon: float = 0.0,
 ) -> Floats:
-    """Return the credit per pair, ``[n]`` float64, whose mean is one of the metrics of :class:`PairAccuracy`.
+    """Return one value per pair (float64, ``[n]``). Their mean is the metric ``kind`` of :class:`PairAccuracy`.
 
     A pair is a tie if ``|winner - loser| <= epsilon``.
 
@@ -137,12 +135,12 @@ def pair_accuracy(
     epsilon: float = 0.0,
     bootstrap: Bootstrap = DEFAULT,
 ) -> PairAccuracy:
-    """Return the pairwise accuracy over the decided pairs in which both edits have a score.
+    """Return the pairwise accuracy over the pairs with a human preference in which both edits have a score.
 
     Args:
         winner: Scores of the preferred edits, None where scoring failed.
         loser: Scores of the other edits, in the same order.
-        labels: Human labels; pairs labelled "same" are excluded. None means that all pairs are decided.
+        labels: Human labels; pairs labelled "same" are excluded. None means that every pair has a preference.
         epsilon: Largest score difference that counts as a tie.
         bootstrap: Settings of the bootstrap.
 
@@ -150,12 +148,13 @@ def pair_accuracy(
         ValueError: The lengths differ, or no pair is left.
     """
     if len(winner) != len(loser) or (labels is not None and len(labels) != len(winner)):
-        raise ValueError(f"winner, loser and labels differ in length: {len(winner)}, {len(loser)}")
+        lengths = ", ".join(str(len(values)) for values in (winner, loser, labels) if values is not None)
+        raise ValueError(f"winner, loser and labels must have the same length, got {lengths}")
     decided = [i for i in range(len(winner)) if labels is None or labels[i] != "same"]
     scored = [(w, lo) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
     if not scored:
         raise ValueError(
-            f"no pair with both scores among {len(winner)} pairs ({len(winner) - len(decided)} are labelled 'same')"
+            f"none of {len(winner)} pairs has both scores ({len(winner) - len(decided)} are labelled 'same')"
         )
     won, lost = np.array([w for w, _ in scored], np.float64), np.array([lo for _, lo in scored], np.float64)
     return PairAccuracy(
@@ -172,14 +171,14 @@ def pair_accuracy(
 def ratio_estimate(
     numerators: Sequence[float] | Floats, denominators: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
 ) -> Estimate:
-    """Return sum(numerators) / sum(denominators) for clustered observations, resampling whole clusters.
+    """Return sum(numerators) / sum(denominators) over clusters of observations. Whole clusters are resampled.
 
-    For example, all answers about one edit form a cluster. ``n`` of the result is the sum of the denominators, that is, the number
-    of answers and not of clusters.
+    For example, all answers about one edit form a cluster. ``n`` of the result is the number of observations, not of
+    clusters.
 
     Args:
-        numerators: ``[clusters]``.
-        denominators: ``[clusters]``, all above 0.
+        numerators: ``[clusters]``, such as the number of correct answers per edit.
+        denominators: ``[clusters]``, such as the number of answers per edit; all above 0.
         bootstrap: Settings of the bootstrap.
 
     Raises:
@@ -187,7 +186,7 @@ def ratio_estimate(
     """
     top, bottom = _finite(numerators, "numerators"), _finite(denominators, "denominators")
     if top.shape != bottom.shape:
-        raise ValueError(f"numerators and denominators differ in length: {top.size}, {bottom.size}")
+        raise ValueError(f"numerators and denominators must have the same length, got {top.size} and {bottom.size}")
     if (bottom <= 0).any():
         raise ValueError(f"every denominator must be above 0, got {bottom.min():g}")
     rng = np.random.default_rng(bootstrap.seed)
@@ -212,18 +211,16 @@ def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = 
     """
     a, b = _finite(first, "first"), _finite(second, "second")
     if a.shape != b.shape:
-        raise ValueError(
-            f"GSB needs scores of the same cases, got {a.size} of the first editor and {b.size} of the second"
-        )
+        raise ValueError(f"first and second must have one score per case, got {a.size} and {b.size} scores")
     return mean_estimate(np.sign(a - b), bootstrap)
 
 
 def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """Return the mean of the group means. The interval resamples items within each group; ``n`` counts items."""
+    """Return the mean of the group means. For the interval, items are resampled within each group. ``n`` counts items."""
     data = _finite(values, "values")
     names = np.asarray(groups)
     if names.shape != data.shape:
-        raise ValueError(f"values and groups differ in length: {data.size}, {names.size}")
+        raise ValueError(f"values and groups must have the same length, got {data.size} and {names.size}")
     unique = np.unique(names)
     rng = np.random.default_rng(bootstrap.seed)
     parts = [data[names == name] for name in unique]
@@ -248,14 +245,17 @@ def _estimate(data: Floats, bootstrap: Bootstrap) -> Estimate:
 
 
 def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
-    """Return ``value`` with the percentile interval of its resamples ``drawn`` ``[samples]``."""
+    """Return ``value`` as an estimate. Its interval is the percentile interval of the resampled values ``drawn``."""
     tail = (1.0 - bootstrap.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)
 
 
 def resampled_means(data: Floats, samples: int, rng: np.random.Generator) -> Floats:
-    """Return the means ``[samples]`` of resamples with replacement. Data with few distinct values is drawn as counts."""
+    """Draw ``samples`` resamples of ``data`` with replacement and return their means, ``[samples]``.
+
+    For data with few distinct values, only the number of occurrences of each value is drawn, which is faster.
+    """
     levels, counts = np.unique(data, return_counts=True)
     if levels.size <= 64:
         drawn = rng.multinomial(data.size, counts / data.size, size=samples)

@@ -1,4 +1,4 @@
-"""Evaluation of a verifier on preference pairs: accuracy, verdict accuracy and comparison with another verifier."""
+"""Evaluation of a verifier on preference pairs: pair accuracy, answer accuracy and comparison with another verifier."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from editr1.evaluation.scoring import GroundTruth, Scorer, score_in_batches, sco
 
 @dataclass(frozen=True)
 class PairScores:
-    """Scores of the decided preference pairs.
+    """Scores of the decided preference pairs, in which people preferred one of the two edits.
 
     Attributes:
         pairs: The decided pairs.
         winners: Outcome of the preferred edit per pair.
         losers: Outcome of the other edit per pair.
-        same: Number of pairs that were excluded because annotators had no preference.
+        same: Number of pairs that are excluded because the annotators had no preference.
         num_traces: Number of traces requested per edit.
     """
 
@@ -53,7 +53,7 @@ class PairScores:
         return pair_accuracy(winners, losers, bootstrap=bootstrap).model_copy(update={"same": self.same})
 
     def parsed(self, bootstrap: Bootstrap = DEFAULT) -> Estimate | None:
-        """Return the fraction of traces that the strict parser accepted; None if there is no trace."""
+        """Return the fraction of traces that could be parsed, or None if there is no trace."""
         parsed: list[float] = []
         for outcome in (*self.winners, *self.losers):
             if isinstance(outcome, ScoreFailure):
@@ -72,7 +72,7 @@ def score_pairs(
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> PairScores:
-    """Score both edits of every decided pair, in the same batches. Pairs labelled "same" are not scored.
+    """Score both edits of every decided pair. Pairs labelled "same" are not scored.
 
     The keyword arguments are those of :func:`editr1.evaluation.scoring.score_in_batches`; ``num_traces`` is the number
     of traces that the scorer requests per edit.
@@ -95,20 +95,23 @@ def score_pairs(
 
 
 def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAULT) -> VerifierGain:
-    """Return the metrics of ``after`` minus those of ``before`` over the pairs with all four scores.
+    """Return the metrics of ``after`` minus those of ``before``, over pairs whose edits both verifiers scored.
 
     Raises:
-        ValueError: The two verifiers did not score the same pairs in the same order, or no pair has all four scores.
+        ValueError: The two verifiers did not score the same pairs in the same order, or they have
+            no pair in common with scores of both edits.
     """
     if [p.pair_id for p in after.pairs] != [p.pair_id for p in before.pairs]:
-        raise ValueError("the two verifiers did not score the same pairs in the same order")
+        raise ValueError(
+            "after and before must have the same pairs in the same order; score the same pairs with both verifiers"
+        )
     sides = [
         [score_or_none(o) for o in outcomes]
         for outcomes in (after.winners, after.losers, before.winners, before.losers)
     ]
     rows = [row for row in zip(*sides, strict=True) if None not in row]
     if not rows:
-        raise ValueError("no pair has scores of both edits from both verifiers")
+        raise ValueError("no pair has scores of both edits from both verifiers; check why scoring failed")
     after_w, after_l, before_w, before_l = (
         [score for score in column if score is not None] for column in zip(*rows, strict=True)
     )
@@ -128,10 +131,11 @@ def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstra
 def verdict_accuracy(
     scores: PairScores, truth: GroundTruth, bootstrap: Bootstrap = DEFAULT
 ) -> dict[Category, Estimate]:
-    """Return the fraction of the verifier's yes/no answers that agree with the ground truth, per category of principle.
+    """Return the fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
 
-    All parsed traces count. The bootstrap resamples whole edits, because the answers about one edit are correlated; ``n``
-    counts answers. Cases whose principles differ from those of the ground truth, such as holistic ones, are excluded.
+    The answers of all parsed traces are used. The bootstrap resamples whole edits, because the answers about one edit
+    are correlated; ``n`` counts answers. Cases are excluded if the ground truth has no answers to their principles, as
+    for holistic ratings.
     """
     correct: dict[Category, list[float]] = defaultdict(list)
     answered: dict[Category, list[float]] = defaultdict(list)
@@ -187,7 +191,7 @@ def _item(pair: PreferencePair, side: str) -> ScoreItem:
 
 
 def first_decided_pairs(pairs: Sequence[PreferencePair], n: int) -> list[PreferencePair]:
-    """Return the first ``n`` decided pairs together with the pairs labelled "same" between them."""
+    """Return the pairs up to and including the ``n``-th decided pair. Pairs labelled "same" are kept."""
     found: list[PreferencePair] = []
     decided = 0
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Scoring of many edits in batches. Failed scores are counted and never become numbers."""
+"""Scoring of many edits in batches. Failed scores are counted; they are not replaced by a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1.data.types import EditCase, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
-"""Scores edits; returns one outcome per item, in order."""
+"""Function that scores edits. Returns one outcome per item, in order."""
 
 T = TypeVar("T")
 
@@ -23,27 +23,27 @@ class TrueScore(Protocol):
 
     @property
     def score(self) -> float:
-        """Score in [0, 10]."""
+        """True score in [0, 10]."""
 
     @property
     def follow(self) -> float:
-        """Fraction of the follow principles that hold."""
+        """Fraction of the principles of instruction following that the edit satisfies."""
 
     @property
     def keep(self) -> float:
-        """Fraction of the keep principles that hold."""
+        """Fraction of the principles of feature preservation that the edit satisfies."""
 
     @property
     def quality(self) -> float:
-        """Fraction of the quality principles that hold."""
+        """Fraction of the principles of image quality that the edit satisfies."""
 
     @property
     def verdicts(self) -> Sequence[int]:
-        """0 or 1 per principle of the case, in order."""
+        """True answer per principle of the case, in order: 1 for yes, 0 for no."""
 
 
 GroundTruth = Callable[[EditCase, Image], TrueScore]
-"""Computes the ground truth of an edited image (mode RGB). Only the shapes dataset has one."""
+"""Function that computes the ground truth of an edited image (mode RGB). Only the shapes dataset has one."""
 
 
 class TooManyFailures(Editr1Error, RuntimeError):
@@ -53,7 +53,7 @@ class TooManyFailures(Editr1Error, RuntimeError):
 
 
 class ScorerError(RuntimeError):
-    """The number of outcomes that a scorer returned differs from the number of items."""
+    """A scorer did not return one outcome per item."""
 
 
 def score_in_batches(
@@ -64,17 +64,17 @@ def score_in_batches(
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> list[ScoreOutcome]:
-    """Score ``items`` and return their outcomes in order.
+    """Score ``items`` in batches and return one outcome per item, in order.
 
     Args:
         items: Items to score.
-        scorer: Scores one batch.
+        scorer: Function that scores one batch.
         batch_size: Maximum number of items per batch.
         max_failed_fraction: Largest allowed fraction of failures, checked after every tenth batch and at the end.
         on_batch: Called after each batch with the number of items in it.
 
     Raises:
-        ScorerError: The scorer returned a different number of outcomes than it was given items.
+        ScorerError: The scorer did not return one outcome per item.
         TooManyFailures: More than the allowed fraction failed; the message gives the number of failures per cause.
     """
     outcomes: list[ScoreOutcome] = []
@@ -104,9 +104,9 @@ def score_or_none(outcome: ScoreOutcome | None) -> float | None:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield consecutive lists of at most ``size`` items."""
+    """Split ``items`` into consecutive lists of ``size`` items. The last list can be shorter."""
     if size < 1:
-        raise ValueError(f"batch size must be at least 1, got {size}")
+        raise ValueError(f"the batch size must be at least 1, got {size}")
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part

@@ -116,8 +116,8 @@ def test_benchmarks_among_the_inputs_become_tables(tmp_path: Path, judge: str) -
     overall = next(row for row in reward["rows"] if row["name"] == "overall")
     assert overall["published"]["n"] == len(CASES)
     ratings = {row["name"]: row["ours"] for row in tables["GEdit-Bench, editor after RL"]["rows"]}
-    assert ratings["SC, mean of types"]["value"] == 5
-    assert ratings["PQ, mean of types"]["value"] == 8
-    assert ratings["O, mean of types"]["value"] == pytest.approx(40**0.5)
+    assert ratings["SC, mean over types"]["value"] == 5
+    assert ratings["PQ, mean over types"]["value"] == 8
+    assert ratings["O, mean over types"]["value"] == pytest.approx(40**0.5)
     written = next((tmp_path / "run").rglob("editscore-*/cases.parquet"))
     assert pq.read_table(written).num_rows == len(CASES)

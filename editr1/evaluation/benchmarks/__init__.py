@@ -1,7 +1,7 @@
-"""Public benchmarks in their published layouts, scored by their authors' rule and by this project's rule.
+"""Public benchmarks, loaded from their published files and scored by their authors' rule and by this project's rule.
 
-Benchmarks are not downloaded. Each is a local folder that contains either Parquet files from the Hugging Face hub, or the
-authors' JSON files and images.
+Benchmarks are not downloaded. Each benchmark is a local folder with either Parquet files from the Hugging Face hub, or
+the JSON files and images of its authors.
 """
 
 from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer, edit_scorer

@@ -1,4 +1,4 @@
-"""Scoring of the edits of a public benchmark with a reward model."""
+"""Scoring of the edits of a public benchmark with a verifier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editr1.evaluation.scoring import Scorer, score_in_batches, score_or_none
 
 
 class BenchmarkEdit(NamedTuple):
-    """One edit to be scored. The images are encoded files."""
+    """One edit to be scored. The two images are encoded image files."""
 
     source: bytes
     edited: bytes
@@ -18,16 +18,16 @@ class BenchmarkEdit(NamedTuple):
 
 
 EditScorer = Callable[[Sequence[BenchmarkEdit]], list[float | None]]
-"""Scores edits; returns one score per edit in order, None where scoring failed."""
+"""Function that scores edits. Returns one score per edit, in order; None where scoring failed."""
 
 PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
-"""Returns the principles for a source image and an instruction, which public benchmarks do not include."""
+"""Function that returns the principles of a case from its source image and instruction. Benchmarks have no principles."""
 
 
 def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:
     """Return a function that scores edits with a verifier.
 
-    ``principles`` is called once per (source, instruction). Edits of a case without principles get no score.
+    ``principles`` is called once per case. If it returns no principles, the edits of the case get no score.
     """
     known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 

@@ -21,7 +21,10 @@ _COLUMNS = ("key", "instruction", "input_image", "output_images", "task_type", "
 
 
 class EditScoreRow(NamedTuple):
-    """One comparison. ``outputs[0]`` is the better edit; ``keys`` identify the edits, which occur in several rows."""
+    """A comparison of two edits. ``outputs[0]`` is the better one.
+
+    ``keys`` identify the two edits; an edit can occur in several rows.
+    """
 
     keys: tuple[str, str]
     instruction: str
@@ -32,7 +35,7 @@ class EditScoreRow(NamedTuple):
 
 
 def load_editscore(path: Path) -> Iterator[EditScoreRow]:
-    """Stream the rows of a local folder or Parquet file.
+    """Read the rows of a local folder or Parquet file one after the other.
 
     Raises:
         BenchmarkError: The layout differs from the published one.
@@ -40,7 +43,7 @@ def load_editscore(path: Path) -> Iterator[EditScoreRow]:
     for row in read_rows(path, _COLUMNS):
         keys, outputs, dimension = row.values["key"], row.values["output_images"], text_field(row, "dimension")
         if not isinstance(keys, list) or len(keys) != 2 or not isinstance(outputs, list) or len(outputs) != 2:
-            raise BenchmarkError(f"{row.where}: key and output_images must have two entries each")
+            raise BenchmarkError(f"{row.where}: the lists key and output_images must have two entries each")
         if dimension not in get_args(Dimension):
             allowed = ", ".join(get_args(Dimension))
             raise BenchmarkError(f"{row.where}: dimension {dimension!r} is unknown; allowed: {allowed}")
@@ -58,7 +61,7 @@ def load_editscore(path: Path) -> Iterator[EditScoreRow]:
 def score_editscore(
     rows: Iterable[EditScoreRow], score: EditScorer, *, batch_size: int = 64
 ) -> dict[str, float | None]:
-    """Score every distinct edit once, at the size of its source; return the score per key, None where scoring failed."""
+    """Score every distinct edit once, at the size of its source. Return the scores by key; None where scoring failed."""
     scores: dict[str, float | None] = {}
     pending: dict[str, BenchmarkEdit] = {}
 
@@ -78,7 +81,7 @@ def score_editscore(
 
 
 class Comparison(NamedTuple):
-    """A row without its images."""
+    """A comparison without its images."""
 
     keys: tuple[str, str]
     task_type: str
@@ -88,10 +91,11 @@ class Comparison(NamedTuple):
 def editscore_table(
     rows: Sequence[EditScoreRow | Comparison], scores: Mapping[str, float | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
-    """Return the table with the accuracy per dimension and per type.
+    """Return the results: the accuracy per dimension and, for the dimension "overall", per type.
 
     The published rule counts ties and missing scores as wrong and averages the accuracy over types. Our rule takes all
-    comparisons with both scores, once with ties as wrong and once with half credit, and counts missing scores separately.
+    comparisons with both scores, once with ties as wrong and once with half credit, and counts missing scores
+    separately.
     """
     found: list[BenchmarkRow] = []
     missing = 0

@@ -1,5 +1,7 @@
 """GEdit-Bench (Step1X-Edit, arXiv 2504.17761): instructions of real users, of 11 types, rated with VIEScore.
 
+VIEScore rates semantic consistency (SC) and perceptual quality (PQ); see :mod:`editr1.evaluation.judge`.
+
 The columns are task_type, key, instruction, instruction_language, input_image, input_image_raw and Intersection_exist.
 Edits are stored as ``fullset/<task_type>/<language>/<key>.png``. The paper reports the full English set.
 """
@@ -35,7 +37,7 @@ _COLUMNS = ("task_type", "key", "instruction", "instruction_language", "input_im
 
 
 class GEditItem(NamedTuple):
-    """One case. ``source`` is the resized input image; ``intersection`` marks the authors' subset."""
+    """One case. ``source`` is the image that the authors resized. ``intersection``: the case is in the authors' subset."""
 
     key: str
     task_type: str
@@ -46,7 +48,7 @@ class GEditItem(NamedTuple):
 
 
 class GEditRatings(NamedTuple):
-    """The judge's two answers about one edit; both are None if there is no edit."""
+    """The two answers of the judge about one edit, for SC and for PQ. Both are None if there is no edit."""
 
     task_type: str
     sc: Ratings | Unparsed | None
@@ -59,14 +61,17 @@ class GEditRatings(NamedTuple):
 
 
 class GEditPrompts(NamedTuple):
-    """The two prompts of the judge. ``<instruction>`` in ``sc`` is a placeholder. The authors use those of VIEScore."""
+    """The two prompts of the judge. The authors use those of VIEScore.
+
+    ``<instruction>`` in ``sc`` is replaced with the instruction of the case.
+    """
 
     sc: str
     pq: str
 
 
 def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[GEditItem]:
-    """Stream the cases of one language.
+    """Read the cases of one language one after the other.
 
     Raises:
         BenchmarkError: The layout differs, or a type is unknown.
@@ -97,21 +102,21 @@ def load_gedit_prompts(folder: Path) -> GEditPrompts:
     found = read_json_object(file, 'the judge\'s two prompts as {"sc": "...<instruction>...", "pq": "..."}')
     sc, pq = found.get("sc"), found.get("pq")
     if not isinstance(sc, str) or not isinstance(pq, str):
-        raise BenchmarkError(f"{file}: sc and pq must both be strings")
+        raise BenchmarkError(f"{file}: the fields sc and pq must both be strings")
     if "<instruction>" not in sc:
         raise BenchmarkError(f"{file}: sc has no placeholder <instruction> for the instruction; add it")
     return GEditPrompts(sc, pq)
 
 
 def edit_path(root: Path, item: GEditItem) -> Path:
-    """Return the path of an item's edit in the published layout."""
+    """Return the path of the edited image of a case in the published layout, below the folder ``root``."""
     return root / "fullset" / item.task_type / item.language / f"{item.key}.png"
 
 
 def judge_gedit(
     items: Iterable[GEditItem], edits: Path | Callable[[GEditItem], bytes | None], judge: Judge, prompts: GEditPrompts
 ) -> list[GEditRatings]:
-    """Rate every edit with the judge at the size of its source: SC with both images, PQ with only the edit."""
+    """Rate every edit with the judge, at the size of its source. SC is rated on both images, PQ on the edit alone."""
     found: list[GEditRatings] = []
     for item in items:
         edited = _edited(edits, item)
@@ -126,11 +131,11 @@ def judge_gedit(
 
 
 def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
-    """Return the table with SC, PQ and O = sqrt(SC PQ), where SC and PQ are the lower of their two ratings.
+    """Return the results: SC, PQ and O = sqrt(SC * PQ). SC and PQ are the lower of the two ratings of their answers.
 
     Each metric is averaged over the items of a type and then over the types. The published rule drops missing edits and
-    unparsed answers, as the public scripts do where they do not guess. Our rule scores a missing edit with 0, and
-    excludes and counts unparsed answers.
+    unparsed answers (where the public scripts use a random rating instead, this is not reproduced). Our rule scores a
+    missing edit with 0, and excludes and counts unparsed answers.
     """
     parsed: list[tuple[str, float, float]] = []
     missing: list[str] = []
@@ -153,7 +158,7 @@ def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT)
         values = [measure(sc, pq) for _, sc, pq in parsed]
         rows.append(
             BenchmarkRow(
-                name=f"{name}, mean of types",
+                name=f"{name}, mean over types",
                 published=_macro(values, kinds, bootstrap),
                 ours=_macro(values + [0.0] * len(missing), kinds + missing, bootstrap),
             )

@@ -1,8 +1,8 @@
 """ImgEdit-Bench, basic set (arXiv 2505.20275): 9 types, rated from 1 to 5 on three aspects with a rubric per type.
 
-A folder contains ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type: rubric with
-``<edit_prompt>``}) and the original images in ``singleturn/`` (or another folder) under their ``id``. Edits are stored as
-``<key>.png``.
+A folder contains ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type: rubric}, where a
+rubric has the placeholder ``<edit_prompt>``) and the original images in ``singleturn/`` or another folder. The ``id``
+is the path of the original image in this folder. Edits are stored as ``<key>.png``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ImgEditItem(NamedTuple):
 
 
 def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEditItem]:
-    """Load the cases in the order of the file.
+    """Load the cases in the order of ``basic_edit.json``. ``originals`` is the folder of the original images.
 
     Raises:
         BenchmarkError: The layout differs, or an original image is missing.
@@ -47,9 +47,11 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
                 )
         source = (root / entry["id"]).resolve()
         if not source.is_relative_to(root):
-            raise BenchmarkError(f"{file}, entry {key}: id points outside {originals}: {entry['id']!r:.120}")
+            raise BenchmarkError(
+                f"{file}, entry {key}: id must be a path in {originals}, but points outside: {entry['id']!r:.120}"
+            )
         if not source.is_file():
-            raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist")
+            raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist; add it")
         items.append(ImgEditItem(key, entry["edit_type"], entry["prompt"], source))
     return items
 
@@ -65,16 +67,16 @@ def judge_imgedit(
     judge: Judge,
     prompts: Mapping[str, str],
 ) -> dict[str, str | None]:
-    """Rate every edit with the judge. Return the text of its answer per key, or None if there is no edit.
+    """Rate every edit with the judge. Return its answers by key; None where there is no edit.
 
     Raises:
-        BenchmarkError: A type has no rubric. Raised before the first request.
+        BenchmarkError: A type has no rubric. This is checked before the first request.
     """
     cases = list(items)
     for item in cases:
         if item.edit_type not in prompts:
             known = ", ".join(sorted(prompts))
-            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}; it has {known}")
+            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}, only for {known}; add it")
     answers: dict[str, str | None] = {}
     for item in cases:
         edited = edits(item) if callable(edits) else _read_if_exists(edits / f"{item.key}.png")
@@ -89,11 +91,11 @@ def judge_imgedit(
 def imgedit_table(
     items: Sequence[ImgEditItem], answers: Mapping[str, str | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
-    """Return the table with the mean of the three ratings per type, over types (macro) and over images (micro).
+    """Return the results: the mean rating per type, over types (macro) and over images (micro).
 
-    The published rule uses the authors' lenient parser, rounds the mean of an image to two decimals and drops everything
-    else. Our rule requires three ratings from 1 to 5, gives a missing edit the lowest rating, 1, and excludes and counts
-    unparsed answers.
+    The published rule uses the authors' lenient parser, rounds the mean rating of an image to two decimals and drops
+    images without a rating. Our rule requires three ratings from 1 to 5, gives a missing edit the lowest rating, 1, and
+    excludes and counts unparsed answers.
     """
     published: list[tuple[str, float]] = []
     ours: list[tuple[str, float]] = []
@@ -124,7 +126,7 @@ def imgedit_table(
                 sides.append(macro_mean(values, kinds, bootstrap) if macro else mean_estimate(values, bootstrap))
         return BenchmarkRow(name=name, published=sides[0], ours=sides[1])
 
-    rows = [row("mean of types (macro)", None, True), row("mean of images (micro)", None, False)]
+    rows = [row("mean over types (macro)", None, True), row("mean over images (micro)", None, False)]
     rows += [row(kind, kind, False) for kind in sorted({item.edit_type for item in items})]
     return BenchmarkTable(name="ImgEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=missing)
 

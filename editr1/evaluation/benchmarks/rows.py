@@ -1,4 +1,4 @@
-"""Readers for published benchmarks: Parquet files from the Hugging Face hub, with images as {bytes, path}."""
+"""Readers for the files of public benchmarks: JSON objects and Parquet files with images as {bytes, path}."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BenchmarkError(Editr1Error, ValueError):
 
 
 class Row(NamedTuple):
-    """One row, with its location for error messages."""
+    """One row of a Parquet file. ``where`` is its location for error messages, ``folder`` that of the benchmark."""
 
     where: str
     folder: Path
@@ -28,10 +28,10 @@ class Row(NamedTuple):
 
 
 def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, object]:
-    """Read the object in a JSON file.
+    """Read a JSON file that contains an object. ``content`` describes this object in error messages.
 
     Raises:
-        BenchmarkError: The file cannot be read or holds no object; the message describes the expected ``content``.
+        BenchmarkError: The file cannot be read or does not contain an object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, ob
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """Stream the rows of one Parquet file, or of all Parquet files below a folder in the order of their names.
+    """Read the rows of a Parquet file, or of all Parquet files below a folder in the order of their names.
 
     Raises:
         BenchmarkError: There is no Parquet file, a file cannot be read, or a column of ``columns`` is missing.
@@ -55,7 +55,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         try:
             table = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
-            raise BenchmarkError(f"{file}: the Parquet file cannot be read: {error}") from error
+            raise BenchmarkError(f"{file}: the Parquet file cannot be read: {error}; download it again") from error
         names = set(table.schema_arrow.names)
         missing = [name for name in columns if name not in names]
         if missing:
@@ -71,7 +71,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def text_field(row: Row, field: str) -> str:
-    """Return a string field. Raise BenchmarkError if it is missing or blank."""
+    """Return the value of a string field. Raise BenchmarkError if it is missing or blank."""
     value = row.values.get(field)
     if not isinstance(value, str) or not value.strip():
         raise BenchmarkError(f"{row.where}: {field} must be a non-empty string, got {value!r:.80}")
@@ -79,12 +79,12 @@ def text_field(row: Row, field: str) -> str:
 
 
 def image_field(row: Row, field: str) -> bytes:
-    """Return the bytes of an image field. Raise BenchmarkError if there is no image."""
+    """Return the image file in a field. Raise BenchmarkError if the field has no image."""
     return image_bytes(row, field, row.values.get(field))
 
 
 def image_bytes(row: Row, field: str, value: object) -> bytes:
-    """Return the bytes of an image value: bytes, the hub's ``{"bytes", "path"}``, or a path in the benchmark's folder."""
+    """Return the image file in ``value``: bytes, ``{"bytes", "path"}``, or a path in the folder of the benchmark."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
@@ -92,8 +92,10 @@ def image_bytes(row: Row, field: str, value: object) -> bytes:
     if isinstance(value, str) and value:
         file = (row.folder / value).resolve()
         if not file.is_relative_to(row.folder.resolve()):
-            raise BenchmarkError(f"{row.where}: {field} points outside the benchmark's folder: {value!r:.120}")
+            raise BenchmarkError(
+                f"{row.where}: {field} must be a path in the benchmark's folder, but points outside: {value!r:.120}"
+            )
         if file.is_file():
             return file.read_bytes()
         raise BenchmarkError(f"{row.where}: {field}: the file {value!r:.120} does not exist")
-    raise BenchmarkError(f"{row.where}: {field} has no image")
+    raise BenchmarkError(f"{row.where}: {field} must contain an image, but is empty")

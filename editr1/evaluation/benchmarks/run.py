@@ -1,4 +1,4 @@
-"""Evaluation of a reward model on a public preference benchmark."""
+"""Evaluation of a verifier on a public benchmark of human preferences."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def reward_benchmark(
     epsilon: float | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> BenchmarkTable:
-    """Load a benchmark, score its edits and return its table.
+    """Load a benchmark, score its edits and return the results.
 
     Args:
-        name: The benchmark.
+        name: Name of the benchmark.
         folder: Folder of the benchmark.
-        score: Scores edits.
-        protocol: Rules to report.
+        score: Function that scores edits.
+        protocol: Rules whose metrics are returned.
         epsilon: Tie threshold of TIGER's benchmark, see :func:`tiger_table`.
         bootstrap: Settings of the bootstrap.
 
     Raises:
-        BenchmarkError: The folder does not hold the benchmark in its published layout.
+        BenchmarkError: The folder does not contain the benchmark in its published layout.
     """
     if name == "editscore":
         comparisons: list[Comparison] = []  # the rows without their images, which might not fit into memory
@@ -58,7 +58,7 @@ def reward_benchmark(
 
 
 def select_protocol(table: BenchmarkTable, protocol: Protocol) -> BenchmarkTable:
-    """Return the table with the metrics of one rule only; rows without a metric under that rule are dropped."""
+    """Return the results under one rule only. Rows without a metric under this rule are dropped."""
     if protocol == "both":
         return table
     other = "ours" if protocol == "published" else "published"

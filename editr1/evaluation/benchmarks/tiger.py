@@ -1,8 +1,8 @@
 """TIGER's EditReward-Bench (arXiv 2509.26346): human rankings of 2, 3 or 4 edits of one case.
 
 Each row is a pairwise comparison with the columns id, dataset ("2pair", "3pair", "4pair"), instruction, source_image,
-candidate_1, candidate_2, ranking ("B>A", "A=B") and comparison_type ("AvsB"). At K = 3 and 4 the part of an id before its
-first "_" identifies the group.
+candidate_1, candidate_2, ranking ("B>A", "A=B") and comparison_type ("AvsB"). The edits of one case form a group of K
+edits. At K = 3 and 4 the part of an id before its first "_" identifies the group.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def load_tiger(path: Path) -> list[TigerGroup]:
     """Load the groups of a local folder or Parquet file, in the order of their first rows.
 
     Raises:
-        BenchmarkError: The layout differs, a group lacks comparisons, or a ranking does not match its pair.
+        BenchmarkError: The layout differs, a comparison is missing, or a ranking does not match its pair.
     """
     groups: dict[tuple[int, str], TigerGroup] = {}
     for row in read_rows(path, _COLUMNS):
@@ -76,7 +76,9 @@ def load_tiger(path: Path) -> list[TigerGroup]:
         preference = _preference(row, first, second)
         low, high = sorted((first, second))
         if (low, high) in group.human:
-            raise BenchmarkError(f"{row.where}: {low} and {high} of group {group_id} are compared twice")
+            raise BenchmarkError(
+                f"{row.where}: {low} and {high} of group {group_id} are compared twice; remove one of the rows"
+            )
         group.human[(low, high)] = preference if (low, high) == (first, second) else -preference
     for group in groups.values():
         expected = group.k * (group.k - 1) // 2
@@ -92,7 +94,7 @@ def load_tiger(path: Path) -> list[TigerGroup]:
 
 
 def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[str, float | None]]:
-    """Score the edits of each group with one call of ``score``; return a mapping from letter to score per group."""
+    """Score the edits of each group with one call of ``score``. Return one mapping from letter to score per group."""
     found = []
     for group in groups:
         edits = [BenchmarkEdit(group.source, group.edits[letter], group.instruction) for letter in group.letters]
@@ -101,13 +103,16 @@ def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[st
 
 
 def tuned_epsilon(human: Floats, gaps: Floats) -> tuple[float, float]:
-    """Return the tie threshold with the best accuracy on these same pairs, as in the authors' script, and that accuracy.
+    """Return the tie threshold (epsilon) with the best accuracy on these pairs, and this accuracy.
 
-    A pair is correct if the human label is a tie and |gap| <= epsilon, or if the gap exceeds epsilon in the direction of
-    the human preference. The candidates for epsilon are 0 and every |gap|; the smallest of equally good ones is returned.
+    The authors' script also tunes it on the pairs on which it is then used.
+
+    A pair is correct if the human label is a tie and |gap| <= epsilon, or if the gap exceeds epsilon in the direction
+    of the human preference. The candidates for epsilon are 0 and every |gap|. If several are equally good, the smallest
+    is returned.
 
     Args:
-        human: ``[n]`` with 1 (A is better), 0 (tie) or -1 (B is better).
+        human: ``[n]`` human labels: 1 (A is better), 0 (tie) or -1 (B is better).
         gaps: ``[n]`` score of A minus score of B.
     """
     candidates = np.unique(np.concatenate([[0.0], np.abs(gaps)]))
@@ -123,15 +128,16 @@ def tiger_table(
     epsilon: float | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> BenchmarkTable:
-    """Return the table with the accuracy at K = 2, 3 and 4 and over all groups.
+    """Return the results: the accuracy at K = 2, 3 and 4 and over all groups.
 
-    The published rule (EditReward/evaluate/eval_bench.py) compares the whole ranking at K = 3 and 4, where the edit with
-    the later letter wins among equal scores. At K = 2 it uses the epsilon that is tuned on the benchmark itself; in the
-    overall row only human ties are decided by that epsilon. A group with a missing score is wrong.
+    The published rule (EditReward/evaluate/eval_bench.py) compares the whole ranking at K = 3 and 4. Among edits with
+    equal scores, the one with the later letter is ranked higher. At K = 2 the rule uses the epsilon that is tuned on
+    the benchmark itself; in the overall row it uses this epsilon only for human ties. A group with a missing score
+    counts as wrong.
 
-    Our rule takes ``epsilon`` at K = 2. If it is None, the pairs are split in half by the digest of their ids, and each
-    half uses the epsilon tuned on the other half. At K = 3 and 4 equal scores are wrong. A group with a missing score is
-    excluded and counted.
+    Our rule uses the argument ``epsilon`` at K = 2. If it is None, the pairs are split in half by the digest of their
+    ids, and each half uses the epsilon tuned on the other half. At K = 3 and 4 a group with equal scores counts as
+    wrong. A group with a missing score is excluded and counted.
     """
     complete = [
         all(score.get(letter) is not None for letter in group.letters)
@@ -165,7 +171,7 @@ def tiger_table(
 
 
 class _Credits(NamedTuple):
-    """Credit, 0 or 1, per group of ``k`` edits under each rule; ``published_overall`` enters the overall row."""
+    """Credit (0 or 1) per group of ``k`` edits under each rule. ``published_overall`` is used in the overall row."""
 
     k: int
     published: list[float]
@@ -195,7 +201,7 @@ def _credits(
     published = list(_tie_credit(human, gaps, tuned))
     overall = list(np.where(human == 0, published, ranked))
     ours, used = _held_out_credit(human, gaps, [g.group_id for g, _ in scored], epsilon)
-    note = f"Epsilon at K = 2: {tuned:g} in the published rule, tuned on the benchmark itself; {used} in ours."
+    note = f"Epsilon at K = 2: the published rule uses {tuned:g}, tuned on the benchmark itself. Our rule uses {used}."
     return _Credits(k, published + incomplete, overall + incomplete, ours, note)
 
 
@@ -209,19 +215,19 @@ def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
 
 
 def _held_out_credit(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: float | None) -> tuple[list[float], str]:
-    """Return the credit per pair with an epsilon that was not tuned on that pair, and a description of the epsilon."""
+    """Return the credit per pair, with an epsilon that was not tuned on this pair, and a description of the epsilon."""
     if epsilon is not None:
-        return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance,"
+        return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance"
     first = np.array([hashlib.sha256(name.encode()).digest()[0] % 2 == 0 for name in ids])
     if first.all() or not first.any():
-        return list(_tie_credit(human, gaps, 0.0)), "0, because there are too few pairs to split,"
+        return list(_tie_credit(human, gaps, 0.0)), "0, because there are too few pairs to split"
     credit = np.empty(len(ids))
     used = []
     for half in (first, ~first):
         other, _ = tuned_epsilon(human[~half], gaps[~half])
         credit[half] = _tie_credit(human[half], gaps[half], other)
         used.append(other)
-    return list(credit), f"{used[0]:g} and {used[1]:g}, each tuned on the other half,"
+    return list(credit), f"{used[0]:g} and {used[1]:g}, each tuned on the other half of the pairs"
 
 
 def _pair_rows(
@@ -266,9 +272,9 @@ def _has_no_ties(score: Mapping[str, float | None], group: TigerGroup) -> bool:
 
 
 def _human_order(group: TigerGroup) -> str:
-    """Return the letters ordered by number of wins, best first, or "cycle" if the comparisons are cyclic.
+    """Return the letters of the edits in human order, best first, or "cycle" if the comparisons are cyclic.
 
-    "cycle" is never equal to a ranking.
+    The order follows from the number of wins. "cycle" differs from every ranking.
     """
     wins = dict.fromkeys(group.letters, 0)
     for (a, b), preference in group.human.items():
@@ -293,7 +299,9 @@ def _preference(row: Row, first: str, second: str) -> int:
     value = text_field(row, "ranking").replace(" ", "")
     match = re.fullmatch(r"([A-D])([<>=])([A-D])(=Good|=Bad)?", value)
     if match is None or {match[1], match[3]} != {first, second} or (match[4] and match[2] != "="):
-        raise BenchmarkError(f"{row.where}: ranking must rank {first} and {second}, got {value!r:.40}")
+        raise BenchmarkError(
+            f"{row.where}: ranking must rank {first} and {second}, such as '{first}>{second}', got {value!r:.40}"
+        )
     if match[2] == "=":
         return 0
     better = match[1] if match[2] == ">" else match[3]

@@ -1,6 +1,6 @@
-"""Charts of the report as inline SVG, and positions of HTML bars. Colours come from CSS classes of the page.
+"""Charts of the report: curves and the lineage graph as inline SVG, and the bars of the timeline.
 
-All text goes through :class:`markupsafe.Markup` formatting, which escapes it.
+Colours come from CSS classes of the page. All text is escaped by :class:`markupsafe.Markup`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SMOOTH_FROM = 30
 
 
 class Bar(NamedTuple):
-    """A bar of the timeline: position and length in percent of the run, tooltip, and nesting level."""
+    """A bar of the timeline: its position and length in percent of the run, its tooltip and its nesting level."""
 
     left: float
     width: float
@@ -33,7 +33,7 @@ class Bar(NamedTuple):
 
 
 class Track(NamedTuple):
-    """The bars of one stage."""
+    """A row of the timeline: the bars of one stage and its total duration."""
 
     stage: str
     duration: str
@@ -64,7 +64,7 @@ class _Axes:
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
     def draw(self) -> list[Markup]:
-        """Draw grid lines and tick labels."""
+        """Return the SVG elements of the grid lines and tick labels."""
         parts: list[Markup] = []
         for tick in self.y_ticks:
             _, y = self.place(self.x_low, tick)
@@ -92,10 +92,10 @@ class _Axes:
 def line_chart(
     name: str, points: Sequence[Point], x_label: str = "step", other: tuple[str, Sequence[Point]] | None = None
 ) -> Markup:
-    """Draw a curve as SVG, with three to five ticks per axis.
+    """Draw a curve, or two curves on the same axes, as SVG.
 
-    From 30 points on, the raw values are drawn as a thin line under their running mean. Values that are not finite leave a
-    gap; a curve without finite values gives an empty string.
+    With 30 or more points, the values are drawn as a thin line, with their running mean on top. Values that are not
+    finite leave a gap; a curve without finite values gives an empty string.
 
     Args:
         name: Name of the curve.
@@ -130,7 +130,7 @@ def line_chart(
 
 
 def _tooltips(points: Sequence[Point], axes: _Axes, x_label: str) -> list[Markup]:
-    """Draw invisible circles, about 40 along the curve, that show the value under the pointer."""
+    """Return about 40 invisible circles along the curve. Each shows its value when the pointer is over it."""
     found: list[Markup] = []
     for x, y in points[:: max(1, len(points) // 40)]:
         if math.isfinite(y):
@@ -148,13 +148,13 @@ def _with_finite_x(points: Sequence[Point]) -> list[Point]:
 
 
 def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
-    """Return the value of each curve that has several finite values and never changes."""
+    """Return the value of each curve that has several finite values which are all equal."""
     values = {name: [y for _, y in points if math.isfinite(y)] for name, points in curves.items()}
     return {name: found[0] for name, found in values.items() if len(found) > 1 and len(set(found)) == 1}
 
 
 def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    """Return evenly spaced round values that cover [low, high], at most ``max_ticks`` + 2 of them.
+    """Return at most ``max_ticks`` + 2 evenly spaced round values that cover [low, high].
 
     Their distance is 1, 2 or 5 times a power of ten.
     """
@@ -169,7 +169,7 @@ def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
 
 
 def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple[tuple[float, str], ...]]:
-    """Return the rows of the timeline, one per stage in order of start, and the axis as (percent, label)."""
+    """Return the rows of the timeline in order of start, and the ticks of the time axis as (percent, label)."""
     if not spans:
         return (), ()
     start, end = min(s.start for s in spans), max(s.end for s in spans)
@@ -188,7 +188,7 @@ def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple
 
 
 def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) -> Markup:
-    """Draw the lineage graph from left to right: every artifact is to the right of its parents.
+    """Draw the lineage graph of artifacts as SVG. Every artifact is to the right of its parents.
 
     Edges to unknown digests are ignored.
     """
@@ -248,7 +248,7 @@ def _bar(item: TimeSpan, start: float, duration: float) -> Bar:
 
 
 def _covered(items: Sequence[TimeSpan]) -> float:
-    """Return the seconds covered by the spans, counting overlaps once."""
+    """Return the total time in seconds that the spans cover. Overlaps count once."""
     total, reached = 0.0, -math.inf
     for item in sorted(items, key=lambda s: s.start):
         total += max(0.0, item.end - max(item.start, reached))
@@ -257,7 +257,7 @@ def _covered(items: Sequence[TimeSpan]) -> float:
 
 
 def _reduced(points: Sequence[Point]) -> list[Point]:
-    """Reduce a curve to at most 240 points by averaging runs of neighbouring points."""
+    """Reduce a curve to at most 240 points by averaging neighbouring points."""
     run = math.ceil(len(points) / _MAX_POINTS)
     if run <= 1:
         return list(points)
@@ -297,7 +297,7 @@ def _digits(ticks: Sequence[float]) -> int:
 
 
 def _formatted(value: float, digits: int) -> str:
-    """Format with ``digits`` decimals, or in scientific notation if most of these would be zeros."""
+    """Format ``value`` with ``digits`` decimals, or in scientific notation if ``digits`` is above 6."""
     if digits <= 6:
         return number(value, digits)
     if value == 0 or not math.isfinite(value):
@@ -306,7 +306,7 @@ def _formatted(value: float, digits: int) -> str:
 
 
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return the longest distance of each artifact from a root.
+    """Return the depth of each artifact in the lineage graph: its longest distance from an artifact without parents.
 
     An artifact store contains no cycles. If the input contains one nevertheless, the depths stay bounded.
     """
@@ -323,7 +323,7 @@ def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, i
 
 
 def _placed(layers: dict[int, list[str]], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return each artifact's row in its layer, sorted by the mean row of its parents so that fewer edges cross."""
+    """Return the row of each artifact in its layer. Artifacts are sorted by the mean row of their parents."""
     place: dict[str, int] = {}
     for level in sorted(layers):
         layer = layers[level]

@@ -11,7 +11,7 @@ NOT_MEASURED = "not measured"
 
 
 def number(value: float | int | None, digits: int = 2, *, signed: bool = False) -> str:
-    """Format a number with a typographic minus sign and, from 10,000, thin spaces between thousands.
+    """Format a number with a typographic minus sign and, from 10,000 on, with thin spaces between thousands.
 
     None and NaN give "not measured".
     """
@@ -34,7 +34,7 @@ def estimate(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
 
 
 def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
-    """Format the interval of an estimate, such as "1.0 to 2.0"; empty if not measured."""
+    """Format the interval of an estimate, such as "1.0 to 2.0"; empty for None."""
     if value is None:
         return ""
     low, high = (number(v * scale, digits, signed=signed) for v in (value.low, value.high))

@@ -1,4 +1,4 @@
-"""The three headline metrics at the top of the page, each with its interval and an interpretation of the interval."""
+"""The three headline metrics at the top of the report, each with its interval and what the interval means."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from editr1.evaluation.report import formats
 from editr1.evaluation.report.model import ReportData, VerifierMetrics
 
 Verdict = Literal["clear", "worse", "open", "none"]
-"""Position of the interval: above the baseline ("clear"), below it ("worse"), or including it ("open").
+"""Where the interval of a metric lies: above the baseline ("clear"), below it ("worse") or around it ("open").
 
 "none" means that the metric was not measured.
 """
 
 
 class Ruler(NamedTuple):
-    """Positions of an interval, its estimate and a baseline on a ruler, in percent of the ruler's width.
+    """Positions on a ruler, the scale under a metric, in percent of its width.
 
-    ``ends`` are the labels of the left end, the baseline and the right end.
+    ``low`` and ``high`` are the ends of the interval, ``value`` is the estimate and ``mark`` the baseline. ``ends`` are
+    the labels of the left end, the baseline and the right end.
     """
 
     low: float
@@ -30,7 +31,7 @@ class Ruler(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The texts of a headline metric, and its position on a ruler."""
+    """The texts of a headline metric, and its ruler if it was measured."""
 
     title: str
     value: str
@@ -50,9 +51,9 @@ class _Style:
         unit: Unit after the value.
         note: Note after the interval.
         factor: Factor from the estimate to the shown value.
-        baseline: Shown value that means no effect.
+        baseline: Shown value that stands for no effect.
         baseline_name: Name of the baseline.
-        ends: Ends of the ruler; None fits the ruler to the interval.
+        ends: Ends of the ruler. None: the ruler fits the interval.
         signed: Show a plus sign before positive values.
     """
 
@@ -81,7 +82,7 @@ _EDITOR = _Style("Editor gain from RL", " of 10", "true score, same cases")
 
 
 def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
-    """Return the headlines: SFT verifier against chance, RL against SFT verifier, editor after RL against before."""
+    """Return the accuracy of the SFT verifier, the gain of the RL verifier and the gain of the editor."""
     sft = find_verifier(data, "sft")
     accuracy = sft.accuracy.half_credit if sft and sft.accuracy else None
     gain = data.editor.gain.score if data.editor and data.editor.scored_by == "truth" else None
@@ -98,12 +99,12 @@ def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
 
 
 def find_verifier(data: ReportData, role: Literal["sft", "rl"]) -> VerifierMetrics | None:
-    """Return the first verifier with that role, or None."""
+    """Return the first verifier of the report with the given role, or None."""
     return next((v for v in data.verifiers if v.role == role), None)
 
 
 def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float] | None) -> Ruler:
-    """Place an estimate and a baseline ``mark`` on a ruler; without ``ends`` the ruler extends a little beyond both."""
+    """Place an estimate and the baseline ``mark`` on a ruler. Without ``ends``, the ruler extends a little beyond both."""
     low, high, middle = value.low * factor, value.high * factor, value.value * factor
     if ends is None:
         left, right = min(low, mark), max(high, mark)

@@ -1,4 +1,4 @@
-"""Images embedded in the page as data URIs."""
+"""Images of the report, embedded in the page as data URIs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 from editr1.data.images import decode_image, encode_png
 
 MAX_PIXELATED_SIDE = 128
-"""Images up to this longest side, in pixels, are drawn without interpolation."""
+"""Images whose longest side has at most this many pixels are drawn without interpolation."""
 
 MAX_SIDE = 720
 """Longest side of an embedded image in pixels; larger images are downscaled."""
 
 
 class EmbeddedImage(NamedTuple):
-    """An image for an ``img`` element: its data URI, its size in pixels, and whether to draw it without interpolation."""
+    """An image of the page: its data URI, its size in pixels, and whether it is drawn without interpolation."""
 
     uri: str
     width: int

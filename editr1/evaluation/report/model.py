@@ -1,4 +1,4 @@
-"""The data of a report. None means "not measured" and is displayed that way."""
+"""The data of a report. None stands for "not measured" and is displayed in these words."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Point = tuple[float, float]
 
 
 class Part(BaseModel):
-    """Base class of the report's data: immutable, without unknown fields, with images as base64 in JSON.
+    """Base class of the report's data. Objects are immutable and have no unknown fields; images are base64 in JSON.
 
-    Some fields have an older name in JSON, so that stored evaluations remain readable.
+    Some fields keep an older name in JSON, so that stored evaluations can still be read.
     """
 
     model_config = ConfigDict(
@@ -31,7 +31,7 @@ class Part(BaseModel):
 
 
 class RunHeader(Part):
-    """Identity of the run and how to reproduce it. Times are seconds since the epoch."""
+    """The run that the report describes, and the command that reproduces it. Times are seconds since the epoch."""
 
     name: str
     state: str
@@ -64,10 +64,10 @@ class StageReport(Part):
         seconds: Run time over all attempts.
         attempts: Number of attempts.
         metrics: Final metrics.
-        curves: Points (x, y) per metric, sorted by x; a y that is not finite leaves a gap.
+        curves: Points (x, y) by metric, sorted by x. Where y is not finite, the curve has a gap.
         x_label: Unit of x.
-        inputs: Artifact digest per input.
-        outputs: Artifact digest per output.
+        inputs: Digest of the artifact of each input.
+        outputs: Digest of the artifact of each output.
     """
 
     name: str
@@ -101,10 +101,10 @@ class VerifierMetrics(Part):
     """Metrics of a verifier on the held-out pairs; all estimates are in [0, 1].
 
     Attributes:
-        name: Name in the report.
+        name: Name of the verifier in the report.
         role: Stage that trained the verifier.
         accuracy: Pairwise accuracy.
-        verdicts: Fraction of yes/no answers that agree with the ground truth, per category of principle.
+        verdicts: Fraction of yes/no answers that agree with the ground truth, by category of principle.
         parsed: Fraction of traces that could be parsed.
     """
 
@@ -116,7 +116,10 @@ class VerifierMetrics(Part):
 
 
 class VerifierGain(Part):
-    """RL-RRM minus SFT-RRM on the same pairs, in [-1, 1]. Fewer ties and inverted pairs (negative) are improvements."""
+    """Metrics of the RL-RRM minus those of the SFT-RRM on the same pairs, in [-1, 1].
+
+    For ``ties`` and ``inverted``, a negative difference is an improvement.
+    """
 
     half_credit: Estimate | None = None
     strict: Estimate | None = None
@@ -125,7 +128,7 @@ class VerifierGain(Part):
 
 
 class ScoreParts(Part):
-    """Mean score in [0, 10], its parts (fractions of the principles that hold) and the fraction of successes."""
+    """Mean score in [0, 10], its parts (fraction of satisfied principles per category) and fraction of successes."""
 
     score: Estimate | None = None
     follow: Estimate | None = None
@@ -138,11 +141,11 @@ class EditorMetrics(Part):
     """Metrics of an editor before and after RL on the same cases.
 
     Attributes:
-        scored_by: Origin of the scores: the ground truth or the verifier. ``judge`` in JSON.
+        scored_by: Origin of the scores: the ground truth or the verifier. Its name in JSON is ``judge``.
         before: Means before RL.
         after: Means after RL.
         gain: Paired differences, after minus before.
-        gsb: Fraction of cases with a higher score after RL minus the fraction with a lower one, in [-1, 1].
+        gsb: Fraction of cases with a higher score after RL minus the fraction with a lower score, in [-1, 1].
         failed: Number of cases without both scores, which are excluded.
     """
 
@@ -155,7 +158,7 @@ class EditorMetrics(Part):
 
 
 class PrincipleView(Part):
-    """A principle with the verifier's answer (``said`` in JSON) and, if it exists, the true answer."""
+    """A principle with the verifier's answer (``said`` in JSON) and, where it is known, the true answer."""
 
     question: str
     category: Category
@@ -185,7 +188,7 @@ class GalleryCase(Part):
 
 
 Protocol = Literal["published", "ours", "both"]
-"""Rule by which a public benchmark is scored: its authors' rule, this project's rule, or both."""
+"""Rule for scoring a public benchmark: that of its authors, that of this project, or both."""
 
 
 class BenchmarkRow(Part):
@@ -203,12 +206,12 @@ class BenchmarkTable(Part):
     Attributes:
         name: Name of the benchmark and of the evaluated model.
         rows: Metrics.
-        scale: Factor for display: 100 for fractions, 1 for ratings.
-        unit: Unit for display.
+        scale: Factor by which metrics are multiplied for display: 100 for fractions, 1 for ratings.
+        unit: Displayed unit.
         unparsed: Number of answers that could not be parsed.
         missing: Number of items without a score or an edit.
-        protocol: Rules that are shown.
-        notes: Notes below the table.
+        protocol: Rules whose metrics are displayed.
+        notes: Notes that are displayed below the table.
     """
 
     name: str

@@ -19,7 +19,7 @@ LABELS = {"Instruction Following": "follow", "Feature Preservation": "keep", "Im
 
 
 class Row(NamedTuple):
-    """A principle with the answers about both edits."""
+    """A principle with the answers about the edit before RL and the edit after RL."""
 
     question: str
     category: str
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 def render_report(data: ReportData) -> str:
     """Render the report as one HTML document.
 
-    The page loads no other resources (its Content-Security-Policy forbids it), and all text is escaped. Metrics that were
-    not measured are shown as "not measured".
+    The page loads no other resources (its Content-Security-Policy forbids it), and all text is escaped. Metrics that
+    were not measured are shown as "not measured".
     """
     rows, axis = charts.timeline_tracks(data.timeline)
     return (
@@ -66,7 +66,7 @@ def _image(data: bytes) -> EmbeddedImage | None:
 
 
 def _principles(case: GalleryCase) -> list[Row]:
-    """Return the questions of a case in order, each with the answers about both edits."""
+    """Return one row per principle of a case, in order."""
     found: dict[str, dict[str, PrincipleView]] = {}
     for side, edit in (("before", case.before), ("after", case.after)):
         for item in edit.principles if edit else ():
@@ -79,7 +79,7 @@ def _principles(case: GalleryCase) -> list[Row]:
 
 
 def _agreement(edit: EditView) -> str:
-    """Describe how many answers are correct, such as "5 of 6 answers correct"; empty without ground truth."""
+    """Return a text such as "5 of 6 answers correct". It is empty without ground truth."""
     both = [(p.verdict, p.truth) for p in edit.principles if p.verdict is not None and p.truth is not None]
     return f"{sum(a == b for a, b in both)} of {len(both)} answers correct" if both else ""
 
@@ -135,7 +135,7 @@ def page_environment(package: str) -> Environment:
 
 @lru_cache(maxsize=1)
 def page_css() -> str:
-    """Return the style sheet, which other pages of the project use as well."""
+    """Return the style sheet of the report, which the page of a reproduction also uses."""
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, "page.css")[0]

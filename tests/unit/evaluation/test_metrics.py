@@ -40,13 +40,13 @@ def test_score_difference_within_epsilon_is_a_tie():
 
 
 def test_empty_or_non_finite_input_is_rejected():
-    with pytest.raises(ValueError, match="no pair with both scores among 2 pairs"):
+    with pytest.raises(ValueError, match="none of 2 pairs has both scores"):
         pair_accuracy([1.0, None], [2.0, 1.0], ["same", "winner"])
     with pytest.raises(ValueError, match="non-empty"):
         mean_estimate([])
     with pytest.raises(ValueError, match=r"values\[1\] is nan"):
         mean_estimate([1.0, float("nan")])
-    with pytest.raises(ValueError, match="same items, got 2 values after and 1 before"):
+    with pytest.raises(ValueError, match="must have one value per item, got 2 and 1 values"):
         paired_difference([1.0, 2.0], [1.0])
 
 
@@ -54,7 +54,7 @@ def test_gsb_is_good_minus_bad_over_all_cases():
     found = gsb([9.0] * 5 + [4.0] * 3 + [1.0] * 2, [4.0] * 10)
     assert found.value == pytest.approx(0.3)
     assert found.n == 10
-    with pytest.raises(ValueError, match="same cases, got 2 of the first editor and 1 of the second"):
+    with pytest.raises(ValueError, match="must have one score per case, got 2 and 1 scores"):
         gsb([1.0, 2.0], [1.0])
 
 

@@ -123,7 +123,7 @@ def test_editscore_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
     ("change", "message"),
     [
         ({"dimension": "beauty"}, "row 0: dimension 'beauty' is unknown; allowed: prompt_following"),
-        ({"output_images": [image(1)]}, "row 0: key and output_images must have two entries"),
+        ({"output_images": [image(1)]}, "row 0: the lists key and output_images must have two entries"),
         ({"instruction": " "}, "row 0: instruction must be a non-empty string"),
         ({"input_image": {"bytes": None, "path": "no.png"}}, "row 0: input_image: the file .* does not exist"),
     ],
@@ -207,7 +207,7 @@ def test_tiger_compares_whole_rankings_and_weights_by_groups(tmp_path):
     assert ours["all decided pairs, strict"] == pytest.approx((2 + 7 + 6) / 18)
     assert ours["all decided pairs, half credit"] == pytest.approx((2 + 7.5 + 6) / 18)
     assert table.notes == (
-        "Epsilon at K = 2: 0.3 in the published rule, tuned on the benchmark itself; 0.1, set in advance, in ours.",
+        "Epsilon at K = 2: the published rule uses 0.3, tuned on the benchmark itself. Our rule uses 0.1, set in advance.",
     )
 
 
@@ -330,10 +330,10 @@ def test_gedit_metrics_average_the_lower_rating_over_types():
         ]
     )
     published, ours = rows_of(table), rows_of(table, "ours")
-    assert published["SC, mean of types"] == pytest.approx(((4 + 8) / 2 + 7) / 2)
-    assert published["PQ, mean of types"] == pytest.approx(((9 + 2) / 2 + 7) / 2)
-    assert published["O, mean of types"] == pytest.approx(((6 + 4) / 2 + 7) / 2)
-    assert ours["O, mean of types"] == pytest.approx(((6 + 4) / 2 + 7 / 2) / 2)
+    assert published["SC, mean over types"] == pytest.approx(((4 + 8) / 2 + 7) / 2)
+    assert published["PQ, mean over types"] == pytest.approx(((9 + 2) / 2 + 7) / 2)
+    assert published["O, mean over types"] == pytest.approx(((6 + 4) / 2 + 7) / 2)
+    assert ours["O, mean over types"] == pytest.approx(((6 + 4) / 2 + 7 / 2) / 2)
     assert (table.unparsed, table.missing) == (1, 1)
 
 
@@ -376,8 +376,8 @@ def test_imgedit_reports_macro_and_micro_means(tmp_path):
     table = imgedit_table(items, answers)
     published, ours = rows_of(table), rows_of(table, "ours")
     assert published["alter"] == pytest.approx((4.33 + 1.33) / 2)
-    assert published["mean of types (macro)"] == pytest.approx((2.83 + 4.0) / 2)
-    assert published["mean of images (micro)"] == pytest.approx((4.33 + 1.33 + 4.0) / 3)
+    assert published["mean over types (macro)"] == pytest.approx((2.83 + 4.0) / 2)
+    assert published["mean over images (micro)"] == pytest.approx((4.33 + 1.33 + 4.0) / 3)
     assert ours["alter"] == pytest.approx((13 / 3 + 4 / 3) / 2)
     assert ours["style"] == 1.0
     assert (table.unparsed, table.missing) == (1, 1)
@@ -386,7 +386,7 @@ def test_imgedit_reports_macro_and_micro_means(tmp_path):
 def test_imgedit_missing_original_and_missing_rubric_are_rejected(tmp_path):
     folder = imgedit_folder(tmp_path)
     items = load_imgedit(folder)
-    with pytest.raises(BenchmarkError, match="no rubric for type 'style'; it has alter"):
+    with pytest.raises(BenchmarkError, match="no rubric for type 'style', only for alter"):
         judge_imgedit(items, tmp_path, lambda _p, _i: "", {"alter": ""})
     (folder / "singleturn" / "animal" / "1.jpg").unlink()
     with pytest.raises(BenchmarkError, match="entry 1082: the original image"):
