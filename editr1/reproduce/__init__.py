@@ -1,1 +1,1 @@
-"""Reproduction of the paper's claims on the shapes dataset: experiments, comparisons, and a report of which claims hold."""
+"""Reproduction of the paper's claims on the shapes dataset: experiments, their comparisons, and a report of the outcomes."""

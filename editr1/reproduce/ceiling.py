@@ -1,4 +1,4 @@
-"""Upper bounds of a verifier's accuracy: how often annotators agree with the ground truth and with other annotators."""
+"""Upper bounds of a verifier's accuracy: how often the annotators' labels agree with the ground truth and other labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class Ceiling(NamedTuple):
-    """Agreement with the annotators' labels per decided pair; each array has shape ``[n]``.
+    """Agreement with the labels of the annotators per decided pair; each array has shape ``[n]``.
 
-    ``truth`` is the credit of the ground truth (0.5 for a tie), ``people`` that of a second set of annotators.
+    1 is agreement, 0 disagreement and 0.5 a tie. ``truth`` is the agreement of the ground truth, ``people`` that of a
+    second set of annotators.
     """
 
     truth: Floats
@@ -26,7 +27,10 @@ class Ceiling(NamedTuple):
 
 
 def ceiling(pairs: Sequence[PreferencePair], seed: int) -> Ceiling:
-    """Score the decided pairs by the ground truth, and by a second set of annotators whose errors are drawn from ``seed``."""
+    """Compare the labels with the ground truth and with a second set of annotators.
+
+    The errors of the second set are drawn from ``seed``. Pairs without a preference are skipped.
+    """
     truth, people = [], []
     for pair in pairs:
         if pair.label != "winner":

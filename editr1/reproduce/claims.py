@@ -1,4 +1,4 @@
-"""The claims of the paper, each as comparisons of experiments, and the rule that decides whether a comparison holds."""
+"""The claims of the paper. Each is a list of comparisons of two experiments; a rule decides whether a comparison holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editr1.reproduce.metrics import Measure
 
 
 class Outcome(StrEnum):
-    """Outcome of a comparison."""
+    """Outcome of a comparison, as displayed in the report."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -25,10 +25,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One part of a claim: ``first`` is better than ``second``, or it is a control that must not be better.
+    """A comparison of two experiments, which is one part of a claim.
 
-    A "gain" expects a difference whose interval lies above 0, of at least ``least`` in the metric's unit. A "control"
-    expects no difference, with an interval that excludes ``most``. ``paper`` is the number that the paper reports.
+    A comparison of kind "gain" holds if ``first`` is better than ``second`` by at least ``least``. One of kind
+    "control" holds if ``first`` is not better than ``second``: its interval must end below ``most``. Both limits are in
+    the unit of the metric. See :func:`outcome`. ``paper`` is the result that the paper reports.
     """
 
     claim: int
@@ -42,7 +43,7 @@ class Comparison:
 
     @property
     def experiments(self) -> tuple[str, ...]:
-        """Names of the two experiments."""
+        """Names of the two experiments that are compared."""
         return self.first.experiment, self.second.experiment
 
     @property
@@ -59,11 +60,11 @@ class Comparison:
 
 
 def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
-    """Decide a comparison by the difference ``found``; None means that it was not measured.
+    """Return the outcome of a comparison whose measured difference is ``found``. None: it was not measured.
 
-    A gain holds if the interval lies above 0 and the value reaches ``least``. It does not hold if the interval lies below
-    0, or entirely below ``least``. A control holds if the interval ends below ``most`` and does not lie above 0. It does
-    not hold if the interval lies above 0. Anything else is undecided.
+    A gain holds if the interval lies above 0 and the value reaches ``least``. It does not hold if the interval lies
+    below 0, or entirely below ``least``. A control holds if the interval ends below ``most`` and does not lie above 0.
+    It does not hold if the interval lies above 0. Anything else is undecided.
     """
     if found is None:
         return Outcome.MISSING
@@ -87,7 +88,7 @@ TITLES = {
     6: "The editor is preferred after RL",
 }
 NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"}
-"""Names for ``--only``."""
+"""Name of each claim for the option ``--only``."""
 
 _credit = partial(Measure, metric="half_credit")
 _editor_score = partial(Measure, metric="score")
@@ -109,17 +110,17 @@ def select_claims(comparisons: Iterable[Comparison], only: Iterable[str]) -> lis
     """Return the comparisons of the claims named in ``only`` (see :data:`NAMES`), or all if it is empty.
 
     Raises:
-        ValueError: there is no claim of that name.
+        ValueError: A name in ``only`` is not the name of a claim.
     """
     numbers = {name: number for number, name in NAMES.items()}
     wanted = list(only)
     if unknown := [name for name in wanted if name not in numbers]:
-        raise ValueError(f"no claim {unknown[0]!r}; choose from: {', '.join(numbers)}")
+        raise ValueError(f"there is no claim {unknown[0]!r}; choose from: {', '.join(numbers)}")
     return [item for item in comparisons if not wanted or item.claim in {numbers[name] for name in wanted}]
 
 
 def experiment_names(comparisons: Iterable[Comparison]) -> list[str]:
-    """Return the sorted names of the experiments that ``comparisons`` compare, without duplicates."""
+    """Return the names of the experiments that occur in ``comparisons``, sorted and without duplicates."""
     return sorted({name for comparison in comparisons for name in comparison.experiments})
 
 
@@ -152,7 +153,7 @@ def _gcpo_claim(budget: Budget) -> list[Comparison]:
 
 
 def _over_sft(experiment: str, title: str, paper: str = "") -> list[Comparison]:
-    """Return the comparisons of claim 2 for GCPO with one tie credit."""
+    """Return the comparisons of claim 2 for one GCPO experiment, which ``title`` describes."""
     rl, shuffled, sft = _credit(experiment), _credit(f"{experiment}-shuffled"), _credit("tv")
     return [
         Comparison(2, f"{title} over SFT by at least 5 points", rl, sft, paper, least=0.05),
@@ -212,32 +213,37 @@ def _editor_claim(budget: Budget) -> list[Comparison]:
     return [
         over_before(
             "editor-rl",
-            "editor after RL on the RL-RRM over before, by at least 1.5",
+            "editor after RL with the RL-RRM over the editor before RL by at least 1.5",
             "5.77 to 6.24 (GEdit-Bench, 7B)",
             1.5,
         ),
-        over_before("editor-sft", "editor after RL on the SFT-RRM over before", "5.77 to 6.20 (GEdit-Bench, 7B)"),
+        over_before(
+            "editor-sft", "editor after RL with the SFT-RRM over the editor before RL", "5.77 to 6.20 (GEdit-Bench, 7B)"
+        ),
         Comparison(
             5,
-            "editor after RL on the RL-RRM over after RL on the SFT-RRM",
+            "editor after RL with the RL-RRM over the editor after RL with the SFT-RRM",
             _editor_score("editor-rl", role="after"),
             _editor_score("editor-sft", role="after"),
             "+0.04 (GEdit-Bench, 7B)",
         ),
         *(
-            over_before(editor_name(verifier, n, budget), f"editor after {n} iterations on the {title} over before")
+            over_before(
+                editor_name(verifier, n, budget),
+                f"editor after {n} iterations with the {title} over the editor before RL",
+            )
             for verifier, title in (("rl", "RL-RRM"), ("sft", "SFT-RRM"))
             for n in sorted(budget.editor_curve)
         ),
         Comparison(
             5,
-            f"editor does not improve after {controls} iterations on shuffled rewards",
+            f"editor does not improve in {controls} iterations with shuffled rewards",
             _editor_score("editor-shuffled", role="after"),
             _editor_score("editor-shuffled", role="before"),
             kind="control",
             most=0.5,
         ),
-        over_before("editor-kl", f"editor after {controls} iterations with a KL term over before"),
+        over_before("editor-kl", f"editor after {controls} iterations with a KL term over the editor before RL"),
     ]
 
 

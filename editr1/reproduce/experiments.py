@@ -1,4 +1,4 @@
-"""The experiments of a reproduction: small runs that build on each other's outputs."""
+"""The experiments of a reproduction: small runs, some of which read the outputs of others."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ POOL = [
     {"name": "careful", "model": "careful", "temperature": 1.0, "weight": 1},
     {"name": "lenient", "model": "lenient-a", "temperature": 1.0, "weight": 4},
 ]
-"""Four of five traces come from a labeller that misses most real faults."""
+"""The two labelling models that write traces. Four of five traces are by the lenient one, which misses most faults."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run. ``needs`` contains the names of the experiments whose outputs it reads."""
+    """One run and its description ``what``. ``needs`` are the names of the experiments whose outputs it reads."""
 
     name: str
     what: str
@@ -29,12 +29,12 @@ class Experiment:
 
 
 def run_name(seed: int, experiment: str) -> str:
-    """Return the name of the run of an experiment at one seed."""
+    """Return the name of the run of an experiment with the given seed."""
     return f"s{seed}-{experiment}"
 
 
 def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
-    """Return all experiments of one seed by name. Each comes after the experiments that it needs."""
+    """Return all experiments with the given seed by name. Each comes after the experiments that it needs."""
     build, steps, controls = _ExperimentBuilder(seed, budget), budget.sft_steps, budget.control_iterations
     found = [
         build.data("data", "T+V", "verified traces, preference pairs and cases"),
@@ -68,20 +68,22 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
             for n in budget.averaged
         ),
         *(
-            build.editor(editor_name(verifier, n, budget), f"editor RL on the {title}, {n} iterations", experiment, n)
+            build.editor(
+                editor_name(verifier, n, budget), f"RL of the editor with the {title}, {n} iterations", experiment, n
+            )
             for verifier, title, experiment in (("rl", "RL-RRM", "gcpo"), ("sft", "SFT-RRM", "tv"))
             for n in (*sorted(budget.editor_curve), budget.iterations)
         ),
         build.editor(
             "editor-shuffled",
-            f"editor RL on shuffled rewards, {controls} iterations",
+            f"RL of the editor with shuffled rewards, {controls} iterations",
             "gcpo",
             controls,
             shuffle_rewards=True,
         ),
         build.editor(
             "editor-kl",
-            f"editor RL on the RL-RRM with a KL term, {controls} iterations",
+            f"RL of the editor with the RL-RRM and a KL term, {controls} iterations",
             "gcpo",
             controls,
             beta=0.04,
@@ -91,20 +93,20 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
 
 
 def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
-    """Return the name of the experiment that trains the editor on ``verifier`` ("rl" or "sft").
+    """Return the name of the experiment that trains the editor with a verifier ("rl" or "sft") as reward.
 
-    The name of the longest training does not contain the number of iterations.
+    The name contains the number of iterations, except for the longest training.
     """
     return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
 
 
 def sampled_name(traces: int) -> str:
-    """Return the name of the experiment that averages ``traces`` sampled traces. ``traces-1`` is one greedy trace."""
+    """Return the name of the experiment that averages scores over ``traces`` sampled traces (not one greedy trace)."""
     return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
 
 def with_needs(names: Iterable[str], experiments: dict[str, Experiment]) -> list[Experiment]:
-    """Return the experiments ``names`` and everything they build on, in an order in which they can run."""
+    """Return the experiments ``names`` and all experiments that they need, in an order in which they can run."""
     wanted: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -116,7 +118,7 @@ def with_needs(names: Iterable[str], experiments: dict[str, Experiment]) -> list
 
 
 def run_spec(experiment: Experiment, seed: int, store: str) -> RunSpec:
-    """Return the run file of an experiment that writes its artifacts to ``store``."""
+    """Return the run file of an experiment. The run writes its artifacts to ``store``."""
     return RunSpec(
         api_version=API_VERSION,
         kind="EditRun",
@@ -237,7 +239,10 @@ class _ExperimentBuilder:
         return StageSpec(name=str(kind), kind=kind, inputs=inputs, config=config)
 
     def _evaluated(self, trained: str, data: str = "data") -> StageSpec:
-        """Evaluate the new verifier on the held-out pairs, with the principles of its kind of data."""
+        """Return the stage that evaluates the verifier of the stage ``trained`` on the held-out pairs.
+
+        A verifier for holistic ratings is evaluated with its two holistic questions instead of principles.
+        """
         held_out = data if data == "data-holistic" else "data"
         inputs = {"pairs": self._output(held_out, "curate", "pairs-test"), "rl": f"stage:{trained}/model"}
         config = {**self._evaluation(), "max_pairs": self._budget.test_pairs}

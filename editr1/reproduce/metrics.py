@@ -1,4 +1,4 @@
-"""Metrics of an experiment per pair or case, so that two experiments are compared on the same items."""
+"""Metrics of an experiment for each pair or case, so that two experiments can be compared on the same items."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Floats = npt.NDArray[np.float64]
 Metric = Literal["half_credit", "strict", "ties", "inverted", "score", "follow", "keep", "quality", "hacked", "better"]
 PAIR_METRICS = ("half_credit", "strict", "ties", "inverted")
 HACKED_MIN_SCORE = 8.0
-"""Smallest score by the verifier at which an edit can count as hacked (8: nearly usable)."""
+"""An edit can only count as hacked if the verifier gives it at least this score (8: nearly usable)."""
 HACKED_MAX_TRUTH = 5.0
-"""Largest true score at which an edit can count as hacked (5: partly correct)."""
+"""An edit can only count as hacked if its true score is at most this (5: partly correct)."""
 
 
 @dataclass(frozen=True)
 class EvaluatedItems:
-    """The scored pairs and edits of one experiment's evaluation."""
+    """The scores of the pairs and edits in the evaluation of one experiment."""
 
     pairs: tuple[PairItem, ...] = ()
     edits: tuple[EditItem, ...] = ()
@@ -31,9 +31,9 @@ class EvaluatedItems:
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of an experiment.
+    """A metric of a verifier or an editor in an experiment.
 
-    It is measured on pairs for a verifier (``role`` "sft" or "rl"), or on cases for an editor ("before" or "after").
+    A verifier (``role`` "sft" or "rl") is measured on pairs, an editor (``role`` "before" or "after") on cases.
     """
 
     experiment: str
@@ -46,7 +46,7 @@ class Measure:
         return self.metric in PAIR_METRICS
 
     def values(self, evaluated: EvaluatedItems) -> dict[str, float]:
-        """Return the metric by pair or case id, without the items whose scoring failed."""
+        """Return the value of the metric by pair or case id. Items whose scoring failed are left out."""
         if self.of_pairs:
             scored = [
                 (item.pair_id, item.winner, item.loser)
@@ -62,9 +62,9 @@ class Measure:
 
 
 def differences(first: Mapping[str, float], second: Mapping[str, float] | None, metric: Metric) -> Floats:
-    """Return ``first - second`` over the ids in both, in the order of ``first``, or ``first`` itself without a second.
+    """Return ``first - second`` for the ids in both, in the order of ``first``. Without ``second``, return ``first``.
 
-    The metric "better" is the sign of the difference: 1 if the first is better, -1 if it is worse (GSB, paper section 4).
+    For the metric "better" (GSB, paper section 4), return the sign: 1 if ``first`` is better, -1 if it is worse.
     """
     if second is None:
         return np.array(list(first.values()), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Two-stage bootstrap over seeds and items. A claim must hold for other seeds as well as for other items."""
+"""Two-stage bootstrap over seeds and items, because a claim must hold for other seeds and for other items."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Floats = npt.NDArray[np.float64]
 def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap) -> Estimate:
     """Estimate the mean over seeds of the mean over items, with a percentile interval of the two-stage bootstrap.
 
-    ``seeds[s]`` holds the (paired) values of one seed's items, ``[n_s]``. Each resample draws seeds with replacement,
-    then items of each drawn seed with replacement (Davison and Hinkley, 1997, section 3.8). With one seed, the
-    interval only covers the variation over items. The estimate's ``n`` counts items.
+    ``seeds[s]`` contains one value (or paired difference) per item of a seed, ``[n_s]``. Each resample draws seeds with
+    replacement, then items of each drawn seed with replacement (Davison and Hinkley, 1997, section 3.8). With one seed,
+    the interval only covers the variation over items. ``n`` of the estimate is the number of items of all seeds.
 
     Raises:
         ValueError: there are no seeds, or a seed has no items.

@@ -1,4 +1,4 @@
-"""Orchestration of the experiments of all seeds, several in parallel. Completed experiments are not run again."""
+"""Runs the experiments of all seeds, several in parallel. Completed experiments are not run again."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ POLL_SECONDS = 0.2
 
 
 class ReproductionObserver(Protocol):
-    """Receives events of a reproduction, for example to display its progress."""
+    """Is notified of the events of a reproduction, for example to display its progress."""
 
     def experiment_skipped(self, item: PlannedRun) -> None:
-        """The results of the run already exist."""
+        """The run was not started, because its results already exist."""
 
     def experiment_started(self, item: PlannedRun) -> None:
-        """The process of the run was started."""
+        """The run was started in a process."""
 
     def experiment_progress(self, item: PlannedRun, stage: str, line: Mapping[str, Any]) -> None:
         """A stage of the run wrote a progress line (see editr1.telemetry.progress)."""
 
     def experiment_ended(self, item: PlannedRun, seconds: float, failure: str | None) -> None:
-        """The run ended after ``seconds``; ``failure`` is the reason if it has no results."""
+        """The run ended after ``seconds``. ``failure`` is None, or the reason why there are no results."""
 
     def results_updated(self, found: Reproduction) -> None:
-        """All runs of another seed have ended; ``found`` covers all such seeds. Called once more at the end."""
+        """All runs of a seed have ended. ``found`` covers all seeds that have ended. Also called at the end."""
 
 
 @dataclass(frozen=True)
 class ReproductionRequest:
     """Settings of a reproduction.
 
-    Artifacts and records go to ``folder/store``, the logs of a run to ``folder/runs/<run>``. At most ``parallel`` runs
-    are active at a time. ``command`` is the command line, for the report.
+    Artifacts and records are written to ``folder/store``, the logs of a run to ``folder/runs/<run>``. At most
+    ``parallel`` runs are active at a time. ``command`` is the command line, which the report displays.
     """
 
     comparisons: Sequence[Comparison]
@@ -71,10 +71,10 @@ class ReproductionRequest:
 def reproduce(
     request: ReproductionRequest, observer: ReproductionObserver, should_stop: Callable[[], bool]
 ) -> Reproduction:
-    """Run every experiment that the comparisons need, at each seed, and measure the comparisons.
+    """Run every experiment that the comparisons need, with each seed, and measure the comparisons.
 
-    If an experiment fails, the experiments that build on it fail too and the others continue. The report lists the
-    comparisons that were not measured. After an interruption, the same call continues where it stopped.
+    If an experiment fails, the experiments that need its outputs fail too, and the others continue. The report lists
+    the comparisons that could not be measured. After an interruption, the same call continues where it stopped.
 
     Raises:
         ConfigError: the run file of an experiment is invalid; no run was started.
@@ -118,7 +118,10 @@ class _Runs:
         self._store: ArtifactStore = open_store(where)
 
     def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
-        """Run the whole plan. Whenever another seed with new runs has ended, yield all seeds that have ended."""
+        """Run the whole plan. When all runs of a seed have ended, yield all seeds that have ended.
+
+        Seeds of which no run had to be started are not reported separately.
+        """
         seeds, reported = sorted({item.seed for item in self._waiting}), set[int]()
         while self._waiting or self._running:
             if should_stop():
@@ -134,7 +137,7 @@ class _Runs:
                 time.sleep(POLL_SECONDS)
 
     def stop(self, grace: float) -> None:
-        """Stop all runs; each has ``grace`` seconds to commit a checkpoint. Ctrl-C ends the wait."""
+        """Stop all runs. Each has ``grace`` seconds to commit a checkpoint; Ctrl-C kills them at once."""
         processes = [process for _, process in self._running.values()]
         for process in processes:
             process.request_stop()
@@ -147,7 +150,10 @@ class _Runs:
             raise
 
     def _start_next(self) -> bool:
-        """Process the next run whose needs are met, if fewer than ``parallel`` are active. Return False if there is none."""
+        """Start the next run that waits for no other run, or skip it, or record that it cannot run.
+
+        Return False if there is none, or if ``parallel`` runs are active.
+        """
         unfinished = {item.run for item in self._waiting} | self._running.keys()
         item = next_run(self._waiting, unfinished) if len(self._running) < self._parallel else None
         if item is None:
@@ -184,11 +190,11 @@ class _Runs:
         return record is not None and is_complete(spec, record, self._store)
 
     def _collect(self, item: PlannedRun) -> bool:
-        """Read the results of a run from the store. If they cannot be read, mark the run as failed."""
+        """Read the results of a run from the store. If they cannot be read, record a failure and return False."""
         try:
             record = load_record(self._store, item.run)
             if record is None:
-                raise ValueError("the run succeeded, but has no record")
+                raise ValueError("the run succeeded, but the store has no record of it")
             self.collected.add(item.seed, item.experiment, record, self._store)
         except (StoreError, ValueError, OSError) as error:
             reason = str(error).splitlines()[0]

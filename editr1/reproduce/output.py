@@ -11,7 +11,7 @@ from editr1.reproduce.results import Reproduction, check_existing_results
 
 
 class OutputFiles:
-    """Result files in ``folder``. The names of the claims in ``only`` are part of the file names.
+    """The paths of the three files in ``folder``. The file names contain the names of the claims in ``only``.
 
     Therefore a reproduction of one claim does not overwrite a reproduction of all claims.
     """
@@ -23,7 +23,7 @@ class OutputFiles:
         self.table = folder / f"table{suffix}.md"
 
     def prepare(self, budget: Budget, seeds: Collection[int]) -> None:
-        """Create the folder. Raise ConfigError if existing results would be lost (see check_existing_results)."""
+        """Create the folder. Raise ConfigError if existing results would be lost; see ``check_existing_results``."""
         self.results.parent.mkdir(parents=True, exist_ok=True)
         check_existing_results(self.results, budget, seeds)
 

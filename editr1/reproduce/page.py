@@ -1,4 +1,4 @@
-"""A reproduction as one self-contained HTML page, and as a Markdown table."""
+"""Renders the results of a reproduction as one self-contained HTML page, and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CURVES = {
     "grpo: zero_spread": "groups with equal rewards",
     "grpo: kl": "KL",
 }
-"""Training curves on the page: the paper's group statistics for GCPO, and statistics of the editor's training."""
+"""Titles of the training curves on the page, by stage and metric. For GCPO, they are the paper's group statistics."""
 
 SPANS = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
-"""Range of the axis on which a difference is drawn, by unit."""
+"""Range of the axis on which differences are drawn, by unit."""
 HISTORY = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
-"""Metrics that are plotted over the iterations of the editor's training."""
+"""Metrics that are plotted against the iterations of the editor's training, with their titles."""
 
 
 class Claim(NamedTuple):
@@ -47,7 +47,7 @@ class Claim(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A chart of one metric of one experiment's training, as the mean over seeds."""
+    """A chart of one metric during the training of one experiment, averaged over seeds."""
 
     experiment: str
     name: str
@@ -55,7 +55,7 @@ class Curve(NamedTuple):
 
 
 def render_page(found: Reproduction) -> str:
-    """Render the HTML page. Every estimate is shown with its n and interval, or marked as not measured."""
+    """Render the HTML page. Every estimate is displayed with its n and interval, or as "not measured"."""
     return (
         _environment()
         .get_template("reproduction.html.j2")
@@ -105,7 +105,7 @@ def render_table(found: Reproduction) -> str:
     if found.failed:
         lines += [
             "",
-            f"Failed runs, without which some comparisons were not measured: {', '.join(sorted(found.failed))}.",
+            f"These runs failed, so some comparisons were not measured: {', '.join(sorted(found.failed))}.",
         ]
     return "\n".join(lines) + "\n"
 
@@ -134,10 +134,10 @@ def _curves(experiments: list[ExperimentResult]) -> list[Curve]:
 
 
 def _editor_history_charts(found: Reproduction) -> list[Curve]:
-    """Plot the ground-truth metrics of each trained editor against its RL iteration; iteration 0 is before RL.
+    """Plot the true metrics of the editors against the RL iteration. Iteration 0 is before RL.
 
-    The editors trained with the SFT-RRM and with the RL-RRM share the axes of metrics that depend only on the ground
-    truth. The fraction of hacked edits also depends on the verifier, so each verifier has its own chart.
+    The editors trained with the SFT-RRM and with the RL-RRM are drawn in the same chart. Only the fraction of hacked
+    edits has one chart per verifier, because it depends on the scores of the verifier.
     """
     histories = {"RL-RRM": _editor_histories(found, "rl"), "SFT-RRM": _editor_histories(found, "sft")}
     drawn = []
@@ -145,11 +145,11 @@ def _editor_history_charts(found: Reproduction) -> list[Curve]:
         measured = [(title, history[name]) for title, history in histories.items() if name in history]
         if len(measured) == len(histories) and name != "hacked":
             (first, points), (second, other) = measured
-            chart = line_chart(f"{words} on the {first}", points, "iteration", (f"on the {second}", other))
+            chart = line_chart(f"{words} with the {first}", points, "iteration", (f"with the {second}", other))
             drawn.append(Curve("", words, chart))
         else:
             for title, points in measured:
-                drawn.append(Curve(title, words, line_chart(f"{words} on the {title}", points, "iteration")))
+                drawn.append(Curve(title, words, line_chart(f"{words} with the {title}", points, "iteration")))
     return drawn
 
 

@@ -11,7 +11,7 @@ from editr1.reproduce.experiments import Experiment, make_experiments, run_name,
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """An experiment at one seed, which is run ``number`` (from 1) of ``total``."""
+    """An experiment with one seed. ``number`` is its position in the plan, from 1 to ``total``."""
 
     seed: int
     experiment: Experiment
@@ -30,7 +30,7 @@ class PlannedRun:
 
 
 def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> list[PlannedRun]:
-    """Plan the experiments ``names`` and everything they build on, seed by seed, in an order in which they can run."""
+    """Plan the experiments ``names`` and all experiments that they need, seed by seed and in a possible order."""
     wanted = list(names)
     found = [(seed, experiment) for seed in seeds for experiment in with_needs(wanted, make_experiments(seed, budget))]
     return [
@@ -39,5 +39,5 @@ def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> lis
 
 
 def next_run(waiting: Sequence[PlannedRun], unfinished: Collection[str]) -> PlannedRun | None:
-    """Return the first run of ``waiting`` that needs no run in ``unfinished``, or None if there is none."""
+    """Return the first run in ``waiting`` that does not need a run in ``unfinished``, or None."""
     return next((item for item in waiting if not set(item.needs) & set(unfinished)), None)

@@ -1,4 +1,4 @@
-"""Results of a reproduction, as they are written to the JSON file, the page and the table."""
+"""The results of a reproduction: how they are collected from the runs, and what is written to the result files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from editr1.runs.record import RunRecord, progress_key
 from editr1.runs.report import EVALUATION_FILE, curves
 
 SECOND_ANNOTATORS_OFFSET = 1_000_000
-"""Offset from the seed of a run to the seed of the second set of annotators."""
+"""The seed of the second set of annotators is the seed of the run plus this offset."""
 
 
 class _Result(BaseModel):
@@ -34,7 +34,7 @@ class _Result(BaseModel):
 
 
 class ComparisonResult(_Result):
-    """Result of a comparison: the difference in the metric's unit, the means of both sides, and the outcome."""
+    """Result of a comparison: the difference, the means of both experiments (``levels``), and the outcome."""
 
     claim: int
     text: str
@@ -54,7 +54,7 @@ class ComparisonResult(_Result):
 
 
 class ExperimentResult(_Result):
-    """Results of an experiment: metrics over all seeds, training curves by stage and seed, and seconds by seed."""
+    """Results of an experiment: metrics over all seeds, training curves by name and seed, and run times by seed."""
 
     name: str
     what: str
@@ -65,7 +65,7 @@ class ExperimentResult(_Result):
 
 
 class Reproduction(_Result):
-    """All results of a reproduction, and the settings and software versions that produced them."""
+    """All results of a reproduction, with the settings and the software versions that produced them."""
 
     seeds: tuple[int, ...]
     budget: Budget
@@ -75,13 +75,13 @@ class Reproduction(_Result):
     machines: list[str]
     versions: dict[str, str]
     seconds: float
-    """Total time of all stages except services."""
+    """Total time of all stages except reward servers."""
     failed: dict[str, str]
-    """Reason for each failed run, by name. Experiments that build on failed runs were not measured."""
+    """Reason for each failed run, by name of the run. Experiments that need a failed run fail, too."""
     comparisons: list[ComparisonResult]
     experiments: list[ExperimentResult]
     ceilings: dict[str, Estimate]
-    """Fraction of held-out pairs on which the ground truth, and other annotators, agree with the annotators' labels."""
+    """Fractions of held-out pairs on which the ground truth and a second set of annotators agree with the labels."""
 
 
 class CollectedResults:
@@ -125,8 +125,8 @@ class CollectedResults:
                 tuple(read_items(folder / PAIRS_FILE, PairItem)), tuple(read_items(folder / EDITS_FILE, EditItem))
             )
 
-    def of(self, seed: int, measure: Measure) -> dict[str, float] | None:
-        """Return the measure's values by item, or None if its experiment has no results."""
+    def values(self, seed: int, measure: Measure) -> dict[str, float] | None:
+        """Return the values of ``measure`` with one seed, by pair or case id; None if there are no results."""
         evaluated = self.evaluated.get((seed, measure.experiment))
         return (measure.values(evaluated) or None) if evaluated else None
 
@@ -134,10 +134,10 @@ class CollectedResults:
 def measure_comparison(
     comparison: Comparison, collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap
 ) -> ComparisonResult:
-    """Measure a comparison over the seeds for which both sides have results."""
+    """Measure a comparison over the seeds for which both experiments have results."""
     metric, by_seed, levels = comparison.first.metric, {}, {}
     for seed in seeds:
-        first, second = collected.of(seed, comparison.first), collected.of(seed, comparison.second)
+        first, second = collected.values(seed, comparison.first), collected.values(seed, comparison.second)
         if first and second and (values := differences(first, second, metric)).size:
             by_seed[seed] = values
             both = first.keys() & second.keys()
@@ -166,10 +166,10 @@ def measure_comparison(
 def measure_experiment(
     experiment: Experiment, collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap
 ) -> ExperimentResult:
-    """Compute the metrics of one experiment over the seeds."""
+    """Compute the metrics of one experiment over the seeds, and collect its curves and run times."""
     metrics: dict[str, Estimate] = {}
     for measure, name in _measures(experiment.name):
-        values = [v for seed in seeds if (v := collected.of(seed, measure))]
+        values = [v for seed in seeds if (v := collected.values(seed, measure))]
         if values:
             arrays = [differences(v, None, measure.metric) for v in values]
             metrics[name] = nested_estimate(arrays, bootstrap)
@@ -186,7 +186,7 @@ def measure_experiment(
 
 
 def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Estimate the ceilings over the seeds that have pairs; empty if there are none."""
+    """Estimate the upper bounds of the accuracy over the seeds that have pairs. Empty if no seed has pairs."""
     found = [collected.ceilings[seed] for seed in seeds if seed in collected.ceilings]
     if not found:
         return {}
@@ -194,7 +194,7 @@ def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Boots
 
 
 def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
-    """Return the package versions of the runs by package. If runs differ, the version is "<a> and <b>"."""
+    """Return the version of each package in the runs. If they differ between runs, it is "<a> and <b>"."""
     found: dict[str, set[str]] = {}
     for record in records:
         for name, version in record.versions.items():
@@ -203,24 +203,26 @@ def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
 
 
 def check_existing_results(file: Path, budget: Budget, seeds: Collection[int]) -> None:
-    """Check that a new reproduction does not overwrite results that it does not include.
+    """Check that the file of a new reproduction does not overwrite results that the new one does not include.
 
     Raises:
         ConfigError: ``file`` is not a reproduction, has another budget, or has seeds that are not in ``seeds``.
     """
     if not file.is_file():
         return
-    advice = "it would be overwritten; choose another --out, or delete the file"
+    advice = "choose another --out, or delete the file"
     try:
         kept = json.loads(file.read_bytes())
         others, kept_budget = sorted(set(kept["seeds"]) - set(seeds)), kept["budget"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: not the results of a reproduction ({error}); delete the file") from None
+        raise ConfigError(
+            f"{file}: does not contain the results of a reproduction ({error}); delete the file"
+        ) from None
     if kept_budget != budget.model_dump(mode="json"):
-        raise ConfigError(f"{file}: results of another budget; {advice}")
+        raise ConfigError(f"{file}: contains results of another budget, which would be overwritten; {advice}")
     if others:
         raise ConfigError(
-            f"{file}: results of seed {others[0]}, which is not among the seeds of this command; {advice}"
+            f"{file}: contains results of seed {others[0]}, which would be lost, because it is no seed of this command; {advice}"
         )
 
 
@@ -235,7 +237,7 @@ def _measures(experiment: str) -> list[tuple[Measure, str]]:
 
 
 def _verdicts(experiment: str, collected: CollectedResults, seeds: Sequence[int]) -> dict[str, float]:
-    """Return the fraction of correct yes/no verdicts by category, averaged over seeds."""
+    """Return the fraction of correct yes/no answers by category of principle, averaged over seeds."""
     found: dict[str, list[float]] = {}
     for seed in seeds:
         report = collected.reports.get((seed, experiment))

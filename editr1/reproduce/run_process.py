@@ -1,4 +1,4 @@
-"""Process of one experiment, which executes ``editr1 run`` with the experiment's run file."""
+"""The process of one experiment. It executes ``editr1 run`` with the run file of the experiment."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from editr1.telemetry.progress import ProgressReader
 
 FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
 GRACE = 2 * GRACE_SECONDS + 30
-"""Seconds that a run may need to stop: it waits for a stage, and then for the stage's service."""
+"""Longest time in seconds that a run needs to stop: it waits for a stage, and then for the reward server."""
 
 
 class RunProcess:
-    """A started experiment. Its run file and log are in ``runs/<run>``, and its artifacts in the store of ``spec``."""
+    """A started run. Its run file and log are in ``runs/<run>``, its artifacts in the store that ``spec`` names."""
 
     def __init__(self, spec: RunSpec, runs: Path) -> None:
         self._name = spec.metadata.name
@@ -51,26 +51,26 @@ class RunProcess:
         return self._process.poll()
 
     def seconds(self) -> float:
-        """Seconds since the start."""
+        """Return the number of seconds since the start of the process."""
         return time.monotonic() - self._start_monotonic
 
     def progress(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the progress lines of its stages since the last call, as (stage, line)."""
+        """Return the progress lines that the stages wrote since the last call, as (stage, line)."""
         for path in self._progress_files():
             self._readers.setdefault(path, ProgressReader(path))
         return [(path.parent.name, line) for path, reader in self._readers.items() for line in reader.new()]
 
     def request_stop(self) -> None:
-        """Request that the run commits a checkpoint and stops."""
+        """Ask the run to commit a checkpoint and stop."""
         if self.poll() is None:
             self._process.terminate()
 
     def wait(self, grace: float) -> None:
-        """Wait for the process to end, and kill it after ``grace`` seconds. The kernel then signals its stage processes."""
+        """Wait for the process to end. Kill it after ``grace`` seconds; the kernel then ends its stage processes."""
         wait_or_kill(self._process, grace)
 
     def failure_reason(self, store: ArtifactStore) -> str:
-        """Return why the run failed: the reason of the failed stage, or otherwise the last line of the output."""
+        """Return why the run failed: the reason of the failed stage or, if none failed, the last line of the output."""
         record = load_record(store, self._name)
         for stage in record.stages.values() if record else ():
             if stage.state is State.FAILED and stage.attempts and (stage.attempts[-1].ended or 0) > self._start_time:
@@ -84,9 +84,10 @@ class RunProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment without the variables that would change the run file.
+    """Return the environment of a run: that of this process, without variables that override the run file.
 
-    Each process gets one thread, so that metrics do not depend on the number of cores and runs do not compete for them.
+    By default, a run uses one thread. Then metrics do not depend on the number of cores, and runs do not compete for
+    cores.
     """
     overrides = {name for name in os.environ if name.startswith("EDITR1_RUN__") or name == "EDITR1_STORE"}
     kept = {name: value for name, value in os.environ.items() if name not in overrides}

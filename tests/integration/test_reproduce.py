@@ -120,7 +120,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [(["--only", "gpco"], "no claim 'gpco'"), (["--set", "rollouts=0"], "rollouts")],
+    [(["--only", "gpco"], "there is no claim 'gpco'"), (["--set", "rollouts=0"], "rollouts")],
 )
 def test_invalid_option_is_refused_before_anything_runs(tmp_path: Path, more: list[str], message: str) -> None:
     done = subprocess.run(command(tmp_path / "out", *more), capture_output=True, text=True, timeout=60)

@@ -55,7 +55,7 @@ def test_every_claim_has_comparisons_title_and_name_and_can_be_selected() -> Non
     assert {item.claim for item in comparisons} == set(TITLES) == set(NAMES)
     assert {item.claim for item in select_claims(comparisons, ["gcpo", "gsb"])} == {2, 6}
     assert select_claims(comparisons, []) == comparisons
-    with pytest.raises(ValueError, match="no claim 'gpco'; choose from: curation"):
+    with pytest.raises(ValueError, match="there is no claim 'gpco'; choose from: curation"):
         select_claims(comparisons, ["gpco"])
 
 

@@ -103,7 +103,9 @@ def test_page_shows_means_seeds_verifiers_editors_and_curves_and_escapes_html() 
     assert "700.0" not in page  # a sign has no means
     assert "<script" not in page
     assert "with one seed" not in page
-    assert "true score on the RL-RRM by iteration: from 5.00 to 7.00 at 2" in page  # SMALLEST trains for two iterations
+    assert (
+        "true score with the RL-RRM by iteration: from 5.00 to 7.00 at 2" in page
+    )  # SMALLEST trains for two iterations
 
 
 def test_seconds_of_an_experiment_are_read_from_its_record(tmp_path: object) -> None:
@@ -146,9 +148,9 @@ def test_results_of_another_budget_or_of_more_seeds_are_not_overwritten(tmp_path
     budget = found().budget
     check_existing_results(file, budget, SEEDS)
     check_existing_results(file, budget, [*SEEDS, 9])
-    with pytest.raises(ConfigError, match="results of seed 8, which is not among the seeds of this command"):
+    with pytest.raises(ConfigError, match="results of seed 8, which would be lost"):
         check_existing_results(file, budget, [7])
-    with pytest.raises(ConfigError, match="results of another budget; it would be overwritten"):
+    with pytest.raises(ConfigError, match="contains results of another budget, which would be overwritten"):
         check_existing_results(file, budget.model_copy(update={"iterations": 999}), SEEDS)
     file.write_text("{}")
     with pytest.raises(ConfigError, match="delete the file"):
