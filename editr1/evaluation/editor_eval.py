@@ -22,7 +22,10 @@ _PARTS = ("score", "follow", "keep", "quality")
 
 
 class EditRow(NamedTuple):
-    """An edited case: the edited image as PNG, the outcome of the verifier and the ground truth. None: not computed."""
+    """An edited case: the edited image as PNG, the outcome of the verifier and the ground truth.
+
+    ``outcome`` and ``truth`` are None if they were not computed.
+    """
 
     case: EditCase
     image: bytes

@@ -105,7 +105,10 @@ def parse_imgedit(text: str) -> Ratings | Unparsed:
 
 
 def parse_imgedit_published(text: str) -> float | None:
-    """Return the mean over all lines "label: digits", rounded to 2 decimals, as ImgEdit's script does; None if none."""
+    """Return the mean rating as ImgEdit's script computes it: over all lines "label: digits", rounded to 2 decimals.
+
+    Return None if there is no such line.
+    """
     parts = [line.strip().split(": ") for line in text.splitlines()]
     ratings = [int(p[1]) for p in parts if len(p) == 2 and p[1].isdigit()]
     return round(sum(ratings) / len(ratings), 2) if ratings else None

@@ -1,4 +1,4 @@
-"""Upper bounds of a verifier's accuracy: how often the annotators' labels agree with the ground truth and other labels."""
+"""Upper bounds of a verifier's accuracy: how often ground truth and other annotators agree with the labels."""
 
 from __future__ import annotations
 

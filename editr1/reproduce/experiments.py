@@ -101,7 +101,10 @@ def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
 
 
 def sampled_name(traces: int) -> str:
-    """Return the name of the experiment that averages scores over ``traces`` sampled traces (not one greedy trace)."""
+    """Return the name of the experiment that averages scores over ``traces`` sampled traces.
+
+    The experiment ``traces-1`` is the one with one greedy trace.
+    """
     return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
 

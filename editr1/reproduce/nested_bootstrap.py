@@ -20,7 +20,7 @@ def nested_estimate(seeds: Sequence[Floats], bootstrap: Bootstrap) -> Estimate:
     the interval only covers the variation over items. ``n`` of the estimate is the number of items of all seeds.
 
     Raises:
-        ValueError: there are no seeds, or a seed has no items.
+        ValueError: There are no seeds, or a seed has no items.
     """
     if not seeds or any(values.size == 0 for values in seeds):
         raise ValueError(f"every seed needs at least one item, got {[values.size for values in seeds]} items per seed")

@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 
 
 class ReproductionObserver(Protocol):
-    """Is notified of the events of a reproduction, for example to display its progress."""
+    """Receives the events of a reproduction, for example to display its progress."""
 
     def experiment_skipped(self, item: PlannedRun) -> None:
         """The run was not started, because its results already exist."""
@@ -77,7 +77,7 @@ def reproduce(
     the comparisons that could not be measured. After an interruption, the same call continues where it stopped.
 
     Raises:
-        ConfigError: the run file of an experiment is invalid; no run was started.
+        ConfigError: The run file of an experiment is invalid; no run was started.
         RunStopped: ``should_stop`` returned True.
     """
     plan = make_plan(experiment_names(request.comparisons), request.seeds, request.budget)
@@ -150,9 +150,10 @@ class _Runs:
             raise
 
     def _start_next(self) -> bool:
-        """Start the next run that waits for no other run, or skip it, or record that it cannot run.
+        """Take the next run whose needed runs have ended, and start it.
 
-        Return False if there is none, or if ``parallel`` runs are active.
+        If it is complete, skip it. If a needed run failed, record a failure. Return False if there is no such run, or
+        if ``parallel`` runs are active.
         """
         unfinished = {item.run for item in self._waiting} | self._running.keys()
         item = next_run(self._waiting, unfinished) if len(self._running) < self._parallel else None

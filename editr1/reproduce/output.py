@@ -28,7 +28,7 @@ class OutputFiles:
         check_existing_results(self.results, budget, seeds)
 
     def write(self, found: Reproduction) -> None:
-        """Write all three files."""
+        """Write the results to the three files."""
         self.results.write_text(found.model_dump_json(indent=1), encoding="utf-8")
         self.page.write_text(render_page(found), encoding="utf-8")
         self.table.write_text(render_table(found), encoding="utf-8")

@@ -30,7 +30,7 @@ class PlannedRun:
 
 
 def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> list[PlannedRun]:
-    """Plan the experiments ``names`` and all experiments that they need, seed by seed and in a possible order."""
+    """Plan the experiments ``names`` and all that they need, seed by seed. Each comes after those that it needs."""
     wanted = list(names)
     found = [(seed, experiment) for seed in seeds for experiment in with_needs(wanted, make_experiments(seed, budget))]
     return [

@@ -222,7 +222,7 @@ def check_existing_results(file: Path, budget: Budget, seeds: Collection[int]) -
         raise ConfigError(f"{file}: contains results of another budget, which would be overwritten; {advice}")
     if others:
         raise ConfigError(
-            f"{file}: contains results of seed {others[0]}, which would be lost, because it is no seed of this command; {advice}"
+            f"{file}: contains results of seed {others[0]}, which would be lost, because this command does not run this seed; {advice}"
         )
 
 

@@ -1,1 +1,1 @@
-"""The reward server, which scores image edits with a verifier over HTTP, its inference engines and its client."""
+"""The HTTP server that scores image edits with a verifier, its inference engines, and its client."""

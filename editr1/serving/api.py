@@ -55,8 +55,8 @@ class WireImage(Wire):
     @model_validator(mode="after")
     def _check_one_given(self) -> Self:
         if (self.data is None) == (self.digest is None):
-            given = "neither" if self.data is None else "both"
-            raise ValueError(f"an image must have exactly one of 'data' and 'digest', but {given} is given")
+            given = "neither is" if self.data is None else "both are"
+            raise ValueError(f"an image must have exactly one of 'data' and 'digest', but {given} given")
         return self
 
 

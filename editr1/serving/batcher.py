@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 @dataclass
 class BatchTiming:
-    """One batch as seen by one request in it. Times are in nanoseconds since the epoch."""
+    """The timing of one batch, for one request that has items in it. Times are in nanoseconds since the epoch."""
 
     items: int
     """Number of items of this request in the batch."""

@@ -30,7 +30,7 @@ _REJECTED_STATUSES: Final = (400, 404, 405, 413, 415, 422)
 
 
 class ModelMismatch(Editr1Error, RuntimeError):
-    """A replica serves another model than expected, or than the one that computed the earlier scores."""
+    """The model of a replica is not the expected one, or not the one that computed the earlier scores."""
 
     exit_code = ExitCode.INPUT
 
@@ -114,7 +114,7 @@ class RewardClient:
         seed: int | None = None,
         deadline_seconds: float | None = None,
     ) -> Future[list[ScoreOutcome]]:
-        """Like :meth:`score`, but in the background: return a future of the outcomes."""
+        """Start :meth:`score` in the background and return a future of the outcomes."""
         if num_traces < 1:
             raise ValueError(f"num_traces: {num_traces}: must be at least 1")
         if num_traces > 1 and temperature == 0:
@@ -138,7 +138,7 @@ class RewardClient:
         return self._digest
 
     def close(self) -> None:
-        """Wait for the responses in flight and close the connections. Requests to unreachable replicas fail."""
+        """Wait for the responses in flight and close the connections. Requests that wait for a replica fail."""
         self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._http.close()
@@ -150,7 +150,7 @@ class RewardClient:
         self.close()
 
     def _split(self, items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
-        """Split ``items`` by the limits on items and bytes of a request. A shared image counts once per request."""
+        """Split ``items`` into requests within the limits on items and bytes. A shared image counts once."""
         part: list[ScoreItem] = []
         size = 0
         seen: set[int] = set()
@@ -199,7 +199,7 @@ class RewardClient:
         return True
 
     def _wait(self, request: PendingRequest, seconds: float, left: float) -> bool:
-        """Sleep until a replica may be available, at most 1 s. If waiting is useless, fail the request and return False."""
+        """Sleep until a replica may be available, at most 1 s. If waiting cannot help, fail the request and return False."""
         unreachable = self._replicas.all_failed()
         if seconds >= left:
             if unreachable:

@@ -71,7 +71,7 @@ class Replicas:
         self._replicas: dict[str, Replica] = {}
 
     def current(self) -> list[Replica]:
-        """Return the known replicas. Resolve the host names first if the last time was too long ago."""
+        """Return the known replicas. Resolve the host names again if ``resolve_interval_seconds`` have passed."""
         # Only one thread resolves; the others use the known replicas, or wait if there are none.
         if self._is_stale() and self._resolving.acquire(blocking=not self._replicas):
             try:

@@ -44,10 +44,10 @@ class ScoredBatch:
 
 
 def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) -> list[ScoreOutcome]:
-    """Score each item by the mean over its traces that parse, and return one outcome per item, in order.
+    """Score each item by the mean over its traces that can be parsed. Return one outcome per item, in order.
 
     A failed item does not affect the others and has no score. The cause is ``invalid`` (an image cannot be decoded, or
-    the text contains control tokens), ``engine`` (no trace was generated) or ``unparsed`` (no trace parses).
+    the text contains control tokens), ``engine`` (no trace was generated) or ``unparsed`` (no trace can be parsed).
     """
     return score_batch(engine, items, sampling).outcomes
 
@@ -115,7 +115,7 @@ def _pixels(data: bytes, max_pixels: int) -> int:
 
 
 def _decode_images(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
-    """Decode each distinct image file once, in parallel. All items of a group have the same source image."""
+    """Decode each distinct image file once, in parallel. The items of a group share their source image."""
 
     def decode(image: EncodedImage) -> Image | ImageError:
         try:

@@ -164,7 +164,7 @@ async def _read_body(request: Request, limit: int) -> bytes | None:
 
 
 async def _disconnected(request: Request) -> None:
-    """Return when the client disconnects."""
+    """Wait until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -21,7 +21,7 @@ EditScorer = Callable[[Sequence[BenchmarkEdit]], list[float | None]]
 """Function that scores edits. Returns one score per edit, in order; None where scoring failed."""
 
 PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
-"""Function that returns the principles of a case from its source image and instruction. Benchmarks have no principles."""
+"""Function that returns the principles of a case from its source image and instruction. Public benchmarks have none."""
 
 
 def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:

@@ -35,7 +35,7 @@ class EditScoreRow(NamedTuple):
 
 
 def load_editscore(path: Path) -> Iterator[EditScoreRow]:
-    """Read the rows of a local folder or Parquet file one after the other.
+    """Yield the rows of the benchmark in a local folder or Parquet file.
 
     Raises:
         BenchmarkError: The layout differs from the published one.
@@ -81,7 +81,7 @@ def score_editscore(
 
 
 class Comparison(NamedTuple):
-    """A comparison without its images."""
+    """A row of the benchmark without its images."""
 
     keys: tuple[str, str]
     task_type: str

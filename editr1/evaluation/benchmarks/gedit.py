@@ -37,7 +37,10 @@ _COLUMNS = ("task_type", "key", "instruction", "instruction_language", "input_im
 
 
 class GEditItem(NamedTuple):
-    """One case. ``source`` is the image that the authors resized. ``intersection``: the case is in the authors' subset."""
+    """One case. ``source`` is the resized input image of the benchmark.
+
+    ``intersection`` is True if the case is in the authors' subset (column ``Intersection_exist``).
+    """
 
     key: str
     task_type: str
@@ -71,7 +74,7 @@ class GEditPrompts(NamedTuple):
 
 
 def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[GEditItem]:
-    """Read the cases of one language one after the other.
+    """Yield the cases of one language.
 
     Raises:
         BenchmarkError: The layout differs, or a type is unknown.
@@ -131,7 +134,7 @@ def judge_gedit(
 
 
 def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
-    """Return the results: SC, PQ and O = sqrt(SC * PQ). SC and PQ are the lower of the two ratings of their answers.
+    """Return the results: SC, PQ and O = sqrt(SC * PQ). SC and PQ are each the lower of two ratings.
 
     Each metric is averaged over the items of a type and then over the types. The published rule drops missing edits and
     unparsed answers (where the public scripts use a random rating instead, this is not reproduced). Our rule scores a

@@ -43,7 +43,7 @@ def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, ob
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """Read the rows of a Parquet file, or of all Parquet files below a folder in the order of their names.
+    """Yield the rows of a Parquet file, or of all Parquet files below a folder in the order of their names.
 
     Raises:
         BenchmarkError: There is no Parquet file, a file cannot be read, or a column of ``columns`` is missing.
@@ -79,12 +79,15 @@ def text_field(row: Row, field: str) -> str:
 
 
 def image_field(row: Row, field: str) -> bytes:
-    """Return the image file in a field. Raise BenchmarkError if the field has no image."""
+    """Return the bytes of the image file in a field. Raise BenchmarkError if the field has no image."""
     return image_bytes(row, field, row.values.get(field))
 
 
 def image_bytes(row: Row, field: str, value: object) -> bytes:
-    """Return the image file in ``value``: bytes, ``{"bytes", "path"}``, or a path in the folder of the benchmark."""
+    """Return the bytes of the image file that ``value`` gives.
+
+    ``value`` is bytes, ``{"bytes", "path"}``, or a path in the folder of the benchmark.
+    """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:

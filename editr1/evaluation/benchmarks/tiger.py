@@ -84,7 +84,8 @@ def load_tiger(path: Path) -> list[TigerGroup]:
         expected = group.k * (group.k - 1) // 2
         if len(group.human) != expected:
             raise BenchmarkError(
-                f"{path}: group {group.group_id} of {group.k} edits has {len(group.human)} of {expected} comparisons"
+                f"{path}: group {group.group_id} of {group.k} edits has {len(group.human)} of {expected} comparisons; "
+                "download the benchmark again"
             )
         if group.k > 2 and 0 in group.human.values():
             raise BenchmarkError(

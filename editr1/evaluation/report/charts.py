@@ -100,7 +100,7 @@ def line_chart(
     Args:
         name: Name of the curve.
         points: Points (x, y), sorted by x.
-        x_label: Unit of x.
+        x_label: Label of the x axis.
         other: Name and points of a second curve on the same axes.
     """
     first, second = _with_finite_x(points), _with_finite_x(other[1]) if other else []

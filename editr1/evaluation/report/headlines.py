@@ -53,7 +53,7 @@ class _Style:
         factor: Factor from the estimate to the shown value.
         baseline: Shown value that stands for no effect.
         baseline_name: Name of the baseline.
-        ends: Ends of the ruler. None: the ruler fits the interval.
+        ends: Ends of the ruler, or None to fit the ruler to the interval.
         signed: Show a plus sign before positive values.
     """
 

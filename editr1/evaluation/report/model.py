@@ -1,4 +1,4 @@
-"""The data of a report. None stands for "not measured" and is displayed in these words."""
+"""The data of a report. None stands for a value that was not measured and is displayed as "not measured"."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StageReport(Part):
         attempts: Number of attempts.
         metrics: Final metrics.
         curves: Points (x, y) by metric, sorted by x. Where y is not finite, the curve has a gap.
-        x_label: Unit of x.
+        x_label: Label of the x axis of the curves.
         inputs: Digest of the artifact of each input.
         outputs: Digest of the artifact of each output.
     """

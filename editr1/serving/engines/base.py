@@ -50,7 +50,7 @@ class Engine(Protocol):
     """Prompt template that the weights were trained with."""
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """Generate ``sampling.num_traces`` traces per chat. A chat that fails gets its error instead.
+        """Generate ``sampling.num_traces`` traces per chat, in the order of ``chats``, or return the error of the chat.
 
         Raises:
             EngineUnavailable: The engine cannot generate anything at the moment.
