@@ -13,15 +13,17 @@ from editr1.errors import ExitCode
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore, Manifest
 
-app = typer.Typer(no_args_is_help=True, help="Artifacts: list, show, verify, pull, push, lineage.")
+app = typer.Typer(no_args_is_help=True, help="Artifacts in a store: list, show, verify, download and upload them.")
 
 Store = Annotated[
     str,
     typer.Option(
-        "--store", envvar="EDITR1_STORE", help="Artifact store: file:///path, s3://bucket/prefix or a folder."
+        "--store", envvar="EDITR1_STORE", help="Artifact store: file:///path, s3://bucket/prefix or a local folder."
     ),
 ]
-Digest = Annotated[str, typer.Argument(help="sha256:DIGEST or an unambiguous prefix of it.")]
+Digest = Annotated[
+    str, typer.Argument(help="Digest of the artifact (sha256:DIGEST), or a prefix that is unique in the store.")
+]
 
 
 @app.command("ls")
@@ -69,7 +71,7 @@ def verify(digest: Digest, store: Store) -> None:
 
 @app.command()
 def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Folder to download to.")], store: Store) -> None:
-    """Download an artifact to a folder. Resumes an interrupted download.
+    """Download an artifact to a folder. If a download was interrupted, the command resumes it.
 
     Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
     """
@@ -80,13 +82,15 @@ def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Folder to 
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder to commit.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to upload.")],
     store: Store,
     kind: Annotated[
         str, typer.Option(help="Kind of artifact: verifier, editor, rows, pairs, cases, import and so on.")
     ] = "import",
 ) -> None:
-    """Commit a folder as an artifact and print its digest. Damaged files of the artifact in the store are repaired.
+    """Upload a folder as an artifact and print its digest.
+
+    If the artifact exists, its damaged files in the store are replaced.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
@@ -95,14 +99,14 @@ def push(
 
     with reporting():
         if not folder.is_dir():
-            raise fail(f"{folder}: not a folder", ExitCode.CONFIG)
+            raise fail(f"{folder}: not a folder; give the folder of the artifact", ExitCode.CONFIG)
         opened = open_store(parse_store(store))
         typer.echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
 
 @app.command()
 def lineage(digest: Digest, store: Store) -> None:
-    """Print the lineage of an artifact: its parents, their parents and so on.
+    """Print the artifacts from which an artifact was made: its inputs, their inputs and so on.
 
     Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
     """
@@ -144,7 +148,7 @@ def _find(store: ArtifactStore, digest: str) -> Manifest:
     found = [item for item in store.list() if item.digest.startswith(wanted)]
     if len(found) != 1:
         raise fail(
-            f"{digest}: {len(found) or 'no'} artifacts in this store have this prefix; give a unique prefix of the digest",
+            f"{digest}: {len(found) or 'no'} artifacts in this store have this prefix; list them with: editr1 artifacts ls",
             ExitCode.CONFIG,
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Commands for runs on a cluster, such as ``editr1 status``, ``editr1 logs`` and ``editr1 doctor``."""
+"""Commands for runs on a Kubernetes cluster, such as ``editr1 status``, ``editr1 logs`` and ``editr1 doctor``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from editr1.launch.kubernetes.editruns import EditRun
     from editr1.launch.kubernetes.overview import StageOverview
 
-Run = Annotated[str, typer.Argument(help="Name of a run or of a release.")]
+Run = Annotated[str, typer.Argument(help="Name of a run, or of the Helm release of a stage.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the commands of this module to ``app``."""
     app.command()(status)
     app.command("list")(list_)
     for command in (logs, cancel, suspend, resume, wait, explain, doctor, bundle, timeline):
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Show the stages of a run on the cluster: state, progress, remaining time, restarts, and reasons for waiting.
+    """Show the state of each stage of a run on the cluster: progress, remaining time, restarts, and why it waits.
 
     Example: editr1 status my-grpo -n editr1
     """
@@ -61,7 +61,7 @@ def status(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 
 
 def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """List all runs and stages in the namespace.
+    """List all runs in the namespace, and all stages that have a job or a service there.
 
     Example: editr1 list -n editr1
     """
@@ -86,14 +86,16 @@ def logs(
     run: Run,
     follow: Annotated[
         bool,
-        typer.Option("-f", "--follow", help="Print new lines until the run has ended, including those after restarts."),
+        typer.Option("-f", "--follow", help="Keep printing new lines until the run has ended, also after restarts."),
     ] = False,
     stage: Annotated[str | None, typer.Option("--stage", help="Print only the logs of this stage.")] = None,
-    tail: Annotated[int, typer.Option("--tail", min=1, help="Number of lines per pod, counted from the end.")] = 200,
+    tail: Annotated[int, typer.Option("--tail", min=1, help="Number of last log lines to print per pod.")] = 200,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the logs of all ranks, with the pod's name on each line. Logs of deleted pods come from the artifact store.
+    """Print the logs of all ranks.
+
+    Each line starts with the name of its pod. Logs of deleted pods come from the artifact store.
 
     Example: editr1 logs my-grpo -n editr1 -f
     """
@@ -122,7 +124,7 @@ def logs(
 
 
 def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Stop a run and remove its releases from the cluster. Artifacts and checkpoints remain in the artifact store.
+    """Stop a run and remove its objects from the cluster. Artifacts and checkpoints remain in the artifact store.
 
     Example: editr1 cancel my-grpo -n editr1
     """
@@ -140,12 +142,13 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
                 typer.echo(f"uninstalled {job.name}")
             else:
                 typer.echo(
-                    f"{job.name} was not removed: there is no Helm release of that name (storage {connection.api.target.storage})"
+                    f"{job.name} was not removed: no {connection.api.target.storage} contains a Helm release of that name;"
+                    " check helm_storage in the cluster settings"
                 )
 
 
 def suspend(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Suspend a run: its pods commit a checkpoint and exit. The command resume continues from that checkpoint.
+    """Suspend a run. Its pods save a checkpoint and exit. To continue the run from that checkpoint, use editr1 resume.
 
     Example: editr1 suspend my-grpo -n editr1
     """
@@ -163,12 +166,12 @@ def resume(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 def wait(
     run: Run,
     timeout: Annotated[
-        float | None, typer.Option(help="Timeout in seconds, after which the command exits with 124.")
+        float | None, typer.Option(help="Maximum time to wait, in seconds. After it, the command exits with 124.")
     ] = None,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Wait until a run has ended. Exits with 0, or with the exit code of the failed stage.
+    """Wait until a run has ended. Exits with 0 if it succeeded, otherwise with the exit code of the failed stage.
 
     Example: editr1 wait my-grpo -n editr1 --timeout 86400
     """
@@ -186,7 +189,7 @@ def wait(
 
 
 def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Explain in one sentence per stage what the stage is doing, or why it is not running.
+    """Print one sentence per stage that says what it is doing, or why it is not running.
 
     Example: editr1 explain my-grpo -n editr1
     """
@@ -206,7 +209,7 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
 
 
 def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
-    """Check what a run needs on the cluster: API, permissions, quota, GPUs, artifact store, KEDA, queue, trace collector.
+    """Check what a run needs on the cluster: API, permissions, quota, GPUs, artifact store, KEDA, queue and collector.
 
     Exits with 1 if a required item is missing.
 
@@ -240,7 +243,9 @@ def bundle(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Collect objects, events, logs, attempts and the output of doctor for a bug report. Secrets are redacted.
+    """Write an archive for a bug report: the run's objects, events, logs and attempts, and the output of doctor.
+
+    Secrets are redacted.
 
     Example: editr1 bundle my-grpo -n editr1
     """
@@ -258,7 +263,9 @@ def timeline(
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     cluster: ClusterOption = None,
 ) -> None:
-    """Draw the timeline of a run from its stored spans. Requires neither a trace collector nor a cluster.
+    """Draw the timeline of a run from the spans in its artifact store.
+
+    It needs neither a trace collector nor a cluster.
 
     Example: editr1 timeline quickstart
     """
@@ -281,7 +288,7 @@ def timeline(
                 opened = cluster_store(load_cluster(cluster))
             except ConfigError as error:
                 raise ConfigError(
-                    f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is configured: {error}"
+                    f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is known; give --store or --cluster ({error})"
                 ) from None
         spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
@@ -290,7 +297,10 @@ def timeline(
 
 
 def trace() -> None:
-    """Reject the former name of ``timeline``. The word trace is reserved for the output of the verifier."""
+    """Exit with an error that gives the command's current name, ``timeline``.
+
+    It was renamed since the verifier writes traces.
+    """
     raise fail("editr1 trace is now called: editr1 timeline", ExitCode.CONFIG)
 
 
@@ -319,7 +329,7 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
         for job in jobs_of(connection, run):
             if job.service:
                 typer.echo(
-                    f"{job.name} is a service and was not changed; a service cannot be suspended, but it can be scaled"
+                    f"{job.name} is a service, which cannot be suspended, and was not changed; set its number of replicas instead"
                 )
                 continue
             connection.api.suspend(job.name, hold)
@@ -364,4 +374,4 @@ def _show_stages(stages: list[StageOverview]) -> None:
         if stage.state.reason:
             console.print(f"{stage.job.name}: {stage.state.reason}", markup=False, highlight=False)
         if stage.note:
-            console.print(f"{stage.job.name}: progress is unknown: {stage.note}", markup=False, highlight=False)
+            console.print(f"{stage.job.name}: progress cannot be shown: {stage.note}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Shared code of the commands: common options, error reporting and signal handling."""
+"""Code that the commands share: common options, error reporting and signal handling."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 NEGATIVE_RESULT = ExitCode.UNEXPECTED
 """Exit code of a command that worked, but whose result is negative: a check failed, a run is gone, an edit has no score."""
 _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
-"""Error numbers which mean that a path given by the user is unusable."""
+"""Values of ``errno`` that mean that a path given by the user cannot be used."""
 
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. Can be repeated.")
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. The option can be repeated.")
 ]
 ConfigOption = Annotated[Path | None, typer.Option("-f", "--config", help="YAML file with the settings of the stage.")]
 StoreOption = Annotated[
@@ -41,26 +41,26 @@ ClusterOption = Annotated[
         help="YAML file with cluster settings.  [default: $EDITR1_CLUSTER_FILE or ~/.config/editr1/cluster.yaml]",
     ),
 ]
-RunFileArgument = Annotated[Path, typer.Argument(help="Run file (kind: EditRun).")]
+RunFileArgument = Annotated[Path, typer.Argument(help="Run file: a YAML file of kind EditRun.")]
 DEFAULT_RUNS_DIR = Path("runs")
 RunsDirOption = Annotated[
-    Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the local runs.")
+    Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the folders of local runs.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
-NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace on the cluster.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Kubernetes namespace.")]
 
 
 def cluster_overrides(namespace: str | None) -> list[str]:
-    """Convert command line options to overrides of the cluster settings."""
+    """Return the overrides of the cluster settings for the command line option --namespace."""
     return [f"namespace={namespace}"] if namespace else []
 
 
 PLAIN_WIDTH = 1000
-"""Line width in characters of output that is piped or redirected."""
+"""Width of a line that is not printed to a terminal, in characters."""
 
 
 def output_console() -> Console:
-    """Return a console for standard output.
+    """Return a rich console that prints to standard output.
 
     Without a terminal, rich would wrap table cells at 80 columns, so that ``editr1 status | grep succeeded`` would find
     nothing. Here each table row stays on one line, unless the variable COLUMNS is set.
@@ -72,7 +72,10 @@ def output_console() -> Console:
 
 
 def fail(message: object, code: int) -> typer.Exit:
-    """Print each line of ``message`` as an error. Returns an exception that exits with ``code`` when it is raised."""
+    """Print each line of ``message`` as an error, and return an exception.
+
+    Raising it exits the command with ``code``.
+    """
     for line in str(message).splitlines():
         typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
@@ -80,7 +83,7 @@ def fail(message: object, code: int) -> typer.Exit:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Print errors that the user can fix to standard error, and exit with their documented exit code."""
+    """Context manager: on an error that the user can fix, print its message and exit with its exit code."""
     try:
         yield
     except Editr1Error as error:
@@ -92,7 +95,7 @@ def reporting() -> Iterator[None]:
 
 
 class StopFlag:
-    """Callable that returns True after the first SIGINT or SIGTERM; a second signal raises KeyboardInterrupt."""
+    """Callable that returns True once SIGINT or SIGTERM was received. A second signal raises KeyboardInterrupt."""
 
     def __init__(self, message: str = "stopping after the next checkpoint; press Ctrl-C again to stop at once") -> None:
         self._stopped, self._message = False, message
@@ -111,5 +114,5 @@ class StopFlag:
 
 
 def command_line() -> str:
-    """Return the command line, quoted for a shell."""
+    """Return the command line of this process, quoted for a shell."""
     return shlex.join(["editr1", *sys.argv[1:]])

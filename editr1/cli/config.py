@@ -1,4 +1,4 @@
-"""``editr1 config``: print the schemas of settings, and run files with all defaults."""
+"""``editr1 config``: print the schemas of settings, or a run file with all defaults filled in."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import typer
 
 from editr1.cli.common import RunFileArgument, SetOption, reporting
 
-app = typer.Typer(no_args_is_help=True, help="Settings: print schemas, and run files with all defaults.")
+app = typer.Typer(no_args_is_help=True, help="Settings: print their schemas, or a run file with all defaults.")
 
 
 @app.command()
 def schema(
     kind: Annotated[
-        str, typer.Argument(help="run, or a kind of stage: curate, sft, gcpo, serve, grpo or evaluate.")
+        str, typer.Argument(help="run, for a run file, or a kind of stage: curate, sft, gcpo, serve, grpo or evaluate.")
     ] = "run",
     values: Annotated[
         bool,
         typer.Option(
-            "--values", help="Print the schema of the values of the stage's chart: nodes, GPUs, store and so on."
+            "--values", help="Print the schema of the Helm values of the stage's chart: nodes, GPUs, store and so on."
         ),
     ] = False,
 ) -> None:
@@ -39,7 +39,7 @@ def schema(
             typer.echo(json.dumps(MODELS[kind_of(kind)].model_json_schema(by_alias=True), indent=2))
             return
         if kind != "run" and kind not in set(Kind):
-            raise ConfigError(f"{kind!r}: must be run or one of {', '.join(Kind)}")
+            raise ConfigError(f"{kind!r}: must be run, or one of {', '.join(Kind)}")
         model = RunSpec if kind == "run" else KINDS[Kind(kind)].settings_model()
         typer.echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
 

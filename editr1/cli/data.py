@@ -1,4 +1,4 @@
-"""``editr1 data``: check and show tables, and import images."""
+"""``editr1 data``: check and show tables of training data, and import images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import typer
 from editr1.cli.common import JsonOption, fail, output_console, reporting
 from editr1.errors import ExitCode
 
-app = typer.Typer(no_args_is_help=True, help="Data: check tables, import images, and show tables.")
+app = typer.Typer(no_args_is_help=True, help="Training data: check and show tables, and import images.")
 
 MAX_SHOWN = 50
-"""Maximum number of invalid rows that are printed."""
+"""Maximum number of problems that are printed."""
 
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl format.")]) -> None:
-    """Report invalid rows of a table with field, value and rule. Exits with 3 if a row is invalid.
+    """Print the problems of each invalid row of a table: the field, its value, and the rule.
+
+    Exits with 3 if there are any.
 
     Example: editr1 data check runs/curation/outputs/rows/rows.parquet
     """
@@ -31,7 +33,7 @@ def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl
             typer.echo(f"{file}: {problem}")
     if problems:
         more = f"more than {MAX_SHOWN}" if len(problems) > MAX_SHOWN else str(len(problems))
-        raise fail(f"{file}: {more} problems", ExitCode.DATA)
+        raise fail(f"{file}: {more} problems; correct these rows", ExitCode.DATA)
     typer.echo(f"{file}: all rows are valid")
 
 
@@ -41,18 +43,19 @@ def import_(
     table: Annotated[
         Path,
         typer.Option(
-            help="CSV or JSONL table with the columns source, instruction, edited, editor, and preferred or rank."
+            help="CSV or JSONL table with columns source, instruction, edited, editor, and optionally preferred or rank."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Output folder for the tables.")],
     max_side: Annotated[
-        int | None, typer.Option(min=16, help="Scale larger images down to this many pixels on their longer side.")
+        int | None,
+        typer.Option(min=16, help="Maximum length of an image's longer side, in pixels. Larger images are downscaled."),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Skip invalid rows instead of refusing the whole table.")
+        bool, typer.Option("--skip-bad", help="Skip invalid rows instead of rejecting the whole table.")
     ] = False,
 ) -> None:
-    """Import images and a table of edits as edit cases, quadruples and preference pairs.
+    """Convert images and a table of edits to the input of the curate stage: tables of cases, edited images and pairs.
 
     Example: editr1 data import ./photos --table ./photos/edits.csv --out ./imported
     """
@@ -63,10 +66,10 @@ def import_(
     for problem in report.problems[:MAX_SHOWN]:
         typer.secho(format_problem(problem), err=True)
     if not report.files and not report.problems:
-        raise fail(f"{table}: no rows; the table must have at least one row", ExitCode.DATA)
+        raise fail(f"{table}: the table is empty; add at least one row", ExitCode.DATA)
     if not report.files:
         raise fail(
-            f"{table}: {len(report.problems)} invalid rows; nothing was written (use --skip-bad to skip them)",
+            f"{table}: {len(report.problems)} invalid rows, so nothing was written; correct them or use --skip-bad",
             ExitCode.DATA,
         )
     typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))
@@ -112,9 +115,9 @@ def show(
 @app.command("demo-photos")
 def demo_photos(
     out: Annotated[Path, typer.Argument(help="Output folder for the images and table.csv.")],
-    cases: Annotated[int, typer.Option(min=1, max=5, help="Number of operations per photograph.")] = 3,
+    cases: Annotated[int, typer.Option(min=1, max=5, help="Number of edits per photograph.")] = 3,
 ) -> None:
-    """Create a folder of edited photographs to import, from the sample photographs of scikit-image and scikit-learn.
+    """Create example data for editr1 data import: the sample photographs of scikit-image and scikit-learn, with edits.
 
     Example: editr1 data demo-photos ./photos && editr1 data import ./photos --table ./photos/table.csv --out ./imported
     """

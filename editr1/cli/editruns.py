@@ -1,4 +1,4 @@
-"""Create, follow and show EditRun resources on the terminal."""
+"""Create, follow and show EditRun resources, which are runs that the operator executes on a cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ POLL_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class OperatorRun:
-    """Outcome of a run that the operator executes. ``record`` is None if the run was not followed to its end."""
+    """Outcome of a command that submits a run to the operator.
+
+    ``record`` is None if it did not follow the run to its end.
+    """
 
     code: int = ExitCode.DONE
     record: RunRecord | None = None
@@ -42,15 +45,15 @@ class OperatorRun:
 def run_by_operator(
     target: ClusterConfig, spec: RunSpec, store: StoreConfig, folder: Path, view: RunView, detach: bool
 ) -> OperatorRun | None:
-    """Submit the run to the operator in the cluster and follow it. Returns None if the cluster has no operator.
+    """Submit a run to the operator in the cluster and follow it. Returns None if the cluster has no operator.
 
     Args:
         target: settings of the cluster.
         spec: the run.
-        store: settings for access to the artifact store from this machine.
-        folder: local folder for the run's spans.
-        view: shows the progress.
-        detach: return as soon as the run is created.
+        store: settings with which this machine opens the artifact store.
+        folder: local folder to which the run's spans are written.
+        view: object that prints the progress.
+        detach: return as soon as the run is created, without following it.
 
     Raises:
         ConfigError: ``detach`` is set but the cluster has no operator, or another run has this name.
@@ -91,7 +94,7 @@ def _require_operator(detach: bool) -> None:
 
 
 def _create(runs: EditRuns, spec: RunSpec, store: ArtifactStore) -> bool:
-    """Create the EditRun with its local inputs uploaded. Returns False if an identical run already exists."""
+    """Upload the local inputs of a run and create its EditRun. Returns False if an identical run already exists."""
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION, upload_folders
 
@@ -113,7 +116,7 @@ def _load_record(store: ArtifactStore, name: str) -> RunRecord:
     record = load_record(store, name)
     if record is None:
         raise ConfigError(
-            f"run {name!r} has no record in {store.url}, so the operator uses another artifact store;"
+            f"run {name!r} has no record in {store.url}, so the operator must use another artifact store;"
             " set the same store in the operator's settings and in the cluster settings"
         )
     return record
@@ -126,7 +129,7 @@ def _any_attempt(runs: EditRuns, name: str) -> bool:
 
 
 def show_run(run: EditRun) -> None:
-    """Print a table of the stages of a run, then sentences about the run and its stages."""
+    """Print a table of the stages of a run, and then sentences that explain its state."""
     from editr1.durations import format_duration
 
     console = output_console()
@@ -149,7 +152,7 @@ def show_run(run: EditRun) -> None:
 
 
 def show_runs(runs: list[EditRun]) -> None:
-    """Print one line per run."""
+    """Print a table with one row per run."""
     from editr1.durations import format_duration
 
     table = Table("run", "stage", "state", "progress", "reason", "age")
@@ -161,7 +164,7 @@ def show_runs(runs: list[EditRun]) -> None:
 
 
 def sentences(run: EditRun) -> Iterator[str]:
-    """Yield one sentence about the run, then one for each stage whose message differs from that of the run."""
+    """Yield a sentence about the state of a run, and one for each stage whose message is not part of the first."""
     from editr1.launch.kubernetes.editruns import NO_OPERATOR
     from editr1.launch.kubernetes.run_status import Reason
 
@@ -194,7 +197,7 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
         else:
             tolerance.answered()
             if run is None:
-                typer.echo(f"{name}: no longer exists", err=True)
+                typer.echo(f"run {name} no longer exists", err=True)
                 return NEGATIVE_RESULT
             (sentence, *_) = sentences(run)
         if sentence != noted:
@@ -210,7 +213,7 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
 
 
 def follow_logs(connection: Connection, name: str, stage: str | None, should_stop: Callable[[], bool]) -> None:
-    """Print new log lines of the stages of a run until the run has ended."""
+    """Print new log lines of a run, or of one of its stages, until the run has ended."""
     from editr1.launch.kubernetes.editruns import EditRuns
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.follow import live_logs
@@ -236,7 +239,7 @@ def follow_logs(connection: Connection, name: str, stage: str | None, should_sto
 
 
 def run_logs(connection: Connection, run: EditRun, stage: str | None, tail: int) -> Iterator[str]:
-    """Yield the last log lines of every rank of a run. Those of deleted pods come from the artifact store."""
+    """Yield the last log lines of every rank of a run, or of one of its stages."""
     from editr1.launch.kubernetes.connect import cluster_store
     from editr1.launch.kubernetes.follow import past_logs
     from editr1.runs.kinds import KINDS, Kind

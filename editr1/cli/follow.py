@@ -1,4 +1,4 @@
-"""Follow releases on the terminal until all of them have ended."""
+"""Show the progress of Helm releases of stages on the terminal until all of them have ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 PLAIN_SECONDS = 15.0
-"""Seconds between two progress lines when the output is not a terminal."""
+"""Minimum time between two progress lines if the output is not a terminal, in seconds."""
 
 
 def follow_releases(
@@ -42,7 +42,7 @@ def follow_releases(
             if code is not None:
                 return code
             if should_stop():
-                screen.write("no longer following; the stage continues on the cluster")
+                screen.write("stopped showing progress; the stage continues on the cluster")
                 return ExitCode.INTERRUPTED
             if end is not None and time.monotonic() > end:
                 return ExitCode.TIMEOUT
@@ -50,7 +50,7 @@ def follow_releases(
 
 
 def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | None:
-    """Return the exit code of the command that follows ``stages``; None while at least one has not ended.
+    """Return the exit code of a command that follows ``stages``, or None if at least one of them has not ended.
 
     ``now`` is in seconds since the epoch.
     """
@@ -63,7 +63,10 @@ def exit_code_of_releases(stages: Sequence[StageOverview], now: float) -> int | 
 
 
 def _poll(connection: Connection, names: Sequence[str], screen: _Screen, tolerance: OutageTolerance) -> int | None:
-    """Show the current state. Returns the exit code if all releases have ended or one was removed, otherwise None."""
+    """Show the current state of the releases.
+
+    Returns the exit code if all have ended or one was removed, otherwise None.
+    """
     from editr1.launch.kubernetes.errors import ClusterUnreachable
     from editr1.launch.kubernetes.overview import overview
 
@@ -77,7 +80,7 @@ def _poll(connection: Connection, names: Sequence[str], screen: _Screen, toleran
     for stage in stages:
         screen.show(stage)
     if removed := set(names) - {stage.job.name for stage in stages}:
-        screen.write(f"{', '.join(sorted(removed))}: no longer exists")
+        screen.write(f"removed from the cluster: {', '.join(sorted(removed))}")
         return NEGATIVE_RESULT
     return exit_code_of_releases(stages, time.time())
 
@@ -93,7 +96,7 @@ def _has_ended(stage: StageOverview, now: float) -> bool:
 
 
 class _Screen:
-    """Shows a progress bar per phase on a terminal, otherwise a line every few seconds, and each new message once."""
+    """Terminal output of the progress of releases: bars on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -121,13 +124,13 @@ class _Screen:
         self._console.print(f"  {text}", markup=False, highlight=False)
 
     def note(self, about: str, text: str) -> None:
-        """Print ``text`` unless it equals the last note about the same release."""
+        """Print ``text`` unless it equals the previous text with the same ``about``, the name of a release."""
         if self._noted.get(about) != text:
             self._noted[about] = text
             self.write(text)
 
     def forget(self, about: str) -> None:
-        """Forget the last note about a release, so that the same text can be printed again."""
+        """Forget the previous text with this ``about``, so that the same text can be printed again."""
         self._noted.pop(about, None)
 
     def show(self, stage: StageOverview) -> None:

@@ -1,4 +1,7 @@
-"""The command line interface. Commands import their dependencies when they run, so that ``editr1 --help`` is fast."""
+"""The command line interface.
+
+Commands import their dependencies inside functions, so that ``editr1 --help`` is fast.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from editr1.cli import artifacts, cluster, config, data, reproduce, run, runs, s
 
 app = typer.Typer(
     name="editr1",
-    help="Edit-R1: train a verifier of image edits, serve it as a reward model, and train image editors with it.",
+    help="Edit-R1: train a model that verifies image edits, serve it as a reward model, and train image editors with it.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -28,7 +31,7 @@ app.add_typer(config.app, name="config")
 
 @app.command()
 def version() -> None:
-    """Print the version.
+    """Print the version of Edit-R1.
 
     Example: editr1 version
     """

@@ -1,4 +1,4 @@
-"""``editr1 reproduce``: test which of the paper's claims hold on the shapes dataset."""
+"""``editr1 reproduce``: test the paper's claims with small runs on generated images (the shapes dataset)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ if TYPE_CHECKING:
 
 
 class Size(StrEnum):
-    """Size of the experiments."""
+    """Choices of --size."""
 
     FULL = "full"
     SMALLEST = "smallest"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the command to ``app``."""
     app.command("reproduce")(reproduce)
 
 
 def reproduce(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of seeds.")] = 5,
-    first_seed: Annotated[int, typer.Option(min=0, help="First seed. Further seeds are the integers after it.")] = 1001,
+    first_seed: Annotated[
+        int, typer.Option(min=0, help="First seed. The other seeds are the integers that follow it.")
+    ] = 1001,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Claim to test: curation, gcpo, size, traces, editor or gsb. Can be repeated."),
+        typer.Option(
+            help="Test only this claim: curation, gcpo, size, traces, editor or gsb. The option can be repeated."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -42,23 +46,23 @@ def reproduce(
         ),
     ] = None,
     size: Annotated[
-        Size, typer.Option(help="Size of the experiments; 'smallest' only tests that all experiments run.")
+        Size, typer.Option(help="Size of the experiments. With smallest, the results are meaningless.")
     ] = Size.FULL,
     parallel: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Number of parallel runs, which need about 1.5 GB of memory each.  [default: one per core, at most 4]",
+            help="Number of parallel runs. Each needs about 1.5 GB of memory.  [default: one per core, at most 4]",
         ),
     ] = None,
     overrides: SetOption = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the claims and the runs, and start nothing.")] = False,
 ) -> None:
-    """Test which of the paper's claims hold on the shapes dataset, whose ground truth is known.
+    """Test the paper's claims with small runs on the shapes dataset, generated images whose ground truth is known.
 
-    Each claim compares small runs on the same held-out pairs or cases, for several seeds. Completed runs are not
-    repeated, so an interrupted reproduction continues where it stopped. Writes reproduction.html, reproduction.json and
-    table.md; with --only, the file names contain the names of the claims.
+    A claim is tested by comparing runs on the same held-out pairs or cases, for several seeds. Completed runs are not
+    repeated, so an interrupted reproduction continues where it stopped. The results are written to reproduction.html,
+    reproduction.json and table.md. With --only, the file names contain the names of the claims.
 
     Example: editr1 reproduce --seeds 1 --only gcpo
 

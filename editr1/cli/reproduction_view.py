@@ -1,4 +1,4 @@
-"""Progress of a reproduction on the terminal: a line per completed run, a bar per active run, and an overall bar."""
+"""Show the progress of ``editr1 reproduce`` on the terminal: a bar per active run, and one for all runs together."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from editr1.reproduce.results import Reproduction
 
 
 class ReproductionView:
-    """Prints the progress of a reproduction: live bars on a terminal, otherwise a line per run every few seconds.
+    """Prints the progress of a reproduction: bars on a terminal, otherwise a line per run every few seconds.
 
-    Updated results are passed to ``on_results``.
+    It also passes each intermediate result to ``on_results``.
     """
 
     def __init__(self, on_results: Callable[[Reproduction], None], console: Console | None = None) -> None:
@@ -49,19 +49,19 @@ class ReproductionView:
         self._bars.stop()
 
     def experiment_skipped(self, item: PlannedRun) -> None:
-        """Print that the run is already complete, and advance the overall bar."""
+        """Print that a run is already complete, and advance the bar for all runs."""
         self.console.print(f"{_title(item)}  already complete", style="dim", highlight=False)
         self._advance(item)
 
     def experiment_started(self, item: PlannedRun) -> None:
-        """Print the start of the run, and add its bar."""
+        """Print that a run was started, and add a bar for it."""
         self._advance(item, 0)
         self.console.print(f"{_title(item)}  started: {item.experiment.what}", highlight=False)
         if self.console.is_terminal:
             self._tasks[item.run] = self._bars.add_task(item.run, total=None, metrics="")
 
     def experiment_progress(self, item: PlannedRun, stage: str, line: Mapping[str, Any]) -> None:
-        """Update the bar of the run, or print a line every few seconds."""
+        """Update the bar of a run, or print a line every few seconds."""
         metrics = format_metrics(line.get("metrics", {}), limit=3)
         label = f"{item.run} {stage}: {line['phase']}"
         if self.console.is_terminal:
@@ -73,7 +73,7 @@ class ReproductionView:
             self.console.print(f"  {label} {line['done']}/{line['total']}  {metrics}", highlight=False, soft_wrap=True)
 
     def experiment_ended(self, item: PlannedRun, seconds: float, failure: str | None) -> None:
-        """Print that the run is done or why it failed, and advance the overall bar."""
+        """Print that a run is done or why it failed, and advance the bar for all runs."""
         if item.run in self._tasks:
             self._bars.remove_task(self._tasks.pop(item.run))
         word = "[green]done[/]" if failure is None else "[red]failed[/]"
@@ -83,7 +83,7 @@ class ReproductionView:
         self._advance(item)
 
     def results_updated(self, found: Reproduction) -> None:
-        """Pass intermediate results to ``on_results``, which saves them before all seeds are done."""
+        """Pass intermediate results to ``on_results``, so that they are saved before all seeds are done."""
         self._on_results(found)
 
     def _advance(self, item: PlannedRun, runs: int = 1) -> None:

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 
 class Backend(StrEnum):
-    """Where the stages of a run are executed."""
+    """Choices of --on: where the stages of a run are executed."""
 
     LOCAL = "local"
     KUBERNETES = "kubernetes"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the command to ``app``."""
     app.command("run")(run)
 
 
@@ -49,26 +49,29 @@ def run(
     overrides: SetOption = None,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     store: StoreOption = None,
-    on: Annotated[Backend, typer.Option("--on", help="Where the stages are executed.")] = Backend.LOCAL,
+    on: Annotated[
+        Backend, typer.Option("--on", help="Where the stages are executed: on this machine or on a cluster.")
+    ] = Backend.LOCAL,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Submit the run to the cluster's operator and exit without following it.")
+        bool,
+        typer.Option("--detach", help="Submit the run to the operator in the cluster and exit without following it."),
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Validate the run file and start nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only validate the run file.")] = False,
     open_report: Annotated[
         bool, typer.Option("--open", help="Open the report in a browser when the run has ended.")
     ] = False,
 ) -> None:
-    """Run every stage of a run file that is not complete. Repeat the command to continue an interrupted run.
+    """Run the stages of a run file. Complete stages are skipped, so repeat the command to continue an interrupted run.
 
     Example: editr1 run manifests/samples/quickstart.yaml --set spec.seed=1 --set gcpo.learning_rate=5e-5
     --set spec.stages.sft.retries=5
 
     On a cluster: editr1 run manifests/samples/quickstart.yaml --on kubernetes -n editr1 --store s3://my-bucket/editr1
 
-    If the cluster has the Edit-R1 operator, the operator runs the stages, even after this command has exited. Otherwise
-    this command orchestrates them and has to stay running.
+    If the cluster has the Edit-R1 operator, the operator starts the stages, even after this command has exited.
+    Otherwise this command starts them and has to keep running until the run has ended.
     """
     import os
 
@@ -99,7 +102,7 @@ def run(
 
 
 def _reject_cluster_options(given: dict[str, object]) -> None:
-    """Raise ConfigError if a local run was given an option that only applies to runs on a cluster."""
+    """Raise ConfigError if the command of a local run has an option that only applies to runs on a cluster."""
     from editr1.config.loader import ConfigError
 
     if unused := [name for name, value in given.items() if value]:
@@ -109,7 +112,7 @@ def _reject_cluster_options(given: dict[str, object]) -> None:
 
 
 def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
-    """Return the run with the artifact store of the command line, if one is given there."""
+    """Return ``spec`` with its artifact store replaced by the one from the command line, if there is one."""
     if store is None:
         return spec
     return spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": store})})
@@ -118,10 +121,10 @@ def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
 def _execute(
     spec: RunSpec, folder: Path, store: StoreConfig | None, cluster: ClusterConfig | None, view: RunView, detach: bool
 ) -> tuple[RunRecord, bool]:
-    """Run the stages here or, if the cluster has the operator, there. Returns the record and whether a stage was started.
+    """Execute a run, with the operator if the cluster has one. Returns its record and whether a stage was started.
 
     Raises:
-        typer.Exit: the operator executes the run, and this command does not follow it to its end.
+        typer.Exit: the operator executes the run, and this command stopped following it.
     """
     import os
 

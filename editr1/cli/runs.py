@@ -1,4 +1,4 @@
-"""``editr1 runs``: list the runs in a store and show their records."""
+"""``editr1 runs``: list runs, and show the recorded state of a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from editr1.cli.common import DEFAULT_RUNS_DIR, JsonOption, RunsDirOption, Store
 from editr1.durations import format_minute
 from editr1.errors import ExitCode
 
-app = typer.Typer(no_args_is_help=True, help="Runs: list them, and show their state, attempts and outputs.")
+app = typer.Typer(no_args_is_help=True, help="Runs: list them, or show the state, attempts and outputs of a run.")
 
 
 @app.command("ls")
 def list_runs(runs_dir: RunsDirOption = DEFAULT_RUNS_DIR, store: StoreOption = None) -> None:
-    """List the runs in a store, or in the run folders below --runs-dir.
+    """List the runs in the artifact store --store. Without --store, list the local runs in the folder --runs-dir.
 
     Example: editr1 runs ls
     """

@@ -1,4 +1,4 @@
-"""``editr1 score``: score one edit with a reward server."""
+"""``editr1 score``: let a reward server score one edit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DEFAULT_PRINCIPLES = (
     ("Is everything that the instruction does not name unchanged?", "Feature Preservation"),
     ("Is the picture free of visible faults?", "Image Quality"),
 )
-"""Question and category of the principles that are used without --principles."""
+"""Questions and categories of the principles that are used if --principles is not given."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the command to ``app``."""
     app.command("score")(score)
 
 
@@ -34,14 +34,14 @@ def score(
     principles: Annotated[
         Path | None,
         typer.Option(
-            help='JSON file with an array of {"question", "category"}.  [default: a general question per category]'
+            help='JSON file with a list of principles {"question", "category"}.  [default: one question per category]'
         ),
     ] = None,
-    num_traces: Annotated[int, typer.Option(min=1, help="Number of traces whose scores are averaged.")] = 1,
-    deadline: Annotated[float, typer.Option(min=0.1, help="Timeout of the request in seconds.")] = 60.0,
+    num_traces: Annotated[int, typer.Option(min=1, help="Number of traces per edit. Their scores are averaged.")] = 1,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Maximum duration including retries, in seconds.")] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Score one edit with a reward server, and show the verdict on each principle.
+    """Let a reward server score one edit, and print the verdict on each principle (a yes/no question about the edit).
 
     Example: editr1 score --source a.png --edited b.png --instruction "make the sky pink" --server http://127.0.0.1:8000
     """

@@ -1,4 +1,4 @@
-"""One command per kind of stage, which runs a single stage on the given inputs without a run file."""
+"""The commands ``editr1 curate``, ``editr1 sft`` and so on, which run a single stage without a run file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import typer
 
 from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the files and the outputs of the stage.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the outputs and all other files of the stage.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random choices.")]
-Processes = Annotated[int, typer.Option(min=1, max=64, help="Number of processes (GPUs) on this machine.")]
+Processes = Annotated[
+    int, typer.Option(min=1, max=64, help="Number of processes on this machine. With GPUs, each process uses one.")
+]
 
 _REFERENCE = "a folder, path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the six commands to the application."""
+    """Add the six commands to ``app``."""
     for command in (curate, sft, gcpo, serve, grpo, evaluate):
         app.command()(command)
 
@@ -27,14 +29,14 @@ def register(app: typer.Typer) -> None:
 def curate(
     out: Out,
     data: Annotated[
-        str | None, typer.Option(help=f"Imported images: {_REFERENCE}.  [default: the shapes dataset]")
+        str | None, typer.Option(help=f"Output of editr1 data import: {_REFERENCE}.  [default: the shapes dataset]")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
 ) -> None:
-    """Write edit cases with principles and verified reasoning traces.
+    """Write the training data: edit cases with principles, preference pairs, and SFT rows with reasoning traces.
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """
@@ -47,7 +49,7 @@ def sft(
     rows: Annotated[str | None, typer.Option(help=f"SFT rows: {_REFERENCE}.")] = None,
     pairs: Annotated[
         str | None,
-        typer.Option(help="Preference pairs that select among traces sampled from the model. Use instead of --rows."),
+        typer.Option(help="Preference pairs. Train on sampled traces that agree with them, instead of on --rows."),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -55,7 +57,7 @@ def sft(
     processes: Processes = 1,
     store: StoreOption = None,
 ) -> None:
-    """Train the verifier on verified reasoning traces (SFT).
+    """Train a verifier on reasoning traces (SFT).
 
     Example: editr1 sft --rows runs/curation/outputs/rows --model builtin:shapes-verifier --out runs/sft
     """
@@ -74,7 +76,7 @@ def gcpo(
     processes: Processes = 1,
     store: StoreOption = None,
 ) -> None:
-    """Train the verifier on human preference pairs (GCPO).
+    """Train a verifier on human preference pairs (GCPO).
 
     Example: editr1 gcpo --pairs runs/curation/outputs/pairs --model runs/sft/outputs/model --out runs/gcpo
     """
@@ -88,7 +90,7 @@ def serve(
     overrides: SetOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Serve a verifier through the reward API until interrupted.
+    """Serve a verifier as a reward server over HTTP until the command is interrupted.
 
     Example: editr1 serve --model runs/gcpo/outputs/model --set port=8080
     """
@@ -103,7 +105,7 @@ def serve(
 def grpo(
     cases: Annotated[str, typer.Option(help=f"Edit cases with principles: {_REFERENCE}.")],
     editor: Annotated[str, typer.Option(help=f"Editor to train: {_REFERENCE}.")],
-    reward: Annotated[str, typer.Option(help="Addresses of the reward service, separated by commas.")],
+    reward: Annotated[str, typer.Option(help="Addresses of the reward servers, separated by commas.")],
     out: Out,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -111,7 +113,7 @@ def grpo(
     processes: Processes = 1,
     store: StoreOption = None,
 ) -> None:
-    """Train an image editor with rewards from the reward service (Flow-GRPO).
+    """Train an image editor (Flow-GRPO). The rewards are the scores that a reward server gives its edits.
 
     Example: editr1 grpo --cases runs/curation/outputs/cases --editor builtin:shapes-editor
     --reward http://127.0.0.1:8080 --out runs/grpo
@@ -129,21 +131,26 @@ def evaluate(
     before: Annotated[str | None, typer.Option(help=f"Editor before RL: {_REFERENCE}.")] = None,
     after: Annotated[str | None, typer.Option(help=f"Editor after RL: {_REFERENCE}.")] = None,
     sft: Annotated[str | None, typer.Option(help=f"Verifier after SFT: {_REFERENCE}.")] = None,
-    editscore: Annotated[str | None, typer.Option(help="Folder of EditScore's EditReward-Bench.")] = None,
-    tiger: Annotated[str | None, typer.Option(help="Folder of TIGER's EditReward-Bench.")] = None,
-    gedit: Annotated[str | None, typer.Option(help="Folder of GEdit-Bench with the prompts.json of its judge.")] = None,
-    imgedit: Annotated[str | None, typer.Option(help="Folder of ImgEdit-Bench.")] = None,
+    editscore: Annotated[
+        str | None, typer.Option(help="Folder of the benchmark EditReward-Bench by EditScore.")
+    ] = None,
+    tiger: Annotated[str | None, typer.Option(help="Folder of the benchmark EditReward-Bench by TIGER-Lab.")] = None,
+    gedit: Annotated[
+        str | None, typer.Option(help="Folder of the benchmark GEdit-Bench, with its judge's prompts in prompts.json.")
+    ] = None,
+    imgedit: Annotated[str | None, typer.Option(help="Folder of the benchmark ImgEdit-Bench.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
 ) -> None:
-    """Evaluate verifiers and editors on held-out data, and on public benchmarks.
+    """Evaluate verifiers and editors on held-out data and on public benchmarks.
 
     Verifiers (--sft, --rl) are evaluated on --pairs, and editors (--before, --after) on --cases.
 
-    Public benchmarks need a VLM that writes principles and ratings: --set public.labeller.endpoints.default.base_url=URL
-    --set public.labeller.decomposer.model=NAME --set public.judge.model=NAME
+    Public benchmarks need a VLM that writes principles and rates edits: --set
+    public.labeller.endpoints.default.base_url=URL --set public.labeller.decomposer.model=NAME --set
+    public.judge.model=NAME
 
     Example: editr1 evaluate --pairs outputs/pairs-test --cases outputs/cases-test --sft sft/outputs/model
     --rl gcpo/outputs/model --before builtin:shapes-editor --after grpo/outputs/model --out runs/evaluation

@@ -1,4 +1,4 @@
-"""``editr1 submit`` and ``editr1 render``: run one stage on the cluster, or print the objects of its chart."""
+"""``editr1 submit`` and ``editr1 render``: run one stage on a cluster, or print the Kubernetes objects of its chart."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from editr1.cli.common import (
 )
 from editr1.errors import ExitCode
 
-Stage = Annotated[str, typer.Argument(help="Stage: curate, sft, gcpo, reward, grpo or evaluate.")]
+Stage = Annotated[str, typer.Argument(help="Chart of the stage: curate, sft, gcpo, reward, grpo or evaluate.")]
 Values = Annotated[
     Path | None,
     typer.Option(
         "-f",
         "--values",
-        help="YAML file with chart values, as for helm install. For the schema, run: editr1 config schema STAGE --values",
+        help="YAML file with Helm values of the chart. For the schema, run: editr1 config schema STAGE --values",
     ),
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", help="Name of the run and of the release.  [default: the name of the stage]")
+    str | None,
+    typer.Option("--name", help="Name of the run and of the Helm release.  [default: the name of the chart]"),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the commands to ``app``."""
     app.command()(submit)
     app.command()(render)
 
@@ -48,11 +49,11 @@ def submit(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the objects of the release, and install nothing.")
+        bool, typer.Option("--dry-run", help="Print the Kubernetes objects, and install nothing.")
     ] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage has ended.")] = False,
 ) -> None:
-    """Run a stage on the cluster as a release of its chart. All inputs are resolved to digests first.
+    """Run a stage on the cluster by installing its Helm chart. References to inputs are resolved to digests first.
 
     If the same job is already running, the command attaches to it.
 
@@ -100,7 +101,7 @@ def render(
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the objects that the chart of a stage renders. No cluster is required.
+    """Print the Kubernetes objects of a stage, as its Helm chart renders them. It needs no cluster.
 
     Example: editr1 render sft -f sft.yaml --set nodes=2
     """

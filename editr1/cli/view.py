@@ -1,4 +1,4 @@
-"""Show the progress of a run on the terminal: a line and a progress bar per stage, and its final metrics."""
+"""Show the progress of a run on the terminal: the name, a progress bar and the final metrics of each stage."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageRecord, State
 
 PLAIN_SECONDS = 10.0
-"""Seconds between two progress lines when the output is not a terminal."""
+"""Minimum time between two progress lines if the output is not a terminal, in seconds."""
 
 
 class RunView:
-    """Observer that shows a run: live progress bars on a terminal, otherwise a line every few seconds."""
+    """Run observer that prints progress: bars on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -56,11 +56,11 @@ class RunView:
         self._bar.stop()
 
     def stage_started(self, stage: StageRecord) -> None:
-        """Print the stage's name and purpose."""
+        """Print the stage's name and what it does."""
         self.console.print(f"[bold]{stage.name}[/]  {KINDS[Kind(stage.kind)].title}")
 
     def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
-        """Advance the progress bar of the stage's current phase."""
+        """Update the progress bar of the stage's current phase, or print a line every few seconds."""
         metrics = format_metrics(line.get("metrics", {}), limit=4)
         label = f"{stage.name}: {line['phase']}"
         if not self.console.is_terminal:
@@ -119,5 +119,5 @@ class RunView:
 
 
 def format_metrics(metrics: Mapping[str, float], limit: int) -> str:
-    """Format the first ``limit`` metrics on one line."""
+    """Return one line with the names and values of the first ``limit`` metrics."""
     return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:limit])

@@ -1,1 +1,1 @@
-"""One entry module per stage; shared code is in ``runtime``."""
+"""The entry modules of the six kinds of stages. Code that they share is in ``runtime``."""

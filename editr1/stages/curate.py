@@ -1,4 +1,4 @@
-"""Stage ``curate``: turn images and instructions into SFT rows, preference pairs and cases with principles."""
+"""Stage ``curate``: write SFT rows, and add principles to preference pairs and edit cases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = TypeVar("Row", bound=DataModel)
 
 @dataclass(frozen=True)
 class _Tables:
-    """The input tables of curation, and two predicates on the id of a case that determine how the case is used."""
+    """Input tables of curation, and functions that decide from the ID of a case whether it is for RL or held out."""
 
     cases: Path
     candidates: Path
@@ -33,7 +33,10 @@ class _Tables:
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Generate or split the tables, curate them, and commit rows, pairs and cases. Return the counts of curation."""
+    """Prepare the input tables, run curation on them, and commit the resulting rows, pairs and cases.
+
+    Return curation's metrics, such as the number of rows.
+    """
     from editr1.curation.pairs import attach_principles
     from editr1.curation.pipeline import CASES, ROWS, curate
     from editr1.data.tables import read_table, write_table
@@ -71,7 +74,10 @@ def _shapes_dataset(context: StageContext, config: CurateStageConfig) -> _Tables
 
 
 def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
-    """Split the imported tables by a hash of the case id, so that no case is in both splits."""
+    """Split the imported tables into training and held-out data.
+
+    A hash of the case ID decides, so no case is in both.
+    """
     source = Path(context.input("data"))
     folder = context.workdir / f"split-{context.job.key[:12]}"
     folder.mkdir(exist_ok=True)
@@ -98,7 +104,7 @@ def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
 
 
 def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[str], bool], out: Path) -> None:
-    """Copy the rows of an imported table for whose case id ``is_wanted`` returns True.
+    """Copy the rows of an imported table whose case IDs are accepted by ``is_wanted``.
 
     Raises:
         ConfigError: The table does not exist, or no row is selected.
@@ -107,12 +113,14 @@ def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[st
 
     file = source / name / f"{name}.parquet"
     if not file.is_file():
-        no_pairs = "no preferences were imported (column preferred or rank)"
-        reason = no_pairs if name == "pairs" else "the folder was not written by an import"
-        raise ConfigError(f"input data: {name}/{name}.parquet is missing: {reason}; see editr1 data import --help")
+        no_pairs = "the import had no column preferred or rank; import a table with one of them"
+        reason = no_pairs if name == "pairs" else "import the images with editr1 data import"
+        raise ConfigError(f"input data: {name}/{name}.parquet is missing: {reason} (see editr1 data import --help)")
     rows = (row for row in read_table(file, kind) if is_wanted(_case_id(row)))
     if write_table(out, rows, kind) == 0:
-        raise ConfigError(f"input data: no row of {name}.parquet is left for {out.stem}; change test_fraction")
+        raise ConfigError(
+            f"input data: {out.stem} gets no row of {name}.parquet; change test_fraction or import more cases"
+        )
 
 
 def _case_id(row: DataModel) -> str:
@@ -124,7 +132,10 @@ def _case_id(row: DataModel) -> str:
 
 @contextmanager
 def _running_labeller(config: CurateStageConfig) -> Iterator[CurateConfig]:
-    """Yield curation settings with a running endpoint: the configured one, or a labeller started for this stage."""
+    """Yield curation settings whose endpoints are reachable.
+
+    If the settings ask for a local labelling server, run it meanwhile.
+    """
     if config.labeller == "endpoint":
         yield config.curation
         return

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
 EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "before", "editor after RL": "after"}
-"""Stage inputs by title in the report."""
+"""The names of the stage inputs, by their titles in the report."""
 
 
 @dataclass
 class _Evaluation:
-    """State shared by the parts of an evaluation: the inputs, and the per-item results so far.
+    """State that the parts of an evaluation share: settings, inputs, and the results per pair and per edit so far.
 
-    ``verifiers`` and ``editors`` map titles to the names of the stage inputs that were given.
+    ``verifiers`` and ``editors`` map titles in the report to stage inputs. They contain only inputs that were given.
     """
 
     context: StageContext
@@ -48,10 +48,10 @@ class _Evaluation:
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Evaluate the given verifiers and editors, and commit the results.
+    """Evaluate the verifiers and editors among the inputs, commit the results, and return the main metrics.
 
-    The output holds ``evaluation.json`` (a ReportData without the description of the run), and ``pairs.jsonl`` and
-    ``edits.jsonl`` with the results per item, see :mod:`editr1.evaluation.items`.
+    The output contains ``evaluation.json`` (the aggregated results), ``pairs.jsonl`` (one line per preference pair) and
+    ``edits.jsonl`` (one line per edit). For their formats see :class:`ReportData` and :mod:`editr1.evaluation.items`.
     """
     from editr1.evaluation.metrics import Bootstrap
     from editr1.evaluation.report.model import ReportData, RunHeader
@@ -69,7 +69,7 @@ def body(context: StageContext) -> dict[str, float]:
     )
     if evaluation.truth is None and evaluation.editors and "rl" not in inputs:
         raise ConfigError(
-            "inputs: rl is missing; with ground_truth none, the verifier rl scores the editors. Add the input rl, or set"
+            "inputs: rl is missing, but with ground_truth none that verifier scores the edits; add the input rl, or set"
             " ground_truth to shapes for cases of the shapes dataset"
         )
     data = ReportData(run=RunHeader(name=context.job.run, state="running"), truth=config.ground_truth)
@@ -80,7 +80,7 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData:
-    """Measure the accuracy of each verifier on the pairs, and compare the two."""
+    """Measure the accuracy of each verifier on the preference pairs. If there are two, compare them."""
     from editr1.data.tables import read_table
     from editr1.data.types import PreferencePair
     from editr1.evaluation.pairs import compare_verifiers, first_decided_pairs, verifier_metrics
@@ -104,7 +104,7 @@ def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData
 
 
 def _evaluate_editors(evaluation: _Evaluation, data: ReportData) -> ReportData:
-    """Edit the cases with each editor, score the edits, and compare the two editors."""
+    """Edit the cases with each editor and score the edits. If there are two editors, compare them."""
     from editr1.data.tables import read_table
     from editr1.data.types import EditCase
     from editr1.evaluation.editor_eval import editor_metrics, gallery
@@ -147,7 +147,7 @@ _PARTS: Final[tuple[Callable[[_Evaluation, ReportData], ReportData], ...]] = (
     _evaluate_editors,
     _evaluate_benchmarks,
 )
-"""The parts of an evaluation in order. Each adds its results to the report and returns it."""
+"""The parts of an evaluation, in order. Each one returns the report data with its results added."""
 
 
 def _commit(evaluation: _Evaluation, data: ReportData) -> None:
@@ -195,9 +195,10 @@ def _edit_cases(
     cases: Sequence[EditCase],
     truth: GroundTruth | None,
 ) -> list[EditRow]:
-    """Edit every case.
+    """Edit every case with one editor.
 
-    The verifier scores all edits if there is no ground truth or the settings request it, otherwise those of the gallery.
+    The input ``rl``, if given, scores all edits if there is no ground truth or if ``score_edits`` is set. Otherwise it
+    scores only the edits of the gallery.
     """
     from editr1.evaluation.editor_eval import evaluate_editor, with_scores
 
@@ -219,7 +220,10 @@ def _edit_cases(
 
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFunction:
-    """Load an editor. The noise of an edit depends only on the seed and the case, so two editors get the same noise."""
+    """Load an editor and return its edit function.
+
+    Noise depends only on the seed and the case, and not on the editor.
+    """
     from editr1.editor.policies import NotFinite, load_policy
     from editr1.editor.sample import EditSettings, edit_images
 
@@ -246,7 +250,10 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFun
 
 
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
-    """Load a verifier. Each call has a different seed; two verifiers that score the same batches use the same seeds."""
+    """Load a verifier and return its scoring function.
+
+    Each call samples with another seed. The n-th call has the same seed for all verifiers.
+    """
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine
     from editr1.serving.scoring import score_items
@@ -276,7 +283,7 @@ def _report_progress(progress: Progress, context: StageContext) -> Callable[[int
 
 
 def _metrics(data: ReportData) -> dict[str, float]:
-    """Return the metrics for the record of the run."""
+    """Return the main results as metrics, which are stored in the record of the run."""
     metrics: dict[str, float] = {}
     for verifier in data.verifiers:
         if verifier.accuracy is not None:

@@ -1,4 +1,4 @@
-"""Stage ``gcpo``: reinforcement learning of the verifier on human preference pairs."""
+"""Stage ``gcpo``: train the verifier with GCPO on preference pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train the input model on the input pairs and commit the result."""
+    """Train the input model on the input pairs, commit the trained model, and return the metrics of the training."""
     from editr1.data.tables import read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.gcpo import train_gcpo

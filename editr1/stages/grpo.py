@@ -1,4 +1,4 @@
-"""Stage ``grpo``: train an editor with scores of the reward service as rewards."""
+"""Stage ``grpo``: train an image editor with GRPO. The reward service scores its edits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editr1.stages.runtime.entry import main
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train the editor on the input cases and commit the trained pipeline."""
+    """Train the input editor on the input cases, commit the trained editor, and return the metrics of the training."""
     from editr1.editor.grpo import train_grpo
     from editr1.serving.client import RewardClient
     from editr1.serving.readiness import wait_ready

@@ -1,4 +1,4 @@
-"""Stage ``serve``: serve a verifier as a reward model until the stage is stopped."""
+"""Stage ``serve``: run a reward server with a verifier until the stage is stopped."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ log = logging.getLogger("editr1.stage")
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Load the verifier and serve it until SIGTERM, then complete the pending requests.
+    """Load the verifier and serve it until SIGTERM. Then answer the requests that were accepted, and return.
 
-    Once the server is ready, ``service.json`` in the working directory contains its URL and the digest of the model.
+    When the server is ready, its URL and the digest of its model are written to ``service.json`` in the working
+    directory.
     """
     from editr1.serving.run import make_engine, serve
     from editr1.stages.runtime.golden_sample import load_golden_sample

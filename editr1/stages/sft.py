@@ -1,4 +1,4 @@
-"""Stage ``sft``: supervised fine-tuning of the verifier on traces."""
+"""Stage ``sft``: supervised fine-tuning of the verifier on reasoning traces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ POLL_SECONDS = 0.5
 
 
 def body(context: StageContext) -> dict[str, float]:
-    """Train on the input rows, or on the model's own traces that agree with the input pairs, and commit the model."""
+    """Train the input model, commit the trained model, and return the metrics of the training.
+
+    The training rows are the input ``rows``. With the input ``pairs``, they are traces sampled from the model itself,
+    selected by whether their scores agree with the pairs.
+    """
     from editr1.data.tables import count_rows, read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.sft import train_sft
@@ -37,9 +41,9 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _best_of_n_rows(context: StageContext, config: SftConfig) -> Path:
-    """Return a table with the best of N traces per side of each pair.
+    """Return the path of a table with the best of N sampled traces for each image of each pair.
 
-    The first process of each node writes it, and the other processes of the node wait for the file.
+    The first process of each node writes the table. The other processes of the node wait for it.
     """
     rows = context.workdir / f"best-of-n-{context.job.key[:12]}.parquet"
     if context.distributed.is_local_main:
@@ -81,7 +85,7 @@ def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
     if write_table(rows, selected, SftRow) == 0:
         rows.unlink()
         raise ConfigError(
-            "input pairs: no sampled trace of the model ranks any pair correctly, so there are no rows to train on;"
+            "input pairs: no trace sampled from the model ranks a pair correctly, so there are no rows to train on;"
             " use a better model or increase best_of_n"
         )
 

@@ -1,1 +1,1 @@
-"""Shared code of the six stage modules."""
+"""Code that the stage modules share: start of processes, inputs and outputs, and reporting from a pod."""

@@ -1,8 +1,8 @@
-"""The check that ``helm test`` runs: the job file is valid, the artifact store works, and the reward service is ready.
+"""Program that ``helm test`` runs to check that the job file is valid, the store works and the reward service is ready.
 
     python -m editr1.stages.runtime.check [--ready http://rrm:8000]
 
-The exit code is that of the first check that fails.
+The exit code is 0, or that of the first check that fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from editr1.telemetry.log import configure_logging
 
 
 def main(arguments: list[str]) -> int:
-    """Run the checks, print one line per check, and return the exit code of the first check that fails."""
+    """Run the checks, print one line per check, and return 0 or the exit code of the first check that fails."""
     parser = argparse.ArgumentParser(prog="python -m editr1.stages.runtime.check", description=__doc__)
     parser.add_argument("--ready", help="address of a reward service that must be ready")
     given = parser.parse_args(arguments)

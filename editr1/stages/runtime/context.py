@@ -1,4 +1,4 @@
-"""The context of a stage body: settings, inputs as local paths, outputs, and hooks."""
+"""The interface between a stage's code and its environment: settings, downloaded inputs, outputs and checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class StageContext:
-    """One attempt of a stage in one process."""
+    """What one process of a stage needs in one attempt: settings, inputs, outputs, progress and checkpoints."""
 
     def __init__(self, job: StageJob, should_stop: Callable[[], bool]) -> None:
         self.job = job
@@ -44,22 +44,25 @@ class StageContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is rank 0, which commits the outputs."""
+        """True on rank 0, the process that commits the outputs."""
         return self.distributed.is_main
 
     @property
     def span_file(self) -> Path | None:
-        """The JSON-lines span file of rank 0; None on other ranks."""
+        """JSON-lines file to which rank 0 writes its spans; None on other ranks."""
         return (self.job.runtime.span_file or self.workdir / "spans.jsonl") if self.is_main else None
 
     def save_progress(self) -> None:
-        """Save the progress lines of all attempts to the store, for the report's curves. Call it only on rank 0."""
+        """Write the progress lines of all attempts to the store.
+
+        The report draws its curves from them. Call it only on rank 0.
+        """
         files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
         lines = b"".join(file.read_bytes() for file in files)
         self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
 
     def settings(self, model: type[S]) -> S:
-        """Return the settings of the stage. Raise ConfigError if they are invalid."""
+        """Return the settings of the stage as ``model``. Raise ConfigError if they are invalid."""
         if KINDS[self.job.kind].settings_model() is not model:
             raise ConfigError(
                 f"stage {self.job.stage}: a {self.job.kind} stage does not have settings of type {model.__name__}"
@@ -67,22 +70,22 @@ class StageContext:
         return validate(model, self.job.config, where=f"stage {self.job.stage}")
 
     def check_inputs(self) -> None:
-        """Raise ConfigError with one line per problem if the inputs are not a valid combination."""
+        """Raise ConfigError, with one line per problem, if the stage does not accept this combination of inputs."""
         if faults := KINDS[self.job.kind].rule(self.job.inputs.keys()):
             raise ConfigError("\n".join(f"inputs: {fault}" for fault in faults))
 
     def input(self, name: str) -> str:
-        """Return a local folder with the input. The first call downloads it from the store or the hub and verifies it.
+        """Return the local folder of an input. The first call downloads it from the store or the Hugging Face Hub.
 
         Raises:
-            ConfigError: the input is not given, or does not have the files of its kind.
+            ConfigError: the input is not given, or does not contain the file that the stage expects.
             HubUnreachable: the model cannot be downloaded from the hub.
             StoreError: the artifact cannot be fetched.
         """
         where = f"stage {self.job.stage}, input {name}"
         reference = self.job.inputs.get(name)
         if reference is None:
-            raise ConfigError(f"{where}: this input is required, but was not given")
+            raise ConfigError(f"{where}: this input is required, but was not given; add it to the inputs of the stage")
         with span(Span.LOAD, input=name, digest=reference):
             if reference.startswith("hub:"):
                 folder = Path(_from_hub(reference, where))
@@ -92,22 +95,24 @@ class StageContext:
         if declared and declared.expected_file and not any(folder.glob(declared.expected_file)):
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise ConfigError(
-                f"{where} ({declared.what}): {reference[:19]} contains no {declared.expected_file}, only {found}"
+                f"{where} ({declared.what}): {reference[:19]} contains no {declared.expected_file}, only {found}; use another artifact"
             )
         return str(folder)
 
     def table(self, name: str) -> Path:
-        """Return the Parquet file of an input. Raise ConfigError if the input does not have exactly one."""
+        """Return the path of an input's Parquet file. Raise ConfigError if the input does not contain exactly one."""
         folder = Path(self.input(name))
         files = sorted(folder.glob("*.parquet"))
         if len(files) != 1:
-            raise ConfigError(f"input {name!r}: expected one .parquet file in {folder}, found {len(files)}")
+            raise ConfigError(
+                f"input {name!r}: expected one .parquet file in {folder}, found {len(files)}; use another artifact"
+            )
         return files[0]
 
     def output_folder(self, name: str) -> Path:
-        """Return a scratch folder for an output. It may contain files of an earlier attempt of the same job.
+        """Return the folder into which the stage writes an output before it is committed.
 
-        The scratch folders of other jobs are removed.
+        The folder may contain files of an earlier attempt of the same job. The folders of other jobs are removed.
         """
         job_folder = self.workdir / f"out-{self.job.key[:12]}"
         if self.is_main:
@@ -119,7 +124,7 @@ class StageContext:
         return folder
 
     def commit(self, name: str, folder: Path, kind: str) -> str:
-        """Commit ``folder`` as the output ``name`` and return its digest. Call it only on rank 0."""
+        """Commit ``folder`` to the store as the output ``name``, and return its digest. Call it only on rank 0."""
         with span(Span.COMMIT, output=name):
             manifest = self.store.commit(
                 folder,
@@ -134,7 +139,7 @@ class StageContext:
         return manifest.digest
 
     def hooks(self) -> TrainHooks:
-        """Return the hooks for training code, which resumes from the newest committed checkpoint."""
+        """Return the hooks with which training code reports progress, saves checkpoints and resumes from one."""
         return TrainHooks(
             progress=self.progress,
             should_stop=self.should_stop,

@@ -1,4 +1,4 @@
-"""Entry point of a stage process: launch the ranks, run the stage body, record the result, and set the exit code."""
+"""Entry point of a stage process: start its ranks, run the stage's code, record the result, and set the exit code."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ log = logging.getLogger("editr1.stage")
 def main(body: Body, module: str) -> None:
     """Run the stage that the job file ``EDITR1_CONFIG`` describes, and exit the process.
 
-    A distributed stage starts ``module`` on every rank (see :func:`launch_ranks`), in the same way on a laptop and in
-    the pods of a PyTorchJob. ``body`` commits the outputs and returns the metrics of the stage.
+    ``body`` is the code of the stage, which commits the outputs and returns the metrics. If the stage is distributed,
+    the first process only starts ``module`` on every rank (see :func:`launch_ranks`), on a laptop and in the pods of a
+    PyTorchJob.
     """
     configure_logging()
     terminate_with_parent()
@@ -106,7 +107,10 @@ def exit_code(error: Exception) -> int:
 
 
 def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
-    """Return a ConfigError with the install command if the missing module is not one of this project."""
+    """Convert the error about a missing package to a ConfigError that gives the install command.
+
+    The error about a module of this project is returned unchanged.
+    """
     if (error.name or "").split(".")[0] == "editr1":
         return error
     extras = ",".join(KINDS[kind].extras)
@@ -114,12 +118,15 @@ def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Drop metrics that are not finite, such as the mean of an empty set, because JSON has no NaN."""
+    """Return the metrics that are finite.
+
+    JSON has no NaN, which is the value of, for example, the mean of an empty set.
+    """
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _destroy_process_group() -> bool:
-    """Destroy the default process group; return False if there is none."""
+    """Destroy torch's default process group. Return False if there is none."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return False

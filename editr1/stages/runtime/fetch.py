@@ -1,4 +1,4 @@
-"""Download one input of the job to a folder, from which a sidecar container reads it.
+"""Program that downloads one input of the stage to a folder, from which a sidecar container (vLLM) reads it.
 
 python -m editr1.stages.runtime.fetch INPUT FOLDER
 """
@@ -18,7 +18,7 @@ from editr1.telemetry.log import configure_logging
 
 
 def main(name: str, folder: str) -> int:
-    """Download and verify the input ``name``, and return the exit code."""
+    """Download the input ``name`` to ``folder``, verify its digests, and return the exit code."""
     configure_logging()
     try:
         job = read_job()
@@ -26,7 +26,7 @@ def main(name: str, folder: str) -> int:
         store = open_store(job.store)
         reference = resolve_job(job, store).inputs.get(name)
         if reference is None or not reference.startswith("sha256:"):
-            raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact reference; it must be sha256:DIGEST")
+            raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact in the store; set it to sha256:DIGEST")
         store.fetch(reference, Path(folder))
     except Exception as error:
         return exit_code(error)

@@ -1,4 +1,4 @@
-"""The golden sample of a verifier: an edit from its training data that a server scores before it becomes ready."""
+"""Read and write a verifier's golden sample: a test edit that a reward server scores before it becomes ready."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ GOLDEN_FILE = "editr1_golden.json"
 
 
 def save_golden_sample(folder: Path, item: ScoreItem) -> None:
-    """Write ``item`` to the verifier folder."""
+    """Write an edit to the folder of a verifier as its golden sample."""
     save_golden(folder / GOLDEN_FILE, [item])
 
 
 def load_golden_sample(model: str) -> Sequence[ScoreItem]:
-    """Load the golden sample of a verifier folder. Return the default sample for a hub name or a folder without one."""
+    """Load the golden sample of a verifier.
+
+    Return a default sample if it has none or is the name of a model on the hub.
+    """
     file = Path(model) / GOLDEN_FILE
     return load_golden(file) if file.is_file() else default_golden()

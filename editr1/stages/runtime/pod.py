@@ -1,11 +1,12 @@
-"""One attempt of a stage in a pod: run the stage process and copy its progress and logs to the artifact store.
+"""Main program of a pod: run one attempt of a stage and copy its progress and logs to the artifact store.
 
     python -m editr1.stages.runtime.pod sft
 
-The stage process is the same as on a laptop. This process resolves the job, forwards signals, and writes progress, the
-last log lines of every rank, spans and the exit code to the store. It does not import torch, so that it uses little
-memory and survives when the kernel's OOM killer ends a rank. If the whole pod is killed, its record has no exit code, by
-which the next attempt recognizes it.
+This process resolves the references in the job file and starts the stage as a child process, which is the same program
+as on a laptop. It forwards signals to the child, and writes progress, the last log lines of every rank, spans and the
+exit code to the store. It does not import torch. It therefore uses little memory and survives if the kernel's OOM
+killer ends a rank. If the whole pod is killed, the record of the attempt has no exit code. The next attempt uses this
+to count lost attempts.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ log = logging.getLogger("editr1.pod")
 
 
 def main(kind: str) -> int:
-    """Run the attempt and return the exit code of the pod."""
+    """Run one attempt of a stage and return the exit code of the pod."""
     # The kernel only delivers signals to the first process of a container if it has a handler for them.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
@@ -71,9 +72,9 @@ def main(kind: str) -> int:
 
 
 def retry_outages(action: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
-    """Call ``action``, and retry for up to ``seconds`` while the store or the hub is unreachable.
+    """Call ``action`` and return its result. Retry for up to ``seconds`` while the store or the hub is unreachable.
 
-    Pods are restarted without a delay, so an outage would otherwise use up their retries quickly.
+    Without these retries, an outage would quickly use up the restarts of the pod, which have no delay.
     """
     retrying = Retrying(
         retry=retry_if_exception_type((StoreError, HubUnreachable)) & retry_if_not_exception_type(AccessDenied),
@@ -92,7 +93,10 @@ def _log_retry(state: RetryCallState) -> None:
 
 
 def _create_record(job: StageJob, store: ArtifactStore) -> None:
-    """Create the record of a stage that was installed with Helm, without ``editr1 submit``."""
+    """Create the record of the stage in the store.
+
+    It does not exist yet if the chart was installed with Helm directly.
+    """
     stage = StageRecord(
         name=job.stage,
         kind=str(job.kind),
@@ -124,7 +128,7 @@ class _Attempt:
             submission=os.environ.get("TRACEPARENT", "")[3:35],
         )
         self._stored = self._record
-        """The record as it was last written to the store."""
+        """The record of this attempt as it was last written to the store."""
 
     def run(self) -> int:
         job = self._job
@@ -161,7 +165,7 @@ class _Attempt:
         return self._finish(128 - code if code < 0 else code, retries_used(earlier))
 
     def _write_job(self) -> Path:
-        """Write the resolved job for the stage process."""
+        """Write the resolved job file, which the stage process reads, and return its path."""
         job = self._job
         job.workdir.mkdir(parents=True, exist_ok=True)
         file = job.workdir / "job.json"
@@ -226,7 +230,7 @@ class _Attempt:
         return code
 
     def _publish(self, *, last: bool = False) -> None:
-        """Write the data that changed since the last call. Skip this update if the store fails."""
+        """Write everything that changed since the last call to the store. Skip this update if the store fails."""
         try:
             self._speed.add(self._lines.new())
             progress = self._speed.current()
@@ -240,7 +244,7 @@ class _Attempt:
                 self._files.write_attempt(self._record)
                 self._stored = self._record
         except StoreError as error:
-            log.warning("could not write progress: %s", error)
+            log.warning("progress could not be written to the store and will be written later: %s", error)
 
     def _spans_changed(self, every: float) -> bool:
         if not self._spans.is_file():
@@ -253,7 +257,7 @@ class _Attempt:
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
-    """Exit on a signal that arrives before the stage has started."""
+    """Signal handler that exits the process. It is used until the stage process is started."""
     raise SystemExit(ExitCode.TERMINATED)
 
 

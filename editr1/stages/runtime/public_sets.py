@@ -1,6 +1,7 @@
-"""Public benchmarks in the evaluation stage.
+"""Evaluation of verifiers and editors on public benchmarks, as a part of the evaluation stage.
 
-For reward benchmarks, a VLM writes the principles of each case. For editor benchmarks, a VLM judges the edits.
+Reward benchmarks (EditScore, TIGER) compare the verifier's scores with human preferences. A VLM writes the principles
+of each case. Editor benchmarks (GEdit-Bench, ImgEdit-Bench) measure editors. A VLM, the judge, rates the edits.
 """
 
 from __future__ import annotations
@@ -46,20 +47,20 @@ def benchmark_tables(
     scorers: Mapping[str, Callable[[], Scorer]],
     editors: Mapping[str, Callable[[], EditFunction]],
 ) -> tuple[BenchmarkTable, ...]:
-    """Evaluate on every public benchmark among the stage's inputs.
+    """Return the results on every public benchmark among the stage's inputs.
 
     Args:
-        context: The stage.
+        context: Context of the running stage.
         config: Settings of the evaluation.
         bootstrap: Settings of the bootstrap.
-        scorers: Loader of each verifier, by title.
-        editors: Loader of each editor, by title.
+        scorers: Functions that load a verifier, by its title in the report.
+        editors: Functions that load an editor, by its title in the report.
 
     Returns:
-        One table per benchmark and verifier or editor.
+        One table for each benchmark and each verifier or editor that is evaluated on it.
 
     Raises:
-        BenchmarkError: A benchmark does not have its published layout.
+        BenchmarkError: The folder of a benchmark does not have the published layout.
         CurationError: The VLM's principles cannot be parsed.
         LlmError: The VLM does not respond.
     """
@@ -109,7 +110,10 @@ def _reward_tables(
 def _principles(
     context: StageContext, config: PublicSetsConfig, name: RewardBenchmark, folder: Path
 ) -> dict[str, tuple[Principle, ...]]:
-    """Generate the principles of every case with the VLM. Return them by case id, without cases that failed to parse."""
+    """Let the VLM write the principles of every case, and return them by case ID.
+
+    Cases for which this failed are left out.
+    """
     from editr1.curation.pipeline import CASES, curate
     from editr1.data.tables import read_table, write_table
 

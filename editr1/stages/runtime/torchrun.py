@@ -1,4 +1,4 @@
-"""Start of a stage's ranks with torchrun's launcher, on one or several nodes."""
+"""Start the ranks of a distributed stage with torchrun's launcher, on one or several nodes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ log = logging.getLogger("editr1.stage")
 
 
 def launch_ranks(module: str) -> int:
-    """Run ``module`` on every rank, as configured by the ``PET_*`` environment, and return the exit code.
+    """Run ``module`` on every rank until all have exited, and return the exit code.
 
-    If ranks fail, the exit code is that of the first failed rank. The ``torchrun`` command does not return it.
+    Environment variables ``PET_*`` configure torchrun. If ranks fail, the exit code is that of the rank that failed
+    first; the command ``torchrun`` itself does not return it.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -45,6 +46,6 @@ def launch_ranks(module: str) -> int:
     except SignalException:
         return ExitCode.TERMINATED
     except (DistError, RendezvousError) as error:
-        log.error("the other nodes cannot be reached: %s", error)
+        log.error("the other nodes of the stage cannot be reached: %s", error)
         return ExitCode.TRANSIENT
     return ExitCode.DONE

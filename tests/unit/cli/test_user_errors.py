@@ -172,7 +172,9 @@ def test_unreadable_record_is_skipped_with_a_warning(tmp_path: Path, caplog: pyt
 def test_import_of_an_empty_table_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("source,instruction,edited,editor\n")
     assert_rejected(
-        editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "o"), "no rows", code=3
+        editr1("data", "import", tmp_path, "--table", tmp_path / "t.csv", "--out", tmp_path / "o"),
+        "the table is empty",
+        code=3,
     )
 
 
