@@ -1,1 +1,1 @@
-"""Reinforcement learning of image editors: SDE kernels, policies over diffusers' pipelines, rollout and GRPO."""
+"""Reinforcement learning of image editors with Flow-GRPO: editor policies, sampling, scoring and policy updates."""

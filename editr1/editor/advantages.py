@@ -1,4 +1,7 @@
-"""Group-relative advantages (arXiv 2604.27505 section 3.3; group or batch std as in public Flow-GRPO)."""
+"""Group-relative advantages of Flow-GRPO (arXiv 2604.27505, section 3.3).
+
+A group consists of all samples of one edit case. The advantage of a sample is its score relative to its group's mean score.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ _MIN_SPREAD = 1e-6
 
 @dataclass(frozen=True)
 class Advantages:
-    """Advantages of N samples.
+    """Result of :func:`group_advantages` for N samples.
 
     Attributes:
-        values: ``[N]`` fp32, 0 where ``valid_mask`` is False.
-        valid_mask: ``[N]`` bool, False where scoring failed or the group has no reward spread.
-        zero_spread: Number of groups whose scores are all equal, or that have fewer than two scores.
-        groups: Number of groups.
-        failed: Number of samples without a score.
+        values: ``[N]`` fp32 advantages, 0 where ``valid_mask`` is False.
+        valid_mask: ``[N]`` bool, False where scoring failed or the group is counted in ``zero_spread``.
+        zero_spread: Number of groups without a training signal: all their scores are equal, or fewer than two samples have
+            a score.
+        groups: Total number of groups.
+        failed: Number of samples whose scoring failed.
     """
 
     values: Tensor
@@ -41,20 +45,21 @@ def group_advantages(
     std: Literal["group", "batch"] = "batch",
     clip: float = 5.0,
 ) -> Advantages:
-    """Return A = (r - mean of the group) / (std + 1e-4), clipped to [-``clip``, ``clip``].
+    """Compute the advantage of each sample: (score - mean of its group) / (std + 1e-4), clipped to [-``clip``, ``clip``].
 
     Args:
         scores: ``[N]`` float; entries where ``valid_mask`` is False are ignored.
         valid_mask: ``[N]`` bool, False where scoring failed. Failed samples do not affect means and standard deviations.
-        group_keys: ``[N]`` int32 or int64 from the sampler, one key per edit case.
-        std: Divide by the population standard deviation of the group, or by that of all scores in the batch.
-        clip: Largest absolute advantage.
+        group_keys: ``[N]`` int32 or int64. The samples of one edit case have the same key.
+        std: Which scores the population standard deviation is taken over: the sample's group, or the whole batch as in
+            public Flow-GRPO.
+        clip: Maximum absolute value of an advantage.
 
     Raises:
         TypeError: ``group_keys`` is not an integer tensor.
     """
     if group_keys.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"group_keys must be an int32 or int64 tensor, not {group_keys.dtype}")
+        raise TypeError(f"group_keys must be an int32 or int64 tensor, not {group_keys.dtype}; pass the sampler's keys")
     scores = torch.where(valid_mask, scores.double(), torch.zeros((), dtype=torch.float64, device=scores.device))
     keys, index = torch.unique(group_keys, return_inverse=True)
     n = torch.zeros(len(keys), dtype=torch.float64, device=scores.device).index_add_(0, index, valid_mask.double())
@@ -77,10 +82,10 @@ def group_advantages(
 
 
 def shuffle_within_groups(scores: Tensor, valid_mask: Tensor, group_keys: Tensor, seed: int) -> Tensor:
-    """Return ``scores`` ``[N]``, randomly permuted among the valid samples of each group.
+    """Randomly permute the scores ``[N]`` within each group. Only valid samples take part.
 
-    This is a control experiment: each group keeps its set of scores, but a score carries no information about its sample.
-    The permutation depends only on the arguments, so it is the same on every process.
+    This is for a control experiment: each group keeps its set of scores, but a score carries no information about its
+    sample. The permutation depends only on the arguments, so it is the same on every process.
     """
     generator = torch_generator(seed)
     shuffled = scores.clone()

@@ -1,4 +1,4 @@
-"""The order of the training cases. It depends only on the seed, so a resumed run continues it."""
+"""The order in which training uses the edit cases. It depends only on the seed, so a resumed training continues it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from editr1.seeding import case_order_rng
 
 @dataclass(frozen=True)
 class KeyedCase:
-    """An edit case and its group key, which is its position in the order of the run.
+    """An edit case with the key of its sample group.
 
-    Cases with the same instruction therefore belong to different groups.
+    The key is the position of the case in the training order, so two cases with the same instruction have different keys.
     """
 
     key: int
@@ -25,23 +25,23 @@ class KeyedCase:
 
 
 class CaseOrder:
-    """The cases of each iteration for one process.
+    """Selects the edit cases that one process trains on in each iteration.
 
-    Every epoch shuffles the rows of the table; each iteration takes the next ``per_iteration`` of them and divides them
-    evenly among the processes. Only the rows that this process needs are kept in memory.
+    Every epoch shuffles the rows of the table. Each iteration takes the next ``per_iteration`` rows and divides them evenly
+    among the processes. Only the cases of this process are kept in memory.
 
     Args:
-        path: Parquet table of ``EditCase`` with principles.
-        seed: Seed of the order.
+        path: Parquet table of :class:`EditCase` rows with principles.
+        seed: Seed of the shuffling.
         per_iteration: Number of cases per iteration, over all processes.
-        iterations: Number of iterations of the run.
+        iterations: Number of iterations of the training.
         first: First iteration to run; above 0 after a resume.
         rank: Rank of this process.
         size: Number of processes.
 
     Raises:
-        ConfigError: The cases do not divide evenly among the processes.
-        TableError: The table is empty, or a row has no principles.
+        ConfigError: ``per_iteration`` is not a multiple of the number of processes.
+        TableError: The table is empty, or a case has no principles.
     """
 
     def __init__(
@@ -57,25 +57,25 @@ class CaseOrder:
     ) -> None:
         if per_iteration % size:
             raise ConfigError(
-                f"cases_per_iteration {per_iteration} does not divide evenly among {size} processes; use a multiple of {size}"
+                f"cases_per_iteration {per_iteration} is not a multiple of the {size} processes; use a multiple of {size}"
             )
         self._seed, self._per_iteration = seed, per_iteration
         self._per_process = per_iteration // size
         self._rank = rank
         self._rows = count_rows(path)
         if self._rows == 0:
-            raise TableError(path, None, None, None, "the table has no cases; training needs at least one")
+            raise TableError(path, None, None, None, "the table is empty; provide at least one edit case")
         needed = {self._row(key) for i in range(first, iterations) for key in self._keys(i)}
         self._cases: dict[int, EditCase] = {}
         for row, case in enumerate(read_table(path, EditCase)):
             if not case.principles:
-                rule = f"case {case.case_id} has no principles; the verifier needs at least one"
+                rule = f"case {case.case_id} has no principles; add at least one, or remove the row"
                 raise TableError(path, row + 1, "principles", None, rule)
             if row in needed:
                 self._cases[row] = case
 
     def iteration(self, i: int) -> list[KeyedCase]:
-        """Return this process's cases of iteration ``i``."""
+        """Return the cases of this process in iteration ``i``."""
         return [KeyedCase(key, self._cases[self._row(key)]) for key in self._keys(i)]
 
     def _keys(self, i: int) -> range:

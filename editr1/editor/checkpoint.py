@@ -1,4 +1,8 @@
-"""Checkpoints of editor training: weights and EMA as safetensors, the rest loadable with ``weights_only=True``."""
+"""Checkpoints of editor training.
+
+A checkpoint is a folder with the trained weights and their moving average as safetensors, the optimizer state (loadable
+with ``weights_only=True``), and the training state as JSON.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,15 @@ _STATE = "state.json"
 
 @dataclass
 class TrainingHistory:
-    """Results of the finished iterations, which are saved in checkpoints and continued after a resume.
+    """Statistics of the finished iterations. Checkpoints contain them, so a resumed training continues them.
 
     Attributes:
-        reward_means: Mean score of each iteration; NaN where every score failed.
-        failed: Number of failed scores.
-        zero_spread: Number of groups without reward spread.
-        groups: Number of groups.
-        seconds: Time spent in iterations.
+        reward_means: Mean score of each iteration; NaN if all scoring in it failed.
+        failed: Number of samples whose scoring failed.
+        zero_spread: Number of sample groups without a training signal, as in
+            :class:`~editr1.editor.advantages.Advantages`.
+        groups: Number of sample groups.
+        seconds: Seconds spent in iterations.
     """
 
     reward_means: list[float] = field(default_factory=list)
@@ -37,7 +42,7 @@ class TrainingHistory:
     seconds: float = 0.0
 
     def metrics(self) -> dict[str, float]:
-        """Return the final metrics after at least one iteration; see :func:`editr1.editor.grpo.train_grpo`."""
+        """Return the final metrics that :func:`editr1.editor.grpo.train_grpo` documents. Requires a finished iteration."""
         return {
             "reward_first": fmean(self.reward_means[:5]),
             "reward_last": fmean(self.reward_means[-5:]),
@@ -49,13 +54,13 @@ class TrainingHistory:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The part of a checkpoint that is stored as JSON.
+    """Training state that a checkpoint stores as JSON.
 
     Attributes:
         iteration: Number of finished iterations.
-        model_digest: Digest of the verifier that scores this run; None before the first score.
-        settings: Settings that a resumed run must not change.
-        history: Results of the finished iterations.
+        model_digest: Digest of the verifier that scores the samples; None before the first score.
+        settings: Settings that must not change when the training resumes.
+        history: Statistics of the finished iterations.
     """
 
     iteration: int
@@ -67,7 +72,7 @@ class TrainingState:
 def save_checkpoint(
     folder: Path, weights: Mapping[str, Tensor], ema: Ema | None, optimizer: torch.optim.Optimizer, state: TrainingState
 ) -> None:
-    """Write a checkpoint atomically: ``folder`` exists only once it is complete."""
+    """Write a checkpoint atomically: ``folder`` appears only when it is complete."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -83,13 +88,15 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, weights: Mapping[str, Tensor], ema: Ema | None, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
-    """Load a checkpoint into the weights, the EMA, the optimizer and torch's CPU random generator.
+    """Restore the weights, the EMA, the optimizer and torch's CPU random generator. Return the training state.
 
     Raises:
         ValueError: The folder is not a checkpoint, or the names or shapes of its weights do not match ``weights``.
     """
     if not (folder / _STATE).is_file():
-        raise ValueError(f"{folder} is not a checkpoint of editor training: {_STATE} is missing")
+        raise ValueError(
+            f"{folder} is not a checkpoint of editor training: {_STATE} is missing; resume from another one"
+        )
     saved = load_file(folder / "weights.safetensors")
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in weights.items()}:
         raise ValueError(

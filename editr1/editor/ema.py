@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class Ema:
-    """fp32 moving average of named weights: shadow = decay * shadow + (1 - decay) * weight after each optimizer step.
+    """Moving average of named weights in fp32. An update computes average = decay * average + (1 - decay) * weight.
 
-    The decay is constant, because a warm-up of the decay would last for most of a short Flow-GRPO training.
+    The decay is constant. A warm-up of the decay would last for most of a short Flow-GRPO training.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
@@ -21,18 +21,18 @@ class Ema:
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Move the average towards ``weights``. Call it after each optimizer step."""
+        """Update the average with the current ``weights``. Call this after each optimizer step."""
         values = [weights[name].detach().float() for name in self.shadow]
         torch._foreach_lerp_(list(self.shadow.values()), values, 1.0 - self.decay)
 
     def load(self, shadow: Mapping[str, Tensor]) -> None:
-        """Restore a saved average. Raises KeyError if a weight is missing."""
+        """Restore a saved average. Raises KeyError if ``shadow`` lacks a weight."""
         for name, value in self.shadow.items():
             value.copy_(shadow[name])
 
     @contextmanager
     def applied(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Replace the values of ``weights`` by the average inside the block, and restore them afterwards."""
+        """Set ``weights`` to their moving average inside the block, and restore the original values afterwards."""
         original = {name: weight.detach().clone() for name, weight in weights.items()}
         _assign(weights, self.shadow)
         try:

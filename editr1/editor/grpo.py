@@ -1,4 +1,7 @@
-"""Flow-GRPO training of an image editor on a verifier's scores (arXiv 2604.27505 section 3.3; arXiv 2505.05470)."""
+"""Train an image editor with Flow-GRPO, using a verifier's scores as rewards.
+
+The method is described in arXiv 2604.27505, section 3.3, and arXiv 2505.05470.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ log = logging.getLogger(__name__)
 
 RATIO_TOLERANCE = 1e-6
 MAX_TRACED_ITERATIONS = 200
-"""Approximate number of iterations per run, evenly spread, that are recorded as OpenTelemetry spans."""
+"""About this many iterations per training, at even intervals, are recorded as OpenTelemetry spans."""
 SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "num_inference_steps", "sde")
-"""Settings that a resumed training must not change."""
+"""Settings that must have the same values in a checkpoint and in the training that resumes from it."""
 
 
 def train_grpo(
@@ -49,32 +52,36 @@ def train_grpo(
     output_dir: Path,
     hooks: TrainHooks | None = None,
 ) -> dict[str, float]:
-    """Train an editor and write it to ``output_dir`` as a pipeline folder that diffusers can load.
+    """Train an image editor with Flow-GRPO, and write it to ``output_dir`` as a diffusers pipeline folder.
 
-    Every torchrun process calls this function with the same arguments; rank 0 reports progress and writes files.
+    Every torchrun process calls this function with the same arguments. Rank 0 reports progress and writes files.
     Checkpoints are written to ``checkpoints/`` next to ``output_dir``.
 
     Args:
         config: Training settings.
-        editor: Pipeline folder or Hugging Face Hub name of a FLUX.1-Kontext or Qwen-Image-Edit editor.
-        cases: Parquet table of ``EditCase`` with principles.
-        scorer: Returns one outcome per item, in order. It is called from several threads.
-        output_dir: Folder of the trained pipeline.
-        hooks: Progress, interruption and checkpoint callbacks.
+        editor: Pipeline folder or Hugging Face Hub name of the editor to train: FLUX.1-Kontext or Qwen-Image-Edit.
+        cases: Parquet table of :class:`EditCase` rows with principles.
+        scorer: Function that scores edited images. It returns one outcome per image, in the same order, and is called from
+            several threads.
+        output_dir: Folder to which the trained pipeline is written.
+        hooks: Callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        The final metrics of the whole training, including the part before a resume: ``reward_first`` and
-        ``reward_last`` (mean scores of the first and last iterations, at most five each), ``iterations``, ``failed``
-        (number of failed scores), ``zero_spread`` (fraction of groups without reward spread) and ``seconds`` (spent in
-        iterations).
+        The metrics of the whole training, including the iterations before a resume:
+
+        - ``reward_first`` and ``reward_last``: mean score over the first and over the last five iterations
+        - ``iterations``: number of iterations
+        - ``failed``: number of samples whose scoring failed
+        - ``zero_spread``: fraction of sample groups without a training signal, because their scores are equal or missing
+        - ``seconds``: time spent in iterations
 
     Raises:
         ConfigError: The training diverged, or a setting does not match the checkpoint.
-        RewardBudgetExceeded: More scores failed than the settings allow.
-        RewardUnreachable: Too many scores failed, most of them because the reward service could not be reached.
+        RewardBudgetExceeded: Scoring failed for more samples than the settings allow.
+        RewardUnreachable: The same, but mostly because the reward service could not be reached.
         RewardModelChanged: The scores came from more than one verifier.
         Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
-        ValueError: The cases, the editor or the checkpoint cannot be used; raised before any sampling.
+        ValueError: The cases, the editor or the checkpoint cannot be used. Raised before any sampling.
     """
     # While one rank waits for its scores, the others wait for that rank in a collective.
     distributed = DistributedContext.initialize(timeout_s=max(1800.0, config.reward_ready_timeout_seconds + 600.0))
@@ -152,8 +159,7 @@ class _Trainer:
         if not self._optimizer.state:
             advice = "check the editor's weights" if config.precision == "fp32" else "try precision fp32"
             return ConfigError(
-                f"precision {config.precision}: the editor produced a value that is not finite before the first update:"
-                f" {error}; {advice}"
+                f"precision {config.precision}: values are not finite before the first update: {error}; {advice}"
             )
         return ConfigError(
             f"learning_rate {config.learning_rate:g}: the training diverged in iteration {i + 1}: {error};"
@@ -178,9 +184,9 @@ class _Trainer:
         return self._metrics(rewards, advantages, stats), advantages
 
     def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], local: Rewards) -> _GatheredRewards:
-        """Gather the scores of all processes, and check that enough are valid and that all come from one verifier.
+        """Gather the scores of all processes. Check that enough are valid and that all come from one verifier.
 
-        Every process has the same number of samples.
+        Gathering requires that every process has the same number of samples.
         """
         gather = self._distributed.all_gather
         causes: Counter[str] = Counter()
@@ -228,7 +234,7 @@ class _Trainer:
         error = stats.first_ratio_error or 0.0
         if error > RATIO_TOLERANCE and self._config.precision == "fp32":
             log.warning(
-                "The likelihood ratio of the first batch differs from 1 by %.1e: the update does not reproduce the"
+                "The likelihood ratio of the first batch differs from 1 by %.1e, because the update does not reproduce the"
                 " log-probabilities from sampling.",
                 error,
             )
@@ -267,7 +273,7 @@ class _Trainer:
         self._distributed.barrier()
 
     def _resume(self) -> int:
-        """Load the checkpoint ``hooks.resume_from``, if there is one, and return the first iteration to run."""
+        """Load the checkpoint ``hooks.resume_from`` if it is set. Return the first iteration to run."""
         folder = self._hooks.resume_from
         if folder is None:
             return 0
@@ -294,7 +300,7 @@ class _Trainer:
 
 @dataclass(frozen=True)
 class _GatheredRewards:
-    """Scores of the samples of all processes, ordered by rank; every tensor is ``[N]``."""
+    """Scores of the samples of all processes, ordered by rank. Each tensor has one entry per sample."""
 
     sample_ids: Tensor
     group_keys: Tensor

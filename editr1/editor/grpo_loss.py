@@ -1,4 +1,4 @@
-"""The clipped surrogate loss on per-step log-probabilities (Flow-GRPO, arXiv 2505.05470 eq. 5), as a pure function."""
+"""The clipped policy loss of Flow-GRPO (arXiv 2505.05470, eq. 5) for one denoising step, as a pure function."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor
 
 
 class GrpoLoss(NamedTuple):
-    """Result of :func:`grpo_loss`.
+    """Result of :func:`grpo_loss` for B samples.
 
-    ``loss`` is a scalar: the sum over valid samples, which the caller divides by their number. ``ratio`` ``[B]`` is
-    detached. ``clipped`` ``[B]`` bool marks valid samples whose gradient is 0 because of the clipping.
+    Attributes:
+        loss: Scalar sum over the valid samples. The caller divides it by their number.
+        ratio: ``[B]`` likelihood ratios, detached.
+        clipped: ``[B]`` bool, True for valid samples whose policy gradient is 0 because of the clipping.
     """
 
     loss: Tensor
@@ -32,14 +34,16 @@ def grpo_loss(
 ) -> GrpoLoss:
     """Return the sum over valid samples of -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta KL.
 
+    rho = exp(log_prob - old_log_prob) is the likelihood ratio, and A is the advantage.
+
     Args:
-        log_prob: ``[B]`` fp32 under the current policy; rho = exp(log_prob - old_log_prob).
-        old_log_prob: ``[B]`` fp32 under the sampling policy.
+        log_prob: ``[B]`` fp32 log-probabilities under the current policy.
+        old_log_prob: ``[B]`` fp32 log-probabilities under the policy that sampled.
         advantages: ``[B]`` fp32.
-        valid_mask: ``[B]`` bool; samples where it is False contribute neither loss nor gradient.
+        valid_mask: ``[B]`` bool. Samples where it is False contribute neither loss nor gradient.
         clip_bounds: Smallest and largest ratio after clipping, 1 - eps and 1 + eps.
-        kl: ``[B]`` fp32 KL to the reference policy, or None.
-        beta: KL coefficient.
+        kl: ``[B]`` fp32 KL to the reference policy. None omits the KL term.
+        beta: Coefficient of the KL term.
     """
     ratio = torch.exp(log_prob - old_log_prob)
     bounded = ratio.clamp(*clip_bounds)

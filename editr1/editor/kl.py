@@ -1,4 +1,4 @@
-"""Three variants of the KL term to the reference policy that public code uses."""
+"""KL penalty on the distance between the trained policy and the reference policy, in three forms from public code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ KlKind = Literal["flow_grpo", "gaussian", "velocity"]
 
 
 def kl_divergence(kind: KlKind, policy: Transition, reference: Transition, v: Tensor, v_reference: Tensor) -> Tensor:
-    """Return the KL term per sample, ``[B]`` fp32, as a mean over latent elements.
+    """Return the KL penalty of one stochastic step per sample, ``[B]`` fp32, as a mean over latent elements.
 
-    - ``flow_grpo``: ||dmean||^2 / (2 s^2) with the diffusion coefficient s, as in public Flow-GRPO. The paper's
-      coefficient of 0.04 is in these units.
-    - ``gaussian``: the exact KL between the two step Gaussians, ||dmean||^2 / (2 std^2), since both have the same std.
-    - ``velocity``: (v - v_reference)^2.
+    d is the difference between the two policies' means:
+
+    - ``flow_grpo``: d^2 / (2 s^2), where s is the diffusion coefficient, as in public Flow-GRPO. The paper's coefficient of
+      0.04 is in these units.
+    - ``gaussian``: d^2 / (2 std^2), the exact KL divergence, because both policies have the same std.
+    - ``velocity``: (v - v_reference)^2, the squared difference of the velocities.
     """
     if kind == "velocity":
         return ((v.float() - v_reference.float()) ** 2).flatten(1).mean(1)

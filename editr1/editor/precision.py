@@ -1,6 +1,6 @@
-"""Precision and attention kernels of the editor, shared by sampling and the update.
+"""Numerical precision and attention kernels of the editor.
 
-If the two used different ones, replayed steps would not reproduce the log-probabilities from sampling.
+Sampling and the update must use the same ones. Otherwise the update could not reproduce the log-probabilities from sampling.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTIO
 
 @contextmanager
 def precision_context(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
-    """Run the block with attention kernels other than cuDNN's and, for ``bf16-mixed``, autocast to bfloat16.
+    """Run the block without cuDNN's attention kernels and, for ``bf16-mixed``, with autocast to bfloat16.
 
-    The backward pass of cuDNN attention failed with an illegal memory access on a full-size FLUX.1-Kontext at 512 pixels
-    (torch 2.11, H200).
+    cuDNN is excluded because the backward pass of its attention failed with an illegal memory access on a full-size
+    FLUX.1-Kontext at 512 pixels (torch 2.11, H200).
     """
     with (
         sdpa_kernel(_ATTENTION_BACKENDS),

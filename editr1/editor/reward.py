@@ -1,4 +1,7 @@
-"""Asynchronous scoring of samples. Failed scores are masked and counted, never replaced by a number."""
+"""Asynchronous scoring of edited images by the verifier.
+
+If scoring fails, the sample is masked and counted. A failure is never replaced by a number.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ Scorer = Callable[[Sequence[ScoreItem]], Sequence[ScoreOutcome]]
 
 
 class RewardBudgetExceeded(Editr1Error, RuntimeError):
-    """More scores failed than the configured fraction allows; the stage exits with code 4.
+    """Scoring failed for a larger fraction of samples than ``max_failed_fraction``. The stage exits with code 4.
 
     Attributes:
-        failed: Number of failed scores in the iteration.
-        total: Number of scores in the iteration.
+        failed: Number of samples in the iteration whose scoring failed.
+        total: Number of samples in the iteration.
         causes: Number of failures per cause.
     """
 
@@ -41,7 +44,7 @@ class RewardBudgetExceeded(Editr1Error, RuntimeError):
 
 
 class RewardUnreachable(RewardBudgetExceeded):
-    """Too many scores failed, most of them because no server could be reached, so a retry of the stage may succeed."""
+    """Scoring failed too often, mostly because no reward server could be reached. A retry of the stage may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
@@ -54,7 +57,7 @@ class RewardModelChanged(Editr1Error, RuntimeError):
 
 @dataclass(frozen=True)
 class EditedSample:
-    """A sample to be scored: its id, its case, the source image that is sent to the verifier, and the edited image."""
+    """An edited image to be scored, with its sample id, its edit case, and the source image to send to the verifier."""
 
     sample_id: int
     case: EditCase
@@ -64,14 +67,14 @@ class EditedSample:
 
 @dataclass(frozen=True)
 class Rewards:
-    """Scores of the submitted samples.
+    """Scores of the submitted samples, in order of submission.
 
     Attributes:
-        sample_ids: ``[N]`` int64.
+        sample_ids: ``[N]`` int64 ids of the samples.
         scores: ``[N]`` fp64, NaN where scoring failed.
         valid_mask: ``[N]`` bool, False where scoring failed.
         causes: Number of failures per cause.
-        digests: Digests of the verifiers that scored.
+        digests: Digests of the verifier models that returned the scores.
     """
 
     sample_ids: Tensor
@@ -85,10 +88,11 @@ class RewardCollector:
     """Scores samples in background threads while sampling continues. Use it as a context manager.
 
     Args:
-        scorer: Returns one outcome per item, in order. It is called from several threads.
-        batch_size: Maximum number of samples per call.
+        scorer: Function that scores edited images. It returns one outcome per image, in the same order, and is called from
+            several threads.
+        batch_size: Maximum number of samples per call of ``scorer``.
         concurrency: Maximum number of concurrent calls.
-        overlap: If False, start no call before :meth:`collect`, to measure the benefit of overlapping.
+        overlap: If False, scoring starts only in :meth:`collect`. This serves to measure the benefit of overlapping.
     """
 
     def __init__(self, scorer: Scorer, *, batch_size: int = 32, concurrency: int = 4, overlap: bool = True) -> None:
@@ -120,8 +124,8 @@ class RewardCollector:
         """Wait for the scores of all samples submitted since the last call, and return them in order of submission.
 
         Raises:
-            ValueError: The scorer returned a different number of outcomes than it was given samples.
-            Exception: Any exception of the scorer; expected failures are outcomes, not exceptions.
+            ValueError: The scorer did not return one outcome per sample.
+            Exception: Any exception that the scorer raised. Expected failures are outcomes, not exceptions.
         """
         for part in self._deferred:
             self._start(part)
@@ -163,11 +167,11 @@ class RewardCollector:
 
 
 def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int]) -> None:
-    """Check that at most the fraction ``allowed`` of ``total`` scores failed.
+    """Check that scoring failed for at most the fraction ``allowed`` of ``total`` samples.
 
     Raises:
-        RewardUnreachable: Too many scores failed, most of them because the service could not be reached.
-        RewardBudgetExceeded: Too many scores failed for other reasons.
+        RewardUnreachable: Too many failed, most of them because the reward service could not be reached.
+        RewardBudgetExceeded: Too many failed for other reasons.
     """
     if total and failed > allowed * total:
         unreachable = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
@@ -175,7 +179,14 @@ def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, i
 
 
 def check_one_model(known: str | None, digests: frozenset[str]) -> str | None:
-    """Return the digest of the run's verifier, or None if no score has been seen yet.
+    """Check that all scores of a training run come from one verifier model.
+
+    Args:
+        known: Digest of the model that returned the earlier scores; None if there are none.
+        digests: Digests of the models that returned the new scores.
+
+    Returns:
+        The digest of the model, or None if there is no score yet.
 
     Raises:
         RewardModelChanged: The scores came from more than one verifier.

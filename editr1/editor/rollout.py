@@ -1,4 +1,4 @@
-"""Denoising loops: with a window of stochastic steps for training, and deterministic for evaluation."""
+"""Denoising loops of an editor: one with a window of stochastic steps for training, and a deterministic one for evaluation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SdeSettings:
 
     Attributes:
         num_inference_steps: Denoising steps per sample.
-        kind: Transition of the stochastic steps.
-        noise_level: Noise level a of the stochastic steps.
+        kind: SDE of the stochastic steps: Flow-SDE or CPS, see :mod:`editr1.editor.sde`.
+        noise_level: Parameter a of the SDE, which scales the noise of the stochastic steps.
         window_size: Number of consecutive stochastic steps; all other steps are deterministic.
-        log_prob_form: Log-probability of a stochastic step, see :func:`editr1.editor.sde.log_prob`.
-        trajectory_dtype: Dtype in which trajectories are stored.
+        log_prob_form: Formula for the log-probability of a stochastic step, see :func:`editr1.editor.sde.log_prob`.
+        trajectory_dtype: Dtype in which the latents of a trajectory are stored.
     """
 
     num_inference_steps: int
@@ -39,10 +39,10 @@ class SdeSettings:
 def sample_trajectories(
     policy: EditorPolicy, condition: Condition, specs: Sequence[SampleSpec], settings: SdeSettings
 ) -> TrajectoryBatch:
-    """Draw samples in one batch: stochastic steps inside each sample's window, ODE steps elsewhere.
+    """Sample edits in one batch. Steps inside a sample's window are stochastic, all others are deterministic ODE steps.
 
-    The latents are rounded to the storage dtype after each step and sampling continues from the rounded values, so the
-    update replays exactly the sampled steps, and the first likelihood ratio is 1.
+    After each step, the latents are rounded to the storage dtype, and sampling continues from the rounded values. Therefore
+    the update recomputes exactly the sampled steps, and the first likelihood ratio is 1.
     """
     device, size = policy.device, len(specs)
     condition_rows = torch.tensor([spec.condition_row for spec in specs], device=device)
@@ -89,7 +89,7 @@ def sample_ode(
     seeds: Sequence[int],
     num_inference_steps: int,
 ) -> Tensor:
-    """Draw deterministic samples; return clean latents ``[B, tokens, channels]``, one per (condition row, seed)."""
+    """Sample edits with deterministic steps. Return clean latents ``[B, tokens, channels]``, one per condition row and seed."""
     device = policy.device
     noise = [policy.initial_noise(condition.size, torch_generator(seed)) for seed in seeds]
     x = torch.stack(noise).to(device)
@@ -104,7 +104,7 @@ def sample_ode(
 def _draw_noise(
     policy: EditorPolicy, size: Size, specs: Sequence[SampleSpec], window_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the initial noise ``[B, tokens, channels]`` and the step noise ``[B, window_size, tokens, channels]``."""
+    """Draw the initial noise ``[B, tokens, channels]`` and the step noise ``[B, window_size, tokens, channels]``."""
     initial, steps = [], []
     for spec in specs:
         generator = torch_generator(spec.noise_seed)

@@ -1,4 +1,4 @@
-"""Image editing with a policy, without training."""
+"""Edit images with an editor policy, without training it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class EditSettings:
 
     Attributes:
         num_inference_steps: Denoising steps per image.
-        guidance: New guidance of the policy, as in :func:`editr1.editor.policies.load_policy`; None keeps its value.
-        resolution: Square root of the area of the edit in pixels. None keeps the size of each source, with its sides
+        guidance: Guidance scale to set on the policy, as in :func:`editr1.editor.policies.load_policy`. None keeps the
+            policy's current value.
+        resolution: Square root of the edited image's area in pixels. None keeps the size of each source, with its sides
             rounded down and an area of at most 1 megapixel.
-        reference_resolution: The same for the reference image. None uses the size of the edit.
+        reference_resolution: The same for the source image as the editor sees it. None uses the size of the edited image.
         batch_size: Maximum number of images per forward pass. Images of different sizes are never batched together.
     """
 
@@ -40,15 +41,16 @@ def edit_images(
     *,
     seed: int | Sequence[int] = 0,
 ) -> list[Image.Image]:
-    """Edit each source by its instruction with the deterministic sampler.
+    """Edit each source image according to its instruction, with deterministic sampling.
 
     Args:
         policy: The editor.
         sources: Images of any size and mode.
         instructions: One instruction per source.
         settings: Sampling settings.
-        seed: One seed per image, or an integer. With an integer, image i uses ``seed + i``, so separate calls need
-            integers that are far enough apart. The noise of an image depends only on its seed, not on the batch.
+        seed: Seeds of the initial noise: a sequence with one seed per image, or an integer. With an integer, image i uses
+            ``seed + i``, so integers for separate calls must differ by at least the number of images. The noise of an image
+            depends only on its seed, not on the batch.
 
     Returns:
         The edited images, in the order of ``sources``.

@@ -1,4 +1,7 @@
-"""Sampling of one iteration: one group of samples per case, with each batch submitted for scoring as soon as it is decoded."""
+"""Sampling in one iteration of editor training.
+
+Each edit case gets one group of samples. Each batch is submitted for scoring as soon as it is decoded.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ class _PreparedCase:
     keyed: KeyedCase
     image: Image.Image
     source: EncodedImage
-    """The source image for the verifier, at the size of the edit, so that the two images differ only in the edit."""
+    """The source image for the verifier. It has the size of the edited image, so that the two differ only in the edit."""
 
 
 class GroupSampler:
-    """Draws ``group_size`` samples per case. The instruction and the reference are encoded once per case."""
+    """Samples ``group_size`` edited images per case. The instruction and the reference image are encoded once per case."""
 
     def __init__(self, policy: EditorPolicy, config: GrpoConfig) -> None:
         self._policy = policy
@@ -45,7 +48,7 @@ class GroupSampler:
         )
 
     def sample(self, iteration: int, cases: Sequence[KeyedCase], rewards: RewardCollector) -> list[TrajectoryBatch]:
-        """Draw the groups of all cases and submit the decoded edits to ``rewards``."""
+        """Sample the groups of all cases, and submit the decoded images to ``rewards`` for scoring."""
         batches: list[TrajectoryBatch] = []
         for (size, reference_size), members in self._by_size(cases).items():
             condition = self._policy.encode(
@@ -96,7 +99,7 @@ class GroupSampler:
         )
 
     def _by_size(self, cases: Sequence[KeyedCase]) -> dict[tuple[Size, Size], list[_PreparedCase]]:
-        """Group the cases by the sizes of edit and reference, because all images of a batch have the same size."""
+        """Group the cases by the sizes of edit and reference image, because a batch can only contain images of one size."""
         by_size: dict[tuple[Size, Size], list[_PreparedCase]] = defaultdict(list)
         for keyed in cases:
             image = decode_image(keyed.case.source.data)

@@ -1,8 +1,10 @@
-"""Stochastic and deterministic steps of a rectified flow, as pure functions shared by sampling and the update.
+"""Stochastic and deterministic denoising steps of a rectified flow.
 
-``sigma`` is 1 for noise and 0 for data, ``v = noise - data``, and a step goes from ``sigma`` to ``sigma_next`` <
-``sigma``. Everything is computed and returned in fp32. ``sigma`` and ``sigma_next`` are scalars or ``[B]``; latents and
-velocities are ``[B, ...]``. References: Flow-SDE is arXiv 2505.05470 eq. 9 and its public code; CPS is arXiv 2509.05952.
+Sampling and the update use the same pure functions. A step goes from noise level ``sigma`` to the lower ``sigma_next``
+(written sigma' in formulas). ``sigma`` is 1 for noise and 0 for data, and the velocity ``v`` is noise - data. Noise levels are
+scalars or ``[B]``; latents and velocities are ``[B, ...]``. Everything is computed and returned in fp32.
+
+Flow-SDE follows arXiv 2505.05470, eq. 9, and its public code. CPS follows arXiv 2509.05952.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ _ONE = 1.0 - 1e-6
 class Transition(NamedTuple):
     """Gaussian distribution of the latents after a stochastic step.
 
-    ``mean`` is ``[B, ...]``. ``std`` and the diffusion coefficient ``diffusion`` (s, where std = s sqrt(-dt) in
-    Flow-SDE) are ``[B, 1, ...]``.
+    Attributes:
+        mean: ``[B, ...]``.
+        std: ``[B, 1, ...]`` standard deviation.
+        diffusion: ``[B, 1, ...]`` diffusion coefficient s. In Flow-SDE, std = s sqrt(-dt). In CPS, it equals ``std``.
     """
 
     mean: Tensor
@@ -34,7 +38,7 @@ class Transition(NamedTuple):
 def transition(
     kind: SdeKind, x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float
 ) -> Transition:
-    """Return the distribution of the latents after one stochastic step of ``kind``."""
+    """Return the distribution of the latents after one stochastic step of the given kind."""
     step = flow_sde_step if kind == "flow" else cps_step
     return step(x, v, sigma, sigma_next, noise_level)
 
@@ -42,8 +46,8 @@ def transition(
 def flow_sde_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
     """Flow-SDE step with s = a sqrt(sigma / (1 - sigma)) and std = s sqrt(-dt), where a is ``noise_level``.
 
-    At sigma 1, where the denominator would be 0, it uses ``sigma_next`` instead. At ``noise_level`` 0 the step equals
-    the Euler step of the ODE.
+    At sigma = 1 the denominator would be 0, so it becomes 1 - ``sigma_next``. At ``noise_level`` 0, the step equals the Euler
+    step of the ODE.
     """
     x, v, sigma, sigma_next = _broadcast(x, v, sigma, sigma_next)
     dt = sigma_next - sigma
@@ -72,11 +76,11 @@ def ode_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
 def log_prob(sample: Tensor, mean: Tensor, std: Tensor, form: LogProbForm = "gaussian") -> Tensor:
     """Return the log-density of ``sample`` ``[B, ...]``, averaged over its elements, as ``[B]`` fp32.
 
-    ``gaussian`` is the log-density of a Gaussian. ``public`` is the quantity in the published CPS code,
-    -(sample - mean)^2 without 1/(2 std^2) and constants. Its ratios have a different scale and need a different clip range.
+    The form ``gaussian`` is the log-density of a Gaussian. The form ``public`` is that of the published CPS code,
+    -(sample - mean)^2 without 1/(2 std^2) and constants. Its likelihood ratios have another scale and need another clip range.
 
     Raises:
-        ValueError: ``std`` is 0 in the Gaussian form, since a deterministic step has no density.
+        ValueError: The form is ``gaussian`` and ``std`` is 0. A deterministic step has no density.
     """
     square = (sample.float() - mean.float()) ** 2
     if form == "public":

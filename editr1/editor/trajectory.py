@@ -1,4 +1,4 @@
-"""Sampled trajectories, as they pass from sampling through scoring to the update."""
+"""Sampled denoising trajectories. Sampling creates them, scoring adds scores and advantages, and the update trains on them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from editr1.editor.policies.base import Condition
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """The case, the SDE window and the seed of one sample.
+    """Specification of one sample: its edit case, SDE window and seed.
 
     Attributes:
         sample_id: Id of the sample, unique within an iteration across all processes.
-        group_key: Key of the sample's group: the position of its edit case in the order of the run.
-        condition_row: Row of the condition with the encoded instruction and reference image of the case.
+        group_key: Key of the sample's group: the position of its edit case in the training order.
+        condition_row: Row of the :class:`Condition` that encodes the instruction and the reference image of the case.
         window_start: Index of the first stochastic step.
         noise_seed: Seed of the initial noise and of the noise of the stochastic steps.
     """
@@ -32,25 +32,25 @@ class SampleSpec:
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryBatch:
-    """The samples of one forward pass, with the data that the update needs to replay and weight them.
+    """The samples of one forward pass, with the data that the update needs to recompute their stochastic steps.
 
     A batch is immutable: :func:`attach_scores` and :func:`attach_advantages` return new batches. B is the number of
     samples, W the number of stochastic steps and T the number of denoising steps. Tensors marked with * are on the
     policy's device, the others on the CPU.
 
     Attributes:
-        condition: Encoded instructions and reference images; its rows are cases, not samples.
+        condition: Encoded instructions and reference images, with one row per edit case.
         sample_ids: ``[B]`` int64, unique.
-        group_keys: ``[B]`` int64.
-        condition_rows: * ``[B]`` int64, row of ``condition`` per sample.
+        group_keys: ``[B]`` int64, equal for the samples of one edit case.
+        condition_rows: * ``[B]`` int64, the row of ``condition`` for each sample.
         window_starts: * ``[B]`` int64, index of the first stochastic step.
         sigmas: * ``[T + 1]`` fp32, noise levels from 1 (noise) to 0 (data).
         latents: * ``[B, W + 1, tokens, channels]`` in the storage dtype, the latents before, between and after the
             stochastic steps.
         log_probs: * ``[B, W]`` fp32, log-probability of each stochastic step under the sampling policy.
         final_latents: * ``[B, tokens, channels]`` fp32, the clean latents.
-        valid_mask: ``[B]`` bool. Initially True. :func:`attach_scores` sets it to False where scoring failed, and
-            :func:`attach_advantages` in groups without reward spread.
+        valid_mask: ``[B]`` bool, initially True. :func:`attach_scores` sets it to False where scoring failed, and
+            :func:`attach_advantages` where the group has no training signal. The update ignores these samples.
         scores: ``[B]`` fp64, NaN where scoring failed. None until scores are attached.
         advantages: ``[B]`` fp32, 0 where ``valid_mask`` is False. None until advantages are attached.
 
@@ -90,13 +90,13 @@ class TrajectoryBatch:
         if self.valid_mask.dtype != torch.bool:
             raise ValueError(f"trajectory batch: valid_mask must be bool, not {self.valid_mask.dtype}")
         if len(torch.unique(self.sample_ids)) != size:
-            raise ValueError(f"trajectory batch: duplicate sample ids in {self.sample_ids.tolist()}")
+            raise ValueError(f"trajectory batch: sample ids must be unique, not {self.sample_ids.tolist()}")
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def step(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the ``k``-th stochastic step of every sample: (before, after, sigma, sigma_next).
+        """Return the ``k``-th stochastic step of every sample as (before, after, sigma, sigma_next).
 
         ``before`` and ``after`` are latents ``[B, tokens, channels]`` in fp32; the noise levels are ``[B]``.
         """
@@ -107,11 +107,11 @@ class TrajectoryBatch:
 def attach_scores(
     batches: Sequence[TrajectoryBatch], sample_ids: Tensor, scores: Tensor, valid_mask: Tensor
 ) -> list[TrajectoryBatch]:
-    """Return the batches with the score of every sample, joined by sample id.
+    """Return copies of the batches with scores added. Sample ids match the scores to the samples.
 
     Args:
         batches: The batches of this process.
-        sample_ids: ``[N]`` int64, exactly the ids of ``batches``, in any order.
+        sample_ids: ``[N]`` int64, exactly the sample ids of ``batches``, in any order.
         scores: ``[N]`` fp64, NaN where scoring failed.
         valid_mask: ``[N]`` bool, False where scoring failed.
 
@@ -121,7 +121,7 @@ def attach_scores(
     rows = _row_by_id(sample_ids)
     unknown = rows.keys() - {sample_id for batch in batches for sample_id in batch.sample_ids.tolist()}
     if unknown:
-        raise ValueError(f"unknown sample ids in the scores: {sorted(unknown)}")
+        raise ValueError(f"unknown sample ids in the scores: {sorted(unknown)}; score only the samples of the batches")
     attached = []
     for batch in batches:
         index = _rows_of(batch, rows, "score")
@@ -132,13 +132,13 @@ def attach_scores(
 def attach_advantages(
     batches: Sequence[TrajectoryBatch], sample_ids: Tensor, advantages: Tensor, valid_mask: Tensor
 ) -> list[TrajectoryBatch]:
-    """Return the batches with the advantage of every sample, joined by sample id.
+    """Return copies of the batches with advantages added. Sample ids match the advantages to the samples.
 
     Args:
         batches: The batches of this process.
-        sample_ids: ``[N]`` int64, the ids of all processes' samples, in any order.
+        sample_ids: ``[N]`` int64, the sample ids of all processes, in any order.
         advantages: ``[N]`` fp32.
-        valid_mask: ``[N]`` bool, False where scoring failed or the group has no reward spread.
+        valid_mask: ``[N]`` bool, False where scoring failed or the group has no training signal.
 
     Raises:
         ValueError: A sample has no advantage or more than one.
@@ -154,7 +154,7 @@ def attach_advantages(
 def _row_by_id(sample_ids: Tensor) -> dict[int, int]:
     rows = {sample_id: row for row, sample_id in enumerate(sample_ids.tolist())}
     if len(rows) != len(sample_ids):
-        raise ValueError(f"{len(sample_ids) - len(rows)} sample ids occur more than once")
+        raise ValueError(f"{len(sample_ids) - len(rows)} sample ids occur more than once; ids must be unique")
     return rows
 
 
@@ -162,5 +162,5 @@ def _rows_of(batch: TrajectoryBatch, rows: dict[int, int], name: str) -> Tensor:
     ids = batch.sample_ids.tolist()
     missing = [sample_id for sample_id in ids if sample_id not in rows]
     if missing:
-        raise ValueError(f"no {name} for samples {missing}")
+        raise ValueError(f"no {name} for samples {missing}; every sample of the batches needs one")
     return torch.tensor([rows[sample_id] for sample_id in ids])

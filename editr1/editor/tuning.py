@@ -1,4 +1,7 @@
-"""The trained weights (the whole transformer or adapters), the frozen reference policy, and the export."""
+"""Selection of the weights to train, the frozen reference policy, and the export of the trained editor.
+
+Training changes either the whole transformer or LoRA adapters.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ ADAPTER_FOLDER = "lora"
 
 
 class Tuning:
-    """The trained weights of a policy by name, in fp32.
+    """Trainable weights of a policy in fp32, by name, and the reference policy for the KL term.
 
-    With ``tune: lora`` the reference policy is the model with its adapters disabled. With ``tune: full`` it is a frozen
-    copy, which is made only if ``beta`` is above 0.
+    With ``tune: lora``, the reference policy is the model with its adapters disabled. With ``tune: full``, it is a frozen copy
+    of the transformer, which is made only if ``beta`` is above 0.
     """
 
     def __init__(self, policy: EditorPolicy, config: GrpoConfig) -> None:
@@ -50,10 +53,12 @@ class Tuning:
 
     @torch.no_grad()
     def reference_velocity(self, latents: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """Return the velocity of the reference policy, the editor before training. Shapes as in :meth:`EditorPolicy.velocity`."""
+        """Predict the velocity with the reference policy, the editor before training. See :meth:`EditorPolicy.velocity`."""
         if not self._lora:
             if self._reference is None:
-                raise RuntimeError("there is no reference policy, because beta was 0 when the training started")
+                raise RuntimeError(
+                    "there is no reference policy, because beta is 0; set beta above 0 to compute the KL term"
+                )
             return self._policy.velocity(latents, sigma, condition, self._reference)
         transformer = self._policy.transformer
         transformer.disable_adapters()
@@ -63,9 +68,9 @@ class Tuning:
             transformer.enable_adapters()
 
     def export(self, folder: Path) -> None:
-        """Write the complete pipeline with the adapters merged in, and the adapters themselves to ``lora/``.
+        """Write the complete pipeline to ``folder``. Adapters are merged into it, and also written to ``folder/lora``.
 
-        The adapters are removed from the model, so training cannot continue afterwards.
+        Merging removes the adapters from the model, so training cannot continue afterwards.
         """
         if self._lora:
             pipeline: Any = self._policy.pipeline

@@ -1,4 +1,7 @@
-"""The update of one iteration: replay of the stochastic steps and the gradient of the clipped surrogate."""
+"""The policy update of one iteration.
+
+The update recomputes the stochastic steps of the sampled trajectories and minimises the clipped loss over them.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,16 @@ from editr1.parallel.context import DistributedContext
 
 @dataclass
 class UpdateStats:
-    """Sums over the (sample, step) pairs that this process replayed.
+    """Statistics of one iteration's update, over the (sample, stochastic step) pairs that this process recomputed.
 
     Attributes:
-        count: Number of pairs.
+        count: Number of pairs. In a further pass over the samples, each pair counts again.
         clipped: Number of pairs whose gradient is 0 because of the clipping.
         ratio: Sum of the likelihood ratios.
         kl: Sum of the KL terms.
         updates: Number of optimizer steps.
         grad_norms: Gradient norm of each optimizer step, before clipping.
-        first_ratio_error: Largest |ratio - 1| in the first batch; None if nothing was replayed.
+        first_ratio_error: Largest |ratio - 1| in the first forward pass; None if this process recomputed nothing.
     """
 
     count: int = 0
@@ -63,14 +66,14 @@ class Updater:
     def update(self, batches: Sequence[TrajectoryBatch], num_valid: int) -> UpdateStats:
         """Run all passes of one iteration over the valid samples.
 
-        The gradient is the mean over the stochastic steps and over all valid samples of all processes.
+        The gradient of an optimizer step is the mean over its stochastic steps and the valid samples of all processes.
 
         Args:
             batches: This process's batches, with advantages attached.
             num_valid: Number of valid samples over all processes. If it is 0, nothing is updated.
 
         Raises:
-            NotFinite: The gradient is not finite. The weights have not been changed.
+            NotFinite: The gradient is not finite. Raised before the optimizer step, so the weights stay finite.
         """
         stats = UpdateStats()
         if num_valid == 0:
@@ -100,12 +103,12 @@ class Updater:
             self._ema.update(self._tuning.weights)
 
     def _step_groups(self) -> list[list[int]]:
-        """Return the stochastic steps of each optimizer step."""
+        """Return the indices of the stochastic steps for each optimizer step."""
         steps = list(range(self._settings.window_size))
         return [steps] if self._config.update_every == "iteration" else [[k] for k in steps]
 
     def _loss(self, batch: TrajectoryBatch, rows: Tensor, k: int, stats: UpdateStats) -> Tensor:
-        """Replay step ``k`` of the samples ``rows`` and return their summed loss."""
+        """Recompute the ``k``-th stochastic step of the samples ``rows``, and return their summed loss."""
         settings, config = self._settings, self._config
         if batch.advantages is None:
             raise ValueError("the trajectory batch has no advantages: call attach_advantages before the update")

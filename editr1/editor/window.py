@@ -1,4 +1,7 @@
-"""The SDE window: the consecutive steps that are stochastic and trained (MixGRPO, arXiv 2507.21802; Flow-GRPO-Fast)."""
+"""The SDE window: the consecutive denoising steps that are stochastic and trained.
+
+The idea is from MixGRPO (arXiv 2507.21802) and Flow-GRPO-Fast.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from editr1.seeding import window_rng
 
 
 def draw_window(seed: int, iteration: int, *, size: int, first: int, end: int, group_key: int | None = None) -> int:
-    """Draw the first step of a window ``[start, start + size)`` that lies inside ``[first, end)``.
+    """Draw the start of a window ``[start, start + size)`` that lies inside the steps ``[first, end)``.
 
-    The result depends only on (seed, iteration, group_key), so all samples of a group share a window on any number of
-    processes and after a resume. With ``group_key`` None all groups of the iteration share one window.
+    The result depends only on (seed, iteration, group_key). All samples of a group therefore share a window, for any number
+    of processes and after a resume. If ``group_key`` is None, all groups of the iteration share one window.
 
     Raises:
         ValueError: The window does not fit into ``[first, end)``.

@@ -1,4 +1,4 @@
-"""Editor policies that wrap the pipelines of diffusers."""
+"""Editor policies: diffusers editing pipelines, wrapped for sampling and training of single denoising steps."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def load_policy(
     max_text_tokens: int | None = None,
     device: str | torch.device | None = None,
 ) -> EditorPolicy:
-    """Load an editor. The pipeline class in ``model_index.json`` determines the policy.
+    """Load an editor. The pipeline class in its ``model_index.json`` determines the policy class.
 
     Args:
         folder_or_hub: Pipeline folder or Hugging Face Hub name.
         guidance: Distilled guidance of FLUX.1-Kontext, or true CFG scale of Qwen-Image-Edit.
         dtype: Dtype of the weights.
-        max_text_tokens: Length to which the T5 text of FLUX is padded; None uses the tokenizer's maximum, at most 512.
-        device: Device of the models. None selects a GPU if one is available.
+        max_text_tokens: Number of tokens to which FLUX pads the T5 prompt. None uses the tokenizer's maximum, at most 512.
+            Qwen-Image-Edit ignores it.
+        device: Device of the weights. None selects a GPU if one is available.
 
     Raises:
-        ConfigError: There is no policy for the pipeline class.
+        ConfigError: The pipeline class is not supported.
     """
     config = DiffusionPipeline.load_config(folder_or_hub)
     kind = config["_class_name"]

@@ -1,4 +1,4 @@
-"""The interface of editor policies: a diffusers editing pipeline whose single denoising steps can be trained."""
+"""Base class of editor policies. A policy wraps a diffusers editing pipeline so that single denoising steps can be trained."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 MAX_SIDE = 1024
-"""Images that are edited at their original size have at most ``MAX_SIDE**2`` pixels."""
+"""Edits have an area of at most ``MAX_SIDE**2`` pixels if no ``resolution`` is set."""
 
 
 class NotFinite(ArithmeticError):
-    """An editor produced values that are NaN or infinite."""
+    """An editor produced NaN or infinite values, or the gradient of its training is not finite."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Condition:
-    """Conditioning inputs of the transformer for edits of one size: encoded instructions and reference images.
+    """Encoded instructions and reference images: the conditioning inputs of the transformer. All edits have one size.
 
     Attributes:
         rows: Tensors with one row per edit.
@@ -50,7 +50,7 @@ class Condition:
         return len(next(iter(self.rows.values())))
 
     def take(self, index: Tensor) -> Condition:
-        """Select the rows ``index`` ``[B]``; a row may be selected several times."""
+        """Return a condition with the rows ``index`` ``[B]``. A row may be selected several times."""
         return Condition(
             {name: rows[index.to(rows.device)] for name, rows in self.rows.items()}, self.shared, self.size
         )
@@ -59,12 +59,12 @@ class Condition:
 class EditorPolicy(ABC):
     """An editor as a velocity field over packed latents ``[B, tokens, channels]``.
 
-    Preprocessing, noise levels and velocities follow the call of the diffusers pipeline: with the same initial noise and
-    no stochastic step, the samples equal those of the pipeline.
+    Preprocessing, noise levels and velocities are those of the diffusers pipeline. With the same initial noise and without
+    stochastic steps, the samples equal the output of the pipeline.
     """
 
     kind: ClassVar[str]
-    """Pipeline class in ``model_index.json``."""
+    """Name of the pipeline class in ``model_index.json``."""
 
     def __init__(self, pipeline: Any, *, guidance: float = 2.5) -> None:
         self.pipeline = pipeline
@@ -81,17 +81,17 @@ class EditorPolicy(ABC):
 
     @property
     def transformer(self) -> Any:
-        """The denoiser, the only component that is trained."""
+        """The denoising transformer, the only component that is trained."""
         return self.pipeline.transformer
 
     @property
     def device(self) -> torch.device:
-        """Device of the models."""
+        """Device of the weights."""
         return torch.device(self.transformer.device)
 
     @property
     def multiple(self) -> int:
-        """Divisor of the image sides in pixels: the VAE factor times the packing factor."""
+        """The sides of an edit are multiples of this number of pixels: the VAE factor times the packing factor."""
         return int(self.pipeline.vae_scale_factor) * 2
 
     def to(self, device: torch.device | str) -> EditorPolicy:
@@ -103,13 +103,13 @@ class EditorPolicy(ABC):
         """Return the size at which ``image`` is edited.
 
         The area is about ``resolution`` squared, the aspect ratio is kept, and the sides are multiples of ``multiple``.
-        With ``resolution`` None the size of the image is kept, with the sides rounded down and an area of at most
-        1024 x 1024 pixels.
+        If ``resolution`` is None, the image keeps its size, except that the sides are rounded down to multiples and that the
+        area is at most 1024 x 1024 pixels.
         """
         return working_size(image.width, image.height, resolution, self.multiple)
 
     def sigmas(self, steps: int, size: Size) -> Tensor:
-        """Return the scheduler's noise levels for this size, ``[steps + 1]`` fp32 from 1 to 0."""
+        """Return the scheduler's noise levels for ``steps`` denoising steps at ``size``: ``[steps + 1]`` fp32 from 1 to 0."""
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         config = scheduler.config
         tokens = (size.height // self.multiple) * (size.width // self.multiple)
@@ -120,13 +120,13 @@ class EditorPolicy(ABC):
         return torch.as_tensor(scheduler.sigmas, dtype=torch.float32)
 
     def pixels(self, images: Sequence[Image.Image], size: Size) -> Tensor:
-        """Return the VAE inputs ``[B, 3, height, width]`` in [-1, 1], resized as in the pipeline."""
+        """Return images as VAE inputs ``[B, 3, height, width]`` in [-1, 1], resized as in the pipeline."""
         resized = [self.resized(image, size) for image in images]
         pixels = self.pipeline.image_processor.preprocess(resized, size.height, size.width)
         return torch.as_tensor(pixels).to(self.device)
 
     def resized(self, image: Image.Image, size: Size) -> Image.Image:
-        """Return ``image`` in RGB at ``size``, resampled as in the pipeline."""
+        """Return ``image`` in RGB, resized to ``size`` as in the pipeline."""
         resized: Image.Image = self.pipeline.image_processor.resize(image.convert("RGB"), size.height, size.width)
         return resized
 
@@ -134,16 +134,16 @@ class EditorPolicy(ABC):
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """Encode the instruction and the reference image of each edit. All edits of a call have the same size."""
+        """Encode the instruction and the reference image of each edit. All edits in a call have the same size."""
 
     @abstractmethod
     def velocity(self, latents: Tensor, sigma: Tensor, condition: Condition, model: nn.Module | None = None) -> Tensor:
-        """Return the velocity (noise - data) with guidance applied, ``[B, tokens, channels]`` fp32.
+        """Predict the velocity (noise - data) with guidance applied, ``[B, tokens, channels]`` fp32.
 
         Args:
             latents: ``[B, tokens, channels]`` fp32.
             sigma: ``[B]`` noise levels.
-            condition: One row per sample.
+            condition: Conditioning inputs with one row per sample.
             model: Transformer to use instead of the trained one, such as a frozen reference.
         """
 
@@ -164,16 +164,16 @@ class EditorPolicy(ABC):
 
     @abstractmethod
     def _decoded(self, latents: Tensor, size: Size) -> Tensor:
-        """Return the output of the VAE decoder, ``[B, 3, height, width]``, approximately in [-1, 1]."""
+        """Decode latents with the VAE. Return pixels ``[B, 3, height, width]``, approximately in [-1, 1]."""
 
     def save(self, folder: Path) -> None:
-        """Write a complete pipeline folder with safetensors weights, which plain diffusers can load."""
+        """Write a complete pipeline folder with safetensors weights. diffusers can load it without this package."""
         self.pipeline.save_pretrained(folder, safe_serialization=True)
         _remove_origin(folder)
 
 
 def working_size(width: int, height: int, resolution: int | None, multiple: int) -> Size:
-    """Return the size of the edit of a ``width`` x ``height`` image; see :meth:`EditorPolicy.working_size`."""
+    """Return the size at which a ``width`` x ``height`` image is edited; see :meth:`EditorPolicy.working_size`."""
     if resolution is None:
         scale = min(1.0, math.sqrt(MAX_SIDE * MAX_SIDE / (width * height)))
         sides = [int(side * scale) // multiple * multiple for side in (height, width)]
@@ -186,7 +186,7 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
 
 
 def _remove_origin(folder: Path) -> None:
-    """Remove the path that the model was loaded from in all configs, so that equal models have equal digests."""
+    """Delete the path of the original model from all config files, so that equal models have equal digests."""
     for file in [folder / "model_index.json", *folder.rglob("config.json")]:
         config = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:

@@ -1,4 +1,4 @@
-"""FLUX.1-Kontext as a policy over the ``FluxKontextPipeline`` of diffusers."""
+"""Editor policy for FLUX.1-Kontext, which wraps diffusers' ``FluxKontextPipeline``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from editr1.editor.policies.base import Condition, EditorPolicy, Size
 
 
 class FluxKontextPolicy(EditorPolicy):
-    """FLUX.1-Kontext: the reference latents follow the noisy latents in the sequence, with position ids that start with 1.
+    """Editor policy for FLUX.1-Kontext. ``guidance`` is the distilled guidance scale.
 
-    The pipeline resizes the reference to about 1 megapixel (``_auto_resize``); the policy uses ``reference_size`` instead.
-    ``guidance`` is the distilled guidance value, which is ignored if the transformer does not embed one.
+    The transformer's input sequence consists of the noisy latents and then the latents of the reference image, whose position
+    ids start with 1. The pipeline would resize the reference image to about 1 megapixel (``_auto_resize``). The policy resizes
+    it to ``reference_size`` instead. A transformer without guidance embedding ignores ``guidance``.
     """
 
     kind = "FluxKontextPipeline"
@@ -30,7 +31,10 @@ class FluxKontextPolicy(EditorPolicy):
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """Return pooled CLIP text, T5 tokens (padded without a mask, as FLUX was trained) and reference latents."""
+        """Encode instructions with CLIP (pooled) and T5, and reference images as latents.
+
+        T5 embeddings are padded without a mask, as in the training of FLUX.
+        """
         pipe = self.pipeline
         text, pooled, text_ids = pipe.encode_prompt(
             prompt=list(instructions), prompt_2=None, device=self.device, max_sequence_length=self.text_length

@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit as a policy over the ``QwenImageEditPipeline`` of diffusers."""
+"""Editor policy for Qwen-Image-Edit, which wraps diffusers' ``QwenImageEditPipeline``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from editr1.editor.policies.qwen_processor import load_image_processor, restore_
 
 
 class QwenImageEditPolicy(EditorPolicy):
-    """Qwen-Image-Edit: Qwen2.5-VL encodes instruction and reference; reference latents also follow the noisy latents.
+    """Editor policy for Qwen-Image-Edit. ``guidance`` is the scale of classifier-free guidance.
 
-    ``guidance`` above 1 is the true CFG scale: a second forward pass with ``negative_prompt``, after which the combined
-    prediction is rescaled to the norm of the conditional one, as in the pipeline. Sampling and the update both use it.
+    Qwen2.5-VL encodes the instruction together with the reference image. In the transformer's input sequence, the latents of
+    the reference image also follow the noisy latents.
+
+    A ``guidance`` above 1 adds a second forward pass with ``negative_prompt``. The combined prediction is rescaled to the norm
+    of the conditional one, as in the pipeline. Sampling and the update both use guidance.
     """
 
     kind = "QwenImageEditPipeline"
@@ -31,7 +34,7 @@ class QwenImageEditPolicy(EditorPolicy):
 
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
-        """Load the pipeline in ``folder``; without torchvision its processor has no video processor."""
+        """Load the pipeline in ``folder``. If torchvision is not installed, its processor does not support videos."""
         processor = load_image_processor(folder)
         components = {} if processor is None else {"processor": processor}
         loader: Any = DiffusionPipeline
@@ -46,7 +49,7 @@ class QwenImageEditPolicy(EditorPolicy):
     def encode(
         self, images: Sequence[Image.Image], instructions: Sequence[str], size: Size, reference_size: Size
     ) -> Condition:
-        """Return Qwen2.5-VL hidden states of instruction and reference image, their masks, and reference latents."""
+        """Encode each instruction and its reference image with Qwen2.5-VL, and the reference image also as latents."""
         pipe = self.pipeline
         references = [self.resized(image, reference_size) for image in images]
         rows = self._text(list(instructions), references, "")

@@ -1,7 +1,7 @@
-"""The processor of Qwen-Image-Edit for environments without torchvision.
+"""Load and save the processor of Qwen-Image-Edit if torchvision is not installed.
 
-transformers builds ``Qwen2VLProcessor`` only together with its video processor, which needs torchvision. Editing does not
-use videos.
+transformers can build ``Qwen2VLProcessor`` only with a video processor, which requires torchvision. Image editing does not
+need the video processor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from editr1.verifier.model import make_processor, save_processor
 
 
 def load_image_processor(pipeline_folder: Path) -> Any | None:
-    """Load a processor for images and text, or return None if torchvision is installed and diffusers can load its own."""
+    """Load a processor for images and text. Return None if torchvision is installed, so that diffusers loads its own."""
     if is_torchvision_available():
         return None
     folder = str(pipeline_folder / "processor")
@@ -28,7 +28,7 @@ def load_image_processor(pipeline_folder: Path) -> Any | None:
 
 
 def restore_processor(processor: Any, pipeline_folder: Path) -> None:
-    """Set the processor of a saved pipeline folder to ``Qwen2VLProcessor`` again, so that diffusers can load the folder."""
+    """Save ``processor`` in a pipeline folder as a ``Qwen2VLProcessor``, so that diffusers can load the folder."""
     if is_torchvision_available():
         return
     shutil.rmtree(pipeline_folder / "processor")
