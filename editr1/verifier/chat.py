@@ -1,4 +1,4 @@
-"""Edit cases as chat messages with images, the input format of processors, trainers and engines."""
+"""Build the chat messages with which the verifier is asked to score an edit, in training and in serving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 @dataclass(frozen=True)
 class Chat:
-    """Messages in transformers' chat format. ``images[k]`` belongs to the k-th ``{"type": "image"}`` part."""
+    """Messages in transformers' chat format, and their images. ``images[k]`` fills the k-th ``{"type": "image"}`` part."""
 
     messages: list[dict[str, Any]]
     images: list[Image]
@@ -23,16 +23,17 @@ class Chat:
 def build_chat(
     template: PromptTemplate, source: Image, edited: Image, instruction: str, principles: Sequence[Principle]
 ) -> Chat:
-    """Build the chat of a case: a system message with the rules, and a user message with source, text and edited image.
+    """Build the chat for one edited image.
 
-    The edited image comes last, so that all chats about one case share the longest possible prefix. Images are not
+    It has a system message with the rules, and a user message with the source image, the text and the edited image. The edited
+    image comes last, so that the chats about one source and instruction share the longest possible prefix. Images are not
     resized here; the processor does that (see ``model.load_verifier``).
     """
     return Chat(messages=build_messages(template, instruction, principles), images=[source, edited])
 
 
 def build_messages(template: PromptTemplate, instruction: str, principles: Sequence[Principle]) -> list[dict[str, Any]]:
-    """Build the messages of :func:`build_chat`, with placeholders for the source and the edited image."""
+    """Build the messages of :func:`build_chat`, with placeholders for the two images."""
     content: list[dict[str, Any]] = [
         *_label(template.source_label),
         {"type": "image"},

@@ -1,9 +1,11 @@
-"""GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2), with TRL's GRPOTrainer.
+"""GCPO: reinforcement learning of the verifier on preference pairs (arXiv 2604.27505, section 3.2).
 
-The N traces of one prompt form a GRPO group. A preference pair consists of two adjacent groups, the winner's and the
-loser's (see :mod:`editr1.verifier.pair_layout`). Both groups are in the same generation batch on the same process, so
-the reward function receives whole pairs. GRPO subtracts the mean reward of each group, which yields the advantage of
-the paper.
+A preference pair consists of two edits of one source image, the preferred one (winner) and the other (loser). The verifier
+writes N traces for each. A trace is rewarded if its score agrees with the preference.
+
+Training uses TRL's GRPOTrainer. The N traces of one edit form a GRPO group, and a pair consists of two adjacent groups (see
+:mod:`editr1.verifier.pair_layout`). Both groups are in the same generation batch on the same process, so the reward function
+receives whole pairs. GRPO subtracts the mean reward of each group, which yields the advantage of the paper.
 """
 
 from __future__ import annotations
@@ -60,20 +62,20 @@ _LOGGED_METRICS = {
 def train_gcpo(
     config: GcpoConfig, *, model: str | Path, pairs: Path, output_dir: Path, hooks: TrainHooks
 ) -> dict[str, float]:
-    """Train a verifier with GCPO on a Parquet file of ``PreferencePair`` and write it to ``output_dir``.
+    """Train a verifier with GCPO on a Parquet file of :class:`PreferencePair` rows, and write it to ``output_dir``.
 
-    Works in a single process and in the processes of a torchrun group. Pairs labelled "same" are not used.
+    Call it in a single process or in every process of a torchrun group. Pairs labelled "same" are not used.
 
     Args:
         config: settings of the training.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
-        pairs: the Parquet file.
+        pairs: Parquet file with the preference pairs.
         output_dir: folder to which the weights, the processor and the prompt template are written.
         hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        The metrics of :func:`gcpo_metrics` as means over the last tenth of the reports, the number of ``steps``, the
-        number of training ``pairs``, and the number of skipped pairs labelled "same" (``pairs_same``).
+        The metrics of :func:`gcpo_metrics`, averaged over the last tenth of the trainer's log entries, and these counts:
+        ``steps`` (optimizer steps), ``pairs`` (pairs used for training) and ``pairs_same`` (skipped pairs labelled "same").
 
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
@@ -122,7 +124,7 @@ def train_gcpo(
 
 
 class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer that samples whole pairs and logs the likelihood ratio."""
+    """GRPOTrainer that keeps the traces of each preference pair together, and also logs the likelihood ratio."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         rows = self.train_dataset if dataset is None else dataset
@@ -174,12 +176,12 @@ class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: i
 
 
 class PairSampler(Sampler[int]):
-    """Yields the row indices into :class:`~editr1.verifier.rows.PairRows` for all rollouts of a training.
+    """Sampler that yields a row number of :class:`~editr1.verifier.rows.PairRows` for each trace of a training.
 
-    A rollout consists of ``pairs_per_rollout`` pairs in the order of ``layout``. It is repeated ``repeats`` times,
-    because TRL reads the generation batch again in each micro-step. The pairs are shuffled with ``seed`` once per epoch;
-    with None they stay in order. Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order
-    depends only on these arguments, so a resumed training skips exactly the rows that were already used.
+    A rollout consists of the traces of ``pairs_per_rollout`` pairs, in the order of ``layout``. It is repeated ``repeats``
+    times, because TRL reads the generation batch again in each micro-step. Once per epoch, the pairs are shuffled with
+    ``seed``, unless it is None. Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order depends
+    only on these arguments, so a resumed training skips exactly the rows that were already used.
     """
 
     def __init__(
@@ -221,7 +223,7 @@ class PairSampler(Sampler[int]):
 
 
 class PairReward:
-    """Reward function for TRL's GRPOTrainer that compares the winner's traces with the loser's in each pair.
+    """Reward function for TRL's GRPOTrainer. In each pair, it compares the winner's scores with the loser's scores.
 
     Args:
         layout: order of the traces in a batch.
@@ -243,17 +245,18 @@ class PairReward:
         log_metric: Any = None,
         **_: Any,
     ) -> list[float]:
-        """Return rewards in [0, 1], aligned with ``completions``.
+        """Return one reward in [0, 1] per trace, in the order of ``completions``.
 
         Args:
             completions: traces, as texts or as chat messages.
             completion_ids: token ids of each trace.
-            principles: the principles that each trace must answer.
-            row: row of each trace in the table of pairs; if given, the layout is checked.
+            principles: the principles (yes/no questions) that each trace must answer.
+            row: row number of each trace in :class:`~editr1.verifier.rows.PairRows`. If given, the order of the batch is
+                checked.
             log_metric: called as ``log_metric(name, value)`` with the metrics of the batch.
 
         Raises:
-            ValueError: the batch does not consist of whole pairs in the layout.
+            ValueError: the batch does not consist of whole pairs in the order of the layout.
         """
         if row is not None:
             self._layout.check(row)
@@ -280,12 +283,15 @@ class PairReward:
 
 
 def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Select and rename the metrics that are reported from a trainer log.
+    """Select the metrics to report from a log entry of the trainer, and rename them.
 
-    They are all metrics of :class:`PairReward`, and these metrics of the optimisation: ``loss``, ``learning_rate``, ``grad_norm``,
-    ``entropy``, ``trace_tokens`` (mean length), ``truncated_rate`` (fraction of traces that reached the length limit),
-    ``log_ratio``, ``log_ratio_max`` (absolute) and ``ratio_distance`` (mean of ``|ratio - 1|``) over the tokens of the
-    traces, ``clip_fraction``, and ``kl`` if beta is not 0.
+    The result has all metrics of :class:`PairReward`, and these metrics of the optimisation:
+
+    - ``loss``, ``learning_rate``, ``grad_norm``, ``entropy``, ``clip_fraction``, and ``kl`` if beta is not 0
+    - ``trace_tokens``: mean length of a trace
+    - ``truncated_rate``: fraction of traces that reached the length limit
+    - ``log_ratio`` (mean), ``log_ratio_max`` (largest absolute value) and ``ratio_distance`` (mean of ``|ratio - 1|``) of the
+      likelihood ratio over the tokens of the traces
     """
     metrics = {name: float(logs[key]) for key, name in _LOGGED_METRICS.items() if logs.get(key) is not None}
     return metrics | {
@@ -296,14 +302,14 @@ def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
 
 
 def suppressed_token_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
-    """Return the ids of the special tokens to suppress in sampling: all except those that end a trace."""
+    """Return the ids of the special tokens that must not be sampled in a trace: all except those that end it."""
     ends = model.generation_config.eos_token_id
     kept = {processor.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     return sorted(set(processor.tokenizer.all_special_ids) - kept | {model.config.image_token_id})
 
 
 def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: int) -> dict[str, Any]:
-    """Return the arguments of GRPOConfig that make GRPO compute the loss of GCPO."""
+    """Return the arguments of TRL's GRPOConfig for rollouts and for the loss of GCPO."""
     return {
         "per_device_train_batch_size": micro_batch_size,
         "steps_per_generation": micro_steps,
@@ -324,7 +330,7 @@ def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: i
 
 
 def _positive_rates(verdicts: Sequence[Any], principles: Sequence[Sequence[Principle]]) -> dict[str, float]:
-    """Return the fraction of positive answers per category, over the traces that could be parsed."""
+    """Return the fraction of questions that were answered with 1, per category of principles, over the parsed traces."""
     answers: dict[Category, list[int]] = {}
     for verdict, expected in zip(verdicts, principles, strict=True):
         if isinstance(verdict, Verdict):

@@ -1,6 +1,7 @@
-"""Rewards of GCPO (arXiv 2604.27505, section 3.2): each trace is compared with all traces of the other side of its pair.
+"""Rewards of GCPO (arXiv 2604.27505, section 3.2).
 
-All functions are pure. A score of None represents a trace that could not be parsed.
+In a preference pair, the score of each trace is compared with the scores of all traces of the other edit. All functions are
+pure. The score None represents a trace that could not be parsed.
 """
 
 from __future__ import annotations
@@ -13,42 +14,46 @@ Scores = Sequence[float | None]
 
 @dataclass(frozen=True)
 class PairRewards:
-    """Rewards in [0, 1] of the N traces of each side, in the order of their scores."""
+    """Rewards in [0, 1] of the N traces for the winner and the N traces for the loser of a pair."""
 
     winner: tuple[float, ...]
     loser: tuple[float, ...]
 
     @property
     def advantages(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Advantages A = r - mean(r) within each group, not divided by a standard deviation, as (winner's, loser's).
+        """Advantages of the winner's and of the loser's traces: each reward minus the mean reward of its side.
 
-        They are used for metrics only. The loss uses the advantages that TRL's GRPOTrainer computes from the rewards with
-        ``scale_rewards="none"``, which are equal.
+        They are used for metrics only. The loss uses the same values, which TRL's GRPOTrainer computes from the rewards with
+        ``scale_rewards="none"``.
         """
         return centred(self.winner), centred(self.loser)
 
 
 @dataclass(frozen=True)
 class PairStats:
-    """Counts over the N x N comparisons of one pair and over its 2N traces."""
+    """Counts for one preference pair: its N x N comparisons of scores and its 2N traces."""
 
     comparisons: int
-    """Comparisons between parsed traces."""
+    """Number of comparisons between parsed traces."""
     wins: int
-    """Comparisons in which the winner's score is higher."""
+    """Number of comparisons in which the winner's score is higher."""
     ties: int
-    """Comparisons in which both scores are equal."""
+    """Number of comparisons in which both scores are equal."""
     traces: int
+    """Number of traces."""
     parsed: int
+    """Number of traces that could be parsed."""
     without_signal: bool
-    """Whether no trace of the pair contributes to the gradient."""
+    """True if no trace of the pair contributes to the gradient."""
 
 
 def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> PairRewards:
-    """Return r_w[j] = mean over k of 1[s_w[j] > s_l[k]] and r_l[j] = mean over k of 1[s_l[j] < s_w[k]].
+    """Compute the rewards of a pair's traces from the scores in them.
 
-    The mean is over the opponents that could be parsed. A tie earns ``tie_credit``; with 0 the comparison is strict, as
-    in the paper. The reward is 0 if the trace itself or all of its opponents could not be parsed.
+    The reward of a trace is the fraction of correctly ordered comparisons with the parsed traces of the other edit:
+    r_w[j] = mean over k of 1[s_w[j] > s_l[k]] for the winner, and r_l[j] = mean over k of 1[s_l[j] < s_w[k]] for the loser. A
+    tie counts as ``tie_credit``; with 0 the comparison is strict, as in the paper. The reward is 0 if the trace could not be
+    parsed, or none of the other edit's traces could.
     """
     parsed_winner = [score for score in winner if score is not None]
     parsed_loser = [score for score in loser if score is not None]
@@ -65,7 +70,7 @@ def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> Pair
 
 
 def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats:
-    """Count the outcomes of one pair.
+    """Count the comparisons and the traces of one pair.
 
     The pair has no signal if every advantage is 0 (for example because p(win) is 0 or 1), or if one side has no
     parsed trace.
@@ -84,7 +89,7 @@ def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats
 
 
 def centred(rewards: Sequence[float]) -> tuple[float, ...]:
-    """Subtract the mean of the group from each reward. Used for metrics only: in training, TRL's GRPOTrainer does this."""
+    """Subtract the mean reward from each reward. Used for metrics only: in training, TRL's GRPOTrainer does this."""
     mean = _mean(rewards)
     return tuple(reward - mean for reward in rewards)
 
@@ -98,12 +103,14 @@ def weighted_advantage(advantages: Sequence[float], lengths: Sequence[int]) -> f
 
 
 def batch_metrics(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[str, float]:
-    """Return rates over a batch of pairs, given as (winner's scores, loser's scores, rewards).
+    """Compute the metrics of a batch of pairs, given as (winner's scores, loser's scores, rewards).
 
-    ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2) are fractions of the comparisons
-    between parsed traces, and are omitted if there is no such comparison. ``parse_rate`` is a fraction of all traces,
-    ``no_signal_rate`` a fraction of the pairs, ``score_mean`` a mean over parsed traces, and ``score_gap`` the mean
-    score of winners minus that of losers.
+    - ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2): fractions of the comparisons between
+      parsed traces; omitted if there are none
+    - ``parse_rate``: fraction of all traces that could be parsed
+    - ``no_signal_rate``: fraction of pairs that do not contribute to the gradient
+    - ``score_mean``: mean score of the parsed traces; omitted if there are none
+    - ``score_gap``: mean score of winners minus mean score of losers; omitted if one of them is undefined
     """
     stats = [pair_stats(*pair) for pair in pairs]
     metrics = {

@@ -1,6 +1,6 @@
-"""Process and encode each distinct image of a batch once.
+"""Deduplicate the images of a batch, so that each distinct image is preprocessed and encoded only once.
 
-A GCPO batch contains each image of a candidate N times, once per trace. Deduplication does not change the results.
+A GCPO batch contains each image once per trace. Deduplication saves time and does not change the results.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def deduplicate_image_processing(processor: ProcessorMixin) -> None:
 
 
 def deduplicate_image_encoding(model: PreTrainedModel) -> None:
-    """Make the vision tower of a Qwen2.5-VL ``model`` encode each distinct image of a batch only once.
+    """Make the vision encoder of a Qwen2.5-VL ``model`` encode each distinct image of a batch only once.
 
-    All occurrences of an image share one tensor of features, so its gradient is the sum over the occurrences.
+    All occurrences of an image share one feature tensor, so the gradient of this tensor is the sum over the occurrences.
     """
     tower = model.model.visual
     hooks = _DeduplicatingHooks(int(tower.spatial_merge_size))
@@ -31,7 +31,7 @@ def deduplicate_image_encoding(model: PreTrainedModel) -> None:
 
 
 class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
-    """An image processor that passes each distinct image of a call to ``inner`` once.
+    """Wrapper of the image processor ``inner`` that passes each distinct image of a call to it only once.
 
     All other attributes and the saved settings are those of ``inner``.
     """
@@ -57,7 +57,7 @@ class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of ``inner``, which ``save_pretrained`` writes."""
+        """Return the settings of ``inner``. ``save_pretrained`` writes them."""
         settings: dict[str, Any] = self.inner.to_dict()
         return settings
 
@@ -68,7 +68,7 @@ class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
 
 
 class _DeduplicatingHooks:
-    """A forward pre-hook that removes repeated images and a forward hook that repeats their features."""
+    """Hooks of the vision encoder: one removes repeated images from its input, the other repeats their features in its output."""
 
     def __init__(self, merge_size: int) -> None:
         self._merge_size = merge_size

@@ -1,7 +1,8 @@
 """Load and save a verifier: a Qwen2.5-VL model with its processor and prompt template.
 
 SFT, GCPO and the serving engine use :func:`load_verifier`, which works with and without torchvision. transformers'
-``Qwen2_5_VLProcessor`` requires a video processor, which requires torchvision, but a verifier reads only images.
+``Qwen2_5_VLProcessor`` requires a video processor, which requires torchvision. A verifier reads only images, so without
+torchvision this module uses a processor for images only.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ _PROCESSOR_FILES: Final = ("processor_config.json", "video_preprocessor_config.j
 
 
 class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
-    """Qwen2.5-VL's processor without a video processor, for environments without torchvision.
+    """Processor of Qwen2.5-VL without a video processor, for environments without torchvision.
 
-    Checkpoints record the name of this class in their tokenizer settings.
+    Checkpoints contain the name of this class in their tokenizer settings.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
 
 
 def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> ProcessorMixin:
-    """Return a processor with the given parts, without support for videos if torchvision is not installed."""
+    """Build a Qwen2.5-VL processor from its parts. It supports videos only if torchvision is installed."""
     if is_torchvision_available():
         from transformers import Qwen2VLVideoProcessor
 
@@ -64,7 +65,7 @@ def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> 
 
 
 def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin:
-    """Load the processor of a folder or Hugging Face Hub name, with left padding and the template's image size limits."""
+    """Load a processor from a folder or the Hugging Face Hub. Set left padding and the image size limits of ``template``."""
     if is_torchvision_available():
         processor = AutoProcessor.from_pretrained(str(name))
     else:
@@ -78,7 +79,7 @@ def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin
 
 
 def load_template(name: str | Path) -> PromptTemplate:
-    """Load the prompt template of a folder or Hugging Face Hub name, or return the default if there is none."""
+    """Load a prompt template from a verifier's folder or the Hugging Face Hub. Return the default if there is none."""
     if Path(name).is_dir():
         return PromptTemplate.load(name)
     found = cached_file(
@@ -97,13 +98,13 @@ def load_verifier(
     """Load the model, the processor and the prompt template of a verifier.
 
     Args:
-        name: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint. Without an ``editr1_prompt.json``, the default
-            template is used.
+        name: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint. If it has no ``editr1_prompt.json``, the default
+            prompt template is used.
         dtype: data type of the weights; "auto" keeps that of the checkpoint.
-        device: device of the model.
+        device: device of the weights.
 
     Returns:
-        The model in eval mode, the processor with left padding, and the template.
+        The model in eval mode, the processor with left padding, and the prompt template.
 
     Raises:
         ConfigError: the checkpoint is not a Qwen2.5-VL model, or its prompt template is invalid.
@@ -117,10 +118,10 @@ def load_verifier(
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:
-    """Select eager attention in the language model, for training on a CPU.
+    """Use eager attention in the language model, which makes training on a CPU faster.
 
-    On CPUs, the backward pass of torch's fused attention takes several times as long as plain matrix products; it took
-    38% of an SFT step of the small verifier. Without gradients, the fused attention is faster.
+    On CPUs, the backward pass of torch's fused attention takes several times as long as plain matrix products. It took
+    38% of an SFT step of the small verifier. Without gradients, fused attention is faster.
     """
     model.set_attn_implementation({"text_config": "eager"})
 
@@ -128,7 +129,7 @@ def use_cpu_attention(model: PreTrainedModel) -> None:
 def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: PromptTemplate, folder: Path) -> Path:
     """Write a verifier folder that transformers' Auto classes, vLLM and :func:`load_verifier` can load.
 
-    The files do not depend on whether torchvision is installed: the settings of the image processor are written to a
+    The files are the same with and without torchvision, because the settings of the image processor are always written to a
     separate file instead of a combined processor file.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ def folder_digest(folder: str | Path) -> str:
     """Return ``sha256:<hex>`` over the relative paths and contents of all files in ``folder``, sorted by path."""
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
+        raise FileNotFoundError(f"{root}: no such folder; check the path")
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*"), key=lambda item: item.relative_to(root).as_posix()):
         if path.is_file():

@@ -1,7 +1,7 @@
-"""The order of preference pairs in a table and in a GCPO batch. All code that depends on this order uses this module.
+"""The order of preference pairs in GCPO's training rows and batches. All code that depends on this order uses this module.
 
-In a table, row 2i is the winner of pair i and row 2i + 1 its loser. In a batch, each of these rows is repeated once per
-trace: N traces of the winner of the first pair, N of its loser, N of the winner of the second pair, and so on.
+In the training rows, row 2i is the winner of pair i, and row 2i + 1 is its loser. A batch has one entry per trace: N traces
+for the winner of the first pair, N for its loser, N for the winner of the second pair, and so on.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ Side = Literal["winner", "loser"]
 
 
 def row_count(pairs: int) -> int:
-    """Return the number of rows of ``pairs`` pairs."""
+    """Return the number of training rows of ``pairs`` pairs."""
     return 2 * pairs
 
 
 def pair_count(rows: int) -> int:
-    """Return the number of pairs in ``rows`` rows. Raises ValueError if the last pair is incomplete."""
+    """Return the number of pairs in ``rows`` training rows. Raises ValueError if the last pair is incomplete."""
     if rows % 2:
         raise ValueError(f"{rows} rows do not form whole pairs; a winner's row must be followed by its loser's")
     return rows // 2
 
 
 def pair_of_row(row: int) -> tuple[int, Side]:
-    """Return the pair that a row belongs to, and its side."""
+    """Return the index of the pair that a training row belongs to, and whether the row is the winner or the loser."""
     return row // 2, "loser" if row % 2 else "winner"
 
 
 @dataclass(frozen=True)
 class PairLayout:
-    """A batch that holds ``num_traces`` traces for each side of each pair."""
+    """Order of a batch with ``num_traces`` traces for the winner and for the loser of each pair."""
 
     num_traces: int
 
     @property
     def traces_per_pair(self) -> int:
-        """Number of traces of one pair, both sides together."""
+        """Number of traces of one pair, winner and loser together."""
         return traces_per_pair(self.num_traces)
 
     def rows(self, pairs: Sequence[int]) -> Iterator[int]:
-        """Yield the table's row for each trace of a batch of ``pairs``."""
+        """Yield the row number of each trace in a batch of the given pairs."""
         for pair in pairs:
             for row in (2 * pair, 2 * pair + 1):
                 yield from [row] * self.num_traces
 
     def check(self, rows: Sequence[int]) -> None:
-        """Raise ValueError unless ``rows``, the table's row of each trace, consists of whole pairs in this layout."""
+        """Check the row numbers of a batch's traces. Raises ValueError unless they are whole pairs in this order."""
         expected = list(self.rows([pair_of_row(row)[0] for row in rows[:: self.traces_per_pair]]))
         if list(rows) != expected:
             raise ValueError(
@@ -61,13 +61,14 @@ class PairLayout:
             )
 
     def split(self, values: Sequence[T]) -> list[tuple[Sequence[T], Sequence[T]]]:
-        """Group one value per trace into (winner's values, loser's values) per pair.
+        """Split a list with one value per trace into (winner's values, loser's values) for each pair.
 
         Raises ValueError if the number of values is not a multiple of ``traces_per_pair``.
         """
         if len(values) % self.traces_per_pair:
             raise ValueError(
-                f"{len(values)} traces do not form whole pairs of {self.num_traces} winner and {self.num_traces} loser traces"
+                f"{len(values)} traces do not form whole pairs of {self.num_traces} winner and {self.num_traces} loser traces;"
+                " pass complete pairs"
             )
         size = self.num_traces
         return [
@@ -76,7 +77,7 @@ class PairLayout:
         ]
 
     def join(self, pairs: Sequence[tuple[Sequence[T], Sequence[T]]]) -> list[T]:
-        """Flatten (winner's values, loser's values) per pair into one value per trace: the inverse of :meth:`split`.
+        """Join (winner's values, loser's values) of each pair into a list with one value per trace. Inverts :meth:`split`.
 
         Raises ValueError if a side does not have ``num_traces`` values.
         """

@@ -1,4 +1,4 @@
-"""The prompt template of a verifier, saved in the same folder as the weights that were trained with it."""
+"""The prompt template of a verifier. It is saved in the same folder as the weights that were trained with it."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ After the reasoning write exactly:
 
 
 class PromptTemplate(Settings):
-    """How an edit case is presented to the verifier (paper, section 3.1; the wording is this project's).
+    """Template of the prompt that asks the verifier to score an edit (arXiv 2604.27505, section 3.1).
 
-    A verifier folder contains the template as ``editr1_prompt.json``, so that a model is always served with the prompt
-    that it was trained with.
+    The wording is this project's, not the paper's. A verifier folder contains the template as ``editr1_prompt.json``, so that
+    a model is always served with the prompt that it was trained with.
     """
 
     rules: str = DEFAULT_RULES
-    """System message. If empty, none is sent, but the chat template may still add one of its own."""
+    """System message with the rules for scoring. If empty, the prompt has no system message, unless the model's chat template adds one."""
     source_label: str = "Source picture:"
     """Text before the source image; may be empty."""
     request: str = "Instruction: {instruction}\nQuestions:\n{principles}"
-    """Text between the images. Must contain ``{instruction}`` and ``{principles}`` exactly once each."""
+    """Text between the two images. Must contain ``{instruction}`` and ``{principles}`` exactly once each."""
     principle: str = "{number}. [{category}] {question}"
-    """Text of one principle. Must contain ``{question}``; may contain ``{number}`` (from 1) and ``{category}``."""
+    """Text of one principle, a yes/no question. Must contain ``{question}``; may contain ``{number}`` (from 1) and ``{category}``."""
     separator: str = "\n"
     """Text between two principles."""
     edited_label: str = "Edited picture:"
@@ -76,7 +76,7 @@ class PromptTemplate(Settings):
         return self
 
     def text(self, instruction: str, principles: Sequence[Principle]) -> str:
-        """Return the text between the two images."""
+        """Return the text between the two images, with the instruction and the principles filled in."""
         lines = self.separator.join(
             self.principle.format(number=number, category=item.category.value, question=item.question)
             for number, item in enumerate(principles, start=1)
@@ -101,7 +101,7 @@ class PromptTemplate(Settings):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (ValidationError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not a valid prompt template: {error}") from error
+            raise ConfigError(f"{path}: not a valid prompt template, correct the file: {error}") from error
 
 
 def _check_placeholders(value: str, field: str, *, required: tuple[str, ...], allowed: tuple[str, ...] = ()) -> str:

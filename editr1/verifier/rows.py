@@ -1,4 +1,8 @@
-"""Training rows on disk: validated once, memory-mapped, with images decoded on access."""
+"""Training rows of SFT and GCPO.
+
+Rows are read from a Parquet file, validated once, and stored on disk, where all processes of a node memory-map them. Images
+are decoded when a row is read.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +33,18 @@ Messages = list[dict[str, Any]]
 
 
 class TokenCounter:
-    """Renders cases with the chat template and counts their tokens without decoding any image."""
+    """Renders prompts with the model's chat template, and counts their tokens without decoding images."""
 
     def __init__(self, processor: ProcessorMixin, template: PromptTemplate) -> None:
         self._processor = processor
         self._template = template
         self._merge = int(processor.image_processor.merge_size) ** 2
         self.settings = (template.model_dump_json(), str(processor.tokenizer.chat_template))
-        """The settings that texts and token counts depend on, apart from the tokenizer's vocabulary."""
+        """Prompt template and chat template. Rows must be rendered again if one of them changes."""
         self._image_tokens = lru_cache(maxsize=4096)(self._count_image_tokens)
 
     def render(self, case: EditCase, trace: str | None = None) -> tuple[str, str]:
-        """Render the prompt and the completion of a case with the chat template. Without a trace, the completion is empty.
+        """Render the prompt about an edit case, and the trace as its completion. Without a trace, the completion is empty.
 
         Raises ConfigError if the chat template changes the prompt when an answer follows.
         """
@@ -58,7 +62,7 @@ class TokenCounter:
         return prompt, whole[len(prompt) :]
 
     def count(self, text: str, images: Sequence[bytes]) -> int:
-        """Return the number of tokens of ``text``, with its image placeholders replaced by the encoded ``images``."""
+        """Return the number of tokens of ``text``, including those of the images (in a file format) at its placeholders."""
         words = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         return words + sum(self._image_tokens(image_size(data)) - 1 for data in images)
 
@@ -68,7 +72,7 @@ class TokenCounter:
 
 
 class RowCache:
-    """Training rows on disk, written once per node and memory-mapped by all processes of that node."""
+    """Cache of training rows on disk. It is written once per node, and all processes of the node memory-map it."""
 
     def __init__(self, folder: Path, context: DistributedContext) -> None:
         self._folder = folder / f"rows-{context.node_rank}"
@@ -77,11 +81,11 @@ class RowCache:
     def dataset(self, rows: Callable[[], Iterator[dict[str, Any]]], path: Path, *settings: str) -> Dataset:
         """Return a dataset of the rows that ``rows`` yields from the table ``path``.
 
-        The first process of each node writes the dataset, unless the cache already contains it for the same file (path,
-        size and modification time) and the same ``settings``. Raises TableError if there is no file or no row.
+        The first process of each node writes the dataset, unless the cache already has one for the same file (path, size and
+        modification time) and the same ``settings``. Raises TableError if there is no file or no row.
         """
         if not path.is_file():
-            raise TableError(path, None, None, None, "no such file")
+            raise TableError(path, None, None, None, "no such file; check the path")
         status = path.stat()
         name = "\0".join((str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *settings))
         try:
@@ -93,7 +97,9 @@ class RowCache:
                 )
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, SchemaInferenceError):  # no row was yielded
-                raise TableError(path, None, None, None, "no rows to train on") from None
+                raise TableError(
+                    path, None, None, None, "no rows to train on; add rows, or pairs with a winner"
+                ) from None
             if isinstance(error.__cause__, ValueError):
                 raise error.__cause__ from None
             raise
@@ -101,13 +107,13 @@ class RowCache:
 
 
 def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, cache: RowCache) -> Dataset:
-    """Return the rows ``{"images": [source, edited], "prompt", "completion"}`` of a Parquet file of :class:`SftRow`.
+    """Return a dataset of ``{"images": [source, edited], "prompt", "completion"}`` from a Parquet file of :class:`SftRow` rows.
 
-    Texts are rendered once by the chat template. Images are decoded on access.
+    Texts are rendered once with the chat template. Images are decoded when a row is read.
 
     Raises:
         TableError: there is no row, the header of an image cannot be read, or a row has more than ``limit`` tokens. Long
-            rows are not truncated, because that would remove the score.
+            rows are not truncated, because that would cut off the score at the end of the trace.
     """
     counter = TokenCounter(processor, template)
     check = _LengthCheck(counter, path, limit)
@@ -135,18 +141,20 @@ def pair_rows(
     max_pairs: int | None = None,
     shuffle_seed: int | None = None,
 ) -> tuple[Dataset, int]:
-    """Return the rows of the decided pairs in a Parquet file of :class:`PreferencePair`, and the number of "same" pairs.
+    """Return the GCPO training rows of a Parquet file of :class:`PreferencePair` rows, and the number of "same" pairs.
+
+    A decided pair, which has a winner and a loser, becomes two training rows. Pairs labelled "same" are skipped.
 
     Args:
-        path: the Parquet file.
+        path: Parquet file with the preference pairs.
         processor: processor of the model.
         template: prompt template of the model.
         limit: maximum number of tokens of a prompt and its trace.
         max_new_tokens: number of tokens reserved for the trace.
         cache: cache of the rows on disk.
         max_pairs: use at most the first ``max_pairs`` decided pairs.
-        shuffle_seed: if given, swap winner and loser in a random half of the pairs. This is a control experiment: the
-            labels then carry no information.
+        shuffle_seed: if given, swap winner and loser in a random half of the pairs. This is for a control experiment in
+            which the labels carry no information.
 
     Raises:
         TableError: there is no decided pair, the header of an image cannot be read, a case has no principles, or a
@@ -168,7 +176,9 @@ def pair_rows(
             if shuffle_seed is not None and rng.random() < 0.5:
                 pair = pair.model_copy(update={"winner": pair.loser, "loser": pair.winner})
             if not case.principles:
-                raise TableError(path, number, "case.principles", None, "empty; GCPO needs at least one principle")
+                raise TableError(
+                    path, number, "case.principles", None, "empty; add at least one principle or remove the row"
+                )
             prompt, _ = counter.render(case)
             for candidate in (pair.winner, pair.loser):
                 check(number, prompt, (case.source.data, candidate.image.data))
@@ -187,9 +197,9 @@ def pair_rows(
 
 
 class PairRows:
-    """Training rows by row number, in the order of :mod:`editr1.verifier.pair_layout`.
+    """GCPO training rows by row number, in the order of :mod:`editr1.verifier.pair_layout`.
 
-    The most recently used rows stay in memory, so the traces of one candidate share one decoded image.
+    The most recently used rows stay in memory, so the traces for one edited image share the decoded image.
     """
 
     def __init__(self, pairs: Dataset, template: PromptTemplate, cache_size: int = 256) -> None:
@@ -198,7 +208,7 @@ class PairRows:
         self._read = lru_cache(maxsize=cache_size)(self._read_row)
 
     def dataset(self) -> Dataset:
-        """Return a dataset of ``{"row", "prompt", "images", "principles"}`` that reads rows on access."""
+        """Return a dataset of ``{"row", "prompt", "images", "principles"}``. A row is loaded when it is accessed."""
         rows = Dataset.from_dict({"row": range(row_count(len(self._pairs)))})
         # set_transform() would hash every object that the transform refers to.
         rows._format_type, rows._format_kwargs = "custom", {"transform": self.__call__}
@@ -225,7 +235,7 @@ class PairRows:
 
 
 class _LengthCheck:
-    """Raises TableError if a row has more than ``limit`` tokens, including ``max_new_tokens`` for a sampled trace."""
+    """Length check of training rows. Raises TableError if a row exceeds ``limit`` tokens, ``max_new_tokens`` included."""
 
     def __init__(self, counter: TokenCounter, path: Path, limit: int, max_new_tokens: int = 0) -> None:
         self._counter, self._path, self._limit, self._max_new_tokens = counter, path, limit, max_new_tokens

@@ -1,4 +1,4 @@
-"""SFT: supervised fine-tuning of the verifier on selected traces, the cold start of arXiv 2604.27505, section 3.1."""
+"""Supervised fine-tuning (SFT) of the verifier on curated traces: the cold start of arXiv 2604.27505, section 3.1."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ from editr1.verifier.training import (
 def train_sft(
     config: SftConfig, *, model: str | Path, rows: Path, output_dir: Path, hooks: TrainHooks
 ) -> dict[str, float]:
-    """Fine-tune a verifier on a Parquet file of ``SftRow`` and write it to ``output_dir``.
+    """Fine-tune a verifier on a Parquet file of :class:`SftRow` rows, and write it to ``output_dir``.
 
-    Minimises the causal language-model loss on the trace with TRL's SFTTrainer. No row is truncated. Works in a single
-    process and in the processes of a torchrun group.
+    Minimises the causal language-model loss on the traces with TRL's SFTTrainer. No row is truncated. Call it in a single
+    process or in every process of a torchrun group.
 
     Args:
         config: settings of the training.
         model: folder or Hugging Face Hub name of a Qwen2.5-VL checkpoint.
-        rows: the Parquet file.
+        rows: Parquet file with the training rows.
         output_dir: folder to which the weights, the processor and the prompt template are written.
         hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        The number of ``steps``, and means over the last tenth of the reports: ``loss`` (nats per token),
-        ``token_accuracy``, ``entropy``, ``learning_rate``, ``grad_norm`` and ``tokens_per_second``.
+        The number of optimizer ``steps``, and these metrics, averaged over the last tenth of the trainer's log entries:
+        ``loss`` (nats per token), ``token_accuracy``, ``entropy``, ``learning_rate``, ``grad_norm`` and
+        ``tokens_per_second``.
 
     Raises:
         TableError: a row is invalid, or longer than the model's context.
@@ -83,9 +84,9 @@ class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, SFTTrainer):  # type: ig
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
-    """Return the rows per forward pass on each process, and the number of forward passes per optimizer step.
+    """Return the number of rows per forward pass on each process, and of forward passes per optimizer step.
 
-    Raises ConfigError if the batch size is not a multiple of the rows per forward pass of all processes.
+    Raises ConfigError if ``batch_size`` is not a multiple of the number of rows in one forward pass on all processes.
     """
     micro_batch_size = config.micro_batch_size or math.ceil(config.batch_size / processes)
     rows_per_pass = micro_batch_size * processes

@@ -30,17 +30,18 @@ _ESCAPE: Final = re.compile(r"""\\(.)|(")""", re.DOTALL)
 
 
 class _Invalid(ValueError):
-    """A trace breaks a rule of the format; the message becomes the reason of an :class:`Unparsed`."""
+    """Raised for a trace that violates the format. The message becomes the reason of an :class:`Unparsed`."""
 
 
 def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparsed:
-    r"""Parse a trace strictly. Does not raise for any ``text``.
+    r"""Parse a trace strictly. Malformed text does not raise an exception.
+
+    A valid trace has the format described in this module. It answers exactly the questions of ``principles``, in their order,
+    each with the integer 0 or 1. Its average is in [0, 1] and its score in [0, 10]. White space between the parts is ignored.
 
     Returns:
-        A :class:`Verdict` if ``text`` has the format of this module and answers exactly the questions of
-        ``principles``, in their order, each with the integer 0 or 1. The average in [0, 1] is taken from the trace, not
-        recomputed, and the score is in [0, 10]. Otherwise an :class:`Unparsed` with the first broken rule, checked from the
-        end of the text. White space between the parts is ignored.
+        A :class:`Verdict` if the trace is valid. Its average is that of the trace, not recomputed. Otherwise an
+        :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
     """
     try:
         body, score = _split_score(text)
@@ -56,12 +57,12 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
 def format_trace(
     reasoning: str, principles: Sequence[Principle], scores: Sequence[int], score: float, average: float | None = None
 ) -> str:
-    """Write a trace in its canonical form.
+    """Format a trace in its canonical form, which :func:`parse_trace` accepts.
 
     Args:
         reasoning: free text; must not contain any other part of a trace.
-        principles: the questions.
-        scores: ``scores[i]`` in {0, 1} answers ``principles[i]``.
+        principles: the yes/no questions.
+        scores: answers to the questions: ``scores[i]`` in {0, 1} answers ``principles[i]``.
         score: final score in [0, 10], written with one decimal.
         average: average in [0, 1], written with one or two decimals; by default the mean of ``scores``.
 
@@ -81,7 +82,7 @@ def format_trace(
         )
     parsed = parse_trace(text, principles)
     if isinstance(parsed, Unparsed):
-        raise ValueError(f"the trace would not be parseable: {parsed.reason}")
+        raise ValueError(f"these values do not make a valid trace, correct them: {parsed.reason}")
     return text
 
 
@@ -125,7 +126,7 @@ def _split_average(body: str) -> tuple[str, float]:
         raise _Invalid(f"more than one average_score object: {len(found)}")
     value = _load(body[found[0].start() :], "average_score object")
     if not isinstance(value, dict) or set(value) != {"average_score"}:
-        raise _Invalid(f"the average_score object has other keys: {_excerpt(str(list(value)))}")
+        raise _Invalid(f"the average_score object must have only this key, but has {_excerpt(str(list(value)))}")
     average = value["average_score"]
     if isinstance(average, bool) or not isinstance(average, (int, float)):
         raise _Invalid(f"average_score is not a number: {_excerpt(repr(average))}")
@@ -169,7 +170,7 @@ def _load(text: str, what: str) -> Any:
     except _Invalid:
         raise
     except (ValueError, RecursionError) as error:
-        raise _Invalid(f"the {what} is not valid JSON followed by the next part: {_excerpt(str(error))}") from None
+        raise _Invalid(f"the {what} is not valid JSON, or is followed by other text: {_excerpt(str(error))}") from None
 
 
 def _double_quoted(match: re.Match[str]) -> str:
@@ -193,7 +194,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise _Invalid(f"{name} is not a number in JSON")
+    raise _Invalid(f"{name} is not a valid number in JSON")
 
 
 def _excerpt(text: str, limit: int = 80) -> str:

@@ -1,4 +1,4 @@
-"""Code shared by SFT and GCPO: loading and saving of models, trainer arguments, hooks."""
+"""Training code shared by SFT and GCPO: loading and saving the model, trainer arguments, progress and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _TAIL: Final = 0.1  # the final metrics are means over this last fraction of the
 
 
 def work_folder(output_dir: Path) -> Path:
-    """Return the folder that holds checkpoints and row caches until the training is finished."""
+    """Return the temporary folder for checkpoints and cached rows. It is deleted when the training finishes."""
     return output_dir / ".work"
 
 
 def on_cpu(config: VerifierTraining) -> bool:
     """Return True if the config selects the CPU or the machine has no accelerator.
 
-    accelerate must be told to use the CPU. Otherwise, on a machine without a GPU, each process of a torchrun group would
-    train a separate model.
+    The trainer must be told explicitly to use the CPU. Otherwise, on a machine without a GPU, the accelerate library would
+    make each process of a torchrun group train a separate model.
     """
     return config.device == "cpu" or not torch.accelerator.is_available()
 
@@ -57,7 +57,7 @@ def distributed_context(config: VerifierTraining) -> DistributedContext:
 def load_for_training(
     config: VerifierTraining, model: str | Path
 ) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
-    """Load a verifier as ``load_verifier`` does, with the config's limits on image size set in its template."""
+    """Load a verifier for training. Limits on image size in ``config`` replace those of its prompt template."""
     with span(Span.LOAD, model=str(model)):
         network, processor, template = load_verifier(model, dtype="float32")
         if on_cpu(config):
@@ -71,7 +71,7 @@ def load_for_training(
 
 
 def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
-    """Return the maximum number of tokens of a prompt and its trace.
+    """Return the maximum number of tokens of a prompt and its trace together.
 
     Raises ConfigError if ``max_length`` exceeds the model's context.
     """
@@ -84,9 +84,9 @@ def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
 
 
 def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: int = 1) -> dict[str, Any]:
-    """Return the keyword arguments of ``TrainingArguments`` for the shared settings.
+    """Convert the settings that SFT and GCPO share into keyword arguments of ``TrainingArguments``.
 
-    Checkpoints are written only after multiples of ``boundary`` steps.
+    Checkpoints are written only after a multiple of ``boundary`` steps.
     """
     kinds = {"linear": "polynomial", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
     kind_options: dict[str, dict[str, float]] = {
@@ -124,7 +124,7 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
 
 
 def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
-    """Return the peft configuration for the given settings; None for full fine-tuning."""
+    """Return the peft configuration for LoRA; None for full fine-tuning."""
     if lora is None:
         return None
     return LoraConfig(
@@ -137,11 +137,11 @@ def adapter_settings(lora: LoraSettings | None) -> LoraConfig | None:
 
 
 class ResumeWeightsMixin:
-    """Mixin for trainers that loads the weights of a checkpoint with ``from_pretrained``.
+    """Mixin for trainers that loads the weights of a checkpoint with ``from_pretrained`` on a resume.
 
-    transformers' Trainer copies the tensors of the file into the module by name and only warns if no name matches.
-    Qwen2.5-VL checkpoints are saved under names that differ from those of its modules, so a resumed training would
-    start from the initial weights.
+    transformers' Trainer copies tensors into the model by name, and only warns if no name matches. The names in a
+    Qwen2.5-VL checkpoint differ from those in the model, so without this mixin a resumed training would start from the
+    initial weights.
     """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -163,7 +163,7 @@ class StepTracingMixin:
         return loss
 
     def traced(self, name: Span) -> AbstractContextManager[object]:
-        """Return a span with this name if the current step is recorded, else a context manager that does nothing."""
+        """Return a span with this name if the current step is to be recorded, else a context manager that does nothing."""
         state: TrainerState = self.state  # type: ignore[attr-defined]
         every = max(1, state.max_steps // 200)
         if not state.is_world_process_zero or state.global_step % every:
@@ -172,15 +172,15 @@ class StepTracingMixin:
 
 
 class HooksCallback(TrainerCallback):  # type: ignore[misc]
-    """Connects a trainer to :class:`TrainHooks`: reports progress, passes on checkpoints, and stops on request.
+    """Trainer callback that calls :class:`TrainHooks`: it reports progress, passes on checkpoints, and stops on request.
 
     If a stop is requested on any rank, all ranks stop after the same step.
 
     Args:
         hooks: callbacks for progress, checkpoints and stop requests.
-        context: the ranks that train together.
+        context: process group of the training.
         phase: name of the progress phase.
-        select_metrics: maps a trainer log to the metrics to report.
+        select_metrics: function that returns the metrics to report from a log entry of the trainer.
         boundary: the training stops only after a multiple of this number of steps.
     """
 
@@ -206,7 +206,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the progress phase. Steps before a resume count as done."""
+        """Begin the progress phase. Steps before a resume count as completed."""
         self._reported, self._time = state.global_step, time.monotonic()
         self.history = [_finite(self._select_metrics(report)) for report in state.log_history if "loss" in report]
         self._tokens = float(state.num_input_tokens_seen)  # GRPO continues this count after a resume; SFT restarts at 0
@@ -228,7 +228,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report the steps since the last report. Raises ConfigError on every rank if the loss is not finite."""
+        """Report metrics and completed steps. Raises ConfigError on every rank if the loss is not finite."""
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             raise ConfigError(
@@ -247,7 +247,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         self._hooks.progress.step(steps, **metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Pass the checkpoint to the hooks."""
+        """Pass the checkpoint that was just saved to the hooks."""
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             with span(Span.CHECKPOINT, step=state.global_step):
@@ -263,7 +263,7 @@ def run_training(
     output_dir: Path,
     hooks: TrainHooks,
 ) -> dict[str, float]:
-    """Train, write the verifier folder, and return the mean metrics of the last tenth of the reports.
+    """Train the verifier and write its folder. Return the metrics, averaged over the last tenth of the log entries.
 
     Raises:
         ConfigError: the training diverged.
@@ -273,7 +273,9 @@ def run_training(
     trainer.remove_callback(PrinterCallback)
     resume = hooks.resume_from
     if resume is not None and not (resume / "trainer_state.json").is_file():
-        raise FileNotFoundError(f"{resume}: not a trainer checkpoint, because trainer_state.json is missing")
+        raise FileNotFoundError(
+            f"{resume}: not a trainer checkpoint: trainer_state.json is missing; resume from another one"
+        )
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if callback.stopped:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
@@ -291,7 +293,10 @@ def run_training(
 
 
 def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over its latest values, as many as a tenth of the reports but at least one."""
+    """Return the mean of each metric over its latest values.
+
+    Their number is a tenth of the number of log entries, but at least one.
+    """
     means = {}
     for name in {name: None for report in history for name in report}:
         values = [report[name] for report in history if name in report]
