@@ -90,7 +90,9 @@ class TrajectoryBatch:
         if self.valid_mask.dtype != torch.bool:
             raise ValueError(f"trajectory batch: valid_mask must be bool, not {self.valid_mask.dtype}")
         if len(torch.unique(self.sample_ids)) != size:
-            raise ValueError(f"trajectory batch: duplicate sample ids in {self.sample_ids.tolist()}; ids must be unique")
+            raise ValueError(
+                f"trajectory batch: duplicate sample ids in {self.sample_ids.tolist()}; ids must be unique"
+            )
 
     def __len__(self) -> int:
         return len(self.sample_ids)
