@@ -1,4 +1,4 @@
-"""OpenTelemetry spans and metrics, progress, and logging."""
+"""Observability of runs: OpenTelemetry spans and metrics, progress files, and logging."""
 
 from editr1.telemetry.names import Metric, Span
 from editr1.telemetry.progress import Interrupted, Progress, TrainHooks, json_lines

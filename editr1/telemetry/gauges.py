@@ -1,4 +1,4 @@
-"""Metrics of a running stage as OpenTelemetry gauges, sent to ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``."""
+"""Export the progress and metrics of a running stage as OpenTelemetry gauges to ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 
 
 class StageProgress(Protocol):
-    """Current phase of a stage, its completed steps, and its latest metrics."""
+    """Progress of a stage: its current phase, completed steps and latest metrics."""
 
     @property
     def phase(self) -> str:
-        """Name of the phase."""
+        """Name of the current phase."""
 
     @property
     def done(self) -> int:
-        """Completed steps."""
+        """Number of completed steps in the phase."""
 
     @property
     def total(self) -> int:
-        """Total steps of the phase."""
+        """Number of steps in the phase."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Metrics of the latest step by name."""
+        """Metrics of the latest step, by name."""
 
 
 def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **resource: str) -> Callable[[], None]:
-    """Export the progress returned by ``current`` every ``seconds``, and return a function that stops the export.
+    """Export the progress that ``current`` returns every ``seconds``. Return a function that stops the export.
 
-    The returned function exports the progress once more. Without an endpoint, nothing is exported. A slow or unreachable
+    That function exports the progress a last time. If no endpoint is configured, nothing is exported. A slow or unreachable
     collector does not delay the stage; only metrics are lost.
     """
     if not os.environ.get(ENDPOINT_VARIABLE):

@@ -1,4 +1,4 @@
-"""Log configuration of all processes: plain text, or JSON lines that include the trace id of the current span."""
+"""Configure logging: plain text, or JSON lines with the trace id and the span id of the current OpenTelemetry span."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LogFormat = Literal["text", "json"]
 
 
 def requested_format() -> LogFormat:
-    """Return the format set by ``EDITR1_LOG``: ``json`` if it has this value, otherwise ``text``.
+    """Return the log format: ``json`` if the environment variable ``EDITR1_LOG`` has this value, otherwise ``text``.
 
     Commands and submitted jobs use this function. A stage process reads the format from its job file.
     """

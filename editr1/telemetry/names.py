@@ -1,4 +1,4 @@
-"""Names of all spans and metrics of the package; the metrics of the operator are in its metrics.py."""
+"""Names of all spans and metrics of the package. The operator defines its own metrics in ``editr1_operator/metrics.py``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ class Span(StrEnum):
     """Span names."""
 
     RUN = "editr1.run"
-    """A whole run, from the command or the operator that started it to its end."""
+    """A whole run, from its start by a command or the operator to its end."""
     ATTEMPT = "editr1.attempt"
-    """One attempt of a stage, as the launcher sees it."""
+    """One attempt to run a stage, as measured by its launcher."""
     POD = "editr1.pod"
-    """A pod of an attempt on a cluster."""
+    """One pod of an attempt on a cluster."""
     STAGE = "editr1.stage"
-    """A stage process, from its settings to its result."""
+    """A stage process, from reading its settings to committing its result."""
     LOAD = "editr1.load"
-    """Fetching or loading an input."""
+    """Fetching or loading an input of a stage."""
     COMMIT = "editr1.commit"
     """Committing an output to the artifact store."""
     CHECKPOINT = "editr1.checkpoint"
@@ -25,11 +25,11 @@ class Span(StrEnum):
     PHASE = "editr1.phase"
     """A phase of a stage, such as a step of curation."""
     STEP = "editr1.step"
-    """An optimizer step or an iteration of RL training."""
+    """A training step of a verifier, or an iteration of editor training."""
     SAMPLE = "editr1.step.sample"
-    """Sampling within a step."""
+    """Sampling of traces or images within a step."""
     REWARD = "editr1.step.reward"
-    """Waiting for rewards within a step."""
+    """Computing rewards, or waiting for them, within a step."""
     OPTIMISE = "editr1.step.optimise"
     """The weight update within a step."""
     REWARD_REQUEST = "editr1.reward.request"
@@ -37,11 +37,11 @@ class Span(StrEnum):
     REWARD_SERVE = "editr1.reward.serve"
     """A request as handled by the reward server."""
     REWARD_QUEUE = "editr1.reward.queue"
-    """The time that items of a request wait for a batch."""
+    """Time that the items of a request wait in the reward server's queue."""
     REWARD_BATCH = "editr1.reward.batch"
-    """A batch on the reward server."""
+    """Processing of one batch on the reward server."""
     REWARD_GENERATE = "editr1.reward.generate"
-    """Generation of the traces of a batch."""
+    """Generation of the verifier's outputs for a batch."""
 
 
 class Metric(StrEnum):

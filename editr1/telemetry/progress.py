@@ -1,7 +1,7 @@
-"""Progress of a stage as JSON lines, and the hooks by which training code reports progress, saves checkpoints and stops.
+"""Progress files of stages, and the hooks that connect training code to its stage.
 
-A stage process writes ``progress.jsonl``; its launcher (the command line or the pod wrapper) reads it. Training code
-only uses :class:`TrainHooks`.
+A stage process writes its progress to a file of JSON lines. Its launcher (the command line or the pod wrapper) reads the file.
+Training code uses only :class:`TrainHooks`, to report progress, pass on checkpoints and stop on request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class Progress:
-    """Appends one JSON object per step: ``{"t", "phase", "done", "total", "metrics"}``. Does nothing if ``path`` is None."""
+    """Writer of a stage's progress. If ``path`` is None, nothing is written.
+
+    Each call appends a JSON object ``{"t", "phase", "done", "total", "metrics"}``, where ``t`` is the time in seconds since
+    the epoch.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._file: TextIO | None = None
@@ -30,12 +34,12 @@ class Progress:
         self._total = 0
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a phase of ``total`` steps, of which a resumed stage has completed ``done``."""
+        """Begin a phase of ``total`` steps. ``done`` of them were completed before a resume."""
         self._phase, self._total, self._done = name, total, done
         self._write({})
 
     def step(self, n: int = 1, **metrics: float) -> None:
-        """Record ``n`` completed steps and the current ``metrics``; metrics that are not finite are omitted."""
+        """Record ``n`` completed steps and the current ``metrics``. Metrics that are not finite are omitted."""
         self._done += n
         self._write(metrics)
 
@@ -51,7 +55,7 @@ class Progress:
 
 
 class ProgressReader:
-    """Incremental reader of the file that :class:`Progress` writes. The file may not exist yet.
+    """Reader of the new lines in a file that :class:`Progress` writes. The file may not exist yet.
 
     With ``skip_existing``, lines that exist when the reader is created are skipped.
     """
@@ -61,7 +65,7 @@ class ProgressReader:
         self._at = path.stat().st_size if skip_existing and path.is_file() else 0
 
     def new(self) -> list[dict[str, Any]]:
-        """Return the lines that were completed since the last call."""
+        """Return the JSON objects of the lines that were completed since the last call."""
         if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
@@ -73,9 +77,9 @@ class ProgressReader:
 
 
 def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of ``data``, one per line; invalid lines are skipped.
+    """Yield the JSON objects of ``data``, one per line. Invalid lines are skipped.
 
-    A killed writer leaves a partial line, to which the next attempt appends its first line.
+    A line is invalid if its writer was killed before it completed the line, because the next attempt then continues it.
     """
     for text in data.splitlines():
         try:
@@ -95,18 +99,21 @@ def _ignore(_path: Path, _step: int) -> None:
 
 
 class Interrupted(Editr1Error):
-    """Raised by training code after it stopped on request and committed a checkpoint; the stage exits with 143."""
+    """Raised by training code after it saved a checkpoint and stopped on request. The stage exits with code 143."""
 
     exit_code = ExitCode.TERMINATED
 
 
 @dataclass(frozen=True)
 class TrainHooks:
-    """Hooks that a stage passes to training code.
+    """Callbacks that a stage passes to training code.
 
-    ``should_stop`` is called after every step; if it returns True, the training code writes a checkpoint folder, calls
-    ``on_checkpoint(folder, step)`` and raises :class:`Interrupted`. ``resume_from`` is a folder that was passed to
-    ``on_checkpoint`` earlier.
+    Attributes:
+        progress: Receives the training's phases, steps and metrics.
+        should_stop: Called after every step. If it returns True, the training code writes a checkpoint, calls
+            ``on_checkpoint`` and raises :class:`Interrupted`.
+        on_checkpoint: Called as ``on_checkpoint(folder, step)`` with each checkpoint folder.
+        resume_from: Checkpoint folder to resume from; None starts a new training.
     """
 
     progress: Progress = field(default_factory=Progress)

@@ -1,7 +1,8 @@
 """OpenTelemetry tracing: spans go to a JSON-lines file, and to an OTLP collector if one is configured.
 
-Traces span processes through ``TRACEPARENT`` (W3C Trace Context) in the environment and through HTTP headers. A slow or
-unreachable collector never delays a step: OTLP uses a batching exporter that drops spans when its queue is full.
+A trace continues in other processes through the environment variable ``TRACEPARENT`` (W3C Trace Context), and through HTTP
+headers. A slow or unreachable collector does not delay training: spans are sent in the background and dropped when the queue
+is full.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _provider: TracerProvider | None = None
 
 
 def configure(service: str, span_file: Path | None, **resource: str) -> None:
-    """Install the tracer provider of this process, and shut down the one of an earlier call, if any.
+    """Install the tracer provider of this process. A provider from an earlier call is shut down.
 
     Spans are appended to ``span_file``, one per line (see :class:`JsonLinesExporter`), and sent by OTLP over HTTP if
     ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is read from ``TRACEPARENT`` if it is set.
@@ -49,7 +50,7 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
 
 
 def flush(timeout_seconds: float = 3.0) -> None:
-    """Export all pending spans. Needed before a process exits without the shutdown of the interpreter."""
+    """Export all pending spans. Call this before a process exits without a regular shutdown of the interpreter."""
     if _provider is not None:
         _provider.force_flush(int(timeout_seconds * 1000))
 
@@ -63,7 +64,7 @@ def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Disable sampling inside the block, here and in downstream services. Used for steps that are not traced."""
+    """Record no spans inside the block, neither here nor in downstream services. Used for steps that are not traced."""
     now = trace.get_current_span().get_span_context()
     if not now.is_valid:
         yield
@@ -83,7 +84,7 @@ def inject(carrier: MutableMapping[str, str]) -> None:
 
 @contextmanager
 def extracted(carrier: Mapping[str, str]) -> Iterator[None]:
-    """Continue the trace of ``carrier`` (HTTP headers) inside the block."""
+    """Inside the block, continue the trace whose context is in the HTTP headers ``carrier``."""
     token = context.attach(propagate.extract(carrier))
     try:
         yield
@@ -92,7 +93,7 @@ def extracted(carrier: Mapping[str, str]) -> Iterator[None]:
 
 
 def traceparent() -> str | None:
-    """Return the current context as a ``TRACEPARENT`` value for a child process, or None outside of a span."""
+    """Return the current trace context as a ``TRACEPARENT`` value for a child process, or None outside of a span."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
@@ -101,8 +102,8 @@ def traceparent() -> str | None:
 class JsonLinesExporter(SpanExporter):
     """Appends spans as JSON lines (see :func:`as_record`).
 
-    Nothing is appended to a file of ``max_bytes`` or more, since services run for a long time and the whole file is
-    copied to the artifact store.
+    Appending stops when the file reaches ``max_bytes``, because services run for a long time and the whole file is copied to
+    the artifact store.
     """
 
     def __init__(self, path: Path, service: str, max_bytes: int = 16 << 20) -> None:
@@ -129,7 +130,7 @@ class JsonLinesExporter(SpanExporter):
 
 
 def as_record(item: ReadableSpan, service: str) -> dict[str, object]:
-    """Return a span as a dictionary: names, ids in hex, attributes, and times in seconds since the epoch."""
+    """Convert a span to a dictionary with names, hexadecimal ids, attributes, and times in seconds since the epoch."""
     ctx = item.get_span_context()
     assert ctx is not None
     return {
