@@ -1,1 +1,1 @@
-"""Runs: run files, stage kinds, references to inputs, records, orchestration decisions and reports."""
+"""Runs and their stages: run files, stage kinds, references to inputs, run records, decisions on next steps, and reports."""

@@ -15,7 +15,7 @@ log = logging.getLogger("editr1.runs")
 
 
 def find_records(folder: Path, store: str | None) -> list[RunRecord]:
-    """Return all run records in ``store``, or in the run folders below ``folder``, newest first.
+    """Return all run records in ``store`` or, if it is None, in the run folders below ``folder``, newest first.
 
     Records that cannot be read are skipped with a warning.
     """
@@ -36,21 +36,25 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
 
 
 def parse_store(text: str) -> StoreConfig:
-    """Return the settings of the store with a URL or in a folder, which does not have to exist. Raises ConfigError."""
+    """Return the settings of a store from its URL or folder. Does not check that it exists. Raises ConfigError."""
     return store_at(text if "://" in text else Path(text).resolve().as_uri())
 
 
 def open_existing_store(text: str) -> ArtifactStore:
-    """Open the store with a URL or in a folder. Raises ConfigError if the folder does not contain a store."""
+    """Open the store at a URL or in a folder. Raises ConfigError if the folder does not contain a store."""
     config = parse_store(text)
     if config.folder is not None and not any((config.folder / part).is_dir() for part in ("manifests", "records")):
-        what = "no store: it has neither manifests nor records" if config.folder.is_dir() else "no such folder"
+        what = (
+            "the folder is not an artifact store, because it has neither manifests nor records"
+            if config.folder.is_dir()
+            else "no such folder"
+        )
         raise ConfigError(f"store {text!r}: {what}; give file:///path, s3://bucket/prefix or a folder")
     return open_store(config)
 
 
 def run_folder(folder: Path, run: str) -> Path | None:
-    """Return the run folder below ``folder`` that is named ``run``, or else the one whose store contains that run."""
+    """Return the folder of a run: the one named ``run`` below ``folder``, or else one whose store contains the run."""
     if (folder / run / "store").is_dir():
         return folder / run
     stores = _run_folders(folder)
@@ -63,7 +67,7 @@ def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
         return
     if not folder.is_dir():
         raise ConfigError(
-            f"{folder}: no such folder; set --runs-dir to the folder that contains the runs, or --store to a store"
+            f"{folder}: no such folder; set --runs-dir to the folder that contains the runs, or --store to an artifact store"
         )
     yield from (opened for _, opened in _run_folders(folder))
 

@@ -1,4 +1,4 @@
-"""The job file: all input of a stage process, which reads it from the path in ``EDITR1_CONFIG``."""
+"""The job file, which tells a stage process what to do. The environment variable ``EDITR1_CONFIG`` contains its path."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ PARENT_VARIABLE = "EDITR1_PARENT_PID"
 
 
 class RuntimeSettings(Settings):
-    """Settings for reporting and restarts of a stage process. They do not affect outputs or the stage's key."""
+    """Settings for reporting and restarts of a stage process. They do not affect the stage's outputs or key."""
 
     release: str = ""
     """Helm release of the stage on a cluster; empty for a local process."""
     publish_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds between two writes of progress, logs and spans to the store (in a pod)."""
+    """Interval in seconds at which a pod writes progress, logs and spans to the store."""
     retries: Annotated[int | None, Field(ge=0)] = None
-    """Number of restarts of the container after failures; null leaves retries to the creator of the job."""
+    """Maximum number of container restarts after failures; null if the creator of the job limits the retries."""
     span_file: Path | None = None
     """JSON-lines file for spans; null writes ``spans.jsonl`` into ``workdir``."""
     log_format: Literal["text", "json"] = "text"
-    """Format of log lines."""
+    """Format of the log: plain text or JSON lines."""
 
 
 class StageJob(Settings):
-    """A stage with all references resolved. A pod and a local process read the same file."""
+    """Content of a job file: a stage with its inputs, settings and store. Pods and local processes read the same format."""
 
     run: str
     """Name of the run."""
@@ -45,29 +45,29 @@ class StageJob(Settings):
     kind: Kind
     """Kind of the stage."""
     key: str = ""
-    """Digest of kind, config, seed, inputs and reward: equal keys mean equal outputs. Empty until it is resolved."""
+    """Digest of kind, config, seed, inputs and reward. It identifies the outputs of the stage. Empty until it is computed."""
     seed: int
-    """The run's seed."""
+    """Seed of the run."""
     store: StoreConfig
     """Artifact store for inputs, outputs and records."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Input name to resolved reference: ``sha256:<digest>`` or ``hub:<name>@<revision>``."""
+    """Inputs by name, each a resolved reference: ``sha256:<digest>`` or ``hub:<name>@<revision>``."""
     reward_urls: list[str] = Field(default_factory=list)
     """Addresses of the reward service, for stages that need one."""
     reward_digest: str | None = None
     """Digest of the model that the reward service must serve; null accepts any."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the kind."""
+    """Settings of the stage."""
     workdir: Path
     """Scratch folder of the attempt for progress, logs and downloads."""
     git_revision: str = ""
     """Git revision of the code that submitted the run."""
     runtime: RuntimeSettings = RuntimeSettings()
-    """Reporting and restarts."""
+    """Settings for reporting and restarts."""
 
     @property
     def progress_file(self) -> Path:
-        """Progress file that all attempts with this key append to."""
+        """Path of the progress file. All attempts with the same key append to it."""
         return self.workdir / f"progress-{self.key[:12]}.jsonl"
 
 
@@ -79,7 +79,9 @@ def read_job() -> StageJob:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; set {CONFIG_VARIABLE} to the path of a job file"
+        ) from None
     try:
         return validate(StageJob, json.loads(data), where=path)
     except json.JSONDecodeError as error:

@@ -23,10 +23,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Input:
-    """A named input of a kind.
+    """An input of a kind of stage.
 
-    ``what``: description of the input. ``hub``: whether a model on the Hugging Face hub is accepted. ``expected_file``:
-    name or glob pattern of a file that a valid folder contains; empty if it is not checked.
+    Attributes:
+        name: Name of the input.
+        what: Description of the input.
+        required: Whether the input must be given.
+        hub: Whether a model on the Hugging Face hub is accepted.
+        expected_file: Name or glob pattern of a file that a valid input contains; empty if this is not checked.
     """
 
     name: str
@@ -66,19 +70,30 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
     if not verifiers | editors:
         faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
     if verifiers - ({"rl"} if editors else set()) and "pairs" not in names:
-        faults.append("pairs: missing; verifiers are evaluated on them")  # with editors, rl may only score their edits
+        faults.append(
+            "pairs: missing; give the preference pairs on which verifiers are evaluated"
+        )  # with editors, rl may only score their edits
     if editors and "cases" not in names:
-        faults.append("cases: missing; editors are evaluated on them")
+        faults.append("cases: missing; give the edit cases on which editors are evaluated")
     return faults
 
 
 @dataclass(frozen=True)
 class KindInfo:
-    """The contract of a kind of stage.
+    """Description of a kind of stage: its inputs, outputs, settings and dependencies.
 
-    ``settings`` is ``module:Class``, imported only when a config is validated. ``extras`` are the optional dependencies of
-    the package that the stage needs. ``rule`` maps the names of the inputs that are set to error messages about their
-    combination; missing required inputs are checked separately.
+    Attributes:
+        kind: The kind.
+        title: What a stage of this kind does.
+        settings: Class of the settings as ``module:Class``. It is imported only when a config is validated.
+        inputs: Inputs of the stage.
+        outputs: Names of its outputs.
+        extras: Optional dependency groups of this package that the stage needs.
+        distributed: Whether the stage can use several processes.
+        service: Whether the stage is a long-running service.
+        needs_service: Whether the stage needs a reward service.
+        rule: Function from the names of the given inputs to error messages about their combination. Missing required inputs
+            are checked separately.
     """
 
     kind: Kind
@@ -110,7 +125,11 @@ KINDS: dict[Kind, KindInfo] = {
             Kind.CURATE,
             "write edit cases with principles and verified traces",
             "editr1.config.curate_stage:CurateStageConfig",
-            (Input("data", "imported images (editr1 data import); without it, the shapes dataset is drawn", False),),
+            (
+                Input(
+                    "data", "imported images (editr1 data import); without it, the shapes dataset is generated", False
+                ),
+            ),
             ("rows", "pairs", "pairs-test", "cases", "cases-test"),
             ("curate",),
         ),
@@ -120,7 +139,11 @@ KINDS: dict[Kind, KindInfo] = {
             "editr1.config.sft:SftConfig",
             (
                 _table("rows", "SFT rows", False),
-                _table("pairs", "instead of rows: preference pairs that select among the model's own traces", False),
+                _table(
+                    "pairs",
+                    "instead of rows: preference pairs, used to select the best of the model's own traces",
+                    False,
+                ),
                 _verifier("model", "base verifier"),
             ),
             ("model",),
@@ -139,7 +162,7 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.SERVE,
-            "serve the verifier as the reward",
+            "serve the verifier as a reward service",
             "editr1.config.serve:ServeConfig",
             (_verifier("model", "verifier"),),
             (),
@@ -148,7 +171,7 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.GRPO,
-            "train the editor on the reward",
+            "train the editor with the verifier's scores as reward",
             "editr1.config.grpo:GrpoConfig",
             (_table("cases", "edit cases with principles"), _editor("editor", "editor to train")),
             ("model",),
@@ -158,7 +181,7 @@ KINDS: dict[Kind, KindInfo] = {
         ),
         KindInfo(
             Kind.EVALUATE,
-            "measure verifiers and editors on held-out data",
+            "evaluate verifiers and editors on held-out data",
             "editr1.config.evaluate:EvaluateConfig",
             (
                 _table("pairs", "held-out preference pairs, for verifiers", False),

@@ -22,7 +22,7 @@ class _Live(BaseModel):
 
 
 class LiveProgress(_Live):
-    """A stage's progress. ``t`` is in seconds since the epoch."""
+    """Latest progress of a stage. ``t`` is its time in seconds since the epoch."""
 
     t: float
     phase: str
@@ -44,11 +44,11 @@ class PodAttempt(_Live):
     exit_code: int | None = None
     reason: str = ""
     submission: str = ""
-    """Trace id of the submission. A release that is reinstalled has a new id, so its retries are counted from zero."""
+    """OpenTelemetry trace id of the submission. Resubmitting creates a new id, so that retries are counted from zero again."""
     checkpoint: str = ""
-    """Newest checkpoint when the attempt started; empty if there was none."""
+    """Store key of the newest checkpoint when the attempt started; empty if there was none."""
     leaving: bool = False
-    """SIGTERM was received. If there is no exit code, the process was killed at the end of the grace period."""
+    """True after the pod received SIGTERM. If there is no exit code, the pod was killed at the end of its grace period."""
 
     @property
     def id(self) -> str:
@@ -57,7 +57,7 @@ class PodAttempt(_Live):
 
 
 class ProgressEstimator:
-    """Estimates the remaining time of a stage from its progress lines (see editr1.telemetry.progress)."""
+    """Estimator of a stage's remaining time. It uses the lines of the progress file (see editr1.telemetry.progress)."""
 
     def __init__(self) -> None:
         self._first: Mapping[str, Any] | None = None
@@ -74,7 +74,7 @@ class ProgressEstimator:
             self._metrics = line.get("metrics", self._metrics)
 
     def current(self) -> LiveProgress | None:
-        """Return the progress after the last line; None before the first.
+        """Return the progress as of the last line; None if there is no line yet.
 
         The remaining time assumes the mean speed since the first line of the current phase.
         """
@@ -93,16 +93,16 @@ class ProgressEstimator:
 
 
 def retries_used(attempts: Iterable[PodAttempt]) -> int:
-    """Count the attempts that ended with a retryable exit code. SIGTERM (143) does not count."""
+    """Count the attempts that ended with a retryable exit code. SIGTERM (143) is not counted, because it is no failure."""
     codes = [item.exit_code for item in attempts if item.exit_code is not None]
     return sum(1 for code in codes if is_retryable(code) and code != ExitCode.TERMINATED)
 
 
 def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
-    """Count the attempts that ended without reporting an exit code and without a checkpoint newer than ``checkpoint``.
+    """Count the attempts that started when ``checkpoint`` was the newest checkpoint, and ended without an exit code.
 
-    An attempt ends this way if its node fails or if the whole pod is killed for lack of memory (cgroup v2). If nobody
-    counted these attempts, a stage without new checkpoints would restart forever.
+    An attempt ends this way if its node fails, or if the whole pod is killed for lack of memory (cgroup v2). Without this
+    count, a stage that writes no new checkpoint would restart forever.
     """
     return sum(1 for item in attempts if item.exit_code is None and not item.leaving and item.checkpoint == checkpoint)
 
@@ -114,11 +114,11 @@ class LiveFiles:
         self._store, self._prefix = store, stage_prefix(run, stage, key)
 
     def write_progress(self, progress: LiveProgress) -> None:
-        """Write the current progress, which replaces the previous one."""
+        """Write the current progress. It replaces the previous one."""
         self._store.put_record(self._prefix + "live.json", progress.model_dump_json().encode())
 
     def progress(self) -> LiveProgress | None:
-        """Return the last progress; None before the first."""
+        """Return the latest progress; None if there is none yet."""
         data = self._store.get_record(self._prefix + "live.json")
         return None if data is None else LiveProgress.model_validate_json(data)
 
@@ -134,15 +134,15 @@ class LiveFiles:
         )
 
     def write_log(self, attempt: PodAttempt, lines: Iterable[str]) -> None:
-        """Write the last log lines of an attempt, which replace the previous ones."""
+        """Write the last log lines of an attempt. They replace the previous ones."""
         self._store.put_record(f"{self._prefix}logs/{attempt.id}.txt", ("\n".join(lines) + "\n").encode())
 
     def logs(self) -> dict[str, str]:
-        """Return the last log lines by attempt id."""
+        """Return the last log lines of each attempt, by attempt id."""
         return self._texts("logs/", ".txt")
 
     def write_spans(self, attempt: PodAttempt, data: bytes) -> None:
-        """Write all spans of an attempt as JSON lines, which replace the previous ones."""
+        """Write all spans of an attempt as JSON lines. They replace the previous ones."""
         self._store.put_record(f"{self._prefix}spans/{attempt.id}.jsonl", data)
 
     def spans(self) -> list[dict[str, Any]]:

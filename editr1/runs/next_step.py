@@ -1,4 +1,4 @@
-"""Pure functions that decide the next step of a run, shared by the local orchestrator and the operator."""
+"""Pure functions that decide what to do next in a run. The local orchestrator and the Kubernetes operator share them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editr1.runs.spec import StageSpec
 
 
 class NextStep(StrEnum):
-    """Possible next steps of a stage."""
+    """What to do next with a stage."""
 
     SKIP = "skip"
     START = "start"
@@ -24,7 +24,7 @@ class NextStep(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The next step of a stage, the reason for it, and the delay in seconds before it."""
+    """What to do next with a stage, why, and after how many seconds."""
 
     action: NextStep
     reason: str = ""
@@ -32,19 +32,19 @@ class Decision:
 
 
 def before_start(has_result: bool) -> Decision:
-    """Decide whether a stage whose inputs are complete has to run."""
+    """Decide whether to start or skip a stage whose inputs are available."""
     if has_result:
         return Decision(NextStep.SKIP, "up to date: a result for the same inputs, settings and seed exists")
     return Decision(NextStep.START)
 
 
 def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> Decision:
-    """Decide on the next step after an attempt has ended.
+    """Decide what to do after an attempt of a stage has ended.
 
-    A stage commits its result last, so an existing result is complete regardless of the exit code.
+    A stage commits its result as its last action. Therefore an existing result is complete, regardless of the exit code.
 
     Args:
-        exit_code: exit code of the process; negative for a signal.
+        exit_code: exit code of the process; negative if a signal ended it.
         has_result: whether the stage has committed its result.
         failures: number of failed attempts since the run was started, including this one. The delay before a retry is 1 s
             after the first failure and doubles with each further one, up to 60 s.
@@ -62,7 +62,7 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:
-    """Return the names of the stages whose outputs ``stage`` needs, directly or through its reward service."""
+    """Return the names of the stages whose outputs are inputs of ``stage`` or of its reward service."""
     references = [parse_reference(text) for text in stage.inputs.values()]
     found = {reference.stage for reference in references if reference.scheme is Scheme.STAGE}
     service = service_of(stage, stages)
@@ -70,14 +70,14 @@ def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str
 
 
 def service_of(stage: StageSpec, stages: Sequence[StageSpec]) -> StageSpec | None:
-    """Return the serve stage that scores ``stage``; None if ``stage.reward`` is unset or contains addresses."""
+    """Return the serve stage that ``stage`` uses for rewards; None if ``stage.reward`` is unset or contains addresses."""
     return next((other for other in stages if other.name == stage.reward), None)
 
 
 def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
-    """Return the stages that are not done and whose inputs are complete, in the order of the run file.
+    """Return the stages that are not done and whose inputs are available, in the order of the run file.
 
-    Services are not included, because each starts together with the first stage that it scores.
+    Serve stages are not included, because each starts together with the first stage that uses it.
 
     >>> [stage.name for stage in startable(quickstart, {"curate"})]    # doctest: +SKIP
     ['sft']
@@ -90,13 +90,13 @@ def startable(stages: Sequence[StageSpec], done: Set[str]) -> list[StageSpec]:
 
 
 def services_wanted(stages: Sequence[StageSpec], done: Set[str]) -> frozenset[str]:
-    """Return the names of the services that score at least one stage that is not done."""
+    """Return the names of the serve stages that an unfinished stage uses for rewards."""
     waiting = [stage for stage in stages if stage.name not in done]
     return frozenset(service.name for stage in waiting if (service := service_of(stage, stages)))
 
 
 def overdue(started: float | None, now: float, limit: float | None) -> float | None:
-    """Return by how many seconds ``limit`` is exceeded; None if it is not exceeded, or if a value is None."""
+    """Return by how many seconds the time since ``started`` exceeds ``limit``; None if it does not, or if a value is None."""
     if started is None or limit is None or now - started <= limit:
         return None
     return now - started - limit

@@ -59,13 +59,13 @@ class StageRecord(_Record):
     release: str = ""
     """Helm release on a cluster; empty for a local stage."""
     image: str = ""
-    """Image of the stage's container on a cluster."""
+    """Container image of the stage on a cluster."""
     chart: str = ""
-    """Chart and version on a cluster."""
+    """Name and version of the Helm chart on a cluster."""
 
 
 class Origin(TypedDict):
-    """Command, code, package versions and machine of the last invocation of a run, as fields of its record."""
+    """Origin of a run: the command, git revision, package versions and machine of its last invocation."""
 
     command: str
     git_revision: str
@@ -89,12 +89,12 @@ class RunRecord(_Record):
 
 
 def record_key(run: str) -> str:
-    """Return the store key of the record of ``run``."""
+    """Return the store key of the record of a run."""
     return f"runs/{run}/record.json"
 
 
 def stage_prefix(run: str, stage: str, key: str) -> str:
-    """Return the prefix of all store keys of a stage, except for artifacts. ``key`` is the stage's key."""
+    """Return the common prefix of a stage's store keys, except for artifacts. ``key`` is the digest from ``stage_key``."""
     return f"runs/{run}/stages/{stage}/{key}/"
 
 
@@ -104,17 +104,17 @@ def result_key(run: str, stage: str, key: str) -> str:
 
 
 def progress_key(run: str, stage: str, key: str) -> str:
-    """Return the store key of a stage's progress lines up to its last checkpoint, from which the report draws curves."""
+    """Return the store key of a stage's progress lines up to its last checkpoint. The report draws curves from them."""
     return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
 def checkpoint_prefix(run: str, stage: str, key: str) -> str:
-    """Return the prefix of the store keys of a stage's checkpoint pointers."""
+    """Return the prefix of the store keys of a stage's checkpoint records. Each record refers to a checkpoint artifact."""
     return stage_prefix(run, stage, key) + "checkpoints/"
 
 
 def newest_checkpoint(store: ArtifactStore, run: str, stage: str, key: str) -> str | None:
-    """Return the store key of the newest checkpoint's pointer; None before the first checkpoint."""
+    """Return the store key of the newest checkpoint record; None if there is none yet."""
     return max(store.list_records(checkpoint_prefix(run, stage, key)), default=None)
 
 
@@ -140,15 +140,15 @@ def parse_record(data: bytes, where: str) -> RunRecord:
 
 
 def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
-    """Return the committed result of a stage; None while it is not done."""
+    """Return the result that a stage has committed; None if it is not done."""
     data = store.get_record(result_key(run, stage, key))
     return None if data is None else StageResult.model_validate_json(data)
 
 
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
-    """Add a stage that was installed without ``submit`` to the run's record, and create the record if there is none.
+    """Add a stage whose chart was installed by hand, not by ``editr1 submit``, to the record of its run.
 
-    A stage that is already recorded with the same key is not changed.
+    The record is created if there is none. A stage that is already recorded with the same key is not changed.
     """
     record = load_record(store, run)
     if record is None:
@@ -161,7 +161,9 @@ def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: Stag
 
 
 def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | None:
-    """Return the result of a stage for the key in the run's record or, without a record, its only result.
+    """Return the result of a stage: the one for the key in the run's record or, without a record, the only one.
+
+    Returns None if there is no result.
 
     Raises:
         ConfigError: there is no record and more than one result.
@@ -173,13 +175,13 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
     found = [key for key in store.list_records(prefix) if key.endswith("/result.json")]
     if len(found) > 1:
         raise ConfigError(
-            f"{store.url}: stage {stage} of run {run} has {len(found)} results; refer to one as sha256:<digest>"
+            f"{store.url}: stage {stage} of run {run} has {len(found)} results; choose an output and refer to it as sha256:<digest>"
         )
     return load_result(store, run, stage, found[0].removeprefix(prefix).split("/")[0]) if found else None
 
 
 def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
-    """Update a record with results that stages on a cluster have committed since it was written."""
+    """Update and return a record, adding the results that stages on a cluster committed after it was written."""
     for stage in record.stages.values():
         if not stage.release or stage.state is State.DONE:
             continue

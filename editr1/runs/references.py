@@ -1,4 +1,8 @@
-"""References to inputs: an artifact, the output of a stage, a shipped checkpoint, a hub model or a folder."""
+"""References to the inputs of a stage, such as ``stage:curate/rows`` in a run file.
+
+A reference names an artifact, the output of a stage, a checkpoint that is part of this package, a model on the Hugging Face
+hub, or a folder.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +59,13 @@ class Reference:
 
 
 def parse_reference(text: str, where: str = "") -> Reference:
-    """Parse ``scheme:target``. Raises ConfigError with the valid forms. ``where`` is a prefix for the message."""
+    """Parse ``scheme:target``. An invalid reference raises ConfigError, whose message begins with ``where``."""
     scheme, _, target = text.partition(":")
     if scheme in set(Scheme):
         form, _example = _FORMS[Scheme(scheme)]
         if re.fullmatch(form, target):
             return Reference(Scheme(scheme), target)
     allowed = ", ".join(example for _, example in _FORMS.values())
-    raise ConfigError(f"{where + ': ' if where else ''}reference {text!r} is not one of: {allowed}")
+    raise ConfigError(
+        f"{where + ': ' if where else ''}reference {text!r} is not valid; use one of these forms: {allowed}"
+    )

@@ -64,7 +64,7 @@ def write_report(record: RunRecord, folder: Path, store: StoreConfig | None = No
 
 
 def assemble(record: RunRecord, store: ArtifactStore, evaluation: str, spans: Path) -> ReportData:
-    """Combine the metrics and images of the evaluation artifact with the record, the timeline and the lineage."""
+    """Collect the data of a report: the evaluation artifact, the run's record, its timeline and the lineage of its artifacts."""
     scratch = Path(tempfile.mkdtemp())
     try:
         measured = ReportData.model_validate_json(
@@ -100,18 +100,18 @@ def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]
     for verifier in data.verifiers:
         accuracy = verifier.accuracy
         for label, estimate in (
-            ("half credit", accuracy and accuracy.half_credit),
-            ("strict", accuracy and accuracy.strict),
+            ("accuracy (half credit)", accuracy and accuracy.half_credit),
+            ("accuracy (strict)", accuracy and accuracy.strict),
             ("ties", accuracy and accuracy.ties),
         ):
-            rows.append((f"{verifier.name}, pairs right ({label})", estimate or None, 100, " %"))
+            rows.append((f"{verifier.name}, {label}", estimate or None, 100, " %"))
     rows.append(("RL-RRM over SFT-RRM (half credit)", data.verifier_gain.half_credit, 100, " points"))
     if data.editor is not None:
         whose = "true score" if data.editor.scored_by == "truth" else "verifier's score"
         rows.append((f"editor before RL, {whose}", data.editor.before.score, 1, ""))
         rows.append((f"editor after RL, {whose}", data.editor.after.score, 1, ""))
         rows.append((f"gain of the editor, {whose}", data.editor.gain.score, 1, ""))
-        rows.append((f"edits better after RL, less those worse, by {whose}", data.editor.gsb, 100, " %"))
+        rows.append((f"edits better minus worse after RL, by {whose}", data.editor.gsb, 100, " %"))
     return rows
 
 
@@ -142,7 +142,7 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
 
 
 def curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
-    """Return each metric in the progress lines of a stage as points (done, value).
+    """Return the curve of each metric in a stage's progress lines, as points (completed steps, value).
 
     Metrics with fewer than three points are omitted.
     """

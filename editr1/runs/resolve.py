@@ -1,4 +1,7 @@
-"""Resolve references to digests and compute the key of a stage."""
+"""Resolve the references of a stage to digests, and compute the stage's key.
+
+The key is a digest of everything that determines the outputs of a stage. A stage with the same key does not run again.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,9 @@ def resolve_reference(
     contains everything that the run reads. Without ``upload``, only their digests are computed.
 
     Args:
-        reference: what to resolve.
+        reference: the reference.
         store: the run's artifact store.
-        outputs: outputs of the finished stages of this run by stage name, for ``stage:`` references.
+        outputs: output digests of the run's finished stages, by stage name and output name, for ``stage:`` references.
         where: name of the setting, for error messages.
         upload: whether data may be committed to the store.
 
@@ -77,12 +80,12 @@ def resolve_reference(
             return _commit(store, folder, reference.target, upload)
     folder = Path(reference.target)
     if not folder.is_dir():
-        raise ConfigError(f"{where}: {reference.target!r} is not a folder")
+        raise ConfigError(f"{where}: {reference.target!r} is not a folder; give the path of an existing folder")
     return _commit(store, folder, "import", upload)
 
 
 def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int, reward: str = "") -> str:
-    """Return the digest of everything that determines a stage's outputs (64 hex digits)."""
+    """Return the key of a stage: 64 hexadecimal digits."""
     canonical = json.dumps(
         {"kind": kind, "config": config, "inputs": dict(inputs), "seed": seed, "reward": reward}, sort_keys=True
     )
@@ -103,7 +106,7 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
 
 
 def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
-    """Return the job with resolved inputs, complete config and key, which a chart installed by hand does not set.
+    """Complete the job of a chart that was installed by hand: resolve its inputs, fill in its config, compute its key.
 
     A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`.
     """
@@ -136,9 +139,8 @@ def resolve_stage(
 ) -> ResolvedStage:
     """Resolve the inputs of a stage, complete its config and compute its key.
 
-    The key of a stage with a reward service depends on the key of the service. ``outputs`` maps the names of the stages
-    that are done to their outputs.
-    Raises ConfigError.
+    The key of a stage with a reward service depends on the key of the service. ``outputs`` contains the output digests of the
+    finished stages, by stage name and output name. Raises ConfigError if a setting or reference is invalid.
     """
     config = full_config(stage.kind, stage.config, seed)
     inputs = {
@@ -151,7 +153,7 @@ def resolve_stage(
 
 
 def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
-    """Return True if every stage is complete for this spec: done in ``record``, with a result for the current key."""
+    """Return True if every stage of ``spec`` is done in ``record`` and has a result for its current key."""
     outputs: dict[str, dict[str, str]] = {}
     while ready := startable(spec.spec.stages, outputs.keys()):
         stage, known = ready[0], record.stages.get(ready[0].name)
@@ -188,14 +190,18 @@ def _commit_of(target: str, where: str) -> str:
     try:
         return f"{name}@{HfApi().model_info(name, revision=revision or None).sha}"
     except RevisionNotFoundError:
-        raise ConfigError(f"{where}: model {name!r} has no revision {revision!r} on the hub") from None
+        raise ConfigError(
+            f"{where}: model {name!r} has no revision {revision!r} on the hub; check the revision"
+        ) from None
     except RepositoryNotFoundError:
-        raise ConfigError(f"{where}: the hub has no model {name!r}, or you have no access to it") from None
+        raise ConfigError(
+            f"{where}: the hub has no model {name!r}, or you have no access to it; check its name and HF_TOKEN"
+        ) from None
     except HfHubHTTPError as error:
         if error.response.status_code < 500 and error.response.status_code != 429:
             raise ConfigError(f"{where}: the hub rejected the request for the revision of {name!r}: {error}") from None
         raise HubUnreachable(
-            f"{where}: the hub responds with {error.response.status_code} for {name!r}; {pin}"
+            f"{where}: the hub responded with status {error.response.status_code} for model {name!r}; {pin}"
         ) from None
     except Exception as error:
         if commit := _cached(name, revision):

@@ -1,4 +1,7 @@
-"""The run file (``apiVersion: editr1.dev/v1alpha1, kind: EditRun``), which is also the cluster's custom resource."""
+"""Schema and validation of run files (``apiVersion: editr1.dev/v1alpha1, kind: EditRun``).
+
+A run file is also the custom resource of the Kubernetes operator.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ class StageSpec(Settings):
     kind: Kind
     """Kind of stage: curate, sft, gcpo, serve, grpo or evaluate."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Input name to reference: stage:, run:, sha256:, builtin:, hub: or path:."""
+    """Inputs by name, each a reference that begins with stage:, run:, sha256:, builtin:, hub: or path:."""
     reward: str | None = None
-    """Reward service for this stage's samples (grpo only): name of an earlier serve stage, or http(s) addresses separated by commas."""
+    """Service that scores this stage's samples (grpo only): name of an earlier serve stage, or http(s) addresses separated by commas."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage; `editr1 config schema <kind>` lists them."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes (GPUs) per node: torchrun's nproc_per_node."""
+    """Number of processes per node, one per GPU (torchrun's nproc_per_node)."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
-    """Number of retries after a retryable exit code (128 or above)."""
+    """Maximum number of retries after retryable exit codes (128 or above)."""
     deadline_seconds: Annotated[float | None, Field(gt=0)] = None
     """Time limit for all attempts of the stage together, in seconds; unset: no limit."""
     pending_timeout_seconds: Annotated[float, Field(gt=0)] = 21600.0
@@ -42,14 +45,14 @@ class StageSpec(Settings):
 
 
 class RunBody(Settings):
-    """The ``spec`` of a run file."""
+    """The ``spec`` section of a run file."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of all random choices in the run."""
     store: str | None = None
     """Artifact store: file:///path or s3://bucket/prefix. Default: the folder ``store`` in the run's folder."""
     suspend: bool = False
-    """On a cluster: true commits a checkpoint, releases the nodes and waits; false continues from the checkpoint."""
+    """On a cluster: true pauses the run (it commits a checkpoint and releases the nodes), false continues from the checkpoint."""
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=32)]
     """The stages. A stage runs as soon as its inputs are complete."""
 
@@ -60,22 +63,22 @@ class Metadata(Settings):
     name: Name
     """Name of the run, of its folder and of its objects on a cluster."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels of your choice."""
+    """Labels of the run's Kubernetes object, for your own use."""
 
 
 class RunSpec(Settings):
-    """A whole run file."""
+    """A complete run file."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     api_version: Annotated[Literal["editr1.dev/v1alpha1"], Field(alias="apiVersion")]
-    """editr1.dev/v1alpha1"""
+    """Version of the format: editr1.dev/v1alpha1."""
     kind: Literal["EditRun"]
-    """EditRun"""
+    """Kind of the object: EditRun."""
     metadata: Metadata
     """Name and labels."""
     spec: RunBody
-    """Content of the run."""
+    """The run: its seed, store and stages."""
 
 
 def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None) -> RunSpec:
@@ -149,11 +152,15 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
             faults.append(str(error))
             continue
         if reference.scheme is Scheme.HUB and not declared.hub:
-            faults.append(f"{head}.inputs.{name}: {declared.what} cannot come from the hub")
+            faults.append(
+                f"{head}.inputs.{name}: {declared.what} cannot come from the hub; use another kind of reference"
+            )
         if reference.scheme is Scheme.STAGE:
             source = earlier.get(reference.stage)
             if source is None:
-                faults.append(f"{head}.inputs.{name}: no earlier stage is named {reference.stage!r}")
+                faults.append(
+                    f"{head}.inputs.{name}: no earlier stage is named {reference.stage!r}; refer to a stage above this one"
+                )
             elif reference.output not in KINDS[source.kind].outputs:
                 outputs = ", ".join(KINDS[source.kind].outputs) or "none"
                 faults.append(
@@ -166,7 +173,7 @@ def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str
     if KINDS[stage.kind].needs_service:
         if addresses := reward_addresses(stage.reward):
             return [
-                f"{head}.reward: {address!r} is not a valid http(s) address"
+                f"{head}.reward: {address!r} is not a valid http(s) address; write http://host:port"
                 for address in addresses
                 if not is_address(address)
             ]

@@ -32,7 +32,7 @@ def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> l
 
 
 def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the spans as a tree with bars. Many spans with the same name and parent become one line with count and mean."""
+    """Print the spans as a tree with bars. Many spans with the same name and parent share one line with their count and mean."""
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
     width = console.width if console.is_terminal else PLAIN_WIDTH
@@ -49,7 +49,7 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def timeline_rows(spans: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float, float, bool]]:
-    """Yield the depth, label, start, end and success of each line, parents first. Times are in seconds since the epoch."""
+    """Yield depth, label, start, end and success for each line of the timeline, parents first. Times are Unix times in seconds."""
     known = {item["span"] for item in spans}
     below: dict[str | None, list[Mapping[str, Any]]] = defaultdict(list)
     for item in spans:

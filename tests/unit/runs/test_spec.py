@@ -45,7 +45,7 @@ def test_overrides_apply_to_stages_and_to_the_run(tmp_path: Path) -> None:
             ["sft.inputs: an sft stage takes either rows or pairs"],
         ),
         (lambda d: d["spec"]["stages"][1]["inputs"].pop("model"), ["sft.inputs.model: missing"]),
-        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: pairs: missing; verifiers"]),
+        (lambda d: d["spec"]["stages"][5]["inputs"].pop("pairs"), ["evaluate.inputs: pairs: missing; give"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:nope/rows"), ["no earlier stage", "nope"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="stage:curate/row"), ["has no output 'row'", "rows"]),
         (lambda d: d["spec"]["stages"][1]["inputs"].update(rows="http://x/y"), ["http://x/y", "sha256:"]),
@@ -104,5 +104,5 @@ def test_arbitrary_values_are_accepted_or_rejected_with_a_message(tmp_path: Path
 
 @pytest.mark.parametrize("text", ["", "sha256:xyz", "stage:a", "builtin:nope", "hub:x", "ftp:a/b", "path:"])
 def test_malformed_reference_is_rejected(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not one of"):
+    with pytest.raises(ConfigError, match="is not valid; use one of these forms"):
         parse_reference(text)
