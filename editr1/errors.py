@@ -48,7 +48,7 @@ def is_retryable(code: int) -> bool:
 class Editr1Error(Exception):
     """Base class of the errors that end a process with a documented exit code.
 
-    Subclasses set ``exit_code``. The stage and the command line exit with it.
+    Subclasses set ``exit_code``. The stage and the command line exit with this code.
     """
 
     exit_code: int = ExitCode.UNEXPECTED
@@ -68,7 +68,7 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def _is_lost_rank(error: BaseException) -> bool:
-    """Return True for ``torch.distributed.DistError``, and for for a RuntimeError of gloo, which is recognised by its message."""
+    """Return True for ``torch.distributed.DistError``, and for a RuntimeError of gloo, which is recognised by its message."""
     if any(base.__name__ == "DistError" for base in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)

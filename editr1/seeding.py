@@ -82,7 +82,7 @@ def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
 
 
 def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
-    """Return the generator that draws the SDE window of an iteration, or of one ``group`` in the iteration."""
+    """Return the generator that selects the SDE window (the stochastic denoising steps) of an iteration or ``group``."""
     return random.Random(f"window/{seed}/{iteration}/{group}")
 
 

@@ -19,7 +19,7 @@ def file_sha256(path: Path) -> str:
 
 
 class VerifiedReader:
-    """Reads a file and compares it with its known size and SHA-256 before the last chunk is returned."""
+    """Reads a file whose size and SHA-256 are known. The last chunk is returned only if both match."""
 
     def __init__(self, file: BinaryIO, path: Path, size: int, sha256: str) -> None:
         self._file = file

@@ -88,7 +88,7 @@ class Manifest(_FrozenModel):
         paths = [file.path for file in files]
         folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
         if paths != sorted(set(paths)) or folders.intersection(paths):
-            raise ValueError("paths must be sorted and distinct, and no file may have the path of a folder")
+            raise ValueError("paths must be sorted and distinct, and no path may be both a file and a folder")
         return files
 
     @property

@@ -111,7 +111,7 @@ def read_column(path: Path, name: str) -> list[Any]:
         try:
             values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
         except DAMAGE as error:
-            raise TableError(path, None, name, None, f"the file is damaged: {error}") from None
+            raise TableError(path, None, name, None, f"the file is damaged; write it again: {error}") from None
         return values
 
 
@@ -241,7 +241,9 @@ def _plain_rows(path: Path, file: pq.ParquetFile, start: int, stop: int) -> Iter
                                 yield number + 1, {name: batch[name][index].as_py() for name in batch.schema.names}
                             number += 1
                 except DAMAGE as error:
-                    raise TableError(path, number + 1, None, None, f"the file is damaged: {error}") from error
+                    raise TableError(
+                        path, number + 1, None, None, f"the file is damaged; write it again: {error}"
+                    ) from error
             first += size
 
 

@@ -78,7 +78,9 @@ class ChatClient:
             async with self._slots, asyncio.timeout(deadline_s):
                 return await self._client.post("/chat/completions", cast_to=object, body=body)
         except ValueError as error:  # raised by json for a truncated or invalid body
-            raise EndpointUnavailable(f"{where}: the response is not JSON: {error}") from error
+            raise EndpointUnavailable(
+                f"{where}: the response is not JSON; try again, or check base_url: {error}"
+            ) from error
         except TimeoutError as error:
             raise EndpointUnavailable(f"{where}: no response within the deadline of {deadline_s:g} s") from error
         except openai.APIError as error:
@@ -129,7 +131,9 @@ def _read_completion(reply: object, n: int, where: str) -> Completion:
         choices = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))  # type: ignore[index]
         texts = [_valid_unicode(choice["message"]["content"] or "") for choice in choices]
     except (KeyError, TypeError, AttributeError) as error:
-        raise EndpointUnavailable(f"{where}: the response is not a chat completion: {str(reply)[:200]}") from error
+        raise EndpointUnavailable(
+            f"{where}: the response is not a chat completion; check base_url: {str(reply)[:200]}"
+        ) from error
     if len(texts) != n:
         raise RequestRefused(
             f"{where}: the server returned {len(texts)} answers, but n = {n} were requested; "

@@ -1,4 +1,4 @@
-"""The event loop in which chat requests run."""
+"""Create the event loop in which chat requests are sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The class that gives a stage its ranks, its device and the collectives if it runs on several processes."""
+"""Ranks, device and collectives for stages that run on several processes."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = N
 
 
 def main() -> None:
-    """Run the command line."""
+    """Parse the command line and run the server."""
     parser = argparse.ArgumentParser(prog="python -m editr1.shapes.labeller_server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(

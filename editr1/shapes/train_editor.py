@@ -135,7 +135,7 @@ def measure_editor(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Parse the command line, and train and measure the editor."""
     parser = argparse.ArgumentParser(description="Train the base editor of the shapes dataset.")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")

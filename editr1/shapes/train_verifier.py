@@ -168,7 +168,7 @@ def _inputs(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Parse the command line, and train and measure the verifier."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
