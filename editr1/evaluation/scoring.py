@@ -27,15 +27,15 @@ class TrueScore(Protocol):
 
     @property
     def follow(self) -> float:
-        """Fraction of the principles of instruction following that the edit satisfies."""
+        """Fraction of the instruction-following principles that the edit satisfies."""
 
     @property
     def keep(self) -> float:
-        """Fraction of the principles of feature preservation that the edit satisfies."""
+        """Fraction of the feature-preservation principles that the edit satisfies."""
 
     @property
     def quality(self) -> float:
-        """Fraction of the principles of image quality that the edit satisfies."""
+        """Fraction of the image-quality principles that the edit satisfies."""
 
     @property
     def verdicts(self) -> Sequence[int]:

@@ -19,7 +19,7 @@ _MAX_PIXELS = 50_000_000
 def default_golden() -> tuple[ScoreItem, ...]:
     """Return one golden sample: a grey and a white image with one question per category.
 
-    Any verifier can generate a trace for it; only a trained one generates a trace that parses.
+    Any verifier can generate a trace for it; only a trained one generates a trace that can be parsed.
     """
     grey, white = (encode_png(Image.new("RGB", (64, 64), colour)) for colour in ("grey", "white"))
     principles = (

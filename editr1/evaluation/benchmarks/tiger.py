@@ -216,7 +216,10 @@ def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
 
 
 def _held_out_credit(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: float | None) -> tuple[list[float], str]:
-    """Return the credit per pair, with an epsilon that was not tuned on this pair, and a description of the epsilon."""
+    """Return the credit per pair under our rule, and a description of the epsilon that was used.
+
+    No pair is decided with an epsilon that was tuned on it.
+    """
     if epsilon is not None:
         return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance"
     first = np.array([hashlib.sha256(name.encode()).digest()[0] % 2 == 0 for name in ids])
