@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from opentelemetry import trace
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
@@ -58,10 +59,18 @@ def create_app(
         yield
         await asyncio.to_thread(service.stop)
 
-    app = FastAPI(title="Edit-R1 reward server", version=__version__, lifespan=lifespan)
+    probes = _probe_routes(service)
+    untraced = {route.path for route in probes.routes if isinstance(route, APIRoute)}
+    app = FastAPI(
+        title="Edit-R1 reward server",
+        version=__version__,
+        lifespan=lifespan,
+        # FastAPI traces every request. Kubernetes sends a probe every few seconds, which would fill the timeline of a run.
+        telemetry={"exclude": lambda scope: scope.get("path") in untraced},
+    )
     app.state.service = service
     app.include_router(_score_route(service))
-    app.include_router(_probe_routes(service))
+    app.include_router(probes)
     return app
 
 

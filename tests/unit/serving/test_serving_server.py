@@ -13,6 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
 from editr1.config.serve import ServeConfig
@@ -282,6 +285,18 @@ def test_metrics_count_requests_items_batches_and_tokens(start, make_items, fake
     assert found[("editr1_reward_tokens_total", "completion")] == 50
     assert found[("editr1_reward_queue_seconds_count",)] == 2
     assert found[("editr1_reward_generate_seconds_count",)] == 3
+
+
+def test_score_requests_are_traced_but_probes_are_not(start, make_items, monkeypatch) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    client = start()
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert client.get(path).status_code == 200
+    assert score(client, make_items(1)).status_code == 200
+    requests = {item.name for item in exporter.get_finished_spans() if item.parent is None}
+    assert requests == {"POST /v1/score"}
 
 
 def test_the_engine_is_closed_after_draining(make_items, fake_engine) -> None:
