@@ -64,31 +64,50 @@ def _complete(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    known, seen = plan.status_of(stage), plan.observed_of(stage)
     plan = delete_stuck_pods(plan, stage)
-    if known.job_uid and known.not_before is None and known.suspended_since is None:
-        if not seen.result_read:
-            return plan.act(LoadResult(stage.name))
-        # The operator updates the status before it deletes a job. This status still expects the job, so someone else deleted it.
-
-        return end_attempt(plan, stage, ExitCode.KILLED, "the job was deleted by someone other than the operator")
+    if _job_was_deleted(plan, stage):
+        return _end_deleted_job(plan, stage)
     if plan.spec.suspend:
         return suspend(plan, stage)
     if deadline_passed(plan, stage):
         return fail_deadline(plan, stage)
-    if known.not_before is not None and (seen.terminating or plan.now < known.not_before):
-        return plan.update(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=last_failure(known))
-    if seen.terminating:
-        message = "waiting for the pods of the previous attempt to stop"
-        return plan.update(stage, state=RunState.STARTING, reason=Reason.PODS_STARTING, message=message)
+    return _plan_next_attempt(plan, stage)
+
+
+def _job_was_deleted(plan: PlanBuilder, stage: StageSpec) -> bool:
+    """Return whether someone else deleted the job. The operator updates the status before it deletes a job."""
+    known = plan.status_of(stage)
+    return bool(known.job_uid) and known.not_before is None and known.suspended_since is None
+
+
+def _end_deleted_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    if not plan.observed_of(stage).result_read:
+        return plan.act(LoadResult(stage.name))
+    return end_attempt(plan, stage, ExitCode.KILLED, "the job was deleted by someone other than the operator")
+
+
+def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Wait for the delay and for the pods of the previous attempt, read its result, then start the next attempt."""
+    known, seen = plan.status_of(stage), plan.observed_of(stage)
+    delayed = known.not_before is not None and plan.now < known.not_before
+    if delayed or seen.terminating:
+        return _wait_to_launch(plan, stage)
     if known.attempts and not seen.result_read:
         return plan.act(LoadResult(stage.name))  # the previous attempt may have committed a result just before it ended
     service = service_of(stage, plan.spec.stages)
-    if service is not None:
-        plan, ready = ensure_service(plan, service, stage)
-        if not ready:
-            return plan
-    return _launch(plan, stage)
+    if service is None:
+        return _launch(plan, stage)
+    plan, ready = ensure_service(plan, service, stage)
+    return _launch(plan, stage) if ready else plan
+
+
+def _wait_to_launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
+    """Report the failure that is retried; without one, report that the pods of the previous attempt are stopping."""
+    known = plan.status_of(stage)
+    if known.not_before is not None:
+        return plan.update(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=last_failure(known))
+    message = "waiting for the pods of the previous attempt to stop"
+    return plan.update(stage, state=RunState.STARTING, reason=Reason.PODS_STARTING, message=message)
 
 
 def _launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
