@@ -39,7 +39,7 @@ def schema(
             typer.echo(json.dumps(MODELS[kind_of(kind)].model_json_schema(by_alias=True), indent=2))
             return
         if kind != "run" and kind not in set(Kind):
-            raise ConfigError(f"{kind!r}: must be run, or one of {', '.join(Kind)}")
+            raise ConfigError(f"{kind!r} has no schema; use run or one of {', '.join(Kind)}")
         model = RunSpec if kind == "run" else KINDS[Kind(kind)].settings_model()
         typer.echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
 

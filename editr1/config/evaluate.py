@@ -1,4 +1,4 @@
-"""Settings of the evaluation stage."""
+"""Settings of the stage ``evaluate``: accuracy of verifiers, quality of editors, and public benchmarks."""
 
 from __future__ import annotations
 

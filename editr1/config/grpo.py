@@ -164,12 +164,12 @@ class GrpoConfig(Settings):
 
     @property
     def window_range(self) -> tuple[int, int]:
-        """Steps [first, end) among which the window is placed, with the default filled in."""
+        """The setting ``sde_window_range``, or its default if it is null."""
         return (0, self.num_inference_steps - 1) if self.sde_window_range is None else self.sde_window_range
 
     @property
     def window_steps(self) -> int:
-        """Length of the window: the number of trained steps per sample, with the default filled in."""
+        """The setting ``sde_window_size``, or its default if it is null: the number of trained steps per sample."""
         first, end = self.window_range
         return end - first if self.sde_window_size is None else self.sde_window_size
 

@@ -116,7 +116,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{file}: expected a mapping of settings at the top level, got {type(loaded).__name__}")
+        raise ConfigError(
+            f"{file}: expected a mapping of settings at the top level, got {type(loaded).__name__}; write it as key: value lines"
+        )
     return loaded
 
 

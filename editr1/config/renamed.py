@@ -15,7 +15,7 @@ class Renamed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Text of the error about the former name, without the name itself."""
+        """Text of the error after the former name: the current name and the explanation."""
         return f"renamed to {self.new}" + (f" ({self.reason})" if self.reason else "")
 
 
@@ -27,7 +27,7 @@ class Removed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Text of the error about the former name, without the name itself."""
+        """Text of the error after the former name: what to use instead."""
         return f"removed; {self.instead}"
 
 

@@ -26,7 +26,7 @@ class SftSteps(Settings):
     verdicts: PositiveInt = 2400
     """Steps on rows with gold verdicts and no reasoning (V). The accuracy is lower with 600 and with 4,800 steps."""
     holistic: PositiveInt = 600
-    """Steps on rows with two ratings of the whole image."""
+    """Steps on rows with two ratings of the whole image (holistic)."""
 
 
 class Budget(Settings):

@@ -132,9 +132,9 @@ def _case_id(row: DataModel) -> str:
 
 @contextmanager
 def _running_labeller(config: CurateStageConfig) -> Iterator[CurateConfig]:
-    """Yield curation settings whose endpoints are reachable.
+    """Yield the settings of curation with the addresses of running endpoints.
 
-    If the settings ask for a local labelling server, run it meanwhile.
+    For the labellers "shapes" and "photos", a local labelling server runs until the context exits.
     """
     if config.labeller == "endpoint":
         yield config.curation

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
 EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "before", "editor after RL": "after"}
-"""The names of the stage inputs, by their titles in the report."""
+"""Names of the stage inputs, each under the title that it has in the report."""
 
 
 @dataclass
@@ -220,9 +220,9 @@ def _edit_cases(
 
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFunction:
-    """Load an editor and return its edit function.
+    """Load an editor and return a function that edits images.
 
-    Noise depends only on the seed and the case, and not on the editor.
+    The noise of an edit depends only on the seed and the case, and not on the editor.
     """
     from editr1.editor.policies import NotFinite, load_policy
     from editr1.editor.sample import EditSettings, edit_images
@@ -250,7 +250,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFun
 
 
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
-    """Load a verifier and return its scoring function.
+    """Load a verifier and return a function that scores edits.
 
     Each call samples with another seed. The n-th call has the same seed for all verifiers.
     """

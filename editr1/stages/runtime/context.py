@@ -194,5 +194,9 @@ def _from_hub(reference: str, where: str) -> str:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
         if 400 <= status < 500 and status != 429:
-            raise ConfigError(f"{where}: the hub rejected the request for {reference}: {reason}") from None
-        raise HubUnreachable(f"{where}: {reference} cannot be downloaded from the hub: {reason}") from None
+            raise ConfigError(
+                f"{where}: the hub rejected the request for {reference}: {reason}; check name, revision and HF_TOKEN"
+            ) from None
+        raise HubUnreachable(
+            f"{where}: {reference} cannot be downloaded from the hub: {reason}; check the network"
+        ) from None

@@ -18,7 +18,7 @@ class LogTail:
         self._lock = threading.Lock()
 
     def add(self, line: str) -> None:
-        """Add a line to the buffer of its rank. A line without a rank prefix belongs to the launcher."""
+        """Add a line to the buffer of its rank. A line without a rank prefix belongs to the launcher (torchrun)."""
         rank = _RANK.match(line)
         with self._lock:
             self._lines[int(rank[1]) if rank else -1].append(line)

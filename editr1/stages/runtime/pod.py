@@ -93,10 +93,7 @@ def _log_retry(state: RetryCallState) -> None:
 
 
 def _create_record(job: StageJob, store: ArtifactStore) -> None:
-    """Create the record of the stage in the store.
-
-    It does not exist yet if the chart was installed with Helm directly.
-    """
+    """Create the record of a stage whose chart was installed with Helm directly, without ``editr1 submit``."""
     stage = StageRecord(
         name=job.stage,
         kind=str(job.kind),
