@@ -95,7 +95,7 @@ def load_checkpoint(
     """
     if not (folder / _STATE).is_file():
         raise ValueError(
-            f"{folder} is not a checkpoint of editor training: {_STATE} is missing; resume from another one"
+            f"{folder} is not a checkpoint of editor training: {_STATE} is missing; use another checkpoint"
         )
     saved = load_file(folder / "weights.safetensors")
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in weights.items()}:

@@ -159,7 +159,7 @@ class _Trainer:
         if not self._optimizer.state:
             advice = "check the editor's weights" if config.precision == "fp32" else "try precision fp32"
             return ConfigError(
-                f"precision {config.precision}: values are not finite before the first update: {error}; {advice}"
+                f"precision {config.precision}: the editor's values are not finite before the first update: {error}; {advice}"
             )
         return ConfigError(
             f"learning_rate {config.learning_rate:g}: the training diverged in iteration {i + 1}: {error};"

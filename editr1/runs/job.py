@@ -85,4 +85,4 @@ def read_job() -> StageJob:
     try:
         return validate(StageJob, json.loads(data), where=path)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+        raise ConfigError(f"{path}: not valid JSON, correct the file: {error}") from None

@@ -65,7 +65,7 @@ class ProgressEstimator:
         self._metrics: dict[str, float] = {}
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add new progress lines."""
+        """Add new lines of the progress file."""
         for line in lines:
             first = self._first
             if first is None or line["phase"] != first["phase"] or line["done"] < self._last["done"]:
@@ -108,7 +108,7 @@ def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
 
 
 class LiveFiles:
-    """Reads and writes the live files of one stage."""
+    """Reads and writes the live files of one stage, which this module describes."""
 
     def __init__(self, store: ArtifactStore, run: str, stage: str, key: str) -> None:
         self._store, self._prefix = store, stage_prefix(run, stage, key)

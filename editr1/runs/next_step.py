@@ -55,10 +55,10 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     if exit_code == ExitCode.DONE:
         return Decision(NextStep.FAIL, "the process exited with 0 but committed no result")
     if not is_retryable(exit_code):
-        return Decision(NextStep.FAIL, f"exit code {exit_code} is permanent")
+        return Decision(NextStep.FAIL, f"permanent error (exit code {exit_code})")
     if failures > retries:
         return Decision(NextStep.FAIL, f"exit code {exit_code} after all {retries} retries")
-    return Decision(NextStep.RETRY, f"exit code {exit_code} is transient", min(60.0, 2.0 ** (failures - 1)))
+    return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", min(60.0, 2.0 ** (failures - 1)))
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from editr1.config.loader import ConfigError, explain
 
 
 class State(StrEnum):
-    """State of a run or of a stage."""
+    """State of a run or of one of its stages."""
 
     PENDING = "pending"
     RUNNING = "running"

@@ -105,13 +105,13 @@ def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]
             ("ties", accuracy and accuracy.ties),
         ):
             rows.append((f"{verifier.name}, {label}", estimate or None, 100, " %"))
-    rows.append(("RL-RRM over SFT-RRM (half credit)", data.verifier_gain.half_credit, 100, " points"))
+    rows.append(("accuracy gain of RL-RRM (half credit)", data.verifier_gain.half_credit, 100, " points"))
     if data.editor is not None:
         whose = "true score" if data.editor.scored_by == "truth" else "verifier's score"
         rows.append((f"editor before RL, {whose}", data.editor.before.score, 1, ""))
         rows.append((f"editor after RL, {whose}", data.editor.after.score, 1, ""))
         rows.append((f"gain of the editor, {whose}", data.editor.gain.score, 1, ""))
-        rows.append((f"edits better minus worse after RL, by {whose}", data.editor.gsb, 100, " %"))
+        rows.append((f"edits improved minus worsened by RL, {whose}", data.editor.gsb, 100, " %"))
     return rows
 
 

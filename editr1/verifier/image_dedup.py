@@ -68,7 +68,7 @@ class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
 
 
 class _DeduplicatingHooks:
-    """Hooks of the vision encoder: one removes repeated images from its input, the other repeats their features in its output."""
+    """Hooks of the vision encoder that remove repeated images from its input and repeat their features in its output."""
 
     def __init__(self, merge_size: int) -> None:
         self._merge_size = merge_size

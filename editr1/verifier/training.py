@@ -214,7 +214,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
             self._hooks.progress.phase(self._phase, total=state.max_steps, done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop if a stop was requested on any rank."""
+        """Stop the training if a stop was requested on any rank."""
         if state.global_step >= state.max_steps:
             control.should_save = False  # the trained model is written next
         elif state.global_step % self._boundary == 0 and self._context.any_rank(self._hooks.should_stop()):
@@ -274,7 +274,7 @@ def run_training(
     resume = hooks.resume_from
     if resume is not None and not (resume / "trainer_state.json").is_file():
         raise FileNotFoundError(
-            f"{resume}: not a trainer checkpoint: trainer_state.json is missing; resume from another one"
+            f"{resume}: not a trainer checkpoint: trainer_state.json is missing; use another checkpoint"
         )
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if callback.stopped:

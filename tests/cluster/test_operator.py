@@ -168,7 +168,7 @@ def test_only_retryable_exit_codes_are_retried(lab: Lab, operator: Operator) -> 
     entry = json.loads(lab.store().get_record(archived[0]) or b"")
     assert entry["pods"][0]["containers"][0]["exit_code"] == 129 and entry["events"]
     waited = lab.editr1("wait", "end-3", check=False)
-    assert waited.returncode == 3 and "exit code 3 is permanent" in waited.stderr
+    assert waited.returncode == 3 and "permanent error (exit code 3)" in waited.stderr
     lab.kubectl("delete", "editruns", *(f"end-{code}" for code in permanent + retried))
 
 

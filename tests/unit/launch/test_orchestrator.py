@@ -172,7 +172,7 @@ def test_retryable_exit_code_is_retried_and_recorded_per_attempt(scripted: Any, 
 
 
 def test_permanent_exit_code_ends_the_run_with_code_and_reason(scripted: Any, model: str, tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match=r"sft: exit code 3 is permanent.*the stage failed") as caught:
+    with pytest.raises(StageFailed, match=r"sft: permanent error \(exit code 3\).*the stage failed") as caught:
         scripted(spec(model), sft=[3])
     assert caught.value.exit_code == 3
     saved = load_record(open_store(StoreConfig(url=(tmp_path / "run" / "store").as_uri())), "r")

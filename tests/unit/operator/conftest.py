@@ -49,7 +49,7 @@ def launched(age: float, code: int | None = None, ended: float = 0.0) -> Attempt
 
 def backoff(left: float, **changes: Any) -> StageStatus:
     """Return the status of a stage whose first attempt failed and whose next attempt is due in ``left`` seconds."""
-    failed = {"reason": Reason.RETRYING, "message": "exit code 129 is transient", "failures": 1}
+    failed = {"reason": Reason.RETRYING, "message": "transient error (exit code 129)", "failures": 1}
     due = {"state": RunState.WAITING, "attempts": [launched(100, 129)], "not_before": NOW + left}
     return launched_status(**{**failed, **due, **changes})
 

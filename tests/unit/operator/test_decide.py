@@ -119,7 +119,7 @@ CASES = {
             W,
             Reason.RETRYING,
             (),
-            "exit code 137 is transient: the job was deleted by someone other than the operator",
+            "transient error (exit code 137): the job was deleted by someone other than the operator",
         ),
     ),
     "a job that is being deleted counts as killed before it is gone": Case(
