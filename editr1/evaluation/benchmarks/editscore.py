@@ -93,9 +93,9 @@ def editscore_table(
 ) -> BenchmarkTable:
     """Return the results: the accuracy per dimension and, for the dimension "overall", per type.
 
-    The published rule counts ties and missing scores as wrong and averages the accuracy over types. Our rule takes all
-    comparisons with both scores, once with ties as wrong and once with half credit, and counts missing scores
-    separately.
+    The published rule counts ties and missing scores as wrong and averages the accuracy over types. Our rule uses all
+    comparisons with both scores; ties count as wrong in one row and as half correct in the next. Missing scores are
+    counted separately.
     """
     found: list[BenchmarkRow] = []
     missing = 0
