@@ -66,12 +66,12 @@ def torch_generator(seed: int) -> torch.Generator:
 
 
 def curation_rng(*key: str | int) -> np.random.Generator:
-    """Return the generator for one random choice in curation. ``key`` usually starts with the stage's seed."""
+    """Return the generator for the random choice in curation that ``key`` identifies. ``key`` starts with the stage's seed."""
     return np.random.default_rng(list(_joined_hash(key)))
 
 
 def curation_seed(*key: str | int) -> int:
-    """Return the seed in [0, 2**31) that a curation request passes to the endpoint."""
+    """Return the seed in [0, 2**31) that is sent to the endpoint with the curation request that ``key`` identifies."""
     return int.from_bytes(_joined_hash(key)[:4], "big") >> 1
 
 

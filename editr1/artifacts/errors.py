@@ -6,7 +6,7 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class StoreError(Editr1Error):
-    """Base class of all errors of the store. This class itself means that the store is unreachable or failed."""
+    """Base class of all errors of the store. It is raised directly if the store is unreachable or its response is invalid."""
 
     exit_code = ExitCode.TRANSIENT
 

@@ -104,7 +104,7 @@ class _Checker:
             value = repr(item.loser.candidate_id)
             yield Problem(number, "loser.candidate_id", value, "must differ from winner.candidate_id")
         if isinstance(item, SftRow) and item.agreement is not None and not 0.0 <= item.agreement <= 1.0:
-            yield Problem(number, "agreement", repr(item.agreement), "must lie in [0, 1]")
+            yield Problem(number, "agreement", repr(item.agreement), "must be a number in [0, 1]")
 
 
 def _rows(

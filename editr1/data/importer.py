@@ -1,4 +1,4 @@
-"""Import a folder of edited images, described by a table, as tables of cases, quadruples and preference pairs.
+"""Convert a folder of images and a table that describes them to tables of cases, quadruples and preference pairs.
 
 The table is CSV (comma, semicolon or tab; UTF-8) or JSON Lines, with one row per edited image:
 
