@@ -280,7 +280,7 @@ def test_exited_service_is_restarted_up_to_its_retries_per_run(scripted: Any, mo
         ]
         return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
 
-    with pytest.raises(StageFailed, match="grpo: exit code 3"):
+    with pytest.raises(StageFailed, match=r"grpo: permanent error \(exit code 3\)"):
         scripted(with_retries(1), serve=["exit", 0], grpo=["delayed 3"])
     record, _, _ = scripted(with_retries(1), serve=[0, 0, "exit", 0], grpo=["delayed 0"])
     assert record.state is State.DONE

@@ -297,7 +297,7 @@ CASES = {
         f"exit code {code} is {'retried' if is_retryable(code) else 'permanent'}": Case(
             single_stage(launched_status(), failed_job(code)),
             *((W, Reason.RETRYING) if is_retryable(code) else (F, Reason.EXIT_PERMANENT)),
-            message=f"exit code {int(code)} is {'transient' if is_retryable(code) else 'permanent'}",
+            message=f"{'transient' if is_retryable(code) else 'permanent'} error (exit code {int(code)})",
         )
         for code in ExitCode
         if code is not ExitCode.DONE
