@@ -1,1 +1,1 @@
-"""Kubernetes operator of the EditRun resource: runs the stages of each run, and continues them after its own restart."""
+"""Kubernetes operator that runs the stages of every EditRun. After a restart it continues all runs where they were."""

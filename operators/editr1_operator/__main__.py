@@ -1,4 +1,4 @@
-"""Run the operator: ``python -m editr1_operator``. It is configured by environment variables, see :class:`Options`."""
+"""Run the operator with ``python -m editr1_operator``. Environment variables configure it; :class:`Options` lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("editr1.operator")
 
 
 def main() -> None:
-    """Run until SIGTERM is received."""
+    """Run the operator until it receives SIGTERM."""
     options = Options()
     configure_logging(requested_format())
     logging.getLogger("kopf").setLevel(options.kopf_level)

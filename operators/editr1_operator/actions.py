@@ -1,4 +1,4 @@
-"""The actions that a plan may contain. All of them are idempotent."""
+"""The actions that the operator can take for a stage. Each action may be applied twice without harm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resolve:
-    """Resolve the stage's inputs to digests, compute its key, and check whether a result for that key exists."""
+    """Resolve the inputs of the stage to digests, compute the stage's key, and look up a result with that key in the store."""
 
     stage: str
 
@@ -21,7 +21,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Launch:
-    """Create the objects of the stage for attempt number ``attempt`` (counted from 1)."""
+    """Create the Kubernetes objects of attempt number ``attempt`` of the stage. Attempts are counted from 1."""
 
     stage: str
     attempt: int
@@ -29,7 +29,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class DeleteJob:
-    """Delete the job with this UID. Its pods receive SIGTERM and commit a checkpoint."""
+    """Delete the job of the stage if it has this UID. Its pods receive SIGTERM and commit a checkpoint."""
 
     stage: str
     uid: str
@@ -37,7 +37,7 @@ class DeleteJob:
 
 @dataclass(frozen=True)
 class ForceDeletePod:
-    """Delete a pod without waiting for its kubelet, because its node is lost."""
+    """Delete a pod of the stage without waiting for the kubelet, because the pod's node is lost."""
 
     stage: str
     pod: str
@@ -46,7 +46,7 @@ class ForceDeletePod:
 
 @dataclass(frozen=True)
 class SetSuspended:
-    """Suspend or resume the job of the stage."""
+    """Suspend the job of the stage, or resume it if ``suspended`` is False."""
 
     stage: str
     suspended: bool
@@ -54,14 +54,14 @@ class SetSuspended:
 
 @dataclass(frozen=True)
 class EnsureService:
-    """Create the objects of a reward service, or add this run to the owners of an existing shared one."""
+    """Create a reward service. If another run has already created it, add this run to its owners."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class ReleaseService:
-    """Remove this run from the owners of a shared service; the service is deleted with its last owner."""
+    """Remove this run from the owners of a reward service. A service that no longer has an owner is deleted."""
 
     stage: str
 

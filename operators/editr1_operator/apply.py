@@ -1,4 +1,4 @@
-"""Apply the actions of a plan to the cluster. All actions are idempotent."""
+"""Carry out the actions of a plan in the cluster."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from editr1_operator.client import MANAGER
 from editr1_operator.objects import MANAGED_BY, Objects, image_and_chart, service_status
 
 _APPLIED_LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
-"""Kinds that are applied after the objects that they need."""
+"""Kinds of objects that are applied last, in this order, because they need the other objects of the stage."""
 
 log = logging.getLogger("editr1.operator")
 
 
 class Applier:
-    """Applies the actions of one run."""
+    """Carries out the actions that the operator decided on for one run."""
 
     def __init__(
         self,
@@ -48,16 +48,16 @@ class Applier:
         self._known = {stage.name: stage for stage in status.stages}
         self._namespace, self._uid = meta["namespace"], meta["uid"]
         self.rendered: dict[str, dict[str, str]] = {}
-        """Image and chart of each stage whose objects were applied, by stage name."""
+        """Image and chart of each stage whose objects were created or updated, by stage name."""
 
     def apply(self, actions: Sequence[Action]) -> dict[str, StageStatus]:
-        """Apply all actions, even if one of them fails.
+        """Carry out all actions. If one of them fails, the others are still carried out.
 
         Returns:
-            The new status of each stage whose objects could not be created.
+            The new status of each stage whose objects could not be created, by stage name.
 
         Raises:
-            ClusterUnreachable: the API server did not answer; the next reconciliation makes the same decision again.
+            ClusterUnreachable: the API server did not respond. The next reconciliation makes the same decision again.
         """
         failed: dict[str, StageStatus] = {}
         unreachable: ClusterUnreachable | None = None
@@ -70,7 +70,7 @@ class Applier:
                 if isinstance(action, Launch | EnsureService):
                     failed[action.stage] = self._failed(action.stage, error)
                 else:
-                    log.warning("cannot apply %s: %s", action, error)
+                    log.warning("cannot carry out %s: %s", action, error)
         if unreachable is not None:
             raise unreachable
         return failed
@@ -107,7 +107,11 @@ class Applier:
                 self._cache.put_job({"kind": item["kind"], **applied}, deleted=False)
 
     def _put(self, item: Object, shared: bool) -> Object:
-        """Apply an object. Each run sets its owner reference in a shared object with a separate field manager."""
+        """Create or update an object.
+
+        Several runs own a shared object. Each of them uses its own field manager for its owner reference, so that server-side
+        apply keeps the references of the other runs.
+        """
         if not shared:
             return self._client.apply(self._namespace, item)
         meta = item["metadata"]
@@ -121,7 +125,7 @@ class Applier:
         return self._client.apply(self._namespace, claim, f"{MANAGER}-{self._uid}")
 
     def _check_owner(self, item: Object, what: str, shared: bool) -> None:
-        """Raise RequestRefused if an object of that name exists that this run must not change."""
+        """Raise RequestRefused if an object of the same kind and name exists that this run must not change."""
         found = self._client.get(item["kind"], self._namespace, item["metadata"]["name"])
         if found is None:
             return
@@ -135,11 +139,11 @@ class Applier:
             raise RequestRefused(409, f"{what} still belongs to an earlier run of this name, which is being deleted")
 
     def _release(self, objects: list[Object]) -> None:
-        """Remove this run from the owners of a service's objects, and delete the objects that have no other owner.
+        """Remove this run from the owners of a reward service's objects, and delete the objects that have no other owner.
 
-        The Deployment comes last, because decisions are based on its owners. If another run becomes an owner in the
-        meantime, the resource version of an object no longer matches. The method then returns, and the next
-        reconciliation decides again.
+        The Deployment is handled last, because the operator looks at its owners to decide whether the run still uses the
+        service. Each request contains the resource version of its object, so the API server rejects it if another run has
+        become an owner in the meantime. The method then returns early, and the next reconciliation tries again.
         """
         for item in sorted(objects, key=lambda item: item["kind"] == "Deployment"):
             kind, name = item["kind"], item["metadata"]["name"]
@@ -162,10 +166,10 @@ class Applier:
                     raise
 
     def _failed(self, stage: str, error: ConfigError) -> StageStatus:
-        """Return the status of a stage whose objects were rejected, with the reason."""
+        """Return the status of a stage whose objects could not be created because of ``error``."""
         reason, message = Reason.SETTINGS, str(error)  # the chart rejected values from the namespace's settings
         if isinstance(error, RequestRefused):
-            reason, message = Reason.REFUSED, f"the API server rejected it: {error}"
+            reason, message = Reason.REFUSED, f"the API server rejected the stage's objects: {error}"
         return self._known[stage].model_copy(update={"state": RunState.STARTING, "reason": reason, "message": message})
 
 

@@ -1,4 +1,7 @@
-"""Archive the pods and events of each attempt, and the run's spans, in the artifact store before Kubernetes deletes them."""
+"""Save what a run leaves in the cluster to the artifact store, before Kubernetes deletes it.
+
+Saved are the pods and events of each attempt, and the run's OpenTelemetry spans.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ def archive_attempts(
     before: RunStatus,
     after: RunStatus,
 ) -> None:
-    """Store the pods and events of each attempt that ended between two statuses, next to its logs.
+    """Save the pods and events of each attempt that ended between the statuses ``before`` and ``after``.
 
     Raises:
-        StoreError, ClusterUnreachable: the store or the API server cannot be reached; repeat the call.
+        StoreError, ClusterUnreachable: the store or the API server cannot be reached; call the function again later.
     """
     for stage in after.stages:
         if not _attempt_ended(before.stage_of(stage.name), stage):
@@ -58,7 +61,10 @@ def archive_attempts(
 def archive_spans(
     store: ArtifactStore, exporter: Exporter, namespace: str, run: str, uid: str, before: RunStatus, after: RunStatus
 ) -> None:
-    """Store the spans of all ended attempts and of an ended run, and send the new ones to the OpenTelemetry collector."""
+    """Save the spans of all attempts that have ended, and of the run if it has ended.
+
+    Spans that the status ``before`` did not have yet are also sent to the OpenTelemetry collector.
+    """
     old, new = (spans_of(uid, namespace, run, status) for status in (before, after))
     if new:
         lines = [json.dumps(as_record(span, SERVICE)) + "\n" for span in new]
@@ -67,7 +73,7 @@ def archive_spans(
 
 
 def _attempt_ended(before: StageStatus | None, after: StageStatus) -> bool:
-    """Return whether the newest attempt of a job ended between two statuses."""
+    """Return True if the newest attempt of a stage has ended in ``after`` but not in ``before``. False for services."""
     if not after.key or not after.attempts or KINDS[Kind(after.kind)].service:
         return False
     if after.attempts[-1].ended is None:

@@ -1,4 +1,7 @@
-"""In-memory cache of the watched objects. Only the fields that are needed are stored, so that a thousand runs fit."""
+"""In-memory cache of the EditRuns, jobs, services and pods that the operator watches.
+
+Jobs and pods are stored without the fields that the operator does not need, so that a thousand runs fit into its memory.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from editr1.launch.kubernetes.views import JobView, PodView
 from editr1_operator.crd import KIND
 
 ATTEMPT = "editr1.dev/attempt"
-"""Annotation of a job with its attempt number."""
+"""Name of the annotation that contains the attempt number of a job."""
 Key = tuple[str, str]
 """Namespace and name of an EditRun."""
 
 
 @dataclass(frozen=True)
 class CachedJob:
-    """A PyTorchJob or the Deployment of a service."""
+    """A cached PyTorchJob, or the cached Deployment of a reward service."""
 
     view: JobView
     uid: str
@@ -29,18 +32,18 @@ class CachedJob:
     attempt: int
     terminating: bool
     owners: Mapping[str, str]
-    """Names of the EditRuns that own it, by UID."""
+    """Names of the EditRuns that own the job or service, by UID."""
 
 
 class CachedPod(NamedTuple):
-    """A pod and its resource version."""
+    """A cached pod and its resource version."""
 
     view: PodView
     version: str
 
 
 def cached_job(body: Mapping[str, Any]) -> CachedJob:
-    """Convert the JSON of a PyTorchJob or Deployment."""
+    """Convert a PyTorchJob or Deployment in the API server's JSON format to its cached form."""
     meta = body["metadata"]
     service = body["kind"] == "Deployment"
     return CachedJob(
@@ -54,7 +57,7 @@ def cached_job(body: Mapping[str, Any]) -> CachedJob:
 
 
 class Cache:
-    """Runs, jobs and pods by name; safe to use from several threads."""
+    """Caches EditRuns, jobs, services and pods by namespace and name. It is safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +66,7 @@ class Cache:
         self._pods: dict[Key, dict[str, CachedPod]] = defaultdict(dict)
 
     def put_run(self, body: dict[str, Any], deleted: bool) -> Key:
-        """Store an EditRun, or remove it; an older version than the stored one is ignored."""
+        """Store an EditRun, or remove it if ``deleted``. A version older than the cached one is ignored."""
         meta = body["metadata"]
         key = (meta["namespace"], meta["name"])
         with self._lock:
@@ -77,7 +80,7 @@ class Cache:
         return key
 
     def put_job(self, body: Mapping[str, Any], deleted: bool) -> list[Key]:
-        """Store or remove a job or service, and return the runs that own it."""
+        """Store a job or service, or remove it if ``deleted``. Returns the keys of the runs that own it."""
         item = cached_job(body)
         namespace = body["metadata"]["namespace"]
         with self._lock:
@@ -90,7 +93,7 @@ class Cache:
         return [(namespace, name) for name in item.owners.values()]
 
     def put_pod(self, body: Mapping[str, Any], deleted: bool) -> list[Key]:
-        """Store or remove a pod, and return the runs that own its job."""
+        """Store a pod, or remove it if ``deleted``. Returns the keys of the runs that own the pod's job or service."""
         meta = body["metadata"]
         key = (meta["namespace"], (meta.get("labels") or {}).get(INSTANCE, ""))
         pod = _pod(body)
@@ -106,7 +109,7 @@ class Cache:
         return [(key[0], name) for name in item.owners.values()] if item else []
 
     def has(self, body: Mapping[str, Any]) -> bool:
-        """Return whether this version of an object is cached. A restarted watch lists mostly cached objects."""
+        """Return True if exactly this version of an object is cached, as for most objects that a restarted watch lists."""
         meta = body["metadata"]
         namespace, name, labels = meta["namespace"], meta["name"], meta.get("labels") or {}
         with self._lock:
@@ -124,7 +127,10 @@ class Cache:
     def resync(
         self, namespace: str, release: str, job: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Replace a job and its pods with those that the API server returned, because watches can miss deletions."""
+        """Replace a cached job or service and its pods with what the API server listed.
+
+        This removes objects whose deletion the watches did not report.
+        """
         key = (namespace, release)
         listed = [_pod(item) for item in pods]
         with self._lock:
@@ -142,17 +148,17 @@ class Cache:
             return self._runs.get(key)
 
     def runs(self) -> list[Key]:
-        """Return the keys of all EditRuns."""
+        """Return the namespace and name of every cached EditRun."""
         with self._lock:
             return list(self._runs)
 
     def job(self, namespace: str, name: str) -> CachedJob | None:
-        """Return a job or service; None if it is not cached."""
+        """Return the cached job or service with this name; None if there is none."""
         with self._lock:
             return self._jobs.get((namespace, name))
 
     def pods(self, namespace: str, release: str) -> tuple[PodView, ...]:
-        """Return the pods of a job or service, sorted by replica index."""
+        """Return the cached pods of a job or service, sorted by replica index."""
         with self._lock:
             found = list(self._pods.get((namespace, release), {}).values())
         return tuple(sorted((pod.view for pod in found), key=lambda view: (view.index, view.name)))
@@ -163,5 +169,8 @@ def _pod(body: Mapping[str, Any]) -> CachedPod:
 
 
 def _newer(meta: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Return whether an object is at least as new as the cached one; a watch may report an older version after a write."""
+    """Return True if an object is at least as new as the cached one.
+
+    After the operator has written an object, a watch may still report an older version of it.
+    """
     return meta["uid"] != known["uid"] or int(meta["resourceVersion"]) >= int(known["resourceVersion"])

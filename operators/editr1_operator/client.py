@@ -1,4 +1,4 @@
-"""The operator's Kubernetes client: short timeouts, no retries in the transport, and counted requests."""
+"""Create the operator's Kubernetes client, which has a short timeout, never retries by itself, and counts its requests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from editr1.launch.kubernetes.client import KubernetesClient
 from editr1_operator.metrics import API_REQUESTS
 
 MANAGER = "editr1-operator"
-"""Field manager of the operator's writes, and value of the label ``managed-by`` of its objects."""
+"""Name of the operator: as field manager of its writes, and in the label ``managed-by`` of the objects that it creates."""
 TIMEOUT_SECONDS = 20
 
 
 def make_client(connections: int) -> KubernetesClient:
-    """Return a client for the cluster of the pod or, outside a pod, of the kubeconfig. The work queue does the retries."""
+    """Return a client of the cluster in which the operator runs; outside a pod, of the cluster in the kubeconfig.
+
+    The client does not retry failed requests, because the work queue repeats the whole reconciliation.
+    """
     return KubernetesClient(
         ClusterConfig(),
         manager=MANAGER,

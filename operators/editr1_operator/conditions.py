@@ -1,4 +1,7 @@
-"""The state, the printed columns and the conditions of a run, computed from its stages: pure functions."""
+"""Compute the status of a whole run from the status of its stages: state, columns of ``kubectl get``, and conditions.
+
+All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ class _Summary:
     reason: Reason | None
     message: str = ""
     stages: Sequence[StageStatus] = ()
-    """Stages shown in the column ``Stage``."""
+    """Stages that ``kubectl get`` shows in the column ``Stage``."""
 
 
 def summarize(status: RunStatus, spec: RunBody, generation: int, now: float) -> RunStatus:
-    """Return ``status`` with the run's own state, columns and conditions computed from its stages."""
+    """Return a copy of ``status`` in which the fields of the run itself are computed from its stages."""
     jobs = [stage for stage in status.stages if not KINDS[_kind(spec, stage)].service]
     active = [stage for stage in jobs if _is_active(stage)]
     summary = _summarize(status, spec, jobs, active)
@@ -44,7 +47,7 @@ def summarize(status: RunStatus, spec: RunBody, generation: int, now: float) -> 
 
 
 def reject(status: RunStatus, reason: Reason, message: str, generation: int, now: float) -> RunStatus:
-    """Return the status of a run that failed as a whole, whatever the state of its stages."""
+    """Return the status of a run that failed for a reason of its own, such as an invalid spec, and not because of a stage."""
     changes: dict[str, Any] = {
         "observed_generation": generation,
         "state": RunState.FAILED,
@@ -57,7 +60,10 @@ def reject(status: RunStatus, reason: Reason, message: str, generation: int, now
 
 
 def with_conditions(status: RunStatus, generation: int, now: float) -> RunStatus:
-    """Set the conditions Ready, Progressing and Failed. The transition time changes only with a condition's status."""
+    """Return a copy of ``status`` with the conditions Ready, Progressing and Failed.
+
+    The transition time of a condition changes only if its status changes.
+    """
     reason = str(status.reason or Reason.INPUTS_MISSING)
     values = {
         "Ready": status.state is RunState.DONE,
@@ -95,7 +101,7 @@ def _summarize(
     if all(stage.state is RunState.DONE for stage in jobs):
         return _summarize_done(jobs)
     if spec.suspend:
-        return _Summary(RunState.SUSPENDED, Reason.SUSPENDED, "use editr1 resume to continue")
+        return _Summary(RunState.SUSPENDED, Reason.SUSPENDED, "suspended; use editr1 resume to continue")
     waiting = next((stage for stage in jobs if not stage.over), None)
     if waiting is None:
         return _Summary(RunState.WAITING, None)
@@ -103,7 +109,7 @@ def _summarize(
 
 
 def _summarize_active(jobs: Sequence[StageStatus], active: Sequence[StageStatus]) -> _Summary:
-    """Summarize a run with active stages. A stage that is starting explains the run before one that is running."""
+    """Summarize a run with active stages. Reason and message are those of the first stage that is starting, if there is one."""
     first = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
     if all(stage.reason is Reason.QUEUED for stage in active):
         state = RunState.WAITING

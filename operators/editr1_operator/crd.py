@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition of EditRun, generated from the models of the run file."""
+"""Generate the CustomResourceDefinition of EditRun from the pydantic models of the run file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def custom_resource_definition() -> Schema:
 
 
 def resource_schema() -> Schema:
-    """Return the structural schema of an EditRun."""
+    """Return the schema of an EditRun in Kubernetes' structural form, with validation rules."""
     spec = structural(RunBody.model_json_schema(by_alias=True))
     stage = spec["properties"]["stages"]["items"]
     inputs = stage["properties"]["inputs"]
@@ -77,7 +77,7 @@ def resource_schema() -> Schema:
         status["properties"][name] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
     return {
         "type": "object",
-        "description": "A run of Edit-R1: stages that exchange artifacts.",
+        "description": "A run of Edit-R1: a list of stages, in which a stage can use the outputs of other stages.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
@@ -90,22 +90,23 @@ def resource_schema() -> Schema:
 
 
 def config_schema() -> Schema:
-    """Return one schema that accepts the settings of every kind, since a structural schema cannot depend on ``kind``.
+    """Return one schema that accepts the settings of stages of every kind.
 
-    A validation rule of the stage restricts the fields to those of its kind, and the operator checks the exact ranges.
-    Defaults are left out, so that those of the package apply.
+    A structural schema cannot depend on the stage's ``kind``. Validation rules therefore reject fields that the kind does not
+    have, and the operator checks the ranges that differ between kinds. The schema contains no defaults: Kubernetes would write
+    them into the EditRun, and they could then differ from those of the installed package.
     """
     merged: Schema = {"type": "object", "properties": {}}
     for kind in KINDS.values():
         schema = structural(kind.settings_model().model_json_schema(by_alias=True))
         merged = _widest(merged, _without(schema, ("default", "required", "description")))
-    return {**merged, "description": "Settings of the stage; editr1 config schema <kind> lists them."}
+    return {**merged, "description": "Settings of the stage. The command editr1 config schema <kind> lists them."}
 
 
 def structural(schema: Mapping[str, Any]) -> Schema:
-    """Convert a pydantic JSON schema to a structural schema of Kubernetes.
+    """Convert a JSON schema of pydantic to the structural form that Kubernetes requires.
 
-    References are inlined, ``null`` becomes ``nullable``, and a union of several types accepts any value.
+    References are inlined, a union with ``null`` becomes ``nullable``, and any other union accepts every value.
     """
     return _structural(schema, schema.get("$defs", {}))
 
@@ -153,7 +154,7 @@ def _pick(node: Mapping[str, Any]) -> Schema:
 
 
 def _without(node: Schema, names: Iterable[str]) -> Schema:
-    """Remove keywords from a schema and its subschemas. Properties with these names are preserved."""
+    """Return a schema without the given keywords, at every level. Properties that have such a name are kept."""
     result: Schema = {}
     for key, value in node.items():
         if key == "properties":
@@ -196,7 +197,10 @@ def _widest_properties(one: Mapping[str, Schema], other: Mapping[str, Schema]) -
 def _widen_bound(
     merged: Schema, one: Schema, other: Schema, bound: str, exclusive: str, pick: Callable[[Any, Any], Any]
 ) -> None:
-    """Set a bound of ``merged`` to the wider of two; it is exclusive only if no schema with that bound includes it."""
+    """Set a bound of ``merged`` to the wider bound of two schemas.
+
+    The bound is exclusive only if it is exclusive in every schema that has it.
+    """
     merged.pop(exclusive, None)
     if bound not in merged:
         return
@@ -216,7 +220,7 @@ def _stage_rules() -> list[dict[str, str]]:
         rules.append(
             _rule(
                 f"self.kind != '{kind}' || !has(self.inputs) || self.inputs.all(k, k in [{known}])",
-                f"inputs: a {kind} stage accepts only {known.replace(chr(39), '')}",
+                f"inputs: a {kind} stage accepts only the inputs {known.replace(chr(39), '')}",
             )
         )
         for item in info.inputs:
@@ -238,7 +242,7 @@ def _stage_rules() -> list[dict[str, str]]:
 
 
 def _fields() -> dict[str, list[Kind]]:
-    """Map each field of a stage's settings to the kinds that have it."""
+    """Return the kinds of stages that have each settings field, by field name."""
     found: dict[str, list[Kind]] = {}
     for kind, info in KINDS.items():
         model: type[BaseModel] = info.settings_model()
@@ -251,7 +255,7 @@ def _field_rule(name: str, kinds: list[Kind]) -> dict[str, str]:
     names = [str(kind) for kind in kinds]
     return _rule(
         f"self.kind in {names} || !has(self.config) || !has(self.config.{name})",
-        f"config.{name}: only a stage of kind {', '.join(names)} has this field",
+        f"config.{name}: only stages of kind {', '.join(names)} have this setting; remove it",
     )
 
 
@@ -260,7 +264,7 @@ def _run_rules() -> list[dict[str, str]]:
     return [
         _rule(
             texts.format("!s.inputs[k].startsWith('path:')"),
-            "inputs: pods cannot read a folder of your machine; upload it to the artifact store and use its sha256: reference",
+            "inputs: pods cannot read a folder on your machine; upload it to the artifact store and use its sha256: reference",
         ),
         _rule(
             "self.stages.all(s, !has(s.reward) || s.reward.startsWith('http') || "
@@ -269,11 +273,11 @@ def _run_rules() -> list[dict[str, str]]:
         ),
         _rule(
             "!has(self.store) || self.store.startsWith('s3://')",
-            "store: must be s3://bucket/prefix, which pods can reach",
+            "store: must have the form s3://bucket/prefix, because pods cannot reach other stores",
         ),
         _rule(
             "self.stages == oldSelf.stages && self.seed == oldSelf.seed && has(self.store) == has(oldSelf.store) && "
             "(!has(self.store) || self.store == oldSelf.store)",
-            "only suspend may change after creation: delete the run and apply it again; stages that are up to date do not run again",
+            "only suspend can be changed after creation; to change another field, delete the run and apply it again",
         ),
     ]

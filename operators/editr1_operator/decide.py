@@ -1,25 +1,25 @@
-"""Decide the next step of a run: pure functions of the observed state and the time.
+"""Decide the next step of a run, from its observed state and the current time. All functions are pure.
 
-``decide`` is called after every change. It returns the new status and the actions that follow. The status is written before
-any action is applied, and every action may be applied twice, so an operator that is killed in between loses nothing: the next
-one makes the same decision from the same observation.
+:func:`decide` is called after every change. It returns the new status of the run, and the actions to take. The status is
+written before the first action is taken, and every action may be taken twice. An operator that is killed between two steps
+therefore loses nothing: after its restart it observes the same state and makes the same decision.
 
 =======================================  =================================================================
-observed state of a stage                decision
+Observed state of a stage                Decision
 =======================================  =================================================================
-inputs do not exist                      wait
+an input does not exist yet              wait
 result exists in the artifact store      done; nothing is started
-no job, no attempt planned               reward service first, if one scores the stage; then attempt 1
-no job, attempt planned, job never seen  launch the same attempt again
-no job, job was seen                     the attempt failed (137)
-job of an earlier attempt                delete it
-job pending                              report why; after ``pending_timeout_seconds``, delete it and fail
-pod name with a new UID                  a node was lost: count a failure; the job continues
-job failed with a retryable exit code    delete it; after a backoff, next attempt from the checkpoint
+no job, no attempt planned               start the stage's reward service, if it has one; then attempt 1
+no job, attempt planned, job never seen  create the job of that attempt again
+no job, but it was observed before       the attempt failed with exit code 137
+job of an earlier attempt                delete the job
+job pending                              report why; fail after ``pending_timeout_seconds`` and delete the job
+pod name with a new UID                  a node was lost: count a failure, and let the job continue
+job failed with a retryable exit code    delete the job; after a backoff, next attempt from the checkpoint
 permanent exit code, or no retries left  fail
-job succeeded                            done, or fail if it committed no result
-``deadline_seconds`` passed              delete it and fail
-``suspend``                              suspend the job, release the service; resume from the checkpoint
+job succeeded                            done if a result was committed, else fail
+``deadline_seconds`` passed              fail and delete the job
+``suspend`` is set                       suspend the job and release its service, until the run is resumed
 =======================================  =================================================================
 """
 
@@ -42,14 +42,14 @@ from editr1_operator.services import keep_service, release_service
 
 @dataclass(frozen=True)
 class Plan:
-    """The status to write, and the actions to apply after that."""
+    """The new status of a run, and the actions to take after it has been written."""
 
     status: RunStatus
     actions: tuple[Action, ...]
 
 
 def decide(observed: ObservedRun) -> Plan:
-    """Plan the next step of a run."""
+    """Return the next step of a run."""
     spec, plan = observed.spec, PlanBuilder.start(observed)
     done = frozenset(name for name, stage in plan.stages.items() if stage.state is RunState.DONE)
     ready = {stage.name for stage in startable(spec.stages, done)}
@@ -79,7 +79,7 @@ def _wait_for_inputs(plan: PlanBuilder, stage: StageSpec, done: Set[str]) -> Pla
 
 
 def _release_services(plan: PlanBuilder) -> PlanBuilder:
-    """Release every service that failed or that no stage needs now."""
+    """Release every reward service that has failed or that no stage needs now."""
     stages = plan.spec.stages
     finished = {name for name, status in plan.stages.items() if status.over}
     needed_later = services_wanted(stages, finished)

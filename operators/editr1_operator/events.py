@@ -1,4 +1,4 @@
-"""Kubernetes events for the changes between two statuses of a run: pure functions."""
+"""Describe the changes of a run's status as Kubernetes events, which ``kubectl describe`` shows. All functions are pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 
 MAX_MESSAGE_LENGTH = 1000
-"""Maximum number of characters of an event's message; the API server accepts 1024 bytes."""
+"""Maximum length of an event's message in characters. The API server rejects messages of more than 1024 bytes."""
 _NORMAL_REASONS = {
     None,
     Reason.INPUTS_MISSING,
@@ -26,9 +26,11 @@ _ACTIVE = (RunState.STARTING, RunState.RUNNING)
 
 
 def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
-    """Yield an event for each stage whose state, reason or number of failures changed, and one for the end of the run.
+    """Yield an event for each stage that changed between the statuses ``before`` and ``after``.
 
-    Stages that wait for inputs produce no event.
+    A stage counts as changed if its state, its reason, or its number of attempts or failures differs. A stage that waits for
+    its inputs, or that does not start because another one failed, yields no event. One more event is yielded if the run became
+    done, failed or suspended.
     """
     for stage in after.stages:
         known = before.stage_of(stage.name)
@@ -39,7 +41,7 @@ def changes(before: RunStatus, after: RunStatus) -> Iterator[dict[str, Any]]:
             continue
         lost = known is not None and stage.failures > known.failures and stage.state in _ACTIVE
         reason = Reason.NODE_LOST if lost else stage.reason
-        message = "a pod was lost and is created again" if lost else stage.message
+        message = "a pod was lost with its node and is created again" if lost else stage.message
         yield _event(reason, f"{stage.name}: {message}" if message else f"{stage.name} is {stage.state.lower()}")
     if after.state != before.state and after.state in (RunState.DONE, RunState.FAILED, RunState.SUSPENDED):
         yield _event(after.reason, after.message or f"the run is {after.state.lower()}")

@@ -1,4 +1,4 @@
-"""Plan the response to failures of an attempt: exit codes, deadlines, lost nodes and stuck pods."""
+"""Decide what to do after a failure of an attempt: an exit code, a missed deadline, a lost node or a stuck pod."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from editr1_operator.plan import PlanBuilder, close_attempt
 
 
 def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> PlanBuilder:
-    """End an attempt that left no result: wait for the next attempt, or fail the stage.
+    """Record the end of an attempt that committed no result, and schedule the next attempt or fail the stage.
 
     Args:
         plan: The plan so far.
         stage: The stage whose attempt ended.
         code: Exit code of the attempt.
-        cause: Sentence that describes why it ended.
+        cause: Why the attempt ended, for the status message.
     """
     known = plan.status_of(stage)
     failures = known.failures + 1
@@ -41,7 +41,7 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
 
 
 def last_failure(known: StageStatus) -> str:
-    """Describe the end of the newest attempt that ended, or return an empty string if there is none."""
+    """Return why the last attempt that has ended failed; empty if no attempt has ended."""
     last = next((item for item in reversed(known.attempts) if item.ended is not None), None)
     if last is None or last.exit_code is None:
         return ""
@@ -50,7 +50,7 @@ def last_failure(known: StageStatus) -> str:
 
 
 def deadline_passed(plan: PlanBuilder, stage: StageSpec) -> bool:
-    """Return whether the stage has used up its ``deadline_seconds``, not counting the time for which it was suspended."""
+    """Return True if the stage has run longer than its ``deadline_seconds``. The time for which it was suspended is not counted."""
     known = plan.status_of(stage)
     if known.suspended_since is not None or not known.attempts:
         return False
@@ -58,18 +58,19 @@ def deadline_passed(plan: PlanBuilder, stage: StageSpec) -> bool:
 
 
 def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Delete the job of a stage that has used up its deadline, and fail the stage."""
+    """Fail a stage whose deadline has passed, and delete its job."""
     seen = plan.observed_of(stage)
     if seen.has_job:
         plan = plan.act(DeleteJob(stage.name, seen.uid))
-    message = f"the deadline of {stage.deadline_seconds:g} s has passed"
+    message = f"the stage did not finish within deadline_seconds ({stage.deadline_seconds:g} s)"
     return plan.fail(stage, Reason.DEADLINE, message, code=ExitCode.TERMINATED)
 
 
 def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Record the UIDs of the stage's pods. A new UID under a known name means that a node was lost, which is a failure.
+    """Record the UIDs of the stage's pods in its status, and count lost nodes as failures.
 
-    The stage fails if it has no retries left; otherwise its job continues with the new pod.
+    If a known pod name has a new UID, the node of the old pod was lost. The stage then fails if it has no retries left;
+    otherwise its job continues with the new pod.
     """
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}
@@ -78,12 +79,12 @@ def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     plan = plan.update(stage, pods={**known.pods, **pods}, failures=failures, state=known.state, reason=known.reason)
     if not lost or failures <= stage.retries:
         return plan
-    message = f"lost pod {', '.join(lost)} after all {stage.retries} retries"
+    message = f"pod {', '.join(lost)} was lost with its node, after all {stage.retries} retries"
     plan = plan.act(DeleteJob(stage.name, seen.uid))
     return plan.fail(stage, Reason.RETRIES_SPENT, message, code=ExitCode.KILLED)
 
 
 def delete_stuck_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Force the deletion of pods on lost nodes, because they block their replacements."""
+    """Force the deletion of the stage's pods on lost nodes. Until they are deleted, no new pods can replace them."""
     stuck = stuck_pods(plan.observed_of(stage), plan.now)
     return plan.act(*(ForceDeletePod(stage.name, pod.name, pod.uid) for pod in stuck))

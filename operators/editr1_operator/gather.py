@@ -1,4 +1,7 @@
-"""Observe a run: read its objects from the cache or the API server, and its results and progress from the store."""
+"""Collect the state of a run, on which the next decision is based.
+
+The run's jobs and pods are read from the cache or the API server, and its progress and last error from the artifact store.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,15 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 from editr1_operator.settings import NamespaceSettings
 
 EVENTS_DELAY_SECONDS = 2.0
-"""Events of a job without pods are read once the job is this old."""
+"""Age of a job in seconds from which on its events are read if it still has no pods."""
 EVENTS_MAX_AGE_SECONDS = 5.0
-"""Maximum age of the list of events that is used."""
+"""Maximum age in seconds of a cached list of events."""
 Progress = dict[str, tuple[float, str]]
-"""By stage: when its progress was last read (seconds since the epoch), and the progress."""
+"""Progress of each stage by stage name: when it was last read (seconds since the epoch), and its text."""
 
 
 class Gatherer:
-    """Observes one run at one point in time."""
+    """Collects the state of one run at one point in time."""
 
     def __init__(
         self,
@@ -43,7 +46,18 @@ class Gatherer:
         now: float,
         progress_s: float,
     ) -> None:
-        """Prepare an observation. Progress is read from the store every ``progress_s`` seconds and cached in ``progress``."""
+        """Prepare to observe a run.
+
+        Args:
+            client: Client for objects that are not in the cache.
+            cache: Cached jobs and pods.
+            namespace_events: Cached Kubernetes events.
+            progress: Progress of the run's stages from earlier observations; it is updated.
+            namespace: Namespace of the run.
+            uid: UID of the run.
+            now: Time of the observation in seconds since the epoch.
+            progress_s: Minimum time in seconds between two reads of a stage's progress from the artifact store.
+        """
         self._client, self._cache = client, cache
         self._namespace_events, self._known_progress = namespace_events, progress
         self._namespace, self._uid, self._now, self._progress_s = namespace, uid, now, progress_s
@@ -56,17 +70,17 @@ class Gatherer:
         generation: int,
         results: Mapping[str, StageResult | None],
     ) -> ObservedRun:
-        """Observe a run.
+        """Return the current state of the run.
 
         Args:
-            run: The specification.
-            settings: Settings and artifact store of its namespace.
-            status: Its last status.
+            run: Specification of the run.
+            settings: Settings and artifact store of the run's namespace.
+            status: Last status of the run.
             generation: Generation of the specification.
-            results: Results that were already read in this reconciliation, by stage.
+            results: Results that this reconciliation has already read, by stage name.
 
         Raises:
-            ClusterUnreachable: the API server does not answer.
+            ClusterUnreachable: the API server does not respond.
         """
         stages = {}
         for stage in run.spec.stages:
@@ -101,7 +115,7 @@ class Gatherer:
         job = self._cache.job(self._namespace, known.release)
         if job is not None or not known.job_uid or known.over:
             return job
-        # The watch may lag behind, so query the API server before treating the job as deleted.
+        # The watch may not have reported the job yet, so ask the API server before treating it as deleted.
         kind = "Deployment" if KINDS[Kind(known.kind)].service else "PyTorchJob"
         body = self._client.get(kind, self._namespace, known.release)
         if body is not None:
@@ -112,12 +126,12 @@ class Gatherer:
         pods = self._cache.pods(self._namespace, release)
         if not failed or any(pod.phase == "Failed" for pod in pods):
             return pods
-        # The exit code is in the status of the failed pod, which the watch has not reported yet.
+        # The watch has not reported the failed pod yet, whose status contains the exit code.
         found = self._client.find("Pod", self._namespace, labelSelector=f"{INSTANCE}={release}")
         return tuple(pod_view(item) for item in found)
 
     def _events(self, known: StageStatus, job: CachedJob, has_pods: bool) -> tuple[EventView, ...]:
-        """Return the events of a job that still has no pods. The problems of existing pods are in their status."""
+        """Return the events that explain why a job has no pods. If it has pods, their status is enough, so none are read."""
         if has_pods or known.over or job.view.suspended or self._now - job.view.created < EVENTS_DELAY_SECONDS:
             return ()
         return self._namespace_events.of(self._namespace, (known.release,), EVENTS_MAX_AGE_SECONDS)

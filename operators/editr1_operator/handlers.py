@@ -1,4 +1,7 @@
-"""The kopf handlers. Each handler caches the object that a watch reported and queues the run that owns it."""
+"""Handlers for the Kubernetes watches, called by kopf.
+
+Each handler stores the object that a watch reported in the cache, and adds the runs that own it to the work queue.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ log = logging.getLogger("editr1.operator")
 
 @dataclass(frozen=True)
 class Components:
-    """The components of a running operator."""
+    """The objects that work in the background while the operator runs."""
 
     queue: WorkQueue
     reconciler: Reconciler
@@ -50,7 +53,7 @@ class Components:
     counter: asyncio.Task[None]
 
     def close(self) -> None:
-        """Finish the reconciliations in progress, and send queued notifications and spans."""
+        """Finish the reconciliations that are in progress, and send the notifications and spans that are still queued."""
         self.counter.cancel()
         self.queue.close()
         self.notifier.close()
@@ -58,14 +61,14 @@ class Components:
 
 
 class Handlers:
-    """The handlers of one operator process."""
+    """Event handlers of the operator, with the cache and the background components that they use."""
 
     def __init__(self, options: Options) -> None:
         self._options, self._cache = options, Cache()
         self._components: Components | None = None
 
     def registry(self) -> kopf.OperatorRegistry:
-        """Register the handlers with kopf."""
+        """Return a kopf registry that contains the handlers."""
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(kopf.login_via_client)
         kopf.on.startup(registry=registry)(self.start)
@@ -77,7 +80,7 @@ class Handlers:
         return registry
 
     async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
-        """Configure kopf and start the components."""
+        """Configure kopf, wait until the watched kinds are installed, and start the background components."""
         configure_kopf(settings)
         client = make_client(connections=self._options.workers * 2)
         await wait_for_kinds(client)
@@ -86,7 +89,7 @@ class Handlers:
             start_http_server(self._options.metrics_port)
 
     async def stop(self, **_: Any) -> None:
-        """Stop the components."""
+        """Stop the background components."""
         self._running.close()
 
     async def on_run(self, event: Any, **_: Any) -> None:
@@ -127,12 +130,12 @@ class Handlers:
         return Components(queue, reconciler, notifier, exporter, counter)
 
     def _is_cached(self, event: Any) -> bool:
-        """Return whether an event is from the initial list of a watch and this version of its object is cached."""
+        """Return True if a watch listed the object again when it was restarted, and this version is already cached."""
         return event["type"] is None and self._cache.has(event["object"])
 
 
 def configure_kopf(settings: kopf.OperatorSettings) -> None:
-    """Configure kopf not to write to objects, and to restart its watches regularly."""
+    """Configure kopf so that it writes nothing to the cluster and restarts its watches every few minutes."""
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=ANNOTATION_PREFIX)
     settings.persistence.finalizer = f"{ANNOTATION_PREFIX}/none"  # unused: no handler needs a finalizer
     settings.posting.enabled = False
@@ -144,15 +147,15 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 
 
 async def wait_for_kinds(client: KubernetesClient) -> None:
-    """Wait until the cluster serves every watched kind, because kopf discovers the kinds only once."""
+    """Wait until every watched kind is installed in the cluster, because kopf looks for the kinds only once."""
     while missing := await asyncio.to_thread(client.missing_kinds, WATCHED_KINDS):
-        message = "the cluster does not serve the kinds %s yet; checking again in %.0f s"
+        message = "not installed in the cluster: %s; install their CustomResourceDefinitions; checking again in %.0f s"
         log.warning(message, ", ".join(missing), KINDS_INTERVAL_SECONDS)
         await asyncio.sleep(KINDS_INTERVAL_SECONDS)
 
 
 async def count_runs(cache: Cache) -> None:
-    """Periodically update the number of runs per state and return unused memory to the system, until cancelled."""
+    """Update the metric of runs per state every few seconds, and return free memory to the system every minute, forever."""
     trimmed = time.monotonic()
     while True:
         if time.monotonic() - trimmed > TRIM_INTERVAL_SECONDS:
@@ -164,13 +167,13 @@ async def count_runs(cache: Cache) -> None:
             try:
                 counts[RunStatus.model_validate((body or {}).get("status") or {}).state] += 1
             except ValidationError as error:
-                log.warning("%s/%s: the status is invalid: %s", *key, error)
+                log.warning("the status of EditRun %s/%s is invalid and the run is not counted: %s", *key, error)
         for state, count in counts.items():
             RUNS.labels(str(state)).set(count)
         await asyncio.sleep(COUNT_INTERVAL_SECONDS)
 
 
 def _trim_memory() -> None:
-    """Make glibc return free memory to the system. Reading the initial list of a watch allocates a lot of memory."""
+    """Make glibc return free memory to the system, such as the memory that the first list of a watch needed."""
     with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Interpret the observed state of a stage's job or service: pure functions."""
+"""Answer questions about the observed state of a stage's job or service. All functions are pure."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ TROUBLE_REASONS = {
     Trouble.CANNOT_START: Reason.CANNOT_START,
     Trouble.NOT_READY: Reason.PODS_STARTING,
 }
-"""Reason in the status for each kind of pod problem."""
+"""Reason that the status of a stage gives for each kind of problem with its pods."""
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 
 def has_ended(seen: ObservedStage) -> bool:
-    """Return whether the job of the stage succeeded or failed."""
+    """Return True if the job of the stage has succeeded or failed."""
     return state_of(seen.release).phase in _ENDED
 
 
 def has_succeeded(seen: ObservedStage) -> bool:
-    """Return whether the job of the stage succeeded."""
+    """Return True if the job of the stage has succeeded."""
     return state_of(seen.release).phase is Phase.SUCCEEDED
 
 
 def is_active(seen: ObservedStage) -> bool:
-    """Return whether the job of the stage exists and has not ended."""
+    """Return True if the job of the stage exists and has neither succeeded nor failed."""
     return state_of(seen.release).phase not in (*_ENDED, Phase.MISSING)
 
 
 def waiting_reason(state: StageState) -> Reason:
-    """Return the reason for which a job or service is not running yet."""
+    """Return the reason why a job or service is not running yet, for the status of its stage."""
     return TROUBLE_REASONS[state.trouble] if state.trouble else Reason.PODS_STARTING
 
 
 def failure_message(state: StageState, seen: ObservedStage) -> str:
-    """Describe a failed job: the reason that Kubernetes reports, then the error that the stage published."""
+    """Return why a job failed: the reason that Kubernetes reports, followed by the error that the stage wrote, if any."""
     return f"{state.reason}: {seen.last_error}" if seen.last_error else state.reason
 
 
 def stuck_pods(seen: ObservedStage, now: float) -> list[PodView]:
-    """Return the pods on lost nodes, which block their replacements."""
+    """Return the stage's pods on lost nodes. Until they are deleted, no new pods can replace them."""
     return [pod for pod in seen.release.pods if is_stuck(pod, now)]

@@ -1,4 +1,4 @@
-"""Kubernetes events by namespace: one list for all runs of a namespace."""
+"""Read and cache the Kubernetes events of each namespace."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from editr1.launch.kubernetes.parse import event_view
 from editr1.launch.kubernetes.views import EventView
 
 MAX_TIME_FRACTION = 0.05
-"""Maximum fraction of time spent on listing the events of a namespace, unless the caller needs a new list."""
+"""Maximum fraction of time that is spent on listing the events of a namespace.
+
+If a request takes 1 s, for example, the list is used for 20 s. A caller that needs the newest events is not limited.
+"""
 EXPIRY_SECONDS = 600.0
-"""A namespace's list is dropped this long after it was last read."""
+"""Seconds after which the list of a namespace is removed from the cache."""
 
 
 @dataclass
@@ -22,15 +25,15 @@ class _EventList:
     lock: threading.Lock = field(default_factory=threading.Lock)
     read_at: float = float("-inf")
     seconds: float = 0.0
-    """Duration of the last list request."""
+    """Duration of the last list request in seconds."""
     events: tuple[EventView, ...] = ()
 
 
 class NamespaceEvents:
-    """Events by namespace; safe to use from several threads.
+    """Caches the list of events of each namespace. It is safe to use from several threads.
 
-    The API server scans all events of a namespace for every list request, however narrow its selector. One list therefore
-    serves all runs of a namespace, and threads that need it while it is being read wait for it.
+    For every list request, the API server scans all events of the namespace, even if a selector matches only a few. All runs
+    of a namespace therefore share one list. While one thread requests it, other threads that need it wait.
     """
 
     def __init__(self, client: KubernetesClient) -> None:
@@ -39,13 +42,13 @@ class NamespaceEvents:
         self._lists: dict[str, _EventList] = {}
 
     def of(self, namespace: str, names: Container[str], age_s: float) -> tuple[EventView, ...]:
-        """Return the events of some objects, oldest first.
+        """Return the events of the given objects, oldest first.
 
         Args:
             namespace: Namespace of the objects.
             names: Names of the objects.
-            age_s: Maximum age of the list in seconds. If it is not 0 and listing takes long, an older list is used
-                (:data:`MAX_TIME_FRACTION`).
+            age_s: Maximum age in seconds of a cached list. If listing takes long, an older list may be used
+                (:data:`MAX_TIME_FRACTION`). 0 always requests a new list.
 
         Raises:
             RequestRefused, ClusterUnreachable: the events cannot be listed.

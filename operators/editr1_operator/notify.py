@@ -1,4 +1,7 @@
-"""Send a CloudEvent to a webhook when the state of a run changes. Deliveries are retried and never delay a run."""
+"""Notify a webhook with a CloudEvent when the state of a run changes.
+
+Notifications are sent and retried in a background thread, so a slow or unreachable webhook never delays a run.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from editr1_operator.metrics import NOTICES
 
 log = logging.getLogger("editr1.operator")
 QUEUE_LENGTH = 1000
-"""Maximum number of queued notifications; further ones are dropped."""
+"""Maximum number of queued notifications. While the queue is full, new notifications are dropped."""
 ATTEMPTS = 6
 TIMEOUT_SECONDS = 10.0
 _RETRYABLE_CLIENT_ERRORS = (408, 425, 429)
 
 
 def cloud_event(meta: Mapping[str, Any], status: RunStatus, now: float) -> dict[str, Any]:
-    """Return a CloudEvent 1.0 in JSON. The same change always has the same ID."""
+    """Return the change of a run's state as a CloudEvent 1.0. The same change always has the same ID."""
     source = f"/namespaces/{meta['namespace']}/editruns/{meta['name']}"
     return {
         "specversion": "1.0",
@@ -52,15 +55,15 @@ class _Failure:
 
 
 class Notifier:
-    """Sends notifications from a background thread. Without a URL it does nothing."""
+    """Sends notifications to a webhook from a background thread. Without a URL it does nothing."""
 
     def __init__(self, url: str, token: str = "", backoff_s: float = 1.0) -> None:
-        """Start the thread if there is a URL.
+        """Start the thread if a URL is given.
 
         Args:
-            url: Address of the webhook; empty for none.
-            token: Bearer token for the webhook.
-            backoff_s: Seconds before the second attempt; each further attempt waits twice as long.
+            url: Address of the webhook. Empty disables notifications.
+            token: Bearer token for the webhook. Empty sends none.
+            backoff_s: Seconds between the first and the second attempt. The delay doubles with every further attempt.
         """
         self._url, self._token, self._backoff_s = url, token, backoff_s
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE_LENGTH)
@@ -74,7 +77,7 @@ class Notifier:
         return self._thread is not None
 
     def notify(self, event: dict[str, Any]) -> None:
-        """Queue an event and return immediately."""
+        """Queue an event to be sent, and return immediately."""
         if self._thread is None:
             return
         try:
@@ -83,7 +86,7 @@ class Notifier:
             NOTICES.labels("dropped").inc()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send the queued events, for at most ``seconds``."""
+        """Send the queued events and stop the thread. Waits at most ``seconds`` for this."""
         if self._thread is not None:
             try:
                 self._queue.put_nowait(None)
@@ -108,7 +111,9 @@ class Notifier:
         )
         failure: _Failure | None = retrying(self._post, client, event)
         if failure is not None:
-            log.warning("cannot deliver notification %s of %s: %s", event["type"], event["source"], failure.reason)
+            log.warning(
+                "cannot send notification %s of %s to the webhook: %s", event["type"], event["source"], failure.reason
+            )
         return failure is None
 
     def _post(self, client: httpx.Client, event: dict[str, Any]) -> _Failure | None:

@@ -1,4 +1,4 @@
-"""Render the objects of a stage with its chart, and set the run as their owner."""
+"""Render the Kubernetes objects of a stage with its Helm chart, and make the run their owner."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.trace import traceparent
 
 SERVICE_STAGE = "serve"
-"""Stage name in the job file of every shared service."""
+"""Stage name that is written to the job file of every reward service, because runs with different names share it."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 """Label with the name of the program that manages an object."""
 
 
 def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
-    """Return an owner reference to a run. Kubernetes deletes an object together with its owner."""
+    """Return an owner reference to a run. Kubernetes deletes an object when its last owner is deleted."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -43,9 +43,10 @@ def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
 
 
 def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
-    """Return the digest that the image tag in the settings refers to now.
+    """Return the digest to which the registry currently maps the image tag in the stage's settings.
 
-    It is empty if the settings contain a digest or disable ``resolve_images``, and if the registry returns none.
+    The result is empty if the settings already contain a digest, if they disable ``resolve_images``, or if the registry does
+    not return a digest.
     """
     values = shared_values(cluster, stage.kind, stage.name)
     if not cluster.resolve_images or values.get("image", {}).get("digest"):
@@ -56,7 +57,7 @@ def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
 def shared_name(
     stage: StageSpec, model: str, digest: str, seed: int, cluster: ClusterConfig, store: StoreConfig
 ) -> str:
-    """Return the name of a reward service, derived from its model and settings. Runs with equal ones share it."""
+    """Return the name of a reward service. It is derived from model and settings, so runs that need the same service share it."""
     identity = {
         "model": model,
         "image": digest,
@@ -69,7 +70,7 @@ def shared_name(
 
 
 class Objects:
-    """Renders the objects of one run's stages."""
+    """Renders the Kubernetes objects of the stages of one run."""
 
     def __init__(
         self,
@@ -84,13 +85,13 @@ class Objects:
         self._revision = revision
 
     def of_job(self, stage: StageSpec, known: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
-        """Render the job of a stage.
+        """Return the objects of an attempt of a stage that runs as a job.
 
         Args:
-            stage: The stage.
-            known: Its status with resolved inputs.
-            service: Status of the reward service that scores it, if any.
-            attempt: Attempt number, counted from 1.
+            stage: Stage in the specification of the run.
+            known: Status of the stage, which contains the digests of its inputs.
+            service: Status of the reward service that the stage uses, if any.
+            attempt: Number of the attempt, counted from 1.
 
         Raises:
             ConfigError: the chart rejects the values.
@@ -107,7 +108,7 @@ class Objects:
         )
         parent = traceparent(self._meta["uid"], stage.name, attempt)
         values = chart_values(job, self._cluster, stage=stage, traceparent=parent)
-        # The job fails with its first failed pod, because the operator decides about further attempts.
+        # The operator starts further attempts, so Kubernetes must not restart failed pods.
         values = deep_merge(values, {"restartPolicy": "Never", **_image(known)})
         objects = self._render(stage, release_name(job.run, stage.name), values, controller=True)
         for item in objects:
@@ -116,13 +117,17 @@ class Objects:
         return objects
 
     def of_service(self, stage: StageSpec, known: StageStatus) -> list[Object]:
-        """Render a reward service; the result is the same for every run that shares it. Raises ConfigError."""
+        """Return the objects of a reward service. They are the same for every run that shares it, except for the owner.
+
+        Raises:
+            ConfigError: the chart rejects the values.
+        """
         release = known.release
         config = full_config(stage.kind, stage.config, self._spec.seed)
         key = hashlib.sha256(release.encode()).hexdigest()
         shared = stage.model_copy(update={"name": SERVICE_STAGE})
         job = build_job(shared, JobContext(release, 0, self._store), ResolvedStage(config, known.inputs, key))
-        # Settings for the stage by its name in the run take precedence over those of its chart.
+        # Cluster settings for the name that the stage has in the run take precedence over those for its chart.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
         named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
         merged = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
@@ -143,12 +148,12 @@ def _image(known: StageStatus) -> dict[str, Any]:
 
 
 def image_and_chart(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
-    """Return the image and the chart of rendered objects, for the run's record."""
+    """Return the image and the chart that a stage's rendered objects use, for the run's record."""
     chart = chart_of(stage.kind)
     return {"image": image_of(objects), "chart": f"{chart} {chart_version(chart)}"}
 
 
 def service_status(stage: StageSpec, spec: RunBody, known: Mapping[str, StageStatus]) -> StageStatus | None:
-    """Return the status of the serve stage that scores ``stage``, if there is one."""
+    """Return the status of the reward service that ``stage`` uses; None if it uses no service of the run."""
     service = service_of(stage, spec.stages)
     return known[service.name] if service else None

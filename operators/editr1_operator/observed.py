@@ -1,4 +1,4 @@
-"""The observed state of a run, on which the next decision is based."""
+"""Data classes for the observed state of a run, from which :mod:`editr1_operator.decide` derives the next step."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ class ObservedStage:
     uid: str = ""
     """UID of the job or service; empty if it does not exist."""
     attempt: int = 0
-    """Attempt number in the annotations of the job."""
+    """Number of the attempt that the job belongs to, from the job's annotation."""
     terminating: bool = False
-    """Whether the job or service is being deleted."""
+    """True while the job or service is being deleted."""
     owned: bool = False
-    """Whether this run is an owner of the job or shared service."""
+    """True if this run is an owner of the job or service. A job of the same name may belong to something else."""
     result: StageResult | None = None
-    """Result that the stage committed, if it was read."""
+    """Result that the stage committed; None if there is none or it has not been read."""
     result_read: bool = False
-    """Whether the result was looked up in the artifact store after the job ended."""
+    """True if the artifact store was already searched for a result during this reconciliation."""
     progress: str = ""
-    """Last progress that the stage published."""
+    """Progress that the stage last wrote to the artifact store, such as ``train 3/10``."""
     last_error: str = ""
-    """Last error that a failed stage published."""
+    """Error that a failed stage last wrote to the artifact store."""
 
     @property
     def has_job(self) -> bool:
-        """Whether a job or service exists that is not being deleted."""
+        """Return True if the job or service exists and is not being deleted."""
         return self.uid != "" and not self.terminating
 
 
 @dataclass(frozen=True)
 class ObservedRun:
-    """The specification, the last status and the observed stages of a run."""
+    """A run's specification, its last status, and the observed state of its stages."""
 
     name: str
     spec: RunBody

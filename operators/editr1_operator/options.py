@@ -1,4 +1,4 @@
-"""Settings of the operator's process, from the environment."""
+"""Settings of the operator process, which are read from environment variables."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Options(BaseSettings):
-    """Environment of the operator's process; the chart sets it."""
+    """Settings of the operator process. The operator's chart sets the variables ``EDITR1_OPERATOR_<NAME>``."""
 
     model_config = SettingsConfigDict(env_prefix="EDITR1_OPERATOR_")
 
     namespaces: Annotated[str, NoDecode] = ""
-    """Namespaces to watch, separated by commas; empty watches all."""
+    """Namespaces to watch, separated by commas. Empty watches all namespaces."""
     cluster_file: Path | None = None
-    """File with the settings that the stages of every run share (editr1.config.cluster)."""
+    """Cluster settings file (:mod:`editr1.config.cluster`), which applies to the stages of every run."""
     stores: Annotated[str, NoDecode] = ""
-    """Artifact stores (s3://bucket/prefix) that it may open, separated by commas; empty allows any."""
+    """Artifact stores that the operator may open, as s3://bucket/prefix, separated by commas. Empty allows every store."""
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Number of runs that are reconciled at the same time."""
     liveness_port: int = 8080
-    """Port of /healthz."""
+    """Port of the liveness endpoint /healthz."""
     metrics_port: int = 9090
-    """Port of /metrics; 0 disables it."""
+    """Port of the metrics endpoint /metrics. 0 disables it."""
     notify_url: str = ""
-    """Webhook that is notified of changes; empty for none."""
+    """Address of a webhook that is notified when the state of a run changes. Empty disables notifications."""
     notify_token: SecretStr = SecretStr("")
-    """Bearer token for the webhook."""
+    """Bearer token that is sent to the webhook."""
     kopf_level: str = "WARNING"
-    """Log level of kopf."""
+    """Log level of kopf, the operator framework."""
 
     def namespace_list(self) -> list[str]:
-        """Return the namespaces to watch; empty for all."""
+        """Return the namespaces to watch. An empty list means all."""
         return _split(self.namespaces)
 
     def store_list(self) -> list[str]:
-        """Return the artifact stores that may be opened; empty for any."""
+        """Return the artifact stores that the operator may open. An empty list means any store."""
         return _split(self.stores)
 
 

@@ -1,4 +1,7 @@
-"""An immutable plan: the new status of each stage and the actions to apply. Each step of a decision extends a copy."""
+"""The plan of a run's next step: the new status of each stage, and the actions to take.
+
+A plan is immutable. The functions that decide about a stage take a plan and return a copy with their changes.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 
 @dataclass(frozen=True)
 class PlanBuilder:
-    """The plan of one run so far. The methods return extended copies."""
+    """The plan for one run, as far as it has been decided. The methods return changed copies."""
 
     observed: ObservedRun
     stages: Mapping[str, StageStatus]
-    """New status of each stage by name."""
+    """New status of each stage by stage name."""
     actions: tuple[Action, ...] = ()
     services: frozenset[str] = frozenset()
-    """Names of the reward services that a stage needs at this moment."""
+    """Names of the reward services that at least one stage needs now."""
 
     @classmethod
     def start(cls, observed: ObservedRun) -> PlanBuilder:
-        """Return a plan with the last status of each stage and no actions."""
+        """Return a plan without actions, in which each stage keeps its last status."""
         stages = {
             stage.name: observed.status.stage_of(stage.name) or StageStatus(name=stage.name, kind=str(stage.kind))
             for stage in observed.spec.stages
@@ -43,7 +46,7 @@ class PlanBuilder:
         return self.observed.now
 
     def status_of(self, stage: StageSpec) -> StageStatus:
-        """Return the planned status of a stage."""
+        """Return the new status of a stage, as planned so far."""
         return self.stages[stage.name]
 
     def observed_of(self, stage: StageSpec) -> ObservedStage:
@@ -51,23 +54,23 @@ class PlanBuilder:
         return self.observed.stages[stage.name]
 
     def act(self, *actions: Action) -> PlanBuilder:
-        """Append actions."""
+        """Return a copy with the given actions appended."""
         return replace(self, actions=(*self.actions, *actions))
 
     def use_service(self, service: StageSpec) -> PlanBuilder:
-        """Record that a stage needs this reward service now."""
+        """Return a copy that says that a stage needs this reward service now."""
         return replace(self, services=self.services | {service.name})
 
     def update(self, stage: StageSpec, **changes: Any) -> PlanBuilder:
-        """Change fields of a stage's status. The message is cleared unless it is given."""
+        """Return a copy with changed fields in the status of a stage. The message is cleared unless a new one is given."""
         return self.put(self.status_of(stage).model_copy(update={"message": "", **changes}))
 
     def put(self, status: StageStatus) -> PlanBuilder:
-        """Replace the status of a stage."""
+        """Return a copy in which the status of a stage is replaced by ``status``."""
         return replace(self, stages={**self.stages, status.name: status})
 
     def fail(self, stage: StageSpec, reason: Reason, message: str, *, code: int) -> PlanBuilder:
-        """Fail a stage. ``code`` becomes the exit code of its newest attempt."""
+        """Return a copy in which the stage has failed. ``code`` becomes the exit code of its newest attempt."""
         return self.update(
             stage,
             state=RunState.FAILED,
@@ -81,7 +84,7 @@ class PlanBuilder:
 
 
 def close_attempt(status: StageStatus, now: float, code: int, reason: str) -> list[AttemptStatus]:
-    """Return the attempts of a stage, the newest one marked as ended."""
+    """Return the attempts of a stage, with the end of the newest one recorded if it had not ended yet."""
     if not status.attempts or status.attempts[-1].ended is not None:
         return status.attempts
     last = status.attempts[-1].model_copy(update={"ended": now, "exit_code": int(code), "reason": reason})

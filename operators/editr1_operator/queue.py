@@ -1,4 +1,7 @@
-"""The work queue: reconciles a run after a change, after an error, and at the time that its last reconciliation set."""
+"""The work queue of the operator.
+
+It reconciles a run after each of its changes, after an error, and at the time that the last reconciliation asked for.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ MIN_DELAY_SECONDS = 0.05
 
 
 class WorkQueue:
-    """Calls ``reconcile`` in one of ``workers`` threads, never twice at the same time for the same key.
+    """Calls ``reconcile`` with the keys of runs, in ``workers`` threads. Two threads never reconcile the same run.
 
-    ``reconcile`` returns when to call it again (seconds since the epoch), or ``None``. After an error it is called again with
-    exponential backoff.
+    ``reconcile`` returns the time of its next call for the run (seconds since the epoch), or ``None`` to wait for the next
+    change. If it raises an error, it is called again with exponential backoff.
     """
 
     def __init__(self, reconcile: Callable[[Key], float | None], workers: int = 8) -> None:
@@ -29,13 +32,13 @@ class WorkQueue:
         self._slots = asyncio.Semaphore(workers)
         self._busy: set[Key] = set()
         self._changed: dict[Key, float] = {}
-        """Time of the first change that no reconciliation has seen, by key."""
+        """Time of the first change since the last reconciliation began, by key of the run."""
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._errors: dict[Key, int] = {}
-        """Number of errors since the last success, by key."""
+        """Number of failed reconciliations since the last one that succeeded, by key of the run."""
 
     def add(self, key: Key) -> None:
-        """Reconcile a run that changed as soon as possible."""
+        """Queue a run that has changed, so that it is reconciled as soon as a thread is free."""
         self._changed.setdefault(key, time.monotonic())
         timer = self._timers.pop(key, None)
         if timer:
@@ -45,11 +48,11 @@ class WorkQueue:
             asyncio.get_running_loop().create_task(self._work(key))
 
     async def call(self, function: Callable[[], None]) -> None:
-        """Run a blocking function in one of the threads."""
+        """Run a blocking function in one of the worker threads, and wait until it returns."""
         await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def close(self) -> None:
-        """Cancel queued reconciliations and wait for those in progress."""
+        """Cancel queued reconciliations, and wait until those in progress have finished."""
         for timer in self._timers.values():
             timer.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -77,7 +80,7 @@ class WorkQueue:
             ERRORS.labels(type(error).__name__).inc()
             delay = min(MAX_BACKOFF_SECONDS, 2.0**count)
             with_traceback = log.isEnabledFor(logging.DEBUG)
-            message = "%s/%s: %s: %s; retrying in %.0f s"
+            message = "cannot reconcile EditRun %s/%s: %s: %s; retrying in %.0f s"
             log.warning(message, *key, type(error).__name__, error, delay, exc_info=with_traceback)
             return time.time() + delay
         finally:

@@ -1,4 +1,8 @@
-"""Reconcile a run: observe it, decide, write the status, apply the actions, and save the record."""
+"""Reconcile a run, that is, move it one step on from its current state.
+
+A reconciliation observes the run, decides on the next step, writes the new status, takes the actions that follow from it, and
+saves the run's record to the artifact store.
+"""
 
 from __future__ import annotations
 
@@ -39,28 +43,28 @@ from editr1_operator.timing import REFUSED_SECONDS, RESYNC_SECONDS, next_reconci
 from editr1_operator.trace import Exporter, traceparent
 
 MAX_PLANS = 12
-"""Maximum number of plans per reconciliation. More indicate a bug."""
+"""Maximum number of plans that one reconciliation makes. Needing more is a bug."""
 _OVER = (RunState.DONE, RunState.FAILED)
 
 
 @dataclass
 class _Memory:
-    """Cached state of a run between reconciliations. It is rebuilt after a restart."""
+    """What the operator remembers about a run between two reconciliations. After a restart it is empty and filled again."""
 
     progress: Progress = field(default_factory=dict)
     rendered: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Image and chart of each stage, for the record."""
+    """Image and chart of each stage that this process created, by stage name, for the run's record."""
     recorded: int | None = None
-    """Hash of the status for which the record was last saved."""
+    """Hash of the status from which the run's record was last saved."""
     run: tuple[int, RunSpec] | None = None
-    """Generation and parsed specification."""
+    """Generation of the specification, and the parsed specification."""
     resynced: float = 0.0
     finished: bool = False
-    """Whether the run is over and its status and record are written."""
+    """True if the run has ended and its final status and record have been written."""
 
 
 class Reconciler:
-    """Reconciles runs. Safe to use from several threads as long as no two reconcile the same run."""
+    """Reconciles runs. Several threads may use it, as long as no two of them reconcile the same run at the same time."""
 
     def __init__(
         self,
@@ -77,13 +81,15 @@ class Reconciler:
         self._memory: dict[str, _Memory] = {}
 
     def reconcile(self, key: Key) -> float | None:
-        """Observe a run, decide, and apply the decision.
+        """Observe a run, decide on its next step, and take this step.
 
         Returns:
-            When to reconcile again if nothing changes (seconds since the epoch), or ``None`` if nothing is left to do.
+            Time of the next reconciliation if nothing changes before (seconds since the epoch), or ``None`` if the run has ended
+            or does not exist.
 
         Raises:
-            StoreError, HubUnreachable, ClusterUnreachable: retry later; the status reports an outage of the store or the hub.
+            StoreError, HubUnreachable, ClusterUnreachable: the artifact store, the hub or the API server cannot be reached.
+                Call the method again later. The status of the run reports an outage of the store or the hub.
         """
         body = self.cache.run(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
@@ -96,7 +102,7 @@ class Reconciler:
         return again
 
     def record_deletion(self, body: Mapping[str, Any]) -> None:
-        """Record that a run was deleted before it ended. Kubernetes deletes its jobs."""
+        """Save in the run's record that the run was deleted before it ended. Its jobs are deleted by Kubernetes."""
         status = RunStatus.model_validate(body.get("status") or {})
         self._memory.pop(body["metadata"]["uid"], None)
         if status.state in _OVER or not status.stages:
@@ -108,7 +114,7 @@ class Reconciler:
         save_record(settings.store, update_record(known, run.spec, stopped, {}))
 
     def new_record(self, body: Mapping[str, Any], run: RunSpec) -> RunRecord:
-        """Return a new record of a run, without stages."""
+        """Return a new record for a run. It contains no stages yet."""
         annotations = body["metadata"].get("annotations") or {}
         return RunRecord(
             name=run.metadata.name,
@@ -122,13 +128,13 @@ class Reconciler:
 
 
 def revision_of(body: Mapping[str, Any]) -> str:
-    """Return the git revision of the code that submitted the run, or else of the operator's image."""
+    """Return the git revision of the code that submitted the run. If it is unknown, return that of the operator's image."""
     annotations = body["metadata"].get("annotations") or {}
     return str(annotations.get(REVISION_ANNOTATION) or os.environ.get("EDITR1_REVISION", ""))
 
 
 class _Reconciliation:
-    """One reconciliation of one run."""
+    """A single reconciliation of one run."""
 
     def __init__(self, reconciler: Reconciler, memory: _Memory, body: dict[str, Any]) -> None:
         self._shared, self._memory, self._now = reconciler, memory, time.time()
@@ -141,7 +147,7 @@ class _Reconciliation:
         self._progress_s = progress_interval(len(self._cache.runs()))
 
     def run(self) -> float | None:
-        """Reconcile, and return when to do so again (seconds since the epoch); None if nothing is left to do."""
+        """Reconcile the run. Returns the time of the next reconciliation as :meth:`Reconciler.reconcile` does."""
         before = self._writer.status
         over = before.state in _OVER and before.observed_generation > 0
         if over and self._memory.finished:
@@ -175,14 +181,17 @@ class _Reconciliation:
         return next_reconcile(status, run.spec, self._now, self._progress_s)
 
     def _parse_run(self) -> RunSpec:
-        """Parse the specification once per generation. Raises ConfigError."""
+        """Return the run's specification, which is parsed only if its generation has changed. Raises ConfigError."""
         known = self._memory.run
         if known is None or known[0] != self._generation:
             self._memory.run = known = (self._generation, read_run(self._writer.body))
         return known[1]
 
     def _resync_cache(self, run: RunSpec) -> None:
-        """List the run's jobs and pods every few minutes, because a restarted watch does not report missed deletions."""
+        """Every few minutes, replace the run's cached jobs and pods by those that the API server lists.
+
+        A watch that was interrupted does not report objects that were deleted in the meantime.
+        """
         if self._now - self._memory.resynced < RESYNC_SECONDS:
             return
         first, self._memory.resynced = self._memory.resynced == 0.0, self._now
@@ -198,7 +207,10 @@ class _Reconciliation:
             self._cache.resync(self._namespace, known.release, None if job is None else {"kind": kind, **job}, pods)
 
     def _plan(self, run: RunSpec, settings: NamespaceSettings, *, report: bool) -> tuple[RunStatus, Sequence[Action]]:
-        """Decide and archive. If ``report`` is set, write an outage of the store or the hub to the status."""
+        """Decide on the next step, and archive ended attempts.
+
+        If the artifact store or the hub cannot be reached and ``report`` is True, the status of the run says so.
+        """
         try:
             return self._decide_and_archive(run, settings)
         except (StoreError, HubUnreachable) as error:
@@ -208,9 +220,10 @@ class _Reconciliation:
             raise
 
     def _decide_and_archive(self, run: RunSpec, settings: NamespaceSettings) -> tuple[RunStatus, Sequence[Action]]:
-        """Decide, then archive the attempts that ended.
+        """Decide on the next step, then archive the attempts that have ended.
 
-        The status is written afterwards: if archiving fails, the next reconciliation finds the old status and archives again.
+        The caller writes the status after that. If archiving fails, the next reconciliation therefore finds the old status and
+        archives the attempts again.
         """
         status, actions = self._decide(run, settings)
         archive_attempts(
@@ -225,7 +238,10 @@ class _Reconciliation:
         return status, actions
 
     def _decide(self, run: RunSpec, settings: NamespaceSettings) -> tuple[RunStatus, Sequence[Action]]:
-        """Decide until no stage has to be resolved and no result has to be read."""
+        """Return the new status and the actions to take.
+
+        A decision may need to resolve inputs or to read a result first. Both are done at once, and the decision is made again.
+        """
         gatherer = Gatherer(
             self._client,
             self._cache,
@@ -253,7 +269,10 @@ class _Reconciliation:
     def _apply(
         self, run: RunSpec, settings: NamespaceSettings, status: RunStatus, actions: Sequence[Action]
     ) -> tuple[RunStatus, ClusterUnreachable | None]:
-        """Apply the actions, and write the status of stages whose objects were rejected. Returns an outage to raise later."""
+        """Take the actions, and write the new status if the objects of a stage could not be created.
+
+        Returns the status, and the error of an outage of the API server. The caller raises it after it has saved the record.
+        """
         applier = self._make_applier(run, settings, status)
         outage: ClusterUnreachable | None = None
         failed = {}

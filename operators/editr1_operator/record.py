@@ -1,4 +1,7 @@
-"""Update the run's record in the artifact store from its status, in the format of the local backend."""
+"""Update the record of a run, which is kept in the artifact store, from the run's status.
+
+The record has the same format as that of a run on the local backend.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from editr1.runs.spec import RunBody
 def update_record(
     base: RunRecord, spec: RunBody, status: RunStatus, rendered: Mapping[str, Mapping[str, str]]
 ) -> RunRecord:
-    """Return a copy of a record with the state of the run and of its stages.
+    """Return a copy of a record with the current state of the run and of its stages.
 
     Args:
-        base: The record with name, versions and machine.
+        base: The previous record of the run.
         spec: Specification of the run.
-        status: Status of the run.
-        rendered: Image and chart of the stages that were applied in this process; others keep those of ``base``.
+        status: Current status of the run.
+        rendered: Image and chart of each stage that this process created. The other stages keep those in ``base``.
     """
     record = base.model_copy(deep=True)
     record.seed = spec.seed

@@ -1,4 +1,4 @@
-"""Resolve the inputs of a stage to digests, and read the result that it committed."""
+"""Resolve the inputs of a stage to digests, and read the stage's result from the artifact store."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from editr1_operator.settings import NamespaceSettings
 
 @dataclass
 class Resolver:
-    """Applies :class:`Resolve` and :class:`LoadResult`, whose outcome the same reconciliation needs for its next plan."""
+    """Carries out the actions :class:`Resolve` and :class:`LoadResult`.
+
+    The reconciliation needs their outcome for its decision, so it carries them out before all other actions.
+    """
 
     run: RunSpec
     settings: NamespaceSettings
     now: float
     results: dict[str, StageResult | None] = field(default_factory=dict)
-    """Results that were read, by stage; ``None`` for a stage without a result."""
+    """Results that were read so far, by stage name; ``None`` for a stage that has no result."""
 
     def apply(self, action: Resolve | LoadResult, status: RunStatus) -> RunStatus:
-        """Apply an action and return the new status.
+        """Carry out an action and return the new status of the run.
 
         Raises:
             StoreError, HubUnreachable: the artifact store or the hub cannot be reached.

@@ -1,4 +1,7 @@
-"""Plan reward services: create them before the stages that they score, and release them when those have ended."""
+"""Decide when to create and release the reward services of a run.
+
+A reward service is created before the first stage that uses it starts, and released when no stage uses it any more.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from editr1_operator.plan import PlanBuilder, close_attempt
 
 
 def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> tuple[PlanBuilder, bool]:
-    """Plan the next step towards a ready service for ``stage``.
+    """Decide the next step towards a ready reward service for ``stage``.
 
     Returns:
-        The plan, and whether the service is ready. If it is not, the stage waits for it or fails in the plan.
+        The plan, and True if the service is ready. If it is not ready, the stage waits for it, or fails with it.
     """
     plan = plan.use_service(service)
     known, seen = plan.status_of(service), plan.observed_of(service)
@@ -45,9 +48,9 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
 
 
 def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Keep the service of a stage that has started, also between two attempts, and create it again if it was deleted.
+    """Keep the reward service of a stage that has started until the stage ends, and create it again if it was deleted.
 
-    The stage's client waits for the service, so the status of the stage does not change unless the service fails permanently.
+    The stage itself waits while the service is away, so its status does not change. If the service fails, the stage fails too.
     """
     service, known = service_of(stage, plan.spec.stages), plan.status_of(stage)
     if service is None or service.name in plan.services or plan.spec.suspend or known.over or not known.attempts:
@@ -62,7 +65,7 @@ def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool) -> PlanBuilder:
-    """Release a service that no stage needs at this moment."""
+    """Release a reward service that no stage needs now. ``needed_later`` says whether a stage will need it again."""
     known, seen = plan.status_of(service), plan.observed_of(service)
     in_use = {plan.stages[name].release for name in plan.services if name != service.name}
     if seen.owned and seen.has_job and known.release not in in_use:
@@ -75,7 +78,7 @@ def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool
             service,
             state=RunState.SUSPENDED if suspended else RunState.WAITING,
             reason=Reason.SUSPENDED if suspended else Reason.INPUTS_MISSING,
-            message="starts together with the stage that it scores",
+            message="starts together with the next stage that uses it",
             pending_since=None,
         )
     if known.state is RunState.DONE:
@@ -87,7 +90,10 @@ def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool
 
 
 def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuilder:
-    """Create the service, or become an owner of the existing one. The last rejection by the API server stays in the message."""
+    """Plan to create the reward service, or to become an owner of the existing one.
+
+    If the API server rejected its objects before, the status message with the reason is kept.
+    """
     known = plan.status_of(service)
     since = known.pending_since or plan.now
     if overdue(since, plan.now, service.pending_timeout_seconds) is not None:
@@ -119,7 +125,10 @@ def _wait_for(plan: PlanBuilder, service: StageSpec, stage: StageSpec, cause: st
 
 
 def _fail_pending(plan: PlanBuilder, service: StageSpec, stage: StageSpec, cause: str) -> PlanBuilder:
-    """Fail a service that was not ready in time, and the stage with it. :func:`release_service` removes its objects."""
+    """Fail a reward service that did not become ready in time, and the stage that waits for it.
+
+    :func:`release_service` then deletes the objects of the service.
+    """
     message = f"{cause}; not ready after {service.pending_timeout_seconds:g} s"
     plan = plan.fail(service, Reason.PENDING_TOO_LONG, message, code=ExitCode.TERMINATED)
     return plan.fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {message}", code=ExitCode.TERMINATED)

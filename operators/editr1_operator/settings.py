@@ -1,4 +1,4 @@
-"""The settings of a namespace: chart values of the stages of its runs, and their artifact store."""
+"""Read the settings that apply to the runs of a namespace: chart values of their stages, and their artifact store."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from editr1.launch.origin import versions
 from editr1.runs.spec import RunSpec, check_run
 
 NAMESPACE_CONFIG = "editr1-cluster"
-"""ConfigMap of a namespace; its ``cluster.yaml`` overrides the operator's own settings."""
+"""Name of the ConfigMap whose key ``cluster.yaml`` overrides the operator's own settings for the runs of its namespace."""
 MAX_AGE_SECONDS = 30.0
-"""Settings of a namespace that are older than this are read again."""
+"""Age in seconds after which cached settings are read again."""
 EXPIRY_SECONDS = 900.0
-"""Settings of a namespace that are older than this are removed from memory."""
+"""Age in seconds after which cached settings that nobody used are removed."""
 
 
 @dataclass(frozen=True)
 class NamespaceSettings:
-    """Cluster settings and open artifact store of the runs of a namespace."""
+    """Cluster settings for the runs of a namespace, and the artifact store that they use, opened."""
 
     cluster: ClusterConfig
     config: StoreConfig
@@ -40,7 +40,7 @@ class NamespaceSettings:
 
 
 class SettingsCache:
-    """Reads and caches settings by namespace; safe to use from several threads."""
+    """Reads and caches the settings of each namespace. It is safe to use from several threads."""
 
     def __init__(self, file: Path | None, stores: Sequence[str] = ()) -> None:
         self._base, self._stores = load_cluster(file), tuple(stores)
@@ -49,22 +49,22 @@ class SettingsCache:
         self.versions = versions()
 
     def of_namespace(self, client: KubernetesClient, namespace: str, url: str | None) -> NamespaceSettings:
-        """Return the settings of a namespace with an open artifact store.
+        """Return the settings for a run in a namespace, with its artifact store opened.
 
         Args:
-            client: Client to read the namespace's ConfigMap with.
+            client: Client that reads the ConfigMap of the namespace.
             namespace: Namespace of the run.
-            url: Artifact store of the run; ``None`` uses that of the namespace.
+            url: Artifact store in the run's specification. If it is ``None``, the store in the settings is used.
 
         Raises:
-            ConfigError: the settings are invalid, or the operator may not use the store.
-            ClusterUnreachable: the API server does not answer.
+            ConfigError: the settings are invalid, or the administrator does not allow the store.
+            ClusterUnreachable: the API server does not respond.
         """
         with self._lock:
             known = self._cached.get((namespace, url))
         if known is not None and time.monotonic() - known[0] < MAX_AGE_SECONDS:
             return known[1]
-        # store_endpoint is for machines outside the cluster; the operator uses the endpoint of the pods.
+        # store_endpoint is for machines outside the cluster. The operator uses the same endpoint as the pods.
         config = self._read(client, namespace).model_copy(update={"store_endpoint": None})
         store = store_config(config, url)
         self._check(store)
@@ -80,16 +80,18 @@ class SettingsCache:
         return settings
 
     def _check(self, store: StoreConfig) -> None:
-        """Check that the administrator allows the store, since the operator opens it with its own credentials."""
+        """Raise ConfigError if the administrator does not allow the store, which the operator opens with its own credentials."""
         if self._stores and not any(
             store.url == item or store.url.startswith(item.rstrip("/") + "/") for item in self._stores
         ):
-            raise ConfigError(f"store {store.url!r}: not allowed; use a store below {' or '.join(self._stores)}")
+            raise ConfigError(
+                f"store {store.url!r}: not allowed by the operator; use a store below {' or '.join(self._stores)}"
+            )
         own = (self._base.values.get("store") or {}).get("endpoint") or None
         expected = options_from_environment().get("endpoint") or own
         if (own or self._stores) and store.endpoint != expected:
             raise ConfigError(
-                f"store.endpoint {store.endpoint!r}: not allowed; remove it, the operator uses {own or 'AWS'!r}"
+                f"store.endpoint {store.endpoint!r}: not allowed by the operator, which uses {own or 'AWS'!r}; remove it"
             )
 
     def _read(self, client: KubernetesClient, namespace: str) -> ClusterConfig:
@@ -101,14 +103,14 @@ class SettingsCache:
         try:
             over = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{where}: not YAML: {error}") from None
+            raise ConfigError(f"{where}: not valid YAML: {error}") from None
         if not isinstance(over, dict):
-            raise ConfigError(f"{where}: must be a mapping, as in manifests/cluster.yaml")
+            raise ConfigError(f"{where}: must be a YAML mapping; see manifests/cluster.yaml for an example")
         return validate(ClusterConfig, deep_merge(self._base.model_dump(mode="json"), over), where=where)
 
 
 def read_run(body: Mapping[str, Any]) -> RunSpec:
-    """Parse an EditRun like a run file. Raises ConfigError, with one line per fault."""
+    """Parse an EditRun with the same checks as a run file. Raises ConfigError, whose message has one line per fault."""
     meta = body["metadata"]
     where = f"EditRun {meta['name']}"
     data = {
@@ -122,7 +124,7 @@ def read_run(body: Mapping[str, Any]) -> RunSpec:
     for stage in spec.spec.stages:
         if release_name(spec.metadata.name, stage.name) == NAMESPACE_CONFIG:
             raise ConfigError(
-                f"{where}: the objects of stage {stage.name!r} would have the name {NAMESPACE_CONFIG}, which is reserved for"
-                " the namespace's settings; rename the run or the stage"
+                f"{where}: the objects of stage {stage.name!r} would be named {NAMESPACE_CONFIG}, which is the name of the"
+                " namespace's settings; rename the run or the stage"
             )
     return spec

@@ -1,4 +1,4 @@
-"""Write the status of a run, and report its changes as Kubernetes events, webhook notifications and metrics."""
+"""Write the status of an EditRun, and report its changes as Kubernetes events, webhook notifications and metrics."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class StatusWriter:
     """Writes the status of one EditRun.
 
     Attributes:
-        body: The EditRun as it was written last.
-        status: The status in ``body``.
+        body: The EditRun, as last read or written.
+        status: The parsed status in ``body``.
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class StatusWriter:
         self.body, self.status = body, RunStatus.model_validate(body.get("status") or {})
 
     def write(self, status: RunStatus) -> bool:
-        """Write the status if it changed.
+        """Write the status if it differs from the last one.
 
         Returns:
-            False if the run was changed or deleted in the meantime.
+            False if the EditRun was changed or deleted in the meantime, so that the status was not written.
         """
         if status == self.status:
             return True
@@ -75,7 +75,7 @@ class StatusWriter:
                     "Event", meta["namespace"], {**event, "metadata": event_meta, "involvedObject": involved}
                 )
             except (RequestRefused, ClusterUnreachable):
-                return  # events are informational
+                return  # events only inform the user, so a run does not depend on them
 
 
 def _failures(status: RunStatus) -> int:
@@ -83,5 +83,5 @@ def _failures(status: RunStatus) -> int:
 
 
 def _replacement(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a merge patch that turns ``old`` into ``new``."""
+    """Return a JSON merge patch that turns ``old`` into ``new``."""
     return {**{key: None for key in old if key not in new}, **new}

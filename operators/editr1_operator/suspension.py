@@ -1,4 +1,4 @@
-"""Plan stages that are suspended by the run's ``suspend`` or by a Kueue queue."""
+"""Decide the next step of a stage that is suspended, either by the run's field ``suspend`` or by a Kueue queue."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from editr1_operator.services import ensure_service
 
 
 def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan a stage whose run or whose job is suspended."""
+    """Decide the next step of a stage whose run or whose job is suspended."""
     seen = plan.observed_of(stage)
     job = seen.release.job
     assert job is not None
     if plan.spec.suspend and job.queue and not job.suspended:
-        # Only the queue may suspend a job that it admitted. When the run is resumed, a new job is queued.
+        # Only the queue may suspend a job that it admitted, so the job is deleted. When the run is resumed, a new one is queued.
         plan = suspend(plan, stage).act(DeleteJob(stage.name, seen.uid))
         return plan.put(plan.status_of(stage).model_copy(update={"removed_uid": seen.uid, "job_uid": ""}))
     if plan.spec.suspend:
@@ -29,7 +29,7 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     if job.queue:
         return _wait_for_queue(plan, stage)
     if any(pod.terminating for pod in seen.release.pods):
-        # training-operator counts a terminating pod as a pod of the resumed job, which would fail together with the pod.
+        # training-operator counts a terminating pod as part of the resumed job. The end of the pod would then fail the job.
         plan = delete_stuck_pods(plan, stage)
         message = "resumes as soon as its old pods have stopped"
         return plan.update(stage, state=RunState.SUSPENDED, reason=Reason.SUSPENDED, message=message)
@@ -37,7 +37,7 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Set the status of a stage to suspended."""
+    """Plan the status of a stage as suspended."""
     known = plan.status_of(stage)
     return plan.update(
         stage,
@@ -51,7 +51,7 @@ def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def end_suspension(known: StageStatus, now: float) -> dict[str, Any]:
-    """Return the status fields at the end of a suspension; its duration is added to that of earlier ones."""
+    """Return the changes of a stage's status at the end of a suspension. Its duration is added to that of earlier ones."""
     duration = now - known.suspended_since if known.suspended_since is not None and known.attempts else 0.0
     return {"suspended_since": None, "suspended_seconds": known.suspended_seconds + duration}
 

@@ -1,4 +1,4 @@
-"""When to reconcile a run again if no watch reports a change: pure functions."""
+"""Compute when to reconcile a run again if no watch reports a change before. All functions are pure."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from editr1.runs.kinds import KINDS
 from editr1.runs.spec import RunBody, StageSpec
 
 PROGRESS_SECONDS = 5.0
-"""Minimum interval between two reads of a run's progress."""
+"""Minimum interval in seconds between two reads of a run's progress."""
 PROGRESS_READS_PER_SECOND = 20
-"""Maximum rate of progress reads from the artifact store, over all runs."""
+"""Maximum number of progress reads from the artifact store per second, over all runs."""
 PENDING_SECONDS = 5.0
-"""Interval while a job or service is starting."""
+"""Seconds between two reconciliations while a job or service is starting."""
 REFUSED_SECONDS = 15.0
-"""Interval while the API server rejects objects or the settings are invalid."""
+"""Seconds between two reconciliations while the API server rejects a stage's objects or the settings are invalid."""
 LIMIT_MARGIN_SECONDS = 0.1
 RESYNC_SECONDS = 300.0
-"""Interval at which every run is reconciled and its objects are listed, because a watch can miss deletions."""
+"""Maximum seconds between two reconciliations of a run.
+
+The run's objects are then also listed again, because a watch can miss their deletion.
+"""
 
 
 def progress_interval(runs: int) -> float:
-    """Return the seconds between two reads of a run's progress, given the number of runs."""
+    """Return the interval in seconds between two reads of a run's progress. It grows with the number of ``runs``."""
     return max(PROGRESS_SECONDS, runs / PROGRESS_READS_PER_SECOND)
 
 
 def next_reconcile(status: RunStatus, spec: RunBody, now: float, progress_s: float = PROGRESS_SECONDS) -> float:
-    """Return when to reconcile next (seconds since the epoch): after a backoff or timeout, or to read progress."""
+    """Return the time of the next reconciliation of a run in seconds since the epoch.
+
+    It is the earliest time at which a backoff ends, a time limit expires, or the progress must be read again.
+    """
     specs = {stage.name: stage for stage in spec.stages}
     times = [now + RESYNC_SECONDS]
     for stage in status.stages:
@@ -49,7 +55,7 @@ def _backoff_and_polling_times(stage: StageStatus, now: float, progress_s: float
 
 
 def _limit_times(stage: StageStatus, spec: StageSpec, now: float) -> Iterator[float]:
-    """Yield the times at which the pending timeout and the deadline of a stage expire, at least one second from now."""
+    """Yield the times at which the pending timeout and the deadline of a stage expire, but none in less than a second."""
     if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
         yield max(now + 1, stage.pending_since + spec.pending_timeout_seconds + LIMIT_MARGIN_SECONDS)
     suspended = stage.suspended_since is not None or stage.state is RunState.SUSPENDED

@@ -1,6 +1,7 @@
-"""The OpenTelemetry trace of a run: one span for the run, a child span per attempt, and below those the spans of its pods.
+"""Create the OpenTelemetry trace of a run.
 
-Trace and span IDs are digests of the run's UID, so a restarted operator writes the same spans.
+The trace has one span for the run, which has one child span per attempt. The spans of the pods are children of the attempts.
+Trace and span IDs are derived from the run's UID, so a restarted operator creates the same spans again.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ SERVICE = "editr1-operator"
 
 
 def traceparent(uid: str, stage: str = "", attempt: int = 0) -> str:
-    """Return the W3C traceparent of the run's span, or of the span of an attempt (counted from 1)."""
+    """Return the W3C traceparent of an attempt's span. Attempts are counted from 1. Without a stage, return that of the run's span."""
     context = _context(uid, stage, attempt)
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
 
 def spans_of(uid: str, namespace: str, run: str, status: RunStatus) -> list[ReadableSpan]:
-    """Return the spans of the attempts that ended, and of the run if it ended."""
+    """Return the spans of all attempts that have ended, and of the run if it has ended."""
     resource = Resource.create({"service.name": SERVICE, "editr1.run": run, "k8s.namespace.name": namespace})
     spans = [span for stage in status.stages for span in _attempts(uid, stage, resource)]
     if status.ended is not None and status.started is not None:
@@ -74,7 +75,7 @@ def _attributes(stage: StageStatus, number: int, attempt: AttemptStatus) -> dict
 
 
 class Exporter:
-    """Sends each span once to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT``, without blocking."""
+    """Sends spans to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT`` from a background thread. Without one it does nothing."""
 
     def __init__(self) -> None:
         self._processor: BatchSpanProcessor | None = None
@@ -84,7 +85,7 @@ class Exporter:
             self._processor = BatchSpanProcessor(OTLPSpanExporter(timeout=2))
 
     def send(self, before: list[ReadableSpan], after: list[ReadableSpan]) -> None:
-        """Send the spans of ``after`` that are not in ``before``."""
+        """Queue the spans that are in ``after`` but not in ``before``."""
         if self._processor is None:
             return
         known = {span.context.span_id for span in before if span.context}
@@ -93,7 +94,7 @@ class Exporter:
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send the remaining spans and stop."""
+        """Send the spans that are still queued, and stop the thread."""
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
 

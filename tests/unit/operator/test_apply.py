@@ -177,7 +177,7 @@ def test_settings_of_a_stage_override_those_of_its_chart_in_a_shared_service() -
     ("name", "stage", "message"),
     [
         ("x" * 40, "curate", "at most 45"),
-        ("editr1", "cluster", "which is reserved for the namespace's settings"),
+        ("editr1", "cluster", "which is the name of the namespace's settings"),
     ],
 )
 def test_unusable_name_of_run_or_stage_is_rejected(name: str, stage: str, message: str) -> None:

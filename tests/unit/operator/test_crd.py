@@ -53,7 +53,7 @@ def test_config_has_the_settings_of_every_kind_and_restricts_each_to_its_kinds()
     for name in known:
         kinds = [str(kind) for kind, info in KINDS.items() if name in names(info.settings_model())]
         if len(kinds) < len(KINDS):
-            assert f"config.{name}: only a stage of kind {', '.join(kinds)} has this field" in rules
+            assert f"config.{name}: only stages of kind {', '.join(kinds)} have this setting; remove it" in rules
 
 
 def test_schema_is_structural_and_every_field_has_a_description() -> None:

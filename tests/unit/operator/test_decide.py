@@ -181,7 +181,7 @@ CASES = {
     ),
     "a lost pod fails the stage when no retries are left": Case(
         single_stage(launched_status(pods={POD.name: "p1"}, failures=2), observed_job(REPLACEMENT_POD)),
-        *(F, Reason.RETRIES_SPENT, (DeleteJob("data", "u1"),), f"lost pod {POD.name} after all 2 retries"),
+        *(F, Reason.RETRIES_SPENT, (DeleteJob("data", "u1"),), f"pod {POD.name} was lost with its node, after all 2 retries"),
     ),
     "the result of a job that succeeded is read": Case(
         single_stage(launched_status(), observed_job(condition="Succeeded")), R, None, (LoadResult("data"),)
@@ -207,7 +207,7 @@ CASES = {
     ),
     "a job past its deadline is deleted": Case(
         single_stage(launched_status(), observed_job(RUNNING_POD), deadline_seconds=99),
-        *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),), "the deadline of 99 s has passed"),
+        *(F, Reason.DEADLINE, (DeleteJob("data", "u1"),), "the stage did not finish within deadline_seconds (99 s)"),
     ),
     "a job before its deadline continues": Case(
         single_stage(launched_status(), observed_job(RUNNING_POD), deadline_seconds=101), R, Reason.RUNNING
@@ -232,7 +232,7 @@ CASES = {
         F,
         Reason.DEADLINE,
         (),
-        "the deadline of 99 s has passed",
+        "the stage did not finish within deadline_seconds (99 s)",
     ),
     "a terminating job is not deleted again after the deadline": Case(
         single_stage(backoff(-1), observed_job(terminating=True), deadline_seconds=99), F, Reason.DEADLINE

@@ -287,7 +287,7 @@ CASES = {
             (RRM, None, NO_JOB),
             (GRPO.model_copy(update={"inputs": {**GRPO_INPUTS, "cases": "stage:data/cases"}}), None, NO_JOB),
         ),
-        *(W, Reason.INPUTS_MISSING, (), "starts together with the stage that it scores", "rrm"),
+        *(W, Reason.INPUTS_MISSING, (), "starts together with the next stage that uses it", "rrm"),
     ),
     "a service is shared by the stages of a run": Case(
         run(

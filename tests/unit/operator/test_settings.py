@@ -50,12 +50,12 @@ def test_settings_of_a_namespace_override_those_of_the_operator(tmp_path: Path) 
         (
             {"values": {"store": {"endpoint": "http://elsewhere:1"}}},
             None,
-            "not allowed; remove it, the operator uses",
+            "not allowed by the operator, which uses",
         ),
-        (None, "s3://other/x", "not allowed; use a store below s3://b/x"),
-        (None, "s3://b/xy", "not allowed; use a store below s3://b/x"),
-        ("[", None, "not YAML"),
-        ("- a", None, "must be a mapping"),
+        (None, "s3://other/x", "not allowed by the operator; use a store below s3://b/x"),
+        (None, "s3://b/xy", "not allowed by the operator; use a store below s3://b/x"),
+        ("[", None, "not valid YAML"),
+        ("- a", None, "must be a YAML mapping"),
         ({"regisrty": "x"}, None, "regisrty"),
     ],
 )

@@ -216,7 +216,7 @@ def events(before: StageStatus | None, after: StageStatus, **run: RunStatus) -> 
         (
             RUNNING,
             RUNNING.model_copy(update={"failures": 1}),
-            [("Warning", "NodeLost", "a: a pod was lost and is created again")],
+            [("Warning", "NodeLost", "a: a pod was lost with its node and is created again")],
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_events_of_a_stage(
     [
         (FINISHED, False, ("Normal", "Done", "the run is done")),
         (FAILED_STAGE, False, ("Warning", "DeadlinePassed", "c: the deadline of 9 s has passed")),
-        (SUSPENDED, True, ("Normal", "Suspended", "use editr1 resume to continue")),
+        (SUSPENDED, True, ("Normal", "Suspended", "suspended; use editr1 resume to continue")),
     ],
 )
 def test_end_of_a_run_causes_one_event(stage: StageStatus, suspend: bool, expected: tuple[str, str, str]) -> None:
