@@ -1,4 +1,4 @@
-"""Describe the git checkout that this code runs from."""
+"""Read the commit and the uncommitted changes of the git checkout from which this package runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ MAX_PATCH_BYTES = 4 << 20
 
 
 def git_revision() -> str:
-    """Return the checked-out commit, with the suffix ``+dirty`` for uncommitted changes; empty outside a checkout."""
+    """Return the checked-out commit, with the suffix ``+dirty`` if there are uncommitted changes.
+
+    The result is empty if the package does not run from a git checkout.
+    """
     revision = _git("rev-parse", "HEAD").decode().strip()
     if not revision:
         return ""
@@ -20,7 +23,7 @@ def git_revision() -> str:
 def git_patch() -> bytes:
     """Return the diff of the working tree against the checked-out commit.
 
-    Empty for a clean tree, outside a checkout, or if the diff is larger than 4 MiB.
+    The result is empty if there are no changes, if the diff is larger than 4 MiB, or outside a checkout.
     """
     patch = _git("diff", "HEAD")
     return patch if len(patch) <= MAX_PATCH_BYTES else b""
@@ -39,7 +42,7 @@ def _git(*arguments: str) -> bytes:
 
 
 def _run_git(folder: Path, *arguments: str) -> bytes:
-    """Return git's standard output; empty if git fails or is not installed."""
+    """Run git and return its standard output. The result is empty if git fails or is not installed."""
     try:
         result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Execute a run file: lock the folder of the run, open its artifact store and run its stages on a backend."""
+"""Run the stages of a run file. The run's folder is locked meanwhile, so that only one process works on the run."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ def execute(
     cluster: ClusterConfig | None = None,
     wait: float = 0.0,
 ) -> tuple[RunRecord, bool]:
-    """Run every stage of ``spec`` that is not complete. Returns the record and whether any stage was started.
+    """Run every stage of ``spec`` that has no result yet.
 
-    Stages run as local processes, or on ``cluster`` if it is given. ``folder`` contains the spans of the run and, without
-    ``store``, its artifacts. A second call resumes from the last checkpoint. If an earlier call was killed, this call first
-    waits until the stage processes that it left behind have committed a checkpoint and exited.
+    Stages run as local processes, or on ``cluster`` if it is given. ``folder`` receives the spans of the run and, without
+    ``store``, its artifacts. After an interruption, another call continues from the last checkpoint. If an earlier process was
+    killed, its stage processes may still be running; this call first waits until they have committed a checkpoint and exited.
+
+    Returns:
+        The record of the run, and True if any stage was started.
 
     Raises:
         ConfigError: another process is still using ``folder`` after ``wait`` seconds.
@@ -87,7 +90,10 @@ def _orchestrate_on_cluster(context: RunContext, record: RunRecord, cluster: Clu
 
 
 class _WaitNotice:
-    """Callback for a lock that is held: notify the observer once, and raise RunStopped if a stop was requested."""
+    """Callback that is called while a lock is held by another process.
+
+    It tells the observer once that the run waits, and raises RunStopped if the user stops the command.
+    """
 
     def __init__(self, reason: str, observer: Observer, should_stop: Callable[[], bool]) -> None:
         self._reason, self._observer, self._should_stop, self._reported = reason, observer, should_stop, False
@@ -101,7 +107,10 @@ class _WaitNotice:
 
 
 def _load_or_create(store: ArtifactStore, spec: RunSpec, origin: Origin) -> RunRecord:
-    """Return the stored record without stages that were removed from the run file, or a new record."""
+    """Return the record of the run from the store, or a new record if there is none.
+
+    Stages that were removed from the run file are removed from the record.
+    """
     known = load_record(store, spec.metadata.name)
     if known is None:
         return RunRecord(name=spec.metadata.name, seed=spec.spec.seed, created=time.time(), **origin)

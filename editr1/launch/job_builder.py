@@ -1,12 +1,12 @@
-"""Build the job and the chart values of a stage.
+"""Build the job of a stage, and the values of the Helm chart that runs this job on a cluster.
 
-Local runs, single stages, ``submit``, ``render``, ``run --on kubernetes`` and the operator all use these functions, which
-are pure. References are resolved beforehand by :func:`editr1.runs.resolve.resolve_stage`.
+A job (:class:`~editr1.runs.job.StageJob`) contains everything that a stage process needs to know. All backends and commands
+build it with these functions, which are pure. References to inputs are resolved before, by
+:func:`editr1.runs.resolve.resolve_stage`.
 
-On a cluster, the chart writes the job file of its pods from the chart values, with the same fields as
-:class:`~editr1.runs.job.StageJob` (``charts/editr1-lib/templates/_job_file.tpl``). ``tests/unit/launch/test_job_file.py``
-renders it and compares every field with the given job, except those that it lists as decided by the pod or by the
-cluster settings.
+On a cluster, the chart writes the job into the job file of its pods (``charts/editr1-lib/templates/_job_file.tpl``).
+``tests/unit/launch/test_job_file.py`` checks that this file has the same fields and values as the job, except for the fields
+that the pod or the cluster settings decide.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ POD_WORKDIR = Path("/work")
 
 @dataclass(frozen=True)
 class JobContext:
-    """Fields of a job that come from its run and its launcher rather than from its stage."""
+    """The fields of a job that do not depend on its stage, but on the run and the launcher."""
 
     run: str
     seed: int
@@ -44,7 +44,7 @@ class JobContext:
 
 @dataclass(frozen=True)
 class RewardEndpoints:
-    """Addresses of the service that scores a stage's samples, and the digest of the model that it must serve."""
+    """Addresses of the reward service that a stage uses, and the digest of the model that the service must serve."""
 
     urls: tuple[str, ...] = ()
     digest: str | None = None
@@ -61,8 +61,8 @@ def build_job(
     Args:
         stage: the stage in the run file.
         context: fields that come from the run and the launcher.
-        resolved: complete settings, input digests and key. If None, the job has the settings and references of the stage
-            and no key; the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
+        resolved: complete settings, input digests and key of the stage. If None, the job contains the settings and references
+            as in the run file, and the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
         reward: the running reward service. If None, the job uses the addresses in ``stage.reward``, if there are any.
     """
     reward = reward or RewardEndpoints(tuple(reward_addresses(stage.reward)))
@@ -95,11 +95,11 @@ def chart_values(
 
     Args:
         job: the job of the stage.
-        cluster: cluster settings, including the store endpoint and the reporting of pods and all resource requests.
-        stage: the stage in the run file, which sets the numbers of processes and retries; if None, ``base`` sets them.
-        base: values that the values of the job override, such as those that ``submit`` reads from a file. They include
-            the reward service. If None, the values of the cluster settings for this stage.
-        traceparent: W3C parent of the stage's spans.
+        cluster: cluster settings, such as the endpoint of the artifact store and the resources of the pods.
+        stage: the stage in the run file, which sets the numbers of processes and retries. If None, ``base`` sets them.
+        base: values that the job's own values override, such as those in the values file of ``editr1 submit``. They contain the
+            reward service. If None, the values in the cluster settings for this stage are used.
+        traceparent: W3C trace context of the parent of the stage's spans.
 
     Raises:
         ConfigError: the chart rejects a value of the cluster settings.
@@ -126,6 +126,6 @@ def chart_values(
 
 
 def _store_values(store: StoreConfig) -> dict[str, Any]:
-    """Return the chart values of a store. Options at their defaults are left to the cluster settings."""
+    """Return the chart values of an artifact store. Options that have their default are left to the cluster settings."""
     options = store.model_dump(include={"region", "secure", "part_bytes", "transfers"}, exclude_defaults=True)
     return {"url": store.url} | {to_camel(name): value for name, value in options.items()}

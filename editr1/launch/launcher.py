@@ -1,4 +1,4 @@
-"""The launcher protocol: a backend renders, submits, observes and cancels the attempts of stages."""
+"""Protocol of launchers. A launcher starts, observes and cancels attempts of stages on one backend."""
 
 from __future__ import annotations
 
@@ -15,41 +15,46 @@ Handle = TypeVar("Handle")
 
 @dataclass(frozen=True)
 class Observation:
-    """State of a submitted attempt at one moment."""
+    """State of an attempt of a stage at one moment."""
 
     running: bool
     exit_code: int | None = None
     reason: str = ""
     ready_urls: tuple[str, ...] = ()
     progress: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-    """Progress lines since the last observation (see editr1.telemetry.progress)."""
+    """Progress lines that the stage wrote since the last observation (see editr1.telemetry.progress)."""
     note: str = ""
-    """Why the attempt makes no progress, such as an unschedulable pod; empty if there is no problem."""
+    """Why the attempt waits, such as a pod that cannot be scheduled; empty if there is no problem."""
 
 
 class Launcher(Protocol[Request, Handle]):
-    """A backend that runs attempts of stages. ``render`` has no side effects, so a dry run can print its request."""
+    """Starts, observes and cancels attempts of stages on one backend.
+
+    ``render`` only builds the request and has no side effects, so that a dry run can print it. ``submit`` carries it out.
+    """
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None) -> Request:
-        """Return the complete request for one attempt of the stage.
+        """Return the request that ``submit`` needs to start one attempt of the stage.
 
-        ``stage`` sets the number of processes and, for backends that retry on their own, the number of retries.
-        ``traceparent`` is the W3C trace context of the parent span.
+        Args:
+            job: Settings and inputs of the attempt.
+            stage: Stage in the run file. It sets the number of processes, and the retries if the backend retries by itself.
+            traceparent: W3C trace context of the parent span.
         """
         ...
 
     def record_fields(self, request: Request) -> Mapping[str, str]:
-        """Return the fields ``release``, ``image`` and ``chart`` of the stage's record; empty for a local process."""
+        """Return ``release``, ``image`` and ``chart`` for the record of the stage. The result is empty for a local process."""
         ...
 
     def submit(self, request: Request) -> Handle:
-        """Start the attempt."""
+        """Start the attempt that ``render`` prepared."""
         ...
 
     def observe(self, handle: Handle) -> Observation:
-        """Return the attempt's state without waiting."""
+        """Return the current state of the attempt without waiting for a change."""
         ...
 
     def cancel(self, handle: Handle, grace: float) -> None:
-        """Send SIGTERM, kill the attempt after ``grace`` seconds, and return when it has ended."""
+        """Send SIGTERM to the attempt, kill it if it still runs after ``grace`` seconds, and return when it has ended."""
         ...

@@ -1,4 +1,4 @@
-"""Protocol for objects that are notified of the events of a run."""
+"""Protocol of observers, which are told what happens in a run, for example to print it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from editr1.runs.record import StageRecord
 
 
 class Observer(Protocol):
-    """Receives the events of a run, for example to print them on the terminal."""
+    """Is told what happens in a run. Each method is called when the event happens that its name and its text describe."""
 
     def run_waits(self, reason: str) -> None:
-        """The run has not started yet because of ``reason``."""
+        """The run cannot start yet because of ``reason``."""
 
     def stage_started(self, stage: StageRecord) -> None:
-        """An attempt has started."""
+        """An attempt of the stage has started."""
 
     def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
         """The stage wrote a progress line (see editr1.telemetry.progress)."""
 
     def stage_ended(self, stage: StageRecord) -> None:
-        """The stage is done, has failed or was interrupted."""
+        """The stage has ended: it is done, has failed or was interrupted."""
 
     def stage_skipped(self, stage: StageRecord, reason: str) -> None:
-        """The stage does not have to run."""
+        """The stage does not have to run because of ``reason``."""
 
     def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
-        """The stage is retried in ``delay`` seconds."""
+        """An attempt has failed because of ``reason``, and the next one starts in ``delay`` seconds."""
 
     def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
-        """The service is ready at ``urls``."""
+        """The reward service is ready and can be reached at ``urls``."""
 
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
-        """The stage makes no progress because of ``reason``."""
+        """The stage waits because of ``reason``, such as a pod that cannot be scheduled."""

@@ -1,4 +1,4 @@
-"""Collect the command, code, package versions and machine of a run for its record."""
+"""Collect the information about this process that a run's record contains: command, code, package versions and machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PACKAGES = ("editr1", "torch", "transformers", "diffusers", "trl", "accelerate"
 
 
 def run_origin(command: str) -> Origin:
-    """Return the origin of this invocation for the record of its run."""
+    """Return command, code revision, package versions and machine of this process, as fields of a run's record."""
     return Origin(command=command, git_revision=git_revision(), versions=versions(), machine=machine())
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that influence results, without those that are not installed."""
+    """Return the versions of Python and of the installed packages that can influence the results of a run."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

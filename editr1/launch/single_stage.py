@@ -25,9 +25,10 @@ from editr1.telemetry.log import requested_format
 
 
 def stage_settings(kind: Kind, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    """Read a stage's settings from ``file``, then ``EDITR1_<KIND>__...`` in ``env``, then ``overrides``.
+    """Return the settings of a stage that were set explicitly, without defaults. Raises ConfigError.
 
-    Returns only settings that were set explicitly, without defaults. Raises ConfigError.
+    They are read from ``file``, from the variables ``EDITR1_<KIND>__...`` in ``env``, and from ``overrides``. A later source
+    overrides an earlier one.
     """
     where = f"editr1 {kind}" + (f" -f {file}" if file else "")
     prefix = f"EDITR1_{kind.upper()}__"
@@ -47,9 +48,9 @@ def run_single_stage(
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> dict[str, Path]:
-    """Run one stage in ``folder``. Returns the folder of each output by output name.
+    """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folder of each output by name.
 
-    ``store`` defaults to ``<folder>/store``. Raises ConfigError, StageFailed, RunStopped.
+    The artifact store is ``store``, or ``<folder>/store`` if it is None. Raises ConfigError, StageFailed, RunStopped.
     """
     spec = RunSpec(
         api_version=API_VERSION,
@@ -66,7 +67,7 @@ def run_single_stage(
 
 
 def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, store: str | None) -> None:
-    """Replace this process with the reward server of ``model``. Does not return."""
+    """Replace this process with a reward server that serves ``model``. This function does not return."""
     store_config = store_at(store or (folder.resolve() / "store").as_uri())
     digest = resolve_reference(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
     stage = StageSpec(name="serve", kind=Kind.SERVE, inputs={"model": model})

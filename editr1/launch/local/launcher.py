@@ -1,4 +1,4 @@
-"""The local backend: each stage runs the same entry point as in a pod and writes to the run's folder."""
+"""The local backend: start each stage as a process on this machine. It runs the same code as in a pod."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from editr1.telemetry.progress import ProgressReader
 
 @dataclass(frozen=True)
 class LocalRequest:
-    """A process to start. ``environment`` is added to the environment of the launcher."""
+    """A stage process to start. The variables in ``environment`` are added to those of this process."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -29,18 +29,18 @@ class LocalRequest:
 
     @property
     def log(self) -> Path:
-        """File to which the attempt's standard output and standard error are appended."""
+        """File to which standard output and standard error of the stage are appended."""
         return self.job.workdir / "log.txt"
 
     @property
     def job_file(self) -> Path:
-        """Path of the job file, passed in ``EDITR1_CONFIG``."""
+        """Path of the job file, which the stage finds in the variable ``EDITR1_CONFIG``."""
         return self.job.workdir / "job.json"
 
 
 @dataclass
 class LocalHandle:
-    """A started process."""
+    """A stage process that was started."""
 
     process: subprocess.Popen[bytes]
     request: LocalRequest
@@ -51,7 +51,7 @@ class LocalHandle:
 class LocalLauncher:
     """Runs stages as processes on this machine, each in its own process group.
 
-    ``inherited`` are file descriptors that every stage inherits, such as a lock that must outlive the launcher.
+    Every stage inherits the file descriptors ``inherited``, such as that of a lock that must be held until the stage exits.
     """
 
     def __init__(self, inherited: Sequence[int] = ()) -> None:
@@ -76,7 +76,7 @@ class LocalLauncher:
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
     def record_fields(self, request: LocalRequest) -> Mapping[str, str]:
-        """Return no fields: a local process has no release, image or chart."""
+        """Return an empty mapping, because a local process has no release, image or chart."""
         return {}
 
     def submit(self, request: LocalRequest) -> LocalHandle:
@@ -99,7 +99,7 @@ class LocalLauncher:
         return LocalHandle(process, request, progress, log=log)
 
     def observe(self, handle: LocalHandle) -> Observation:
-        """Return the exit code, the service addresses and new progress lines."""
+        """Return whether the process is running, its exit code, the addresses of its service and its new progress lines."""
         code = handle.process.poll()
         lines = handle.progress.new()
         if code is not None and handle.log is not None:
@@ -108,7 +108,7 @@ class LocalLauncher:
         return Observation(code is None, code, reason, self._urls(handle), lines)
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
-        """Send SIGTERM to the process, and SIGKILL to its group after ``grace`` seconds."""
+        """Send SIGTERM to the process. If it still runs after ``grace`` seconds, send SIGKILL to its process group."""
         terminate(handle.process, grace)
         if handle.log is not None:
             handle.log.close()
@@ -119,7 +119,7 @@ class LocalLauncher:
 
 
 def _threads(processes: int, concurrent: bool) -> int:
-    """Return the number of threads per process that divides the cores among all concurrent processes."""
+    """Return the number of threads per process, so that all processes that run at the same time share the CPU cores."""
     return max(1, (os.cpu_count() or 1) // (processes * (2 if concurrent else 1)))
 
 

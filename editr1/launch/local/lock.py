@@ -1,4 +1,4 @@
-"""File locks between processes that use the same folder."""
+"""File locks that keep several processes from using the same folder at the same time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def _do_nothing() -> None:
 
 @contextmanager
 def lock(file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], None] = _do_nothing) -> Iterator[None]:
-    """Hold an exclusive lock on ``file``.
+    """Context manager that holds an exclusive lock on ``file``.
 
     Args:
         file: the lock file; it is created if necessary.
         reason: why another process may hold the lock, for the error message.
-        wait: longest time in seconds to wait for the lock.
-        on_wait: called before each further attempt to acquire the lock; an exception that it raises ends the wait.
+        wait: maximum time in seconds to wait for the lock.
+        on_wait: called repeatedly while the lock is held by another process. If it raises an exception, the wait ends.
 
     Raises:
         ConfigError: another process still holds the lock after ``wait`` seconds.
@@ -52,10 +52,10 @@ def lock(file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], No
 def inherited_lock(
     file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], None] = _do_nothing
 ) -> Iterator[int]:
-    """Hold an exclusive lock on ``file`` and yield its file descriptor. The arguments are those of :func:`lock`.
+    """Context manager that holds an exclusive lock on ``file`` which child processes can inherit. Yields its file descriptor.
 
-    Stage processes inherit the descriptor, so the lock is held until the last of them has exited, even if this process is
-    killed. filelock does not support this: it neither exposes the descriptor nor lets a child process keep the lock.
+    Stage processes inherit the descriptor. Even if this process is killed, the lock is therefore held until the last stage
+    process has exited. The filelock package does not support this. The arguments are those of :func:`lock`.
     """
     with file.open("w") as opened:
 
@@ -74,6 +74,6 @@ def _acquire(acquire: Callable[[], bool], file: Path, reason: str, wait: float, 
     deadline = time.monotonic() + wait
     while not acquire():
         if time.monotonic() >= deadline:
-            raise ConfigError(f"{file.parent}: {reason}; wait until it has exited, or stop it")
+            raise ConfigError(f"{file.parent}: {reason}; wait until that process has exited, or stop it")
         on_wait()
         time.sleep(POLL_SECONDS)

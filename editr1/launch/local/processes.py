@@ -1,4 +1,4 @@
-"""Terminate processes on this machine: a child when its parent exits, and a process group on request."""
+"""End stage processes on this machine, on request or when the process that started them exits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from editr1.runs.job import PARENT_VARIABLE
 
 
 def terminate_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent exits (Linux only).
+    """Ask the kernel to send SIGTERM to this process when its parent exits. This works on Linux only.
 
-    Does nothing unless ``EDITR1_PARENT_PID`` is set. Exits with code 143 if that process is no longer the parent.
+    The variable ``EDITR1_PARENT_PID`` contains the process ID of the parent. If it is not set, nothing is done. If that process
+    has already exited, this process exits with code 143.
     """
     parent = os.environ.get(PARENT_VARIABLE)
     if sys.platform != "linux" or parent is None:
@@ -28,14 +29,17 @@ def terminate_with_parent() -> None:
 
 
 def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Send SIGTERM to ``process``, a process group leader, and SIGKILL to its group after ``grace`` seconds."""
+    """Send SIGTERM to ``process``, which must be the leader of a process group, and wait until it exits.
+
+    If it still runs after ``grace`` seconds, SIGKILL is sent to the whole group.
+    """
     if process.poll() is None:
         process.terminate()
         wait_or_kill(process, grace)
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Wait for ``process`` to exit, and send SIGKILL to its process group after ``grace`` seconds."""
+    """Wait until ``process`` exits. If it still runs after ``grace`` seconds, send SIGKILL to its process group."""
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:
