@@ -1,1 +1,1 @@
-"""The Kubernetes backend: install stages as Helm releases and observe their objects."""
+"""The Kubernetes backend: run each stage as a Helm release, and read its state from the objects of the release."""

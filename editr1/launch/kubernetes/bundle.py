@@ -1,4 +1,4 @@
-"""Write an archive with the diagnostics of a run for a bug report, without secrets."""
+"""Write an archive that can be attached to a bug report. It contains objects, logs and settings of a run, without secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ REDACTED = "[redacted]"
 
 
 def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
-    """Write the archive ``target`` (.tar.gz) and return the names of its files. Raises ConfigError if the run does not exist."""
+    """Write the diagnostics of a run to the archive ``target`` (.tar.gz), and return the names of the files in it.
+
+    Raises:
+        ConfigError: the run does not exist.
+    """
     edit_run = EditRuns(connection.api).get(run)
     jobs = connection.api.jobs(run) if edit_run else jobs_of(connection, run)
     stages = [overview(connection, job) for job in jobs]
@@ -52,7 +56,7 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
 
 
 def redacted(value: Any) -> Any:
-    """Return a copy of ``value`` without the values of keys and environment variables whose names suggest a secret."""
+    """Return a copy of ``value`` in which values are redacted if the name of their key or variable suggests a secret."""
     if isinstance(value, Mapping):
         if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:
             return {**value, "value": REDACTED}
@@ -64,7 +68,7 @@ def redacted(value: Any) -> Any:
 
 
 def redacted_text(text: str) -> str:
-    """Return ``text`` without the values of ``secret=...``, ``token: ...`` and similar assignments, and without credentials in URLs."""
+    """Return ``text`` with secrets redacted: credentials in URLs, and values in texts such as ``secret=...`` or ``token: ...``."""
     return _USER_IN_URL.sub(rf"\g<1>{REDACTED}@", _SECRET_VALUE.sub(lambda found: found[1] + REDACTED, text))
 
 

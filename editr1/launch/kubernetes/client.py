@@ -1,4 +1,4 @@
-"""The Kubernetes client that the package and the operator use."""
+"""Client of the Kubernetes API, for the commands of this package and for the operator."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from editr1.launch.kubernetes.resources import RESOURCES, Resource
 
 Object = dict[str, Any]
 RequestHook = Callable[[str, str], None]
-"""Called before each request with its HTTP method and the plural name of the resource."""
+"""Function that is called before each request, with the HTTP method and the plural name of the resource."""
 FIELD_MANAGER = "editr1"
 TIMEOUT_SECONDS = 60
 RETRIES = 3
 LOG_TIMEOUT = (10, 3600)
-"""Timeouts for following a log, in seconds: to connect, and to receive the next line."""
+"""Timeouts in seconds for a request that follows a log: for the connection, and for the next line."""
 LOG_CHUNK_BYTES = 4096
 
 
 class KubernetesClient:
-    """Blocking, thread-safe client of one cluster.
+    """Client of one cluster. Its methods block until the API server responds, and several threads can call them.
 
-    Every method raises :class:`RequestRefused` if the API server rejects the request and :class:`ClusterUnreachable` if it
-    does not respond.
+    Every method raises :class:`RequestRefused` if the API server rejects the request, and :class:`ClusterUnreachable` if it does
+    not respond.
 
     Attributes:
-        namespace: Namespace of the settings, of the kubeconfig context or of the pod; ``default`` if none is set.
+        namespace: Namespace in the settings, else that of the kubeconfig context or of the pod, else ``default``.
         server: URL of the API server.
     """
 
@@ -50,18 +50,18 @@ class KubernetesClient:
         connections: int | None = None,
         on_request: RequestHook | None = None,
     ) -> None:
-        """Load the configuration of the cluster; no request is sent.
+        """Load the access configuration of the cluster. No request is sent.
 
         Args:
-            config: Kubeconfig, context and namespace. Without a kubeconfig, a pod uses its service account.
-            manager: Field manager of the writes.
-            timeout_s: Timeout of one request in seconds; the kubernetes package ignores fractions.
-            retries: How often the transport repeats a request that got no response.
+            config: Cluster settings with kubeconfig, context and namespace. A pod without kubeconfig uses its service account.
+            manager: Name of the field manager under which objects are written.
+            timeout_s: Timeout of one request in whole seconds.
+            retries: Number of times that a request without a response is repeated.
             connections: Size of the connection pool; ``None`` keeps the default of the kubernetes package.
-            on_request: Hook for request metrics.
+            on_request: Function that is called before each request, for metrics.
 
         Raises:
-            ClusterError: no valid kubeconfig or service account was found.
+            ClusterError: there is no valid kubeconfig or service account.
         """
         from kubernetes import client
 
@@ -75,23 +75,23 @@ class KubernetesClient:
         self._manager, self._timeout_s, self._on_request = manager, timeout_s, on_request
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """Return an object, or ``None`` if it does not exist or its kind is not installed."""
+        """Return an object, or ``None`` if it does not exist or its kind is not installed in the cluster."""
         return self.get_path(_resource(kind).path(namespace, name))
 
     def find(self, kind: str, namespace: str, **query: str) -> list[Object]:
-        """List the objects of a namespace, filtered by ``labelSelector`` and ``fieldSelector``.
+        """Return the objects of a kind in a namespace. ``query`` may contain ``labelSelector`` and ``fieldSelector``.
 
-        The list is empty if the kind is not installed.
+        The list is empty if the kind is not installed in the cluster.
         """
         found = self._unless_missing("GET", _resource(kind).path(namespace), query=list(query.items()))
         return list((found or {}).get("items", ()))
 
     def get_path(self, path: str) -> Object | None:
-        """Return the JSON at a path of the API, or ``None`` if the server returns status 404."""
+        """Return the JSON object at a path of the API, or ``None`` if the path does not exist."""
         return self._unless_missing("GET", path)
 
     def create(self, kind: str, namespace: str, item: Object) -> Object:
-        """Create an object and return it. With ``metadata.generateName``, the server chooses its name."""
+        """Create an object and return it. If it has ``metadata.generateName``, the API server chooses its name."""
         query = [("fieldManager", self._manager)]
         return self._request("POST", _resource(kind).path(namespace), item, query=query) or {}
 
@@ -103,12 +103,12 @@ class KubernetesClient:
         Args:
             namespace: Namespace of the object.
             item: The object with all fields that ``manager`` owns.
-            manager: Field manager; ``None`` uses that of the client.
+            manager: Name of the field manager; ``None`` uses that of the client.
             force: Take over fields that another manager owns instead of failing with a conflict.
-            dry_run: Have the server validate the object without storing it.
+            dry_run: Only let the API server validate the object, without storing it.
 
         Raises:
-            RequestRefused: the server rejected the object; the message says what to install if it does not know the kind.
+            RequestRefused: the API server rejected the object. If its kind is not installed, the message says what to install.
         """
         resource, name = _resource(item["kind"]), item["metadata"]["name"]
         query = [("fieldManager", manager or self._manager)]
@@ -127,7 +127,10 @@ class KubernetesClient:
     def patch(
         self, kind: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
     ) -> Object | None:
-        """Merge-patch an object or one of its subresources and return it, or ``None`` if it does not exist."""
+        """Change an object or one of its subresources by a JSON merge patch.
+
+        Returns the changed object, or ``None`` if it does not exist.
+        """
         path = _resource(kind).path(namespace, name, subresource)
         return self._unless_missing(
             "PATCH", path, body, "application/merge-patch+json", [("fieldManager", self._manager)]
@@ -149,12 +152,12 @@ class KubernetesClient:
             kind: Kind of the object.
             namespace: Namespace of the object.
             name: Name of the object.
-            foreground: Delete the objects that it owns first.
-            grace: Grace period in seconds; 0 deletes a pod without waiting for a response of its node.
-            **preconditions: ``uid`` and ``resourceVersion`` that the object must have.
+            foreground: Delete the objects that it owns first, such as the pods of a job.
+            grace: Grace period in seconds; 0 deletes a pod without waiting for its node.
+            **preconditions: ``uid`` or ``resourceVersion``. The object is deleted only if it has these values.
 
         Returns:
-            Whether the object existed and met the preconditions.
+            True if the object existed and met the preconditions.
         """
         body: Object = {"propagationPolicy": "Foreground" if foreground else "Background"}
         if preconditions:
@@ -175,7 +178,7 @@ class KubernetesClient:
         self._request("DELETE", _resource(kind).path(namespace), body, query=[("labelSelector", selector)])
 
     def missing_kinds(self, kinds: Iterable[str]) -> list[str]:
-        """Return those of ``kinds`` that the cluster does not serve."""
+        """Return the kinds among ``kinds`` that are not installed in the cluster."""
         missing = []
         for kind in kinds:
             resource = _resource(kind)
@@ -185,7 +188,7 @@ class KubernetesClient:
         return missing
 
     def is_allowed(self, namespace: str, verb: str, group: str, resource: str) -> bool:
-        """Return whether this user may apply ``verb`` to ``resource`` in a namespace."""
+        """Return True if this user has permission for ``verb`` (such as ``create``) on ``resource`` in a namespace."""
         attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -207,13 +210,13 @@ class KubernetesClient:
             raise
 
     def follow_log(self, namespace: str, pod: str, *, container: str, since: float) -> Iterator[str]:
-        """Yield the timestamped lines of a pod's log until the pod ends or the stream breaks.
+        """Yield the lines of a pod's log with their timestamps, until the pod ends or the connection breaks.
 
         Args:
             namespace: Namespace of the pod.
             pod: Name of the pod.
             container: Name of the container.
-            since: Time of the first line in seconds since the epoch; the server rounds it to whole seconds.
+            since: Time in seconds since the epoch; earlier lines are left out. Lines of the same second may be included.
         """
         from urllib3.exceptions import HTTPError
 
@@ -260,7 +263,10 @@ class KubernetesClient:
         query: list[tuple[str, str]] | None = None,
         answer: str = "object",
     ) -> Any:
-        """Send one request. ``answer`` is ``object`` (JSON), ``str`` (text) or ``stream`` (the urllib3 response)."""
+        """Send one request and return its response as ``answer`` says.
+
+        ``object`` returns parsed JSON, ``str`` returns text, and ``stream`` returns the urllib3 response.
+        """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -286,7 +292,7 @@ class KubernetesClient:
 
 
 def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
-    """Load the client configuration and its namespace from the pod's service account or from a kubeconfig."""
+    """Return the client configuration and the namespace, from the service account of the pod or from a kubeconfig."""
     from kubernetes import client
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
     from kubernetes.config.kube_config import list_kube_config_contexts
@@ -322,6 +328,9 @@ def _resource(kind: str) -> Resource:
 
 
 def _plural_of(path: str) -> str:
-    """Return ``pods`` for ``/api/v1/namespaces/team/pods/a``, or an empty string for a path outside a namespace."""
+    """Return the plural name of the resource in a path, such as ``pods`` in ``/api/v1/namespaces/team/pods/a``.
+
+    The result is empty if the path does not belong to a namespace.
+    """
     parts = path.split("/namespaces/")
     return parts[1].split("/")[1] if len(parts) > 1 and "/" in parts[1] else ""

@@ -20,7 +20,7 @@ DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection to a cluster: its settings, its API in one namespace, and Helm."""
+    """What a command needs to work with a cluster: its settings, access to the objects of one namespace, and Helm."""
 
     config: ClusterConfig
     api: ClusterNamespace
@@ -30,9 +30,10 @@ class Connection:
 def load_cluster(
     file: Path | None, overrides: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> ClusterConfig:
-    """Read the cluster's settings from a file, then ``EDITR1_CLUSTER__...``, then ``overrides``. Raises ConfigError.
+    """Return the cluster settings. Raises ConfigError.
 
-    The file is ``file``, else the path in ``EDITR1_CLUSTER_FILE``, else ~/.config/editr1/cluster.yaml if it exists.
+    They are read from a file, from the variables ``EDITR1_CLUSTER__...``, and from ``overrides``. A later source overrides an
+    earlier one. The file is ``file``, else the path in ``EDITR1_CLUSTER_FILE``, else ~/.config/editr1/cluster.yaml if it exists.
     """
     env = os.environ if env is None else env
     if file is None and env.get(FILE_VARIABLE):
@@ -43,17 +44,17 @@ def load_cluster(
 
 
 def connect(config: ClusterConfig) -> Connection:
-    """Connect to a cluster. Raises ClusterError, ConfigError."""
+    """Return a connection to the cluster in the settings. No request is sent. Raises ClusterError, ConfigError."""
     return Connection(config, open_namespace(config), Helm())
 
 
 def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
-    """Return the settings for access to the artifact store from this machine.
+    """Return the settings with which this machine can open the artifact store of the cluster's pods.
 
-    The URL of the store is ``url``, or ``store.url`` in the cluster's values.
+    The URL of the store is ``url``, or ``store.url`` in the cluster settings if ``url`` is None.
 
     Raises:
-        ConfigError: no store is configured, or its URL is not one that pods can reach.
+        ConfigError: no store is configured, or pods cannot reach a store with this URL.
     """
     values = config.values.get("store", {})
     if not isinstance(values, Mapping):
@@ -70,5 +71,5 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
 
 
 def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:
-    """Open the artifact store of :func:`store_config`."""
+    """Open the artifact store whose settings :func:`store_config` returns."""
     return open_store(store_config(config, url))

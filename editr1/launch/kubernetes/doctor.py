@@ -1,4 +1,4 @@
-"""Check before a submission whether the cluster, the permissions and the artifact store support a run."""
+"""Checks for ``editr1 doctor``: whether the cluster, the user's permissions and the artifact store are ready for a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine(connection: Connection) -> Iterator[Finding]:
-    """Run all checks and yield their findings one by one."""
+    """Run all checks, and yield the result of each as soon as it is known."""
     version = _try("API server", lambda: str((connection.api.client.get_path("/version") or {}).get("gitVersion", "")))
     yield version
     if not version.ok:
@@ -99,7 +99,7 @@ def _namespace(connection: Connection) -> Finding:
             needed=False,
         )
     if found is None:
-        return Finding("namespace", False, f"{connection.api.namespace} does not exist")
+        return Finding("namespace", False, f"{connection.api.namespace} does not exist; create it")
     level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "none")
     return Finding(what, True, f"level {level}; the charts comply with restricted", needed=False)
 
@@ -140,7 +140,7 @@ def _keda(connection: Connection) -> Finding:
 
 
 def _operator(connection: Connection) -> Finding:
-    """Check whether the cluster has the EditRun resource and whether this user may create one."""
+    """Check that the EditRun resource is installed and that this user may create EditRuns."""
     what = "operator (EditRun)"
     if not EditRuns(connection.api).served():
         return Finding(what, False, "not installed; editr1 run orchestrates the stages from this machine", needed=False)
@@ -160,7 +160,7 @@ def _queue(connection: Connection) -> Finding:
 
 
 def _secret(connection: Connection) -> Iterator[Finding]:
-    """Check that the Secret and its keys exist, without using their values."""
+    """Check that the Secret of the artifact store and its keys exist. Their values are not used."""
     name = _named(connection, "store", "secretName") or "editr1-s3"
     if not connection.api.is_allowed("get", "", "secrets"):
         yield Finding("Secret of the store", True, f"{name}: unknown, no permission to read Secrets", needed=False)

@@ -1,4 +1,4 @@
-"""Exceptions for errors of the Kubernetes API, with readable messages."""
+"""Exceptions for failed requests to the Kubernetes API, and their error messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ClusterError(ConfigError):
 
 
 class RequestRefused(ClusterError):
-    """The API server rejected a request. A retry does not help.
+    """The API server rejected a request, and would reject it again.
 
     Attributes:
         status: HTTP status code of the response.
@@ -26,15 +26,15 @@ class RequestRefused(ClusterError):
 
 
 class ClusterUnreachable(ClusterError):
-    """The API server did not respond, or cannot serve the request now. A later retry may succeed."""
+    """The API server did not respond, or was temporarily unable to process a request. A retry may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 def api_error(error: Exception, server: str) -> ClusterError:
-    """Convert an error of the kubernetes client or of its HTTP transport to an exception of this module.
+    """Convert an exception of the kubernetes package or of urllib3 to an exception of this module.
 
-    A missing response and status 429 or 5xx become :class:`ClusterUnreachable`; every other status becomes
+    A request without a response, or with status 429 or 5xx, becomes :class:`ClusterUnreachable`. Every other status becomes
     :class:`RequestRefused`.
     """
     from kubernetes.client import ApiException
@@ -50,7 +50,7 @@ def api_error(error: Exception, server: str) -> ClusterError:
 
 
 def server_message(error: Any) -> str:
-    """Return the message in the API server's response, or an empty string if the response is not a Kubernetes Status."""
+    """Return the error message in the API server's response; empty if the response contains none."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
@@ -58,12 +58,12 @@ def server_message(error: Any) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the last part of a chained error message, which describes the original cause."""
+    """Return the last part of an error message of the form ``a: b: c``, which describes the original cause."""
     return str(getattr(error, "reason", None) or error).rsplit(": ", 1)[-1]
 
 
 def missing_kind(kind: str, version: str) -> str:
-    """Return an error message for a kind that the cluster does not serve, with what to install."""
+    """Return an error message that says what to install, for a kind that is not installed in the cluster."""
     hints = {
         "PyTorchJob": "install Kubeflow's training-operator 1.9 or newer",
         "ScaledObject": "install KEDA 2.19 or newer, or set autoscaling.mode to hpa or none",

@@ -1,4 +1,4 @@
-"""Logs of all ranks: a merged live stream from the cluster, or past lines from the cluster and the artifact store."""
+"""Read the logs of all pods of a run, either their last lines or a live stream in which the logs are merged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _POLL_SECONDS = 2.0
 
 
 def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
-    """Yield the last ``tail`` lines of existing pods, then those of deleted pods from the store, as ``<pod> | <line>``."""
+    """Yield the last ``tail`` log lines of each pod of a release, as ``<pod> | <line>``.
+
+    The logs of existing pods are read from the cluster, and those of deleted pods from the artifact store (``files``).
+    """
     shown = set()
     for pod in api.pods(release):
         shown.add(f"{pod.name}.{pod.uid[:8]}")
@@ -33,7 +36,10 @@ def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail
 
 
 def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[[], bool]) -> Iterator[str]:
-    """Yield new log lines of all pods, including new and restarted ones, until every release has ended."""
+    """Yield the log lines of all pods of the releases as they are written, until every release has ended.
+
+    Pods that start or restart in the meantime are followed too.
+    """
     lines: queue.Queue[str] = queue.Queue(maxsize=10_000)
     followers: dict[str, _Follower] = {}
     polled = 0.0
@@ -56,7 +62,7 @@ def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[
 
 
 class _Follower:
-    """A thread that puts the log lines of one pod into a queue until the stream ends."""
+    """A thread that reads the log of one pod and puts its lines into a queue, until the pod ends or the connection breaks."""
 
     def __init__(self, api: ClusterNamespace, pod: PodView, since: float, lines: queue.Queue[str]) -> None:
         self.last = since
@@ -88,7 +94,7 @@ def _keep_following(
 
 
 def _seconds(stamp: str) -> float | None:
-    """Return the timestamp at the start of a log line; None if there is none."""
+    """Return a log line's timestamp in seconds since the epoch; None if ``stamp`` is not a timestamp."""
     try:
         return parse_timestamp(stamp)
     except ValueError:
