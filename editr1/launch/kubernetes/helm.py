@@ -1,4 +1,4 @@
-"""Render and install the package's charts with Helm."""
+"""Render, install and uninstall the Helm charts that ship with this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable
 
 Object = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The fast loader of libyaml if it is available, because the operator renders many charts."""
+"""YAML loader that uses libyaml if it is available. It is much faster, and the operator renders many charts."""
 _COPYING = threading.Lock()
 _UNREACHABLE = re.compile(
     r"(?i)cluster unreachable|connection (refused|reset)|i/o timeout|handshake timeout|unexpected EOF|deadline exceeded"
@@ -30,22 +30,24 @@ _UNREACHABLE = re.compile(
 
 
 class HelmError(ConfigError):
-    """A chart cannot be rendered or installed. The message is that of Helm, without prefixes."""
+    """Helm could not render, install or uninstall a chart. The message is that of Helm, without technical prefixes."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The cluster and namespace of a release. None selects the default of the kubeconfig."""
+    """The cluster and the namespace in which Helm works. For a field that is None, the default of Kubernetes is used."""
 
     namespace: str
     context: str | None = None
     kubeconfig: Path | None = None
     storage: str = "secret"
-    """Kind of object in which Helm stores releases: secret or configmap."""
+    """Kind of object in which Helm stores its information about releases: secret or configmap."""
 
 
 def chart_folder(chart: str) -> Path:
-    """Return a copy of a chart that ships with the package. The copy has no symbolic links, about which Helm warns.
+    """Return the folder of a chart that ships with the package.
+
+    It is a temporary copy in which symbolic links are replaced by files, because Helm warns about symbolic links.
 
     Raises:
         ConfigError: the package has no chart with that name.
@@ -59,7 +61,7 @@ def chart_folder(chart: str) -> Path:
 
 @cache
 def _copies() -> tempfile.TemporaryDirectory[str]:
-    """Copy all charts once per process; the copies are removed when the process ends."""
+    """Copy all charts to a temporary folder, once per process. The folder is removed when the process ends."""
     scratch = tempfile.TemporaryDirectory(prefix="editr1-charts-")
     with resources.as_file(resources.files("editr1") / "charts") as folder:
         for chart in folder.iterdir():
@@ -75,7 +77,7 @@ def chart_version(chart: str) -> str:
 
 
 def image_of(objects: Sequence[Object]) -> str:
-    """Return the image of the stage's main container among rendered objects; empty if there is none."""
+    """Return the image of the container that runs the stage, from the rendered objects of its release; empty without one."""
     for item in objects:
         spec = item.get("spec", {})
         templates = [spec["template"]] if item["kind"] == "Deployment" else []
@@ -86,14 +88,14 @@ def image_of(objects: Sequence[Object]) -> str:
 
 
 class Helm:
-    """Render, install and remove the package's charts with Helm's engine.
+    """Renders, installs and uninstalls the charts that ship with this package.
 
-    The engine is helm-python-sdk (Helm 4 as a shared library), so neither a laptop nor the operator's image needs the helm
-    executable. Only this module depends on the engine.
+    It uses the package helm-python-sdk, which contains Helm 4 as a shared library. The helm executable is therefore not needed.
+    Only this module depends on helm-python-sdk.
     """
 
     def render(self, chart: str, name: str, namespace: str, values: Mapping[str, Any]) -> list[Object]:
-        """Return the objects of a release, without its test hooks. Raises HelmError if the chart rejects ``values``."""
+        """Return the objects of a release, without those of ``helm test``. Raises HelmError if the chart rejects ``values``."""
         with _engine() as helm_python, helm_python.Chart.load(chart_folder(chart)) as loaded:
             loaded.validate_schema(dict(values))
             texts = loaded.render(dict(values), name=name, namespace=namespace)
@@ -103,14 +105,14 @@ class Helm:
         """Install a release.
 
         Raises:
-            HelmError: the chart rejects ``values`` or the server rejects an object.
+            HelmError: the chart rejects ``values``, or the API server rejects an object.
             ClusterUnreachable: the API server does not respond.
         """
         with _connected(target) as config:
             config.install(chart_folder(chart), name, dict(values), namespace=target.namespace)
 
     def uninstall(self, name: str, target: Target) -> bool:
-        """Remove a release and its objects. Returns False if the release does not exist."""
+        """Uninstall a release, which deletes its objects. Returns False if the release does not exist."""
         if name not in self.releases(target):
             return False
         with _connected(target) as config:
@@ -118,19 +120,19 @@ class Helm:
         return True
 
     def releases(self, target: Target) -> dict[str, str]:
-        """Return the chart and version, such as ``sft-0.1.0``, of each release in the namespace, by release name."""
+        """Return the releases in the namespace: by release name, the chart with its version, such as ``sft-0.1.0``."""
         with _connected(target) as config:
             return {str(item["name"]): str(item.get("chart", "")) for item in config.list()}
 
 
 @contextmanager
 def _engine() -> Iterator[Any]:
-    """Yield the ``helm_python`` module; its errors become HelmError or ClusterUnreachable."""
+    """Context manager that yields the module ``helm_python`` and converts its errors to HelmError or ClusterUnreachable."""
     try:
         import helm_python
     except (ImportError, OSError) as error:
         raise ConfigError(
-            f"Helm's engine cannot be loaded: {error}. Install it with: pip install helm-python-sdk"
+            f"the Helm library cannot be loaded: {error}; install it with: pip install helm-python-sdk"
         ) from None
     try:
         yield helm_python
@@ -157,13 +159,13 @@ def _objects(texts: Iterable[str]) -> list[Object]:
 
 
 def _translated(text: str) -> ConfigError:
-    """Return Helm's message as ClusterUnreachable if the API server did not respond, else as HelmError."""
+    """Return an exception for an error message of Helm: ClusterUnreachable if the API server did not respond, else HelmError."""
     message = _plain(text)
     return ClusterUnreachable(message) if _UNREACHABLE.search(message) else HelmError(message)
 
 
 def _plain(text: str) -> str:
-    """Remove log lines and technical prefixes from Helm's message."""
+    """Return an error message of Helm without log lines and technical prefixes."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and " level=" not in line[:60]]
     kept = [line for line in lines if not line.startswith(("level=", "walk.go", "WARNING", "Use --debug"))]
     message = "\n".join(kept) or text.strip()

@@ -1,4 +1,4 @@
-"""Typed access to the objects in one namespace of a cluster."""
+"""Read and write the Kubernetes objects of one namespace."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from editr1.launch.kubernetes.views import EventView, JobView, PodView, ReleaseV
 
 
 class ClusterNamespace:
-    """Reads and writes objects in one namespace. Every method raises ClusterError if the cluster rejects or cannot serve a request.
+    """Reads and writes the objects of one namespace. Every method raises ClusterError if a request fails.
 
     Attributes:
-        client: Client of the cluster, for requests outside the namespace.
+        client: Client of the cluster, for requests that do not concern the namespace.
         namespace: Name of the namespace.
-        target: The namespace as a target of Helm.
+        target: The same namespace, in the form that :class:`~editr1.launch.kubernetes.helm.Helm` needs.
     """
 
     def __init__(self, client: KubernetesClient, target: Target) -> None:
         self.client, self.target, self.namespace = client, target, target.namespace
 
     def release(self, name: str) -> ReleaseView:
-        """Return a release's job or service with its pods and events."""
+        """Return the job or service of a release, with its pods and events."""
         job = self._job(name) or self._service(name)
         pods = self.pods(name) if job else ()
         events = self._events(name) if job else ()
         return ReleaseView(name, self.namespace, job, pods, events)
 
     def jobs(self, run: str | None = None) -> list[JobView]:
-        """List the jobs and services of the namespace, or of one run, oldest first."""
+        """Return the jobs and services in the namespace, oldest first. If ``run`` is given, return only those of that run."""
         selector = PART_OF + (f",editr1.dev/run={run}" if run else "")
         jobs = [job_view(item) for item in self.find("PyTorchJob", labelSelector=selector)]
         jobs += [service_view(item) for item in self.find("Deployment", labelSelector=selector)]
         return sorted(jobs, key=lambda job: job.created)
 
     def pods(self, release: str) -> tuple[PodView, ...]:
-        """List the pods of a release in order of their index, without those of ``helm test``."""
+        """Return the pods of a release, sorted by replica index. Pods of ``helm test`` are left out."""
         views = (pod_view(item) for item in self.find("Pod", labelSelector=f"{INSTANCE}={release}"))
         return tuple(sorted((view for view in views if not view.name.endswith("-test")), key=_pod_order))
 
     def suspend(self, name: str, suspended: bool) -> None:
-        """Suspend a job or resume it. When a job is suspended, its pods receive SIGTERM and commit a checkpoint."""
+        """Suspend a job, or resume it if ``suspended`` is False. Pods of a suspended job receive SIGTERM and commit a checkpoint."""
         self.patch("PyTorchJob", name, {"spec": {"runPolicy": {"suspend": suspended}}})
 
     def dry_run(self, objects: list[Object]) -> None:
-        """Have the API server validate objects without storing them.
+        """Let the API server validate objects without storing them.
 
         Raises:
-            ClusterError: the server rejects an object; the message starts with its kind and name.
+            ClusterError: the API server rejects an object. The message starts with the kind and name of the object.
         """
         for item in objects:
             try:
@@ -63,12 +63,12 @@ class ClusterNamespace:
                 raise RequestRefused(error.status, f"{what}: {error}") from None
 
     def job_file(self, release: str) -> str | None:
-        """Return the job file in the ConfigMap of a release, or ``None`` if there is none."""
+        """Return the text of the job file in the ConfigMap of a release, or ``None`` if there is none."""
         found = self.client.get("ConfigMap", self.namespace, release)
         return ((found or {}).get("data") or {}).get("job.json")
 
     def delete_pods(self, release: str) -> None:
-        """Delete the pods of a release without a grace period."""
+        """Delete the pods of a release at once, without a grace period."""
         self.client.delete_all("Pod", self.namespace, f"{INSTANCE}={release}", grace=0)
 
     def log(self, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
@@ -76,32 +76,32 @@ class ClusterNamespace:
         return self.client.pod_log(self.namespace, pod, container=container, tail=tail)
 
     def follow(self, pod: str, *, container: str, since: float) -> Iterator[str]:
-        """Yield the timestamped lines of a pod's log from ``since`` (seconds since the epoch) on."""
+        """Yield the lines of a pod's log with their timestamps, from the time ``since`` on (seconds since the epoch)."""
         return self.client.follow_log(self.namespace, pod, container=container, since=since)
 
     def is_allowed(self, verb: str, group: str, resource: str) -> bool:
-        """Return whether this user may apply ``verb`` to ``resource`` in the namespace."""
+        """Return True if this user has permission for ``verb`` (such as ``create``) on ``resource`` in the namespace."""
         return self.client.is_allowed(self.namespace, verb, group, resource)
 
     def get(self, kind: str, name: str) -> Object | None:
-        """Return an object, or ``None`` if it does not exist or its kind is not installed."""
+        """Return an object, or ``None`` if it does not exist or its kind is not installed in the cluster."""
         return self.client.get(kind, self.namespace, name)
 
     def find(self, kind: str, **query: str) -> list[Object]:
-        """List the objects of a kind, filtered by ``labelSelector`` and ``fieldSelector``."""
+        """Return the objects of a kind. ``query`` may contain ``labelSelector`` and ``fieldSelector``."""
         return self.client.find(kind, self.namespace, **query)
 
     def create(self, item: Object) -> None:
-        """Create an object."""
+        """Create an object in the namespace."""
         self.client.create(item["kind"], self.namespace, item)
 
     def patch(self, kind: str, name: str, body: Object) -> None:
-        """Merge-patch an object. Raises ClusterError if it does not exist."""
+        """Change an object by a JSON merge patch. Raises ClusterError if it does not exist."""
         if self.client.patch(kind, self.namespace, name, body) is None:
             raise ClusterError(f"{kind} {name!r} does not exist in namespace {self.namespace}")
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object. It is not an error if the object does not exist."""
+        """Delete an object. If it does not exist, nothing happens."""
         self.client.delete(kind, self.namespace, name)
 
     def _job(self, name: str) -> JobView | None:
@@ -119,7 +119,7 @@ class ClusterNamespace:
 
 
 def open_namespace(config: ClusterConfig) -> ClusterNamespace:
-    """Open the namespace given in the cluster settings. Raises ClusterError if there is no usable kubeconfig."""
+    """Return access to the namespace in the cluster settings. Raises ClusterError if there is no valid kubeconfig."""
     client = KubernetesClient(config)
     storage = config.helm_storage or os.environ.get("HELM_DRIVER") or "secret"
     return ClusterNamespace(client, Target(client.namespace, config.context, config.kubeconfig, storage))

@@ -1,4 +1,7 @@
-"""Tolerance of API outages for commands that only observe a run, which continues while the API server is down."""
+"""Decide how long a command that observes a run tolerates an outage of the API server.
+
+The run itself continues during an outage, so the command waits instead of failing.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ TOLERATED_SECONDS = 1800.0
 
 
 class OutageTolerance:
-    """Tolerates API outages of up to ``seconds``. Any response of the server ends the outage."""
+    """Tolerates outages of the API server of up to ``seconds``. Any response of the server ends an outage."""
 
     def __init__(self, seconds: float = TOLERATED_SECONDS) -> None:
         self._seconds, self._since = seconds, 0.0
 
     def answered(self) -> None:
-        """Record that the server responded."""
+        """Record that the API server responded to a request."""
         self._since = 0.0
 
     def record(self, error: ClusterUnreachable) -> str:
-        """Record a request without a response and return a message for the user.
+        """Record that a request failed with ``error``, and return a message for the user.
 
         Raises:
-            ClusterUnreachable: ``error``, if the outage lasts longer than tolerated.
+            ClusterUnreachable: ``error``, if the outage has lasted longer than is tolerated.
         """
         now = time.monotonic()
         self._since = self._since or now

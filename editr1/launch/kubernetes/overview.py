@@ -1,4 +1,8 @@
-"""Combine the state in the cluster with the live files in the artifact store for ``status``, ``list`` and ``explain``."""
+"""Collect what ``editr1 status``, ``list`` and ``explain`` show about the stages on a cluster.
+
+The state of a stage is read from the cluster. Its progress and attempts are read from the files that its pods write to the
+artifact store while they run ("live files").
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
 
 @dataclass(frozen=True)
 class StageOverview:
-    """State of one release. ``note`` is the error message if the artifact store could not be read, otherwise empty."""
+    """What is known about the stage of one release. ``note`` is an error message if the artifact store could not be read."""
 
     job: JobView
     release: ReleaseView
@@ -27,7 +31,7 @@ class StageOverview:
 
 
 def jobs_of(connection: Connection, name: str) -> list[JobView]:
-    """Return the jobs and services of a run, or the release with that name. Raises ConfigError if there are none."""
+    """Return the jobs and services of the run ``name``, or of the release ``name``. Raises ConfigError if neither exists."""
     api = connection.api
     found = api.jobs(name) or [job for job in api.jobs() if job.name == name]
     if not found:
@@ -37,7 +41,7 @@ def jobs_of(connection: Connection, name: str) -> list[JobView]:
 
 
 def overview(connection: Connection, job: JobView) -> StageOverview:
-    """Read the state, progress and attempts of a release."""
+    """Return the state, progress and attempts of the stage that a job or service runs."""
     release = connection.api.release(job.name)
     job = release.job or job
     state = state_of(release)
@@ -51,7 +55,11 @@ def overview(connection: Connection, job: JobView) -> StageOverview:
 
 
 def live_files(connection: Connection, job: JobView) -> LiveFiles | None:
-    """Return the live files of a release's stage; None before its first attempt. Raises StoreError, ConfigError."""
+    """Return access to the live files of the stage that a job runs; None before its first attempt.
+
+    Raises:
+        StoreError, ConfigError: the artifact store cannot be read or is not configured.
+    """
     text = connection.api.job_file(job.name)
     if text is None:
         return None
@@ -62,7 +70,7 @@ def live_files(connection: Connection, job: JobView) -> LiveFiles | None:
 
 
 def explain(stage: StageOverview) -> str:
-    """Return one sentence about what the stage is doing, or why it is not running."""
+    """Return a sentence that says what the stage is doing, or why it is not running."""
     state, name = stage.state, stage.job.name
     if state.phase is Phase.FAILED:
         last_error = next((item.reason for item in reversed(stage.attempts) if item.reason), "")
@@ -76,7 +84,10 @@ def explain(stage: StageOverview) -> str:
 
 
 def _newest_key(store: ArtifactStore, run: str, stage: str) -> str:
-    """Return the stage key of the newest attempt. For a release that was installed by hand, the pod computes the key."""
+    """Return the key of the newest attempt of a stage, from the live files in the store; empty before the first attempt.
+
+    It is needed for releases that were installed with Helm. Their job file contains no key, because the pod computes it.
+    """
     prefix = f"runs/{run}/stages/{stage}/"
     keys = {key.removeprefix(prefix).split("/")[0] for key in store.list_records(prefix)}
     started = {

@@ -1,4 +1,4 @@
-"""Convert JSON objects of the Kubernetes API to views."""
+"""Convert objects in the JSON format of the Kubernetes API to the data classes in :mod:`editr1.launch.kubernetes.views`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _conditions(status: Mapping[str, Any]) -> tuple[Condition, ...]:
 
 
 def job_view(item: Mapping[str, Any]) -> JobView:
-    """Convert a PyTorchJob, parsed by the models of kubeflow-training."""
+    """Convert a PyTorchJob, which is first parsed by the models of the package kubeflow-training."""
     from kubeflow.training import ApiClient, KubeflowOrgV1PyTorchJob
     from kubeflow.training.constants import constants
     from kubeflow.training.utils.utils import FakeResponse
@@ -63,7 +63,7 @@ def service_view(item: Mapping[str, Any]) -> JobView:
 
 
 def pod_view(item: Mapping[str, Any]) -> PodView:
-    """Convert a Kubernetes Pod object."""
+    """Convert a Pod."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
@@ -101,7 +101,7 @@ def _container_view(item: Mapping[str, Any]) -> ContainerView:
 
 
 def event_view(item: Mapping[str, Any]) -> EventView:
-    """Convert a Kubernetes Event object."""
+    """Convert an Event."""
     t = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"].get("creationTimestamp")
     return EventView(
         object=item["involvedObject"].get("name", ""),

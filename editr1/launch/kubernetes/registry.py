@@ -1,4 +1,7 @@
-"""Look up the digest of an image tag in its registry (OCI distribution API), so that the record identifies the image."""
+"""Look up the digest of an image tag in its registry, through the OCI distribution API.
+
+With the digest, the record of a run identifies the image exactly, even if the tag is moved to another image later.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import httpx
 
 TIMEOUT_S = 4.0
 CACHE_S = 60.0
-"""Time in seconds for which a digest is cached, because the stages of a run share their images."""
+"""Time in seconds for which a digest is cached. Stages of the same kind use the same image."""
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -27,14 +30,17 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ImageName:
-    """A parsed image name without its tag: the registry's host and the repository's path."""
+    """The name of an image without its tag, split into the host of the registry and the path of the repository."""
 
     registry: str
     path: str
 
 
 def parse_image(repository: str) -> ImageName:
-    """Parse ``repository`` as container engines do: the default registry is Docker Hub, its default namespace ``library``."""
+    """Split an image name into registry and path, with the same rules as container engines.
+
+    Without a registry, the image is on Docker Hub. There, a name without a namespace belongs to the namespace ``library``.
+    """
     first, slash, rest = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         host, path = first, rest
@@ -46,7 +52,10 @@ def parse_image(repository: str) -> ImageName:
 
 
 def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | None:
-    """Return the digest of a tag as ``sha256:<hex>``; None if the registry cannot be reached or requires a login."""
+    """Return the digest of an image tag as ``sha256:<hex>``.
+
+    The result is None if the registry cannot be reached, requires a login, or does not have the tag.
+    """
     name = parse_image(repository)
     url = f"{scheme}://{name.registry}/v2/{name.path}/manifests/{tag}"
     try:
@@ -66,7 +75,10 @@ def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | N
 
 
 def with_digest(values: Mapping[str, Any], default_tag: str) -> dict[str, Any]:
-    """Return chart values with ``image.digest`` set to the tag's current digest; unchanged if it cannot be looked up."""
+    """Return a copy of chart values with ``image.digest`` set to the current digest of the image tag.
+
+    The values are unchanged if they already contain a digest, or if the digest cannot be looked up.
+    """
     image = values.get("image", {})
     if image.get("digest") or not image.get("repository"):
         return dict(values)
@@ -81,7 +93,10 @@ def _cached_digest(repository: str, tag: str, _period: int) -> str | None:
 
 
 def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
-    """Request an anonymous token from the server in a WWW-Authenticate challenge. Returns None if it issues none."""
+    """Request an anonymous access token, as the header WWW-Authenticate (``challenge``) of the registry describes.
+
+    Returns None if the server does not issue one.
+    """
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = fields.pop("realm", "")
     if not challenge.lower().startswith("bearer ") or not realm.startswith(f"{scheme}://"):

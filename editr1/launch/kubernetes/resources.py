@@ -1,4 +1,4 @@
-"""The kinds of Kubernetes objects that this project reads or writes, and their API paths."""
+"""The kinds of Kubernetes objects that this project reads or writes, and the paths of their objects in the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from editr1.runs.spec import API_VERSION
 
 PART_OF = "app.kubernetes.io/part-of=editr1"
-"""Label selector of every object that the charts render."""
+"""Label selector that matches every object of the charts of this project."""
 INSTANCE = "app.kubernetes.io/instance"
-"""Label with the name of the release that an object belongs to."""
+"""Name of the label that contains the name of the release to which an object belongs."""
 EDITRUN, EDITRUNS = "EditRun", "editruns"
-"""Kind and plural name of the custom resource."""
+"""Kind and plural name of the custom resource of a run."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """API version and plural name of a namespaced kind."""
+    """API version and plural name of a kind of objects that belong to a namespace."""
 
     api_version: str
     plural: str
 
     @property
     def group_path(self) -> str:
-        """Path of the API group and version, which lists the resources that are served."""
+        """Path of the kind's API group and version. A request for this path lists the installed kinds of the group."""
         return f"/api/{self.api_version}" if "/" not in self.api_version else f"/apis/{self.api_version}"
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Path of the collection in ``namespace``, of one object in it, or of a subresource of that object."""
+        """Return the path of all objects in ``namespace``, of the object ``name``, or of a subresource of that object."""
         parts = (self.group_path, "namespaces", namespace, self.plural, name, subresource)
         return "/".join(part for part in parts if part)
 

@@ -1,4 +1,8 @@
-"""The status of an EditRun: what ``kubectl get`` and ``kubectl describe`` show, and the only state that the operator keeps."""
+"""Data classes for the status of an EditRun.
+
+``kubectl get`` and ``kubectl describe`` show this status. It is also the only state that the operator keeps: after a restart, it
+continues every run from the run's status.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class RunState(StrEnum):
 
 
 class Reason(StrEnum):
-    """Machine-readable reason for a state; the message next to it explains it in a sentence."""
+    """Machine-readable reason for the state of a run or stage. The ``message`` of the status explains it in a sentence."""
 
     INPUTS_MISSING = "InputsMissing"
     SERVICE_STARTING = "ServiceStarting"
@@ -67,7 +71,7 @@ class AttemptStatus(_Status):
     """One attempt of a stage. Times are seconds since the epoch."""
 
     started: float
-    """When the attempt was planned."""
+    """When the operator decided to start the attempt."""
     ended: float | None = None
     """When the attempt ended."""
     exit_code: int | None = None
@@ -86,47 +90,47 @@ class StageStatus(_Status):
     state: RunState = RunState.WAITING
     """State of the stage."""
     reason: Reason | None = None
-    """Machine-readable reason."""
+    """Machine-readable reason for the state."""
     message: str = ""
-    """Explanation in a sentence."""
+    """Explanation of the state in a sentence."""
     key: str = ""
-    """Digest of everything that determines the outputs; set once."""
+    """Digest of everything that determines the outputs of the stage. It does not change during a run."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Digests of the inputs by name; set once."""
+    """Digests of the inputs by name. They do not change during a run."""
     outputs: dict[str, str] = Field(default_factory=dict)
     """Digests of the outputs by name."""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Metrics that the stage committed."""
+    """Metrics in the result of the stage, by name."""
     release: str = ""
-    """Name of the stage's objects in the cluster."""
+    """Name of the stage's Kubernetes objects, such as its job."""
     image_digest: str = ""
-    """Image digest of every attempt, set once; empty if the settings contain one or the registry returns none."""
+    """Digest of the image that all attempts use. Empty if the settings contain a digest or the registry returned none."""
     attempts: list[AttemptStatus] = Field(default_factory=list)
     """Attempts of the stage, oldest first."""
     failures: int = 0
     """Number of failed attempts and lost nodes."""
     not_before: float | None = None
-    """Earliest start of the next attempt; set during the backoff."""
+    """Earliest start of the next attempt. Set only while the stage waits to be retried."""
     pending_since: float | None = None
-    """Since when the newest attempt waits for nodes and images; unset while it is running."""
+    """Time since which the newest attempt has been waiting for its pods to run. Not set while it is running."""
     suspended_since: float | None = None
-    """Since when the stage is suspended or waits in a queue."""
+    """Time since which the stage has been suspended or has been waiting in a queue."""
     suspended_seconds: float = 0.0
-    """Seconds of earlier suspensions; they do not count towards the deadline."""
+    """Total duration of earlier suspensions in seconds. It does not count towards the deadline."""
     ended: float | None = None
     """When the stage ended."""
     job_uid: str = ""
-    """UID of the newest attempt's job once it was observed."""
+    """UID of the newest attempt's job. Empty until the operator has observed the job."""
     removed_uid: str = ""
-    """UID of the last job that was deleted for a suspension; it is ignored while its deletion takes time."""
+    """UID of the last job that was deleted to suspend the stage. The operator ignores this job until it is gone."""
     pods: dict[str, str] = Field(default_factory=dict)
-    """UIDs of the newest attempt's pods by name; a new UID under a known name means that a node was lost."""
+    """UIDs of the newest attempt's pods by pod name. If the UID of a pod changes, the node of the old pod was lost."""
     progress: str = ""
-    """Progress of the stage."""
+    """Progress of the stage, such as "train 3/10"."""
 
     @property
     def over(self) -> bool:
-        """Whether the stage has reached its final state."""
+        """Return True if the stage is done or has failed."""
         return self.state in (RunState.DONE, RunState.FAILED)
 
 
@@ -138,11 +142,14 @@ RECORD_STATES = {
     RunState.DONE: State.DONE,
     RunState.FAILED: State.FAILED,
 }
-"""State in the run's record for each state in the status."""
+"""For each state in the status of an EditRun, the corresponding state in the record of a run."""
 
 
 def stage_record(stage: StageStatus) -> StageRecord:
-    """Convert the status of a stage to its entry in the run's record; config, image and chart are not in the status."""
+    """Return the entry of a stage in the record of a run, from the status of the stage.
+
+    The status does not contain the fields ``config``, ``image`` and ``chart``, so these remain empty.
+    """
     return StageRecord(
         name=stage.name,
         kind=stage.kind,
@@ -161,27 +168,27 @@ def stage_record(stage: StageStatus) -> StageRecord:
 
 
 class RunCondition(_Status):
-    """A Kubernetes condition."""
+    """A condition in the status of a run, in the usual form of Kubernetes."""
 
     type: str
-    """Ready, Progressing or Failed."""
+    """Name of the condition: Ready, Progressing or Failed."""
     status: str
-    """True or False."""
+    """Whether the condition holds: True or False."""
     reason: str
-    """Machine-readable reason."""
+    """Machine-readable reason for the state of the run."""
     message: str = ""
-    """Explanation in a sentence."""
+    """Explanation of the state in a sentence."""
     last_transition_time: str
-    """When the status last changed (RFC 3339)."""
+    """Time of the last change of the condition's status (RFC 3339)."""
     observed_generation: int = 0
-    """Generation of the specification that the condition is based on."""
+    """Generation of the specification to which the condition applies."""
 
 
 class RunStatus(_Status):
     """Status of a run. Times are seconds since the epoch."""
 
     observed_generation: int = 0
-    """Generation of the specification that the operator last reconciled."""
+    """Generation of the specification that the operator last processed."""
     state: RunState = RunState.WAITING
     """State of the run."""
     stage: str = ""
@@ -191,15 +198,15 @@ class RunStatus(_Status):
     reason: Reason | None = None
     """Machine-readable reason for the state."""
     message: str = ""
-    """Explanation in a sentence."""
+    """Explanation of the state in a sentence."""
     started: float | None = None
     """When the run started."""
     ended: float | None = None
     """When the run ended."""
     trace: str = ""
-    """W3C traceparent of the run's span."""
+    """W3C traceparent of the OpenTelemetry span of the run."""
     conditions: list[RunCondition] = Field(default_factory=list)
-    """Conditions Ready, Progressing and Failed."""
+    """The conditions Ready, Progressing and Failed."""
     stages: list[StageStatus] = Field(default_factory=list)
     """Status of each stage in the order of the specification."""
 
@@ -208,5 +215,5 @@ class RunStatus(_Status):
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the status as the API server stores it, without unset fields."""
+        """Return the status in the JSON format of the API server, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
