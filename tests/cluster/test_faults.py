@@ -91,7 +91,7 @@ def test_second_submission_attaches_or_is_refused_if_it_differs(lab: Lab, submit
     assert "submitted once" in lab.submit("curate", "once", VALUES)
     assert "attached to once" in lab.submit("curate", "once", VALUES)
     output = lab.submit("curate", "once", VALUES, "--set", "seed=5", check=False)
-    assert "runs another job; choose another --name, or run: editr1 cancel once" in output
+    assert "runs another job; choose another --name, or cancel that job with: editr1 cancel once" in output
     assert len(lab.get("pytorchjobs", "-l", "editr1.dev/run=once")["items"]) == 1
 
 

@@ -126,7 +126,7 @@ class StageStatus(_Status):
     pods: dict[str, str] = Field(default_factory=dict)
     """UIDs of the newest attempt's pods by pod name. If the UID of a pod changes, the node of the old pod was lost."""
     progress: str = ""
-    """Progress of the stage, such as "train 3/10"."""
+    """Phase and progress of the stage, such as ``train 3/10``."""
 
     @property
     def over(self) -> bool:

@@ -1,4 +1,7 @@
-"""Derive the phase of a stage and the reason for a delay from the objects of its release, with pure functions."""
+"""Derive the state of a stage on a cluster from the job, pods and events of its release. All functions are pure.
+
+The state says in which phase the stage is, and why it is not running or not ready.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from editr1.launch.kubernetes.views import ContainerView, EventView, PodView, Re
 
 
 class Phase(StrEnum):
-    """Phase of a release. Only a service becomes ready; only a job succeeds, fails or is suspended."""
+    """Phase of a job or service. Only a service can become ready; only a job can succeed, fail or be suspended."""
 
     MISSING = "missing"
     SUSPENDED = "suspended"
@@ -24,7 +27,7 @@ class Phase(StrEnum):
 
 
 class Trouble(StrEnum):
-    """Kind of problem that keeps a pod from running or from becoming ready."""
+    """Kinds of problems because of which a pod does not run or does not become ready."""
 
     NO_NODE = "no node"
     NO_IMAGE = "no image"
@@ -36,27 +39,27 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True)
 class StageState:
-    """State of a stage on the cluster."""
+    """State of a stage on a cluster."""
 
     phase: Phase
     reason: str = ""
-    """One sentence that explains the phase; empty if there is nothing to explain."""
+    """Sentence that explains the phase; empty if there is nothing to explain."""
     exit_code: int | None = None
     restarts: int = 0
     trouble: Trouble | None = None
-    """Kind of problem if ``reason`` describes a problem of a pod, otherwise None."""
+    """Kind of the problem that ``reason`` describes; None if it does not describe a problem of a pod."""
 
 
 @dataclass(frozen=True)
 class PodProblem:
-    """A problem of a pod and the sentence that describes it."""
+    """A problem of a pod, with a sentence that describes it."""
 
     trouble: Trouble
     sentence: str
 
 
 STUCK_SECONDS = 60.0
-"""A pod that still exists this many seconds after its grace period is assumed to be on a lost node."""
+"""Seconds after the end of its grace period from which on a pod that still exists is assumed to be on a lost node."""
 _IMAGE_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _CREATION_ERRORS = ("FailedCreate", "FailedCreatePod", "ReplicaFailure")
 _MOUNT_ERRORS = ("FailedMount", "FailedAttachVolume")
@@ -64,7 +67,7 @@ _ENDED = ("Succeeded", "Failed")
 
 
 def state_of(release: ReleaseView) -> StageState:
-    """Return the phase, exit code and explanation of a release."""
+    """Return the state of the stage that a release runs."""
     job = release.job
     if job is None:
         return StageState(
@@ -94,21 +97,21 @@ def state_of(release: ReleaseView) -> StageState:
 
 
 def pods_left(pods: Iterable[PodView], now: float) -> bool:
-    """Return whether a pod of a job that succeeded may still commit a result.
+    """Return True if one of the pods is still running, after the job has succeeded.
 
-    A job with several pods succeeds as soon as its first pod does, but rank 0 commits the result and may take longer. A pod
-    on a lost node keeps the phase Running; it is ignored.
+    Kubernetes reports a job with several pods as succeeded when its first pod has succeeded. The pod of rank 0, which commits
+    the result, may take longer. Pods on lost nodes are ignored, although their phase stays Running.
     """
     return any(pod.phase == "Running" and not is_stuck(pod, now) for pod in pods)
 
 
 def is_stuck(pod: PodView, now: float) -> bool:
-    """Return whether a pod still exists long after its grace period, which means that its node is lost."""
+    """Return True if a pod still exists long after its grace period has ended, which means that its node is lost."""
     return pod.terminating and now > pod.deletion_deadline + STUCK_SECONDS
 
 
 def find_problem(release: ReleaseView) -> PodProblem | None:
-    """Return what keeps a pod of the release from running, or ``None`` if nothing does."""
+    """Return the first problem because of which a pod of the release does not run or is not ready; None if there is none."""
     for pod in release.pods:
         if pod.phase in _ENDED or pod.terminating:
             continue
@@ -200,9 +203,10 @@ def _quota(message: str) -> str:
 
 
 def _failure(release: ReleaseView) -> tuple[int | None, str]:
-    """Return the exit code of a failed job and the reason that Kubernetes reports.
+    """Return the exit code of a failed job, and a sentence that describes the failure.
 
-    A permanent exit code takes precedence: the other ranks exit with a retryable code because they lost their peer.
+    If several pods failed, a permanent exit code takes precedence over a retryable one. When one rank fails, the other ranks lose
+    the connection to it and exit with a retryable code.
     """
     failed = [pod for pod in release.pods if pod.phase == "Failed"]
     exited = [(pod, pod.main) for pod in failed if pod.main is not None and pod.main.exit_code is not None]

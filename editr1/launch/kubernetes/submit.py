@@ -1,4 +1,8 @@
-"""Submit one stage to the cluster: read values, resolve inputs, validate the objects, install the release."""
+"""Submit a single stage to a cluster, for ``editr1 submit``.
+
+A submission reads the values of the stage's chart, resolves its inputs, lets the API server validate the objects, and installs
+the release.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ from editr1.runs.spec import StageSpec
 
 @dataclass(frozen=True)
 class Submission:
-    """A stage that is ready to be submitted, or was submitted. ``objects`` are those that the chart renders."""
+    """A stage that is ready to be submitted, or that was submitted. ``objects`` are the rendered objects of its release."""
 
     kind: Kind
     name: str
@@ -44,10 +48,10 @@ class Submission:
 def read_values(
     kind: Kind, name: str, cluster: ClusterConfig, file: Path | None, overrides: Sequence[str], env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Read a stage's chart values.
+    """Return the chart values of a stage. Raises ConfigError.
 
-    Each source overrides the previous ones: the cluster settings, ``file``, ``env`` (``EDITR1_SFT__...`` sets ``config``,
-    as for ``editr1 sft``), ``overrides``. Raises ConfigError.
+    They are read from the cluster settings, ``file``, ``env`` and ``overrides``. A later source overrides an earlier one. The
+    variables ``EDITR1_<KIND>__...`` in ``env`` set fields of ``config``, as for the command ``editr1 <kind>``.
     """
     where = str(file or f"values of {chart_of(kind)}")
     model = load_settings(
@@ -74,10 +78,10 @@ def prepare(
     traceparent: str | None,
     upload: bool = True,
 ) -> Submission:
-    """Resolve inputs to digests and render the release. Nothing is started.
+    """Resolve the inputs of a stage to digests, and render the objects of its release. Nothing is started.
 
-    With ``upload``, shipped checkpoints among the inputs are committed to the artifact store; otherwise only their digests
-    are computed.
+    If ``upload`` is True, inputs that are checkpoints of this package (``builtin:``) are committed to the artifact store.
+    Otherwise only their digests are computed.
 
     Raises:
         ConfigError: a required input or the store is missing, a name is too long, or the chart rejects the values.
@@ -95,18 +99,18 @@ def prepare(
 def render(
     kind: Kind, name: str, values: Mapping[str, Any], cluster: ClusterConfig, namespace: str, helm: Helm
 ) -> list[Object]:
-    """Return the objects of a stage without a request to the cluster, the store or a registry. Raises ConfigError."""
+    """Return the objects of a stage's release. No request is sent to a cluster, store or registry. Raises ConfigError."""
     job = job_of_values(kind, name, values, cluster, namespace)
     return helm.render(chart_of(kind), name, namespace, chart_values(job, cluster, base=values))
 
 
 def submit(submission: Submission, connection: Connection, command: str) -> Submission:
-    """Have the API server validate every object, write the record of the run, and install the release.
+    """Let the API server validate all objects, write the record of the run, and install the release.
 
-    If the same job already runs under this name, attach to it instead.
+    If a release of this name already runs the same job, nothing is installed.
 
     Raises:
-        ConfigError: a release with this name runs another job, the server rejects an object, or Helm fails.
+        ConfigError: a release of this name runs another job, the API server rejects an object, or Helm fails.
     """
     name, job, api = submission.name, submission.job, connection.api
     store = cluster_store(connection.config, job.store.url)
@@ -116,7 +120,8 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
         if stage is not None and stage.key == job.key and state_of(api.release(name)).phase is not Phase.MISSING:
             return Submission(submission.kind, name, submission.values, submission.objects, job, attached=True)
         raise ConfigError(
-            f"release {name!r} already exists and runs another job; choose another --name, or run: editr1 cancel {name}"
+            f"release {name!r} already exists and runs another job;"
+            f" choose another --name, or cancel that job with: editr1 cancel {name}"
         )
     api.dry_run(submission.objects)
     _write_record(store, submission, command, known)
@@ -125,14 +130,14 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
 
 
 def save_spans(connection: Connection, job: StageJob, file: Path) -> None:
-    """Store the spans of the submission in the artifact store, next to those of the pods."""
+    """Copy the OpenTelemetry spans of a submission from ``file`` to the artifact store, next to the spans of the pods."""
     if file.is_file():
         store = cluster_store(connection.config, job.store.url)
         store.put_record(f"runs/{job.run}/spans/submit-{job.stage}.jsonl", file.read_bytes())
 
 
 def job_of_values(kind: Kind, name: str, values: Mapping[str, Any], cluster: ClusterConfig, namespace: str) -> StageJob:
-    """Return the job that chart values describe, with unresolved references.
+    """Return the job that the values of a chart describe. Its references to inputs are not resolved.
 
     Raises:
         ConfigError: a required input, the reward service or the store is missing, or a value is out of range.
@@ -142,7 +147,9 @@ def job_of_values(kind: Kind, name: str, values: Mapping[str, Any], cluster: Clu
     assert isinstance(model, TrainingValues | RewardValues)
     info = KINDS[kind]
     if missing := [item.name for item in info.inputs if item.required and item.name not in model.inputs]:
-        raise ConfigError("\n".join(f"{name}: inputs.{item}: missing; a {kind} stage needs it" for item in missing))
+        raise ConfigError(
+            "\n".join(f"{name}: inputs.{item}: missing; set it, a {kind} stage needs it" for item in missing)
+        )
     if faults := info.rule(model.inputs):
         raise ConfigError("\n".join(f"{name}: inputs: {fault}" for fault in faults))
     config: Any = getattr(model, "config")  # noqa: B009

@@ -1,4 +1,4 @@
-"""Names of charts, releases and services, and a stage's chart values from the cluster settings; all functions are pure."""
+"""Names of charts, releases and services, and the chart values of a stage in the cluster settings. All functions are pure."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MODELS: dict[Kind, type[StageValues]] = {
     Kind.EVALUATE: EvaluateValues,
 }
 MAX_NAME_LENGTH = 45
-"""Longest release name in characters. Names of pods append a suffix and are limited to 63 characters."""
+"""Maximum length of a release name in characters. Pod names are a release name with a suffix, and have at most 63 characters."""
 SERVICE_PORT = 8000
 
 
 def chart_of(kind: Kind) -> str:
-    """Return the name of the chart for a kind."""
+    """Return the name of the chart that runs stages of a kind."""
     return "reward" if kind is Kind.SERVE else str(kind)
 
 
 def kind_of(chart: str) -> Kind:
-    """Return the kind with the given name, or the kind of the chart with that name. Raises ConfigError."""
+    """Return the kind of the stages that a chart runs. The name of the kind is accepted too. Raises ConfigError."""
     if chart == "reward":
         return Kind.SERVE
     try:
@@ -44,7 +44,7 @@ def kind_of(chart: str) -> Kind:
 
 
 def release_name(run: str, stage: str) -> str:
-    """Return the release name of a stage of a run. Raises ConfigError if pod names would be too long."""
+    """Return the name of the release that runs a stage of a run. Raises ConfigError if it is too long for pod names."""
     name = f"{run}-{stage}"
     if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
@@ -55,14 +55,14 @@ def release_name(run: str, stage: str) -> str:
 
 
 def service_url(release: str, namespace: str) -> str:
-    """Return the address of a release's reward service inside the cluster."""
+    """Return the address at which pods can reach the reward service of a release."""
     return f"http://{release}.{namespace}.svc:{SERVICE_PORT}"
 
 
 def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, Any]:
-    """Return a stage's chart values from the cluster settings.
+    """Return the chart values that the cluster settings contain for a stage.
 
-    Values for its name override those for its kind, which override those for all stages.
+    Values for the stage's name override those for its kind, which override those for all stages.
     """
     image = {"image": {"repository": f"{cluster.registry}/{chart_of(kind)}"}}
     merged = deep_merge(image, cluster.values)
@@ -72,14 +72,14 @@ def shared_values(cluster: ClusterConfig, kind: Kind, stage: str) -> dict[str, A
 
 
 def checked(kind: Kind, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return ``values`` unchanged if the chart's typed model accepts them. Raises ConfigError."""
+    """Return ``values`` unchanged if they are valid values of the chart. Otherwise raise ConfigError."""
     validate(MODELS[kind], values, where=where)
     check_inputs(kind, values, where)
     return dict(values)
 
 
 def check_inputs(kind: Kind, values: Mapping[str, Any], where: str) -> None:
-    """Raise ConfigError for each entry of ``values.inputs`` that is not an input of the kind."""
+    """Raise ConfigError if ``values`` contain an input that stages of the kind do not have, with one line per unknown input."""
     known = [item.name for item in KINDS[kind].inputs]
     if unknown := [name for name in values.get("inputs", {}) if name not in known]:
         raise ConfigError(
@@ -88,9 +88,11 @@ def check_inputs(kind: Kind, values: Mapping[str, Any], where: str) -> None:
 
 
 def check_release(name: str) -> None:
-    """Raise ConfigError if ``name`` is not a valid name for a release and its objects."""
+    """Raise ConfigError if ``name`` cannot be the name of a release and of its Kubernetes objects."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
-        raise ConfigError(f"--name {name!r}: use lower-case letters and digits, with hyphens only between them")
+        raise ConfigError(
+            f"--name {name!r}: not a valid name; use lower-case letters and digits, with hyphens only between them"
+        )
     if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
             f"--name {name!r}: has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed, so that pod names stay valid"

@@ -1,16 +1,19 @@
-"""Immutable views of the objects of one release, which do not depend on the kubernetes package."""
+"""Immutable data classes for the job or service, pods and events of one release.
+
+They contain only the fields that this project uses, and do not depend on the kubernetes package.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 STAGE_CONTAINERS = ("pytorch", "reward")
-"""Names of the container that runs the stage: in a job and in a reward service."""
+"""Names of the container that runs the stage: the first in a job, the second in a reward service."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition in an object's status."""
+    """A condition in the status of a Kubernetes object."""
 
     type: str
     status: str
@@ -26,19 +29,19 @@ class ContainerView:
     ready: bool = False
     restarts: int = 0
     waiting: str = ""
-    """Reason for which the container waits, such as ImagePullBackOff; empty if it does not wait."""
+    """Reason why the container has not started, such as ImagePullBackOff; empty if it has."""
     message: str = ""
-    """Message that belongs to ``waiting`` or ``terminated``."""
+    """Message of Kubernetes that explains ``waiting`` or ``terminated``."""
     exit_code: int | None = None
     terminated: str = ""
-    """Reason for which the container terminated, such as OOMKilled; empty if it did not."""
+    """Reason why the container terminated, such as OOMKilled; empty if it did not."""
     image: str = ""
     image_id: str = ""
 
 
 @dataclass(frozen=True)
 class PodView:
-    """A pod of the release. Times are seconds since the epoch."""
+    """A pod of a release. Times are seconds since the epoch."""
 
     name: str
     uid: str = ""
@@ -48,41 +51,41 @@ class PodView:
     message: str = ""
     created: float = 0.0
     terminating: bool = False
-    """Whether the pod is being deleted."""
+    """True while the pod is being deleted."""
     deletion_deadline: float = 0.0
-    """When the grace period of a terminating pod ends; 0 for other pods."""
+    """Time at which the grace period of a terminating pod ends; 0 for other pods."""
     role: str = ""
-    """Replica type in a PyTorchJob: master or worker."""
+    """Type of the replica in its PyTorchJob: master or worker."""
     index: int = 0
-    """Replica index in a PyTorchJob."""
+    """Index of the replica in its PyTorchJob."""
     conditions: tuple[Condition, ...] = ()
     containers: tuple[ContainerView, ...] = ()
 
     @property
     def ready(self) -> bool:
-        """Whether the pod is ready."""
+        """Return True if the pod has the condition Ready."""
         return any(item.type == "Ready" and item.status == "True" for item in self.conditions)
 
     @property
     def main(self) -> ContainerView | None:
-        """The container that runs the stage, or ``None`` before its status is reported."""
+        """Return the container that runs the stage, or ``None`` if its status is not reported yet."""
         return next((item for item in self.containers if item.name in STAGE_CONTAINERS), None)
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A PyTorchJob, or the Deployment of a reward service (``service``)."""
+    """A PyTorchJob, or the Deployment of a reward service. ``service`` tells them apart."""
 
     name: str
     run: str
     stage: str
     kind: str
     created: float = 0.0
-    """Seconds since the epoch."""
+    """Creation time in seconds since the epoch."""
     service: bool = False
     suspended: bool = False
     queue: str = ""
-    """Name of the Kueue LocalQueue that admits the job; empty without one."""
+    """Name of the Kueue LocalQueue in which the job waits for admission; empty if it uses no queue."""
     wanted: int = 1
     """Number of replicas in the specification."""
     ready: int = 0
@@ -90,16 +93,16 @@ class JobView:
     conditions: tuple[Condition, ...] = ()
 
     def true_condition(self, type_: str) -> Condition | None:
-        """Return the condition of this type if its status is True."""
+        """Return the condition of the given type if its status is True, else ``None``."""
         return next((item for item in self.conditions if item.type == type_ and item.status == "True"), None)
 
 
 @dataclass(frozen=True)
 class EventView:
-    """A Kubernetes event about an object of the release."""
+    """A Kubernetes event about an object of a release."""
 
     object: str
-    """Name of the object."""
+    """Name of the object that the event is about."""
     reason: str
     message: str
     warning: bool = False
