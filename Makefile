@@ -1,4 +1,4 @@
-# Every target creates the environment that it needs.
+# Each target first creates the virtual environment that it needs.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
@@ -22,7 +22,7 @@ photos: $(VENV)/.dev
 # All checks and tests. Tests that need a cluster run if KUBECONFIG is set and are skipped otherwise.
 test: lint docs-build unit integration
 
-# Tests that take longer than "make test" may: the README's commands, soak runs, millions of rows.
+# Tests that are too slow for "make test", such as the commands of the README, long runs and data with millions of rows.
 test-long: $(VENV)/.dev
 	@.ci/part test-long $(BIN)/pytest -m long --timeout 7200 tests
 
@@ -32,8 +32,8 @@ unit: $(VENV)/.dev
 integration: $(VENV)/.dev
 	@.ci/part integration $(PYTEST) tests/integration tests/cluster
 
-# Needs a cluster in KUBECONFIG that has the images of "make images", and helm and kubectl on PATH.
-# RERUN takes further pytest options, such as --last-failed.
+# Needs a cluster in KUBECONFIG that can pull the images of "make images", and helm and kubectl on PATH.
+# The variable RERUN adds pytest options, such as --last-failed.
 cluster-test: $(VENV)/.dev
 	@.ci/part cluster-test $(BIN)/pytest tests/cluster --durations 15 --durations-min 10 $(RERUN)
 
@@ -53,13 +53,14 @@ bench: $(VENV)/.dev
 charts: $(VENV)/.dev
 	$(BIN)/python charts/generate.py
 
-# make images REGISTRY=registry.example.com/editr1 TAG=0.1.0 TORCH=cuda (or cpu); BUILD is docker build or buildah build.
+# Example: make images REGISTRY=registry.example.com/editr1 TAG=0.1.0 TORCH=cuda
+# TORCH is cuda or cpu. BUILD is the build command, such as docker build; buildah is used if it is installed.
 REGISTRY ?= docker.io/editr1
 TAG ?= dev
 TORCH ?= cuda
 BUILD ?= $(shell command -v buildah >/dev/null 2>&1 && echo buildah build --layers || echo docker build)
 LABELS = --build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$(TAG)
-# Image, kind, base image and extras of every stage.
+# One entry per stage: image, kind of the stage, base image, and extras of the editr1 package.
 STAGES := curate:curate:base:curate \
 	sft:sft:base-torch:verifier \
 	gcpo:gcpo:base-torch:verifier \

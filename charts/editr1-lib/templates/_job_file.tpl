@@ -1,5 +1,5 @@
-{{/* The job file whose path is in EDITR1_CONFIG (editr1.runs.job.StageJob).
-     tests/unit/launch/test_job_file.py compares its fields with those of the job that the chart values were made from.
+{{/* The job file (editr1.runs.job.StageJob), which tells the stage process what to do. Its path is in EDITR1_CONFIG.
+     tests/unit/launch/test_job_file.py checks that it agrees with the job from which the chart values were made.
      Arguments: dict "root" $ "config" <settings> "rewardUrls" <list> "rewardDigest" <text> */}}
 {{- define "editr1.jobFile" -}}
 {{- $root := .root -}}
@@ -37,7 +37,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Same arguments as editr1.jobFile. The ConfigMap holds the job file. */}}
+{{/* The ConfigMap that contains the job file. Its arguments are those of editr1.jobFile. */}}
 {{- define "editr1.configMap" -}}
 apiVersion: v1
 kind: ConfigMap
@@ -117,7 +117,8 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* The pod of "helm test": reads the job file, writes to the bucket and, for the reward chart, waits for the service. */}}
+{{/* The pod of "helm test". It reads the job file, writes to the artifact store and, in the reward chart, waits until the
+     reward service is ready. */}}
 {{- define "editr1.testPod" -}}
 apiVersion: v1
 kind: Pod

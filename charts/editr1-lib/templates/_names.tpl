@@ -1,4 +1,5 @@
-{{/* Name of every object of the release. Pod names append a suffix such as "-master-0" and must stay below 63 characters. */}}
+{{/* Name of every object of the release. A pod name is this name with a suffix such as "-master-0", and at most 63 characters
+     long. */}}
 {{- define "editr1.name" -}}
 {{- if gt (len .Release.Name) 45 -}}
 {{- fail (printf "release name %q has %d characters: use at most 45, so that pod names stay valid" .Release.Name (len .Release.Name)) -}}

@@ -63,7 +63,8 @@ enableServiceLinks: false
 {{- end }}
 {{- end -}}
 
-{{/* Environment variables of the stage's container. Names must be unique, so .Values.env overrides those of the chart. */}}
+{{/* Environment variables of the stage's container. A variable in .Values.env replaces the chart's variable of the same name,
+     because names must be unique. */}}
 {{- define "editr1.env" -}}
 {{- $overridden := dict -}}
 {{- range .Values.env }}{{ $_ := set $overridden .name true }}{{ end -}}

@@ -15,7 +15,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* Permissions for the objects that the stage charts render and for reading their state. No access to Secrets. */}}
+{{/* Permissions of the operator: write the objects of the stage charts, and read their state. It has no access to Secrets. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [editr1.dev]
   resources: [editruns]

@@ -1,5 +1,5 @@
-{{/* The init containers of the vLLM engine. The first one fetches the model into /work/model. vLLM is a native sidecar, so
-     that the reward server starts once vLLM responds. */}}
+{{/* Init containers for the vLLM engine. The first one downloads the model to /work/model. The second one is a sidecar that
+     runs vLLM. The reward server starts once vLLM responds. */}}
 {{- define "editr1.vllm" -}}
 - name: fetch
   image: {{ include "editr1.image" . }}
