@@ -343,7 +343,10 @@ def test_two_runs_share_a_service_under_two_operators(
         (("learning_rate", "learning_rat"), 'unknown field "spec.stages[2].config.learning_rat"'),
         (("reward: serve", "reward: nowhere"), "reward: must be the name of a serve stage of the run"),
         (("kind: gcpo", "kind: gpo"), 'supported values: "curate", "sft"'),
-        (("pairs: stage:curate/pairs", "rows: stage:curate/rows"), "inputs: a gcpo stage accepts only the inputs pairs, model"),
+        (
+            ("pairs: stage:curate/pairs", "rows: stage:curate/rows"),
+            "inputs: a gcpo stage accepts only the inputs pairs, model",
+        ),
         (("builtin:shapes-verifier", "path:./model"), "pods cannot read a folder on your machine"),
         (("max_steps: 340", "rollouts: 340"), "config.rollouts: only stages of kind gcpo have this setting"),
     ],

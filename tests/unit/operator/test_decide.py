@@ -181,7 +181,12 @@ CASES = {
     ),
     "a lost pod fails the stage when no retries are left": Case(
         single_stage(launched_status(pods={POD.name: "p1"}, failures=2), observed_job(REPLACEMENT_POD)),
-        *(F, Reason.RETRIES_SPENT, (DeleteJob("data", "u1"),), f"pod {POD.name} was lost with its node, after all 2 retries"),
+        *(
+            F,
+            Reason.RETRIES_SPENT,
+            (DeleteJob("data", "u1"),),
+            f"pod {POD.name} was lost with its node, after all 2 retries",
+        ),
     ),
     "the result of a job that succeeded is read": Case(
         single_stage(launched_status(), observed_job(condition="Succeeded")), R, None, (LoadResult("data"),)
