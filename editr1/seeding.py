@@ -66,7 +66,7 @@ def torch_generator(seed: int) -> torch.Generator:
 
 
 def curation_rng(*key: str | int) -> np.random.Generator:
-    """Return the generator for the random choice in curation that ``key`` identifies. ``key`` starts with the stage's seed."""
+    """Return the generator for the random choice in curation that ``key`` identifies. ``key`` usually starts with the seed."""
     return np.random.default_rng(list(_joined_hash(key)))
 
 

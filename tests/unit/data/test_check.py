@@ -61,7 +61,7 @@ def test_rules_between_fields_are_checked(tmp_path: Path) -> None:
     rows = [SftRow(quadruple=Quadruple(case=case(), candidate=candidate()), trace="t", agreement=1.5)]
     write_table(tmp_path / "s.parquet", rows, SftRow)
     assert [str(problem) for problem in check_file(tmp_path / "s.parquet")] == [
-        "row 1: agreement: 1.5: must lie in [0, 1]"
+        "row 1: agreement: 1.5: must be a number in [0, 1]"
     ]
 
 
