@@ -83,7 +83,7 @@ class KindInfo:
     """Description of a kind of stage: its inputs, outputs, settings and dependencies.
 
     Attributes:
-        kind: The kind.
+        kind: Name of the kind.
         title: What a stage of this kind does.
         settings: Class of the settings as ``module:Class``. It is imported only when a config is validated.
         inputs: Inputs of the stage.

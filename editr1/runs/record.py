@@ -181,7 +181,7 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
 
 
 def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
-    """Update and return a record, adding the results that stages on a cluster committed after it was written."""
+    """Add to a record the results that stages on a cluster committed after it was written. Return the record."""
     for stage in record.stages.values():
         if not stage.release or stage.state is State.DONE:
             continue
