@@ -111,7 +111,7 @@ def test_environment_variable_sets_an_entry_of_a_mapping(tmp_path: Path) -> None
 
 def test_missing_runs_folder_is_an_error(tmp_path: Path) -> None:
     assert_rejected(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
-    assert_rejected(editr1("runs", "ls", "--store", tmp_path), "no store")
+    assert_rejected(editr1("runs", "ls", "--store", tmp_path), "not an artifact store")
     assert_rejected(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
     assert_rejected(editr1("timeline", "nope", "--runs-dir", tmp_path), "no run 'nope' in folder", "--store")
     done = editr1("runs", "ls", "--runs-dir", tmp_path)
