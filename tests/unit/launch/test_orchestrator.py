@@ -28,21 +28,34 @@ from editr1.runs.job import read_job
 from editr1.runs.record import StageResult, result_key
 job = read_job()
 job.workdir.mkdir(parents=True, exist_ok=True)
-count = job.workdir / "starts"
-starts = int(count.read_text()) + 1 if count.exists() else 1
-count.write_text(str(starts))
+
+def starts_of(stage):
+    file = job.workdir.parent / stage / "starts"
+    return int(file.read_text() or 0) if file.exists() else 0
+
+def wait_for_start(stage, after):
+    deadline = time.monotonic() + 120
+    while starts_of(stage) <= after:
+        assert time.monotonic() < deadline, f"{stage} was not started"
+        time.sleep(0.02)
+
+starts = starts_of(job.stage) + 1
+earlier = {stage: starts_of(stage) for stage in ("serve", "grpo")}
+(job.workdir / "starts").write_text(str(starts))
 plan = json.loads(os.environ["PLAN"]).get(job.stage, [0])
 code = plan[min(starts, len(plan)) - 1]
 with job.progress_file.open("a") as file:
     file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
 if job.kind == "serve":
     (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
-    time.sleep(0.7 if code == "exit" else 600)
-    sys.exit(9)
+    if code == "exit while grpo runs":
+        wait_for_start("grpo", earlier["grpo"])
+        sys.exit(9)
+    time.sleep(600)
 if code == "sleep":
     time.sleep(600)
-if str(code).startswith("delayed "):
-    time.sleep(4)
+if str(code).startswith("after a restart of serve "):
+    wait_for_start("serve", earlier["serve"])
     code = int(code.split()[-1])
 if code:
     print("12:00:00 ERROR editr1: the stage failed", file=sys.stderr)
@@ -281,12 +294,14 @@ def test_exited_service_is_restarted_up_to_its_retries_per_run(scripted: Any, mo
         return plain.model_copy(update={"spec": plain.spec.model_copy(update={"stages": stages})})
 
     with pytest.raises(StageFailed, match=r"grpo: permanent error \(exit code 3\)"):
-        scripted(with_retries(1), serve=["exit", 0], grpo=["delayed 3"])
-    record, _, _ = scripted(with_retries(1), serve=[0, 0, "exit", 0], grpo=["delayed 0"])
+        scripted(with_retries(1), serve=["exit while grpo runs", 0], grpo=["after a restart of serve 3"])
+    record, _, _ = scripted(
+        with_retries(1), serve=[0, 0, "exit while grpo runs", 0], grpo=["after a restart of serve 0"]
+    )
     assert record.state is State.DONE
     assert len(record.stages["serve"].attempts) == 4
     with pytest.raises(StageFailed, match="serve: the reward service exited"):
-        scripted(with_retries(0, seed=1), serve=["exit"], grpo=["delayed 0"])
+        scripted(with_retries(0, seed=1), serve=["exit while grpo runs"], grpo=["after a restart of serve 0"])
 
 
 def test_orchestrator_error_gives_the_stage_time_to_checkpoint(
