@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from editr1.curation.errors import CurationError
 from editr1.data.tables import read_table, write_table
-from editr1.data.types import EditCase, PreferencePair
+from editr1.data.types import EditCase, PreferencePair, case_digest
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +22,10 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     Raises:
         CurationError: A pair and ``cases`` have a case with the same id but another instruction or image.
     """
-    known = {case.case_id: (case.principles, case_digest(case)) for case in read_table(cases, EditCase)}
+    known = {
+        case.case_id: (case.principles, case_digest(case.source.data, case.instruction))
+        for case in read_table(cases, EditCase)
+    }
     skipped = 0
 
     def attached() -> Iterator[PreferencePair]:
@@ -33,7 +35,7 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
             if not principles:
                 skipped += 1
                 continue
-            if digest != case_digest(pair.case):
+            if digest != case_digest(pair.case.source.data, pair.case.instruction):
                 raise CurationError(
                     f"{pairs}: pair {pair.pair_id}: case {pair.case.case_id} has another instruction or image than in {cases}; "
                     "use tables from the same import"
@@ -44,8 +46,3 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     if skipped:
         _log.warning("%s: skipped %d pairs whose cases have no principles in %s", pairs, skipped, cases)
     return written
-
-
-def case_digest(case: EditCase) -> str:
-    """Return the SHA-256 of the image and instruction of a case. Cases with the same id must have the same digest."""
-    return hashlib.sha256(case.source.data + case.instruction.encode()).hexdigest()

@@ -19,7 +19,6 @@ from editr1.curation.choose import choose
 from editr1.curation.decompose import decompose, recorded_principles
 from editr1.curation.errors import CurationError
 from editr1.curation.experts import load_expert_examples
-from editr1.curation.pairs import case_digest
 from editr1.curation.prompts import Task
 from editr1.curation.records import RecordFile
 from editr1.curation.rows import RowBuilder
@@ -29,7 +28,7 @@ from editr1.curation.think import parse_member_trace, quadruple_id, recorded_tra
 from editr1.curation.verify import VerifyItem, verify
 from editr1.data.errors import TableError
 from editr1.data.tables import count_rows, read_table, write_table
-from editr1.data.types import EditCase, Principle, Quadruple, SftRow, Verdict
+from editr1.data.types import EditCase, Principle, Quadruple, SftRow, Verdict, case_digest
 from editr1.llm.event_loop import new_runner
 from editr1.llm.vlm import VlmClient
 from editr1.telemetry import Span, TrainHooks, span
@@ -72,10 +71,10 @@ def curate(
 
 
 def _check_candidates(cases: Path, candidates: Path) -> None:
-    digests = {case.case_id: case_digest(case) for case in read_table(cases, EditCase)}
+    digests = {case.case_id: case_digest(case.source.data, case.instruction) for case in read_table(cases, EditCase)}
     for number, row in enumerate(read_table(candidates, Quadruple), start=1):
         case_id = row.case.case_id
-        if case_id in digests and digests[case_id] != case_digest(row.case):
+        if case_id in digests and digests[case_id] != case_digest(row.case.source.data, row.case.instruction):
             problem = f"has another instruction or image than the case with this id in {cases}; use tables from the same import"
             raise TableError(candidates, number, "case", case_id, problem)
 

@@ -65,6 +65,11 @@ class EditCase(DataModel):
     principles: Annotated[tuple[Principle, ...], Field(max_length=MAX_PRINCIPLES)] = ()
 
 
+def case_digest(source: bytes, instruction: str) -> str:
+    """Return the SHA-256 of the source image and the instruction of a case, which identifies what the case asks for."""
+    return hashlib.sha256(hashlib.sha256(source).digest() + instruction.encode()).hexdigest()
+
+
 class Candidate(DataModel):
     """An edited image of a case, and the editor that made it."""
 

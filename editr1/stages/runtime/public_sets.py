@@ -6,14 +6,13 @@ of each case. Editor benchmarks (GEdit-Bench, ImgEdit-Bench) measure editors. A 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 from editr1.config.evaluate import EvaluateConfig, PublicSetsConfig
 from editr1.data.images import decode_image, encode_png
-from editr1.data.types import EditCase, EncodedImage, Principle
+from editr1.data.types import EditCase, EncodedImage, Principle, case_digest
 from editr1.evaluation.benchmarks import (
     edit_scorer,
     gedit_table,
@@ -98,7 +97,7 @@ def _reward_tables(
     known = _principles(context, config.public, name, folder)
     for title, load in scorers.items():
         context.progress.phase(f"{title} on {name}", 1)
-        score = edit_scorer(load(), lambda *case: known.get(_case_id(*case), ()), batch_size=config.score_batch_size)
+        score = edit_scorer(load(), lambda *case: known.get(case_digest(*case), ()), batch_size=config.score_batch_size)
         public = config.public
         table = reward_benchmark(
             name, folder, score, protocol=public.protocol, epsilon=public.epsilon, bootstrap=bootstrap
@@ -128,14 +127,10 @@ def _cases(name: RewardBenchmark, folder: Path) -> Iterator[EditCase]:
     rows = load_editscore(folder) if name == "editscore" else load_tiger(folder)
     seen: set[str] = set()
     for row in rows:
-        case_id = _case_id(row.source, row.instruction)
+        case_id = case_digest(row.source, row.instruction)
         if case_id not in seen:
             seen.add(case_id)
             yield EditCase(case_id=case_id, source=EncodedImage(data=row.source), instruction=row.instruction)
-
-
-def _case_id(source: bytes, instruction: str) -> str:
-    return hashlib.sha256(hashlib.sha256(source).digest() + instruction.encode()).hexdigest()
 
 
 def _gedit(folder: Path, edit: EditFunction, judge: Judge, bootstrap: Bootstrap) -> BenchmarkTable:
