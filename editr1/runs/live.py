@@ -92,10 +92,14 @@ class ProgressEstimator:
         )
 
 
+def uses_retry(exit_code: int) -> bool:
+    """Return whether an attempt of a pod with this exit code uses up a retry. SIGTERM (143) does not: it is no failure."""
+    return is_retryable(exit_code) and exit_code != ExitCode.TERMINATED
+
+
 def retries_used(attempts: Iterable[PodAttempt]) -> int:
-    """Count the attempts that ended with a retryable exit code. SIGTERM (143) is not counted, because it is no failure."""
-    codes = [item.exit_code for item in attempts if item.exit_code is not None]
-    return sum(1 for code in codes if is_retryable(code) and code != ExitCode.TERMINATED)
+    """Count the attempts of a pod that used up a retry."""
+    return sum(1 for item in attempts if item.exit_code is not None and uses_retry(item.exit_code))
 
 
 def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:

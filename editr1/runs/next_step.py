@@ -11,6 +11,11 @@ from editr1.runs.kinds import KINDS
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import StageSpec
 
+FIRST_RETRY_SECONDS = 1.0
+"""Delay before the first retry of a stage. It doubles with each further failure."""
+MAX_RETRY_SECONDS = 60.0
+"""Maximum delay before a retry of a stage."""
+
 
 class NextStep(StrEnum):
     """What to do next with a stage."""
@@ -46,8 +51,8 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     Args:
         exit_code: exit code of the process; negative if a signal ended it.
         has_result: whether the stage has committed its result.
-        failures: number of failed attempts since the run was started, including this one. The delay before a retry is 1 s
-            after the first failure and doubles with each further one, up to 60 s.
+        failures: number of failed attempts since the run was started, including this one. It determines the delay before a
+            retry (:data:`FIRST_RETRY_SECONDS`, :data:`MAX_RETRY_SECONDS`).
         retries: maximum number of retries.
     """
     if has_result:
@@ -58,7 +63,8 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
         return Decision(NextStep.FAIL, f"permanent error (exit code {exit_code})")
     if failures > retries:
         return Decision(NextStep.FAIL, f"exit code {exit_code} after all {retries} retries")
-    return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", min(60.0, 2.0 ** (failures - 1)))
+    delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1))
+    return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", delay)
 
 
 def dependencies(stage: StageSpec, stages: Sequence[StageSpec]) -> frozenset[str]:

@@ -33,10 +33,18 @@ from tenacity import (
 )
 
 from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
-from editr1.errors import ExitCode, is_retryable
+from editr1.errors import ExitCode
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
 from editr1.runs.kinds import KINDS
-from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, ProgressEstimator, lost_attempts, retries_used
+from editr1.runs.live import (
+    LiveFiles,
+    LiveProgress,
+    PodAttempt,
+    ProgressEstimator,
+    lost_attempts,
+    retries_used,
+    uses_retry,
+)
 from editr1.runs.record import StageRecord, State, add_unsubmitted_stage, newest_checkpoint
 from editr1.runs.resolve import HubUnreachable, resolve_job
 from editr1.stages.runtime.entry import exit_code
@@ -221,7 +229,7 @@ class _Attempt:
         self._record = self._record.model_copy(update={"ended": time.time(), "exit_code": code, "reason": reason})
         self._publish(last=True)
         spent = self._retries is not None and used >= self._retries
-        if is_retryable(code) and code != ExitCode.TERMINATED and spent:
+        if uses_retry(code) and spent:
             log.error("the stage failed with exit code %d, and all %d retries are used up", code, self._retries)
             return ExitCode.UNEXPECTED
         return code
