@@ -95,13 +95,15 @@ def _namespace(connection: Connection) -> Finding:
         return Finding(
             what,
             True,
-            "level unknown: no permission to read the namespace; the charts comply with restricted",
+            "level unknown, because there is no permission to read the namespace; the pods comply with level restricted",
             needed=False,
         )
     if found is None:
         return Finding("namespace", False, f"{connection.api.namespace} does not exist; create it")
     level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "none")
-    return Finding(what, True, f"level {level}; the charts comply with restricted", needed=False)
+    return Finding(
+        what, True, f"the namespace enforces level {level}; the pods comply with level restricted", needed=False
+    )
 
 
 def _quota(connection: Connection) -> Iterator[Finding]:

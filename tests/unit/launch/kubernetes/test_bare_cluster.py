@@ -85,7 +85,7 @@ def test_doctor_reports_missing_components(bare: Connection) -> None:
     keda = found["KEDA"]
     assert not keda.ok and not keda.needed and "only the autoscaling modes hpa and none are available" in keda.detail
     assert found["GPUs"].detail == "1 nodes; 8 nvidia.com/gpu"
-    assert found["Pod Security"].detail.startswith("level restricted")
+    assert found["Pod Security"].detail.startswith("the namespace enforces level restricted")
     assert found["Secret of the store"].detail == "editr1-s3 has no key secret-key"
     assert "no store" in found["store"].detail
 
