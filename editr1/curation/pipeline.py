@@ -218,7 +218,10 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
 
     counts = {"cases": float(write_table(out / CASES, cases(), EditCase))}
     if not counts["cases"]:
-        raise CurationError(f"no case has principles (dropped: {dict(dropped)}); check the setting decomposer.model")
+        raise CurationError(
+            f"no case has principles (dropped: {dict(dropped)}); check the setting decomposer.model. "
+            "The setting 'labeller: photos' knows only the images of 'editr1 data demo-photos'"
+        )
     if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))
         lost = sum(number for reason, number in dropped.items() if reason != _CASE_DROPPED)

@@ -123,7 +123,8 @@ def _shipped() -> Iterator[tuple[Photo, Path]]:
         spec = importlib.util.find_spec(photo.package)
         if spec is None or not spec.submodule_search_locations:
             raise DataError(
-                f"package {photo.package!r} is not installed; install the extra: pip install 'editr1[photos]'"
+                f"package {photo.package!r} is not installed; in a clone of the repository, install the extra: "
+                "pip install -e '.[photos]'"
             )
         path = Path(spec.submodule_search_locations[0]) / photo.path
         # Some releases do not include all photographs, but download them on demand.
