@@ -13,14 +13,15 @@ from editr1.shapes.rendering import Pixels, to_encoded_image
 from editr1.shapes.scene import Scene
 from editr1.shapes.truth import read_image
 
-SEVERAL = "several"
-"""Name in ``Candidate.editor`` if a candidate has several kinds of faults."""
+MULTIPLE_FAULTS = "several"
+"""Value of ``Candidate.editor`` for a candidate with more than one kind of fault."""
 
 
 def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettings | None = None) -> list[Candidate]:
-    """Generate ``n`` candidates of a case. ``settings`` give the probability of each kind of fault.
+    """Generate ``n`` candidates of a case. ``settings`` give the probability of each kind of candidate.
 
-    ``Candidate.editor`` names the kind of fault. The result depends only on the arguments.
+    ``Candidate.editor`` is the kind of the candidate (see ``faults.KINDS``), or ``MULTIPLE_FAULTS``. The result depends
+    only on the arguments.
 
     Raises:
         ValueError: the instruction is not one of the shapes dataset.
@@ -55,7 +56,7 @@ def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None
 def generate_candidate(
     source: Scene, edit: Edit, rng: np.random.Generator, settings: CandidateSettings
 ) -> tuple[str, Scene, Pixels]:
-    """Generate one candidate. Return its kind of fault, its scene before pixel faults, and its image."""
+    """Generate one candidate. Return its kind or ``MULTIPLE_FAULTS``, its scene before pixel faults, and its image."""
     unknown = set(settings.weights) - set(KINDS)
     if unknown:
         raise ValueError(
@@ -65,16 +66,16 @@ def generate_candidate(
     weights = np.asarray([settings.weights[name] for name in names])
     while True:
         kinds = (
-            _several(rng)
+            _multiple_faults(rng)
             if rng.random() < settings.multiple_faults_rate
             else (str(rng.choice(names, p=weights / weights.sum())),)
         )
         made = apply_with_faults(kinds, source, edit, rng)
         if made is not None:
-            return (kinds[0] if len(kinds) == 1 else SEVERAL), *made
+            return (kinds[0] if len(kinds) == 1 else MULTIPLE_FAULTS), *made
 
 
-def _several(rng: np.random.Generator) -> tuple[str, ...]:
+def _multiple_faults(rng: np.random.Generator) -> tuple[str, ...]:
     """Select two or three kinds of faults at random. At most one kind is used from each group."""
     groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
     chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)

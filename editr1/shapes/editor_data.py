@@ -33,7 +33,7 @@ FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "blur": 0.04,
 }
 """Probability of each kind of fault in a faulty edit. If a case does not allow a kind, another kind is drawn."""
-OFF_TEMPLATE: Final = 0.22
+DEGRADED_FRACTION: Final = 0.22
 """Fraction of the images for the VAE that are degraded with a blend, noise, blur, a border, or one blended cell."""
 
 
@@ -48,7 +48,7 @@ class EditRows:
 
 
 def vae_images(n: int, seed: int) -> Tensor:
-    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32). A fraction ``OFF_TEMPLATE`` of them is degraded."""
+    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32). A ``DEGRADED_FRACTION`` of them is degraded."""
     return _to_tensor([_vae_image(derive_rng("vae", seed, index)) for index in range(n)])
 
 
@@ -77,7 +77,7 @@ def _faulty(scene: Scene, edit: Edit, rng: np.random.Generator) -> Pixels:
 
 def _vae_image(rng: np.random.Generator) -> Pixels:
     image = render(random_scene(rng, objects=(0, 1, 2, 3, 4)))
-    if rng.random() >= OFF_TEMPLATE:
+    if rng.random() >= DEGRADED_FRACTION:
         return image
     other = render(random_scene(rng, objects=(0, 1, 2, 3, 4)))
     kind = str(rng.choice([*PIXEL_FAULTS, "blended_cell"]))

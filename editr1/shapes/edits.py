@@ -62,7 +62,7 @@ class Edit:
         return tuple(place for place, _ in self.targets)
 
     def principles(self) -> tuple[Principle, ...]:
-        """Return six principles: follow for each place that changes, keep for each other place, and one for quality."""
+        """Return six principles: follow per place that changes, keep per other place, and one of category quality."""
         follow = [
             Principle(
                 question=follow_question(place_name(place), content_name(place, content)), category=Category.FOLLOW

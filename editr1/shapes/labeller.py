@@ -31,7 +31,8 @@ AnyImage = Image.Image | Pixels | EncodedImage
 class ShapesLabeller:
     """The pool of labelling models. Each method is a pure function of its arguments and the settings.
 
-    If an instruction is not one of the shapes dataset, ValueError is raised. Unknown questions get the answer 0.
+    If an instruction is not one of the shapes dataset, ValueError is raised. The answer to
+    a question that cannot be parsed is 0.
     """
 
     def __init__(self, settings: LabellerSettings | None = None) -> None:
@@ -138,7 +139,7 @@ class ShapesLabeller:
         return json.dumps({"reasoning": f"{edit.operation.value}: {after.scene}", "score": scores})
 
     def member(self, model: str, system: str = "") -> MemberSettings:
-        """Return the member with this model name. If the name is unknown, the hash of name and system prompt selects one."""
+        """Return the member with this model name. If there is none, the hash of name and system prompt selects one."""
         members = self.settings.members
         if model in members:
             return members[model]

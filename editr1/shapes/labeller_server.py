@@ -47,7 +47,7 @@ _JSON_HEADERS: Final = [(b"content-type", b"application/json")]
 
 
 class _BadRequest(ValueError):
-    """A request that cannot be answered. The response has ``status``, which is 400 by default."""
+    """A request that cannot be answered. ``status`` is the HTTP status code of the response."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class Labeller(Protocol):
 
     @property
     def models(self) -> Mapping[str, object]:
-        """The models that write traces. Only the keys, the model names, are used."""
+        """The models that write traces. The keys are the model names. The server does not use the values."""
 
     def decode(self, image: EncodedImage) -> Any:
         """Decode an image for ``think``, ``verify`` and ``holistic``."""
@@ -87,11 +87,11 @@ class Labeller(Protocol):
 
     @property
     def verify(self) -> Callable[..., str]:
-        """A function that returns gold verdicts as JSON. It has the arguments of ``think`` without temperature."""
+        """A function that returns gold verdicts as JSON. It has the arguments of ``think`` except temperature."""
 
     @property
     def holistic(self) -> Callable[..., str]:
-        """A function that returns two scores as JSON. It has the arguments of ``think`` without questions."""
+        """A function that returns two scores as JSON. It has the arguments of ``think`` except questions."""
 
 
 def create_app(labeller: Labeller) -> App:
@@ -326,7 +326,7 @@ def _decode_url(url: object, decode: Callable[[EncodedImage], Any]) -> Any:
     try:
         return _decode_data_url(url, decode)
     except (ImageError, binascii.Error, ValueError) as error:
-        raise _BadRequest(f"image_url.url: not an image: {error}") from None
+        raise _BadRequest(f"image_url.url: the image cannot be decoded: {error}") from None
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """Generate training samples that teach the small verifier to perceive images.
 
-A sample consists of two images, questions about them, and a trace with the correct answers. Its words and layout are those
-of the traces that the verifier writes about edits, so that it can use this skill there. Samples do not teach how to judge
+A sample consists of two images, questions about them, and a trace with the correct answers. The traces have the same words
+and layout as traces about edits, so that the verifier can transfer this skill to edits. Samples do not teach it to judge
 edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
 """
 

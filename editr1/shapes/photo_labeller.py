@@ -1,7 +1,8 @@
 """A simulated labelling model for the photographs of ``editr1.data.demo_photos``.
 
 It measures which operations were applied to a photograph, so every stage can run on the demo photographs without a VLM.
-Unknown questions get the answer 0. Unknown instructions raise ValueError.
+A question that is not part of the photo demo is answered like the question about image quality. An instruction that is not
+part of the demo raises ValueError.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SCORE_NOISE: Final = 0.7
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photograph, reduced to what :func:`measure` compares."""
+    """The properties of a decoded photograph that :func:`measure` compares."""
 
     pixels: Pixels
     """The photograph resized to (96, 96, 3), float32 in [0, 1]."""

@@ -1,8 +1,8 @@
 """Build small editors with random weights from the classes of diffusers, and save them as pipeline folders.
 
 ``FluxKontextPipeline.from_pretrained`` loads the folder of ``build_tiny_flux_kontext``, and
-``QwenImageEditPipeline.from_pretrained`` loads that of ``build_tiny_qwen_image_edit``. Both can tokenize any text, because
-their vocabularies contain all 256 bytes. The phrases of the shapes dataset are single tokens.
+``QwenImageEditPipeline.from_pretrained`` loads that of ``build_tiny_qwen_image_edit``. Both editors can tokenize any text,
+because their vocabularies contain all 256 bytes. The phrases of the shapes dataset are single tokens.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from editr1.verifier.model import make_processor, save_processor
 T5_LENGTH = 8
 """Prompt length in tokens with which the base editor is trained; ``model_max_length`` of the T5 tokenizer.
 
-Flux also attends to the padding. Sampling must therefore use the same length, that is,
+Flux also attends to padding tokens. Sampling must therefore use the same length, that is,
 ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
 """
 

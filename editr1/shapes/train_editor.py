@@ -99,8 +99,9 @@ def measure_editor(
     """Edit ``n`` new cases with the editor in ``folder``, and compute the true scores of the edits.
 
     Returns:
-        ``score``: mean true score in [0, 10]. ``interval``: half the width of its 95% interval. ``success``: fraction of
-        edits with a score of at least 9. ``follow``, ``keep``, ``quality``: mean fraction of fulfilled principles per category.
+        ``score``: mean true score in [0, 10]. ``interval``: half the width of its 95% confidence interval. ``success``:
+        fraction of edits with a score of at least 9. ``follow``, ``keep``, ``quality``: mean fraction of fulfilled
+        principles per category.
     """
     pipeline = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)

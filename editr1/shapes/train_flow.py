@@ -116,8 +116,8 @@ def _tokenize(pipeline: Any, instructions: Sequence[str]) -> tuple[Tensor, Tenso
 def _positions(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Return the position ids of the image tokens and of the text tokens.
 
-    The ids of the target image come first. Those of the reference image have 1 as first component, and those of the text
-    are 0.
+    The image tokens are those of the target image, then those of the reference image. The first component of a position id
+    is 0 in the target image and 1 in the reference image. All position ids of text tokens are 0.
     """
     rows, columns = latents.shape[2] // 2, latents.shape[3] // 2
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())

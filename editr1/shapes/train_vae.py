@@ -1,6 +1,6 @@
 """Train the VAE of the base editor.
 
-It maps images of 32x32 pixels to latents of 4x4x4, which have mean 0 and variance 1 per channel.
+It maps images of 32x32 pixels to latents of shape (4, 4, 4), which have mean 0 and variance 1 per channel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class VaeRecipe:
     latent_penalty: float = 1e-4
     """Weight of the mean square of the latents in the loss. This term keeps the latents bounded."""
     edge_weight: float = 4.0
-    """Additional weight, in the L1 term of the loss, of a pixel on an edge with full contrast. Other pixels have weight 1."""
+    """A pixel with contrast c in [0, 1] to its neighbours has the weight 1 + ``edge_weight`` c in the L1 term of the loss."""
     decoder_steps: int = 600
     """Number of optimizer steps in which only the decoder is fine-tuned, after the training of the VAE."""
     decoder_noise: float = 0.12
@@ -47,9 +47,9 @@ def train_vae(vae: AutoencoderKL, images: Tensor, recipe: VaeRecipe, seed: int) 
     """Train ``vae`` in place on ``images``, uint8 (n, 3, S, S), and return it in eval mode.
 
     The loss is the L1 error, weighted by edges, plus twice the L2 error; there is no KL term. During training, latents are
-    normalised per channel with the mean and standard deviation of the batch. At the end, those of the training images are
-    folded into the ``quant_conv`` layer, which the VAE must have, and the log-variances are set to -12. The pipeline can
-    then use scaling factor 1 and shift 0.
+    normalised per channel with the mean and standard deviation of the batch. At the end, the mean and standard deviation
+    over the first 4,096 training images are folded into the layer ``quant_conv``, so that the pipeline can use scaling
+    factor 1 and shift 0. The log-variances are set to -12. ``vae`` must have the layer ``quant_conv``.
     """
     generator = torch_generator(seed)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)

@@ -1,8 +1,9 @@
 """Read the content of an image from its pixels, and compute the true score of an edit.
 
-The content is the object in each cell and the background. It is found by comparing each cell with the images of all
-possible cells (templates). If every cell is similar enough to its nearest template, the image is clean, that is, without
-noise, blur, border or blend. In this way, generated edits and the edits of any trained editor can be scored.
+The content of an image is the object in each of its four cells, and the background. It is found by comparing each cell
+with templates, the images of all possible cells. An image is clean if each of its cells is similar enough to the nearest
+template. An image with noise, blur or a border, or a blend of two images, is not clean. Only the pixels are used, so
+candidates of the shapes dataset and outputs of any editor can be scored in the same way.
 """
 
 from __future__ import annotations
@@ -187,9 +188,11 @@ def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) 
 def _distances(
     flat: NDArray[np.float32], matrix: NDArray[np.float32], norms: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the squared distance of each cell, given as (n, 4, 768), from each template, given as (4 cells, 768, 64).
+    """Return the squared distances of the cells of n images from the templates.
 
-    The result has the shape (n, 4 cells, 4 backgrounds, 16 contents).
+    ``flat`` contains the cells and has the shape (n, 4, 768): n images, 4 cells, and 16 x 16 x 3 values per cell.
+    ``matrix`` and ``norms`` are the result of ``_template_matrix``. The result has the shape (n, 4, 4, 16): n images, 4
+    cells, 4 backgrounds and 16 contents.
     """
     squares = (flat**2).sum(axis=2).T[..., None] - 2 * (flat.transpose(1, 0, 2) @ matrix) + norms
     by_cell = squares.transpose(1, 0, 2).reshape(len(flat), CELLS, len(BACKGROUNDS), len(CONTENTS))
@@ -198,9 +201,11 @@ def _distances(
 
 @cache
 def _template_matrix(inside: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the templates (4 cells, 768, 64) in [0, 1] with their squared norms (4, 1, 64).
+    """Return the templates with values in [0, 1], and their squared norms.
 
-    The last axis enumerates backgrounds and, within each background, contents.
+    The templates have the shape (4, 768, 64): 4 cells, 16 x 16 x 3 values per cell, and 4 x 16 combinations of a background
+    and a content, sorted by background. The norms have the shape (4, 1, 64). If ``inside`` is true, the values outside
+    ``_inside_mask`` are 0.
     """
     flat = (templates().astype(np.float32) / 255).reshape(1, len(BACKGROUNDS) * len(CONTENTS), -1)
     flat = flat * _inside_mask()[:, None] if inside else np.repeat(flat, CELLS, axis=0)
@@ -209,9 +214,10 @@ def _template_matrix(inside: bool) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 @cache
 def _inside_mask() -> NDArray[np.float32]:
-    """Return a mask (4 cells, 768) that is 0 on the outermost pixels of the image and 1 elsewhere.
+    """Return a mask that is 0 at the outermost pixels of the image and 1 elsewhere.
 
-    A border may cover these pixels, and no object extends to them.
+    It has the shape (4, 768): 4 cells, and 16 x 16 x 3 values per cell. The outermost pixels never belong to an object, but
+    the fault ``border`` changes them.
     """
     mask = np.zeros((SIDE, SIDE, 3), np.float32)
     mask[1:-1, 1:-1] = 1
