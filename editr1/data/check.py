@@ -43,8 +43,9 @@ class Problem:
 def check_file(path: Path, kind: type[DataModel] | None = None, *, decode_images: bool = True) -> Iterator[Problem]:
     """Yield every problem of a table in JSON Lines (``.jsonl``, see ``editr1.data.jsonl``) or Parquet.
 
-    The following is checked: every field has an allowed value, image digests match, every distinct image can be decoded
-    (unless ``decode_images=False``), ids are unique, the two candidates of a pair differ, and agreement lies in [0, 1].
+    The following is checked: every field has an allowed value, every image has the stated digest, every distinct image can
+    be decoded (unless ``decode_images=False``), ids are unique, the two candidates of a pair have different ids, and the
+    agreement of an SFT row lies in [0, 1].
     If ``kind`` is None, the data type is derived from the fields in the file. If the file is not a table, one problem is
     yielded, and no error is raised.
     """

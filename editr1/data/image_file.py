@@ -24,7 +24,10 @@ DAMAGE = (pa.ArrowException, OSError, KeyError, ValueError)
 
 
 class ImageFileWriter:
-    """Writes each distinct image once. The file gets its name ``path`` when the ``with`` block ends without an error."""
+    """Writer of an image file, in which each distinct image is stored once.
+
+    The images are written to a temporary file, which is renamed to ``path`` when the ``with`` block ends without an error.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,7 +72,10 @@ class ImageFileWriter:
 
 
 class ImageFileReader:
-    """Looks up images by digest. All digests and the row groups (4 MiB each) that were used last are in memory."""
+    """Reader of an image file, which returns images by digest.
+
+    All digests and the eight most recently used row groups (4 MiB each) are kept in memory.
+    """
 
     def __init__(self, table: Path) -> None:
         path = images_path(table)

@@ -28,8 +28,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = 
 
     The EXIF orientation is applied. Transparency (alpha channel, palette or colour key) is flattened onto white. 16-bit
     grey is scaled to 8 bits (v / 257, rounded); 32-bit grey must hold 16-bit values. Floating-point grey is scaled by
-    255 if it lies in [0, 1], and unchanged if it lies in [0, 255]. CMYK is converted. Of an animation, the first
-    frame is used.
+    255 if it lies in [0, 1], and unchanged if it lies in [0, 255]. CMYK is converted. Only the first frame of an
+    animation is decoded.
 
     Args:
         data: a PNG, JPEG, WebP, TIFF, BMP or GIF file.
@@ -100,7 +100,7 @@ def _opened(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(f"not an image of an allowed format ({', '.join(FORMATS)})") from None
+        raise ImageError(f"the file is not an image of an allowed format ({', '.join(FORMATS)})") from None
     except Exception as error:  # header parsers also raise nearly every exception type
         raise ImageError(f"the header of the image cannot be read: {error}") from error
     width, height = opened.size
@@ -138,12 +138,12 @@ def _from_high_depth_grey(image: Image.Image) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
         if not (low >= 0.0 and high <= 255.0):  # NaN compares false, so it is refused as well
-            raise ImageError(f"floating-point grey image with values from {low} to {high}; use [0, 1] or [0, 255]")
+            raise ImageError(f"the floating-point grey image has values from {low} to {high}; use [0, 1] or [0, 255]")
         scale = 255.0 if high <= 1.0 else 1.0
     else:
         if low < 0 or high > 65535:
             raise ImageError(
-                f"integer grey image with values from {low:.0f} to {high:.0f}; use 16-bit values, 0 to 65535"
+                f"the integer grey image has values from {low:.0f} to {high:.0f}; use 16-bit values, 0 to 65535"
             )
         scale = 1.0 / 257.0
     grey = np.rint(values.astype(np.float64) * scale).astype(np.uint8)

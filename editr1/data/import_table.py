@@ -29,8 +29,8 @@ _PREFERENCES = ("winner", "loser", "same")
 class ImportRow:
     """One row of the import table, which describes one edited image.
 
-    ``line`` is the last line of the row in the file, counted from 1. ``source`` and ``edited`` are the paths as written in
-    the table.
+    ``line`` is the number of the row's last line in the file, counted from 1. ``source`` and ``edited`` are the paths as
+    written in the table.
     """
 
     line: int
@@ -142,7 +142,7 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]
                 else:
                     yield reader.line_num, dict(raw)
     except UnicodeDecodeError:
-        raise TableError(table, None, None, None, "not UTF-8; save the table as UTF-8") from None
+        raise TableError(table, None, None, None, "the table is not UTF-8; save it as UTF-8") from None
     except csv.Error as error:
         raise TableError(table, reader.line_num, None, None, f"not CSV: {error}") from None
     except OSError as error:
@@ -153,7 +153,11 @@ def _check_columns(table: Path, columns: list[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise TableError(
-            table, 1, missing[0], None, f"this column is missing; the table has: {', '.join(columns) or 'none'}"
+            table,
+            1,
+            missing[0],
+            None,
+            f"this column is missing; the table has the columns: {', '.join(columns) or 'none'}",
         )
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     if unknown:

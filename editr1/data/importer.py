@@ -129,7 +129,7 @@ class _Case:
 
 
 class _Images:
-    """The images of the folder. Each is decoded once; scaled images are cached in the folder ``scratch``."""
+    """Images in the imported folder. Each is decoded once to validate it. Downscaled copies are stored in ``scratch``."""
 
     def __init__(self, folder: Path, max_side: int | None, scratch: Path) -> None:
         self._folder = folder
@@ -164,7 +164,9 @@ def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], images: _Images
         for name in ("source", "instruction"):
             wanted = getattr(case.first, name)
             if getattr(row, name) != wanted:
-                rule = f"must be the same in all rows of case {row.case_id!r}, which has {wanted!r} in line {case.first.line}"
+                rule = (
+                    f"must be the same in all rows of case {row.case_id!r}, but line {case.first.line} has {wanted!r}"
+                )
                 return TableError(table, row.line, name, getattr(row, name), rule)
         if row.principles and case.principles and row.principles != case.principles:
             return TableError(
@@ -172,11 +174,13 @@ def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], images: _Images
             )
         for other in case.rows:
             if other.edited == row.edited and other.editor == row.editor:
-                rule = f"line {other.line} has the same image of editor {row.editor!r} for this case; remove one"
+                rule = f"line {other.line} has the same case, edited image and editor {row.editor!r}; remove one of the rows"
                 return TableError(table, row.line, "edited", row.edited, rule)
             if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
                 name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
-                rule = f"all rows of a case must use the same column, but line {other.line} uses the other of rank and preferred"
+                rule = (
+                    f"a case must use either rank or preferred, but line {other.line} uses the other column; remove one"
+                )
                 return TableError(table, row.line, name, value, rule)
     for name in ("source", "edited"):
         image = getattr(row, name)

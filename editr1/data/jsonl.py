@@ -1,8 +1,8 @@
 """Read tables in JSON Lines format, which is meant for data written by hand.
 
 Each line is an object with the fields of the data type. An image is a path relative to the file
-(``"source": "in/a.png"``) or ``{"data": "<base64>"}``. A row is identified by
-its line number, counted from 1. Blank lines are skipped.
+(``"source": "in/a.png"``) or ``{"data": "<base64>"}``. Error messages give the line number of a row, counted from 1. Blank
+lines are skipped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
 
 
 def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``row`` in which ``{"data": bytes}`` replaces every image path and every base64 text.
+    """Return a copy of ``row`` in which ``{"data": bytes}`` replaces every path and every base64 text of an image.
 
     Raises:
         TableError: an image path does not exist or leads outside the folder of ``path``, a text is not base64, or the

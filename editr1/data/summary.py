@@ -49,7 +49,7 @@ class TableSummary:
 def summarise(path: Path, *, first: int = 3, scan: int = 10_000) -> TableSummary:
     """Compute the summary of a Parquet table with rows of any data type. At most ``scan`` rows are read.
 
-    The summary includes the content of the ``first`` rows.
+    The summary includes the content of the first ``first`` rows.
 
     Raises:
         TableError: the file is not a table, or one of the rows that are read is invalid.

@@ -41,9 +41,9 @@ _BATCH_ROWS = 64
 def write_table(path: Path, rows: Iterable[N], kind: type[N], *, images: Images = "inline") -> int:
     """Write ``rows`` to the Parquet file ``path`` and return their number.
 
-    The file is renamed to ``path`` when it is complete; if an error occurs before, an existing file is not changed. With
-    ``images="digest"``, each distinct image is written once, to ``<stem>.images`` next to the table. This form needs
-    about 100 bytes of memory per distinct image.
+    The rows are written to a temporary file, which replaces ``path`` when it is complete. If an error occurs while rows are
+    written, an existing file ``path`` is not changed. With ``images="digest"``, each distinct image is written once, to
+    ``<stem>.images`` next to the table; this needs about 100 bytes of memory per distinct image.
 
     Raises:
         TypeError: a row is not of type ``kind``, or this type cannot be stored as a table.
@@ -117,7 +117,7 @@ def read_column(path: Path, name: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """Number of rows and row groups, format version and image form of a table, as its footer states them."""
+    """Content of a table's footer: number of rows and row groups, format version, and how images are stored."""
 
     rows: int
     row_groups: int
@@ -146,7 +146,11 @@ def table_info(path: Path) -> tuple[type[DataModel], TableInfo]:
     kind = KINDS.get(named) if named else kind_of_columns(columns)
     if kind is None:
         raise TableError(
-            path, None, None, named or sorted(columns), f"must be a table with rows of one of: {', '.join(KINDS)}"
+            path,
+            None,
+            None,
+            named or sorted(columns),
+            f"must be a table with rows of one of the types: {', '.join(KINDS)}",
         )
     return kind, info
 
@@ -162,7 +166,7 @@ def kind_of_columns(columns: set[str]) -> type[DataModel] | None:
 def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (row number, row as a dictionary) without validating the rows. Row numbers count from 1.
 
-    If the table is in ``digest`` form, the image bytes are filled in.
+    If the table is in ``digest`` form, the bytes of the images are read from its image file.
 
     Raises:
         TableError: the file is not Parquet, has another kind or version, or a missing or unknown column.
@@ -261,7 +265,11 @@ def _open_table(path: Path, kind: type[DataModel]) -> tuple[pq.ParquetFile, Imag
         fault = TableError(path, None, "editr1.kind", named, f"must be {kind.__name__}; choose another table")
     elif missing := sorted(_required(kind) - columns):
         fault = TableError(
-            path, None, missing[0], None, f"this column is missing; the table has: {', '.join(sorted(columns))}"
+            path,
+            None,
+            missing[0],
+            None,
+            f"this column is missing; the table has the columns: {', '.join(sorted(columns))}",
         )
     elif unknown := sorted(columns - set(kind.model_fields)):
         fault = TableError(path, None, unknown[0], None, f"unknown column; allowed: {', '.join(kind.model_fields)}")

@@ -66,7 +66,7 @@ class EditCase(DataModel):
 
 
 def case_digest(source: bytes, instruction: str) -> str:
-    """Return the SHA-256 of the source image and the instruction of a case, which identifies what the case asks for."""
+    """Return a SHA-256 digest of a case's source image and instruction. Cases with equal digests request the same edit."""
     return hashlib.sha256(hashlib.sha256(source).digest() + instruction.encode()).hexdigest()
 
 
@@ -120,8 +120,8 @@ class SftRow(DataModel):
 class PreferencePair(DataModel):
     """Two candidates of one case, ranked by annotators.
 
-    If the ``label`` is "same", the order of ``winner`` and ``loser`` has no meaning. Such a pair is stored, but not used
-    for training or for the accuracy.
+    If the ``label`` is "same", the order of ``winner`` and ``loser`` has no meaning. Such pairs are stored, but
+    are not used for training or to compute the accuracy.
     """
 
     pair_id: Id

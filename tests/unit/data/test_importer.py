@@ -177,10 +177,14 @@ def test_rows_of_one_case_must_agree(folder: Path, tmp_path: Path, change: dict[
 @pytest.mark.parametrize(
     ("text", "field", "rule"),
     [
-        ("source,instruction,edited\n", "editor", "this column is missing; the table has: source, instruction, edited"),
+        (
+            "source,instruction,edited\n",
+            "editor",
+            "this column is missing; the table has the columns: source, instruction, edited",
+        ),
         ("source,instruction,edited,editor,mood\n", "mood", "unknown column; allowed: source"),
         ("source,instruction,edited,editor,editor\n", "editor", "this column occurs more than once"),
-        ("", "source", "the table has: none"),
+        ("", "source", "the table has the columns: none"),
     ],
 )
 def test_table_with_wrong_columns_is_refused(folder: Path, tmp_path: Path, text: str, field: str, rule: str) -> None:

@@ -192,7 +192,7 @@ def test_table_without_metadata_is_read_if_its_columns_match(tmp_path: Path) -> 
     with pytest.raises(TableError, match="mood: unknown column; allowed: case_id"):
         read_table(path, EditCase)
     pq.write_table(pa.Table.from_pylist([{"case_id": "a"}]), path)
-    with pytest.raises(TableError, match="instruction: this column is missing; the table has: case_id"):
+    with pytest.raises(TableError, match="instruction: this column is missing; the table has the columns: case_id"):
         read_table(path, EditCase)
 
 

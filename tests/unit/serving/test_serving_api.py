@@ -61,7 +61,7 @@ def test_an_invalid_item_does_not_affect_other_items(make_items) -> None:
     assert isinstance(got[0], ScoreItem)
     assert "valid dictionary" in _failure(got[1])
     assert "source: data is not base64" in _failure(got[2])
-    assert "edited: not an image" in _failure(got[3])
+    assert "edited: the file is not an image" in _failure(got[3])
     assert "5000 x 5000" in _failure(got[4])
     assert "source.url" in _failure(got[5])
     assert "principles" in _failure(got[6])
