@@ -39,7 +39,7 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
         least, most = getattr(counts, name)
         if not least <= size <= most:
             raise UnreadableAnswer(
-                f"the answer has {size} principles ({name}), but the settings allow {least} to {most}"
+                f"the answer has {size} principles ({name}), but the setting principles.{name} allows {least} to {most}"
             )
     return found
 

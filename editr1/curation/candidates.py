@@ -22,11 +22,11 @@ Editor = Callable[[Sequence[EditCase]], Sequence[EncodedImage]]
 def make_candidates(
     cases: Path, editors: Mapping[str, Editor], out: Path, *, batch_size: int = 16, hooks: TrainHooks | None = None
 ) -> int:
-    """Edit every case with every editor, write the results to the table ``out``, and return its number of rows.
+    """Edit every case with every editor, write a table of Quadruple to ``out``, and return its number of rows.
 
-    The rows are quadruples without principles. ``editors`` maps the name of each editor, which is written to the column
-    ``editor``, to its function. Each batch of each editor is first stored in a file in the folder ``<out>.parts``, so that
-    a repeated call continues an interrupted one.
+    The cases need no principles. The keys of ``editors`` are the names of the editors, which are written to the column
+    ``editor``. The results of each editor for each batch of cases are first stored in a file in the folder
+    ``<out>.parts``, so that a repeated call resumes an interrupted one.
 
     Raises:
         CurationError: Two names differ only in case or punctuation, or an editor does not return one image per case.
@@ -62,7 +62,7 @@ def make_candidates(
 
 
 def _merged(folder: Path, names: Sequence[str], batches: int) -> Iterator[Quadruple]:
-    """Yield the quadruples of all editors, sorted so that all candidates of a case follow each other."""
+    """Yield the quadruples of all editors, sorted so that all candidates of a case are consecutive."""
     for index in range(batches):
         columns = [read_table(_batch_file(folder, name, index), Quadruple) for name in names]
         for rows in zip(*columns, strict=True):

@@ -33,8 +33,8 @@ def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int)
 async def choose(context: CurationContext, cases: Sequence[EditCase], rated: RecordFile) -> list[str]:
     """Choose ``config.num_labelled_cases`` cases, or all cases if it is None, and return their ids.
 
-    The ids have the order of ``cases``. Cases are rated in batches until enough hard cases are found. If there are too few,
-    fewer cases are returned, and a warning is logged.
+    The ids have the order of ``cases``. Cases are rated in batches until enough hard cases are found. If there are too few
+    hard cases, fewer cases are returned, and a warning is logged.
     """
     config = context.config
     if config.num_labelled_cases is None:

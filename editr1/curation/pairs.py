@@ -20,9 +20,9 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     principles there. The number of skipped pairs is logged as a warning.
 
     Raises:
-        CurationError: A pair and ``cases`` have a case with the same id but another instruction or image.
+        CurationError: The case of a pair has another instruction or image than the case with the same id in ``cases``.
     """
-    known = {
+    cases_by_id = {
         case.case_id: (case.principles, case_digest(case.source.data, case.instruction))
         for case in read_table(cases, EditCase)
     }
@@ -31,7 +31,7 @@ def attach_principles(pairs: Path, cases: Path, out: Path) -> int:
     def attached() -> Iterator[PreferencePair]:
         nonlocal skipped
         for pair in read_table(pairs, PreferencePair):
-            principles, digest = known.get(pair.case.case_id, ((), ""))
+            principles, digest = cases_by_id.get(pair.case.case_id, ((), ""))
             if not principles:
                 skipped += 1
                 continue

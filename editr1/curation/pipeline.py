@@ -149,7 +149,7 @@ class _Dataset:
         return self._fixed_principles or recorded_principles(self.decompositions, case_id)
 
     def cases(self) -> Iterator[EditCase]:
-        """Yield the cases that need principles: all cases, or without candidates only the chosen ones."""
+        """Yield the cases that need principles: all cases or, if there are no candidates, only the chosen cases."""
         for case in read_table(self._cases, EditCase):
             if self.candidates is not None or self._is_chosen(case):
                 yield case
@@ -177,7 +177,10 @@ class _Dataset:
             yield row, principles, ()
 
     def verify_items_with_hints(self) -> Iterator[VerifyItem]:
-        """Yield the quadruples that have a trace that can be parsed. Others get no row, so they need no gold verdicts."""
+        """Yield the quadruples with at least one valid trace, and these traces as hints.
+
+        Other quadruples get no SFT row, so they need no gold verdicts.
+        """
         for row, principles in self.quadruples():
             traces = recorded_traces(self.traces, quadruple_id(row))
             hints = [trace[1] for trace in traces if isinstance(parse_member_trace(trace, principles), Verdict)]

@@ -35,10 +35,10 @@ def preferred_rows(
 ) -> Iterator[SftRow]:
     """Yield up to two rows per pair: one for the winner and one for the loser (arXiv 2604.27505, section 3.2).
 
-    A row contains the candidate's trace with the highest reward; the first one if several have it. A candidate yields no
-    row if none of its traces has a positive reward, that is, if none is ranked correctly against a trace of the other
-    candidate. Pairs labelled "same" are skipped. After each batch of ``batch`` pairs, ``on_batch`` is called with the
-    number of pairs in the batch.
+    A row contains the first of the candidate's traces that have the highest reward. A candidate yields no row if none of
+    its traces has a positive reward, that is, if none is ranked correctly against a trace of the other candidate. Pairs
+    labelled "same" are skipped. After each batch of ``batch`` pairs, ``on_batch`` is called with the number of pairs in the
+    batch.
     """
     waiting: list[PreferencePair] = []
     for pair in pairs:

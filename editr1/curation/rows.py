@@ -23,7 +23,7 @@ from editr1.seeding import curation_rng
 
 
 class RowBuilder:
-    """Builds the SFT row of each quadruple, and counts traces and rows for the metrics."""
+    """Builder of SFT rows, which also counts traces and rows for the metrics."""
 
     def __init__(self, config: CurateConfig, traces: RecordFile, gold: RecordFile) -> None:
         self._config, self._traces, self._gold = config, traces, gold
@@ -39,7 +39,7 @@ class RowBuilder:
         return made
 
     def metrics(self) -> dict[str, float]:
-        """Return the number of traces, the fraction that could be parsed, and the mean agreement with the gold verdicts."""
+        """Return the number of traces, the fraction of them that could be parsed, and the mean ``agreement`` of the rows."""
         found: dict[str, float] = {}
         if self._num_traces:
             found |= {"traces": float(self._num_traces), "trace_parse_rate": self._num_parsed / self._num_traces}

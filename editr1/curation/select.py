@@ -1,4 +1,4 @@
-"""Step 6: select one trace per quadruple, which the verifier then learns to write (paper section 3.1).
+"""Step 6: select one trace per quadruple as the target of SFT (paper section 3.1).
 
 All functions are deterministic.
 """
@@ -66,7 +66,7 @@ def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """Return the two fixed principles of the holistic variant, with which its traces have the form of other traces."""
+    """Return the two fixed principles of the holistic variant. They give its traces the same form as other traces."""
     return (
         Principle(question=config.follow, category=Category.FOLLOW),
         Principle(question=config.keep, category=Category.KEEP),

@@ -1,4 +1,4 @@
-"""Run one step of curation for many items: process them concurrently, report progress, stop, and count failures."""
+"""Run one step of curation for many items: process them concurrently, report progress, stop on request, and count failures."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ async def run_step(
     """Process every item, ``context.concurrency`` at a time, in the order of ``items``.
 
     ``total`` is the number of all items of the step, and ``done`` the number of those that an earlier call completed. An
-    item fails if its request is rejected, if it receives no answer, or if its image cannot be decoded. It is then counted
-    in ``context.failures``, and the next call processes it again.
+    item fails if its request is rejected, if it receives no answer, or if its image cannot be decoded. A failed item is
+    counted in ``context.failures``, and the next call processes it again.
 
     Raises:
-        Interrupted: ``hooks.should_stop`` returned True. The items that had been started were completed.
+        Interrupted: ``hooks.should_stop`` returned True. Items in progress were completed.
         EndpointUnavailable: Too many items received no answer, or none of at least three items received one.
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons.

@@ -84,5 +84,5 @@ def recorded_traces(records: RecordFile, key: str) -> list[Trace]:
 
 
 def parse_member_trace(trace: Trace, principles: Sequence[Principle]) -> Verdict | Unparsed:
-    """Parse the trace of a pool member. It must have the form of the verifier's traces, but may have code fences."""
+    """Parse the trace of a pool member. It must have the form of the verifier's traces, but may be enclosed in code fences."""
     return parse_trace(strip_code_fences(trace[1]), principles)
