@@ -90,7 +90,7 @@ def push(
 ) -> None:
     """Upload a folder as an artifact and print its digest.
 
-    If the artifact exists, its damaged files in the store are replaced.
+    If the artifact already exists, its damaged files in the store are replaced.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """

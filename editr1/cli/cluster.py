@@ -166,7 +166,8 @@ def resume(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
 def wait(
     run: Run,
     timeout: Annotated[
-        float | None, typer.Option(help="Maximum time to wait, in seconds. After it, the command exits with 124.")
+        float | None,
+        typer.Option(help="Maximum time to wait, in seconds. After this time, the command exits with 124."),
     ] = None,
     cluster: ClusterOption = None,
     namespace: NamespaceOption = None,
@@ -288,7 +289,8 @@ def timeline(
                 opened = cluster_store(load_cluster(cluster))
             except ConfigError as error:
                 raise ConfigError(
-                    f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is known; give --store or --cluster ({error})"
+                    f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is configured;"
+                    f" give --store or --cluster ({error})"
                 ) from None
         spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
@@ -297,9 +299,9 @@ def timeline(
 
 
 def trace() -> None:
-    """Exit with an error that gives the command's current name, ``timeline``.
+    """Exit with an error that gives the new name of this command, ``timeline``.
 
-    It was renamed since the verifier writes traces.
+    It was renamed because a trace is the text that the verifier writes about an edit.
     """
     raise fail("editr1 trace is now called: editr1 timeline", ExitCode.CONFIG)
 
@@ -374,4 +376,8 @@ def _show_stages(stages: list[StageOverview]) -> None:
         if stage.state.reason:
             console.print(f"{stage.job.name}: {stage.state.reason}", markup=False, highlight=False)
         if stage.note:
-            console.print(f"{stage.job.name}: progress cannot be shown: {stage.note}", markup=False, highlight=False)
+            console.print(
+                f"{stage.job.name}: cannot read the progress from the artifact store: {stage.note}",
+                markup=False,
+                highlight=False,
+            )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NEGATIVE_RESULT = ExitCode.UNEXPECTED
-"""Exit code of a command that worked, but whose result is negative: a check failed, a run is gone, an edit has no score."""
+"""Exit code of a command with a negative result: a check failed, a run no longer exists, or an edit has no score."""
 _PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
 """Values of ``errno`` that mean that a path given by the user cannot be used."""
 

@@ -32,8 +32,9 @@ def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl
         for problem in problems[:MAX_SHOWN]:
             typer.echo(f"{file}: {problem}")
     if problems:
-        more = f"more than {MAX_SHOWN}" if len(problems) > MAX_SHOWN else str(len(problems))
-        raise fail(f"{file}: {more} problems; correct these rows", ExitCode.DATA)
+        count = f"more than {MAX_SHOWN}" if len(problems) > MAX_SHOWN else str(len(problems))
+        noun = "problem" if len(problems) == 1 else "problems"
+        raise fail(f"{file}: {count} {noun}; correct the table", ExitCode.DATA)
     typer.echo(f"{file}: all rows are valid")
 
 
@@ -68,8 +69,10 @@ def import_(
     if not report.files and not report.problems:
         raise fail(f"{table}: the table is empty; add at least one row", ExitCode.DATA)
     if not report.files:
+        count = len(report.problems)
         raise fail(
-            f"{table}: {len(report.problems)} invalid rows, so nothing was written; correct them or use --skip-bad",
+            f"{table}: {count} invalid {'row' if count == 1 else 'rows'}, so nothing was written; "
+            "correct the table or use --skip-bad",
             ExitCode.DATA,
         )
     typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))

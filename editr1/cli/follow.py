@@ -80,7 +80,7 @@ def _poll(connection: Connection, names: Sequence[str], screen: _Screen, toleran
     for stage in stages:
         screen.show(stage)
     if removed := set(names) - {stage.job.name for stage in stages}:
-        screen.write(f"removed from the cluster: {', '.join(sorted(removed))}")
+        screen.write(f"releases removed from the cluster: {', '.join(sorted(removed))}")
         return NEGATIVE_RESULT
     return exit_code_of_releases(stages, time.time())
 
@@ -124,7 +124,10 @@ class _Screen:
         self._console.print(f"  {text}", markup=False, highlight=False)
 
     def note(self, about: str, text: str) -> None:
-        """Print ``text`` unless it equals the previous text with the same ``about``, the name of a release."""
+        """Print ``text`` unless it equals the previous text with the same ``about``.
+
+        ``about`` is the name of a release, or an empty string if the text concerns the whole cluster.
+        """
         if self._noted.get(about) != text:
             self._noted[about] = text
             self.write(text)

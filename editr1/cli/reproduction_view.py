@@ -17,7 +17,7 @@ from editr1.reproduce.results import Reproduction
 
 
 class ReproductionView:
-    """Prints the progress of a reproduction: bars on a terminal, otherwise a line per run every few seconds.
+    """Progress display of a reproduction: bars on a terminal, otherwise a line per run every few seconds.
 
     It also passes each intermediate result to ``on_results``.
     """

@@ -88,7 +88,8 @@ def run(
         spec = _with_store(load_run(file, overrides or [], os.environ), store)
         target, opened = None, store_at(spec.spec.store) if spec.spec.store else None
         if check:
-            typer.echo(f"{file}: {len(spec.spec.stages)} stages, valid")
+            count = len(spec.spec.stages)
+            typer.echo(f"{file}: the run file is valid and has {count} {'stage' if count == 1 else 'stages'}")
             return
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))

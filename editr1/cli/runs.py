@@ -67,7 +67,9 @@ def show(
         typer.echo(record.model_dump_json(indent=2))
         return
     console = output_console()
-    console.print(f"{record.name}: {record.state}, seed {record.seed}, git {record.git_revision[:12] or 'unknown'}")
+    console.print(
+        f"{record.name}: {record.state}, seed {record.seed}, git revision {record.git_revision[:12] or 'unknown'}"
+    )
     table = Table("stage", "state", "attempts", "seconds", "metrics", "outputs")
     for stage in record.stages.values():
         seconds = sum((a.ended or time.time()) - a.started for a in stage.attempts)
