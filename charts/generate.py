@@ -3,7 +3,7 @@
 The CustomResourceDefinition of EditRun in the operator's chart is generated from the models of the run file.
 
     python charts/generate.py            # write the files
-    python charts/generate.py --check    # exit with 1 if a file on disk differs from what would be written
+    python charts/generate.py --check    # exit with 1 if a generated file is out of date
 
 The defaults of the stage settings (``config``) are not written to the charts, so that only the package defines them.
 """

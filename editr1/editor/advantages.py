@@ -47,6 +47,8 @@ def group_advantages(
 ) -> Advantages:
     """Compute the advantage of each sample: (score - mean of its group) / (std + 1e-4), clipped to [-``clip``, ``clip``].
 
+    The constant 1e-4 limits the division by a very small standard deviation.
+
     Args:
         scores: ``[N]`` float; entries where ``valid_mask`` is False are ignored.
         valid_mask: ``[N]`` bool, False where scoring failed. Failed samples do not affect means and standard deviations.

@@ -25,7 +25,7 @@ class KeyedCase:
 
 
 class CaseOrder:
-    """Selects the edit cases that one process trains on in each iteration.
+    """Selection of the edit cases that one process trains on in each iteration.
 
     Every epoch shuffles the rows of the table. Each iteration takes the next ``per_iteration`` rows and divides them evenly
     among the processes. Only the cases of this process are kept in memory.

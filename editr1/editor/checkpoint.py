@@ -42,7 +42,10 @@ class TrainingHistory:
     seconds: float = 0.0
 
     def metrics(self) -> dict[str, float]:
-        """Return the final metrics that :func:`editr1.editor.grpo.train_grpo` documents. Requires a finished iteration."""
+        """Return the final metrics that :func:`editr1.editor.grpo.train_grpo` documents.
+
+        At least one iteration must be finished.
+        """
         return {
             "reward_first": fmean(self.reward_means[:5]),
             "reward_last": fmean(self.reward_means[-5:]),

@@ -61,8 +61,8 @@ def train_grpo(
         config: Training settings.
         editor: Pipeline folder or Hugging Face Hub name of the editor to train: FLUX.1-Kontext or Qwen-Image-Edit.
         cases: Parquet table of :class:`EditCase` rows with principles.
-        scorer: Function that scores edited images. It returns one outcome per image, in the same order, and is called from
-            several threads.
+        scorer: Function that scores edited images. It returns one outcome per image, in the same order, and must be
+            thread-safe.
         output_dir: Folder to which the trained pipeline is written.
         hooks: Callbacks for progress, checkpoints and stop requests.
 

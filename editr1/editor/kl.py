@@ -1,4 +1,4 @@
-"""KL penalty on the distance between the trained policy and the reference policy, in three forms from public code."""
+"""KL penalty on the distance between the trained policy and the reference policy, in three forms that public code uses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def kl_divergence(kind: KlKind, policy: Transition, reference: Transition, v: Te
 
     d is the difference between the two policies' means:
 
-    - ``flow_grpo``: d^2 / (2 s^2), where s is the diffusion coefficient, as in public Flow-GRPO. The paper's coefficient of
-      0.04 is in these units.
+    - ``flow_grpo``: d^2 / (2 s^2), where s is the diffusion coefficient, as in public Flow-GRPO. The paper's coefficient
+      ``beta`` = 0.04 belongs to this form.
     - ``gaussian``: d^2 / (2 std^2), the exact KL divergence, because both policies have the same std.
     - ``velocity``: (v - v_reference)^2, the squared difference of the velocities.
     """

@@ -85,11 +85,11 @@ class Rewards:
 
 
 class RewardCollector:
-    """Scores samples in background threads while sampling continues. Use it as a context manager.
+    """Scoring of samples in background threads while sampling continues. Use it as a context manager.
 
     Args:
-        scorer: Function that scores edited images. It returns one outcome per image, in the same order, and is called from
-            several threads.
+        scorer: Function that scores edited images. It returns one outcome per image, in the same order, and must be
+            thread-safe.
         batch_size: Maximum number of samples per call of ``scorer``.
         concurrency: Maximum number of concurrent calls.
         overlap: If False, scoring starts only in :meth:`collect`. This serves to measure the benefit of overlapping.
@@ -178,11 +178,11 @@ def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, i
         raise (RewardUnreachable if unreachable else RewardBudgetExceeded)(failed, total, allowed, causes)
 
 
-def check_one_model(known: str | None, digests: frozenset[str]) -> str | None:
+def check_one_model(previous: str | None, digests: frozenset[str]) -> str | None:
     """Check that all scores of a training run come from one verifier model.
 
     Args:
-        known: Digest of the model that returned the earlier scores; None if there are none.
+        previous: Digest of the model that returned the earlier scores; None if there are none.
         digests: Digests of the models that returned the new scores.
 
     Returns:
@@ -191,7 +191,7 @@ def check_one_model(known: str | None, digests: frozenset[str]) -> str | None:
     Raises:
         RewardModelChanged: The scores came from more than one verifier.
     """
-    seen = digests | ({known} if known else set())
+    seen = digests | ({previous} if previous else set())
     if len(seen) > 1:
         raise RewardModelChanged(
             f"the scores of one training run came from several verifiers: {', '.join(sorted(seen))};"

@@ -33,7 +33,7 @@ class _PreparedCase:
 
 
 class GroupSampler:
-    """Samples ``group_size`` edited images per case. The instruction and the reference image are encoded once per case."""
+    """Sampler of ``group_size`` edited images per case. The instruction and the reference image are encoded once per case."""
 
     def __init__(self, policy: EditorPolicy, config: GrpoConfig) -> None:
         self._policy = policy

@@ -109,7 +109,7 @@ class TrajectoryBatch:
 def attach_scores(
     batches: Sequence[TrajectoryBatch], sample_ids: Tensor, scores: Tensor, valid_mask: Tensor
 ) -> list[TrajectoryBatch]:
-    """Return copies of the batches with scores added. Sample ids match the scores to the samples.
+    """Return copies of the batches with scores added. Scores and samples are matched by sample id.
 
     Args:
         batches: The batches of this process.
@@ -134,7 +134,7 @@ def attach_scores(
 def attach_advantages(
     batches: Sequence[TrajectoryBatch], sample_ids: Tensor, advantages: Tensor, valid_mask: Tensor
 ) -> list[TrajectoryBatch]:
-    """Return copies of the batches with advantages added. Sample ids match the advantages to the samples.
+    """Return copies of the batches with advantages added. Advantages and samples are matched by sample id.
 
     Args:
         batches: The batches of this process.

@@ -29,7 +29,7 @@ class UpdateStats:
     """Statistics of one iteration's update, over the (sample, stochastic step) pairs that this process recomputed.
 
     Attributes:
-        count: Number of pairs. In a further pass over the samples, each pair counts again.
+        count: Number of pairs. With several passes over the samples, a pair counts once per pass.
         clipped: Number of pairs whose gradient is 0 because of the clipping.
         ratio: Sum of the likelihood ratios.
         kl: Sum of the KL terms.
@@ -48,7 +48,7 @@ class UpdateStats:
 
 
 class Updater:
-    """Optimizes the policy on the trajectory batches of one iteration."""
+    """Optimization of the policy on the trajectory batches of each iteration."""
 
     def __init__(
         self,

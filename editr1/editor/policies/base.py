@@ -21,7 +21,7 @@ MAX_SIDE = 1024
 
 
 class NotFinite(ArithmeticError):
-    """An editor produced NaN or infinite values, or the gradient of its training is not finite."""
+    """An image or a training gradient of the editor contains NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Condition:
-    """Encoded instructions and reference images: the conditioning inputs of the transformer. All edits have one size.
+    """Conditioning inputs of the transformer: encoded instructions and reference images, for edits of the same size.
 
     Attributes:
         rows: Tensors with one row per edit.
