@@ -66,13 +66,15 @@ def evaluate_editor(
     if scorer is not None:
         for case in cases:
             if not case.principles:
-                raise DataError(f"case {case.case_id} has no principles; the verifier needs at least one")
+                raise DataError(f"case {case.case_id} has no principles; add at least one for the verifier")
     rows: list[EditRow] = []
     for part in batches(cases, batch_size):
         sources = [decode_image(case.source.data) for case in part]
         edited = edit(sources, [case.instruction for case in part])
         if len(edited) != len(part):
-            raise ValueError(f"the editor returned {len(edited)} images for {len(part)} cases")
+            raise ValueError(
+                f"edit returned {len(edited)} images for {len(part)} cases; it must return one image per case"
+            )
         for case, image in zip(part, edited, strict=True):
             png = encode_png(image)
             rows.append(EditRow(case, png, None, truth(case, decode_image(png)) if truth else None))
@@ -91,7 +93,7 @@ def with_scores(
     batch_size: int = 64,
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
-    """Score some of the rows with the verifier and return all rows, with the outcomes added.
+    """Score some of the rows with the verifier and return all rows, with the outcomes of the scored rows.
 
     The scored rows are the ``n`` rows that :func:`gallery` draws with the same ``seed``, or all rows if ``n`` is None.
     """
@@ -108,7 +110,7 @@ def with_scores(
 
 
 def draw_indices(total: int, n: int, seed: int) -> list[int]:
-    """Draw ``n`` of the indices below ``total`` at random with ``seed`` and return them sorted."""
+    """Draw ``n`` of the indices 0 to ``total`` - 1 at random with ``seed``, and return them sorted."""
     found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
     return found
 

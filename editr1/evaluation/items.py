@@ -20,7 +20,7 @@ N = TypeVar("N", bound=DataModel)
 class PairItem(DataModel):
     """Scores of the two edits of a pair for which people preferred one edit. None where scoring failed.
 
-    ``verifier`` is the input of the evaluate stage that gives the verifier: "sft" or "rl".
+    ``verifier`` is the name of the verifier's input in the evaluate stage: "sft" or "rl".
     """
 
     pair_id: str
@@ -41,7 +41,7 @@ class TruthItem(DataModel):
 class EditItem(DataModel):
     """Scores of one edit. ``truth`` is None without ground truth; ``score`` is None without a score of the verifier.
 
-    ``editor`` is the input of the evaluate stage that gives the editor: "before" or "after".
+    ``editor`` is the name of the editor's input in the evaluate stage: "before" or "after".
     """
 
     case_id: str

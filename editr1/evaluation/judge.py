@@ -39,8 +39,8 @@ def vlm_judge(
 ) -> Iterator[Judge]:
     """Open a judge that sends requests to ``model``, one of the models behind ``endpoints``.
 
-    Answers are stored in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side above
-    ``max_side`` pixels are downscaled. If the server refuses a request, the returned text is one that the parsers
+    Answers are cached in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side above
+    ``max_side`` pixels are downscaled. If the server refuses a request, the judge returns a text that the parsers
     reject.
     """
     from editr1.llm.errors import RequestRefused

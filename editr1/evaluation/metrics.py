@@ -145,7 +145,7 @@ def pair_accuracy(
         bootstrap: Settings of the bootstrap.
 
     Raises:
-        ValueError: The lengths differ, or no pair is left.
+        ValueError: The lengths differ, or no pair with a preference has both scores.
     """
     if len(winner) != len(loser) or (labels is not None and len(labels) != len(winner)):
         lengths = ", ".join(str(len(values)) for values in (winner, loser, labels) if values is not None)
@@ -154,7 +154,8 @@ def pair_accuracy(
     scored = [(w, lo) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
     if not scored:
         raise ValueError(
-            f"none of {len(winner)} pairs has both scores ({len(winner) - len(decided)} are labelled 'same')"
+            f"none of {len(winner)} pairs has both scores and a preference ({len(winner) - len(decided)} are labelled "
+            "'same'); check why scoring failed"
         )
     won, lost = np.array([w for w, _ in scored], np.float64), np.array([lo for _, lo in scored], np.float64)
     return PairAccuracy(

@@ -85,7 +85,7 @@ def score_pairs(
     for pair in decided:
         if not pair.case.principles:
             raise DataError(
-                f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles; the verifier needs at least one"
+                f"pair {pair.pair_id}: its case {pair.case.case_id} has no principles; add at least one for the verifier"
             )
     items = (_item(pair, side) for pair in decided for side in ("winner", "loser"))
     outcomes = score_in_batches(

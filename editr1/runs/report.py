@@ -127,7 +127,7 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
     return StageReport(
         name=stage.name,
         kind=stage.kind,
-        what=KINDS[Kind(stage.kind)].title,
+        description=KINDS[Kind(stage.kind)].title,
         state=str(stage.state),
         seconds=sum((a.ended or a.started) - a.started for a in done) if done else None,
         attempts=max(1, len(stage.attempts)),

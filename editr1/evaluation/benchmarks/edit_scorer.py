@@ -21,13 +21,17 @@ EditScorer = Callable[[Sequence[BenchmarkEdit]], list[float | None]]
 """Function that scores edits. Returns one score per edit, in order; None where scoring failed."""
 
 PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
-"""Function that returns the principles of a case from its source image and instruction. Public benchmarks have none."""
+"""Function that returns the principles of a case from its source image and instruction.
+
+Public benchmarks contain no principles, so a model has to write them.
+"""
 
 
 def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:
     """Return a function that scores edits with a verifier.
 
-    ``principles`` is called once per case. If it returns no principles, the edits of the case get no score.
+    ``principles`` is called once per case. If it returns no principles, the edits of the case
+    are not scored.
     """
     known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 

@@ -1,7 +1,7 @@
 """EditScore's EditReward-Bench (arXiv 2509.23909), the benchmark in the paper's table "EditReward-Bench".
 
-The columns are key[2], instruction, input_image, output_images[2] (the better edit first), task_type (13 types) and
-dimension (prompt_following, consistency, overall). Edits are resized to the size of the source before scoring.
+The columns are key and output_images (lists of two entries, the better edit first), instruction, input_image, task_type
+(13 types) and dimension (prompt_following, consistency, overall). Edits are resized to the size of the source before scoring.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def editscore_table(
                 name=dimension,
                 published=macro_mean(credit, types, bootstrap),
                 ours=strict,
-                note=f"Published: mean over {count} type{'s' if count > 1 else ''}. Ours: all pairs, ties count as wrong.",
+                note=f"Published rule: mean over {count} type{'s' if count > 1 else ''}. "
+                "Our rule: all pairs with both scores, ties count as wrong.",
             )
         )
         found.append(BenchmarkRow(name=f"{dimension}, half credit", ours=half))

@@ -39,7 +39,7 @@ _COLUMNS = ("task_type", "key", "instruction", "instruction_language", "input_im
 class GEditItem(NamedTuple):
     """One case. ``source`` is the resized input image of the benchmark.
 
-    ``intersection`` is True if the case is in the authors' subset (column ``Intersection_exist``).
+    ``intersection`` is the column ``Intersection_exist``: True if the case is in the subset "Intersection" of the authors.
     """
 
     key: str

@@ -48,7 +48,7 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
         source = (root / entry["id"]).resolve()
         if not source.is_relative_to(root):
             raise BenchmarkError(
-                f"{file}, entry {key}: id must be a path in {originals}, but points outside: {entry['id']!r:.120}"
+                f"{file}, entry {key}: id must be a path in {originals}, but points outside it: {entry['id']!r:.120}"
             )
         if not source.is_file():
             raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist; add it")

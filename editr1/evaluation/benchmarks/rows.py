@@ -1,4 +1,4 @@
-"""Readers for the files of public benchmarks: JSON objects and Parquet files with images as {bytes, path}."""
+"""Readers for the files of public benchmarks: JSON objects, and Parquet files with images as {"bytes", "path"}."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class BenchmarkError(Editr1Error, ValueError):
 
 
 class Row(NamedTuple):
-    """One row of a Parquet file. ``where`` is its location for error messages, ``folder`` that of the benchmark."""
+    """One row of a Parquet file.
+
+    ``where`` is the location of the row for error messages. ``folder`` is the folder of the benchmark.
+    """
 
     where: str
     folder: Path
@@ -96,7 +99,7 @@ def image_bytes(row: Row, field: str, value: object) -> bytes:
         file = (row.folder / value).resolve()
         if not file.is_relative_to(row.folder.resolve()):
             raise BenchmarkError(
-                f"{row.where}: {field} must be a path in the benchmark's folder, but points outside: {value!r:.120}"
+                f"{row.where}: {field} must be a path in the benchmark's folder, but points outside it: {value!r:.120}"
             )
         if file.is_file():
             return file.read_bytes()

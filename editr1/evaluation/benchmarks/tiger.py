@@ -89,7 +89,8 @@ def load_tiger(path: Path) -> list[TigerGroup]:
             )
         if group.k > 2 and 0 in group.human.values():
             raise BenchmarkError(
-                f"{path}: group {group.group_id} of {group.k} edits has a tie, but groups of 3 and 4 must be ranked strictly"
+                f"{path}: group {group.group_id} of {group.k} edits has a tie, but rankings of 3 or 4 edits have no "
+                "ties; download the benchmark again"
             )
     return list(groups.values())
 
@@ -106,7 +107,7 @@ def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[st
 def tuned_epsilon(human: Floats, gaps: Floats) -> tuple[float, float]:
     """Return the tie threshold (epsilon) with the best accuracy on these pairs, and this accuracy.
 
-    The authors' script also tunes it on the pairs on which it is then used.
+    The authors' script tunes epsilon in the same way, and then evaluates with it on the same pairs.
 
     A pair is correct if the human label is a tie and |gap| <= epsilon, or if the gap exceeds epsilon in the direction
     of the human preference. The candidates for epsilon are 0 and every |gap|. If several are equally good, the smallest
@@ -172,7 +173,10 @@ def tiger_table(
 
 
 class _Credits(NamedTuple):
-    """Credit (0 or 1) per group of ``k`` edits under each rule. ``published_overall`` is used in the overall row."""
+    """Credit per group of ``k`` edits under each rule: 1 if the scores agree with the human ranking, otherwise 0.
+
+    ``published_overall`` is the credit under the published rule in the row over all groups.
+    """
 
     k: int
     published: list[float]
@@ -218,7 +222,7 @@ def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
 def _held_out_credit(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: float | None) -> tuple[list[float], str]:
     """Return the credit per pair under our rule, and a description of the epsilon that was used.
 
-    No pair is decided with an epsilon that was tuned on it.
+    If epsilon is tuned, each pair is evaluated with an epsilon that was tuned on other pairs.
     """
     if epsilon is not None:
         return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance"
@@ -251,12 +255,12 @@ def _pair_rows(
                 lost.append(_number(score, worse))
                 kinds.append(str(group.k))
     if not won:
-        return [BenchmarkRow(name="all decided pairs")]
+        return [BenchmarkRow(name="all pairs with a preference")]
     strict, half = pair_credit(won, lost, "strict"), pair_credit(won, lost, "half_credit")
     return [
-        BenchmarkRow(name="all decided pairs, strict", ours=mean_estimate(strict, bootstrap)),
-        BenchmarkRow(name="all decided pairs, half credit", ours=mean_estimate(half, bootstrap)),
-        BenchmarkRow(name="decided pairs, half credit, mean over K", ours=macro_mean(half, kinds, bootstrap)),
+        BenchmarkRow(name="all pairs with a preference, strict", ours=mean_estimate(strict, bootstrap)),
+        BenchmarkRow(name="all pairs with a preference, half credit", ours=mean_estimate(half, bootstrap)),
+        BenchmarkRow(name="pairs with a preference, half credit, mean over K", ours=macro_mean(half, kinds, bootstrap)),
     ]
 
 
@@ -278,7 +282,8 @@ def _has_no_ties(score: Mapping[str, float | None], group: TigerGroup) -> bool:
 def _human_order(group: TigerGroup) -> str:
     """Return the letters of the edits in human order, best first, or "cycle" if the comparisons are cyclic.
 
-    The order follows from the number of wins. "cycle" differs from every ranking.
+    The edits are ordered by the number of comparisons that they win. "cycle" differs from every ranking, so such a group
+    counts as wrong.
     """
     wins = dict.fromkeys(group.letters, 0)
     for (a, b), preference in group.human.items():

@@ -42,7 +42,7 @@ class Track(NamedTuple):
 
 @dataclass(frozen=True)
 class _Axes:
-    """Maps data coordinates to positions in the SVG."""
+    """Axes of a chart: the ranges and ticks of the data, and the mapping from data coordinates to SVG positions."""
 
     x_low: float
     x_high: float
@@ -148,7 +148,7 @@ def _with_finite_x(points: Sequence[Point]) -> list[Point]:
 
 
 def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
-    """Return the value of each curve that has several finite values which are all equal."""
+    """Return the value of each constant curve: one with at least two finite values, all of them equal."""
     values = {name: [y for _, y in points if math.isfinite(y)] for name, points in curves.items()}
     return {name: found[0] for name, found in values.items() if len(found) > 1 and len(set(found)) == 1}
 
@@ -156,7 +156,7 @@ def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
 def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Return at most ``max_ticks`` + 2 evenly spaced round values that cover [low, high].
 
-    Their distance is 1, 2 or 5 times a power of ten.
+    The step between two values is 1, 2 or 5 times a power of ten.
     """
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
@@ -190,7 +190,7 @@ def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple
 def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) -> Markup:
     """Draw the lineage graph of artifacts as SVG. Every artifact is to the right of its parents.
 
-    Edges to unknown digests are ignored.
+    Edges whose parent or child is not one of ``nodes`` are ignored.
     """
     if not nodes:
         return Markup("")

@@ -1,4 +1,4 @@
-"""The three headline metrics at the top of the report, each with its interval and what the interval means."""
+"""The three headline metrics at the top of the report, each with its confidence interval and the meaning of this interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editr1.evaluation.report import formats
 from editr1.evaluation.report.model import ReportData, VerifierMetrics
 
 Verdict = Literal["clear", "worse", "open", "none"]
-"""Where the interval of a metric lies: above the baseline ("clear"), below it ("worse") or around it ("open").
+"""Position of a metric's confidence interval: above the baseline ("clear"), below it ("worse") or around it ("open").
 
 "none" means that the metric was not measured.
 """
@@ -51,7 +51,7 @@ class _Style:
         unit: Unit after the value.
         note: Note after the interval.
         factor: Factor from the estimate to the shown value.
-        baseline: Shown value that stands for no effect.
+        baseline: Value, in the unit of the shown value, that means no effect.
         baseline_name: Name of the baseline.
         ends: Ends of the ruler, or None to fit the ruler to the interval.
         signed: Show a plus sign before positive values.
@@ -140,7 +140,7 @@ def _headline(style: _Style, value: Estimate | None, missing: str) -> Headline:
 
 def _verdict(low: float, high: float, style: _Style) -> tuple[Verdict, str]:
     if low > style.baseline:
-        return "clear", f"The interval excludes {style.baseline_name}."
+        return "clear", f"The confidence interval is entirely above {style.baseline_name}."
     if high < style.baseline:
-        return "worse", f"The interval is below {style.baseline_name}."
-    return "open", f"The interval includes {style.baseline_name}: no significant effect."
+        return "worse", f"The confidence interval is entirely below {style.baseline_name}."
+    return "open", f"The confidence interval includes {style.baseline_name}: no significant effect."

@@ -14,9 +14,9 @@ Point = tuple[float, float]
 
 
 class Part(BaseModel):
-    """Base class of the report's data. Objects are immutable and have no unknown fields; images are base64 in JSON.
+    """Base class of the report's data. Instances are immutable, and unknown fields are refused.
 
-    Some fields keep an older name in JSON, so that stored evaluations can still be read.
+    In JSON, images are base64 strings. Some fields have an older name in JSON, so that stored evaluations can still be read.
     """
 
     model_config = ConfigDict(
@@ -59,7 +59,7 @@ class StageReport(Part):
     Attributes:
         name: Name of the stage in the run.
         kind: Kind of the stage.
-        what: What the stage does, as a sentence.
+        description: Short description of what the stage does. Its name in JSON is ``what``.
         state: State of the stage.
         seconds: Run time over all attempts.
         attempts: Number of attempts.
@@ -72,7 +72,7 @@ class StageReport(Part):
 
     name: str
     kind: str
-    what: str
+    description: Annotated[str, Field(alias="what")]
     state: str
     seconds: float | None = None
     attempts: int = 1

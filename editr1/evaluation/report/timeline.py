@@ -16,9 +16,9 @@ _LEVELS = {Span.STAGE: 0, Span.LOAD: 1, Span.PHASE: 1, Span.COMMIT: 1, Span.CHEC
 def read_spans(paths: Path | Iterable[Path]) -> tuple[TimeSpan, ...]:
     """Read the spans of stages and of their parts, sorted by start time. Spans of steps and requests are left out.
 
-    The name of the stage is the attribute ``stage`` of the span or, without this attribute, its service. The name of a
-    part is the attribute ``phase`` or ``name`` or, without them, the name of the span. Lines that are truncated,
-    because the process was killed, are skipped.
+    The name of the stage is the attribute ``stage`` of the span or, without this attribute, its service name. The name of a
+    part is the attribute ``phase`` or ``name`` or, without them, the name of the span. Lines that cannot be parsed
+    are skipped; the process that wrote them may have been killed.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     spans = [item for path in files if path.exists() for item in _read_file(path)]

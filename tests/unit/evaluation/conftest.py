@@ -246,7 +246,7 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         truth="shapes" if truth else "none",
         stages=tuple(
             StageReport(
-                name=k.capitalize() if k not in ("sft", "gcpo", "grpo") else k.upper(), kind=k, what=what[k],
+                name=k.capitalize() if k not in ("sft", "gcpo", "grpo") else k.upper(), kind=k, description=what[k],
                 state="done", seconds=durations[k], metrics=metrics[k], curves=curves.get(k, {}),
                 inputs={"base": digest["base"]} if k == "sft" else {},
                 outputs={"model": digest["sft"]} if k == "sft" else {},

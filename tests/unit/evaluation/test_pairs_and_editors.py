@@ -246,5 +246,5 @@ def test_gallery_is_drawn_by_seed_and_shows_verdicts_with_true_answers():
 
 
 def test_editor_that_drops_an_image_is_rejected():
-    with pytest.raises(ValueError, match="9 images for 10 cases"):
+    with pytest.raises(ValueError, match="edit returned 9 images for 10 cases; it must return one image per case"):
         evaluate_editor(CASES, lambda s, i: brighter(1)(s, i)[:-1])

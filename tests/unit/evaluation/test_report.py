@@ -132,8 +132,8 @@ def test_headlines_describe_their_intervals(report):
     assert [h.verdict for h in (sft, gain, editor)] == ["clear", "clear", "clear"]
     assert report.verifiers[0].accuracy is not None and report.editor is not None
     assert sft.value == f"{100 * report.verifiers[0].accuracy.half_credit.value:.1f}"
-    assert "The interval excludes chance (50%)." in page
-    assert page.count("The interval excludes zero.") == 2
+    assert "The confidence interval is entirely above chance (50%)." in page
+    assert page.count("The confidence interval is entirely above zero.") == 2
     assert f"n = {formats.number(1000)}" in page
 
 
@@ -148,8 +148,8 @@ def test_interval_that_includes_zero_is_no_significant_effect(report):
     data = report.model_copy(update={"verifier_gain": gain, "editor": editor})
     assert [h.verdict for h in headlines(data)] == ["clear", "open", "worse"]
     page = words(render_report(data))
-    assert "The interval includes zero: no significant effect." in page
-    assert "The interval is below zero." in page
+    assert "The confidence interval includes zero: no significant effect." in page
+    assert "The confidence interval is entirely below zero." in page
     assert "\u22121.00" in page
 
 
@@ -239,7 +239,7 @@ def test_small_images_are_pixelated_and_large_ones_downscaled(report_of):
 
 def test_report_data_survives_a_json_round_trip(report):
     stage = StageReport(
-        name="s", kind="sft", what="w", state="done", curves={"loss": ((0.0, 1.0), (1.0, float("nan")))}
+        name="s", kind="sft", description="w", state="done", curves={"loss": ((0.0, 1.0), (1.0, float("nan")))}
     )
     data = report.model_copy(update={"stages": (stage,)})
     stored = data.model_dump_json()
@@ -383,7 +383,7 @@ def test_stage_metrics_show_text_numbers_and_estimates(report):
         StageMetric(name="gain", value=_estimate(1.5, 1.0, 2.0)),
         StageMetric(name="lost"),
     )
-    stage = StageReport(name="s", kind="sft", what="w", state="failed", metrics=metrics, attempts=2)
+    stage = StageReport(name="s", kind="sft", description="w", state="failed", metrics=metrics, attempts=2)
     page = words(render_report(report.model_copy(update={"stages": (stage,)})))
     for text in (
         "three editors",
