@@ -62,7 +62,7 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     if not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"permanent error (exit code {exit_code})")
     if failures > retries:
-        return Decision(NextStep.FAIL, f"exit code {exit_code} after all {retries} retries")
+        return Decision(NextStep.FAIL, f"exit code {exit_code}, and no retry is left (retries: {retries})")
     delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1))
     return Decision(NextStep.RETRY, f"transient error (exit code {exit_code})", delay)
 

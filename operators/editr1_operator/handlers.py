@@ -44,7 +44,7 @@ log = logging.getLogger("editr1.operator")
 
 @dataclass(frozen=True)
 class Components:
-    """The objects that work in the background while the operator runs."""
+    """Background components of the running operator."""
 
     queue: WorkQueue
     reconciler: Reconciler
@@ -117,7 +117,7 @@ class Handlers:
 
     @property
     def _running(self) -> Components:
-        assert self._components is not None, "kopf calls the startup handler first"
+        assert self._components is not None, "kopf must call the startup handler before any other handler"
         return self._components
 
     def _start_components(self, client: KubernetesClient) -> Components:
@@ -147,9 +147,11 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 
 
 async def wait_for_kinds(client: KubernetesClient) -> None:
-    """Wait until every watched kind is installed in the cluster, because kopf looks for the kinds only once."""
+    """Wait until every watched kind is installed in the cluster, because kopf looks for the kinds only at its start."""
     while missing := await asyncio.to_thread(client.missing_kinds, WATCHED_KINDS):
-        message = "not installed in the cluster: %s; install their CustomResourceDefinitions; checking again in %.0f s"
+        message = (
+            "kinds not installed in the cluster: %s; install their CustomResourceDefinitions; checking again in %.0f s"
+        )
         log.warning(message, ", ".join(missing), KINDS_INTERVAL_SECONDS)
         await asyncio.sleep(KINDS_INTERVAL_SECONDS)
 

@@ -75,7 +75,10 @@ def _plan_without_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _job_was_deleted(plan: PlanBuilder, stage: StageSpec) -> bool:
-    """Return whether someone else deleted the job. The operator updates the status before it deletes a job."""
+    """Return True if someone other than the operator deleted the job.
+
+    Before the operator deletes a job, it records in the status that the attempt has ended or that the stage is suspended.
+    """
     known = plan.status_of(stage)
     return bool(known.job_uid) and known.not_before is None and known.suspended_since is None
 
@@ -87,7 +90,7 @@ def _end_deleted_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Wait for the delay and for the pods of the previous attempt, read its result, then start the next attempt."""
+    """Start the next attempt after the retry delay, when the previous attempt has no pods left and committed no result."""
     known, seen = plan.status_of(stage), plan.observed_of(stage)
     delayed = known.not_before is not None and plan.now < known.not_before
     if delayed or seen.terminating:
@@ -102,7 +105,11 @@ def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _wait_to_launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Report the failure that is retried; without one, report that the pods of the previous attempt are stopping."""
+    """Plan the status of a stage whose next attempt cannot start yet.
+
+    The message is the failure that caused the retry. If the next attempt is not a retry, as after a suspension, the message says
+    that the pods of the previous attempt are stopping.
+    """
     known = plan.status_of(stage)
     if known.not_before is not None:
         return plan.update(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=last_failure(known))
@@ -117,7 +124,9 @@ def _launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     attempts = known.attempts if planned else [*known.attempts, AttemptStatus(started=plan.now)]
     since = (known.pending_since if planned else None) or plan.now
     if overdue(since, plan.now, stage.pending_timeout_seconds) is not None:
-        message = f"{known.message}; not started after {stage.pending_timeout_seconds:g} s"
+        message = (
+            f"{known.message}; no job was created within pending_timeout_seconds ({stage.pending_timeout_seconds:g} s)"
+        )
         return plan.fail(stage, Reason.PENDING_TOO_LONG, message, code=ExitCode.CONFIG)
     refused = planned and known.reason in (Reason.REFUSED, Reason.SETTINGS)
     return plan.act(Launch(stage.name, len(attempts))).update(
@@ -178,7 +187,7 @@ def _delete_outdated(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Decide the next step of a stage whose job succeeded but whose result is not known yet."""
+    """Decide the next step of a stage whose job succeeded but whose result has not been found yet."""
     seen = plan.observed_of(stage)
     if not seen.result_read:
         return plan.act(LoadResult(stage.name))
@@ -216,7 +225,7 @@ def _plan_active(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     since = known.pending_since or plan.now
     if overdue(since, plan.now, stage.pending_timeout_seconds) is not None:
         plan = plan.act(DeleteJob(stage.name, plan.observed_of(stage).uid))
-        message = f"{state.reason}; not running after {stage.pending_timeout_seconds:g} s"
+        message = f"{state.reason}; not all pods were running within pending_timeout_seconds ({stage.pending_timeout_seconds:g} s)"
         return plan.fail(stage, Reason.PENDING_TOO_LONG, message, code=ExitCode.TERMINATED)
     some_pods_run = state.phase is Phase.RUNNING
     return plan.update(

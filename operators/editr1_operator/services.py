@@ -50,7 +50,8 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
 def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Keep the reward service of a stage that has started until the stage ends, and create it again if it was deleted.
 
-    The stage itself waits while the service is away, so its status does not change. If the service fails, the stage fails too.
+    The pods of the stage wait while the service is unavailable, so the status of the stage does not change. If the service
+    fails, the stage fails too.
     """
     service, known = service_of(stage, plan.spec.stages), plan.status_of(stage)
     if service is None or service.name in plan.services or plan.spec.suspend or known.over or not known.attempts:
@@ -97,7 +98,7 @@ def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuil
     known = plan.status_of(service)
     since = known.pending_since or plan.now
     if overdue(since, plan.now, service.pending_timeout_seconds) is not None:
-        return _fail_pending(plan, service, stage, known.message or "its objects were not created")
+        return _fail_pending(plan, service, stage, known.message or "the objects of the service were not created")
     refused = known.reason in (Reason.REFUSED, Reason.SETTINGS)
     message = known.message if refused else ""
     plan = plan.act(EnsureService(service.name)).update(
@@ -129,6 +130,8 @@ def _fail_pending(plan: PlanBuilder, service: StageSpec, stage: StageSpec, cause
 
     :func:`release_service` then deletes the objects of the service.
     """
-    message = f"{cause}; not ready after {service.pending_timeout_seconds:g} s"
+    message = (
+        f"{cause}; the service was not ready within pending_timeout_seconds ({service.pending_timeout_seconds:g} s)"
+    )
     plan = plan.fail(service, Reason.PENDING_TOO_LONG, message, code=ExitCode.TERMINATED)
     return plan.fail(stage, Reason.PENDING_TOO_LONG, f"{service.name}: {message}", code=ExitCode.TERMINATED)

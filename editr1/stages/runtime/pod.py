@@ -150,7 +150,8 @@ class _Attempt:
         lost = lost_attempts(earlier, checkpoint) if self._record.submission else 0
         if self._retries is not None and lost > self._retries:
             self._tail.add(
-                f"ERROR {lost} attempts ended without an exit code or a checkpoint; check whether the pod ran out of memory"
+                f"ERROR attempts that ended without an exit code or a new checkpoint: {lost}; no retry is left (retries:"
+                f" {self._retries}); check whether the pod ran out of memory"
             )
             log.error("%s", self._tail.last_error())
             return self._finish(ExitCode.UNEXPECTED, 0)
@@ -230,7 +231,7 @@ class _Attempt:
         self._publish(last=True)
         spent = self._retries is not None and used >= self._retries
         if uses_retry(code) and spent:
-            log.error("the stage failed with exit code %d, and all %d retries are used up", code, self._retries)
+            log.error("the stage failed with exit code %d, and no retry is left (retries: %d)", code, self._retries)
             return ExitCode.UNEXPECTED
         return code
 

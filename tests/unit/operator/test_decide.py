@@ -94,7 +94,7 @@ CASES = {
     ),
     "a launch that is rejected for too long fails the stage": Case(
         single_stage(launched_status(state=S, job_uid="", message="no such kind", pending_since=NOW - 601), NO_JOB),
-        *(F, Reason.PENDING_TOO_LONG, (), "no such kind; not started after 600 s"),
+        *(F, Reason.PENDING_TOO_LONG, (), "no such kind; no job was created within pending_timeout_seconds (600 s)"),
     ),
     "the result of a deleted job is read, since it may have been committed": Case(
         single_stage(launched_status(), NO_JOB_UNREAD), R, None, (LoadResult("data"),)
@@ -134,7 +134,7 @@ CASES = {
         F,
         Reason.RETRIES_SPENT,
         (),
-        "after all 2 retries",
+        "no retry is left (retries: 2)",
     ),
     "the job of an earlier attempt is deleted": Case(
         single_stage(
@@ -185,7 +185,7 @@ CASES = {
             F,
             Reason.RETRIES_SPENT,
             (DeleteJob("data", "u1"),),
-            f"pod {POD.name} was lost with its node, after all 2 retries",
+            f"pod {POD.name} was lost with its node, and no retry is left (retries: 2)",
         ),
     ),
     "the result of a job that succeeded is read": Case(
@@ -332,7 +332,7 @@ def test_failed_attempts_are_retried_with_backoff_until_retries_are_used_up(code
             observed = next_observed(with_stage(observed, data=NO_JOB), plan, now=stage.not_before)
     assert delays == [1.0, 2.0]
     assert (stage.state, stage.reason, stage.ended, len(stage.attempts)) == (F, Reason.RETRIES_SPENT, observed.now, 3)
-    assert stage.message.startswith(f"exit code {int(code)} after all 2 retries")
+    assert stage.message.startswith(f"exit code {int(code)}, and no retry is left (retries: 2)")
 
 
 def test_completed_stage_has_outputs_and_a_closed_attempt() -> None:

@@ -147,7 +147,7 @@ CASES = {
             F,
             Reason.PENDING_TOO_LONG,
             (ReleaseService("rrm"),),
-            "cannot be scheduled: no room; not ready after 300 s",
+            "cannot be scheduled: no room; the service was not ready within pending_timeout_seconds (300 s)",
             "rrm",
         ),
     ),
@@ -163,7 +163,13 @@ CASES = {
         service_and_stage(
             REJECTED_RRM.model_copy(update={"pending_since": NOW - 301}), NO_JOB, unlaunched_status(GRPO), NO_JOB
         ),
-        *(F, Reason.PENDING_TOO_LONG, (), "no such kind; not ready after 300 s", "rrm"),
+        *(
+            F,
+            Reason.PENDING_TOO_LONG,
+            (),
+            "no such kind; the service was not ready within pending_timeout_seconds (300 s)",
+            "rrm",
+        ),
     ),
     "a failed service is released even if an earlier operator did not": Case(
         service_and_stage(
