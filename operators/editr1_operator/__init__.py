@@ -1,1 +1,1 @@
-"""Kubernetes operator that runs the stages of every EditRun. After a restart it continues all runs where they were."""
+"""Kubernetes operator that runs the stages of every EditRun. After a restart it resumes every run."""

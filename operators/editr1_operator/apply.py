@@ -32,7 +32,7 @@ log = logging.getLogger("editr1.operator")
 
 
 class Applier:
-    """Carries out the actions that the operator decided on for one run."""
+    """Executor of the actions that the operator decided on for one run."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Applier:
         self._stages = {stage.name: stage for stage in spec.stages}
         self._known = {stage.name: stage for stage in status.stages}
         self._namespace, self._uid = meta["namespace"], meta["uid"]
-        self.rendered: dict[str, dict[str, str]] = {}
-        """Image and chart of each stage whose objects were created or updated, by stage name."""
+        self.images_and_charts: dict[str, dict[str, str]] = {}
+        """Container image and chart of each stage whose objects were created or updated, by stage name."""
 
     def apply(self, actions: Sequence[Action]) -> dict[str, StageStatus]:
         """Carry out all actions. If one of them fails, the others are still carried out.
@@ -93,7 +93,7 @@ class Applier:
             self._client.patch("PyTorchJob", self._namespace, known.release, body)
 
     def _apply(self, stage: StageSpec, objects: list[Object], *, shared: bool) -> None:
-        self.rendered[stage.name] = image_and_chart(stage, objects)
+        self.images_and_charts[stage.name] = image_and_chart(stage, objects)
         for item in sorted(objects, key=_order):
             what = f"{item['kind']} {item['metadata']['name']}"
             self._check_owner(item, what, shared)
@@ -109,8 +109,8 @@ class Applier:
     def _put(self, item: Object, shared: bool) -> Object:
         """Create or update an object.
 
-        Several runs own a shared object. Each of them uses its own field manager for its owner reference, so that server-side
-        apply keeps the references of the other runs.
+        An object of a reward service can have several runs as owners. Each run uses its own field manager for its owner
+        reference, so that server-side apply keeps the references of the other runs.
         """
         if not shared:
             return self._client.apply(self._namespace, item)
@@ -136,7 +136,9 @@ class Applier:
             )
         owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
         if owners and not shared and self._uid not in owners:
-            raise RequestRefused(409, f"{what} still belongs to an earlier run of this name, which is being deleted")
+            raise RequestRefused(
+                409, f"{what} still belongs to an earlier run of this name; waiting until it is deleted"
+            )
 
     def _release(self, objects: list[Object]) -> None:
         """Remove this run from the owners of a reward service's objects, and delete the objects that have no other owner.

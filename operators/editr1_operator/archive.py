@@ -63,7 +63,7 @@ def archive_spans(
 ) -> None:
     """Save the spans of all attempts that have ended, and of the run if it has ended.
 
-    Spans that the status ``before`` did not have yet are also sent to the OpenTelemetry collector.
+    Spans that ended after the status ``before`` was written are also sent to the OpenTelemetry collector.
     """
     old, new = (spans_of(uid, namespace, run, status) for status in (before, after))
     if new:
@@ -73,7 +73,10 @@ def archive_spans(
 
 
 def _attempt_ended(before: StageStatus | None, after: StageStatus) -> bool:
-    """Return True if the newest attempt of a stage has ended in ``after`` but not in ``before``. False for services."""
+    """Return True if the newest attempt of a stage ended between its statuses ``before`` and ``after``.
+
+    The result is always False for reward services, whose attempts are not archived.
+    """
     if not after.key or not after.attempts or KINDS[Kind(after.kind)].service:
         return False
     if after.attempts[-1].ended is None:

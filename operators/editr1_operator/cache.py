@@ -57,7 +57,7 @@ def cached_job(body: Mapping[str, Any]) -> CachedJob:
 
 
 class Cache:
-    """Caches EditRuns, jobs, services and pods by namespace and name. It is safe to use from several threads."""
+    """Thread-safe cache of EditRuns, jobs, services and pods, by namespace and name."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -143,7 +143,7 @@ class Cache:
                 self._jobs[key] = cached_job(job)
 
     def run(self, key: Key) -> dict[str, Any] | None:
-        """Return an EditRun as the API server returned it; None if it is not cached."""
+        """Return a cached EditRun in the API server's JSON format, or None if it is not cached."""
         with self._lock:
             return self._runs.get(key)
 
@@ -153,7 +153,7 @@ class Cache:
             return list(self._runs)
 
     def job(self, namespace: str, name: str) -> CachedJob | None:
-        """Return the cached job or service with this name; None if there is none."""
+        """Return the cached job or service with this name, or None if there is none."""
         with self._lock:
             return self._jobs.get((namespace, name))
 

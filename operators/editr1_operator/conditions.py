@@ -47,7 +47,7 @@ def summarize(status: RunStatus, spec: RunBody, generation: int, now: float) -> 
 
 
 def reject(status: RunStatus, reason: Reason, message: str, generation: int, now: float) -> RunStatus:
-    """Return the status of a run that failed for a reason of its own, such as an invalid spec, and not because of a stage."""
+    """Return the status of a run that failed as a whole, for example because its spec is invalid, and not because of a stage."""
     changes: dict[str, Any] = {
         "observed_generation": generation,
         "state": RunState.FAILED,

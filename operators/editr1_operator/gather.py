@@ -25,7 +25,7 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 from editr1_operator.settings import NamespaceSettings
 
 EVENTS_DELAY_SECONDS = 2.0
-"""Age of a job in seconds from which on its events are read if it still has no pods."""
+"""Minimum age in seconds at which the events of a job without pods are read."""
 EVENTS_MAX_AGE_SECONDS = 5.0
 """Maximum age in seconds of a cached list of events."""
 Progress = dict[str, tuple[float, str]]
@@ -33,7 +33,7 @@ Progress = dict[str, tuple[float, str]]
 
 
 class Gatherer:
-    """Collects the state of one run at one point in time."""
+    """Collector of the state of one run at one point in time."""
 
     def __init__(
         self,

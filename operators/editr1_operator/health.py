@@ -1,4 +1,4 @@
-"""Answer questions about the observed state of a stage's job or service. All functions are pure."""
+"""Checks of the observed state of a stage's job or service. All functions are pure."""
 
 from __future__ import annotations
 

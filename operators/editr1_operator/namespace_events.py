@@ -14,7 +14,7 @@ from editr1.launch.kubernetes.views import EventView
 MAX_TIME_FRACTION = 0.05
 """Maximum fraction of time that is spent on listing the events of a namespace.
 
-If a request takes 1 s, for example, the list is used for 20 s. A caller that needs the newest events is not limited.
+If a request takes 1 s, for example, the list is used for 20 s. The limit does not apply to callers that request a new list.
 """
 EXPIRY_SECONDS = 600.0
 """Seconds after which the list of a namespace is removed from the cache."""
@@ -30,7 +30,7 @@ class _EventList:
 
 
 class NamespaceEvents:
-    """Caches the list of events of each namespace. It is safe to use from several threads.
+    """Thread-safe cache of the list of events of each namespace.
 
     For every list request, the API server scans all events of the namespace, even if a selector matches only a few. All runs
     of a namespace therefore share one list. While one thread requests it, other threads that need it wait.

@@ -55,7 +55,7 @@ class _Failure:
 
 
 class Notifier:
-    """Sends notifications to a webhook from a background thread. Without a URL it does nothing."""
+    """Background thread that sends notifications to a webhook. Without the webhook's URL, nothing is sent."""
 
     def __init__(self, url: str, token: str = "", backoff_s: float = 1.0) -> None:
         """Start the thread if a URL is given.

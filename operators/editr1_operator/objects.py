@@ -43,7 +43,7 @@ def owner_reference(name: str, uid: str, *, controller: bool) -> Object:
 
 
 def current_digest(stage: StageSpec, cluster: ClusterConfig) -> str:
-    """Return the digest to which the registry currently maps the image tag in the stage's settings.
+    """Return the digest to which the registry currently maps the container image tag in the stage's settings.
 
     The result is empty if the settings already contain a digest, if they disable ``resolve_images``, or if the registry does
     not return a digest.
@@ -70,7 +70,7 @@ def shared_name(
 
 
 class Objects:
-    """Renders the Kubernetes objects of the stages of one run."""
+    """Renderer of the Kubernetes objects of the stages of one run."""
 
     def __init__(
         self,
@@ -148,12 +148,12 @@ def _image(known: StageStatus) -> dict[str, Any]:
 
 
 def image_and_chart(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
-    """Return the image and the chart that a stage's rendered objects use, for the run's record."""
+    """Return the container image and the chart that a stage's rendered objects use, for the run's record."""
     chart = chart_of(stage.kind)
     return {"image": image_of(objects), "chart": f"{chart} {chart_version(chart)}"}
 
 
 def service_status(stage: StageSpec, spec: RunBody, known: Mapping[str, StageStatus]) -> StageStatus | None:
-    """Return the status of the reward service that ``stage`` uses; None if it uses no service of the run."""
+    """Return the status of the reward service that ``stage`` uses, or None if it uses no service of the run."""
     service = service_of(stage, spec.stages)
     return known[service.name] if service else None

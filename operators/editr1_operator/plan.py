@@ -58,7 +58,7 @@ class PlanBuilder:
         return replace(self, actions=(*self.actions, *actions))
 
     def use_service(self, service: StageSpec) -> PlanBuilder:
-        """Return a copy that says that a stage needs this reward service now."""
+        """Return a copy in which this reward service is among those that are needed now."""
         return replace(self, services=self.services | {service.name})
 
     def update(self, stage: StageSpec, **changes: Any) -> PlanBuilder:

@@ -1,6 +1,7 @@
-"""The work queue of the operator.
+"""The operator's work queue, which determines when each run is reconciled.
 
-It reconciles a run after each of its changes, after an error, and at the time that the last reconciliation asked for.
+A run is reconciled after each change of the run or its objects, after a failed reconciliation with backoff, and at the time that
+its last reconciliation returned.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ MIN_DELAY_SECONDS = 0.05
 
 
 class WorkQueue:
-    """Calls ``reconcile`` with the keys of runs, in ``workers`` threads. Two threads never reconcile the same run.
+    """Work queue with ``workers`` threads that call ``reconcile`` with the key of a run.
+
+    Two threads never reconcile the same run at the same time.
 
     ``reconcile`` returns the time of its next call for the run (seconds since the epoch), or ``None`` to wait for the next
     change. If it raises an error, it is called again with exponential backoff.

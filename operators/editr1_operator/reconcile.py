@@ -1,4 +1,4 @@
-"""Reconcile a run, that is, move it one step on from its current state.
+"""Reconcile a run, that is, advance it by one step from its current state.
 
 A reconciliation observes the run, decides on the next step, writes the new status, takes the actions that follow from it, and
 saves the run's record to the artifact store.
@@ -42,18 +42,18 @@ from editr1_operator.status_writer import StatusWriter
 from editr1_operator.timing import REFUSED_SECONDS, RESYNC_SECONDS, next_reconcile, progress_interval
 from editr1_operator.trace import Exporter, traceparent
 
-MAX_PLANS = 12
-"""Maximum number of plans that one reconciliation makes. Needing more is a bug."""
+MAX_DECISIONS = 12
+"""Maximum number of decisions in one reconciliation, which decides again after each read of inputs or results."""
 _OVER = (RunState.DONE, RunState.FAILED)
 
 
 @dataclass
 class _Memory:
-    """What the operator remembers about a run between two reconciliations. After a restart it is empty and filled again."""
+    """State of a run that the operator keeps in memory between two reconciliations. After a restart it is collected again."""
 
     progress: Progress = field(default_factory=dict)
-    rendered: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Image and chart of each stage that this process created, by stage name, for the run's record."""
+    images_and_charts: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Container image and chart of each stage that this process created, by stage name, for the run's record."""
     recorded: int | None = None
     """Hash of the status from which the run's record was last saved."""
     run: tuple[int, RunSpec] | None = None
@@ -64,7 +64,7 @@ class _Memory:
 
 
 class Reconciler:
-    """Reconciles runs. Several threads may use it, as long as no two of them reconcile the same run at the same time."""
+    """Reconciler of all runs. It is thread-safe as long as two threads do not reconcile the same run at the same time."""
 
     def __init__(
         self,
@@ -84,8 +84,8 @@ class Reconciler:
         """Observe a run, decide on its next step, and take this step.
 
         Returns:
-            Time of the next reconciliation if nothing changes before (seconds since the epoch), or ``None`` if the run has ended
-            or does not exist.
+            Time of the next reconciliation if nothing changes earlier (seconds since the epoch), or ``None`` if the run has
+            ended or does not exist.
 
         Raises:
             StoreError, HubUnreachable, ClusterUnreachable: the artifact store, the hub or the API server cannot be reached.
@@ -188,7 +188,7 @@ class _Reconciliation:
         return known[1]
 
     def _resync_cache(self, run: RunSpec) -> None:
-        """Every few minutes, replace the run's cached jobs and pods by those that the API server lists.
+        """Every few minutes, replace the run's cached jobs and pods with those that the API server lists.
 
         A watch that was interrupted does not report objects that were deleted in the meantime.
         """
@@ -240,7 +240,8 @@ class _Reconciliation:
     def _decide(self, run: RunSpec, settings: NamespaceSettings) -> tuple[RunStatus, Sequence[Action]]:
         """Return the new status and the actions to take.
 
-        A decision may need to resolve inputs or to read a result first. Both are done at once, and the decision is made again.
+        A decision may first need inputs to be resolved or a result to be read. The operator does this immediately, and then decides
+        again.
         """
         gatherer = Gatherer(
             self._client,
@@ -254,7 +255,7 @@ class _Reconciliation:
         )
         resolver = Resolver(run, settings, self._now)
         status = self._writer.status.model_copy(update={"trace": traceparent(self._uid)})
-        for _ in range(MAX_PLANS):
+        for _ in range(MAX_DECISIONS):
             observed = gatherer.observe(run, settings, status, self._generation, resolver.results)
             self._observed = observed.stages
             plan = decide(observed)
@@ -264,14 +265,18 @@ class _Reconciliation:
             status = plan.status
             for action in reads:
                 status = resolver.apply(action, status)
-        raise RuntimeError(f"run {self._name}: no decision after {MAX_PLANS} plans; this is a bug")
+        raise RuntimeError(
+            f"the run still needs inputs or results to be read after {MAX_DECISIONS} decisions; this is a bug in the operator, please"
+            " report it with the output of kubectl get editrun -o yaml"
+        )
 
     def _apply(
         self, run: RunSpec, settings: NamespaceSettings, status: RunStatus, actions: Sequence[Action]
     ) -> tuple[RunStatus, ClusterUnreachable | None]:
         """Take the actions, and write the new status if the objects of a stage could not be created.
 
-        Returns the status, and the error of an outage of the API server. The caller raises it after it has saved the record.
+        Returns the status, and the error if the API server did not respond. The caller raises this error after it has saved the
+        record.
         """
         applier = self._make_applier(run, settings, status)
         outage: ClusterUnreachable | None = None
@@ -280,7 +285,7 @@ class _Reconciliation:
             failed = applier.apply(actions)
         except ClusterUnreachable as error:
             outage = error
-        self._memory.rendered.update(applier.rendered)
+        self._memory.images_and_charts.update(applier.images_and_charts)
         if failed:
             stages = [failed.get(stage.name, stage) for stage in status.stages]
             status = summarize(status.model_copy(update={"stages": stages}), run.spec, self._generation, self._now)
@@ -298,7 +303,7 @@ class _Reconciliation:
             return
         known = load_record(settings.store, self._name)
         base = known or self._shared.new_record(self._writer.body, run)
-        record = update_record(base, run.spec, status, self._memory.rendered)
+        record = update_record(base, run.spec, status, self._memory.images_and_charts)
         if record != known:
             # The record is saved last, so that the next reconciliation repeats these steps if one of them fails.
             exporter = self._shared.exporter

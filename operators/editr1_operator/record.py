@@ -14,7 +14,7 @@ from editr1.runs.spec import RunBody
 
 
 def update_record(
-    base: RunRecord, spec: RunBody, status: RunStatus, rendered: Mapping[str, Mapping[str, str]]
+    base: RunRecord, spec: RunBody, status: RunStatus, images_and_charts: Mapping[str, Mapping[str, str]]
 ) -> RunRecord:
     """Return a copy of a record with the current state of the run and of its stages.
 
@@ -22,7 +22,8 @@ def update_record(
         base: The previous record of the run.
         spec: Specification of the run.
         status: Current status of the run.
-        rendered: Image and chart of each stage that this process created. The other stages keep those in ``base``.
+        images_and_charts: Container image and chart of each stage that this process created, by stage name. The other stages
+            keep those in ``base``.
     """
     record = base.model_copy(deep=True)
     record.seed = spec.seed
@@ -38,7 +39,7 @@ def update_record(
         before = known.get(stage.name)
         if before is not None and before.key != entry.key:
             before = None
-        applied = rendered.get(stage.name, {})
+        applied = images_and_charts.get(stage.name, {})
         updated = stage_record(entry)
         updated.kind, updated.config = str(stage.kind), full_config(stage.kind, stage.config, spec.seed)
         updated.attempts = updated.attempts or (before.attempts if before else [])

@@ -19,9 +19,9 @@ from editr1_operator.settings import NamespaceSettings
 
 @dataclass
 class Resolver:
-    """Carries out the actions :class:`Resolve` and :class:`LoadResult`.
+    """Executor of the actions :class:`Resolve` and :class:`LoadResult`.
 
-    The reconciliation needs their outcome for its decision, so it carries them out before all other actions.
+    They are carried out before all other actions, because the next decision depends on their outcome.
     """
 
     run: RunSpec

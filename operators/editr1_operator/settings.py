@@ -32,7 +32,7 @@ EXPIRY_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class NamespaceSettings:
-    """Cluster settings for the runs of a namespace, and the artifact store that they use, opened."""
+    """Cluster settings for the runs of a namespace, and the opened artifact store that they use."""
 
     cluster: ClusterConfig
     config: StoreConfig
@@ -40,7 +40,7 @@ class NamespaceSettings:
 
 
 class SettingsCache:
-    """Reads and caches the settings of each namespace. It is safe to use from several threads."""
+    """Thread-safe cache of the settings of each namespace."""
 
     def __init__(self, file: Path | None, stores: Sequence[str] = ()) -> None:
         self._base, self._stores = load_cluster(file), tuple(stores)

@@ -16,7 +16,7 @@ from editr1_operator.notify import Notifier, cloud_event
 
 
 class StatusWriter:
-    """Writes the status of one EditRun.
+    """Writer of the status of one EditRun.
 
     Attributes:
         body: The EditRun, as last read or written.

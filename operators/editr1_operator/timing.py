@@ -1,4 +1,4 @@
-"""Compute when to reconcile a run again if no watch reports a change before. All functions are pure."""
+"""Compute when to reconcile a run again if no watch reports a change earlier. All functions are pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _backoff_and_polling_times(stage: StageStatus, now: float, progress_s: float
 
 
 def _limit_times(stage: StageStatus, spec: StageSpec, now: float) -> Iterator[float]:
-    """Yield the times at which the pending timeout and the deadline of a stage expire, but none in less than a second."""
+    """Yield the times at which the pending timeout and the deadline of a stage expire, each at least a second from now."""
     if stage.pending_since is not None and stage.state in (RunState.STARTING, RunState.RUNNING):
         yield max(now + 1, stage.pending_since + spec.pending_timeout_seconds + LIMIT_MARGIN_SECONDS)
     suspended = stage.suspended_since is not None or stage.state is RunState.SUSPENDED

@@ -22,7 +22,7 @@ SERVICE = "editr1-operator"
 
 
 def traceparent(uid: str, stage: str = "", attempt: int = 0) -> str:
-    """Return the W3C traceparent of an attempt's span. Attempts are counted from 1. Without a stage, return that of the run's span."""
+    """Return the W3C traceparent of an attempt's span, or of the run's span if ``stage`` is empty. Attempts are counted from 1."""
     context = _context(uid, stage, attempt)
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
@@ -75,7 +75,7 @@ def _attributes(stage: StageStatus, number: int, attempt: AttemptStatus) -> dict
 
 
 class Exporter:
-    """Sends spans to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT`` from a background thread. Without one it does nothing."""
+    """Background thread that sends spans to the collector at ``OTEL_EXPORTER_OTLP_ENDPOINT``, if this variable is set."""
 
     def __init__(self) -> None:
         self._processor: BatchSpanProcessor | None = None
@@ -85,7 +85,7 @@ class Exporter:
             self._processor = BatchSpanProcessor(OTLPSpanExporter(timeout=2))
 
     def send(self, before: list[ReadableSpan], after: list[ReadableSpan]) -> None:
-        """Queue the spans that are in ``after`` but not in ``before``."""
+        """Queue the spans in the list ``after`` that are not in the list ``before``."""
         if self._processor is None:
             return
         known = {span.context.span_id for span in before if span.context}

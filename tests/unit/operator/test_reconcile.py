@@ -50,7 +50,9 @@ class Scenario:
         self.reconciler = Reconciler(client, self.cache, SimpleNamespace(), settings, notifier, SimpleNamespace())  # type: ignore[arg-type]
         monkeypatch.setattr(reconcile._Reconciliation, "_decide", lambda *_: (FAILED, []))
         monkeypatch.setattr(
-            reconcile._Reconciliation, "_make_applier", lambda *_: SimpleNamespace(apply=self._apply, rendered={})
+            reconcile._Reconciliation,
+            "_make_applier",
+            lambda *_: SimpleNamespace(apply=self._apply, images_and_charts={}),
         )
         monkeypatch.setattr(reconcile._Reconciliation, "_save_record", lambda *_: self.done.append("recorded"))
         monkeypatch.setattr(reconcile, "archive_attempts", self._archive)

@@ -258,10 +258,10 @@ BASE = RunRecord(name="lab", seed=1, created=NOW - 500, versions={"editr1": "0"}
 
 
 def record(
-    *stages: StageStatus, base: RunRecord = BASE, suspend: bool = False, **rendered: dict[str, str]
+    *stages: StageStatus, base: RunRecord = BASE, suspend: bool = False, **images_and_charts: dict[str, str]
 ) -> RunRecord:
     spec = RunBody(seed=7, stages=[curate(stage.name) for stage in stages], suspend=suspend)
-    return update_record(base, spec, summary_of(*stages, suspend=suspend), rendered)
+    return update_record(base, spec, summary_of(*stages, suspend=suspend), images_and_charts)
 
 
 @pytest.mark.parametrize(
