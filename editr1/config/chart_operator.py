@@ -69,7 +69,7 @@ class OperatorValues(ChartSettings):
     """Cluster settings of all runs, in the format of manifests/cluster.yaml. A ConfigMap named editr1-cluster in a
     namespace overrides them for the runs of that namespace."""
     image: ImageValues = ImageValues(repository="editr1/operator")
-    """Image of the operator."""
+    """Container image of the operator."""
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Maximum number of runs that the operator reconciles concurrently."""
     store: OperatorStoreValues = OperatorStoreValues()

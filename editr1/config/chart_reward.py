@@ -74,7 +74,7 @@ class VllmValues(ChartSettings):
     enabled: bool = False
     """Run the vLLM sidecar, and set the ``engine`` of the reward server to openai."""
     image: str = "docker.io/vllm/vllm-openai:v0.11.0"
-    """Image of vLLM, with tag or digest."""
+    """Container image of vLLM, with tag or digest."""
     command: list[str] = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
     """Command that starts vLLM's OpenAI-compatible server."""
     args: list[str] = ["--max-model-len", "8192", "--limit-mm-per-prompt", '{"image":2,"video":0}']
@@ -91,7 +91,7 @@ class MonitoringValues(ChartSettings):
     pod_monitor: bool = False
     """Create a PodMonitor (prometheus-operator) that scrapes /metrics."""
     rules: bool = False
-    """Create a PrometheusRule with alerts for no ready replica, failing scores and a long queue."""
+    """Create a PrometheusRule with three alerts: no replica is ready, scoring fails, or the queue is long."""
     dashboard: bool = False
     """Create a ConfigMap with the Grafana dashboard. It has the label that Grafana's sidecar looks for."""
     labels: Labels = {}

@@ -34,8 +34,8 @@ class ClusterConfig(Settings):
     """Registry and path of the stage images: the image of a stage is ``<registry>/<chart>``. It is not used for stages
     whose values set ``image.repository``."""
     resolve_images: bool = True
-    """Resolve image tags to digests at the registry and record the digests. If the registry cannot be reached, the tag
-    is used."""
+    """Ask the image registry for the digest of each container image tag. Pods use this digest, and the run's record
+    contains it. If the registry cannot be reached, pods use the tag."""
     reward_ready_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
     """Maximum time that a run waits for its reward service to become ready, in seconds. It includes the provisioning
     of nodes and the loading of weights."""

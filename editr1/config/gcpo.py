@@ -55,7 +55,7 @@ class GcpoConfig(VerifierTraining):
     as the wrong order. Different scores are then rewarded on average even if the labels are shuffled. With 0.5 they are
     not (docs/reproduction.md)."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature at which traces are sampled. The likelihoods in the probability ratio use it too."""
+    """Temperature at which traces are sampled. The probabilities in the probability ratio are computed at the same temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold (top-p); 1 samples from the whole distribution."""
     max_new_tokens: int = Field(default=256, ge=1)
@@ -70,7 +70,7 @@ class GcpoConfig(VerifierTraining):
         return self
 
     def rollout_layout(self, processes: int = 1) -> tuple[int, int]:
-        """Return the number of traces per forward pass on each process, and the number of forward passes per rollout.
+        """Return the micro-batch size (traces per forward pass on each process) and the gradient accumulation steps.
 
         Raises ConfigError if a pair would be split between processes, or if the micro-batches do not divide a rollout
         evenly.

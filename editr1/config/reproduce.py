@@ -54,10 +54,10 @@ class Budget(Settings):
     batch_size: PositiveInt = 32
     """Number of rows per optimizer step of SFT."""
     best_of_n_steps: PositiveInt = 340
-    """Number of optimizer steps of the SFT baseline that trains on the best of n sampled traces (best of n). The other
-    SFT baseline, longer SFT, takes ``sft_steps.verified`` additional steps."""
+    """Number of optimizer steps of the SFT baseline "best of n", which trains on the best of n sampled traces. The
+    other SFT baseline, "longer SFT", takes ``sft_steps.verified`` additional steps."""
     second_sft_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Peak learning rate of the two SFT baselines of GCPO (best of n, and longer SFT). Both continue from the model
+    """Peak learning rate of the two SFT baselines of GCPO ("best of n" and "longer SFT"). Both continue from the model
     after SFT."""
     rollouts: PositiveInt = 90
     """Number of rollouts of GCPO."""

@@ -119,7 +119,7 @@ def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[st
     rows = (row for row in read_table(file, kind) if is_wanted(_case_id(row)))
     if write_table(out, rows, kind) == 0:
         raise ConfigError(
-            f"input data: {out.stem} gets no row of {name}.parquet; change test_fraction or import more cases"
+            f"input data: no row of {name}.parquet was selected for the table {out.stem}; change test_fraction or import more cases"
         )
 
 

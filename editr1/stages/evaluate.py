@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from editr1.telemetry import Progress
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
+"""Name of the stage input that contains a verifier, by the verifier's title in the report."""
 EDITORS: Final[dict[str, Literal["before", "after"]]] = {"editor before RL": "before", "editor after RL": "after"}
-"""Names of the stage inputs, each under the title that it has in the report."""
+"""Name of the stage input that contains an editor, by the editor's title in the report."""
 
 
 @dataclass
 class _Evaluation:
     """State that the parts of an evaluation share: settings, inputs, and the results per pair and per edit so far.
 
-    ``verifiers`` and ``editors`` map titles in the report to stage inputs. They contain only inputs that were given.
+    ``verifiers`` and ``editors`` map titles in the report to names of stage inputs, for the inputs that were given.
     """
 
     context: StageContext

@@ -62,7 +62,7 @@ class StageContext:
         self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
 
     def settings(self, model: type[S]) -> S:
-        """Return the settings of the stage as ``model``. Raise ConfigError if they are invalid."""
+        """Return the settings of the stage as an instance of ``model``. Raise ConfigError if they are invalid."""
         if KINDS[self.job.kind].settings_model() is not model:
             raise ConfigError(
                 f"stage {self.job.stage}: a {self.job.kind} stage does not have settings of type {model.__name__}"
