@@ -57,7 +57,8 @@ def run_by_operator(
 
     Raises:
         ConfigError: ``detach`` is set but the cluster has no operator, or another run has this name.
-        StageFailed: the run failed.
+        StageFailed: a stage of the run failed.
+        RunRejected: the operator rejected the run.
     """
     from editr1.artifacts import open_store
     from editr1.launch.kubernetes.connect import connect
@@ -65,7 +66,7 @@ def run_by_operator(
 
     connection = connect(target)
     runs, name = EditRuns(connection.api), spec.metadata.name
-    if not runs.served():
+    if not runs.is_installed():
         _require_operator(detach)
         return None
     opened = open_store(store)

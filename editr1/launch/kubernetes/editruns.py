@@ -1,4 +1,4 @@
-"""Create, read and follow EditRuns. An EditRun is the custom resource of a run whose stages the operator runs."""
+"""Create, read and follow EditRuns, the custom resources from which the operator executes runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import validate
 from editr1.durations import parse_timestamp
-from editr1.errors import ExitCode
+from editr1.errors import Editr1Error, ExitCode
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.namespace import ClusterNamespace
 from editr1.launch.kubernetes.outage import OutageTolerance
@@ -50,18 +50,24 @@ class EditRun:
         return self.status.state in _ENDED
 
 
+class RunRejected(Editr1Error):
+    """The operator rejected a run as a whole, for example because its spec is invalid."""
+
+    exit_code = ExitCode.CONFIG
+
+
 class EditRuns:
-    """Reads and writes the EditRuns of one namespace."""
+    """Access to the EditRuns of one namespace."""
 
     def __init__(self, api: ClusterNamespace) -> None:
         self._api = api
 
-    def served(self) -> bool:
-        """Return True if the EditRun resource is installed in the cluster."""
+    def is_installed(self) -> bool:
+        """Return True if the CustomResourceDefinition of EditRun is installed in the cluster."""
         return not self._api.client.missing_kinds([EDITRUN])
 
     def get(self, name: str) -> EditRun | None:
-        """Return the run with that name; None if it does not exist or the EditRun resource is not installed."""
+        """Return the run ``name``; None if it does not exist or if the EditRun resource is not installed."""
         body = self._api.get(EDITRUN, name)
         return None if body is None else _parsed(body)
 
@@ -76,15 +82,15 @@ class EditRuns:
             ClusterError: a run of the same name with a different spec exists, or the cluster rejects the run.
         """
         name = spec.metadata.name
-        known = self.get(name)
-        if known is not None and known.status.state is not RunState.FAILED:
-            if _same(known.spec, spec.spec):
+        existing = self.get(name)
+        if existing is not None and existing.status.state is not RunState.FAILED:
+            if _same_except_suspend(existing.spec, spec.spec):
                 return False
             raise ClusterError(
                 f"run {name!r} already exists with a different spec;"
                 f" choose another name, or delete the existing run with: editr1 cancel {name}"
             )
-        if known is not None:
+        if existing is not None:
             self.delete(name)
         body = {
             "apiVersion": API_VERSION,
@@ -116,7 +122,7 @@ class EditRuns:
 
 
 def upload_folders(spec: RunSpec, store: ArtifactStore) -> RunSpec:
-    """Upload the local folders that are inputs of the run, so that pods can read them.
+    """Upload the local folders that are inputs of the run to the artifact store, so that pods can read them.
 
     Returns ``spec`` with the digest of the uploaded artifact in place of each ``path:`` reference.
 
@@ -140,10 +146,12 @@ def follow(
 ) -> bool:
     """Report what happens in a run to ``observer`` until the run ends.
 
-    Returns True if the run is done, and False if ``should_stop`` returned True before that. The run then continues in the cluster.
+    Returns True when the run is done. If ``should_stop`` returns True first, the function returns False, and the run continues in
+    the cluster.
 
     Raises:
-        StageFailed: the run failed.
+        StageFailed: a stage of the run failed.
+        RunRejected: the operator rejected the run, for example because its spec is invalid.
         ClusterError: the run was deleted, or an outage lasted longer than :class:`OutageTolerance` allows.
     """
     reporter, tolerance = _ChangeReporter(name, store, observer), OutageTolerance()
@@ -163,13 +171,16 @@ def follow(
         if run.status.state is RunState.DONE:
             return True
         if run.status.state is RunState.FAILED:
-            raise _failure(run.status)
+            raise _failure(name, run.status)
         time.sleep(POLL_SECONDS)
     return False
 
 
 def exit_code(status: RunStatus) -> int:
-    """Return the exit code of a command that waited for a run: 0 if it is done, else that of the failed stage, or 1."""
+    """Return the exit code of a command that waited until a run ended.
+
+    It is 0 if the run is done. Otherwise, it is the last nonzero exit code of the failed stage, or 1 if there is none.
+    """
     if status.state is RunState.DONE:
         return ExitCode.DONE
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
@@ -177,15 +188,15 @@ def exit_code(status: RunStatus) -> int:
     return codes[-1] if codes else ExitCode.UNEXPECTED
 
 
-def _failure(status: RunStatus) -> StageFailed:
+def _failure(name: str, status: RunStatus) -> StageFailed | RunRejected:
     failed = next((stage for stage in status.stages if stage.state is RunState.FAILED), None)
     if failed is None:
-        return StageFailed("(none started)", status.message, ExitCode.CONFIG)
+        return RunRejected(f"run {name!r} was rejected: {status.message}")
     return StageFailed(failed.name, failed.message, exit_code(status))
 
 
 class _ChangeReporter:
-    """Compares each new status of a run with the previous one, and notifies an observer of the changes."""
+    """Reporter of changes in the status of one run. It compares each new status with the previous one and calls ``observer``."""
 
     def __init__(self, run: str, store: ArtifactStore, observer: Observer) -> None:
         self._run, self._store, self._observer, self._started = run, store, observer, time.monotonic()
@@ -194,7 +205,7 @@ class _ChangeReporter:
         self._progress_read: dict[str, float] = {}
 
     def stage(self, stage: StageStatus) -> None:
-        """Report what changed in the status of a stage since the last call."""
+        """Report how the status of a stage differs from the status in the previous call."""
         before = self._known.get(stage.name, StageStatus(name=stage.name, kind=stage.kind))
         self._known[stage.name] = stage
         record, service = stage_record(stage), KINDS[Kind(stage.kind)].service
@@ -254,7 +265,7 @@ def _parsed(body: Mapping[str, Any]) -> EditRun:
     return EditRun(meta["name"], created, spec, RunStatus.model_validate(body.get("status") or {}))
 
 
-def _same(one: RunBody, other: RunBody) -> bool:
-    """Return True if two specs are equal, apart from ``suspend``."""
-    drop = {"suspend"}
-    return one.model_dump(mode="json", exclude=drop) == other.model_dump(mode="json", exclude=drop)
+def _same_except_suspend(one: RunBody, other: RunBody) -> bool:
+    """Return True if all fields of two specs except ``suspend`` are equal."""
+    excluded = {"suspend"}
+    return one.model_dump(mode="json", exclude=excluded) == other.model_dump(mode="json", exclude=excluded)

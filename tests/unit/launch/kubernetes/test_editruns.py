@@ -8,7 +8,7 @@ import pytest
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes import editruns
-from editr1.launch.kubernetes.editruns import EditRuns, exit_code, follow, upload_folders
+from editr1.launch.kubernetes.editruns import EditRuns, RunRejected, exit_code, follow, upload_folders
 from editr1.launch.kubernetes.errors import ClusterError
 from editr1.launch.kubernetes.run_status import AttemptStatus, Reason, RunState, RunStatus, StageStatus
 from editr1.launch.orchestrator import StageFailed
@@ -153,6 +153,15 @@ def test_failed_run_raises_with_exit_code_of_the_stage(store: ArtifactStore) -> 
         follow(runs, "r", store, Watcher(), lambda: False)
     assert caught.value.exit_code == 3
     assert exit_code(RunStatus(state=RunState.DONE)) == 0
+
+
+def test_rejected_run_raises_with_the_reason(store: ArtifactStore) -> None:
+    api = Api()
+    runs = EditRuns(api)  # type: ignore[arg-type]
+    runs.apply(spec(), {})
+    api.set_status("r", state=RunState.FAILED, reason=Reason.INVALID, message="stages: must not be empty")
+    with pytest.raises(RunRejected, match="run 'r' was rejected: stages: must not be empty"):
+        follow(runs, "r", store, Watcher(), lambda: False)
 
 
 def test_stop_following_does_not_stop_the_run(store: ArtifactStore) -> None:
