@@ -227,9 +227,9 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     table = Table("check", "result", "details")
     for found in findings:
         word, colour = ("ok", "green") if found.ok else ("missing", "red") if found.needed else ("absent", "yellow")
-        table.add_row(found.what, f"[{colour}]{word}[/]", found.detail)
+        table.add_row(found.check, f"[{colour}]{word}[/]", found.detail)
         if not console.is_terminal:
-            typer.echo(f"{word:8}{found.what}: {found.detail}")
+            typer.echo(f"{word:8}{found.check}: {found.detail}")
     if console.is_terminal:
         console.print(table)
     if any(found.needed and not found.ok for found in findings):

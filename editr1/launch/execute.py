@@ -34,9 +34,11 @@ def execute(
 ) -> tuple[RunRecord, bool]:
     """Run every stage of ``spec`` that has no result yet.
 
-    Stages run as local processes, or on ``cluster`` if it is given. ``folder`` receives the spans of the run and, without
-    ``store``, its artifacts. After an interruption, another call continues from the last checkpoint. If an earlier process was
-    killed, its stage processes may still be running; this call first waits until they have committed a checkpoint and exited.
+    Stages run as local processes, or on ``cluster`` if it is given. The spans of the run are written to ``folder``. If
+    ``store`` is None and ``spec`` names no store, the artifacts are written there as well.
+
+    After an interruption, another call resumes from the last checkpoint. If an earlier process was killed, its stage processes may
+    still be running. In this case, the call first waits until they have exited.
 
     Returns:
         The record of the run, and True if any stage was started.
@@ -111,11 +113,11 @@ def _load_or_create(store: ArtifactStore, spec: RunSpec, origin: Origin) -> RunR
 
     Stages that were removed from the run file are removed from the record.
     """
-    known = load_record(store, spec.metadata.name)
-    if known is None:
+    record = load_record(store, spec.metadata.name)
+    if record is None:
         return RunRecord(name=spec.metadata.name, seed=spec.spec.seed, created=time.time(), **origin)
     wanted = {stage.name for stage in spec.spec.stages}
-    for removed in set(known.stages) - wanted:
-        del known.stages[removed]
-    known.seed = spec.spec.seed
-    return known
+    for removed in set(record.stages) - wanted:
+        del record.stages[removed]
+    record.seed = spec.spec.seed
+    return record

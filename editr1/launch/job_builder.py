@@ -1,8 +1,8 @@
-"""Build the job of a stage, and the values of the Helm chart that runs this job on a cluster.
+"""Build the job of a stage, and the values of the Helm chart that runs the job on a cluster.
 
 A job (:class:`~editr1.runs.job.StageJob`) contains everything that a stage process needs to know. All backends and commands
-build it with these functions, which are pure. References to inputs are resolved before, by
-:func:`editr1.runs.resolve.resolve_stage`.
+build it with these functions, which are pure. :func:`editr1.runs.resolve.resolve_stage` has already resolved the references to
+inputs.
 
 On a cluster, the chart writes the job into the job file of its pods (``charts/editr1-lib/templates/_job_file.tpl``).
 ``tests/unit/launch/test_job_file.py`` checks that this file has the same fields and values as the job, except for the fields
@@ -32,7 +32,7 @@ POD_WORKDIR = Path("/work")
 
 @dataclass(frozen=True)
 class JobContext:
-    """The fields of a job that do not depend on its stage, but on the run and the launcher."""
+    """The fields of a job that come from the run and the launcher, and not from the stage in the run file."""
 
     run: str
     seed: int
@@ -97,7 +97,7 @@ def chart_values(
         job: the job of the stage.
         cluster: cluster settings, such as the endpoint of the artifact store and the resources of the pods.
         stage: the stage in the run file, which sets the numbers of processes and retries. If None, ``base`` sets them.
-        base: values that the job's own values override, such as those in the values file of ``editr1 submit``. They contain the
+        base: values that the values of the job override, such as those in the values file of ``editr1 submit``. They contain the
             reward service. If None, the values in the cluster settings for this stage are used.
         traceparent: W3C trace context of the parent of the stage's spans.
 

@@ -1,4 +1,4 @@
-"""Protocol of launchers. A launcher starts, observes and cancels attempts of stages on one backend."""
+"""Protocol of launchers, which start, observe and cancel attempts of stages on one backend."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Observation:
 
 
 class Launcher(Protocol[Request, Handle]):
-    """Starts, observes and cancels attempts of stages on one backend.
+    """Interface of a backend, such as local processes, that runs attempts of stages.
 
-    ``render`` only builds the request and has no side effects, so that a dry run can print it. ``submit`` carries it out.
+    An attempt is started in two steps. ``render`` builds the request without side effects, so that a dry run can print it.
+    ``submit`` then starts the attempt.
     """
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None) -> Request:
@@ -38,7 +39,7 @@ class Launcher(Protocol[Request, Handle]):
 
         Args:
             job: Settings and inputs of the attempt.
-            stage: Stage in the run file. It sets the number of processes, and the retries if the backend retries by itself.
+            stage: Stage in the run file. It sets the number of processes and, if the backend itself retries, the number of retries.
             traceparent: W3C trace context of the parent span.
         """
         ...
@@ -56,5 +57,5 @@ class Launcher(Protocol[Request, Handle]):
         ...
 
     def cancel(self, handle: Handle, grace: float) -> None:
-        """Send SIGTERM to the attempt, kill it if it still runs after ``grace`` seconds, and return when it has ended."""
+        """Send SIGTERM to the processes of the attempt and wait until they exit. After ``grace`` seconds, send SIGKILL."""
         ...

@@ -1,4 +1,4 @@
-"""Protocol of observers, which are told what happens in a run, for example to print it."""
+"""Protocol of observers, which are notified of the events of a run, for example to print them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editr1.runs.record import StageRecord
 
 
 class Observer(Protocol):
-    """Is told what happens in a run. Each method is called when the event happens that its name and its text describe."""
+    """Receiver of the events of a run. Each method is called when the event in its docstring occurs."""
 
     def run_waits(self, reason: str) -> None:
         """The run cannot start yet because of ``reason``."""
@@ -24,7 +24,7 @@ class Observer(Protocol):
         """The stage has ended: it is done, has failed or was interrupted."""
 
     def stage_skipped(self, stage: StageRecord, reason: str) -> None:
-        """The stage does not have to run because of ``reason``."""
+        """The stage is skipped because of ``reason``, for example because its result already exists."""
 
     def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
         """An attempt has failed because of ``reason``, and the next one starts in ``delay`` seconds."""

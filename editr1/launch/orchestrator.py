@@ -34,7 +34,7 @@ READY_SECONDS = 600.0
 GRACE_SECONDS = 300.0
 """Seconds that a stage has after SIGTERM to commit a checkpoint, before it is killed."""
 ABORT_SECONDS = 5.0
-"""The same limit if the user presses Ctrl-C a second time."""
+"""Seconds that a stage has after SIGTERM if the user presses Ctrl-C a second time."""
 
 
 class StageFailed(Editr1Error):
@@ -65,7 +65,7 @@ class RunStopped(Editr1Error):
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the orchestrator needs to know about a run, whatever backend runs the stages."""
+    """Inputs of the orchestrator for one run. They do not depend on the backend that runs the stages."""
 
     spec: RunSpec
     store: ArtifactStore
@@ -78,11 +78,11 @@ class RunContext:
     """Command line, code version and machine of this process; copied to the run's record when a stage is started."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     ready_seconds: float = READY_SECONDS
-    """Seconds after its start within which a reward service must become ready."""
+    """Time in seconds within which a reward service must become ready after its start."""
 
 
 class RunOrchestrator(Generic[Request, Handle]):
-    """Runs the stages of one run file. Saves ``record`` to the artifact store after every change of state."""
+    """Orchestrator of the stages of one run file. It saves ``record`` to the artifact store after every change of state."""
 
     def __init__(self, context: RunContext, record: RunRecord, launcher: Launcher[Request, Handle]) -> None:
         self._context, self._record, self._launcher = context, record, launcher
@@ -94,7 +94,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         self._resolved: dict[str, ResolvedStage] = {}
 
     def run(self) -> bool:
-        """Run every stage that has no result yet. Returns False if all stages already had one.
+        """Run every stage that has no result yet. Returns False if no stage had to run.
 
         Raises:
             StageFailed: a stage failed and will not be retried.
@@ -146,7 +146,7 @@ class RunOrchestrator(Generic[Request, Handle]):
             self._sleep(decision.delay)
 
     def _adopt_result(self, record: StageRecord) -> bool:
-        """Copy the result that the stage committed to the store into ``record``. Returns False if there is none."""
+        """Copy the stage's result from the store into ``record``. Returns False if the store contains no result."""
         result = load_result(self._store, self._record.name, record.name, record.key)
         if result is None:
             return False
@@ -197,7 +197,7 @@ class RunOrchestrator(Generic[Request, Handle]):
                 raise
 
     def _abandon(self, record: StageRecord, handle: Handle, error: BaseException) -> None:
-        """Cancel a running attempt because of ``error``. If it kept running, it would conflict with the next attempt."""
+        """Cancel a running attempt because of ``error``, so that it does not conflict with the next attempt."""
         late = isinstance(error, DeadlineExceeded)
         record.state, record.reason = (State.FAILED, str(error)) if late else (State.INTERRUPTED, "")
         with _log_stop_errors(record.name):

@@ -48,7 +48,7 @@ def run_single_stage(
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> dict[str, Path]:
-    """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folder of each output by name.
+    """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folder of each output, by output name.
 
     The artifact store is ``store``, or ``<folder>/store`` if it is None. Raises ConfigError, StageFailed, RunStopped.
     """
@@ -67,7 +67,7 @@ def run_single_stage(
 
 
 def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, store: str | None) -> None:
-    """Replace this process with a reward server that serves ``model``. This function does not return."""
+    """Replace this process with a reward server for ``model``. This function does not return."""
     store_config = store_at(store or (folder.resolve() / "store").as_uri())
     digest = resolve_reference(parse_reference(model, "--model"), open_store(store_config), {}, "--model")
     stage = StageSpec(name="serve", kind=Kind.SERVE, inputs={"model": model})

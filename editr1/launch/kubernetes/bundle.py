@@ -1,4 +1,4 @@
-"""Write an archive that can be attached to a bug report. It contains objects, logs and settings of a run, without secrets."""
+"""Write an archive for a bug report, which contains the Kubernetes objects, logs and settings of a run without secrets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
     stages = [overview(connection, job) for job in jobs]
     files = {
         "versions.json": json.dumps(versions(), indent=1),
-        "doctor.txt": "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.what}: {f.detail}" for f in examine(connection)),
+        "doctor.txt": "\n".join(f"{'ok  ' if f.ok else 'FAIL'} {f.check}: {f.detail}" for f in examine(connection)),
         "explain.txt": "\n".join(explain(stage) for stage in stages),
     }
     if edit_run is not None:
@@ -56,7 +56,10 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
 
 
 def redacted(value: Any) -> Any:
-    """Return a copy of ``value`` in which values are redacted if the name of their key or variable suggests a secret."""
+    """Return a copy of a JSON value in which secrets are redacted.
+
+    A value is assumed to be secret if the name of its key or environment variable suggests it, such as ``secretKey``.
+    """
     if isinstance(value, Mapping):
         if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:
             return {**value, "value": REDACTED}

@@ -25,15 +25,15 @@ FIELD_MANAGER = "editr1"
 TIMEOUT_SECONDS = 60
 RETRIES = 3
 LOG_TIMEOUT = (10, 3600)
-"""Timeouts in seconds for a request that follows a log: for the connection, and for the next line."""
+"""Connection timeout and read timeout, in seconds, of a request that streams a log. The read timeout applies to each line."""
 LOG_CHUNK_BYTES = 4096
 
 
 class KubernetesClient:
-    """Client of one cluster. Its methods block until the API server responds, and several threads can call them.
+    """Thread-safe, blocking client of the API server of one cluster.
 
-    Every method raises :class:`RequestRefused` if the API server rejects the request, and :class:`ClusterUnreachable` if it does
-    not respond.
+    Unless its docstring states otherwise, a method raises :class:`RequestRefused` if the API server rejects the request, and
+    :class:`ClusterUnreachable` if the server does not respond.
 
     Attributes:
         namespace: Namespace in the settings, else that of the kubeconfig context or of the pod, else ``default``.
@@ -56,7 +56,7 @@ class KubernetesClient:
             config: Cluster settings with kubeconfig, context and namespace. A pod without kubeconfig uses its service account.
             manager: Name of the field manager under which objects are written.
             timeout_s: Timeout of one request in whole seconds.
-            retries: Number of times that a request without a response is repeated.
+            retries: Maximum number of retries of a request to which the API server does not respond.
             connections: Size of the connection pool; ``None`` keeps the default of the kubernetes package.
             on_request: Function that is called before each request, for metrics.
 
@@ -87,7 +87,7 @@ class KubernetesClient:
         return list((found or {}).get("items", ()))
 
     def get_path(self, path: str) -> Object | None:
-        """Return the JSON object at a path of the API, or ``None`` if the path does not exist."""
+        """Return the JSON object that the API serves under ``path``, or ``None`` if it serves nothing there."""
         return self._unless_missing("GET", path)
 
     def create(self, kind: str, namespace: str, item: Object) -> Object:
@@ -152,7 +152,7 @@ class KubernetesClient:
             kind: Kind of the object.
             namespace: Namespace of the object.
             name: Name of the object.
-            foreground: Delete the objects that it owns first, such as the pods of a job.
+            foreground: Delete its dependent objects, such as the pods of a job, before the object itself.
             grace: Grace period in seconds; 0 deletes a pod without waiting for its node.
             **preconditions: ``uid`` or ``resourceVersion``. The object is deleted only if it has these values.
 
@@ -178,7 +178,7 @@ class KubernetesClient:
         self._request("DELETE", _resource(kind).path(namespace), body, query=[("labelSelector", selector)])
 
     def missing_kinds(self, kinds: Iterable[str]) -> list[str]:
-        """Return the kinds among ``kinds`` that are not installed in the cluster."""
+        """Return those of ``kinds`` that are not installed in the cluster."""
         missing = []
         for kind in kinds:
             resource = _resource(kind)
@@ -263,9 +263,10 @@ class KubernetesClient:
         query: list[tuple[str, str]] | None = None,
         answer: str = "object",
     ) -> Any:
-        """Send one request and return its response as ``answer`` says.
+        """Send one request and return its response.
 
-        ``object`` returns parsed JSON, ``str`` returns text, and ``stream`` returns the urllib3 response.
+        ``answer`` selects the type of the returned value: ``object`` is parsed JSON, ``str`` is text, and ``stream`` is the urllib3
+        response.
         """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -300,6 +301,7 @@ def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
     kubeconfig = str(config.kubeconfig) if config.kubeconfig else None
     in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
     settings = client.Configuration()
+    remedy = "set KUBECONFIG, or kubeconfig in the cluster settings, to the path of a valid kubeconfig"
     try:
         if in_cluster:
             load_incluster_config(settings)
@@ -311,11 +313,11 @@ def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
         chosen = next((item for item in contexts if item["name"] == config.context), active)
         return settings, chosen["context"].get("namespace")
     except (ConfigException, OSError) as error:
-        raise ClusterError(f"no cluster: {error}; set KUBECONFIG or cluster.kubeconfig") from None
+        raise ClusterError(f"no cluster is configured: {error}; {remedy}") from None
     except Exception as error:  # a malformed kubeconfig raises nearly every exception type
         file = kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config")
         cause = f"{type(error).__name__}: {root_cause(error)}"
-        raise ClusterError(f"no cluster: {file} is not a valid kubeconfig: {cause}") from None
+        raise ClusterError(f"no cluster is configured: {file} is not a valid kubeconfig: {cause}; {remedy}") from None
 
 
 def _resource(kind: str) -> Resource:

@@ -20,7 +20,7 @@ DEFAULT_FILE = Path("~/.config/editr1/cluster.yaml")
 
 @dataclass(frozen=True)
 class Connection:
-    """What a command needs to work with a cluster: its settings, access to the objects of one namespace, and Helm."""
+    """Connection of a command to a cluster: the cluster settings, access to the objects of one namespace, and Helm."""
 
     config: ClusterConfig
     api: ClusterNamespace
@@ -62,7 +62,7 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     url = url or values.get("url")
     if not url:
         raise ConfigError(
-            "no store: give an S3 bucket as s3://bucket/prefix, with --store or as store.url in the cluster's values"
+            "no artifact store is configured: set --store, or store.url in the values of the cluster settings, to s3://bucket/prefix"
         )
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")

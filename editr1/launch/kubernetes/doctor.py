@@ -28,9 +28,9 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check. If ``needed`` is True and ``ok`` is False, a run cannot start."""
+    """Result of the check named ``check``. If ``needed`` is True and ``ok`` is False, a run cannot start."""
 
-    what: str
+    check: str
     ok: bool
     detail: str
     needed: bool = True
@@ -55,18 +55,18 @@ def examine(connection: Connection) -> Iterator[Finding]:
     yield _collector(connection)
 
 
-def _try(what: str, action: Callable[[], str], *, needed: bool = True) -> Finding:
+def _try(check: str, action: Callable[[], str], *, needed: bool = True) -> Finding:
     try:
-        return Finding(what, True, action(), needed)
+        return Finding(check, True, action(), needed)
     except (ConfigError, StoreError) as error:
-        return Finding(what, False, str(error), needed)
+        return Finding(check, False, str(error), needed)
 
 
 def _jobs(connection: Connection) -> Finding:
-    what = "training-operator (PyTorchJob v1)"
+    check = "training-operator (PyTorchJob v1)"
     if not _serves(connection, "/apis/kubeflow.org/v1", "pytorchjobs"):
-        return Finding(what, False, "not installed; install Kubeflow's training-operator 1.9 or newer")
-    return Finding(what, True, "kubeflow.org/v1")
+        return Finding(check, False, "not installed; install Kubeflow's training-operator 1.9 or newer")
+    return Finding(check, True, "kubeflow.org/v1")
 
 
 def _serves(connection: Connection, group: str, resource: str) -> bool:
@@ -79,30 +79,38 @@ def _permissions(connection: Connection) -> Iterator[Finding]:
         f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.is_allowed(verb, group, resource)
     ]
     where = f"in namespace {connection.api.namespace}"
-    detail = f"not allowed {where}: {', '.join(missing)}" if missing else f"all permissions that submit needs {where}"
+    detail = (
+        f"this user may not {', '.join(missing)} {where}"
+        if missing
+        else f"this user has all permissions that a run needs {where}"
+    )
     yield Finding("permissions", not missing, detail)
     kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
     allowed = all(connection.api.is_allowed(verb, "", kind) for verb in ("create", "list", "update", "delete"))
     hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster settings"
-    yield Finding("Helm releases", allowed, f"stored as {kind}" if allowed else f"no permission for {kind}{hint}")
+    refused = f"this user needs permission to create, list, update and delete {kind}{hint}"
+    yield Finding("Helm releases", allowed, f"stored as {kind}" if allowed else refused)
 
 
 def _namespace(connection: Connection) -> Finding:
-    what = "Pod Security"
+    check = "Pod Security"
     try:
         found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}")
     except ConfigError:
         return Finding(
-            what,
+            check,
             True,
-            "level unknown, because there is no permission to read the namespace; the pods comply with level restricted",
+            "not checked, because this user may not read the namespace; the pods of editr1 comply with level restricted",
             needed=False,
         )
     if found is None:
         return Finding("namespace", False, f"{connection.api.namespace} does not exist; create it")
     level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "none")
     return Finding(
-        what, True, f"the namespace enforces level {level}; the pods comply with level restricted", needed=False
+        check,
+        True,
+        f"the namespace enforces level {level}; the pods of editr1 comply with level restricted",
+        needed=False,
     )
 
 
@@ -120,11 +128,11 @@ def _quota(connection: Connection) -> Iterator[Finding]:
 
 
 def _gpus(connection: Connection) -> Finding:
-    what = "GPUs"
+    check = "GPUs"
     try:
         nodes = (connection.api.client.get_path("/api/v1/nodes") or {}).get("items", [])
     except ConfigError:
-        return Finding(what, True, "unknown: no permission to list nodes", needed=False)
+        return Finding(check, True, "not checked, because this user may not list nodes", needed=False)
     count: dict[str, int] = {}
     for node in nodes:
         for name, amount in node["status"].get("allocatable", {}).items():
@@ -132,7 +140,7 @@ def _gpus(connection: Connection) -> Finding:
                 count[name] = count.get(name, 0) + int(amount)
     total = sum(count.values())
     detail = ", ".join(f"{amount} {name}" for name, amount in count.items()) or "none; set gpus to 0, or add GPU nodes"
-    return Finding(what, total > 0, f"{len(nodes)} nodes; {detail}", needed=False)
+    return Finding(check, total > 0, f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}; {detail}", needed=False)
 
 
 def _keda(connection: Connection) -> Finding:
@@ -143,29 +151,33 @@ def _keda(connection: Connection) -> Finding:
 
 def _operator(connection: Connection) -> Finding:
     """Check that the EditRun resource is installed and that this user may create EditRuns."""
-    what = "operator (EditRun)"
-    if not EditRuns(connection.api).served():
-        return Finding(what, False, "not installed; editr1 run orchestrates the stages from this machine", needed=False)
+    check = "operator (EditRun)"
+    if not EditRuns(connection.api).is_installed():
+        detail = "not installed; the command editr1 run orchestrates the stages from this machine"
+        return Finding(check, False, detail, needed=False)
     allowed = connection.api.is_allowed("create", "editr1.dev", "editruns")
-    return Finding(what, allowed, "the operator runs the stages" if allowed else "no permission to create editruns")
+    return Finding(check, allowed, "the operator runs the stages" if allowed else "this user may not create editruns")
 
 
 def _queue(connection: Connection) -> Finding:
-    what, wanted = "Kueue queue", _named(connection, "queueName")
+    check, wanted = "Kueue queue", _named(connection, "queueName")
     if not wanted:
-        return Finding(what, True, "not configured", needed=False)
+        return Finding(check, True, "not configured", needed=False)
     if not connection.api.is_allowed("get", "kueue.x-k8s.io", "localqueues"):
-        return Finding(what, True, f"{wanted}: unknown, no permission to read local queues", needed=False)
+        return Finding(check, True, f"{wanted}: not checked, because this user may not read LocalQueues", needed=False)
     path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{connection.api.namespace}/localqueues/{wanted}"
     found = connection.api.client.get_path(path)
-    return Finding(what, found is not None, wanted if found else f"no LocalQueue {wanted} in the namespace")
+    missing = f"LocalQueue {wanted} does not exist in the namespace; create it, or change queueName"
+    return Finding(check, found is not None, wanted if found else missing)
 
 
 def _secret(connection: Connection) -> Iterator[Finding]:
     """Check that the Secret of the artifact store and its keys exist. Their values are not used."""
     name = _named(connection, "store", "secretName") or "editr1-s3"
     if not connection.api.is_allowed("get", "", "secrets"):
-        yield Finding("Secret of the store", True, f"{name}: unknown, no permission to read Secrets", needed=False)
+        yield Finding(
+            "Secret of the store", True, f"{name}: not checked, because this user may not read Secrets", needed=False
+        )
         return
     found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/secrets/{name}")
     keys = (
@@ -176,7 +188,9 @@ def _secret(connection: Connection) -> Iterator[Finding]:
     if found is None:
         yield Finding("Secret of the store", False, f"{name} does not exist; create it, or set store.secretName")
     else:
-        yield Finding("Secret of the store", not missing, f"{name} has no key {missing[0]}" if missing else name)
+        hint = "set store.accessKey and store.secretKey to the names of its keys"
+        detail = f"{name} has no key {missing[0]}; {hint}" if missing else name
+        yield Finding("Secret of the store", not missing, detail)
 
 
 def _store(connection: Connection) -> Iterator[Finding]:
@@ -199,7 +213,7 @@ def _collector(connection: Connection) -> Finding:
         found = connection.api.client.get_path(f"/api/v1/namespaces/{namespace}/services/{service}")
     except ConfigError:
         found = {}
-    detail = endpoint if found is not None else f"{endpoint}: no Service {service} in namespace {namespace}"
+    detail = endpoint if found is not None else f"{endpoint}: Service {service} does not exist in namespace {namespace}"
     return Finding("trace collector", found is not None, detail, needed=False)
 
 

@@ -19,7 +19,7 @@ _POLL_SECONDS = 2.0
 
 
 def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail: int) -> Iterator[str]:
-    """Yield the last ``tail`` log lines of each pod of a release, as ``<pod> | <line>``.
+    """Yield the last ``tail`` log lines of each pod of a release, in the form ``<pod> | <line>``.
 
     The logs of existing pods are read from the cluster, and those of deleted pods from the artifact store (``files``).
     """
@@ -38,7 +38,7 @@ def past_logs(api: ClusterNamespace, release: str, files: LiveFiles | None, tail
 def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[[], bool]) -> Iterator[str]:
     """Yield the log lines of all pods of the releases as they are written, until every release has ended.
 
-    Pods that start or restart in the meantime are followed too.
+    Pods that start or restart in the meantime are included.
     """
     lines: queue.Queue[str] = queue.Queue(maxsize=10_000)
     followers: dict[str, _Follower] = {}

@@ -1,4 +1,4 @@
-"""Render, install and uninstall the Helm charts that ship with this package."""
+"""Render, install and uninstall the Helm charts that ship with editr1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable
 
 Object = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""YAML loader that uses libyaml if it is available. It is much faster, and the operator renders many charts."""
+"""YAML loader. It uses libyaml if available, which is much faster, because the operator renders many charts."""
 _COPYING = threading.Lock()
 _UNREACHABLE = re.compile(
     r"(?i)cluster unreachable|connection (refused|reset)|i/o timeout|handshake timeout|unexpected EOF|deadline exceeded"
@@ -30,30 +30,34 @@ _UNREACHABLE = re.compile(
 
 
 class HelmError(ConfigError):
-    """Helm could not render, install or uninstall a chart. The message is that of Helm, without technical prefixes."""
+    """Helm could not render, install or uninstall a chart. The message is that of Helm, without prefixes such as ``Error:``."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The cluster and the namespace in which Helm works. For a field that is None, the default of Kubernetes is used."""
+    """The cluster and the namespace in which Helm installs releases.
+
+    If ``context`` is None, the current context of the kubeconfig is used. If ``kubeconfig`` is None, Helm looks for the kubeconfig
+    in its default locations.
+    """
 
     namespace: str
     context: str | None = None
     kubeconfig: Path | None = None
     storage: str = "secret"
-    """Kind of object in which Helm stores its information about releases: secret or configmap."""
+    """Kind of Kubernetes object in which Helm stores its releases: secret or configmap."""
 
 
 def chart_folder(chart: str) -> Path:
-    """Return the folder of a chart that ships with the package.
+    """Return the folder of a chart that ships with editr1.
 
-    It is a temporary copy in which symbolic links are replaced by files, because Helm warns about symbolic links.
+    The folder is a temporary copy in which symbolic links are replaced by files, because Helm warns about symbolic links.
 
     Raises:
-        ConfigError: the package has no chart with that name.
+        ConfigError: editr1 ships no chart with that name.
     """
     if not (resources.files("editr1") / "charts" / chart / "Chart.yaml").is_file():
-        raise ConfigError(f"the package has no chart {chart!r}")
+        raise ConfigError(f"chart {chart!r} does not exist in the installed editr1 package; reinstall editr1")
     with _COPYING:  # of two concurrent copies, one would be garbage-collected and deleted while it is in use
         copies = _copies()
     return Path(copies.name) / chart
@@ -72,12 +76,15 @@ def _copies() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def chart_version(chart: str) -> str:
-    """Return the version of a chart that ships with the package."""
+    """Return the version of a chart that ships with editr1."""
     return str(yaml.safe_load((chart_folder(chart) / "Chart.yaml").read_text(encoding="utf-8"))["version"])
 
 
 def image_of(objects: Sequence[Object]) -> str:
-    """Return the image of the container that runs the stage, from the rendered objects of its release; empty without one."""
+    """Return the container image of a stage, from the rendered objects of its release.
+
+    The result is empty if ``objects`` contain neither a PyTorchJob nor a Deployment.
+    """
     for item in objects:
         spec = item.get("spec", {})
         templates = [spec["template"]] if item["kind"] == "Deployment" else []
@@ -88,10 +95,10 @@ def image_of(objects: Sequence[Object]) -> str:
 
 
 class Helm:
-    """Renders, installs and uninstalls the charts that ship with this package.
+    """Interface to Helm, which renders, installs and uninstalls the charts that ship with editr1.
 
-    It uses the package helm-python-sdk, which contains Helm 4 as a shared library. The helm executable is therefore not needed.
-    Only this module depends on helm-python-sdk.
+    The helm executable is not needed, because the package helm-python-sdk contains Helm 4 as a shared library. Only this module
+    imports helm-python-sdk.
     """
 
     def render(self, chart: str, name: str, namespace: str, values: Mapping[str, Any]) -> list[Object]:
@@ -120,7 +127,7 @@ class Helm:
         return True
 
     def releases(self, target: Target) -> dict[str, str]:
-        """Return the releases in the namespace: by release name, the chart with its version, such as ``sft-0.1.0``."""
+        """Return the releases in the namespace: a mapping from release name to chart and version, such as ``sft-0.1.0``."""
         with _connected(target) as config:
             return {str(item["name"]): str(item.get("chart", "")) for item in config.list()}
 
@@ -159,13 +166,13 @@ def _objects(texts: Iterable[str]) -> list[Object]:
 
 
 def _translated(text: str) -> ConfigError:
-    """Return an exception for an error message of Helm: ClusterUnreachable if the API server did not respond, else HelmError."""
+    """Convert an error message of Helm to ClusterUnreachable if the API server did not respond, else to HelmError."""
     message = _plain(text)
     return ClusterUnreachable(message) if _UNREACHABLE.search(message) else HelmError(message)
 
 
 def _plain(text: str) -> str:
-    """Return an error message of Helm without log lines and technical prefixes."""
+    """Return an error message of Helm without its log lines and without prefixes such as ``Error:``."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and " level=" not in line[:60]]
     kept = [line for line in lines if not line.startswith(("level=", "walk.go", "WARNING", "Use --debug"))]
     message = "\n".join(kept) or text.strip()

@@ -65,7 +65,7 @@ class ReleaseHandle:
 
 
 class KubernetesLauncher:
-    """Runs each stage as a release of its Helm chart.
+    """Launcher that runs each stage as a release of its Helm chart.
 
     ``store`` is the artifact store of the pods, opened on this machine. The OpenTelemetry spans of the pods are appended to the
     local file ``spans``.
@@ -93,8 +93,8 @@ class KubernetesLauncher:
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
         """Install the release.
 
-        If a release of this name already runs the same job, it is left running and used. If it runs a different job of the same
-        stage, it is replaced. While the API server is unreachable, the installation is retried for up to two minutes.
+        If a release of this name already runs the same job, it keeps running and is used. If it runs a different job of the same
+        stage, it is replaced. If the API server is unreachable, the installation is retried for up to two minutes.
 
         Raises:
             ConfigError: a release of this name exists and does not belong to this stage of this run.
@@ -135,7 +135,7 @@ class KubernetesLauncher:
         return handle
 
     def observe(self, handle: ReleaseHandle) -> Observation:
-        """Return the state of the release and its new progress lines. The API server is asked at most once per second.
+        """Return the state of the release and its new progress lines. At most one request per second is sent to the API server.
 
         While the API server does not respond, the last known state is returned, for as long as :class:`OutageTolerance` allows.
         """
@@ -170,7 +170,7 @@ class KubernetesLauncher:
 
     def _observation(self, handle: ReleaseHandle, state: StageState, pods: Collection[PodView] = ()) -> Observation:
         if state.phase is Phase.SUCCEEDED and pods_left(pods, time.time()):
-            return Observation(True, note="the job succeeded; waiting for its remaining pods to stop")
+            return Observation(True, note="the job succeeded; waiting for its remaining pods to exit")
         if state.phase is Phase.SUCCEEDED:
             return Observation(False, ExitCode.DONE)
         if state.phase is Phase.FAILED:
@@ -183,7 +183,7 @@ class KubernetesLauncher:
         return Observation(True, ready_urls=urls, note=state.reason)
 
     def _failure(self, handle: ReleaseHandle, state: StageState) -> str:
-        """Return why the stage failed, followed by the last error that the stage wrote to the artifact store, if any."""
+        """Return the reason for the failure and the last error message of the stage in the artifact store, if there is one."""
         try:
             ended = [item for item in handle.files.attempts() if item.reason]
         except StoreError:

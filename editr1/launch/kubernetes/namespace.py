@@ -15,12 +15,12 @@ from editr1.launch.kubernetes.views import EventView, JobView, PodView, ReleaseV
 
 
 class ClusterNamespace:
-    """Reads and writes the objects of one namespace. Every method raises ClusterError if a request fails.
+    """Access to the Kubernetes objects of one namespace. Every method raises ClusterError if a request fails.
 
     Attributes:
-        client: Client of the cluster, for requests that do not concern the namespace.
+        client: Client of the cluster, also for requests that do not belong to a namespace.
         namespace: Name of the namespace.
-        target: The same namespace, in the form that :class:`~editr1.launch.kubernetes.helm.Helm` needs.
+        target: Cluster and namespace in the form that :class:`~editr1.launch.kubernetes.helm.Helm` needs.
     """
 
     def __init__(self, client: KubernetesClient, target: Target) -> None:
@@ -98,7 +98,9 @@ class ClusterNamespace:
     def patch(self, kind: str, name: str, body: Object) -> None:
         """Change an object by a JSON merge patch. Raises ClusterError if it does not exist."""
         if self.client.patch(kind, self.namespace, name, body) is None:
-            raise ClusterError(f"{kind} {name!r} does not exist in namespace {self.namespace}")
+            raise ClusterError(
+                f"{kind} {name!r} does not exist in namespace {self.namespace}; check the name and the namespace"
+            )
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object. If it does not exist, nothing happens."""

@@ -1,6 +1,6 @@
-"""Decide how long a command that observes a run tolerates an outage of the API server.
+"""Tolerate outages of the API server in commands that observe a run.
 
-The run itself continues during an outage, so the command waits instead of failing.
+The run continues during an outage, so the command retries its requests instead of failing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TOLERATED_SECONDS = 1800.0
 
 
 class OutageTolerance:
-    """Tolerates outages of the API server of up to ``seconds``. Any response of the server ends an outage."""
+    """Limit on the duration of an outage of the API server: ``seconds``. Any response of the server ends an outage."""
 
     def __init__(self, seconds: float = TOLERATED_SECONDS) -> None:
         self._seconds, self._since = seconds, 0.0
@@ -26,7 +26,7 @@ class OutageTolerance:
         """Record that a request failed with ``error``, and return a message for the user.
 
         Raises:
-            ClusterUnreachable: ``error``, if the outage has lasted longer than is tolerated.
+            ClusterUnreachable: ``error``, if the outage has lasted longer than the limit.
         """
         now = time.monotonic()
         self._since = self._since or now

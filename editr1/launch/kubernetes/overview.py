@@ -19,7 +19,10 @@ from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
 
 @dataclass(frozen=True)
 class StageOverview:
-    """What is known about the stage of one release. ``note`` is an error message if the artifact store could not be read."""
+    """State, progress and attempts of the stage of one release.
+
+    ``note`` is an error message if the artifact store could not be read, else empty.
+    """
 
     job: JobView
     release: ReleaseView
@@ -35,8 +38,8 @@ def jobs_of(connection: Connection, name: str) -> list[JobView]:
     api = connection.api
     found = api.jobs(name) or [job for job in api.jobs() if job.name == name]
     if not found:
-        known = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
-        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; existing runs: {known}")
+        runs = ", ".join(sorted({job.run for job in api.jobs()})) or "none"
+        raise ConfigError(f"no run or release {name!r} in namespace {api.namespace}; existing runs: {runs}")
     return found
 
 

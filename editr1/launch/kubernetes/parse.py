@@ -21,7 +21,7 @@ def _conditions(status: Mapping[str, Any]) -> tuple[Condition, ...]:
 
 
 def job_view(item: Mapping[str, Any]) -> JobView:
-    """Convert a PyTorchJob, which is first parsed by the models of the package kubeflow-training."""
+    """Convert a PyTorchJob. The data models of the package kubeflow-training parse it first."""
     from kubeflow.training import ApiClient, KubeflowOrgV1PyTorchJob
     from kubeflow.training.constants import constants
     from kubeflow.training.utils.utils import FakeResponse

@@ -1,4 +1,4 @@
-"""Look up the digest of an image tag in its registry, through the OCI distribution API.
+"""Look up the digest of a container image in its registry, through the OCI distribution API.
 
 With the digest, the record of a run identifies the image exactly, even if the tag is moved to another image later.
 """
@@ -30,16 +30,16 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ImageName:
-    """The name of an image without its tag, split into the host of the registry and the path of the repository."""
+    """The name of a container image without its tag, split into the host of the registry and the path of the repository."""
 
     registry: str
     path: str
 
 
 def parse_image(repository: str) -> ImageName:
-    """Split an image name into registry and path, with the same rules as container engines.
+    """Split the name of a container image into registry and path, with the same rules as container engines.
 
-    Without a registry, the image is on Docker Hub. There, a name without a namespace belongs to the namespace ``library``.
+    A name without a registry refers to Docker Hub. There, an image without a namespace belongs to the namespace ``library``.
     """
     first, slash, rest = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
@@ -52,7 +52,7 @@ def parse_image(repository: str) -> ImageName:
 
 
 def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | None:
-    """Return the digest of an image tag as ``sha256:<hex>``.
+    """Return the digest of the container image ``repository:tag`` as ``sha256:<hex>``.
 
     The result is None if the registry cannot be reached, requires a login, or does not have the tag.
     """
@@ -93,7 +93,7 @@ def _cached_digest(repository: str, tag: str, _period: int) -> str | None:
 
 
 def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
-    """Request an anonymous access token, as the header WWW-Authenticate (``challenge``) of the registry describes.
+    """Request an anonymous access token from the server that ``challenge``, the registry's WWW-Authenticate header, names.
 
     Returns None if the server does not issue one.
     """

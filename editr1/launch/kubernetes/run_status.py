@@ -1,6 +1,6 @@
 """Data classes for the status of an EditRun.
 
-``kubectl get`` and ``kubectl describe`` show this status. It is also the only state that the operator keeps: after a restart, it
+``kubectl get`` and ``kubectl describe`` show this status. The operator keeps no other state: after a restart, it
 continues every run from the run's status.
 """
 
@@ -142,7 +142,7 @@ RECORD_STATES = {
     RunState.DONE: State.DONE,
     RunState.FAILED: State.FAILED,
 }
-"""For each state in the status of an EditRun, the corresponding state in the record of a run."""
+"""Mapping from the states in the status of an EditRun to the states in the record of a run."""
 
 
 def stage_record(stage: StageStatus) -> StageRecord:

@@ -27,7 +27,7 @@ class Phase(StrEnum):
 
 
 class Trouble(StrEnum):
-    """Kinds of problems because of which a pod does not run or does not become ready."""
+    """Kind of problem that prevents a pod from running or becoming ready."""
 
     NO_NODE = "no node"
     NO_IMAGE = "no image"
@@ -59,7 +59,7 @@ class PodProblem:
 
 
 STUCK_SECONDS = 60.0
-"""Seconds after the end of its grace period from which on a pod that still exists is assumed to be on a lost node."""
+"""If a pod still exists this number of seconds after its grace period, its node is assumed to be lost."""
 _IMAGE_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _CREATION_ERRORS = ("FailedCreate", "FailedCreatePod", "ReplicaFailure")
 _MOUNT_ERRORS = ("FailedMount", "FailedAttachVolume")
@@ -97,7 +97,7 @@ def state_of(release: ReleaseView) -> StageState:
 
 
 def pods_left(pods: Iterable[PodView], now: float) -> bool:
-    """Return True if one of the pods is still running, after the job has succeeded.
+    """Return True if a pod of a succeeded job is still running.
 
     Kubernetes reports a job with several pods as succeeded when its first pod has succeeded. The pod of rank 0, which commits
     the result, may take longer. Pods on lost nodes are ignored, although their phase stays Running.
@@ -106,12 +106,12 @@ def pods_left(pods: Iterable[PodView], now: float) -> bool:
 
 
 def is_stuck(pod: PodView, now: float) -> bool:
-    """Return True if a pod still exists long after its grace period has ended, which means that its node is lost."""
+    """Return True if a pod still exists ``STUCK_SECONDS`` after its grace period, which means that its node is lost."""
     return pod.terminating and now > pod.deletion_deadline + STUCK_SECONDS
 
 
 def find_problem(release: ReleaseView) -> PodProblem | None:
-    """Return the first problem because of which a pod of the release does not run or is not ready; None if there is none."""
+    """Return the first problem that prevents a pod of the release from running or being ready; None if there is no problem."""
     for pod in release.pods:
         if pod.phase in _ENDED or pod.terminating:
             continue

@@ -42,7 +42,7 @@ class Submission:
     objects: list[Object]
     job: StageJob
     attached: bool = False
-    """True if the same job was already running under this name, so that nothing was installed."""
+    """True if a release of this name was already running the same job, so that nothing was installed."""
 
 
 def read_values(
@@ -51,7 +51,8 @@ def read_values(
     """Return the chart values of a stage. Raises ConfigError.
 
     They are read from the cluster settings, ``file``, ``env`` and ``overrides``. A later source overrides an earlier one. The
-    variables ``EDITR1_<KIND>__...`` in ``env`` set fields of ``config``, as for the command ``editr1 <kind>``.
+    variables ``EDITR1_<KIND>__...`` in ``env`` set fields of the chart value ``config``. The command ``editr1 <kind>`` uses the same
+    variables for its settings.
     """
     where = str(file or f"values of {chart_of(kind)}")
     model = load_settings(

@@ -33,18 +33,22 @@ def chart_of(kind: Kind) -> str:
 
 
 def kind_of(chart: str) -> Kind:
-    """Return the kind of the stages that a chart runs. The name of the kind is accepted too. Raises ConfigError."""
+    """Return the kind of the stages that a chart runs. ``chart`` may also be the name of a kind.
+
+    Raises:
+        ConfigError: there is no such chart or kind.
+    """
     if chart == "reward":
         return Kind.SERVE
     try:
         return Kind(chart)
     except ValueError:
         known = ", ".join(chart_of(kind) for kind in Kind)
-        raise ConfigError(f"{chart!r}: must be one of {known}") from None
+        raise ConfigError(f"chart {chart!r} does not exist; choose one of: {known}") from None
 
 
 def release_name(run: str, stage: str) -> str:
-    """Return the name of the release that runs a stage of a run. Raises ConfigError if it is too long for pod names."""
+    """Return the name of the release that runs a stage of a run. Raises ConfigError if the name is too long."""
     name = f"{run}-{stage}"
     if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(

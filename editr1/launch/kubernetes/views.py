@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 STAGE_CONTAINERS = ("pytorch", "reward")
-"""Names of the container that runs the stage: the first in a job, the second in a reward service."""
+"""Names of the container that runs the stage: ``pytorch`` in a job, ``reward`` in a reward service."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class ContainerView:
     ready: bool = False
     restarts: int = 0
     waiting: str = ""
-    """Reason why the container has not started, such as ImagePullBackOff; empty if it has."""
+    """Reason why the container has not started, such as ImagePullBackOff; empty if it has started."""
     message: str = ""
     """Message of Kubernetes that explains ``waiting`` or ``terminated``."""
     exit_code: int | None = None
     terminated: str = ""
-    """Reason why the container terminated, such as OOMKilled; empty if it did not."""
+    """Reason why the container terminated, such as OOMKilled; empty if it has not terminated."""
     image: str = ""
     image_id: str = ""
 
@@ -74,7 +74,7 @@ class PodView:
 
 @dataclass(frozen=True)
 class JobView:
-    """A PyTorchJob, or the Deployment of a reward service. ``service`` tells them apart."""
+    """A PyTorchJob, or the Deployment of a reward service. ``service`` is True for the Deployment."""
 
     name: str
     run: str
@@ -102,7 +102,7 @@ class EventView:
     """A Kubernetes event about an object of a release."""
 
     object: str
-    """Name of the object that the event is about."""
+    """Name of the Kubernetes object to which the event refers."""
     reason: str
     message: str
     warning: bool = False

@@ -1,4 +1,4 @@
-"""The local backend: start each stage as a process on this machine. It runs the same code as in a pod."""
+"""The local backend: start each stage as a process on this machine. The process runs the same code as a pod."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LocalRequest:
 
     @property
     def job_file(self) -> Path:
-        """Path of the job file, which the stage finds in the variable ``EDITR1_CONFIG``."""
+        """Path of the job file. The variable ``EDITR1_CONFIG`` passes this path to the stage."""
         return self.job.workdir / "job.json"
 
 
@@ -49,16 +49,16 @@ class LocalHandle:
 
 
 class LocalLauncher:
-    """Runs stages as processes on this machine, each in its own process group.
+    """Launcher that runs each stage as a process on this machine, in its own process group.
 
-    Every stage inherits the file descriptors ``inherited``, such as that of a lock that must be held until the stage exits.
+    Every stage inherits the file descriptors ``inherited``. One of them may hold a lock, which is then held until the stage exits.
     """
 
     def __init__(self, inherited: Sequence[int] = ()) -> None:
         self._inherited = tuple(inherited)
 
     def render(self, job: StageJob, stage: StageSpec, traceparent: str | None = None) -> LocalRequest:
-        """Return the process that ``submit`` would start."""
+        """Return the command, environment and job of the process that ``submit`` would start."""
         processes = stage.processes
         env = {
             **({"TRACEPARENT": traceparent} if traceparent else {}),
@@ -108,7 +108,7 @@ class LocalLauncher:
         return Observation(code is None, code, reason, self._urls(handle), lines)
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
-        """Send SIGTERM to the process. If it still runs after ``grace`` seconds, send SIGKILL to its process group."""
+        """Send SIGTERM to the process and wait until it exits. If it has not exited after ``grace`` seconds, send SIGKILL to its process group."""
         terminate(handle.process, grace)
         if handle.log is not None:
             handle.log.close()

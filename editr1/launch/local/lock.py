@@ -52,10 +52,10 @@ def lock(file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], No
 def inherited_lock(
     file: Path, reason: str, *, wait: float = 0.0, on_wait: Callable[[], None] = _do_nothing
 ) -> Iterator[int]:
-    """Context manager that holds an exclusive lock on ``file`` and yields its file descriptor. Child processes inherit the lock.
+    """Context manager that holds an exclusive lock on ``file`` and yields the file descriptor of the lock.
 
     Stage processes inherit the descriptor. Even if this process is killed, the lock is therefore held until the last stage
-    process has exited. The filelock package does not support this. The arguments are those of :func:`lock`.
+    process has exited, which the filelock package does not support. The arguments are those of :func:`lock`.
     """
     with file.open("w") as opened:
 

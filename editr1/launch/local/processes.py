@@ -14,8 +14,8 @@ from editr1.runs.job import PARENT_VARIABLE
 def terminate_with_parent() -> None:
     """Ask the kernel to send SIGTERM to this process when its parent exits. This works on Linux only.
 
-    The variable ``EDITR1_PARENT_PID`` contains the process ID of the parent. If it is not set, nothing is done. If that process
-    has already exited, this process exits with code 143.
+    The variable ``EDITR1_PARENT_PID`` contains the process ID of the parent. If it is not set, the function does nothing. If the
+    parent has already exited, this process exits with code 143.
     """
     parent = os.environ.get(PARENT_VARIABLE)
     if sys.platform != "linux" or parent is None:
@@ -31,7 +31,7 @@ def terminate_with_parent() -> None:
 def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
     """Send SIGTERM to ``process``, which must be the leader of a process group, and wait until it exits.
 
-    If it still runs after ``grace`` seconds, SIGKILL is sent to the whole group.
+    If it is still running after ``grace`` seconds, SIGKILL is sent to the whole group.
     """
     if process.poll() is None:
         process.terminate()
@@ -39,7 +39,7 @@ def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Wait until ``process`` exits. If it still runs after ``grace`` seconds, send SIGKILL to its process group."""
+    """Wait until ``process`` exits. If it is still running after ``grace`` seconds, send SIGKILL to its process group."""
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:

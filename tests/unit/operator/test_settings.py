@@ -67,7 +67,7 @@ def test_invalid_or_forbidden_settings_of_a_namespace_are_rejected(
 
 
 def test_missing_store_is_refused_with_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no store: give an S3 bucket"):
+    with pytest.raises(ConfigError, match="no artifact store is configured"):
         settings_cache(tmp_path, base={}).of_namespace(FakeClient(), "lab", None)  # type: ignore[arg-type]
 
 

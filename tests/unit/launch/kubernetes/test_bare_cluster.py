@@ -79,15 +79,18 @@ def bare(tmp_path: Path) -> Iterator[Connection]:
 
 
 def test_doctor_reports_missing_components(bare: Connection) -> None:
-    found = {finding.what: finding for finding in examine(bare)}
+    found = {finding.check: finding for finding in examine(bare)}
     operator = found["training-operator (PyTorchJob v1)"]
     assert not operator.ok and operator.needed and "install Kubeflow's training-operator" in operator.detail
     keda = found["KEDA"]
     assert not keda.ok and not keda.needed and "only the autoscaling modes hpa and none are available" in keda.detail
-    assert found["GPUs"].detail == "1 nodes; 8 nvidia.com/gpu"
+    assert found["GPUs"].detail == "1 node; 8 nvidia.com/gpu"
     assert found["Pod Security"].detail.startswith("the namespace enforces level restricted")
-    assert found["Secret of the store"].detail == "editr1-s3 has no key secret-key"
-    assert "no store" in found["store"].detail
+    assert (
+        found["Secret of the store"].detail
+        == "editr1-s3 has no key secret-key; set store.accessKey and store.secretKey to the names of its keys"
+    )
+    assert "no artifact store is configured" in found["store"].detail
 
 
 @pytest.mark.parametrize(
@@ -108,5 +111,5 @@ def test_doctor_reports_the_url_of_an_unreachable_cluster(tmp_path: Path) -> Non
 
 
 def test_missing_kubeconfig_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=r"no cluster: .*set KUBECONFIG"):
+    with pytest.raises(ClusterError, match=r"no cluster is configured: .*set KUBECONFIG"):
         open_namespace(ClusterConfig(kubeconfig=tmp_path / "none"))

@@ -114,7 +114,7 @@ def test_every_packaged_checkpoint_is_a_valid_builtin() -> None:
 
 def test_reward_chart_belongs_to_kind_serve() -> None:
     assert kind_of("reward") is kind_of("serve") is Kind.SERVE
-    with pytest.raises(ConfigError, match="must be one of curate, sft, gcpo, reward, grpo, evaluate"):
+    with pytest.raises(ConfigError, match="choose one of: curate, sft, gcpo, reward, grpo, evaluate"):
         kind_of("train")
 
 
@@ -131,7 +131,7 @@ def test_precedence_of_cluster_settings_is_options_environment_file(tmp_path: Pa
 def test_store_that_pods_cannot_reach_is_rejected() -> None:
     with pytest.raises(ConfigError, match="pods cannot reach it"):
         store_config(ClusterConfig(), "file:///tmp/store")
-    with pytest.raises(ConfigError, match="no store"):
+    with pytest.raises(ConfigError, match="no artifact store is configured"):
         store_config(ClusterConfig())
     config = ClusterConfig(values={"store": {"url": "s3://b", "endpoint": "http://in"}}, store_endpoint="http://out")
     assert store_config(config).endpoint == "http://out"
