@@ -1,9 +1,10 @@
-"""Derive all seeds and random generators of the package.
+"""Derive the seeds and random number generators of all stages.
 
-The random numbers depend only on the arguments of the function, not on the machine, the process, the number of ranks or the order of
-calls. A resumed training therefore draws the same values as an uninterrupted one. The functions combine their arguments
-in different ways, which must not change, because shipped checkpoints and reproducible runs depend on the exact streams.
-New code should use :func:`derive_rng` or :func:`derive_seed`.
+Their values depend only on the arguments of a function, not on the machine, the process, the number of ranks or the order of
+calls. A resumed training run therefore draws the same random numbers as an uninterrupted one.
+
+The functions combine their arguments in different ways. These must not change, because the shipped checkpoints and existing runs
+must stay reproducible. New code should use :func:`derive_rng` or :func:`derive_seed`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def offset_seed(seed: int, offset: int) -> int:
 
 
 def stream_rng(seed: int, *stream: int) -> np.random.Generator:
-    """Return a NumPy generator seeded with ``seed`` followed by the numbers ``stream``."""
+    """Return a NumPy generator seeded with the sequence of ``seed`` and the numbers in ``stream``."""
     return np.random.default_rng([seed, *stream])
 
 
@@ -66,23 +67,26 @@ def torch_generator(seed: int) -> torch.Generator:
 
 
 def curation_rng(*key: str | int) -> np.random.Generator:
-    """Return the generator for the random choice in curation that ``key`` identifies. ``key`` usually starts with the seed."""
+    """Return the generator for one random choice in curation. ``key``, which usually starts with the seed, identifies the choice."""
     return np.random.default_rng(list(_joined_hash(key)))
 
 
 def curation_seed(*key: str | int) -> int:
-    """Return the seed in [0, 2**31) that is sent to the endpoint with the curation request that ``key`` identifies."""
+    """Return the seed in [0, 2**31) of one request that curation sends to an endpoint. ``key`` identifies the request."""
     return int.from_bytes(_joined_hash(key)[:4], "big") >> 1
 
 
 def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
-    """Return the noise seed in [0, 2**63) of one sample in the editor's training."""
+    """Return the seed in [0, 2**63) of all noise in the rollout of one sample in the editor's training."""
     digest = hashlib.blake2b(f"noise/{seed}/{iteration}/{group}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
-    """Return the generator that selects the SDE window (the stochastic denoising steps) of an iteration or ``group``."""
+    """Return the generator that selects the SDE window (the range of stochastic denoising steps).
+
+    If ``group`` is None, all groups of an iteration use the same window.
+    """
     return random.Random(f"window/{seed}/{iteration}/{group}")
 
 

@@ -18,7 +18,7 @@ _SCRATCH = ".tmp"
 
 
 class FileObjects:
-    """Stores each object as a file below ``root``. The first write creates this folder. Implements ``ObjectStore``."""
+    """``ObjectStore`` in a local folder. Each object is a file below ``root``; the first write creates this folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -19,7 +19,7 @@ def file_sha256(path: Path) -> str:
 
 
 class VerifiedReader:
-    """Reads a file whose size and SHA-256 are known. The last chunk is returned only if both match."""
+    """Reader of a file whose size and SHA-256 are known. It returns the last chunk only if both match the file."""
 
     def __init__(self, file: BinaryIO, path: Path, size: int, sha256: str) -> None:
         self._file = file

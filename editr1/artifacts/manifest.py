@@ -61,7 +61,7 @@ class ManifestFields(TypedDict, total=False):
 
 
 class Manifest(_FrozenModel):
-    """Manifest of an artifact. It contains no date, so the same files and fields always give the same digest."""
+    """Manifest of an artifact. It contains no date, so that the same files and fields always result in the same digest."""
 
     format: Literal["editr1.dev/artifact/v1"] = "editr1.dev/artifact/v1"
     """Version of the manifest format."""

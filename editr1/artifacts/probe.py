@@ -31,7 +31,7 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
     def get() -> None:
         if objects.get_bytes(key) != data:
             raise StoreError(
-                f"{store.url}: the object that was just written has other bytes when it is read; check the storage server"
+                f"{store.url}: an object that was written and read again contains other bytes; check the storage server"
             )
 
     def put_once() -> None:

@@ -46,10 +46,7 @@ class _TruncatedResponse(StoreError):
 
 
 class S3Objects:
-    """Stores objects in the bucket ``config.bucket``, which must exist, below ``config.prefix``.
-
-    Implements ``ObjectStore``.
-    """
+    """``ObjectStore`` in the bucket ``config.bucket``, which must exist. All keys start with ``config.prefix``."""
 
     def __init__(self, config: StoreConfig) -> None:
         host, secure = _endpoint(config)

@@ -34,14 +34,14 @@ class Problem:
     """A file of an artifact that is missing from the store, or whose stored bytes do not match the manifest."""
 
     path: str
-    rule: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.rule}"
+        return f"{self.path}: {self.reason}"
 
 
 class ArtifactStore:
-    """Stores artifacts by digest and records by key. Safe for concurrent use by threads and processes."""
+    """Storage of artifacts by digest and of records by key. Thread-safe; several processes can use one store concurrently."""
 
     def __init__(self, objects: ObjectStore, *, transfers: int = 4) -> None:
         self.objects = objects
@@ -84,12 +84,12 @@ class ArtifactStore:
         """Store the files of ``folder`` as an artifact: first all files, then the manifest that lists them.
 
         The artifact exists once the manifest is written. Committing the same files and fields again, even concurrently,
-        gives the same artifact. Files that are already in the store are not uploaded again. Symbolic links to files are
+        results in the same artifact. Files that are already in the store are not uploaded again. Symbolic links to files are
         followed; links to folders are refused. A stored file of the expected size is assumed to be intact; with
         ``repair`` it is verified, and replaced if it is damaged.
 
         Raises:
-            UnusableFolder: as in :meth:`describe`.
+            UnusableFolder: for the same reasons as in :meth:`describe`.
             StoreError: the store is unreachable or fails.
             DigestMismatch: a file changed while it was read.
         """
@@ -125,13 +125,13 @@ class ArtifactStore:
     def fetch(self, digest: str, dest: Path) -> Path:
         """Download an artifact into the folder ``dest``, verify the digest of every file, and return ``dest``.
 
-        A file that exists with the expected digest is not downloaded again; with another digest, it is replaced. Files
+        A file that exists with the expected digest is not downloaded again. A file with another digest is replaced. Files
         that are not part of the artifact are not touched. A later call, also in another process, resumes an interrupted
         download. A file lock serializes the calls for the same ``dest``.
 
         Raises:
             ArtifactNotFound, DigestMismatch: the manifest or a file is missing or damaged.
-            InvalidManifest: as in :meth:`manifest`.
+            InvalidManifest: for the same reasons as in :meth:`manifest`.
             UnusableFolder: ``dest`` is not a folder, or contains a symbolic link that points outside it.
             StoreError: the store is unreachable, or the folder cannot be written.
         """
@@ -234,12 +234,12 @@ class ArtifactStore:
 
 
 def open_store(where: StoreConfig | str) -> ArtifactStore:
-    """Return the store for a configuration, or for a ``file://`` or ``s3://`` address with default settings.
+    """Return the store for a configuration or for an address (``file://`` or ``s3://``). An address uses the default settings.
 
     This function does not access the disk or the network.
 
     Raises:
-        AccessDenied: the store is ``s3://`` and the environment has no credentials.
+        AccessDenied: the address starts with ``s3://`` and no credentials were found.
         ConfigError: the address is not a valid store address.
     """
     config = store_at(where) if isinstance(where, str) else where

@@ -8,10 +8,10 @@ from typing import Self
 
 
 class AnswerCache:
-    """Stores the answer to each request under the SHA-256 of the request. An entry is never overwritten.
+    """Cache of model answers in a SQLite file, keyed by the SHA-256 of the request. Entries are never overwritten.
 
     Several processes may share the file, and killing a process at any time does not corrupt it. If ``path`` is None,
-    nothing is stored.
+    nothing is cached.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -24,14 +24,14 @@ class AnswerCache:
             self._db.execute("CREATE TABLE IF NOT EXISTS answers (digest BLOB PRIMARY KEY, reply BLOB) WITHOUT ROWID")
 
     def get(self, digest: bytes) -> bytes | None:
-        """Return the answer stored under ``digest`` (32 bytes), or None."""
+        """Return the cached answer for ``digest`` (32 bytes), or None if there is no entry."""
         if self._db is None:
             return None
         row = self._db.execute("SELECT reply FROM answers WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else bytes(row[0])
 
     def put(self, digest: bytes, reply: bytes) -> None:
-        """Store ``reply`` under ``digest``, unless an answer is already stored there."""
+        """Cache ``reply`` under ``digest``, unless there is already an entry for ``digest``."""
         if self._db is not None:
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (digest, reply))
 

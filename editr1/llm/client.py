@@ -32,7 +32,7 @@ class Completion:
 
 
 class ChatClient:
-    """Sends chat completion requests to one server. Use it in one event loop, as an async context manager.
+    """Client for chat completion requests to one server. Use it in a single event loop, as an async context manager.
 
     At most ``config.concurrency`` requests are in flight. The API key is read from the environment variable
     ``config.api_key_env``.
@@ -40,7 +40,7 @@ class ChatClient:
 
     def __init__(self, config: EndpointConfig) -> None:
         self.retries = 0
-        """Number of retries so far."""
+        """Number of retries of all requests so far."""
         self._config = config
         self._slots = asyncio.Semaphore(config.concurrency)
         self._client = openai.AsyncOpenAI(
@@ -57,7 +57,7 @@ class ChatClient:
         Raises:
             RequestRefused: The server rejects this request, or returns more or fewer than ``n`` answers.
             EndpointMisconfigured: The server rejects the API key, or the model or the URL does not exist.
-            EndpointUnavailable: The retries or the deadline are used up, or the response is not a chat completion.
+            EndpointUnavailable: All retries have failed, the deadline has passed, or the response is not a chat completion.
         """
         where = f"{self._config.base_url}, model {body['model']}"
         return _read_completion(await self._post(body, where), body.get("n", 1), where)
@@ -144,7 +144,7 @@ def _read_completion(reply: object, n: int, where: str) -> Completion:
 
 
 def _valid_unicode(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot encode. Gateways that truncate UTF-16 text produce them."""
+    """Replace lone surrogates, which UTF-8 cannot encode. Gateways produce them when they truncate UTF-16 text."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -16,7 +16,7 @@ class RequestRefused(LlmError):
 
 
 class EndpointUnavailable(LlmError):
-    """No valid response arrived within the allowed retries and the deadline. A later attempt may succeed."""
+    """No valid response arrived before the deadline and with the allowed number of retries. A later attempt may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 

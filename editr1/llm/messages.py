@@ -17,13 +17,13 @@ Message = dict[str, Any]
 
 _MIME: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _ORIENTATION: Final = 274
-"""Number of the EXIF tag for the orientation. The value 1 means upright."""
+"""Number of the EXIF tag for the orientation. If the tag has the value 1, the image is upright."""
 
 
 def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: int) -> list[Message]:
     """Return the messages of a chat: the system message, unless ``system`` is empty, and the user message.
 
-    The user message contains ``parts``, texts and images, in order. Images with a side longer than ``max_side`` pixels are
+    The user message contains ``parts`` (texts and images) in order. Images with a side longer than ``max_side`` pixels are
     scaled down.
     """
     content = [
@@ -35,7 +35,7 @@ def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: i
 
 
 def image_part(url: str) -> dict[str, Any]:
-    """Return the part of a user message that contains the image with this ``data:`` URL."""
+    """Return the part of a user message that contains the image at ``url``, a ``data:`` URL."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 

@@ -44,11 +44,10 @@ class Usage:
 
 
 class VlmClient:
-    """Sends chats to the models on the servers in ``endpoints``. Use it in one event loop, as an async context manager.
+    """Client of the models on the servers in ``endpoints``. Use it in a single event loop, as an async context manager.
 
-    ``cache`` is the path of a SQLite file that stores each answer under a digest of its request (endpoint name, model,
-    messages and sampling settings). A request with a stored answer is not sent again. If ``cache`` is None, nothing is
-    stored.
+    ``cache`` is the path of a SQLite file in which answers are cached by a digest of the request (endpoint name, model,
+    messages and sampling settings). A request with a cached answer is not sent. If ``cache`` is None, nothing is cached.
     """
 
     def __init__(self, endpoints: Mapping[str, EndpointConfig], cache: Path | None = None) -> None:
@@ -58,7 +57,7 @@ class VlmClient:
 
     @property
     def usage(self) -> Usage:
-        """The usage so far."""
+        """Requests, tokens and cost so far."""
         self._usage.retries = sum(client.retries for client in self._clients.values())
         return self._usage
 
@@ -111,7 +110,7 @@ class VlmClient:
             UnreadableAnswer: ``parse`` rejected every answer; the error of the last one is raised.
             LlmError: A request failed; see :meth:`ChatClient.complete`.
         """
-        error = UnreadableAnswer("no seed was given, so the chat was not sent")
+        error = UnreadableAnswer("the chat was not sent, because no seeds were given")
         for seed in seeds:
             (text,) = await self.complete(model, chat, seed=seed)
             try:

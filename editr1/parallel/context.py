@@ -28,7 +28,7 @@ class DistributedContext:
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         """Rank of this process among the processes on its node."""
         self.node_rank = int(os.environ.get("GROUP_RANK", "0"))
-        """Rank of this process's node."""
+        """Rank of the node on which this process runs."""
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         """Number of processes of the stage."""
         self._state: Any = None
@@ -38,7 +38,7 @@ class DistributedContext:
         """Join the process group (gloo on CPUs, NCCL on GPUs) and select the device of this process.
 
         Args:
-            cpu: train on the CPU; by default only if CUDA is not available.
+            cpu: whether to use the CPU instead of a GPU. By default, the CPU is used only if CUDA is not available.
             timeout_s: how long a collective waits for the other ranks, in seconds; by default torch's own timeout.
                 Only the first call in a process sets it, because the process group is created once.
 
@@ -71,7 +71,7 @@ class DistributedContext:
 
     @property
     def device(self) -> torch.device:
-        """Device of this process. Raises RuntimeError before :meth:`initialize`."""
+        """Device of this process. Raises RuntimeError if the context was not created by :meth:`initialize`."""
         import torch
 
         if self._state is None:
@@ -81,7 +81,7 @@ class DistributedContext:
     def all_gather(self, values: Tensor) -> list[Tensor]:
         """Return a list with the ``values`` of every rank, in rank order and on the CPU.
 
-        Shape and dtype must be equal on all ranks.
+        ``values`` must have the same shape and dtype on all ranks.
         """
         if self.world_size == 1:
             return [values]
@@ -94,7 +94,7 @@ class DistributedContext:
         return [part.cpu() for part in gathered]
 
     def all_gather_text(self, text: str) -> list[str]:
-        """Return a list with the ``text`` of every rank, in rank order. The text must not be empty."""
+        """Return a list with the ``text`` of every rank, in rank order. ``text`` must not be empty."""
         if self.world_size == 1:
             return [text]
         import torch
@@ -144,7 +144,7 @@ class DistributedContext:
                 dist.broadcast(parameter.detach(), 0)
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Sum the gradients of all ranks in place. A missing gradient counts as zero."""
+        """Replace each gradient in place by its sum over all ranks. A missing gradient counts as zero."""
         if self.world_size == 1:
             return
         import torch
