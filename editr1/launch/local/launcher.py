@@ -108,7 +108,10 @@ class LocalLauncher:
         return Observation(code is None, code, reason, self._urls(handle), lines)
 
     def cancel(self, handle: LocalHandle, grace: float) -> None:
-        """Send SIGTERM to the process and wait until it exits. If it has not exited after ``grace`` seconds, send SIGKILL to its process group."""
+        """Send SIGTERM to the process and wait until it exits.
+
+        If it has not exited after ``grace`` seconds, SIGKILL is sent to its process group.
+        """
         terminate(handle.process, grace)
         if handle.log is not None:
             handle.log.close()
