@@ -146,9 +146,13 @@ def _find(store: ArtifactStore, digest: str) -> Manifest:
     if len(wanted) == 71:
         return store.manifest(wanted)
     found = [item for item in store.list() if item.digest.startswith(wanted)]
-    if len(found) != 1:
+    if not found:
         raise fail(
-            f"{digest}: {len(found) or 'no'} artifacts in this store have this prefix; list them with: editr1 artifacts ls",
+            f"{digest}: no artifact in this store has this digest; list the artifacts with: editr1 artifacts ls",
             ExitCode.CONFIG,
+        )
+    if len(found) > 1:
+        raise fail(
+            f"{digest}: {len(found)} artifacts in this store have this prefix; give a longer prefix", ExitCode.CONFIG
         )
     return found[0]

@@ -255,7 +255,7 @@ def bundle(
     target = out or Path(f"{run}-bundle.tar.gz")
     with reporting():
         names = write_bundle(_connect(cluster, namespace), run, target)
-    typer.echo(f"{target}: {len(names)} files")
+    typer.echo(f"wrote {len(names)} files to {target}")
 
 
 def timeline(
@@ -331,7 +331,7 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
         for job in jobs_of(connection, run):
             if job.service:
                 typer.echo(
-                    f"{job.name} is a service, which cannot be suspended, and was not changed; set its number of replicas instead"
+                    f"{job.name} was not changed: a service cannot be suspended or resumed; change its number of replicas instead"
                 )
                 continue
             connection.api.suspend(job.name, hold)
@@ -346,7 +346,7 @@ def _show_stages(stages: list[StageOverview]) -> None:
     table = Table()
     for name in ("run", "stage", "release", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("progress", "left", "restarts", "age"):
+    for name in ("progress", "time left", "restarts", "age"):
         table.add_column(name)
     for stage in stages:
         at = stage.progress

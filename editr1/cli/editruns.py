@@ -117,7 +117,7 @@ def _load_record(store: ArtifactStore, name: str) -> RunRecord:
     record = load_record(store, name)
     if record is None:
         raise ConfigError(
-            f"run {name!r} has no record in {store.url}, so the operator must use another artifact store;"
+            f"run {name!r} has no record in {store.url}; the operator probably uses another artifact store;"
             " set the same store in the operator's settings and in the cluster settings"
         )
     return record

@@ -29,7 +29,7 @@ def follow_releases(
     """Show the progress of releases until they have ended; a service counts as ended when it is ready.
 
     Returns:
-        DONE on success, the exit code of the first failed release, UNEXPECTED if a release was removed, INTERRUPTED if
+        DONE on success, the exit code of the first failed release, NEGATIVE_RESULT if a release was removed, INTERRUPTED if
         ``should_stop`` returned True, TIMEOUT after ``timeout`` seconds. In the last two cases the releases keep running.
     """
     from editr1.launch.kubernetes.outage import OutageTolerance
@@ -150,7 +150,7 @@ class _Screen:
         if at is None:
             return
         label = f"{stage.job.name}: {at.phase}"
-        left = f"left {format_duration(at.seconds_left)}" if at.seconds_left is not None else ""
+        left = f"{format_duration(at.seconds_left)} left" if at.seconds_left is not None else ""
         if not self._console.is_terminal:
             if time.monotonic() - self._last_line > PLAIN_SECONDS:
                 self._last_line = time.monotonic()

@@ -40,7 +40,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph in an installed package, and the function that saves it in the format of the demo folder."""
+    """A photograph that is part of an installed package.
+
+    ``save`` writes the photograph to the demo folder, in the file format and colour mode that it has there.
+    """
 
     name: str
     package: str

@@ -141,4 +141,4 @@ PIXEL_FAULTS: Final[Mapping[str, PixelFault]] = {"noise": _noise, "border": _bor
 blur.
 """
 KINDS: Final = (PERFECT, *SCENE_FAULTS, *PIXEL_FAULTS)
-"""All kinds of candidates: perfect, or the kind of fault."""
+"""All kinds of candidates: ``perfect``, and all kinds of faults."""

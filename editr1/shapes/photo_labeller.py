@@ -165,13 +165,13 @@ def _operation(instruction: str) -> Operation:
     for operation in OPERATIONS:
         if operation.instruction == instruction:
             return operation
-    known = "; ".join(operation.instruction for operation in OPERATIONS)
-    raise ValueError(f"instruction: {instruction!r} is not an instruction of the photo demo; use one of: {known}")
+    allowed = "; ".join(operation.instruction for operation in OPERATIONS)
+    raise ValueError(f"instruction: {instruction!r} is not an instruction of the photo demo; use one of: {allowed}")
 
 
 def _category(question: str) -> Category:
-    known = {p.question: p.category for operation in OPERATIONS for p in principles_of(operation)}
-    return known.get(question, Category.QUALITY)
+    categories = {p.question: p.category for operation in OPERATIONS for p in principles_of(operation)}
+    return categories.get(question, Category.QUALITY)
 
 
 def _saturation(pixels: Pixels) -> float:

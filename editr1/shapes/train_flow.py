@@ -33,7 +33,7 @@ class FlowRecipe:
     decay: float = 0.4
     """Fraction of the steps, at the end of the training, in which the learning rate decays."""
     imperfect: float = 0.65
-    """Fraction of the training examples whose target has a fault. RL can later reduce the probability of faults."""
+    """Fraction of the training examples whose target is a faulty edit, so that the base editor makes faults as well."""
 
 
 @dataclass(frozen=True)
