@@ -128,9 +128,9 @@ def _comparisons(budget: Budget, only: list[str] | None) -> list[Comparison]:
 
 def _print_list(comparisons: list[Comparison], seed: int, budget: Budget) -> None:
     from editr1.reproduce.claims import experiment_names
-    from editr1.reproduce.experiments import make_experiments, with_needs
+    from editr1.reproduce.experiments import make_experiments, with_dependencies
 
     for item in comparisons:
         typer.echo(f"{item.claim}. {item.text}: {item.first.experiment} against {item.second.experiment}")
-    for experiment in with_needs(experiment_names(comparisons), make_experiments(seed, budget)):
+    for experiment in with_dependencies(experiment_names(comparisons), make_experiments(seed, budget)):
         typer.echo(f"  {experiment.name}: {experiment.what}")

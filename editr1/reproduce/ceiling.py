@@ -1,4 +1,4 @@
-"""Upper bounds of a verifier's accuracy: how often ground truth and other annotators agree with the labels."""
+"""Upper bounds of a verifier's accuracy: how often the ground truth and other annotators agree with the labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Ceiling(NamedTuple):
-    """Agreement with the labels of the annotators per decided pair; each array has shape ``[n]``.
+    """Agreement with the preference labels, one value for each of the ``n`` pairs with a winner (shape ``[n]``).
 
     1 is agreement, 0 disagreement and 0.5 a tie. ``truth`` is the agreement of the ground truth, ``people`` that of a
     second set of annotators.
@@ -27,9 +27,9 @@ class Ceiling(NamedTuple):
 
 
 def ceiling(pairs: Sequence[PreferencePair], seed: int) -> Ceiling:
-    """Compare the labels with the ground truth and with a second set of annotators.
+    """Compare the preference labels with the ground truth and with a second set of simulated annotators.
 
-    The errors of the second set are drawn from ``seed``. Pairs without a preference are skipped.
+    ``seed`` determines the errors of the second set. Pairs without a preference are skipped.
     """
     truth, people = [], []
     for pair in pairs:

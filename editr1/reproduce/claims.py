@@ -28,8 +28,9 @@ class Comparison:
     """A comparison of two experiments, which is one part of a claim.
 
     A comparison of kind "gain" holds if ``first`` is better than ``second`` by at least ``least``. One of kind
-    "control" holds if ``first`` is not better than ``second``: its interval must end below ``most``. Both limits are in
-    the unit of the metric. See :func:`outcome`. ``paper`` is the result that the paper reports.
+    "control" holds if ``first`` is not better than ``second``: the confidence interval of the difference must end below
+    ``most``. :func:`outcome` has the exact rules. Both limits are values of the metric before it is multiplied by
+    ``scale`` for display. ``paper`` is the result that the paper reports.
     """
 
     claim: int
@@ -60,11 +61,12 @@ class Comparison:
 
 
 def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
-    """Return the outcome of a comparison whose measured difference is ``found``. None: it was not measured.
+    """Return the outcome of a comparison. ``found`` is the measured difference, or None if it was not measured.
 
-    A gain holds if the interval lies above 0 and the value reaches ``least``. It does not hold if the interval lies
-    below 0, or entirely below ``least``. A control holds if the interval ends below ``most`` and does not lie above 0.
-    It does not hold if the interval lies above 0. Anything else is undecided.
+    The interval is the confidence interval of the difference. A gain holds if the interval lies above 0 and the
+    difference is at least ``least``. It does not hold if the interval lies below 0, or entirely below ``least``. A
+    control holds if the interval ends below ``most`` and does not lie above 0. It does not hold if the interval lies
+    above 0. Anything else is undecided.
     """
     if found is None:
         return Outcome.MISSING
@@ -82,10 +84,10 @@ def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
 TITLES = {
     1: "Verified traces beat unverified ones; reasoning beats bare verdicts and holistic ratings",
     2: "GCPO on few human preferences beats SFT alone",
-    3: "The larger model is better",
-    4: "Averaging traces helps",
-    5: "An editor trained on the better verifier is better",
-    6: "The editor is preferred after RL",
+    3: "The larger verifier is better",
+    4: "Averaging the scores of several traces is better than one trace",
+    5: "An editor trained with the better verifier as reward is better",
+    6: "Edits after RL are preferred to edits before RL",
 }
 NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"}
 """Name of each claim for the option ``--only``."""

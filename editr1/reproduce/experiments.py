@@ -11,16 +11,16 @@ from editr1.runs.kinds import Kind
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
 
 BASE, SMALL_BASE, EDITOR = "builtin:shapes-verifier", "builtin:shapes-verifier-small", "builtin:shapes-editor"
-POOL = [
+LABELLING_MODELS = [
     {"name": "careful", "model": "careful", "temperature": 1.0, "weight": 1},
     {"name": "lenient", "model": "lenient-a", "temperature": 1.0, "weight": 4},
 ]
-"""The two labelling models that write traces. Four of five traces are by the lenient one, which misses most faults."""
+"""Models that write the traces. The lenient one misses most faults and writes four of five traces."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run and its description ``what``. ``needs`` are the names of the experiments whose outputs it reads."""
+    """One run. ``what`` describes it; ``needs`` names its dependencies, the experiments whose outputs it reads."""
 
     name: str
     what: str
@@ -34,7 +34,7 @@ def run_name(seed: int, experiment: str) -> str:
 
 
 def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
-    """Return all experiments with the given seed by name. Each comes after the experiments that it needs."""
+    """Return all experiments with the given seed, by name. Each comes after its dependencies."""
     build, steps, controls = _ExperimentBuilder(seed, budget), budget.sft_steps, budget.control_iterations
     found = [
         build.data("data", "T+V", "verified traces, preference pairs and cases"),
@@ -108,8 +108,8 @@ def sampled_name(traces: int) -> str:
     return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
 
-def with_needs(names: Iterable[str], experiments: dict[str, Experiment]) -> list[Experiment]:
-    """Return the experiments ``names`` and all experiments that they need, in an order in which they can run."""
+def with_dependencies(names: Iterable[str], experiments: dict[str, Experiment]) -> list[Experiment]:
+    """Return the experiments ``names`` and all their dependencies. Each comes after its own dependencies."""
     wanted: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -139,7 +139,7 @@ class _ExperimentBuilder:
         dataset = budget.model_dump(include={"cases", "candidates", "pairs", "test_pairs", "rl_cases", "test_cases"})
         curation = {
             "variant": variant,
-            "members": POOL,
+            "members": LABELLING_MODELS,
             "num_traces": 3,
             # Short, because the small model encodes words outside its vocabulary letter by letter.
             "holistic": {"follow": "done?", "keep": "kept?"},

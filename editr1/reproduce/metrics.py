@@ -31,9 +31,10 @@ class EvaluatedItems:
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of a verifier or an editor in an experiment.
+    """A metric of one model in the evaluation of an experiment.
 
-    A verifier (``role`` "sft" or "rl") is measured on pairs, an editor (``role`` "before" or "after") on cases.
+    ``role`` is the model's input name in the evaluate stage. A verifier ("sft" or "rl") is measured on preference pairs,
+    and an editor before or after RL ("before" or "after") on edit cases.
     """
 
     experiment: str
@@ -62,7 +63,7 @@ class Measure:
 
 
 def differences(first: Mapping[str, float], second: Mapping[str, float] | None, metric: Metric) -> Floats:
-    """Return ``first - second`` for the ids in both, in the order of ``first``. Without ``second``, return ``first``.
+    """Return ``first - second`` for the ids in both, in the order of ``first``; the values of ``first`` if ``second`` is None.
 
     For the metric "better" (GSB, paper section 4), return the sign: 1 if ``first`` is better, -1 if it is worse.
     """

@@ -15,7 +15,7 @@ from editr1.evaluation.metrics import Bootstrap
 from editr1.launch.local.lock import lock
 from editr1.launch.orchestrator import ABORT_SECONDS, RunStopped
 from editr1.reproduce.claims import Comparison, experiment_names
-from editr1.reproduce.experiments import make_experiments, run_name, run_spec, with_needs
+from editr1.reproduce.experiments import make_experiments, run_name, run_spec, with_dependencies
 from editr1.reproduce.plan import PlannedRun, make_plan, next_run
 from editr1.reproduce.results import (
     CollectedResults,
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 
 
 class ReproductionObserver(Protocol):
-    """Receives the events of a reproduction, for example to display its progress."""
+    """Receiver of the events of a reproduction, for example to display its progress."""
 
     def experiment_skipped(self, item: PlannedRun) -> None:
         """The run was not started, because its results already exist."""
@@ -49,7 +49,7 @@ class ReproductionObserver(Protocol):
         """The run ended after ``seconds``. ``failure`` is None, or the reason why there are no results."""
 
     def results_updated(self, found: Reproduction) -> None:
-        """All runs of a seed have ended. ``found`` covers all seeds that have ended. Also called at the end."""
+        """Called when all runs of a seed have ended, and at the end. ``found`` covers the seeds whose runs have ended."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def reproduce(
 ) -> Reproduction:
     """Run every experiment that the comparisons need, with each seed, and measure the comparisons.
 
-    If an experiment fails, the experiments that need its outputs fail too, and the others continue. The report lists
-    the comparisons that could not be measured. After an interruption, the same call continues where it stopped.
+    If an experiment fails, the experiments that depend on it fail too, and the others continue. The report lists
+    the comparisons that could not be measured. If the same call is repeated after an interruption, it resumes.
 
     Raises:
         ConfigError: The run file of an experiment is invalid; no run was started.
@@ -118,9 +118,9 @@ class _Runs:
         self._store: ArtifactStore = open_store(where)
 
     def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
-        """Run the whole plan. When all runs of a seed have ended, yield all seeds that have ended.
+        """Run the whole plan. When all runs of a seed have ended, yield all seeds whose runs have ended.
 
-        Seeds of which no run had to be started are not reported separately.
+        A seed of which no run had to be started does not cause a yield of its own.
         """
         seeds, reported = sorted({item.seed for item in self._waiting}), set[int]()
         while self._waiting or self._running:
@@ -150,9 +150,9 @@ class _Runs:
             raise
 
     def _start_next(self) -> bool:
-        """Take the next run whose needed runs have ended, and start it.
+        """Take the next run whose dependencies have ended, and start it.
 
-        If it is complete, skip it. If a needed run failed, record a failure. Return False if there is no such run, or
+        If it is complete, skip it. If a dependency failed, record a failure. Return False if there is no such run, or
         if ``parallel`` runs are active.
         """
         unfinished = {item.run for item in self._waiting} | self._running.keys()
@@ -214,7 +214,7 @@ def _measure(request: ReproductionRequest, seeds: Sequence[int], collected: Coll
     bootstrap = Bootstrap(samples=request.budget.bootstrap_samples)
     records = [record for (seed, _), record in collected.records.items() if seed in seeds]
     names = experiment_names(request.comparisons)
-    experiments = with_needs(names, make_experiments(seeds[0], request.budget))
+    experiments = with_dependencies(names, make_experiments(seeds[0], request.budget))
     return Reproduction(
         seeds=tuple(seeds),
         budget=request.budget,

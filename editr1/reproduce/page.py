@@ -1,4 +1,4 @@
-"""Renders the results of a reproduction as one self-contained HTML page, and as a Markdown table."""
+"""Render the results of a reproduction as one self-contained HTML page, and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from editr1.reproduce.tuning import DEVELOPMENT_SEEDS, TUNED
 CURVES = {
     "gcpo: pair_win_rate": "pairs won",
     "gcpo: pair_tie_rate": "ties",
-    "gcpo: weighted_advantage": "weighted advantage A/L",
+    "gcpo: weighted_advantage": "weighted advantage A/T",
     "gcpo: trace_tokens": "tokens per trace",
     "grpo: reward_mean": "mean reward",
     "grpo: reward_std": "standard deviation of the reward",
-    "grpo: zero_spread": "groups with equal rewards",
+    "grpo: zero_spread": "fraction of groups without a training signal",
     "grpo: kl": "KL",
 }
-"""Titles of the training curves on the page, by stage and metric. For GCPO, they are the paper's group statistics."""
+"""Titles of the training curves on the page, by stage and metric. The GCPO metrics are the group statistics of the paper."""
 
-SPANS = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
+AXIS_RANGES = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
 """Range of the axis on which differences are drawn, by unit."""
 HISTORY = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
 """Metrics that are plotted against the iterations of the editor's training, with their titles."""
@@ -55,7 +55,7 @@ class Curve(NamedTuple):
 
 
 def render_page(found: Reproduction) -> str:
-    """Render the HTML page. Every estimate is displayed with its n and interval, or as "not measured"."""
+    """Render the HTML page. Every estimate is displayed with its sample size and confidence interval, or as "not measured"."""
     return (
         _environment()
         .get_template("reproduction.html.j2")
@@ -77,7 +77,7 @@ def render_page(found: Reproduction) -> str:
             curves=_curves(found.experiments),
             history=_editor_history_charts(found),
             pairs=_pairs_curve(found),
-            spans=SPANS,
+            spans=AXIS_RANGES,
             tuned=TUNED,
             development=DEVELOPMENT_SEEDS,
             tuned_on=sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)),
@@ -86,7 +86,7 @@ def render_page(found: Reproduction) -> str:
 
 
 def render_table(found: Reproduction) -> str:
-    """Render the Markdown table: claim, paper, measured difference, interval, n, seeds, and outcome."""
+    """Render the Markdown table: claim, paper, measured difference, confidence interval, sample size, seeds, and outcome."""
     lines = ["| claim | paper | measured | 95 % interval | n | seeds | outcome |", "|---|---|---|---|---|---|---|"]
     for part in found.comparisons:
         value, interval, n = _words(part)
@@ -134,7 +134,7 @@ def _curves(experiments: list[ExperimentResult]) -> list[Curve]:
 
 
 def _editor_history_charts(found: Reproduction) -> list[Curve]:
-    """Plot the true metrics of the editors against the RL iteration. Iteration 0 is before RL.
+    """Plot the ground-truth metrics of the editors against the RL iteration. Iteration 0 is before RL.
 
     The editors trained with the SFT-RRM and with the RL-RRM are drawn in the same chart. Only the fraction of hacked
     edits has one chart per verifier, because it depends on the scores of the verifier.

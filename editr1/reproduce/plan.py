@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from editr1.config.reproduce import Budget
-from editr1.reproduce.experiments import Experiment, make_experiments, run_name, with_needs
+from editr1.reproduce.experiments import Experiment, make_experiments, run_name, with_dependencies
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,16 @@ class PlannedRun:
 
 
 def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> list[PlannedRun]:
-    """Plan the experiments ``names`` and all that they need, seed by seed. Each comes after those that it needs."""
+    """Plan the experiments ``names`` and their dependencies, seed by seed. Each comes after its dependencies."""
     wanted = list(names)
-    found = [(seed, experiment) for seed in seeds for experiment in with_needs(wanted, make_experiments(seed, budget))]
+    found = [
+        (seed, experiment) for seed in seeds for experiment in with_dependencies(wanted, make_experiments(seed, budget))
+    ]
     return [
         PlannedRun(seed, experiment, number, len(found)) for number, (seed, experiment) in enumerate(found, start=1)
     ]
 
 
 def next_run(waiting: Sequence[PlannedRun], unfinished: Collection[str]) -> PlannedRun | None:
-    """Return the first run in ``waiting`` that does not need a run in ``unfinished``, or None."""
+    """Return the first run in ``waiting`` without a dependency in ``unfinished``, or None."""
     return next((item for item in waiting if not set(item.needs) & set(unfinished)), None)

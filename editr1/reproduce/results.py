@@ -77,7 +77,7 @@ class Reproduction(_Result):
     seconds: float
     """Total time of all stages except reward servers."""
     failed: dict[str, str]
-    """Reason for each failed run, by name of the run. Experiments that need a failed run fail, too."""
+    """Reason for the failure of each failed run, by run name. If a dependency of a run failed, the run failed too."""
     comparisons: list[ComparisonResult]
     experiments: list[ExperimentResult]
     ceilings: dict[str, Estimate]
@@ -126,7 +126,7 @@ class CollectedResults:
             )
 
     def values(self, seed: int, measure: Measure) -> dict[str, float] | None:
-        """Return the values of ``measure`` with one seed, by pair or case id; None if there are no results."""
+        """Return the values of ``measure`` with the given seed, by pair or case id; None if there are no results."""
         evaluated = self.evaluated.get((seed, measure.experiment))
         return (measure.values(evaluated) or None) if evaluated else None
 

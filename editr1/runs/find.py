@@ -36,7 +36,7 @@ def find_records(folder: Path, store: str | None) -> list[RunRecord]:
 
 
 def parse_store(text: str) -> StoreConfig:
-    """Return the settings of a store from its URL or folder. It does not have to exist. An invalid URL raises ConfigError."""
+    """Return the settings of a store from its URL or folder. The store need not exist. An invalid URL raises ConfigError."""
     return store_at(text if "://" in text else Path(text).resolve().as_uri())
 
 

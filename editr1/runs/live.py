@@ -93,7 +93,7 @@ class ProgressEstimator:
 
 
 def uses_retry(exit_code: int) -> bool:
-    """Return whether an attempt of a pod with this exit code uses up a retry. SIGTERM (143) does not: it is no failure."""
+    """Return whether an attempt of a pod with this exit code uses up a retry. 143 (SIGTERM) does not."""
     return is_retryable(exit_code) and exit_code != ExitCode.TERMINATED
 
 
@@ -105,14 +105,14 @@ def retries_used(attempts: Iterable[PodAttempt]) -> int:
 def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
     """Count the attempts that started when ``checkpoint`` was the newest checkpoint, and ended without an exit code.
 
-    An attempt ends this way if its node fails, or if the whole pod is killed for lack of memory (cgroup v2). Without this
-    count, a stage that writes no new checkpoint would restart forever.
+    An attempt ends this way if its node fails, or if the whole pod is killed for lack of memory (cgroup v2). A limit on
+    this count prevents a stage that writes no new checkpoint from restarting forever.
     """
     return sum(1 for item in attempts if item.exit_code is None and not item.leaving and item.checkpoint == checkpoint)
 
 
 class LiveFiles:
-    """Reads and writes the live files of one stage, which this module describes."""
+    """The live files of one stage, as this module describes them, to write and to read."""
 
     def __init__(self, store: ArtifactStore, run: str, stage: str, key: str) -> None:
         self._store, self._prefix = store, stage_prefix(run, stage, key)

@@ -102,7 +102,7 @@ def services_wanted(stages: Sequence[StageSpec], done: Set[str]) -> frozenset[st
 
 
 def overdue(started: float | None, now: float, limit: float | None) -> float | None:
-    """Return by how many seconds the time since ``started`` exceeds ``limit``; None if it does not, or if a value is None."""
+    """Return by how many seconds the time since ``started`` exceeds ``limit``; None if it does not, or if one of them is None."""
     if started is None or limit is None or now - started <= limit:
         return None
     return now - started - limit

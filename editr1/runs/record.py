@@ -135,7 +135,7 @@ def parse_record(data: bytes, where: str) -> RunRecord:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(explain(RunRecord, error, where=f"{where}: not a record of this version"))
+            "\n".join(explain(RunRecord, error, where=f"{where}: not a run record of this version of editr1"))
         ) from None
 
 

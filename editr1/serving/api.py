@@ -44,7 +44,7 @@ class WireImage(Wire):
     """An image, given by exactly one of ``data`` (base64 of a PNG, JPEG, WebP, TIFF, BMP or GIF file) and ``digest``.
 
     An image that several items share is sent once as ``data`` and then referred to by ``digest``. The file with this
-    digest must be in the same request or known to the server.
+    digest must be in the same request or available on the server.
     """
 
     data: Annotated[str, Field(min_length=1)] | None = None
@@ -223,7 +223,9 @@ class _RequestImages:
 
 def _validated(value: object) -> WireItem | ScoreFailure:
     if not _is_small(value):
-        return _invalid(f"the item has more than {MAX_ITEM_VALUES} JSON values; send only the fields of an item")
+        return _invalid(
+            f"the item has more than {MAX_ITEM_VALUES} JSON values; send only the documented fields of an item"
+        )
     try:
         return WireItem.model_validate(value)
     except ValidationError as error:

@@ -182,9 +182,9 @@ class Batcher:
         return max(1, self._max_batch_size // sampling.num_traces)
 
     def _take_batch(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Remove the next batch and all expired and cancelled entries from the queue.
+        """Remove the next batch, all items whose deadline has passed, and all cancelled items from the queue.
 
-        Return the batch and the expired entries.
+        Return the batch and the items whose deadline has passed.
         """
         now = time.monotonic()
         batch: list[_Entry] = []

@@ -36,7 +36,7 @@ class ModelMismatch(Editr1Error, RuntimeError):
 
 
 class RewardClient:
-    """Scores edits with one or several reward servers. Thread-safe. Use it as a context manager, or call ``close``.
+    """Client that scores edits with one or several reward servers. Thread-safe. Use it as a context manager, or call ``close``.
 
     ``urls`` are base URLs. If a URL contains a host name, every IP address of the host is one replica. All scores come
     from one model: the one with ``expected_digest`` or, if that is None, the model of the first response.
@@ -87,11 +87,11 @@ class RewardClient:
     ) -> list[ScoreOutcome]:
         """Score ``items`` and return one outcome per item, in order.
 
-        An item that cannot be scored in time gets a ``ScoreFailure``; no exception is raised for it.
+        An item that cannot be scored gets a ``ScoreFailure``; no exception is raised for it.
 
         Args:
             items: The edits to score.
-            num_traces: Number of traces per item; the score is their mean.
+            num_traces: Number of traces per item; the score is the mean over those that can be parsed.
             temperature: Sampling temperature. None means greedy decoding for one trace, and the server's
                 default temperature for several.
             seed: Seed for sampling the traces.
@@ -116,7 +116,7 @@ class RewardClient:
     ) -> Future[list[ScoreOutcome]]:
         """Start :meth:`score` in the background and return a future of the outcomes."""
         if num_traces < 1:
-            raise ValueError(f"num_traces: {num_traces}: must be at least 1")
+            raise ValueError(f"num_traces is {num_traces}, but must be at least 1")
         if num_traces > 1 and temperature == 0:
             raise ValueError("num_traces > 1 requires a temperature above 0, because greedy traces would be identical")
         total = self._config.deadline_seconds if deadline_seconds is None else deadline_seconds
@@ -185,7 +185,7 @@ class RewardClient:
                 self._abandoned.set()
             cause = FailureCause.UNREACHABLE if unreachable else FailureCause.DEADLINE
             request.fail_pending(
-                cause, f"not scored by the deadline; last error: {request.last_detail}", keep_known=True
+                cause, f"not scored by the deadline; last error: {request.last_detail}", keep_failures=True
             )
             return False
         replica = self._replicas.acquire(len(request.pending), request.tried)
@@ -212,10 +212,11 @@ class RewardClient:
             reason = (
                 "another call reached its deadline during this outage"
                 if self._abandoned.is_set()
-                else "this process is stopping"
+                else "the client was closed or this process is stopping"
             )
             request.fail_pending(
-                FailureCause.UNREACHABLE, f"not waiting for the service: {reason}; last error: {request.last_detail}"
+                FailureCause.UNREACHABLE,
+                f"not waiting for the reward service: {reason}; last error: {request.last_detail}",
             )
             return False
         time.sleep(min(max(0.01, seconds), 1.0))
@@ -293,7 +294,7 @@ class RewardClient:
             request.tried.add(replica)
 
     def _record_unreachable(self, request: PendingRequest, replica: Replica, detail: str) -> None:
-        """Record that ``replica`` accepts no requests. This is a failed attempt unless ``wait_unreachable`` is set."""
+        """Record that ``replica`` is unreachable. This counts as an attempt unless ``wait_unreachable`` is true."""
         if not self._config.wait_unreachable:
             request.attempts += 1
         elif time.monotonic() - self._warned_at > _WARN_INTERVAL_S:
@@ -314,7 +315,7 @@ class RewardClient:
                 self._digest = digest
             if digest != self._digest:
                 raise ModelMismatch(
-                    f"{replica.url} serves model {digest}, but this run's scores come from {self._digest}; "
+                    f"{replica.url} serves model {digest}, but this run uses the scores of model {self._digest}; "
                     "serve one model on all replicas"
                 )
 

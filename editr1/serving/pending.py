@@ -27,7 +27,8 @@ class PendingRequest:
     attempts: int = 0
     tried: set[Replica] = field(default_factory=set)
     last_cause: FailureCause = FailureCause.UNREACHABLE
-    last_detail: str = "no request was sent"
+    last_detail: str = "none, because the request was not sent to any replica"
+    """Reason of the last failed attempt, for error messages."""
 
     def __post_init__(self) -> None:
         self.pending = list(range(len(self.items)))
@@ -51,10 +52,10 @@ class PendingRequest:
             assert isinstance(outcome, ScoreFailure)
             self.last_cause, self.last_detail = outcome.cause, outcome.detail
 
-    def fail_pending(self, cause: FailureCause, detail: str, *, keep_known: bool = False) -> None:
-        """Fail all pending items. With ``keep_known``, an item that has already failed keeps its earlier failure."""
+    def fail_pending(self, cause: FailureCause, detail: str, *, keep_failures: bool = False) -> None:
+        """Fail all pending items. With ``keep_failures``, an item that has already failed keeps its earlier failure."""
         for index in self.pending:
-            if not (keep_known and index in self._outcomes):
+            if not (keep_failures and index in self._outcomes):
                 self._outcomes[index] = ScoreFailure(cause=cause, detail=detail)
         self.pending = []
 
@@ -63,7 +64,7 @@ class PendingRequest:
         self.fail_pending(
             self.last_cause,
             f"not scored after {self.attempts} attempts; last error: {self.last_detail}",
-            keep_known=True,
+            keep_failures=True,
         )
         return [self._outcomes[index] for index in range(len(self.items))]
 

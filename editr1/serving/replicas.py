@@ -41,7 +41,7 @@ def system_resolve(host: str, port: int) -> list[str]:
 
 
 class Replicas:
-    """Chooses a replica for each request, among all addresses behind the given URLs. Thread-safe.
+    """The replicas at all addresses behind the given URLs, one of which is chosen for each request. Thread-safe.
 
     The replica with the fewest items in flight is chosen. Host names are resolved again every
     ``resolve_interval_seconds``; if that fails, the known addresses stay in use. After a failure, no requests are sent
@@ -86,7 +86,7 @@ class Replicas:
         """Choose a replica and add ``items`` to its items in flight.
 
         If no replica is available, return the number of seconds until one may be available.
-        Replicas that are not in ``tried`` are preferred, then those with the fewest items in flight. Ties are random.
+        Replicas that are not in ``tried`` are preferred, then those with the fewest items in flight. Ties are broken at random.
         """
         known = self.current()
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Scores edits with an engine: builds the chats, generates traces and parses them. Independent of HTTP."""
+"""Score edits with an engine: build the chats, generate traces and parse them. Independent of HTTP."""
 
 from __future__ import annotations
 

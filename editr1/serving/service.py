@@ -28,7 +28,7 @@ class ClientDisconnected(Exception):
 
 
 class RewardService:
-    """Scores requests with one engine and tracks whether it is ready.
+    """Service that scores requests with one engine and tracks its own readiness.
 
     A golden sample is an edit for testing the engine. The service is ready once one has been scored. After three
     consecutive batches in which the engine generated nothing, it is not ready until a golden sample is scored again.
@@ -219,7 +219,7 @@ class RewardService:
         if any(not isinstance(o, ScoreFailure) or o.cause in accepted for o in outcomes):
             return None
         failure = next(o for o in outcomes if isinstance(o, ScoreFailure))
-        hint = " (set golden_must_parse: false to allow it)" if failure.cause is FailureCause.UNPARSED else ""
+        hint = " (set golden_must_parse: false to accept such traces)" if failure.cause is FailureCause.UNPARSED else ""
         return f"the golden sample was not scored: {failure.cause}{hint}: {failure.detail}"
 
     def _check_golden_in_background(self) -> None:

@@ -38,9 +38,9 @@ class StageProgress(Protocol):
 
 
 def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **resource: str) -> Callable[[], None]:
-    """Export the progress that ``current`` returns every ``seconds``. Return a function that stops the export.
+    """Export the progress that ``current`` returns, every ``seconds`` seconds, until the returned function is called.
 
-    That function exports the progress a last time. If no endpoint is configured, nothing is exported. A slow or unreachable
+    The returned function exports the progress a last time. If no endpoint is configured, nothing is exported. A slow or unreachable
     collector does not delay the stage; only metrics are lost.
     """
     if not os.environ.get(ENDPOINT_VARIABLE):

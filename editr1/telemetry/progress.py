@@ -39,7 +39,7 @@ class Progress:
         self._write({})
 
     def step(self, n: int = 1, **metrics: float) -> None:
-        """Record ``n`` completed steps and the current ``metrics``. Metrics that are not finite are omitted."""
+        """Add ``n`` completed steps and record the current ``metrics``. Metrics that are not finite are omitted."""
         self._done += n
         self._write(metrics)
 

@@ -100,7 +100,7 @@ def traceparent() -> str | None:
 
 
 class JsonLinesExporter(SpanExporter):
-    """Appends spans as JSON lines (see :func:`as_record`).
+    """Exporter that appends spans to a file as JSON lines (see :func:`as_record`).
 
     Appending stops when the file reaches ``max_bytes``, because services run for a long time and the whole file is copied to
     the artifact store.

@@ -79,8 +79,8 @@ def train_gcpo(
 
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
-        ConfigError: the batch sizes do not divide evenly, there are too few pairs, the architecture is not supported, or
-            the training diverged.
+        ConfigError: the pairs or traces of a rollout cannot be divided evenly (see :meth:`GcpoConfig.rollout_layout`), there
+            are too few pairs, the architecture is not supported, or the training diverged.
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
@@ -101,8 +101,8 @@ def train_gcpo(
     decided = pair_count(len(dataset))
     if decided < config.pairs_per_rollout:
         raise ConfigError(
-            f"{pairs}: a rollout needs {config.pairs_per_rollout} pairs with a winner, but the file has {decided}; "
-            "lower pairs_per_rollout or add pairs"
+            f"{pairs}: a rollout needs {config.pairs_per_rollout} pairs with a winner, but the training uses {decided}; "
+            "lower pairs_per_rollout, raise max_pairs or add pairs"
         )
     callback = HooksCallback(hooks, context, "gcpo", gcpo_metrics, boundary=config.passes)
     arguments = trainer_arguments(config, output_dir, boundary=config.passes)
@@ -124,7 +124,11 @@ def train_gcpo(
 
 
 class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer that keeps the traces of each preference pair together, and also logs the likelihood ratio."""
+    """GRPOTrainer with whole preference pairs in the batches of each process, and with metrics of the likelihood ratio.
+
+    The likelihood ratio of a token is its probability under the current policy, divided by that under the policy that
+    generated the trace.
+    """
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         rows = self.train_dataset if dataset is None else dataset
@@ -176,12 +180,12 @@ class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: i
 
 
 class PairSampler(Sampler[int]):
-    """Sampler that yields a row number of :class:`~editr1.verifier.rows.PairRows` for each trace of a training.
+    """Sampler of row numbers of :class:`~editr1.verifier.rows.PairRows`, one per trace.
 
-    A rollout consists of the traces of ``pairs_per_rollout`` pairs, in the order of ``layout``. It is repeated ``repeats``
-    times, because TRL reads the generation batch again in each micro-step. Once per epoch, the pairs are shuffled with
-    ``seed``, unless it is None. Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order depends
-    only on these arguments, so a resumed training skips exactly the rows that were already used.
+    A rollout consists of the traces of ``pairs_per_rollout`` pairs, in the order of ``layout``. Its row numbers are yielded
+    ``repeats`` times, because TRL reads the generation batch again in each micro-step. Once per epoch, the pairs are shuffled
+    with ``seed``, unless it is None. Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order
+    depends only on the constructor's arguments, so a resumed training skips exactly the rows that were already used.
     """
 
     def __init__(
@@ -227,7 +231,7 @@ class PairReward:
 
     Args:
         layout: order of the traces in a batch.
-        tie_credit: reward of a trace against an opponent with the same score, in [0, 0.5].
+        tie_credit: credit for a comparison of two equal scores, in [0, 0.5].
     """
 
     __name__ = "pair_reward"
@@ -285,13 +289,14 @@ class PairReward:
 def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
     """Select the metrics to report from a log entry of the trainer, and rename them.
 
-    The result has all metrics of :class:`PairReward`, and these metrics of the optimisation:
+    The result has all metrics that :class:`PairReward` logs, and these metrics of the optimisation:
 
     - ``loss``, ``learning_rate``, ``grad_norm``, ``entropy``, ``clip_fraction``, and ``kl`` if beta is not 0
     - ``trace_tokens``: mean length of a trace
     - ``truncated_rate``: fraction of traces that reached the length limit
-    - ``log_ratio`` (mean), ``log_ratio_max`` (largest absolute value) and ``ratio_distance`` (mean of ``|ratio - 1|``) of the
-      likelihood ratio over the tokens of the traces
+    - ``log_ratio``, ``log_ratio_max``: mean and largest absolute value, over the tokens of the traces, of the logarithm of
+      the likelihood ratio (see :class:`GcpoTrainer`)
+    - ``ratio_distance``: mean of ``|likelihood ratio - 1|`` over the tokens of the traces
     """
     metrics = {name: float(logs[key]) for key, name in _LOGGED_METRICS.items() if logs.get(key) is not None}
     return metrics | {
@@ -330,7 +335,7 @@ def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: i
 
 
 def _positive_rates(verdicts: Sequence[Any], principles: Sequence[Sequence[Principle]]) -> dict[str, float]:
-    """Return the fraction of questions that were answered with 1, per category of principles, over the parsed traces."""
+    """Return, per category of principles, the fraction of questions that the parsed traces answer with 1."""
     answers: dict[Category, list[int]] = {}
     for verdict, expected in zip(verdicts, principles, strict=True):
         if isinstance(verdict, Verdict):

@@ -21,39 +21,41 @@ class PairRewards:
 
     @property
     def advantages(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Advantages of the winner's and of the loser's traces: each reward minus the mean reward of its side.
+        """Advantages of the winner's traces and of the loser's traces: each reward minus the mean over the edit's traces.
 
-        They are used for metrics only. The loss uses the same values, which TRL's GRPOTrainer computes from the rewards with
-        ``scale_rewards="none"``.
+        They serve only for metrics. For the loss, TRL's GRPOTrainer computes the advantages itself; the values are the same.
         """
         return centred(self.winner), centred(self.loser)
 
 
 @dataclass(frozen=True)
 class PairStats:
-    """Counts for one preference pair: its N x N comparisons of scores and its 2N traces."""
+    """Counts for one preference pair, with N traces for the winner and N for the loser.
 
-    comparisons: int
-    """Number of comparisons between parsed traces."""
+    Each score of the winner is compared with each score of the loser. Traces that could not be parsed have no score.
+    """
+
+    num_comparisons: int
+    """Number of comparisons: parsed traces of the winner times parsed traces of the loser."""
     wins: int
     """Number of comparisons in which the winner's score is higher."""
     ties: int
     """Number of comparisons in which both scores are equal."""
-    traces: int
-    """Number of traces."""
-    parsed: int
+    num_traces: int
+    """Number of traces of the winner and the loser together."""
+    num_parsed: int
     """Number of traces that could be parsed."""
     without_signal: bool
     """True if no trace of the pair contributes to the gradient."""
 
 
 def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> PairRewards:
-    """Compute the rewards of a pair's traces from the scores in them.
+    """Compute the rewards of a pair's traces from their scores.
 
     The reward of a trace is the fraction of correctly ordered comparisons with the parsed traces of the other edit:
     r_w[j] = mean over k of 1[s_w[j] > s_l[k]] for the winner, and r_l[j] = mean over k of 1[s_l[j] < s_w[k]] for the loser. A
     tie counts as ``tie_credit``; with 0 the comparison is strict, as in the paper. The reward is 0 if the trace could not be
-    parsed, or none of the other edit's traces could.
+    parsed, or if no trace of the other edit could be parsed.
     """
     parsed_winner = [score for score in winner if score is not None]
     parsed_loser = [score for score in loser if score is not None]
@@ -72,24 +74,24 @@ def pair_rewards(winner: Scores, loser: Scores, tie_credit: float = 0.0) -> Pair
 def pair_stats(winner: Scores, loser: Scores, rewards: PairRewards) -> PairStats:
     """Count the comparisons and the traces of one pair.
 
-    The pair has no signal if every advantage is 0 (for example because p(win) is 0 or 1), or if one side has no
-    parsed trace.
+    The pair has no signal if every advantage is 0 (for example because the winner's score is higher in all comparisons),
+    or if all traces of the winner or all traces of the loser could not be parsed.
     """
     parsed_winner = [score for score in winner if score is not None]
     parsed_loser = [score for score in loser if score is not None]
     flat = all(abs(value) < 1e-12 for side in rewards.advantages for value in side)
     return PairStats(
-        comparisons=len(parsed_winner) * len(parsed_loser),
+        num_comparisons=len(parsed_winner) * len(parsed_loser),
         wins=sum(won > lost for won in parsed_winner for lost in parsed_loser),
         ties=sum(won == lost for won in parsed_winner for lost in parsed_loser),
-        traces=len(winner) + len(loser),
-        parsed=len(parsed_winner) + len(parsed_loser),
+        num_traces=len(winner) + len(loser),
+        num_parsed=len(parsed_winner) + len(parsed_loser),
         without_signal=flat or not parsed_winner or not parsed_loser,
     )
 
 
 def centred(rewards: Sequence[float]) -> tuple[float, ...]:
-    """Subtract the mean reward from each reward. Used for metrics only: in training, TRL's GRPOTrainer does this."""
+    """Subtract the mean reward from each reward, for metrics only. TRL's GRPOTrainer computes the advantages for the loss."""
     mean = _mean(rewards)
     return tuple(reward - mean for reward in rewards)
 
@@ -97,7 +99,7 @@ def centred(rewards: Sequence[float]) -> tuple[float, ...]:
 def weighted_advantage(advantages: Sequence[float], lengths: Sequence[int]) -> float:
     """Return the mean of A / T over traces, where T is the length of a trace in tokens (the paper's "weighted advantage").
 
-    A negative value means that traces with correct judgements are longer.
+    A negative value means that traces with positive advantages are longer than the others.
     """
     return _mean([advantage / max(length, 1) for advantage, length in zip(advantages, lengths, strict=True)])
 
@@ -110,14 +112,14 @@ def batch_metrics(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[s
     - ``parse_rate``: fraction of all traces that could be parsed
     - ``no_signal_rate``: fraction of pairs that do not contribute to the gradient
     - ``score_mean``: mean score of the parsed traces; omitted if there are none
-    - ``score_gap``: mean score of winners minus mean score of losers; omitted if one of them is undefined
+    - ``score_gap``: mean score of winners minus mean score of losers; omitted if one of the two has no parsed trace
     """
     stats = [pair_stats(*pair) for pair in pairs]
     metrics = {
-        "parse_rate": sum(item.parsed for item in stats) / max(sum(item.traces for item in stats), 1),
+        "parse_rate": sum(item.num_parsed for item in stats) / max(sum(item.num_traces for item in stats), 1),
         "no_signal_rate": _mean([float(item.without_signal) for item in stats]),
     }
-    comparisons = sum(item.comparisons for item in stats)
+    comparisons = sum(item.num_comparisons for item in stats)
     if comparisons:
         wins, ties = sum(item.wins for item in stats), sum(item.ties for item in stats)
         metrics["pair_win_rate"] = wins / comparisons

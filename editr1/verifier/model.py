@@ -51,7 +51,7 @@ class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
 
 
 def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> ProcessorMixin:
-    """Build a Qwen2.5-VL processor from its parts. It supports videos only if torchvision is installed."""
+    """Build a Qwen2.5-VL processor from its components. It supports videos only if torchvision is installed."""
     if is_torchvision_available():
         from transformers import Qwen2VLVideoProcessor
 

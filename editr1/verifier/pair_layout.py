@@ -56,8 +56,8 @@ class PairLayout:
         expected = list(self.rows([pair_of_row(row)[0] for row in rows[:: self.traces_per_pair]]))
         if list(rows) != expected:
             raise ValueError(
-                f"a batch of {len(rows)} traces is not made of whole pairs with {self.num_traces} traces per side:"
-                f" rows {list(rows)[:64]}; the trainer must keep each pair on one process and in order"
+                f"a batch of {len(rows)} traces does not consist of whole pairs with {self.num_traces} traces per edit:"
+                f" row numbers {list(rows)[:64]}; the trainer must keep each pair on one process and in order"
             )
 
     def split(self, values: Sequence[T]) -> list[tuple[Sequence[T], Sequence[T]]]:
@@ -79,7 +79,7 @@ class PairLayout:
     def join(self, pairs: Sequence[tuple[Sequence[T], Sequence[T]]]) -> list[T]:
         """Join (winner's values, loser's values) of each pair into a list with one value per trace. Inverts :meth:`split`.
 
-        Raises ValueError if a side does not have ``num_traces`` values.
+        Raises ValueError if the winner or the loser of a pair does not have ``num_traces`` values.
         """
         for winner, loser in pairs:
             if not len(winner) == len(loser) == self.num_traces:

@@ -33,14 +33,14 @@ Messages = list[dict[str, Any]]
 
 
 class TokenCounter:
-    """Renders prompts with the model's chat template, and counts their tokens without decoding images."""
+    """Renderer of prompts with the model's chat template, and counter of their tokens. Images are not decoded."""
 
     def __init__(self, processor: ProcessorMixin, template: PromptTemplate) -> None:
         self._processor = processor
         self._template = template
         self._merge = int(processor.image_processor.merge_size) ** 2
         self.settings = (template.model_dump_json(), str(processor.tokenizer.chat_template))
-        """Prompt template and chat template. Rows must be rendered again if one of them changes."""
+        """Prompt template and chat template. Cached rows are invalid if one of them changes."""
         self._image_tokens = lru_cache(maxsize=4096)(self._count_image_tokens)
 
     def render(self, case: EditCase, trace: str | None = None) -> tuple[str, str]:
@@ -62,7 +62,7 @@ class TokenCounter:
         return prompt, whole[len(prompt) :]
 
     def count(self, text: str, images: Sequence[bytes]) -> int:
-        """Return the number of tokens of ``text``, including those of the images (in a file format) at its placeholders."""
+        """Return the number of tokens of ``text``. Each placeholder counts as the tokens of its image file in ``images``."""
         words = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         return words + sum(self._image_tokens(image_size(data)) - 1 for data in images)
 
@@ -82,7 +82,8 @@ class RowCache:
         """Return a dataset of the rows that ``rows`` yields from the table ``path``.
 
         The first process of each node writes the dataset, unless the cache already has one for the same file (path, size and
-        modification time) and the same ``settings``. Raises TableError if there is no file or no row.
+        modification time) and the same ``settings``. Raises TableError if ``path`` does not exist or
+        ``rows`` yields no row.
         """
         if not path.is_file():
             raise TableError(path, None, None, None, "no such file; check the path")
@@ -98,7 +99,7 @@ class RowCache:
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, SchemaInferenceError):  # no row was yielded
                 raise TableError(
-                    path, None, None, None, "no rows to train on; add rows, or pairs with a winner"
+                    path, None, None, None, "no rows to train on; add rows (SFT) or pairs with a winner (GCPO)"
                 ) from None
             if isinstance(error.__cause__, ValueError):
                 raise error.__cause__ from None
@@ -141,7 +142,7 @@ def pair_rows(
     max_pairs: int | None = None,
     shuffle_seed: int | None = None,
 ) -> tuple[Dataset, int]:
-    """Return the GCPO training rows of a Parquet file of :class:`PreferencePair` rows, and the number of "same" pairs.
+    """Return the GCPO training rows of a Parquet file of :class:`PreferencePair` rows, and the number of pairs labelled "same".
 
     A decided pair, which has a winner and a loser, becomes two training rows. Pairs labelled "same" are skipped.
 
@@ -158,7 +159,7 @@ def pair_rows(
 
     Raises:
         TableError: there is no decided pair, the header of an image cannot be read, a case has no principles, or a
-            prompt with ``max_new_tokens`` more tokens exceeds ``limit``.
+            prompt has more than ``limit - max_new_tokens`` tokens.
     """
     counter = TokenCounter(processor, template)
     check = _LengthCheck(counter, path, limit, max_new_tokens)
@@ -248,7 +249,10 @@ class _LengthCheck:
             raise TableError(self._path, number, None, None, str(error)) from error
         if tokens > self._limit:
             trace = f" ({reserved} of them for the trace)" if reserved else ""
-            rule = f"needs {tokens} tokens{trace}, but the limit is {self._limit}; lower max_pixels or remove the row"
+            rule = (
+                f"needs {tokens} tokens{trace}, but the limit is {self._limit} (max_length or the model's context); "
+                "lower max_pixels or remove the row"
+            )
             raise TableError(self._path, number, None, None, rule)
 
 

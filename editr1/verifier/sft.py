@@ -49,7 +49,7 @@ def train_sft(
 
     Raises:
         TableError: a row is invalid, or longer than the model's context.
-        ConfigError: the batch sizes do not divide evenly, the architecture is not supported, or the training diverged.
+        ConfigError: the batch size is not valid (see :func:`batch_layout`), the architecture is not supported, or the training diverged.
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
@@ -84,16 +84,16 @@ class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, SFTTrainer):  # type: ig
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
-    """Return the number of rows per forward pass on each process, and of forward passes per optimizer step.
+    """Return the micro-batch size (rows per forward pass on each process), and the number of gradient accumulation steps.
 
-    Raises ConfigError if ``batch_size`` is not a multiple of the number of rows in one forward pass on all processes.
+    Raises ConfigError if ``batch_size`` is not a multiple of the micro-batch size times the number of processes.
     """
     micro_batch_size = config.micro_batch_size or math.ceil(config.batch_size / processes)
     rows_per_pass = micro_batch_size * processes
     if config.batch_size % rows_per_pass:
         raise ConfigError(
-            f"batch_size {config.batch_size} is not a multiple of {micro_batch_size} rows per forward pass x {processes} "
-            "processes; change micro_batch_size or batch_size"
+            f"batch_size {config.batch_size} is not a multiple of {rows_per_pass} (micro_batch_size "
+            f"{micro_batch_size} x {processes} processes); change micro_batch_size or batch_size"
         )
     return micro_batch_size, config.batch_size // rows_per_pass
 

@@ -143,7 +143,7 @@ def _split_array(body: str) -> tuple[str, list[Any]]:
         raise _Invalid(f"more than one array of questions and scores: {len(found)}")
     value = _load(body[found[0].start() :], "array of questions and scores")
     if not isinstance(value, list):
-        raise _Invalid("the array of questions and scores is not an array")
+        raise _Invalid("the array of questions and scores is not a JSON array")
     return body[: found[0].start()], value
 
 
@@ -153,11 +153,11 @@ def _answer_bits(answers: list[Any], principles: Sequence[Principle]) -> tuple[i
     bits = []
     for index, (answer, principle) in enumerate(zip(answers, principles, strict=True), start=1):
         if not isinstance(answer, dict) or set(answer) != {"question", "score"}:
-            raise _Invalid(f"answer {index} is not an object of question and score")
+            raise _Invalid(f"answer {index} is not an object with exactly the keys question and score")
         if answer["question"] != principle.question:
             raise _Invalid(f"answer {index} is for another question: {_excerpt(str(answer['question']))}")
         if type(answer["score"]) is not int or answer["score"] not in (0, 1):
-            raise _Invalid(f"answer {index} is neither 0 nor 1: {_excerpt(repr(answer['score']))}")
+            raise _Invalid(f"the score of answer {index} is neither 0 nor 1: {_excerpt(repr(answer['score']))}")
         bits.append(answer["score"])
     return tuple(bits)
 

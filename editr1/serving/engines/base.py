@@ -42,7 +42,7 @@ class EngineUnavailable(EngineError):
 
 
 class Engine(Protocol):
-    """Generates the traces of a verifier. Its methods are called by one thread at a time."""
+    """Inference engine that generates the traces of a verifier. Its methods are called by one thread at a time."""
 
     model_digest: str
     """Digest of the verifier folder (``sha256:<hex>``). Every response contains it."""

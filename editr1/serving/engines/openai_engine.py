@@ -21,7 +21,7 @@ _MAX_RETRIES = 2
 
 
 class OpenAIEngine:
-    """Sends each chat as one chat completion request, concurrently, with images as PNG ``data:`` URLs.
+    """Engine that sends each chat as one chat completion request, concurrently, with images as PNG ``data:`` URLs.
 
     ``template`` and ``model_digest`` must be those of the folder that the server was started with, because the protocol
     offers no way to query them. ``extra_body`` is added to every request, for sampling fields specific to the server.

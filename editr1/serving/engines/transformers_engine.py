@@ -21,7 +21,7 @@ log = logging.getLogger("editr1.serving")
 
 
 class TransformersEngine:
-    """Generates traces with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
+    """Engine that generates traces with ``model.generate`` in left-padded batches of at most ``max_batch_size`` traces.
 
     Decoding is greedy at temperature 0. Control tokens other than end-of-sequence tokens are suppressed. The generation
     settings of the checkpoint (repetition penalty, top-k) are ignored; only those of the request apply. ``processor``

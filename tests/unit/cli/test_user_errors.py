@@ -165,7 +165,9 @@ def test_unreadable_record_is_skipped_with_a_warning(tmp_path: Path, caplog: pyt
     done = editr1("runs", "ls", "--store", (tmp_path / "store").as_uri())
     assert done.exit_code == 0 and "good" in done.output
     assert "runs/bad/record.json" in caplog.text and "of_tomorrow" in caplog.text
-    with pytest.raises(ValueError, match=r"runs/bad/record\.json: not a record of this version: of_tomorrow"):
+    with pytest.raises(
+        ValueError, match=r"runs/bad/record\.json: not a run record of this version of editr1: of_tomorrow"
+    ):
         load_record(store, "bad")
 
 

@@ -10,7 +10,7 @@ from editr1.config.reproduce import SMALLEST, Budget
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap, Estimate, mean_estimate
 from editr1.reproduce.claims import NAMES, TITLES, Comparison, Outcome, make_comparisons, outcome, select_claims
-from editr1.reproduce.experiments import make_experiments, run_spec, with_needs
+from editr1.reproduce.experiments import make_experiments, run_spec, with_dependencies
 from editr1.reproduce.metrics import EvaluatedItems, Measure, differences
 from editr1.reproduce.nested_bootstrap import nested_estimate
 from editr1.runs.references import Scheme, parse_reference
@@ -65,7 +65,7 @@ def test_every_experiment_is_a_valid_run_that_reads_only_earlier_runs(budget: Bu
     names = {name for item in make_comparisons(budget) for name in item.experiments}
     assert names <= experiments.keys()
     made: set[str] = set()
-    for experiment in with_needs(names, experiments):
+    for experiment in with_dependencies(names, experiments):
         check_run(run_spec(experiment, 7, "file:///tmp/x"), experiment.name)
         read = {
             parse_reference(text).target.split("/")[0]
@@ -79,9 +79,12 @@ def test_every_experiment_is_a_valid_run_that_reads_only_earlier_runs(budget: Bu
 
 def test_plan_has_only_the_experiments_that_a_claim_needs() -> None:
     experiments = make_experiments(7, Budget())
-    assert [experiment.name for experiment in with_needs(["gcpo"], experiments)] == ["data", "tv", "gcpo"]
-    assert [experiment.name for experiment in with_needs(["v"], experiments)] == ["data", "data-v", "v"]
-    assert [experiment.name for experiment in with_needs(["holistic"], experiments)] == ["data-holistic", "holistic"]
+    assert [experiment.name for experiment in with_dependencies(["gcpo"], experiments)] == ["data", "tv", "gcpo"]
+    assert [experiment.name for experiment in with_dependencies(["v"], experiments)] == ["data", "data-v", "v"]
+    assert [experiment.name for experiment in with_dependencies(["holistic"], experiments)] == [
+        "data-holistic",
+        "holistic",
+    ]
 
 
 @pytest.mark.parametrize(

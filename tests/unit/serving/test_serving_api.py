@@ -134,5 +134,6 @@ def test_an_item_with_too_many_values_is_rejected_without_listing_them(make_item
     got = _decode(raw)
     assert isinstance(got[0], ScoreItem)
     assert all(
-        _failure(item) == "the item has more than 1000 JSON values; send only the fields of an item" for item in got[1:]
+        _failure(item) == "the item has more than 1000 JSON values; send only the documented fields of an item"
+        for item in got[1:]
     )

@@ -139,7 +139,7 @@ def test_a_training_stops_only_after_the_last_pass_over_a_rollout(
 
 
 def test_too_few_or_too_long_pairs_are_rejected(tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs 2 pairs with a winner, but the file has 1"):
+    with pytest.raises(ValueError, match="needs 2 pairs with a winner, but the training uses 1"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(1), output_dir=tmp_path / "out", hooks=TrainHooks())
     with pytest.raises(TableError, match="no rows"):
         train_gcpo(QUICK, model=tiny, pairs=write_pairs(2, same_every=1), output_dir=tmp_path / "o", hooks=TrainHooks())

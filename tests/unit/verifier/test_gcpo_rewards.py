@@ -43,7 +43,7 @@ def test_pair_with_one_unparsed_side_has_no_signal() -> None:
     assert rewards.loser == (0.0, 0.0)
     stats = pair_stats([8.0, 3.0], [None, None], rewards)
     assert stats.without_signal
-    assert (stats.comparisons, stats.parsed, stats.traces) == (0, 2, 4)
+    assert (stats.num_comparisons, stats.num_parsed, stats.num_traces) == (0, 2, 4)
 
 
 @pytest.mark.parametrize(("winner", "loser"), [([9.0, 8.0], [1.0, 2.0]), ([1.0, 2.0], [9.0, 8.0])])

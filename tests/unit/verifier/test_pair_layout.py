@@ -42,5 +42,5 @@ def test_groups_of_the_wrong_size_are_rejected() -> None:
 
 @pytest.mark.parametrize("rows", [[0, 0, 1], [1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 3, 3], [3, 3, 4, 4]])
 def test_batch_in_the_wrong_order_is_rejected(rows: list[int]) -> None:
-    with pytest.raises(ValueError, match="not made of whole pairs with 2 traces per side"):
+    with pytest.raises(ValueError, match="does not consist of whole pairs with 2 traces per edit"):
         PairLayout(2).check(rows)
