@@ -97,7 +97,8 @@ def render_table(found: Reproduction) -> str:
     seeds = ", ".join(str(seed) for seed in found.seeds)
     lines += [
         "",
-        f"Seeds {seeds}; {'; '.join(found.machines)}; total stage time {formats.seconds(found.seconds)}. Intervals are over "
+        f"Seeds {seeds}; {'; '.join(found.machines)}; total stage time {formats.seconds(found.seconds)}. "
+        "Confidence intervals are over "
         f"{'seeds and items' if len(found.seeds) > 1 else 'items'}.",
     ]
     if tuned_on := sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)):

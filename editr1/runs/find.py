@@ -44,12 +44,12 @@ def open_existing_store(text: str) -> ArtifactStore:
     """Open the store at a URL or in a folder. Raises ConfigError if the folder does not contain a store."""
     config = parse_store(text)
     if config.folder is not None and not any((config.folder / part).is_dir() for part in ("manifests", "records")):
-        what = (
+        problem = (
             "the folder is not an artifact store, because it has neither manifests nor records"
             if config.folder.is_dir()
             else "no such folder"
         )
-        raise ConfigError(f"store {text!r}: {what}; give file:///path, s3://bucket/prefix or a folder")
+        raise ConfigError(f"store {text!r}: {problem}; give file:///path, s3://bucket/prefix or a folder")
     return open_store(config)
 
 

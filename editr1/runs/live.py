@@ -30,7 +30,7 @@ class LiveProgress(_Live):
     total: int
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds_left: float | None = None
-    """Estimated remaining time in seconds, from the speed of the current phase; None before its second step."""
+    """Estimated remaining time in seconds, from the speed of the current phase; None if the speed is not known yet."""
 
 
 class PodAttempt(_Live):
@@ -93,7 +93,7 @@ class ProgressEstimator:
 
 
 def uses_retry(exit_code: int) -> bool:
-    """Return whether an attempt of a pod with this exit code uses up a retry. 143 (SIGTERM) does not."""
+    """Return whether an attempt of a pod with this exit code uses up a retry. Exit code 143 (SIGTERM) does not."""
     return is_retryable(exit_code) and exit_code != ExitCode.TERMINATED
 
 
@@ -112,7 +112,7 @@ def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
 
 
 class LiveFiles:
-    """The live files of one stage, as this module describes them, to write and to read."""
+    """The live files of one stage in the artifact store (see the description of this module)."""
 
     def __init__(self, store: ArtifactStore, run: str, stage: str, key: str) -> None:
         self._store, self._prefix = store, stage_prefix(run, stage, key)

@@ -41,7 +41,7 @@ class StageSpec(Settings):
     deadline_seconds: Annotated[float | None, Field(gt=0)] = None
     """Time limit for all attempts of the stage together, in seconds; unset: no limit."""
     pending_timeout_seconds: Annotated[float, Field(gt=0)] = 21600.0
-    """Longest time that an attempt may wait for nodes and images on a cluster, in seconds. Time in a queue does not count."""
+    """Longest time that an attempt may wait for nodes and container images on a cluster, in seconds. Time in a queue does not count."""
 
 
 class RunBody(Settings):

@@ -107,7 +107,7 @@ class _DeduplicatingHooks:
 
 
 def _rows_of(grids: np.ndarray, order: list[int]) -> np.ndarray:
-    """Return the rows of the images ``order`` in the concatenated patches; image k has ``prod(grids[k])`` rows."""
+    """Return the rows of the images ``order`` in a concatenation of all images, where image k has ``prod(grids[k])`` rows."""
     sizes = grids.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     return np.concatenate([np.arange(starts[index], starts[index + 1]) for index in order])

@@ -162,7 +162,7 @@ def _answer_bits(answers: list[Any], principles: Sequence[Principle]) -> tuple[i
     return tuple(bits)
 
 
-def _load(text: str, what: str) -> Any:
+def _load(text: str, part: str) -> Any:
     try:
         return json.loads(
             _STRING.sub(_double_quoted, text.rstrip()), object_pairs_hook=_unique_keys, parse_constant=_no_constant
@@ -170,7 +170,7 @@ def _load(text: str, what: str) -> Any:
     except _Invalid:
         raise
     except (ValueError, RecursionError) as error:
-        raise _Invalid(f"the {what} is not valid JSON, or is followed by other text: {_excerpt(str(error))}") from None
+        raise _Invalid(f"the {part} is not valid JSON, or is followed by other text: {_excerpt(str(error))}") from None
 
 
 def _double_quoted(match: re.Match[str]) -> str:

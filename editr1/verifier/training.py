@@ -57,7 +57,7 @@ def distributed_context(config: VerifierTraining) -> DistributedContext:
 def load_for_training(
     config: VerifierTraining, model: str | Path
 ) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
-    """Load a verifier for training. Limits on image size in ``config`` replace those of its prompt template."""
+    """Load a verifier for training. If ``config`` limits the image size, its limits replace those of the prompt template."""
     with span(Span.LOAD, model=str(model)):
         network, processor, template = load_verifier(model, dtype="float32")
         if on_cpu(config):
@@ -86,7 +86,7 @@ def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
 def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: int = 1) -> dict[str, Any]:
     """Convert the settings that SFT and GCPO share into keyword arguments of ``TrainingArguments``.
 
-    Checkpoints are written only after a multiple of ``boundary`` steps.
+    Checkpoints are written only when the number of completed steps is a multiple of ``boundary``.
     """
     kinds = {"linear": "polynomial", "cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
     kind_options: dict[str, dict[str, float]] = {
