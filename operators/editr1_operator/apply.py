@@ -45,7 +45,7 @@ class Applier:
     ) -> None:
         self._client, self._cache, self._objects, self._spec = client, cache, objects, spec
         self._stages = {stage.name: stage for stage in spec.stages}
-        self._known = {stage.name: stage for stage in status.stages}
+        self._statuses = {stage.name: stage for stage in status.stages}
         self._namespace, self._uid = meta["namespace"], meta["uid"]
         self.images_and_charts: dict[str, dict[str, str]] = {}
         """Container image and chart of each stage whose objects were created or updated, by stage name."""
@@ -76,21 +76,21 @@ class Applier:
         return failed
 
     def _apply_action(self, action: Action) -> None:
-        stage, known = self._stages[action.stage], self._known[action.stage]
+        stage, status = self._stages[action.stage], self._statuses[action.stage]
         if isinstance(action, Launch):
-            service = service_status(stage, self._spec, self._known)
-            self._apply(stage, self._objects.of_job(stage, known, service, action.attempt), shared=False)
+            service = service_status(stage, self._spec, self._statuses)
+            self._apply(stage, self._objects.of_job(stage, status, service, action.attempt), shared=False)
         elif isinstance(action, EnsureService):
-            self._apply(stage, self._objects.of_service(stage, known), shared=True)
+            self._apply(stage, self._objects.of_service(stage, status), shared=True)
         elif isinstance(action, ReleaseService):
-            self._release(self._objects.of_service(stage, known))
+            self._release(self._objects.of_service(stage, status))
         elif isinstance(action, DeleteJob):
-            self._client.delete("PyTorchJob", self._namespace, known.release, foreground=True, uid=action.uid)
+            self._client.delete("PyTorchJob", self._namespace, status.release, foreground=True, uid=action.uid)
         elif isinstance(action, ForceDeletePod):
             self._client.delete("Pod", self._namespace, action.pod, grace=0, uid=action.uid)
         elif isinstance(action, SetSuspended):
             body = {"spec": {"runPolicy": {"suspend": action.suspended}}}
-            self._client.patch("PyTorchJob", self._namespace, known.release, body)
+            self._client.patch("PyTorchJob", self._namespace, status.release, body)
 
     def _apply(self, stage: StageSpec, objects: list[Object], *, shared: bool) -> None:
         self.images_and_charts[stage.name] = image_and_chart(stage, objects)
@@ -172,7 +172,9 @@ class Applier:
         reason, message = Reason.SETTINGS, str(error)  # the chart rejected values from the namespace's settings
         if isinstance(error, RequestRefused):
             reason, message = Reason.REFUSED, f"the API server rejected the stage's objects: {error}"
-        return self._known[stage].model_copy(update={"state": RunState.STARTING, "reason": reason, "message": message})
+        return self._statuses[stage].model_copy(
+            update={"state": RunState.STARTING, "reason": reason, "message": message}
+        )
 
 
 def _order(item: Object) -> int:

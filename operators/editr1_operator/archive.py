@@ -1,6 +1,6 @@
-"""Save what a run leaves in the cluster to the artifact store, before Kubernetes deletes it.
+"""Save the pods and events of each attempt, and the OpenTelemetry spans of the run, to the artifact store.
 
-Saved are the pods and events of each attempt, and the run's OpenTelemetry spans.
+Pods and events are saved before Kubernetes deletes them.
 """
 
 from __future__ import annotations

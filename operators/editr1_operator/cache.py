@@ -32,7 +32,7 @@ class CachedJob:
     attempt: int
     terminating: bool
     owners: Mapping[str, str]
-    """Names of the EditRuns that own the job or service, by UID."""
+    """Names of the EditRuns that own the job or service, by UID of the EditRun."""
 
 
 class CachedPod(NamedTuple):

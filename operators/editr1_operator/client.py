@@ -7,12 +7,12 @@ from editr1.launch.kubernetes.client import KubernetesClient
 from editr1_operator.metrics import API_REQUESTS
 
 MANAGER = "editr1-operator"
-"""Name of the operator: as field manager of its writes, and in the label ``managed-by`` of the objects that it creates."""
+"""Name of the operator, as the field manager of its writes and the value of the label ``managed-by`` of its objects."""
 TIMEOUT_SECONDS = 20
 
 
 def make_client(connections: int) -> KubernetesClient:
-    """Return a client of the cluster in which the operator runs; outside a pod, of the cluster in the kubeconfig.
+    """Return a client for the cluster of the operator's pod or, outside a pod, for the cluster in the kubeconfig.
 
     The client does not retry failed requests, because the work queue repeats the whole reconciliation.
     """

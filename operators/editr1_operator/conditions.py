@@ -109,7 +109,7 @@ def _summarize(
 
 
 def _summarize_active(jobs: Sequence[StageStatus], active: Sequence[StageStatus]) -> _Summary:
-    """Summarize a run with active stages. Reason and message are those of the first stage that is starting, if there is one."""
+    """Summarize a run with active stages. Reason and message are those of the first starting stage, or else of the first active one."""
     first = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
     if all(stage.reason is Reason.QUEUED for stage in active):
         state = RunState.WAITING

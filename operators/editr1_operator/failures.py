@@ -20,8 +20,8 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
         code: Exit code of the attempt.
         cause: Why the attempt ended, for the status message.
     """
-    known = plan.status_of(stage)
-    failures = known.failures + 1
+    status = plan.status_of(stage)
+    failures = status.failures + 1
     decision = after_end(code, False, failures, stage.retries)
     message = f"{decision.reason}{': ' + cause if cause else ''}"
     if decision.action is not NextStep.RETRY:
@@ -32,7 +32,7 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
         state=RunState.WAITING,
         reason=Reason.RETRYING,
         message=message,
-        attempts=close_attempt(known, plan.now, code, cause),
+        attempts=close_attempt(status, plan.now, code, cause),
         failures=failures,
         not_before=plan.now + decision.delay,
         pending_since=None,
@@ -40,9 +40,9 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
     )
 
 
-def last_failure(known: StageStatus) -> str:
+def last_failure(status: StageStatus) -> str:
     """Return why the last attempt that has ended failed; empty if no attempt has ended."""
-    last = next((item for item in reversed(known.attempts) if item.ended is not None), None)
+    last = next((item for item in reversed(status.attempts) if item.ended is not None), None)
     if last is None or last.exit_code is None:
         return ""
     reason = after_end(last.exit_code, False, 0, 0).reason
@@ -51,10 +51,10 @@ def last_failure(known: StageStatus) -> str:
 
 def deadline_passed(plan: PlanBuilder, stage: StageSpec) -> bool:
     """Return True if the stage has run longer than its ``deadline_seconds``. The time for which it was suspended is not counted."""
-    known = plan.status_of(stage)
-    if known.suspended_since is not None or not known.attempts:
+    status = plan.status_of(stage)
+    if status.suspended_since is not None or not status.attempts:
         return False
-    return overdue(known.attempts[0].started + known.suspended_seconds, plan.now, stage.deadline_seconds) is not None
+    return overdue(status.attempts[0].started + status.suspended_seconds, plan.now, stage.deadline_seconds) is not None
 
 
 def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
@@ -69,14 +69,14 @@ def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Record the UIDs of the stage's pods in its status, and count lost nodes as failures.
 
-    If a known pod name has a new UID, the node of the old pod was lost. The stage then fails if it has no retries left;
+    If the UID of a pod name has changed, the node of the old pod was lost. The stage then fails if it has no retries left;
     otherwise its job continues with the new pod.
     """
-    known, seen = plan.status_of(stage), plan.observed_of(stage)
+    status, seen = plan.status_of(stage), plan.observed_of(stage)
     pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}
-    lost = sorted(name for name, uid in pods.items() if known.pods.get(name, uid) != uid)
-    failures = known.failures + bool(lost)  # pods that are lost together count as one lost node
-    plan = plan.update(stage, pods={**known.pods, **pods}, failures=failures, state=known.state, reason=known.reason)
+    lost = sorted(name for name, uid in pods.items() if status.pods.get(name, uid) != uid)
+    failures = status.failures + bool(lost)  # pods that are lost together count as one lost node
+    plan = plan.update(stage, pods={**status.pods, **pods}, failures=failures, state=status.state, reason=status.reason)
     if not lost or failures <= stage.retries:
         return plan
     message = f"pod {', '.join(lost)} was lost with its node, and no retry is left (retries: {stage.retries})"

@@ -45,9 +45,9 @@ def delete_failed_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _complete(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    result, known = plan.observed_of(stage).result, plan.status_of(stage)
+    result, status = plan.observed_of(stage).result, plan.status_of(stage)
     assert result is not None
-    existed = not known.attempts
+    existed = not status.attempts
     return plan.update(
         stage,
         state=RunState.DONE,
@@ -55,7 +55,7 @@ def _complete(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         message=before_start(True).reason if existed else "",
         outputs=result.outputs,
         metrics=result.metrics,
-        attempts=close_attempt(known, plan.now, ExitCode.DONE, ""),
+        attempts=close_attempt(status, plan.now, ExitCode.DONE, ""),
         ended=plan.now,
         pending_since=None,
         not_before=None,
@@ -79,8 +79,8 @@ def _job_was_deleted(plan: PlanBuilder, stage: StageSpec) -> bool:
 
     Before the operator deletes a job, it records in the status that the attempt has ended or that the stage is suspended.
     """
-    known = plan.status_of(stage)
-    return bool(known.job_uid) and known.not_before is None and known.suspended_since is None
+    status = plan.status_of(stage)
+    return bool(status.job_uid) and status.not_before is None and status.suspended_since is None
 
 
 def _end_deleted_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
@@ -91,11 +91,11 @@ def _end_deleted_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Start the next attempt after the retry delay, when the previous attempt has no pods left and committed no result."""
-    known, seen = plan.status_of(stage), plan.observed_of(stage)
-    delayed = known.not_before is not None and plan.now < known.not_before
+    status, seen = plan.status_of(stage), plan.observed_of(stage)
+    delayed = status.not_before is not None and plan.now < status.not_before
     if delayed or seen.terminating:
         return _wait_to_launch(plan, stage)
-    if known.attempts and not seen.result_read:
+    if status.attempts and not seen.result_read:
         return plan.act(LoadResult(stage.name))  # the previous attempt may have committed a result just before it ended
     service = service_of(stage, plan.spec.stages)
     if service is None:
@@ -110,37 +110,37 @@ def _wait_to_launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     The message is the failure that caused the retry. If the next attempt is not a retry, as after a suspension, the message says
     that the pods of the previous attempt are stopping.
     """
-    known = plan.status_of(stage)
-    if known.not_before is not None:
-        return plan.update(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=last_failure(known))
+    status = plan.status_of(stage)
+    if status.not_before is not None:
+        return plan.update(stage, state=RunState.WAITING, reason=Reason.RETRYING, message=last_failure(status))
     message = "waiting for the pods of the previous attempt to stop"
     return plan.update(stage, state=RunState.STARTING, reason=Reason.PODS_STARTING, message=message)
 
 
 def _launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Start the next attempt. If an attempt is planned but its job was never observed, start that attempt again."""
-    known = plan.status_of(stage)
-    planned = bool(known.attempts) and known.attempts[-1].ended is None
-    attempts = known.attempts if planned else [*known.attempts, AttemptStatus(started=plan.now)]
-    since = (known.pending_since if planned else None) or plan.now
+    status = plan.status_of(stage)
+    planned = bool(status.attempts) and status.attempts[-1].ended is None
+    attempts = status.attempts if planned else [*status.attempts, AttemptStatus(started=plan.now)]
+    since = (status.pending_since if planned else None) or plan.now
     if overdue(since, plan.now, stage.pending_timeout_seconds) is not None:
         message = (
-            f"{known.message}; no job was created within pending_timeout_seconds ({stage.pending_timeout_seconds:g} s)"
+            f"{status.message}; no job was created within pending_timeout_seconds ({stage.pending_timeout_seconds:g} s)"
         )
         return plan.fail(stage, Reason.PENDING_TOO_LONG, message, code=ExitCode.CONFIG)
-    refused = planned and known.reason in (Reason.REFUSED, Reason.SETTINGS)
+    refused = planned and status.reason in (Reason.REFUSED, Reason.SETTINGS)
     return plan.act(Launch(stage.name, len(attempts))).update(
         stage,
         state=RunState.STARTING,
-        reason=known.reason if refused else Reason.PODS_STARTING,
-        message=known.message if refused else f"attempt {len(attempts)}",
+        reason=status.reason if refused else Reason.PODS_STARTING,
+        message=status.message if refused else f"attempt {len(attempts)}",
         attempts=attempts,
         not_before=None,
         pending_since=since,
         job_uid="",
         pods={},
         progress="",
-        **end_suspension(known, plan.now),
+        **end_suspension(status, plan.now),
     )
 
 
@@ -170,19 +170,19 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 def _is_outdated(plan: PlanBuilder, stage: StageSpec) -> bool:
     """Return True if the job is left from an attempt that has ended, or was deleted because the run was suspended."""
-    known, seen = plan.status_of(stage), plan.observed_of(stage)
-    attempt_over = seen.uid == known.job_uid and known.not_before is not None
-    return attempt_over or seen.attempt < len(known.attempts) or seen.uid == known.removed_uid
+    status, seen = plan.status_of(stage), plan.observed_of(stage)
+    attempt_over = seen.uid == status.job_uid and status.not_before is not None
+    return attempt_over or seen.attempt < len(status.attempts) or seen.uid == status.removed_uid
 
 
 def _delete_outdated(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    known = plan.status_of(stage)
-    suspended = known.state is RunState.SUSPENDED and plan.spec.suspend
+    status = plan.status_of(stage)
+    suspended = status.state is RunState.SUSPENDED and plan.spec.suspend
     return plan.act(DeleteJob(stage.name, plan.observed_of(stage).uid)).update(
         stage,
         state=RunState.SUSPENDED if suspended else RunState.WAITING,
-        reason=known.reason,
-        message=known.message,
+        reason=status.reason,
+        message=status.message,
     )
 
 
@@ -201,18 +201,18 @@ def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 def _plan_active(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Decide the next step of a stage whose job is running or waiting for its pods."""
-    known = plan.status_of(stage)
+    status = plan.status_of(stage)
     plan = plan.update(
         stage,
-        state=known.state,
-        reason=known.reason,
-        message=known.message,
-        **end_suspension(known, plan.now),
+        state=status.state,
+        reason=status.reason,
+        message=status.message,
+        **end_suspension(status, plan.now),
     )
     plan = record_pods(delete_stuck_pods(plan, stage), stage)
     if plan.status_of(stage).state is RunState.FAILED:
         return plan
-    state, known = state_of(plan.observed_of(stage).release), plan.status_of(stage)
+    state, status = state_of(plan.observed_of(stage).release), plan.status_of(stage)
     if state.phase is Phase.RUNNING and state.trouble in (None, Trouble.NOT_READY):
         return plan.update(
             stage,
@@ -220,9 +220,9 @@ def _plan_active(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
             reason=waiting_reason(state) if state.trouble else Reason.RUNNING,
             message=state.reason,
             pending_since=None,
-            progress=plan.observed_of(stage).progress or known.progress,
+            progress=plan.observed_of(stage).progress or status.progress,
         )
-    since = known.pending_since or plan.now
+    since = status.pending_since or plan.now
     if overdue(since, plan.now, stage.pending_timeout_seconds) is not None:
         plan = plan.act(DeleteJob(stage.name, plan.observed_of(stage).uid))
         message = f"{state.reason}; not all pods were running within pending_timeout_seconds ({stage.pending_timeout_seconds:g} s)"

@@ -84,12 +84,12 @@ class Objects:
         self._helm, self._cluster, self._store, self._meta, self._spec = helm, cluster, store, meta, spec
         self._revision = revision
 
-    def of_job(self, stage: StageSpec, known: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
+    def of_job(self, stage: StageSpec, status: StageStatus, service: StageStatus | None, attempt: int) -> list[Object]:
         """Return the objects of an attempt of a stage that runs as a job.
 
         Args:
             stage: Stage in the specification of the run.
-            known: Status of the stage, which contains the digests of its inputs.
+            status: Status of the stage, which contains the digests of its inputs.
             service: Status of the reward service that the stage uses, if any.
             attempt: Number of the attempt, counted from 1.
 
@@ -103,35 +103,35 @@ class Objects:
         job = build_job(
             stage,
             JobContext(self._meta["name"], self._spec.seed, self._store, self._revision),
-            ResolvedStage(full_config(stage.kind, stage.config, self._spec.seed), known.inputs, known.key),
+            ResolvedStage(full_config(stage.kind, stage.config, self._spec.seed), status.inputs, status.key),
             reward,
         )
         parent = traceparent(self._meta["uid"], stage.name, attempt)
         values = chart_values(job, self._cluster, stage=stage, traceparent=parent)
         # The operator starts further attempts, so Kubernetes must not restart failed pods.
-        values = deep_merge(values, {"restartPolicy": "Never", **_image(known)})
+        values = deep_merge(values, {"restartPolicy": "Never", **_image(status)})
         objects = self._render(stage, release_name(job.run, stage.name), values, controller=True)
         for item in objects:
             if item["kind"] == "PyTorchJob":
                 item["metadata"].setdefault("annotations", {})[ATTEMPT] = str(attempt)
         return objects
 
-    def of_service(self, stage: StageSpec, known: StageStatus) -> list[Object]:
+    def of_service(self, stage: StageSpec, status: StageStatus) -> list[Object]:
         """Return the objects of a reward service. They are the same for every run that shares it, except for the owner.
 
         Raises:
             ConfigError: the chart rejects the values.
         """
-        release = known.release
+        release = status.release
         config = full_config(stage.kind, stage.config, self._spec.seed)
         key = hashlib.sha256(release.encode()).hexdigest()
         shared = stage.model_copy(update={"name": SERVICE_STAGE})
-        job = build_job(shared, JobContext(release, 0, self._store), ResolvedStage(config, known.inputs, key))
+        job = build_job(shared, JobContext(release, 0, self._store), ResolvedStage(config, status.inputs, key))
         # Cluster settings for the name that the stage has in the run take precedence over those for its chart.
         stages, chart = self._cluster.stages, chart_of(stage.kind)
         named = deep_merge(stages.get(chart, {}), stages.get(stage.name, {}))
         merged = self._cluster.model_copy(update={"stages": {**stages, chart: named}})
-        values = deep_merge(chart_values(job, merged), _image(known))
+        values = deep_merge(chart_values(job, merged), _image(status))
         return self._render(stage, release, values, controller=False)
 
     def _render(self, stage: StageSpec, release: str, values: Mapping[str, Any], *, controller: bool) -> list[Object]:
@@ -143,8 +143,8 @@ class Objects:
         return objects
 
 
-def _image(known: StageStatus) -> dict[str, Any]:
-    return {"image": {"digest": known.image_digest}} if known.image_digest else {}
+def _image(status: StageStatus) -> dict[str, Any]:
+    return {"image": {"digest": status.image_digest}} if status.image_digest else {}
 
 
 def image_and_chart(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
@@ -153,7 +153,7 @@ def image_and_chart(stage: StageSpec, objects: list[Object]) -> dict[str, str]:
     return {"image": image_of(objects), "chart": f"{chart} {chart_version(chart)}"}
 
 
-def service_status(stage: StageSpec, spec: RunBody, known: Mapping[str, StageStatus]) -> StageStatus | None:
+def service_status(stage: StageSpec, spec: RunBody, statuses: Mapping[str, StageStatus]) -> StageStatus | None:
     """Return the status of the reward service that ``stage`` uses, or None if it uses no service of the run."""
     service = service_of(stage, spec.stages)
-    return known[service.name] if service else None
+    return statuses[service.name] if service else None

@@ -17,7 +17,7 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 
 @dataclass(frozen=True)
 class PlanBuilder:
-    """The plan for one run, as far as it has been decided. The methods return changed copies."""
+    """Builder of the plan for one run. It is immutable: each method returns a changed copy."""
 
     observed: ObservedRun
     stages: Mapping[str, StageStatus]

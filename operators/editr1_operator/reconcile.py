@@ -128,7 +128,7 @@ class Reconciler:
 
 
 def revision_of(body: Mapping[str, Any]) -> str:
-    """Return the git revision of the code that submitted the run. If it is unknown, return that of the operator's image."""
+    """Return the git revision of the code that submitted the run. If it is unknown, return that of the operator's code."""
     annotations = body["metadata"].get("annotations") or {}
     return str(annotations.get(REVISION_ANNOTATION) or os.environ.get("EDITR1_REVISION", ""))
 

@@ -24,11 +24,11 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
         The plan, and True if the service is ready. If it is not ready, the stage waits for it, or fails with it.
     """
     plan = plan.use_service(service)
-    known, seen = plan.status_of(service), plan.observed_of(service)
-    if known.state is RunState.FAILED:
-        reason = known.reason or Reason.STAGE_FAILED
-        return plan.fail(stage, reason, f"{service.name}: {known.message}", code=ExitCode.UNEXPECTED), False
-    if not known.key:
+    status, seen = plan.status_of(service), plan.observed_of(service)
+    if status.state is RunState.FAILED:
+        reason = status.reason or Reason.STAGE_FAILED
+        return plan.fail(stage, reason, f"{service.name}: {status.message}", code=ExitCode.UNEXPECTED), False
+    if not status.key:
         return _wait_for(plan.act(Resolve(service.name)), service, stage), False
     if not (seen.has_job and seen.owned):
         return _create(plan, service, stage), False
@@ -41,7 +41,7 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
         reason=Reason.RUNNING,
         message=state.reason,
         pending_since=None,
-        attempts=known.attempts or [AttemptStatus(started=known.pending_since or plan.now)],
+        attempts=status.attempts or [AttemptStatus(started=status.pending_since or plan.now)],
         job_uid=seen.uid,
     )
     return plan, True
@@ -53,25 +53,25 @@ def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     The pods of the stage wait while the service is unavailable, so the status of the stage does not change. If the service
     fails, the stage fails too.
     """
-    service, known = service_of(stage, plan.spec.stages), plan.status_of(stage)
-    if service is None or service.name in plan.services or plan.spec.suspend or known.over or not known.attempts:
+    service, status = service_of(stage, plan.spec.stages), plan.status_of(stage)
+    if service is None or service.name in plan.services or plan.spec.suspend or status.over or not status.attempts:
         return plan
     if has_succeeded(plan.observed_of(stage)):
         return plan  # the result of the stage is about to be read
     plan, _ = ensure_service(plan, service, stage)
     if plan.status_of(stage).state is not RunState.FAILED:
-        return plan.put(known)
+        return plan.put(status)
     seen = plan.observed_of(stage)
     return plan.act(DeleteJob(stage.name, seen.uid)) if seen.has_job and seen.owned else plan
 
 
 def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool) -> PlanBuilder:
     """Release a reward service that no stage needs now. ``needed_later`` says whether a stage will need it again."""
-    known, seen = plan.status_of(service), plan.observed_of(service)
+    status, seen = plan.status_of(service), plan.observed_of(service)
     in_use = {plan.stages[name].release for name in plan.services if name != service.name}
-    if seen.owned and seen.has_job and known.release not in in_use:
+    if seen.owned and seen.has_job and status.release not in in_use:
         plan = plan.act(ReleaseService(service.name))
-    if known.state is RunState.FAILED:
+    if status.state is RunState.FAILED:
         return plan
     if needed_later:
         suspended = plan.spec.suspend
@@ -82,9 +82,9 @@ def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool
             message="starts together with the next stage that uses it",
             pending_since=None,
         )
-    if known.state is RunState.DONE:
+    if status.state is RunState.DONE:
         return plan
-    attempts = close_attempt(known, plan.now, 0, "")
+    attempts = close_attempt(status, plan.now, 0, "")
     return plan.update(
         service, state=RunState.DONE, reason=Reason.DONE, attempts=attempts, ended=plan.now, pending_since=None
     )
@@ -95,16 +95,16 @@ def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuil
 
     If the API server rejected its objects before, the status message with the reason is kept.
     """
-    known = plan.status_of(service)
-    since = known.pending_since or plan.now
+    status = plan.status_of(service)
+    since = status.pending_since or plan.now
     if overdue(since, plan.now, service.pending_timeout_seconds) is not None:
-        return _fail_pending(plan, service, stage, known.message or "the objects of the service were not created")
-    refused = known.reason in (Reason.REFUSED, Reason.SETTINGS)
-    message = known.message if refused else ""
+        return _fail_pending(plan, service, stage, status.message or "the objects of the service were not created")
+    refused = status.reason in (Reason.REFUSED, Reason.SETTINGS)
+    message = status.message if refused else ""
     plan = plan.act(EnsureService(service.name)).update(
         service,
         state=RunState.STARTING,
-        reason=known.reason if refused else Reason.PODS_STARTING,
+        reason=status.reason if refused else Reason.PODS_STARTING,
         message=message,
         pending_since=since,
     )
@@ -112,8 +112,8 @@ def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuil
 
 
 def _wait_until_ready(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuilder:
-    known, state = plan.status_of(service), state_of(plan.observed_of(service).release)
-    since = known.pending_since or plan.now
+    status, state = plan.status_of(service), state_of(plan.observed_of(service).release)
+    since = status.pending_since or plan.now
     if overdue(since, plan.now, service.pending_timeout_seconds) is not None:
         return _fail_pending(plan, service, stage, state.reason)
     starting: dict[str, Any] = {"state": RunState.STARTING, "reason": waiting_reason(state), "message": state.reason}

@@ -38,22 +38,22 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Plan the status of a stage as suspended."""
-    known = plan.status_of(stage)
+    status = plan.status_of(stage)
     return plan.update(
         stage,
         state=RunState.SUSPENDED,
         reason=Reason.SUSPENDED,
-        message="continues from its last checkpoint when the run is resumed" if known.attempts else "not started yet",
-        suspended_since=known.suspended_since or plan.now,
+        message="continues from its last checkpoint when the run is resumed" if status.attempts else "not started yet",
+        suspended_since=status.suspended_since or plan.now,
         pending_since=None,
         pods={},
     )
 
 
-def end_suspension(known: StageStatus, now: float) -> dict[str, Any]:
+def end_suspension(status: StageStatus, now: float) -> dict[str, Any]:
     """Return the changes of a stage's status at the end of a suspension. Its duration is added to that of earlier ones."""
-    duration = now - known.suspended_since if known.suspended_since is not None and known.attempts else 0.0
-    return {"suspended_since": None, "suspended_seconds": known.suspended_seconds + duration}
+    duration = now - status.suspended_since if status.suspended_since is not None and status.attempts else 0.0
+    return {"suspended_since": None, "suspended_seconds": status.suspended_seconds + duration}
 
 
 def _wait_for_queue(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
