@@ -31,7 +31,7 @@ class ClusterConfig(Settings):
     """Additional chart values of individual stages, such as ``grpo: {nodes: 2, gpus: 8}``. A key is the kind or the
     name of a stage. If both exist, the values under the name take precedence."""
     registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
-    """Registry and path of the stage images: the image of a stage is ``<registry>/<chart>``. It is not used for stages
+    """Registry and path of the container images: that of a stage is ``<registry>/<chart>``. It is not used for stages
     whose values set ``image.repository``."""
     resolve_images: bool = True
     """Ask the image registry for the digest of each container image tag. Pods use this digest, and the run's record

@@ -70,7 +70,7 @@ def body(context: StageContext) -> dict[str, float]:
     )
     if evaluation.truth is None and evaluation.editors and "rl" not in inputs:
         raise ConfigError(
-            "inputs: rl is missing, but with ground_truth none that verifier scores the edits; add the input rl, or set"
+            "inputs: rl is missing, but with ground_truth none the verifier in rl scores the edits; add the input rl, or set"
             " ground_truth to shapes for cases of the shapes dataset"
         )
     data = ReportData(run=RunHeader(name=context.job.run, state="running"), truth=config.ground_truth)
