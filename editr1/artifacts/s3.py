@@ -33,7 +33,7 @@ from editr1.config.store import StoreConfig
 
 _CONNECT_S = 10.0
 _READ_S = 60.0
-_MAX_PARTS = 9_000  # S3 allows 10,000
+_MAX_PARTS = 9_000  # S3 allows 10,000 parts per upload
 _READ_ATTEMPTS = 3
 _WRITE_ATTEMPTS = 5
 _RETRIED_STATUSES = (409, 503)  # 409: another conditional write of the key is in progress

@@ -33,7 +33,7 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
         _place(partial, target)
         return
     partial.unlink(missing_ok=True)
-    # The partial file of an earlier process may be damaged; a complete download of this process is not.
+    # The partial file of an earlier process may be damaged. Download the complete object once more.
     if resumed and _complete(objects, key, size, sha256, partial):
         _place(partial, target)
         return

@@ -45,7 +45,7 @@ class Launcher(Protocol[Request, Handle]):
         ...
 
     def record_fields(self, request: Request) -> Mapping[str, str]:
-        """Return ``release``, ``image`` and ``chart`` for the record of the stage. The result is empty for a local process."""
+        """Return ``release``, ``image`` (of the container) and ``chart`` for the record of the stage; empty for a local process."""
         ...
 
     def submit(self, request: Request) -> Handle:

@@ -88,5 +88,5 @@ def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, sto
     job.workdir.mkdir(parents=True, exist_ok=True)
     request.job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     environment = {**os.environ, **request.environment}
-    environment.pop(PARENT_VARIABLE)  # the stage replaces this process, so it has no parent to follow
+    environment.pop(PARENT_VARIABLE)  # the stage replaces this process, so no parent process has to end it
     os.execve(sys.executable, list(request.argv), environment)

@@ -16,7 +16,7 @@ class RequestRefused(LlmError):
 
 
 class EndpointUnavailable(LlmError):
-    """No valid response arrived before the deadline and with the allowed number of retries. A later attempt may succeed."""
+    """All retries failed, or the deadline passed, without a valid response. A later attempt may succeed."""
 
     exit_code = ExitCode.TRANSIENT
 

@@ -40,7 +40,7 @@ def image_part(url: str) -> dict[str, Any]:
 
 
 def png_data_url(image: Image.Image) -> str:
-    """Encode a decoded image as a ``data:`` URL of a PNG file."""
+    """Encode a PIL image as a ``data:`` URL that contains a PNG file."""
     return _data_url("image/png", encode_png(image))
 
 
@@ -49,7 +49,8 @@ def data_url(data: bytes, max_side: int) -> str:
     """Encode an image file as a ``data:`` URL.
 
     The bytes are sent unchanged if every server decodes them the same way: PNG, JPEG or WebP, RGB or greyscale,
-    upright, and no side longer than ``max_side`` pixels. Any other image is decoded, scaled down and sent as PNG.
+    upright, and no side longer than ``max_side`` pixels. Any other image is decoded, scaled down if a side
+    is longer, and sent as PNG.
 
     Raises:
         editr1.data.images.ImageError: ``data`` is not an image.

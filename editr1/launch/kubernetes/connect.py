@@ -49,20 +49,20 @@ def connect(config: ClusterConfig) -> Connection:
 
 
 def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
-    """Return the settings with which this machine can open the artifact store of the cluster's pods.
+    """Return the settings with which this machine can open the artifact store that the pods on the cluster use.
 
-    The URL of the store is ``url``, or ``store.url`` in the cluster settings if ``url`` is None.
+    The URL of the store is ``url``, or ``values.store.url`` in the cluster settings if ``url`` is None.
 
     Raises:
         ConfigError: no store is configured, or pods cannot reach a store with this URL.
     """
     values = config.values.get("store", {})
     if not isinstance(values, Mapping):
-        raise ConfigError(f"values.store: {values!r}: must be a mapping such as {{url: s3://bucket/prefix}}")
+        raise ConfigError(f"values.store: {values!r} must be a mapping such as {{url: s3://bucket/prefix}}")
     url = url or values.get("url")
     if not url:
         raise ConfigError(
-            "no artifact store is configured: set --store, or store.url in the values of the cluster settings, to s3://bucket/prefix"
+            "no artifact store is configured: set --store, or values.store.url in the cluster settings, to s3://bucket/prefix"
         )
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")

@@ -12,7 +12,7 @@ from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.connect import Connection, cluster_store
 from editr1.launch.kubernetes.editruns import EditRuns
 
-NEEDED = (
+NEEDED_PERMISSIONS = (
     ("create", "kubeflow.org", "pytorchjobs"),
     ("create", "apps", "deployments"),
     ("create", "", "configmaps"),
@@ -24,6 +24,7 @@ NEEDED = (
     ("list", "", "events"),
     ("delete", "kubeflow.org", "pytorchjobs"),
 )
+"""Permissions that a run needs: verb, API group and resource."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def _serves(connection: Connection, group: str, resource: str) -> bool:
 
 def _permissions(connection: Connection) -> Iterator[Finding]:
     missing = [
-        f"{verb} {resource}" for verb, group, resource in NEEDED if not connection.api.is_allowed(verb, group, resource)
+        f"{verb} {resource}"
+        for verb, group, resource in NEEDED_PERMISSIONS
+        if not connection.api.is_allowed(verb, group, resource)
     ]
     where = f"in namespace {connection.api.namespace}"
     detail = (

@@ -53,7 +53,7 @@ def live_logs(api: ClusterNamespace, releases: list[str], should_stop: Callable[
                         _keep_following(api, pod, followers, lines)
                 ended = all(state_of(api.release(release)).phase in _ENDED for release in releases)
             except ClusterError:
-                pass  # the next poll retries
+                pass  # the next poll retries the requests
         try:
             yield lines.get(timeout=0.5)
         except queue.Empty:

@@ -86,7 +86,7 @@ class KubernetesLauncher:
         return ReleaseRequest(chart, release, self._api.namespace, values, objects, job)
 
     def record_fields(self, request: ReleaseRequest) -> Mapping[str, str]:
-        """Return the names of the release, the image and the chart, for the record of the stage."""
+        """Return the names of the release, the container image and the chart, for the record of the stage."""
         chart = f"{request.chart} {chart_version(request.chart)}"
         return {"release": request.release, "image": image_of(request.objects), "chart": chart}
 

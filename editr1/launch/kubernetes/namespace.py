@@ -34,14 +34,14 @@ class ClusterNamespace:
         return ReleaseView(name, self.namespace, job, pods, events)
 
     def jobs(self, run: str | None = None) -> list[JobView]:
-        """Return the jobs and services in the namespace, oldest first. If ``run`` is given, return only those of that run."""
+        """Return the jobs and services in the namespace, oldest first. If ``run`` is given, return only those of this run."""
         selector = PART_OF + (f",editr1.dev/run={run}" if run else "")
         jobs = [job_view(item) for item in self.find("PyTorchJob", labelSelector=selector)]
         jobs += [service_view(item) for item in self.find("Deployment", labelSelector=selector)]
         return sorted(jobs, key=lambda job: job.created)
 
     def pods(self, release: str) -> tuple[PodView, ...]:
-        """Return the pods of a release, sorted by replica index. Pods of ``helm test`` are left out."""
+        """Return the pods of a release, sorted by replica index. The result does not contain pods of ``helm test``."""
         views = (pod_view(item) for item in self.find("Pod", labelSelector=f"{INSTANCE}={release}"))
         return tuple(sorted((view for view in views if not view.name.endswith("-test")), key=_pod_order))
 

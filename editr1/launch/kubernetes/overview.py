@@ -89,7 +89,8 @@ def explain(stage: StageOverview) -> str:
 def _newest_key(store: ArtifactStore, run: str, stage: str) -> str:
     """Return the key of the newest attempt of a stage, from the live files in the store; empty before the first attempt.
 
-    It is needed for releases that were installed with Helm. Their job file contains no key, because the pod computes it.
+    It is needed for releases that users installed with the helm command. Their job file contains no key, because the pod
+    computes it.
     """
     prefix = f"runs/{run}/stages/{stage}/"
     keys = {key.removeprefix(prefix).split("/")[0] for key in store.list_records(prefix)}

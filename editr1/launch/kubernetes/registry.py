@@ -16,7 +16,7 @@ import httpx
 
 TIMEOUT_S = 4.0
 CACHE_S = 60.0
-"""Time in seconds for which a digest is cached. Stages of the same kind use the same image."""
+"""Time in seconds for which a digest is cached, because all stages of a kind use the same container image."""
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -75,7 +75,7 @@ def image_digest(repository: str, tag: str, *, scheme: str = "https") -> str | N
 
 
 def with_digest(values: Mapping[str, Any], default_tag: str) -> dict[str, Any]:
-    """Return a copy of chart values with ``image.digest`` set to the current digest of the image tag.
+    """Return a copy of chart values with ``image.digest`` set to the current digest of the container image.
 
     The values are unchanged if they already contain a digest, or if the digest cannot be looked up.
     """

@@ -46,6 +46,7 @@ class StageState:
     """Sentence that explains the phase; empty if there is nothing to explain."""
     exit_code: int | None = None
     restarts: int = 0
+    """Number of restarts of the stage's containers in all pods."""
     trouble: Trouble | None = None
     """Kind of the problem that ``reason`` describes; None if it does not describe a problem of a pod."""
 

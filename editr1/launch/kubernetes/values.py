@@ -23,7 +23,7 @@ MODELS: dict[Kind, type[StageValues]] = {
     Kind.EVALUATE: EvaluateValues,
 }
 MAX_NAME_LENGTH = 45
-"""Maximum length of a release name in characters. Pod names are a release name with a suffix, and have at most 63 characters."""
+"""Maximum length of a release name in characters. A pod name is a release name with a suffix, and may have at most 63 characters."""
 SERVICE_PORT = 8000
 
 
@@ -44,7 +44,7 @@ def kind_of(chart: str) -> Kind:
         return Kind(chart)
     except ValueError:
         known = ", ".join(chart_of(kind) for kind in Kind)
-        raise ConfigError(f"chart {chart!r} does not exist; choose one of: {known}") from None
+        raise ConfigError(f"{chart!r} is neither a chart nor a kind of stage; choose one of: {known}") from None
 
 
 def release_name(run: str, stage: str) -> str:

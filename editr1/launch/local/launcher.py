@@ -76,7 +76,7 @@ class LocalLauncher:
         return LocalRequest((sys.executable, "-m", f"editr1.stages.{job.kind}"), env, job)
 
     def record_fields(self, request: LocalRequest) -> Mapping[str, str]:
-        """Return an empty mapping, because a local process has no release, image or chart."""
+        """Return an empty mapping, because a local process has no release, container image or chart."""
         return {}
 
     def submit(self, request: LocalRequest) -> LocalHandle:
