@@ -34,7 +34,7 @@ POLL_SECONDS = 2.0
 class OperatorRun:
     """Outcome of a command that submits a run to the operator.
 
-    ``record`` is None if it did not follow the run to its end.
+    ``record`` is None if the command did not follow the run to its end.
     """
 
     code: int = ExitCode.DONE

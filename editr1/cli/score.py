@@ -38,7 +38,9 @@ def score(
         ),
     ] = None,
     num_traces: Annotated[int, typer.Option(min=1, help="Number of traces per edit. Their scores are averaged.")] = 1,
-    deadline: Annotated[float, typer.Option(min=0.1, help="Maximum duration including retries, in seconds.")] = 60.0,
+    deadline: Annotated[
+        float, typer.Option(min=0.1, help="Maximum duration of the request including retries, in seconds.")
+    ] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Let a reward server score one edit, and print the verdict on each principle (a yes/no question about the edit).

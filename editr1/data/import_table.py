@@ -82,7 +82,7 @@ class _Fields(BaseModel):
             try:
                 return json.loads(value)
             except ValueError as error:
-                raise ValueError(f"not JSON: {error}") from None
+                raise ValueError(f"the value is not JSON: {error}") from None
         return value
 
     @field_validator("preferred")
@@ -144,7 +144,7 @@ def _csv_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]
     except UnicodeDecodeError:
         raise TableError(table, None, None, None, "the table is not UTF-8; save it as UTF-8") from None
     except csv.Error as error:
-        raise TableError(table, reader.line_num, None, None, f"not CSV: {error}") from None
+        raise TableError(table, reader.line_num, None, None, f"the table is not CSV: {error}") from None
     except OSError as error:
         raise TableError(table, None, None, None, error.strerror or str(error)) from None
 

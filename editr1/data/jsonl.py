@@ -37,11 +37,18 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
                 yield (
                     number,
                     TableError(
-                        path, number, None, line[:80], f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8"
+                        path,
+                        number,
+                        None,
+                        line[:80],
+                        f"the line is not UTF-8 at byte {error.start + 1}; save the file as UTF-8",
                     ),
                 )
             except (ValueError, RecursionError) as error:
-                yield number, TableError(path, number, None, line.decode()[:80].rstrip(), f"not JSON: {error}")
+                yield (
+                    number,
+                    TableError(path, number, None, line.decode()[:80].rstrip(), f"the line is not JSON: {error}"),
+                )
             else:
                 if isinstance(row, dict):
                     yield number, row
@@ -93,5 +100,7 @@ def _resolved(path: Path, number: int, field: str, value: Any, name: str) -> Any
         try:
             return value | {"data": base64.b64decode(value["data"], validate=True)}
         except ValueError as error:  # binascii.Error, or a text that is not ASCII
-            raise TableError(path, number, f"{field}.data", value["data"], f"not base64: {error}") from None
+            raise TableError(
+                path, number, f"{field}.data", value["data"], f"the value is not base64: {error}"
+            ) from None
     return {child: _resolved(path, number, f"{field}.{child}", item, child) for child, item in value.items()}

@@ -285,7 +285,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise TableError(path, None, None, None, "no such file") from None
     except DAMAGE as error:
-        rule = f"not a Parquet file: {(str(error).splitlines() or [''])[0]}"
+        rule = f"the file is not a Parquet file: {(str(error).splitlines() or [''])[0]}"
         raise TableError(path, None, None, None, rule) from None
 
 

@@ -16,7 +16,7 @@ from editr1.shapes.truth import read_images
 
 
 class Agreement(NamedTuple):
-    """How often the content of one kind of image was read correctly, as fractions in [0, 1]."""
+    """Accuracy of the content that was read from images of one kind, as fractions in [0, 1]."""
 
     scenes: float
     """Fraction of images whose four cells and background were all read correctly."""

@@ -313,7 +313,8 @@ def _parse_messages(messages: object, decode: Callable[[EncodedImage], Any]) -> 
                 images.append(_decode_url(part["image_url"].get("url"), decode))
             else:
                 raise _BadRequest(
-                    f"messages.{number}.content: {kind!r}: use only text parts, and image_url parts in user messages"
+                    f"messages.{number}.content: part type {kind!r} is not supported here; "
+                    "use only text parts, and image_url parts in user messages"
                 )
     return _Chat("\n".join(system), "\n".join(texts), images)
 
