@@ -81,7 +81,7 @@ def outcome(comparison: Comparison, found: Estimate | None) -> Outcome:
     return Outcome.OPEN
 
 
-TITLES = {
+CLAIM_TITLES = {
     1: "Verified traces beat unverified ones; reasoning beats bare verdicts and holistic ratings",
     2: "GCPO on few human preferences beats SFT alone",
     3: "The larger verifier is better",
@@ -89,7 +89,7 @@ TITLES = {
     5: "An editor trained with the better verifier as reward is better",
     6: "Edits after RL are preferred to edits before RL",
 }
-NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"}
+CLAIM_NAMES = {1: "curation", 2: "gcpo", 3: "size", 4: "traces", 5: "editor", 6: "gsb"}
 """Name of each claim for the option ``--only``."""
 
 _credit = partial(Measure, metric="half_credit")
@@ -109,12 +109,12 @@ def make_comparisons(budget: Budget) -> list[Comparison]:
 
 
 def select_claims(comparisons: Iterable[Comparison], only: Iterable[str]) -> list[Comparison]:
-    """Return the comparisons of the claims named in ``only`` (see :data:`NAMES`), or all if it is empty.
+    """Return the comparisons of the claims named in ``only`` (see :data:`CLAIM_NAMES`), or all if it is empty.
 
     Raises:
         ValueError: A name in ``only`` is not the name of a claim.
     """
-    numbers = {name: number for number, name in NAMES.items()}
+    numbers = {name: number for number, name in CLAIM_NAMES.items()}
     wanted = list(only)
     if unknown := [name for name in wanted if name not in numbers]:
         raise ValueError(f"there is no claim {unknown[0]!r}; choose from: {', '.join(numbers)}")

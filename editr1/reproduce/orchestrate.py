@@ -37,16 +37,16 @@ class ReproductionObserver(Protocol):
     """Receiver of the events of a reproduction, for example to display its progress."""
 
     def experiment_skipped(self, item: PlannedRun) -> None:
-        """The run was not started, because its results already exist."""
+        """Called if a run is not started, because its results already exist."""
 
     def experiment_started(self, item: PlannedRun) -> None:
-        """The run was started in a process."""
+        """Called when the process of a run has started."""
 
     def experiment_progress(self, item: PlannedRun, stage: str, line: Mapping[str, Any]) -> None:
-        """A stage of the run wrote a progress line (see editr1.telemetry.progress)."""
+        """Called when a stage of a run has written a progress line (see editr1.telemetry.progress)."""
 
     def experiment_ended(self, item: PlannedRun, seconds: float, failure: str | None) -> None:
-        """The run ended after ``seconds``. ``failure`` is None, or the reason why there are no results."""
+        """Called when a run has ended after ``seconds``. ``failure`` is None, or the reason why there are no results."""
 
     def results_updated(self, found: Reproduction) -> None:
         """Called when all runs of a seed have ended, and at the end. ``found`` covers the seeds whose runs have ended."""

@@ -15,12 +15,12 @@ from editr1.evaluation.report.charts import line_chart
 from editr1.evaluation.report.headlines import ruler
 from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css, page_environment
-from editr1.reproduce.claims import TITLES, Outcome
+from editr1.reproduce.claims import CLAIM_TITLES, Outcome
 from editr1.reproduce.experiments import editor_name
 from editr1.reproduce.results import ComparisonResult, ExperimentResult, Reproduction
 from editr1.reproduce.tuning import DEVELOPMENT_SEEDS, TUNED
 
-CURVES = {
+CURVE_TITLES = {
     "gcpo: pair_win_rate": "pairs won",
     "gcpo: pair_tie_rate": "ties",
     "gcpo: weighted_advantage": "weighted advantage A/T",
@@ -34,7 +34,13 @@ CURVES = {
 
 AXIS_RANGES = {"points": (-25.0, 25.0), "of 10": (-4.0, 4.0), "%": (-100.0, 100.0)}
 """Range of the axis on which differences are drawn, by unit."""
-HISTORY = {"score": "true score", "follow": "follow", "keep": "keep", "quality": "quality", "hacked": "hacked edits"}
+HISTORY_TITLES = {
+    "score": "true score",
+    "follow": "follow",
+    "keep": "keep",
+    "quality": "quality",
+    "hacked": "hacked edits",
+}
 """Metrics that are plotted against the iterations of the editor's training, with their titles."""
 
 
@@ -121,13 +127,15 @@ def _words(part: ComparisonResult) -> tuple[str, str, str]:
 
 def _claims(found: Reproduction) -> list[Claim]:
     ordered = sorted(found.comparisons, key=lambda part: part.claim)
-    return [Claim(number, TITLES[number], list(parts)) for number, parts in groupby(ordered, lambda part: part.claim)]
+    return [
+        Claim(number, CLAIM_TITLES[number], list(parts)) for number, parts in groupby(ordered, lambda part: part.claim)
+    ]
 
 
 def _curves(experiments: list[ExperimentResult]) -> list[Curve]:
     drawn = []
     for experiment in experiments:
-        for name, title in CURVES.items():
+        for name, title in CURVE_TITLES.items():
             points = _mean_curve(list(experiment.curves.get(name, {}).values()))
             if points:
                 drawn.append(Curve(experiment.name, title, line_chart(title, points)))
@@ -142,7 +150,7 @@ def _editor_history_charts(found: Reproduction) -> list[Curve]:
     """
     histories = {"RL-RRM": _editor_histories(found, "rl"), "SFT-RRM": _editor_histories(found, "sft")}
     drawn = []
-    for name, words in HISTORY.items():
+    for name, words in HISTORY_TITLES.items():
         measured = [(title, history[name]) for title, history in histories.items() if name in history]
         if len(measured) == len(histories) and name != "hacked":
             (first, points), (second, other) = measured
@@ -158,7 +166,7 @@ def _editor_histories(found: Reproduction, verifier: str) -> dict[str, list[Poin
     experiments, budget = {experiment.name: experiment for experiment in found.experiments}, found.budget
     steps = [(n, experiments.get(editor_name(verifier, n, budget))) for n in (*budget.editor_curve, budget.iterations)]
     histories = {}
-    for name in HISTORY:
+    for name in HISTORY_TITLES:
         at = {float(n): experiment.metrics.get(f"after {name}") for n, experiment in steps if experiment is not None}
         start = [experiment.metrics.get(f"before {name}") for _, experiment in steps if experiment is not None]
         at |= {0.0: next((metric for metric in start if metric is not None), None)}

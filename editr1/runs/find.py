@@ -54,7 +54,7 @@ def open_existing_store(text: str) -> ArtifactStore:
 
 
 def run_folder(folder: Path, run: str) -> Path | None:
-    """Return the folder of a run: the one named ``run`` below ``folder``, or else one whose store contains the run."""
+    """Return the folder of a run: the one named ``run`` below ``folder``, or else one whose store contains it, or None."""
     if (folder / run / "store").is_dir():
         return folder / run
     stores = _run_folders(folder)

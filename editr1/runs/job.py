@@ -45,7 +45,7 @@ class StageJob(Settings):
     kind: Kind
     """Kind of the stage."""
     key: str = ""
-    """Digest of kind, config, seed, inputs and reward. It identifies the outputs of the stage. Empty until it is computed."""
+    """Digest of the kind, config, seed, inputs and reward service. It identifies the outputs of the stage. Empty until it is computed."""
     seed: int
     """Seed of the run."""
     store: StoreConfig

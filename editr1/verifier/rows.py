@@ -236,7 +236,7 @@ class PairRows:
 
 
 class _LengthCheck:
-    """Length check of training rows. Raises TableError if a row exceeds ``limit`` tokens, ``max_new_tokens`` included."""
+    """Length check of training rows. Raises TableError if a row and its ``max_new_tokens`` reserved tokens exceed ``limit`` tokens."""
 
     def __init__(self, counter: TokenCounter, path: Path, limit: int, max_new_tokens: int = 0) -> None:
         self._counter, self._path, self._limit, self._max_new_tokens = counter, path, limit, max_new_tokens

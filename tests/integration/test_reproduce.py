@@ -15,7 +15,7 @@ import pytest
 from editr1.artifacts import open_store
 from editr1.config.reproduce import SMALLEST
 from editr1.config.store import StoreConfig
-from editr1.reproduce.claims import TITLES, make_comparisons
+from editr1.reproduce.claims import CLAIM_TITLES, make_comparisons
 from editr1.reproduce.experiments import make_experiments
 from editr1.runs.record import State, load_record
 
@@ -56,7 +56,7 @@ def test_every_comparison_of_every_claim_is_in_the_results(reproduced: tuple[Pat
     editors = [part for part in found["comparisons"] if part["claim"] in (5, 6)]
     assert all(part["difference"] is not None for part in editors)  # the ground truth needs no verifier
     page = (out / "reproduction.html").read_text()
-    assert all(title in page for title in TITLES.values())
+    assert all(title in page for title in CLAIM_TITLES.values())
     assert "<script" not in page
     assert (out / "table.md").read_text() in printed
 

@@ -61,7 +61,9 @@ class OpenAIEngine:
         """
         folder = Path(model)
         if not folder.is_dir() and model_digest is None:
-            raise ValueError(f"model {str(model)!r} is not a folder, so its digest is unknown; pass model_digest")
+            raise ValueError(
+                f"model {str(model)!r} is not a folder, so its digest cannot be computed; pass model_digest"
+            )
         if model_digest is None:
             from editr1.verifier.model import folder_digest
 

@@ -9,7 +9,15 @@ from pydantic import ValidationError
 from editr1.config.reproduce import SMALLEST, Budget
 from editr1.evaluation.items import EditItem, PairItem, TruthItem
 from editr1.evaluation.metrics import Bootstrap, Estimate, mean_estimate
-from editr1.reproduce.claims import NAMES, TITLES, Comparison, Outcome, make_comparisons, outcome, select_claims
+from editr1.reproduce.claims import (
+    CLAIM_NAMES,
+    CLAIM_TITLES,
+    Comparison,
+    Outcome,
+    make_comparisons,
+    outcome,
+    select_claims,
+)
 from editr1.reproduce.experiments import make_experiments, run_spec, with_dependencies
 from editr1.reproduce.metrics import EvaluatedItems, Measure, differences
 from editr1.reproduce.nested_bootstrap import nested_estimate
@@ -52,7 +60,7 @@ def test_control_fails_if_it_gains_and_missing_measurement_is_reported() -> None
 
 def test_every_claim_has_comparisons_title_and_name_and_can_be_selected() -> None:
     comparisons = make_comparisons(Budget())
-    assert {item.claim for item in comparisons} == set(TITLES) == set(NAMES)
+    assert {item.claim for item in comparisons} == set(CLAIM_TITLES) == set(CLAIM_NAMES)
     assert {item.claim for item in select_claims(comparisons, ["gcpo", "gsb"])} == {2, 6}
     assert select_claims(comparisons, []) == comparisons
     with pytest.raises(ValueError, match="there is no claim 'gpco'; choose from: curation"):
