@@ -1,4 +1,4 @@
-"""Read the commit and the uncommitted changes of the git checkout from which this package runs."""
+"""Read the commit and the uncommitted changes of the git checkout from which editr1 runs."""
 
 from __future__ import annotations
 

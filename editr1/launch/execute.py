@@ -1,4 +1,4 @@
-"""Run the stages of a run file. The run's folder is locked meanwhile, so that only one process works on the run."""
+"""Run the stages of a run file. Meanwhile, the folder of the run is locked, so that only one process works on the run."""
 
 from __future__ import annotations
 

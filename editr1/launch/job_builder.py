@@ -1,8 +1,8 @@
 """Build the job of a stage, and the values of the Helm chart that runs the job on a cluster.
 
 A job (:class:`~editr1.runs.job.StageJob`) contains everything that a stage process needs to know. All backends and commands
-build it with these functions, which are pure. :func:`editr1.runs.resolve.resolve_stage` has already resolved the references to
-inputs.
+build it with these functions, which are pure. References to inputs are resolved before the job is built
+(:func:`editr1.runs.resolve.resolve_stage`) or in the pod (:func:`editr1.runs.resolve.resolve_job`).
 
 On a cluster, the chart writes the job into the job file of its pods (``charts/editr1-lib/templates/_job_file.tpl``).
 ``tests/unit/launch/test_job_file.py`` checks that this file has the same fields and values as the job, except for the fields
@@ -126,6 +126,9 @@ def chart_values(
 
 
 def _store_values(store: StoreConfig) -> dict[str, Any]:
-    """Return the chart values of an artifact store. Options that have their default are left to the cluster settings."""
+    """Return the chart values of an artifact store.
+
+    Options with default values are omitted, so that the cluster settings determine them.
+    """
     options = store.model_dump(include={"region", "secure", "part_bytes", "transfers"}, exclude_defaults=True)
     return {"url": store.url} | {to_camel(name): value for name, value in options.items()}

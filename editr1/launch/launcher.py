@@ -19,8 +19,11 @@ class Observation:
 
     running: bool
     exit_code: int | None = None
+    """Exit code of the attempt; None while it is running."""
     reason: str = ""
+    """Why the attempt ended, if it did not succeed."""
     ready_urls: tuple[str, ...] = ()
+    """Addresses of the reward service; empty if it is not ready or if the stage is not a reward service."""
     progress: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """Progress lines that the stage wrote since the last observation (see editr1.telemetry.progress)."""
     note: str = ""

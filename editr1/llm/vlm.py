@@ -26,13 +26,13 @@ class Usage:
     """Number of requests and tokens, and their cost. A request answered from the cache is counted only in ``cached``."""
 
     requests: int = 0
-    """Requests that a server answered."""
+    """Number of requests that a server answered."""
     cached: int = 0
-    """Requests answered from the cache."""
+    """Number of requests answered from the cache."""
     retries: int = 0
-    """Retries of requests."""
+    """Number of retries of requests."""
     failed: int = 0
-    """Requests that failed after all retries."""
+    """Number of requests that failed after all retries."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0

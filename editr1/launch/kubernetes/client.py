@@ -1,4 +1,4 @@
-"""Client of the Kubernetes API, for the commands of this package and for the operator."""
+"""Client of the Kubernetes API for the editr1 commands and the operator."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class KubernetesClient:
         return bool(((answer or {}).get("status") or {}).get("allowed"))
 
     def pod_log(self, namespace: str, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
-        """Return the log of a pod, or an empty string if it has none."""
+        """Return the log of a pod, or an empty string if the pod or its log does not exist."""
         query = [("container", container)] if container else []
         query += [("tailLines", str(tail))] if tail is not None else []
         try:

@@ -62,7 +62,7 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     url = url or values.get("url")
     if not url:
         raise ConfigError(
-            "no artifact store is configured: set --store, or values.store.url in the cluster settings, to s3://bucket/prefix"
+            "no artifact store is configured; set --store, or values.store.url in the cluster settings, to s3://bucket/prefix"
         )
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")

@@ -72,7 +72,7 @@ class ClusterNamespace:
         self.client.delete_all("Pod", self.namespace, f"{INSTANCE}={release}", grace=0)
 
     def log(self, pod: str, *, container: str | None = None, tail: int | None = None) -> str:
-        """Return the log of a pod, or an empty string if it has none."""
+        """Return the log of a pod, or an empty string if the pod or its log does not exist."""
         return self.client.pod_log(self.namespace, pod, container=container, tail=tail)
 
     def follow(self, pod: str, *, container: str, since: float) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Data classes for the status of an EditRun.
 
 ``kubectl get`` and ``kubectl describe`` show this status. The operator keeps no other state: after a restart, it
-continues every run from the run's status.
+resumes every run from its status.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class StageState:
     reason: str = ""
     """Sentence that explains the phase; empty if there is nothing to explain."""
     exit_code: int | None = None
+    """Exit code of a job that succeeded or failed; None if there is none or if it is unknown."""
     restarts: int = 0
     """Number of restarts of the stage's containers in all pods."""
     trouble: Trouble | None = None
