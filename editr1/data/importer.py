@@ -178,9 +178,7 @@ def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], images: _Images
                 return TableError(table, row.line, "edited", row.edited, rule)
             if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
                 name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
-                rule = (
-                    f"a case must use either rank or preferred, but line {other.line} uses the other column; remove one"
-                )
+                rule = f"all rows of a case must use the same column, rank or preferred; line {other.line} uses the other one"
                 return TableError(table, row.line, name, value, rule)
     for name in ("source", "edited"):
         image = getattr(row, name)
