@@ -97,7 +97,7 @@ class CollectedResults:
         self.records: dict[tuple[int, str], RunRecord] = {}
 
     def add(self, seed: int, experiment: Experiment, record: RunRecord, store: ArtifactStore) -> None:
-        """Read the results of a finished experiment from the store."""
+        """Read the results of a completed experiment from the store, and add them."""
         key = (seed, experiment.name)
         self.records[key] = record
         attempts = [a for stage in record.stages.values() if stage.kind != "serve" for a in stage.attempts if a.ended]

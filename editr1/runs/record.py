@@ -124,13 +124,13 @@ def save_record(store: ArtifactStore, record: RunRecord) -> None:
 
 
 def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
-    """Return the record of ``run``; None if there is none. Raises ConfigError if this version cannot read it."""
+    """Return the record of ``run``; None if there is none. Raises ConfigError if this version of editr1 cannot read it."""
     data = store.get_record(record_key(run))
     return None if data is None else parse_record(data, f"{store.url}: {record_key(run)}")
 
 
 def parse_record(data: bytes, where: str) -> RunRecord:
-    """Parse a stored record. Raises ConfigError if this version cannot read it."""
+    """Parse a stored record. Raises ConfigError if this version of editr1 cannot read it."""
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:

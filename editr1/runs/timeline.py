@@ -49,7 +49,7 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def timeline_rows(spans: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float, float, bool]]:
-    """Yield depth, label, start, end and success for each line of the timeline, parents first. Times are Unix times in seconds."""
+    """Yield (depth, label, start, end, success) for each line of the timeline, parents first. Times are Unix times in seconds."""
     known = {item["span"] for item in spans}
     below: dict[str | None, list[Mapping[str, Any]]] = defaultdict(list)
     for item in spans:

@@ -201,16 +201,16 @@ class _RequestImages:
         if digest in self._by_digest:
             return self._by_digest[digest]
         if self._resolver is None:
-            return f"{digest} is not in this request, and this server does not look up digests; send the image as data"
+            return f"image {digest} is not in this request, and this server does not look up digests; send the image as data"
         try:
             data = self._resolver(digest)
         except LookupError:
-            return f"{digest} is not known to this server; send the image as data"
+            return f"image {digest} is neither in this request nor available on this server; send the image as data"
         except Exception as error:  # an unreachable image store must not make other items fail
-            return f"{digest} could not be read: {type(error).__name__}: {error}; send the image as data"
+            return f"image {digest} could not be read: {type(error).__name__}: {error}; send the image as data"
         found = _digest(data)
         if found != digest:
-            return f"the file that this server has for {digest} has digest {found}; send the image as data"
+            return f"this server's file for image {digest} has another digest, {found}; send the image as data"
         return data
 
     def _check_size(self, data: bytes) -> EncodedImage | str:

@@ -41,7 +41,7 @@ class ServerMetrics:
             buckets=_SECONDS_BUCKETS,
             registry=registry,
         )
-        self._tokens = Counter(Metric.TOKENS, "Prompt and completion tokens.", ["kind"], registry=registry)
+        self._tokens = Counter(Metric.TOKENS, "Number of prompt and completion tokens.", ["kind"], registry=registry)
 
     def record_response(self, status: int) -> None:
         """Count a response under its HTTP status."""
