@@ -32,7 +32,7 @@ CHARTS: dict[str, type[BaseModel]] = {
     OPERATOR: OperatorValues,
 }
 CONFIG = "config"
-"""Key of the stage settings in the values of a chart."""
+"""Key in the values of a chart under which the stage settings are."""
 EXAMPLES = {
     "curate": "--set store.url=s3://my-bucket/editr1",
     "sft": "--set store.url=s3://my-bucket/editr1 --set inputs.rows=sha256:... --set inputs.model=hub:Qwen/Qwen2.5-VL-7B-Instruct",
@@ -157,7 +157,8 @@ def main() -> int:
                     path.parent.mkdir(exist_ok=True)
                     path.write_text(text)
     for path in stale:
-        print(f"{'stale' if check else 'wrote'}: {path.relative_to(HERE.parent)}")
+        name = path.relative_to(HERE.parent)
+        print(f"{name} is out of date; run python charts/generate.py" if check else f"wrote {name}")
     return 1 if check and stale else 0
 
 

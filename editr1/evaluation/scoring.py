@@ -82,7 +82,9 @@ def score_in_batches(
     for number, part in enumerate(batches(items, batch_size), start=1):
         scored = scorer(part)
         if len(scored) != len(part):
-            raise ScorerError(f"the scorer returned {len(scored)} outcomes for {len(part)} items")
+            raise ScorerError(
+                f"the scorer returned {len(scored)} outcomes for {len(part)} items; it must return one per item"
+            )
         outcomes.extend(scored)
         failed += sum(isinstance(outcome, ScoreFailure) for outcome in scored)
         if number % 10 == 0 and failed > max_failed_fraction * len(outcomes):

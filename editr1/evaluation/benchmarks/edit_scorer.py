@@ -10,7 +10,7 @@ from editr1.evaluation.scoring import Scorer, score_in_batches, score_or_none
 
 
 class BenchmarkEdit(NamedTuple):
-    """One edit to be scored. The two images are encoded image files."""
+    """One edit to be scored. ``source`` and ``edited`` are encoded image files, such as PNG."""
 
     source: bytes
     edited: bytes

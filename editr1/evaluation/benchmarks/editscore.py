@@ -21,7 +21,7 @@ _COLUMNS = ("key", "instruction", "input_image", "output_images", "task_type", "
 
 
 class EditScoreRow(NamedTuple):
-    """A comparison of two edits. ``outputs[0]`` is the better one.
+    """A comparison of two edits. ``outputs`` are the two edits as encoded image files, the better one first.
 
     ``keys`` identify the two edits; an edit can occur in several rows.
     """
@@ -46,7 +46,7 @@ def load_editscore(path: Path) -> Iterator[EditScoreRow]:
             raise BenchmarkError(f"{row.where}: the lists key and output_images must have two entries each")
         if dimension not in get_args(Dimension):
             allowed = ", ".join(get_args(Dimension))
-            raise BenchmarkError(f"{row.where}: dimension {dimension!r} is unknown; allowed: {allowed}")
+            raise BenchmarkError(f"{row.where}: dimension must be one of {allowed}, got {dimension!r}")
         first, second = (image_bytes(row, "output_images", value) for value in outputs)
         yield EditScoreRow(
             (str(keys[0]), str(keys[1])),

@@ -37,7 +37,7 @@ _COLUMNS = ("task_type", "key", "instruction", "instruction_language", "input_im
 
 
 class GEditItem(NamedTuple):
-    """One case. ``source`` is the resized input image of the benchmark.
+    """One case of GEdit-Bench. ``source`` is the resized input image of the benchmark.
 
     ``intersection`` is the column ``Intersection_exist``: True if the case is in the subset "Intersection" of the authors.
     """
@@ -77,14 +77,14 @@ def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[
     """Yield the cases of one language.
 
     Raises:
-        BenchmarkError: The layout differs, or a type is unknown.
+        BenchmarkError: The layout differs from the published one, or a type is not one of the 11 types.
     """
     for row in read_rows(path, _COLUMNS, optional=("Intersection_exist",)):
         if text_field(row, "instruction_language") != language:
             continue
         kind = text_field(row, "task_type")
         if kind not in TYPES:
-            raise BenchmarkError(f"{row.where}: task_type {kind!r} is unknown; allowed: {', '.join(TYPES)}")
+            raise BenchmarkError(f"{row.where}: task_type must be one of {', '.join(TYPES)}, got {kind!r}")
         yield GEditItem(
             text_field(row, "key"),
             kind,
@@ -137,7 +137,7 @@ def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT)
     """Return the results: SC, PQ and O = sqrt(SC * PQ). SC and PQ are each the lower of two ratings.
 
     Each metric is averaged over the items of a type and then over the types. The published rule drops missing edits and
-    unparsed answers (where the public scripts use a random rating instead, this is not reproduced). Our rule scores a
+    unparsed answers. The random ratings that the public scripts use for some unparsed answers are not reproduced. Our rule scores a
     missing edit with 0, and excludes and counts unparsed answers.
     """
     parsed: list[tuple[str, float, float]] = []

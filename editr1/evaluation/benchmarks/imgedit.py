@@ -19,7 +19,7 @@ from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 
 
 class ImgEditItem(NamedTuple):
-    """One case; ``source`` is the path of the original image."""
+    """One case of ImgEdit-Bench. ``source`` is the path of the original image."""
 
     key: str
     edit_type: str
@@ -75,8 +75,8 @@ def judge_imgedit(
     cases = list(items)
     for item in cases:
         if item.edit_type not in prompts:
-            known = ", ".join(sorted(prompts))
-            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}, only for {known}; add it")
+            types = ", ".join(sorted(prompts))
+            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}, only for {types}; add it")
     answers: dict[str, str | None] = {}
     for item in cases:
         edited = edits(item) if callable(edits) else _read_if_exists(edits / f"{item.key}.png")

@@ -14,7 +14,7 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class BenchmarkError(Editr1Error, ValueError):
-    """The benchmark does not have its published layout. The message contains the file, the row and the field."""
+    """The files of a benchmark do not have the published layout. The message contains the file, the row and the field."""
 
     exit_code = ExitCode.DATA
 

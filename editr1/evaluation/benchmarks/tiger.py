@@ -64,7 +64,7 @@ def load_tiger(path: Path) -> list[TigerGroup]:
     for row in read_rows(path, _COLUMNS):
         kind = text_field(row, "dataset")
         if kind not in _KINDS:
-            raise BenchmarkError(f"{row.where}: dataset {kind!r} is unknown; allowed: {', '.join(_KINDS)}")
+            raise BenchmarkError(f"{row.where}: dataset must be one of {', '.join(_KINDS)}, got {kind!r}")
         k, name = _KINDS[kind], text_field(row, "id")
         first, second = _letters(row, k)
         group_id = name if k == 2 else name.split("_")[0]

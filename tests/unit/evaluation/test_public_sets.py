@@ -122,7 +122,10 @@ def test_editscore_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dimension": "beauty"}, "row 0: dimension 'beauty' is unknown; allowed: prompt_following"),
+        (
+            {"dimension": "beauty"},
+            "row 0: dimension must be one of prompt_following, consistency, overall, got 'beauty'",
+        ),
         ({"output_images": [image(1)]}, "row 0: the lists key and output_images must have two entries"),
         ({"instruction": " "}, "row 0: instruction must be a non-empty string"),
         ({"input_image": {"bytes": None, "path": "no.png"}}, "row 0: input_image: the file .* does not exist"),
@@ -271,7 +274,10 @@ def test_tiger_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
         (tiger_rows(3, "g", [1, 2, 3], "ABC")[:2], "group g of 3 edits has 2 of 3 comparisons"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "ranking": "A>C"}], "ranking must rank A and B"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "comparison_type": "AvsC"}], "letters of AB"),
-        ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "dataset": "5pair"}], "dataset '5pair' is unknown"),
+        (
+            [{**tiger_rows(2, "g", [1, 2], "A>B")[0], "dataset": "5pair"}],
+            "dataset must be one of 2pair, 3pair, 4pair, got '5pair'",
+        ),
         (tiger_rows(2, "g", [1, 2], "A>B") * 2, "compared twice"),
     ],
 )
@@ -338,7 +344,7 @@ def test_gedit_metrics_average_the_lower_rating_over_types():
 
 
 def test_gedit_unknown_type_is_rejected(tmp_path):
-    with pytest.raises(BenchmarkError, match="task_type 'colour' is unknown"):
+    with pytest.raises(BenchmarkError, match="task_type must be one of .*, got 'colour'"):
         list(load_gedit(write(tmp_path, [{**gedit_rows()[0], "task_type": "colour"}])))
 
 
