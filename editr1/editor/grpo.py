@@ -78,7 +78,7 @@ def train_grpo(
     Raises:
         ConfigError: The training diverged, or a setting does not match the checkpoint.
         RewardBudgetExceeded: Scoring failed for more samples than the settings allow.
-        RewardUnreachable: The same, but mostly because the reward service could not be reached.
+        RewardUnreachable: Scoring failed for too many samples, mostly because the reward service could not be reached.
         RewardModelChanged: The scores came from more than one verifier.
         Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
         ValueError: The cases, the editor or the checkpoint cannot be used. Raised before any sampling.
