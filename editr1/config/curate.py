@@ -51,7 +51,7 @@ class PrincipleCounts(Settings):
                 raise ValueError(f"{name}: minimum {least} is greater than maximum {most}; swap or change them")
         if self.total[0] < 1:
             raise ValueError(
-                f"total: minimum {self.total[0]} is too low, since a case needs a principle; set it to at least 1"
+                f"total: minimum {self.total[0]} is too low, since every case needs a principle; set it to at least 1"
             )
         least = self.follow[0] + self.keep[0] + self.quality[0]
         most = self.follow[1] + self.keep[1] + self.quality[1]

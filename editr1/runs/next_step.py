@@ -58,7 +58,9 @@ def after_end(exit_code: int, has_result: bool, failures: int, retries: int) -> 
     if has_result:
         return Decision(NextStep.FINISH)
     if exit_code == ExitCode.DONE:
-        return Decision(NextStep.FAIL, "the process exited with 0 but committed no result")
+        return Decision(
+            NextStep.FAIL, "the process of the stage exited with code 0 but committed no result; read its log"
+        )
     if not is_retryable(exit_code):
         return Decision(NextStep.FAIL, f"permanent error (exit code {exit_code})")
     if failures > retries:

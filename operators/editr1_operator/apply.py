@@ -70,7 +70,7 @@ class Applier:
                 if isinstance(action, Launch | EnsureService):
                     failed[action.stage] = self._failed(action.stage, error)
                 else:
-                    log.warning("cannot carry out %s: %s", action, error)
+                    log.warning("cannot carry out the action %s: %s", action, error)
         if unreachable is not None:
             raise unreachable
         return failed
@@ -102,7 +102,7 @@ class Applier:
             except RequestRefused as error:
                 raise RequestRefused(error.status, f"{what}: {error}") from None
             if "deletionTimestamp" in applied.get("metadata", {}):
-                raise RequestRefused(409, f"{what} is still being deleted")
+                raise RequestRefused(409, f"{what} is still being deleted; it is created again after that")
             if item["kind"] in ("PyTorchJob", "Deployment"):
                 self._cache.put_job({"kind": item["kind"], **applied}, deleted=False)
 

@@ -195,7 +195,7 @@ def _plan_succeeded(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
         message = "the job succeeded; waiting for its remaining pods to stop"
         plan = plan.update(stage, state=RunState.RUNNING, reason=Reason.RUNNING, message=message)
         return delete_stuck_pods(plan, stage)
-    message = "the process exited with 0 but committed no result"
+    message = "the process of the stage exited with code 0 but committed no result; read its log"
     return plan.fail(stage, Reason.NO_RESULT, message, code=ExitCode.DONE)
 
 

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
                 return ExitCode.TRANSIENT
         for name, reference in job.inputs.items():
             if reference.startswith("sha256:"):
-                print(f"input {name}: {len(store.manifest(reference).files)} files")
+                print(f"input {name}: number of files: {len(store.manifest(reference).files)}")
         if given.ready:
             from editr1.serving.readiness import wait_ready
 
