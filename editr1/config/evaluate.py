@@ -100,8 +100,8 @@ class EvaluateConfig(Settings):
     """Maximum number of tokens per trace."""
 
     score_edits: bool = False
-    """Score all edits with the verifier even if the ground truth is known. If false, the verifier scores only the edits
-    in the report's gallery in that case."""
+    """Score all edits with the verifier even if the ground truth is known. If false and the ground
+    truth is known, the verifier scores only the edits in the report's gallery."""
 
     sample_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Number of cases that the editor edits per batch."""

@@ -70,7 +70,7 @@ class GcpoConfig(VerifierTraining):
         return self
 
     def rollout_layout(self, processes: int = 1) -> tuple[int, int]:
-        """Return the micro-batch size (traces per forward pass on each process) and the gradient accumulation steps.
+        """Return the micro-batch size of each process, in traces, and the number of gradient accumulation steps.
 
         Raises ConfigError if a pair would be split between processes, or if the micro-batches do not divide a rollout
         evenly.

@@ -32,7 +32,7 @@ def archive_attempts(
     before: RunStatus,
     after: RunStatus,
 ) -> None:
-    """Save the pods and events of each attempt that ended between the statuses ``before`` and ``after``.
+    """Save the pods and events of each attempt that ended between the run's statuses ``before`` and ``after``.
 
     Raises:
         StoreError, ClusterUnreachable: the store or the API server cannot be reached; call the function again later.
