@@ -69,8 +69,8 @@ def _settings() -> Iterator[tuple[str, Page]]:
     for kind, info in KINDS.items():
         text = (
             f"{_sentence(info.title)}\n\nSettings go under `config` of the stage in a run file or of the chart's values, "
-            f"in the file given with `-f`, in the environment as `EDITR1_{kind.upper()}__NAME`, or on the command line as "
-            f"`--set NAME=VALUE`.\n\n"
+            f"or in the file given with `-f`. `editr1 {kind}` and `editr1 submit` also accept `--set NAME=VALUE` and the "
+            f"environment variable `EDITR1_{kind.upper()}__NAME`; `editr1 run` accepts `--set STAGE.NAME=VALUE`.\n\n"
         )
         yield (
             f"reference/settings/{kind}.md",

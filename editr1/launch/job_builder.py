@@ -19,6 +19,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from editr1.config.cluster import ClusterConfig
+from editr1.config.loader import ConfigError
 from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes.values import checked, shared_values
@@ -102,7 +103,7 @@ def chart_values(
         traceparent: W3C trace context of the parent of the stage's spans.
 
     Raises:
-        ConfigError: the chart rejects a value of the cluster settings.
+        ConfigError: the chart rejects a value of the cluster settings, or the artifact store has an endpoint only on this machine.
     """
     job_values: dict[str, Any] = {
         "run": job.run,
@@ -122,7 +123,14 @@ def chart_values(
         base = shared_values(cluster, job.kind, job.stage)
         if job.reward_urls:
             job_values["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
-    return checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")
+    values = checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")
+    if job.store.endpoint and not values["store"].get("endpoint"):
+        # The pods would silently connect to AWS. The endpoint may differ from this machine's, so it is not copied.
+        raise ConfigError(
+            f"the artifact store {job.store.url} has the endpoint {job.store.endpoint} on this machine, but none for the pods; set "
+            "values.store.endpoint in the cluster settings"
+        )
+    return values
 
 
 def _store_values(store: StoreConfig) -> dict[str, Any]:

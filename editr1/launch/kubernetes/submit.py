@@ -55,16 +55,24 @@ def read_values(
     variables for its settings.
     """
     where = str(file or f"values of {chart_of(kind)}")
-    model = load_settings(
-        MODELS[kind],
-        values=shared_values(cluster, kind, name),
-        file=file,
-        env=env,
-        env_prefix=f"EDITR1_{kind.upper()}__",
-        env_section=("config",),
-        overrides=overrides,
-        where=where,
-    )
+
+    def load(stage: str) -> TrainingValues | RewardValues:
+        model = load_settings(
+            MODELS[kind],
+            values=shared_values(cluster, kind, stage),
+            file=file,
+            env=env,
+            env_prefix=f"EDITR1_{kind.upper()}__",
+            env_section=("config",),
+            overrides=overrides,
+            where=where,
+        )
+        assert isinstance(model, TrainingValues | RewardValues)
+        return model
+
+    model = load(name)
+    if model.stage and model.stage != name:  # the cluster settings may have values for this stage name
+        model = load(model.stage)
     values = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
     check_inputs(kind, values, where)
     return values

@@ -344,7 +344,7 @@ def test_gedit_metrics_average_the_lower_rating_over_types():
 
 
 def test_gedit_unknown_type_is_rejected(tmp_path):
-    with pytest.raises(BenchmarkError, match="task_type must be one of .*, got 'colour'"):
+    with pytest.raises(BenchmarkError, match=r"task_type must be one of .*, got 'colour'"):
         list(load_gedit(write(tmp_path, [{**gedit_rows()[0], "task_type": "colour"}])))
 
 

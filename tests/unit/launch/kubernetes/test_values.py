@@ -15,6 +15,7 @@ from editr1.launch.kubernetes import helm
 from editr1.launch.kubernetes.bundle import REDACTED, redacted, redacted_text
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.helm import Helm
+from editr1.launch.kubernetes.submit import read_values, render
 from editr1.launch.kubernetes.values import (
     check_release,
     checked,
@@ -135,6 +136,25 @@ def test_store_that_pods_cannot_reach_is_rejected() -> None:
         store_config(ClusterConfig())
     config = ClusterConfig(values={"store": {"url": "s3://b", "endpoint": "http://in"}}, store_endpoint="http://out")
     assert store_config(config).endpoint == "http://out"
+
+
+def test_endpoint_of_this_machine_without_one_for_the_pods_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITR1_S3_ENDPOINT", "http://minio.example:9000")
+    file = tmp_path / "values.yaml"
+    file.write_text(f"inputs: {{rows: 'sha256:{0:064d}', model: 'builtin:shapes-verifier'}}\n")
+    cluster = ClusterConfig(values={"store": {"url": "s3://b/p"}})
+    values = read_values(Kind.SFT, "mine", cluster, file, [], {})
+    with pytest.raises(ConfigError, match=r"http://minio.example:9000.*none for the pods.*values.store.endpoint"):
+        render(Kind.SFT, "mine", values, cluster, "editr1", Helm())
+
+
+def test_cluster_values_under_the_stage_name_of_a_values_file_are_used(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text("stage: second\n")
+    cluster = ClusterConfig(stages={"second": {"gpus": 2}})
+    assert read_values(Kind.SFT, "mine", cluster, file, [], {})["gpus"] == 2
 
 
 def test_bundle_redacts_secrets() -> None:
