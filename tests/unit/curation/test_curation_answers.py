@@ -27,7 +27,7 @@ def test_principles_are_parsed_with_or_without_fences_and_prose(principles) -> N
         (lambda items: [items[0], *items[:3]], "twice"),
         (lambda items: [dict(items[0], category="Style"), *items[1:]], "category"),
         (lambda items: [dict(items[0], weight=1), *items[1:]], "weight"),
-        (lambda items: [dict(item, category="Image Quality") for item in items], "the settings allow 1 to 2"),
+        (lambda items: [dict(item, category="Image Quality") for item in items], "principles.follow allows 1 to 2"),
     ],
 )
 def test_malformed_principles_are_rejected_with_the_reason(principles, change, reason) -> None:
