@@ -1,4 +1,7 @@
-"""Evaluation of an editor on held-out cases, scored by a verifier and, where it is known, by the ground truth."""
+"""Evaluation of an editor on held-out cases.
+
+A verifier scores the edits. If the ground truth is known, ground-truth scores are computed, too.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,19 @@ from editr1.evaluation.report.model import EditorMetrics, EditView, GalleryCase,
 from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, batches, score_in_batches
 
 EditFunction = Callable[[Sequence[Image], Sequence[str]], Sequence[Image]]
-"""Function that edits images (mode RGB) by instructions. Returns one edited image per source, in order."""
+"""Function that edits images. Its arguments are the source images (mode RGB) and one instruction per image.
+
+Returns one edited image per source image, in order.
+"""
 
 _PARTS = ("score", "follow", "keep", "quality")
 
 
 class EditRow(NamedTuple):
-    """An edited case: the edited image as PNG, the outcome of the verifier and the ground truth.
+    """A case and its edit. ``image`` is the edited image as PNG.
 
-    ``outcome`` and ``truth`` are None if they were not computed.
+    ``outcome`` is the verifier's score or the reason why scoring failed. ``truth`` is the ground truth of the
+    edit. ``outcome`` and ``truth`` are None if they were not computed.
     """
 
     case: EditCase
@@ -46,22 +53,22 @@ def evaluate_editor(
 ) -> list[EditRow]:
     """Edit every case once and score the edits.
 
-    The verifier and the ground truth both get the edited image as it is stored (8-bit PNG). ``edit`` chooses the
-    sampling seeds; editors that are compared should use the same seeds.
+    Scores are computed from the edited image as it is stored (8-bit PNG). ``edit`` chooses the sampling seeds. To
+    compare two editors, use the same seeds for both.
 
     Args:
-        cases: Cases to edit; each needs principles if there is a scorer.
+        cases: Cases to edit. If ``scorer`` is given, each case must have principles.
         edit: Function that calls the editor.
-        scorer: The verifier, or None to skip the verifier's scores.
-        truth: The ground truth, or None to skip the true scores.
+        scorer: Function that scores edits with the verifier, or None to skip the verifier's scores.
+        truth: Function that computes the ground-truth score of an edit, or None to skip these scores.
         batch_size: Maximum number of cases per call of ``edit``.
         score_batch_size: Maximum number of edits per call of ``scorer``.
-        max_failed_fraction: Largest allowed fraction of failed scores.
+        max_failed_fraction: Largest allowed fraction of edits for which ``scorer`` returns no score.
         on_batch: Called after each batch of edits with the number of cases in it.
 
     Raises:
         DataError: A scorer is given and a case has no principles. Raised before any case is edited.
-        TooManyFailures: More scores failed than allowed.
+        TooManyFailures: The fraction of failed scores exceeds ``max_failed_fraction``.
     """
     if scorer is not None:
         for case in cases:
@@ -73,7 +80,7 @@ def evaluate_editor(
         edited = edit(sources, [case.instruction for case in part])
         if len(edited) != len(part):
             raise ValueError(
-                f"edit returned {len(edited)} images for {len(part)} cases; it must return one image per case"
+                f"the function edit returned {len(edited)} images for {len(part)} cases; it must return one image per case"
             )
         for case, image in zip(part, edited, strict=True):
             png = encode_png(image)
@@ -93,9 +100,9 @@ def with_scores(
     batch_size: int = 64,
     max_failed_fraction: float = 1.0,
 ) -> list[EditRow]:
-    """Score some of the rows with the verifier and return all rows, with the outcomes of the scored rows.
+    """Score ``n`` of the rows with the verifier, or all rows if ``n`` is None. Return all rows, scored or not.
 
-    The scored rows are the ``n`` rows that :func:`gallery` draws with the same ``seed``, or all rows if ``n`` is None.
+    The scored rows are the same ``n`` rows that :func:`gallery` draws with this ``seed``.
     """
     chosen = list(range(len(rows))) if n is None else draw_indices(len(rows), n, seed)
     items = (_score_item(rows[i]) for i in chosen)
@@ -110,7 +117,10 @@ def with_scores(
 
 
 def draw_indices(total: int, n: int, seed: int) -> list[int]:
-    """Draw ``n`` of the indices 0 to ``total`` - 1 at random with ``seed``, and return them sorted."""
+    """Draw ``n`` distinct indices from 0 to ``total`` - 1 at random with ``seed``, and return them sorted.
+
+    If ``n`` exceeds ``total``, return all indices.
+    """
     found: list[int] = sorted(np.random.default_rng(seed).permutation(total)[:n].tolist())
     return found
 
@@ -123,22 +133,23 @@ def editor_metrics(
     success_at: float = 9.0,
     bootstrap: Bootstrap = DEFAULT,
 ) -> EditorMetrics:
-    """Compare two editors on the same cases: mean scores, paired differences and GSB.
+    """Compare two editors on the same cases: mean scores, paired differences and GSB (good, same, bad).
 
-    Only cases in which both edits have a score are used.
+    A case is used only if the edits of both editors have a score.
 
     Args:
         before: Edits by the first editor.
         after: Edits of the same cases by the second editor.
-        scored_by: Whose scores to use. Those of the verifier have no parts (follow, keep, quality).
-        success_at: Smallest true score that counts as a success.
+        scored_by: Scores to compare: "truth" for ground-truth scores or "verifier" for the verifier's scores. Only
+            ground-truth scores have the parts "follow", "keep" and "quality".
+        success_at: Smallest ground-truth score that counts as a success.
         bootstrap: Settings of the bootstrap.
 
     Returns:
-        The metrics; the estimates are None if no case has both scores.
+        The metrics of both editors and their differences. They are None if no case has scores of both edits.
 
     Raises:
-        ValueError: ``before`` and ``after`` do not hold the same cases in the same order.
+        ValueError: ``before`` and ``after`` do not contain the same cases in the same order.
     """
     if [row.case.case_id for row in before] != [row.case.case_id for row in after]:
         raise ValueError(
@@ -169,7 +180,7 @@ def editor_metrics(
 
 
 def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: int) -> tuple[GalleryCase, ...]:
-    """Draw ``n`` example cases for the report at random with ``seed``, and return them in the order of the data."""
+    """Draw ``n`` example cases for the report at random with ``seed``, and return them in their original order."""
     return tuple(
         GalleryCase(
             case_id=before[i].case.case_id,
@@ -183,7 +194,11 @@ def gallery(before: Sequence[EditRow], after: Sequence[EditRow], n: int, seed: i
 
 
 def edit_view(row: EditRow) -> EditView:
-    """Convert a row to the format of the report, with the answers of the first parsed trace and the true answers."""
+    """Convert an edit to the format of the report.
+
+    The verifier's answers and reasoning come from its first parsed trace. The ground-truth answers are included if they
+    are known.
+    """
     outcome = row.outcome
     verdict = outcome.verdicts[0] if isinstance(outcome, Scored) and outcome.verdicts else None
     answers = verdict.scores if verdict else (None,) * len(row.case.principles)
@@ -207,7 +222,10 @@ def edit_view(row: EditRow) -> EditView:
 
 
 def _score_item(row: EditRow) -> ScoreItem:
-    """Return the item to score. The source is resized to the size of the edited image, as in training."""
+    """Return the verifier's input for an edit. The source image is resized to the size of the edited image.
+
+    Training uses the same sizes.
+    """
     case = row.case
     return ScoreItem(
         source=EncodedImage(data=resized_to(case.source.data, row.image, Resampling.LANCZOS)),
@@ -218,7 +236,10 @@ def _score_item(row: EditRow) -> ScoreItem:
 
 
 def _parts(row: EditRow, scored_by: str, success_at: float) -> dict[str, float] | None:
-    """Return the score of an edit and the parts of this score by name, or None if the edit has no score."""
+    """Return the score of an edit, the parts of this score and the success (0 or 1), by name.
+
+    The verifier's scores have no parts and no success. Return None if the edit has no score.
+    """
     if scored_by == "truth":
         if row.truth is None:
             return None

@@ -1,4 +1,4 @@
-"""Files with the scores of every pair and edit of an evaluation, so that evaluations can be compared item by item."""
+"""Files with the score of every edit in an evaluation, so that two evaluations can be compared edit by edit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ N = TypeVar("N", bound=DataModel)
 
 
 class PairItem(DataModel):
-    """Scores of the two edits of a pair for which people preferred one edit. None where scoring failed.
+    """Scores of a preference pair: ``winner`` for the edit that people preferred, and ``loser`` for the other edit.
 
-    ``verifier`` is the name of the verifier's input in the evaluate stage: "sft" or "rl".
+    A score is None if scoring failed. ``verifier`` is "sft" or "rl": the name of the verifier among the inputs of the
+    evaluate stage.
     """
 
     pair_id: str
@@ -30,7 +31,7 @@ class PairItem(DataModel):
 
 
 class TruthItem(DataModel):
-    """Ground truth of an edit: its score in [0, 10], and the fraction of principles that it satisfies per category."""
+    """Ground truth of an edit: its score in [0, 10], and the fraction of satisfied principles per category."""
 
     score: float
     follow: float
@@ -39,9 +40,10 @@ class TruthItem(DataModel):
 
 
 class EditItem(DataModel):
-    """Scores of one edit. ``truth`` is None without ground truth; ``score`` is None without a score of the verifier.
+    """Scores of one edit: ``truth`` is its ground truth, and ``score`` is the verifier's score.
 
-    ``editor`` is the name of the editor's input in the evaluate stage: "before" or "after".
+    ``truth`` is None if the ground truth is unknown. ``score`` is None if scoring failed or was not requested.
+    ``editor`` is "before" or "after": the name of the editor among the inputs of the evaluate stage.
     """
 
     case_id: str
@@ -51,7 +53,7 @@ class EditItem(DataModel):
 
 
 def pair_items(verifier: str, scores: PairScores) -> list[PairItem]:
-    """Convert the scores of one verifier to one item per pair, in order."""
+    """Return one item per pair, in order, with the scores of the verifier named ``verifier``."""
     sides = zip(scores.pairs, scores.winners, scores.losers, strict=True)
     return [
         PairItem(pair_id=p.pair_id, verifier=verifier, winner=score_or_none(w), loser=score_or_none(lo))
@@ -60,7 +62,7 @@ def pair_items(verifier: str, scores: PairScores) -> list[PairItem]:
 
 
 def edit_items(editor: str, rows: Sequence[EditRow]) -> list[EditItem]:
-    """Convert the edits of one editor to one item per edit, in order."""
+    """Return one item per edit, in order, for the edits of the editor named ``editor``."""
     return [
         EditItem(case_id=row.case.case_id, editor=editor, truth=_truth(row.truth), score=score_or_none(row.outcome))
         for row in rows
@@ -73,7 +75,7 @@ def write_items(file: Path, items: Iterable[DataModel]) -> None:
 
 
 def read_items(file: Path, kind: type[N]) -> list[N]:
-    """Read a file of items of type ``kind`` that :func:`write_items` wrote.
+    """Read items of type ``kind`` from a file that :func:`write_items` wrote.
 
     Raises:
         pydantic.ValidationError: A line is not a valid item of this type.

@@ -1,10 +1,12 @@
 """The VLM judge of GEdit-Bench and ImgEdit-Bench, and strict parsers for its answers.
 
-GEdit-Bench uses VIEScore (Ku et al., arXiv 2312.14867): one prompt for semantic consistency (SC), with the source and
-the edited image, and one for perceptual quality (PQ), with only the edited image. Each answer is one JSON object with
-two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275) asks for three
-labelled ratings from 1 to 5. If the public scripts cannot parse an answer, they use a random rating or drop the answer;
-these parsers return the reason instead.
+GEdit-Bench uses VIEScore (Ku et al., arXiv 2312.14867), which sends two prompts per edit. The prompt for semantic
+consistency (SC) contains the source and the edited image, and the prompt for perceptual quality (PQ) contains only the
+edited image. Each answer is one JSON object with two ratings from 0 to 10. ImgEdit-Bench (Ye et al., arXiv 2505.20275)
+sends one prompt per edit. Its answer contains three labelled ratings from 1 to 5.
+
+If the authors' scripts cannot parse an answer, they use a random rating or drop the answer. The strict parsers of
+this module return the reason instead.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _LABELLED = re.compile(r"\A\s*[*\-\s]*([A-Za-z][^:]*?)\s*:\s*\**\s*([0-9]+)\s*\*
 
 
 class Ratings(DataModel):
-    """The ratings in one answer of the judge, in order, and the reasoning in the answer."""
+    """A parsed answer of the judge: the ratings in the order in which they occur, and the reasoning."""
 
     values: tuple[float, ...]
     reasoning: str = ""
@@ -37,11 +39,11 @@ class Ratings(DataModel):
 def vlm_judge(
     endpoints: Mapping[str, EndpointConfig], model: VlmConfig, *, cache: Path, max_side: int, seed: int
 ) -> Iterator[Judge]:
-    """Open a judge that sends requests to ``model``, one of the models behind ``endpoints``.
+    """Open a judge that sends its requests to ``model``. The model's endpoint must be one of ``endpoints``.
 
-    Answers are cached in the file ``cache``, so that a resumed evaluation repeats no request. Images with a side above
-    ``max_side`` pixels are downscaled. If the server refuses a request, the judge returns a text that the parsers
-    reject.
+    Answers are cached in the file ``cache``, so that a resumed evaluation repeats no request. Images whose longer side
+    exceeds ``max_side`` pixels are downscaled. If the server refuses a request, the judge returns a text that cannot be
+    parsed.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner
@@ -65,9 +67,10 @@ def vlm_judge(
 
 
 def parse_viescore(text: str, num_ratings: int = 2) -> Ratings | Unparsed:
-    """Parse one JSON object ``{"score": [a, b], "reasoning": "..."}`` with ``num_ratings`` numbers in [0, 10].
+    """Parse an answer in the format of VIEScore: ``{"score": [a, b], "reasoning": "..."}``.
 
-    The object may be in a Markdown code fence or between VIEScore's ``||V^=^V||`` delimiters, without any other text.
+    The answer must be one JSON object with ``num_ratings`` ratings in [0, 10]. It may be enclosed in a Markdown code
+    fence or in VIEScore's ``||V^=^V||`` delimiters. Any other text is an error.
     """
     inner = text.strip()
     for wrapper in (_FENCE, _DELIMITED):
@@ -81,7 +84,7 @@ def parse_viescore(text: str, num_ratings: int = 2) -> Ratings | Unparsed:
         return Unparsed(reason="the answer has no field 'score'")
     values = answer["score"]
     if not isinstance(values, list) or len(values) != num_ratings:
-        return Unparsed(reason=f"'score' must be a list of {num_ratings} ratings, got {values!r:.80}")
+        return Unparsed(reason=f"the field 'score' must be a list of {num_ratings} ratings, got {values!r:.80}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
             return Unparsed(reason=f"a rating must be a number from 0 to 10, got {value!r:.80}")
@@ -89,7 +92,10 @@ def parse_viescore(text: str, num_ratings: int = 2) -> Ratings | Unparsed:
 
 
 def parse_imgedit(text: str) -> Ratings | Unparsed:
-    """Parse an answer with exactly three lines "label: rating", from 1 to 5. The other lines are the reasoning."""
+    """Parse an answer of ImgEdit-Bench's judge.
+
+    Exactly three lines must have the form "label: rating", with a rating from 1 to 5. All other lines are the reasoning.
+    """
     found: list[int] = []
     other: list[str] = []
     for line in text.splitlines():
@@ -105,9 +111,10 @@ def parse_imgedit(text: str) -> Ratings | Unparsed:
 
 
 def parse_imgedit_published(text: str) -> float | None:
-    """Return the mean rating as ImgEdit's script computes it: over all lines "label: digits", rounded to 2 decimals.
+    """Return the mean rating of an answer, computed as in the script of ImgEdit's authors.
 
-    Return None if there is no such line.
+    The mean is taken over all lines of the form "label: digits" and rounded to two decimals. Return None if there is no
+    such line.
     """
     parts = [line.strip().split(": ") for line in text.splitlines()]
     ratings = [int(p[1]) for p in parts if len(p) == 2 and p[1].isdigit()]

@@ -1,9 +1,10 @@
 """Metrics of reward models and editors, each with its number of items and a bootstrap confidence interval.
 
-Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the winner's score
-is higher than the loser's. A tie counts as wrong in ``strict`` and as half correct in ``half_credit``, and ties are
-also reported separately. GSB compares two editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani,
-1993, chapter 13) over the items, with a fixed seed, so that results are reproducible.
+Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is correct if and only if the edit that people
+preferred (the winner) has a higher score than the other edit (the loser). A tie counts as wrong in ``strict`` and as
+half correct in ``half_credit``. The fraction of ties is also reported. GSB (good, same, bad) compares the scores of two
+editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13). The bootstrap resamples
+items with a fixed seed, so that results are reproducible.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _SAMPLES = 2_000
 
 
 class Estimate(DataModel):
-    """A metric with its confidence interval [``low``, ``high``], estimated from ``n`` items."""
+    """A metric that was estimated from ``n`` items, with its confidence interval [``low``, ``high``].
+
+    ``confidence`` is the confidence level of the interval.
+    """
 
     value: float
     low: float
@@ -35,7 +39,9 @@ class Estimate(DataModel):
 
 
 class PairAccuracy(DataModel):
-    """Accuracy on preference pairs; all estimates are in [0, 1].
+    """Accuracy on preference pairs. The winner of a pair is the edit that people preferred.
+
+    All estimates are in [0, 1].
 
     Attributes:
         strict: Fraction of pairs in which the winner has the higher score.
@@ -75,7 +81,7 @@ DEFAULT = Bootstrap()
 
 
 def mean_estimate(values: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """Return the mean of ``values`` ``[n]`` with its percentile bootstrap interval.
+    """Return the mean of ``values`` with its percentile bootstrap interval.
 
     Raises:
         ValueError: ``values`` is empty or has a value that is not finite.
@@ -86,11 +92,13 @@ def mean_estimate(values: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAU
 def paired_difference(
     after: Sequence[float] | Floats, before: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
 ) -> Estimate:
-    """Return the mean of ``after - before`` with its percentile bootstrap interval. Items are resampled.
+    """Return the mean of ``after - before`` with its percentile bootstrap interval.
+
+    The bootstrap resamples items, so that the two values of an item stay together.
 
     Args:
-        after: ``[n]`` values of the items.
-        before: ``[n]`` values of the same items in the same order, which are subtracted.
+        after: One value per item, ``[n]``.
+        before: The values that are subtracted, for the same items in the same order, ``[n]``.
         bootstrap: Settings of the bootstrap.
 
     Raises:
@@ -108,12 +116,13 @@ def pair_credit(
     kind: Literal["strict", "half_credit", "ties", "inverted"],
     epsilon: float = 0.0,
 ) -> Floats:
-    """Return one value per pair (float64, ``[n]``). Their mean is the metric ``kind`` of :class:`PairAccuracy`.
+    """Return one value in [0, 1] per pair, as float64 ``[n]``.
 
-    A pair is a tie if ``|winner - loser| <= epsilon``.
+    The mean of these values is the metric ``kind`` of :class:`PairAccuracy`. A pair is a tie if
+    ``|winner - loser| <= epsilon``.
 
     Raises:
-        ValueError: A score is not finite. Exclude failed pairs first.
+        ValueError: A score is not finite. Pairs without both scores must be excluded before the call.
     """
     gap = _finite(winner, "winner") - _finite(loser, "loser")
     tie = np.abs(gap) <= epsilon
@@ -135,17 +144,18 @@ def pair_accuracy(
     epsilon: float = 0.0,
     bootstrap: Bootstrap = DEFAULT,
 ) -> PairAccuracy:
-    """Return the pairwise accuracy over the pairs with a human preference in which both edits have a score.
+    """Return the pairwise accuracy. Pairs without a human preference or without scores of both edits are excluded.
 
     Args:
-        winner: Scores of the preferred edits, None where scoring failed.
+        winner: Scores of the edits that people preferred. A score is None if scoring failed.
         loser: Scores of the other edits, in the same order.
-        labels: Human labels; pairs labelled "same" are excluded. None means that every pair has a preference.
+        labels: Human labels, in the same order. Pairs labelled "same" have no preference. If ``labels`` is None, every
+            pair has a preference.
         epsilon: Largest score difference that counts as a tie.
         bootstrap: Settings of the bootstrap.
 
     Raises:
-        ValueError: The lengths differ, or no pair with a preference has both scores.
+        ValueError: The lengths differ, or no pair has a human preference and scores of both edits.
     """
     if len(winner) != len(loser) or (labels is not None and len(labels) != len(winner)):
         lengths = ", ".join(str(len(values)) for values in (winner, loser, labels) if values is not None)
@@ -154,8 +164,8 @@ def pair_accuracy(
     scored = [(w, lo) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
     if not scored:
         raise ValueError(
-            f"none of {len(winner)} pairs has both scores and a preference ({len(winner) - len(decided)} are labelled "
-            "'same'); check why scoring failed"
+            f"none of {len(winner)} pairs has a human preference and scores of both edits "
+            f"({len(winner) - len(decided)} pairs are labelled 'same'); check why scoring failed"
         )
     won, lost = np.array([w for w, _ in scored], np.float64), np.array([lo for _, lo in scored], np.float64)
     return PairAccuracy(
@@ -172,14 +182,14 @@ def pair_accuracy(
 def ratio_estimate(
     numerators: Sequence[float] | Floats, denominators: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
 ) -> Estimate:
-    """Return sum(numerators) / sum(denominators) over clusters of observations. Whole clusters are resampled.
+    """Return sum(numerators) / sum(denominators) with its percentile bootstrap interval.
 
-    For example, all answers about one edit form a cluster. ``n`` of the result is the number of observations, not of
-    clusters.
+    Each numerator and denominator belongs to a cluster of observations, such as all answers about one edit. The
+    bootstrap resamples whole clusters. ``n`` of the result is the number of observations: sum(denominators).
 
     Args:
-        numerators: ``[clusters]``, such as the number of correct answers per edit.
-        denominators: ``[clusters]``, such as the number of answers per edit; all above 0.
+        numerators: One value per cluster, such as the number of correct answers about an edit.
+        denominators: Number of observations per cluster, such as the number of answers about an edit. Must be above 0.
         bootstrap: Settings of the bootstrap.
 
     Raises:
@@ -202,12 +212,12 @@ def ratio_estimate(
 def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = DEFAULT) -> Estimate:
     """Return GSB = (G - B) / (G + S + B) in [-1, 1] (paper, section 4).
 
-    G, S and B are the numbers of cases in which the first edit scores higher than (good), the same as, or lower than
-    (bad) the second one. The paper reports GSB in percent.
+    G (good), S (same) and B (bad) are the numbers of cases in which the edit by the first editor has a higher, an equal
+    and a lower score than the edit by the second editor. The paper reports GSB in percent.
 
     Args:
-        first: ``[n]`` scores of the first editor.
-        second: ``[n]`` scores of the second editor on the same cases.
+        first: Scores of the first editor's edits, ``[n]``.
+        second: Scores of the second editor's edits of the same cases, ``[n]``.
         bootstrap: Settings of the bootstrap.
     """
     a, b = _finite(first, "first"), _finite(second, "second")
@@ -217,7 +227,15 @@ def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = 
 
 
 def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """Return the mean of the group means. For the interval, items are resampled within each group. ``n`` counts items."""
+    """Return the mean of the group means with its percentile bootstrap interval.
+
+    The bootstrap resamples values within each group. ``n`` of the result is the number of values.
+
+    Args:
+        values: One value per item, ``[n]``.
+        groups: Name of the group of each value, in the same order.
+        bootstrap: Settings of the bootstrap.
+    """
     data = _finite(values, "values")
     names = np.asarray(groups)
     if names.shape != data.shape:
@@ -236,7 +254,7 @@ def _finite(values: Sequence[float] | Floats, name: str) -> Floats:
         raise ValueError(f"{name} must be a non-empty list of numbers, got an array of shape {data.shape}")
     bad = np.flatnonzero(~np.isfinite(data))
     if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] is {data[bad[0]]}; exclude failed scores and count them separately")
+        raise ValueError(f"{name}[{bad[0]}] is {data[bad[0]]}, but must be finite; exclude failed scores")
     return data
 
 
@@ -246,16 +264,21 @@ def _estimate(data: Floats, bootstrap: Bootstrap) -> Estimate:
 
 
 def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
-    """Return ``value`` as an estimate. Its interval is the percentile interval of the resampled values ``drawn``."""
+    """Return an estimate of ``value`` from ``n`` items.
+
+    ``drawn`` contains the value of the metric in each bootstrap resample. The confidence interval of the estimate is
+    the percentile interval of these values.
+    """
     tail = (1.0 - bootstrap.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)
 
 
 def resampled_means(data: Floats, samples: int, rng: np.random.Generator) -> Floats:
-    """Draw ``samples`` resamples of ``data`` with replacement and return their means, ``[samples]``.
+    """Draw ``samples`` resamples of ``data`` with replacement and return the mean of each resample, ``[samples]``.
 
-    For data with few distinct values, only the number of occurrences of each value is drawn, which is faster.
+    If ``data`` has at most 64 distinct values, the function draws the number of occurrences of each value instead of
+    the individual items. This is faster, and the means have the same distribution.
     """
     levels, counts = np.unique(data, return_counts=True)
     if levels.size <= 64:

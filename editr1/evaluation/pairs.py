@@ -1,4 +1,7 @@
-"""Evaluation of a verifier on preference pairs: pair accuracy, answer accuracy and comparison with another verifier."""
+"""Evaluation of a verifier on preference pairs, and comparison of two verifiers.
+
+The metrics are the pairwise accuracy and the accuracy of the verifier's answers to individual principles.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ from editr1.evaluation.scoring import GroundTruth, Scorer, score_in_batches, sco
 
 @dataclass(frozen=True)
 class PairScores:
-    """Scores of the decided preference pairs, in which people preferred one of the two edits.
+    """One verifier's scores of the decided pairs: preference pairs in which people preferred one of the two edits.
 
     Attributes:
         pairs: The decided pairs.
-        winners: Outcome of the preferred edit per pair.
-        losers: Outcome of the other edit per pair.
-        same: Number of pairs that are excluded because the annotators had no preference.
-        num_traces: Number of traces requested per edit.
+        winners: For each pair, the score of the preferred edit, or the reason why scoring failed.
+        losers: For each pair, the score of the other edit, or the reason why scoring failed.
+        same: Number of pairs that were excluded because people had no preference.
+        num_traces: Number of traces that were requested from the verifier per edit.
     """
 
     pairs: tuple[PreferencePair, ...]
@@ -44,16 +47,16 @@ class PairScores:
     num_traces: int = 1
 
     def accuracy(self, bootstrap: Bootstrap = DEFAULT) -> PairAccuracy:
-        """Return the pair accuracy. Pairs with a failed score are excluded and counted.
+        """Return the pairwise accuracy. Pairs with a failed score are excluded and counted.
 
         Raises:
-            ValueError: No pair has both scores.
+            ValueError: No pair has scores of both edits.
         """
         winners, losers = ([score_or_none(o) for o in outcomes] for outcomes in (self.winners, self.losers))
         return pair_accuracy(winners, losers, bootstrap=bootstrap).model_copy(update={"same": self.same})
 
     def parsed(self, bootstrap: Bootstrap = DEFAULT) -> Estimate | None:
-        """Return the fraction of traces that could be parsed, or None if there is no trace."""
+        """Return the fraction of the verifier's traces that could be parsed, or None if there is no trace."""
         parsed: list[float] = []
         for outcome in (*self.winners, *self.losers):
             if isinstance(outcome, ScoreFailure):
@@ -72,10 +75,10 @@ def score_pairs(
     max_failed_fraction: float = 1.0,
     on_batch: Callable[[int], None] = lambda _n: None,
 ) -> PairScores:
-    """Score both edits of every decided pair. Pairs labelled "same" are not scored.
+    """Score both edits of every pair in which people preferred one edit. Pairs labelled "same" are not scored.
 
-    The keyword arguments are those of :func:`editr1.evaluation.scoring.score_in_batches`; ``num_traces`` is the number
-    of traces that the scorer requests per edit.
+    ``num_traces`` is the number of traces that the scorer requests per edit. The other keyword arguments are passed to
+    :func:`editr1.evaluation.scoring.score_in_batches`.
 
     Raises:
         DataError: The case of a pair has no principles. Raised before anything is scored.
@@ -95,11 +98,13 @@ def score_pairs(
 
 
 def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstrap = DEFAULT) -> VerifierGain:
-    """Return the metrics of ``after`` minus those of ``before``, over pairs whose edits both verifiers scored.
+    """Return the metrics of the verifier ``after`` minus those of the verifier ``before``.
+
+    A pair is used only if both verifiers scored both of its edits.
 
     Raises:
-        ValueError: The two verifiers did not score the same pairs in the same order, or they have
-            no pair in common with scores of both edits.
+        ValueError: The two verifiers did not score the same pairs in the same order, or there is no pair in which both
+            verifiers scored both edits.
     """
     if [p.pair_id for p in after.pairs] != [p.pair_id for p in before.pairs]:
         raise ValueError(
@@ -111,7 +116,7 @@ def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstra
     ]
     rows = [row for row in zip(*sides, strict=True) if None not in row]
     if not rows:
-        raise ValueError("no pair has scores of both edits from both verifiers; check why scoring failed")
+        raise ValueError("there is no pair in which both verifiers scored both edits; check why scoring failed")
     after_w, after_l, before_w, before_l = (
         [score for score in column if score is not None] for column in zip(*rows, strict=True)
     )
@@ -134,8 +139,8 @@ def verdict_accuracy(
     """Return the fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
 
     The answers of all parsed traces are used. The bootstrap resamples whole edits, because the answers about one edit
-    are correlated; ``n`` counts answers. Cases are excluded if the ground truth has no answers to their principles, as
-    for holistic ratings.
+    are correlated. ``n`` of an estimate is the number of answers. Cases whose principles have no ground-truth answers are
+    excluded, such as cases with holistic questions.
     """
     correct: dict[Category, list[float]] = defaultdict(list)
     answered: dict[Category, list[float]] = defaultdict(list)
@@ -168,7 +173,7 @@ def verifier_metrics(
     truth: GroundTruth | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> VerifierMetrics:
-    """Return the metrics of one verifier for the report. The accuracy is None if no pair has both scores."""
+    """Return the metrics of one verifier for the report. The accuracy is None if no pair has scores of both edits."""
     scored = any(
         score_or_none(w) is not None and score_or_none(lo) is not None
         for w, lo in zip(scores.winners, scores.losers, strict=True)
@@ -191,7 +196,10 @@ def _item(pair: PreferencePair, side: str) -> ScoreItem:
 
 
 def first_decided_pairs(pairs: Sequence[PreferencePair], n: int) -> list[PreferencePair]:
-    """Return the pairs up to and including the ``n``-th decided pair. Pairs labelled "same" are kept."""
+    """Return the first pairs, up to and including the ``n``-th decided pair.
+
+    A pair is decided if people preferred one edit. The pairs labelled "same" in between are kept, but not counted.
+    """
     found: list[PreferencePair] = []
     decided = 0
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Scoring of many edits in batches. Failed scores are counted; they are not replaced by a number."""
+"""Scoring of edits in batches. If scoring of an edit fails, the failure is counted, and the edit gets no score."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from editr1.data.types import EditCase, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.errors import Editr1Error, ExitCode
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
-"""Function that scores edits. Returns one outcome per item, in order."""
+"""Function that scores edits. Returns one outcome per edit, in order: a score or the reason why scoring failed."""
 
 T = TypeVar("T")
 
 
 class TrueScore(Protocol):
-    """Ground truth of an edit: its score, the parts of the score, and the answers to the principles of the case."""
+    """Ground truth of an edit: its score, the parts of the score, and the correct answers to the case's principles."""
 
     @property
     def score(self) -> float:
-        """True score in [0, 10]."""
+        """Ground-truth score of the edit, in [0, 10]."""
 
     @property
     def follow(self) -> float:
@@ -39,15 +39,18 @@ class TrueScore(Protocol):
 
     @property
     def verdicts(self) -> Sequence[int]:
-        """True answer per principle of the case, in order: 1 for yes, 0 for no."""
+        """Ground-truth answer to each principle of the case, in order: 1 for yes, 0 for no."""
 
 
 GroundTruth = Callable[[EditCase, Image], TrueScore]
-"""Function that computes the ground truth of an edited image (mode RGB). Only the shapes dataset has one."""
+"""Function that computes the ground truth of an edit from the case and the edited image (mode RGB).
+
+The ground truth is only known for the shapes dataset.
+"""
 
 
 class TooManyFailures(Editr1Error, RuntimeError):
-    """More scores failed than the evaluation allows."""
+    """The fraction of failed scores exceeds the allowed fraction."""
 
     exit_code = ExitCode.REWARD_BUDGET
 
@@ -70,12 +73,13 @@ def score_in_batches(
         items: Items to score.
         scorer: Function that scores one batch.
         batch_size: Maximum number of items per batch.
-        max_failed_fraction: Largest allowed fraction of failures, checked after every tenth batch and at the end.
+        max_failed_fraction: Largest allowed fraction of failed scores, checked after every tenth batch and at the end.
         on_batch: Called after each batch with the number of items in it.
 
     Raises:
         ScorerError: The scorer did not return one outcome per item.
-        TooManyFailures: More than the allowed fraction failed; the message gives the number of failures per cause.
+        TooManyFailures: The fraction of failed scores exceeds ``max_failed_fraction``. The message gives the number of
+            failures per cause.
     """
     outcomes: list[ScoreOutcome] = []
     failed = 0

@@ -1,7 +1,7 @@
-"""Public benchmarks, loaded from their published files and scored by their authors' rule and by this project's rule.
+"""Public benchmarks. Each one is scored with the rule of its authors and with the rule of this project.
 
-Benchmarks are not downloaded. Each benchmark is a local folder with either Parquet files from the Hugging Face hub, or
-the JSON files and images of its authors.
+Benchmarks are not downloaded automatically. The user provides a local folder for each benchmark. The folder contains
+either the Parquet files from the Hugging Face Hub, or the JSON files and images that the authors published.
 """
 
 from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer, edit_scorer

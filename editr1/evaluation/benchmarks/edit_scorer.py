@@ -10,7 +10,7 @@ from editr1.evaluation.scoring import Scorer, score_in_batches, score_or_none
 
 
 class BenchmarkEdit(NamedTuple):
-    """One edit to be scored. ``source`` and ``edited`` are encoded image files, such as PNG."""
+    """One edit to be scored. ``source`` and ``edited`` are the contents of image files, such as PNG files."""
 
     source: bytes
     edited: bytes
@@ -18,20 +18,20 @@ class BenchmarkEdit(NamedTuple):
 
 
 EditScorer = Callable[[Sequence[BenchmarkEdit]], list[float | None]]
-"""Function that scores edits. Returns one score per edit, in order; None where scoring failed."""
+"""Function that scores edits. Returns one score per edit, in order. A score is None if scoring failed."""
 
 PrinciplesFor = Callable[[bytes, str], tuple[Principle, ...]]
-"""Function that returns the principles of a case from its source image and instruction.
+"""Function that generates the principles of a case. Its arguments are the source image and the instruction.
 
-Public benchmarks contain no principles, so a model has to write them.
+Public benchmarks contain no principles, so a model has to generate them.
 """
 
 
 def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:
     """Return a function that scores edits with a verifier.
 
-    ``principles`` is called once per case. If it returns no principles, the edits of the case
-    are not scored.
+    ``principles`` is called once per case, that is, once per source image and instruction. If it returns no principles,
+    the scores of the case's edits are None.
     """
     known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 

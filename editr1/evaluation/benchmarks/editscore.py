@@ -1,7 +1,9 @@
-"""EditScore's EditReward-Bench (arXiv 2509.23909), the benchmark in the paper's table "EditReward-Bench".
+"""EditScore's EditReward-Bench (arXiv 2509.23909): comparisons of two edits by human annotators.
 
-The columns are key and output_images (lists of two entries, the better edit first), instruction, input_image, task_type
-(13 types) and dimension (prompt_following, consistency, overall). Edits are resized to the size of the source before scoring.
+The table "EditReward-Bench" in the Edit-R1 paper (arXiv 2604.27505) reports results on this benchmark. Each row is one
+comparison. The columns ``key`` and ``output_images`` are lists with two entries, of which the first belongs to the
+better edit. The other columns are ``instruction``, ``input_image``, ``task_type`` (13 types) and ``dimension``
+("prompt_following", "consistency" or "overall"). Edits are resized to the size of the source image before scoring.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ _COLUMNS = ("key", "instruction", "input_image", "output_images", "task_type", "
 
 
 class EditScoreRow(NamedTuple):
-    """A comparison of two edits. ``outputs`` are the two edits as encoded image files, the better one first.
+    """A comparison of two edits. ``outputs`` contains the image files of the two edits; the better edit is first.
 
-    ``keys`` identify the two edits; an edit can occur in several rows.
+    ``keys`` identifies the two edits, in the same order. An edit can occur in several rows.
     """
 
     keys: tuple[str, str]
@@ -35,15 +37,15 @@ class EditScoreRow(NamedTuple):
 
 
 def load_editscore(path: Path) -> Iterator[EditScoreRow]:
-    """Yield the rows of the benchmark in a local folder or Parquet file.
+    """Yield the rows of the benchmark. ``path`` is a local folder or a Parquet file.
 
     Raises:
-        BenchmarkError: The layout differs from the published one.
+        BenchmarkError: The files do not have the published layout.
     """
     for row in read_rows(path, _COLUMNS):
         keys, outputs, dimension = row.values["key"], row.values["output_images"], text_field(row, "dimension")
         if not isinstance(keys, list) or len(keys) != 2 or not isinstance(outputs, list) or len(outputs) != 2:
-            raise BenchmarkError(f"{row.where}: the lists key and output_images must have two entries each")
+            raise BenchmarkError(f"{row.where}: the columns 'key' and 'output_images' must be lists of two entries")
         if dimension not in get_args(Dimension):
             allowed = ", ".join(get_args(Dimension))
             raise BenchmarkError(f"{row.where}: dimension must be one of {allowed}, got {dimension!r}")
@@ -61,7 +63,10 @@ def load_editscore(path: Path) -> Iterator[EditScoreRow]:
 def score_editscore(
     rows: Iterable[EditScoreRow], score: EditScorer, *, batch_size: int = 64
 ) -> dict[str, float | None]:
-    """Score every distinct edit once, at the size of its source. Return the scores by key; None where scoring failed."""
+    """Resize every distinct edit to the size of its source image, and score it once.
+
+    Return a mapping from the key of an edit to its score. A score is None if scoring failed.
+    """
     scores: dict[str, float | None] = {}
     pending: dict[str, BenchmarkEdit] = {}
 
@@ -81,7 +86,7 @@ def score_editscore(
 
 
 class Comparison(NamedTuple):
-    """A row of the benchmark without its images."""
+    """A comparison of two edits: a row of EditScore's EditReward-Bench without its images."""
 
     keys: tuple[str, str]
     task_type: str
@@ -91,11 +96,12 @@ class Comparison(NamedTuple):
 def editscore_table(
     rows: Sequence[EditScoreRow | Comparison], scores: Mapping[str, float | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
-    """Return the results: the accuracy per dimension and, for the dimension "overall", per type.
+    """Return the accuracy per dimension and, for the dimension "overall", also per task type.
 
-    The published rule counts ties and missing scores as wrong and averages the accuracy over types. Our rule uses all
-    comparisons with both scores; ties count as wrong in one row and as half correct in the next. Missing scores are
-    counted separately.
+    A comparison is correct if the better edit has the higher score. The published rule counts ties and missing scores
+    as wrong and averages the accuracy over task types. Our rule averages over all comparisons in which both edits have
+    a score. It counts ties as wrong in the row of the dimension, and as half correct in the row "half credit" below it.
+    It excludes and counts comparisons with a missing score.
     """
     found: list[BenchmarkRow] = []
     missing = 0
@@ -116,8 +122,8 @@ def editscore_table(
                 name=dimension,
                 published=macro_mean(credit, types, bootstrap),
                 ours=strict,
-                note=f"Published rule: mean over {count} type{'s' if count > 1 else ''}. "
-                "Our rule: all pairs with both scores, ties count as wrong.",
+                note=f"Published rule: mean accuracy over {count} type{'s' if count > 1 else ''}. "
+                "Our rule: accuracy over all pairs in which both edits have a score; ties count as wrong.",
             )
         )
         found.append(BenchmarkRow(name=f"{dimension}, half credit", ours=half))

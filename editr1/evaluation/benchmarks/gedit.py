@@ -1,9 +1,11 @@
-"""GEdit-Bench (Step1X-Edit, arXiv 2504.17761): instructions of real users, of 11 types, rated with VIEScore.
+"""GEdit-Bench (Step1X-Edit, arXiv 2504.17761): a benchmark of image editors with instructions from real users.
 
-VIEScore rates semantic consistency (SC) and perceptual quality (PQ); see :mod:`editr1.evaluation.judge`.
+There are 11 types of instructions. A VLM judge rates the semantic consistency (SC) and the perceptual quality (PQ) of
+each edit with the prompts of VIEScore; see :mod:`editr1.evaluation.judge`. The Edit-R1 paper (arXiv 2604.27505) reports
+results on the full English set.
 
-The columns are task_type, key, instruction, instruction_language, input_image, input_image_raw and Intersection_exist.
-Edits are stored as ``fullset/<task_type>/<language>/<key>.png``. The paper reports the full English set.
+The columns are ``task_type``, ``key``, ``instruction``, ``instruction_language``, ``input_image``, ``input_image_raw``
+and ``Intersection_exist``. Edits are stored as ``fullset/<task_type>/<language>/<key>.png``.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ _COLUMNS = ("task_type", "key", "instruction", "instruction_language", "input_im
 
 
 class GEditItem(NamedTuple):
-    """One case of GEdit-Bench. ``source`` is the resized input image of the benchmark.
+    """One case of GEdit-Bench. ``source`` is the column ``input_image``: the source image as resized by the authors.
 
-    ``intersection`` is the column ``Intersection_exist``: True if the case is in the subset "Intersection" of the authors.
+    ``intersection`` is the column ``Intersection_exist``: True if the case is in the authors' subset "Intersection".
     """
 
     key: str
@@ -51,7 +53,10 @@ class GEditItem(NamedTuple):
 
 
 class GEditRatings(NamedTuple):
-    """The two answers of the judge about one edit, for SC and for PQ. Both are None if there is no edit."""
+    """The judge's answers about one edit: ``sc`` for semantic consistency and ``pq`` for perceptual quality.
+
+    Both are None if there is no edited image.
+    """
 
     task_type: str
     sc: Ratings | Unparsed | None
@@ -59,14 +64,15 @@ class GEditRatings(NamedTuple):
 
     @property
     def missing(self) -> bool:
-        """True if there is no edited image."""
+        """True if the edited image is missing, so that the judge did not rate it."""
         return self.sc is None and self.pq is None
 
 
 class GEditPrompts(NamedTuple):
-    """The two prompts of the judge. The authors use those of VIEScore.
+    """The judge's prompts: ``sc`` for semantic consistency and ``pq`` for perceptual quality.
 
-    ``<instruction>`` in ``sc`` is replaced with the instruction of the case.
+    The authors use the prompts of VIEScore. The placeholder ``<instruction>`` in ``sc`` is replaced with the instruction
+    of the case.
     """
 
     sc: str
@@ -74,10 +80,10 @@ class GEditPrompts(NamedTuple):
 
 
 def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[GEditItem]:
-    """Yield the cases of one language.
+    """Yield the cases of GEdit-Bench whose instructions are in the given language.
 
     Raises:
-        BenchmarkError: The layout differs from the published one, or a type is not one of the 11 types.
+        BenchmarkError: The files do not have the published layout, or the type of a case is not one of ``TYPES``.
     """
     for row in read_rows(path, _COLUMNS, optional=("Intersection_exist",)):
         if text_field(row, "instruction_language") != language:
@@ -99,27 +105,35 @@ def load_gedit_prompts(folder: Path) -> GEditPrompts:
     """Read the judge's prompts from ``prompts.json``, which is not part of the published benchmark.
 
     Raises:
-        BenchmarkError: The file is missing or has another layout, or ``sc`` has no placeholder for the instruction.
+        BenchmarkError: The file is missing or does not contain the two prompts, or the prompt ``sc`` has no placeholder
+            ``<instruction>``.
     """
     file = folder / "prompts.json"
     found = read_json_object(file, 'the judge\'s two prompts as {"sc": "...<instruction>...", "pq": "..."}')
     sc, pq = found.get("sc"), found.get("pq")
     if not isinstance(sc, str) or not isinstance(pq, str):
-        raise BenchmarkError(f"{file}: the fields sc and pq must both be strings")
+        raise BenchmarkError(f"{file}: the fields 'sc' and 'pq' (the judge's prompts) must both be strings")
     if "<instruction>" not in sc:
-        raise BenchmarkError(f"{file}: sc has no placeholder <instruction> for the instruction; add it")
+        raise BenchmarkError(f"{file}: the prompt 'sc' does not contain the placeholder <instruction>; add it")
     return GEditPrompts(sc, pq)
 
 
 def edit_path(root: Path, item: GEditItem) -> Path:
-    """Return the path of the edited image of a case in the published layout, below the folder ``root``."""
+    """Return the path of the edited image of a case, in the published layout.
+
+    The path is ``<root>/fullset/<task_type>/<language>/<key>.png``.
+    """
     return root / "fullset" / item.task_type / item.language / f"{item.key}.png"
 
 
 def judge_gedit(
     items: Iterable[GEditItem], edits: Path | Callable[[GEditItem], bytes | None], judge: Judge, prompts: GEditPrompts
 ) -> list[GEditRatings]:
-    """Rate every edit with the judge, at the size of its source. SC is rated on both images, PQ on the edit alone."""
+    """Resize every edit to the size of its source image, and rate it with the judge.
+
+    For semantic consistency (SC), the judge sees the source and the edited image. For perceptual quality (PQ), it sees
+    only the edited image.
+    """
     found: list[GEditRatings] = []
     for item in items:
         edited = _edited(edits, item)
@@ -134,11 +148,14 @@ def judge_gedit(
 
 
 def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT) -> BenchmarkTable:
-    """Return the results: SC, PQ and O = sqrt(SC * PQ). SC and PQ are each the lower of two ratings.
+    """Return the semantic consistency SC, the perceptual quality PQ and the overall score O = sqrt(SC * PQ).
 
-    Each metric is averaged over the items of a type and then over the types. The published rule drops missing edits and
-    unparsed answers. The random ratings that the public scripts use for some unparsed answers are not reproduced. Our rule scores a
-    missing edit with 0, and excludes and counts unparsed answers.
+    The judge gives two ratings for SC and two for PQ. SC and PQ are the lower one of their two ratings. Each metric is
+    averaged over the edits of a type and then over the types.
+
+    The published rule excludes missing edits and answers that cannot be parsed. The authors' scripts give some of these
+    answers random ratings, but this implementation does not. Our rule scores a missing edit with 0, and excludes and
+    counts answers that cannot be parsed.
     """
     parsed: list[tuple[str, float, float]] = []
     missing: list[str] = []

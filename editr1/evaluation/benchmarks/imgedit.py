@@ -1,8 +1,10 @@
-"""ImgEdit-Bench, basic set (arXiv 2505.20275): 9 types, rated from 1 to 5 on three aspects with a rubric per type.
+"""ImgEdit-Bench, basic set (arXiv 2505.20275): a benchmark of image editors with 9 types of edits.
 
-A folder contains ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type: rubric}, where a
-rubric has the placeholder ``<edit_prompt>``) and the original images in ``singleturn/`` or another folder. The ``id``
-is the path of the original image in this folder. Edits are stored as ``<key>.png``.
+A VLM judge rates three aspects of each edit from 1 to 5. Each type of edit has a rubric, which is the judge's prompt.
+
+The folder of the benchmark contains ``basic_edit.json`` ({key: {id, prompt, edit_type}}), ``prompts.json`` ({edit_type:
+rubric}) and a folder with the original images, by default ``singleturn/``. ``id`` is the path of the original image in
+this folder. A rubric contains the placeholder ``<edit_prompt>`` for the instruction. Edits are stored as ``<key>.png``.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 
 
 class ImgEditItem(NamedTuple):
-    """One case of ImgEdit-Bench. ``source`` is the path of the original image."""
+    """One case of ImgEdit-Bench. ``source`` is the path of the source image, and ``key`` identifies the case."""
 
     key: str
     edit_type: str
@@ -28,10 +30,12 @@ class ImgEditItem(NamedTuple):
 
 
 def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEditItem]:
-    """Load the cases in the order of ``basic_edit.json``. ``originals`` is the folder of the original images.
+    """Load the cases of ImgEdit-Bench in the order of ``basic_edit.json``.
+
+    ``originals`` is the path of the folder with the original images, relative to ``folder``.
 
     Raises:
-        BenchmarkError: The layout differs, or an original image is missing.
+        BenchmarkError: ``basic_edit.json`` does not have the published layout, or an original image is missing.
     """
     file = folder / "basic_edit.json"
     entries = read_json_object(file)
@@ -39,7 +43,7 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
     items: list[ImgEditItem] = []
     for key, entry in entries.items():
         if not isinstance(entry, dict):
-            raise BenchmarkError(f"{file}, entry {key}: must be an object, got {type(entry).__name__}")
+            raise BenchmarkError(f"{file}, entry {key}: the entry must be an object, got {type(entry).__name__}")
         for name in ("id", "prompt", "edit_type"):
             if not isinstance(entry.get(name), str) or not entry[name].strip():
                 raise BenchmarkError(
@@ -48,7 +52,7 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
         source = (root / entry["id"]).resolve()
         if not source.is_relative_to(root):
             raise BenchmarkError(
-                f"{file}, entry {key}: id must be a path in {originals}, but points outside it: {entry['id']!r:.120}"
+                f"{file}, entry {key}: 'id' must be a path in the folder {originals}, but points outside it: {entry['id']!r:.120}"
             )
         if not source.is_file():
             raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist; add it")
@@ -57,7 +61,7 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
 
 
 def load_imgedit_prompts(folder: Path) -> dict[str, str]:
-    """Load the rubric of each type from ``prompts.json``."""
+    """Load the judge's rubrics from ``prompts.json``. Return a mapping from the type of edit to its rubric."""
     return {str(kind): str(rubric) for kind, rubric in read_json_object(folder / "prompts.json").items()}
 
 
@@ -67,16 +71,18 @@ def judge_imgedit(
     judge: Judge,
     prompts: Mapping[str, str],
 ) -> dict[str, str | None]:
-    """Rate every edit with the judge. Return its answers by key; None where there is no edit.
+    """Rate every edit with the judge. Return a mapping from the key of a case to the judge's answer.
+
+    The answer is None if there is no edited image.
 
     Raises:
-        BenchmarkError: A type has no rubric. This is checked before the first request.
+        BenchmarkError: The type of a case has no rubric in ``prompts``. Raised before the first request to the judge.
     """
     cases = list(items)
     for item in cases:
         if item.edit_type not in prompts:
             types = ", ".join(sorted(prompts))
-            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}, only for {types}; add it")
+            raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}, only for {types}; add one")
     answers: dict[str, str | None] = {}
     for item in cases:
         edited = edits(item) if callable(edits) else _read_if_exists(edits / f"{item.key}.png")
@@ -91,11 +97,12 @@ def judge_imgedit(
 def imgedit_table(
     items: Sequence[ImgEditItem], answers: Mapping[str, str | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
-    """Return the results: the mean rating per type, over types (macro) and over images (micro).
+    """Return the mean rating of each type of edit, the mean over types (macro) and the mean over images (micro).
 
-    The published rule uses the authors' lenient parser, rounds the mean rating of an image to two decimals and drops
-    images without a rating. Our rule requires three ratings from 1 to 5, gives a missing edit the lowest rating, 1, and
-    excludes and counts unparsed answers.
+    The rating of an image is the mean of the ratings in the judge's answer. The published rule uses the authors' parser,
+    which accepts any number of ratings per answer. It rounds the rating of an image to two decimals and excludes images
+    without a rating. Our rule requires three ratings from 1 to 5 per answer. It gives a missing edit the lowest rating,
+    1, and excludes and counts answers that cannot be parsed.
     """
     published: list[tuple[str, float]] = []
     ours: list[tuple[str, float]] = []

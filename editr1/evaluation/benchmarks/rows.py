@@ -1,4 +1,7 @@
-"""Readers for the files of public benchmarks: JSON objects, and Parquet files with images as {"bytes", "path"}."""
+"""Readers for the JSON and Parquet files of public benchmarks.
+
+A Parquet file stores an image as a struct with the fields ``bytes`` and ``path``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class BenchmarkError(Editr1Error, ValueError):
-    """The files of a benchmark do not have the published layout. The message contains the file, the row and the field."""
+    """The files of a benchmark do not have the published layout.
+
+    The message gives the file and, if possible, the row and the field.
+    """
 
     exit_code = ExitCode.DATA
 
@@ -22,7 +28,8 @@ class BenchmarkError(Editr1Error, ValueError):
 class Row(NamedTuple):
     """One row of a Parquet file.
 
-    ``where`` is the location of the row for error messages. ``folder`` is the folder of the benchmark.
+    ``where`` is the file and the number of the row, for error messages. ``folder`` is the folder of the benchmark.
+    ``values`` contains the value of each column.
     """
 
     where: str
@@ -31,7 +38,7 @@ class Row(NamedTuple):
 
 
 def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, object]:
-    """Read a JSON file that contains an object. ``content`` describes this object in error messages.
+    """Read a JSON file that contains an object. ``content`` describes the expected object in error messages.
 
     Raises:
         BenchmarkError: The file cannot be read or does not contain an object.
@@ -39,17 +46,19 @@ def read_json_object(file: Path, content: str = "a JSON object") -> dict[str, ob
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{file}: {error}; the file must contain {content}") from error
+        raise BenchmarkError(f"{file}: the file cannot be read: {error}; it must contain {content}") from error
     if not isinstance(value, dict):
         raise BenchmarkError(f"{file}: the file must contain {content}, got {type(value).__name__}")
     return value
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, or of all Parquet files below a folder in the order of their names.
+    """Yield the rows of a Parquet file. If ``path`` is a folder, read all Parquet files below it, sorted by path.
+
+    Only the columns in ``columns`` and ``optional`` are read.
 
     Raises:
-        BenchmarkError: There is no Parquet file, a file cannot be read, or a column of ``columns`` is missing.
+        BenchmarkError: There is no Parquet file, a file cannot be read, or one of ``columns`` is missing.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
@@ -63,7 +72,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         missing = [name for name in columns if name not in names]
         if missing:
             raise BenchmarkError(
-                f"{file}: column {missing[0]!r} is missing; the columns are {', '.join(sorted(names))}"
+                f"{file}: column {missing[0]!r} is missing; the file has the columns {', '.join(sorted(names))}"
             )
         wanted = [name for name in (*columns, *optional) if name in names]
         number = 0
@@ -74,7 +83,7 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def text_field(row: Row, field: str) -> str:
-    """Return the value of a string field. Raise BenchmarkError if it is missing or blank."""
+    """Return the value of a string field. Raise BenchmarkError if the field is missing or blank."""
     value = row.values.get(field)
     if not isinstance(value, str) or not value.strip():
         raise BenchmarkError(f"{row.where}: {field} must be a non-empty string, got {value!r:.80}")
@@ -82,14 +91,15 @@ def text_field(row: Row, field: str) -> str:
 
 
 def image_field(row: Row, field: str) -> bytes:
-    """Return the bytes of the image file in a field. Raise BenchmarkError if the field has no image."""
+    """Return the content of the image file in a field. Raise BenchmarkError if the field contains no image."""
     return image_bytes(row, field, row.values.get(field))
 
 
 def image_bytes(row: Row, field: str, value: object) -> bytes:
-    """Return the bytes of the image file that ``value`` gives.
+    """Return the content of an image file.
 
-    ``value`` is bytes, ``{"bytes", "path"}``, or a path in the folder of the benchmark.
+    ``value`` is this content as bytes, a path in the folder of the benchmark, or a struct with the fields ``bytes`` and
+    ``path``, one of which may be empty. ``field`` is the name of the field for error messages.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -103,5 +113,5 @@ def image_bytes(row: Row, field: str, value: object) -> bytes:
             )
         if file.is_file():
             return file.read_bytes()
-        raise BenchmarkError(f"{row.where}: {field}: the file {value!r:.120} does not exist")
+        raise BenchmarkError(f"{row.where}: {field}: the file {value!r:.120} does not exist; add it")
     raise BenchmarkError(f"{row.where}: {field} must contain an image, but is empty")

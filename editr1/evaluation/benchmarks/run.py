@@ -28,14 +28,14 @@ def reward_benchmark(
     epsilon: float | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> BenchmarkTable:
-    """Load a benchmark, score its edits and return the results.
+    """Load a benchmark of human preferences, score its edits and return the results.
 
     Args:
-        name: Name of the benchmark.
-        folder: Folder of the benchmark.
-        score: Function that scores edits.
-        protocol: Rules whose metrics are returned.
-        epsilon: Tie threshold of TIGER's benchmark, see :func:`tiger_table`.
+        name: Name of the benchmark: "editscore" or "tiger".
+        folder: Folder with the files of the benchmark.
+        score: Function that scores edits with the verifier.
+        protocol: Whether to return metrics under the authors' rule ("published"), this project's rule ("ours") or both.
+        epsilon: Largest score difference that counts as a tie in TIGER's benchmark; see :func:`tiger_table`.
         bootstrap: Settings of the bootstrap.
 
     Raises:
@@ -58,7 +58,10 @@ def reward_benchmark(
 
 
 def select_protocol(table: BenchmarkTable, protocol: Protocol) -> BenchmarkTable:
-    """Return the results under one rule only. Rows without a metric under this rule are dropped."""
+    """Return the results under the authors' rule ("published") or this project's rule ("ours").
+
+    Rows without a metric under this rule are dropped. If ``protocol`` is "both", the results are returned unchanged.
+    """
     if protocol == "both":
         return table
     other = "ours" if protocol == "published" else "published"

@@ -1,8 +1,9 @@
 """TIGER's EditReward-Bench (arXiv 2509.26346): human rankings of 2, 3 or 4 edits of one case.
 
-Each row is a pairwise comparison with the columns id, dataset ("2pair", "3pair", "4pair"), instruction, source_image,
-candidate_1, candidate_2, ranking ("B>A", "A=B") and comparison_type ("AvsB"). The edits of one case form a group of K
-edits. At K = 3 and 4 the part of an id before its first "_" identifies the group.
+The K edits of one case form a group. Each row is a comparison of two edits of a group, with the columns ``id``,
+``dataset`` ("2pair", "3pair" or "4pair", which gives K), ``instruction``, ``source_image``, ``candidate_1``,
+``candidate_2``, ``comparison_type`` (such as "AvsB") and ``ranking`` (such as "B>A" or "A=B"). At K = 2, the ``id``
+identifies the group. At K = 3 and 4, the part of the ``id`` before the first "_" identifies the group.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _LETTERS = "ABCD"
 
 @dataclass
 class TigerGroup:
-    """The edits of one case and their human comparisons.
+    """The ``k`` edits of one case, by letter, and the human comparisons of each pair of these edits.
 
-    ``human[(a, b)]`` with a < b is 1 if edit a is better than edit b, -1 if it is worse, and 0 for a tie.
+    ``human[(a, b)]`` with a < b is 1 if edit a is better than edit b, -1 if edit a is worse, and 0 for a tie.
     """
 
     group_id: str
@@ -50,15 +51,18 @@ class TigerGroup:
 
     @property
     def letters(self) -> str:
-        """The letters of the edits: "AB", "ABC" or "ABCD"."""
+        """The letters that name the edits of the group: "AB", "ABC" or "ABCD"."""
         return _LETTERS[: self.k]
 
 
 def load_tiger(path: Path) -> list[TigerGroup]:
-    """Load the groups of a local folder or Parquet file, in the order of their first rows.
+    """Load the groups of edits. ``path`` is a local folder or a Parquet file.
+
+    The groups are in the order in which they first occur in the files.
 
     Raises:
-        BenchmarkError: The layout differs, a comparison is missing, or a ranking does not match its pair.
+        BenchmarkError: The files do not have the published layout, a comparison of a group is missing or occurs twice,
+            a group of 3 or 4 edits has a tie, or a ranking does not rank the two edits of its row.
     """
     groups: dict[tuple[int, str], TigerGroup] = {}
     for row in read_rows(path, _COLUMNS):
@@ -77,14 +81,14 @@ def load_tiger(path: Path) -> list[TigerGroup]:
         low, high = sorted((first, second))
         if (low, high) in group.human:
             raise BenchmarkError(
-                f"{row.where}: {low} and {high} of group {group_id} are compared twice; remove one of the rows"
+                f"{row.where}: edits {low} and {high} of group {group_id} are compared twice; remove one of the rows"
             )
         group.human[(low, high)] = preference if (low, high) == (first, second) else -preference
     for group in groups.values():
         expected = group.k * (group.k - 1) // 2
         if len(group.human) != expected:
             raise BenchmarkError(
-                f"{path}: group {group.group_id} of {group.k} edits has {len(group.human)} of {expected} comparisons; "
+                f"{path}: group {group.group_id} of {group.k} edits has only {len(group.human)} of {expected} comparisons; "
                 "download the benchmark again"
             )
         if group.k > 2 and 0 in group.human.values():
@@ -96,7 +100,10 @@ def load_tiger(path: Path) -> list[TigerGroup]:
 
 
 def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[str, float | None]]:
-    """Score the edits of each group with one call of ``score``. Return one mapping from letter to score per group."""
+    """Score the edits of each group with one call of ``score``.
+
+    Return one mapping per group, from the letter of an edit to its score.
+    """
     found = []
     for group in groups:
         edits = [BenchmarkEdit(group.source, group.edits[letter], group.instruction) for letter in group.letters]
@@ -105,17 +112,17 @@ def score_tiger(groups: Iterable[TigerGroup], score: EditScorer) -> list[dict[st
 
 
 def tuned_epsilon(human: Floats, gaps: Floats) -> tuple[float, float]:
-    """Return the tie threshold (epsilon) with the best accuracy on these pairs, and this accuracy.
+    """Return the tie threshold (epsilon) that gives the best accuracy on the given pairs, and this accuracy.
 
-    The authors' script tunes epsilon in the same way, and then evaluates with it on the same pairs.
+    The authors' script tunes epsilon in the same way, and evaluates on the same pairs.
 
-    A pair is correct if the human label is a tie and |gap| <= epsilon, or if the gap exceeds epsilon in the direction
-    of the human preference. The candidates for epsilon are 0 and every |gap|. If several are equally good, the smallest
-    is returned.
+    The gap of a pair is the score of edit A minus the score of edit B. A pair is correct if people labelled it as a tie
+    and |gap| <= epsilon, or if they preferred one edit and its score is higher by more than epsilon. The candidates for
+    epsilon are 0 and every |gap|. If several candidates are equally good, the smallest one is returned.
 
     Args:
-        human: ``[n]`` human labels: 1 (A is better), 0 (tie) or -1 (B is better).
-        gaps: ``[n]`` score of A minus score of B.
+        human: Human labels, ``[n]``: 1 (A is better), 0 (tie) or -1 (B is better).
+        gaps: Gap of each pair, ``[n]``.
     """
     candidates = np.unique(np.concatenate([[0.0], np.abs(gaps)]))
     accuracy = np.array([_tie_credit(human, gaps, epsilon).mean() for epsilon in candidates])
@@ -130,15 +137,17 @@ def tiger_table(
     epsilon: float | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> BenchmarkTable:
-    """Return the results: the accuracy at K = 2, 3 and 4 and over all groups.
+    """Return the accuracy on groups of K = 2, 3 and 4 edits, over all groups, and on pairs of edits.
 
-    The published rule (EditReward/evaluate/eval_bench.py) compares the whole ranking at K = 3 and 4. Among edits with
-    equal scores, the one with the later letter is ranked higher. At K = 2 the rule uses the epsilon that is tuned on
-    the benchmark itself; in the overall row it uses this epsilon only for human ties. A group with a missing score
-    counts as wrong.
+    At K = 2, two edits count as tied if their scores differ by at most epsilon. At K = 3 and 4, a group is correct if
+    the scores give the complete human ranking.
 
-    Our rule uses the argument ``epsilon`` at K = 2. If it is None, the pairs are split in half by the digest of their
-    ids, and each half uses the epsilon tuned on the other half. At K = 3 and 4 a group with equal scores counts as
+    The published rule (EditReward/evaluate/eval_bench.py) tunes epsilon on the benchmark itself. In the row "overall",
+    it uses epsilon only for pairs that people labelled as ties, and ranks all other pairs without it. If two edits have
+    equal scores, the one with the later letter is ranked higher. A group with a missing score counts as wrong.
+
+    Our rule uses the argument ``epsilon``. If it is None, the pairs are split in half by the digests of their ids, and
+    each half uses the epsilon that was tuned on the other half. At K = 3 and 4, a group with equal scores counts as
     wrong. A group with a missing score is excluded and counted.
     """
     complete = [
@@ -175,7 +184,8 @@ def tiger_table(
 class _Credits(NamedTuple):
     """Credit per group of ``k`` edits under each rule: 1 if the scores agree with the human ranking, otherwise 0.
 
-    ``published_overall`` is the credit under the published rule in the row over all groups.
+    ``published_overall`` is the credit that the published rule gives in the row "overall", where K = 2 is scored
+    differently.
     """
 
     k: int
@@ -206,7 +216,10 @@ def _credits(
     published = list(_tie_credit(human, gaps, tuned))
     overall = list(np.where(human == 0, published, ranked))
     ours, used = _held_out_credit(human, gaps, [g.group_id for g, _ in scored], epsilon)
-    note = f"Epsilon at K = 2: the published rule uses {tuned:g}, tuned on the benchmark itself. Our rule uses {used}."
+    note = (
+        f"Tie threshold (epsilon) at K = 2: the published rule uses {tuned:g}, tuned on the benchmark itself. "
+        f"Our rule uses {used}."
+    )
     return _Credits(k, published + incomplete, overall + incomplete, ours, note)
 
 
@@ -222,13 +235,13 @@ def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
 def _held_out_credit(human: Floats, gaps: Floats, ids: Sequence[str], epsilon: float | None) -> tuple[list[float], str]:
     """Return the credit per pair under our rule, and a description of the epsilon that was used.
 
-    If epsilon is tuned, each pair is evaluated with an epsilon that was tuned on other pairs.
+    If ``epsilon`` is None, it is tuned on one half of the pairs and used for the other half, and vice versa.
     """
     if epsilon is not None:
         return list(_tie_credit(human, gaps, epsilon)), f"{epsilon:g}, set in advance"
     first = np.array([hashlib.sha256(name.encode()).digest()[0] % 2 == 0 for name in ids])
     if first.all() or not first.any():
-        return list(_tie_credit(human, gaps, 0.0)), "0, because there are too few pairs to split"
+        return list(_tie_credit(human, gaps, 0.0)), "0, because there are too few pairs to tune it"
     credit = np.empty(len(ids))
     used = []
     for half in (first, ~first):
@@ -282,8 +295,8 @@ def _has_no_ties(score: Mapping[str, float | None], group: TigerGroup) -> bool:
 def _human_order(group: TigerGroup) -> str:
     """Return the letters of the edits in human order, best first, or "cycle" if the comparisons are cyclic.
 
-    The edits are ordered by the number of comparisons that they win. "cycle" differs from every ranking, so such a group
-    counts as wrong.
+    The edits are sorted by the number of comparisons that they win. "cycle" differs from every ranking, so a group with
+    cyclic comparisons counts as wrong.
     """
     wins = dict.fromkeys(group.letters, 0)
     for (a, b), preference in group.human.items():
@@ -298,18 +311,21 @@ def _letters(row: Row, k: int) -> tuple[str, str]:
     match = re.fullmatch(r"([A-D])\s*vs\s*([A-D])", value)
     if match is None or match[1] == match[2] or not {match[1], match[2]} <= set(_LETTERS[:k]):
         raise BenchmarkError(
-            f"{row.where}: comparison_type must have the form 'AvsB' with letters of {_LETTERS[:k]}, got {value!r}"
+            f"{row.where}: comparison_type must name two different edits of {_LETTERS[:k]}, such as 'AvsB', got {value!r}"
         )
     return match[1], match[2]
 
 
 def _preference(row: Row, first: str, second: str) -> int:
-    """Return 1 if ``first`` is better, -1 if ``second`` is better, and 0 for "A=B", "A=B=Good" and "A=B=Bad"."""
+    """Return the human preference in a row: 1 if edit ``first`` is better, -1 if ``second`` is better, and 0 for a tie.
+
+    A tie is written as "A=B", "A=B=Good" or "A=B=Bad".
+    """
     value = text_field(row, "ranking").replace(" ", "")
     match = re.fullmatch(r"([A-D])([<>=])([A-D])(=Good|=Bad)?", value)
     if match is None or {match[1], match[3]} != {first, second} or (match[4] and match[2] != "="):
         raise BenchmarkError(
-            f"{row.where}: ranking must rank {first} and {second}, such as '{first}>{second}', got {value!r:.40}"
+            f"{row.where}: ranking must rank edits {first} and {second}, such as '{first}>{second}', got {value!r:.40}"
         )
     if match[2] == "=":
         return 0

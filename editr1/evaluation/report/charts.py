@@ -23,7 +23,10 @@ _SMOOTH_FROM = 30
 
 
 class Bar(NamedTuple):
-    """A bar of the timeline: its position and length in percent of the run, its tooltip and its nesting level."""
+    """A bar of the timeline. ``left`` and ``width`` are its position and length in percent of the run's duration.
+
+    ``title`` is its tooltip. ``ok`` is False if the stage or part that the bar shows has failed.
+    """
 
     left: float
     width: float
@@ -42,7 +45,7 @@ class Track(NamedTuple):
 
 @dataclass(frozen=True)
 class _Axes:
-    """Axes of a chart: the ranges and ticks of the data, and the mapping from data coordinates to SVG positions."""
+    """Axes of a chart: the ranges of the data, the ticks, and the mapping from data coordinates to SVG positions."""
 
     x_low: float
     x_high: float
@@ -95,7 +98,7 @@ def line_chart(
     """Draw a curve, or two curves on the same axes, as SVG.
 
     With 30 or more points, the values are drawn as a thin line, with their running mean on top. Values that are not
-    finite leave a gap; a curve without finite values gives an empty string.
+    finite leave a gap in the curve. If ``points`` has no finite value, return an empty string.
 
     Args:
         name: Name of the curve.
@@ -120,7 +123,8 @@ def line_chart(
     parts += _tooltips(drawn, axes, x_label)
     last_x, last_y = finite[-1]
     label = (
-        f"{name} by {x_label}: from {_formatted(finite[0][1], digits)} to {_formatted(last_y, digits)} at {last_x:g}"
+        f"{name} by {x_label}: from {_formatted(finite[0][1], digits)} to {_formatted(last_y, digits)} "
+        f"at {x_label} {last_x:g}"
     )
     if other and second:
         label += f"; {other[0]}: from {_formatted(second[0][1], digits)} to {_formatted(second[-1][1], digits)}"
@@ -130,7 +134,7 @@ def line_chart(
 
 
 def _tooltips(points: Sequence[Point], axes: _Axes, x_label: str) -> list[Markup]:
-    """Return about 40 invisible circles along the curve. Each shows its value when the pointer is over it."""
+    """Return about 40 invisible circles along a curve. The tooltip of a circle gives the value of the curve there."""
     found: list[Markup] = []
     for x, y in points[:: max(1, len(points) // 40)]:
         if math.isfinite(y):
@@ -148,7 +152,10 @@ def _with_finite_x(points: Sequence[Point]) -> list[Point]:
 
 
 def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
-    """Return the value of each constant curve: one with at least two finite values, all of them equal."""
+    """Return the value of each constant curve, by name.
+
+    A curve is constant if it has at least two finite values and all of its finite values are equal.
+    """
     values = {name: [y for _, y in points if math.isfinite(y)] for name, points in curves.items()}
     return {name: found[0] for name, found in values.items() if len(found) > 1 and len(set(found)) == 1}
 
@@ -156,7 +163,7 @@ def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
 def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Return at most ``max_ticks`` + 2 evenly spaced round values that cover [low, high].
 
-    The step between two values is 1, 2 or 5 times a power of ten.
+    The difference between neighbouring values is 1, 2 or 5 times a power of ten.
     """
     if not high > low:
         pad = abs(low) * 0.1 or 1.0
@@ -169,7 +176,10 @@ def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
 
 
 def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple[tuple[float, str], ...]]:
-    """Return the rows of the timeline in order of start, and the ticks of the time axis as (percent, label)."""
+    """Return the rows of the timeline, sorted by start time, and the ticks of its time axis.
+
+    A tick consists of its position, in percent of the run's duration, and its label.
+    """
     if not spans:
         return (), ()
     start, end = min(s.start for s in spans), max(s.end for s in spans)
@@ -190,7 +200,7 @@ def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple
 def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) -> Markup:
     """Draw the lineage graph of artifacts as SVG. Every artifact is to the right of its parents.
 
-    Edges whose parent or child is not one of ``nodes`` are ignored.
+    An edge is not drawn if its parent or child is not one of ``nodes``.
     """
     if not nodes:
         return Markup("")
@@ -241,14 +251,14 @@ def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) ->
 
 def _bar(item: TimeSpan, start: float, duration: float) -> Bar:
     length = item.end - item.start
-    title = f"{item.name}: {seconds(length)}, starting at {seconds(item.start - start)}" + (
+    title = f"{item.name}: {seconds(length)}, started {seconds(item.start - start)} after the start of the timeline" + (
         "" if item.ok else ", failed"
     )
     return Bar(100 * (item.start - start) / duration, 100 * length / duration, title, item.level, item.ok)
 
 
 def _covered(items: Sequence[TimeSpan]) -> float:
-    """Return the total time in seconds that the spans cover. Overlaps count once."""
+    """Return the total time in seconds that the spans cover. Time that several spans cover counts once."""
     total, reached = 0.0, -math.inf
     for item in sorted(items, key=lambda s: s.start):
         total += max(0.0, item.end - max(item.start, reached))
@@ -306,9 +316,10 @@ def _formatted(value: float, digits: int) -> str:
 
 
 def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return the depth of each artifact in the lineage graph: its longest distance from an artifact without parents.
+    """Return the depth of each artifact in the lineage graph.
 
-    An artifact store contains no cycles. If the input contains one nevertheless, the depths stay bounded.
+    The depth is the number of links on the longest path from an artifact without parents. An artifact store contains no
+    cycles. If the input contains a cycle nevertheless, no depth exceeds the number of artifacts.
     """
     depth = dict.fromkeys(digests, 0)
     for _ in range(len(digests)):
@@ -323,7 +334,10 @@ def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, i
 
 
 def _placed(layers: dict[int, list[str]], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return the row of each artifact in its layer. Artifacts are sorted by the mean row of their parents."""
+    """Return the row of each artifact in its layer, which contains all artifacts of the same depth.
+
+    Each layer is sorted in place by the mean row of the artifacts' parents.
+    """
     place: dict[str, int] = {}
     for level in sorted(layers):
         layer = layers[level]

@@ -13,7 +13,7 @@ NOT_MEASURED = "not measured"
 def number(value: float | int | None, digits: int = 2, *, signed: bool = False) -> str:
     """Format a number with a typographic minus sign and, from 10,000 on, with thin spaces between thousands.
 
-    None and NaN give "not measured".
+    None, NaN and infinity give "not measured".
     """
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
@@ -29,12 +29,12 @@ def scientific(value: float, digits: int = 1) -> str:
 
 
 def estimate(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
-    """Format the value of an estimate without its interval."""
+    """Format the value of an estimate, multiplied by ``scale``, without its confidence interval."""
     return NOT_MEASURED if value is None else number(value.value * scale, digits, signed=signed)
 
 
 def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, signed: bool = False) -> str:
-    """Format the interval of an estimate, such as "1.0 to 2.0"; empty for None."""
+    """Format the confidence interval of an estimate, such as "1.0 to 2.0". Return an empty string for None."""
     if value is None:
         return ""
     low, high = (number(v * scale, digits, signed=signed) for v in (value.low, value.high))
@@ -42,15 +42,15 @@ def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
 
 
 def seconds(value: float | None) -> str:
-    """Format a duration, such as "4 min 05 s"; None and NaN give "not measured"."""
+    """Format a duration in seconds, such as "4 min 05 s". None, NaN and infinity give "not measured"."""
     return NOT_MEASURED if value is None or not math.isfinite(value) else format_duration(value)
 
 
 def moment(value: float | None) -> str:
-    """Format a date and time in UTC to the minute; empty for None."""
+    """Format a time, given in seconds since the epoch, as date and time in UTC. Return an empty string for None."""
     return "" if value is None else format_minute(value)
 
 
 def short(digest: str) -> str:
-    """Return the first twelve hexadecimal digits of a digest."""
+    """Return the first twelve hexadecimal digits of a digest, without the prefix "sha256:"."""
     return digest.removeprefix("sha256:")[:12]

@@ -10,17 +10,18 @@ from editr1.evaluation.report import formats
 from editr1.evaluation.report.model import ReportData, VerifierMetrics
 
 Verdict = Literal["clear", "worse", "open", "none"]
-"""Position of a metric's confidence interval: above the baseline ("clear"), below it ("worse") or around it ("open").
+"""Position of a metric's confidence interval relative to the baseline.
 
-"none" means that the metric was not measured.
+"clear" means above the baseline, "worse" below it, and "open" that the interval includes the baseline. "none" means
+that the metric was not measured.
 """
 
 
 class Ruler(NamedTuple):
-    """Positions on a ruler, the scale under a metric, in percent of its width.
+    """Positions on a ruler, in percent of its width. A ruler is the scale that is drawn below a metric.
 
-    ``low`` and ``high`` are the ends of the interval, ``value`` is the estimate and ``mark`` the baseline. ``ends`` are
-    the labels of the left end, the baseline and the right end.
+    ``low`` and ``high`` are the ends of the confidence interval. ``value`` is the estimate and ``mark`` the baseline.
+    ``ends`` contains the labels of the ruler's left end, the baseline and the ruler's right end.
     """
 
     low: float
@@ -31,7 +32,7 @@ class Ruler(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The texts of a headline metric, and its ruler if it was measured."""
+    """A headline metric of the report: its texts, and its ruler, which is None if the metric was not measured."""
 
     title: str
     value: str
@@ -48,13 +49,13 @@ class _Style:
 
     Attributes:
         title: Title of the metric.
-        unit: Unit after the value.
-        note: Note after the interval.
-        factor: Factor from the estimate to the shown value.
-        baseline: Value, in the unit of the shown value, that means no effect.
-        baseline_name: Name of the baseline.
-        ends: Ends of the ruler, or None to fit the ruler to the interval.
-        signed: Show a plus sign before positive values.
+        unit: Unit that is displayed after the value.
+        note: Text that is displayed after the confidence interval and the number of items.
+        factor: Factor by which the estimate is multiplied for display.
+        baseline: Displayed value that means "no effect".
+        baseline_name: Name of the baseline in the explanation of the confidence interval.
+        ends: Displayed values at the ends of the ruler, or None to fit the ruler to the confidence interval.
+        signed: Whether a plus sign is displayed before positive values.
     """
 
     title: str
@@ -70,19 +71,19 @@ class _Style:
 _SFT = _Style(
     "Verifier after SFT",
     "% of pairs",
-    "half credit for ties",
+    "ties count as half correct",
     100.0,
     50.0,
     "chance (50%)",
     (0.0, 100.0),
     signed=False,
 )
-_GCPO = _Style("Gain from GCPO", " points", "same pairs, half credit for ties", 100.0)
-_EDITOR = _Style("Editor gain from RL", " of 10", "true score, same cases")
+_GCPO = _Style("Gain from GCPO", " points", "both verifiers on the same pairs, ties count as half correct", 100.0)
+_EDITOR = _Style("Editor gain from RL", " of 10", "ground-truth scores of the same cases before and after RL")
 
 
 def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
-    """Return the accuracy of the SFT verifier, the gain of the RL verifier and the gain of the editor."""
+    """Return the accuracy of the SFT verifier, the gain of the RL verifier over it, and the editor's gain from RL."""
     sft = find_verifier(data, "sft")
     accuracy = sft.accuracy.half_credit if sft and sft.accuracy else None
     gain = data.editor.gain.score if data.editor and data.editor.scored_by == "truth" else None
@@ -99,12 +100,16 @@ def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
 
 
 def find_verifier(data: ReportData, role: Literal["sft", "rl"]) -> VerifierMetrics | None:
-    """Return the first verifier of the report with the given role, or None."""
+    """Return the first verifier of the report with the given role, or None if there is none."""
     return next((v for v in data.verifiers if v.role == role), None)
 
 
 def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float] | None) -> Ruler:
-    """Place an estimate and the baseline ``mark`` on a ruler. Without ``ends``, the ruler extends a little beyond both."""
+    """Place an estimate, multiplied by ``factor``, and the baseline ``mark`` on a ruler.
+
+    ``ends`` are the values at the ends of the ruler. If it is None, the ruler extends slightly beyond the confidence
+    interval and the baseline.
+    """
     low, high, middle = value.low * factor, value.high * factor, value.value * factor
     if ends is None:
         left, right = min(low, mark), max(high, mark)

@@ -25,7 +25,10 @@ class EmbeddedImage(NamedTuple):
 
 
 def embedded_image(data: bytes) -> EmbeddedImage:
-    """Re-encode an image for the page: as PNG if it is small, otherwise as JPEG of at most 720 pixels.
+    """Re-encode an image for the page.
+
+    The result is a PNG if the longest side has at most ``MAX_PIXELATED_SIDE`` pixels. Otherwise, it is a JPEG whose
+    longest side has at most ``MAX_SIDE`` pixels.
 
     Raises:
         ImageError: ``data`` is not an image.

@@ -16,7 +16,8 @@ Point = tuple[float, float]
 class Part(BaseModel):
     """Base class of the report's data. Instances are immutable, and unknown fields are refused.
 
-    In JSON, images are base64 strings. Some fields have an older name in JSON, so that stored evaluations can still be read.
+    In JSON, images are base64 strings. Some fields keep an older name in JSON, so that evaluations that were stored
+    with this name can still be read.
     """
 
     model_config = ConfigDict(
@@ -31,7 +32,10 @@ class Part(BaseModel):
 
 
 class RunHeader(Part):
-    """The run that the report describes, and the command that reproduces it. Times are seconds since the epoch."""
+    """The run that the report describes, and the command that reproduces it.
+
+    ``started`` and ``finished`` are seconds since the epoch.
+    """
 
     name: str
     state: str
@@ -58,16 +62,17 @@ class StageReport(Part):
 
     Attributes:
         name: Name of the stage in the run.
-        kind: Kind of the stage.
+        kind: Kind of the stage, such as "sft" or "evaluate".
         description: Short description of what the stage does. Its name in JSON is ``what``.
         state: State of the stage.
-        seconds: Run time over all attempts.
-        attempts: Number of attempts.
-        metrics: Final metrics.
-        curves: Points (x, y) by metric, sorted by x. Where y is not finite, the curve has a gap.
+        seconds: Total run time of all attempts in seconds.
+        attempts: Number of attempts to run the stage.
+        metrics: Final metrics of the stage.
+        curves: Points (x, y) of each curve, by the name of its metric. The points are sorted by x. A curve has a gap
+            where y is not finite.
         x_label: Label of the x axis of the curves.
-        inputs: Digest of the artifact of each input.
-        outputs: Digest of the artifact of each output.
+        inputs: Digests of the input artifacts, by the name of the input.
+        outputs: Digests of the output artifacts, by the name of the output.
     """
 
     name: str
@@ -84,9 +89,10 @@ class StageReport(Part):
 
 
 class TimeSpan(Part):
-    """A bar of the timeline. ``start`` and ``end`` are seconds since the epoch.
+    """A bar of the timeline, which shows a stage or a part of a stage.
 
-    ``level`` is the nesting depth: 0 for the stage, 1 to 3 for the parts within it.
+    ``start`` and ``end`` are seconds since the epoch. ``level`` is the nesting depth: 0 for a stage, 1 to 3 for its
+    parts. ``ok`` is False if the stage or part failed.
     """
 
     name: str
@@ -98,14 +104,14 @@ class TimeSpan(Part):
 
 
 class VerifierMetrics(Part):
-    """Metrics of a verifier on the held-out pairs; all estimates are in [0, 1].
+    """Metrics of a verifier on held-out preference pairs. All estimates are in [0, 1].
 
     Attributes:
         name: Name of the verifier in the report.
-        role: Stage that trained the verifier.
-        accuracy: Pairwise accuracy.
-        verdicts: Fraction of yes/no answers that agree with the ground truth, by category of principle.
-        parsed: Fraction of traces that could be parsed.
+        role: Training stage that produced the verifier: "sft", "rl" or "other".
+        accuracy: Pairwise accuracy, or None if no pair has scores of both edits.
+        verdicts: Fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
+        parsed: Fraction of the verifier's traces that could be parsed.
     """
 
     name: str
@@ -116,9 +122,10 @@ class VerifierMetrics(Part):
 
 
 class VerifierGain(Part):
-    """Metrics of the RL-RRM minus those of the SFT-RRM on the same pairs, in [-1, 1].
+    """Metrics of the verifier after RL (RL-RRM) minus metrics of the verifier after SFT (SFT-RRM).
 
-    For ``ties`` and ``inverted``, a negative difference is an improvement.
+    Both verifiers scored the same pairs. The differences are in [-1, 1]. For ``ties`` and ``inverted``, a negative
+    difference is an improvement.
     """
 
     half_credit: Estimate | None = None
@@ -128,7 +135,11 @@ class VerifierGain(Part):
 
 
 class ScoreParts(Part):
-    """Mean score in [0, 10], its parts (fraction of satisfied principles per category) and fraction of successes."""
+    """Means over edits, or differences of such means: the score, its parts and the fraction of successful edits.
+
+    The score is in [0, 10]. The parts are the fractions of satisfied principles per category: ``follow`` (Instruction
+    Following), ``keep`` (Feature Preservation) and ``quality`` (Image Quality).
+    """
 
     score: Estimate | None = None
     follow: Estimate | None = None
@@ -141,12 +152,12 @@ class EditorMetrics(Part):
     """Metrics of an editor before and after RL on the same cases.
 
     Attributes:
-        scored_by: Origin of the scores: the ground truth or the verifier. Its name in JSON is ``judge``.
-        before: Means before RL.
-        after: Means after RL.
-        gain: Paired differences, after minus before.
-        gsb: Fraction of cases with a higher score after RL minus the fraction with a lower score, in [-1, 1].
-        failed: Number of cases without both scores, which are excluded.
+        scored_by: Source of the scores: "truth" for the ground truth, or "verifier". Its name in JSON is ``judge``.
+        before: Mean scores before RL.
+        after: Mean scores after RL.
+        gain: Mean of the paired differences: the score after RL minus the score before RL of each case.
+        gsb: Fraction of cases with a higher score after RL minus fraction of cases with a lower score, in [-1, 1].
+        failed: Number of cases that are excluded because at least one of the two edits has no score.
     """
 
     scored_by: Annotated[Literal["truth", "verifier"], Field(alias="judge")]
@@ -158,7 +169,10 @@ class EditorMetrics(Part):
 
 
 class PrincipleView(Part):
-    """A principle with the verifier's answer (``said`` in JSON) and, where it is known, the true answer."""
+    """A principle, the verifier's answer and the ground-truth answer. An answer is None if it is unknown.
+
+    The name of ``verdict`` in JSON is ``said``.
+    """
 
     question: str
     category: Category
@@ -167,7 +181,7 @@ class PrincipleView(Part):
 
 
 class EditView(Part):
-    """An edited image, its scores and the verifier's reasoning. ``failure`` is the reason for a missing score."""
+    """An edited image, its scores and the verifier's reasoning. ``failure`` is the reason why ``score`` is missing."""
 
     image: Annotated[bytes, Field(repr=False)]
     score: float | None = None
@@ -188,7 +202,7 @@ class GalleryCase(Part):
 
 
 Protocol = Literal["published", "ours", "both"]
-"""Rule for scoring a public benchmark: that of its authors, that of this project, or both."""
+"""Rules for scoring a public benchmark: "published" (its authors' rule), "ours" (this project's rule) or "both"."""
 
 
 class BenchmarkRow(Part):
@@ -205,12 +219,12 @@ class BenchmarkTable(Part):
 
     Attributes:
         name: Name of the benchmark and of the evaluated model.
-        rows: Metrics.
+        rows: One row per metric.
         scale: Factor by which metrics are multiplied for display: 100 for fractions, 1 for ratings.
-        unit: Displayed unit.
-        unparsed: Number of answers that could not be parsed.
-        missing: Number of items without a score or an edit.
-        protocol: Rules whose metrics are displayed.
+        unit: Unit that is displayed after the metrics' names.
+        unparsed: Number of the judge's answers that could not be parsed.
+        missing: Number of items without a score or an edited image.
+        protocol: Whether the table displays metrics under the authors' rule, this project's rule or both.
         notes: Notes that are displayed below the table.
     """
 
@@ -234,14 +248,14 @@ class LineageNode(Part):
 
 
 class LineageEdge(Part):
-    """The artifact ``child`` was made from the artifact ``parent``; both are digests."""
+    """The artifact ``child`` was made from the artifact ``parent``. Both artifacts are given by their digests."""
 
     parent: str
     child: str
 
 
 class ReportData(Part):
-    """All data of a report. ``truth`` is "none" if there is no ground truth, as for photographs."""
+    """All data of a report. ``truth`` is the source of the ground truth: "shapes" for the shapes dataset, or "none"."""
 
     run: RunHeader
     truth: Literal["shapes", "none"]

@@ -19,7 +19,7 @@ LABELS = {"Instruction Following": "follow", "Feature Preservation": "keep", "Im
 
 
 class Row(NamedTuple):
-    """A principle with the answers about the edit before RL and the edit after RL."""
+    """A principle and the answers to it: ``before`` for the edit before RL, and ``after`` for the edit after RL."""
 
     question: str
     category: str
@@ -79,7 +79,10 @@ def _principles(case: GalleryCase) -> list[Row]:
 
 
 def _agreement(edit: EditView) -> str:
-    """Return a text such as "5 of 6 answers correct". It is empty without ground truth."""
+    """Return how many of the verifier's answers are correct, such as "5 of 6 answers correct".
+
+    Return an empty string if no ground-truth answer is known.
+    """
     both = [(p.verdict, p.truth) for p in edit.principles if p.verdict is not None and p.truth is not None]
     return f"{sum(a == b for a, b in both)} of {len(both)} answers correct" if both else ""
 
@@ -123,7 +126,10 @@ def _environment() -> Environment:
 
 
 def page_environment(package: str) -> Environment:
-    """Return a Jinja environment for the package's ``templates`` that escapes text and rejects undefined names."""
+    """Return a Jinja environment with the templates in the folder ``templates`` of ``package``.
+
+    The environment escapes text and rejects undefined names.
+    """
     return Environment(
         loader=PackageLoader(package, "templates"),
         autoescape=True,
@@ -135,7 +141,7 @@ def page_environment(package: str) -> Environment:
 
 @lru_cache(maxsize=1)
 def page_css() -> str:
-    """Return the style sheet of the report, which the page of a reproduction also uses."""
+    """Return the style sheet of the report. The result page of ``editr1 reproduce`` also uses it."""
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, "page.css")[0]

@@ -14,11 +14,12 @@ _LEVELS = {Span.STAGE: 0, Span.LOAD: 1, Span.PHASE: 1, Span.COMMIT: 1, Span.CHEC
 
 
 def read_spans(paths: Path | Iterable[Path]) -> tuple[TimeSpan, ...]:
-    """Read the spans of stages and of their parts, sorted by start time. Spans of steps and requests are left out.
+    """Read the spans of stages and of the parts of stages, sorted by start time.
 
-    The name of the stage is the attribute ``stage`` of the span or, without this attribute, its service name. The name of a
-    part is the attribute ``phase`` or ``name`` or, without them, the name of the span. Lines that cannot be parsed
-    are skipped; the process that wrote them may have been killed.
+    Spans of training steps and of requests are skipped. The stage of a span is the span's attribute ``stage`` or, if it
+    is missing, the span's service name. The name of a part is the attribute ``phase`` or ``name`` of its span or, if
+    both are missing, the last component of the span's name. Lines that cannot be parsed are skipped, because a process
+    that is killed can leave an incomplete line.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     spans = [item for path in files if path.exists() for item in _read_file(path)]

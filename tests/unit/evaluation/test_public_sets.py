@@ -126,7 +126,7 @@ def test_editscore_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
             {"dimension": "beauty"},
             "row 0: dimension must be one of prompt_following, consistency, overall, got 'beauty'",
         ),
-        ({"output_images": [image(1)]}, "row 0: the lists key and output_images must have two entries"),
+        ({"output_images": [image(1)]}, "row 0: the columns 'key' and 'output_images' must be lists of two entries"),
         ({"instruction": " "}, "row 0: instruction must be a non-empty string"),
         ({"input_image": {"bytes": None, "path": "no.png"}}, "row 0: input_image: the file .* does not exist"),
     ],
@@ -139,7 +139,7 @@ def test_invalid_row_is_rejected_by_number(tmp_path, change, message):
 def test_missing_files_and_missing_columns_are_rejected(tmp_path):
     with pytest.raises(BenchmarkError, match="no Parquet file"):
         list(load_editscore(tmp_path))
-    with pytest.raises(BenchmarkError, match="column 'key' is missing; the columns are other"):
+    with pytest.raises(BenchmarkError, match="column 'key' is missing; the file has the columns other"):
         list(load_editscore(write(tmp_path, [{"other": 1}])))
 
 
@@ -210,7 +210,8 @@ def test_tiger_compares_whole_rankings_and_weights_by_groups(tmp_path):
     assert ours["all pairs with a preference, strict"] == pytest.approx((2 + 7 + 6) / 18)
     assert ours["all pairs with a preference, half credit"] == pytest.approx((2 + 7.5 + 6) / 18)
     assert table.notes == (
-        "Epsilon at K = 2: the published rule uses 0.3, tuned on the benchmark itself. Our rule uses 0.1, set in advance.",
+        "Tie threshold (epsilon) at K = 2: the published rule uses 0.3, tuned on the benchmark itself. "
+        "Our rule uses 0.1, set in advance.",
     )
 
 
@@ -272,7 +273,7 @@ def test_tiger_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
     ("rows", "message"),
     [
         (tiger_rows(3, "g", [1, 2, 3], "ABC")[:2], "group g of 3 edits has 2 of 3 comparisons"),
-        ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "ranking": "A>C"}], "ranking must rank A and B"),
+        ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "ranking": "A>C"}], "ranking must rank edits A and B"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "comparison_type": "AvsC"}], "letters of AB"),
         (
             [{**tiger_rows(2, "g", [1, 2], "A>B")[0], "dataset": "5pair"}],

@@ -103,9 +103,8 @@ def test_page_shows_means_seeds_verifiers_editors_and_curves_and_escapes_html() 
     assert "700.0" not in page  # a sign has no means
     assert "<script" not in page
     assert "with one seed" not in page
-    assert (
-        "true score with the RL-RRM by iteration: from 5.00 to 7.00 at 2" in page
-    )  # SMALLEST trains for two iterations
+    # SMALLEST trains for two iterations.
+    assert "true score with the RL-RRM by iteration: from 5.00 to 7.00 at iteration 2" in page
 
 
 def test_seconds_of_an_experiment_are_read_from_its_record(tmp_path: object) -> None:
