@@ -86,7 +86,11 @@ def logs(
     run: Run,
     follow: Annotated[
         bool,
-        typer.Option("-f", "--follow", help="Keep printing new lines until the run has ended, also after restarts."),
+        typer.Option(
+            "-f",
+            "--follow",
+            help="Keep printing new lines, including those of later attempts, until the run has ended.",
+        ),
     ] = False,
     stage: Annotated[str | None, typer.Option("--stage", help="Print only the logs of this stage.")] = None,
     tail: Annotated[int, typer.Option("--tail", min=1, help="Number of last log lines to print per pod.")] = 200,

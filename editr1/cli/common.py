@@ -56,7 +56,7 @@ def cluster_overrides(namespace: str | None) -> list[str]:
 
 
 PLAIN_WIDTH = 1000
-"""Width of a line that is not printed to a terminal, in characters."""
+"""Maximum line width in characters if the output is not a terminal."""
 
 
 def output_console() -> Console:

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Settings: print their schemas, or 
 @app.command()
 def schema(
     kind: Annotated[
-        str, typer.Argument(help="run, for a run file, or a kind of stage: curate, sft, gcpo, serve, grpo or evaluate.")
+        str, typer.Argument(help="'run' (a run file) or a kind of stage: curate, sft, gcpo, serve, grpo or evaluate.")
     ] = "run",
     values: Annotated[
         bool,
@@ -39,7 +39,7 @@ def schema(
             typer.echo(json.dumps(MODELS[kind_of(kind)].model_json_schema(by_alias=True), indent=2))
             return
         if kind != "run" and kind not in set(Kind):
-            raise ConfigError(f"{kind!r} has no schema; use run or one of {', '.join(Kind)}")
+            raise ConfigError(f"{kind!r} has no schema; use 'run' or one of {', '.join(Kind)}")
         model = RunSpec if kind == "run" else KINDS[Kind(kind)].settings_model()
         typer.echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
 

@@ -50,7 +50,7 @@ def import_(
     out: Annotated[Path, typer.Option(help="Output folder for the tables.")],
     max_side: Annotated[
         int | None,
-        typer.Option(min=16, help="Maximum length of an image's longer side, in pixels. Larger images are downscaled."),
+        typer.Option(min=16, help="Maximum length of an image's longer side in pixels. Larger images are downscaled."),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip invalid rows instead of rejecting the whole table.")

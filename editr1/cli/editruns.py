@@ -165,7 +165,7 @@ def show_runs(runs: list[EditRun]) -> None:
 
 
 def sentences(run: EditRun) -> Iterator[str]:
-    """Yield a sentence about the state of a run, and one for each stage whose message is not part of the first."""
+    """Yield a sentence about the state of a run, then one for each stage whose message it does not contain."""
     from editr1.launch.kubernetes.editruns import NO_OPERATOR
     from editr1.launch.kubernetes.run_status import Reason
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 PLAIN_SECONDS = 15.0
-"""Minimum time between two progress lines if the output is not a terminal, in seconds."""
+"""Minimum time in seconds between two progress lines if the output is not a terminal."""
 
 
 def follow_releases(

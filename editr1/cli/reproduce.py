@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Size(StrEnum):
-    """Choices of --size."""
+    """Values of the option --size."""
 
     FULL = "full"
     SMALLEST = "smallest"
@@ -46,7 +46,7 @@ def reproduce(
         ),
     ] = None,
     size: Annotated[
-        Size, typer.Option(help="Size of the experiments. With smallest, the results are meaningless.")
+        Size, typer.Option(help="Size of the experiments. The results of 'smallest' are meaningless.")
     ] = Size.FULL,
     parallel: Annotated[
         int | None,
@@ -58,7 +58,7 @@ def reproduce(
     overrides: SetOption = None,
     list_only: Annotated[bool, typer.Option("--list", help="List the claims and the runs, and start nothing.")] = False,
 ) -> None:
-    """Test the paper's claims with small runs on the shapes dataset, generated images whose ground truth is known.
+    """Test the paper's claims with small runs on the shapes dataset (generated images with known ground truth).
 
     A claim is tested by comparing runs on the same held-out pairs or cases, for several seeds. Completed runs are not
     repeated, so an interrupted reproduction continues where it stopped. The results are written to reproduction.html,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Backend(StrEnum):
-    """Choices of --on: where the stages of a run are executed."""
+    """Values of the option --on: where the stages of a run are executed."""
 
     LOCAL = "local"
     KUBERNETES = "kubernetes"

@@ -39,7 +39,7 @@ def score(
     ] = None,
     num_traces: Annotated[int, typer.Option(min=1, help="Number of traces per edit. Their scores are averaged.")] = 1,
     deadline: Annotated[
-        float, typer.Option(min=0.1, help="Maximum duration of the request including retries, in seconds.")
+        float, typer.Option(min=0.1, help="Maximum duration of the request in seconds, including retries.")
     ] = 60.0,
     as_json: JsonOption = False,
 ) -> None:

@@ -49,7 +49,9 @@ def sft(
     rows: Annotated[str | None, typer.Option(help=f"SFT rows: {_REFERENCE}.")] = None,
     pairs: Annotated[
         str | None,
-        typer.Option(help="Preference pairs. Train on sampled traces that agree with them, instead of on --rows."),
+        typer.Option(
+            help="Preference pairs, instead of --rows. The training data are sampled traces that agree with the pairs."
+        ),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -113,7 +115,7 @@ def grpo(
     processes: Processes = 1,
     store: StoreOption = None,
 ) -> None:
-    """Train an image editor (Flow-GRPO). The rewards are the scores that a reward server gives its edits.
+    """Train an image editor with Flow-GRPO. A reward server scores its edits, and the scores are the rewards.
 
     Example: editr1 grpo --cases runs/curation/outputs/cases --editor builtin:shapes-editor
     --reward http://127.0.0.1:8080 --out runs/grpo

@@ -23,7 +23,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageRecord, State
 
 PLAIN_SECONDS = 10.0
-"""Minimum time between two progress lines if the output is not a terminal, in seconds."""
+"""Minimum time in seconds between two progress lines if the output is not a terminal."""
 
 
 class RunView:

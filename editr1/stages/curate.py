@@ -22,7 +22,7 @@ Row = TypeVar("Row", bound=DataModel)
 
 @dataclass(frozen=True)
 class _Tables:
-    """Input tables of curation, and functions that decide from the ID of a case whether it is for RL or held out."""
+    """Input tables of curation, and functions that decide from a case ID whether the case is used for RL or held out."""
 
     cases: Path
     candidates: Path
@@ -113,7 +113,9 @@ def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[st
 
     file = source / name / f"{name}.parquet"
     if not file.is_file():
-        no_pairs = "the import had no column preferred or rank; import a table with one of them"
+        no_pairs = (
+            "the imported table has neither a column 'preferred' nor a column 'rank'; import a table with one of them"
+        )
         reason = no_pairs if name == "pairs" else "import the images with editr1 data import"
         raise ConfigError(f"input data: {name}/{name}.parquet is missing: {reason} (see editr1 data import --help)")
     rows = (row for row in read_table(file, kind) if is_wanted(_case_id(row)))

@@ -70,8 +70,8 @@ def body(context: StageContext) -> dict[str, float]:
     )
     if evaluation.truth is None and evaluation.editors and "rl" not in inputs:
         raise ConfigError(
-            "inputs: rl is missing, but with ground_truth none the verifier in rl scores the edits; add the input rl, or set"
-            " ground_truth to shapes for cases of the shapes dataset"
+            "inputs: the input 'rl' is missing, but its verifier scores the edits if ground_truth is 'none'; add the input"
+            " 'rl', or set ground_truth to 'shapes' if the cases are from the shapes dataset"
         )
     data = ReportData(run=RunHeader(name=context.job.run, state="running"), truth=config.ground_truth)
     for part in _PARTS:
@@ -198,8 +198,8 @@ def _edit_cases(
 ) -> list[EditRow]:
     """Edit every case with one editor.
 
-    The input ``rl``, if given, scores all edits if there is no ground truth or if ``score_edits`` is set. Otherwise it
-    scores only the edits of the gallery.
+    If there is no ground truth, or if ``score_edits`` is set, the verifier in the input ``rl`` scores all edits.
+    Otherwise it scores only the edits that the gallery of the report shows. Without the input ``rl``, no scores are added.
     """
     from editr1.evaluation.editor_eval import evaluate_editor, with_scores
 
@@ -223,7 +223,7 @@ def _edit_cases(
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFunction:
     """Load an editor and return a function that edits images.
 
-    The noise of an edit depends only on the seed and the case, and not on the editor.
+    The noise of an edit depends only on the seed and the case, so all editors start from the same noise.
     """
     from editr1.editor.policies import NotFinite, load_policy
     from editr1.editor.sample import EditSettings, edit_images
@@ -253,7 +253,7 @@ def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFun
 def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     """Load a verifier and return a function that scores edits.
 
-    Each call samples with another seed. The n-th call has the same seed for all verifiers.
+    Each call of this function samples with another seed. The n-th call uses the same seed for every verifier.
     """
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine

@@ -20,8 +20,8 @@ POLL_SECONDS = 0.5
 def body(context: StageContext) -> dict[str, float]:
     """Train the input model, commit the trained model, and return the metrics of the training.
 
-    The training rows are the input ``rows``. With the input ``pairs``, they are traces sampled from the model itself,
-    selected by whether their scores agree with the pairs.
+    The training rows are the input ``rows``. If the input ``pairs`` is given instead, the model samples traces for the
+    pairs, and those whose scores agree best with the human preferences become the training rows.
     """
     from editr1.data.tables import count_rows, read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample

@@ -1,1 +1,1 @@
-"""Kubernetes operator that runs the stages of every EditRun. After a restart it resumes every run."""
+"""Kubernetes operator that runs the stages of every EditRun. When it is restarted, it continues all runs."""

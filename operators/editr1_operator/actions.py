@@ -1,4 +1,4 @@
-"""The actions that the operator can take for a stage. Each action may be applied twice without harm."""
+"""The actions that the operator can take for a stage. All actions are idempotent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DeleteJob:
 
 @dataclass(frozen=True)
 class ForceDeletePod:
-    """Delete a pod of the stage without waiting for the kubelet, because the pod's node is lost."""
+    """Delete a pod of the stage by force. Its node is lost, so no kubelet can confirm that the pod has stopped."""
 
     stage: str
     pod: str

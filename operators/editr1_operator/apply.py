@@ -26,7 +26,7 @@ from editr1_operator.client import MANAGER
 from editr1_operator.objects import MANAGED_BY, Objects, image_and_chart, service_status
 
 _APPLIED_LAST = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "PyTorchJob")
-"""Kinds of objects that are applied last, in this order, because they need the other objects of the stage."""
+"""Kinds of objects that need the stage's other objects. They are applied after those, in this order."""
 
 log = logging.getLogger("editr1.operator")
 
@@ -102,7 +102,7 @@ class Applier:
             except RequestRefused as error:
                 raise RequestRefused(error.status, f"{what}: {error}") from None
             if "deletionTimestamp" in applied.get("metadata", {}):
-                raise RequestRefused(409, f"{what} is still being deleted; it is created again after that")
+                raise RequestRefused(409, f"{what} is still being deleted; the operator creates it again afterwards")
             if item["kind"] in ("PyTorchJob", "Deployment"):
                 self._cache.put_job({"kind": item["kind"], **applied}, deleted=False)
 
@@ -137,7 +137,7 @@ class Applier:
         owners = {owner["uid"] for owner in meta.get("ownerReferences") or ()}
         if owners and not shared and self._uid not in owners:
             raise RequestRefused(
-                409, f"{what} still belongs to an earlier run of this name; waiting until it is deleted"
+                409, f"{what} still belongs to an earlier run of this name; waiting until that object is deleted"
             )
 
     def _release(self, objects: list[Object]) -> None:

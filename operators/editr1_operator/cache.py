@@ -109,7 +109,10 @@ class Cache:
         return [(key[0], name) for name in item.owners.values()] if item else []
 
     def has(self, body: Mapping[str, Any]) -> bool:
-        """Return True if exactly this version of an object is cached. It is for most objects that a restarted watch lists."""
+        """Return True if exactly this version of an object is cached.
+
+        A restarted watch lists all objects again, and most of them are cached in the listed version.
+        """
         meta = body["metadata"]
         namespace, name, labels = meta["namespace"], meta["name"], meta.get("labels") or {}
         with self._lock:

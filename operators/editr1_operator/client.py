@@ -7,7 +7,10 @@ from editr1.launch.kubernetes.client import KubernetesClient
 from editr1_operator.metrics import API_REQUESTS
 
 MANAGER = "editr1-operator"
-"""Name of the operator, as the field manager of its writes and the value of the label ``managed-by`` of its objects."""
+"""Name of the operator.
+
+It is the field manager of the operator's writes, and the value of the label ``managed-by`` on the objects that it creates.
+"""
 TIMEOUT_SECONDS = 20
 
 

@@ -47,7 +47,10 @@ def summarize(status: RunStatus, spec: RunBody, generation: int, now: float) -> 
 
 
 def reject(status: RunStatus, reason: Reason, message: str, generation: int, now: float) -> RunStatus:
-    """Return the status of a run that failed as a whole, for example because its spec is invalid, and not because of a stage."""
+    """Return the status of a run that is rejected as a whole, for example because its spec is invalid.
+
+    The status of its stages is not changed.
+    """
     changes: dict[str, Any] = {
         "observed_generation": generation,
         "state": RunState.FAILED,
@@ -109,7 +112,11 @@ def _summarize(
 
 
 def _summarize_active(jobs: Sequence[StageStatus], active: Sequence[StageStatus]) -> _Summary:
-    """Summarize a run with active stages. Reason and message are those of the first starting stage, or else of the first active one."""
+    """Summarize a run with active stages.
+
+    Reason and message are those of the first stage that is starting. If none is starting, they are those of the first active
+    stage.
+    """
     first = next((stage for stage in active if stage.state is RunState.STARTING), active[0])
     if all(stage.reason is Reason.QUEUED for stage in active):
         state = RunState.WAITING

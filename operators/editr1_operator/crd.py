@@ -93,8 +93,8 @@ def config_schema() -> Schema:
     """Return one schema that accepts the settings of stages of every kind.
 
     A structural schema cannot depend on the stage's ``kind``. Validation rules therefore reject fields that the kind does not
-    have, and the operator checks the ranges that differ between kinds. The schema contains no defaults: Kubernetes would write
-    them into the EditRun, and they could then differ from those of the installed package.
+    have, and the operator checks fields whose allowed range differs between kinds. The schema contains no defaults: Kubernetes
+    would write them into the EditRun, and they could then differ from those of the installed package.
     """
     merged: Schema = {"type": "object", "properties": {}}
     for kind in KINDS.values():
@@ -106,7 +106,7 @@ def config_schema() -> Schema:
 def structural(schema: Mapping[str, Any]) -> Schema:
     """Convert a JSON schema of pydantic to the structural form that Kubernetes requires.
 
-    References are inlined, a union with ``null`` becomes ``nullable``, and any other union accepts every value.
+    References are inlined, a union with ``null`` becomes ``nullable``, and any other union becomes a schema that accepts every value.
     """
     return _structural(schema, schema.get("$defs", {}))
 
@@ -154,7 +154,7 @@ def _pick(node: Mapping[str, Any]) -> Schema:
 
 
 def _without(node: Schema, names: Iterable[str]) -> Schema:
-    """Return a schema without the given keywords, at every level. Properties that have such a name are kept."""
+    """Return a copy of a schema without the given JSON Schema keywords. Settings with the name of such a keyword are kept."""
     result: Schema = {}
     for key, value in node.items():
         if key == "properties":
@@ -167,7 +167,7 @@ def _without(node: Schema, names: Iterable[str]) -> Schema:
 
 
 def _widest(one: Schema, other: Schema) -> Schema:
-    """Return a schema that accepts every value that either schema accepts."""
+    """Return a schema that accepts every value that at least one of the two given schemas accepts."""
     if one.get("type") != other.get("type"):
         return {"x-kubernetes-preserve-unknown-fields": True}
     merged = {key: value for key, value in one.items() if key in other or key == "description"}
@@ -197,9 +197,9 @@ def _widest_properties(one: Mapping[str, Schema], other: Mapping[str, Schema]) -
 def _widen_bound(
     merged: Schema, one: Schema, other: Schema, bound: str, exclusive: str, pick: Callable[[Any, Any], Any]
 ) -> None:
-    """Set a bound of ``merged`` to the wider bound of two schemas.
+    """Set the minimum or maximum of the schema ``merged`` to the less strict bound of two schemas.
 
-    The bound is exclusive only if it is exclusive in every schema that has it.
+    If the two bounds are equal, the result is exclusive only if both bounds are.
     """
     merged.pop(exclusive, None)
     if bound not in merged:
@@ -242,7 +242,7 @@ def _stage_rules() -> list[dict[str, str]]:
 
 
 def _fields() -> dict[str, list[Kind]]:
-    """Return the kinds of stages that have each settings field, by field name."""
+    """Return a mapping from the name of a settings field to the kinds of stages that have this field."""
     found: dict[str, list[Kind]] = {}
     for kind, info in KINDS.items():
         model: type[BaseModel] = info.settings_model()

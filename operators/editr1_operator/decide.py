@@ -1,7 +1,7 @@
 """Decide the next step of a run, from its observed state and the current time. All functions are pure.
 
 :func:`decide` is called after every change. It returns the new status of the run, and the actions to take. The status is
-written before the first action is taken, and every action may be taken twice. An operator that is killed between two steps
+written before the first action is taken, and all actions are idempotent. An operator that is killed between two steps
 therefore loses nothing: after its restart it observes the same state and makes the same decision.
 
 =======================================  =================================================================
@@ -11,14 +11,14 @@ an input does not exist yet              wait
 result exists in the artifact store      done; nothing is started
 no job, no attempt planned               start the stage's reward service, if it has one; then attempt 1
 no job, attempt planned, job never seen  create the job of that attempt again
-no job, but it was observed before       the attempt failed with exit code 137
+job was observed earlier, but is gone    the attempt failed: record exit code 137
 job of an earlier attempt                delete the job
-job pending                              report why; fail after ``pending_timeout_seconds`` and delete the job
-pod name with a new UID                  a node was lost: count a failure, and let the job continue
-job failed with a retryable exit code    delete the job; after a backoff, next attempt from the checkpoint
-permanent exit code, or no retries left  fail
-job succeeded                            done if a result was committed, else fail
-``deadline_seconds`` passed              fail and delete the job
+job pending                              report why; after ``pending_timeout_seconds``, fail and delete the job
+pod replaced (same name, new UID)        its node was lost: count a failure, and let the job continue
+job failed with a retryable exit code    delete the job; after a backoff, start the next attempt
+permanent exit code, or no retries left  fail the stage
+job succeeded                            done if a result was committed, otherwise fail the stage
+``deadline_seconds`` passed              fail the stage and delete the job
 ``suspend`` is set                       suspend the job and release its service, until the run is resumed
 =======================================  =================================================================
 """

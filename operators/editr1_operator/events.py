@@ -10,7 +10,10 @@ from editr1.durations import format_timestamp
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 
 MAX_MESSAGE_LENGTH = 1000
-"""Maximum length of an event's message in characters. The API server rejects messages of more than 1024 bytes."""
+"""Maximum length of an event's message in characters.
+
+It is below the API server's limit of 1024 bytes, because some characters need several bytes.
+"""
 _NORMAL_REASONS = {
     None,
     Reason.INPUTS_MISSING,

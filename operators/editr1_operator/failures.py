@@ -1,4 +1,4 @@
-"""Decide what to do after a failure of an attempt: an exit code, a missed deadline, a lost node or a stuck pod."""
+"""Decide what to do after a failure of an attempt: a nonzero exit code, a missed deadline, a lost node or a stuck pod."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def end_attempt(plan: PlanBuilder, stage: StageSpec, code: int, cause: str) -> P
 
 
 def last_failure(status: StageStatus) -> str:
-    """Return why the last attempt that has ended failed; empty if no attempt has ended."""
+    """Return why the last completed attempt failed. The result is empty if no attempt is complete."""
     last = next((item for item in reversed(status.attempts) if item.ended is not None), None)
     if last is None or last.exit_code is None:
         return ""
@@ -69,8 +69,8 @@ def fail_deadline(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 def record_pods(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
     """Record the UIDs of the stage's pods in its status, and count lost nodes as failures.
 
-    If the UID of a pod name has changed, the node of the old pod was lost. The stage then fails if it has no retries left;
-    otherwise its job continues with the new pod.
+    If a pod was replaced by one with the same name and another UID, the node of the old pod was lost. The stage then fails if
+    it has no retries left. Otherwise its job continues with the new pod.
     """
     status, seen = plan.status_of(stage), plan.observed_of(stage)
     pods = {pod.name: pod.uid for pod in seen.release.pods if not pod.terminating}

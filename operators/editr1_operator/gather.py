@@ -25,7 +25,7 @@ from editr1_operator.observed import ObservedRun, ObservedStage
 from editr1_operator.settings import NamespaceSettings
 
 EVENTS_DELAY_SECONDS = 2.0
-"""Minimum age in seconds at which the events of a job without pods are read."""
+"""Age of a job in seconds from which on its events are read, as long as the job has no pods."""
 EVENTS_MAX_AGE_SECONDS = 5.0
 """Maximum age in seconds of a cached list of events."""
 Progress = dict[str, tuple[float, str]]
@@ -131,7 +131,7 @@ class Gatherer:
         return tuple(pod_view(item) for item in found)
 
     def _events(self, known: StageStatus, job: CachedJob, has_pods: bool) -> tuple[EventView, ...]:
-        """Return the events that explain why a job has no pods. If it has pods, their status is enough, so none are read."""
+        """Return the events that explain why a job has no pods. If the job has pods, return no events."""
         if has_pods or known.over or job.view.suspended or self._now - job.view.created < EVENTS_DELAY_SECONDS:
             return ()
         return self._namespace_events.of(self._namespace, (known.release,), EVENTS_MAX_AGE_SECONDS)

@@ -130,7 +130,7 @@ class Handlers:
         return Components(queue, reconciler, notifier, exporter, counter)
 
     def _is_cached(self, event: Any) -> bool:
-        """Return True if a watch listed the object again when it was restarted, and this version is already cached."""
+        """Return True if a restarted watch listed an object again whose current version is already cached."""
         return event["type"] is None and self._cache.has(event["object"])
 
 
@@ -169,7 +169,9 @@ async def count_runs(cache: Cache) -> None:
             try:
                 counts[RunStatus.model_validate((body or {}).get("status") or {}).state] += 1
             except ValidationError as error:
-                log.warning("the status of EditRun %s/%s is invalid and the run is not counted: %s", *key, error)
+                log.warning(
+                    "the status of EditRun %s/%s is invalid; the metric of runs per state excludes it: %s", *key, error
+                )
         for state, count in counts.items():
             RUNS.labels(str(state)).set(count)
         await asyncio.sleep(COUNT_INTERVAL_SECONDS)

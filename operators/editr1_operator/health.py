@@ -15,7 +15,7 @@ TROUBLE_REASONS = {
     Trouble.CANNOT_START: Reason.CANNOT_START,
     Trouble.NOT_READY: Reason.PODS_STARTING,
 }
-"""Reason that the status of a stage gives for each kind of problem with its pods."""
+"""Reason in the status of a stage, by kind of problem with the stage's pods."""
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 

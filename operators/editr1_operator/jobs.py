@@ -36,7 +36,7 @@ def plan_stage(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def delete_failed_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Delete the job of a stage that failed while the job was still running."""
+    """Delete the job of a failed stage if the job is still active."""
     seen = plan.observed_of(stage)
     failed = plan.status_of(stage).state is RunState.FAILED
     if failed and seen.has_job and seen.owned and is_active(seen):
@@ -90,7 +90,10 @@ def _end_deleted_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Start the next attempt after the retry delay, when the previous attempt has no pods left and committed no result."""
+    """Start the next attempt once the retry delay is over and the previous attempt has no pods left.
+
+    No attempt is started if the previous one committed a result.
+    """
     status, seen = plan.status_of(stage), plan.observed_of(stage)
     delayed = status.not_before is not None and plan.now < status.not_before
     if delayed or seen.terminating:
@@ -105,10 +108,10 @@ def _plan_next_attempt(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _wait_to_launch(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan the status of a stage whose next attempt cannot start yet.
+    """Add to the plan the status of a stage whose next attempt cannot start yet.
 
-    The message is the failure that caused the retry. If the next attempt is not a retry, as after a suspension, the message says
-    that the pods of the previous attempt are stopping.
+    If the next attempt is a retry, the status message gives the failure of the previous attempt. Otherwise, for example after a
+    suspension, the message says that the pods of the previous attempt are stopping.
     """
     status = plan.status_of(stage)
     if status.not_before is not None:
@@ -169,7 +172,10 @@ def _plan_job(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def _is_outdated(plan: PlanBuilder, stage: StageSpec) -> bool:
-    """Return True if the job is left from an attempt that has ended, or was deleted because the run was suspended."""
+    """Return True if the job must not be used any more.
+
+    Its attempt has ended, or the operator has already requested its deletion because the run was suspended.
+    """
     status, seen = plan.status_of(stage), plan.observed_of(stage)
     attempt_over = seen.uid == status.job_uid and status.not_before is not None
     return attempt_over or seen.attempt < len(status.attempts) or seen.uid == status.removed_uid

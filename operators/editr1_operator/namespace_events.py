@@ -14,7 +14,8 @@ from editr1.launch.kubernetes.views import EventView
 MAX_TIME_FRACTION = 0.05
 """Maximum fraction of time that is spent on listing the events of a namespace.
 
-If a request takes 1 s, for example, the list is used for 20 s. The limit does not apply to callers that request a new list.
+If a request takes 1 s, for example, its list is used for 20 s, because 1 s is 5 % of 20 s. The limit does not apply to callers
+that ask for a new list.
 """
 EXPIRY_SECONDS = 600.0
 """Seconds after which the list of a namespace is removed from the cache."""

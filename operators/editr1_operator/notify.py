@@ -62,7 +62,7 @@ class Notifier:
 
         Args:
             url: Address of the webhook. Empty disables notifications.
-            token: Bearer token for the webhook. Empty sends none.
+            token: Bearer token for the webhook. If it is empty, no token is sent.
             backoff_s: Seconds between the first and the second attempt. The delay doubles with every further attempt.
         """
         self._url, self._token, self._backoff_s = url, token, backoff_s

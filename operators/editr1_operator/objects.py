@@ -25,7 +25,10 @@ from editr1_operator.crd import GROUP, KIND, VERSION
 from editr1_operator.trace import traceparent
 
 SERVICE_STAGE = "serve"
-"""Stage name that is written to the job file of every reward service, because runs with different names share it."""
+"""Stage name in the job file of every reward service.
+
+The name is fixed, because several runs share a reward service, and their stages can have different names.
+"""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 """Label with the name of the program that manages an object."""
 

@@ -84,7 +84,7 @@ class PlanBuilder:
 
 
 def close_attempt(status: StageStatus, now: float, code: int, reason: str) -> list[AttemptStatus]:
-    """Return the attempts of a stage, with the end of the newest one recorded if it had not ended yet."""
+    """Return the attempts of a stage. If the newest one has not ended, it ends ``now`` in the returned list."""
     if not status.attempts or status.attempts[-1].ended is not None:
         return status.attempts
     last = status.attempts[-1].model_copy(update={"ended": now, "exit_code": int(code), "reason": reason})

@@ -1,7 +1,7 @@
 """The operator's work queue, which determines when each run is reconciled.
 
-A run is reconciled after each change of the run or its objects, after a failed reconciliation with backoff, and at the time that
-its last reconciliation returned.
+A run is reconciled after each change of the run or its objects. It is also reconciled at the time that its last reconciliation
+returned or, if that one failed, after a backoff.
 """
 
 from __future__ import annotations

@@ -43,13 +43,13 @@ from editr1_operator.timing import REFUSED_SECONDS, RESYNC_SECONDS, next_reconci
 from editr1_operator.trace import Exporter, traceparent
 
 MAX_DECISIONS = 12
-"""Maximum number of decisions in one reconciliation, which decides again after each read of inputs or results."""
+"""Maximum number of decisions in one reconciliation. A new decision is made after each read of inputs or results."""
 _OVER = (RunState.DONE, RunState.FAILED)
 
 
 @dataclass
 class _Memory:
-    """State of a run that the operator keeps in memory between two reconciliations. After a restart it is collected again."""
+    """State of a run that the operator keeps in memory between two reconciliations of the run."""
 
     progress: Progress = field(default_factory=dict)
     images_and_charts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -209,7 +209,7 @@ class _Reconciliation:
     def _plan(self, run: RunSpec, settings: NamespaceSettings, *, report: bool) -> tuple[RunStatus, Sequence[Action]]:
         """Decide on the next step, and archive ended attempts.
 
-        If the artifact store or the hub cannot be reached and ``report`` is True, the status of the run says so.
+        If the artifact store or the hub cannot be reached and ``report`` is True, the error is written to the status of the run.
         """
         try:
             return self._decide_and_archive(run, settings)

@@ -1,4 +1,4 @@
-"""Update the record of a run, which is kept in the artifact store, from the run's status.
+"""Update the record of a run in the artifact store from the status of the run.
 
 The record has the same format as that of a run on the local backend.
 """

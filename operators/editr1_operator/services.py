@@ -21,7 +21,8 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
     """Decide the next step towards a ready reward service for ``stage``.
 
     Returns:
-        The plan, and True if the service is ready. If it is not ready, the stage waits for it, or fails with it.
+        The plan, and True if the service is ready. While the service is not ready, the stage waits. If the service has failed,
+            the stage fails, too.
     """
     plan = plan.use_service(service)
     status, seen = plan.status_of(service), plan.observed_of(service)
@@ -48,7 +49,7 @@ def ensure_service(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> t
 
 
 def keep_service(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Keep the reward service of a stage that has started until the stage ends, and create it again if it was deleted.
+    """Keep a reward service for as long as a started stage uses it. If the service was deleted, create it again.
 
     The pods of the stage wait while the service is unavailable, so the status of the stage does not change. If the service
     fails, the stage fails too.
@@ -91,9 +92,9 @@ def release_service(plan: PlanBuilder, service: StageSpec, *, needed_later: bool
 
 
 def _create(plan: PlanBuilder, service: StageSpec, stage: StageSpec) -> PlanBuilder:
-    """Plan to create the reward service, or to become an owner of the existing one.
+    """Add to the plan an action that creates the reward service or, if it exists, adds the run to its owners.
 
-    If the API server rejected its objects before, the status message with the reason is kept.
+    If the API server rejected the objects of the service earlier, the status message with the reason is kept.
     """
     status = plan.status_of(service)
     since = status.pending_since or plan.now

@@ -37,7 +37,7 @@ def plan_suspended(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
-    """Plan the status of a stage as suspended."""
+    """Return a copy of the plan in which the status of the stage is "suspended"."""
     status = plan.status_of(stage)
     return plan.update(
         stage,
@@ -51,7 +51,10 @@ def suspend(plan: PlanBuilder, stage: StageSpec) -> PlanBuilder:
 
 
 def end_suspension(status: StageStatus, now: float) -> dict[str, Any]:
-    """Return the changes of a stage's status at the end of a suspension. Its duration is added to that of earlier ones."""
+    """Return the status fields of a stage that change when a suspension ends.
+
+    The duration of the suspension is added to the total time for which the stage was suspended.
+    """
     duration = now - status.suspended_since if status.suspended_since is not None and status.attempts else 0.0
     return {"suspended_since": None, "suspended_seconds": status.suspended_seconds + duration}
 

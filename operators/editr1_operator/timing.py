@@ -11,7 +11,7 @@ from editr1.runs.spec import RunBody, StageSpec
 PROGRESS_SECONDS = 5.0
 """Minimum interval in seconds between two reads of a run's progress."""
 PROGRESS_READS_PER_SECOND = 20
-"""Maximum number of progress reads from the artifact store per second, over all runs."""
+"""Maximum number of progress reads from the artifact store per second, summed over all runs."""
 PENDING_SECONDS = 5.0
 """Seconds between two reconciliations while a job or service is starting."""
 REFUSED_SECONDS = 15.0

@@ -1,6 +1,6 @@
 """Create the OpenTelemetry trace of a run.
 
-The trace has one span for the run, which has one child span per attempt. The spans of the pods are children of the attempts.
+The root span is that of the run. Its children are the spans of the attempts, and their children are the spans of the pods.
 Trace and span IDs are derived from the run's UID, so a restarted operator creates the same spans again.
 """
 

@@ -34,8 +34,8 @@ def main(body: Body, module: str) -> None:
     """Run the stage that the job file ``EDITR1_CONFIG`` describes, and exit the process.
 
     ``body`` is the code of the stage, which commits the outputs and returns the metrics. If the stage is distributed,
-    the first process only starts ``module`` on every rank (see :func:`launch_ranks`), on a laptop and in the pods of a
-    PyTorchJob.
+    the first process only starts ``module`` on every rank (see :func:`launch_ranks`). This is the same on one machine
+    and in the pods of a PyTorchJob.
     """
     configure_logging()
     terminate_with_parent()
@@ -120,7 +120,7 @@ def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     """Return the metrics that are finite.
 
-    JSON has no NaN, which is the value of, for example, the mean of an empty set.
+    Other values, such as NaN for the mean of an empty set, cannot be written as JSON.
     """
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 

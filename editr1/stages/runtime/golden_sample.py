@@ -19,7 +19,7 @@ def save_golden_sample(folder: Path, item: ScoreItem) -> None:
 def load_golden_sample(model: str) -> Sequence[ScoreItem]:
     """Load the golden sample of a verifier.
 
-    Return a default sample if it has none or is the name of a model on the hub.
+    Return a default sample if the folder ``model`` has none, or if ``model`` is the name of a model on the hub.
     """
     file = Path(model) / GOLDEN_FILE
     return load_golden(file) if file.is_file() else default_golden()

@@ -2,11 +2,11 @@
 
     python -m editr1.stages.runtime.pod sft
 
-This process resolves the references in the job file and starts the stage as a child process, which is the same program
-as on a laptop. It forwards signals to the child, and writes progress, the last log lines of every rank, spans and the
-exit code to the store. It does not import torch. It therefore uses little memory and survives if the kernel's OOM
-killer ends a rank. If the whole pod is killed, the record of the attempt has no exit code. The next attempt uses this
-to count lost attempts.
+The pod's main process resolves the references in the job file and starts the stage as a child process. The child runs
+the same program as a stage on a local machine. The main process forwards signals to the child. It writes progress, the
+last log lines of every rank, spans and the exit code to the store. Because it does not import torch, it uses little
+memory and survives if the kernel's OOM killer ends a rank. If the whole pod is killed, the attempt's record has no exit
+code. The next attempt counts such records as lost attempts.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class _Attempt:
         return code
 
     def _publish(self, *, last: bool = False) -> None:
-        """Write everything that changed since the last call to the store. Skip this update if the store fails."""
+        """Write to the store what has changed since the last call. If the store fails, leave the rest to the next call."""
         try:
             self._speed.add(self._lines.new())
             progress = self._speed.current()

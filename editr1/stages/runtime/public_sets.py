@@ -1,7 +1,8 @@
 """Evaluation of verifiers and editors on public benchmarks, as a part of the evaluation stage.
 
 Reward benchmarks (EditScore, TIGER) compare the verifier's scores with human preferences. A VLM writes the principles
-of each case. Editor benchmarks (GEdit-Bench, ImgEdit-Bench) measure editors. A VLM, the judge, rates the edits.
+of each case. Editor benchmarks (GEdit-Bench, ImgEdit-Bench) measure the quality
+of edits. A VLM, called the judge, rates these edits.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def launch_ranks(module: str) -> int:
     """Run ``module`` on every rank until all have exited, and return the exit code.
 
     Environment variables ``PET_*`` configure torchrun. If ranks fail, the exit code is that of the rank that failed
-    first; the command ``torchrun`` itself does not return it.
+    first. The command ``torchrun`` is not used, because it does not return this exit code.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
