@@ -1,10 +1,10 @@
 """Derive the seeds and random number generators of all stages.
 
-Their values depend only on the arguments of a function, not on the machine, the process, the number of ranks or the order of
-calls. A resumed training run therefore draws the same random numbers as an uninterrupted one.
+The result of each function depends only on its arguments, not on the machine, the process, the number of ranks or the order
+of calls. A resumed training run therefore draws the same random numbers as an uninterrupted one.
 
-The functions combine their arguments in different ways. These must not change, because the shipped checkpoints and existing runs
-must stay reproducible. New code should use :func:`derive_rng` or :func:`derive_seed`.
+The functions combine their arguments in different ways. None of them may be changed, because the shipped checkpoints and
+existing runs must stay reproducible. New code should use :func:`derive_rng` or :func:`derive_seed`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Part = str | bytes | int
 
 
 def derive_rng(*parts: Part) -> np.random.Generator:
-    """Return a NumPy generator seeded with the first 16 bytes of :func:`hash_parts` of ``parts``."""
+    """Return a NumPy generator seeded with the first 16 bytes of the digest ``hash_parts(*parts)``."""
     return np.random.default_rng(int.from_bytes(hash_parts(*parts)[:16], "little"))
 
 
@@ -49,13 +49,13 @@ def hash_fraction(text: str) -> float:
 
 
 def offset_seed(seed: int, offset: int) -> int:
-    """Return ``seed + offset``, wrapped so that it stays below 2**63."""
+    """Return ``seed + offset``, minus 2**63 if the sum is not below 2**63."""
     total = seed + offset
     return total if total < 2**63 else total - 2**63
 
 
 def stream_rng(seed: int, *stream: int) -> np.random.Generator:
-    """Return a NumPy generator seeded with the sequence of ``seed`` and the numbers in ``stream``."""
+    """Return a NumPy generator seeded with the list ``[seed, *stream]``."""
     return np.random.default_rng([seed, *stream])
 
 
@@ -67,7 +67,7 @@ def torch_generator(seed: int) -> torch.Generator:
 
 
 def curation_rng(*key: str | int) -> np.random.Generator:
-    """Return the generator for one random choice in curation. ``key``, which usually starts with the seed, identifies the choice."""
+    """Return the generator for one random choice in curation. ``key`` identifies the choice and contains the seed."""
     return np.random.default_rng(list(_joined_hash(key)))
 
 
@@ -77,7 +77,7 @@ def curation_seed(*key: str | int) -> int:
 
 
 def sample_seed(seed: int, iteration: int, group: int, sample: int) -> int:
-    """Return the seed in [0, 2**63) of all noise in the rollout of one sample in the editor's training."""
+    """Return the seed in [0, 2**63) of all noise in one rollout of RL, which generates one edited image."""
     digest = hashlib.blake2b(f"noise/{seed}/{iteration}/{group}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -91,12 +91,12 @@ def window_rng(seed: int, iteration: int, group: int | None) -> random.Random:
 
 
 def case_order_rng(seed: int, epoch: int) -> random.Random:
-    """Return the generator that shuffles the editor's cases for one epoch."""
+    """Return the generator that shuffles the cases for one epoch of RL of the editor."""
     return random.Random(f"order/{seed}/{epoch}")
 
 
 def pair_order_seed(seed: int, epoch: int) -> int:
-    """Return the seed that shuffles GCPO's preference pairs for one epoch."""
+    """Return the seed for shuffling the preference pairs for one epoch of GCPO."""
     return seed * 1_000_003 + epoch
 
 

@@ -19,7 +19,7 @@ def file_sha256(path: Path) -> str:
 
 
 class VerifiedReader:
-    """Reader of a file whose size and SHA-256 are known. It returns the last chunk only if both match the file."""
+    """Reader that checks the size and the SHA-256 of a file. It returns the last chunk only if both are as expected."""
 
     def __init__(self, file: BinaryIO, path: Path, size: int, sha256: str) -> None:
         self._file = file

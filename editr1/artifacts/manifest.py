@@ -31,7 +31,7 @@ class ManifestFile(_FrozenModel):
     path: str
     """Path relative to the artifact's folder, with "/" as separator."""
     size: Annotated[int, Field(ge=0)]
-    """Size in bytes."""
+    """Size of the file in bytes."""
     digest: Digest
     """SHA-256 of the file."""
 
@@ -44,12 +44,12 @@ class ManifestFile(_FrozenModel):
                 "must be a relative path; empty parts, '.', '..', backslashes and control characters are not allowed"
             )
         if len(path) > 1000 or ":" in parts[0]:
-            raise ValueError("must have at most 1000 characters, and no ':' in its first path segment")
+            raise ValueError("must have at most 1000 characters, and must not contain ':' before the first '/'")
         return path
 
 
 class ManifestFields(TypedDict, total=False):
-    """The fields of a :class:`Manifest` that the caller of ``commit`` provides, that is, all except the files."""
+    """The fields of a :class:`Manifest` that the caller of ``commit`` provides, that is, all except ``files``."""
 
     kind: Required[str]
     stage: Required[str]
@@ -76,7 +76,7 @@ class Manifest(_FrozenModel):
     config_digest: str = ""
     """Digest of everything that determines the outputs: inputs, settings and seed."""
     git_revision: str = ""
-    """Revision of the code that submitted the run."""
+    """Git revision of the code with which the run was submitted."""
     attributes: Mapping[str, str] = {}
     """Additional properties of the artifact. Their values are text."""
     files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]

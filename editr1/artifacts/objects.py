@@ -13,13 +13,16 @@ _KEY = re.compile(r"[A-Za-z0-9_=+@,:-][A-Za-z0-9._=+@,:-]*(/[A-Za-z0-9_=+@,:-][A
 
 
 class ObjectStore(Protocol):
-    """Storage of objects by key. Writes are atomic: a reader sees the old or the new bytes, never a mixture. Thread-safe."""
+    """Storage of objects by key. Implementations are thread-safe.
+
+    Writes are atomic: a reader sees the old or the new bytes, never a mixture.
+    """
 
     url: str
     """Address of the store for messages. It contains no credentials."""
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object. With ``once``, raise AlreadyExists if the key exists; the check is atomic."""
+        """Write an object. With ``once``, raise AlreadyExists if the key exists. Check and write are one atomic operation."""
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
         """Write an object from a file. If the file has another size or SHA-256, raise DigestMismatch and store nothing."""

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of an artifact that is missing from the store, or whose stored bytes do not match the manifest."""
+    """A missing or damaged file of an artifact. The stored bytes of a damaged file do not match the manifest."""
 
     path: str
     reason: str
@@ -41,7 +41,7 @@ class Problem:
 
 
 class ArtifactStore:
-    """Storage of artifacts by digest and of records by key. Thread-safe; several processes can use one store concurrently."""
+    """Storage of artifacts by digest and of records by key. Several threads and processes can use a store concurrently."""
 
     def __init__(self, objects: ObjectStore, *, transfers: int = 4) -> None:
         self.objects = objects
@@ -234,9 +234,9 @@ class ArtifactStore:
 
 
 def open_store(where: StoreConfig | str) -> ArtifactStore:
-    """Return the store for a configuration or for an address (``file://`` or ``s3://``). An address uses the default settings.
+    """Return the store for a configuration or for an address (``file://`` or ``s3://``).
 
-    This function does not access the disk or the network.
+    For an address, the default settings of a store are used. This function does not access the disk or the network.
 
     Raises:
         AccessDenied: the address starts with ``s3://`` and no credentials were found.

@@ -20,8 +20,8 @@ ATTEMPTS = 5
 def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path, target: Path) -> None:
     """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
-    After a connection error, the download continues with the first missing byte. It fails after ``ATTEMPTS`` consecutive
-    requests that returned no data.
+    After a connection error, the download continues with the first missing byte. It fails after five (``ATTEMPTS``)
+    consecutive requests that returned no data.
 
     Raises:
         DigestMismatch: the object does not match its digest, even after a complete new download.

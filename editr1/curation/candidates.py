@@ -1,4 +1,4 @@
-"""Step 3: edit every case with several editors of different quality (paper section 3.1).
+"""Step 3 of curation: edit every case with several editors of different quality (paper section 3.1).
 
 The edited images are the candidates, which curation reads from a table of quadruples. Use this module to create that
 table if there are no edited images yet.
@@ -36,7 +36,7 @@ def make_candidates(
     names = {_file_name(name) for name in editors}
     if len(names) != len(editors):
         raise CurationError(
-            f"editors: {sorted(editors)}: names must differ in letters or digits, ignoring case; rename one"
+            f"editors: {sorted(editors)}: names must differ in letters or digits, ignoring case; rename one editor"
         )
     folder = out.with_name(out.name + ".parts")
     batches = -(-count_rows(cases) // batch_size)

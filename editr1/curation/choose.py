@@ -1,4 +1,7 @@
-"""Step 1: choose the cases to label: some at random, the others from the cases that a VLM rates as hard (section 3.1)."""
+"""Step 1 of curation: choose the cases to label (paper section 3.1).
+
+Some are chosen at random, and the others from the cases that a VLM rates as hard.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _MIN_BATCH = 16
 
 
 def split_cases(ids: Sequence[str], count: int, hard_fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Shuffle the ids of the cases, and split them into those that are chosen at random and those that must be rated.
+    """Choose cases at random, and queue the other cases for a rating of their difficulty.
 
-    Returns the ids of the randomly chosen cases, the ids of the cases whose difficulty is to be rated (in this order), and
-    the number of hard cases that are needed. The result depends only on the arguments, not on the order of ``ids``.
+    Returns the ids of the chosen cases, the ids of the other cases in the order in which they are to be rated, and the
+    number of hard cases to choose among them. The result does not depend on the order of ``ids``.
     """
     order = sorted(ids)
     curation_rng(seed, "choose").shuffle(order)

@@ -1,4 +1,4 @@
-"""Step 2: generate the principles (yes/no questions) of each case with a VLM (paper section 3.1).
+"""Step 2 of curation: generate the principles (yes/no questions) of each case with a VLM (paper section 3.1).
 
 The prompt contains principles that experts wrote for other cases.
 """
@@ -20,7 +20,7 @@ from editr1.seeding import curation_rng
 async def decompose(context: CurationContext, cases: Iterable[EditCase], records: RecordFile, total: int) -> None:
     """Generate the principles of every case that has no record yet, and add them to ``records``.
 
-    If a case already has principles, these are recorded without a request. If no answer for a case can be parsed in
+    If a case already has principles, these are recorded, and the VLM is not asked. If no answer for a case can be parsed in
     ``config.max_attempts`` attempts, a record without principles is added.
     """
     config = context.config
@@ -47,7 +47,7 @@ async def decompose(context: CurationContext, cases: Iterable[EditCase], records
 
 
 def recorded_principles(records: RecordFile, case_id: str) -> tuple[Principle, ...] | None:
-    """Return the principles in the record of a case, or None if it has none or there is no record."""
+    """Return the principles in the record of a case, or None if there is no record or it has no principles."""
     record = records.get(case_id)
     if record is None or "principles" not in record:
         return None

@@ -15,7 +15,7 @@ from editr1.data.types import DataModel, Instruction, Principle
 
 
 class ExpertExample(DataModel):
-    """An instruction, a description of the source image, and the principles that an expert wrote for it."""
+    """An instruction, a description of the source image, and the principles that an expert wrote for the instruction."""
 
     picture: Annotated[str, Field(min_length=1)]
     instruction: Instruction

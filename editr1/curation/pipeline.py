@@ -106,7 +106,10 @@ async def _curate(
 async def _choose_cases(
     context: CurationContext, cases: Path, candidates: Path | None, difficulty: RecordFile
 ) -> set[str] | None:
-    """Choose the cases to label from those that have candidates. Return their ids, or None if all cases are labelled."""
+    """Choose the cases to label, and return their ids, or None if all cases are labelled.
+
+    If ``candidates`` is a table, only cases that have candidates are chosen.
+    """
     if context.config.num_labelled_cases is None:
         return None
     eligible = list(read_table(cases, EditCase))
@@ -223,7 +226,7 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
     if not counts["cases"]:
         raise CurationError(
             f"no case has principles (dropped: {dict(dropped)}); check the setting decomposer.model. "
-            "The setting 'labeller: photos' knows only the images of 'editr1 data demo-photos'"
+            "With the setting 'labeller: photos', only the images of 'editr1 data demo-photos' can be labelled"
         )
     if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))

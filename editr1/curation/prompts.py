@@ -101,7 +101,7 @@ def decompose(case: EditCase, experts: Sequence[ExpertExample], counts: Principl
 
 
 def think(case: EditCase, edited: EncodedImage, principles: Sequence[Principle], role: str = "plain") -> Prompt:
-    """Build the prompt that requests a trace: reasoning, 0 or 1 per principle, their average and the final score."""
+    """Build the prompt that requests a trace: reasoning, a verdict (0 or 1) per principle, their average, and a final score."""
     system = f"{_ROLES[role]}\n\n{SCORER_RULES}\n\n{_TRACE_FORM}"
     return Prompt(system, _both_images(Task.THINK, case, edited, principles))
 
@@ -180,7 +180,7 @@ def read_task(text: str) -> Task:
 
 
 def read_sections(text: str) -> dict[str, str]:
-    """Return the tagged sections in the text of a user message. The result maps tags to contents."""
+    """Return the tagged sections in the text of a user message. The result maps each tag to the content of its section."""
     return {match["tag"]: match["body"] for match in _SECTION.finditer(text)}
 
 

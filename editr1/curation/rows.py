@@ -1,7 +1,8 @@
 """Build the SFT row of each quadruple from its recorded traces and gold verdicts.
 
 The setting ``variant`` determines what a row contains: a random trace (T), only the gold verdicts (V), or the trace that
-agrees best with the gold verdicts (T+V). The variant holistic is like T, but a trace has two ratings of the whole image.
+agrees best with the gold verdicts (T+V). In the variant holistic, a random trace is
+used as in T, but each trace consists of two ratings of the whole image.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from editr1.seeding import curation_rng
 
 
 class RowBuilder:
-    """Builder of SFT rows, which also counts traces and rows for the metrics."""
+    """Build SFT rows, and count traces and rows for the metrics."""
 
     def __init__(self, config: CurateConfig, traces: RecordFile, gold: RecordFile) -> None:
         self._config, self._traces, self._gold = config, traces, gold
@@ -31,7 +32,7 @@ class RowBuilder:
         self._agreement = 0.0
 
     def build(self, quadruple: Quadruple) -> SftRow | str:
-        """Return the row of a quadruple, or the reason why there is none. The case must have principles."""
+        """Return the row of a quadruple, or the reason why there is no row. The case must have principles."""
         made = self._verdict_row(quadruple) if self._config.variant == "V" else self._trace_row(quadruple)
         if isinstance(made, SftRow):
             self._num_rows += 1

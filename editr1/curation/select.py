@@ -1,4 +1,4 @@
-"""Step 6: select one trace per quadruple as the target of SFT (paper section 3.1).
+"""Step 6 of curation: select one trace per quadruple as the target of SFT (paper section 3.1).
 
 All functions are deterministic.
 """
@@ -34,8 +34,8 @@ def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
 def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> int | None:
     """Return the index of the trace with the highest agreement with ``gold``, or None if no trace was parsed.
 
-    Among traces with equal agreement, the one with the highest average (as the trace states it) is selected, then the one
-    with the highest score, then the first one.
+    If several traces have the highest agreement, the one with the highest average (as the trace states it) is selected.
+    Any remaining tie is broken by the highest score, and then by the order of the traces.
     """
     ranked = [
         (agreement(verdict.scores, gold), verdict.average, verdict.score, -index)
@@ -52,7 +52,7 @@ def random_trace(verdicts: Sequence[Verdict | Unparsed], rng: np.random.Generato
 
 
 def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
-    """Return the text of a parsed trace in the canonical form, which all training data have.
+    """Return the text of a parsed trace in the canonical form. All traces for training have this form.
 
     Raises:
         ValueError: The result would not be a valid trace.
@@ -61,12 +61,12 @@ def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
 
 
 def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
-    """Return a trace that contains the gold verdicts and no reasoning (variant V). Its score is 10 times their mean."""
+    """Return a trace that contains the gold verdicts and no reasoning (variant V). Its score is 10 times the mean verdict."""
     return format_trace("", principles, gold, 10 * sum(gold) / len(gold))
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """Return the two fixed principles of the holistic variant. They give its traces the same form as other traces."""
+    """Return the two fixed principles of the holistic variant. With them, holistic traces have the form of other traces."""
     return (
         Principle(question=config.follow, category=Category.FOLLOW),
         Principle(question=config.keep, category=Category.KEEP),
@@ -76,7 +76,8 @@ def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
 def holistic_verdict(text: str, config: HolisticConfig) -> Verdict | Unparsed:
     """Parse an answer with two ratings (holistic variant).
 
-    The score is the lower rating, as in VIEScore. A verdict is 1 if the rating is at least ``config.threshold``.
+    The score is the lower rating, as in VIEScore. Each rating also becomes a verdict, which is 1 if the rating is at least
+    ``config.threshold``.
     """
     try:
         reasoning, *ratings = read_ratings(text)

@@ -78,7 +78,7 @@ async def run_step(
 
     Raises:
         Interrupted: ``hooks.should_stop`` returned True. Items in progress were completed.
-        EndpointUnavailable: Too many items received no answer, or none of at least three items received one.
+        EndpointUnavailable: Too many items received no answer, or at least three items were sent and none received one.
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons.
     """
@@ -145,7 +145,7 @@ class _Step:
         _log.warning("%s: an item failed and is skipped: %s", self._name, error)
         limit = self._context.config.max_failed_fraction
         if self.failed >= _MIN_FAILURES and self.failed > limit * self.started:
-            raise self.failure(f"which is more than max_failed_fraction {limit:g} allows") from error
+            raise self.failure(f"which is more than the setting max_failed_fraction ({limit:g}) allows") from error
 
     def failure(self, reason: str) -> Editr1Error:
         """Return the error to raise when the step fails. It is EndpointUnavailable if most failed items got no answer."""
@@ -155,7 +155,7 @@ class _Step:
         )
 
     def report(self) -> None:
-        """Report the items that were completed since the last report as progress."""
+        """Report progress: the number of items that were completed since the last report."""
         if self._unreported:
             usage = self._context.client.usage
             self._context.hooks.progress.step(

@@ -1,4 +1,4 @@
-"""Step 4: let the models of a pool write several traces per quadruple (paper section 3.1)."""
+"""Step 4 of curation: let the models of a pool write several traces per quadruple (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def think(
 
 
 def recorded_traces(records: RecordFile, key: str) -> list[Trace]:
-    """Return the traces in the record ``key`` in order. The list is empty if there is no such record."""
+    """Return the traces in the record with the id ``key``, in their order, or an empty list if there is no such record."""
     record = records.get(key) or {}
     return [(member, text) for member, text in record.get("traces", ())]
 

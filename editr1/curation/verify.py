@@ -1,4 +1,4 @@
-"""Step 5: let another VLM answer each principle, with the traces as hints (paper section 3.1).
+"""Step 5 of curation: let another VLM answer each principle, with the traces as hints (paper section 3.1).
 
 Its answers (0 or 1) are the gold verdicts, the reference for the selection of a trace.
 """
@@ -43,6 +43,6 @@ async def verify(context: CurationContext, items: Iterable[VerifyItem], records:
 
 
 def recorded_gold(records: RecordFile, key: str) -> tuple[int, ...] | None:
-    """Return the gold verdicts in the record ``key``, or None if it has none or there is no such record."""
+    """Return the gold verdicts in the record with the id ``key``, or None if there is no record or it has no verdicts."""
     record = records.get(key) or {}
     return tuple(record["gold"]) if "gold" in record else None

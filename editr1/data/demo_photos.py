@@ -1,8 +1,9 @@
-"""Create a demo folder of edited photographs with preferences. The photographs are part of scikit-image and scikit-learn.
+"""Create a demo folder with edited photographs and preferences between them.
 
-The instruction of each case requests one photographic operation. The candidates are the correct result and results with
-known faults, so the preferences are known. The source images have the modes that occur in real folders: RGB, RGBA,
-palette, 16-bit grey, CMYK and EXIF-rotated. The extra ``editr1[photos]`` must be installed; nothing is downloaded.
+The photographs are part of scikit-image and scikit-learn. The instruction of each case requests one photographic
+operation. The candidates are the correct result and results with known faults, so the preferences are known. The source
+images have the modes that occur in real folders: RGB, RGBA, palette, 16-bit grey, CMYK and EXIF-rotated. The extra
+``editr1[photos]`` must be installed; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Operation:
 class Photo:
     """A photograph that is part of an installed package.
 
-    ``save`` writes the photograph to the demo folder, in the file format and colour mode that it has there.
+    ``save`` writes the photograph to the demo folder, in the file format and colour mode that the demo uses.
     """
 
     name: str
@@ -63,7 +64,7 @@ def make_photos(out: Path, *, cases_per_photo: int = 3, principles: bool = True)
         DataError: scikit-image or scikit-learn is not installed, or does not include these photographs.
     """
     if not 1 <= cases_per_photo <= 5:
-        raise ValueError(f"cases_per_photo: {cases_per_photo}: must be 1 to 5")
+        raise ValueError(f"cases_per_photo: {cases_per_photo}: must be a number from 1 to 5")
     (out / "sources").mkdir(parents=True, exist_ok=True)
     (out / "edited").mkdir(exist_ok=True)
     table = out / "table.csv"

@@ -102,7 +102,9 @@ def _checked(table: Path, number: int, raw: dict[str, Any]) -> ImportRow | Table
         rule = first["msg"].removeprefix("Value error, ")
         return TableError(table, number, name, None if first["type"] == "missing" else first["input"], rule)
     if fields.rank is not None and fields.preferred is not None:
-        return TableError(table, number, "rank", fields.rank, "a row must not have both rank and preferred; remove one")
+        return TableError(
+            table, number, "rank", fields.rank, "a row must not have both rank and preferred; remove one of them"
+        )
     return ImportRow(
         line=number,
         case_id=fields.case_id or _case_id(fields.source, fields.instruction),
@@ -157,11 +159,15 @@ def _check_columns(table: Path, columns: list[str]) -> None:
             1,
             missing[0],
             None,
-            f"this column is missing; the table has the columns: {', '.join(columns) or 'none'}",
+            f"this column is missing; the table has the columns: {', '.join(columns)}"
+            if columns
+            else "this column is missing, because the table is empty; write the column names in the first line",
         )
     unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
     if unknown:
-        raise TableError(table, 1, unknown[0], None, f"unknown column; allowed: {', '.join((*REQUIRED, *OPTIONAL))}")
+        raise TableError(
+            table, 1, unknown[0], None, f"unknown column; allowed columns: {', '.join((*REQUIRED, *OPTIONAL))}"
+        )
     twice = [name for name in columns if columns.count(name) > 1]
     if twice:
-        raise TableError(table, 1, twice[0], None, "this column occurs more than once; remove the others")
+        raise TableError(table, 1, twice[0], None, "this column occurs more than once; keep only one")

@@ -83,7 +83,7 @@ _SCHEMAS: Final[dict[type[DataModel], pa.Schema]] = {
 }
 
 KINDS: Final[dict[str, type[DataModel]]] = {kind.__name__: kind for kind in _SCHEMAS}
-"""Data types that can be stored as a table. The key is the name that the file metadata ``editr1.kind`` contains."""
+"""Data types that can be stored as a table. The keys are the values of ``editr1.kind`` in the file metadata."""
 
 
 def schema_of(kind: type[DataModel], images: Images = "inline") -> pa.Schema:

@@ -90,8 +90,8 @@ def read_table(path: Path, kind: type[N], *, start: int = 0, stop: int | None = 
     of its images, is checked when it is read.
 
     Raises:
-        TableError: the file is not Parquet, has another kind or version, or a missing or unknown column. While
-            iterating: a row is invalid.
+        TableError: the file is not Parquet, has rows of another data type, or has another version, or a column is
+            missing or unknown. While iterating: a row is invalid.
     """
     path = Path(path)
     file, images = _open_table(path, kind)
@@ -111,7 +111,7 @@ def read_column(path: Path, name: str) -> list[Any]:
         try:
             values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
         except DAMAGE as error:
-            raise TableError(path, None, name, None, f"the file is damaged; write it again: {error}") from None
+            raise TableError(path, None, name, None, f"the file is damaged ({error}); create the table again") from None
         return values
 
 
@@ -169,7 +169,8 @@ def read_plain(path: Path, kind: type[DataModel]) -> Iterator[tuple[int, dict[st
     If the table is in ``digest`` form, the bytes of the images are read from its image file.
 
     Raises:
-        TableError: the file is not Parquet, has another kind or version, or a missing or unknown column.
+        TableError: the file is not Parquet, has rows of another data type, or has another version, or a column is
+            missing or unknown.
     """
     path = Path(path)
     file, images = _open_table(path, kind)
@@ -225,7 +226,8 @@ def _parsed_rows(
                         number,
                         f"{place}.sha256",
                         image["sha256"],
-                        f"the image file {images_path(path).name} has no image with this digest; write both files again",
+                        f"the image file {images_path(path).name} has no image with this digest; "
+                        "create the table and its image file again",
                     )
                 image["data"] = data
         yield parse_row(path, number, row, kind)
@@ -246,7 +248,7 @@ def _plain_rows(path: Path, file: pq.ParquetFile, start: int, stop: int) -> Iter
                             number += 1
                 except DAMAGE as error:
                     raise TableError(
-                        path, number + 1, None, None, f"the file is damaged; write it again: {error}"
+                        path, number + 1, None, None, f"the file is damaged ({error}); create the table again"
                     ) from error
             first += size
 
@@ -262,7 +264,7 @@ def _open_table(path: Path, kind: type[DataModel]) -> tuple[pq.ParquetFile, Imag
     if version != VERSION:
         fault = TableError(path, None, "editr1.schema", version, f"must be {VERSION}")
     elif named != kind.__name__:
-        fault = TableError(path, None, "editr1.kind", named, f"must be {kind.__name__}; choose another table")
+        fault = TableError(path, None, "editr1.kind", named, f"must be {kind.__name__}; use a table of this data type")
     elif missing := sorted(_required(kind) - columns):
         fault = TableError(
             path,
@@ -272,7 +274,9 @@ def _open_table(path: Path, kind: type[DataModel]) -> tuple[pq.ParquetFile, Imag
             f"this column is missing; the table has the columns: {', '.join(sorted(columns))}",
         )
     elif unknown := sorted(columns - set(kind.model_fields)):
-        fault = TableError(path, None, unknown[0], None, f"unknown column; allowed: {', '.join(kind.model_fields)}")
+        fault = TableError(
+            path, None, unknown[0], None, f"unknown column; allowed columns: {', '.join(kind.model_fields)}"
+        )
     if fault is not None:
         file.close()
         raise fault

@@ -86,7 +86,7 @@ class Quadruple(DataModel):
 
 
 class Verdict(DataModel):
-    """The content of a parsed trace, that is, of the text in which a verifier judges an edit.
+    """The content of a parsed trace, that is, of the text in which a verifier evaluates an edit.
 
     ``scores[i]`` answers ``principles[i]`` of the case. ``average`` is the average in [0, 1] as the trace states it; it is
     not recomputed. ``score`` is the final score in [0, 10].
@@ -176,7 +176,7 @@ class FailureCause(StrEnum):
 
 
 class ScoreFailure(DataModel):
-    """The result of an edit that could not be scored. It has no score, so that callers exclude it from averages."""
+    """The result for an edit that could not be scored. It has no score, so that callers exclude it from averages."""
 
     ok: Literal[False] = False
     cause: FailureCause

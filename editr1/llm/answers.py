@@ -1,4 +1,4 @@
-"""Extract JSON values from model answers, which may contain other text or Markdown code fences around them."""
+"""Extract JSON values from the answers of models. Other text or Markdown code fences may surround the values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def strip_code_fences(text: str) -> str:
 
 
 def find_json(text: str, opening: Literal["[", "{"]) -> Any:
-    """Decode the JSON value that starts at the first bracket ``opening`` in ``text``. The text after it is ignored.
+    """Decode the JSON value that starts at the first bracket ``opening`` in ``text``. Text after the value is ignored.
 
     Raises:
         UnreadableAnswer: ``text`` does not contain this bracket, or no valid JSON starts there.

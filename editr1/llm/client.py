@@ -52,7 +52,7 @@ class ChatClient:
         )
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
-        """Send a chat completion request with the JSON ``body``, and return its ``body["n"]`` (default 1) answers.
+        """Send a chat completion request with the JSON ``body``, and return the ``body["n"]`` (default 1) answers.
 
         Raises:
             RequestRefused: The server rejects this request, or returns more or fewer than ``n`` answers.
@@ -79,7 +79,7 @@ class ChatClient:
                 return await self._client.post("/chat/completions", cast_to=object, body=body)
         except ValueError as error:  # raised by json for a truncated or invalid body
             raise EndpointUnavailable(
-                f"{where}: the response is not JSON; try again, or check base_url: {error}"
+                f"{where}: the response is not JSON ({error}); try again, or check base_url"
             ) from error
         except TimeoutError as error:
             raise EndpointUnavailable(f"{where}: no response within the deadline of {deadline_s:g} s") from error

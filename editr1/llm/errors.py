@@ -12,7 +12,7 @@ class LlmError(Editr1Error):
 
 
 class RequestRefused(LlmError):
-    """The endpoint rejected the request, for example with status 400, 413 or 422. A retry would fail again."""
+    """The endpoint rejected the request, for example with status 400, 413 or 422. A retry would fail, too."""
 
 
 class EndpointUnavailable(LlmError):

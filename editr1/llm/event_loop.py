@@ -6,7 +6,7 @@ import asyncio
 
 
 def new_runner() -> asyncio.Runner:
-    """Return an asyncio runner with a new event loop. The event loop of uvloop is used if it is installed."""
+    """Return an asyncio runner with a new event loop. If uvloop is installed, its event loop is used."""
     try:
         import uvloop
     except ImportError:

@@ -35,7 +35,7 @@ def build_messages(system: str, parts: Sequence[str | EncodedImage], max_side: i
 
 
 def image_part(url: str) -> dict[str, Any]:
-    """Return the part of a user message that contains the image at ``url``, a ``data:`` URL."""
+    """Return an image part of a user message. ``url`` is the ``data:`` URL of the image."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 

@@ -30,13 +30,13 @@ class Usage:
     cached: int = 0
     """Number of requests answered from the cache."""
     retries: int = 0
-    """Number of retries of requests."""
+    """Number of retries of all requests together."""
     failed: int = 0
     """Number of requests that failed after all retries."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
-    """Cost in the currency of the configured prices."""
+    """Cost of all tokens, in the currency in which the prices are configured."""
 
     def as_dict(self) -> dict[str, float]:
         """Return the fields as a dictionary of floats."""
@@ -57,14 +57,14 @@ class VlmClient:
 
     @property
     def usage(self) -> Usage:
-        """Requests, tokens and cost so far."""
+        """Number of requests and tokens so far, and their cost."""
         self._usage.retries = sum(client.retries for client in self._clients.values())
         return self._usage
 
     async def complete(
         self, model: VlmConfig, chat: Sequence[Message], *, n: int = 1, seed: int | None = None
     ) -> list[str]:
-        """Send one chat to ``model`` and return ``n`` answers.
+        """Send ``chat`` to ``model``, and return ``n`` answers.
 
         If ``model.send_n`` is False, ``n`` requests with consecutive seeds are sent.
 
@@ -104,7 +104,7 @@ class VlmClient:
     async def complete_until_parsed(
         self, model: VlmConfig, chat: Sequence[Message], parse: Callable[[str], A], seeds: Iterable[int]
     ) -> A:
-        """Send the chat once per seed until ``parse`` accepts the answer, and return the parsed value.
+        """Send the chat with one seed after the other until ``parse`` accepts an answer, and return the parsed value.
 
         Raises:
             UnreadableAnswer: ``parse`` rejected every answer; the error of the last one is raised.

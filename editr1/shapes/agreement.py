@@ -16,25 +16,26 @@ from editr1.shapes.truth import read_images
 
 
 class Agreement(NamedTuple):
-    """Accuracy of the content that was read from images of one kind, as fractions in [0, 1]."""
+    """How accurately the content of images of one kind is read. Fractions are in [0, 1]."""
 
     scenes: float
     """Fraction of images whose four cells and background were all read correctly."""
     cells: float
-    """Fraction of cells that were read correctly."""
+    """Fraction of cells whose content was read correctly."""
     backgrounds: float
-    """Fraction of backgrounds that were read correctly."""
+    """Fraction of images whose background was read correctly."""
     clean: float
-    """Fraction of images that were read as clean, that is, without visible damage."""
+    """Fraction of images that were classified as clean, that is, as free of visible damage."""
     n: int
-    """Number of images."""
+    """Number of images that were read."""
 
 
 def measure_agreement(n: int, seed: int) -> dict[str, Agreement]:
-    """Render ``n`` random scenes, read the images, and compare the results with the scenes. Return fractions per kind.
+    """Render ``n`` random scenes as images of several kinds, read the images, and compare the results with the scenes.
 
-    The kinds of images are: as rendered ("drawn"), with the artifacts of an autoencoder ("editor"), with noise, with a
-    border, and with blur. Blends of two images are omitted, because their correct content is not defined.
+    The result maps each kind of image to its accuracy. The kinds are "drawn" (images as rendered), "editor" (with the
+    artifacts of an autoencoder), "noise", "border" and "blur". Blends of two images are omitted, because their correct
+    content is not defined.
     """
     rng = stream_rng(seed, 3)
     scenes = [random_scene(rng, (0, 1, 2, 3, 4)) for _ in range(n)]

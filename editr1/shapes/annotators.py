@@ -1,4 +1,4 @@
-"""Simulated human annotators. They prefer the edit with the higher true score, but sometimes make an error."""
+"""Simulated human annotators. They usually prefer the edit with the higher ground-truth score."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def label_pair(
 ) -> PreferencePair:
     """Return the preference of a simulated annotator between two candidates of a case.
 
-    The candidate with the higher true score wins; with probability ``settings.flip_rate`` the other one does. If the scores
-    differ by less than ``settings.tie_threshold``, the label is "same", and ``a`` is stored as the winner. The result depends only on the
-    arguments.
+    The candidate with the higher ground-truth score is the winner. With probability ``settings.flip_rate``, the annotator
+    makes an error, and the other candidate is the winner. If the scores differ by less than ``settings.tie_threshold``,
+    the label is "same", and ``a`` is stored as the winner. The result depends only on the arguments.
     """
     settings = settings or AnnotatorSettings()
     gap = (

@@ -24,7 +24,7 @@ def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettin
     only on the arguments.
 
     Raises:
-        ValueError: the instruction is not one of the shapes dataset.
+        ValueError: the instruction does not belong to the shapes dataset.
     """
     settings = settings or CandidateSettings()
     edit, source = parse_instruction(case.instruction), read_image(case.source).scene
@@ -39,7 +39,7 @@ def make_candidates(case: EditCase, seed: int, n: int, settings: CandidateSettin
 
 
 def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None:
-    """Generate one candidate of the given kind (see ``faults.KINDS``), or return None if the case does not allow this kind."""
+    """Generate one candidate of the given kind (see ``faults.KINDS``), or None if the case does not allow this kind."""
     if kind not in KINDS:
         raise ValueError(f"kind: {kind!r} is not a kind of candidate; use one of {', '.join(KINDS)}")
     made = apply_with_faults(
@@ -56,7 +56,10 @@ def make_candidate(case: EditCase, kind: str, seed: int = 0) -> Candidate | None
 def generate_candidate(
     source: Scene, edit: Edit, rng: np.random.Generator, settings: CandidateSettings
 ) -> tuple[str, Scene, Pixels]:
-    """Generate one candidate. Return its kind or ``MULTIPLE_FAULTS``, its scene before pixel faults, and its image."""
+    """Generate one candidate, and return its kind (or ``MULTIPLE_FAULTS``), its scene and its image.
+
+    Pixel faults change the image, but not the scene.
+    """
     unknown = set(settings.weights) - set(KINDS)
     if unknown:
         raise ValueError(
@@ -76,7 +79,10 @@ def generate_candidate(
 
 
 def _multiple_faults(rng: np.random.Generator) -> tuple[str, ...]:
-    """Select two or three kinds of faults at random. At most one kind is used from each group."""
+    """Select two or three kinds of faults at random.
+
+    Similar kinds, such as ``leak`` and ``leak_two``, form a group. At most one kind per group is selected.
+    """
     groups = (("no_edit", "wrong"), ("leak", "leak_two"), ("lost",), ("extra",), ("ground_leak",), tuple(PIXEL_FAULTS))
     chosen = rng.choice(len(groups), size=int(rng.integers(2, 4)), replace=False)
     return tuple(str(rng.choice(groups[index])) for index in sorted(chosen))

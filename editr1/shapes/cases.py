@@ -23,13 +23,13 @@ def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: 
 
 
 def generate_case(rng: np.random.Generator) -> tuple[Scene, str, Edit]:
-    """Generate a source scene and an instruction for it. Return the scene, the instruction and its parsed form."""
+    """Generate a source scene and an instruction for it. Return the scene, the instruction, and the parsed instruction."""
     scene = random_scene(rng)
     return scene, *random_edit(scene, rng)
 
 
 def principles_for(instruction: str) -> tuple[Principle, ...]:
-    """Return the six principles of an instruction. Raise ValueError if it is not one of the shapes dataset."""
+    """Return the six principles of an instruction. Raise ValueError if it does not belong to the shapes dataset."""
     return parse_instruction(instruction).principles()
 
 

@@ -19,8 +19,8 @@ class ShapesDataset:
     """Paths of the generated tables, and the id prefixes of the cases for editor RL and for tests.
 
     The cases have no principles yet. Training and test cases are generated independently. Because there are few possible
-    scenes, some are equal by chance: with one seed, 9 of 2,262 test cases had the image and instruction of a training
-    case.
+    scenes, a test case can equal a training case by chance. With one seed, 9 of 2,262 test cases had the same image and
+    instruction as a training case.
     """
 
     cases: Path
@@ -38,7 +38,7 @@ class ShapesDataset:
 
 
 def generate_shapes_dataset(config: ShapesConfig, seed: int, folder: Path) -> ShapesDataset:
-    """Generate all tables of a run in ``folder``. Their content depends only on ``config`` and ``seed``."""
+    """Generate all tables of a run, and write them to ``folder``. Their content depends only on ``config`` and ``seed``."""
     folder.mkdir(parents=True, exist_ok=True)
     dataset = ShapesDataset(
         cases=folder / "cases.parquet",
@@ -67,7 +67,10 @@ def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]
 
 
 def decided_pairs(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
-    """Yield pairs of candidates until ``n`` of them have a winner. Pairs labelled "same" are also yielded."""
+    """Generate and label pairs of candidates, and yield them until ``n`` pairs are decided, that is, have a winner.
+
+    Pairs labelled "same" are yielded as well, but are not counted.
+    """
     index = decided = 0
     while decided < n:
         case = generate_cases(1, seed, f"{prefix}{index}")[0]

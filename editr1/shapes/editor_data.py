@@ -1,4 +1,4 @@
-"""Generate the training data of the base editor, which later stages train with RL.
+"""Generate the training data of the base editor. RL in later stages starts from this editor.
 
 The VAE is trained on single images, and the flow transformer on source images with perfect and faulty edits.
 """
@@ -32,14 +32,14 @@ FAULT_WEIGHTS: Final[Mapping[str, float]] = {
     "border": 0.04,
     "blur": 0.04,
 }
-"""Probability of each kind of fault in a faulty edit. If a case does not allow a kind, another kind is drawn."""
+"""Probability of each kind of fault in a faulty edit. If a kind is not possible for a case, another one is drawn."""
 DEGRADED_FRACTION: Final = 0.22
-"""Fraction of the images for the VAE that are degraded with a blend, noise, blur, a border, or one blended cell."""
+"""Fraction of the VAE's training images that are degraded: with a blend, noise, blur, a border, or one blended cell."""
 
 
 @dataclass(frozen=True)
 class EditRows:
-    """Source images with an instruction, a perfect edit and a faulty edit each. Images are uint8 (n, 3, 32, 32)."""
+    """Source images, each with an instruction, a perfect edit and a faulty edit. Image tensors are uint8 (n, 3, 32, 32)."""
 
     sources: Tensor
     perfect: Tensor
@@ -48,12 +48,12 @@ class EditRows:
 
 
 def vae_images(n: int, seed: int) -> Tensor:
-    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32). A ``DEGRADED_FRACTION`` of them is degraded."""
+    """Return ``n`` images with 0 to 4 objects, uint8 (n, 3, 32, 32). About 22% (``DEGRADED_FRACTION``) of them are degraded."""
     return _to_tensor([_vae_image(derive_rng("vae", seed, index)) for index in range(n)])
 
 
 def edit_rows(n: int, seed: int) -> EditRows:
-    """Return ``n`` source images with their edits. They are independent of the cases of ``cases.generate_cases``."""
+    """Generate ``n`` source images and their edits, independently of the cases that ``cases.generate_cases`` returns."""
     sources, perfect, faulty, instructions = [], [], [], []
     for index in range(n):
         rng = derive_rng("base-editor", seed, index)

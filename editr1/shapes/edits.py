@@ -29,7 +29,7 @@ from editr1.shapes.vocabulary import (
 )
 
 BACKGROUND_PLACE: Final = CELLS
-"""Index of the place "background". The four cells have the indices 0 to 3."""
+"""Index of the background among the places (4). The four cells have the indices 0 to 3."""
 
 
 class Operation(StrEnum):
@@ -44,25 +44,29 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True)
 class Edit:
-    """A parsed instruction."""
+    """A parsed instruction: its operation, and the changes that it requests."""
 
     operation: Operation
     targets: tuple[tuple[int, int], ...]
-    """(place, new content) for each place that changes. Places 0 to 3 are the cells, and place 4 is the background."""
+    """Pairs (place, new content), one per place that changes. Places 0 to 3 are the cells, place 4 is the background."""
 
     def apply(self, scene: Scene) -> Scene:
-        """Return the scene after a perfect edit of ``scene``."""
+        """Return the scene that results from a perfect edit of ``scene``."""
         for place, content in self.targets:
             scene = scene.with_background(content) if place == BACKGROUND_PLACE else scene.with_cell(place, content)
         return scene
 
     @property
     def touched(self) -> tuple[int, ...]:
-        """The places that the instruction changes."""
+        """Indices of the places that the instruction changes."""
         return tuple(place for place, _ in self.targets)
 
     def principles(self) -> tuple[Principle, ...]:
-        """Return six principles: follow per place that changes, keep per other place, and one of category quality."""
+        """Return six principles.
+
+        They are a follow principle for each place that changes, a keep principle for each other place, and one quality
+        principle.
+        """
         follow = [
             Principle(
                 question=follow_question(place_name(place), content_name(place, content)), category=Category.FOLLOW
@@ -78,17 +82,17 @@ class Edit:
 
 
 def place_name(place: int) -> str:
-    """Return the name of a place: the position of the cell, or "background"."""
+    """Return the name of a place: the position of a cell, such as "top-left", or "background"."""
     return BACKGROUND if place == BACKGROUND_PLACE else PLACES[place]
 
 
 def content_name(place: int, content: int) -> str:
-    """Return the name of the content of a place: a background colour, an object or "empty"."""
+    """Return the name of the content of a place: an object or "empty" for a cell, and a colour for the background."""
     return BACKGROUNDS[content] if place == BACKGROUND_PLACE else CONTENTS[content]
 
 
 def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
-    """Return a random instruction for ``scene`` and its parsed form. The five operations are equally likely."""
+    """Return a random instruction for ``scene``, and the parsed instruction. The five operations are equally likely."""
     operation = list(Operation)[int(rng.integers(len(Operation)))]
     place = int(rng.choice(scene.filled))
     free = int(rng.choice(scene.empty))
@@ -108,11 +112,11 @@ def random_edit(scene: Scene, rng: np.random.Generator) -> tuple[str, Edit]:
 
 
 def parse_instruction(text: str) -> Edit:
-    """Parse an instruction. Raise ValueError if it is not one of the shapes dataset (see ``vocabulary``)."""
+    """Parse an instruction. Raise ValueError if it does not follow the grammar in ``vocabulary``."""
     match = INSTRUCTION.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"{text!r} is not an instruction of the shapes dataset; see editr1.shapes.vocabulary for its grammar"
+            f"{text!r} is not an instruction of the shapes dataset; editr1.shapes.vocabulary describes the grammar"
         )
     found = {name: value for name, value in match.groupdict().items() if value is not None}
     if "background" in found:

@@ -1,4 +1,4 @@
-"""Generate faulty edits. Scene faults change the content of an edit, and pixel faults degrade its image."""
+"""Generate faulty edits. Scene faults change the content of the edited image, and pixel faults degrade its pixels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def apply_with_faults(
     """Apply ``edit`` to ``source`` with the given kinds of faults.
 
     Returns the resulting scene and its image, or None if one of the faults is not possible. Pixel faults may hide
-    parts of the scene. Therefore the ground truth is what ``truth`` reads from the image, not the returned scene.
+    parts of the scene. The ground truth is therefore the content that ``truth`` reads from the image, not the returned
+    scene.
     """
     scene = edit.apply(source)
     for kind in kinds:

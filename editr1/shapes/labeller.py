@@ -1,9 +1,9 @@
 """Simulated labelling models for the shapes dataset, with the typical errors of a pool of large VLMs.
 
 Like VLMs, they receive images and text, and their answers have the same format. Their errors are systematic. Most members
-of the pool miss faults of the follow and keep categories, and describe an observation that matches the wrong verdict. All
-members base the final score mostly on the follow category. Answers depend only on the settings, the model name, the
-system prompt, the seed, the images and the text.
+of the pool overlook faults in the categories follow and keep. They then describe image content that agrees with the wrong
+verdict. All members base the final score mostly on the category follow. An answer depends only on the settings, the model
+name, the system prompt, the seed, the images and the text.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ AnyImage = Image.Image | Pixels | EncodedImage
 class ShapesLabeller:
     """The pool of labelling models. Each method is a pure function of its arguments and the settings.
 
-    If an instruction is not one of the shapes dataset, ValueError is raised. The answer to
-    a question that cannot be parsed is 0.
+    If an instruction does not belong to the shapes dataset, ValueError is raised. A question that cannot be parsed gets
+    the answer 0.
     """
 
     def __init__(self, settings: LabellerSettings | None = None) -> None:
@@ -40,7 +40,7 @@ class ShapesLabeller:
 
     @property
     def models(self) -> Mapping[str, object]:
-        """Settings of the members of the pool. The key is the model name."""
+        """Settings of each member of the pool, by model name."""
         return self.settings.members
 
     def decode(self, image: EncodedImage) -> Pixels:
@@ -74,7 +74,7 @@ class ShapesLabeller:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Return the trace that one member writes about an edit. ``temperature`` scales the noise of the final score."""
+        """Return the trace of one member of the pool about an edit. ``temperature`` scales the noise of the final score."""
         member = self.member(model, system)
         before, after, rng = _observe("think", model, system, seed, source, edited, instruction, questions)
         parsed = [parse_question(question) for question in questions]
@@ -102,7 +102,7 @@ class ShapesLabeller:
         system: str = "",
         seed: int = 0,
     ) -> str:
-        """Return gold verdicts as ``{"gold": [{question, gold, reason}]}``: the true answers, with a few errors."""
+        """Return gold verdicts as ``{"gold": [{question, gold, reason}]}``. Except for a few random errors, they are correct."""
         before, after, rng = _observe("verify", model, system, seed, source, edited, instruction, questions)
         gold = []
         for text in questions:
@@ -124,7 +124,7 @@ class ShapesLabeller:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> str:
-        """Return two scores in [0, 10], for follow and keep, as JSON in the format of VIEScore."""
+        """Return two scores in [0, 10], one for follow and one for keep, as JSON in the format of VIEScore."""
         member = self.member(model, system)
         edit = parse_instruction(instruction)
         before, after, rng = _observe("holistic", model, system, seed, source, edited, instruction, ())
@@ -139,7 +139,10 @@ class ShapesLabeller:
         return json.dumps({"reasoning": f"{edit.operation.value}: {after.scene}", "score": scores})
 
     def member(self, model: str, system: str = "") -> MemberSettings:
-        """Return the member with this model name. If there is none, the hash of name and system prompt selects one."""
+        """Return the member of the pool with this model name.
+
+        If there is none, a hash of the model name and the system prompt selects a member.
+        """
         members = self.settings.members
         if model in members:
             return members[model]
@@ -185,7 +188,7 @@ def _observe(
     instruction: str,
     questions: Sequence[str],
 ) -> tuple[Scene, Reading, np.random.Generator]:
-    """Return the contents of both images, and a random generator that is derived from all inputs.
+    """Return the contents of both images, and a random generator that is seeded with all arguments.
 
     Equal requests therefore get equal answers.
     """
@@ -196,7 +199,11 @@ def _observe(
 
 
 def _line(question: Question, bit: int, before: Scene, after: Reading, rng: np.random.Generator) -> str:
-    """Return the reasoning line for a verdict. If the verdict is wrong, the line describes a matching observation."""
+    """Return the reasoning line for a verdict.
+
+    If the verdict is wrong, the line describes content that the edited image does not have, but that agrees with the
+    verdict.
+    """
     if question.category is Category.QUALITY:
         return quality_line(bit, bit)
     place, follow = question.place, question.category is Category.FOLLOW

@@ -1,4 +1,4 @@
-"""Serve simulated labelling models through OpenAI's chat completions API with images, as real VLMs are served.
+"""Serve simulated labelling models through OpenAI's chat completions API, which real VLM servers provide, too.
 
 ::
 
@@ -39,7 +39,7 @@ App = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
 Kind = Literal["shapes", "photos"]
 
 VLM_MODEL: Final = "shapes-oracle"
-"""Name of the model for principles, difficulty and gold verdicts. The other models write traces."""
+"""Name of the model that returns principles, difficulties and gold verdicts. All other models write traces."""
 MAX_BODY: Final = 32 << 20
 MAX_N: Final = 128
 _NUM_IMAGES: Final = {Task.DECOMPOSE: 1, Task.DIFFICULTY: 1, Task.THINK: 2, Task.VERIFY: 2, Task.HOLISTIC: 2}
@@ -61,7 +61,7 @@ class _Chat(NamedTuple):
 
 
 class Labeller(Protocol):
-    """Interface of the models that the server provides, for images of the shapes dataset or for photographs."""
+    """Interface of the labelling models that the server provides."""
 
     @property
     def models(self) -> Mapping[str, object]:
@@ -76,22 +76,22 @@ class Labeller(Protocol):
 
     @property
     def difficulty(self) -> Callable[[str], str]:
-        """A function that returns JSON which says whether an instruction is hard."""
+        """A function that returns, as JSON, whether an instruction is hard."""
 
     @property
     def think(self) -> Callable[..., str]:
         """A function (source image, edited image, instruction, questions) that returns a trace.
 
-        Its keyword arguments are model, system, temperature and seed.
+        Its keyword arguments are ``model``, ``system``, ``temperature`` and ``seed``.
         """
 
     @property
     def verify(self) -> Callable[..., str]:
-        """A function that returns gold verdicts as JSON. It has the arguments of ``think`` except temperature."""
+        """A function that returns gold verdicts as JSON. Its arguments are those of ``think`` except ``temperature``."""
 
     @property
     def holistic(self) -> Callable[..., str]:
-        """A function that returns two scores as JSON. It has the arguments of ``think`` except questions."""
+        """A function that returns two scores as JSON. Its arguments are those of ``think`` except the questions."""
 
 
 def create_app(labeller: Labeller) -> App:
@@ -270,7 +270,7 @@ def _answers(labeller: Labeller, chat: _Chat, model: str, count: int, seed: int,
         raise _BadRequest("messages: the user message must contain an <instruction> section")
     if len(chat.images) != _NUM_IMAGES[task]:
         raise _BadRequest(
-            f"messages: task {task} requires {_NUM_IMAGES[task]} images, but there are {len(chat.images)}"
+            f"messages: task {task} requires {_NUM_IMAGES[task]} images, but the messages contain {len(chat.images)}"
         )
     instruction = sections["instruction"]
     if task is Task.DECOMPOSE:
@@ -302,7 +302,7 @@ def _parse_messages(messages: object, decode: Callable[[EncodedImage], Any]) -> 
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("system", "developer", "user"):
-            raise _BadRequest(f"messages.{number}.role: {role!r} must be system, developer or user")
+            raise _BadRequest(f"messages.{number}.role: {role!r} is not allowed; use system, developer or user")
         content = message.get("content")
         parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
         for part in parts:
@@ -313,8 +313,8 @@ def _parse_messages(messages: object, decode: Callable[[EncodedImage], Any]) -> 
                 images.append(_decode_url(part["image_url"].get("url"), decode))
             else:
                 raise _BadRequest(
-                    f"messages.{number}.content: part type {kind!r} is not supported here; "
-                    "use only text parts, and image_url parts in user messages"
+                    f"messages.{number}.content: a part of type {kind!r} is not valid here; "
+                    "use {type: text, text: ...} or, in a user message, {type: image_url, image_url: {url: ...}}"
                 )
     return _Chat("\n".join(system), "\n".join(texts), images)
 

@@ -1,8 +1,8 @@
 """Generate training samples that teach the small verifier to perceive images.
 
 A sample consists of two images, questions about them, and a trace with the correct answers. The traces have the same words
-and layout as traces about edits, so that the verifier can transfer this skill to edits. Samples do not teach it to judge
-edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
+and layout as traces about edits, so that the verifier can also perceive the images of an edit. Samples do not teach it to
+judge edits: no edit is requested, the second image cannot be predicted from the first, and the final score is random.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Sample:
     """One training sample of the small verifier."""
 
     first: Pixels
-    """First image, uint8 (32, 32, 3)."""
+    """First image (in place of the source image), uint8 (32, 32, 3)."""
     second: Pixels
-    """Second image, uint8 (32, 32, 3)."""
+    """Second image (in place of the edited image), uint8 (32, 32, 3)."""
     principles: tuple[Principle, ...]
     trace: str
     """The trace that the verifier learns to write."""
     verdicts: tuple[int, ...]
-    """The correct answers, 0 or 1, in the order of ``principles``."""
+    """The correct answers to the questions of ``principles``, 0 or 1, in the same order."""
 
 
 def generate_sample(rng: np.random.Generator) -> Sample:
-    """Generate two scenes, which are similar or unrelated, and questions about them in random order.
+    """Generate a sample: two images with similar or unrelated scenes, and questions about them in random order.
 
     There is one question per place (cell or background) and one about the quality of the second image.
     """
@@ -83,7 +83,7 @@ def generate_sample(rng: np.random.Generator) -> Sample:
 
 
 def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Return the image unchanged (probability 0.3), with the artifacts of an editor (0.25), or damaged (0.45)."""
+    """Return the image unchanged (probability 30%), with the artifacts of an editor (25%), or damaged (45%)."""
     kind = rng.random()
     if kind < 0.3:
         return image
@@ -96,7 +96,7 @@ def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def editor_like(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Add slight blur, smooth colour shifts and fine noise, as an autoencoder does. Most results count as clean."""
+    """Add slight blur, smooth colour shifts and fine noise, as an autoencoder does. Most resulting images count as clean."""
     values = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6))), np.float64)
     shift = rng.normal(0, 255 * 0.03, (4, 4, 3)).repeat(8, axis=0).repeat(8, axis=1)
     values = values + shift * rng.uniform(0, 1) + rng.normal(0, 255 * rng.uniform(0, 0.05), values.shape)

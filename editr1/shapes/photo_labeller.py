@@ -1,8 +1,8 @@
 """A simulated labelling model for the photographs of ``editr1.data.demo_photos``.
 
-It measures which operations were applied to a photograph, so every stage can run on the demo photographs without a VLM.
-A question that is not part of the photo demo is answered like the question about image quality. An instruction that is not
-part of the demo raises ValueError.
+It measures which operations were applied to a photograph. With this model, every stage can run on the demo photographs
+without a VLM. A question that is not part of the photo demo is answered like the question about image quality. If an
+instruction is not part of the photo demo, ValueError is raised.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Pixels = NDArray[np.float32]
 SIDE: Final = 96
 """Side length in pixels to which photographs are resized before they are compared."""
 FLIP_RATE: Final = 0.1
-"""Fraction of verdicts in traces that are wrong at temperature 1."""
+"""Probability that a verdict in a trace is wrong, at temperature 1."""
 SCORE_NOISE: Final = 0.7
-"""Standard deviation of the noise that is added to the final score at temperature 1."""
+"""Standard deviation of the noise in the final score (0 to 10) of a trace, at temperature 1."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Photo:
     """The properties of a decoded photograph that :func:`measure` compares."""
 
     pixels: Pixels
-    """The photograph resized to (96, 96, 3), float32 in [0, 1]."""
+    """The photograph, resized to 96 x 96 pixels, as float32 (96, 96, 3) in [0, 1]."""
     sharpness: float
-    """Standard deviation of the Laplacian of the grey image at 384 x 384 pixels."""
+    """Standard deviation of the Laplacian of the greyscale image, which is first resized to 384 x 384 pixels."""
 
 
 class PhotoLabeller:
@@ -74,7 +74,7 @@ class PhotoLabeller:
         temperature: float,
         **options: Any,
     ) -> str:
-        """Return a trace with errors: wrong verdicts (10% at temperature 1) and noise in the final score."""
+        """Return a trace with random errors. At temperature 1, 10% of the verdicts are wrong and the score is noisy."""
         rng = derive_rng(
             "think",
             instruction,
@@ -98,13 +98,13 @@ class PhotoLabeller:
         return format_trace("\n".join(lines), principles, bits, round(min(10.0, max(0.0, score)) * 2) / 2)
 
     def verify(self, source: Photo, edited: Photo, instruction: str, questions: Sequence[str], **_options: Any) -> str:
-        """Return the gold verdicts as ``{"gold": [{question, gold, reason}]}``. They are measured, without errors."""
+        """Return the gold verdicts as ``{"gold": [{question, gold, reason}]}``. They contain no random errors."""
         measured = measure(source, edited)
         answers = [(question, *_answer(question, instruction, measured)) for question in questions]
         return json.dumps({"gold": [{"question": q, "gold": bit, "reason": why} for q, bit, why in answers]})
 
     def holistic(self, source: Photo, edited: Photo, instruction: str, **_options: Any) -> str:
-        """Return two scores in [0, 10], for follow and keep, as JSON."""
+        """Return two scores in [0, 10], one for follow and one for keep, as JSON."""
         measured = measure(source, edited)
         follow, keep = (
             _answer(p.question, instruction, measured)[0] for p in principles_of(_operation(instruction))[:2]
@@ -130,7 +130,7 @@ def demo_phrases() -> list[str]:
 def measure(source: Photo, edited: Photo) -> frozenset[str]:
     """Compare two photographs and return the names of all detected changes.
 
-    They are the names of the demo's operations, ``border`` and ``false-colours``.
+    The possible names are those of the demo's operations, and also ``border`` and ``false-colours``.
     """
     before, after = source.pixels, edited.pixels
     mirrored, centre = before[:, ::-1], _resized_centre(before)

@@ -1,4 +1,4 @@
-"""Parse the questions (principles) of the shapes dataset, and compute their true answers."""
+"""Parse the questions (principles) of the shapes dataset, and compute the correct answers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ class Question:
 
     category: Category
     place: int = -1
-    """The place that a follow or keep question is about; -1 for the quality question."""
+    """Index of the place that a follow or keep question is about; -1 for the quality question."""
     content: int = -1
-    """The content that a follow question asks for; -1 for other questions."""
+    """Index of the content that a follow question asks for; -1 for other questions."""
 
     def verdict(self, before: Scene, after: Reading) -> int:
-        """Return the true answer, 0 or 1, for a source image with the scene ``before`` and the edited image ``after``."""
+        """Return the correct answer, 0 or 1.
+
+        ``before`` is the scene of the source image, and ``after`` is the content that was read from the edited image.
+        """
         if self.category is Category.QUALITY:
             return int(after.clean)
         expected = self.content if self.category is Category.FOLLOW else content_at(before, self.place)
@@ -32,7 +35,7 @@ class Question:
 
 
 def content_at(scene: Scene, place: int) -> int:
-    """Return the content of a place. Places 0 to 3 are cells, place 4 is the background."""
+    """Return the index of the content of a place. Places 0 to 3 are the cells, and place 4 is the background."""
     return scene.background if place == BACKGROUND_PLACE else scene.cells[place]
 
 

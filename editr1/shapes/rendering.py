@@ -15,7 +15,7 @@ from editr1.shapes.scene import CELLS, NOTHING, Scene
 from editr1.shapes.vocabulary import BACKGROUNDS, COLOURS, SHAPES
 
 Pixels = NDArray[np.uint8]
-"""One image, uint8 (32, 32, 3), or several, (n, 32, 32, 3)."""
+"""One image as uint8 (32, 32, 3), or n images as uint8 (n, 32, 32, 3)."""
 
 CELL: Final = 16
 """Side length of a cell in pixels."""
@@ -53,7 +53,10 @@ def cell_window(place: int) -> tuple[slice, slice]:
 
 @cache
 def templates() -> Pixels:
-    """Return the images of all possible cells, a read-only uint8 array (4 backgrounds, 16 contents, 16, 16, 3)."""
+    """Return the images of all possible cells: 4 backgrounds with 16 contents each.
+
+    The result is a read-only uint8 array with the shape (4, 16, 16, 16, 3).
+    """
     cells = np.empty((len(BACKGROUNDS), NOTHING + 1, CELL, CELL, 3), np.uint8)
     masks = [_mask(shape)[..., None] for shape in SHAPES]
     for background, name in enumerate(BACKGROUNDS):
@@ -73,7 +76,7 @@ def to_encoded_image(pixels: Pixels) -> EncodedImage:
 
 
 def _mask(shape: str) -> NDArray[np.float64]:
-    """Return how much of each pixel of a cell the shape covers, as an array (16, 16) of fractions in [0, 1]."""
+    """Return, for each of the 16 x 16 pixels of a cell, the fraction of the pixel that the shape covers."""
     axis = (np.arange(CELL * _OVERSAMPLE) + 0.5) / _OVERSAMPLE - CELL / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
     if shape == "square":

@@ -10,7 +10,7 @@ import numpy as np
 from editr1.shapes.vocabulary import BACKGROUNDS, COLOURS, CONTENTS, OBJECTS, SHAPES
 
 NOTHING: Final = len(OBJECTS)
-"""Index in ``vocabulary.CONTENTS`` of an empty cell."""
+"""Index of the content "empty" in ``vocabulary.CONTENTS``."""
 CELLS: Final = 4
 
 
@@ -48,7 +48,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator, objects: tuple[int, ...] = (2, 3)) -> Scene:
-    """Return a random scene. The number of objects is one of ``objects``. All random choices are uniform."""
+    """Return a random scene. The number of objects is drawn from ``objects``. All random choices are uniform."""
     cells = [NOTHING] * CELLS
     for place in rng.permutation(CELLS)[: int(rng.choice(objects))]:
         cells[int(place)] = int(rng.integers(len(OBJECTS)))

@@ -1,4 +1,4 @@
-"""Build small editors with random weights from the classes of diffusers, and save them as pipeline folders.
+"""Build small, untrained editors from the model classes of diffusers, and save them as pipeline folders.
 
 ``FluxKontextPipeline.from_pretrained`` loads the folder of ``build_tiny_flux_kontext``, and
 ``QwenImageEditPipeline.from_pretrained`` loads that of ``build_tiny_qwen_image_edit``. Both editors can tokenize any text,
@@ -40,14 +40,14 @@ from transformers.utils.import_utils import is_torchvision_available
 from editr1.verifier.model import make_processor, save_processor
 
 T5_LENGTH = 8
-"""Prompt length in tokens with which the base editor is trained; ``model_max_length`` of the T5 tokenizer.
+"""Length in tokens to which all prompts are padded in the training of the base editor.
 
-Flux also attends to padding tokens. Sampling must therefore use the same length, that is,
-``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
+It is the ``model_max_length`` of the T5 tokenizer. Flux also attends to padding tokens. Sampling must therefore use the
+same length, that is, ``max_sequence_length=min(512, tokenizer_2.model_max_length)``.
 """
 
 CELL = 16
-"""One Flux token represents a square with this side length in pixels: 8 (VAE) x 2 (packing)."""
+"""Side length in pixels of the square that one Flux token represents: 8 (VAE) x 2 (packing)."""
 
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -65,8 +65,9 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
     """Return an untrained Flux Kontext editor in float32, with about 2.3 million parameters.
 
     The VAE reduces each side by a factor of 8 and has 4 latent channels, scaling factor 1 and shift factor 0. One
-    transformer token represents a cell of 16 x 16 pixels and has 16 channels. Guidance is not embedded. The scheduler is linear in time
-    (shift 1, no dynamic shifting). The state of torch's global random generator does not change.
+    transformer token represents a cell of 16 x 16 pixels and has 16 channels. The transformer has no guidance embedding.
+    The scheduler is linear in time (shift 1, no dynamic shifting). The state of torch's global random generator does not
+    change.
 
     Args:
         seed: seed of the weights.
@@ -94,9 +95,9 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
 def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> QwenImageEditPipeline:
     """Return an untrained Qwen-Image-Edit editor in float32, with less than 1 million parameters.
 
-    The VAE reduces each side by a factor of 8 and has 4 latent channels, with ``latents_mean`` and ``latents_std`` that
-    differ from 0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels. Without torchvision, the processor has no
-    video processor. The state of torch's global generator does not change.
+    The VAE reduces each side by a factor of 8 and has 4 latent channels. Its ``latents_mean`` and ``latents_std`` are not the
+    neutral values 0 and 1. A token of the text encoder's vision tower represents 16 x 16 pixels. Without torchvision, the
+    pipeline's processor has no video processor. The state of torch's global random generator does not change.
 
     Args:
         seed: seed of the weights.
@@ -146,7 +147,8 @@ def build_tiny_qwen_image_edit(out: Path, seed: int, *, words: Sequence[str] | N
     """Write the pipeline of :func:`tiny_qwen_image_edit` to the folder ``out`` and return ``out``.
 
     The folder has the same files as Qwen/Qwen-Image-Edit, whether or not torchvision is installed. Without torchvision,
-    diffusers cannot build Qwen2VLProcessor; load with ``from_pretrained(out, processor=load_processor(...))`` instead.
+    diffusers cannot build Qwen2VLProcessor. In this case, load the folder with
+    ``from_pretrained(out, processor=load_processor(...))``.
     """
     pipeline = tiny_qwen_image_edit(seed, words=words)
     pipeline.save_pretrained(out)
@@ -256,7 +258,7 @@ def _add_words(tokenizer: Any, words: Sequence[str] | None) -> Any:
 
 
 def _clip_tokenizer(words: Sequence[str] | None) -> CLIPTokenizer:
-    """Return a CLIP tokenizer without merges. Each byte is a token, with another id at the end of a word."""
+    """Return a CLIP tokenizer without merges. Each byte is a token. At the end of a word, it has another id."""
     alphabet = _byte_alphabet()
     symbols = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
     vocab = {symbol: index for index, symbol in enumerate(symbols)}

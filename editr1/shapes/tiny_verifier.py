@@ -1,6 +1,6 @@
 """Build small verifiers with random weights from the Qwen2.5-VL classes of transformers.
 
-The size "base" has about a million parameters.
+A verifier of the size "base" has about one million parameters.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFa
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast, size: Size = "base") -> Qwen2_5_VLConfig:
-    """Return the configuration of the model. A cell of 16x16 pixels is one token (patch size 8, merge size 2)."""
+    """Return the configuration of the model. One image token represents 16x16 pixels (patch size 8, merge size 2)."""
     dimensions = _DIMENSIONS[size]
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     heads = dimensions.hidden // _HEAD_DIM

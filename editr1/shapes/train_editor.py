@@ -1,7 +1,7 @@
 """Train and measure the base editor of the shapes dataset: ``python -m editr1.shapes.train_editor --out DIR``.
 
 The VAE is trained first, then the flow transformer with its text encoders. The result is a FluxKontextPipeline folder
-with bfloat16 weights. This takes about 19 minutes on one CPU thread (1,121 s, measured while another training was running).
+with bfloat16 weights. Training took about 19 minutes (1,121 s) on one CPU thread, while another training was running.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from editr1.verifier.model import folder_digest
 logger = logging.getLogger(__name__)
 
 SUCCESS = 9.0
-"""An edit is successful if its true score is at least this value."""
+"""Minimum ground-truth score (0 to 10) of a successful edit."""
 
 
 def train_editor(
@@ -45,14 +45,14 @@ def train_editor(
     flow_recipe: FlowRecipe | None = None,
     vae: Path | None = None,
 ) -> None:
-    """Train an editor and write its pipeline folder, with weights rounded to bfloat16, to ``out``.
+    """Train an editor, round its weights to bfloat16, and write its pipeline folder to ``out``.
 
     Args:
-        out: folder to write. If the VAE is trained here, it is saved before the flow training starts.
+        out: folder to write. A VAE that is trained here is saved before the training of the flow transformer starts.
         seed: seed of weights and data.
         images: number of images to train the VAE on.
         cases: number of edit cases to train the flow transformer on.
-        vae_recipe: settings of the VAE's training.
+        vae_recipe: settings of the training of the VAE.
         flow_recipe: settings of the training of the flow transformer.
         vae: folder of a trained VAE to use instead of training one.
     """
@@ -76,11 +76,12 @@ def train_editor(
 
 @torch.no_grad()
 def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
-    """Encode and decode ``n`` source images, and check whether the result still has the same content.
+    """Encode and decode ``n`` source images, and check whether the decoded images have the same content.
 
     Returns:
-        ``parsed``: fraction of images that are clean and have the same content afterwards. ``same``: fraction of images that
-        have the same content. ``residual``: root mean square residual of the worst cell, averaged over images.
+        ``parsed``: fraction of decoded images that are clean and have the same content as the source image. ``same``:
+        fraction of decoded images that have the same content as the source image. ``residual``: root mean square
+        distance of a cell from the nearest template, for the worst cell of each decoded image, averaged over the images.
     """
     sources = np.stack([as_pixels(case.source) for case in generate_cases(n, 0, "vae-check")])
     decoded = decode_latents(vae, encode_images(vae, torch.from_numpy(sources).permute(0, 3, 1, 2)))
@@ -96,12 +97,12 @@ def measure_vae(vae: AutoencoderKL, n: int = 500) -> dict[str, float]:
 def measure_editor(
     folder: Path, n: int = 1000, *, steps: int = 8, seed: int = 0, batch_size: int = 100
 ) -> dict[str, float]:
-    """Edit ``n`` new cases with the editor in ``folder``, and compute the true scores of the edits.
+    """Edit ``n`` cases that were not used for training, and compute the ground-truth scores of the edits.
 
     Returns:
-        ``score``: mean true score in [0, 10]. ``interval``: half the width of its 95% confidence interval. ``success``:
-        fraction of edits with a score of at least 9. ``follow``, ``keep``, ``quality``: mean fraction of fulfilled
-        principles per category.
+        ``score``: mean score in [0, 10]. ``interval``: half the width of the 95% confidence interval of ``score``.
+        ``success``: fraction of edits with a score of at least 9. ``follow``, ``keep``, ``quality``: fraction of fulfilled
+        principles of this category, averaged over the edits.
     """
     pipeline = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -138,24 +139,29 @@ def measure_editor(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, and train and measure the editor."""
     parser = argparse.ArgumentParser(description="Train the base editor of the shapes dataset.")
-    parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to which the pipeline of the trained editor is written"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="number of torch threads (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="number of CPU threads (default: %(default)s)")
     parser.add_argument("--vae", type=Path, help="folder of a trained VAE to use instead of training one")
     parser.add_argument(
-        "--vae-steps", type=int, default=VaeRecipe.steps, help="optimizer steps for the VAE (default: %(default)s)"
+        "--vae-steps",
+        type=int,
+        default=VaeRecipe.steps,
+        help="number of optimizer steps for the VAE (default: %(default)s)",
     )
     parser.add_argument(
         "--flow-steps",
         type=int,
         default=FlowRecipe.steps,
-        help="optimizer steps for the flow transformer (default: %(default)s)",
+        help="number of optimizer steps for the flow transformer (default: %(default)s)",
     )
     parser.add_argument(
         "--check",
         type=int,
         default=1000,
-        help="number of new cases with which the trained editor is measured (default: %(default)s)",
+        help="number of cases on which the trained editor is evaluated (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

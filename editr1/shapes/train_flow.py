@@ -1,6 +1,7 @@
 """Train the flow transformer and the text encoders of the base editor.
 
-The method is rectified flow in latent space. As in FLUX.1 Kontext, the source image is given as reference tokens.
+The method is rectified flow in latent space. As in FLUX.1 Kontext, the transformer receives the tokens
+of the source image as a reference.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ class FlowRecipe:
     batch_size: int = 64
     """Number of training examples (source, instruction, target) per optimizer step."""
     learning_rate: float = 1.5e-3
-    """Peak learning rate, reached after 50 warm-up steps. It decays linearly to 0 at the end of the training."""
+    """Peak learning rate, reached after 50 warm-up steps. At the end of the training, it decays linearly to 0."""
     decay: float = 0.4
-    """Fraction of the steps, at the end of the training, in which the learning rate decays."""
+    """Fraction of the optimizer steps, counted from the end of the training, in which the learning rate decays."""
     imperfect: float = 0.65
-    """Fraction of the training examples whose target is a faulty edit, so that the base editor makes faults as well."""
+    """Fraction of the training examples whose target is a faulty edit. They teach the base editor to make faults."""
 
 
 @dataclass(frozen=True)
 class FlowData:
-    """Training examples: instructions, and latents (n, 4, h, w) of the sources and of two edits of each source."""
+    """Training examples: n instructions, and latents (n, 4, h, w) of source images, perfect edits and faulty edits."""
 
     sources: Tensor
     perfect: Tensor
@@ -49,9 +50,9 @@ class FlowData:
 def train_flow(pipeline: FluxKontextPipeline, data: FlowData, recipe: FlowRecipe, seed: int) -> None:
     """Train the transformer and both text encoders of ``pipeline`` in place. They are in eval mode afterwards.
 
-    With x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, as the scheduler requires. The distribution of the
-    time t is half uniform and half logit-normal. As in the pipeline, prompts are padded to ``T5_LENGTH``, and attention to
-    the padding is not masked.
+    With x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, as the scheduler requires. Each time t is drawn from a
+    uniform or from a logit-normal distribution, with equal probability. As in the pipeline, prompts are padded to
+    ``T5_LENGTH`` tokens, and attention to the padding is not masked.
     """
     generator = torch_generator(seed)
     parts = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
@@ -108,7 +109,7 @@ def _tokenize(pipeline: Any, instructions: Sequence[str]) -> tuple[Tensor, Tenso
     t5 = pipeline.tokenizer_2(texts, padding="max_length", max_length=T5_LENGTH, return_tensors="pt")
     if t5.input_ids.shape[1] != T5_LENGTH:
         raise ValueError(
-            f"an instruction has {t5.input_ids.shape[1]} tokens, but the base editor accepts {T5_LENGTH}; shorten it"
+            f"an instruction has {t5.input_ids.shape[1]} tokens; at most {T5_LENGTH} are allowed, so shorten the instruction"
         )
     return clip.input_ids, t5.input_ids
 

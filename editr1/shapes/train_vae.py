@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """Settings of the VAE's training."""
+    """Settings of the training of the VAE."""
 
     steps: int = 2000
     """Number of optimizer steps."""
@@ -30,15 +30,22 @@ class VaeRecipe:
     learning_rate: float = 2e-3
     """Peak learning rate, reached after 50 warm-up steps and followed by a cosine decay to 0."""
     noise_start: float = 0.03
-    """Standard deviation of the noise that is added to the normalised latents at the first step."""
+    """Standard deviation of the noise that is added to the normalised latents at the first optimizer step."""
     noise_end: float = 0.15
-    """Standard deviation of this noise at the last step. The noise makes the decoder robust to errors of a sampler."""
+    """Standard deviation of the noise that is added to the normalised latents at the last optimizer step.
+
+    Between the first and the last step, it changes linearly. The noise makes the decoder robust to errors in latents that a
+    sampler produced.
+    """
     latent_penalty: float = 1e-4
-    """Weight of the mean square of the latents in the loss. This term keeps the latents bounded."""
+    """Weight of the mean square of the latents in the loss. It keeps the latents small."""
     edge_weight: float = 4.0
-    """A pixel with contrast c in [0, 1] to its neighbours has the weight 1 + ``edge_weight`` c in the L1 term of the loss."""
+    """Additional weight of edges in the L1 term of the loss.
+
+    A pixel has the weight 1 + ``edge_weight`` * c, where c in [0, 1] is its contrast to its neighbours.
+    """
     decoder_steps: int = 600
-    """Number of optimizer steps in which only the decoder is fine-tuned, after the training of the VAE."""
+    """Number of optimizer steps for fine-tuning the decoder alone, after the training of the whole VAE."""
     decoder_noise: float = 0.12
     """Standard deviation of the noise that is added to the latents during the fine-tuning of the decoder."""
 
@@ -131,7 +138,7 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def raw_latents(vae: AutoencoderKL, batch: Tensor) -> Tensor:
-    """Return the means of the latent distributions, (b, 4, S/8, S/8), of images in [-1, 1], (b, 3, S, S)."""
+    """Encode images, (b, 3, S, S) in [-1, 1], and return the means of their latent distributions, (b, 4, S/8, S/8)."""
     mean: Tensor = vae.encode(batch).latent_dist.mean
     return mean
 

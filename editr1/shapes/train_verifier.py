@@ -1,7 +1,7 @@
 """Train the base checkpoint of the small verifier. It can perceive images, but cannot judge edits yet.
 
-``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder. Its digest depends on the arguments and
-on the build of torch.
+``python -m editr1.shapes.train_verifier --out FOLDER`` writes a verifier folder. The digest of the folder depends on
+the arguments and on the build of torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from editr1.verifier.trace import parse_trace
 logger = logging.getLogger(__name__)
 
 ROUNDS = (2400, 1200)
-"""Number of optimizer steps in each round of the checkpoint that is part of the package."""
+"""Number of optimizer steps in each training round. The checkpoint in the package was trained with these values."""
 
 
 def train_verifier(
@@ -46,20 +46,20 @@ def train_verifier(
 ) -> dict[str, float]:
     """Train a verifier in rounds, save it to ``out`` in bfloat16 after each round, and return its metrics.
 
-    The first round starts from random weights, and each later round from the saved folder. Every round has a new optimizer
-    and new samples. The optimizer is AdamW with betas 0.9 and 0.98 and weight decay 0.01. The learning rate has a linear
-    warm-up and then decays to 0. The gradient norm is clipped at 1. The loss is computed on the tokens of the traces. The
-    metrics are those of :func:`measure`.
+    The first round starts from random weights. Each later round starts from the result of the round before. Every round has
+    a new optimizer and new samples. The optimizer is AdamW with betas 0.9 and 0.98 and weight decay 0.01. The learning rate
+    has a linear warm-up and then decays to 0. The gradient norm is clipped at 1. The loss is computed on the tokens of the
+    traces. The metrics are those of :func:`measure`.
 
     Args:
         out: folder to write.
         rounds: number of optimizer steps in each round.
         first_round: index of the first round to run. If it is above 0, ``out`` must contain the result of the earlier rounds.
-        batch_size: samples per optimizer step.
+        batch_size: number of samples per optimizer step.
         learning_rate: peak learning rate.
-        warmup: warm-up steps of each round.
+        warmup: number of warm-up steps in each round.
         seed: seed of weights and samples.
-        size: small, base or large.
+        size: size of the model: "small", "base" or "large".
     """
     if first_round == 0:
         build_tiny_verifier(out, seed=seed, size=size)
@@ -122,8 +122,8 @@ def measure(
     """Let the verifier write a trace for each of ``n`` new samples by greedy decoding, and check the traces.
 
     Returns:
-        ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``: fraction of correct verdicts among the
-        questions of that category with the true answer 0 or 1.
+        ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``, for example ``follow_1``: fraction of
+        correct verdicts in parsed traces, among the questions of this category whose correct answer is ``<answer>``.
     """
     rng = stream_rng(seed, 2)
     parsed = 0
@@ -170,7 +170,7 @@ def _inputs(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, and train and measure the verifier."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m editr1.shapes.train_verifier")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder to which the trained verifier is written")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--threads",
         type=int,
         default=1,
-        help="number of torch threads; it affects the digest (default: %(default)s)",
+        help="number of CPU threads; the digest of the folder depends on it (default: %(default)s)",
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Read the content of an image from its pixels, and compute the true score of an edit.
+"""Read the content of an image from its pixels, and compute the ground-truth score of an edit.
 
 The content of an image is the object in each of its four cells, and the background. It is found by comparing each cell
 with templates, the images of all possible cells. An image is clean if each of its cells is similar enough to the nearest
@@ -25,7 +25,7 @@ from editr1.shapes.scene import CELLS, Scene
 from editr1.shapes.vocabulary import BACKGROUNDS, CONTENTS
 
 CLEAN_RESIDUAL: Final = 0.09
-"""An image is clean if the residual of every cell (root mean square, in [0, 1]) is below this value."""
+"""An image is clean if every cell has a root mean square distance below this value from its nearest template."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class Readings(NamedTuple):
 
     @property
     def clean(self) -> NDArray[np.bool_]:
-        """For each image, (n,), whether it is clean."""
+        """Whether each image is clean, as a boolean array (n,)."""
         return np.asarray(self.residuals.max(axis=1) < CLEAN_RESIDUAL)
 
 
 @dataclass(frozen=True)
 class TrueScore:
-    """The true score of an edit, computed from the ground truth with :func:`rubric`."""
+    """The ground-truth score of an edit. It is computed with :func:`rubric` from the content of the images."""
 
     score: float
-    """Score in [0, 10]."""
+    """Ground-truth score, in [0, 10]."""
     follow: float
     """Fraction of the follow principles that are fulfilled."""
     keep: float
@@ -77,7 +77,7 @@ class TrueScore:
     quality: float
     """Fraction of the quality principles that are fulfilled."""
     verdicts: tuple[int, ...]
-    """The true answers, 0 or 1, in the order of ``Edit.principles()``."""
+    """The correct answers, 0 or 1, to the questions of ``Edit.principles()``, in the same order."""
 
 
 def read_images(pixels: NDArray[Any]) -> Readings:
@@ -124,13 +124,17 @@ def as_pixels(image: Image.Image | Pixels | EncodedImage) -> Pixels:
 def true_score(
     source: Image.Image | Pixels | EncodedImage | Reading, instruction: str, edited: Image.Image | Pixels | EncodedImage
 ) -> TrueScore:
-    """Return the true score of one edit. Raise ValueError if the instruction is not one of the shapes dataset."""
+    """Return the ground-truth score of one edit.
+
+    Raises:
+        ValueError: the instruction does not belong to the shapes dataset.
+    """
     before = source if isinstance(source, Reading) else read_image(source)
     return score_reading(before.scene, parse_instruction(instruction), read_image(edited))
 
 
 def true_scores(sources: NDArray[Any], instructions: Sequence[str], edited: NDArray[Any]) -> list[TrueScore]:
-    """Return the true scores of n edits. The images are arrays as for :func:`read_images`."""
+    """Return the ground-truth scores of n edits. The images have the form that :func:`read_images` accepts."""
     before, after = read_images(sources), read_images(edited)
     return [
         score_reading(before.at(index).scene, parse_instruction(instruction), after.at(index))
@@ -139,12 +143,12 @@ def true_scores(sources: NDArray[Any], instructions: Sequence[str], edited: NDAr
 
 
 def score_reading(before: Scene, edit: Edit, after: Reading) -> TrueScore:
-    """Return the true score of an edit whose source and edited image were already read."""
+    """Return the ground-truth score of an edit whose source image and edited image were already read."""
     return score_verdicts(edit, verdicts(before, edit, after))
 
 
 def verdicts(before: Scene, edit: Edit, after: Reading) -> tuple[int, ...]:
-    """Return the true answers, 0 or 1, to the questions of ``edit.principles()``."""
+    """Return the correct answers, 0 or 1, to the questions of ``edit.principles()``, in the same order."""
     now = (*after.scene.cells, after.scene.background)
     was = (*before.cells, before.background)
     follow = [int(now[place] == content) for place, content in edit.targets]
@@ -153,7 +157,7 @@ def verdicts(before: Scene, edit: Edit, after: Reading) -> tuple[int, ...]:
 
 
 def score_verdicts(edit: Edit, bits: Sequence[int]) -> TrueScore:
-    """Return the score of an edit with these answers, 0 or 1, to the questions of ``edit.principles()``."""
+    """Return the score of an edit. ``bits`` are the answers, 0 or 1, to the questions of ``edit.principles()``."""
     count = len(edit.targets)
     follow = sum(bits[:count]) / count
     kept = bits[count:-1]
@@ -173,9 +177,10 @@ def rubric(follow: float, keep_faults: int, quality: float) -> float:
 
 
 def rubric_from_categories(categories: Sequence[Category], bits: Sequence[int]) -> float:
-    """Return the score, in [0, 10], for verdicts on principles of any number and order.
+    """Return the score, in [0, 10], of an edit with any number of principles in any order.
 
-    A category without principles counts as fulfilled.
+    ``bits[i]`` is the verdict, 0 or 1, on a principle of the category ``categories[i]``. A category without principles
+    counts as fulfilled.
     """
     by_category = {
         kind: [bit for bit, category in zip(bits, categories, strict=True) if category is kind] for kind in Category
@@ -204,8 +209,8 @@ def _template_matrix(inside: bool) -> tuple[NDArray[np.float32], NDArray[np.floa
     """Return the templates with values in [0, 1], and their squared norms.
 
     The templates have the shape (4, 768, 64): 4 cells, 16 x 16 x 3 values per cell, and 4 x 16 combinations of a background
-    and a content, sorted by background. The norms have the shape (4, 1, 64). If ``inside`` is true, the values outside
-    ``_inside_mask`` are 0.
+    and a content, sorted by background. The norms have the shape (4, 1, 64). If ``inside`` is true, the values at the
+    outermost pixels of the image are 0.
     """
     flat = (templates().astype(np.float32) / 255).reshape(1, len(BACKGROUNDS) * len(CONTENTS), -1)
     flat = flat * _inside_mask()[:, None] if inside else np.repeat(flat, CELLS, axis=0)

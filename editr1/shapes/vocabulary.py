@@ -61,7 +61,7 @@ def quality_line(clean: int, verdict: int) -> str:
 
 
 def model_words() -> list[str]:
-    """Return the phrases that are tokens of the small models: those of the shapes dataset, then those of the photo demo.
+    """Return the phrases that are single tokens of the small models: of the shapes dataset, then of the photo demo.
 
     Their order determines the token ids. Append new phrases at the end; otherwise the shipped checkpoints break.
     """
@@ -73,7 +73,8 @@ def model_words() -> list[str]:
 def phrases() -> list[str]:
     """Return every phrase of the shapes dataset once, in a fixed order.
 
-    The tokenizer matches the longest phrase first, so a canonical trace with six principles has about 55 tokens.
+    Each phrase is a single token of the small models. A trace in canonical form with six principles therefore has only
+    about 55 tokens. If several phrases match a text, the tokenizer uses the longest one.
     """
     places = (*PLACES, BACKGROUND)
     found = [

@@ -257,7 +257,7 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(labell
         (
             {"messages": [{"role": "user", "content": "Task: judge\n<instruction>\nmake it so\n</instruction>"}]},
             400,
-            "but there are 0",
+            "but the messages contain 0",
         ),
         (
             {
@@ -339,7 +339,9 @@ def test_curation_stops_when_too_many_items_fail(failing_server, tables, tmp_pat
         for case in generate_cases(12, 0, "f")
     ]
     write_table(tmp_path / "cases.parquet", many, EditCase)
-    with pytest.raises(CurationError, match=r"20 of 2\d items failed, which is more than max_failed_fraction 0\.5"):
+    with pytest.raises(
+        CurationError, match=r"20 of 2\d items failed, which is more than the setting max_failed_fraction \(0\.5\)"
+    ):
         curate(settings, cases=tmp_path / "cases.parquet", candidates=None, out=tmp_path)
 
 

@@ -182,9 +182,9 @@ def test_rows_of_one_case_must_agree(folder: Path, tmp_path: Path, change: dict[
             "editor",
             "this column is missing; the table has the columns: source, instruction, edited",
         ),
-        ("source,instruction,edited,editor,mood\n", "mood", "unknown column; allowed: source"),
+        ("source,instruction,edited,editor,mood\n", "mood", "unknown column; allowed columns: source"),
         ("source,instruction,edited,editor,editor\n", "editor", "this column occurs more than once"),
-        ("", "source", "the table has the columns: none"),
+        ("", "source", "this column is missing, because the table is empty"),
     ],
 )
 def test_table_with_wrong_columns_is_refused(folder: Path, tmp_path: Path, text: str, field: str, rule: str) -> None:

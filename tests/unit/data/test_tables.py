@@ -189,7 +189,7 @@ def test_table_without_metadata_is_read_if_its_columns_match(tmp_path: Path) -> 
     assert table_kind(path) is EditCase
     assert list(read_table(path, EditCase)) == [EditCase(case_id="a", source=EncodedImage(data=b"x"), instruction="do")]
     pq.write_table(pa.Table.from_pylist([row | {"mood": 1}]), path)
-    with pytest.raises(TableError, match="mood: unknown column; allowed: case_id"):
+    with pytest.raises(TableError, match="mood: unknown column; allowed columns: case_id"):
         read_table(path, EditCase)
     pq.write_table(pa.Table.from_pylist([{"case_id": "a"}]), path)
     with pytest.raises(TableError, match="instruction: this column is missing; the table has the columns: case_id"):
