@@ -1,4 +1,4 @@
-"""The order in which training uses the edit cases. It depends only on the seed, so a resumed training continues it."""
+"""The order in which training uses the edit cases. It depends only on the seed, so it is the same in a resumed training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CaseOrder:
     ) -> None:
         if per_iteration % size:
             raise ConfigError(
-                f"cases_per_iteration {per_iteration} is not a multiple of the {size} processes; use a multiple of {size}"
+                f"cases_per_iteration {per_iteration} is not a multiple of the number of processes; use a multiple of {size}"
             )
         self._seed, self._per_iteration = seed, per_iteration
         self._per_process = per_iteration // size

@@ -12,7 +12,7 @@ from torch import Tensor
 class Ema:
     """Moving average of named weights in fp32. An update computes average = decay * average + (1 - decay) * weight.
 
-    The decay is constant. A warm-up of the decay would last for most of a short Flow-GRPO training.
+    The decay is constant. It has no warm-up, because a warm-up would last for most of a short Flow-GRPO training.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 RATIO_TOLERANCE = 1e-6
 MAX_TRACED_ITERATIONS = 200
-"""About this many iterations per training, at even intervals, are recorded as OpenTelemetry spans."""
+"""Approximate maximum number of iterations of a training, evenly spaced, that are recorded as OpenTelemetry spans."""
 SETTINGS_FIXED_ON_RESUME = ("seed", "cases_per_iteration", "group_size", "tune", "lora", "num_inference_steps", "sde")
 """Settings that must have the same values in a checkpoint and in the training that resumes from it."""
 
@@ -159,7 +159,7 @@ class _Trainer:
         if not self._optimizer.state:
             advice = "check the editor's weights" if config.precision == "fp32" else "try precision fp32"
             return ConfigError(
-                f"precision {config.precision}: the editor's values are not finite before the first update: {error}; {advice}"
+                f"precision {config.precision}: an image or gradient is not finite before the first update: {error}; {advice}"
             )
         return ConfigError(
             f"learning_rate {config.learning_rate:g}: the training diverged in iteration {i + 1}: {error};"

@@ -22,7 +22,8 @@ class EditSettings:
             policy's current value.
         resolution: Square root of the edited image's area in pixels. None keeps the size of each source, with its sides
             rounded down and an area of at most 1 megapixel.
-        reference_resolution: The same for the source image as the editor sees it. None uses the size of the edited image.
+        reference_resolution: Square root of the area in pixels to which the source image is resized as input of the editor.
+            None uses the size of the edited image.
         batch_size: Maximum number of images per forward pass. Images of different sizes are never batched together.
     """
 

@@ -58,7 +58,10 @@ def flow_sde_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise
 
 
 def cps_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> Transition:
-    """Step of coefficients-preserving sampling (CPS): std = sigma' sin(a pi/2). The step to sigma' = 0 has std 0."""
+    """Step of coefficients-preserving sampling (CPS): std = sigma' sin(a pi/2), where a is ``noise_level``.
+
+    The last step, to sigma' = 0, has std 0.
+    """
     x, v, sigma, sigma_next = _broadcast(x, v, sigma, sigma_next)
     std = sigma_next * math.sin(noise_level * math.pi / 2.0)
     data = x - sigma * v

@@ -68,9 +68,10 @@ class Tuning:
             transformer.enable_adapters()
 
     def export(self, folder: Path) -> None:
-        """Write the complete pipeline to ``folder``. Adapters are merged into it, and also written to ``folder/lora``.
+        """Write the complete pipeline to ``folder``, with LoRA adapters merged into its weights.
 
-        Merging removes the adapters from the model, so training cannot continue afterwards.
+        LoRA adapters are also written separately to ``folder/lora``. Merging removes the adapters from the model, so training
+        cannot continue afterwards.
         """
         if self._lora:
             pipeline: Any = self._policy.pipeline

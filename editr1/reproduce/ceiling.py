@@ -16,10 +16,10 @@ Floats = npt.NDArray[np.float64]
 
 
 class Ceiling(NamedTuple):
-    """Agreement with the preference labels, one value for each of the ``n`` pairs with a winner (shape ``[n]``).
+    """Upper bounds of the accuracy: agreement with the preference labels, for each of ``n`` pairs with a winner.
 
-    1 is agreement, 0 disagreement and 0.5 a tie. ``truth`` is the agreement of the ground truth, ``people`` that of a
-    second set of annotators.
+    Arrays have the shape ``[n]``. A value is 1 for agreement, 0 for disagreement, and 0.5 if both edits of the pair have the
+    same score. ``truth`` is the agreement of the ground truth, and ``people`` is that of a second set of annotators.
     """
 
     truth: Floats

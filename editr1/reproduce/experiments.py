@@ -15,12 +15,18 @@ LABELLING_MODELS = [
     {"name": "careful", "model": "careful", "temperature": 1.0, "weight": 1},
     {"name": "lenient", "model": "lenient-a", "temperature": 1.0, "weight": 4},
 ]
-"""Models that write the traces. The lenient one misses most faults and writes four of five traces."""
+"""Models that write the traces. The model "lenient" misses most errors of an edit.
+
+Because of its weight, "lenient" writes 80 % of the traces.
+"""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run. ``what`` describes it; ``needs`` names its dependencies, the experiments whose outputs it reads."""
+    """An experiment of a reproduction, which is executed as one run.
+
+    ``what`` is its description. ``needs`` contains the names of its dependencies, the experiments whose outputs it reads.
+    """
 
     name: str
     what: str
@@ -95,7 +101,7 @@ def make_experiments(seed: int, budget: Budget) -> dict[str, Experiment]:
 def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
     """Return the name of the experiment that trains the editor with a verifier ("rl" or "sft") as reward.
 
-    The name contains the number of iterations, except for the longest training.
+    The name ends with the number of iterations. Only the name of the longest training contains no number.
     """
     return f"editor-{verifier}" if iterations == budget.iterations else f"editor-{verifier}-{iterations}"
 
@@ -103,7 +109,7 @@ def editor_name(verifier: str, iterations: int, budget: Budget) -> str:
 def sampled_name(traces: int) -> str:
     """Return the name of the experiment that averages scores over ``traces`` sampled traces.
 
-    The experiment ``traces-1`` is the one with one greedy trace.
+    For one trace, it is ``traces-1-sampled``, because ``traces-1`` is the experiment with one greedy trace.
     """
     return f"traces-{traces}" if traces > 1 else "traces-1-sampled"
 
@@ -242,7 +248,7 @@ class _ExperimentBuilder:
         return StageSpec(name=str(kind), kind=kind, inputs=inputs, config=config)
 
     def _evaluated(self, trained: str, data: str = "data") -> StageSpec:
-        """Return the stage that evaluates the verifier of the stage ``trained`` on the held-out pairs.
+        """Return the stage that evaluates a verifier on the held-out pairs. ``trained`` is the stage that trains it.
 
         A verifier for holistic ratings is evaluated with its two holistic questions instead of principles.
         """

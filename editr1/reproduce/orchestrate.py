@@ -1,4 +1,4 @@
-"""Runs the experiments of all seeds, several in parallel. Completed experiments are not run again."""
+"""Run the experiments of all seeds, several in parallel. Completed experiments are not run again."""
 
 from __future__ import annotations
 
@@ -43,13 +43,16 @@ class ReproductionObserver(Protocol):
         """Called when the process of a run has started."""
 
     def experiment_progress(self, item: PlannedRun, stage: str, line: Mapping[str, Any]) -> None:
-        """Called when a stage of a run has written a progress line (see editr1.telemetry.progress)."""
+        """Called when a stage of a run has written a progress line (see :mod:`editr1.telemetry.progress`)."""
 
     def experiment_ended(self, item: PlannedRun, seconds: float, failure: str | None) -> None:
         """Called when a run has ended after ``seconds``. ``failure`` is None, or the reason why there are no results."""
 
     def results_updated(self, found: Reproduction) -> None:
-        """Called when all runs of a seed have ended, and at the end. ``found`` covers the seeds whose runs have ended."""
+        """Called whenever all runs of a seed have ended, and at the end of the reproduction.
+
+        ``found`` contains the results of the seeds whose runs have ended.
+        """
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ReproductionRequest:
 def reproduce(
     request: ReproductionRequest, observer: ReproductionObserver, should_stop: Callable[[], bool]
 ) -> Reproduction:
-    """Run every experiment that the comparisons need, with each seed, and measure the comparisons.
+    """Run every experiment that the comparisons need with each seed, and compute the results of the comparisons.
 
     If an experiment fails, the experiments that depend on it fail too, and the others continue. The report lists
     the comparisons that could not be measured. If the same call is repeated after an interruption, it resumes.
@@ -120,7 +123,7 @@ class _Runs:
     def until_done(self, should_stop: Callable[[], bool]) -> Iterator[list[int]]:
         """Run the whole plan. When all runs of a seed have ended, yield all seeds whose runs have ended.
 
-        A seed of which no run had to be started does not cause a yield of its own.
+        If all runs of a seed are skipped, nothing is yielded at that point.
         """
         seeds, reported = sorted({item.seed for item in self._waiting}), set[int]()
         while self._waiting or self._running:
@@ -137,7 +140,7 @@ class _Runs:
                 time.sleep(POLL_SECONDS)
 
     def stop(self, grace: float) -> None:
-        """Stop all runs. Each has ``grace`` seconds to commit a checkpoint; Ctrl-C kills them at once."""
+        """Stop all runs. Each run has ``grace`` seconds to commit a checkpoint. Ctrl-C kills all runs at once."""
         processes = [process for _, process in self._running.values()]
         for process in processes:
             process.request_stop()
@@ -152,8 +155,8 @@ class _Runs:
     def _start_next(self) -> bool:
         """Take the next run whose dependencies have ended, and start it.
 
-        If it is complete, skip it. If a dependency failed, record a failure. Return False if there is no such run, or
-        if ``parallel`` runs are active.
+        If the results of the run already exist, it is skipped. If one of its dependencies failed, the run counts as failed.
+        Return False if every waiting run still has unfinished dependencies, or if ``parallel`` runs are active.
         """
         unfinished = {item.run for item in self._waiting} | self._running.keys()
         item = next_run(self._waiting, unfinished) if len(self._running) < self._parallel else None

@@ -11,9 +11,10 @@ from editr1.reproduce.results import Reproduction, check_existing_results
 
 
 class OutputFiles:
-    """The paths of the three files in ``folder``. The file names contain the names of the claims in ``only``.
+    """The output files of a reproduction in ``folder``: results (JSON), report (HTML) and table (Markdown).
 
-    Therefore a reproduction of one claim does not overwrite a reproduction of all claims.
+    The file names contain the names of the claims in ``only``. Therefore a reproduction of one claim does not overwrite a
+    reproduction of all claims.
     """
 
     def __init__(self, folder: Path, only: Iterable[str]) -> None:
@@ -28,7 +29,7 @@ class OutputFiles:
         check_existing_results(self.results, budget, seeds)
 
     def write(self, found: Reproduction) -> None:
-        """Write the results to the three files."""
+        """Write the results as a JSON file, an HTML report and a Markdown table."""
         self.results.write_text(found.model_dump_json(indent=1), encoding="utf-8")
         self.page.write_text(render_page(found), encoding="utf-8")
         self.table.write_text(render_table(found), encoding="utf-8")

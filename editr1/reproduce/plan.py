@@ -30,7 +30,7 @@ class PlannedRun:
 
 
 def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> list[PlannedRun]:
-    """Plan the experiments ``names`` and their dependencies, seed by seed. Each comes after its dependencies."""
+    """Return the runs of the experiments ``names`` and of their dependencies, seed by seed, dependencies first."""
     wanted = list(names)
     found = [
         (seed, experiment) for seed in seeds for experiment in with_dependencies(wanted, make_experiments(seed, budget))
@@ -41,5 +41,5 @@ def make_plan(names: Iterable[str], seeds: Sequence[int], budget: Budget) -> lis
 
 
 def next_run(waiting: Sequence[PlannedRun], unfinished: Collection[str]) -> PlannedRun | None:
-    """Return the first run in ``waiting`` without a dependency in ``unfinished``, or None."""
+    """Return the first run in ``waiting`` that depends on no run in ``unfinished``, or None if there is none."""
     return next((item for item in waiting if not set(item.needs) & set(unfinished)), None)

@@ -186,7 +186,7 @@ def measure_experiment(
 
 
 def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Estimate the upper bounds of the accuracy over the seeds that have pairs. Empty if no seed has pairs."""
+    """Estimate the upper bounds of the accuracy over the seeds that have pairs. The result is empty if no seed has pairs."""
     found = [collected.ceilings[seed] for seed in seeds if seed in collected.ceilings]
     if not found:
         return {}
@@ -203,10 +203,11 @@ def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:
 
 
 def check_existing_results(file: Path, budget: Budget, seeds: Collection[int]) -> None:
-    """Check that the file of a new reproduction does not overwrite results that the new one does not include.
+    """Check that a new reproduction, which writes to ``file``, does not lose results of an earlier reproduction.
 
     Raises:
-        ConfigError: ``file`` is not a reproduction, has another budget, or has seeds that are not in ``seeds``.
+        ConfigError: ``file`` does not contain a reproduction, or its reproduction has another budget, or seeds that
+            are not in ``seeds``.
     """
     if not file.is_file():
         return

@@ -21,11 +21,11 @@ from editr1.telemetry.progress import ProgressReader
 
 FILE, LOG, PROGRESS_FILES = "run.yaml", "run.log", "progress-*.jsonl"
 GRACE = 2 * GRACE_SECONDS + 30
-"""Longest time in seconds that a run needs to stop: it waits for a stage, and then for the reward server."""
+"""Longest time in seconds that a run needs to stop. It first stops its stage, and then the reward server."""
 
 
 class RunProcess:
-    """A started run. Its run file and log are in ``runs/<run>``, its artifacts in the store that ``spec`` names."""
+    """A process that executes the run ``spec``. Its run file and its log are in the folder ``runs/<run>``."""
 
     def __init__(self, spec: RunSpec, runs: Path) -> None:
         self._name = spec.metadata.name

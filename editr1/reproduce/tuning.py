@@ -17,10 +17,10 @@ class TunedChoice(NamedTuple):
 
 TUNED = (
     TunedChoice("labelling models and GCPO: number of traces, weights, learning rate, rollouts", 8),
-    TunedChoice("SFT on unverified traces (T): steps", 4),
-    TunedChoice("SFT on bare verdicts (V): steps, learning rate, pretraining on answers without reasoning", 7),
-    TunedChoice("SFT on holistic ratings: steps, questions", 3),
+    TunedChoice("SFT on unverified traces (T): training steps", 4),
+    TunedChoice("SFT on bare verdicts (V): training steps, learning rate, pretraining on answers without reasoning", 7),
+    TunedChoice("SFT on holistic ratings: training steps, questions", 3),
     TunedChoice("GCPO: tie credit", 2),
-    TunedChoice("longer SFT and SFT on best-of-n traces: learning rate, steps", 7),
+    TunedChoice("longer SFT and SFT on best-of-n traces: learning rate, training steps", 7),
     TunedChoice("editor RL: iterations", 3),
 )

@@ -29,7 +29,7 @@ from editr1.data.types import (
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 MAX_ITEM_VALUES = 1000
-"""Maximum number of JSON values in one item of a request, counting nested values. An item with 64 principles has about 200."""
+"""Maximum number of JSON values in one item of a request, counting nested values. An item with 64 principles has about 200 values."""
 Resolver = Callable[[str], bytes]
 """Function that returns the image file with the given digest ("sha256:<hex>"). Raises LookupError if there is none."""
 
@@ -235,7 +235,7 @@ def _validated(value: object) -> WireItem | ScoreFailure:
 def _is_small(value: object) -> bool:
     """Return True if an item has at most ``MAX_ITEM_VALUES`` JSON values.
 
-    Larger items are not validated, because the error report could be a hundred times as large as the item.
+    Larger items are not validated, because the list of their validation errors could be a hundred times as large as the item.
     """
     seen, waiting = 0, [value]
     while waiting and seen <= MAX_ITEM_VALUES:
@@ -253,7 +253,7 @@ def explain(error: ValidationError) -> str:
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     lines = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}"[:300] for e in errors[:5]]
     if len(errors) > 5:
-        lines.append(f"and {len(errors) - 5} more")
+        lines.append(f"number of further errors: {len(errors) - 5}")
     return "; ".join(lines).encode("utf-8", "replace").decode()
 
 

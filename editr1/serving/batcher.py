@@ -20,7 +20,10 @@ _SMOOTHING = 0.3
 
 
 class QueueFull(Exception):
-    """The queue has no space for the request. ``retry_after_s`` is the estimated number of seconds until it has space."""
+    """The queue has no space for the request.
+
+    ``retry_after_s`` is the estimated number of seconds until the queue has enough space.
+    """
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"the queue is full; retry in {retry_after_s:.0f} s")
@@ -33,7 +36,7 @@ class Stopped(Exception):
 
 @dataclass
 class BatchTiming:
-    """The timing of one batch, for one request that has items in it. Times are in nanoseconds since the epoch."""
+    """Times at which the items of one request in one batch were queued and scored, in nanoseconds since the epoch."""
 
     items: int
     """Number of items of this request in the batch."""
@@ -48,7 +51,10 @@ class BatchTiming:
 
 @dataclass
 class Ticket:
-    """A request that was submitted to the batcher. ``future`` resolves to one outcome per item, in order."""
+    """Handle of a request that was submitted to a :class:`Batcher`.
+
+    The result of ``future`` is a list with one outcome per item, in the order of the items.
+    """
 
     sampling: Sampling
     deadline: float
@@ -74,7 +80,8 @@ class Batcher:
     batch if they use the same sampling settings. Every batch contains the oldest queued item, so that no request
     starves. An idle worker waits ``wait_s`` seconds for more items before it starts a batch that is not full. At most
     ``capacity`` items are queued or being scored. An item whose deadline passes while it is queued fails with cause
-    ``deadline`` and is not scored. The items of a ticket whose future is cancelled are removed from the queue.
+    ``deadline`` and is not scored. If the caller cancels the future of a request, the request's items are removed from
+    the queue.
     """
 
     def __init__(
@@ -116,7 +123,10 @@ class Batcher:
         return self._thread.is_alive()
 
     def retry_after_s(self, items: int) -> float:
-        """Estimate from the recent throughput in how many seconds (1 to 30) ``items`` more items fit into the queue."""
+        """Return the estimated number of seconds until ``items`` more items fit into the queue.
+
+        The estimate is based on the recent throughput and is between 1 and 30 s.
+        """
         excess = self.in_flight + items - self._capacity
         return min(30.0, max(1.0, excess * self._seconds_per_item))
 
@@ -182,7 +192,7 @@ class Batcher:
         return max(1, self._max_batch_size // sampling.num_traces)
 
     def _take_batch(self) -> tuple[list[_Entry], list[_Entry]]:
-        """Remove the next batch, all items whose deadline has passed, and all cancelled items from the queue.
+        """Remove the next batch from the queue, and all items that are cancelled or whose deadline has passed.
 
         Return the batch and the items whose deadline has passed.
         """

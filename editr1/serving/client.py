@@ -58,7 +58,10 @@ class RewardClient:
         self._should_stop = should_stop
         self._closing = threading.Event()
         self._abandoned = threading.Event()
-        """Set when a call reaches its deadline while no replica is reachable; cleared when a replica responds."""
+        """Event that is set when a call reaches its deadline while no replica is reachable.
+
+        It is cleared when a replica responds.
+        """
         self._warned_at = float("-inf")
         self._digest = expected_digest
         self._digest_lock = threading.Lock()
@@ -150,7 +153,7 @@ class RewardClient:
         self.close()
 
     def _split(self, items: Sequence[ScoreItem]) -> Iterator[list[ScoreItem]]:
-        """Split ``items`` into requests within the limits on items and bytes. A shared image counts once."""
+        """Split ``items`` into requests within the limits on items and bytes. An image that several items share counts once."""
         part: list[ScoreItem] = []
         size = 0
         seen: set[int] = set()
@@ -199,7 +202,10 @@ class RewardClient:
         return True
 
     def _wait(self, request: PendingRequest, seconds: float, left: float) -> bool:
-        """Sleep until a replica may be available, at most 1 s. If waiting cannot help, fail the request and return False."""
+        """Sleep until a replica may be available, but for at most 1 s.
+
+        If the deadline would pass first, or if waiting must stop, fail the request and return False.
+        """
         unreachable = self._replicas.all_failed()
         if seconds >= left:
             if unreachable:
@@ -294,7 +300,7 @@ class RewardClient:
             request.tried.add(replica)
 
     def _record_unreachable(self, request: PendingRequest, replica: Replica, detail: str) -> None:
-        """Record that ``replica`` is unreachable. This counts as an attempt unless ``wait_unreachable`` is true."""
+        """Record that ``replica`` is unreachable. This counts as an attempt unless ``config.wait_unreachable`` is true."""
         if not self._config.wait_unreachable:
             request.attempts += 1
         elif time.monotonic() - self._warned_at > _WARN_INTERVAL_S:
@@ -335,7 +341,10 @@ def _detail(content: bytes) -> str:
 
 
 def _read_body(response: httpx.Response, deadline: float) -> bytes:
-    """Read the body, or raise ReadTimeout after ``deadline``. The timeout of httpx only applies to single reads."""
+    """Read the body of ``response``. Raise ReadTimeout if it is not complete by ``deadline``.
+
+    The timeout of httpx is not sufficient, because it applies to each read and not to the whole body.
+    """
     chunks = []
     for chunk in response.iter_bytes():
         chunks.append(chunk)

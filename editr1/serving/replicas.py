@@ -25,13 +25,13 @@ class Replica:
     host: str
     """Value of the ``Host`` header of requests to this replica."""
     tls_name: str | None
-    """Host name to verify in the server's certificate; None without TLS or if the URL contains an IP address."""
+    """Host name that the server's certificate must contain. None if the URL contains an IP address or does not use TLS."""
     in_flight: int = 0
-    """Number of items that this client has sent and that have no result yet."""
+    """Number of items that this client has sent to the replica and that have no result yet."""
     failures: int = 0
     """Number of failures since the last success."""
     available_at: float = 0.0
-    """End of the pause after a failure, on the clock of ``time.monotonic``."""
+    """Time before which no request is sent to the replica, on the clock of ``time.monotonic``."""
 
 
 def system_resolve(host: str, port: int) -> list[str]:
@@ -41,7 +41,7 @@ def system_resolve(host: str, port: int) -> list[str]:
 
 
 class Replicas:
-    """The replicas at all addresses behind the given URLs, one of which is chosen for each request. Thread-safe.
+    """All replicas behind the given URLs. One of them is chosen for each request. Thread-safe.
 
     The replica with the fewest items in flight is chosen. Host names are resolved again every
     ``resolve_interval_seconds``; if that fails, the known addresses stay in use. After a failure, no requests are sent

@@ -1,4 +1,4 @@
-"""Run the reward server in this process until it receives a signal.
+"""Run the reward server in this process until a signal stops it.
 
 ``python -m editr1.serving.run FOLDER [--golden golden.json] [--set port=0 ...]`` serves a verifier folder. The
 ``serve`` stage of a run calls :func:`serve` with the golden samples of its model, which must be scored before the

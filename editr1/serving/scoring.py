@@ -29,7 +29,10 @@ from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
 
 BATCH_PIXELS: Final = 200_000_000
-"""Maximum number of pixels that are decoded at the same time (0.6 GB). An image file of 3 KB can have 25 million pixels."""
+"""Maximum total number of pixels of the decoded images in memory, which take 0.6 GB.
+
+The limit is needed because an image file of 3 KB can contain 25 million pixels.
+"""
 _CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _decoders = ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2), thread_name_prefix="editr1-decode")
 
@@ -115,7 +118,7 @@ def _pixels(data: bytes, max_pixels: int) -> int:
 
 
 def _decode_images(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
-    """Decode each distinct image file once, in parallel. The items of a group share their source image."""
+    """Decode each distinct image file once, in parallel. Several items can have the same source image."""
 
     def decode(image: EncodedImage) -> Image | ImageError:
         try:
@@ -172,7 +175,7 @@ def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: st
         reason = unparsed[0] if unparsed else "the engine generated no trace"
         excerpt = f"; the first trace: {answer[0].text[:500]!r}" if answer else ""
         return ScoreFailure(
-            cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces parsed: {reason}{excerpt}"
+            cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces could be parsed: {reason}{excerpt}"
         )
     return Scored(
         score=sum(verdict.score for verdict in verdicts) / len(verdicts),

@@ -26,7 +26,7 @@ from editr1.serving.tracing import record_batch_spans
 from editr1.telemetry import Span, extracted, span
 
 _INLINE_BYTES = 32 << 10
-"""Bodies up to this size are parsed in the event loop, larger ones in a thread."""
+"""Request bodies of at most this many bytes are parsed in the event loop, larger ones in a thread."""
 _CLIENT_CLOSED_REQUEST = 499
 _ERRORS: dict[int | str, dict[str, object]] = {
     status: {"model": ErrorResponse, "description": text}
@@ -126,7 +126,7 @@ async def _score(request: Request, service: RewardService, current: trace.Span) 
     except ClientDisconnect:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
     if body is None:
-        return _error(413, "invalid", f"body: larger than {config.max_body_bytes} bytes; send fewer items", close=True)
+        return _error(413, "invalid", f"the body exceeds {config.max_body_bytes} bytes; send fewer items", close=True)
     if service.full:
         return _queue_full(service.retry_after_s)
     try:

@@ -131,7 +131,7 @@ class RewardService:
         limit = self.config.max_request_items
         if len(request.items) > limit:
             raise BadRequest(
-                f"items: the request has {len(request.items)} items, but this server allows at most {limit}; split it"
+                f"items: the request has {len(request.items)} items, but this server allows at most {limit}; send several requests"
             )
         items = decode_items(
             request.items,
@@ -219,7 +219,11 @@ class RewardService:
         if any(not isinstance(o, ScoreFailure) or o.cause in accepted for o in outcomes):
             return None
         failure = next(o for o in outcomes if isinstance(o, ScoreFailure))
-        hint = " (set golden_must_parse: false to accept such traces)" if failure.cause is FailureCause.UNPARSED else ""
+        hint = (
+            " (to accept unparseable traces, set golden_must_parse: false)"
+            if failure.cause is FailureCause.UNPARSED
+            else ""
+        )
         return f"the golden sample was not scored: {failure.cause}{hint}: {failure.detail}"
 
     def _check_golden_in_background(self) -> None:

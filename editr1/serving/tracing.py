@@ -1,6 +1,6 @@
 """OpenTelemetry spans of the queueing, batching and generation of a request.
 
-These phases run outside the task of the request, so their spans are created afterwards from recorded times.
+These phases run outside the asyncio task of the request. Their spans are therefore created afterwards, from recorded times.
 """
 
 from __future__ import annotations

@@ -79,8 +79,9 @@ def train_gcpo(
 
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
-        ConfigError: the pairs or traces of a rollout cannot be divided evenly (see :meth:`GcpoConfig.rollout_layout`), there
-            are too few pairs, the architecture is not supported, or the training diverged.
+        ConfigError: the pairs of a rollout do not divide evenly among the processes, its traces do not divide evenly into
+            micro-batches (see :meth:`GcpoConfig.rollout_layout`), there are too few pairs, the architecture is not supported,
+            or the training diverged.
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
@@ -183,9 +184,10 @@ class PairSampler(Sampler[int]):
     """Sampler of row numbers of :class:`~editr1.verifier.rows.PairRows`, one per trace.
 
     A rollout consists of the traces of ``pairs_per_rollout`` pairs, in the order of ``layout``. Its row numbers are yielded
-    ``repeats`` times, because TRL reads the generation batch again in each micro-step. Once per epoch, the pairs are shuffled
-    with ``seed``, unless it is None. Pairs that do not fill the last rollout of an epoch are skipped in that epoch. The order
-    depends only on the constructor's arguments, so a resumed training skips exactly the rows that were already used.
+    ``repeats`` times, because TRL reads the generation batch again in each micro-step. At the start of each epoch, the
+    pairs are shuffled with ``seed``. If ``seed`` is None, they are not shuffled. The pairs that remain after the last full
+    rollout of an epoch are skipped in that epoch. The order depends only on the constructor's arguments, so a resumed training
+    skips exactly the rows that were already used.
     """
 
     def __init__(
@@ -291,8 +293,8 @@ def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
 
     The result has all metrics that :class:`PairReward` logs, and these metrics of the optimisation:
 
-    - ``loss``, ``learning_rate``, ``grad_norm``, ``entropy``, ``clip_fraction``, and ``kl`` if beta is not 0
-    - ``trace_tokens``: mean length of a trace
+    - ``loss``, ``learning_rate``, ``grad_norm``, ``entropy``, ``clip_fraction``, and ``kl`` if ``beta`` is not 0
+    - ``trace_tokens``: mean length of a trace in tokens
     - ``truncated_rate``: fraction of traces that reached the length limit
     - ``log_ratio``, ``log_ratio_max``: mean and largest absolute value, over the tokens of the traces, of the logarithm of
       the likelihood ratio (see :class:`GcpoTrainer`)
@@ -335,7 +337,7 @@ def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: i
 
 
 def _positive_rates(verdicts: Sequence[Any], principles: Sequence[Sequence[Principle]]) -> dict[str, float]:
-    """Return, per category of principles, the fraction of questions that the parsed traces answer with 1."""
+    """Return, per category of principles, the fraction of questions that the parsed traces answer with 1 (yes)."""
     answers: dict[Category, list[int]] = {}
     for verdict, expected in zip(verdicts, principles, strict=True):
         if isinstance(verdict, Verdict):

@@ -21,9 +21,10 @@ class PairRewards:
 
     @property
     def advantages(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Advantages of the winner's traces and of the loser's traces: each reward minus the mean over the edit's traces.
+        """Advantages of the winner's traces and of the loser's traces, for metrics only.
 
-        They serve only for metrics. For the loss, TRL's GRPOTrainer computes the advantages itself; the values are the same.
+        An advantage is the reward of a trace minus the mean reward of all traces for the same edit. For the loss, TRL's
+        GRPOTrainer computes the same values itself.
         """
         return centred(self.winner), centred(self.loser)
 
@@ -108,11 +109,12 @@ def batch_metrics(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[s
     """Compute the metrics of a batch of pairs, given as (winner's scores, loser's scores, rewards).
 
     - ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2): fractions of the comparisons between
-      parsed traces; omitted if there are none
+      parsed traces; omitted if there is no comparison
     - ``parse_rate``: fraction of all traces that could be parsed
     - ``no_signal_rate``: fraction of pairs that do not contribute to the gradient
-    - ``score_mean``: mean score of the parsed traces; omitted if there are none
-    - ``score_gap``: mean score of winners minus mean score of losers; omitted if one of the two has no parsed trace
+    - ``score_mean``: mean score of the parsed traces; omitted if no trace could be parsed
+    - ``score_gap``: mean score of winners minus mean score of losers; omitted if no trace of the winners or no trace of the
+      losers could be parsed
     """
     stats = [pair_stats(*pair) for pair in pairs]
     metrics = {

@@ -57,7 +57,7 @@ class DeduplicatingImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings of ``inner``. ``save_pretrained`` writes them."""
+        """Return the settings of ``inner``, so that ``save_pretrained`` writes them and not those of the wrapper."""
         settings: dict[str, Any] = self.inner.to_dict()
         return settings
 
@@ -107,7 +107,10 @@ class _DeduplicatingHooks:
 
 
 def _rows_of(grids: np.ndarray, order: list[int]) -> np.ndarray:
-    """Return the rows of the images ``order`` in a concatenation of all images, where image k has ``prod(grids[k])`` rows."""
+    """Return the indices of the rows of the images ``order`` in a tensor that concatenates the rows of all images.
+
+    Image k has ``prod(grids[k])`` rows.
+    """
     sizes = grids.prod(axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     return np.concatenate([np.arange(starts[index], starts[index + 1]) for index in order])

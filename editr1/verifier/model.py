@@ -37,7 +37,7 @@ _PROCESSOR_FILES: Final = ("processor_config.json", "video_preprocessor_config.j
 class PictureProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
     """Processor of Qwen2.5-VL without a video processor, for environments without torchvision.
 
-    Checkpoints contain the name of this class in their tokenizer settings.
+    The class must not be renamed, because checkpoints contain its name in their tokenizer settings.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ def load_verifier(
 def use_cpu_attention(model: PreTrainedModel) -> None:
     """Use eager attention in the language model, which makes training on a CPU faster.
 
-    On CPUs, the backward pass of torch's fused attention takes several times as long as plain matrix products. It took
-    38% of an SFT step of the small verifier. Without gradients, fused attention is faster.
+    On CPUs, the backward pass of torch's fused attention takes several times as long as plain matrix products. This
+    backward pass took 38 % of the time of an SFT step of the small verifier. Without gradients, fused attention is faster.
     """
     model.set_attn_implementation({"text_config": "eager"})
 
@@ -155,7 +155,7 @@ def save_processor(processor: ProcessorMixin, folder: Path) -> None:
 
 
 def folder_digest(folder: str | Path) -> str:
-    """Return ``sha256:<hex>`` over the relative paths and contents of all files in ``folder``, sorted by path."""
+    """Return the digest of ``folder``: ``sha256:<hex>`` over the relative paths and the contents of all files in it."""
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; check the path")

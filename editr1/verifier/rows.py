@@ -33,7 +33,7 @@ Messages = list[dict[str, Any]]
 
 
 class TokenCounter:
-    """Renderer of prompts with the model's chat template, and counter of their tokens. Images are not decoded."""
+    """Renders prompts with the model's chat template and counts their tokens, without decoding images."""
 
     def __init__(self, processor: ProcessorMixin, template: PromptTemplate) -> None:
         self._processor = processor
@@ -44,7 +44,7 @@ class TokenCounter:
         self._image_tokens = lru_cache(maxsize=4096)(self._count_image_tokens)
 
     def render(self, case: EditCase, trace: str | None = None) -> tuple[str, str]:
-        """Render the prompt about an edit case, and the trace as its completion. Without a trace, the completion is empty.
+        """Render the prompt for an edit case and the trace as its completion. If there is no trace, the completion is empty.
 
         Raises ConfigError if the chat template changes the prompt when an answer follows.
         """
@@ -62,7 +62,10 @@ class TokenCounter:
         return prompt, whole[len(prompt) :]
 
     def count(self, text: str, images: Sequence[bytes]) -> int:
-        """Return the number of tokens of ``text``. Each placeholder counts as the tokens of its image file in ``images``."""
+        """Return the number of tokens of ``text``. An image placeholder counts as the tokens of its image.
+
+        ``images`` contains the image files, in the order of their placeholders.
+        """
         words = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         return words + sum(self._image_tokens(image_size(data)) - 1 for data in images)
 
@@ -178,7 +181,7 @@ def pair_rows(
                 pair = pair.model_copy(update={"winner": pair.loser, "loser": pair.winner})
             if not case.principles:
                 raise TableError(
-                    path, number, "case.principles", None, "empty; add at least one principle or remove the row"
+                    path, number, "case.principles", None, "no principles; add at least one, or remove the row"
                 )
             prompt, _ = counter.render(case)
             for candidate in (pair.winner, pair.loser):
@@ -236,7 +239,10 @@ class PairRows:
 
 
 class _LengthCheck:
-    """Length check of training rows. Raises TableError if a row and its ``max_new_tokens`` reserved tokens exceed ``limit`` tokens."""
+    """Length check of training rows. ``max_new_tokens`` tokens of each row are reserved for the generated trace.
+
+    Raises TableError if the tokens of a row plus the reserved tokens exceed ``limit``.
+    """
 
     def __init__(self, counter: TokenCounter, path: Path, limit: int, max_new_tokens: int = 0) -> None:
         self._counter, self._path, self._limit, self._max_new_tokens = counter, path, limit, max_new_tokens

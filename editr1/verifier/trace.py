@@ -40,7 +40,7 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
     each with the integer 0 or 1. Its average is in [0, 1] and its score in [0, 10]. White space between the parts is ignored.
 
     Returns:
-        A :class:`Verdict` if the trace is valid. Its average is that of the trace, not recomputed. Otherwise an
+        A :class:`Verdict` if the trace is valid. Its average is the one in the trace and is not recomputed. Otherwise an
         :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
     """
     try:

@@ -154,7 +154,7 @@ class ResumeWeightsMixin:
 
 
 class StepTracingMixin:
-    """Mixin for trainers that records OpenTelemetry spans for about 200 evenly spaced steps of a training."""
+    """Mixin for trainers that records OpenTelemetry spans for about 200 evenly spaced training steps."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run one forward and backward pass. See :class:`transformers.Trainer`."""
@@ -163,7 +163,7 @@ class StepTracingMixin:
         return loss
 
     def traced(self, name: Span) -> AbstractContextManager[object]:
-        """Return a span with this name if the current step is to be recorded, else a context manager that does nothing."""
+        """Return a span called ``name`` if the current step is recorded, else a context manager that does nothing."""
         state: TrainerState = self.state  # type: ignore[attr-defined]
         every = max(1, state.max_steps // 200)
         if not state.is_world_process_zero or state.global_step % every:
@@ -206,7 +206,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin the progress phase. Steps before a resume count as completed."""
+        """Begin the progress phase. Training steps before a resume count as completed."""
         self._reported, self._time = state.global_step, time.monotonic()
         self.history = [_finite(self._select_metrics(report)) for report in state.log_history if "loss" in report]
         self._tokens = float(state.num_input_tokens_seen)  # GRPO continues this count after a resume; SFT restarts at 0
@@ -295,7 +295,7 @@ def run_training(
 def tail_means(history: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each metric over its latest values.
 
-    Their number is a tenth of the number of log entries, but at least one.
+    The number of values is a tenth of the number of log entries, but at least one.
     """
     means = {}
     for name in {name: None for report in history for name in report}:

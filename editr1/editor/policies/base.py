@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 MAX_SIDE = 1024
-"""Edits have an area of at most ``MAX_SIDE**2`` pixels if no ``resolution`` is set."""
+"""If no ``resolution`` is set, edited images have an area of at most ``MAX_SIDE**2`` pixels."""
 
 
 class NotFinite(ArithmeticError):

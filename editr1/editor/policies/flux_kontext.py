@@ -16,9 +16,10 @@ from editr1.editor.policies.base import Condition, EditorPolicy, Size
 class FluxKontextPolicy(EditorPolicy):
     """Editor policy for FLUX.1-Kontext. ``guidance`` is the distilled guidance scale.
 
-    The transformer's input sequence consists of the noisy latents and then the latents of the reference image, whose position
-    ids start with 1. The pipeline would resize the reference image to about 1 megapixel (``_auto_resize``). The policy resizes
-    it to ``reference_size`` instead. A transformer without guidance embedding ignores ``guidance``.
+    The transformer's input sequence consists of the noisy latents and then the latents of the reference image. The first
+    component of a position id is 0 for the noisy latents and 1 for the reference image. The pipeline would resize the
+    reference image to about 1 megapixel (``_auto_resize``). The policy resizes it to ``reference_size`` instead. A transformer
+    without guidance embedding ignores ``guidance``.
     """
 
     kind = "FluxKontextPipeline"

@@ -19,8 +19,8 @@ from editr1.editor.policies.qwen_processor import load_image_processor, restore_
 class QwenImageEditPolicy(EditorPolicy):
     """Editor policy for Qwen-Image-Edit. ``guidance`` is the scale of classifier-free guidance.
 
-    Qwen2.5-VL encodes the instruction together with the reference image. In the transformer's input sequence, the latents of
-    the reference image also follow the noisy latents.
+    The reference image is used twice: Qwen2.5-VL encodes it together with the instruction, and its latents follow the noisy
+    latents in the transformer's input sequence.
 
     A ``guidance`` above 1 adds a second forward pass with ``negative_prompt``. The combined prediction is rescaled to the norm
     of the conditional one, as in the pipeline. Sampling and the update both use guidance.
@@ -34,7 +34,7 @@ class QwenImageEditPolicy(EditorPolicy):
 
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
-        """Load the pipeline in ``folder``. If torchvision is not installed, its processor does not support videos."""
+        """Load the pipeline in ``folder``. If torchvision is not installed, the pipeline's processor does not support videos."""
         processor = load_image_processor(folder)
         components = {} if processor is None else {"processor": processor}
         loader: Any = DiffusionPipeline

@@ -18,7 +18,10 @@ from editr1.verifier.model import make_processor, save_processor
 
 
 def load_image_processor(pipeline_folder: Path) -> Any | None:
-    """Load a processor for images and text. Return None if torchvision is installed, so that diffusers loads its own."""
+    """Load a processor for images and text that does not support videos.
+
+    Return None if torchvision is installed, because diffusers can then load the original processor.
+    """
     if is_torchvision_available():
         return None
     folder = str(pipeline_folder / "processor")

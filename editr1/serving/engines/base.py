@@ -12,7 +12,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Sampling(BaseModel):
-    """Sampling settings of traces. Temperature 0 means greedy decoding; with ``seed`` None, sampling is not seeded."""
+    """Sampling settings of traces. Temperature 0 means greedy decoding. If ``seed`` is None, sampling is not seeded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +50,9 @@ class Engine(Protocol):
     """Prompt template that the weights were trained with."""
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """Generate ``sampling.num_traces`` traces per chat, in the order of ``chats``, or return the error of the chat.
+        """Generate ``sampling.num_traces`` traces for each chat.
+
+        The result has one entry per chat, in the order of ``chats``: the traces, or the error if the chat failed.
 
         Raises:
             EngineUnavailable: The engine cannot generate anything at the moment.
@@ -58,5 +60,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the model or the connections."""
+        """Release the resources of the engine, such as the model or network connections."""
         ...

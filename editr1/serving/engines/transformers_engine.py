@@ -71,7 +71,7 @@ class TransformersEngine:
         return cls(model, processor, template, model_digest=model_digest, max_batch_size=max_batch_size)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[list[Generation] | EngineError]:
-        """Generate traces; see :meth:`Engine.generate`. If a prompt is longer than the context, only this chat fails."""
+        """Generate traces; see :meth:`Engine.generate`. If a prompt exceeds the model's context, only its chat fails."""
         images = self._process_images(chats)
         prompts = [self._tokens(chat, images) for chat in chats]
         answers: list[list[Generation] | EngineError] = [
@@ -106,7 +106,7 @@ class TransformersEngine:
         self._model = None
 
     def _process_images(self, chats: Sequence[Chat]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Return the patches and the patch grid ``[1, 3]`` of each distinct image, by ``id(image)``."""
+        """Return the patches and the patch grid ``[1, 3]`` of each distinct image, keyed by ``id(image)``."""
         distinct: dict[int, Image] = {id(image): image for chat in chats for image in chat.images}
         if not distinct:
             return {}
@@ -130,8 +130,9 @@ class TransformersEngine:
     ) -> Iterator[tuple[int, list[int]]]:
         """Group chats into batches like :func:`_group_chats`, but with a separate batch for each long prompt.
 
-        In a shared batch, the other prompts would be padded to its length, and their traces would be truncated. A
-        prompt is long if it leaves fewer tokens than requested and less than half of the context.
+        In a batch with a long prompt, the other prompts would be padded to its length, and their traces would be
+        truncated. A prompt is long if it leaves less than half of the context, and fewer than ``max_tokens`` tokens, for the
+        trace.
         """
         required = min(sampling.max_tokens, self._context // 2)
         short = [index for index in valid if len(prompts[index]) + required <= self._context]
@@ -162,7 +163,10 @@ class TransformersEngine:
         return {key: value.to(self._model.device) for key, value in inputs.items()}
 
     def _generate(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int]]:
-        """Generate ``copies`` traces per row and return the text and the token count of each, in the order of the rows."""
+        """Generate ``copies`` traces per prompt, and return the text and the number of tokens of each trace.
+
+        The traces are in the order of the prompts.
+        """
         start = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
         config = GenerationConfig(

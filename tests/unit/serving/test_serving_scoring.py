@@ -35,7 +35,7 @@ def test_an_item_without_a_parsed_trace_fails_and_has_no_score(half_unparsed_eng
     (outcome,) = score_items(half_unparsed_engine, make_items(1), Sampling(num_traces=2, temperature=1.0))
     assert isinstance(outcome, ScoreFailure)
     assert outcome.cause is FailureCause.UNPARSED
-    assert "none of 2 traces parsed: no <score> tag" in outcome.detail
+    assert "none of 2 traces could be parsed: no <score> tag" in outcome.detail
     assert "score" not in outcome.model_dump()
 
 
