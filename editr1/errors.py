@@ -9,14 +9,14 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     """Exit codes of a stage process and of the command line.
 
-    They follow the convention of PyTorchJob's ``restartPolicy: ExitCode``: codes 1 to 127 are permanent errors, codes
-    from 128 can be retried.
+    They follow the convention of PyTorchJob's ``restartPolicy: ExitCode``: codes 1 to 127 are permanent errors, and
+    codes from 128 can be retried.
     """
 
     DONE = 0
     """The outputs are committed."""
     UNEXPECTED = 1
-    """An unexpected error, whose traceback is in the log; or a command with a negative result, such as a failed check."""
+    """An unexpected error occurred (the log has its traceback), or the result of a command is negative, such as a failed check."""
     CONFIG = 2
     """A setting is invalid, or access to a service is denied."""
     DATA = 3
@@ -24,13 +24,13 @@ class ExitCode(IntEnum):
     REWARD_BUDGET = 4
     """More reward requests failed than the run allows."""
     INPUT = 5
-    """An input artifact is missing or does not match its digest, or a reward replica serves a model other than the run's."""
+    """An input artifact is missing or does not match its digest, or a reward replica does not serve the model of the run."""
     TIMEOUT = 124
-    """Only from the command line: the timeout of a command has passed; the run continues."""
+    """An editr1 command reached its timeout while it waited for a run. The run continues."""
     TRANSIENT = 129
     """A service or the artifact store could not be reached; another attempt may succeed."""
     INTERRUPTED = 130
-    """Only from the command line: Ctrl-C ended a command that follows a run on a cluster; the run continues."""
+    """Ctrl-C ended an editr1 command that was following a run on a cluster. The run continues."""
     KILLED = 137
     """The process was killed (SIGKILL): it ran out of memory, or the node was lost."""
     TERMINATED = 143
@@ -68,7 +68,10 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def _is_lost_rank(error: BaseException) -> bool:
-    """Return True for ``torch.distributed.DistError``, and for a RuntimeError of gloo, which is recognised by its message."""
+    """Return True if a collective failed because another rank was lost.
+
+    Such errors are ``torch.distributed.DistError``, and any RuntimeError with a message of the gloo backend.
+    """
     if any(base.__name__ == "DistError" for base in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)

@@ -1,4 +1,4 @@
-"""Run the stages of a run file. Meanwhile, the folder of the run is locked, so that only one process works on the run."""
+"""Run the stages of a run file. A lock on the run's folder ensures that only one process works on the run at a time."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def execute(
 ) -> tuple[RunRecord, bool]:
     """Run every stage of ``spec`` that has no result yet.
 
-    Stages run as local processes, or on ``cluster`` if it is given. The spans of the run are written to ``folder``. If
-    ``store`` is None and ``spec`` names no store, the artifacts are written there as well.
+    Stages run as local processes, or on ``cluster`` if it is given. The spans of the run are written to ``folder``. The
+    artifacts are written to ``store``, else to the store that ``spec`` names, else to ``<folder>/store``.
 
-    After an interruption, another call resumes from the last checkpoint. If an earlier process was killed, its stage processes may
+    After an interruption, another call resumes from the last checkpoint. If an earlier command was killed, its stage processes may
     still be running. In this case, the call first waits until they have exited.
 
     Returns:
@@ -92,9 +92,9 @@ def _orchestrate_on_cluster(context: RunContext, record: RunRecord, cluster: Clu
 
 
 class _WaitNotice:
-    """Callback that is called while a lock is held by another process.
+    """Callback that is called repeatedly while a command waits for a lock that another process holds.
 
-    It tells the observer once that the run waits, and raises RunStopped if the user stops the command.
+    The first call notifies the observer that the run waits. Every call raises RunStopped if the user has stopped the command.
     """
 
     def __init__(self, reason: str, observer: Observer, should_stop: Callable[[], bool]) -> None:

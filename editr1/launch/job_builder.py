@@ -1,12 +1,12 @@
 """Build the job of a stage, and the values of the Helm chart that runs the job on a cluster.
 
 A job (:class:`~editr1.runs.job.StageJob`) contains everything that a stage process needs to know. All backends and commands
-build it with these functions, which are pure. References to inputs are resolved before the job is built
+build jobs with the functions of this module, which are pure. References to inputs are resolved before the job is built
 (:func:`editr1.runs.resolve.resolve_stage`) or in the pod (:func:`editr1.runs.resolve.resolve_job`).
 
 On a cluster, the chart writes the job into the job file of its pods (``charts/editr1-lib/templates/_job_file.tpl``).
 ``tests/unit/launch/test_job_file.py`` checks that this file has the same fields and values as the job, except for the fields
-that the pod or the cluster settings decide.
+whose values the pod or the cluster settings determine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POD_WORKDIR = Path("/work")
 
 @dataclass(frozen=True)
 class JobContext:
-    """The fields of a job that come from the run and the launcher, and not from the stage in the run file."""
+    """Job fields whose values come from the run and the launcher. The other job fields come from the stage in the run file."""
 
     run: str
     seed: int
@@ -98,12 +98,12 @@ def chart_values(
         job: the job of the stage.
         cluster: cluster settings, such as the endpoint of the artifact store and the resources of the pods.
         stage: the stage in the run file, which sets the numbers of processes and retries. If None, ``base`` sets them.
-        base: values that the values of the job override, such as those in the values file of ``editr1 submit``. They contain the
-            reward service. If None, the values in the cluster settings for this stage are used.
+        base: chart values with lower precedence than those of the job, for example from the values file of ``editr1 submit``. For a
+            GRPO stage, they must include the reward service. If None, the values in the cluster settings for this stage are used.
         traceparent: W3C trace context of the parent of the stage's spans.
 
     Raises:
-        ConfigError: the chart rejects a value of the cluster settings, or the artifact store has an endpoint only on this machine.
+        ConfigError: the chart rejects a value, or an endpoint of the artifact store is set on this machine but not for the pods.
     """
     job_values: dict[str, Any] = {
         "run": job.run,
@@ -127,8 +127,8 @@ def chart_values(
     if job.store.endpoint and not values["store"].get("endpoint"):
         # The pods would silently connect to AWS. The endpoint may differ from this machine's, so it is not copied.
         raise ConfigError(
-            f"the artifact store {job.store.url} has the endpoint {job.store.endpoint} on this machine, but none for the pods; set "
-            "values.store.endpoint in the cluster settings"
+            f"artifact store {job.store.url}: this machine uses the endpoint {job.store.endpoint}, but no endpoint is set for the "
+            "pods; set values.store.endpoint in the cluster settings"
         )
     return values
 
@@ -136,7 +136,7 @@ def chart_values(
 def _store_values(store: StoreConfig) -> dict[str, Any]:
     """Return the chart values of an artifact store.
 
-    Options with default values are omitted, so that the cluster settings determine them.
+    An option with its default value is omitted, so that the cluster settings can set it.
     """
     options = store.model_dump(include={"region", "secure", "part_bytes", "transfers"}, exclude_defaults=True)
     return {"url": store.url} | {to_camel(name): value for name, value in options.items()}

@@ -21,13 +21,13 @@ class Observation:
     exit_code: int | None = None
     """Exit code of the attempt; None while it is running."""
     reason: str = ""
-    """Why the attempt ended, if it did not succeed."""
+    """Reason for the failure of the attempt; empty if it is running or has succeeded."""
     ready_urls: tuple[str, ...] = ()
     """Addresses of the reward service; empty if it is not ready or if the stage is not a reward service."""
     progress: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """Progress lines that the stage wrote since the last observation (see editr1.telemetry.progress)."""
     note: str = ""
-    """Why the attempt waits, such as a pod that cannot be scheduled; empty if there is no problem."""
+    """Problem for which the attempt waits, such as a pod that cannot be scheduled; empty if there is none."""
 
 
 class Launcher(Protocol[Request, Handle]):
@@ -48,7 +48,10 @@ class Launcher(Protocol[Request, Handle]):
         ...
 
     def record_fields(self, request: Request) -> Mapping[str, str]:
-        """Return ``release``, ``image`` (of the container) and ``chart`` for the record of the stage; empty for a local process."""
+        """Return the fields ``release``, ``image`` and ``chart`` of the stage's record.
+
+        A backend without Helm releases returns an empty mapping.
+        """
         ...
 
     def submit(self, request: Request) -> Handle:

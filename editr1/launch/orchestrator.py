@@ -30,15 +30,15 @@ from editr1.telemetry import Span, span, traceparent
 log = logging.getLogger("editr1.runs")
 POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
-"""Default of :attr:`RunContext.ready_seconds`."""
+"""Default time in seconds within which a reward service must become ready (:attr:`RunContext.ready_seconds`)."""
 GRACE_SECONDS = 300.0
-"""Seconds that a stage has after SIGTERM to commit a checkpoint, before it is killed."""
+"""Time in seconds that a stage has after SIGTERM to commit a checkpoint. After this time, the stage is killed."""
 ABORT_SECONDS = 5.0
-"""Seconds that a stage has after SIGTERM if the user presses Ctrl-C a second time."""
+"""Time in seconds after which a stage is killed if the user presses Ctrl-C a second time."""
 
 
 class StageFailed(Editr1Error):
-    """A stage failed and will not be retried. ``exit_code`` is the exit code of its process."""
+    """A stage failed and will not be retried. ``exit_code`` is the exit code of the stage's process."""
 
     def __init__(self, stage: str, reason: str, exit_code: int) -> None:
         super().__init__(f"stage {stage}: {reason}")

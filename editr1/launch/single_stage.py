@@ -48,7 +48,7 @@ def run_single_stage(
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> dict[str, Path]:
-    """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folder of each output, by output name.
+    """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folders of the outputs by output name.
 
     The artifact store is ``store``, or ``<folder>/store`` if it is None. Raises ConfigError, StageFailed, RunStopped.
     """

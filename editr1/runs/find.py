@@ -54,7 +54,10 @@ def open_existing_store(text: str) -> ArtifactStore:
 
 
 def run_folder(folder: Path, run: str) -> Path | None:
-    """Return the folder of a run: the one named ``run`` below ``folder``, or else one whose store contains it, or None."""
+    """Return the folder of a run, or None if there is none.
+
+    It is the folder ``<folder>/<run>`` if that contains a store. Otherwise, it is a folder whose store has a record of the run.
+    """
     if (folder / run / "store").is_dir():
         return folder / run
     stores = _run_folders(folder)

@@ -24,13 +24,13 @@ class RuntimeSettings(Settings):
     """Settings for reporting and restarts of a stage process. They do not affect the stage's outputs or key."""
 
     release: str = ""
-    """Helm release of the stage on a cluster; empty for a local process."""
+    """Name of the stage's Helm release on a cluster; empty if the stage runs as a local process."""
     publish_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Interval in seconds at which a pod writes progress, logs and spans to the store."""
     retries: Annotated[int | None, Field(ge=0)] = None
-    """Maximum number of container restarts after failures; null if the creator of the job limits the retries."""
+    """Maximum number of restarts of a container after failures; null if the pod does not limit this number."""
     span_file: Path | None = None
-    """JSON-lines file for spans; null writes ``spans.jsonl`` into ``workdir``."""
+    """JSON-lines file to which spans are appended; null uses ``spans.jsonl`` in ``workdir``."""
     log_format: Literal["text", "json"] = "text"
     """Format of the log: plain text or JSON lines."""
 
@@ -55,7 +55,7 @@ class StageJob(Settings):
     reward_urls: list[str] = Field(default_factory=list)
     """Addresses of the reward service, for stages that need one."""
     reward_digest: str | None = None
-    """Digest of the model that the reward service must serve; null accepts any."""
+    """Digest of the model that the reward service must serve; null accepts any model."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage."""
     workdir: Path

@@ -68,7 +68,7 @@ def _evaluate_inputs(names: Collection[str]) -> list[str]:
     verifiers, editors = {"sft", "rl"} & set(names), {"before", "after"} & set(names)
     faults = []
     if not verifiers | editors:
-        faults.append("nothing to evaluate: give a verifier (sft, rl) or an editor (before, after)")
+        faults.append("nothing to evaluate: give a verifier (input sft or rl) or an editor (input before or after)")
     if verifiers - ({"rl"} if editors else set()) and "pairs" not in names:
         faults.append(
             "pairs: missing; give the preference pairs on which verifiers are evaluated"
@@ -92,8 +92,8 @@ class KindInfo:
         distributed: Whether the stage can use several processes.
         service: Whether the stage is a long-running service.
         needs_service: Whether the stage needs a reward service.
-        rule: Function from the names of the given inputs to error messages about their combination. Missing required inputs
-            are checked separately.
+        rule: Function that receives the names of the given inputs and returns error messages about invalid combinations. Missing
+            required inputs are checked separately.
     """
 
     kind: Kind
@@ -141,7 +141,7 @@ KINDS: dict[Kind, KindInfo] = {
                 _table("rows", "SFT rows", False),
                 _table(
                     "pairs",
-                    "instead of rows: preference pairs, used to select the best of the model's own traces",
+                    "preference pairs, as an alternative to rows: the best traces that the model samples for these pairs become SFT rows",
                     False,
                 ),
                 _verifier("model", "base verifier"),
@@ -184,15 +184,15 @@ KINDS: dict[Kind, KindInfo] = {
             "evaluate verifiers and editors on held-out data",
             "editr1.config.evaluate:EvaluateConfig",
             (
-                _table("pairs", "held-out preference pairs, for verifiers", False),
-                _table("cases", "held-out edit cases with principles, for editors", False),
+                _table("pairs", "held-out preference pairs, to evaluate verifiers", False),
+                _table("cases", "held-out edit cases with principles, to evaluate editors", False),
                 _verifier("sft", "verifier after SFT", False),
-                _verifier("rl", "verifier after GCPO; it also scores the editors' edits", False),
+                _verifier("rl", "verifier after GCPO; it also scores the edits of the editors", False),
                 _editor("before", "editor before RL", False),
                 _editor("after", "editor after RL", False),
                 Input("editscore", "EditScore's EditReward-Bench", False),
                 Input("tiger", "TIGER's EditReward-Bench", False),
-                Input("gedit", "GEdit-Bench with the judge's prompts.json", False),
+                Input("gedit", "GEdit-Bench, with the file prompts.json for its judge", False),
                 Input("imgedit", "ImgEdit-Bench", False),
             ),
             ("evaluation",),

@@ -22,7 +22,7 @@ class _Live(BaseModel):
 
 
 class LiveProgress(_Live):
-    """Latest progress of a stage. ``t`` is its time in seconds since the epoch."""
+    """Latest progress of a stage. The stage reported it at time ``t``, in seconds since the epoch."""
 
     t: float
     phase: str
@@ -48,7 +48,7 @@ class PodAttempt(_Live):
     checkpoint: str = ""
     """Store key of the newest checkpoint when the attempt started; empty if there was none."""
     leaving: bool = False
-    """True after the pod received SIGTERM. If there is no exit code, the pod was killed at the end of its grace period."""
+    """True after the pod received SIGTERM. An attempt without exit code was then killed at the end of the pod's grace period."""
 
     @property
     def id(self) -> str:
@@ -93,7 +93,7 @@ class ProgressEstimator:
 
 
 def uses_retry(exit_code: int) -> bool:
-    """Return whether an attempt of a pod with this exit code uses up a retry. Exit code 143 (SIGTERM) does not."""
+    """Return True if an attempt with this exit code uses up a retry. An attempt that SIGTERM ended (exit code 143) does not."""
     return is_retryable(exit_code) and exit_code != ExitCode.TERMINATED
 
 
@@ -112,7 +112,7 @@ def lost_attempts(attempts: Iterable[PodAttempt], checkpoint: str) -> int:
 
 
 class LiveFiles:
-    """The live files of one stage in the artifact store (see the description of this module)."""
+    """Files that one stage writes to the artifact store while it runs (see :mod:`editr1.runs.live`)."""
 
     def __init__(self, store: ArtifactStore, run: str, stage: str, key: str) -> None:
         self._store, self._prefix = store, stage_prefix(run, stage, key)

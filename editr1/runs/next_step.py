@@ -12,9 +12,9 @@ from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import StageSpec
 
 FIRST_RETRY_SECONDS = 1.0
-"""Delay before the first retry of a stage. It doubles with each further failure."""
+"""Delay in seconds before the first retry of a stage. The delay doubles with each further failure."""
 MAX_RETRY_SECONDS = 60.0
-"""Maximum delay before a retry of a stage."""
+"""Maximum delay in seconds before a retry of a stage."""
 
 
 class NextStep(StrEnum):
@@ -29,7 +29,7 @@ class NextStep(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do next with a stage, why, and after how many seconds."""
+    """What to do next with a stage, for what ``reason``, and after how many seconds (``delay``)."""
 
     action: NextStep
     reason: str = ""
@@ -104,7 +104,10 @@ def services_wanted(stages: Sequence[StageSpec], done: Set[str]) -> frozenset[st
 
 
 def overdue(started: float | None, now: float, limit: float | None) -> float | None:
-    """Return by how many seconds the time since ``started`` exceeds ``limit``; None if it does not, or if one of them is None."""
+    """Return how many seconds have passed since the deadline, which is ``limit`` seconds after ``started``.
+
+    Returns None before the deadline, or if ``started`` or ``limit`` is None.
+    """
     if started is None or limit is None or now - started <= limit:
         return None
     return now - started - limit

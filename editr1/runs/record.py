@@ -57,7 +57,7 @@ class StageRecord(_Record):
     attempts: list[Attempt] = Field(default_factory=list)
     reason: str = ""
     release: str = ""
-    """Helm release on a cluster; empty for a local stage."""
+    """Name of the stage's Helm release on a cluster; empty if the stage runs as a local process."""
     image: str = ""
     """Container image of the stage on a cluster."""
     chart: str = ""
@@ -94,7 +94,10 @@ def record_key(run: str) -> str:
 
 
 def stage_prefix(run: str, stage: str, key: str) -> str:
-    """Return the common prefix of a stage's store keys, except for artifacts. ``key`` is the digest from ``stage_key``."""
+    """Return the common prefix of the store keys of a stage's files. ``key`` is the digest from ``stage_key``.
+
+    The store keys of artifacts do not have this prefix.
+    """
     return f"runs/{run}/stages/{stage}/{key}/"
 
 
@@ -104,7 +107,7 @@ def result_key(run: str, stage: str, key: str) -> str:
 
 
 def progress_key(run: str, stage: str, key: str) -> str:
-    """Return the store key of a stage's progress lines up to its last checkpoint. The report draws curves from them."""
+    """Return the store key of a stage's progress lines up to its last checkpoint. The report draws curves from these lines."""
     return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
@@ -161,9 +164,9 @@ def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: Stag
 
 
 def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | None:
-    """Return the result of a stage: the one for the key in the run's record or, without a record, the only one.
+    """Return the result of a stage, or None if there is none.
 
-    Returns None if there is no result.
+    If the run has a record of the stage, this is the result for the key in the record. Otherwise, it is the stage's only result.
 
     Raises:
         ConfigError: there is no record and more than one result.
@@ -181,7 +184,7 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
 
 
 def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
-    """Add to a record the results that stages on a cluster committed after it was written. Return the record."""
+    """Update ``record`` with the results that stages on a cluster have committed since the record was saved, and return it."""
     for stage in record.stages.values():
         if not stage.release or stage.state is State.DONE:
             continue

@@ -34,7 +34,7 @@ EVALUATION_FILE = "evaluation.json"
 
 @dataclass(frozen=True)
 class Report:
-    """A written report and its data."""
+    """The path of a written report, and the data that the report shows."""
 
     path: Path
     data: ReportData

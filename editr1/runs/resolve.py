@@ -211,7 +211,7 @@ def _commit_of(target: str, where: str) -> str:
 
 
 def _cached(name: str, revision: str) -> str | None:
-    """Return the commit of a named revision in this machine's hub cache; None if it is not cached."""
+    """Return the commit to which a named revision refers in this machine's hub cache; None if it is not cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -25,7 +25,7 @@ class StageSpec(Settings):
     """One stage of a run."""
 
     name: Name
-    """Unique name in the run. Other stages refer to its outputs as ``stage:<name>/<output>``."""
+    """Name of the stage, unique in the run. Other stages refer to its outputs as ``stage:<name>/<output>``."""
     kind: Kind
     """Kind of stage: curate, sft, gcpo, serve, grpo or evaluate."""
     inputs: dict[str, str] = Field(default_factory=dict)

@@ -16,9 +16,9 @@ from editr1.telemetry import Span, json_lines
 ALWAYS_SINGLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
 """Names of spans that are always drawn individually."""
 PLAIN_WIDTH = 160
-"""Width in characters if the output is not a terminal."""
+"""Width of the timeline in characters if the output is not a terminal."""
 MAX_SINGLE = 4
-"""Maximum number of spans with the same name and parent that are drawn individually; more become one line."""
+"""Maximum number of spans with the same name and parent that are drawn individually. A larger group is drawn as one line."""
 
 
 def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
@@ -32,7 +32,10 @@ def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> l
 
 
 def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the spans as a tree with bars. Many spans with the same name and parent share one line with their count and mean."""
+    """Print the spans as a tree with bars.
+
+    If more than :data:`MAX_SINGLE` spans have the same name and parent, they share one line with their count and mean duration.
+    """
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
     width = console.width if console.is_terminal else PLAIN_WIDTH

@@ -38,10 +38,10 @@ class StageProgress(Protocol):
 
 
 def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **resource: str) -> Callable[[], None]:
-    """Export the progress that ``current`` returns, every ``seconds`` seconds, until the returned function is called.
+    """Start to export the progress that ``current`` returns, once every ``seconds`` seconds. Return a function that ends this.
 
-    The returned function exports the progress a last time. If no endpoint is configured, nothing is exported. A slow or unreachable
-    collector does not delay the stage; only metrics are lost.
+    The returned function exports the progress one last time. If no endpoint is configured, nothing is exported. A slow or
+    unreachable collector does not delay the stage; only metrics are lost.
     """
     if not os.environ.get(ENDPOINT_VARIABLE):
         return lambda: None
@@ -65,8 +65,10 @@ def stage_gauges(current: Callable[[], StageProgress | None], seconds: float, **
         return [Observation(value, {"name": name}) for name, value in metrics.items()]
 
     meter.create_observable_gauge(
-        StageMetric.DONE, [steps("done")], description="Completed steps of the current phase."
+        StageMetric.DONE, [steps("done")], description="Number of completed steps in the current phase."
     )
-    meter.create_observable_gauge(StageMetric.TOTAL, [steps("total")], description="Total steps of the current phase.")
+    meter.create_observable_gauge(
+        StageMetric.TOTAL, [steps("total")], description="Total number of steps in the current phase."
+    )
     meter.create_observable_gauge(StageMetric.METRIC, [values], description="Metrics of the latest step, by name.")
     return lambda: provider.shutdown(timeout_millis=3000)

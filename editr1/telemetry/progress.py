@@ -79,7 +79,7 @@ class ProgressReader:
 def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of ``data``, one per line. Invalid lines are skipped.
 
-    A line is invalid if its writer was killed before it completed the line, because the next attempt then continues it.
+    Invalid lines occur if an attempt was killed in the middle of a line, so that the next attempt appended to this line.
     """
     for text in data.splitlines():
         try:
@@ -110,7 +110,7 @@ class TrainHooks:
 
     Attributes:
         progress: Receives the training's phases, steps and metrics.
-        should_stop: Called after every step. If it returns True, the training code writes a checkpoint, calls
+        should_stop: Called after every training step. If it returns True, the training code writes a checkpoint, calls
             ``on_checkpoint`` and raises :class:`Interrupted`.
         on_checkpoint: Called as ``on_checkpoint(folder, step)`` with each checkpoint folder.
         resume_from: Checkpoint folder to resume from; None starts a new training.

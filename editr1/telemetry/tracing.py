@@ -64,7 +64,7 @@ def span(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Record no spans inside the block, neither here nor in downstream services. Used for steps that are not traced."""
+    """Record no spans inside the block, neither here nor in downstream services. Used for GRPO iterations that are not traced."""
     now = trace.get_current_span().get_span_context()
     if not now.is_valid:
         yield
@@ -130,7 +130,7 @@ class JsonLinesExporter(SpanExporter):
 
 
 def as_record(item: ReadableSpan, service: str) -> dict[str, object]:
-    """Convert a span to a dictionary with names, hexadecimal ids, attributes, and times in seconds since the epoch."""
+    """Convert a span to a dictionary with its name, hexadecimal ids, attributes, and start and end in seconds since the epoch."""
     ctx = item.get_span_context()
     assert ctx is not None
     return {

@@ -1,4 +1,4 @@
-"""Write an archive for a bug report, which contains the Kubernetes objects, logs and settings of a run without secrets."""
+"""Write an archive of a run's Kubernetes objects, logs and settings for a bug report. Secrets are redacted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
 def redacted(value: Any) -> Any:
     """Return a copy of a JSON value in which secrets are redacted.
 
-    A value is assumed to be secret if the name of its key or environment variable suggests it, such as ``secretKey``.
+    A value is redacted if the name of its key or environment variable, such as ``secretKey``, suggests that the value is secret.
     """
     if isinstance(value, Mapping):
         if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:

@@ -25,7 +25,7 @@ FIELD_MANAGER = "editr1"
 TIMEOUT_SECONDS = 60
 RETRIES = 3
 LOG_TIMEOUT = (10, 3600)
-"""Connection timeout and read timeout, in seconds, of a request that streams a log. The read timeout applies to each line."""
+"""Connection timeout and read timeout, in seconds, of a request that streams a log. Each new line restarts the read timeout."""
 LOG_CHUNK_BYTES = 4096
 
 
@@ -36,7 +36,7 @@ class KubernetesClient:
     :class:`ClusterUnreachable` if the server does not respond.
 
     Attributes:
-        namespace: Namespace in the settings, else that of the kubeconfig context or of the pod, else ``default``.
+        namespace: Namespace in the cluster settings, else the one in the kubeconfig context or of the pod, else ``default``.
         server: URL of the API server.
     """
 
@@ -53,7 +53,7 @@ class KubernetesClient:
         """Load the access configuration of the cluster. No request is sent.
 
         Args:
-            config: Cluster settings with kubeconfig, context and namespace. A pod without kubeconfig uses its service account.
+            config: Cluster settings with kubeconfig, context and namespace. Without a kubeconfig, a pod uses its service account.
             manager: Name of the field manager under which objects are written.
             timeout_s: Timeout of one request in whole seconds.
             retries: Maximum number of retries of a request to which the API server does not respond.
@@ -91,7 +91,7 @@ class KubernetesClient:
         return self._unless_missing("GET", path)
 
     def create(self, kind: str, namespace: str, item: Object) -> Object:
-        """Create an object and return it. If it has ``metadata.generateName``, the API server chooses its name."""
+        """Create an object and return it. If the object has ``metadata.generateName``, the API server chooses the name."""
         query = [("fieldManager", self._manager)]
         return self._request("POST", _resource(kind).path(namespace), item, query=query) or {}
 
@@ -188,7 +188,7 @@ class KubernetesClient:
         return missing
 
     def is_allowed(self, namespace: str, verb: str, group: str, resource: str) -> bool:
-        """Return True if this user has permission for ``verb`` (such as ``create``) on ``resource`` in a namespace."""
+        """Return True if the current user has permission for ``verb`` (such as ``create``) on ``resource`` in a namespace."""
         attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -216,7 +216,7 @@ class KubernetesClient:
             namespace: Namespace of the pod.
             pod: Name of the pod.
             container: Name of the container.
-            since: Time in seconds since the epoch; earlier lines are left out. Lines of the same second may be included.
+            since: Time in seconds since the epoch. Lines from before this time are left out, except possibly those of the same second.
         """
         from urllib3.exceptions import HTTPError
 
@@ -293,7 +293,7 @@ class KubernetesClient:
 
 
 def _load_configuration(config: ClusterConfig) -> tuple[Any, str | None]:
-    """Return the client configuration and the namespace, from the service account of the pod or from a kubeconfig."""
+    """Read the client configuration and the namespace from the service account of the pod or from a kubeconfig."""
     from kubernetes import client
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
     from kubernetes.config.kube_config import list_kube_config_contexts

@@ -24,7 +24,7 @@ NEEDED_PERMISSIONS = (
     ("list", "", "events"),
     ("delete", "kubeflow.org", "pytorchjobs"),
 )
-"""Permissions that a run needs: verb, API group and resource."""
+"""Permissions that a run needs, as tuples of verb, API group and resource."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def _permissions(connection: Connection) -> Iterator[Finding]:
     ]
     where = f"in namespace {connection.api.namespace}"
     detail = (
-        f"this user may not {', '.join(missing)} {where}"
+        f"the current user lacks these permissions {where}: {', '.join(missing)}"
         if missing
-        else f"this user has all permissions that a run needs {where}"
+        else f"the current user has all permissions that a run needs {where}"
     )
     yield Finding("permissions", not missing, detail)
     kind = "configmaps" if connection.api.target.storage == "configmap" else "secrets"
     allowed = all(connection.api.is_allowed(verb, "", kind) for verb in ("create", "list", "update", "delete"))
     hint = "" if allowed or kind == "configmaps" else "; set helm_storage: configmap in the cluster settings"
-    refused = f"this user needs permission to create, list, update and delete {kind}{hint}"
+    refused = f"the current user needs permission to create, list, update and delete {kind}{hint}"
     yield Finding("Helm releases", allowed, f"stored as {kind}" if allowed else refused)
 
 
@@ -103,7 +103,8 @@ def _namespace(connection: Connection) -> Finding:
         return Finding(
             check,
             True,
-            "not checked, because this user may not read the namespace; the pods of editr1 comply with level restricted",
+            "not checked, because the current user has no permission to read the namespace; the pods of editr1 comply with "
+            "Pod Security level restricted",
             needed=False,
         )
     if found is None:
@@ -112,7 +113,7 @@ def _namespace(connection: Connection) -> Finding:
     return Finding(
         check,
         True,
-        f"the namespace enforces level {level}; the pods of editr1 comply with level restricted",
+        f"the namespace enforces level {level}; the pods of editr1 comply with Pod Security level restricted",
         needed=False,
     )
 
@@ -135,14 +136,18 @@ def _gpus(connection: Connection) -> Finding:
     try:
         nodes = (connection.api.client.get_path("/api/v1/nodes") or {}).get("items", [])
     except ConfigError:
-        return Finding(check, True, "not checked, because this user may not list nodes", needed=False)
+        detail = "not checked, because the current user has no permission to list nodes"
+        return Finding(check, True, detail, needed=False)
     count: dict[str, int] = {}
     for node in nodes:
         for name, amount in node["status"].get("allocatable", {}).items():
             if "gpu" in name:
                 count[name] = count.get(name, 0) + int(amount)
     total = sum(count.values())
-    detail = ", ".join(f"{amount} {name}" for name, amount in count.items()) or "none; set gpus to 0, or add GPU nodes"
+    detail = (
+        ", ".join(f"{amount} {name}" for name, amount in count.items())
+        or "no GPUs; set the chart value gpus to 0, or add GPU nodes"
+    )
     return Finding(check, total > 0, f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}; {detail}", needed=False)
 
 
@@ -153,13 +158,14 @@ def _keda(connection: Connection) -> Finding:
 
 
 def _operator(connection: Connection) -> Finding:
-    """Check that the EditRun resource is installed and that this user may create EditRuns."""
+    """Check that the EditRun resource is installed and that the current user has permission to create EditRuns."""
     check = "operator (EditRun)"
     if not EditRuns(connection.api).is_installed():
-        detail = "not installed; the command editr1 run orchestrates the stages from this machine"
+        detail = "not installed; the command editr1 run starts the stages from this machine instead"
         return Finding(check, False, detail, needed=False)
     allowed = connection.api.is_allowed("create", "editr1.dev", "editruns")
-    return Finding(check, allowed, "the operator runs the stages" if allowed else "this user may not create editruns")
+    refused = "the current user has no permission to create EditRuns"
+    return Finding(check, allowed, "the operator runs the stages" if allowed else refused)
 
 
 def _queue(connection: Connection) -> Finding:
@@ -167,20 +173,20 @@ def _queue(connection: Connection) -> Finding:
     if not wanted:
         return Finding(check, True, "not configured", needed=False)
     if not connection.api.is_allowed("get", "kueue.x-k8s.io", "localqueues"):
-        return Finding(check, True, f"{wanted}: not checked, because this user may not read LocalQueues", needed=False)
+        detail = f"{wanted}: not checked, because the current user has no permission to read LocalQueues"
+        return Finding(check, True, detail, needed=False)
     path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{connection.api.namespace}/localqueues/{wanted}"
     found = connection.api.client.get_path(path)
-    missing = f"LocalQueue {wanted} does not exist in the namespace; create it, or change queueName"
+    missing = f"LocalQueue {wanted} does not exist in the namespace; create it, or change the chart value queueName"
     return Finding(check, found is not None, wanted if found else missing)
 
 
 def _secret(connection: Connection) -> Iterator[Finding]:
-    """Check that the Secret of the artifact store and its keys exist. Their values are not used."""
+    """Check that the Secret with the credentials of the artifact store exists and has the configured keys."""
     name = _named(connection, "store", "secretName") or "editr1-s3"
     if not connection.api.is_allowed("get", "", "secrets"):
-        yield Finding(
-            "Secret of the store", True, f"{name}: not checked, because this user may not read Secrets", needed=False
-        )
+        detail = f"{name}: not checked, because the current user has no permission to read Secrets"
+        yield Finding("Secret of the store", True, detail, needed=False)
         return
     found = connection.api.client.get_path(f"/api/v1/namespaces/{connection.api.namespace}/secrets/{name}")
     keys = (
@@ -189,7 +195,11 @@ def _secret(connection: Connection) -> Iterator[Finding]:
     )
     missing = [key for key in keys if key not in ((found or {}).get("data") or {})]
     if found is None:
-        yield Finding("Secret of the store", False, f"{name} does not exist; create it, or set store.secretName")
+        yield Finding(
+            "Secret of the store",
+            False,
+            f"{name} does not exist; create it, or set store.secretName to an existing Secret",
+        )
     else:
         hint = "set store.accessKey and store.secretKey to the names of its keys"
         detail = f"{name} has no key {missing[0]}; {hint}" if missing else name
@@ -208,7 +218,7 @@ def _store(connection: Connection) -> Iterator[Finding]:
 def _collector(connection: Connection) -> Finding:
     endpoint = _named(connection, "telemetry", "endpoint")
     if not endpoint:
-        return Finding("trace collector", True, "not configured; spans go to the artifact store", needed=False)
+        return Finding("trace collector", True, "not configured; spans are written to the artifact store", needed=False)
     host = endpoint.split("://", 1)[-1].split(":")[0].split("/")[0]
     service, _, namespace = host.partition(".")
     namespace = namespace.split(".")[0] or connection.api.namespace

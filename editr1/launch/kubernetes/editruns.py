@@ -1,4 +1,4 @@
-"""Create, read and follow EditRuns, the custom resources from which the operator executes runs."""
+"""Create, read and follow EditRuns. An EditRun is the custom resource of a run that the operator executes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ENDED = (RunState.DONE, RunState.FAILED)
 
 @dataclass(frozen=True)
 class EditRun:
-    """An EditRun with its specification and its status. ``created`` is in seconds since the epoch."""
+    """An EditRun with its specification and its status. ``created`` is its creation time in seconds since the epoch."""
 
     name: str
     created: float
@@ -144,7 +144,7 @@ def upload_folders(spec: RunSpec, store: ArtifactStore) -> RunSpec:
 def follow(
     runs: EditRuns, name: str, store: ArtifactStore, observer: Observer, should_stop: Callable[[], bool]
 ) -> bool:
-    """Report what happens in a run to ``observer`` until the run ends.
+    """Report the events of a run to ``observer`` until the run ends.
 
     Returns True when the run is done. If ``should_stop`` returns True first, the function returns False, and the run continues in
     the cluster.
@@ -164,7 +164,9 @@ def follow(
             continue
         tolerance.answered()
         if run is None:
-            raise ClusterError(f"run {name!r} no longer exists; someone deleted it while this command followed it")
+            raise ClusterError(
+                f"run {name!r} was deleted while this command was following it; to start it again, repeat editr1 run"
+            )
         for stage in run.status.stages:
             reporter.stage(stage)
         reporter.run(run.status)
@@ -179,7 +181,7 @@ def follow(
 def exit_code(status: RunStatus) -> int:
     """Return the exit code of a command that waited until a run ended.
 
-    It is 0 if the run is done. Otherwise, it is the last nonzero exit code of the failed stage, or 1 if there is none.
+    The code is 0 if the run is done. Otherwise, it is the last nonzero exit code of the failed stage, or 1 if there is no such code.
     """
     if status.state is RunState.DONE:
         return ExitCode.DONE
@@ -205,7 +207,7 @@ class _ChangeReporter:
         self._progress_read: dict[str, float] = {}
 
     def stage(self, stage: StageStatus) -> None:
-        """Report how the status of a stage differs from the status in the previous call."""
+        """Report the changes in the status of a stage since the previous call."""
         before = self._known.get(stage.name, StageStatus(name=stage.name, kind=stage.kind))
         self._known[stage.name] = stage
         record, service = stage_record(stage), KINDS[Kind(stage.kind)].service

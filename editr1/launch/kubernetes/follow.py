@@ -94,7 +94,7 @@ def _keep_following(
 
 
 def _seconds(stamp: str) -> float | None:
-    """Return a log line's timestamp in seconds since the epoch; None if ``stamp`` is not a timestamp."""
+    """Convert ``stamp``, the timestamp of a log line, to seconds since the epoch. Returns None if it is not a timestamp."""
     try:
         return parse_timestamp(stamp)
     except ValueError:

@@ -21,7 +21,7 @@ from editr1.launch.kubernetes.errors import ClusterUnreachable
 
 Object = dict[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""YAML loader. It uses libyaml if available, which is much faster, because the operator renders many charts."""
+"""YAML loader. The loader of libyaml is preferred, because it is much faster and the operator renders many charts."""
 _COPYING = threading.Lock()
 _UNREACHABLE = re.compile(
     r"(?i)cluster unreachable|connection (refused|reset)|i/o timeout|handshake timeout|unexpected EOF|deadline exceeded"
@@ -30,7 +30,7 @@ _UNREACHABLE = re.compile(
 
 
 class HelmError(ConfigError):
-    """Helm could not render, install or uninstall a chart. The message is that of Helm, without prefixes such as ``Error:``."""
+    """Helm could not render, install or uninstall a chart. The message is Helm's error message without prefixes such as ``Error:``."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Helm:
     """
 
     def render(self, chart: str, name: str, namespace: str, values: Mapping[str, Any]) -> list[Object]:
-        """Return the objects of a release, without those of ``helm test``. Raises HelmError if the chart rejects ``values``."""
+        """Return the objects of a release, without the pods of ``helm test``. Raises HelmError if the chart rejects ``values``."""
         with _engine() as helm_python, helm_python.Chart.load(chart_folder(chart)) as loaded:
             loaded.validate_schema(dict(values))
             texts = loaded.render(dict(values), name=name, namespace=namespace)
@@ -119,7 +119,7 @@ class Helm:
             config.install(chart_folder(chart), name, dict(values), namespace=target.namespace)
 
     def uninstall(self, name: str, target: Target) -> bool:
-        """Uninstall a release, which deletes its objects. Returns False if the release does not exist."""
+        """Uninstall a release and thereby delete its objects. Returns False if the release does not exist."""
         if name not in self.releases(target):
             return False
         with _connected(target) as config:

@@ -67,7 +67,7 @@ class ReleaseHandle:
 class KubernetesLauncher:
     """Launcher that runs each stage as a release of its Helm chart.
 
-    ``store`` is the artifact store of the pods, opened on this machine. The OpenTelemetry spans of the pods are appended to the
+    ``store`` is the artifact store that the pods use, as opened on this machine. The OpenTelemetry spans of the pods are appended to the
     local file ``spans``.
     """
 
@@ -93,8 +93,8 @@ class KubernetesLauncher:
     def submit(self, request: ReleaseRequest) -> ReleaseHandle:
         """Install the release.
 
-        If a release of this name already runs the same job, it keeps running and is used. If it runs a different job of the same
-        stage, it is replaced. If the API server is unreachable, the installation is retried for up to two minutes.
+        If a release of this name already runs the same job, it keeps running, and its handle is returned. If it runs a different job
+        of the same stage, it is replaced. If the API server is unreachable, the installation is retried for up to two minutes.
 
         Raises:
             ConfigError: a release of this name exists and does not belong to this stage of this run.
@@ -137,7 +137,8 @@ class KubernetesLauncher:
     def observe(self, handle: ReleaseHandle) -> Observation:
         """Return the state of the release and its new progress lines. At most one request per second is sent to the API server.
 
-        While the API server does not respond, the last known state is returned, for as long as :class:`OutageTolerance` allows.
+        While the API server does not respond, the last known state is returned. If the outage lasts longer than
+        :class:`OutageTolerance` allows, ClusterUnreachable is raised.
         """
         now = time.monotonic()
         if now - handle.polled >= POLL_SECONDS and handle.last.running:
@@ -183,7 +184,7 @@ class KubernetesLauncher:
         return Observation(True, ready_urls=urls, note=state.reason)
 
     def _failure(self, handle: ReleaseHandle, state: StageState) -> str:
-        """Return the reason for the failure and the last error message of the stage in the artifact store, if there is one."""
+        """Return why the stage failed. Its last error message in the artifact store is appended, if there is one."""
         try:
             ended = [item for item in handle.files.attempts() if item.reason]
         except StoreError:

@@ -18,7 +18,7 @@ class ClusterNamespace:
     """Access to the Kubernetes objects of one namespace. Every method raises ClusterError if a request fails.
 
     Attributes:
-        client: Client of the cluster, also for requests that do not belong to a namespace.
+        client: Client of the cluster. It can also send requests that are not limited to the namespace.
         namespace: Name of the namespace.
         target: Cluster and namespace in the form that :class:`~editr1.launch.kubernetes.helm.Helm` needs.
     """
@@ -80,7 +80,7 @@ class ClusterNamespace:
         return self.client.follow_log(self.namespace, pod, container=container, since=since)
 
     def is_allowed(self, verb: str, group: str, resource: str) -> bool:
-        """Return True if this user has permission for ``verb`` (such as ``create``) on ``resource`` in the namespace."""
+        """Return True if the current user has permission for ``verb`` (such as ``create``) on ``resource`` in the namespace."""
         return self.client.is_allowed(self.namespace, verb, group, resource)
 
     def get(self, kind: str, name: str) -> Object | None:

@@ -13,7 +13,7 @@ TOLERATED_SECONDS = 1800.0
 
 
 class OutageTolerance:
-    """Limit on the duration of an outage of the API server: ``seconds``. Any response of the server ends an outage."""
+    """Limit of ``seconds`` on the duration of an outage of the API server. Any response of the server ends an outage."""
 
     def __init__(self, seconds: float = TOLERATED_SECONDS) -> None:
         self._seconds, self._since = seconds, 0.0

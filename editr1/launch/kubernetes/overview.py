@@ -19,7 +19,7 @@ from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt
 
 @dataclass(frozen=True)
 class StageOverview:
-    """State, progress and attempts of the stage of one release.
+    """State, progress and attempts of the stage that a release runs.
 
     ``note`` is an error message if the artifact store could not be read, else empty.
     """
@@ -87,10 +87,10 @@ def explain(stage: StageOverview) -> str:
 
 
 def _newest_key(store: ArtifactStore, run: str, stage: str) -> str:
-    """Return the key of the newest attempt of a stage, from the live files in the store; empty before the first attempt.
+    """Return the key of a stage in its newest attempt; empty before the first attempt.
 
-    It is needed for releases that users installed with the helm command. Their job file contains no key, because the pod
-    computes it.
+    The key is found among the live files in the store. If a release was installed with the helm command, its job file contains
+    no key, because the pod computes the key.
     """
     prefix = f"runs/{run}/stages/{stage}/"
     keys = {key.removeprefix(prefix).split("/")[0] for key in store.list_records(prefix)}

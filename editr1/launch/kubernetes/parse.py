@@ -21,7 +21,7 @@ def _conditions(status: Mapping[str, Any]) -> tuple[Condition, ...]:
 
 
 def job_view(item: Mapping[str, Any]) -> JobView:
-    """Convert a PyTorchJob. The data models of the package kubeflow-training parse it first."""
+    """Convert a PyTorchJob to a :class:`JobView`. The package kubeflow-training parses the JSON object."""
     from kubeflow.training import ApiClient, KubeflowOrgV1PyTorchJob
     from kubeflow.training.constants import constants
     from kubeflow.training.utils.utils import FakeResponse
@@ -46,7 +46,7 @@ def job_view(item: Mapping[str, Any]) -> JobView:
 
 
 def service_view(item: Mapping[str, Any]) -> JobView:
-    """Convert the Deployment of a reward service."""
+    """Convert the Deployment of a reward service to a :class:`JobView`."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
     return JobView(
@@ -63,7 +63,7 @@ def service_view(item: Mapping[str, Any]) -> JobView:
 
 
 def pod_view(item: Mapping[str, Any]) -> PodView:
-    """Convert a Pod."""
+    """Convert a Pod to a :class:`PodView`."""
     meta, status = item["metadata"], item.get("status") or {}
     labels = meta.get("labels") or {}
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
@@ -101,7 +101,7 @@ def _container_view(item: Mapping[str, Any]) -> ContainerView:
 
 
 def event_view(item: Mapping[str, Any]) -> EventView:
-    """Convert an Event."""
+    """Convert an Event to an :class:`EventView`."""
     t = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"].get("creationTimestamp")
     return EventView(
         object=item["involvedObject"].get("name", ""),

@@ -16,7 +16,7 @@ import httpx
 
 TIMEOUT_S = 4.0
 CACHE_S = 60.0
-"""Time in seconds for which a digest is cached, because all stages of a kind use the same container image."""
+"""Time in seconds for which a digest is cached, so that stages with the same container image share one request."""
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -93,9 +93,10 @@ def _cached_digest(repository: str, tag: str, _period: int) -> str | None:
 
 
 def _token(http: httpx.Client, challenge: str, scheme: str) -> str | None:
-    """Request an anonymous access token from the server that ``challenge``, the registry's WWW-Authenticate header, names.
+    """Request an anonymous access token for the registry.
 
-    Returns None if the server does not issue one.
+    ``challenge`` is the WWW-Authenticate header of the registry, which names the token server. Returns None if the token server
+    does not issue a token.
     """
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = fields.pop("realm", "")

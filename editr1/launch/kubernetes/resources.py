@@ -9,14 +9,14 @@ from editr1.runs.spec import API_VERSION
 PART_OF = "app.kubernetes.io/part-of=editr1"
 """Label selector that matches every object of the charts of this project."""
 INSTANCE = "app.kubernetes.io/instance"
-"""Name of the label that contains the name of the release to which an object belongs."""
+"""Key of the label that gives the release of an object."""
 EDITRUN, EDITRUNS = "EditRun", "editruns"
 """Kind and plural name of the custom resource of a run."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """API version and plural name of a kind of objects that belong to a namespace."""
+    """API version and plural name of a namespaced kind of Kubernetes objects."""
 
     api_version: str
     plural: str

@@ -71,13 +71,13 @@ class AttemptStatus(_Status):
     """One attempt of a stage. Times are seconds since the epoch."""
 
     started: float
-    """When the operator decided to start the attempt."""
+    """Time at which the operator decided to start the attempt."""
     ended: float | None = None
-    """When the attempt ended."""
+    """Time at which the attempt ended."""
     exit_code: int | None = None
     """Exit code of the stage's process."""
     reason: str = ""
-    """Why the attempt ended."""
+    """Reason for which the attempt ended."""
 
 
 class StageStatus(_Status):
@@ -104,25 +104,25 @@ class StageStatus(_Status):
     release: str = ""
     """Name of the stage's Kubernetes objects, such as its job."""
     image_digest: str = ""
-    """Digest of the image that all attempts use. Empty if the settings contain a digest or the registry returned none."""
+    """Digest of the container image of all attempts. Empty if the settings contain a digest, or if the registry returned none."""
     attempts: list[AttemptStatus] = Field(default_factory=list)
     """Attempts of the stage, oldest first."""
     failures: int = 0
-    """Number of failed attempts and lost nodes."""
+    """Number of failed attempts plus number of lost nodes."""
     not_before: float | None = None
-    """Earliest start of the next attempt. Set only while the stage waits to be retried."""
+    """Earliest start time of the next attempt. Set only while the stage waits to be retried."""
     pending_since: float | None = None
-    """Time since which the newest attempt has been waiting for its pods to run. Not set while it is running."""
+    """Time at which the newest attempt began to wait for its pods to run. Not set while the attempt is running."""
     suspended_since: float | None = None
-    """Time since which the stage has been suspended or has been waiting in a queue."""
+    """Time at which the stage was suspended or began to wait in a queue. Not set while it is neither suspended nor queued."""
     suspended_seconds: float = 0.0
-    """Total duration of earlier suspensions in seconds. It does not count towards the deadline."""
+    """Total duration of earlier suspensions in seconds. This time does not count towards the deadline."""
     ended: float | None = None
-    """When the stage ended."""
+    """Time at which the stage ended."""
     job_uid: str = ""
     """UID of the newest attempt's job. Empty until the operator has observed the job."""
     removed_uid: str = ""
-    """UID of the last job that was deleted to suspend the stage. The operator ignores this job until it is gone."""
+    """UID of the last job that was deleted to suspend the stage. The operator ignores this job until the job no longer exists."""
     pods: dict[str, str] = Field(default_factory=dict)
     """UIDs of the newest attempt's pods by pod name. If the UID of a pod changes, the node of the old pod was lost."""
     progress: str = ""
@@ -146,7 +146,7 @@ RECORD_STATES = {
 
 
 def stage_record(stage: StageStatus) -> StageRecord:
-    """Return the entry of a stage in the record of a run, from the status of the stage.
+    """Convert the status of a stage to the entry of the stage in the record of a run.
 
     The status does not contain the fields ``config``, ``image`` and ``chart``, so these remain empty.
     """
@@ -168,7 +168,7 @@ def stage_record(stage: StageStatus) -> StageRecord:
 
 
 class RunCondition(_Status):
-    """A condition in the status of a run, in the usual form of Kubernetes."""
+    """A condition in the status of a run, with the standard fields of a Kubernetes condition."""
 
     type: str
     """Name of the condition: Ready, Progressing or Failed."""
@@ -192,7 +192,7 @@ class RunStatus(_Status):
     state: RunState = RunState.WAITING
     """State of the run."""
     stage: str = ""
-    """Names of the active stages."""
+    """Names of the active stages, separated by commas."""
     progress: str = ""
     """Progress of the active stages."""
     reason: Reason | None = None
@@ -200,9 +200,9 @@ class RunStatus(_Status):
     message: str = ""
     """Explanation of the state in a sentence."""
     started: float | None = None
-    """When the run started."""
+    """Time at which the run started."""
     ended: float | None = None
-    """When the run ended."""
+    """Time at which the run ended."""
     trace: str = ""
     """W3C traceparent of the OpenTelemetry span of the run."""
     conditions: list[RunCondition] = Field(default_factory=list)

@@ -45,7 +45,7 @@ class StageState:
     reason: str = ""
     """Sentence that explains the phase; empty if there is nothing to explain."""
     exit_code: int | None = None
-    """Exit code of a job that succeeded or failed; None if there is none or if it is unknown."""
+    """Exit code of a job that succeeded or failed; None if the job has not ended or if its exit code is unknown."""
     restarts: int = 0
     """Number of restarts of the stage's containers in all pods."""
     trouble: Trouble | None = None
@@ -61,7 +61,7 @@ class PodProblem:
 
 
 STUCK_SECONDS = 60.0
-"""If a pod still exists this number of seconds after its grace period, its node is assumed to be lost."""
+"""Time in seconds after the end of a pod's grace period. If the pod still exists then, its node is assumed to be lost."""
 _IMAGE_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
 _CREATION_ERRORS = ("FailedCreate", "FailedCreatePod", "ReplicaFailure")
 _MOUNT_ERRORS = ("FailedMount", "FailedAttachVolume")
@@ -108,7 +108,7 @@ def pods_left(pods: Iterable[PodView], now: float) -> bool:
 
 
 def is_stuck(pod: PodView, now: float) -> bool:
-    """Return True if a pod still exists ``STUCK_SECONDS`` after its grace period, which means that its node is lost."""
+    """Return True if the pod still exists :data:`STUCK_SECONDS` after its grace period, so that its node is assumed to be lost."""
     return pod.terminating and now > pod.deletion_deadline + STUCK_SECONDS
 
 
@@ -193,10 +193,10 @@ def _scheduling_reason(message: str) -> str:
 def _config_error(message: str) -> str:
     secret = re.search(r'secret "([^"]+)" not found', message)
     if secret:
-        return f"the Secret {secret[1]!r} does not exist; create it, or set store.secretName"
+        return f"the Secret {secret[1]!r} does not exist; create it, or set store.secretName to an existing Secret"
     key = re.search(r"couldn't find key (\S+) in Secret (\S+)", message)
     if key:
-        return f"the Secret {key[2]} has no key {key[1]!r}; set store.accessKey and store.secretKey"
+        return f"the Secret {key[2]} has no key {key[1]!r}; set store.accessKey and store.secretKey to the names of its keys"
     return message
 
 

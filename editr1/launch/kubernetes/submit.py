@@ -157,7 +157,10 @@ def job_of_values(kind: Kind, name: str, values: Mapping[str, Any], cluster: Clu
     info = KINDS[kind]
     if missing := [item.name for item in info.inputs if item.required and item.name not in model.inputs]:
         raise ConfigError(
-            "\n".join(f"{name}: inputs.{item}: missing; set it, a {kind} stage needs it" for item in missing)
+            "\n".join(
+                f"{name}: inputs.{item}: missing; set this input, because a {kind} stage requires it"
+                for item in missing
+            )
         )
     if faults := info.rule(model.inputs):
         raise ConfigError("\n".join(f"{name}: inputs: {fault}" for fault in faults))

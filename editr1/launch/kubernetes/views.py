@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 STAGE_CONTAINERS = ("pytorch", "reward")
-"""Names of the container that runs the stage: ``pytorch`` in a job, ``reward`` in a reward service."""
+"""Names of the containers that run a stage: ``pytorch`` in a job, ``reward`` in a reward service."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ContainerView:
     waiting: str = ""
     """Reason why the container has not started, such as ImagePullBackOff; empty if it has started."""
     message: str = ""
-    """Message of Kubernetes that explains ``waiting`` or ``terminated``."""
+    """Message from Kubernetes that explains the reason in ``waiting`` or ``terminated``."""
     exit_code: int | None = None
     terminated: str = ""
     """Reason why the container terminated, such as OOMKilled; empty if it has not terminated."""
@@ -87,7 +87,7 @@ class JobView:
     queue: str = ""
     """Name of the Kueue LocalQueue in which the job waits for admission; empty if it uses no queue."""
     wanted: int = 1
-    """Number of replicas in the specification."""
+    """Number of replicas that the specification requests."""
     ready: int = 0
     """Number of ready replicas of a service, or of active pods of a job."""
     conditions: tuple[Condition, ...] = ()
@@ -107,7 +107,7 @@ class EventView:
     message: str
     warning: bool = False
     t: float = 0.0
-    """Time of the last occurrence in seconds since the epoch."""
+    """Time of the last occurrence of the event, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class LocalLauncher:
 
 
 def _threads(processes: int, concurrent: bool) -> int:
-    """Return the number of threads per process, so that all processes that run at the same time share the CPU cores."""
+    """Return the number of CPU threads per process. All processes that run at the same time share the CPU cores equally."""
     return max(1, (os.cpu_count() or 1) // (processes * (2 if concurrent else 1)))
 
 

@@ -54,8 +54,8 @@ def inherited_lock(
 ) -> Iterator[int]:
     """Context manager that holds an exclusive lock on ``file`` and yields the file descriptor of the lock.
 
-    Stage processes inherit the descriptor. Even if this process is killed, the lock is therefore held until the last stage
-    process has exited, which the filelock package does not support. The arguments are those of :func:`lock`.
+    Stage processes inherit the descriptor. Therefore, the lock is held until the last stage process has exited, even if this
+    process is killed. The filelock package does not support this. The arguments are the same as those of :func:`lock`.
     """
     with file.open("w") as opened:
 

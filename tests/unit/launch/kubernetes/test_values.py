@@ -146,7 +146,9 @@ def test_endpoint_of_this_machine_without_one_for_the_pods_is_rejected(
     file.write_text(f"inputs: {{rows: 'sha256:{0:064d}', model: 'builtin:shapes-verifier'}}\n")
     cluster = ClusterConfig(values={"store": {"url": "s3://b/p"}})
     values = read_values(Kind.SFT, "mine", cluster, file, [], {})
-    with pytest.raises(ConfigError, match=r"http://minio.example:9000.*none for the pods.*values.store.endpoint"):
+    with pytest.raises(
+        ConfigError, match=r"http://minio.example:9000.*no endpoint is set for the pods.*values.store.endpoint"
+    ):
         render(Kind.SFT, "mine", values, cluster, "editr1", Helm())
 
 
