@@ -16,7 +16,7 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|
 """A Kubernetes quantity, such as 500m or 16Gi."""
 NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
 Name = Annotated[str, Field(max_length=253, pattern=NAME)]
-"""Name of a Kubernetes object. An empty string means that there is none."""
+"""Name of a Kubernetes object, or an empty string if no object is used."""
 Labels = dict[str, str]
 Objects = list[dict[str, Any]]
 
@@ -33,45 +33,46 @@ class ImageValues(ChartSettings):
     repository: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
     """Image name without tag or digest."""
     tag: Annotated[str, Field(pattern=r"^([\w][\w.-]*)?$")] = ""
-    """Image tag; defaults to the appVersion of the chart. Ignored if a digest is set."""
+    """Image tag. Defaults to the appVersion of the chart. It is ignored if ``digest`` is set."""
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
     """Image digest, as sha256:<64 hex digits>. ``editr1 submit`` sets it to the digest that it records for the run."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """Kubernetes imagePullPolicy."""
+    """Pull policy of the image (imagePullPolicy of Kubernetes)."""
     pull_secrets: list[Name] = []
-    """Names of existing image pull secrets."""
+    """Names of existing Secrets with credentials for the image registry (imagePullSecrets of Kubernetes)."""
 
 
 class StoreValues(ChartSettings):
     """The artifact store: a bucket of an S3-compatible server.
 
-    Access keys come from an existing Secret, never from values.
+    Access keys come from an existing Secret, never from chart values.
     """
 
     url: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]*(/.*)?)?$")] = ""
     """Address of the store: s3://bucket or s3://bucket/prefix. Required."""
     endpoint: Annotated[str, Field(pattern=r"^((https?://)?[A-Za-z0-9.\-\[\]:]+)?$")] = ""
-    """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333. If empty, AWS is used."""
+    """Address of the S3 server as seen from pods, such as http://s3.editr1.svc:8333. If empty, the endpoint of AWS S3
+    is used."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""
-    """S3 region; if empty, it is requested from the server."""
+    """S3 region of the bucket. If empty, the region is requested from the S3 server."""
     secure: bool = True
-    """Use HTTPS if ``endpoint`` does not start with http:// or https://."""
+    """Use HTTPS if ``endpoint`` does not specify http:// or https://."""
     part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
-    """Part size of an S3 multipart upload, in bytes. Smaller files are uploaded in one request."""
+    """Part size of an S3 multipart upload, in bytes. Files smaller than one part are uploaded in one request."""
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
     secret_name: Name = "editr1-s3"
-    """Name of an existing Secret with the access keys. If empty, the pod's own identity is used, such as a cloud
-    workload identity."""
+    """Name of an existing Secret with the S3 access key and secret key. If empty, pods authenticate with their own
+    identity, such as a cloud workload identity."""
     access_key: str = "access-key"
-    """Entry of the Secret ``secretName`` that contains the S3 access key."""
+    """Name of the entry that contains the S3 access key, in the Secret named by ``secretName``."""
     secret_key: str = "secret-key"
-    """Entry of the Secret ``secretName`` that contains the S3 secret key."""
+    """Name of the entry that contains the S3 secret key, in the Secret named by ``secretName``."""
     ca_config_map: Name = ""
-    """Name of an existing ConfigMap with a PEM bundle of certificate authorities. The pods trust them when they connect
-    to ``endpoint``."""
+    """Name of an existing ConfigMap with a PEM bundle of certificate authorities. The pods trust these authorities when
+    they connect to ``endpoint``."""
     ca_key: str = "ca.crt"
-    """Entry of the ConfigMap ``caConfigMap`` that contains the bundle."""
+    """Name of the entry that contains the PEM bundle, in the ConfigMap named by ``caConfigMap``."""
 
 
 class ResourceValues(ChartSettings):
@@ -86,31 +87,33 @@ class ResourceValues(ChartSettings):
 class ScratchValues(ChartSettings):
     """The working directory /work.
 
-    It holds downloads, caches, and checkpoints that are not yet in the artifact store.
+    It holds downloads, caches, and new checkpoints before they are uploaded to the artifact store.
     """
 
     size: Quantity = "50Gi"
     """Size limit of the emptyDir volume that is mounted at /work."""
     claim: Name = ""
-    """Name of an existing PersistentVolumeClaim to mount instead of an emptyDir. Downloads then remain after the pod is
-    deleted."""
+    """Name of an existing PersistentVolumeClaim that is mounted at /work instead of the emptyDir volume. Downloads then
+    remain after the pod is deleted."""
 
 
 class TelemetryValues(ChartSettings):
     """Export of spans and metrics with OpenTelemetry, and the log format.
 
-    Spans are also written to the artifact store. A stage never waits for a collector.
+    Spans are also written to the artifact store. A stage never waits for the OpenTelemetry collector.
     """
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP/HTTP endpoint for spans, such as http://jaeger.observability:4318. If empty, spans are not exported."""
+    """OTLP/HTTP endpoint to which spans are sent, such as http://jaeger.observability:4318. If empty, spans are not
+    exported."""
     metrics_endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP/HTTP endpoint for a stage's progress and metrics, such as http://collector:4318/v1/metrics. If empty, they
-    are not exported. The reward service does not use it, because Prometheus scrapes its metrics."""
+    """OTLP/HTTP endpoint to which a stage sends its progress and metrics, such as http://collector:4318/v1/metrics. If
+    empty, they are not exported. The reward service does not use this endpoint, because Prometheus scrapes its
+    metrics."""
     traceparent: Annotated[str, Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")] = ""
-    """W3C traceparent of the span under which the stage's spans appear. ``editr1 submit`` sets it."""
+    """W3C traceparent of the parent span of the stage's spans. ``editr1 submit`` sets it."""
     publish_interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
-    """Interval at which each pod writes progress, logs and spans to the artifact store, in seconds."""
+    """Interval, in seconds, at which each pod writes progress, logs and spans to the artifact store."""
     json_logs: bool = False
     """Write each log line as a JSON object that includes the OpenTelemetry trace ID."""
 
@@ -119,29 +122,31 @@ class NetworkPolicyValues(ChartSettings):
     """A NetworkPolicy for the stage's pods."""
 
     enabled: bool = False
-    """Create the NetworkPolicy. It allows egress to DNS, to ``egressPorts`` and to the stage's own pods."""
+    """Create the NetworkPolicy. It allows egress to DNS, to the ports in ``egressPorts``, and to the stage's own
+    pods."""
     egress_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [443, 80, 8333, 9000, 4317, 4318, 8000]
-    """TCP ports that the pods may reach on any address. Include the ports of the artifact store, the trace collector,
-    the reward service and the Hugging Face Hub."""
+    """TCP ports to which the pods may connect, at any address. Include the ports of the artifact store, the trace
+    collector, the reward service and the Hugging Face Hub."""
     ingress_from: Objects = []
-    """NetworkPolicy peers (namespaceSelector, podSelector, ipBlock) that may reach the service port. If empty, every
-    pod of the namespace may reach it."""
+    """NetworkPolicy peers (namespaceSelector, podSelector, ipBlock) that may connect to the pods of a reward service.
+    If empty, every pod of the namespace may connect to them. Other stages do not use this value."""
 
 
 class StageValues(ChartSettings):
     """Values that every stage chart accepts."""
 
     run: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
-    """Name of the run in the artifact store; defaults to the release name."""
+    """Name of the run in the artifact store. Defaults to the name of the Helm release."""
     stage: Annotated[str, Field(max_length=45, pattern=NAME)] = ""
-    """Name of the stage in the run; defaults to the kind of the stage, such as grpo."""
+    """Name of the stage in the run. Defaults to the kind of the stage, such as grpo."""
     key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """Digest of the settings, inputs, seed and reward model, which together determine the stage's outputs. ``editr1
-    submit`` sets it. If empty, the pod computes it."""
+    """Key of the stage: a digest of its settings, inputs, seed and reward model, which together determine its outputs.
+    ``editr1 submit`` sets the key. If it is empty, the pod computes it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of all random choices of the stage."""
     git_revision: str = ""
-    """Git revision of the code that submitted the stage. It is recorded in the manifests of the output artifacts."""
+    """Git revision of the code with which the stage was submitted. It is recorded in the manifests of the output
+    artifacts."""
     store: StoreValues = StoreValues()
     """Artifact store from which inputs are read and to which outputs are written."""
     image: ImageValues = ImageValues()
@@ -149,43 +154,45 @@ class StageValues(ChartSettings):
     resources: ResourceValues = ResourceValues()
     """CPU and memory per pod."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 1
-    """GPUs per pod; 0 runs on the CPU."""
+    """Number of GPUs per pod. With 0, the stage runs on the CPU."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the GPU resource that the device plugin advertises, such as nvidia.com/gpu."""
     shared_memory: Quantity = "8Gi"
-    """Size limit of /dev/shm. It counts towards the pod's memory."""
+    """Size limit of /dev/shm. Files in it count towards the memory limit of the pod."""
     scratch: ScratchValues = ScratchValues()
-    """Working directory."""
+    """Working directory of each pod."""
     node_selector: Labels = {}
-    """Labels that a node must have."""
+    """Labels that a node must have to run the pods (nodeSelector of Kubernetes)."""
     tolerations: Objects = []
-    """Tolerations of the pods."""
+    """Kubernetes tolerations of the pods."""
     affinity: dict[str, Any] = {}
-    """Affinity of the pods."""
+    """Kubernetes affinity of the pods."""
     priority_class_name: Name = ""
-    """Name of an existing PriorityClass."""
+    """Name of an existing PriorityClass for the pods."""
     runtime_class_name: Name = ""
-    """Name of an existing RuntimeClass, such as nvidia."""
+    """Name of an existing RuntimeClass for the pods, such as nvidia."""
     service_account_name: Name = ""
-    """Name of an existing ServiceAccount. If empty, the chart creates one that has no permissions and whose token is
-    not mounted."""
+    """Name of an existing ServiceAccount for the pods. If empty, the chart creates a ServiceAccount without
+    permissions, and its token is not mounted."""
     service_account_annotations: dict[str, str] = {}
-    """Annotations of the ServiceAccount that the chart creates, such as a cloud identity with access to the bucket."""
+    """Annotations of the ServiceAccount that the chart creates. They can assign a cloud identity that has access to the
+    bucket."""
     pod_labels: Labels = {}
     """Additional labels of the pods."""
     pod_annotations: dict[str, str] = {}
     """Additional annotations of the pods."""
     env: Objects = []
-    """Additional environment variables (Kubernetes EnvVar)."""
+    """Additional environment variables of the stage's container, as a list of Kubernetes EnvVar objects."""
     env_from: Objects = []
-    """Additional sources of environment variables (Kubernetes EnvFromSource)."""
+    """Additional sources of environment variables of the stage's container, as a list of Kubernetes EnvFromSource
+    objects."""
     volumes: Objects = []
-    """Additional volumes."""
+    """Additional volumes of the pods, as a list of Kubernetes Volume objects."""
     volume_mounts: Objects = []
-    """Additional volume mounts of the stage's container."""
+    """Additional volume mounts of the stage's container, as a list of Kubernetes VolumeMount objects."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric ID that is both the user ID and the group ID of every container."""
+    """Numeric ID that every container uses both as its user ID and as its group ID."""
     telemetry: TelemetryValues = TelemetryValues()
     """Export of spans and metrics, and the log format."""
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
-    """Network access of the pods."""
+    """NetworkPolicy that restricts the network access of the pods."""

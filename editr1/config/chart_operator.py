@@ -12,27 +12,27 @@ from editr1.config.chart import ChartSettings, ImageValues, Labels, Name, Object
 class OperatorStoreValues(ChartSettings):
     """Artifact stores that the operator may open, and the access keys for them.
 
-    Which store a run uses is set in its run file or in the cluster settings of its namespace.
+    The store of a run is set in its run file or in the cluster settings of its namespace.
     """
 
     allowed: list[Annotated[str, Field(pattern=r"^s3://[a-z0-9]")]] = []
-    """Stores that the operator may open with its keys, as s3://bucket or s3://bucket/prefix. If empty, every store is
-    allowed."""
+    """Addresses of the stores that the operator may open with its access keys, as s3://bucket or s3://bucket/prefix. If
+    empty, every store is allowed."""
 
     secret_name: Name = "editr1-s3"
-    """Name of an existing Secret with the access keys, in the operator's namespace. If empty, the pod's own identity is
-    used, such as a cloud workload identity."""
+    """Name of an existing Secret in the operator's namespace, with the S3 access key and secret key. If empty, the
+    operator authenticates with its pod's own identity, such as a cloud workload identity."""
     access_key: str = "access-key"
-    """Entry of the Secret ``secretName`` that contains the S3 access key."""
+    """Name of the entry that contains the S3 access key, in the Secret named by ``secretName``."""
     secret_key: str = "secret-key"
-    """Entry of the Secret ``secretName`` that contains the S3 secret key."""
+    """Name of the entry that contains the S3 secret key, in the Secret named by ``secretName``."""
 
 
 class NotifyValues(ChartSettings):
     """Webhook that receives a CloudEvent by HTTP POST when the state of a run changes."""
 
     url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
-    """Address of the webhook. If empty, no events are sent."""
+    """URL of the webhook. If empty, no events are sent."""
     secret_name: Name = ""
     """Name of an existing Secret. The value of its entry ``token`` is sent to the webhook as the bearer token."""
 
@@ -41,21 +41,21 @@ class OperatorTelemetryValues(ChartSettings):
     """Export of the operator's spans with OpenTelemetry."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://.+)?$")] = ""
-    """OTLP/HTTP endpoint for the spans of runs and attempts, such as http://jaeger.observability:4318. If empty, spans
-    are not exported."""
+    """OTLP/HTTP endpoint to which the spans of runs and attempts are sent, such as http://jaeger.observability:4318. If
+    empty, spans are not exported."""
 
 
 class OperatorMonitoringValues(ChartSettings):
-    """Monitoring with Prometheus."""
+    """Monitoring of the operator with Prometheus."""
 
     pod_monitor: bool = False
-    """Create a PodMonitor (prometheus-operator) that scrapes /metrics."""
+    """Create a PodMonitor (a resource of prometheus-operator), so that Prometheus scrapes /metrics."""
     labels: Labels = {}
-    """Labels of the PodMonitor, for a Prometheus that selects monitors by label."""
+    """Labels of the PodMonitor. They are needed if Prometheus selects PodMonitors by label."""
 
 
 class OperatorValues(ChartSettings):
-    """Values of charts/operator."""
+    """Helm values of the chart ``operator``."""
 
     namespaces: list[Annotated[str, Field(min_length=1, max_length=63)]] = ["editr1"]
     """Namespaces whose runs the operator manages. They must exist. The chart creates a Role for the operator in each of
@@ -64,10 +64,11 @@ class OperatorValues(ChartSettings):
     """Manage the runs of all namespaces. The chart then creates a ClusterRole for the operator and ignores
     ``namespaces``."""
     crds: bool = True
-    """Install the CustomResourceDefinition of EditRun. It remains in the cluster when the release is uninstalled."""
+    """Install the CustomResourceDefinition of EditRun. It remains in the cluster when the Helm release is
+    uninstalled."""
     cluster: dict[str, Any] = {}
-    """Cluster settings of all runs, in the format of manifests/cluster.yaml. A ConfigMap named editr1-cluster in a
-    namespace overrides them for the runs of that namespace."""
+    """Cluster settings of all runs, in the format of manifests/cluster.yaml. Settings in the ConfigMap editr1-cluster
+    of a namespace override them for the runs of that namespace."""
     image: ImageValues = ImageValues(repository="editr1/operator")
     """Container image of the operator."""
     workers: Annotated[int, Field(ge=1, le=64)] = 8
@@ -75,22 +76,22 @@ class OperatorValues(ChartSettings):
     store: OperatorStoreValues = OperatorStoreValues()
     """Artifact stores that the operator may open, and the access keys for them."""
     notify: NotifyValues = NotifyValues()
-    """Webhook that is notified of state changes."""
+    """Webhook that is notified when the state of a run changes."""
     telemetry: OperatorTelemetryValues = OperatorTelemetryValues()
-    """Export of spans."""
+    """Export of the operator's spans."""
     monitoring: OperatorMonitoringValues = OperatorMonitoringValues()
-    """Monitoring of the operator with Prometheus."""
+    """Scraping of the operator's metrics by Prometheus."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
-    """CPU and memory of the operator."""
+    """CPU and memory of the operator's container."""
     node_selector: Labels = {}
-    """Labels that a node must have."""
+    """Labels that a node must have to run the operator's pod (nodeSelector of Kubernetes)."""
     tolerations: Objects = []
-    """Tolerations of the pod."""
+    """Kubernetes tolerations of the operator's pod."""
     priority_class_name: Name = ""
-    """Name of an existing PriorityClass."""
+    """Name of an existing PriorityClass for the operator's pod."""
     pod_labels: Labels = {}
-    """Additional labels of the pod."""
+    """Additional labels of the operator's pod."""
     env: Objects = []
-    """Additional environment variables (Kubernetes EnvVar)."""
+    """Additional environment variables of the operator's container, as a list of Kubernetes EnvVar objects."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
-    """Numeric ID that is both the user ID and the group ID of the container."""
+    """Numeric ID that the operator's container uses both as its user ID and as its group ID."""

@@ -14,21 +14,21 @@ from editr1.config.serve import ServeConfig
 class KedaValues(ChartSettings):
     """Autoscaling with KEDA (2.19 or newer).
 
-    The number of replicas follows the number of items (edits to score) that are queued or running, and the number of
-    GRPO pods.
+    KEDA computes one number of replicas from the items (edits to score) that are queued or running, and another from
+    the number of GRPO pods. The larger number applies.
     """
 
     in_flight: Annotated[int, Field(ge=1)] = 64
     """Target number of queued and running items (edits to score) per replica."""
     jobs_per_replica: Annotated[int, Field(ge=1)] = 2
-    """Number of GRPO pods that share one replica. The replicas that existing GRPO pods need keep running even when they
-    are idle."""
+    """Number of GRPO pods that share one replica. KEDA keeps enough replicas for the existing GRPO pods, even if these
+    replicas are idle."""
     job_selector: Labels = {"editr1.dev/kind": "grpo"}
-    """Labels by which KEDA recognizes GRPO pods."""
+    """Labels of the GRPO pods that KEDA counts."""
     polling_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 5
-    """Interval at which KEDA reads the load and counts the GRPO pods, in seconds."""
+    """Interval, in seconds, at which KEDA reads the load and counts the GRPO pods."""
     namespace: Name = "keda"
-    """Namespace in which KEDA runs. The NetworkPolicy allows access from it."""
+    """Namespace in which KEDA runs. The NetworkPolicy of the reward service allows connections from this namespace."""
     fallback_replicas: Annotated[int, Field(ge=1)] = 1
     """Minimum number of replicas while KEDA cannot read the load."""
 
@@ -37,11 +37,11 @@ class HpaValues(ChartSettings):
     """Autoscaling with a HorizontalPodAutoscaler."""
 
     cpu_utilization: Annotated[int, Field(ge=1, le=1000)] = 70
-    """Target CPU utilization in percent of the CPU request. It needs metrics-server. CPU utilization does not reflect
-    the load of a GPU, so set ``podsMetric`` if the pods use GPUs."""
+    """Target CPU utilization of the pods, in percent of their CPU request. Measuring it requires metrics-server in the
+    cluster. CPU utilization does not reflect the load of a GPU, so set ``podsMetric`` if the pods use GPUs."""
     pods_metric: str = ""
-    """Custom metric of the pods that replaces CPU utilization, such as editr1_reward_in_flight. It needs a metrics
-    adapter."""
+    """Custom metric of the pods to use instead of CPU utilization, such as editr1_reward_in_flight. It requires a
+    metrics adapter in the cluster. If empty, CPU utilization is used."""
     pods_metric_target: str = "64"
     """Target average of ``podsMetric`` per replica."""
 
@@ -50,19 +50,21 @@ class AutoscalingValues(ChartSettings):
     """How the number of replicas is determined."""
 
     mode: Literal["keda", "hpa", "none"] = "none"
-    """keda: scale on load and GRPO pods; hpa: scale on CPU or a custom metric; none: always ``replicas``."""
+    """Method that sets the number of replicas. "keda": from the number of queued and running items (edits to score) and
+    the number of GRPO pods. "hpa": from CPU utilization or a custom metric. "none": always ``replicas``."""
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Minimum number of replicas. With 0 (keda only), the service has no replica until a GRPO pod starts."""
+    """Minimum number of replicas. Only the mode "keda" allows 0. The service then has no replica until a GRPO pod
+    starts."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 8
     """Maximum number of replicas."""
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
-    """Time for which the load must have been low before a replica is removed, in seconds."""
+    """Time, in seconds, for which the load must have been low before a replica is removed."""
     scale_down_period_seconds: Annotated[int, Field(ge=1, le=1800)] = 180
-    """Length of the period in which at most one replica is removed, in seconds."""
+    """Length, in seconds, of the period in which at most one replica is removed."""
     keda: KedaValues = KedaValues()
-    """Settings of mode keda."""
+    """Settings of the autoscaling mode "keda"."""
     hpa: HpaValues = HpaValues()
-    """Settings of mode hpa."""
+    """Settings of the autoscaling mode "hpa"."""
 
 
 class VllmValues(ChartSettings):
@@ -72,7 +74,7 @@ class VllmValues(ChartSettings):
     """
 
     enabled: bool = False
-    """Run the vLLM sidecar, and set the ``engine`` of the reward server to openai."""
+    """Run the vLLM sidecar container. The chart then sets the ``engine`` of the reward server to "openai"."""
     image: str = "docker.io/vllm/vllm-openai:v0.11.0"
     """Container image of vLLM, with tag or digest."""
     command: list[str] = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
@@ -80,43 +82,49 @@ class VllmValues(ChartSettings):
     args: list[str] = ["--max-model-len", "8192", "--limit-mm-per-prompt", '{"image":2,"video":0}']
     """Additional arguments of vLLM. The chart sets the model, the served model name, the host and the port."""
     env: list[dict[str, Any]] = []
-    """Additional environment variables of the vLLM container."""
+    """Additional environment variables of the vLLM container, as a list of Kubernetes EnvVar objects."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "4", "memory": "32Gi"})
     """CPU and memory of the vLLM container."""
 
 
 class MonitoringValues(ChartSettings):
-    """Monitoring with Prometheus and Grafana; each object requires the corresponding operator in the cluster."""
+    """Monitoring with Prometheus and Grafana.
+
+    A PodMonitor and a PrometheusRule require prometheus-operator in the cluster. The dashboard requires Grafana's
+    sidecar container.
+    """
 
     pod_monitor: bool = False
-    """Create a PodMonitor (prometheus-operator) that scrapes /metrics."""
+    """Create a PodMonitor (a resource of prometheus-operator), so that Prometheus scrapes /metrics."""
     rules: bool = False
-    """Create a PrometheusRule with three alerts: no replica is ready, scoring fails, or the queue is long."""
+    """Create a PrometheusRule with three alerts: no replica is ready, more than 5 % of items (edits to score) fail, and
+    the 90th percentile of the time in the queue exceeds 30 s."""
     dashboard: bool = False
-    """Create a ConfigMap with the Grafana dashboard. It has the label that Grafana's sidecar looks for."""
+    """Create a ConfigMap with the Grafana dashboard. Grafana's sidecar container finds the ConfigMap by its label."""
     labels: Labels = {}
-    """Labels of the PodMonitor, the PrometheusRule and the ConfigMap, for operators that select objects by label."""
+    """Labels of the PodMonitor, the PrometheusRule and the ConfigMap. They are needed if an operator selects these
+    objects by label."""
 
 
 class RewardValues(StageValues):
-    """Values of charts/reward."""
+    """Helm values of the chart ``reward``."""
 
     inputs: dict[str, Reference] = {}
     """Inputs of the stage, as a mapping from input name to reference. The input ``model`` is the verifier to serve."""
     config: ServeConfig = ServeConfig(host="0.0.0.0")
     """Settings of the reward server."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Number of replicas in autoscaling mode none."""
+    """Number of replicas if the autoscaling mode is "none"."""
     autoscaling: AutoscalingValues = AutoscalingValues()
     """Autoscaling of the service."""
     vllm: VllmValues = VllmValues()
-    """vLLM sidecar."""
+    """Sidecar container that runs vLLM."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=7200)] = 1800
-    """Time limit for loading the weights and scoring a test edit (the golden sample) at startup, in seconds."""
+    """Maximum time at startup, in seconds, to load the weights and to score a test edit (the golden sample)."""
     pre_stop_seconds: Annotated[int, Field(ge=0, le=120)] = 15
-    """Time for which a replica still accepts requests after its removal from the Service, in seconds. Clients need this
-    time to notice the removal."""
+    """Time, in seconds, for which a replica still accepts requests after its removal from the Service. Clients need
+    this time to notice the removal."""
     max_unavailable: Annotated[int, Field(ge=1)] = 1
     """Maximum number of replicas that a node drain may evict at the same time (PodDisruptionBudget)."""
     monitoring: MonitoringValues = MonitoringValues()
-    """Metrics, alerts and dashboard."""
+    """Monitoring of the service: metrics, alerts and dashboard."""

@@ -14,14 +14,15 @@ class ClusterConfig(Settings):
     """Cluster settings of ``editr1 submit``, ``editr1 run --on kubernetes`` and the commands that inspect runs on a cluster."""
 
     namespace: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = None
-    """Namespace of every object; defaults to the namespace of the kubeconfig context."""
+    """Namespace in which all objects are created. Defaults to the namespace of the kubeconfig context."""
     context: str | None = None
-    """Context of the kubeconfig; defaults to the current one."""
+    """Kubeconfig context. Defaults to the current context."""
     kubeconfig: Path | None = None
-    """Kubeconfig file; defaults to KUBECONFIG or ~/.kube/config."""
+    """Kubeconfig file. Defaults to the file that the environment variable KUBECONFIG names, or else to
+    ~/.kube/config."""
     helm_storage: Literal["secret", "configmap"] | None = None
-    """Kind of object in which Helm stores releases: secret or configmap. Defaults to the environment variable
-    HELM_DRIVER, or to secret if that is unset. With configmap, Helm needs no permissions on Secrets."""
+    """Kind of object in which Helm stores releases: "secret" or "configmap". Defaults to the environment variable
+    HELM_DRIVER, or to "secret" if that variable is unset. With "configmap", Helm needs no permissions on Secrets."""
     store_endpoint: str | None = None
     """Address of the S3 server as seen from this machine. Set it if pods use another address (``store.endpoint`` in
     ``values``)."""
@@ -31,11 +32,11 @@ class ClusterConfig(Settings):
     """Additional chart values of individual stages, such as ``grpo: {nodes: 2, gpus: 8}``. A key is the kind or the
     name of a stage. If both exist, the values under the name take precedence."""
     registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")] = "editr1"
-    """Registry and path of the container images: that of a stage is ``<registry>/<chart>``. It is not used for stages
-    whose values set ``image.repository``."""
+    """Registry and path of the container images. The image of a stage is ``<registry>/<chart>``, unless the stage's
+    chart values set ``image.repository``."""
     resolve_images: bool = True
-    """Ask the image registry for the digest of each container image tag. Pods use this digest, and the run's record
-    contains it. If the registry cannot be reached, pods use the tag."""
+    """Ask the image registry for the digest of each container image tag. Pods use this digest, and it is recorded for
+    the run. If the registry cannot be reached, pods use the tag."""
     reward_ready_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 3600.0
-    """Maximum time that a run waits for its reward service to become ready, in seconds. It includes the provisioning
-    of nodes and the loading of weights."""
+    """Maximum time, in seconds, that a run waits for its reward service to become ready. This time includes the
+    provisioning of nodes and the loading of weights."""

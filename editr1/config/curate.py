@@ -16,7 +16,7 @@ Range = tuple[Annotated[int, Field(ge=0, le=50)], Annotated[int, Field(ge=0, le=
 class MemberConfig(VlmConfig):
     """A model that writes reasoning traces, with its system prompt and temperature.
 
-    Several of these form the pool ``members``.
+    The setting ``members`` contains several such models.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -29,13 +29,14 @@ class MemberConfig(VlmConfig):
 
 
 class PrincipleCounts(Settings):
-    """Allowed numbers of principles per edit case, in total and per category, as [minimum, maximum], both inclusive.
+    """Allowed numbers of principles per edit case, in total and per category.
 
-    A principle is one yes/no question about the edited image.
+    Each number is a range [minimum, maximum] that includes both bounds. A principle is one yes/no question about the
+    edited image.
     """
 
     total: Range = (10, 10)
-    """Number of principles over all categories. The paper uses exactly 10."""
+    """Number of principles in all categories together. The paper uses exactly 10."""
     follow: Range = (3, 4)
     """Number of principles about whether the instruction was followed."""
     keep: Range = (3, 4)
@@ -51,13 +52,14 @@ class PrincipleCounts(Settings):
                 raise ValueError(f"{name}: minimum {least} is greater than maximum {most}; swap or change them")
         if self.total[0] < 1:
             raise ValueError(
-                f"total: minimum {self.total[0]} is too low, since every case needs a principle; set it to at least 1"
+                f"total: minimum {self.total[0]} is too low, since every case needs at least one principle; set it to at least 1"
             )
         least = self.follow[0] + self.keep[0] + self.quality[0]
         most = self.follow[1] + self.keep[1] + self.quality[1]
         if least > self.total[1] or most < self.total[0]:
             raise ValueError(
-                f"total {list(self.total)}: follow, keep and quality add up to {least} to {most} principles; change total or these ranges"
+                f"total {list(self.total)}: the ranges of follow, keep and quality add up to {least} to {most} principles, which"
+                " does not overlap the range of total; change total or these ranges"
             )
         return self
 
@@ -65,7 +67,8 @@ class PrincipleCounts(Settings):
 class HolisticConfig(Settings):
     """Settings of the holistic ablation, which has no principles per case.
 
-    Each trace rates the whole image on two fixed questions, and the lower rating is the score.
+    Each trace contains two ratings of the whole image, one for each of two fixed questions. The lower rating is the
+    score.
     """
 
     follow: Annotated[str, Field(min_length=1, max_length=500)] = "Is the instruction carried out?"
@@ -80,20 +83,20 @@ class HolisticConfig(Settings):
 class CurateConfig(Settings):
     """Settings of curation, which writes principles and the training rows of SFT (arXiv 2604.27505, section 3.1).
 
-    The default model names are those of the simulated labelling models of the shapes dataset.
+    The default model names refer to the simulated labelling models of the shapes dataset.
     """
 
     variant: Literal["T", "V", "T+V", "holistic"] = "T+V"
-    """Content of the SFT row of an edited image. T (think): a random trace. V (verify): the gold verdicts without
-    reasoning. T+V: the trace that agrees best with the gold verdicts. holistic: a random trace with two ratings of the
-    whole image instead of verdicts on principles."""
+    """Content of the SFT row of an edited image. "T" (think): a trace chosen at random. "V" (verify): the gold verdicts
+    without reasoning. "T+V": the trace that agrees best with the gold verdicts. "holistic": a trace chosen at random
+    that has two ratings of the whole image instead of verdicts on principles."""
     endpoints: dict[str, EndpointConfig] = Field(default_factory=lambda: {"default": EndpointConfig()})
-    """OpenAI-compatible chat servers, each under the name by which the models below refer to it."""
+    """OpenAI-compatible chat servers by name. The setting ``endpoint`` of each model is one of these names."""
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)] = (
         MemberConfig(name="careful", model="careful", system="sceptic", temperature=1.0),
         MemberConfig(name="lenient", model="lenient-a", temperature=1.0, weight=3.0),
     )
-    """Pool of models that write the traces. For each trace, one of them is drawn at random according to ``weight``."""
+    """Pool of models that write the traces. For each trace, one model is drawn at random according to ``weight``."""
     decomposer: VlmConfig = VlmConfig()
     """Model that writes the principles."""
     verifier: VlmConfig = VlmConfig()
@@ -106,31 +109,31 @@ class CurateConfig(Settings):
     """Allowed numbers of principles per case. An answer with a different number is rejected, and the request is
     repeated."""
     experts: Path | None = None
-    """JSONL file of example principles written by experts, with the fields ``instruction``, ``picture`` (a description
+    """JSONL file of example principles that experts wrote. Its fields are ``instruction``, ``picture`` (a description
     of the image) and ``principles``. Defaults to a file in the package."""
     num_examples: Annotated[int, Field(ge=0, le=16)] = 4
-    """Number of examples from ``experts`` in the prompt that requests the principles of a case. They are drawn at
-    random per case."""
+    """Number of examples from ``experts`` in the prompt that requests the principles of a case. The examples are drawn
+    at random for each case."""
     num_labelled_cases: Annotated[int, Field(ge=1)] | None = None
-    """Number of cases whose edited images get traces and gold verdicts. Null labels all cases and skips the difficulty
-    filter. The other cases get only principles, which their preference pairs and RL need. If there are no edited
-    images, this is the number of cases that get principles."""
+    """Number of cases whose edited images get traces and gold verdicts. The other cases get only principles, which
+    preference pairs and RL need. If there are no edited images, this is the number of cases that get principles. Null:
+    all cases, without the difficulty filter."""
     hard_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Fraction of ``num_labelled_cases`` that are selected because the difficulty filter classifies them as hard. The
-    others are drawn at random."""
+    """Fraction of the ``num_labelled_cases`` cases that are selected because the difficulty filter classifies them as
+    hard. The others are drawn at random."""
     holistic: HolisticConfig = HolisticConfig()
-    """Settings of variant holistic."""
+    """Settings of the variant "holistic"."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """Maximum number of requests for one answer (principles, gold verdicts or difficulty). A request is repeated if its
     answer cannot be parsed."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Maximum fraction of failed items in a curation step, such as the writing of principles. Curation stops above it,
-    but only after at least 20 failures."""
+    """Maximum fraction of items that may fail in a curation step. An item is, for example, a case for which principles
+    are requested. Curation stops above this fraction, but only after at least 20 failures."""
     max_side: Annotated[int, Field(ge=16, le=16384)] = 1536
-    """Maximum length of the longer side of an image that is sent to a model, in pixels. Larger images are
+    """Maximum length, in pixels, of the longer side of an image that is sent to a model. Larger images are
     downscaled."""
     seed: int = 0
-    """Seed of all random draws. The ``seed`` of each request is derived from it."""
+    """Seed of all random draws of curation. The ``seed`` of each request to a model is derived from it."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:

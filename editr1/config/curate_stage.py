@@ -13,7 +13,7 @@ from editr1.config.curate import CurateConfig
 class ShapesConfig(Settings):
     """Size of the shapes dataset, a set of generated images with known ground truth.
 
-    It is used if no images are imported.
+    The shapes dataset is used if no images are imported.
     """
 
     cases: Annotated[int, Field(ge=1)] = 1500
@@ -23,11 +23,11 @@ class ShapesConfig(Settings):
     pairs: Annotated[int, Field(ge=0)] = 800
     """Number of preference pairs for GCPO."""
     test_pairs: Annotated[int, Field(ge=0)] = 1000
-    """Number of preference pairs for evaluation only."""
+    """Number of preference pairs that are used only for evaluation."""
     rl_cases: Annotated[int, Field(ge=1)] = 2000
     """Number of edit cases for RL of the editor."""
     test_cases: Annotated[int, Field(ge=0)] = 1000
-    """Number of edit cases for evaluation only."""
+    """Number of edit cases that are used only for evaluation."""
 
 
 class CurateStageConfig(Settings):
@@ -36,13 +36,14 @@ class CurateStageConfig(Settings):
     curation: CurateConfig = Field(default_factory=CurateConfig)
     """Endpoints, models and other settings of curation."""
     labeller: Literal["endpoint", "shapes", "photos"] = "endpoint"
-    """Source of principles, traces and gold verdicts. "endpoint": the endpoints of ``curation``. "shapes": simulated
-    models that know the ground truth of the shapes dataset. "photos": measurements of named photographic operations,
-    for trials. For "shapes" and "photos", the stage starts a local server with the same HTTP interface."""
+    """Source of principles, traces and gold verdicts. "endpoint": the models behind the endpoints of ``curation``.
+    "shapes": simulated models that know the ground truth of the shapes dataset. "photos": a simulated model that
+    measures which operations were applied to the demo photographs. For "shapes" and "photos", the stage starts a local
+    server with the same HTTP interface as an endpoint."""
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """Size of the shapes dataset, which is generated if the stage has no input ``data``."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Fraction of imported cases that are used for evaluation only. They are selected by a hash of the case ID. It does
-    not apply to the shapes dataset, which has its own cases for evaluation."""
+    """Fraction of imported cases that are used only for evaluation. These cases are selected by a hash of the case ID.
+    The fraction does not apply to the shapes dataset, which has separate cases for evaluation."""
     seed: int = 0
-    """Seed of the shapes dataset."""
+    """Seed from which the shapes dataset is generated."""

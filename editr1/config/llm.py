@@ -15,29 +15,29 @@ class EndpointConfig(Settings):
     base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8100/v1"
     """Root URL of the API, up to and including ``/v1``."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_VLM_API_KEY"
-    """Environment variable that holds the API key; leave it unset for a server without keys. The key is never written
-    to a file."""
+    """Name of the environment variable that contains the API key. Leave the variable unset for a server without keys.
+    The key is never written to a file."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Maximum number of concurrent requests to this endpoint."""
     max_retries: Annotated[int, Field(ge=0, le=100)] = 6
-    """Maximum number of retries of a request after status 408, 409, 429 or 5xx, or after a broken connection. The delay
-    before a retry is the server's ``Retry-After``, up to two minutes. Without that header it starts at 0.5 s and
-    doubles up to 8 s, with jitter."""
+    """Maximum number of retries of a request after HTTP status 408, 409, 429 or 5xx, or after a broken connection. The
+    delay before a retry is the one in the server's ``Retry-After`` header, but at most two minutes. Without this
+    header, the delay starts at 0.5 s and doubles up to 8 s, with jitter."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Timeout of one attempt, in seconds."""
+    """Timeout of one attempt of a request, in seconds."""
     deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 600.0
-    """Deadline of one request including its retries, in seconds."""
+    """Deadline of one request, including its retries, in seconds."""
 
 
 class VlmConfig(Settings):
     """One vision-language model behind an endpoint, and its sampling settings."""
 
     endpoint: str = "default"
-    """Name of the endpoint, as in ``endpoints``."""
+    """Name of the endpoint that serves the model. It is a key of ``endpoints``."""
     model: Annotated[str, Field(min_length=1)] = "shapes-oracle"
     """Name of the model on the endpoint."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    """Sampling temperature."""
+    """Sampling temperature of the model."""
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 4096
     """Maximum number of tokens per answer."""
     send_n: bool = True
@@ -47,6 +47,6 @@ class VlmConfig(Settings):
     """Send the parameter ``seed``, so that a server that supports it returns reproducible answers. Set it to false for
     servers that reject ``seed``."""
     prompt_price: Annotated[float, Field(ge=0.0)] = 0.0
-    """Price per million prompt tokens, in the currency of the reported costs."""
+    """Price per million prompt tokens. Reported costs are in the currency of this price."""
     completion_price: Annotated[float, Field(ge=0.0)] = 0.0
-    """Price per million completion tokens."""
+    """Price per million completion tokens, in the same currency as ``prompt_price``."""

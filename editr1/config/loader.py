@@ -24,7 +24,8 @@ _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 class ConfigError(Editr1Error, ValueError):
     """Error for invalid settings.
 
-    The message has one line per fault, which names the file and the field, describes the fault, and shows the value.
+    The message has one line per fault. Each line names the file and the field, describes the fault, and shows the
+    value.
     """
 
     exit_code = ExitCode.CONFIG
@@ -45,18 +46,18 @@ def load_settings(
 
     A later source takes precedence over an earlier one: defaults, ``values``, ``file``, ``env``, ``overrides``. Values
     in ``env`` and ``overrides`` are parsed as YAML, so that ``1e-4``, ``true``, ``null`` and ``[1, 2]`` have their YAML
-    types and ``'"1.10"'`` is a string. An entry of a list is addressed by its index or by its ``name``:
+    types and ``'"1.10"'`` is a string. An entry of a list is addressed by its index or by its ``name``, as in
     ``spec.stages.sft.retries=3``.
 
     Args:
         model: Settings model to build.
         file: YAML file with a mapping at its top level.
-        values: Nested settings that ``file`` overrides.
-        env: Environment variables; one named ``<env_prefix>A__B`` sets ``a.b``.
-        env_prefix: Prefix of the variables to read; without it ``env`` is ignored.
-        env_section: Path of the section that the variables set, if not the top level.
+        values: Nested settings. ``file`` takes precedence over them.
+        env: Environment variables. The variable ``<env_prefix>A__B`` sets ``a.b``.
+        env_prefix: Prefix of the environment variables to read. If it is empty, ``env`` is ignored.
+        env_section: Path of the settings section to which ``env`` applies. By default, this is the top level.
         overrides: Assignments of the form ``a.b=c``.
-        where: Source to report in error messages; by default ``file``.
+        where: Name of the source of the settings in error messages. By default, this is ``file``.
 
     Raises:
         ConfigError: the file is unreadable, an override is malformed, a key is unknown, or a value is invalid.
@@ -117,7 +118,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise ConfigError(
-            f"{file}: expected a mapping of settings at the top level, got {type(loaded).__name__}; write it as key: value lines"
+            f"{file}: expected a mapping of settings at the top level, got {type(loaded).__name__}; write one setting per line, as key: value"
         )
     return loaded
 
@@ -193,7 +194,10 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _from_env(env: Mapping[str, str], prefix: str) -> list[tuple[str, list[str], str]]:
-    """Return (name, path of the setting, value) of each environment variable with this prefix, sorted by name."""
+    """Return the environment variables whose names start with ``prefix``, sorted by name.
+
+    Each is a tuple (name of the variable, path of the setting, value).
+    """
     if not prefix:
         return []
     names = sorted(name for name in env if name.startswith(prefix) and len(name) > len(prefix))

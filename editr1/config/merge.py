@@ -7,9 +7,9 @@ from typing import Any
 
 
 def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` updated with ``override``; neither argument is modified.
+    """Return ``base`` updated with ``override``. Neither argument is modified.
 
-    If both have a mapping under the same key, these two mappings are merged in the same way. Any other value in
+    If both have a mapping under the same key, these two mappings are merged recursively. Any other value in
     ``override``, including a list or None, replaces the value in ``base``.
     """
     merged = dict(base)

@@ -15,19 +15,19 @@ class Renamed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Text of the error after the former name: the current name and the explanation."""
+        """Part of the error message that follows the former name: the current name and the explanation."""
         return f"renamed to {self.new}" + (f" ({self.reason})" if self.reason else "")
 
 
 class Removed(NamedTuple):
-    """A setting that was removed without a successor of the same meaning."""
+    """A former setting that was removed. No current setting has the same meaning."""
 
     instead: str
-    """What to use instead."""
+    """Instruction in the error message, such as what to use instead."""
 
     @property
     def message(self) -> str:
-        """Text of the error after the former name: what to use instead."""
+        """Part of the error message that follows the former name: what to do instead."""
         return f"removed; {self.instead}"
 
 
@@ -36,12 +36,12 @@ _PRECISION = Renamed(
     "set it to fp32 or bf16-mixed; pure bfloat16 weights do not learn: in 30 steps at a learning rate of 1e-6, only 0.8 %"
     " of them change, compared with 94 % of fp32 weights",
 )
-_WINDOW = Renamed("sde_window_range", "set it to [first, end]; the step end itself is not part of the range")
+_WINDOW = Renamed("sde_window_range", "set it to [first, end]; step first is in the range, and step end is not")
 
 RENAMED: dict[str, dict[str, Renamed | Removed]] = {
     "VerifierTraining": {
         "weights": _PRECISION,
-        "autocast": Renamed("precision", "instead of autocast: true, set precision: bf16-mixed"),
+        "autocast": Renamed("precision", "set precision: bf16-mixed instead of autocast: true"),
         "max_tokens": Renamed("max_length"),
         "schedule": Renamed("lr_schedule"),
         "grad_clip": Renamed("max_grad_norm"),
@@ -60,7 +60,7 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "grad_clip": Renamed("max_grad_norm"),
         "micro_batch": Renamed("micro_batch_size"),
         "weights": _PRECISION,
-        "autocast": Renamed("precision", "instead of autocast: true, set precision: bf16-mixed"),
+        "autocast": Renamed("precision", "set precision: bf16-mixed instead of autocast: true"),
         "storage_dtype": Renamed("trajectory_dtype"),
         "traces": Renamed("num_traces"),
         "reward_batch": Renamed("score_batch_size"),
@@ -131,7 +131,7 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
         "sft_warmup": Renamed("sft_warmup_steps"),
         "picked_steps": Renamed("best_of_n_steps"),
         "more_steps": Renamed(
-            "best_of_n_steps", "the number of steps of the longer SFT baseline is sft_steps.verified"
+            "best_of_n_steps", 'the SFT baseline "longer SFT" takes sft_steps.verified additional steps'
         ),
         "processes": Removed("delete it, since every training of a reproduction runs in one process"),
         "more_learning_rate": Renamed("second_sft_learning_rate"),
@@ -162,8 +162,8 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
     "KedaValues": {"pollingSeconds": Renamed("pollingIntervalSeconds")},
     "OperatorValues": {"priorityClass": Renamed("priorityClassName"), "user": Renamed("runAsUser")},
 }
-"""Former names of settings, by name of the settings class. They also apply to its subclasses. Names of chart values are
-in camelCase."""
+"""Former names of settings, by name of the settings class. The former names of a class also apply to its subclasses.
+Former names of chart values are in camelCase."""
 
 
 def renamed(model: type[BaseModel], name: str) -> Renamed | Removed | None:

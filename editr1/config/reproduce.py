@@ -1,6 +1,6 @@
 """Settings of ``editr1 reproduce``: numbers of cases, pairs and training steps of its experiments.
 
-With the defaults, a seed takes about an hour on two cores.
+With the defaults, the experiments of one seed take about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from editr1.config.base import Settings
 class SftSteps(Settings):
     """Number of optimizer steps of SFT, per kind of training rows.
 
-    With more steps, the accuracy on held-out pairs does not increase.
+    More steps than the defaults do not increase the accuracy on held-out pairs.
     """
 
     verified: PositiveInt = 600
-    """Steps on rows with the trace that agrees best with the gold verdicts (T+V). Another 600 steps do not increase the
-    accuracy."""
+    """Number of optimizer steps on rows of variant "T+V". Such a row contains the trace that agrees best with the gold
+    verdicts. With 1,200 steps, the accuracy is not higher."""
     unverified: PositiveInt = 2400
-    """Steps on rows with a random trace (T). The accuracy is lower with 1,200 and with 4,800 steps."""
+    """Number of optimizer steps on rows of variant "T". Such a row contains a trace chosen at random. The accuracy is
+    lower with 1,200 and with 4,800 steps."""
     verdicts: PositiveInt = 2400
-    """Steps on rows with gold verdicts and no reasoning (V). The accuracy is lower with 600 and with 4,800 steps."""
+    """Number of optimizer steps on rows of variant "V". Such a row contains the gold verdicts without reasoning. The
+    accuracy is lower with 600 and with 4,800 steps."""
     holistic: PositiveInt = 600
-    """Steps on rows with two ratings of the whole image (holistic)."""
+    """Number of optimizer steps on rows of variant "holistic". Such a row contains two ratings of the whole image
+    instead of verdicts on principles."""
 
 
 class Budget(Settings):
@@ -41,24 +44,24 @@ class Budget(Settings):
     test_pairs: PositiveInt = 1000
     """Number of preference pairs on which every verifier is evaluated. They are not used for training."""
     trace_pairs: PositiveInt = 400
-    """Number of evaluation pairs, taken from the start of the table, for the experiments that average several
-    traces."""
+    """Number of held-out pairs for the experiments that average the scores of several traces. They are the first pairs
+    of the table of held-out pairs."""
     rl_cases: PositiveInt = 700
     """Number of edit cases for RL of the editor."""
     test_cases: PositiveInt = 1000
     """Number of edit cases on which every editor is evaluated. They are not used for training."""
     sft_steps: SftSteps = SftSteps()
-    """Number of optimizer steps of SFT, per kind of training rows."""
+    """Number of optimizer steps of SFT, for each kind of training rows."""
     sft_warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Number of warmup steps of SFT."""
+    """Number of optimizer steps of SFT during which the learning rate rises linearly to its peak."""
     batch_size: PositiveInt = 32
     """Number of rows per optimizer step of SFT."""
     best_of_n_steps: PositiveInt = 340
     """Number of optimizer steps of the SFT baseline "best of n", which trains on the best of n sampled traces. The
     other SFT baseline, "longer SFT", takes ``sft_steps.verified`` additional steps."""
     second_sft_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Peak learning rate of the two SFT baselines of GCPO ("best of n" and "longer SFT"). Both continue from the model
-    after SFT."""
+    """Peak learning rate of the two SFT baselines of GCPO ("best of n" and "longer SFT"). Both baselines continue
+    training from the model after SFT."""
     rollouts: PositiveInt = 90
     """Number of rollouts of GCPO."""
     pairs_per_rollout: PositiveInt = 12
@@ -68,15 +71,16 @@ class Budget(Settings):
     gcpo_learning_rate: Annotated[float, Field(gt=0)] = 7e-5
     """Peak learning rate of GCPO."""
     few_pairs: tuple[PositiveInt, ...] = (60, 240)
-    """Additional numbers of training pairs, each below ``pairs``, with which GCPO is also trained and evaluated. 60
-    pairs are 1 % of the number of SFT rows. It may be empty."""
+    """Additional numbers of training pairs with which GCPO is trained and evaluated. Each number must be below
+    ``pairs``. 60 pairs are 1 % of the number of SFT rows. The list may be empty."""
     averaged: tuple[PositiveInt, ...] = (1, 4, 16)
-    """Numbers of sampled traces to average per score at inference, in ascending order from 1."""
+    """Numbers of traces per edit whose scores are averaged at inference. The first number must be 1, and the numbers
+    must be in ascending order."""
     iterations: PositiveInt = 120
     """Number of iterations of RL of the editor, for each verifier that serves as its reward."""
     editor_curve: tuple[PositiveInt, ...] = (60,)
-    """Additional numbers of iterations, each below ``iterations``, after which the editor is also evaluated. Each one
-    is a separate training. It may be empty."""
+    """Additional numbers of iterations after which the editor is evaluated. Each number must be below ``iterations``.
+    For each number, the editor is trained separately. The list may be empty."""
     control_iterations: PositiveInt = 60
     """Number of iterations of RL of the editor in the control experiments (with a KL term, and with shuffled
     rewards)."""
@@ -89,26 +93,28 @@ class Budget(Settings):
     bootstrap_samples: PositiveInt = 2000
     """Number of bootstrap resamples per confidence interval."""
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Maximum fraction of edits for which scoring may fail, per evaluation."""
+    """Maximum fraction of edits for which scoring may fail, in each evaluation."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         faults = []
         if len(self.averaged) < 2 or self.averaged[0] != 1 or list(self.averaged) != sorted(set(self.averaged)):
             faults.append(
-                f"averaged {list(self.averaged)}: must start with 1, followed by at least one larger number, in ascending order"
+                f"averaged {list(self.averaged)}: the first number must be 1, followed by at least one larger number, in ascending order"
             )
         if any(n >= self.pairs for n in self.few_pairs):
             faults.append(
-                f"few_pairs {list(self.few_pairs)}: each must be below pairs ({self.pairs}); lower them or raise pairs"
+                f"few_pairs {list(self.few_pairs)}: each number must be below the setting pairs ({self.pairs}); lower the number or raise pairs"
             )
         if any(n >= self.iterations for n in self.editor_curve):
             faults.append(
-                f"editor_curve {list(self.editor_curve)}: each must be below iterations ({self.iterations}); lower them or raise iterations"
+                f"editor_curve {list(self.editor_curve)}: each number must be below the setting iterations ({self.iterations}); lower the number or raise iterations"
             )
-        if min((*self.few_pairs, self.pairs)) < self.pairs_per_rollout:
+        fewest = min((*self.few_pairs, self.pairs))
+        if fewest < self.pairs_per_rollout:
             faults.append(
-                f"pairs_per_rollout {self.pairs_per_rollout}: must not exceed pairs or the smallest of few_pairs; lower it"
+                f"pairs_per_rollout {self.pairs_per_rollout}: must be at most {fewest}, the smallest number of training pairs in"
+                " the settings pairs and few_pairs; lower pairs_per_rollout or raise that number"
             )
         if faults:
             raise ValueError("; ".join(faults))

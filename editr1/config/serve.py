@@ -16,13 +16,14 @@ class OpenAIEngineConfig(Settings):
     """Root URL of the API, up to and including ``/v1``."""
 
     model: Annotated[str, Field(min_length=1)] = "verifier"
-    """Model name of the verifier on that server."""
+    """Name under which the OpenAI-compatible server serves the verifier."""
 
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_ENGINE_API_KEY"
-    """Environment variable that holds the API key. If it is unset, requests are sent without a key."""
+    """Name of the environment variable that contains the API key. If the variable is unset, requests are sent without a
+    key."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Maximum number of concurrent chat requests."""
+    """Maximum number of concurrent chat requests to the OpenAI-compatible server."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Timeout of one chat request, in seconds."""
@@ -35,74 +36,75 @@ class ServeConfig(Settings):
     """Address on which the server listens. Use ``0.0.0.0`` in a pod."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """TCP port on which the server listens; 0 chooses a free port."""
+    """TCP port on which the server listens. With 0, the server chooses a free port."""
 
     engine: Literal["transformers", "openai"] = "transformers"
-    """Engine that generates traces: "transformers" in this process, or "openai" on an OpenAI-compatible server such as
-    vLLM."""
+    """Engine that generates traces: "transformers" generates them in the server's process, and "openai" requests them
+    from an OpenAI-compatible server such as vLLM."""
 
     openai: OpenAIEngineConfig = OpenAIEngineConfig()
-    """Settings of engine ``openai``."""
+    """Settings of the engine "openai"."""
 
     device: str = "auto"
-    """Torch device of the transformers engine; ``auto`` uses a GPU if one is available."""
+    """Torch device of the engine "transformers". With "auto", it is a GPU if one is available."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type of the weights in the transformers engine; ``auto`` keeps that of the checkpoint."""
+    """Data type of the weights in the engine "transformers". With "auto", it is the data type of the checkpoint."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 1024
-    """Maximum number of tokens per trace. The score is at the end of a trace, so a limit that is too small cuts it
-    off."""
+    """Maximum number of tokens per trace. The score is at the end of a trace, so it is missing if this limit is too
+    small."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
-    """Sampling temperature of requests that ask for several traces and set no temperature. By default, a single trace
-    is decoded greedily."""
+    """Sampling temperature of requests that ask for several traces and do not set a temperature. If a request for a
+    single trace sets no temperature, the trace is decoded greedily."""
 
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling threshold (top-p) of sampled traces."""
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Maximum number of traces per batch, which is the number of items (edits to score) times the number of traces per
-    item. A batch has at least one item."""
+    """Maximum number of traces per batch. A batch contains items (edits to score) with one or more traces each. It has
+    at least one item, even if the traces of this item exceed the maximum."""
 
     batch_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
-    """How long an idle engine waits for more requests before it starts a batch that is not full, in milliseconds."""
+    """Time, in milliseconds, for which an idle engine waits for more requests before it starts a batch that is not
+    full."""
 
     max_queued_items: Annotated[int, Field(ge=1, le=1_000_000)] = 512
-    """Maximum number of items (edits to score) that are queued or running. A request that would exceed it gets status
-    429."""
+    """Maximum number of items (edits to score) that are queued or running. A request that would exceed this number gets
+    HTTP status 429."""
 
     max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """Maximum number of items per request."""
+    """Maximum number of items (edits to score) per request."""
 
     max_traces: Annotated[int, Field(ge=1, le=256)] = 16
-    """Maximum number of traces per item."""
+    """Maximum number of traces per item (edit to score)."""
 
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
     """Maximum size of a request body, in bytes."""
 
     max_pixels: Annotated[int, Field(ge=1)] = 25_000_000
-    """Maximum number of pixels per image. It is checked in the image header, before decoding."""
+    """Maximum number of pixels per image. The image size is read from the image header, before the image is decoded."""
 
     deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Maximum deadline of a request, in seconds. It is also the deadline of requests that set none."""
+    """Maximum deadline of a request, in seconds. A request that sets no deadline gets this deadline."""
 
     body_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Maximum time for a client to send a request body, in seconds."""
+    """Maximum time, in seconds, for a client to send a request body."""
 
     drain_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Maximum time to finish accepted requests after SIGTERM, in seconds."""
+    """Maximum time, in seconds, to finish accepted requests after SIGTERM."""
 
     golden_must_parse: bool = True
-    """Before it becomes ready, the server scores a test edit, the golden sample. If true, startup fails if the trace of
-    this edit cannot be parsed. Disable it for untrained models."""
+    """Fail at startup if the trace of the golden sample cannot be parsed. The golden sample is a test edit that the
+    server scores at startup. Set this to false for untrained models."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_request_items > self.max_queued_items:
             raise ValueError(
                 f"max_request_items: {self.max_request_items}: larger than max_queued_items ({self.max_queued_items}), "
-                "so a request of that size could never be queued: lower it or raise max_queued_items"
+                "so that a request of this size could never be queued; lower max_request_items or raise max_queued_items"
             )
         return self
 
@@ -111,36 +113,38 @@ class ClientConfig(Settings):
     """Settings of the reward client: load balancing, retries and timeouts."""
 
     deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 180.0
-    """Maximum duration of one call of ``score`` including its retries, in seconds."""
+    """Maximum duration of one call of ``score``, including its retries, in seconds."""
 
     attempt_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
-    """Timeout of one attempt at one replica, in seconds."""
+    """Timeout, in seconds, of one attempt to get a response from a replica."""
 
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     """Timeout of a connection attempt, in seconds."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
-    """Maximum number of failed attempts per request. Status 429 (busy) does not count: the client waits and retries."""
+    """Maximum number of failed attempts per request. HTTP status 429 (busy) does not count as a failed attempt, because
+    the client waits and retries."""
 
     wait_unreachable: bool = True
-    """If true, a replica that refuses connections or returns 503 (because it starts or drains) is retried until the
-    deadline, and these attempts do not count towards ``max_attempts``. If false, they count, so that a call fails
-    early."""
+    """If true, requests to a replica that is starting or draining are retried until the deadline, and these attempts do
+    not count towards ``max_attempts``. Such a replica refuses connections or returns HTTP status 503. If false, these
+    attempts count, so that a call fails early."""
 
     max_request_items: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Maximum number of items (edits to score) per request. Larger calls are split and distributed over the
-    replicas."""
+    """Maximum number of items (edits to score) per request. A call of ``score`` with more items is split into several
+    requests, which are distributed over the replicas."""
 
     max_request_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
-    """Maximum total size of the images in a request, in bytes. Larger requests are split. It must be below the server's
-    ``max_body_bytes``."""
+    """Maximum total size of the images in a request, in bytes. Larger requests are split. The limit must be below the
+    server's ``max_body_bytes``."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Maximum number of concurrent requests over all replicas."""
+    """Maximum number of concurrent requests, in total over all replicas."""
 
     resolve_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """Interval at which host names are resolved again, in seconds. With a headless Service, the client finds new pods
-    in this way."""
+    """Interval, in seconds, at which host names are resolved again. This is how the client finds new pods behind a
+    headless Service."""
 
     backoff_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
-    """Delay after the first failure of a replica, in seconds; it doubles with each further failure, up to 8 s."""
+    """Delay, in seconds, after the first failure of a replica. The delay doubles with each further failure, up to 8
+    s."""

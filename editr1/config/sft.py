@@ -10,24 +10,27 @@ from editr1.config.verifier import VerifierTraining
 
 
 class SftConfig(VerifierTraining):
-    """Settings of SFT. The defaults are those with which the small verifier of the shapes dataset was evaluated."""
+    """Settings of supervised fine-tuning (SFT).
+
+    The defaults are the values with which the small verifier of the shapes dataset was evaluated.
+    """
 
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW. For a pretrained model of 3B or 7B, start at 1e-5 (all weights) or 1e-4 (LoRA)."""
     warmup_steps: int = Field(default=50, ge=0)
-    """Number of optimizer steps of linear warmup."""
+    """Number of optimizer steps during which the learning rate rises linearly to its peak."""
     max_steps: int | None = Field(default=450, ge=1)
-    """Number of optimizer steps. Null: determined by ``epochs``."""
+    """Number of optimizer steps. Null: the number follows from ``epochs``."""
     epochs: float | None = Field(default=None, gt=0)
-    """Number of passes over the rows. Null: determined by ``max_steps``."""
+    """Number of passes over the rows. Null: the number follows from ``max_steps``."""
     batch_size: int = Field(default=32, ge=1)
-    """Number of rows per optimizer step, over all processes."""
+    """Number of rows per optimizer step, in total over all processes."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Number of rows per forward pass on each process. Gradients are accumulated until ``batch_size`` rows are
-    processed. Null: ``batch_size`` divided by the number of processes, without accumulation."""
+    processed. Null: ``batch_size`` divided by the number of processes, so that no accumulation is needed."""
     best_of_n: int = Field(default=8, ge=2)
-    """Number of traces sampled for each image of a pair, if the stage trains on the input ``pairs``. The trace with the
-    highest reward becomes a training row."""
+    """Number of traces sampled for each of the two images of a pair, if the stage trains on the input ``pairs``. Of the
+    traces of an image, the one with the highest reward becomes a training row."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Maximum number of tokens per sampled trace, if the stage trains on the input ``pairs``."""
     mask_prompt: bool = True

@@ -17,8 +17,8 @@ class CandidateSettings(Settings):
     """Frequencies of the kinds of edited images (candidates)."""
 
     multiple_faults_rate: Rate = 0.4
-    """Fraction of candidates with two or three faults; the others have at most one. With a much smaller fraction, low
-    scores are too rare to be learned."""
+    """Fraction of candidates with two or three faults. The other candidates have at most one fault. With a much smaller
+    fraction, low scores are too rare to be learned."""
     weights: Mapping[str, Weight] = {
         "perfect": 2.0,
         "no_edit": 1.0,
@@ -40,19 +40,20 @@ class MemberSettings(Settings):
     """Error rates of one simulated labelling model."""
 
     leniency: Rate = 0.7
-    """Probability that the model answers a principle of category follow or keep with yes without looking at the
+    """Probability that the model answers "yes" to a principle of category "follow" or "keep" without looking at the
     edit."""
     flip_rate: Rate = 0.1
-    """Probability that a verdict is flipped at random, in either direction."""
+    """Probability that a verdict is flipped at random: "yes" becomes "no", or "no" becomes "yes"."""
     follow_only_weight: Rate = 0.75
-    """Weight of the follow-only score in the final score. The follow-only score depends only on the principles of
-    category follow. The remaining weight is that of the true rubric, applied to the model's verdicts."""
+    """Weight of the follow-only score in the final score. The follow-only score is computed from the verdicts on
+    principles of category "follow". The remaining weight is that of the score that the dataset's rubric gives for all
+    verdicts."""
     noise: Annotated[float, Field(ge=0.0)] = 0.7
     """Standard deviation of the noise in the final score at temperature 1."""
 
 
 class LabellerSettings(Settings):
-    """Settings of the simulated labelling models, which make typical mistakes of large VLMs."""
+    """Settings of the simulated labelling models, which imitate typical mistakes of large VLMs."""
 
     members: Mapping[str, MemberSettings] = {
         "careful": MemberSettings(leniency=0.2),
@@ -60,17 +61,19 @@ class LabellerSettings(Settings):
         "lenient-b": MemberSettings(),
         "lenient-c": MemberSettings(),
     }
-    """Labelling models by name. A name that is not listed is mapped to one of them by a hash of name and system
-    prompt."""
+    """Labelling models by name. A model name that is not listed is mapped to a listed one by a hash of the name and the
+    system prompt."""
     follow_done: Annotated[float, Field(ge=0.0, le=10.0)] = 9.0
-    """Follow-only score of an edit that fulfils all follow principles."""
+    """Follow-only score of an edit that fulfils all principles of category "follow". The follow-only score ignores the
+    principles of other categories."""
     follow_floor: Annotated[float, Field(ge=0.0, le=10.0)] = 3.5
-    """Follow-only score of an edit that fulfils no follow principle."""
+    """Follow-only score of an edit that fulfils no principle of category "follow". The follow-only score ignores the
+    principles of other categories."""
     follow_span: Annotated[float, Field(ge=0.0, le=10.0)] = 5.5
-    """If not all follow principles are fulfilled, the follow-only score is ``follow_floor`` plus this value times the
-    fraction that is fulfilled."""
+    """Slope of the follow-only score, which ignores principles of categories other than "follow". If not all "follow"
+    principles are fulfilled, the score is ``follow_floor`` plus this value times the fulfilled fraction."""
     step: PositiveFloat = 0.5
-    """Final scores are multiples of this value."""
+    """Final scores are rounded to multiples of this value."""
     gold_flip_rate: Rate = 0.04
     """Probability that a gold verdict is wrong."""
 
@@ -82,7 +85,7 @@ class LabellerSettings(Settings):
 
 
 class AnnotatorSettings(Settings):
-    """Settings of simulated annotators, who compare two edited images of a case by their true scores."""
+    """Settings of simulated annotators, who compare the true scores of two edited images of a case."""
 
     flip_rate: Rate = 0.05
     """Probability that the annotators prefer the image with the lower true score."""

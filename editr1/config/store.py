@@ -26,30 +26,30 @@ class StoreConfig(Settings):
     """Settings of an artifact store: a local folder, or a bucket of an S3-compatible server."""
 
     url: str
-    """``file:///absolute/path`` or ``s3://bucket/prefix``; the prefix may be empty."""
+    """Address of the store: ``file:///absolute/path`` or ``s3://bucket/prefix``. The prefix may be empty."""
 
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://)?[A-Za-z0-9.\-\[\]:]+$")] = None
-    """S3 server as ``host[:port]`` or ``http(s)://host[:port]``; defaults to AWS."""
+    """Address of the S3 server, as ``host[:port]`` or ``http(s)://host[:port]``. Defaults to AWS S3."""
 
     region: Annotated[str | None, Field(pattern=r"^[a-z0-9-]+$")] = None
-    """S3 region; if unset, it is requested from the server."""
+    """S3 region of the bucket. If unset, the region is requested from the S3 server."""
 
     secure: bool = True
-    """Use HTTPS if ``endpoint`` does not start with http:// or https://."""
+    """Use HTTPS if ``endpoint`` does not specify http:// or https://."""
 
     ca_bundle: Path | None = None
-    """PEM file of certificate authorities to trust; defaults to those of certifi."""
+    """PEM file of certificate authorities to trust. Defaults to the certificate authorities of certifi."""
 
     access_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_ACCESS_KEY"
-    """Environment variable that holds the access key. If it is unset, the keys are read from the AWS variables or else
-    from the shared AWS credentials file."""
+    """Name of the environment variable that contains the S3 access key. If the variable is unset, both S3 keys are read
+    from the AWS environment variables, or else from the shared AWS credentials file."""
 
     secret_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_S3_SECRET_KEY"
-    """Environment variable that holds the secret key."""
+    """Name of the environment variable that contains the S3 secret key."""
 
     part_bytes: Annotated[int, Field(ge=5 << 20, le=5 << 30)] = 16 << 20
-    """Part size of an S3 multipart upload, in bytes (S3 allows 5 MiB to 5 GiB). Smaller files are uploaded in one
-    request."""
+    """Part size of an S3 multipart upload, in bytes (S3 allows 5 MiB to 5 GiB). Files smaller than one part are
+    uploaded in one request."""
 
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
@@ -74,13 +74,13 @@ class StoreConfig(Settings):
 
     @property
     def folder(self) -> Path | None:
-        """Folder of a ``file://`` store; None for an S3 store."""
+        """Folder of a ``file://`` store, or None for an S3 store."""
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     @property
     def bucket(self) -> str:
-        """Bucket of an ``s3://`` store."""
+        """Name of the bucket of an ``s3://`` store."""
         return urlsplit(self.url).netloc
 
     @property
@@ -90,12 +90,10 @@ class StoreConfig(Settings):
 
 
 def options_from_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the options of an S3 store that environment variables set.
+    """Read the options of an S3 store from environment variables. Unset and empty variables are left out.
 
-    ``env`` defaults to the environment of this process.
-
-    ``EDITR1_S3_ENDPOINT`` sets ``endpoint``, ``EDITR1_S3_REGION`` sets ``region``, and ``EDITR1_S3_CA_BUNDLE`` sets
-    ``ca_bundle``. Empty variables are ignored.
+    ``EDITR1_S3_ENDPOINT`` contains the option ``endpoint``, ``EDITR1_S3_REGION`` contains ``region``, and
+    ``EDITR1_S3_CA_BUNDLE`` contains ``ca_bundle``. The argument ``env`` defaults to the environment of this process.
     """
     env = os.environ if env is None else env
     return {name: env[variable] for name, variable in _VARIABLES.items() if env.get(variable)}
@@ -111,7 +109,7 @@ def store_at(
 ) -> StoreConfig:
     """Return the settings of the store at ``url``.
 
-    For an S3 store, options that are not given are read from environment variables (see
+    For an S3 store, options that are not passed as arguments are read from environment variables (see
     :func:`options_from_environment`). Raises ConfigError if ``url`` is not the address of a store.
     """
     found: dict[str, str | None] = {"endpoint": endpoint, "region": region}
