@@ -15,7 +15,7 @@ class Renamed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Part of the error message that follows the former name: the current name and the explanation."""
+        """End of the error message, after the former name of the setting: its current name and an explanation."""
         return f"renamed to {self.new}" + (f" ({self.reason})" if self.reason else "")
 
 
@@ -27,7 +27,7 @@ class Removed(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Part of the error message that follows the former name: what to do instead."""
+        """End of the error message, after the former name of the setting: what to do instead."""
         return f"removed; {self.instead}"
 
 

@@ -65,7 +65,9 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
         hard += [key for key in batch if (rated.get(key) or {}).get("hard")]
     if len(hard) < wanted:
         _log.warning(
-            "choose: only %d of the %d requested hard cases were found; fewer cases are labelled", len(hard), wanted
+            "choose: only %d of the %d requested hard cases were found; fewer cases than requested will be labelled",
+            len(hard),
+            wanted,
         )
     chosen = {*taken, *hard[:wanted]}
     return [case.case_id for case in cases if case.case_id in chosen]

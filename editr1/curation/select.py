@@ -46,7 +46,7 @@ def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> i
 
 
 def random_trace(verdicts: Sequence[Verdict | Unparsed], rng: np.random.Generator) -> int | None:
-    """Return the index of a random parsed trace (variant T), or None if no trace was parsed."""
+    """Return the index of a random parsed trace, or None if no trace was parsed. Used for the setting ``variant: T``."""
     parsed = [index for index, verdict in enumerate(verdicts) if isinstance(verdict, Verdict)]
     return parsed[int(rng.integers(len(parsed)))] if parsed else None
 
@@ -61,7 +61,7 @@ def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
 
 
 def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
-    """Return a trace that contains the gold verdicts and no reasoning (variant V). Its score is 10 times the mean verdict."""
+    """Return a trace that contains the gold verdicts and no reasoning, for ``variant: V``. Its score is 10 times the mean verdict."""
     return format_trace("", principles, gold, 10 * sum(gold) / len(gold))
 
 

@@ -41,7 +41,7 @@ class Problem:
 
 
 def check_file(path: Path, kind: type[DataModel] | None = None, *, decode_images: bool = True) -> Iterator[Problem]:
-    """Yield every problem of a table, which is a JSON Lines file (``.jsonl``) or a Parquet file.
+    """Yield every problem found in a table (a JSON Lines file, ``.jsonl``, or a Parquet file).
 
     The following is checked: every field has an allowed value, every image has the stated digest, every distinct image can
     be decoded (unless ``decode_images=False``), ids are unique, the two candidates of a pair have different ids, and the

@@ -57,10 +57,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
 
 
 def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``row`` in which ``{"data": bytes}`` replaces every path and every base64 text of an image.
+    """Return a copy of ``row`` in which every image path and base64-encoded image is replaced with ``{"data": bytes}``.
 
     Raises:
-        TableError: an image path does not exist or leads outside the folder of ``path``, a text is not base64, or the
+        TableError: an image path does not exist or leads outside the folder of ``path``, a string is not base64, or the
             row is nested too deeply.
     """
     try:

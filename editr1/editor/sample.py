@@ -20,10 +20,10 @@ class EditSettings:
         num_inference_steps: Denoising steps per image.
         guidance: Guidance scale to set on the policy, as in :func:`editr1.editor.policies.load_policy`. None keeps the
             policy's current value.
-        resolution: Square root of the edited image's area in pixels. None keeps the size of each source, with its sides
-            rounded down and an area of at most 1 megapixel.
-        reference_resolution: Square root of the area in pixels to which the source image is resized as input of the editor.
-            None uses the size of the edited image.
+        resolution: Square root of the edited image's area in pixels. If None, an edited image has the size of its source,
+            but an area of at most 1 megapixel and sides that are multiples of ``policy.multiple``.
+        reference_resolution: Square root of the area in pixels to which the source image is resized before the editor
+            receives it. If None, the source is resized to the size of the edited image.
         batch_size: Maximum number of images per forward pass. Images of different sizes are never batched together.
     """
 

@@ -156,7 +156,9 @@ def attach_advantages(
 def _row_by_id(sample_ids: Tensor) -> dict[int, int]:
     rows = {sample_id: row for row, sample_id in enumerate(sample_ids.tolist())}
     if len(rows) != len(sample_ids):
-        raise ValueError(f"{len(sample_ids) - len(rows)} sample ids occur more than once; ids must be unique")
+        raise ValueError(
+            f"{len(sample_ids)} samples have only {len(rows)} different ids; each sample needs a unique id"
+        )
     return rows
 
 

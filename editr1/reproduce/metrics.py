@@ -33,8 +33,8 @@ class EvaluatedItems:
 class Measure:
     """A metric of one model in the evaluation of an experiment.
 
-    ``role`` is the model's input name in the evaluate stage. A verifier ("sft" or "rl") is measured on preference pairs,
-    and an editor before or after RL ("before" or "after") on edit cases.
+    ``role`` is the name of the model's input in the evaluate stage: "sft" or "rl" for a verifier, which is measured on
+    preference pairs, and "before" or "after" (RL) for an editor, which is measured on edit cases.
     """
 
     experiment: str

@@ -108,7 +108,10 @@ def render_table(found: Reproduction) -> str:
         f"{'seeds and items' if len(found.seeds) > 1 else 'items'}.",
     ]
     if tuned_on := sorted(set(found.seeds) & set(DEVELOPMENT_SEEDS)):
-        lines += ["", f"Not a result: settings were chosen on seed {', '.join(map(str, tuned_on))}."]
+        lines += [
+            "",
+            f"For tuning only, not a result: the settings were selected on seed {', '.join(map(str, tuned_on))}.",
+        ]
     if found.failed:
         lines += [
             "",

@@ -19,7 +19,7 @@ TUNED = (
     TunedChoice("labelling models and GCPO: number of traces, weights, learning rate, rollouts", 8),
     TunedChoice("SFT on unverified traces (T): training steps", 4),
     TunedChoice("SFT on bare verdicts (V): training steps, learning rate, pretraining on answers without reasoning", 7),
-    TunedChoice("SFT on holistic ratings: training steps, questions", 3),
+    TunedChoice("SFT on holistic ratings: training steps, wording of the questions", 3),
     TunedChoice("GCPO: tie credit", 2),
     TunedChoice("longer SFT and SFT on best-of-n traces: learning rate, training steps", 7),
     TunedChoice("editor RL: iterations", 3),

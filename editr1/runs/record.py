@@ -178,7 +178,8 @@ def newest_result(store: ArtifactStore, run: str, stage: str) -> StageResult | N
     found = [key for key in store.list_records(prefix) if key.endswith("/result.json")]
     if len(found) > 1:
         raise ConfigError(
-            f"{store.url}: stage {stage} of run {run} has {len(found)} results; choose an output and refer to it as sha256:<digest>"
+            f"{store.url}: stage {stage} of run {run} has {len(found)} results, so run:{run}/{stage} is ambiguous; refer to the output "
+            "of one of them as sha256:<digest> (see editr1 artifacts ls)"
         )
     return load_result(store, run, stage, found[0].removeprefix(prefix).split("/")[0]) if found else None
 

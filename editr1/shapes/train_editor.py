@@ -1,7 +1,7 @@
-"""Train and measure the base editor of the shapes dataset: ``python -m editr1.shapes.train_editor --out DIR``.
+"""Train and evaluate the base editor of the shapes dataset: ``python -m editr1.shapes.train_editor --out DIR``.
 
 The VAE is trained first, then the flow transformer with its text encoders. The result is a FluxKontextPipeline folder
-with bfloat16 weights. Training took about 19 minutes (1,121 s) on one CPU thread, while another training was running.
+with bfloat16 weights. Training took about 19 minutes (1,121 s) on one CPU thread, next to another training job.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ def measure(
     """Let the verifier write a trace for each of ``n`` new samples by greedy decoding, and check the traces.
 
     Returns:
-        ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``, for example ``follow_1``: fraction of
-        correct verdicts in parsed traces, among the questions of this category whose correct answer is ``<answer>``.
+        ``parsed``: fraction of traces that can be parsed. ``<category>_<answer>``, for example ``follow_1``: accuracy in
+        parsed traces on the questions of this category whose ground-truth answer is ``<answer>``.
     """
     rng = stream_rng(seed, 2)
     parsed = 0

@@ -126,7 +126,9 @@ def _split_average(body: str) -> tuple[str, float]:
         raise _Invalid(f"more than one average_score object: {len(found)}")
     value = _load(body[found[0].start() :], "average_score object")
     if not isinstance(value, dict) or set(value) != {"average_score"}:
-        raise _Invalid(f"the average_score object must have only this key, but has {_excerpt(str(list(value)))}")
+        raise _Invalid(
+            f"the last JSON object must have only the key average_score, but has the keys {_excerpt(str(list(value)))}"
+        )
     average = value["average_score"]
     if isinstance(average, bool) or not isinstance(average, (int, float)):
         raise _Invalid(f"average_score is not a number: {_excerpt(repr(average))}")

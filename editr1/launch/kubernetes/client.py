@@ -127,7 +127,7 @@ class KubernetesClient:
     def patch(
         self, kind: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
     ) -> Object | None:
-        """Change an object or one of its subresources by a JSON merge patch.
+        """Apply a JSON merge patch to an object or to one of its subresources.
 
         Returns the changed object, or ``None`` if it does not exist.
         """

@@ -51,7 +51,7 @@ def test_score_of_unknown_sample_is_rejected() -> None:
 
 
 def test_two_scores_of_one_sample_are_rejected() -> None:
-    with pytest.raises(ValueError, match="1 sample ids occur more than once"):
+    with pytest.raises(ValueError, match="each sample needs a unique id"):
         attach_scores([batch(7, 2)], torch.tensor([2, 7, 7]), torch.zeros(3), ALL_VALID)
 
 

@@ -163,4 +163,4 @@ def test_page_describes_tuning_and_marks_a_result_on_a_development_seed() -> Non
     assert "not a result." not in page.split("Settings were tuned")[0] and "Not a result" not in table
     tuned_on = fresh.model_copy(update={"seeds": (601, 1001)})
     assert "Settings were chosen on seed 601: this page is not a result." in render_page(tuned_on)
-    assert "Not a result: settings were chosen on seed 601." in render_table(tuned_on)
+    assert "For tuning only, not a result: the settings were selected on seed 601." in render_table(tuned_on)
