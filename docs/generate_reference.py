@@ -88,7 +88,7 @@ def _settings() -> Iterator[tuple[str, Page]]:
 
 
 def _outermost(module: str) -> Any:
-    """Return the settings model that a module of ``editr1.config`` defines last, which contains the others."""
+    """Return the last settings model in a module of ``editr1.config``, which contains the other models."""
     from editr1.config.base import Settings
 
     found = importlib.import_module(f"editr1.config.{module}")
@@ -149,7 +149,7 @@ def _run_file() -> str:
 
 
 def packages() -> list[str]:
-    """Return the packages of the import contract from top to bottom, without the operator and single modules."""
+    """Return the packages of the import contract from top to bottom, without single modules such as ``editr1.errors``."""
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     names = [name.strip() for layer in contract["layers"] for name in layer.split("|")]
     return [name for name in names if _folder(name).is_dir()]

@@ -1,6 +1,6 @@
-"""MkDocs hooks that post-process a rendered page: equations become MathML, and roles in docstrings become code.
+"""MkDocs hooks that render equations as MathML and docstring roles as code.
 
-Browsers draw MathML themselves, so the site needs no JavaScript library for equations.
+Browsers support MathML, so the site needs no JavaScript library for equations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):(<code>)")
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Replace LaTeX by MathML, and drop the role in front of ``:class:`Name``` in docstrings."""
+    """Replace LaTeX with MathML, and remove roles such as ``:class:`` in front of code."""
     return _MATH.sub(_mathml, _ROLE.sub(r"\1", content))
 
 

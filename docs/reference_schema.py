@@ -23,7 +23,7 @@ _BOUNDS = (
 _CODE = re.compile(r"(`+[^`]*`+)")
 _UNSET = object()
 _LONGEST_DEFAULT = 80
-"""Characters above which a list or mapping is described by its length."""
+"""Number of characters above which the default of a list or mapping is shown as its length."""
 
 
 def schema_table(
@@ -44,7 +44,7 @@ def schema_table(
 
 
 def text(description: str) -> str:
-    """Return a docstring as a table cell: without line breaks, and with pipes and angle brackets escaped outside code."""
+    """Return a description as a table cell on one line. Escape ``|`` everywhere, and ``<`` and ``*`` outside code."""
     parts = _CODE.split(" ".join(description.split()))
     plain = ((part if part.startswith("`") else part.replace("<", "&lt;").replace("*", r"\*")) for part in parts)
     return "".join(plain).replace("|", r"\|").replace("``", "`")
@@ -72,7 +72,7 @@ def _fields(
 
 
 def _resolved(node: Schema, definitions: Schema) -> dict[str, Any]:
-    """Return ``node``, merged with the schema that it references or with its only choice that is not null."""
+    """Return ``node`` merged with the schema that it references or with its only choice other than null."""
     found = dict(node)
     if reference := found.pop("$ref", None):
         found = {**_resolved(definitions[reference.rpartition("/")[2]], definitions), **found}
