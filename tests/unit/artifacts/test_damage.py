@@ -8,7 +8,7 @@ from editr1.artifacts import open_store
 from editr1.cli.main import app
 
 
-def test_push_repairs_a_damaged_file_and_foreign_files_are_not_listed(tmp_path: Path) -> None:
+def test_push_repairs_damaged_file_and_list_ignores_foreign_files(tmp_path: Path) -> None:
     folder, store = tmp_path / "model", tmp_path / "store"
     folder.mkdir()
     (folder / "weights").write_text("good")

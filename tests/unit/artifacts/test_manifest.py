@@ -19,7 +19,7 @@ def manifest(*paths: str) -> Manifest:
     )
 
 
-def test_digest_is_that_of_the_stored_json() -> None:
+def test_manifest_digest_is_the_hash_of_the_stored_json() -> None:
     text = (
         '{"attributes":{},"config_digest":"","files":[{"digest":"DIGEST","path":"ü","size":1}],'
         '"format":"editr1.dev/artifact/v1","git_revision":"","kind":"rows","parents":[],"run":"","stage":"curate"}'
@@ -35,7 +35,7 @@ def test_paths_must_be_sorted_distinct_and_not_nested(paths: tuple[str, ...]) ->
         manifest(*paths)
 
 
-def test_invalid_manifest_is_refused_with_place_and_field() -> None:
+def test_error_for_invalid_manifest_contains_source_and_field() -> None:
     with pytest.raises(InvalidManifest, match=r"here: kind: 'No': "):
         parse_manifest(manifest("a").canonical().replace(b'"rows"', b'"No"'), "here")
     with pytest.raises(InvalidManifest, match="here: "):

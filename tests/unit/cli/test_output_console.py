@@ -20,7 +20,7 @@ def test_row_of_a_piped_table_is_not_wrapped(
     assert len(printed(capsys).splitlines()) == 5
 
 
-def test_variable_columns_sets_the_width_of_piped_output(
+def test_columns_environment_variable_sets_the_width_of_piped_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")

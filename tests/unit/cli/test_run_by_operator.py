@@ -1,4 +1,4 @@
-"""``editr1 run --on kubernetes`` with a cluster that has the operator, and with one that does not."""
+"""``editr1 run --on kubernetes`` on clusters with and without the operator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPEC = RunSpec(
 
 
 class FakeNamespace:
-    """A namespace with at most one EditRun, whose status is ``status`` as soon as it is created."""
+    """In-memory namespace with at most one EditRun, which has the given status from its creation on."""
 
     namespace = "lab"
 
@@ -63,9 +63,7 @@ def submit(
     return run_by_operator(ClusterConfig(), SPEC, store, folder / "run", RunView(), detach)
 
 
-def test_run_is_left_to_the_command_if_the_cluster_has_no_operator(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_run_is_not_submitted_if_the_cluster_has_no_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     api = FakeNamespace(["EditRun"], {})
     assert submit(monkeypatch, tmp_path, api) is None
     with pytest.raises(ConfigError, match="--detach: the cluster has no Edit-R1 operator"):

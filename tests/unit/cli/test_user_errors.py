@@ -109,7 +109,7 @@ def test_environment_variable_sets_an_entry_of_a_mapping(tmp_path: Path) -> None
     assert found.curation.endpoints["default"].concurrency == 3
 
 
-def test_missing_runs_folder_is_an_error(tmp_path: Path) -> None:
+def test_missing_folder_store_or_run_is_an_error(tmp_path: Path) -> None:
     assert_rejected(editr1("runs", "ls", "--runs-dir", tmp_path / "nope"), "nope: no such folder")
     assert_rejected(editr1("runs", "ls", "--store", tmp_path), "not an artifact store")
     assert_rejected(editr1("artifacts", "ls", "--store", tmp_path / "nope"), "no such folder")
@@ -118,7 +118,7 @@ def test_missing_runs_folder_is_an_error(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "no runs in" in done.output
 
 
-def test_empty_folder_and_file_as_target_are_rejected(tmp_path: Path) -> None:
+def test_push_of_empty_folder_and_pull_to_file_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_rejected(
         editr1("artifacts", "push", tmp_path / "empty", "--store", tmp_path / "store"), "it contains no files"

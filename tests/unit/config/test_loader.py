@@ -59,7 +59,7 @@ def test_unknown_environment_variable_is_rejected() -> None:
         load_settings(Outer, env={"X__STEP": "3"}, env_prefix="X__")
 
 
-def test_all_faults_are_reported_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(Outer, overrides=["steps=0", "inner.rate=-1", "nme=x"])
     assert len(str(caught.value).splitlines()) == 3

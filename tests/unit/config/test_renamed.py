@@ -1,4 +1,4 @@
-"""Former names of settings are rejected with what replaces them."""
+"""Former names of settings are rejected with an error that contains the replacement."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def models(root: type[BaseModel] = Settings) -> dict[str, type[BaseModel]]:
 
 
 FORMER = json.loads((Path(__file__).parent / "former_fields.json").read_text())
-"""Names that settings had before the renames, by today's name of the model; inherited ones are listed with the parent."""
+"""Former names of settings by current model name. Inherited settings are listed under the parent model."""
 ENTRIES = [(name, old, entry) for name, table in RENAMED.items() for old, entry in table.items()]
 
 

@@ -103,7 +103,8 @@ def bounds(node: dict[str, Any]) -> tuple[float, float]:
         edge = node.get(key)
         if edge is None or edge is False:
             continue
-        if edge is True:  # OpenAPI 3.0, which Kubernetes uses: a flag, and the bound is in minimum or maximum
+        # In OpenAPI 3.0, which Kubernetes uses, the key is a flag and the bound is in minimum or maximum.
+        if edge is True:
             edge = low if sign > 0 else high
         if sign > 0:
             low = edge + 1e-12
@@ -213,7 +214,7 @@ def test_run_file_checks_the_type_of_the_field(kind: Kind, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_printed_values_schema_equals_that_of_the_chart(kind: Kind) -> None:
+def test_printed_values_schema_equals_the_schema_of_the_chart(kind: Kind) -> None:
     printed = json.loads(CliRunner().invoke(app, ["config", "schema", chart_of(kind), "--values"]).stdout)
     fields = plain(printed, printed["$defs"])["properties"]
     schema = json.loads((CHARTS / chart_of(kind) / "values.schema.json").read_text())

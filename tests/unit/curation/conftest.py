@@ -1,4 +1,4 @@
-"""A case with four principles, and a quadruple with this case."""
+"""Fixtures for a case with four principles and for a quadruple with this case."""
 
 from __future__ import annotations
 

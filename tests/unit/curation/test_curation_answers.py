@@ -48,12 +48,12 @@ def test_gold_verdicts_are_aligned_with_the_questions(principles) -> None:
 
 
 @pytest.mark.parametrize("bit", [2, -1, "1", True, 0.5, None])
-def test_a_gold_verdict_other_than_0_or_1_is_rejected(principles, bit) -> None:
+def test_gold_verdict_other_than_0_or_1_is_rejected(principles, bit) -> None:
     with pytest.raises(UnreadableAnswer, match="entry 1"):
         read_gold(json.dumps(gold(principles, (bit, 0, 0, 1))), principles)
 
 
-def test_gold_verdicts_in_another_order_or_number_are_rejected(principles) -> None:
+def test_gold_verdicts_in_wrong_order_or_number_are_rejected(principles) -> None:
     value = gold(principles, (1, 0, 0, 1))
     with pytest.raises(UnreadableAnswer, match="3 gold verdicts for 4"):
         read_gold(json.dumps({"gold": value["gold"][:3]}), principles)
@@ -61,7 +61,7 @@ def test_gold_verdicts_in_another_order_or_number_are_rejected(principles) -> No
         read_gold(json.dumps({"gold": value["gold"][::-1]}), principles)
 
 
-def test_a_difficulty_rating_must_be_a_boolean() -> None:
+def test_difficulty_rating_must_be_a_boolean() -> None:
     assert read_difficulty('{"hard": true, "reason": "two steps"}')
     for text in ('{"hard": "yes"}', "hard", "{", "[true]"):
         with pytest.raises(UnreadableAnswer):

@@ -49,13 +49,13 @@ def scored(*scores: float) -> Scored:
     return Scored(score=5.0, verdicts=verdicts, model_digest="m")
 
 
-def test_each_side_with_a_rewarded_trace_yields_a_row_with_its_best_trace() -> None:
+def test_every_edit_with_a_rewarded_trace_yields_a_row_with_its_best_trace() -> None:
     outcomes: list[list[ScoreOutcome]] = [
         [
             scored(3.0, 8.0, 9.0),
             scored(9.5, 4.0),
-        ],  # 8 and 9 are above the loser's 4, which is below two of the winner's three
-        [scored(5.0), scored(5.0)],  # a tie earns no reward
+        ],  # The winner's 8 and 9 exceed the loser's 4, and the loser's 4 is below two of the winner's three scores.
+        [scored(5.0), scored(5.0)],  # A tie earns no reward.
         [scored(2.0), ScoreFailure(cause=FailureCause.UNPARSED, detail="x")],
     ]
     batch_sizes: list[int] = []

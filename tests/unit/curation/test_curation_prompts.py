@@ -42,7 +42,7 @@ def test_task_and_sections_of_every_prompt_can_be_parsed(case, quadruple, princi
     assert "second note" in read_sections(text_of(built[Task.VERIFY][1]))["traces"]
 
 
-def test_a_message_without_a_task_is_rejected() -> None:
+def test_message_without_a_task_is_rejected() -> None:
     with pytest.raises(ValueError, match="Task: decompose"):
         read_task("What do you see?")
 
@@ -63,7 +63,7 @@ def test_every_role_states_every_rule(case, quadruple, principles, role) -> None
         assert rule in system
 
 
-def test_the_verify_prompt_mentions_hints_only_if_there_are_traces(case, quadruple, principles) -> None:
+def test_verify_prompt_mentions_hints_only_if_there_are_traces(case, quadruple, principles) -> None:
     with_hints, _ = prompts.verify(case, quadruple.candidate.image, principles, ["n"])
     without, parts = prompts.verify(case, quadruple.candidate.image, principles)
     assert "hints" in with_hints
@@ -91,7 +91,7 @@ def test_expert_examples_are_sampled_per_case_without_replacement() -> None:
     assert len({item.instruction for item in drawn}) == 4
 
 
-def test_an_invalid_expert_example_is_reported_with_file_and_line(tmp_path) -> None:
+def test_invalid_expert_example_is_reported_with_file_and_line(tmp_path) -> None:
     path = tmp_path / "pool.jsonl"
     path.write_text('{"picture": "p", "instruction": "i", "principles": []}\n')
     with pytest.raises(RuntimeError, match=r"pool\.jsonl: line 1"):

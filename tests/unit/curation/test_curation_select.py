@@ -29,7 +29,7 @@ def test_agreement_is_the_fraction_of_equal_verdicts() -> None:
         agreement((1, 0, 1), (1, 1))
 
 
-def test_the_trace_with_the_highest_agreement_is_selected() -> None:
+def test_trace_with_the_highest_agreement_is_selected() -> None:
     assert best_trace([verdict(0, 0), verdict(1, 0), verdict(1, 1, average=1.0, score=10.0)], (1, 0)) == 1
 
 
@@ -48,21 +48,21 @@ def test_unparsed_traces_are_never_selected() -> None:
     assert random_trace([unparsed], curation_rng(0)) is None
 
 
-def test_variant_v_has_no_reasoning_and_ten_times_the_mean_as_score(principles) -> None:
+def test_verdict_trace_has_no_reasoning_and_scores_ten_times_the_mean(principles) -> None:
     text = verdict_trace(principles, (1, 0, 1, 1))
     parsed = parse_trace(text, principles)
     assert isinstance(parsed, Verdict)
     assert (parsed.reasoning, parsed.scores, parsed.average, parsed.score) == ("", (1, 0, 1, 1), 0.75, 7.5)
 
 
-def test_a_nonstandard_trace_is_converted_to_canonical_form(principles) -> None:
+def test_nonstandard_trace_is_converted_to_canonical_form(principles) -> None:
     marks = ", ".join(f"{{'question': '{item.question}', 'score': 1}}" for item in principles)
     parsed = parse_trace(f"all fine\n[{marks}]\n{{'average_score': 1}}\n<score>9<\\score>", principles)
     assert isinstance(parsed, Verdict)
     assert canonical_trace(parsed, principles).endswith('"score": 1}]\n{"average_score": 1.0}\n<score>9.0</score>')
 
 
-def test_a_holistic_answer_becomes_a_trace_with_two_fixed_questions() -> None:
+def test_holistic_answer_becomes_a_trace_with_two_fixed_questions() -> None:
     config = HolisticConfig()
     got = holistic_verdict('```json\n{"reasoning": "so so", "score": [8, 3.5]}\n```', config)
     assert isinstance(got, Verdict)

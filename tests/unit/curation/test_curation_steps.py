@@ -29,7 +29,7 @@ def png(seed: int, mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Encod
     return EncodedImage(data=buffer.getvalue())
 
 
-def test_an_incomplete_last_record_is_discarded(tmp_path) -> None:
+def test_incomplete_last_record_is_discarded(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
     with RecordFile(path) as part:
         part.put("a", value=1)
@@ -48,7 +48,7 @@ def test_an_incomplete_last_record_is_discarded(tmp_path) -> None:
     assert path.read_bytes().startswith(complete)
 
 
-def test_an_invalid_record_file_is_reported(tmp_path) -> None:
+def test_invalid_record_file_is_reported(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
     path.write_text("[1, 2]\n")
     with pytest.raises(CurationError, match=r"part\.jsonl: line 1"):
@@ -97,7 +97,7 @@ def cases(tmp_path, count: int = 5):
     return path
 
 
-def test_every_editor_edits_every_case_and_an_interrupted_call_is_resumed(tmp_path) -> None:
+def test_every_editor_edits_every_case_and_interrupted_call_is_resumed(tmp_path) -> None:
     calls = []
 
     def darker(batch):
@@ -118,7 +118,7 @@ def test_every_editor_edits_every_case_and_an_interrupted_call_is_resumed(tmp_pa
     assert rows[1].candidate.image == rows[1].case.source
 
 
-def test_an_editor_that_returns_too_few_images_is_reported(tmp_path) -> None:
+def test_editor_that_returns_too_few_images_is_reported(tmp_path) -> None:
     with pytest.raises(CurationError, match="editor lazy: returned 0 images for 5 cases"):
         make_candidates(cases(tmp_path), {"lazy": lambda batch: []}, tmp_path / "x.parquet")
 
@@ -140,7 +140,7 @@ def test_pairs_get_the_principles_of_their_cases(tmp_path, case, principles) -> 
     assert all(pair.case == case for pair in got)
 
 
-def test_a_pair_whose_case_differs_from_the_case_with_its_id_is_rejected(tmp_path, case) -> None:
+def test_pair_is_rejected_if_its_case_differs_from_the_case_with_the_same_id(tmp_path, case) -> None:
     write_table(tmp_path / "cases.parquet", [case], EditCase)
     with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
         attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")

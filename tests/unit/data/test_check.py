@@ -54,7 +54,7 @@ def test_undecodable_images_and_duplicate_ids_are_reported(tmp_path: Path) -> No
     assert [problem.row for problem in check_file(path, decode_images=False)] == [3]
 
 
-def test_rules_between_fields_are_checked(tmp_path: Path) -> None:
+def test_constraints_on_field_values_are_checked(tmp_path: Path) -> None:
     pairs = [PreferencePair(pair_id="p", case=case(), winner=candidate("x"), loser=candidate("x"))]
     write_table(tmp_path / "p.parquet", pairs, PreferencePair)
     assert [problem.field for problem in check_file(tmp_path / "p.parquet")] == ["loser.candidate_id"]
@@ -90,7 +90,7 @@ def test_json_lines_are_checked_with_their_image_files(tmp_path: Path) -> None:
     assert all(problem.rule for problem in check_file(path))
 
 
-def test_deeply_nested_line_and_too_many_principles_are_problems(tmp_path: Path) -> None:
+def test_deeply_nested_line_and_too_many_principles_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     good = {"case_id": "a", "source": "a.png", "instruction": "do"}
     many = [{"question": f"{n}?", "category": "Image Quality"} for n in range(65)]
@@ -102,12 +102,12 @@ def test_deeply_nested_line_and_too_many_principles_are_problems(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["none.parquet", "none.jsonl"])
-def test_missing_file_is_one_problem(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_reported_as_one_problem(tmp_path: Path, name: str) -> None:
     [problem] = check_file(tmp_path / name)
     assert problem.row is None and str(problem).startswith("file: ")
 
 
-def test_file_that_is_not_a_table_is_one_problem(tmp_path: Path) -> None:
+def test_file_that_is_not_a_table_is_reported_as_one_problem(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("hello")
     assert ["not a Parquet file" in problem.rule for problem in check_file(tmp_path / "t.parquet")] == [True]
     [problem] = check_file(json_lines(tmp_path / "t.jsonl", {"a": 1}))
@@ -120,7 +120,7 @@ def test_file_that_is_not_a_table_is_one_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", ["inline", "digest"])
-def test_damaged_file_is_reported_and_never_raises(tmp_path: Path, images: Any) -> None:
+def test_damaged_file_is_reported_without_an_exception(tmp_path: Path, images: Any) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, [case(f"c{i}", png(i)) for i in range(20)], EditCase, images=images)
     dice = random.Random(0)
@@ -139,7 +139,7 @@ def test_damaged_file_is_reported_and_never_raises(tmp_path: Path, images: Any) 
     assert list(check_file(path)) == []
 
 
-def test_impossible_file_name_and_unclosed_json_are_problems(tmp_path: Path) -> None:
+def test_too_long_file_name_and_unclosed_json_are_reported(tmp_path: Path) -> None:
     good = {"case_id": "a", "source": "x" * 300, "instruction": "do"}
     path = json_lines(tmp_path / "cases.jsonl", good, "[" * 100_000)
     first, second = check_file(path)

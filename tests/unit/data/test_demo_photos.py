@@ -35,7 +35,7 @@ def pixels(image: EncodedImage) -> np.ndarray:
     return np.asarray(decode_image(image.data), dtype=float)
 
 
-def test_sources_have_the_modes_of_real_folders(photos: Path) -> None:
+def test_sources_cover_several_image_modes_and_exif_rotation(photos: Path) -> None:
     modes = {path.stem: Image.open(path).mode for path in (photos.parent / "sources").iterdir()}
     assert modes == {
         "astronaut": "RGB", "chelsea": "RGBA", "coffee": "P", "rocket": "RGB", "motorcycle": "I;16",
@@ -53,7 +53,7 @@ def test_demo_is_imported_without_problems(imported: ImportReport) -> None:
         assert list(check_file(path)) == []
 
 
-def test_preferred_edit_is_never_a_faulty_one(imported: ImportReport) -> None:
+def test_correct_edit_wins_every_pair_and_missing_or_wrong_edit_wins_none(imported: ImportReport) -> None:
     wins = Counter(
         (pair.winner.editor, pair.loser.editor)
         for pair in read_table(imported.files[2], PreferencePair)

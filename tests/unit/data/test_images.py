@@ -34,7 +34,7 @@ def test_each_allowed_format_is_decoded(kind: str) -> None:
     assert np.abs(np.asarray(decoded, dtype=int) - (200, 30, 60)).max() <= 4
 
 
-def test_half_transparent_red_is_pink_on_white() -> None:
+def test_transparent_colour_is_blended_with_white() -> None:
     assert pixel(saved(Image.new("RGBA", (2, 2), (255, 0, 0, 128)))) == (255, 127, 127)
     assert pixel(saved(Image.new("RGBA", (2, 2), (9, 9, 9, 0)))) == (255, 255, 255)
 
@@ -44,7 +44,7 @@ def test_transparent_grey_becomes_white() -> None:
     assert pixel(saved(Image.new("LA", (2, 2), (40, 255)))) == (40, 40, 40)
 
 
-def test_palette_keeps_its_colours_and_its_transparent_entry_becomes_white() -> None:
+def test_palette_colours_are_kept_and_transparent_entry_becomes_white() -> None:
     picture = Image.new("P", (2, 1))
     picture.putpalette([10, 20, 30, 40, 50, 60])
     picture.putpixel((1, 0), 1)
@@ -59,7 +59,7 @@ def test_colour_key_becomes_white() -> None:
 
 
 @pytest.mark.parametrize(("mode", "value", "grey"), [("1", 1, 255), ("L", 77, 77)])
-def test_grey_and_black_and_white(mode: str, value: int, grey: int) -> None:
+def test_grey_and_bilevel_images_are_converted_to_rgb(mode: str, value: int, grey: int) -> None:
     assert pixel(saved(Image.new(mode, (3, 3), value))) == (grey,) * 3
 
 
@@ -87,7 +87,7 @@ def test_floating_point_grey_is_scaled_by_its_range() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_is_converted(kind: str) -> None:
+def test_cmyk_is_converted_to_rgb(kind: str) -> None:
     cyan = pixel(saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), kind))
     assert np.abs(np.array(cyan) - (0, 255, 255)).max() <= 3
 

@@ -1,4 +1,4 @@
-"""Import of a folder of images and a table; invalid rows are reported and nothing is written."""
+"""Import of a folder of images and a table. If a row is invalid, it is reported and nothing is written."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_second_import_replaces_all_tables_of_the_first(folder: Path, tmp_path: 
     ]
 
 
-def test_output_that_cannot_be_a_folder_is_refused_before_reading(folder: Path, tmp_path: Path) -> None:
+def test_output_path_below_a_file_is_refused_before_reading(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="not a folder"):
         import_folder(folder, folder / "no such table.csv", tmp_path / "file" / "out")
@@ -108,7 +108,7 @@ def test_no_pairs_are_written_without_preferences(folder: Path, tmp_path: Path) 
     assert [path.name for path in report.files] == ["cases.parquet", "quadruples.parquet"]
 
 
-def test_principles_of_the_table_reach_every_row_of_the_case(folder: Path, tmp_path: Path) -> None:
+def test_principles_of_the_table_apply_to_every_row_of_the_case(folder: Path, tmp_path: Path) -> None:
     principles = [{"question": "Is it blue?", "category": "Instruction Following"}]
     rows = [ROW | {"principles": ""}, ROW | {"edited": "out/a2.png", "principles": json.dumps(principles)}]
     report = import_folder(folder, table_of(folder, rows), tmp_path / "out")
@@ -167,7 +167,9 @@ def test_invalid_row_is_reported_and_nothing_is_written(
         ({"edited": "out/a2.png", "rank": "1"}, "rank"),
     ],
 )
-def test_rows_of_one_case_must_agree(folder: Path, tmp_path: Path, change: dict[str, Any], field: str) -> None:
+def test_inconsistent_rows_of_one_case_are_reported(
+    folder: Path, tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
     first = ROW | {"case_id": "c", "preferred": "winner", "rank": ""}
     table = table_of(folder, [first, first | {"preferred": ""} | change])
     [problem] = import_folder(folder, table, tmp_path / "out").problems

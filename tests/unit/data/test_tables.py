@@ -76,7 +76,7 @@ def test_documented_columns_are_the_fields_of_the_data_type(kind: type[DataModel
     assert schema_of(kind).names == list(kind.model_fields)
 
 
-def test_metadata_names_schema_and_kind(tmp_path: Path) -> None:
+def test_metadata_contains_schema_version_and_kind(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", ROWS[EditCase], EditCase)
     metadata = pq.read_schema(tmp_path / "t.parquet").metadata
     assert metadata[b"editr1.schema"] == VERSION.encode() == b"editr1.dev/table/v1"
@@ -89,7 +89,7 @@ def test_table_without_rows_is_valid(tmp_path: Path) -> None:
     assert list(read_table(tmp_path / "t.parquet", SftRow)) == []
 
 
-def test_equal_images_are_stored_once_in_digest_form(tmp_path: Path) -> None:
+def test_digest_form_stores_equal_images_once(tmp_path: Path) -> None:
     source = EncodedImage(data=b"\x01" * 500_000)
     rows = [
         Quadruple(case=EditCase(case_id="c", source=source, instruction="i"), candidate=candidate(number))
@@ -110,7 +110,7 @@ def test_slice_is_read_across_row_groups(tmp_path: Path, monkeypatch: pytest.Mon
         assert [row.case_id for row in read_table(tmp_path / "t.parquet", EditCase, start=start, stop=stop)] == expected
 
 
-def test_failing_row_iterator_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:
     def rows() -> Iterator[EditCase]:
         yield case(5)
         raise RuntimeError("stop")
@@ -133,7 +133,7 @@ def test_rows_of_another_type_are_refused(tmp_path: Path) -> None:
 
 
 def altered(path: Path, row: int, change: Any, images: str = "inline") -> None:
-    """Rewrite the table with one plain row changed."""
+    """Apply ``change`` to one row of the table and rewrite the file."""
     table = pq.read_table(path)
     rows = table.to_pylist()
     change(rows[row])
@@ -171,7 +171,7 @@ def test_invalid_row_is_reported_with_field_value_and_rule(
     assert isinstance(caught.value, DataError)
 
 
-def test_wrong_table_is_refused_before_any_row(tmp_path: Path) -> None:
+def test_table_of_wrong_kind_or_version_is_refused_before_rows_are_read(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, ROWS[EditCase], EditCase)
     with pytest.raises(TableError, match="must be SftRow"):
@@ -205,7 +205,7 @@ def test_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
             read_table(tmp_path / "t.parquet", EditCase)
 
 
-def test_damaged_table_is_refused_with_the_row(tmp_path: Path) -> None:
+def test_error_for_damaged_table_contains_the_row(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(path, (case(number) for number in range(200)), EditCase)
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The tables of claims in the README and in docs/reproduction.md have the labels that ``editr1 reproduce`` prints."""
+"""Tables of claims in the README and docs/reproduction.md have the labels that ``editr1 reproduce`` prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LABELS = [[f"{item.claim}. {item.text}", item.paper or "not reported"] for item 
 
 
 def claim_rows(page: str) -> list[list[str]]:
-    """Return the cells of the table on the page whose first column is ``claim``."""
+    """Return the cells of the table of claims on a page, which has ``claim`` as its first column."""
     table = re.search(
         r"^\| claim \|.*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -21,17 +21,17 @@ def claim_rows(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
 
 
-def test_the_page_lists_every_comparison_with_its_label_and_the_papers_number() -> None:
+def test_reproduction_page_lists_every_comparison_with_the_number_of_the_paper() -> None:
     assert [row[:2] for row in claim_rows("docs/reproduction.md")] == LABELS
 
 
-def test_the_readme_repeats_rows_of_the_page() -> None:
-    # The page has one more column, the number of seeds.
+def test_rows_of_the_readme_match_the_reproduction_page() -> None:
+    # The reproduction page has an additional column, the number of seeds.
     published = [[*row[:5], row[6]] for row in claim_rows("docs/reproduction.md")]
     rows = claim_rows("README.md")
     assert rows
     assert [row for row in rows if row not in published] == []
 
 
-def test_the_readme_states_the_number_of_comparisons() -> None:
+def test_readme_states_the_number_of_comparisons() -> None:
     assert f"[All {len(LABELS)} comparisons]" in (ROOT / "README.md").read_text(encoding="utf-8")

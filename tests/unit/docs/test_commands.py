@@ -1,7 +1,7 @@
-"""Every shell block that README, tutorials and how-to guides mark as runnable runs as written, in a fresh folder.
+"""Shell blocks that are marked as runnable in the README, tutorials and how-to guides run as written in a new folder.
 
-A block is marked by an HTML comment on the line before it: ``<!-- runnable -->``, or ``<!-- runnable: long -->`` for what
-needs a finished quickstart. The blocks of a page run in order in one shell.
+A block is marked by an HTML comment on the line before it: ``<!-- runnable -->``, or ``<!-- runnable: long -->`` if the
+block needs a finished quickstart. The blocks of a page run in order in one shell.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ QUICKSTART_PAGES = ("README.md", "docs/tutorials/quickstart.md", *(page for page
 
 
 def blocks(page: str, *, long: bool) -> list[str]:
-    """The marked blocks of a page in order; with ``long`` the quick ones as well."""
+    """Return the runnable blocks of a page in order; include blocks marked as long only if ``long`` is True."""
     found = _BLOCK.finditer((ROOT / page).read_text())
     return [match["commands"] for match in found if long or not match["long"]]
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with what a clone holds, and this environment as its ``.venv``."""
+    """Return a folder with files of the repository and links to this environment in ``.venv``."""
     for name in _NEEDED:
         source, target = ROOT / name, tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def execute(commands: list[str], folder: Path, timeout_s: float) -> None:
-    """Run the blocks in one shell; fail with its output when a command fails. Nothing outlives the call."""
+    """Run the blocks in one shell, fail with its output if a command fails, and kill all remaining processes."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("EDITR1_", "OTEL_", "KUBECONFIG"))}
     env["PATH"] = f"{folder}/.venv/bin:{env['PATH']}"
     env["PYTHONPATH"] = f"{ROOT}:{ROOT / 'operators'}"
@@ -103,23 +103,23 @@ def test_blocks_that_need_a_finished_quickstart_run_as_written(clone: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_the_tutorial_on_own_images_runs_as_written(clone: Path) -> None:
+def test_tutorial_on_own_images_runs_as_written(clone: Path) -> None:
     execute(blocks("docs/tutorials/your-own-images.md", long=True), clone, 1800)
 
 
-def test_every_tutorial_marks_runnable_blocks_or_needs_a_cluster() -> None:
+def test_only_pages_that_need_a_cluster_have_no_runnable_blocks() -> None:
     unmarked = {page for page in PAGES if not blocks(page, long=True)}
     assert unmarked == {"docs/tutorials/first-cluster-run.md", "docs/how-to/operator.md"}
 
 
-def test_the_readme_is_a_front_door_of_at_most_150_lines() -> None:
+def test_readme_has_at_most_150_lines_and_names_the_unrelated_project() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
     assert "not PKU-YuanGroup/Edit-R1" in text
 
 
 def _command_lines(page: str) -> list[list[str]]:
-    """Every ``editr1 ...`` command in the shell blocks and code spans of a page, split into words."""
+    """Return every ``editr1 ...`` command in the shell blocks and code spans of a page, split into words."""
     text = (ROOT / page).read_text()
     shell = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     lines = re.findall(r"(?:^|[;&$(] ?)\s*(?:\.venv/bin/)?editr1 ([a-z][^\n;&|#)]*)", shell, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The architecture's diagrams say what is true and are rendered from their sources."""
+"""The diagrams of the architecture match the import contract and are rendered from their current sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _contract() -> list[set[str]]:
 
 
 def _drawn_layers() -> list[set[str]]:
-    """The layers of the diagram, top to bottom, from its arrows ``a & b --> c``."""
+    """Return the layers of the package diagram from top to bottom, parsed from its arrows ``a & b --> c``."""
     lines = (ROOT / "docs/diagrams/packages.mmd").read_text().splitlines()
     arrows = [line.split("-->") for line in lines if "-->" in line]
     sides = [[{name.strip() for name in side.split("&")} for side in arrow] for arrow in arrows]
@@ -30,7 +30,7 @@ def _drawn_layers() -> list[set[str]]:
     return layers
 
 
-def test_the_diagram_of_packages_has_the_layers_of_the_import_contract() -> None:
+def test_package_diagram_has_the_layers_of_the_import_contract() -> None:
     assert _drawn_layers() == _contract()
 
 
@@ -42,7 +42,7 @@ def test_every_package_in_the_diagram_has_a_box_with_its_name() -> None:
 
 
 @pytest.mark.parametrize("source", DIAGRAMS, ids=lambda path: path.stem)
-def test_every_diagram_is_rendered_from_its_present_source(source: Path) -> None:
+def test_every_diagram_is_rendered_from_its_current_source(source: Path) -> None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     svg = source.with_suffix(".svg").read_text()
     assert f"source sha256:{digest}" in svg, "edited but not rendered: run docs/diagrams/render.sh"

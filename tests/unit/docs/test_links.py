@@ -1,4 +1,4 @@
-"""Every internal link of the site and of the README leads somewhere, and the site loads nothing from other servers."""
+"""All internal links of the site and the README resolve, and the site loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_every_internal_link_and_anchor_of_the_site_exists(site: Path) -> None:
     assert followed > 1000
 
 
-def test_the_site_loads_nothing_from_another_server(site: Path) -> None:
+def test_site_loads_nothing_from_other_servers(site: Path) -> None:
     foreign = {load for path in site.rglob("*.html") for load in _read(path).loads if urlsplit(load).netloc}
     assert foreign == set()
 
 
-def test_every_link_of_the_readme_exists() -> None:
+def test_every_relative_link_of_the_readme_exists() -> None:
     for link in _MARKDOWN_LINK.findall((ROOT / "README.md").read_text()):
         parts = urlsplit(link)
         if parts.scheme:
@@ -81,7 +81,7 @@ def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
-def test_every_path_of_the_repository_on_a_page_exists() -> None:
+def test_every_repository_path_on_a_page_exists() -> None:
     tops = ("editr1", "operators", "charts", "manifests", "tests", "docs", "images")
     missing = []
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:

@@ -1,4 +1,4 @@
-"""The generated reference contains everything that it claims to list."""
+"""The generated reference lists every setting, command, metric, table column and chart value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def reference() -> Iterator[dict[str, str]]:
-    """Path to Markdown of every generated page."""
+    """Yield the Markdown of every generated page by its path."""
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         generator: ModuleType = __import__("generate_reference")
@@ -112,7 +112,7 @@ def test_every_chart_value_is_listed(reference: dict[str, str]) -> None:
             assert name == "config" or f"`{name}`" in page, f"{values.parent.name}: {name}"
 
 
-def test_the_reward_api_lists_its_routes_and_refusals(reference: dict[str, str]) -> None:
+def test_reward_api_page_lists_routes_and_error_statuses(reference: dict[str, str]) -> None:
     page = reference["reference/reward-api.md"]
     for heading in ("POST /v1/score", "GET /healthz", "GET /readyz", "GET /metrics"):
         assert f"## {heading}" in page
@@ -139,7 +139,7 @@ def test_no_page_uses_a_former_name_of_a_setting() -> None:
     assert not used
 
 
-def test_the_operator_page_names_only_reasons_that_exist() -> None:
+def test_operator_page_lists_only_existing_reasons() -> None:
     from editr1.launch.kubernetes.run_status import Reason
 
     page = (ROOT / "docs/how-to/operator.md").read_text()

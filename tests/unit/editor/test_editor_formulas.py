@@ -37,7 +37,7 @@ def test_batch_std_advantages_match_hand_computed_values() -> None:
 
 
 @pytest.mark.parametrize("std", ["group", "batch"])
-def test_group_without_spread_is_masked_and_counted(std: str) -> None:
+def test_group_with_equal_scores_is_masked_and_counted(std: str) -> None:
     rewards = torch.tensor([7.0, 7.0, 1.0, 3.0])
     result = group_advantages(rewards, torch.ones(4, dtype=torch.bool), keys(5, 5, 9, 9), std=std)  # type: ignore[arg-type]
     assert result.zero_spread == 1
@@ -65,7 +65,7 @@ def test_failed_score_is_masked_and_does_not_affect_others(std: str) -> None:
     assert with_failure.values[with_failure.valid_mask].tolist() == pytest.approx(without.values.tolist())
 
 
-def test_group_with_one_score_left_is_masked() -> None:
+def test_group_with_one_valid_score_is_masked() -> None:
     valid_mask = torch.tensor([True, False, True, True])
     result = group_advantages(torch.tensor([1.0, 0.0, 2.0, 4.0]), valid_mask, keys(0, 0, 1, 1))
     assert result.valid_mask.tolist() == [False, False, True, True]
@@ -92,8 +92,8 @@ def test_group_keys_must_be_integers() -> None:
 
 
 def test_clipped_surrogate_matches_hand_computed_values() -> None:
-    # ratios 1.2, 1.2, 0.7 with clip range 0.1 and advantages 1, -1, -1: bounded 1.1, 1.1, 0.9
-    # -min: -1.1, +1.2, +0.9
+    # Clip range 0.1 clips the ratios 1.2, 1.2, 0.7 to 1.1, 1.1, 0.9.
+    # With advantages 1, -1, -1, the losses -min(ratio * advantage, clipped ratio * advantage) are -1.1, 1.2, 0.9.
     old = torch.zeros(3)
     new = torch.log(torch.tensor([1.2, 1.2, 0.7]))
     valid_mask = torch.ones(3, dtype=torch.bool)

@@ -122,7 +122,7 @@ def test_diverged_training_stops_without_writing_an_editor(
     assert len(checkpoints) == 1
 
 
-def test_non_finite_gradient_never_reaches_the_weights(
+def test_non_finite_gradient_does_not_update_the_weights(
     tmp_path: Path,
     flux_folder: Path,
     cases: Path,
@@ -170,7 +170,7 @@ def test_checkpoint_with_other_settings_is_rejected(
         {"precision": "bf16-mixed", "gradient_checkpointing": True, "ema_decay": 0.0, "overlap": False},
     ],
 )
-def test_method_variants_train(
+def test_training_runs_with_each_method_variant(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, scorer: Scorer, changes: dict[str, Any]
 ) -> None:
     config = changed(small, iterations=2, **changes)
@@ -254,7 +254,7 @@ def test_same_instruction_on_two_sources_makes_two_groups(
     assert reported_metrics(tmp_path / "progress.jsonl")[0]["zero_spread"] == 1.0
 
 
-def test_groups_without_spread_do_not_change_the_editor(
+def test_groups_with_equal_scores_do_not_change_the_editor(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig
 ) -> None:
     def same(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
@@ -360,7 +360,7 @@ def test_sampling_continues_while_scores_are_pending(flux_folder: Path, small: G
         nonlocal calls
         calls += 1
         if calls == 1:
-            # wait until the second batch has been sampled and submitted
+            # Wait until the second batch has been sampled and submitted.
             assert second_call.wait(30)
         else:
             second_call.set()
@@ -393,14 +393,14 @@ def test_images_of_several_sizes_train_together(
     assert seen == {(48, 48), (64, 32)}
 
 
-def test_case_without_principles_is_rejected_by_row(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
+def test_case_without_principles_is_rejected_with_its_row(tmp_path: Path, make_case: Callable[..., EditCase]) -> None:
     path = tmp_path / "cases.parquet"
     write_table(path, [make_case(0), make_case(1).model_copy(update={"principles": ()})], EditCase)
     with pytest.raises(TableError, match=r"row 2: principles: case case-1 has no principles"):
         CaseOrder(path, seed=0, per_iteration=1, iterations=1)
 
 
-def test_case_order_covers_every_case_and_splits_over_processes(cases: Path) -> None:
+def test_case_order_covers_every_case_and_is_split_across_processes(cases: Path) -> None:
     whole = CaseOrder(cases, seed=3, per_iteration=2, iterations=6)
     first_epoch = [keyed.case.case_id for i in range(3) for keyed in whole.iteration(i)]
     assert sorted(first_epoch) == [f"case-{i}" for i in range(6)]
@@ -412,7 +412,7 @@ def test_case_order_covers_every_case_and_splits_over_processes(cases: Path) -> 
         CaseOrder(cases, seed=0, per_iteration=2, iterations=1, size=3)
 
 
-def test_sampling_and_update_avoid_cudnn_attention(
+def test_sampling_and_update_disable_cudnn_attention(
     tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, monkeypatch: pytest.MonkeyPatch, scorer: Scorer
 ) -> None:
     allowed: set[tuple[bool, bool]] = set()

@@ -22,7 +22,7 @@ from editr1.editor.trajectory import SampleSpec
 from editr1.seeding import sample_seed
 
 TOLERANCE = 1e-5
-"""Largest allowed difference between our latents (magnitude about 3) and those of diffusers; 1e-6 was measured."""
+"""Largest allowed difference between our latents (magnitude about 3) and those of diffusers. We measured 1e-6."""
 
 MakeImage = Callable[..., Image.Image]
 
@@ -79,7 +79,7 @@ def test_flux_edit_of_another_aspect_ratio_matches_the_pipeline(flux: EditorPoli
 
 
 def test_qwen_ode_sampling_matches_the_pipeline(qwen: EditorPolicy, make_image: MakeImage) -> None:
-    # the diffusers pipeline always resizes the reference to about 1 megapixel
+    # The diffusers pipeline always resizes the reference to about 1 megapixel.
     image = make_image(1)
     condition = qwen.encode([image], ["make it red"], qwen.working_size(image, 32), qwen.working_size(image, 1024))
     ours = sample_ode(qwen, condition, [0], [5], 2)
@@ -128,7 +128,7 @@ def test_replayed_steps_have_ratio_one(
     settings = SdeSettings(6, kind, 0.8, 3, "gaussian", storage)  # type: ignore[arg-type]
     specs = [SampleSpec(4 * row + s, row, row, row + 1, sample_seed(0, 0, row, s)) for row in (0, 1) for s in range(4)]
     batch = sample_trajectories(flux, condition, specs, settings)
-    rows = torch.tensor([0, 2, 7])  # another batch composition than during sampling
+    rows = torch.tensor([0, 2, 7])  # The batch composition differs from that during sampling.
     for k in range(3):
         before, after, sigma, sigma_next = (value[rows] for value in batch.step(k))
         v = flux.velocity(before, sigma, condition.take(batch.condition_rows[rows]))
@@ -204,7 +204,7 @@ def test_sigmas_follow_a_scheduler_with_dynamic_shifting(flux: EditorPolicy) -> 
         flux.pipeline.scheduler = plain
 
 
-def test_unknown_pipeline_class_is_rejected_by_name(tmp_path: Path) -> None:
+def test_unknown_pipeline_class_is_rejected_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ValueError, match="StableDiffusionPipeline"):
         load_policy(str(tmp_path))

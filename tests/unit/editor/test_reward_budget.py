@@ -21,6 +21,6 @@ def test_error_depends_on_the_main_cause_of_failure(causes: dict[str, int], kind
     assert type(raised.value) is kind
 
 
-def test_allowed_failures_raise_nothing() -> None:
+def test_failures_within_the_budget_raise_no_error() -> None:
     check_budget(2, 10, 0.2, {"unreachable": 2})
     check_budget(0, 0, 0.0, {})

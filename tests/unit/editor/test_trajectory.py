@@ -30,7 +30,7 @@ def batch(*sample_ids: int) -> TrajectoryBatch:
 ALL_VALID = torch.ones(3, dtype=torch.bool)
 
 
-def test_scores_in_any_order_reach_their_samples() -> None:
+def test_scores_in_any_order_are_assigned_by_sample_id() -> None:
     valid_mask = torch.tensor([True, False, True])
     scores = torch.tensor([2.0, float("nan"), 7.0], dtype=torch.float64)
     first, second = attach_scores([batch(7, 2), batch(4)], torch.tensor([2, 4, 7]), scores, valid_mask)
@@ -50,7 +50,7 @@ def test_score_of_unknown_sample_is_rejected() -> None:
         attach_scores([batch(7, 2)], torch.tensor([2, 7, 9]), torch.zeros(3), ALL_VALID)
 
 
-def test_two_scores_of_one_sample_are_rejected() -> None:
+def test_duplicate_scores_of_a_sample_are_rejected() -> None:
     with pytest.raises(ValueError, match="each sample needs a unique id"):
         attach_scores([batch(7, 2)], torch.tensor([2, 7, 7]), torch.zeros(3), ALL_VALID)
 

@@ -58,7 +58,7 @@ def _scene(cells: dict[int, tuple[str, str]], ground: tuple[int, int, int] = (21
 
 @pytest.fixture
 def png() -> bytes:
-    """A 32 x 32 image of the shapes dataset."""
+    """Return a 32 x 32 image of the shapes dataset as PNG."""
     return _encoded(_scene({0: ("red", "square"), 3: ("blue", "circle")}))
 
 
@@ -282,11 +282,11 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
 
 @pytest.fixture(scope="session")
 def report_of() -> Callable[..., ReportData]:
-    """Function that makes a report, see :func:`make_report`."""
+    """Return the function :func:`make_report`."""
     return make_report
 
 
 @pytest.fixture
 def report() -> ReportData:
-    """Report of a finished run on the shapes dataset."""
+    """Return the report of a finished run on the shapes dataset."""
     return make_report()

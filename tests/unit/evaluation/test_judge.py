@@ -1,4 +1,4 @@
-"""Parsers of the judge's answers: the two formats, and what they reject."""
+"""Parsers for the two formats of judge answers, and the answers that they reject."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMGEDIT = (
         '||V^=^V||\n{"score": [8, 6.5], "reasoning": "fine"}\n||V^=^V||',
     ],
 )
-def test_viescore_ratings_are_parsed_bare_fenced_or_delimited(text):
+def test_viescore_ratings_are_parsed_from_bare_fenced_and_delimited_json(text):
     assert parse_viescore(text) == Ratings(values=(8.0, 6.5), reasoning="fine")
 
 
@@ -43,7 +43,7 @@ def test_viescore_ratings_are_parsed_bare_fenced_or_delimited(text):
         ("", "not a JSON object"),
     ],
 )
-def test_invalid_viescore_answer_gives_the_reason(text, reason):
+def test_invalid_viescore_answer_is_unparsed_with_the_reason(text, reason):
     found = parse_viescore(text)
     assert isinstance(found, Unparsed)
     assert reason in found.reason

@@ -57,7 +57,7 @@ def pair(i: int, better: int, worse: int, label="winner") -> PreferencePair:
 
 
 def scorer(score_of=lambda shade: shade / 10, broken=()):
-    """Score by brightness; edits of the ``broken`` shades fail."""
+    """Return a scorer that scores edits by brightness and fails for the shades in ``broken``."""
 
     def score(items):
         outcomes = []
@@ -105,7 +105,7 @@ def test_pair_with_a_failed_score_is_excluded_and_counted():
     assert failures(scores.winners) == {"unparsed": 1}
 
 
-def test_every_unparsed_trace_of_an_edit_counts():
+def test_parsed_fraction_counts_every_trace_of_a_failed_edit():
     parsed = score_pairs(PAIRS, scorer(broken=(70,)), num_traces=4).parsed()
     assert parsed is not None
     assert parsed.value == pytest.approx(9 / 13), "nine traces were parsed, four were not"
@@ -138,7 +138,7 @@ def test_gain_is_measured_on_pairs_that_both_verifiers_scored():
     before = score_pairs(PAIRS, scorer(score_of=lambda s: 5.0, broken=(80,)))
     after = score_pairs(PAIRS, scorer(broken=(70,)))
     gain = compare_verifiers(after, before)
-    # Pairs 0, 1 and 2 remain. After: won, tie, lost. Before: three ties.
+    # Pairs 0, 1 and 2 remain. The results are win, tie and loss after training, and three ties before.
     assert gain.half_credit is not None and gain.strict is not None and gain.ties is not None
     assert gain.half_credit.n == 3
     assert gain.half_credit.value == pytest.approx((0.5 + 0 - 0.5) / 3)
@@ -150,19 +150,19 @@ def test_gain_is_measured_on_pairs_that_both_verifiers_scored():
 
 def test_verdict_accuracy_is_measured_per_category():
     found = verdict_accuracy(score_pairs(PAIRS, scorer()), truth)
-    # Of the shades 90 10 40 40 20 60 70 30 80 15, the verifier wrongly answers no for 40, 40 and 30.
+    # The shades are 90 10 40 40 20 60 70 30 80 15. The verifier wrongly answers "no" for 40, 40 and 30.
     assert found[Category.FOLLOW].value == pytest.approx(7 / 10)
     assert found[Category.KEEP].value == 1.0
     assert found[Category.FOLLOW].n == 10
     assert Category.QUALITY not in found
 
 
-def test_first_pairs_are_counted_without_same_pairs():
+def test_number_of_decided_pairs_excludes_same_pairs():
     order = [PAIRS[4], PAIRS[0], PAIRS[4], PAIRS[1], PAIRS[2]]
     assert [p.pair_id for p in first_decided_pairs(order, 2)] == ["p4", "p0", "p4", "p1"]
 
 
-def test_generated_items_are_scored_in_order():
+def test_items_of_a_generator_are_scored_in_order():
     items = (
         item
         for p in PAIRS[:3]
@@ -213,7 +213,7 @@ def test_editor_gain_is_paired_by_case():
     assert found.failed == 0
 
 
-def test_verifier_scores_have_no_parts_and_failures_are_excluded():
+def test_metrics_from_verifier_scores_have_no_parts_and_exclude_failures():
     before = evaluate_editor(CASES, brighter(5), scorer=scorer(broken=(7,)))
     after = evaluate_editor(CASES, brighter(50), scorer=scorer(broken=(57, 58)))
     found = editor_metrics(before, after, "verifier")
@@ -228,7 +228,7 @@ def test_verifier_scores_have_no_parts_and_failures_are_excluded():
         editor_metrics(before[1:], after[:-1], "truth")
 
 
-def test_gallery_is_drawn_by_seed_and_shows_verdicts_with_true_answers():
+def test_gallery_is_sampled_by_seed_and_shows_verdicts_with_true_answers():
     before = evaluate_editor(CASES, brighter(35), scorer=scorer(), truth=truth)
     after = evaluate_editor(CASES, brighter(60), scorer=scorer(broken=(63,)), truth=truth)
     shown = gallery(before, after, 4, seed=1)

@@ -1,4 +1,4 @@
-"""Public benchmarks: small fixtures in the published layouts, with scores computed by hand."""
+"""Public benchmarks on small fixtures in the published layouts, with expected scores computed by hand."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_editscore_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
         ({"input_image": {"bytes": None, "path": "no.png"}}, "row 0: input_image: the file .* does not exist"),
     ],
 )
-def test_invalid_row_is_rejected_by_number(tmp_path, change, message):
+def test_invalid_row_is_rejected_with_its_number(tmp_path, change, message):
     with pytest.raises(BenchmarkError, match=message):
         list(load_editscore(write(tmp_path, [{**editscore_rows()[0], **change}])))
 
@@ -196,9 +196,9 @@ def test_tiger_compares_whole_rankings_and_weights_by_groups(tmp_path):
     assert [g.k for g in groups] == [2, 2, 2, 2, 3, 3, 3, 4]
     table = tiger_table(groups, score_tiger(groups, by_shade), epsilon=0.1)
     published, ours = rows_of(table), rows_of(table, "ours")
-    # The gaps at K = 2 are 7.0, -0.3, 0.2 and -6.0. With epsilon tuned to 0.3 the tie is correct and 0.2 stays wrong.
+    # The gaps at K = 2 are 7.0, -0.3, 0.2 and -6.0. With the tuned epsilon 0.3, the tie is correct and 0.2 is wrong.
     assert published["K = 2"] == pytest.approx(3 / 4)
-    # With epsilon 0.1 the tie is wrong as well.
+    # With epsilon 0.1, the tie is also wrong.
     assert ours["K = 2"] == pytest.approx(2 / 4)
     # g3c: A and B have equal scores; a reversed ascending sort puts B first, which happens to be the human ranking.
     assert published["K = 3"] == pytest.approx(2 / 3)
@@ -206,7 +206,7 @@ def test_tiger_compares_whole_rankings_and_weights_by_groups(tmp_path):
     assert published["K = 4"] == ours["K = 4"] == 1.0
     assert published["overall, weighted by groups"] == pytest.approx((3 + 2 + 1) / 8)
     assert ours["overall, weighted by groups"] == pytest.approx((2 + 1 + 1) / 8)
-    # 3 decided pairs at K = 2 (2 correct), 9 at K = 3 (3 + 2 + 2 correct, one tie), 6 at K = 4.
+    # There are 3 decided pairs at K = 2 (2 correct), 9 at K = 3 (3 + 2 + 2 correct, one tie) and 6 at K = 4.
     assert ours["all pairs with a preference, strict"] == pytest.approx((2 + 7 + 6) / 18)
     assert ours["all pairs with a preference, half credit"] == pytest.approx((2 + 7.5 + 6) / 18)
     assert table.notes == (
@@ -215,16 +215,16 @@ def test_tiger_compares_whole_rankings_and_weights_by_groups(tmp_path):
     )
 
 
-def test_decided_pair_inside_epsilon_is_wrong_at_two_but_correct_overall(tmp_path):
+def test_tiger_decided_pair_within_epsilon_is_wrong_at_k_2_but_correct_overall(tmp_path):
     ties = [row for i in range(3) for row in tiger_rows(2, f"t_{i}", [53, 50], "A=B")]
     groups = load_tiger(write(tmp_path, ties + tiger_rows(2, "d", [52, 50], "A>B")))
     published = rows_of(tiger_table(groups, score_tiger(groups, by_shade), epsilon=0.1))
-    # With epsilon tuned to 0.3 the three ties are correct, and the decided gap of 0.2 counts as a tie as well.
+    # With the tuned epsilon 0.3, the three ties are correct and the decided gap of 0.2 also counts as a tie.
     assert published["K = 2"] == pytest.approx(3 / 4)
     assert published["overall, weighted by groups"] == 1.0
 
 
-def test_unscored_groups_are_wrong_when_published_and_excluded_from_ours(tmp_path):
+def test_tiger_unscored_group_is_wrong_in_the_published_rule_and_excluded_from_ours(tmp_path):
     groups = load_tiger(write(tmp_path, tiger_set()))
     scores = [
         {**score, "A": None} if group.k == 4 else score

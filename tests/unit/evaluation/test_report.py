@@ -1,4 +1,4 @@
-"""The report page is valid and self-contained, states what was not measured, and escapes all data."""
+"""The report page is valid and self-contained, marks metrics that were not measured, and escapes all data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}&am
 
 
 class Page(HTMLParser):
-    """Collects the tags of a page and fails on tags that are not nested correctly."""
+    """Parser that collects the tags of a page and fails on tags that are not nested correctly."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -141,7 +141,7 @@ def _estimate(value: float, low: float, high: float) -> Estimate:
     return Estimate(value=value, low=low, high=high, n=50)
 
 
-def test_interval_that_includes_zero_is_no_significant_effect(report):
+def test_interval_that_includes_zero_is_reported_as_no_significant_effect(report):
     gain = report.verifier_gain.model_copy(update={"half_credit": _estimate(0.01, -0.02, 0.04)})
     parts = report.editor.gain.model_copy(update={"score": _estimate(-1.0, -1.5, -0.5)})
     editor = report.editor.model_copy(update={"gain": parts})
@@ -181,7 +181,7 @@ def test_wrong_verdict_is_marked_in_words(report):
 
 
 def _poisoned(value):
-    """Return the data with every free text replaced by markup."""
+    """Return the data with hostile markup in place of every string and in every key."""
     if isinstance(value, str):
         return HOSTILE
     if isinstance(value, dict):
@@ -249,7 +249,7 @@ def test_report_data_survives_a_json_round_trip(report):
     assert render_report(back) == render_report(data)
 
 
-def test_constant_curve_is_stated_and_not_drawn(report):
+def test_constant_curve_is_listed_as_text_and_not_drawn(report):
     curves = {"failed": ((0.0, 0.0), (1.0, 0.0)), "loss": ((0.0, 2.0), (1.0, 1.0)), "ratio": ((0.0, 1.0), (1.0, 1.0))}
     stage = report.stages[0].model_copy(update={"curves": curves})
     page = render_report(report.model_copy(update={"stages": (stage,)}))
@@ -280,7 +280,7 @@ def test_curve_without_finite_values_is_not_drawn():
     assert re.search(r'class="curve" d="M[^M]+M', gap)
 
 
-def test_long_curve_is_reduced_without_changing_its_level():
+def test_long_curve_is_downsampled_without_changing_its_values():
     points = [(float(i), 5.0) for i in range(100_000)]
     svg = charts.line_chart("loss", points)
     assert len(svg) < 20_000

@@ -40,7 +40,7 @@ def test_operator_image_has_its_own_containerfile(builds: dict[str, str]) -> Non
     assert set(builds) == {chart_of(kind) for kind in Kind} | {"operator"}
 
 
-def test_build_arguments_equal_those_the_containerfile_declares(builds: dict[str, str]) -> None:
+def test_build_arguments_match_the_arguments_of_the_containerfile(builds: dict[str, str]) -> None:
     for arguments in builds.values():
         text = (ROOT / arguments.split("-f ")[1].split()[0]).read_text()
         assert set(re.findall(r"--build-arg (\w+)=", arguments)) == set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))

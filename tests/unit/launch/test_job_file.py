@@ -1,4 +1,4 @@
-"""The job file that a chart writes for its pods has the fields of the job that the chart values were made from."""
+"""The job file that a chart renders for its pods has the same fields as the job that was submitted."""
 
 from pathlib import Path
 from typing import Any
@@ -25,24 +25,24 @@ CLUSTER = ClusterConfig(
     }
 )
 SET_ON_THE_CLUSTER: dict[str, Any] = {
-    # Every pod mounts its scratch volume here; the job has a folder of the machine that submitted it.
+    # Pods mount their scratch volume at this path. The given job has a folder of the submitting machine.
     "workdir": "/work",
-    # The submitting machine may reach the server under another address: the pods' own is in the cluster's settings.
+    # Pods use the endpoint in the cluster settings, which may differ from the endpoint of the submitting machine.
     "store.endpoint": "s3.lab.svc:8333",
-    # A path on the submitting machine; pods mount a bundle from store.caConfigMap, which this cluster does not have.
+    # The given path is on the submitting machine. Pods use the bundle in store.caConfigMap, which is not set here.
     "store.ca_bundle": None,
     # The chart sets these two variables from the Secret store.secretName, under their default names.
     "store.access_key_env": "EDITR1_S3_ACCESS_KEY",
     "store.secret_key_env": "EDITR1_S3_SECRET_KEY",
-    # The chart values telemetry.publishIntervalSeconds and telemetry.jsonLogs are the cluster's for all its pods.
+    # The chart values telemetry.publishIntervalSeconds and telemetry.jsonLogs come from the cluster settings.
     "runtime.publish_seconds": 9,
     "runtime.log_format": "json",
-    # A pod writes its spans into its working directory and publishes them from there.
+    # Pods write spans to their working directory and publish them from there.
     "runtime.span_file": None,
 }
-"""Fields whose value in the pod is not that of the given job, with the value that the pod gets."""
+"""Fields that differ between the pod and the given job, with the value in the pod."""
 SERVICE_HAS_NO = {
-    # No run file gives a service the address of a reward service.
+    # Reward services do not use a reward service.
     "reward_urls": [],
     "reward_digest": None,
     # Kubernetes restarts the pods of a Deployment without a limit.
@@ -51,7 +51,7 @@ SERVICE_HAS_NO = {
 
 
 def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
-    """Return a job none of whose fields has its default, as far as its kind allows."""
+    """Return a job in which every field that its kind supports has a value other than the default."""
     bundle.touch()
     store = StoreConfig(
         url="s3://bucket/prefix",
@@ -78,7 +78,7 @@ def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
 
 
 def leaves(job: StageJob) -> dict[str, Any]:
-    """Return the fields of a job as JSON values, with those of its sections as ``section.field``."""
+    """Return the fields of a job as JSON values; the fields of a section are named ``section.field``."""
     fields = job.model_dump(mode="json")
     sections = {name: fields.pop(name) for name in ("store", "runtime")}
     return fields | {f"{head}.{name}": value for head, section in sections.items() for name, value in section.items()}

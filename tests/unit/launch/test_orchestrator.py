@@ -1,4 +1,4 @@
-"""The orchestrator with real processes, in which a short script replaces the stages."""
+"""The orchestrator with real processes; a short script replaces every stage."""
 
 import json
 import sys
@@ -73,7 +73,7 @@ store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json
 
 
 class Watcher:
-    """Observer that records the name of each event and of its stage."""
+    """Observer that records the name of each event and the name of its stage."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
@@ -173,7 +173,7 @@ def test_record_has_the_git_revision_of_the_last_run_that_started_a_stage(
         return str(scripted(spec(model, **sft))[0].git_revision)
 
     assert at("one") == "one"
-    assert at("two") == "one"  # nothing was started
+    assert at("two") == "one"  # No stage was started.
     assert at("three", learning_rate=0.5) == "three"
 
 

@@ -202,7 +202,7 @@ OLD_JOB = {"run": "r", "stage": "sft", "key": "old"}
     ("chart", "job", "replaced"),
     [
         ("sft-0.1.0", OLD_JOB, True),
-        ("sft-0.1.0", None, True),  # an interrupted installation
+        ("sft-0.1.0", None, True),  # The installation was interrupted.
         ("sft-0.1.0", {**OLD_JOB, "run": "r-sft", "stage": "large"}, False),
         ("sft-0.1.0", {**OLD_JOB, "run": "other"}, False),
         ("llm-serve-2.0.0", None, False),

@@ -1,4 +1,4 @@
-"""The client and the doctor against a cluster without training-operator and KEDA, and against an unreachable one."""
+"""Client and doctor on a cluster without training-operator and KEDA, and on an unreachable cluster."""
 
 import json
 import threading

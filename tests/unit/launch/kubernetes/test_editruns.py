@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
 
 
-def test_apply_attaches_to_an_identical_run_and_rejects_another_spec() -> None:
+def test_apply_attaches_to_an_identical_run_and_rejects_a_different_spec() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     assert runs.apply(spec(), {"note": "x"}) and not runs.apply(spec(), {})
@@ -58,7 +58,7 @@ def test_apply_attaches_to_an_identical_run_and_rejects_another_spec() -> None:
         runs.apply(spec(seed=4), {})
 
 
-def test_failed_run_is_replaced_even_with_other_settings() -> None:
+def test_failed_run_is_replaced_even_if_settings_differ() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})

@@ -46,7 +46,7 @@ def job(kind: Kind = Kind.SFT, **changes: object) -> StageJob:
     return StageJob.model_validate(values | changes)
 
 
-def test_values_of_stage_name_override_those_of_kind_and_of_all_stages() -> None:
+def test_values_for_a_stage_name_override_values_for_its_kind_and_all_stages() -> None:
     cluster = ClusterConfig(
         values={"gpus": 8, "image": {"tag": "1"}},
         stages={"sft": {"gpus": 4, "nodes": 2}, "warmup": {"gpus": 1}},
@@ -119,7 +119,7 @@ def test_reward_chart_belongs_to_kind_serve() -> None:
         kind_of("train")
 
 
-def test_precedence_of_cluster_settings_is_options_environment_file(tmp_path: Path) -> None:
+def test_cluster_options_override_environment_and_file(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("namespace: lab\nvalues: {gpus: 1}\n")
     env = {"EDITR1_CLUSTER_FILE": str(file), "EDITR1_CLUSTER__VALUES": "{gpus: 2}"}
@@ -138,7 +138,7 @@ def test_store_that_pods_cannot_reach_is_rejected() -> None:
     assert store_config(config).endpoint == "http://out"
 
 
-def test_endpoint_of_this_machine_without_one_for_the_pods_is_rejected(
+def test_store_endpoint_is_rejected_if_none_is_set_for_the_pods(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDITR1_S3_ENDPOINT", "http://minio.example:9000")
@@ -152,7 +152,7 @@ def test_endpoint_of_this_machine_without_one_for_the_pods_is_rejected(
         render(Kind.SFT, "mine", values, cluster, "editr1", Helm())
 
 
-def test_cluster_values_under_the_stage_name_of_a_values_file_are_used(tmp_path: Path) -> None:
+def test_stage_name_in_a_values_file_selects_cluster_values(tmp_path: Path) -> None:
     file = tmp_path / "values.yaml"
     file.write_text("stage: second\n")
     cluster = ClusterConfig(stages={"second": {"gpus": 2}})
