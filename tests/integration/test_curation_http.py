@@ -97,7 +97,7 @@ def test_rows_are_parsed_traces_in_the_order_of_the_candidates(reference, tables
 
 
 @pytest.mark.parametrize("after", [3, 20, 60])
-def test_a_resumed_curation_writes_the_same_tables(labeller_url, tables, reference, tmp_path, after) -> None:
+def test_resumed_curation_writes_the_same_tables(labeller_url, tables, reference, tmp_path, after) -> None:
     seen = 0
 
     def stop() -> bool:
@@ -133,7 +133,7 @@ def test_curation_resumed_after_a_kill_writes_the_same_tables(labeller_url, tabl
     assert_same_tables(tmp_path, reference)
 
 
-def test_a_repeated_call_sends_no_request_even_without_its_record_files(
+def test_repeated_call_sends_no_request_even_without_its_record_files(
     labeller_url, tables, reference, tmp_path
 ) -> None:
     shutil.copytree(reference, tmp_path / "copy")
@@ -178,7 +178,7 @@ def test_variant_v_has_gold_verdicts_without_reasoning(labeller_url, tables, tmp
         assert verdict.score == pytest.approx(10 * sum(verdict.scores) / 6, abs=0.051)
 
 
-def test_the_holistic_variant_has_two_questions_per_case(labeller_url, tables, tmp_path) -> None:
+def test_holistic_variant_has_two_questions_per_case(labeller_url, tables, tmp_path) -> None:
     counts = run(config(labeller_url, variant="holistic"), tables, tmp_path)
     assert (counts["rows"], counts["cases"]) == (36, 12)
     for row in read_table(tmp_path / "rows.parquet", SftRow):
@@ -230,7 +230,7 @@ def complete(url: str, **body) -> httpx.Response:
     return httpx.post(f"{url}/chat/completions", json=body)
 
 
-def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(labeller_url) -> None:
+def test_labelling_server_is_deterministic_in_the_seed_and_supports_n(labeller_url) -> None:
     (case,) = generate_cases(1, 3, "o", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
     chat = build_messages(*prompts.think(case, image, case.principles), 64)
@@ -282,13 +282,13 @@ def test_the_labelling_server_is_deterministic_in_the_seed_and_supports_n(labell
         ),
     ],
 )
-def test_the_labelling_server_explains_invalid_requests(labeller_url, change, status, reason) -> None:
+def test_labelling_server_explains_invalid_requests(labeller_url, change, status, reason) -> None:
     got = complete(labeller_url, **({"model": "careful", "messages": CHAT} | change))
     assert got.status_code == status
     assert reason in got.json()["error"]["message"]
 
 
-def test_the_labelling_server_rejects_unknown_instructions(labeller_url) -> None:
+def test_labelling_server_rejects_unknown_instructions(labeller_url) -> None:
     (case,) = generate_cases(1, 3, "o")
     other = case.model_copy(update={"instruction": "paint it like Monet"})
     got = complete(labeller_url, model="shapes-oracle", messages=build_messages(*prompts.difficulty(other), 64))
@@ -296,12 +296,12 @@ def test_the_labelling_server_rejects_unknown_instructions(labeller_url) -> None
     assert "paint it like Monet" in got.json()["error"]["message"]
 
 
-def test_the_labelling_server_does_not_listen_on_all_interfaces_by_default() -> None:
+def test_labelling_server_does_not_listen_on_all_interfaces_by_default() -> None:
     with pytest.raises(ValueError, match=r"0\.0\.0\.0"):
         serve("0.0.0.0", 0)
 
 
-def test_an_outage_is_reported_as_unavailable(tables, tmp_path) -> None:
+def test_outage_is_reported_as_unavailable(tables, tmp_path) -> None:
     settings = config("http://127.0.0.1:9/v1")
     settings.endpoints["default"] = EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(EndpointUnavailable, match="decompose: 12 of 12 items failed, because no request was answered"):
@@ -319,7 +319,7 @@ def test_two_unanswered_items_are_not_an_outage(failing_server, tables, tmp_path
     assert not isinstance(raised.value, EndpointUnavailable)
 
 
-def test_a_candidate_whose_case_differs_is_reported_before_any_request(tables, tmp_path) -> None:
+def test_candidate_whose_case_differs_is_reported_before_any_request(tables, tmp_path) -> None:
     rows = list(read_table(tables[1], Quadruple))
     other = rows[4].case.model_copy(update={"instruction": "make everything blue"})
     rows[4] = rows[4].model_copy(update={"case": other})
@@ -367,7 +367,7 @@ def test_failed_items_are_counted_and_completed_by_the_next_call(
     assert_same_tables(tmp_path, reference)
 
 
-def test_the_labelling_server_stops_with_its_context() -> None:
+def test_labelling_server_stops_with_its_context() -> None:
     with labeller_server() as url:
         assert httpx.get(url.removesuffix("/v1") + "/healthz").status_code == 200
     with pytest.raises(httpx.ConnectError):

@@ -56,7 +56,7 @@ def test_retry_after_is_respected(failing_server) -> None:
 
 
 @pytest.mark.parametrize("step", [500, 503, 429, 408, "drop"])
-def test_a_transient_failure_is_retried(failing_server, step) -> None:
+def test_transient_failure_is_retried(failing_server, step) -> None:
     failing_server.script = [step]
     texts, usage = complete(failing_server)
     assert texts == [["0"]]
@@ -76,14 +76,14 @@ def test_exhausted_retries_raise_an_error_with_endpoint_status_and_count(failing
 @pytest.mark.parametrize(
     ("status", "kind"), [(400, RequestRefused), (401, EndpointMisconfigured), (404, EndpointMisconfigured)]
 )
-def test_a_permanent_failure_is_not_retried(failing_server, status, kind) -> None:
+def test_permanent_failure_is_not_retried(failing_server, status, kind) -> None:
     failing_server.script = [status]
     with pytest.raises(kind):
         complete(failing_server)
     assert len(failing_server.seen) == 1
 
 
-def test_the_deadline_applies_to_a_hanging_server(failing_server) -> None:
+def test_deadline_applies_to_a_hanging_server(failing_server) -> None:
     failing_server.script = ["hang"]
     started = time.monotonic()
     with pytest.raises(EndpointUnavailable, match=r"deadline of 0\.3 s"):
@@ -91,14 +91,14 @@ def test_the_deadline_applies_to_a_hanging_server(failing_server) -> None:
     assert time.monotonic() - started < 6
 
 
-def test_an_invalid_response_is_an_error_and_is_not_cached(failing_server, tmp_path) -> None:
+def test_invalid_response_is_an_error_and_is_not_cached(failing_server, tmp_path) -> None:
     failing_server.script = ["junk"]
     with pytest.raises(EndpointUnavailable, match="not a chat completion"):
         complete(failing_server, cache=tmp_path / "a.sqlite")
     assert complete(failing_server, cache=tmp_path / "a.sqlite")[1].requests == 1
 
 
-def test_a_truncated_response_is_an_error(failing_server) -> None:
+def test_truncated_response_is_an_error(failing_server) -> None:
     failing_server.script = [b'{"choices": [']
     with pytest.raises(EndpointUnavailable, match="the response is not JSON"):
         complete(failing_server)
@@ -113,7 +113,7 @@ def test_lone_surrogates_are_replaced_and_invalid_token_counts_ignored(failing_s
     assert usage.cached == 1
 
 
-def test_the_url_of_an_unreachable_server_is_reported() -> None:
+def test_url_of_an_unreachable_server_is_reported() -> None:
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
             await client.complete(VlmConfig(), CHAT)
@@ -139,7 +139,7 @@ def test_usage_is_counted_and_cached_answers_are_free(failing_server, tmp_path) 
     assert len(failing_server.seen) == 7
 
 
-def test_the_api_key_is_read_from_the_configured_environment_variable(failing_server, monkeypatch, tmp_path) -> None:
+def test_api_key_is_read_from_the_configured_environment_variable(failing_server, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MY_VLM_KEY", "k-123")
     complete(failing_server, api_key_env="MY_VLM_KEY", cache=tmp_path / "a.sqlite")
     assert failing_server.keys == ["Bearer k-123"]

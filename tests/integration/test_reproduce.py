@@ -75,7 +75,7 @@ def test_each_experiment_is_a_run_with_record_spans_and_logs(reproduced: tuple[P
             assert (out / "runs" / record.name / "stages" / stage.name / "log.txt").is_file()
 
 
-def test_a_second_call_starts_nothing(reproduced: tuple[Path, str]) -> None:
+def test_second_call_starts_nothing(reproduced: tuple[Path, str]) -> None:
     out, _ = reproduced
     before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
     again = subprocess.run(command(out, "--only", "gcpo"), capture_output=True, text=True, timeout=300)

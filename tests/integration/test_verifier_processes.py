@@ -133,7 +133,7 @@ def test_two_ranks_share_each_sft_batch(root: Path, tmp_path: Path) -> None:
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-2)
 
 
-def test_a_stop_on_one_rank_stops_both_and_the_training_resumes(root: Path, tmp_path: Path) -> None:
+def test_stop_on_one_rank_stops_both_and_the_training_resumes(root: Path, tmp_path: Path) -> None:
     whole = run(root, "sft", tmp_path / "whole", 2)
     halves = run(root, "sft", tmp_path / "halves", 2, stop_at=2)
     assert len(halves) == 2

@@ -33,7 +33,7 @@ def test_parts_that_join_to_the_same_text_give_different_seeds() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_an_offset_seed_stays_in_range() -> None:
+def test_offset_seed_stays_in_range() -> None:
     assert seeding.offset_seed(3, 4) == 7
     assert seeding.offset_seed(-3, 1) == -2
     assert seeding.offset_seed(2**63 - 1, 2) == 1

@@ -100,7 +100,7 @@ def test_outcomes_probes_and_metrics_of_a_ready_server(server, make_items, verif
     assert found[("editr1_reward_requests_total", "200")] == 4
 
 
-def test_an_invalid_item_does_not_affect_other_items(server, make_items) -> None:
+def test_invalid_item_does_not_affect_other_items(server, make_items) -> None:
     items = make_items(3)
     broken = items[1].edited.model_copy(update={"data": b"not an image"})
     items[1] = items[1].model_copy(update={"edited": broken})
@@ -136,14 +136,14 @@ def test_decompression_bombs_and_oversized_bodies_are_rejected_without_decoding(
     assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
 
 
-def test_a_client_that_does_not_send_its_body_is_disconnected(server) -> None:
+def test_client_that_does_not_send_its_body_is_disconnected(server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as raw_socket:
         raw_socket.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         assert raw_socket.recv(100).startswith(b"HTTP/1.1 408")
 
 
-def test_the_client_waits_when_a_full_queue_returns_429(busy, held, make_items) -> None:
+def test_client_waits_when_a_full_queue_returns_429(busy, held, make_items) -> None:
     held(12)
     refused = post(busy.url, encode_request(make_items(1)))
     assert refused.status_code == 429

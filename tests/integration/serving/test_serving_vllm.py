@@ -136,7 +136,7 @@ def test_several_traces_are_sampled_in_one_request(engines, chats) -> None:
     assert theirs.generate(chats[:1], Sampling(num_traces=4, temperature=2.0, max_tokens=40, seed=3)) == [answer]
 
 
-def test_a_prompt_that_vllm_rejects_does_not_affect_other_chats(engines, chats) -> None:
+def test_prompt_that_vllm_rejects_does_not_affect_other_chats(engines, chats) -> None:
     ours, theirs = engines
     long = build_chat(ours.template, *chats[0].images, "y" * 3000, ())
     first, second, third = theirs.generate([chats[0], long, chats[1]], Sampling(max_tokens=20))
@@ -146,7 +146,7 @@ def test_a_prompt_that_vllm_rejects_does_not_affect_other_chats(engines, chats) 
     assert not isinstance(third, EngineError)
 
 
-def test_the_reward_server_scores_through_vllm(start_server, vllm, verifier, make_items) -> None:
+def test_reward_server_scores_through_vllm(start_server, vllm, verifier, make_items) -> None:
     settings = ServeConfig(engine="openai", openai=vllm)
     server = start_server(
         engine="openai", **{f"openai.{key}": value for key, value in settings.openai.model_dump().items()}

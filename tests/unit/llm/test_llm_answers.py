@@ -19,12 +19,12 @@ def test_json_is_extracted_from_prose_and_code_fences() -> None:
 
 
 @pytest.mark.parametrize("text", ["no value", "[1, 2", "[" * 100_000], ids=["none", "truncated", "deep"])
-def test_an_answer_without_valid_json_is_unreadable(text) -> None:
+def test_answer_without_valid_json_is_unreadable(text) -> None:
     with pytest.raises(UnreadableAnswer):
         find_json(text, "[")
 
 
-def test_the_first_answer_stays_cached_after_reopening(tmp_path) -> None:
+def test_first_answer_stays_cached_after_reopening(tmp_path) -> None:
     with AnswerCache(tmp_path / "a.sqlite") as cache:
         assert cache.get(b"k") is None
         cache.put(b"k", b"one")
@@ -33,7 +33,7 @@ def test_the_first_answer_stays_cached_after_reopening(tmp_path) -> None:
         assert cache.get(b"k") == b"one"
 
 
-def test_a_cache_without_a_path_stores_nothing() -> None:
+def test_cache_without_a_path_stores_nothing() -> None:
     with AnswerCache(None) as cache:
         cache.put(b"k", b"one")
         assert cache.get(b"k") is None

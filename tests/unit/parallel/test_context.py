@@ -56,7 +56,7 @@ def test_ranks_are_read_without_torch_and_without_a_process_group() -> None:
     assert done.stdout.split() == ["5", "1", "2", "8", "False", "False", "False"], done.stderr
 
 
-def test_a_single_process_needs_no_process_group() -> None:
+def test_single_process_needs_no_process_group() -> None:
     context = DistributedContext()
     value = torch.tensor([1.0])
     assert context.all_gather(value) == [value]
@@ -67,7 +67,7 @@ def test_a_single_process_needs_no_process_group() -> None:
     assert not torch.distributed.is_initialized()
 
 
-def test_the_device_is_known_only_after_initialization() -> None:
+def test_device_is_known_only_after_initialization() -> None:
     with pytest.raises(RuntimeError, match=r"DistributedContext\.initialize\(\)"):
         _ = DistributedContext().device
     assert DistributedContext.initialize(cpu=True).device == torch.device("cpu")

@@ -100,7 +100,7 @@ def run(
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_a_failed_experiment_fails_only_those_that_build_on_it(tmp_path: Path, parallel: int) -> None:
+def test_failed_experiment_fails_only_those_that_build_on_it(tmp_path: Path, parallel: int) -> None:
     found, seen = run(tmp_path, "curation", parallel)
     data_runs = [f"s{seed}-{name}" for seed in (7, 8) for name in ("data", "data-t", "data-v", "data-holistic")]
     assert sorted(FakeProcess.started) == sorted(data_runs)

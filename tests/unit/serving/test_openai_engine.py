@@ -101,7 +101,7 @@ def test_traces_are_ordered_by_index_and_completion_tokens_are_divided(engine: O
     assert {g.prompt_tokens for g in answer} == {10}
 
 
-def test_the_source_precedes_the_edit_and_a_seed_is_sent_only_if_set(
+def test_source_precedes_the_edit_and_a_seed_is_sent_only_if_set(
     engine: OpenAIEngine, server: Server, chat: Chat
 ) -> None:
     engine.generate([chat], Sampling())
@@ -114,14 +114,14 @@ def test_the_source_precedes_the_edit_and_a_seed_is_sent_only_if_set(
 
 
 @pytest.mark.parametrize("step", [429, 500, 503, "drop"])
-def test_a_transient_failure_is_retried(engine: OpenAIEngine, server: Server, chat: Chat, step: int | str) -> None:
+def test_transient_failure_is_retried(engine: OpenAIEngine, server: Server, chat: Chat, step: int | str) -> None:
     server.script = [step, step]
     (answer,) = engine.generate([chat], Sampling())
     assert not isinstance(answer, EngineError)
     assert len(server.seen) == 3
 
 
-def test_a_rejected_chat_is_not_retried_and_does_not_affect_others(
+def test_rejected_chat_is_not_retried_and_does_not_affect_others(
     engine: OpenAIEngine, server: Server, chat: Chat
 ) -> None:
     server.script = [400]
@@ -131,13 +131,13 @@ def test_a_rejected_chat_is_not_retried_and_does_not_affect_others(
     assert len(server.seen) == 2
 
 
-def test_a_server_that_fails_every_request_is_unavailable(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
+def test_server_that_fails_every_request_is_unavailable(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
     server.script = [503] * 6
     with pytest.raises(EngineUnavailable):
         engine.generate([chat, chat], Sampling())
 
 
-def test_a_hanging_server_is_not_retried(server: Server, chat: Chat) -> None:
+def test_hanging_server_is_not_retried(server: Server, chat: Chat) -> None:
     server.script = ["hang"]
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     config = OpenAIEngineConfig(base_url=url, model="m", timeout_seconds=0.5)

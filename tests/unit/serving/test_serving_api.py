@@ -40,7 +40,7 @@ def test_encoded_items_decode_to_the_same_items(make_items) -> None:
     assert _decode(request.items) == items
 
 
-def test_a_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
+def test_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
     first, second, third = make_items(3)
     group = [first, *(item.model_copy(update={"source": first.source}) for item in (second, third))]
     body = encode_request(group)
@@ -49,7 +49,7 @@ def test_a_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
     assert _decode(UnvalidatedRequest.model_validate_json(body).items) == group
 
 
-def test_an_invalid_item_does_not_affect_other_items(make_items) -> None:
+def test_invalid_item_does_not_affect_other_items(make_items) -> None:
     raw = json.loads(encode_request(make_items(7)))["items"]
     raw[1] = "nonsense"
     raw[2]["source"] = {"data": "???"}
@@ -67,7 +67,7 @@ def test_an_invalid_item_does_not_affect_other_items(make_items) -> None:
     assert "principles" in _failure(got[6])
 
 
-def test_a_digest_is_looked_up_and_its_content_is_verified(make_items) -> None:
+def test_digest_is_looked_up_and_its_content_is_verified(make_items) -> None:
     (item,) = make_items(1)
     (other,) = make_items(1, seed=1)
     known = {f"sha256:{item.source.sha256}": item.source.data, f"sha256:{other.source.sha256}": item.source.data}
@@ -111,7 +111,7 @@ def test_data_and_digest_are_mutually_exclusive(make_items) -> None:
         {"urls": []},
     ],
 )
-def test_a_malformed_request_is_rejected_as_a_whole(make_items, change: dict[str, object]) -> None:
+def test_malformed_request_is_rejected_as_a_whole(make_items, change: dict[str, object]) -> None:
     raw = json.loads(encode_request(make_items(1))) | change
     with pytest.raises(ValidationError):
         UnvalidatedRequest.model_validate(raw)
@@ -129,7 +129,7 @@ def test_images_with_equal_bytes_have_one_digest() -> None:
     assert EncodedImage(data=b"a").sha256 == EncodedImage(data=b"a").sha256 != EncodedImage(data=b"b").sha256
 
 
-def test_an_item_with_too_many_values_is_rejected_without_listing_them(make_items) -> None:
+def test_item_with_too_many_values_is_rejected_without_listing_them(make_items) -> None:
     raw = json.loads(encode_request(make_items(3)))["items"]
     raw[1] |= {f"k{i}": i for i in range(2000)}
     raw[2]["source"] = [[0] * 600, [0] * 600]

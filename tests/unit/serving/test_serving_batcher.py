@@ -64,7 +64,7 @@ def test_waiting_requests_share_a_batch(make_batcher, fake_engine, make_items) -
     assert [size for size, _ in fake_engine.batches] == [1, 8]
 
 
-def test_a_large_request_is_split_into_batches(make_batcher, fake_engine, make_items) -> None:
+def test_large_request_is_split_into_batches(make_batcher, fake_engine, make_items) -> None:
     red = [25, 51, 76, 102, 127, 153, 178, 204, 229]
     ticket = make_batcher(max_batch_size=4).submit(make_items(9, red=red), GREEDY, ten_seconds_from_now())
     assert [o.score for o in ticket.future.result(5)] == [round(r / 25.5, 1) for r in red]
@@ -72,7 +72,7 @@ def test_a_large_request_is_split_into_batches(make_batcher, fake_engine, make_i
     assert [timing.items for timing in ticket.timings] == [4, 4, 1]
 
 
-def test_the_batch_size_counts_traces(make_batcher, fake_engine, make_items) -> None:
+def test_batch_size_counts_traces(make_batcher, fake_engine, make_items) -> None:
     several = Sampling(num_traces=3, temperature=1.0)
     make_batcher(max_batch_size=7).submit(make_items(4), several, ten_seconds_from_now()).future.result(5)
     assert [size for size, _ in fake_engine.batches] == [2, 2]
@@ -92,7 +92,7 @@ def test_different_sampling_settings_get_separate_batches_oldest_first(make_batc
     assert fake_engine.batches == [(1, GREEDY), (2, GREEDY), (2, warm)]
 
 
-def test_an_idle_engine_waits_for_a_full_batch(make_batcher, fake_engine, make_items) -> None:
+def test_idle_engine_waits_for_a_full_batch(make_batcher, fake_engine, make_items) -> None:
     batcher = make_batcher(max_batch_size=4, wait_s=60)
     tickets = [batcher.submit(make_items(1), GREEDY, ten_seconds_from_now()) for _ in range(3)]
     with pytest.raises(TimeoutError):
@@ -103,9 +103,7 @@ def test_an_idle_engine_waits_for_a_full_batch(make_batcher, fake_engine, make_i
     assert [size for size, _ in fake_engine.batches] == [4]
 
 
-def test_a_request_that_exceeds_the_queue_capacity_is_rejected_as_a_whole(
-    make_batcher, fake_engine, make_items
-) -> None:
+def test_request_that_exceeds_the_queue_capacity_is_rejected_as_a_whole(make_batcher, fake_engine, make_items) -> None:
     batcher = make_batcher(capacity=4)
     occupy_engine(batcher, fake_engine, make_items)
     batcher.submit(make_items(2), GREEDY, ten_seconds_from_now())
@@ -145,7 +143,7 @@ def test_cancelled_requests_are_dropped_from_the_queue(make_batcher, fake_engine
     assert batcher.in_flight == 0
 
 
-def test_the_worker_survives_an_error_of_the_engine(make_items) -> None:
+def test_worker_survives_an_error_of_the_engine(make_items) -> None:
     calls = []
 
     def fail(items, sampling):
@@ -198,6 +196,6 @@ def test_concurrent_clients_get_their_own_outcomes(make_batcher, make_items) -> 
     assert wrong == []
 
 
-def test_an_empty_request_resolves_immediately(make_batcher, fake_engine) -> None:
+def test_empty_request_resolves_immediately(make_batcher, fake_engine) -> None:
     assert make_batcher().submit([], GREEDY, ten_seconds_from_now()).future.result(0) == []
     assert fake_engine.batches == []

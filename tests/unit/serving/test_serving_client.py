@@ -86,7 +86,7 @@ def test_threads_can_share_a_client(start_server, fake_engine, make_items) -> No
             assert [o.score for o in call.result(60)] == [round((k * 10 + 1) / 25.5, 1)] * 5
 
 
-def test_an_item_that_fails_in_the_engine_is_retried_once(start_server, fake_engine, make_items) -> None:
+def test_item_that_fails_in_the_engine_is_retried_once(start_server, fake_engine, make_items) -> None:
     url, _ = start_server(fake_engine)
     with RewardClient([url]) as client:
         outcomes = client.score(make_items(3, red=[51, 0, 51]))
@@ -128,7 +128,7 @@ def test_no_item_is_lost_when_a_replica_stops(start_server, fake_engine, half_un
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_an_unreachable_service_yields_failures_within_the_deadline(make_items, wait) -> None:
+def test_unreachable_service_yields_failures_within_the_deadline(make_items, wait) -> None:
     config = ClientConfig(max_attempts=3, backoff_seconds=0.02, wait_unreachable=wait)
     started = time.monotonic()
     with RewardClient([f"http://127.0.0.1:{free_port()}"], config=config) as client:
@@ -138,7 +138,7 @@ def test_an_unreachable_service_yields_failures_within_the_deadline(make_items, 
     assert len(outcomes) == 20
 
 
-def test_the_client_waits_for_a_service_that_starts_late(start_server, fake_engine, make_items) -> None:
+def test_client_waits_for_a_service_that_starts_late(start_server, fake_engine, make_items) -> None:
     port = free_port()
     with RewardClient([f"http://127.0.0.1:{port}"], config=ClientConfig(max_attempts=1, backoff_seconds=0.1)) as client:
         future = client.submit(make_items(2), deadline_seconds=60)
@@ -147,7 +147,7 @@ def test_the_client_waits_for_a_service_that_starts_late(start_server, fake_engi
         assert all(o.ok for o in future.result(60))
 
 
-def test_an_invalid_response_is_retried_and_reported(make_items) -> None:
+def test_invalid_response_is_retried_and_reported(make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"] * 9
     config = ClientConfig(max_attempts=2, backoff_seconds=0.01)
@@ -158,7 +158,7 @@ def test_an_invalid_response_is_retried_and_reported(make_items) -> None:
     assert 9 - len(answers) == 2
 
 
-def test_the_client_waits_for_the_replacement_of_a_draining_server(start_server, fake_engine, make_items) -> None:
+def test_client_waits_for_the_replacement_of_a_draining_server(start_server, fake_engine, make_items) -> None:
     port = free_port()
     answers = [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"] * 3
     config = ClientConfig(max_attempts=1, backoff_seconds=0.02)
@@ -169,7 +169,7 @@ def test_the_client_waits_for_the_replacement_of_a_draining_server(start_server,
         assert all(o.ok for o in future.result(60))
 
 
-def test_a_stopping_process_does_not_wait_for_an_unreachable_service(make_items) -> None:
+def test_stopping_process_does_not_wait_for_an_unreachable_service(make_items) -> None:
     stop = threading.Event()
     url = f"http://127.0.0.1:{free_port()}"
     with RewardClient([url], config=ClientConfig(deadline_seconds=60), should_stop=stop.is_set) as client:
@@ -188,7 +188,7 @@ def test_a_stopping_process_does_not_wait_for_an_unreachable_service(make_items)
     assert not any(o.ok for o in last.result(1))
 
 
-def test_a_stopping_process_does_not_wait_for_a_host_name_that_cannot_be_resolved(make_items) -> None:
+def test_stopping_process_does_not_wait_for_a_host_name_that_cannot_be_resolved(make_items) -> None:
     lookups: list[str] = []
 
     def fail_to_resolve(host: str, _port: int) -> list[str]:
@@ -236,7 +236,7 @@ def test_calls_wait_again_in_a_second_outage(start_server, fake_engine, half_unp
         assert all(o.ok for o in future.result(60))
 
 
-def test_a_slow_response_is_aborted_at_the_deadline(make_items) -> None:
+def test_slow_response_is_aborted_at_the_deadline(make_items) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     port = free_port()
     with (
@@ -249,7 +249,7 @@ def test_a_slow_response_is_aborted_at_the_deadline(make_items) -> None:
     assert time.monotonic() - started < 2.5
 
 
-def test_the_pause_after_failures_is_bounded() -> None:
+def test_pause_after_failures_is_bounded() -> None:
     replicas = _replicas(lambda host, port: ["10.0.0.1"])
     (one,) = replicas.current()
     for _ in range(3000):
@@ -359,7 +359,7 @@ def test_failed_and_busy_replicas_are_paused(monkeypatch) -> None:
     assert replicas.acquire(1, ()) is first
 
 
-def test_an_https_host_name_is_kept_for_the_certificate() -> None:
+def test_https_host_name_is_kept_for_the_certificate() -> None:
     replicas = Replicas(
         ["https://reward/api"], resolve_interval_seconds=9, backoff_seconds=1, resolve=lambda host, port: ["10.0.0.1"]
     )
@@ -367,13 +367,13 @@ def test_an_https_host_name_is_kept_for_the_certificate() -> None:
     assert (replica.url, replica.tls_name, replica.host) == ("https://10.0.0.1:443/api", "reward", "reward")
 
 
-def test_a_model_that_cannot_score_stops_the_server_with_the_reason(half_unparsed_engine, make_items) -> None:
+def test_model_that_cannot_score_stops_the_server_with_the_reason(half_unparsed_engine, make_items) -> None:
     half_unparsed_engine._unparsed_every = 1
     with pytest.raises(GoldenFailed, match="golden sample was not scored: unparsed"):
         serve(half_unparsed_engine, ServeConfig(port=0), make_items(1))
 
 
-def test_a_port_in_use_stops_the_server_with_the_reason(fake_engine, make_items) -> None:
+def test_port_in_use_stops_the_server_with_the_reason(fake_engine, make_items) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(AddressUnavailable, match="could not bind this address"),

@@ -20,7 +20,7 @@ def test_scores_and_verdicts_are_in_the_order_of_the_items(fake_engine, make_ite
     assert first.model_digest == fake_engine.model_digest
 
 
-def test_the_score_is_the_mean_over_the_traces_that_parse(half_unparsed_engine, make_items) -> None:
+def test_score_is_the_mean_over_the_traces_that_parse(half_unparsed_engine, make_items) -> None:
     (outcome,) = score_items(half_unparsed_engine, make_items(1, red=[51]), Sampling(num_traces=4, temperature=1.0))
     assert isinstance(outcome, Scored)
     assert outcome.score == 2.0
@@ -30,7 +30,7 @@ def test_the_score_is_the_mean_over_the_traces_that_parse(half_unparsed_engine, 
     assert outcome.completion_tokens == 40
 
 
-def test_an_item_without_a_parsed_trace_fails_and_has_no_score(half_unparsed_engine, make_items) -> None:
+def test_item_without_a_parsed_trace_fails_and_has_no_score(half_unparsed_engine, make_items) -> None:
     half_unparsed_engine._unparsed_every = 1
     (outcome,) = score_items(half_unparsed_engine, make_items(1), Sampling(num_traces=2, temperature=1.0))
     assert isinstance(outcome, ScoreFailure)
@@ -39,7 +39,7 @@ def test_an_item_without_a_parsed_trace_fails_and_has_no_score(half_unparsed_eng
     assert "score" not in outcome.model_dump()
 
 
-def test_an_item_that_makes_its_batch_fail_is_isolated(fake_engine, make_items) -> None:
+def test_item_that_makes_its_batch_fail_is_isolated(fake_engine, make_items) -> None:
     outcomes = score_items(fake_engine, make_items(6, red=[51, 51, 0, 51, 51, 51]), Sampling())
     assert [outcome.ok for outcome in outcomes] == [True, True, False, True, True, True]
     assert isinstance(outcomes[2], ScoreFailure)
@@ -47,7 +47,7 @@ def test_an_item_that_makes_its_batch_fail_is_isolated(fake_engine, make_items) 
     assert "black image" in outcomes[2].detail
 
 
-def test_an_unavailable_engine_is_called_once(fake_engine, make_items) -> None:
+def test_unavailable_engine_is_called_once(fake_engine, make_items) -> None:
     calls = []
 
     def unavailable(chats, sampling):
@@ -72,18 +72,18 @@ def test_items_with_broken_images_or_control_tokens_are_invalid(fake_engine, mak
     assert "<|im_end|>" in outcomes[2].detail
 
 
-def test_the_generation_time_is_reported(fake_engine, make_items) -> None:
+def test_generation_time_is_reported(fake_engine, make_items) -> None:
     batch = score_batch(fake_engine, make_items(2), Sampling())
     assert 0 < batch.generate_start_ns <= batch.generate_end_ns
     assert fake_engine.batches == [(2, Sampling())]
 
 
-def test_the_engine_is_not_called_without_items(fake_engine) -> None:
+def test_engine_is_not_called_without_items(fake_engine) -> None:
     assert score_items(fake_engine, [], Sampling()) == []
     assert fake_engine.batches == []
 
 
-def test_a_batch_of_large_images_is_decoded_in_parts(fake_engine, make_items, monkeypatch) -> None:
+def test_batch_of_large_images_is_decoded_in_parts(fake_engine, make_items, monkeypatch) -> None:
     items = make_items(6)
     whole = score_items(fake_engine, items, Sampling())
     width, height = decode_image(items[0].source.data).size

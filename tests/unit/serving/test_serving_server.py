@@ -74,7 +74,7 @@ def test_results_are_aligned_with_items_and_contain_the_model_digest(start, make
     assert "score" not in body["results"][1]
 
 
-def test_an_invalid_item_does_not_affect_other_items(start, make_items) -> None:
+def test_invalid_item_does_not_affect_other_items(start, make_items) -> None:
     raw = json.loads(encode_request(make_items(3, red=[51, 51, 51])))
     raw["items"][1]["edited"] = {"data": "AAAA"}
     body = start().post("/v1/score", json=raw).json()
@@ -110,7 +110,7 @@ def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, fake_eng
         (b'{"items": [' + b"[" * 5000 + b"]" * 5000 + b"]}", "body"),
     ],
 )
-def test_a_malformed_request_gets_422_with_the_reason(start, body: bytes, reason: str) -> None:
+def test_malformed_request_gets_422_with_the_reason(start, body: bytes, reason: str) -> None:
     answer = start(max_request_items=4).post("/v1/score", content=body)
     assert answer.status_code == 422
     assert reason in answer.json()["detail"]
@@ -194,14 +194,14 @@ def test_arbitrary_bytes_never_cause_a_500(fuzzed: TestClient, body: bytes) -> N
     assert fuzzed.post("/v1/score", content=body).status_code in (200, 422)
 
 
-def test_an_oversized_body_is_rejected_before_parsing(start) -> None:
+def test_oversized_body_is_rejected_before_parsing(start) -> None:
     client = start(max_body_bytes=2048)
     answer = client.post("/v1/score", content=b'{"items": [' + b"1," * 3000)
     assert answer.status_code == 413
     assert "2048" in answer.json()["detail"]
 
 
-def test_a_full_queue_returns_429_with_retry_after(start, make_items, fake_engine) -> None:
+def test_full_queue_returns_429_with_retry_after(start, make_items, fake_engine) -> None:
     client = start(max_queued_items=2, max_request_items=2)
     fake_engine.gate.clear()
     with ThreadPoolExecutor(1) as pool:
@@ -233,7 +233,7 @@ def test_items_not_scored_by_the_deadline_fail_and_the_others_are_returned(start
     assert [r.get("cause") for r in body["results"]] == [None, "deadline", "deadline"]
 
 
-def test_the_server_becomes_ready_when_the_golden_sample_is_scored(start, fake_engine) -> None:
+def test_server_becomes_ready_when_the_golden_sample_is_scored(start, fake_engine) -> None:
     fake_engine.gate.clear()
     client = start(ready=False)
     assert client.get("/healthz").status_code == 200
@@ -245,7 +245,7 @@ def test_the_server_becomes_ready_when_the_golden_sample_is_scored(start, fake_e
     assert client.get("/readyz").text == "ready\n"
 
 
-def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_unparsed_engine) -> None:
+def test_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_unparsed_engine) -> None:
     half_unparsed_engine._unparsed_every = 1
     client = start(ready=False, engine=half_unparsed_engine)
     wait_until(lambda: "unparsed" in client.get("/readyz").text)
@@ -254,7 +254,7 @@ def test_a_golden_sample_that_does_not_parse_keeps_the_server_unready(start, hal
     assert "golden sample was not scored: unparsed" in answer.text
 
 
-def test_the_server_is_not_ready_while_the_engine_generates_nothing(start, make_items, fake_engine) -> None:
+def test_server_is_not_ready_while_the_engine_generates_nothing(start, make_items, fake_engine) -> None:
     client = start()
     for _ in range(3):
         assert not score(client, make_items(1, red=[0])).json()["results"][0]["ok"]
@@ -299,7 +299,7 @@ def test_score_requests_are_traced_but_probes_are_not(start, make_items, monkeyp
     assert requests == {"POST /v1/score"}
 
 
-def test_the_engine_is_closed_after_draining(make_items, fake_engine) -> None:
+def test_engine_is_closed_after_draining(make_items, fake_engine) -> None:
     app = create_app(fake_engine, ServeConfig(), make_items(1))
     with TestClient(app) as client:
         assert client.get("/healthz").status_code == 200
@@ -307,7 +307,7 @@ def test_the_engine_is_closed_after_draining(make_items, fake_engine) -> None:
     assert not app.state.service.alive
 
 
-def test_the_openapi_document_describes_the_request(start) -> None:
+def test_openapi_document_describes_the_request(start) -> None:
     document = start().get("/openapi.json").json()
     schema = document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == {"items", "num_traces", "temperature", "seed", "deadline_ms"}

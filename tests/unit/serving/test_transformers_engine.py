@@ -70,7 +70,7 @@ def test_several_traces_per_chat_may_exceed_one_batch(engine, chats) -> None:
         assert all(1 <= g.completion_tokens <= 6 for answer in answers for g in answer)
 
 
-def test_a_seed_makes_sampling_reproducible_and_keeps_the_global_generator(engine, chats) -> None:
+def test_seed_makes_sampling_reproducible_and_keeps_the_global_generator(engine, chats) -> None:
     sampling = Sampling(num_traces=2, temperature=1.0, max_tokens=8, seed=7)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -88,7 +88,7 @@ def test_control_tokens_are_never_generated(engine, chats) -> None:
     assert model.generation_config.suppress_tokens is None  # only the request's settings apply
 
 
-def test_a_prompt_longer_than_the_context_does_not_affect_other_chats(engine, chats) -> None:
+def test_prompt_longer_than_the_context_does_not_affect_other_chats(engine, chats) -> None:
     long = build_chat(
         engine.template, *chats[0].images, "y" * 5000, [Principle(question="is it red?", category=Category.KEEP)]
     )
@@ -98,7 +98,7 @@ def test_a_prompt_longer_than_the_context_does_not_affect_other_chats(engine, ch
     assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
 
 
-def test_a_long_prompt_does_not_truncate_other_traces(engine, chats) -> None:
+def test_long_prompt_does_not_truncate_other_traces(engine, chats) -> None:
     principles = [Principle(question="is it red?", category=Category.KEEP)]
     texts = ("y" * count for count in range(3900, 4096))
     long = next(
@@ -117,7 +117,7 @@ def test_random_weights_yield_failures_without_scores(engine, make_items) -> Non
     assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.UNPARSED for o in outcomes)
 
 
-def test_the_model_digest_is_that_of_the_folder(engine, tiny_folder, tmp_path) -> None:
+def test_model_digest_is_that_of_the_folder(engine, tiny_folder, tmp_path) -> None:
     assert engine.model_digest == folder_digest(tiny_folder)
     given = make_engine(ServeConfig(device="cpu"), tiny_folder, model_digest="sha256:" + "a" * 64)
     assert given.model_digest == "sha256:" + "a" * 64

@@ -36,7 +36,7 @@ def _verdict(labeller: ShapesLabeller, case: EditCase, item: Candidate, **option
     return verdict
 
 
-def test_a_member_without_errors_writes_the_truth() -> None:
+def test_member_without_errors_writes_the_truth() -> None:
     labeller = ShapesLabeller(ACCURATE)
     for case in CASES[:30]:
         for item in make_candidates(case, 0, 3):
@@ -68,7 +68,7 @@ def test_lenient_members_miss_follow_and_keep_faults_at_their_rate() -> None:
     assert missed("lenient-c", "noise") == pytest.approx(0.10, abs=0.07)
 
 
-def test_a_wrong_verdict_has_a_matching_wrong_observation() -> None:
+def test_wrong_verdict_has_a_matching_wrong_observation() -> None:
     for case, item in _candidates("lost")[:20]:
         verdict = _verdict(ShapesLabeller(), case, item, model="lenient-a")
         lines = verdict.reasoning.splitlines()

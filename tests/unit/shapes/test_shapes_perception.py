@@ -36,7 +36,7 @@ def test_samples_have_one_question_per_place_in_random_order_and_true_traces() -
     assert 0.3 < bits[1] / bits.total() < 0.7
 
 
-def test_the_final_score_of_a_sample_is_independent_of_its_verdicts() -> None:
+def test_final_score_of_a_sample_is_independent_of_its_verdicts() -> None:
     rng = np.random.default_rng(1)
     pairs = []
     for _ in range(400):

@@ -35,7 +35,7 @@ def test_agreement_is_high_for_every_kind_of_image() -> None:
     assert report["noise"].clean < 0.02 and report["border"].clean == 0 and report["blur"].clean < 0.35
 
 
-def test_the_reading_does_not_depend_on_batching_dtype_or_size() -> None:
+def test_reading_does_not_depend_on_batching_dtype_or_size() -> None:
     rng = np.random.default_rng(2)
     images = np.stack([render(random_scene(rng)) for _ in range(8)])
     batch, floats = read_images(images), read_images(images / np.float32(255))

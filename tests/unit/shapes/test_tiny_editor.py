@@ -45,7 +45,7 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 32), (96, 64), (64, 48)])
-def test_the_flux_folder_loads_with_diffusers_and_edits_images_of_any_size(
+def test_flux_folder_loads_with_diffusers_and_edits_images_of_any_size(
     flux: FluxKontextPipeline, width: int, height: int
 ) -> None:
     edited = flux(
@@ -61,7 +61,7 @@ def test_the_flux_folder_loads_with_diffusers_and_edits_images_of_any_size(
     assert [image.size for image in edited] == [(width, height)] * 2
 
 
-def test_a_flux_token_represents_one_cell_and_time_is_linear(flux: FluxKontextPipeline) -> None:
+def test_flux_token_represents_one_cell_and_time_is_linear(flux: FluxKontextPipeline) -> None:
     with torch.no_grad():
         latents = flux.vae.encode(torch.zeros(1, 3, 32, 32)).latent_dist.mode()
     assert latents.shape == (1, 4, 4, 4)
@@ -81,13 +81,13 @@ def test_weights_depend_on_the_seed_and_the_global_random_state_is_unchanged() -
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_t5_tokenizer_is_lossless(flux: FluxKontextPipeline, text: str) -> None:
+def test_t5_tokenizer_is_lossless(flux: FluxKontextPipeline, text: str) -> None:
     ids = flux.tokenizer_2(text).input_ids
     assert flux.tokenizer_2.decode(ids, skip_special_tokens=True) == text
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_clip_tokenizer_has_no_unknown_bytes(flux: FluxKontextPipeline, text: str) -> None:
+def test_clip_tokenizer_has_no_unknown_bytes(flux: FluxKontextPipeline, text: str) -> None:
     body = flux.tokenizer(text).input_ids[1:-1]
     assert body
     assert flux.tokenizer.unk_token_id not in body
@@ -110,7 +110,7 @@ def test_text_encoders_distinguish_instructions(flux: FluxKontextPipeline) -> No
     assert not torch.allclose(pooled[0], pooled[1])
 
 
-def test_the_qwen_folder_has_the_layout_of_the_original(qwen_folder: Path) -> None:
+def test_qwen_folder_has_the_layout_of_the_original(qwen_folder: Path) -> None:
     index = json.loads((qwen_folder / "model_index.json").read_text())
     assert index["_class_name"] == "QwenImageEditPipeline"
     assert index["processor"] == ["transformers", "Qwen2VLProcessor"]
@@ -118,7 +118,7 @@ def test_the_qwen_folder_has_the_layout_of_the_original(qwen_folder: Path) -> No
     assert settings["image_processor_type"] == "Qwen2VLImageProcessor"
 
 
-def test_the_qwen_folder_edits_an_image(qwen_folder: Path) -> None:
+def test_qwen_folder_edits_an_image(qwen_folder: Path) -> None:
     folder = qwen_folder / "processor"
     pipeline = QwenImageEditPipeline.from_pretrained(
         qwen_folder,

@@ -28,7 +28,7 @@ def test_perfect_and_faulty_targets_have_matching_scores() -> None:
     assert sum(FAULT_WEIGHTS.values()) == pytest.approx(1)
 
 
-def test_the_first_rows_do_not_depend_on_the_number_of_rows() -> None:
+def test_first_rows_do_not_depend_on_the_number_of_rows() -> None:
     assert torch.equal(vae_images(3, seed=5), vae_images(8, seed=5)[:3])
     assert edit_rows(3, seed=5).instructions == edit_rows(8, seed=5).instructions[:3]
 
@@ -48,7 +48,7 @@ def test_packing_equals_that_of_the_pipeline() -> None:
     assert torch.equal(pack(latents), FluxKontextPipeline._pack_latents(latents, 2, 4, 6, 8))
 
 
-def test_an_instruction_with_too_many_tokens_is_rejected() -> None:
+def test_instruction_with_too_many_tokens_is_rejected() -> None:
     pipeline = tiny_flux_kontext(0)
     latents = torch.zeros(1, 4, 4, 4)
     with pytest.raises(ValueError, match="tokens"):
@@ -67,16 +67,16 @@ def test_training_writes_a_folder_that_diffusers_loads(tmp_path: Path) -> None:
     assert 0 <= measured["score"] <= 10
 
 
-def test_the_shipped_editor_is_small() -> None:
+def test_shipped_editor_is_small() -> None:
     assert sum(path.stat().st_size for path in ASSET.rglob("*") if path.is_file()) < 5.5e6
 
 
-def test_the_shipped_vae_preserves_the_ground_truth() -> None:
+def test_shipped_vae_preserves_the_ground_truth() -> None:
     pipeline = FluxKontextPipeline.from_pretrained(ASSET, torch_dtype=torch.float32)
     assert measure_vae(pipeline.vae, 300)["parsed"] >= 0.98
 
 
-def test_the_shipped_editor_follows_some_instructions_and_can_improve() -> None:
+def test_shipped_editor_follows_some_instructions_and_can_improve() -> None:
     measured = measure_editor(ASSET, 100)
     assert 5.5 < measured["score"] < 7.7
     assert 0.1 < measured["success"] < 0.6

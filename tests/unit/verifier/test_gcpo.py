@@ -31,7 +31,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_a_rollout_has_whole_pairs_and_is_repeated_for_each_micro_step() -> None:
+def test_rollout_has_whole_pairs_and_is_repeated_for_each_micro_step() -> None:
     sampler = PairSampler(5, PairLayout(3), pairs_per_rollout=2, repeats=2, rollouts=3, seed=0)
     rows = list(sampler)
     assert len(rows) == len(sampler) == 3 * 2 * 2 * 2 * 3
@@ -48,7 +48,7 @@ def test_a_rollout_has_whole_pairs_and_is_repeated_for_each_micro_step() -> None
     assert len(set(seen[:4])) == 4  # the first two rollouts, one epoch, use no pair twice
 
 
-def test_the_order_of_pairs_depends_only_on_the_seed_and_changes_every_epoch() -> None:
+def test_order_of_pairs_depends_only_on_the_seed_and_changes_every_epoch() -> None:
     def pairs(seed: int | None) -> list[int]:
         return list(PairSampler(6, PairLayout(1), pairs_per_rollout=3, repeats=1, rollouts=4, seed=seed))[::2]
 
@@ -91,7 +91,7 @@ def test_training_changes_the_weights_and_reports_metrics(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_second_pass_changes_the_ratio_and_micro_batches_do_not_change_the_step(
+def test_second_pass_changes_the_ratio_and_micro_batches_do_not_change_the_step(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     pairs = write_pairs(4)
@@ -107,7 +107,7 @@ def test_a_second_pass_changes_the_ratio_and_micro_batches_do_not_change_the_ste
     assert all(torch.allclose(first[name], second[name], atol=3e-4) for name in first)
 
 
-def test_a_resumed_training_ends_with_the_same_weights(
+def test_resumed_training_ends_with_the_same_weights(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     pairs = write_pairs(4)
@@ -127,7 +127,7 @@ def test_a_resumed_training_ends_with_the_same_weights(
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
-def test_a_training_stops_only_after_the_last_pass_over_a_rollout(
+def test_training_stops_only_after_the_last_pass_over_a_rollout(
     writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
 ) -> None:
     steps: list[int] = []

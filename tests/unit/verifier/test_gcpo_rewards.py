@@ -15,7 +15,7 @@ from editr1.verifier.pair_layout import PairLayout
 from editr1.verifier.trace import format_trace
 
 
-def test_the_reward_is_the_fraction_of_correctly_ranked_opponents() -> None:
+def test_reward_is_the_fraction_of_correctly_ranked_opponents() -> None:
     rewards = pair_rewards([8.0, 5.0, 2.0, 9.0], [5.0, 6.0, 1.0, 5.0])
     # winner 8 > 5, 6, 1, 5; 5 > 1 only (ties with two 5s); 2 > 1; 9 > all
     assert rewards.winner == (1.0, 0.25, 0.25, 1.0)
@@ -24,7 +24,7 @@ def test_the_reward_is_the_fraction_of_correctly_ranked_opponents() -> None:
     assert rewards.advantages == ((0.375, -0.375, -0.375, 0.375), (-0.125, -0.125, 0.375, -0.125))
 
 
-def test_a_tie_earns_the_tie_credit() -> None:
+def test_tie_earns_the_tie_credit() -> None:
     rewards = pair_rewards([5.0, 7.0], [5.0, 8.0], tie_credit=0.5)
     assert rewards.winner == (0.25, 0.5)
     assert rewards.loser == (0.75, 0.0)
@@ -67,7 +67,7 @@ def test_batch_metrics_are_rates_over_comparisons_traces_and_pairs() -> None:
     }
 
 
-def test_a_batch_without_a_parsed_trace_reports_no_pair_rates() -> None:
+def test_batch_without_a_parsed_trace_reports_no_pair_rates() -> None:
     nothing = [None, None]
     assert batch_metrics([(nothing, nothing, pair_rewards(nothing, nothing))]) == {
         "parse_rate": 0.0,
@@ -75,7 +75,7 @@ def test_a_batch_without_a_parsed_trace_reports_no_pair_rates() -> None:
     }
 
 
-def test_the_weighted_advantage_is_the_mean_of_advantage_over_length() -> None:
+def test_weighted_advantage_is_the_mean_of_advantage_over_length() -> None:
     assert weighted_advantage([0.5, -0.5], [10, 20]) == pytest.approx((0.05 - 0.025) / 2)
 
 

@@ -81,7 +81,7 @@ def test_saved_folders_and_parameter_names_do_not_change(tiny: Path, tmp_path: P
         assert files == {path.name: path.read_bytes() for path in (tmp_path / second).iterdir()}
 
 
-def test_a_copied_processor_still_delegates_to_the_original(tiny: Path) -> None:
+def test_copied_processor_still_delegates_to_the_original(tiny: Path) -> None:
     _, processor, _ = load_verifier(tiny)
     original = processor.image_processor
     deduplicate_image_processing(processor)

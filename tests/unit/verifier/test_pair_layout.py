@@ -16,7 +16,7 @@ def test_rows_2i_and_2i_plus_1_are_the_winner_and_the_loser_of_pair_i() -> None:
         pair_count(5)
 
 
-def test_a_batch_repeats_the_winner_and_then_the_loser_of_each_pair() -> None:
+def test_batch_repeats_the_winner_and_then_the_loser_of_each_pair() -> None:
     layout = PairLayout(3)
     assert list(layout.rows([4, 1])) == [8, 8, 8, 9, 9, 9, 2, 2, 2, 3, 3, 3]
     assert layout.traces_per_pair == 6

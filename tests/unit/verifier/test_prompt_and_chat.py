@@ -22,7 +22,7 @@ PRINCIPLES = (
 )
 
 
-def test_the_chat_has_rules_source_request_and_edited_image_in_this_order() -> None:
+def test_chat_has_rules_source_request_and_edited_image_in_this_order() -> None:
     source, edited = Image.new("RGB", (8, 8)), Image.new("RGB", (9, 9))
     chat = build_chat(PromptTemplate(rules="Judge."), source, edited, "make {it} red", PRINCIPLES)
     assert [message["role"] for message in chat.messages] == ["system", "user"]
@@ -59,7 +59,7 @@ def test_template_with_wrong_placeholders_or_sizes_is_rejected(fields: dict[str,
         PromptTemplate.model_validate(fields)
 
 
-def test_a_template_is_saved_and_loaded_and_the_default_replaces_a_missing_one(tmp_path: Path) -> None:
+def test_template_is_saved_and_loaded_and_the_default_replaces_a_missing_one(tmp_path: Path) -> None:
     assert PromptTemplate.load(tmp_path) == PromptTemplate()
     template = PromptTemplate(rules="é \U0001f600", max_pixels=4096)
     template.save(tmp_path)
@@ -69,7 +69,7 @@ def test_a_template_is_saved_and_loaded_and_the_default_replaces_a_missing_one(t
         PromptTemplate.load(tmp_path)
 
 
-def test_the_tiny_verifier_loads_with_auto_classes_and_encodes_any_text(tiny: Path) -> None:
+def test_tiny_verifier_loads_with_auto_classes_and_encodes_any_text(tiny: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(tiny)
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
     tokenizer = AutoTokenizer.from_pretrained(tiny)

@@ -67,7 +67,7 @@ def test_training_writes_a_plain_verifier_folder_and_reports_progress(
     assert model.dtype == torch.float32
 
 
-def test_a_resumed_training_ends_with_the_same_weights(
+def test_resumed_training_ends_with_the_same_weights(
     tiny: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = write_rows(6)  # 1.5 steps per epoch, so the resumed part crosses an epoch boundary

@@ -24,7 +24,7 @@ def reason(text: str) -> str:
     return found.reason
 
 
-def test_the_canonical_form_round_trips() -> None:
+def test_canonical_form_round_trips() -> None:
     assert format_trace("I look.", PRINCIPLES, [1, 0], 7.5) == GOOD
     assert parse_trace(GOOD, PRINCIPLES) == Verdict(scores=(1, 0), average=0.5, score=7.5, reasoning="I look.")
 
@@ -37,7 +37,7 @@ def test_single_quotes_and_a_backslash_closing_tag_are_accepted() -> None:
     assert parse_trace(mixed, PRINCIPLES) == parse_trace(GOOD, PRINCIPLES)
 
 
-def test_an_escaped_apostrophe_in_single_quotes_is_accepted() -> None:
+def test_escaped_apostrophe_in_single_quotes_is_accepted() -> None:
     principles = (Principle(question="isn't it?", category=Category.KEEP),)
     text = "x [{'question': 'isn\\'t it?', 'score': 1}] {'average_score': 1} <score>9</score>"
     assert parse_trace(text, principles) == Verdict(scores=(1,), average=1.0, score=9.0, reasoning="x")
@@ -90,7 +90,7 @@ def test_an_escaped_apostrophe_in_single_quotes_is_accepted() -> None:
         ("[" * 100_000 + GOOD.replace(ARRAY, '[{"question": ' + "[" * 100_000), "not valid JSON"),
     ],
 )
-def test_a_malformed_trace_is_rejected_with_a_reason(text: str, why: str) -> None:
+def test_malformed_trace_is_rejected_with_a_reason(text: str, why: str) -> None:
     assert why in reason(text)
 
 
@@ -99,14 +99,14 @@ def test_questions_in_another_order_are_rejected() -> None:
     assert "another question" in reason(GOOD.replace(ARRAY, f"[{{{second}, {first}}}]"))
 
 
-def test_the_average_is_not_recomputed() -> None:
+def test_average_is_not_recomputed() -> None:
     found = parse_trace(GOOD.replace("0.5", "0.9"), PRINCIPLES)
     assert isinstance(found, Verdict)
     assert found.average == 0.9
 
 
 @pytest.mark.parametrize(("value", "spelling"), [(1, "1.0"), (0, "0.0"), (5 / 6, "0.83"), (0.5, "0.5"), (0.6, "0.6")])
-def test_an_average_has_at_most_two_decimals_and_at_least_one(value: float, spelling: str) -> None:
+def test_average_has_at_most_two_decimals_and_at_least_one(value: float, spelling: str) -> None:
     assert format_average(value) == spelling
 
 
@@ -114,7 +114,7 @@ def test_an_average_has_at_most_two_decimals_and_at_least_one(value: float, spel
     ("reasoning", "scores", "score"),
     [("x", [1], 5.0), ("x", [1, 2], 5.0), ("x", [1, 0], 11.0), ("<score>1</score>", [1, 0], 5.0), (ARRAY, [1, 0], 5.0)],
 )
-def test_a_trace_that_would_not_parse_is_not_written(reasoning: str, scores: list[int], score: float) -> None:
+def test_trace_that_would_not_parse_is_not_written(reasoning: str, scores: list[int], score: float) -> None:
     with pytest.raises(ValueError, match="trace"):
         format_trace(reasoning, PRINCIPLES, scores, score)
 
@@ -151,12 +151,12 @@ pieces = st.sampled_from(
 @given(
     st.one_of(st.text(), st.lists(pieces).map("".join), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join))
 )
-def test_the_parser_never_raises(text: str) -> None:
+def test_parser_never_raises(text: str) -> None:
     assert isinstance(parse_trace(text, PRINCIPLES), Verdict | Unparsed)
 
 
 @given(st.integers(0, len(GOOD)), st.integers(0, len(GOOD)), st.text(max_size=4))
-def test_a_damaged_trace_yields_a_valid_verdict_or_a_reason(start: int, end: int, middle: str) -> None:
+def test_damaged_trace_yields_a_valid_verdict_or_a_reason(start: int, end: int, middle: str) -> None:
     found = parse_trace(GOOD[:start] + middle + GOOD[end:], PRINCIPLES)
     if isinstance(found, Verdict):
         assert len(found.scores) == 2

@@ -22,7 +22,7 @@ def test_tokens_per_second_after_a_resume_exclude_earlier_tokens(monkeypatch: py
     assert callback.history == [{"tokens_per_second": 50.0}]
 
 
-def test_the_final_metrics_of_a_resumed_training_cover_the_whole_training() -> None:
+def test_final_metrics_of_a_resumed_training_cover_the_whole_training() -> None:
     callback = HooksCallback(TrainHooks(), DistributedContext(), "sft", lambda logs: {"loss": logs["loss"]})
     before = [{"loss": float(50 - step), "step": step} for step in range(1, 20)]
     state = TrainerState(global_step=19, max_steps=20, log_history=before)
@@ -34,7 +34,7 @@ def test_the_final_metrics_of_a_resumed_training_cover_the_whole_training() -> N
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_diverged_training_fails_and_reports_its_learning_rate(loss: float) -> None:
+def test_diverged_training_fails_and_reports_its_learning_rate(loss: float) -> None:
     callback = HooksCallback(TrainHooks(), DistributedContext(), "sft", lambda logs: {"loss": logs["loss"]})
     state = TrainerState(global_step=3, max_steps=20, is_world_process_zero=False)
     arguments = TrainingArguments(report_to=[], learning_rate=0.5)

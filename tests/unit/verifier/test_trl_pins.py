@@ -29,20 +29,20 @@ def test_overridden_methods_have_the_expected_parameters(name: str) -> None:
     assert list(inspect.signature(method).parameters) == SIGNATURES[name]
 
 
-def test_the_log_probability_method_has_the_expected_parameters_and_result() -> None:
+def test_log_probability_method_has_the_expected_parameters_and_result() -> None:
     method = inspect.unwrap(GRPOTrainer._get_per_token_logps_and_entropies)
     names = list(inspect.signature(method).parameters)
     assert names[:5] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]
     assert re.search(r"return logps, entropies, aux_loss\b", inspect.getsource(method))
 
 
-def test_the_trainer_loads_checkpoints_through_the_overridden_method() -> None:
+def test_trainer_loads_checkpoints_through_the_overridden_method() -> None:
     names = list(inspect.signature(Trainer._load_from_checkpoint).parameters)
     assert names == ["self", "resume_from_checkpoint", "model"]
     assert "self._load_from_checkpoint(resume_from_checkpoint)" in inspect.getsource(Trainer.train)
 
 
-def test_the_loss_uses_the_fields_that_the_logged_ratio_is_computed_from() -> None:
+def test_loss_uses_the_fields_that_the_logged_ratio_is_computed_from() -> None:
     source = inspect.getsource(GRPOTrainer._compute_loss)
     for piece in ('inputs.get("old_per_token_logps")', "completion_mask", "self._metrics[mode]"):
         assert piece in source
@@ -55,7 +55,7 @@ def test_old_log_probabilities_are_computed_only_for_more_than_one_pass() -> Non
     assert "generate_every = self.args.steps_per_generation * self.num_iterations" in source
 
 
-def test_the_options_that_gcpo_and_sft_set_exist() -> None:
+def test_options_that_gcpo_and_sft_set_exist() -> None:
     grpo = {"loss_type", "scale_rewards", "vllm_importance_sampling_correction", "steps_per_generation", "num_iterations",
             "epsilon", "beta", "generation_kwargs", "max_completion_length"}  # fmt: skip
     assert grpo <= set(GRPOConfig.__dataclass_fields__)
