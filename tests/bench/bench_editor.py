@@ -32,7 +32,7 @@ from editr1.shapes.tiny_editor import build_tiny_flux_kontext
 
 
 class FixedLatency(BaseHTTPRequestHandler):
-    """Responds to each POST after ``latency`` seconds with one score per edit."""
+    """HTTP handler that responds to each POST after ``latency`` seconds with one score per edit."""
 
     latency = 0.4
 

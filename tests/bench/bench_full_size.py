@@ -5,7 +5,7 @@
 The weights are random, so the results do not show quality. The editor's sampling time is compared with a call of the
 diffusers pipeline with the same samples and steps, and batched scoring with scoring one edit at a time. The script needs
 60 GiB of GPU memory and, for the verifier, 17 GiB of shared memory or disk. ``--tiny`` uses small models to test the
-script itself. Prints one JSON object per part.
+script itself. The script prints one JSON object per part.
 """
 
 from __future__ import annotations
@@ -152,12 +152,12 @@ def flux_kontext(device: torch.device, tiny: bool) -> Any:
 
 
 def dummy_scores(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
-    """Return scores that differ within a group without any computation."""
+    """Return scores that differ within a group, without computing them from the images."""
     return [Scored(score=float(i % 10), verdicts=(), model_digest="fixed") for i in range(len(items))]
 
 
 def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
-    """Measure a group of 8 samples at 512 pixels and 8 steps: a call of the diffusers pipeline, our sampling, and the update."""
+    """Measure a diffusers pipeline call, our sampling, and the update for a group of 8 samples at 512 pixels and 8 steps."""
     side, text = (32, 64) if tiny else (512, 512)
     config = GrpoConfig(
         iterations=2,

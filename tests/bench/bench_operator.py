@@ -1,4 +1,4 @@
-"""Benchmark of the operator with many live runs on fake nodes: reaction time, memory, requests to the API server.
+"""Measure the operator's reaction time, memory and requests to the API server with many live runs on fake nodes.
 
     python tests/bench/bench_operator.py [--runs 100 1000]
 

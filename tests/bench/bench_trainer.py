@@ -2,8 +2,8 @@
 
     python tests/bench/bench_trainer.py [--steps 20]
 
-Prints one JSON object with the tokens per second of both and their ratio. A ratio of 1 means that the trainer adds no
-overhead.
+The script prints one JSON object with the tokens per second of both and their ratio. A ratio of 1 means that the trainer
+adds no overhead.
 """
 
 from __future__ import annotations

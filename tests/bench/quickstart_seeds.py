@@ -2,10 +2,10 @@
 
     python tests/bench/quickstart_seeds.py --seeds 501 502 503
 
-Runs ``editr1 run manifests/samples/quickstart.yaml`` once per seed (completed runs are not repeated) and prints a table of
-metrics by seed. Exits with code 1 if a target is missed: SFT-RRM has an accuracy of at least 76% with half credit for
-ties, RL-RRM gains at least 4 points, the editor's true score (0 to 10) gains at least 1, the intervals of these gains do
-not contain zero, and a run takes at most 7 minutes.
+The script runs ``editr1 run manifests/samples/quickstart.yaml`` once per seed (completed runs are not repeated) and prints
+a table of metrics by seed. It exits with code 1 if a target is missed. The targets are: SFT-RRM has an accuracy of at
+least 76% with half credit for ties, RL-RRM gains at least 4 points, the editor's true score (0 to 10) gains at least 1,
+the intervals of these gains do not contain zero, and a run takes at most 7 minutes.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def make_lab(folder: Path) -> Iterator[Lab]:
         "namespace": name,
         "helm_storage": "configmap",
         "registry": REGISTRY,
-        "resolve_images": False,  # the images may not be in any registry
+        "resolve_images": False,  # the images might not be in any registry
         "values": {
             "image": {"tag": TAG},
             "store": {"url": "s3://editr1/runs", "endpoint": f"http://s3.{name}.svc:8333"},

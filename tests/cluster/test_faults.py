@@ -43,7 +43,7 @@ def test_missing_secret_or_key_is_explained(lab: Lab, submitted: list[str]) -> N
     assert_explained(lab, "no-key", "has no key 'nothing'")
 
 
-def test_too_many_gpus_are_explained(lab: Lab, submitted: list[str]) -> None:
+def test_request_for_too_many_gpus_is_explained(lab: Lab, submitted: list[str]) -> None:
     submitted.append("no-gpu")
     lab.submit("curate", "no-gpu", {**VALUES, "gpus": 64})
     assert_explained(lab, "no-gpu", "not enough nvidia.com/gpu is free")
@@ -55,7 +55,7 @@ def test_missing_bucket_fails_the_submission(lab: Lab, submitted: list[str]) -> 
     assert "no-bucket" not in lab.kubectl("get", "pytorchjobs", "-o", "name")
 
 
-def test_wrong_store_keys_of_the_user_are_reported(lab: Lab) -> None:
+def test_invalid_local_store_credentials_are_reported(lab: Lab) -> None:
     done = lab.editr1("doctor", check=False, EDITR1_S3_SECRET_KEY="wrong")
     assert done.returncode == 1 and "SignatureDoesNotMatch" in done.stdout
 
@@ -130,7 +130,7 @@ def user_kubeconfig(lab: Lab, name: str) -> str:
     return lab.file(f"{name}.kubeconfig", config)
 
 
-def test_user_without_permissions_gets_a_list_of_the_missing_ones(lab: Lab) -> None:
+def test_missing_permissions_of_a_user_are_listed(lab: Lab) -> None:
     kubeconfig = user_kubeconfig(lab, "nobody")
     file = lab.file("nobody.yaml", VALUES)
     done = lab.editr1("submit", "curate", "-f", file, "--name", "refused", check=False, KUBECONFIG=kubeconfig)

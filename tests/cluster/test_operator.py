@@ -121,7 +121,7 @@ def test_completed_run_has_status_record_and_timeline(lab: Lab, uninterrupted: d
     )
 
 
-def test_operator_killed_twenty_times_neither_loses_nor_repeats_a_stage(
+def test_no_stage_is_lost_or_repeated_when_the_operator_is_killed_twenty_times(
     lab: Lab, operator: Operator, uninterrupted: dict[str, Any]
 ) -> None:
     rng = random.Random(7)
@@ -234,7 +234,7 @@ def test_run_suspended_and_resumed_in_each_stage_completes(
 ) -> None:
     body = small("paused")
     for item in body["spec"]["stages"]:
-        # Long enough to be suspended while they run, so the outputs differ from those of the uninterrupted run.
+        # Each stage runs long enough to be suspended, so its outputs differ from those of the uninterrupted run.
         item["config"] |= {"sft": {"max_steps": 80}, "gcpo": {"rollouts": 6}, "grpo": {"iterations": 12}}.get(
             item["name"], {}
         )
@@ -253,7 +253,9 @@ def test_run_suspended_and_resumed_in_each_stage_completes(
     lab.kubectl("delete", "editrun", "paused")
 
 
-def test_objects_of_a_run_deleted_without_operator_are_deleted(lab: Lab, operator: Operator, curated: str) -> None:
+def test_objects_of_a_run_are_deleted_even_if_no_operator_is_running(
+    lab: Lab, operator: Operator, curated: str
+) -> None:
     apply(lab, edit_run("orphan", [sft(curated)]))
     until("it is running", lambda: stage(lab, "orphan", "sft").get("state") == "Running", 60)
     operator.kill()
@@ -262,7 +264,7 @@ def test_objects_of_a_run_deleted_without_operator_are_deleted(lab: Lab, operato
     operator.start()
 
 
-def test_api_server_outage_of_twenty_seconds_ends_no_attempt(
+def test_attempts_survive_an_api_server_outage_of_twenty_seconds(
     lab: Lab, operator: Operator, curated: str, tmp_path: Path
 ) -> None:
     relay = Relay(Path(os.environ["KUBECONFIG"]), tmp_path)

@@ -128,7 +128,7 @@ def test_no_request_fails_during_a_rolling_update(lab: Lab, service: str) -> Non
     command = ["helm", "upgrade", RELEASE, str(ROOT / "charts/reward"), "-n", lab.namespace, "-f", shared, "-f", values]
     environment = {**lab.environment, "HELM_DRIVER": "configmap"}
     refused = subprocess.run(command, capture_output=True, text=True, env=environment)
-    # The reason why docs/explanation/decisions.md gives the option.
+    # docs/explanation/decisions.md recommends --force-conflicts because of this conflict.
     assert refused.returncode != 0 and "conflict" in refused.stderr
     done = subprocess.run([*command, "--force-conflicts"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FailingChatServer(ThreadingHTTPServer):
-    """Answers requests with the steps of ``script`` and then with status 200.
+    """Chat server that answers requests with the steps of ``script`` and then with status 200.
 
     A step is a status, "drop", "hang", "slow", "junk", or the bytes of a response body.
     """

@@ -76,14 +76,14 @@ def test_committed_files_are_fetched_unchanged(store: ArtifactStore, folder: Pat
     assert list(store.list()) == [manifest]
 
 
-def test_same_files_are_the_same_artifact(store: ArtifactStore, folder: Path) -> None:
+def test_equal_files_have_the_same_artifact_digest(store: ArtifactStore, folder: Path) -> None:
     first = store.commit(folder, kind="editor", stage="grpo")
     assert store.commit(folder, kind="editor", stage="grpo").digest == first.digest
     assert store.commit(folder, kind="editor", stage="other").digest != first.digest
     assert len([*store.objects.keys("blobs/")]) == 3  # two of the four files are equal
 
 
-def test_concurrent_commits_give_one_artifact(config: StoreConfig, folder: Path) -> None:
+def test_concurrent_commits_create_one_artifact(config: StoreConfig, folder: Path) -> None:
     def commit(_: int) -> str:
         return open_store(config).commit(folder, kind="rows", stage="curate").digest
 

@@ -108,7 +108,7 @@ def test_resumed_curation_writes_the_same_tables(labeller_url, tables, reference
     with pytest.raises(Interrupted):
         run(config(labeller_url), tables, tmp_path, should_stop=stop)
     counts = run(config(labeller_url), tables, tmp_path)
-    # should_stop is called once per completed item, and no request is repeated for those.
+    # should_stop is called once per completed item, and the requests of completed items are not repeated.
     assert 0 < counts["requests"] <= int((reference / "requests").read_text()) - after
     assert_same_tables(tmp_path, reference)
 
@@ -146,14 +146,14 @@ def test_repeated_call_sends_no_request_even_without_its_record_files(
     assert_same_tables(tmp_path / "copy", reference)
 
 
-def test_one_request_per_trace_yields_the_same_rows_as_n(labeller_url, tables, reference, tmp_path) -> None:
+def test_one_request_per_trace_yields_the_same_rows_as_parameter_n(labeller_url, tables, reference, tmp_path) -> None:
     members = tuple(member.model_copy(update={"send_n": False}) for member in CurateConfig().members)
     counts = run(config(labeller_url, members=members), tables, tmp_path)
     assert counts["requests"] == 12 + 36 * 5
     assert_same_tables(tmp_path, reference)
 
 
-def test_progress_reaches_the_total_of_every_step(labeller_url, tables, tmp_path) -> None:
+def test_progress_reaches_the_total_of_every_phase(labeller_url, tables, tmp_path) -> None:
     run(config(labeller_url), tables, tmp_path, progress=Progress(tmp_path / "progress.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     last = {line["phase"]: (line["done"], line["total"]) for line in lines}
@@ -230,7 +230,7 @@ def complete(url: str, **body) -> httpx.Response:
     return httpx.post(f"{url}/chat/completions", json=body)
 
 
-def test_labelling_server_is_deterministic_in_the_seed_and_supports_n(labeller_url) -> None:
+def test_labelling_server_is_deterministic_per_seed_and_supports_parameter_n(labeller_url) -> None:
     (case,) = generate_cases(1, 3, "o", with_principles=True)
     image = make_candidates(case, 0, 1)[0].image
     chat = build_messages(*prompts.think(case, image, case.principles), 64)

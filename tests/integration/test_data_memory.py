@@ -36,5 +36,5 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, images: str) -> Non
     command = [sys.executable, "-c", STREAM, str(tmp_path / "t.parquet"), images]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     small, large = map(float, done.stdout.split())
-    # 20,000 rows have 160 MB of images.
+    # 20,000 rows contain 160 MB of images.
     assert large - small < 50, (small, large)

@@ -75,7 +75,7 @@ def test_two_processes_match_one_process(root: Path, tmp_path: Path, tune: str) 
         assert b["reward_std"] == pytest.approx(a["reward_std"], abs=5e-3)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=0.1)
         assert b["ratio_error_first"] < 1e-6
-    # The size of the first Adam steps is the learning rate, whatever the gradient, so tiny differences can flip signs.
+    # The first Adam steps have the size of the learning rate for any gradient, so tiny differences can flip their signs.
     start = load_file(next((root / "start" / "transformer").glob("*.safetensors")))
     update_one, update_two = (
         torch.cat([(found[name] - start[name]).flatten() for name in sorted(start)])

@@ -20,7 +20,7 @@ KINDS = {
 pytest.importorskip("skimage", reason="needs the extra photos")
 
 
-def test_photographs_become_rows_pairs_and_cases(tmp_path: Path) -> None:
+def test_photographs_are_curated_into_rows_pairs_and_cases(tmp_path: Path) -> None:
     run = [sys.executable, "-m", "editr1.cli.main"]
     photos, imported = tmp_path / "photos", tmp_path / "imported"
     subprocess.run([*run, "data", "demo-photos", str(photos), "--cases", "2"], check=True)

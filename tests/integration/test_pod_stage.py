@@ -1,4 +1,4 @@
-"""A stage as it runs in a pod: an unresolved job, the supervisor with the stage process, and the files in the store."""
+"""A stage that runs as in a pod: an unresolved job, the supervisor with the stage process, and the files in the store."""
 
 import gzip
 import json
@@ -164,7 +164,7 @@ def test_progress_and_metrics_are_exported_to_a_collector(tmp_path: Path) -> Non
     assert "verify" in seen[StageMetric.DONE] and "requests" in seen[StageMetric.METRIC]
 
 
-def test_pod_stopped_before_its_stage_starts_exits_with_terminated(tmp_path: Path) -> None:
+def test_pod_stopped_before_its_stage_starts_exits_with_code_terminated(tmp_path: Path) -> None:
     keys = {"EDITR1_S3_ACCESS_KEY": "a", "EDITR1_S3_SECRET_KEY": "b"}
     process = start(tmp_path, CONFIG, store={"url": "s3://bucket/x", "endpoint": "http://127.0.0.1:1"}, **keys)
     assert process.stdout is not None

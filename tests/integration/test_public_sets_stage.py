@@ -23,7 +23,7 @@ RATINGS = {"two images": [6, 5], "one image": [8, 9]}
 
 
 class Judge(BaseHTTPRequestHandler):
-    """Replaces a VLM judge: fixed ratings that depend on the number of images."""
+    """Stand-in for a VLM judge whose fixed ratings depend only on the number of images."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -83,7 +83,7 @@ def write_sets(folder: Path) -> None:
     write_table(folder / "cases" / "cases.parquet", CASES, EditCase)
 
 
-def test_benchmarks_among_the_inputs_become_tables(tmp_path: Path, judge: str) -> None:
+def test_public_benchmarks_are_reported_as_tables(tmp_path: Path, judge: str) -> None:
     write_sets(tmp_path)
     with labeller_server() as oracle:
         public = {

@@ -33,7 +33,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         **os.environ,
         "EDITR1_STORE": elsewhere.as_uri(),
         "EDITR1_RUN__SPEC__SEED": "3",
-    }  # must not reach the runs
+    }  # these settings must not reach the runs
     done = subprocess.run(command(out), capture_output=True, text=True, timeout=1500, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert not elsewhere.exists()
@@ -46,7 +46,7 @@ def test_every_comparison_of_every_claim_is_in_the_results(reproduced: tuple[Pat
     parts = make_comparisons(SMALLEST)
     assert [part["text"] for part in found["comparisons"]] == [part.text for part in parts]
     for part in found["comparisons"]:
-        # No trace of a verifier trained for eight steps may parse; then the comparison is marked as not measured.
+        # After only eight training steps, possibly no trace parses; the comparison is then marked as not measured.
         measured = part["difference"] is not None
         assert (part["outcome"] == "not measured") is not measured, part["text"]
         if measured:

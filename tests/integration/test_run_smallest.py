@@ -44,10 +44,10 @@ def command(runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, str]:
-    """Run to completion after killing a rank of SFT, stopping the run, and killing it together with a stage process."""
+    """Complete a run after killing an SFT rank, stopping the run, and killing the run together with a stage process."""
     runs = tmp_path_factory.mktemp("runs")
     first = subprocess.Popen(command(runs), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    request.addfinalizer(first.kill)  # its stages follow it
+    request.addfinalizer(first.kill)  # the stage processes exit with their parent
     before = wait_for_checkpoints(first, runs, 1)
     os.kill(rank_of(runs), signal.SIGKILL)
     wait_for_checkpoints(first, runs, before + 1)

@@ -18,7 +18,7 @@ from editr1.durations import format_duration, format_minute, format_timestamp, p
         (360_000, "100 h 00 min"),
     ],
 )
-def test_duration_is_rounded_to_its_units(seconds, text):
+def test_duration_is_rounded_to_the_displayed_unit(seconds, text):
     assert format_duration(seconds) == text
 
 
@@ -28,13 +28,13 @@ def test_timestamp_survives_a_round_trip():
     assert format_minute(1777655148.9) == "2026-05-01 17:05 UTC"
 
 
-def test_nanoseconds_tell_log_lines_of_one_microsecond_apart():
+def test_nanoseconds_distinguish_log_lines_within_one_microsecond():
     earlier = parse_timestamp("2026-05-01T17:05:48.123456100Z")
     later = parse_timestamp("2026-05-01T17:05:48.123456900Z")
     assert 1777655148.123 < earlier < later < 1777655148.124
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-05-01T17:05:48.12x456Z", "17:05:48Z"])
-def test_text_that_is_no_timestamp_is_refused(text):
+def test_invalid_timestamp_is_rejected(text):
     with pytest.raises(ValueError):
         parse_timestamp(text)

@@ -7,7 +7,7 @@ import torch
 from editr1 import seeding
 
 
-def test_every_derived_stream_is_what_it_was() -> None:
+def test_derived_seeds_and_random_streams_are_unchanged() -> None:
     order = list(range(9))
     seeding.case_order_rng(5, 2).shuffle(order)
     assert order == [7, 3, 5, 8, 1, 0, 2, 4, 6]
@@ -25,7 +25,7 @@ def test_every_derived_stream_is_what_it_was() -> None:
     assert torch.randint(1 << 40, (1,), generator=seeding.torch_generator(4)).item() == 527854149806
 
 
-def test_parts_that_join_to_the_same_text_give_different_seeds() -> None:
+def test_parts_with_equal_concatenation_give_different_seeds() -> None:
     lists = (("ab", "c"), ("a", "bc"), ("abc",), ("abc", 1), (b"abc", "1x"))
     assert len({seeding.hash_parts(*parts) for parts in lists}) == len(lists)
     seeds = [seeding.derive_seed(seed, *parts) for seed in (1, 2) for parts in lists]

@@ -33,7 +33,7 @@ def server(start_server):
 
 @pytest.fixture(scope="module")
 def busy(start_server, untrained):
-    """A server that holds at most twelve items and takes seconds per batch (four items, 900 tokens each)."""
+    """A server that holds at most twelve items and takes several seconds per batch (four items of 900 tokens each)."""
     settings = {
         "golden_must_parse": "false",
         "max_new_tokens": 900,
@@ -76,7 +76,7 @@ def post(url: str, body: bytes, timeout: float = 60) -> httpx.Response:
     return httpx.post(f"{url}/v1/score", content=body, timeout=timeout, trust_env=False)
 
 
-def test_outcomes_probes_and_metrics_of_a_ready_server(server, make_items, verifier) -> None:
+def test_ready_server_scores_items_and_reports_readiness_and_metrics(server, make_items, verifier) -> None:
     assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
     assert httpx.get(f"{server.url}/readyz", trust_env=False).text == "ready\n"
     with RewardClient([server.url], config=ClientConfig(max_request_items=5)) as client:
@@ -154,7 +154,7 @@ def test_client_waits_when_a_full_queue_returns_429(busy, held, make_items) -> N
         assert late.cause is FailureCause.OVERLOADED
         (outcome,) = client.score(make_items(1), deadline_seconds=120)
     assert isinstance(outcome, ScoreFailure)
-    assert outcome.cause is FailureCause.UNPARSED  # scored after the wait
+    assert outcome.cause is FailureCause.UNPARSED  # the item is scored after the wait
     assert samples(busy.url)[("editr1_reward_requests_total", "429")] >= 2
 
 

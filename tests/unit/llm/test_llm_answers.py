@@ -8,7 +8,7 @@ from editr1.llm.answers import UnreadableAnswer, find_json, strip_code_fences
 from editr1.llm.cache import AnswerCache
 
 
-def test_only_fence_lines_are_removed() -> None:
+def test_code_fence_lines_are_removed_and_inline_backticks_are_kept() -> None:
     assert strip_code_fences("a ``` b") == "a ``` b"
     assert strip_code_fences("x\n```json\n[1]\n```\ny") == "x\n[1]\ny"
 
@@ -24,7 +24,7 @@ def test_answer_without_valid_json_is_unreadable(text) -> None:
         find_json(text, "[")
 
 
-def test_first_answer_stays_cached_after_reopening(tmp_path) -> None:
+def test_first_cached_answer_is_kept_after_reopening(tmp_path) -> None:
     with AnswerCache(tmp_path / "a.sqlite") as cache:
         assert cache.get(b"k") is None
         cache.put(b"k", b"one")

@@ -99,7 +99,7 @@ def test_job_is_owned_by_its_run_and_has_its_attempt_number() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "ServiceAccount", "PyTorchJob"])
-def test_object_of_another_manager_is_not_changed(kind: str) -> None:
+def test_object_managed_by_another_tool_is_not_changed(kind: str) -> None:
     server = Server()
     foreign = {"kind": kind, "metadata": {"name": "a-curate", "labels": {MANAGED_BY: "Helm"}, "ownerReferences": []}}
     server.objects[kind, "a-curate"] = foreign
@@ -180,7 +180,7 @@ def test_settings_of_a_stage_override_those_of_its_chart_in_a_shared_service() -
         ("editr1", "cluster", "which is the name of the namespace's settings"),
     ],
 )
-def test_unusable_name_of_run_or_stage_is_rejected(name: str, stage: str, message: str) -> None:
+def test_invalid_run_or_stage_name_is_rejected(name: str, stage: str, message: str) -> None:
     body = {
         "apiVersion": "editr1.dev/v1alpha1",
         "kind": "EditRun",

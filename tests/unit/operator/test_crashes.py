@@ -221,7 +221,7 @@ def assert_failures_are_counted_once(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_run_completes_however_often_its_operator_is_killed(seed: int) -> None:
+def test_run_completes_although_its_operator_is_killed_repeatedly(seed: int) -> None:
     cluster = Cluster(random.Random(seed), queue="research" if seed % 2 else "")
     for turn in range(MAX_RECONCILIATIONS):
         toggled = turn < LAST_SUSPENSION and cluster.rng.random() < 0.1

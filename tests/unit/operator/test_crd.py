@@ -94,5 +94,5 @@ def test_null_becomes_nullable_and_exclusive_bounds_become_flags() -> None:
     }
 
 
-def test_definition_fits_into_the_last_applied_annotation() -> None:
+def test_crd_fits_into_the_last_applied_annotation() -> None:
     assert len(yaml.safe_dump(custom_resource_definition())) < 200_000

@@ -311,7 +311,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_decision_by_observed_state(case: Case) -> None:
+def test_observed_state_leads_to_the_expected_decision(case: Case) -> None:
     case.check()
 
 

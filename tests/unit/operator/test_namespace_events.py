@@ -40,7 +40,7 @@ def _event(name: str, message: str, at: str) -> dict[str, Any]:
     }
 
 
-def test_concurrent_readers_share_one_list() -> None:
+def test_concurrent_readers_share_one_list_request() -> None:
     server = Server()
     server.gate.clear()
     events = NamespaceEvents(server)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_concurrent_readers_share_one_list() -> None:
     assert [event.message for event in events.of("lab", ("a", "b"), 5.0)] == ["first", "later"]
 
 
-def test_age_0_or_another_namespace_causes_a_new_list() -> None:
+def test_maximum_age_0_or_another_namespace_causes_a_new_list_request() -> None:
     server = Server()
     events = NamespaceEvents(server)  # type: ignore[arg-type]
     for _ in range(2):
@@ -70,7 +70,7 @@ def test_age_0_or_another_namespace_causes_a_new_list() -> None:
     assert server.lists == 3
 
 
-def test_slow_list_is_cached_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_list_response_is_cached_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(namespace_events.time, "monotonic", lambda: clock[0])
     server = Server(clock, seconds=0.1)

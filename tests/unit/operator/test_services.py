@@ -335,7 +335,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_decision_for_a_service(case: Case) -> None:
+def test_service_state_leads_to_the_expected_decision(case: Case) -> None:
     case.check()
 
 

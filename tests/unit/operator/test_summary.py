@@ -80,7 +80,7 @@ def true_conditions(status: RunStatus) -> list[str]:
         ([SERVICE, FINISHED], D, Reason.DONE, "", "", "Ready"),
     ],
 )
-def test_summary_of_a_run(
+def test_run_state_and_conditions_follow_its_stages(
     stages: list[StageStatus], state: RunState, reason: Reason, message: str, stage: str, true: str
 ) -> None:
     status = summary_of(*stages)
@@ -168,7 +168,9 @@ def seconds_until_next(stage: StageStatus, **limits: Any) -> float:
         (launched_status("b", S, pending_since=NOW - 601), {}, 1.0),
     ],
 )
-def test_time_of_the_next_reconciliation(stage: StageStatus, limits: dict[str, float], seconds: float) -> None:
+def test_delay_of_next_reconciliation_depends_on_state_and_limits(
+    stage: StageStatus, limits: dict[str, float], seconds: float
+) -> None:
     assert seconds_until_next(stage, **limits) == pytest.approx(seconds, abs=1e-3)
 
 
@@ -220,7 +222,7 @@ def events(before: StageStatus | None, after: StageStatus, **run: RunStatus) -> 
         ),
     ],
 )
-def test_events_of_a_stage(
+def test_stage_change_causes_the_expected_events(
     before: StageStatus | None, after: StageStatus, expected: list[tuple[str, str, str]]
 ) -> None:
     assert events(before, after) == expected
@@ -234,7 +236,9 @@ def test_events_of_a_stage(
         (SUSPENDED, True, ("Normal", "Suspended", "suspended; use editr1 resume to continue")),
     ],
 )
-def test_end_of_a_run_causes_one_event(stage: StageStatus, suspend: bool, expected: tuple[str, str, str]) -> None:
+def test_end_or_suspension_of_a_run_causes_one_event(
+    stage: StageStatus, suspend: bool, expected: tuple[str, str, str]
+) -> None:
     status = summary_of(stage, suspend=suspend)
     before = status.model_copy(update={"state": R})
     assert events(None, stage, old=before, new=status) == [expected]

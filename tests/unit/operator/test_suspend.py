@@ -198,7 +198,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_decision_for_suspend_and_resume(case: Case) -> None:
+def test_suspend_and_resume_lead_to_the_expected_decision(case: Case) -> None:
     case.check()
 
 
@@ -223,7 +223,7 @@ def test_suspended_time_does_not_count_towards_the_deadline(job: ObservedStage, 
     assert stage_of(plan).reason is (Reason.RUNNING if state is R else Reason.DEADLINE)
 
 
-def test_pods_after_a_suspension_are_not_counted_as_lost() -> None:
+def test_pods_replaced_after_a_suspension_are_not_counted_as_lost() -> None:
     observed, plan = suspend_for(
         9, single_stage(launched_status(pods={POD.name: "p1"}), observed_job(RUNNING_POD)), observed_job(suspended=True)
     )
@@ -239,7 +239,7 @@ def test_pending_time_restarts_after_a_suspension(job: ObservedStage) -> None:
     assert stage_of(decide(next_observed(with_stage(observed, data=observed_job(POD)), plan))).state is S
 
 
-def test_stage_suspended_before_its_start_has_the_start_time_of_its_resume() -> None:
+def test_start_time_of_an_initially_suspended_stage_is_its_resume_time() -> None:
     _, plan = suspend_for(1000, single_stage(unlaunched_status(), NO_JOB), NO_JOB)
     assert [item.started for item in stage_of(plan).attempts] == [NOW + 1000]
     assert stage_of(plan).suspended_seconds == 0
@@ -280,19 +280,19 @@ def test_stage_resumed_during_its_backoff_reports_the_failure() -> None:
 @pytest.mark.parametrize(
     "job", [QUEUED_JOB, replace(QUEUED_JOB, uid="u2")], ids=["observed before", "not observed before"]
 )
-def test_queued_job_is_left_to_its_queue_after_suspend_and_resume(job: ObservedStage) -> None:
+def test_queued_job_is_unchanged_by_suspend_and_resume(job: ObservedStage) -> None:
     _, plan = suspend_for(1000, single_stage(launched_status(state=W, reason=Reason.QUEUED), job), job)
     assert (plan.actions, stage_of(plan).reason) == ((), Reason.QUEUED)
 
 
-def test_run_resumed_before_its_job_left_its_queue_has_no_failure() -> None:
+def test_run_resumed_before_its_queued_job_is_deleted_does_not_fail() -> None:
     observed = single_stage(launched_status(), observed_job(RUNNING_POD, queue="research"), retries=0)
     _, plan = suspend_for(1, observed, observed.stages["data"])
     gone = with_stage(observed, data=replace(NO_JOB, result_read=True))
     assert stage_of(decide(next_observed(gone, plan, now=NOW + 2))).state is not F
 
 
-def test_pods_after_a_preemption_by_the_queue_are_not_counted_as_lost() -> None:
+def test_pods_replaced_after_a_preemption_by_the_queue_are_not_counted_as_lost() -> None:
     running = single_stage(launched_status(pods={POD.name: "p1"}), observed_job(RUNNING_POD, queue="research"))
     plan = decide(next_observed(with_stage(running, data=QUEUED_JOB), decide(running)))
     assert stage_of(plan).reason is Reason.QUEUED
@@ -301,7 +301,7 @@ def test_pods_after_a_preemption_by_the_queue_are_not_counted_as_lost() -> None:
 
 
 @pytest.mark.parametrize("limit", ["deadline_seconds", "pending_timeout_seconds"])
-def test_queued_time_counts_towards_neither_limit(limit: str) -> None:
+def test_queued_time_does_not_count_towards_deadline_or_pending_timeout(limit: str) -> None:
     queued = single_stage(launched_status(attempts=[launched(0)], pending_since=NOW), QUEUED_JOB, **{limit: 200})
     plan = decide(next_observed(queued, decide(queued), now=NOW + 500))
     plan = decide(next_observed(queued, plan, now=NOW + 1000))

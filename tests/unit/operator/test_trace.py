@@ -30,13 +30,13 @@ def test_attempts_are_children_of_the_run_and_linked_in_order() -> None:
     assert [format(link.context.span_id, "016x") for link in second.links] == [records[0]["span"]]
 
 
-def test_traceparent_of_a_pod_is_its_attempt() -> None:
+def test_traceparent_of_a_pod_refers_to_its_attempt() -> None:
     first, _, run = (as_record(span, SERVICE) for span in spans_of("uid", "lab", "quick", STATUS))
     assert traceparent("uid", "sft", 1) == f"00-{first['trace']}-{first['span']}-01"
     assert traceparent("uid") == f"00-{run['trace']}-{run['span']}-01"
 
 
-def test_running_run_has_no_span_and_runs_have_different_traces() -> None:
+def test_unfinished_run_has_no_span_and_each_run_has_its_own_trace() -> None:
     going = STATUS.model_copy(update={"ended": None, "state": RunState.RUNNING})
     assert len(spans_of("uid", "lab", "quick", going)) == 2
     assert traceparent("uid").split("-")[1] != traceparent("other").split("-")[1]

@@ -67,7 +67,7 @@ def test_single_process_needs_no_process_group() -> None:
     assert not torch.distributed.is_initialized()
 
 
-def test_device_is_known_only_after_initialization() -> None:
+def test_device_is_available_only_after_initialization() -> None:
     with pytest.raises(RuntimeError, match=r"DistributedContext\.initialize\(\)"):
         _ = DistributedContext().device
     assert DistributedContext.initialize(cpu=True).device == torch.device("cpu")
@@ -79,7 +79,7 @@ def test_world_size_that_differs_from_accelerate_is_rejected(monkeypatch: pytest
         DistributedContext.initialize(cpu=True)
 
 
-def test_collectives_of_two_ranks(tmp_path: Path) -> None:
+def test_collectives_combine_the_values_of_two_ranks(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -92,6 +92,6 @@ def test_collectives_of_two_ranks(tmp_path: Path) -> None:
         assert found["texts"] == ["short", "longer ü"]
         assert found["any"] == [True, False]
         assert found["weight"] == [0.0, 5.0]  # the values of rank 0
-        assert found["gradient"] == [2.0, 3.0]  # rank 0 has none, which counts as zero
+        assert found["gradient"] == [2.0, 3.0]  # rank 0 has no gradient, which counts as zero
         assert found["is_main"] == (rank == 0)
         assert found["saw_first"] == (rank == 1)

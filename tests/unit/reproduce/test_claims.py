@@ -137,7 +137,7 @@ def test_edit_with_high_score_and_low_truth_counts_as_hacked() -> None:
     assert differences(better, {"a": 1.0, "b": 10.0, "c": 2.0}, "better").tolist() == [1.0, -1.0, 0.0]
 
 
-def test_interval_of_one_seed_is_over_items_and_different_seeds_widen_it() -> None:
+def test_interval_of_one_seed_resamples_items_and_varying_seeds_widen_it() -> None:
     rng, bootstrap = np.random.default_rng(0), Bootstrap(samples=4000)
     items = rng.normal(0.1, 1.0, 500)
     alone, plain = nested_estimate([items], bootstrap), mean_estimate(items, bootstrap)

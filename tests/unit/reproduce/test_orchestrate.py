@@ -1,4 +1,4 @@
-"""Order and number of the started runs, and runs whose needs failed, tested with fake processes."""
+"""Order and number of the started runs, and runs whose dependencies failed, tested with fake processes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run(
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_failed_experiment_fails_only_those_that_build_on_it(tmp_path: Path, parallel: int) -> None:
+def test_failed_experiment_fails_only_its_dependents(tmp_path: Path, parallel: int) -> None:
     found, seen = run(tmp_path, "curation", parallel)
     data_runs = [f"s{seed}-{name}" for seed in (7, 8) for name in ("data", "data-t", "data-v", "data-holistic")]
     assert sorted(FakeProcess.started) == sorted(data_runs)

@@ -100,7 +100,7 @@ def test_page_shows_means_seeds_verifiers_editors_and_curves_and_escapes_html() 
     assert "7.00 (" in page  # the editor's mean after RL
     assert "&lt;script&gt;" in page
     assert "s7-v</b> stage evaluate: &lt;too many&gt; failures" in page
-    assert "700.0" not in page  # a sign has no means
+    assert "700.0" not in page  # no means are reported for the metric "better"
     assert "<script" not in page
     assert "with one seed" not in page
     # SMALLEST trains for two iterations.

@@ -10,7 +10,7 @@ def names(items: list[PlannedRun]) -> list[str]:
     return [item.run for item in items]
 
 
-def test_plan_lists_runs_seed_by_seed_after_their_needs() -> None:
+def test_plan_lists_runs_by_seed_after_their_dependencies() -> None:
     plan = make_plan(["gcpo", "v"], [3, 4], SMALLEST)
     assert names(plan) == [
         f"s{seed}-{experiment}" for seed in (3, 4) for experiment in ("data", "data-v", "tv", "v", "gcpo")
@@ -22,13 +22,13 @@ def test_plan_lists_runs_seed_by_seed_after_their_needs() -> None:
         seen.add(item.run)
 
 
-def test_run_waits_for_its_needs_while_independent_runs_start() -> None:
+def test_run_waits_for_its_dependencies_while_independent_runs_start() -> None:
     plan = make_plan(["gcpo", "v"], [3], SMALLEST)
     everything = set(names(plan))
     first = next_run(plan, everything)
     assert first is not None
     assert first.run == "s3-data"
-    # While the T+V data is made, only the V data can be made at the same time.
+    # While the T+V data is generated, only the run that generates the V data can start.
     beside = next_run(plan[1:], everything)
     assert beside is not None
     assert beside.run == "s3-data-v"

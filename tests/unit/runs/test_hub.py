@@ -41,7 +41,9 @@ def hub_fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         OSError("down"),
     ],
 )
-def test_unresponsive_hub_is_transient(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresponsive_hub_is_a_transient_error(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub_fails(monkeypatch, error)
     with pytest.raises(HubUnreachable, match="hub:a/b@<40 hex digits>"):
         resolve("hub:a/b", tmp_path)
@@ -51,14 +53,16 @@ def test_unresponsive_hub_is_transient(error: Exception, tmp_path: Path, monkeyp
     "error",
     [RepositoryNotFoundError("none", response=response(404)), HfHubHTTPError("no", response=response(403))],
 )
-def test_rejection_by_the_hub_is_permanent(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_rejected_by_the_hub_is_a_permanent_error(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub_fails(monkeypatch, error)
     with pytest.raises(ConfigError, match="'a/b'") as raised:
         resolve("hub:a/b", tmp_path)
     assert not isinstance(raised.value, HubUnreachable)
 
 
-def test_commit_in_reference_needs_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_with_a_commit_needs_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_fails(monkeypatch, AssertionError("a request was sent"))
     named = f"hub:a/b@{'0a' * 20}"
     assert resolve(named, tmp_path) == named
@@ -85,7 +89,9 @@ def test_branch_resolves_from_the_cache_while_the_hub_is_down(tmp_path: Path, mo
         resolve("hub:a/b", tmp_path)
 
 
-def test_uncached_branch_is_transient_while_the_hub_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncached_branch_is_a_transient_error_while_the_hub_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub_fails(monkeypatch, OSError("offline"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(HubUnreachable, match="could not be looked up"):

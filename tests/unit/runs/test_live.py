@@ -97,7 +97,7 @@ def span(name: str, number: int, parent: int | None, start: float, end: float, *
     }
 
 
-def test_spans_of_pods_and_laptop_form_one_tree(store: ArtifactStore, tmp_path: Path) -> None:
+def test_pod_spans_and_local_spans_form_one_tree(store: ArtifactStore, tmp_path: Path) -> None:
     local = tmp_path / "spans.jsonl"
     local.write_text(json.dumps(span("editr1.run", 1, None, 0, 20, run="r")) + '\n{"half": ')
     files = LiveFiles(store, "r", "sft", "k")
@@ -126,7 +126,7 @@ def test_truncated_lines_of_a_killed_pod_are_skipped(store: ArtifactStore) -> No
     assert curves(torn.encode()) == {"loss": ((1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3), (4.0, 0.25))}
 
 
-def test_timeline_draws_attempts_separately_and_steps_together() -> None:
+def test_timeline_lists_each_attempt_and_aggregates_steps() -> None:
     attempts = [span("editr1.attempt", 10 + i, 1, i, i + 1, stage=f"s{i}") for i in range(6)]
     steps = [span("editr1.step", 20 + i, 10, i / 10, i / 10) for i in range(6)]
     names = [name for _, name, *_ in timeline_rows([span("editr1.run", 1, None, 0, 9), *attempts, *steps])]

@@ -48,7 +48,7 @@ def test_backoff_doubles_up_to_one_minute() -> None:
     assert max(delays) == 60
 
 
-def test_exit_codes_from_128_and_signals_are_retryable() -> None:
+def test_signals_and_exit_codes_of_128_or_more_are_retryable() -> None:
     assert [is_retryable(c) for c in (1, 2, 127, 128, 143, -15)] == [False, False, False, True, True, True]
 
 
@@ -80,7 +80,7 @@ def test_service_is_needed_until_the_last_stage_it_scores_is_done() -> None:
 @pytest.mark.parametrize(
     ("started", "limit", "by"), [(None, 5, None), (100, None, None), (100, 50, None), (100, 10, 40)]
 )
-def test_overdue_is_the_time_since_start_beyond_the_limit(
+def test_overdue_is_the_elapsed_time_beyond_the_limit(
     started: float | None, limit: float | None, by: float | None
 ) -> None:
     assert overdue(started, 150, limit) == by

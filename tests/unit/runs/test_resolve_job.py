@@ -1,4 +1,4 @@
-"""Resolution without upload, as in a dry run."""
+"""Resolution of a job without uploading its inputs, as in a dry run."""
 
 from pathlib import Path
 

@@ -76,7 +76,8 @@ def half_unparsed_engine() -> FakeEngine:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny verifier of the shapes dataset with random weights, whose traces do not parse."""
-    from editr1.shapes.tiny_verifier import build_tiny_verifier  # needs torch, which most of these tests do not
+    # This import needs torch, which most of these tests do not need.
+    from editr1.shapes.tiny_verifier import build_tiny_verifier
 
     words = ("kept", "square", " red", "yes", "no", '[{"question": "')
     return build_tiny_verifier(tmp_path_factory.mktemp("tiny") / "verifier", words=words)

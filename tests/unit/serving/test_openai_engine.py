@@ -23,7 +23,7 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Server(ThreadingHTTPServer):
-    """Answers requests with the steps of ``script`` and then with status 200. Choices are in reverse order."""
+    """Chat server that follows ``script`` and then answers with status 200. Choices are returned in reverse order."""
 
     daemon_threads = True
 

@@ -40,7 +40,7 @@ def test_encoded_items_decode_to_the_same_items(make_items) -> None:
     assert _decode(request.items) == items
 
 
-def test_source_image_that_a_group_shares_is_sent_once(make_items) -> None:
+def test_shared_source_image_is_sent_once(make_items) -> None:
     first, second, third = make_items(3)
     group = [first, *(item.model_copy(update={"source": first.source}) for item in (second, third))]
     body = encode_request(group)
@@ -125,7 +125,7 @@ def test_non_finite_temperatures_are_rejected() -> None:
             UnvalidatedRequest.model_validate_json(b'{"items": [1], "temperature": ' + value + b"}")
 
 
-def test_images_with_equal_bytes_have_one_digest() -> None:
+def test_images_with_equal_bytes_have_the_same_digest() -> None:
     assert EncodedImage(data=b"a").sha256 == EncodedImage(data=b"a").sha256 != EncodedImage(data=b"b").sha256
 
 

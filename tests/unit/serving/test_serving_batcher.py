@@ -99,7 +99,7 @@ def test_idle_engine_waits_for_a_full_batch(make_batcher, fake_engine, make_item
         tickets[0].future.result(0.05)
     tickets.append(batcher.submit(make_items(1), GREEDY, ten_seconds_from_now()))
     for ticket in tickets:
-        ticket.future.result(5)  # a full batch starts at once
+        ticket.future.result(5)  # a full batch starts immediately
     assert [size for size, _ in fake_engine.batches] == [4]
 
 
@@ -117,9 +117,7 @@ def test_request_that_exceeds_the_queue_capacity_is_rejected_as_a_whole(make_bat
     assert batcher.full
 
 
-def test_items_whose_deadline_passes_in_the_queue_fail_without_being_scored(
-    make_batcher, fake_engine, make_items
-) -> None:
+def test_items_that_expire_in_the_queue_fail_without_being_scored(make_batcher, fake_engine, make_items) -> None:
     batcher = make_batcher()
     occupy_engine(batcher, fake_engine, make_items)
     expired = batcher.submit(make_items(2), GREEDY, time.monotonic())
@@ -143,7 +141,7 @@ def test_cancelled_requests_are_dropped_from_the_queue(make_batcher, fake_engine
     assert batcher.in_flight == 0
 
 
-def test_worker_survives_an_error_of_the_engine(make_items) -> None:
+def test_worker_survives_an_engine_error(make_items) -> None:
     calls = []
 
     def fail(items, sampling):

@@ -267,7 +267,7 @@ def test_invalid_arguments_are_rejected(make_items) -> None:
 
 @contextmanager
 def scripted_server(answers: list, port: int, pause_s: float = 0.0) -> Iterator[threading.Thread]:
-    """Run a server that sends one of ``answers`` per connection and then stops; parts of an answer are sent with pauses."""
+    """Run a server that sends one of ``answers`` per connection, with pauses between the parts, and stops after the last."""
 
     def serve() -> None:
         while answers:

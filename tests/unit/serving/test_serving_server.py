@@ -110,7 +110,7 @@ def test_one_trace_is_greedy_and_several_are_sampled(start, make_items, fake_eng
         (b'{"items": [' + b"[" * 5000 + b"]" * 5000 + b"]}", "body"),
     ],
 )
-def test_malformed_request_gets_422_with_the_reason(start, body: bytes, reason: str) -> None:
+def test_malformed_request_returns_422_with_the_reason(start, body: bytes, reason: str) -> None:
     answer = start(max_request_items=4).post("/v1/score", content=body)
     assert answer.status_code == 422
     assert reason in answer.json()["detail"]
@@ -280,7 +280,7 @@ def test_metrics_count_requests_items_batches_and_tokens(start, make_items, fake
     assert found[("editr1_reward_requests_total", "422")] == 1
     assert found[("editr1_reward_items_total", "ok")] == 4
     assert found[("editr1_reward_items_total", "engine")] == 1
-    assert found[("editr1_reward_batch_size_count",)] == 3  # one of the golden sample and two of the requests
+    assert found[("editr1_reward_batch_size_count",)] == 3  # one batch of the golden sample and two of the requests
     assert found[("editr1_reward_batch_size_sum",)] == 6
     assert found[("editr1_reward_tokens_total", "completion")] == 50
     assert found[("editr1_reward_queue_seconds_count",)] == 2

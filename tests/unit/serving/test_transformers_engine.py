@@ -37,7 +37,7 @@ def chats(engine: TransformersEngine) -> list[Chat]:
     ]
 
 
-def test_inputs_equal_those_of_the_library_processor(engine, chats, tiny_folder) -> None:
+def test_inputs_equal_the_output_of_the_library_processor(engine, chats, tiny_folder) -> None:
     _, processor, _ = load_verifier(tiny_folder)
     texts = [processor.apply_chat_template(c.messages, tokenize=False, add_generation_prompt=True) for c in chats]
     images = [image for chat in chats for image in chat.images]
@@ -49,7 +49,7 @@ def test_inputs_equal_those_of_the_library_processor(engine, chats, tiny_folder)
         assert torch.equal(value, theirs[key].to(value.dtype)), key
 
 
-def test_greedy_traces_equal_those_of_the_library_and_are_batch_invariant(engine, chats, tiny_folder) -> None:
+def test_greedy_traces_match_the_library_and_are_batch_invariant(engine, chats, tiny_folder) -> None:
     together = engine.generate(chats, Sampling(max_tokens=12))
     separate = [engine.generate([chat], Sampling(max_tokens=12))[0] for chat in chats]
     assert together == separate
@@ -117,7 +117,7 @@ def test_random_weights_yield_failures_without_scores(engine, make_items) -> Non
     assert all(isinstance(o, ScoreFailure) and o.cause is FailureCause.UNPARSED for o in outcomes)
 
 
-def test_model_digest_is_that_of_the_folder(engine, tiny_folder, tmp_path) -> None:
+def test_model_digest_equals_the_folder_digest(engine, tiny_folder, tmp_path) -> None:
     assert engine.model_digest == folder_digest(tiny_folder)
     given = make_engine(ServeConfig(device="cpu"), tiny_folder, model_digest="sha256:" + "a" * 64)
     assert given.model_digest == "sha256:" + "a" * 64

@@ -71,7 +71,7 @@ def test_candidates_are_reproducible_and_have_the_score_of_their_kind() -> None:
         make_candidate(cases[0], "ugly")
 
 
-def test_fraction_of_candidates_with_several_faults_is_a_setting() -> None:
+def test_fraction_of_candidates_with_several_faults_is_configurable() -> None:
     case = generate_cases(1, 0)[0]
     editors = Counter(item.editor for item in make_candidates(case, 0, 400))
     assert 120 < editors["several"] < 200

@@ -36,7 +36,7 @@ def _verdict(labeller: ShapesLabeller, case: EditCase, item: Candidate, **option
     return verdict
 
 
-def test_member_without_errors_writes_the_truth() -> None:
+def test_accurate_member_writes_the_true_verdicts() -> None:
     labeller = ShapesLabeller(ACCURATE)
     for case in CASES[:30]:
         for item in make_candidates(case, 0, 3):
@@ -46,7 +46,7 @@ def test_member_without_errors_writes_the_truth() -> None:
             assert verdict.score == round(truth.score * 2) / 2
 
 
-def test_lenient_members_miss_follow_and_keep_faults_at_their_rate() -> None:
+def test_lenient_members_miss_follow_and_keep_faults_at_their_configured_rate() -> None:
     def missed(model: str, kind: str) -> float:
         bits = [
             verdict_bit
@@ -61,7 +61,7 @@ def test_lenient_members_miss_follow_and_keep_faults_at_their_rate() -> None:
         ]
         return sum(bits) / len(bits)
 
-    # accepted with probability l, then flipped with probability 0.1: 0.9 l + 0.1 (1 - l)
+    # A fault is accepted with probability l, and the verdict is then flipped with probability 0.1: 0.9 l + 0.1 (1 - l).
     assert missed("careful", "lost") == pytest.approx(0.26, abs=0.09)
     assert missed("lenient-a", "lost") == pytest.approx(0.66, abs=0.09)
     assert missed("lenient-b", "no_edit") == pytest.approx(0.66, abs=0.09)
@@ -103,7 +103,7 @@ def test_four_percent_of_the_gold_answers_are_wrong() -> None:
     assert 0.025 < wrong / total < 0.055
 
 
-def test_principles_and_difficulty_come_from_the_instruction() -> None:
+def test_principles_and_difficulty_are_derived_from_the_instruction() -> None:
     case, item = _candidates("perfect")[0]
     labeller = ShapesLabeller(ACCURATE)
     written = json.loads(labeller.decompose(case.instruction))

@@ -47,7 +47,7 @@ def test_final_score_of_a_sample_is_independent_of_its_verdicts() -> None:
     assert abs(float(np.corrcoef(np.array(pairs).T)[0, 1])) < 0.15
 
 
-def test_labels_cover_the_trace_without_most_of_the_random_scores(tmp_path: Path) -> None:
+def test_labels_cover_the_trace_but_the_score_only_in_every_eighth_sample(tmp_path: Path) -> None:
     _, processor, template = load_verifier(build_tiny_verifier(tmp_path), "float32")
     rng = np.random.default_rng(2)
     samples = [generate_sample(rng) for _ in range(9)]

@@ -31,7 +31,7 @@ def test_agreement_is_high_for_every_kind_of_image() -> None:
     assert report["drawn"].scenes == 1 and report["drawn"].clean == 1
     assert report["editor"].scenes == 1 and report["editor"].clean > 0.85
     assert report["noise"].scenes == report["border"].scenes == 1
-    assert report["blur"].scenes > 0.7  # a blur can hide an object, and leaves an empty scene unchanged
+    assert report["blur"].scenes > 0.7  # blur can hide an object, but it does not change an empty scene
     assert report["noise"].clean < 0.02 and report["border"].clean == 0 and report["blur"].clean < 0.35
 
 

@@ -110,7 +110,7 @@ def test_text_encoders_distinguish_instructions(flux: FluxKontextPipeline) -> No
     assert not torch.allclose(pooled[0], pooled[1])
 
 
-def test_qwen_folder_has_the_layout_of_the_original(qwen_folder: Path) -> None:
+def test_qwen_folder_has_the_layout_of_the_published_model(qwen_folder: Path) -> None:
     index = json.loads((qwen_folder / "model_index.json").read_text())
     assert index["_class_name"] == "QwenImageEditPipeline"
     assert index["processor"] == ["transformers", "Qwen2VLProcessor"]

@@ -33,7 +33,7 @@ def test_first_rows_do_not_depend_on_the_number_of_rows() -> None:
     assert edit_rows(3, seed=5).instructions == edit_rows(8, seed=5).instructions[:3]
 
 
-def test_latents_have_mean_0_and_variance_1_after_baking() -> None:
+def test_baked_normalisation_gives_latents_mean_0_and_variance_1() -> None:
     vae = tiny_flux_kontext(0).vae
     images = vae_images(64, seed=0)
     bake_normalisation(vae, images)
@@ -43,7 +43,7 @@ def test_latents_have_mean_0_and_variance_1_after_baking() -> None:
     assert decode_latents(vae, latents).shape == images.shape
 
 
-def test_packing_equals_that_of_the_pipeline() -> None:
+def test_latents_are_packed_as_in_the_diffusers_pipeline() -> None:
     latents = torch.randn(2, 4, 6, 8)
     assert torch.equal(pack(latents), FluxKontextPipeline._pack_latents(latents, 2, 4, 6, 8))
 

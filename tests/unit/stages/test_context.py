@@ -44,7 +44,7 @@ def test_output_files_of_another_job_are_not_committed(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_failed_download_from_the_hub_raises_the_matching_error(
+def test_failed_hub_download_raises_hub_unreachable_or_config_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
 ) -> None:
     def unavailable(*_: object, **__: object) -> str:
@@ -81,7 +81,7 @@ def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path
     (tmp_path / "checkpoint" / "weights").write_text("w")
     first.progress.step(2)
     first.hooks().on_checkpoint(tmp_path / "checkpoint", 2)
-    first.progress.step(1)  # lost with the pod, since no checkpoint follows
+    first.progress.step(1)  # this step is lost with the pod because no checkpoint follows
     assert steps(first) == [0, 2]
     shutil.rmtree(tmp_path / "work")
     second = context(tmp_path, "a" * 64)

@@ -17,7 +17,7 @@ IMAGES = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in range(6)]
 CONTEXT: Any = SimpleNamespace(input=lambda role: role, job=SimpleNamespace(inputs={"sft": "a", "rl": "b"}))
 
 
-def test_seeds_differ_by_every_part_and_are_valid_for_samplers() -> None:
+def test_derived_seed_depends_on_every_part_and_fits_63_bits() -> None:
     seeds = [derive_seed(seed, *what) for seed in (1, 2) for what in (("ab", "c"), ("a", "bc"), ("abc",), (b"abc", 1))]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
@@ -42,7 +42,7 @@ def test_noise_differs_per_case_and_is_shared_by_both_editors(monkeypatch: pytes
     assert not set(seeds[-1]) & set(whole)
 
 
-def test_seed_of_traces_differs_per_batch_and_is_shared_by_both_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_seed_differs_per_batch_and_is_shared_by_both_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     monkeypatch.setattr("editr1.serving.engines.transformers_engine.TransformersEngine.load", lambda *_a, **_k: None)
     monkeypatch.setattr(
@@ -56,7 +56,7 @@ def test_seed_of_traces_differs_per_batch_and_is_shared_by_both_verifiers(monkey
     assert seeds[:3] == seeds[3:]
 
 
-def test_seed_of_best_of_n_traces_differs_per_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_best_of_n_seed_differs_per_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     seeds: list[int] = []
 
     def picked(_pairs: Any, score: Any, on_batch: Any) -> list[Any]:

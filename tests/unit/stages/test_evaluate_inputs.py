@@ -17,7 +17,7 @@ from editr1.runs.kinds import KINDS, Kind
         (("before", "rl", "pairs"), "cases: missing"),
     ],
 )
-def test_missing_input_of_an_evaluation_is_reported(given: tuple[str, ...], message: str) -> None:
+def test_missing_evaluation_input_is_reported(given: tuple[str, ...], message: str) -> None:
     assert any(message in fault for fault in KINDS[Kind.EVALUATE].rule(given))
 
 
@@ -25,12 +25,12 @@ def test_missing_input_of_an_evaluation_is_reported(given: tuple[str, ...], mess
     "given",
     [("rl", "pairs"), ("sft", "rl", "pairs"), ("before", "cases"), ("after", "cases"), ("rl", "after", "cases")],
 )
-def test_verifier_or_editor_is_sufficient(given: tuple[str, ...]) -> None:
+def test_evaluation_accepts_a_verifier_or_an_editor(given: tuple[str, ...]) -> None:
     assert KINDS[Kind.EVALUATE].rule(given) == []
 
 
 @pytest.mark.parametrize(
     ("given", "right"), [(("rows",), True), (("pairs",), True), ((), False), (("rows", "pairs"), False)]
 )
-def test_sft_learns_from_rows_or_from_pairs(given: tuple[str, ...], right: bool) -> None:
+def test_sft_requires_either_rows_or_pairs(given: tuple[str, ...], right: bool) -> None:
     assert (KINDS[Kind.SFT].rule((*given, "model")) == []) is right

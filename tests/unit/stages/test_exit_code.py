@@ -59,7 +59,7 @@ def errors():
 
 
 @pytest.mark.parametrize(("error", "code"), errors(), ids=lambda value: type(value).__name__)
-def test_error_ends_the_stage_with_its_code(error, code):
+def test_each_error_maps_to_its_exit_code(error, code):
     assert exit_code(error) == code
     assert is_retryable(code) == (code is ExitCode.TRANSIENT)
 
@@ -78,7 +78,7 @@ def test_every_error_class_has_a_documented_exit_code():
     assert len(found) > 20
     for error in found:
         assert ExitCode(error.exit_code).name in documented
-        if not issubclass(error, StageFailed):  # its instances have the exit code of the stage's process
+        if not issubclass(error, StageFailed):  # each instance has the exit code of its stage process
             assert error.exit_code not in (ExitCode.DONE, ExitCode.UNEXPECTED), error
 
 

@@ -29,7 +29,7 @@ def job(kind: Kind, folder: Path) -> StageJob:
 
 
 @pytest.mark.parametrize(("kind", "starts"), [(Kind.SERVE, 2), (Kind.CURATE, 1)])
-def test_only_a_service_starts_again_after_completion(
+def test_only_services_restart_after_completion(
     kind: Kind, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)

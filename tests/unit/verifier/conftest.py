@@ -74,7 +74,7 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def write_pairs(tmp_path: Path) -> Callable[..., Path]:
-    """Write preference pairs. Every ``same_every``-th pair is labelled "same"; with 0, none is."""
+    """Write preference pairs. Every ``same_every``-th pair is labelled "same"; if it is 0, no pair is."""
 
     def write(count: int, same_every: int = 0, name: str = "pairs.parquet") -> Path:
         rng = random.Random(2)

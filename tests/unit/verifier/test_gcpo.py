@@ -45,7 +45,7 @@ def test_rollout_has_whole_pairs_and_is_repeated_for_each_micro_step() -> None:
             assert winner[0] % 2 == 0
             assert loser == [winner[0] + 1] * 3
             seen.append(winner[0] // 2)
-    assert len(set(seen[:4])) == 4  # the first two rollouts, one epoch, use no pair twice
+    assert len(set(seen[:4])) == 4  # the first two rollouts form one epoch, which uses no pair twice
 
 
 def test_order_of_pairs_depends_only_on_the_seed_and_changes_every_epoch() -> None:
@@ -81,7 +81,7 @@ def test_training_changes_the_weights_and_reports_metrics(
     assert metrics["steps"] == 3
     assert (metrics["pairs"], metrics["pairs_same"]) == (3, 2)
     assert metrics["parse_rate"] > 0.5
-    assert metrics["ratio_distance"] == 0  # one pass: the ratio is 1
+    assert metrics["ratio_distance"] == 0  # with one pass, the ratio is 1
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert lines[-1]["done"] == lines[-1]["total"] == 3
     reported = set(lines[-1]["metrics"])

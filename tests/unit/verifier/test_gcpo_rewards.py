@@ -34,7 +34,7 @@ def test_tie_earns_the_tie_credit() -> None:
 def test_unparseable_trace_gets_zero_reward_and_is_not_an_opponent() -> None:
     rewards = pair_rewards([8.0, None, 3.0], [None, 5.0, None])
     assert rewards.winner == (1.0, 0.0, 0.0)
-    assert rewards.loser == (0.0, 0.5, 0.0)  # 5 < 8 but not 3: the mean runs over the two parsed winners
+    assert rewards.loser == (0.0, 0.5, 0.0)  # 5 < 8 but not 5 < 3; the mean is over the two parsed winners
 
 
 def test_pair_with_one_unparsed_side_has_no_signal() -> None:

@@ -24,7 +24,7 @@ def noise(rng: random.Random, width: int, height: int) -> Image.Image:
     return Image.frombytes("RGB", (width, height), rng.randbytes(3 * width * height))
 
 
-def test_logits_and_gradients_do_not_change(tiny: Path, tmp_path: Path) -> None:
+def test_deduplication_does_not_change_logits_or_gradients(tiny: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     a, b, c = noise(rng, 32, 32), noise(rng, 48, 32), noise(rng, 200, 90)
     pairs = [(a, b), (a, b.copy()), (a, c), (c, a), (b, b)]
@@ -66,7 +66,7 @@ def test_distinct_images_are_encoded_correctly_after_a_batch_with_repeats(tiny: 
         assert torch.allclose(found.pooler_output, expected.pooler_output, atol=1e-6)
 
 
-def test_saved_folders_and_parameter_names_do_not_change(tiny: Path, tmp_path: Path) -> None:
+def test_deduplication_does_not_change_saved_folders_or_parameter_names(tiny: Path, tmp_path: Path) -> None:
     model, processor, template = load_verifier(tiny)
     names = list(model.state_dict())
     processor.save_pretrained(tmp_path / "plain-processor")  # as TRL does in a checkpoint

@@ -59,7 +59,7 @@ def test_template_with_wrong_placeholders_or_sizes_is_rejected(fields: dict[str,
         PromptTemplate.model_validate(fields)
 
 
-def test_template_is_saved_and_loaded_and_the_default_replaces_a_missing_one(tmp_path: Path) -> None:
+def test_template_round_trips_and_a_missing_one_is_replaced_by_the_default(tmp_path: Path) -> None:
     assert PromptTemplate.load(tmp_path) == PromptTemplate()
     template = PromptTemplate(rules="é \U0001f600", max_pixels=4096)
     template.save(tmp_path)
@@ -90,7 +90,7 @@ def test_images_are_resized_to_the_limits_of_the_template(tiny: Path) -> None:
         assert torch.isfinite(model(**batch).logits).all()
 
 
-def test_equal_seeds_give_equal_folders_and_every_change_changes_the_digest(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_folders_and_any_change_changes_the_digest(tmp_path: Path) -> None:
     first = build_tiny_verifier(tmp_path / "a", seed=1, size="small")
     again = build_tiny_verifier(tmp_path / "b", seed=1, size="small")
     other = build_tiny_verifier(tmp_path / "c", seed=2, size="small")

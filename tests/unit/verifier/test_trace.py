@@ -106,7 +106,7 @@ def test_average_is_not_recomputed() -> None:
 
 
 @pytest.mark.parametrize(("value", "spelling"), [(1, "1.0"), (0, "0.0"), (5 / 6, "0.83"), (0.5, "0.5"), (0.6, "0.6")])
-def test_average_has_at_most_two_decimals_and_at_least_one(value: float, spelling: str) -> None:
+def test_average_has_one_or_two_decimals(value: float, spelling: str) -> None:
     assert format_average(value) == spelling
 
 
@@ -131,7 +131,7 @@ def test_every_formatted_trace_parses_to_its_arguments(questions: list[str], dat
     try:
         text = format_trace(reasoning, principles, bits, score)
     except ValueError:
-        # Only a question that contains a part of the format itself may be refused.
+        # Only questions that contain parts of the trace format may be rejected.
         assert any(part in question for question in questions for part in ("score", "question"))
         return
     assert parse_trace(text, principles) == Verdict(
