@@ -408,7 +408,7 @@ def test_case_order_covers_every_case_and_is_split_across_processes(cases: Path)
     parts = [CaseOrder(cases, seed=3, per_iteration=2, iterations=6, rank=r, size=2) for r in range(2)]
     for i in range(6):
         assert [k for part in parts for k in part.iteration(i)] == whole.iteration(i)
-    with pytest.raises(ValueError, match="2 is not a multiple of the 3 processes"):
+    with pytest.raises(ValueError, match=r"cases_per_iteration 2 is not a multiple .* use a multiple of 3"):
         CaseOrder(cases, seed=0, per_iteration=2, iterations=1, size=3)
 
 

@@ -272,9 +272,9 @@ def test_tiger_missing_score_is_wrong_only_in_the_published_rule(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (tiger_rows(3, "g", [1, 2, 3], "ABC")[:2], "group g of 3 edits has 2 of 3 comparisons"),
+        (tiger_rows(3, "g", [1, 2, 3], "ABC")[:2], "group g of 3 edits has only 2 of 3 comparisons"),
         ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "ranking": "A>C"}], "ranking must rank edits A and B"),
-        ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "comparison_type": "AvsC"}], "letters of AB"),
+        ([{**tiger_rows(2, "g", [1, 2], "A>B")[0], "comparison_type": "AvsC"}], "two different edits of AB"),
         (
             [{**tiger_rows(2, "g", [1, 2], "A>B")[0], "dataset": "5pair"}],
             "dataset must be one of 2pair, 3pair, 4pair, got '5pair'",

@@ -100,8 +100,8 @@ def test_plan_has_only_the_experiments_that_a_claim_needs() -> None:
     [
         ({"averaged": (1,)}, "averaged"),
         ({"averaged": (2, 4)}, "averaged"),
-        ({"few_pairs": (2000,)}, "must be below pairs"),
-        ({"editor_curve": (120,)}, "must be below iterations"),
+        ({"few_pairs": (2000,)}, "must be below the setting pairs"),
+        ({"editor_curve": (120,)}, "must be below the setting iterations"),
         ({"few_pairs": (6,)}, "pairs_per_rollout 12"),
     ],
 )
