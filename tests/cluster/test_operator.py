@@ -242,7 +242,7 @@ def test_run_suspended_and_resumed_in_each_stage_completes(
             item["config"]["shapes"] |= {"cases": 150}
     apply(lab, body)
     for name in ("curate", "sft", "gcpo", "grpo", "evaluate"):
-        until(f"{name} is running", lambda name=name: stage(lab, "paused", name).get("state") == "Running", 120, 0.3)
+        until(f"{name} is running", lambda name=name: stage(lab, "paused", name).get("state") == "Running", 240, 0.3)
         time.sleep(2)
         assert "suspended run paused" in lab.editr1("suspend", "paused").stdout
         wait_state(lab, "paused", "Suspended", seconds=30)
