@@ -121,16 +121,18 @@ def test_completed_run_has_status_record_and_timeline(lab: Lab, uninterrupted: d
     )
 
 
-def test_no_stage_is_lost_or_repeated_when_the_operator_is_killed_twenty_times(
-    lab: Lab, operator: Operator, uninterrupted: dict[str, Any]
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_no_stage_is_lost_or_repeated_when_the_operator_is_killed_repeatedly(
+    lab: Lab, operator: Operator, uninterrupted: dict[str, Any], kills: int
 ) -> None:
     rng = random.Random(7)
-    apply(lab, small("killed"))
-    for _ in range(20):
+    name = f"killed-{kills}"
+    apply(lab, small(name))
+    for _ in range(kills):
         operator.kill()
         operator.start()  # returns when the operator is healthy
         time.sleep(rng.uniform(0.0, 4.0))
-    found = wait_state(lab, "killed", "Done", "Failed", seconds=240)
+    found = wait_state(lab, name, "Done", "Failed", seconds=240)
     assert found["state"] == "Done"
     for before, after in zip(uninterrupted["stages"], found["stages"], strict=True):
         if after["kind"] == "evaluate":  # its report contains manifest digests, which depend on the name of the run
