@@ -107,9 +107,9 @@ def exit_code(error: Exception) -> int:
 
 
 def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:
-    """Convert the error about a missing package to a ConfigError that gives the install command.
+    """Return a ConfigError with the install command if ``error`` reports a missing third-party package.
 
-    The error about a module of this project is returned unchanged.
+    If a module of this project is missing, return ``error`` unchanged.
     """
     if (error.name or "").split(".")[0] == "editr1":
         return error
