@@ -35,6 +35,11 @@ class AnswerCache:
         if self._db is not None:
             self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (digest, reply))
 
+    def discard(self, digest: bytes) -> None:
+        """Remove the entry for ``digest``, if there is one."""
+        if self._db is not None:
+            self._db.execute("DELETE FROM answers WHERE digest = ?", (digest,))
+
     def close(self) -> None:
         """Close the database connection."""
         if self._db is not None:

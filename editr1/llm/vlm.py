@@ -47,7 +47,8 @@ class VlmClient:
     """Client of the models on the servers in ``endpoints``. Use it in a single event loop, as an async context manager.
 
     ``cache`` is the path of a SQLite file in which answers are cached by a digest of the request (endpoint name, model,
-    messages and sampling settings). A request with a cached answer is not sent. If ``cache`` is None, nothing is cached.
+    messages and sampling settings). A request with a cached answer is not sent. Only readable answers are cached, so that
+    the others are requested again after a server has been repaired. If ``cache`` is None, nothing is cached.
     """
 
     def __init__(self, endpoints: Mapping[str, EndpointConfig], cache: Path | None = None) -> None:
@@ -62,18 +63,26 @@ class VlmClient:
         return self._usage
 
     async def complete(
-        self, model: VlmConfig, chat: Sequence[Message], *, n: int = 1, seed: int | None = None
+        self,
+        model: VlmConfig,
+        chat: Sequence[Message],
+        *,
+        n: int = 1,
+        seed: int | None = None,
+        is_readable: Callable[[str], bool] = lambda _text: True,
     ) -> list[str]:
         """Send ``chat`` to ``model``, and return ``n`` answers.
 
-        If ``model.send_n`` is False, ``n`` requests with consecutive seeds are sent.
+        If ``model.send_n`` is False, ``n`` requests with consecutive seeds are sent. The answers to a request are cached if
+        ``is_readable`` returns True for at least one of them.
 
         Raises:
             LlmError: A request failed; see :meth:`ChatClient.complete`.
         """
         if n > 1 and not model.send_n:
             seeds = [None if seed is None else seed + index for index in range(n)]
-            answers = await asyncio.gather(*(self.complete(model, chat, seed=each) for each in seeds))
+            requests = (self.complete(model, chat, seed=each, is_readable=is_readable) for each in seeds)
+            answers = await asyncio.gather(*requests)
             return [text for (text,) in answers]
         body: dict[str, Any] = {
             "model": model.model,
@@ -90,15 +99,19 @@ class VlmClient:
         digest = hashlib.sha256(f"{model.endpoint}\n{seed}\n".encode() + orjson.dumps(body)).digest()
         stored = self._cache.get(digest)
         if stored is not None:
-            self._usage.cached += 1
-            return list(orjson.loads(stored))
+            texts = list(orjson.loads(stored))
+            if any(map(is_readable, texts)):
+                self._usage.cached += 1
+                return texts
+            self._cache.discard(digest)
         try:
             completion = await self._clients[model.endpoint].complete(body)
         except LlmError:
             self._usage.failed += 1
             raise
         self._count(model, completion)
-        self._cache.put(digest, orjson.dumps(completion.texts))
+        if any(map(is_readable, completion.texts)):
+            self._cache.put(digest, orjson.dumps(completion.texts))
         return completion.texts
 
     async def complete_until_parsed(
@@ -107,17 +120,25 @@ class VlmClient:
         """Send the chat with one seed after the other until ``parse`` accepts an answer, and return the parsed value.
 
         Raises:
-            UnreadableAnswer: ``parse`` rejected every answer; the error of the last one is raised.
+            UnreadableAnswer: ``parse`` rejected every answer; the error of the first one is raised.
             LlmError: A request failed; see :meth:`ChatClient.complete`.
         """
-        error = UnreadableAnswer("the chat was not sent, because no seeds were given")
-        for seed in seeds:
-            (text,) = await self.complete(model, chat, seed=seed)
+        parsed: list[A] = []
+        errors: list[UnreadableAnswer] = []
+
+        def is_readable(text: str) -> bool:
             try:
-                return parse(text)
-            except UnreadableAnswer as raised:
-                error = raised
-        raise error
+                parsed.append(parse(text))
+            except UnreadableAnswer as error:
+                errors.append(error)
+                return False
+            return True
+
+        for seed in seeds:
+            await self.complete(model, chat, seed=seed, is_readable=is_readable)
+            if parsed:
+                return parsed[0]
+        raise errors[0] if errors else UnreadableAnswer("the chat was not sent, because no seeds were given")
 
     async def aclose(self) -> None:
         """Close the connections and the cache."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from editr1.config.llm import EndpointConfig, VlmConfig
+from editr1.llm.answers import UnreadableAnswer
 from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, RequestRefused
 from editr1.llm.event_loop import new_runner
 from editr1.llm.messages import build_messages
@@ -144,3 +145,45 @@ def test_api_key_is_read_from_the_configured_environment_variable(failing_server
     complete(failing_server, api_key_env="MY_VLM_KEY", cache=tmp_path / "a.sqlite")
     assert failing_server.keys == ["Bearer k-123"]
     assert b"k-123" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def complete_with_cache(server: FailingChatServer, cache: Path, is_readable) -> list[str]:
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url=server.url)}, cache) as client:
+            return await client.complete(VlmConfig(), CHAT, n=2, is_readable=is_readable)
+
+    return run_async(work())
+
+
+@pytest.mark.parametrize(("readable", "num_requests"), [((), 2), (("1",), 1), (("0", "1"), 1)])
+def test_answers_are_cached_only_if_one_of_them_is_readable(failing_server, tmp_path, readable, num_requests) -> None:
+    for _ in range(2):
+        assert complete_with_cache(failing_server, tmp_path / "a.sqlite", lambda text: text in readable) == ["0", "1"]
+    assert len(failing_server.seen) == num_requests
+
+
+def test_unreadable_answer_in_the_cache_is_requested_again_and_replaced(failing_server, tmp_path) -> None:
+    cache = tmp_path / "a.sqlite"
+    failing_server.script = [bytes_of("unreadable"), 200]
+    assert complete_with_cache(failing_server, cache, lambda _text: True) == ["unreadable"] * 2
+    for _ in range(2):
+        assert complete_with_cache(failing_server, cache, str.isdigit) == ["0", "1"]
+    assert len(failing_server.seen) == 2
+
+
+def bytes_of(content: str) -> bytes:
+    choices = [{"index": index, "message": {"content": content}} for index in range(2)]
+    return json.dumps({"choices": choices}).encode()
+
+
+def test_first_of_several_unreadable_answers_is_reported(failing_server) -> None:
+    def parse(text: str) -> str:
+        raise UnreadableAnswer(f"rule {len(failing_server.seen)} is violated by {text}")
+
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url=failing_server.url)}) as client:
+            return await client.complete_until_parsed(VlmConfig(), CHAT, parse, range(3))
+
+    with pytest.raises(UnreadableAnswer, match="rule 1 is violated by 0"):
+        run_async(work())
+    assert len(failing_server.seen) == 3
