@@ -26,9 +26,10 @@ def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl
     Example: editr1 data check runs/curation/outputs/rows/rows.parquet
     """
     from editr1.data.check import check_file
+    from editr1.verifier.trace import parse_trace
 
     with reporting():
-        problems = list(islice(check_file(file), MAX_SHOWN + 1))
+        problems = list(islice(check_file(file, parse=parse_trace), MAX_SHOWN + 1))
         for problem in problems[:MAX_SHOWN]:
             typer.echo(f"{file}: {problem}")
     if problems:

@@ -11,13 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from editr1.data.errors import TableError, shorten
-from editr1.data.images import ImageError, decode_image
 from editr1.data.jsonl import read_json_lines, resolve_images
+from editr1.data.rules import DEFAULT, Limits, ParseTrace, row_violations
 from editr1.data.schema import KINDS
 from editr1.data.tables import images_in, kind_of_columns, read_plain, table_kind
 from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple, SftRow
-
-_MAX_REMEMBERED_DIGESTS = 100_000
+from editr1.data.valid_rows import ImageChecker
 
 
 @dataclass(frozen=True)
@@ -40,59 +39,58 @@ class Problem:
         )
 
 
-def check_file(path: Path, kind: type[DataModel] | None = None, *, decode_images: bool = True) -> Iterator[Problem]:
+def check_file(
+    path: Path,
+    kind: type[DataModel] | None = None,
+    *,
+    decode_images: bool = True,
+    parse: ParseTrace | None = None,
+    limits: Limits = DEFAULT,
+) -> Iterator[Problem]:
     """Yield every problem found in a table (a JSON Lines file, ``.jsonl``, or a Parquet file).
 
-    The following is checked: every field has an allowed value, every image has the stated digest, every distinct image can
-    be decoded (unless ``decode_images=False``), ids are unique, the two candidates of a pair have different ids, and the
-    agreement of an SFT row lies in [0, 1].
+    The following is checked: every field has an allowed value, every image has the stated digest, ids are unique, and
+    every row satisfies the rules of :mod:`editr1.data.rules`. Every distinct image is decoded (unless
+    ``decode_images=False``). If ``parse`` is given, it must be able to read the traces of SFT rows.
     If ``kind`` is None, the data type is derived from the fields in the file. If the file is not a table, one problem is
     yielded, and no error is raised.
     """
     path = Path(path)
     try:
-        checker = _Checker(decode_images)
+        checker = _Checker(ImageChecker(limits) if decode_images else None, parse)
         for number, row, rows_kind in _rows(path, kind):
-            yield from [_problem(row)] if isinstance(row, TableError) else checker.check(path, number, row, rows_kind)
+            yield from [_problem(row)] if isinstance(row, TableError) else checker.check(number, row, rows_kind)
     except TableError as error:
         yield _problem(error)
 
 
 class _Checker:
-    def __init__(self, decode_images: bool) -> None:
-        self._decode_images = decode_images
-        self._decoded: set[bytes] = set()
+    def __init__(self, images: ImageChecker | None, parse: ParseTrace | None) -> None:
+        self._images = images
+        self._parse = parse
         self._first_row: dict[bytes, int] = {}
 
-    def check(self, path: Path, number: int, row: dict[str, Any], kind: type[DataModel]) -> Iterator[Problem]:
+    def check(self, number: int, row: dict[str, Any], kind: type[DataModel]) -> Iterator[Problem]:
         for place, image in images_in(row):
             wanted, data = image.pop("sha256", None), image.get("data")
             if not isinstance(data, bytes):
                 continue
-            digest = hashlib.sha256(data)
-            if wanted is not None and digest.hexdigest() != wanted:
-                yield Problem(
-                    number,
-                    f"{place}.sha256",
-                    wanted,
-                    f"does not match the image, whose SHA-256 is {digest.hexdigest()}; correct it",
-                )
-            if self._decode_images and data and digest.digest() not in self._decoded:
-                try:
-                    decode_image(data)
-                except ImageError as error:
-                    yield Problem(number, place, shorten(data), str(error))
-                    continue
-                if len(self._decoded) >= _MAX_REMEMBERED_DIGESTS:
-                    self._decoded.clear()
-                self._decoded.add(digest.digest())
+            found = hashlib.sha256(data).hexdigest()
+            if wanted is not None and found != wanted:
+                rule = f"does not match the image, whose SHA-256 is {found}; correct it"
+                yield Problem(number, f"{place}.sha256", wanted, rule)
+            if self._images is not None and data and (fault := self._images.fault(data)):
+                yield Problem(number, place, shorten(data), fault)
         try:
             item = kind.model_validate(row)
         except ValidationError as error:
-            for fault in error.errors(include_url=False, include_context=False):
-                field = ".".join(str(part) for part in fault["loc"])
-                yield Problem(number, field, shorten(fault["input"]), fault["msg"])
+            for detail in error.errors(include_url=False, include_context=False):
+                field = ".".join(str(part) for part in detail["loc"])
+                yield Problem(number, field, shorten(detail["input"]), detail["msg"])
             return
+        for violation in row_violations(item, parse=self._parse):
+            value = "" if violation.value is None else shorten(violation.value)
+            yield Problem(number, violation.field, value, violation.rule)
         yield from self._across_rows(number, item)
 
     def _across_rows(self, number: int, item: DataModel) -> Iterator[Problem]:
@@ -101,11 +99,6 @@ class _Checker:
         first = self._first_row.setdefault(key, number)
         if first != number:
             yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same value; change one")
-        if isinstance(item, PreferencePair) and item.winner.candidate_id == item.loser.candidate_id:
-            value = repr(item.loser.candidate_id)
-            yield Problem(number, "loser.candidate_id", value, "must differ from winner.candidate_id")
-        if isinstance(item, SftRow) and item.agreement is not None and not 0.0 <= item.agreement <= 1.0:
-            yield Problem(number, "agreement", repr(item.agreement), "must be a number in [0, 1]")
 
 
 def _rows(

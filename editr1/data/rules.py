@@ -1,0 +1,241 @@
+"""The rules that make an instruction, a question, a trace, an image and a preference pair valid.
+
+The data types (:mod:`editr1.data.types`) limit the length and the format of single fields. This module states everything
+else that a row must satisfy, so that the verifier, its tokenizer, its image processor, the trace parser and the table
+format can all process it. Every entry point uses these rules: import, check, curation, training, evaluation and the
+reward server.
+
+The functions are pure. They return the violated rule as text for an error message, or None. Limits that depend on a model
+or on a server are passed in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from editr1.data.images import ImageError, decode_image, image_size
+from editr1.data.types import (
+    DataModel,
+    EditCase,
+    EncodedImage,
+    PreferencePair,
+    Principle,
+    Quadruple,
+    ScoreItem,
+    SftRow,
+    Unparsed,
+    Verdict,
+)
+
+MAX_PIXELS: Final = 25_000_000
+"""Maximum number of pixels of an image. The default of the reward server's setting ``max_pixels`` has the same value."""
+MAX_BYTES: Final = 20 << 20
+"""Maximum size of an image file in bytes. A score request of the default maximum size (64 MiB) has space for two such files."""
+MAX_ASPECT_RATIO: Final = 200.0
+"""Largest ratio of the longer side to the shorter side that the image processor of Qwen2.5-VL accepts."""
+
+ParseTrace = Callable[[str, Sequence[Principle]], Verdict | Unparsed]
+"""The parser of traces, which is :func:`editr1.verifier.trace.parse_trace`."""
+
+_CONTROL_TOKEN: Final = re.compile(r"<[|｜][^|｜<>\n]{1,64}[|｜]>")  # noqa: RUF001  DeepSeek's tokens have fullwidth bars
+_BAD_CHARACTER: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters other than tab and line breaks, and surrogates."""
+_TRACE_PARTS: Final = re.compile(
+    r"""</?score>|<\\score>|\{\s*["']average_score["']\s*:|\[\s*\{\s*["'](?:question|score)["']\s*:"""
+)
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of images that depend on a model or on a server. The defaults are those of the reward server.
+
+    Attributes:
+        max_pixels: Maximum number of pixels (width x height).
+        max_bytes: Maximum size of the image file in bytes.
+        max_aspect_ratio: Largest ratio of the longer side to the shorter side.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    max_aspect_ratio: float = MAX_ASPECT_RATIO
+
+
+DEFAULT: Final = Limits()
+
+
+class Violation(NamedTuple):
+    """A violated rule: the dotted name of the field, its value, and the rule as text for an error message."""
+
+    field: str
+    value: object
+    rule: str
+
+
+def text_fault(text: str) -> str | None:
+    """Return the rule that a text for a model violates. The text is an instruction, a question or a trace.
+
+    The text must have a visible character, and neither control tokens such as ``<|im_end|>`` nor control characters such
+    as NUL. Tabs and line breaks are allowed.
+    """
+    if found := _CONTROL_TOKEN.search(text):
+        return f"the text contains {found.group()!r}, which models read as a control token; remove it"
+    if fault := character_fault(text):
+        return fault
+    if all(unicodedata.category(character) in _INVISIBLE for character in text):
+        return "the text has no visible character; write a text, or remove the row"
+    return None
+
+
+def character_fault(text: str) -> str | None:
+    """Return the rule that the characters of a text violate. Tokenizers, Parquet or terminals cannot process others."""
+    found = _BAD_CHARACTER.search(text)
+    if found is None:
+        return None
+    name = f"U+{ord(found.group()):04X}"
+    if unicodedata.category(found.group()) == "Cs":
+        return f"the text contains half of a surrogate pair ({name}); save the text as valid Unicode"
+    return f"the text contains the control character {name}; remove it"
+
+
+def question_fault(question: str) -> str | None:
+    """Return the rule that the question of a principle violates.
+
+    A trace repeats the question word for word (see :mod:`editr1.verifier.trace`). Therefore, the question must not contain
+    what the parser of traces looks for, such as ``<score>``, and it must be in Unicode normal form C, because tokenizers
+    normalise texts.
+    """
+    if fault := text_fault(question):
+        return fault
+    if found := _TRACE_PARTS.search(json.dumps(question, ensure_ascii=False)):
+        return (
+            f"the question contains {found.group()!r}, which marks a part of the verifier's trace, so no trace that repeats "
+            "the question can be parsed; rephrase it"
+        )
+    if not unicodedata.is_normalized("NFC", question):
+        return (
+            "the question is not in Unicode normal form C, to which tokenizers convert it, so no trace can repeat it word for "
+            "word; normalise the text"
+        )
+    return None
+
+
+def trace_fault(trace: str, principles: Sequence[Principle] = (), parse: ParseTrace | None = None) -> str | None:
+    """Return the rule that a trace for training violates. If ``parse`` is given, it must be able to read the trace."""
+    if fault := text_fault(trace):
+        return fault
+    verdict = parse(trace, principles) if parse is not None else None
+    if isinstance(verdict, Unparsed):
+        return f"the trace cannot be parsed: {verdict.reason}; correct the trace, or remove the row"
+    return None
+
+
+def size_fault(width: int, height: int, limits: Limits = DEFAULT) -> str | None:
+    """Return the rule that the size of an image in pixels violates. Both sides are at least 1."""
+    if width * height > limits.max_pixels:
+        return (
+            f"the image has {width} x {height} pixels; between 1 and {limits.max_pixels} pixels are allowed; "
+            "downscale the image"
+        )
+    ratio = max(width, height) / min(width, height)
+    if ratio > limits.max_aspect_ratio:
+        return (
+            f"the image has {width} x {height} pixels, an aspect ratio of {ratio:.0f}; the verifier reads images up to an aspect "
+            f"ratio of {limits.max_aspect_ratio:g}; crop the image, or remove the row"
+        )
+    return None
+
+
+def image_fault(data: bytes, limits: Limits = DEFAULT, *, decode: bool = True) -> str | None:
+    """Return the rule that an image file violates. With ``decode=False``, only its header is read.
+
+    A truncated file or one with values out of range is found only by decoding it.
+    """
+    try:
+        width, height = image_size(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+        if fault := size_fault(width, height, limits):
+            return fault
+        if decode:
+            decode_image(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def length_fault(tokens: int, limit: int, *, reserved: int = 0) -> str | None:
+    """Return the rule that the length of a prompt violates.
+
+    ``tokens`` counts the prompt, including its images, and the ``reserved`` tokens for the trace. ``limit`` is the maximum.
+    """
+    if tokens <= limit:
+        return None
+    trace = f" ({reserved} of them for the trace)" if reserved else ""
+    return (
+        f"needs {tokens} tokens{trace}, but the limit is {limit} (max_length or the model's context); "
+        "shorten the text, lower max_pixels or remove the row"
+    )
+
+
+def row_violations(
+    row: DataModel, *, needs_principles: bool = False, parse: ParseTrace | None = None
+) -> Iterator[Violation]:
+    """Yield the violated rules of a row of any data type, or of an item to be scored. Images are not checked.
+
+    Use :func:`images_of` and :func:`image_fault` to check the images, which takes much longer.
+
+    Args:
+        row: An edit case, a quadruple, an SFT row, a preference pair or a score item.
+        needs_principles: Whether the case must have a principle. Pairs labelled "same" need none, because they are not used.
+        parse: Parser of traces. If it is given, it must be able to read the trace of an SFT row.
+    """
+    if isinstance(row, EditCase | ScoreItem):
+        yield from _case_violations("", row, needs_principles)
+    elif isinstance(row, Quadruple):
+        yield from _quadruple_violations("", row, needs_principles)
+    elif isinstance(row, SftRow):
+        yield from _quadruple_violations("quadruple.", row.quadruple, needs_principles)
+        if fault := trace_fault(row.trace, row.quadruple.case.principles, parse):
+            yield Violation("trace", row.trace, fault)
+        if row.agreement is not None and not 0.0 <= row.agreement <= 1.0:
+            yield Violation("agreement", row.agreement, "must be a number in [0, 1]")
+        if fault := character_fault(row.member):
+            yield Violation("member", row.member, fault)
+    elif isinstance(row, PreferencePair):
+        yield from _case_violations("case.", row.case, needs_principles and row.label != "same")
+        for side in ("winner", "loser"):
+            if fault := character_fault(getattr(row, side).editor):
+                yield Violation(f"{side}.editor", getattr(row, side).editor, fault)
+        if row.winner.candidate_id == row.loser.candidate_id:
+            yield Violation("loser.candidate_id", row.loser.candidate_id, "must differ from winner.candidate_id")
+
+
+def images_of(row: DataModel) -> Iterator[tuple[str, EncodedImage]]:
+    """Yield (dotted name of the field, image) for every image in a row of any data type, or in an item to be scored."""
+    if isinstance(row, EncodedImage):
+        yield "", row
+    for name in type(row).model_fields:
+        value = getattr(row, name)
+        if isinstance(value, DataModel):
+            for place, image in images_of(value):
+                yield (f"{name}.{place}" if place else name), image
+
+
+def _quadruple_violations(place: str, row: Quadruple, needs_principles: bool) -> Iterator[Violation]:
+    yield from _case_violations(f"{place}case.", row.case, needs_principles)
+    if fault := character_fault(row.candidate.editor):
+        yield Violation(f"{place}candidate.editor", row.candidate.editor, fault)
+
+
+def _case_violations(place: str, case: EditCase | ScoreItem, needs_principles: bool) -> Iterator[Violation]:
+    if fault := text_fault(case.instruction):
+        yield Violation(f"{place}instruction", case.instruction, fault)
+    for index, principle in enumerate(case.principles):
+        if fault := question_fault(principle.question):
+            yield Violation(f"{place}principles.{index}.question", principle.question, fault)
+    if needs_principles and not case.principles:
+        yield Violation(f"{place}principles", None, "no principles; add at least one, or remove the row")
