@@ -22,8 +22,8 @@ class Advantages:
     """Result of :func:`group_advantages` for N samples.
 
     Attributes:
-        values: ``[N]`` fp32 advantages, 0 where ``valid_mask`` is False.
-        valid_mask: ``[N]`` bool, False where scoring failed or the group is counted in ``zero_spread``.
+        values: ``[N]`` fp32 advantages, 0 where ``signal_mask`` is False.
+        signal_mask: ``[N]`` bool, False where scoring failed or the group is counted in ``zero_spread``.
         zero_spread: Number of groups without a training signal: all their scores are equal, or fewer than two samples have
             a score.
         groups: Total number of groups.
@@ -31,7 +31,7 @@ class Advantages:
     """
 
     values: Tensor
-    valid_mask: Tensor
+    signal_mask: Tensor
     zero_spread: int
     groups: int
     failed: int
@@ -76,7 +76,7 @@ def group_advantages(
     values = torch.where(with_signal, (centred / (spread + EPS)).clamp(-clip, clip), torch.zeros_like(centred))
     return Advantages(
         values=values.float(),
-        valid_mask=with_signal,
+        signal_mask=with_signal,
         zero_spread=int(zero_spread.sum()),
         groups=len(keys),
         failed=int((~valid_mask).sum()),

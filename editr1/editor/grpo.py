@@ -178,9 +178,9 @@ class _Trainer:
                 batches = attach_scores(batches, local.sample_ids, local.scores, local.valid_mask)
                 rewards = self._gather_rewards(i, batches, local)
                 advantages = self._advantages(i, rewards)
-                batches = attach_advantages(batches, rewards.sample_ids, advantages.values, advantages.valid_mask)
-            with span(Span.OPTIMISE), precision_context(device, config.precision):
-                stats = self._updater.update(batches, int(advantages.valid_mask.sum()))
+                batches = attach_advantages(batches, rewards.sample_ids, advantages.values, advantages.signal_mask)
+            with span(Span.OPTIMISE):
+                stats = self._updater.update(batches, int(advantages.signal_mask.sum()), int(rewards.valid_mask.sum()))
         return self._metrics(rewards, advantages, stats), advantages
 
     def _gather_rewards(self, i: int, batches: list[TrajectoryBatch], local: Rewards) -> _GatheredRewards:
@@ -230,7 +230,6 @@ class _Trainer:
 
     def _metrics(self, rewards: _GatheredRewards, advantages: Advantages, stats: UpdateStats) -> dict[str, float]:
         scores = rewards.scores[rewards.valid_mask]
-        count = max(stats.count, 1)
         error = stats.first_ratio_error or 0.0
         if error > RATIO_TOLERANCE and self._config.precision == "fp32":
             log.warning(
@@ -243,11 +242,12 @@ class _Trainer:
             "reward_std": float(scores.std(correction=0)) if len(scores) else float("nan"),
             "zero_spread": advantages.zero_spread / advantages.groups,
             "failed": float(advantages.failed),
-            "ratio": stats.ratio / count if stats.count else 1.0,
             "ratio_error_first": error,
-            "clip_frac": stats.clipped / count,
-            "kl": stats.kl / count,
         }
+        if stats.count:
+            metrics |= {"ratio": stats.ratio / stats.count, "clip_frac": stats.clipped / stats.count}
+        if stats.kl_count:
+            metrics["kl"] = stats.kl / stats.kl_count
         if stats.grad_norms:
             metrics["grad_norm"] = fmean(stats.grad_norms)
         return metrics

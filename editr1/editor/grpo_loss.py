@@ -29,10 +29,8 @@ def grpo_loss(
     valid_mask: Tensor,
     *,
     clip_bounds: tuple[float, float],
-    kl: Tensor | None = None,
-    beta: float = 0.0,
 ) -> GrpoLoss:
-    """Return the sum over valid samples of -min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta KL.
+    """Return the sum over valid samples of -min(rho A, clip(rho, 1 - eps, 1 + eps) A).
 
     rho = exp(log_prob - old_log_prob) is the likelihood ratio, and A is the advantage.
 
@@ -42,13 +40,9 @@ def grpo_loss(
         advantages: ``[B]`` fp32.
         valid_mask: ``[B]`` bool. Samples where it is False contribute neither loss nor gradient.
         clip_bounds: Smallest and largest ratio after clipping, 1 - eps and 1 + eps.
-        kl: ``[B]`` fp32 KL to the reference policy. None omits the KL term.
-        beta: Coefficient of the KL term.
     """
     ratio = torch.exp(log_prob - old_log_prob)
     bounded = ratio.clamp(*clip_bounds)
     terms = -torch.minimum(ratio * advantages, bounded * advantages)
-    if kl is not None and beta > 0.0:
-        terms = terms + beta * kl
     clipped = valid_mask & (ratio * advantages > bounded * advantages)
     return GrpoLoss(torch.where(valid_mask, terms, torch.zeros_like(terms)).sum(), ratio.detach(), clipped)

@@ -16,14 +16,22 @@ _ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTIO
 
 
 @contextmanager
-def precision_context(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
-    """Run the block without cuDNN's attention kernels and, for ``bf16-mixed``, with autocast to bfloat16.
+def attention_kernels() -> Iterator[None]:
+    """Run the block without cuDNN's attention kernels.
 
     cuDNN is excluded because the backward pass of its attention failed with an illegal memory access on a full-size
     FLUX.1-Kontext at 512 pixels (torch 2.11, H200).
     """
-    with (
-        sdpa_kernel(_ATTENTION_BACKENDS),
-        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
-    ):
+    with sdpa_kernel(_ATTENTION_BACKENDS):
+        yield
+
+
+@contextmanager
+def precision_context(device: torch.device, precision: Literal["fp32", "bf16-mixed"]) -> Iterator[None]:
+    """Run the block without cuDNN's attention kernels and, for ``bf16-mixed``, with autocast to bfloat16.
+
+    Autocast keeps the bfloat16 copies of fp32 weights until the outermost autocast context ends. A block must therefore
+    not contain an optimizer step: forward passes after the step would still use the weights from before it.
+    """
+    with attention_kernels(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         yield

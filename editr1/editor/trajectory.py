@@ -49,10 +49,12 @@ class TrajectoryBatch:
             stochastic steps.
         log_probs: * ``[B, W]`` fp32, log-probability of each stochastic step under the sampling policy.
         final_latents: * ``[B, tokens, channels]`` fp32, the clean latents.
-        valid_mask: ``[B]`` bool, initially True. :func:`attach_scores` sets it to False where scoring failed, and
-            :func:`attach_advantages` where the group has no training signal. The update ignores these samples.
+        valid_mask: ``[B]`` bool, initially True. :func:`attach_scores` sets it to False where scoring failed. The update
+            ignores these samples.
         scores: ``[B]`` fp64, NaN where scoring failed. None until scores are attached.
-        advantages: ``[B]`` fp32, 0 where ``valid_mask`` is False. None until advantages are attached.
+        advantages: ``[B]`` fp32, 0 where ``signal_mask`` is False. None until advantages are attached.
+        signal_mask: ``[B]`` bool, False where scoring failed or the sample's group has no training signal. These samples
+            have no policy loss. None until advantages are attached.
 
     Raises:
         ValueError: A tensor has the wrong length or dtype, or a sample id occurs twice.
@@ -70,12 +72,13 @@ class TrajectoryBatch:
     valid_mask: Tensor
     scores: Tensor | None = None
     advantages: Tensor | None = None
+    signal_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         size, window = self.log_probs.shape
         for name in (
             "sample_ids", "group_keys", "condition_rows", "window_starts", "latents", "final_latents", "valid_mask",
-            "scores", "advantages",
+            "scores", "advantages", "signal_mask",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and len(value) != size:
@@ -87,8 +90,10 @@ class TrajectoryBatch:
         for name in ("sample_ids", "group_keys"):
             if getattr(self, name).dtype != torch.int64:
                 raise ValueError(f"trajectory batch: {name} must be int64, not {getattr(self, name).dtype}")
-        if self.valid_mask.dtype != torch.bool:
-            raise ValueError(f"trajectory batch: valid_mask must be bool, not {self.valid_mask.dtype}")
+        for name in ("valid_mask", "signal_mask"):
+            mask = getattr(self, name)
+            if mask is not None and mask.dtype != torch.bool:
+                raise ValueError(f"trajectory batch: {name} must be bool, not {mask.dtype}")
         if len(torch.unique(self.sample_ids)) != size:
             raise ValueError(
                 f"trajectory batch: duplicate sample ids in {self.sample_ids.tolist()}; ids must be unique"
@@ -132,7 +137,7 @@ def attach_scores(
 
 
 def attach_advantages(
-    batches: Sequence[TrajectoryBatch], sample_ids: Tensor, advantages: Tensor, valid_mask: Tensor
+    batches: Sequence[TrajectoryBatch], sample_ids: Tensor, advantages: Tensor, signal_mask: Tensor
 ) -> list[TrajectoryBatch]:
     """Return copies of the batches with advantages added. Advantages and samples are matched by sample id.
 
@@ -140,7 +145,7 @@ def attach_advantages(
         batches: The batches of this process.
         sample_ids: ``[N]`` int64, the sample ids of all processes, in any order.
         advantages: ``[N]`` fp32.
-        valid_mask: ``[N]`` bool, False where scoring failed or the group has no training signal.
+        signal_mask: ``[N]`` bool, False where scoring failed or the group has no training signal.
 
     Raises:
         ValueError: A sample has no advantage or more than one.
@@ -149,7 +154,8 @@ def attach_advantages(
     attached = []
     for batch in batches:
         index = _rows_of(batch, rows, "advantage")
-        attached.append(replace(batch, advantages=advantages[index], valid_mask=batch.valid_mask & valid_mask[index]))
+        signal = batch.valid_mask & signal_mask[index]
+        attached.append(replace(batch, advantages=advantages[index], signal_mask=signal))
     return attached
 
 

@@ -211,8 +211,8 @@ def editor(device: torch.device, tiny: bool, folder: Path) -> dict[str, float]:
             batches = attach_scores(batches, scored.sample_ids, scored.scores, scored.valid_mask)
             advantages = torch.linspace(-1, 1, len(scored.scores))
             batches = attach_advantages(batches, scored.sample_ids, advantages, scored.valid_mask)
-            with measured(device, metrics, "update"), precision_context(device, config.precision):
-                stats = updater.update(batches, len(scored.scores))
+            with measured(device, metrics, "update"):
+                stats = updater.update(batches, len(scored.scores), len(scored.scores))
             metrics["ratio_error_first"] = float(stats.first_ratio_error or 0.0)
             metrics["grad_norm"] = stats.grad_norms[-1]
     metrics["sampling_to_pipeline"] = round(metrics["sample_s"] / metrics["pipeline_s"], 3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from editr1.data.tables import write_table
 from editr1.data.types import Category, EditCase, EncodedImage, Principle
 from editr1.shapes.tiny_editor import build_tiny_flux_kontext
 from tests.integration.conftest import train_in_processes
+from tests.unit.editor.gradients import PASSES, check, derive, load, training, write_unequal_cases
 
 PROGRAM = """
 import io, sys
@@ -83,3 +86,38 @@ def test_two_processes_match_one_process(root: Path, tmp_path: Path, tune: str) 
     )
     assert float(update_two.norm()) == pytest.approx(float(update_one.norm()), rel=0.1)
     assert float(torch.nn.functional.cosine_similarity(update_one, update_two, dim=0)) > 0.999
+
+
+GRADIENT_PROGRAM = """
+import json, os, sys
+from pathlib import Path
+import torch
+from tests.unit.editor.gradients import record, training
+
+torch.set_num_threads(1)
+root, out = Path(sys.argv[1]), Path(sys.argv[2])
+out.mkdir(exist_ok=True)
+record(training(**json.loads(sys.argv[3])), root / "start", root / "unequal" / "cases.parquet", out, rank=int(os.environ["RANK"]))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [PASSES | {"beta": 0.5, "micro_batch_size": 5}, PASSES | {"precision": "bf16-mixed", "learning_rate": 1e-2}],
+    ids=["fp32", "bf16"],
+)
+def test_gradients_and_metrics_of_two_processes_follow_from_the_formulas(
+    root: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    (root / "unequal").mkdir(exist_ok=True)
+    write_unequal_cases(root / "unequal")
+    (root / "gradients.py").write_text(GRADIENT_PROGRAM)
+    train_in_processes(root / "gradients.py", 2, tmp_path, str(root), str(tmp_path), json.dumps(changes))
+    recordings = load(tmp_path)
+    assert [len(recording.samples) for recording in recordings] == [12, 12]
+    config = training(**changes)
+    derived = derive(recordings, config, root / "start")
+    print("largest relative difference of a gradient:", max(check(recordings, derived, config, tmp_path)))
+    for (_, first), (_, second) in zip(recordings[0].steps, recordings[1].steps, strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in first)

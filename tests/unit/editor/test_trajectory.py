@@ -55,16 +55,17 @@ def test_duplicate_scores_of_a_sample_are_rejected() -> None:
         attach_scores([batch(7, 2)], torch.tensor([2, 7, 7]), torch.zeros(3), ALL_VALID)
 
 
-def test_advantages_narrow_the_valid_mask_and_ignore_samples_of_other_processes() -> None:
+def test_failed_samples_have_no_signal_and_samples_of_other_processes_are_ignored() -> None:
     scored = attach_scores([batch(1, 0)], torch.tensor([0, 1]), torch.zeros(2), torch.tensor([False, True]))
     values = torch.tensor([0.0, -1.0, 1.0, 0.5])
-    valid_mask = torch.tensor([True, True, True, True])
-    (attached,) = attach_advantages(scored, torch.tensor([5, 1, 3, 0]), values, valid_mask)
+    signal_mask = torch.tensor([True, True, True, True])
+    (attached,) = attach_advantages(scored, torch.tensor([5, 1, 3, 0]), values, signal_mask)
     assert attached.advantages is not None
     assert attached.advantages.tolist() == [-1.0, 0.5]
-    assert attached.valid_mask.tolist() == [True, False]
+    assert attached.signal_mask is not None
+    assert attached.signal_mask.tolist() == attached.valid_mask.tolist() == [True, False]
     with pytest.raises(ValueError, match=r"no advantage for samples \[1\]"):
-        attach_advantages(scored, torch.tensor([0]), values[:1], valid_mask[:1])
+        attach_advantages(scored, torch.tensor([0]), values[:1], signal_mask[:1])
 
 
 @pytest.mark.parametrize(
