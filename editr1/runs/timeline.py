@@ -22,12 +22,20 @@ MAX_SINGLE = 4
 
 
 def gather_spans(store: ArtifactStore, run: str, local: Path | None = None) -> list[dict[str, Any]]:
-    """Return the spans of a run in the store and in the file ``local``, without duplicates, ordered by start."""
+    """Return the spans of a run in the store and in the file ``local``, ordered by start.
+
+    A span that is in both is returned once. Spans of different processes are kept apart even if their ids are equal,
+    which occurs in runs of versions that drew ids from a seeded generator.
+    """
     texts = [local.read_text(encoding="utf-8", errors="replace")] if local is not None and local.is_file() else []
     for key in store.list_records(f"runs/{run}/"):
         if "/spans/" in key and key.endswith(".jsonl"):
             texts.append((store.get_record(key) or b"").decode(errors="replace"))
-    spans = {item["span"]: item for text in texts for item in _complete_spans(text)}
+    spans = {
+        (item.get("service"), item["name"], item["start"], item["span"]): item
+        for text in texts
+        for item in _complete_spans(text)
+    }
     return sorted(spans.values(), key=lambda item: float(item["start"]))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from opentelemetry import context, propagate, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 Attribute = str | bool | int | float
 
@@ -32,7 +34,9 @@ def configure(service: str, span_file: Path | None, **resource: str) -> None:
     ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set. The parent span is read from ``TRACEPARENT`` if it is set.
     """
     global _provider, _tracer
-    provider = TracerProvider(resource=Resource.create({"service.name": service, **resource}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service, **resource}), id_generator=SystemIdGenerator()
+    )
     if span_file is not None:
         provider.add_span_processor(SimpleSpanProcessor(JsonLinesExporter(span_file, service)))
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
@@ -97,6 +101,26 @@ def traceparent() -> str | None:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
+
+
+class SystemIdGenerator(IdGenerator):
+    """Generator of trace ids and span ids that uses the operating system's source of randomness.
+
+    OpenTelemetry's own generator uses the module ``random``, which every trainer seeds. With it, the processes of a run
+    would draw equal ids, and drawing an id would advance a generator of the training.
+    """
+
+    def generate_span_id(self) -> int:
+        """Return a random 64-bit id other than 0, which OpenTelemetry reserves for "no span"."""
+        return secrets.randbelow((1 << 64) - 1) + 1
+
+    def generate_trace_id(self) -> int:
+        """Return a random 128-bit id other than 0, which OpenTelemetry reserves for "no trace"."""
+        return secrets.randbelow((1 << 128) - 1) + 1
+
+    def is_trace_id_random(self) -> bool:
+        """Return True: all bits of a trace id are random."""
+        return True
 
 
 class JsonLinesExporter(SpanExporter):
