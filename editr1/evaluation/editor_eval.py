@@ -16,6 +16,7 @@ from editr1.data.images import decode_image, encode_png, resized_to
 from editr1.data.types import EditCase, EncodedImage, Scored, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, gsb, mean_estimate, paired_difference
 from editr1.evaluation.report.model import EditorMetrics, EditView, GalleryCase, PrincipleView, ScoreParts
+from editr1.evaluation.resampling import case_groups
 from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, batches, score_in_batches
 
 EditFunction = Callable[[Sequence[Image], Sequence[str]], Sequence[Image]]
@@ -135,7 +136,8 @@ def editor_metrics(
 ) -> EditorMetrics:
     """Compare two editors on the same cases: mean scores, paired differences and GSB (good, same, bad).
 
-    A case is used only if the edits of both editors have a score.
+    A case is used only if the edits of both editors have a score. The bootstrap resamples the cases of a source image
+    together.
 
     Args:
         before: Edits by the first editor.
@@ -164,6 +166,9 @@ def editor_metrics(
             scored_by=scored_by, before=ScoreParts(), after=ScoreParts(), gain=ScoreParts(), failed=len(scores)
         )
 
+    pairs = zip(before, scores, strict=True)
+    groups = case_groups(row.case for row, (b, a) in pairs if b is not None and a is not None)
+
     def parts(measure: Callable[[list[float], list[float]], Estimate]) -> ScoreParts:
         return ScoreParts(
             **{name: measure([b[name] for b, _ in complete], [a[name] for _, a in complete]) for name in complete[0][0]}
@@ -171,10 +176,10 @@ def editor_metrics(
 
     return EditorMetrics(
         scored_by=scored_by,
-        before=parts(lambda b, _a: mean_estimate(b, bootstrap)),
-        after=parts(lambda _b, a: mean_estimate(a, bootstrap)),
-        gain=parts(lambda b, a: paired_difference(a, b, bootstrap)),
-        gsb=gsb([a["score"] for _, a in complete], [b["score"] for b, _ in complete], bootstrap),
+        before=parts(lambda b, _a: mean_estimate(b, bootstrap, groups)),
+        after=parts(lambda _b, a: mean_estimate(a, bootstrap, groups)),
+        gain=parts(lambda b, a: paired_difference(a, b, bootstrap, groups)),
+        gsb=gsb([a["score"] for _, a in complete], [b["score"] for b, _ in complete], bootstrap, groups),
         failed=len(scores) - len(complete),
     )
 

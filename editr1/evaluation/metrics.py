@@ -4,7 +4,8 @@ Pairwise accuracy follows the paper (arXiv 2604.27505, section 4): a pair is cor
 preferred (the winner) has a higher score than the other edit (the loser). A tie counts as wrong in ``strict`` and as
 half correct in ``half_credit``. The fraction of ties is also reported. GSB (good, same, bad) compares the scores of two
 editors. Intervals are percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13). The bootstrap resamples
-items with a fixed seed, so that results are reproducible.
+items with a fixed seed, so that results are reproducible. Every function takes ``groups``, the name of the group of each
+item: items of one group, such as the six pairs of a ranking, are resampled together (:mod:`editr1.evaluation.resampling`).
 """
 
 from __future__ import annotations
@@ -18,17 +19,25 @@ import numpy.typing as npt
 from pydantic import Field
 
 from editr1.data.types import DataModel
+from editr1.evaluation.resampling import (
+    Groups,
+    group_codes,
+    group_sums,
+    resampled_macro_means,
+    resampled_means,
+    resampled_ratios,
+)
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK = 4_000_000
 _SAMPLES = 2_000
 
 
 class Estimate(DataModel):
     """A metric that was estimated from ``n`` items, with its confidence interval [``low``, ``high``].
 
-    ``confidence`` is the confidence level of the interval.
+    ``confidence`` is the confidence level of the interval. ``groups`` is the number of groups of items that the bootstrap
+    resampled, such as cases or source images, or None if it resampled single items.
     """
 
     value: float
@@ -36,6 +45,7 @@ class Estimate(DataModel):
     high: float
     n: int = Field(ge=1)
     confidence: float = 0.95
+    groups: int | None = None
 
 
 class PairAccuracy(DataModel):
@@ -80,17 +90,22 @@ class Bootstrap:
 DEFAULT = Bootstrap()
 
 
-def mean_estimate(values: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT) -> Estimate:
+def mean_estimate(
+    values: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT, groups: Groups | None = None
+) -> Estimate:
     """Return the mean of ``values`` with its percentile bootstrap interval.
 
     Raises:
         ValueError: ``values`` is empty or has a value that is not finite.
     """
-    return _estimate(_finite(values, "values"), bootstrap)
+    return _estimate(_finite(values, "values"), bootstrap, groups)
 
 
 def paired_difference(
-    after: Sequence[float] | Floats, before: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
+    after: Sequence[float] | Floats,
+    before: Sequence[float] | Floats,
+    bootstrap: Bootstrap = DEFAULT,
+    groups: Groups | None = None,
 ) -> Estimate:
     """Return the mean of ``after - before`` with its percentile bootstrap interval.
 
@@ -100,6 +115,7 @@ def paired_difference(
         after: One value per item, ``[n]``.
         before: The values that are subtracted, for the same items in the same order, ``[n]``.
         bootstrap: Settings of the bootstrap.
+        groups: Group of each item, ``[n]``.
 
     Raises:
         ValueError: The lengths differ, the inputs are empty, or a value is not finite.
@@ -107,7 +123,7 @@ def paired_difference(
     first, second = _finite(after, "after"), _finite(before, "before")
     if first.shape != second.shape:
         raise ValueError(f"after and before must have one value per item, got {first.size} and {second.size} values")
-    return _estimate(first - second, bootstrap)
+    return _estimate(first - second, bootstrap, groups)
 
 
 def pair_credit(
@@ -143,6 +159,7 @@ def pair_accuracy(
     *,
     epsilon: float = 0.0,
     bootstrap: Bootstrap = DEFAULT,
+    groups: Groups | None = None,
 ) -> PairAccuracy:
     """Return the pairwise accuracy. Pairs without a human preference or without scores of both edits are excluded.
 
@@ -153,26 +170,32 @@ def pair_accuracy(
             pair has a preference.
         epsilon: Largest score difference that counts as a tie.
         bootstrap: Settings of the bootstrap.
+        groups: Group of each pair, such as its case, in the same order.
 
     Raises:
         ValueError: The lengths differ, or no pair has a human preference and scores of both edits.
     """
-    if len(winner) != len(loser) or (labels is not None and len(labels) != len(winner)):
-        lengths = ", ".join(str(len(values)) for values in (winner, loser, labels) if values is not None)
-        raise ValueError(f"winner, loser and labels must have the same length, got {lengths}")
+    if any(values is not None and len(values) != len(winner) for values in (loser, labels, groups)):
+        lengths = ", ".join(str(len(values)) for values in (winner, loser, labels, groups) if values is not None)
+        raise ValueError(f"winner, loser, labels and groups must have the same length, got {lengths}")
     decided = [i for i in range(len(winner)) if labels is None or labels[i] != "same"]
-    scored = [(w, lo) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
+    scored = [(w, lo, i) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
     if not scored:
         raise ValueError(
             f"none of {len(winner)} pairs has a human preference and scores of both edits "
             f"({len(winner) - len(decided)} pairs are labelled 'same'); check why scoring failed"
         )
-    won, lost = np.array([w for w, _ in scored], np.float64), np.array([lo for _, lo in scored], np.float64)
+    won, lost = np.array([w for w, _, _ in scored], np.float64), np.array([lo for _, lo, _ in scored], np.float64)
+    names = None if groups is None else [groups[i] for _, _, i in scored]
+
+    def mean(kind: Literal["strict", "half_credit", "ties", "inverted"]) -> Estimate:
+        return _estimate(pair_credit(won, lost, kind, epsilon), bootstrap, names)
+
     return PairAccuracy(
-        strict=_estimate(pair_credit(won, lost, "strict", epsilon), bootstrap),
-        half_credit=_estimate(pair_credit(won, lost, "half_credit", epsilon), bootstrap),
-        ties=_estimate(pair_credit(won, lost, "ties", epsilon), bootstrap),
-        inverted=_estimate(pair_credit(won, lost, "inverted", epsilon), bootstrap),
+        strict=mean("strict"),
+        half_credit=mean("half_credit"),
+        ties=mean("ties"),
+        inverted=mean("inverted"),
         n=len(scored),
         same=len(winner) - len(decided),
         failed=len(decided) - len(scored),
@@ -180,7 +203,10 @@ def pair_accuracy(
 
 
 def ratio_estimate(
-    numerators: Sequence[float] | Floats, denominators: Sequence[float] | Floats, bootstrap: Bootstrap = DEFAULT
+    numerators: Sequence[float] | Floats,
+    denominators: Sequence[float] | Floats,
+    bootstrap: Bootstrap = DEFAULT,
+    groups: Groups | None = None,
 ) -> Estimate:
     """Return sum(numerators) / sum(denominators) with its percentile bootstrap interval.
 
@@ -191,6 +217,8 @@ def ratio_estimate(
         numerators: One value per cluster, such as the number of correct answers about an edit.
         denominators: Number of observations per cluster, such as the number of answers about an edit. Must be above 0.
         bootstrap: Settings of the bootstrap.
+        groups: Group of each cluster, such as the case of the edit, in the same order. Clusters of one group are
+            resampled together.
 
     Raises:
         ValueError: The lengths differ, the inputs are empty, a value is not finite, or a denominator is not above 0.
@@ -200,16 +228,16 @@ def ratio_estimate(
         raise ValueError(f"numerators and denominators must have the same length, got {top.size} and {bottom.size}")
     if (bottom <= 0).any():
         raise ValueError(f"every denominator must be above 0, got {bottom.min():g}")
-    rng = np.random.default_rng(bootstrap.seed)
-    rows = max(1, _CHUNK // top.size)
-    drawn = np.empty(bootstrap.samples)
-    for start in range(0, bootstrap.samples, rows):
-        index = rng.integers(0, top.size, size=(min(rows, bootstrap.samples - start), top.size))
-        drawn[start : start + rows] = top[index].sum(axis=1) / bottom[index].sum(axis=1)
-    return interval(float(top.sum() / bottom.sum()), drawn, round(float(bottom.sum())), bootstrap)
+    value, n, codes = float(top.sum() / bottom.sum()), round(float(bottom.sum())), group_codes(groups, top.size)
+    if codes is not None:
+        top, bottom = group_sums(top, codes), group_sums(bottom, codes)
+    drawn = resampled_ratios(top, bottom, bootstrap.samples, np.random.default_rng(bootstrap.seed))
+    return interval(value, drawn, n, bootstrap, top.size if top.size < n else None)
 
 
-def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = DEFAULT) -> Estimate:
+def gsb(
+    first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = DEFAULT, groups: Groups | None = None
+) -> Estimate:
     """Return GSB = (G - B) / (G + S + B) in [-1, 1] (paper, section 4).
 
     G (good), S (same) and B (bad) are the numbers of cases in which the edit by the first editor has a higher, an equal
@@ -219,33 +247,44 @@ def gsb(first: Sequence[float], second: Sequence[float], bootstrap: Bootstrap = 
         first: Scores of the first editor's edits, ``[n]``.
         second: Scores of the second editor's edits of the same cases, ``[n]``.
         bootstrap: Settings of the bootstrap.
+        groups: Group of each case, such as its source image, ``[n]``.
     """
     a, b = _finite(first, "first"), _finite(second, "second")
     if a.shape != b.shape:
         raise ValueError(f"first and second must have one score per case, got {a.size} and {b.size} scores")
-    return mean_estimate(np.sign(a - b), bootstrap)
+    return mean_estimate(np.sign(a - b), bootstrap, groups)
 
 
-def macro_mean(values: Sequence[float] | Floats, groups: Sequence[str], bootstrap: Bootstrap = DEFAULT) -> Estimate:
-    """Return the mean of the group means with its percentile bootstrap interval.
+def macro_mean(
+    values: Sequence[float] | Floats,
+    types: Sequence[str],
+    bootstrap: Bootstrap = DEFAULT,
+    groups: Groups | None = None,
+) -> Estimate:
+    """Return the mean over types of the mean of each type's values.
 
-    The bootstrap resamples values within each group. ``n`` of the result is the number of values.
+    The bootstrap resamples values within each type or, with ``groups``, whole groups. ``n`` of the result is the number
+    of values.
 
     Args:
         values: One value per item, ``[n]``.
-        groups: Name of the group of each value, in the same order.
+        types: Name of the type of each value, in the same order.
         bootstrap: Settings of the bootstrap.
+        groups: Group of each value, such as its source image, in the same order. A group can occur in several types.
     """
     data = _finite(values, "values")
-    names = np.asarray(groups)
+    names = np.asarray(types)
     if names.shape != data.shape:
-        raise ValueError(f"values and groups must have the same length, got {data.size} and {names.size}")
-    unique = np.unique(names)
+        raise ValueError(f"values and types must have the same length, got {data.size} and {names.size}")
     rng = np.random.default_rng(bootstrap.seed)
-    parts = [data[names == name] for name in unique]
-    drawn = np.mean([resampled_means(part, bootstrap.samples, rng) for part in parts], axis=0)
+    parts = [data[names == name] for name in np.unique(names)]
     value = float(np.mean([part.mean() for part in parts]))
-    return interval(value, drawn, data.size, bootstrap)
+    codes = group_codes(groups, data.size)
+    if codes is None:
+        drawn = np.mean([resampled_means(part, bootstrap.samples, rng) for part in parts], axis=0)
+        return interval(value, drawn, data.size, bootstrap)
+    drawn = resampled_macro_means(data, types, bootstrap.samples, rng, codes)
+    return interval(value, drawn, data.size, bootstrap, int(codes.max()) + 1)
 
 
 def _finite(values: Sequence[float] | Floats, name: str) -> Floats:
@@ -258,35 +297,19 @@ def _finite(values: Sequence[float] | Floats, name: str) -> Floats:
     return data
 
 
-def _estimate(data: Floats, bootstrap: Bootstrap) -> Estimate:
-    rng = np.random.default_rng(bootstrap.seed)
-    return interval(float(data.mean()), resampled_means(data, bootstrap.samples, rng), data.size, bootstrap)
+def _estimate(data: Floats, bootstrap: Bootstrap, groups: Groups | None = None) -> Estimate:
+    rng, codes = np.random.default_rng(bootstrap.seed), group_codes(groups, data.size)
+    drawn = resampled_means(data, bootstrap.samples, rng, codes)
+    resampled = None if codes is None else int(codes.max()) + 1
+    return interval(float(data.mean()), drawn, data.size, bootstrap, resampled)
 
 
-def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap) -> Estimate:
-    """Return an estimate of ``value`` from ``n`` items.
+def interval(value: float, drawn: Floats, n: int, bootstrap: Bootstrap, groups: int | None = None) -> Estimate:
+    """Return an estimate of ``value`` from ``n`` items, which the bootstrap resampled in ``groups`` groups.
 
     ``drawn`` contains the value of the metric in each bootstrap resample. The confidence interval of the estimate is
     the percentile interval of these values.
     """
     tail = (1.0 - bootstrap.confidence) / 2
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence)
-
-
-def resampled_means(data: Floats, samples: int, rng: np.random.Generator) -> Floats:
-    """Draw ``samples`` resamples of ``data`` with replacement and return the mean of each resample, ``[samples]``.
-
-    If ``data`` has at most 64 distinct values, the function draws the number of occurrences of each value instead of
-    the individual items. This is faster, and the means have the same distribution.
-    """
-    levels, counts = np.unique(data, return_counts=True)
-    if levels.size <= 64:
-        drawn = rng.multinomial(data.size, counts / data.size, size=samples)
-        return np.asarray(drawn @ levels / data.size, dtype=np.float64)
-    rows = max(1, _CHUNK // data.size)
-    means = [
-        data[rng.integers(0, data.size, size=(min(rows, samples - start), data.size))].mean(axis=1)
-        for start in range(0, samples, rows)
-    ]
-    return np.concatenate(means)
+    return Estimate(value=value, low=float(low), high=float(high), n=n, confidence=bootstrap.confidence, groups=groups)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from editr1.data.errors import DataError
@@ -18,13 +19,13 @@ from editr1.evaluation.metrics import (
     Bootstrap,
     Estimate,
     PairAccuracy,
-    mean_estimate,
     pair_accuracy,
     pair_credit,
     paired_difference,
     ratio_estimate,
 )
 from editr1.evaluation.report.model import VerifierGain, VerifierMetrics
+from editr1.evaluation.resampling import case_groups
 from editr1.evaluation.scoring import GroundTruth, Scorer, score_in_batches, score_or_none
 
 
@@ -46,24 +47,42 @@ class PairScores:
     same: int = 0
     num_traces: int = 1
 
+    @cached_property
+    def groups(self) -> list[str]:
+        """The group of each pair for the bootstrap: the source image, or the case if there is one source image only."""
+        return case_groups(pair.case for pair in self.pairs)
+
     def accuracy(self, bootstrap: Bootstrap = DEFAULT) -> PairAccuracy:
         """Return the pairwise accuracy. Pairs with a failed score are excluded and counted.
+
+        The bootstrap resamples the pairs of a source image together (see :attr:`groups`).
 
         Raises:
             ValueError: No pair has scores of both edits.
         """
         winners, losers = ([score_or_none(o) for o in outcomes] for outcomes in (self.winners, self.losers))
-        return pair_accuracy(winners, losers, bootstrap=bootstrap).model_copy(update={"same": self.same})
+        found = pair_accuracy(winners, losers, bootstrap=bootstrap, groups=self.groups)
+        return found.model_copy(update={"same": self.same})
 
     def parsed(self, bootstrap: Bootstrap = DEFAULT) -> Estimate | None:
-        """Return the fraction of the verifier's traces that could be parsed, or None if there is no trace."""
+        """Return the fraction of the verifier's traces that could be parsed, or None if there is no trace.
+
+        The bootstrap resamples the traces of an edit, and the edits of a source image, together.
+        """
         parsed: list[float] = []
-        for outcome in (*self.winners, *self.losers):
-            if isinstance(outcome, ScoreFailure):
-                parsed += [0.0] * self.num_traces if outcome.cause == "unparsed" else []
-            else:
-                parsed += [1.0] * len(outcome.verdicts) + [0.0] * len(outcome.unparsed)
-        return mean_estimate(parsed, bootstrap) if parsed else None
+        total: list[float] = []
+        groups: list[str] = []
+        for outcomes in (self.winners, self.losers):
+            for group, outcome in zip(self.groups, outcomes, strict=True):
+                if isinstance(outcome, ScoreFailure):
+                    counts = (0, self.num_traces if outcome.cause == "unparsed" else 0)
+                else:
+                    counts = (len(outcome.verdicts), len(outcome.verdicts) + len(outcome.unparsed))
+                if counts[1]:
+                    parsed.append(float(counts[0]))
+                    total.append(float(counts[1]))
+                    groups.append(group)
+        return ratio_estimate(parsed, total, bootstrap, groups) if total else None
 
 
 def score_pairs(
@@ -114,7 +133,8 @@ def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstra
         [score_or_none(o) for o in outcomes]
         for outcomes in (after.winners, after.losers, before.winners, before.losers)
     ]
-    rows = [row for row in zip(*sides, strict=True) if None not in row]
+    both = zip(zip(*sides, strict=True), after.groups, strict=True)
+    rows, groups = zip(*found, strict=True) if (found := [item for item in both if None not in item[0]]) else ((), ())
     if not rows:
         raise ValueError("there is no pair in which both verifiers scored both edits; check why scoring failed")
     after_w, after_l, before_w, before_l = (
@@ -123,7 +143,7 @@ def compare_verifiers(after: PairScores, before: PairScores, bootstrap: Bootstra
 
     def difference(kind: Literal["strict", "half_credit", "ties", "inverted"]) -> Estimate:
         first, second = pair_credit(after_w, after_l, kind), pair_credit(before_w, before_l, kind)
-        return paired_difference(first, second, bootstrap)
+        return paired_difference(first, second, bootstrap, groups)
 
     return VerifierGain(
         half_credit=difference("half_credit"),
@@ -138,14 +158,15 @@ def verdict_accuracy(
 ) -> dict[Category, Estimate]:
     """Return the fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
 
-    The answers of all parsed traces are used. The bootstrap resamples whole edits, because the answers about one edit
-    are correlated. ``n`` of an estimate is the number of answers. Cases whose principles have no ground-truth answers are
-    excluded, such as cases with holistic questions.
+    The answers of all parsed traces are used. The bootstrap resamples whole source images, because the answers about one
+    edit, and about the edits of one source image, are correlated. ``n`` of an estimate is the number of answers. Cases
+    whose principles have no ground-truth answers are excluded, such as cases with holistic questions.
     """
     correct: dict[Category, list[float]] = defaultdict(list)
     answered: dict[Category, list[float]] = defaultdict(list)
+    groups: dict[Category, list[str]] = defaultdict(list)
     for side, outcomes in (("winner", scores.winners), ("loser", scores.losers)):
-        for pair, outcome in zip(scores.pairs, outcomes, strict=True):
+        for pair, group, outcome in zip(scores.pairs, scores.groups, outcomes, strict=True):
             if isinstance(outcome, ScoreFailure) or not outcome.verdicts:
                 continue
             candidate = pair.winner if side == "winner" else pair.loser
@@ -159,8 +180,9 @@ def verdict_accuracy(
                     agreed = sum(v.scores[i] == known[i] for v in outcome.verdicts for i in places)
                     correct[category].append(float(agreed))
                     answered[category].append(float(len(places) * len(outcome.verdicts)))
+                    groups[category].append(group)
     return {
-        category: ratio_estimate(correct[category], answered[category], bootstrap)
+        category: ratio_estimate(correct[category], answered[category], bootstrap, groups[category])
         for category in Category
         if answered[category]
     }

@@ -8,6 +8,7 @@ better edit. The other columns are ``instruction``, ``input_image``, ``task_type
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
@@ -17,6 +18,7 @@ from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer
 from editr1.evaluation.benchmarks.rows import BenchmarkError, image_bytes, image_field, read_rows, text_field
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate, pair_credit
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
+from editr1.evaluation.resampling import first_distinct
 
 Dimension = Literal["prompt_following", "consistency", "overall"]
 _COLUMNS = ("key", "instruction", "input_image", "output_images", "task_type", "dimension")
@@ -86,11 +88,20 @@ def score_editscore(
 
 
 class Comparison(NamedTuple):
-    """A comparison of two edits: a row of EditScore's EditReward-Bench without its images."""
+    """A comparison of two edits: a row of EditScore's EditReward-Bench without its images.
+
+    ``source`` is the SHA-256 of the source image's file.
+    """
 
     keys: tuple[str, str]
     task_type: str
     dimension: Dimension
+    source: str = ""
+
+
+def comparison(row: EditScoreRow) -> Comparison:
+    """Return a row without its images, which might not fit into memory together."""
+    return Comparison(row.keys, row.task_type, row.dimension, hashlib.sha256(row.source).hexdigest())
 
 
 def editscore_table(
@@ -102,25 +113,30 @@ def editscore_table(
     as wrong and averages the accuracy over task types. Our rule averages over all comparisons in which both edits have
     a score. It counts ties as wrong in the row of the dimension, and as half correct in the row "half credit" below it.
     It excludes and counts comparisons with a missing score.
+
+    Comparisons of edits of one source image are resampled together. If all rows have the same source image, those that
+    share an edit are.
     """
+    comparisons = [comparison(row) if isinstance(row, EditScoreRow) else row for row in rows]
+    groups = dict(zip(comparisons, _groups(comparisons), strict=True))
     found: list[BenchmarkRow] = []
     missing = 0
     for dimension in get_args(Dimension):
-        selected = [row for row in rows if row.dimension == dimension]
+        selected = [row for row in comparisons if row.dimension == dimension]
         if not selected:
             found.append(BenchmarkRow(name=dimension))
             continue
         pairs = [(scores.get(row.keys[0]), scores.get(row.keys[1])) for row in selected]
-        types = [row.task_type for row in selected]
+        types, names = [row.task_type for row in selected], [groups[row] for row in selected]
         credit = [float(a is not None and b is not None and a > b) for a, b in pairs]
-        scored = [(a, b) for a, b in pairs if a is not None and b is not None]
+        scored = [(a, b, name) for (a, b), name in zip(pairs, names, strict=True) if a is not None and b is not None]
         missing += len(pairs) - len(scored)
         strict, half = _our_accuracy(scored, bootstrap)
         count = len(set(types))
         found.append(
             BenchmarkRow(
                 name=dimension,
-                published=macro_mean(credit, types, bootstrap),
+                published=macro_mean(credit, types, bootstrap, names),
                 ours=strict,
                 note=f"Published rule: mean accuracy over {count} type{'s' if count > 1 else ''}. "
                 "Our rule: accuracy over all pairs in which both edits have a score; ties count as wrong.",
@@ -129,18 +145,39 @@ def editscore_table(
         found.append(BenchmarkRow(name=f"{dimension}, half credit", ours=half))
         if dimension == "overall":
             for kind in sorted(set(types)):
-                values = [c for c, t in zip(credit, types, strict=True) if t == kind]
-                found.append(BenchmarkRow(name=f"overall: {kind}", published=mean_estimate(values, bootstrap)))
+                of_kind = [i for i, t in enumerate(types) if t == kind]
+                values, chosen = [credit[i] for i in of_kind], [names[i] for i in of_kind]
+                found.append(BenchmarkRow(name=f"overall: {kind}", published=mean_estimate(values, bootstrap, chosen)))
     return BenchmarkTable(
         name="EditScore's EditReward-Bench", rows=tuple(found), scale=100.0, unit="%", missing=missing
     )
 
 
+def _groups(rows: Sequence[Comparison]) -> list[str]:
+    return first_distinct([row.source for row in rows], _sharing_an_edit(rows))
+
+
+def _sharing_an_edit(rows: Sequence[Comparison]) -> list[str]:
+    """Return a name per row, which is equal for rows that are linked by common edits."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for first, second in (row.keys for row in rows):
+        parent[root(second)] = root(first)
+    return [root(row.keys[0]) for row in rows]
+
+
 def _our_accuracy(
-    pairs: Sequence[tuple[float, float]], bootstrap: Bootstrap
+    pairs: Sequence[tuple[float, float, str]], bootstrap: Bootstrap
 ) -> tuple[Estimate, Estimate] | tuple[None, None]:
     if not pairs:
         return None, None
-    won, lost = [a for a, _ in pairs], [b for _, b in pairs]
+    won, lost, groups = [a for a, _, _ in pairs], [b for _, b, _ in pairs], [name for _, _, name in pairs]
     strict, half = (pair_credit(won, lost, kind) for kind in ("strict", "half_credit"))
-    return mean_estimate(strict, bootstrap), mean_estimate(half, bootstrap)
+    return mean_estimate(strict, bootstrap, groups), mean_estimate(half, bootstrap, groups)

@@ -10,6 +10,7 @@ and ``Intersection_exist``. Edits are stored as ``fullset/<task_type>/<language>
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -55,12 +56,13 @@ class GEditItem(NamedTuple):
 class GEditRatings(NamedTuple):
     """The judge's answers about one edit: ``sc`` for semantic consistency and ``pq`` for perceptual quality.
 
-    Both are None if there is no edited image.
+    Both are None if there is no edited image. ``source`` is the SHA-256 of the source image's file.
     """
 
     task_type: str
     sc: Ratings | Unparsed | None
     pq: Ratings | Unparsed | None
+    source: str = ""
 
     @property
     def missing(self) -> bool:
@@ -136,14 +138,14 @@ def judge_gedit(
     """
     found: list[GEditRatings] = []
     for item in items:
-        edited = _edited(edits, item)
+        edited, digest = _edited(edits, item), hashlib.sha256(item.source).hexdigest()
         if edited is None:
-            found.append(GEditRatings(item.task_type, None, None))
+            found.append(GEditRatings(item.task_type, None, None, digest))
             continue
         images = [EncodedImage(data=item.source), EncodedImage(data=resized_to(edited, item.source))]
         sc = parse_viescore(judge(prompts.sc.replace("<instruction>", item.instruction), images))
         pq = parse_viescore(judge(prompts.pq, images[1:]))
-        found.append(GEditRatings(item.task_type, sc, pq))
+        found.append(GEditRatings(item.task_type, sc, pq, digest))
     return found
 
 
@@ -155,49 +157,39 @@ def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT)
 
     The published rule excludes missing edits and answers that cannot be parsed. The authors' scripts give some of these
     answers random ratings, but this implementation does not. Our rule scores a missing edit with 0, and excludes and
-    counts answers that cannot be parsed.
+    counts answers that cannot be parsed. The edits of one source image are resampled together.
     """
-    parsed: list[tuple[str, float, float]] = []
-    missing: list[str] = []
+    parsed: list[tuple[GEditRatings, float, float]] = []
+    missing = [item for item in ratings if item.missing]
     unparsed = 0
     for item in ratings:
-        if item.missing:
-            missing.append(item.task_type)
-        elif isinstance(item.sc, Ratings) and isinstance(item.pq, Ratings):
-            parsed.append((item.task_type, min(item.sc.values), min(item.pq.values)))
-        else:
+        if isinstance(item.sc, Ratings) and isinstance(item.pq, Ratings):
+            parsed.append((item, min(item.sc.values), min(item.pq.values)))
+        elif not item.missing:
             unparsed += 1
     columns: dict[str, Callable[[float, float], float]] = {
         "SC": lambda sc, _pq: sc,
         "PQ": lambda _sc, pq: pq,
         "O": lambda sc, pq: math.sqrt(sc * pq),
     }
-    kinds = [kind for kind, _, _ in parsed]
-    rows: list[BenchmarkRow] = []
-    for name, measure in columns.items():
-        values = [measure(sc, pq) for _, sc, pq in parsed]
-        rows.append(
-            BenchmarkRow(
-                name=f"{name}, mean over types",
-                published=_macro(values, kinds, bootstrap),
-                ours=_macro(values + [0.0] * len(missing), kinds + missing, bootstrap),
-            )
+
+    def row(name: str, measure: Callable[[float, float], float], kind: str | None) -> BenchmarkRow:
+        published = [(item, measure(sc, pq)) for item, sc, pq in parsed if kind in (None, item.task_type)]
+        zeros = [(item, 0.0) for item in missing if kind in (None, item.task_type)]
+        return BenchmarkRow(
+            name=name, published=_macro(published, bootstrap), ours=_macro([*published, *zeros], bootstrap)
         )
-    for kind in sorted(set(kinds)):
-        values = [math.sqrt(sc * pq) for k, sc, pq in parsed if k == kind]
-        num_missing = missing.count(kind)
-        rows.append(
-            BenchmarkRow(
-                name=f"O: {kind}",
-                published=_macro(values, [kind] * len(values), bootstrap),
-                ours=_macro(values + [0.0] * num_missing, [kind] * (len(values) + num_missing), bootstrap),
-            )
-        )
+
+    rows = [row(f"{name}, mean over types", measure, None) for name, measure in columns.items()]
+    rows += [row(f"O: {kind}", columns["O"], kind) for kind in sorted({item.task_type for item, _, _ in parsed})]
     return BenchmarkTable(name="GEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=len(missing))
 
 
-def _macro(values: Sequence[float], kinds: Sequence[str], bootstrap: Bootstrap) -> Estimate | None:
-    return macro_mean(values, kinds, bootstrap) if values else None
+def _macro(values: Sequence[tuple[GEditRatings, float]], bootstrap: Bootstrap) -> Estimate | None:
+    if not values:
+        return None
+    types, sources = [item.task_type for item, _ in values], [item.source for item, _ in values]
+    return macro_mean([value for _, value in values], types, bootstrap, sources)
 
 
 def _edited(edits: Path | Callable[[GEditItem], bytes | None], item: GEditItem) -> bytes | None:

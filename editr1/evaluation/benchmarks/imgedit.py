@@ -102,35 +102,37 @@ def imgedit_table(
     The rating of an image is the mean of the ratings in the judge's answer. The published rule uses the authors' parser,
     which accepts any number of ratings per answer. It rounds the rating of an image to two decimals and excludes images
     without a rating. Our rule requires three ratings from 1 to 5 per answer. It gives a missing edit the lowest rating,
-    1, and excludes and counts answers that cannot be parsed.
+    1, and excludes and counts answers that cannot be parsed. The edits of one source image are resampled together.
     """
-    published: list[tuple[str, float]] = []
-    ours: list[tuple[str, float]] = []
+    published: list[tuple[str, float, str]] = []
+    ours: list[tuple[str, float, str]] = []
     unparsed = missing = 0
     for item in items:
-        answer = answers.get(item.key)
+        answer, source = answers.get(item.key), str(item.source)
         if answer is None:
             missing += 1
-            ours.append((item.edit_type, 1.0))
+            ours.append((item.edit_type, 1.0, source))
             continue
         lenient = parse_imgedit_published(answer)
         if lenient is not None:
-            published.append((item.edit_type, lenient))
+            published.append((item.edit_type, lenient, source))
         ratings = parse_imgedit(answer)
         if isinstance(ratings, Unparsed):
             unparsed += 1
         else:
-            ours.append((item.edit_type, _mean(ratings)))
+            ours.append((item.edit_type, _mean(ratings), source))
 
     def row(name: str, kind: str | None, macro: bool) -> BenchmarkRow:
         sides: list[Estimate | None] = []
         for side in (published, ours):
-            selected = [(k, v) for k, v in side if kind in (None, k)]
-            values, kinds = [v for _, v in selected], [k for k, _ in selected]
+            selected = [item for item in side if kind in (None, item[0])]
+            kinds, values, sources = [k for k, _, _ in selected], [v for _, v, _ in selected], [s for *_, s in selected]
             if not selected:
                 sides.append(None)
+            elif macro:
+                sides.append(macro_mean(values, kinds, bootstrap, sources))
             else:
-                sides.append(macro_mean(values, kinds, bootstrap) if macro else mean_estimate(values, bootstrap))
+                sides.append(mean_estimate(values, bootstrap, sources))
         return BenchmarkRow(name=name, published=sides[0], ours=sides[1])
 
     rows = [row("mean over types (macro)", None, True), row("mean over images (micro)", None, False)]

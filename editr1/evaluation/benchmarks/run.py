@@ -10,6 +10,7 @@ from editr1.evaluation.benchmarks.edit_scorer import EditScorer
 from editr1.evaluation.benchmarks.editscore import (
     Comparison,
     EditScoreRow,
+    comparison,
     editscore_table,
     load_editscore,
     score_editscore,
@@ -42,11 +43,11 @@ def reward_benchmark(
         BenchmarkError: The folder does not contain the benchmark in its published layout.
     """
     if name == "editscore":
-        comparisons: list[Comparison] = []  # the rows without their images, which might not fit into memory
+        comparisons: list[Comparison] = []
 
         def rows() -> Iterator[EditScoreRow]:
             for row in load_editscore(folder):
-                comparisons.append(Comparison(row.keys, row.task_type, row.dimension))
+                comparisons.append(comparison(row))
                 yield row
 
         scores = score_editscore(rows(), score)

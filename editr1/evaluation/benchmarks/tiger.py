@@ -29,6 +29,7 @@ from editr1.evaluation.metrics import (
     pair_credit,
 )
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
+from editr1.evaluation.resampling import first_distinct
 
 _COLUMNS = ("id", "dataset", "instruction", "source_image", "candidate_1", "candidate_2", "ranking", "comparison_type")
 _KINDS = {"2pair": 2, "3pair": 3, "4pair": 4}
@@ -149,28 +150,37 @@ def tiger_table(
     Our rule uses the argument ``epsilon``. If it is None, the pairs are split in half by the digests of their ids, and
     each half uses the epsilon that was tuned on the other half. At K = 3 and 4, a group with equal scores counts as
     wrong. A group with a missing score is excluded and counted.
+
+    Groups of edits of one source image are resampled together.
     """
+    sources = first_distinct(
+        [hashlib.sha256(group.source).hexdigest() for group in groups], [f"{g.k} {g.group_id}" for g in groups]
+    )
     complete = [
         all(score.get(letter) is not None for letter in group.letters)
         for group, score in zip(groups, scores, strict=True)
     ]
-    credits = [_credits(k, groups, scores, complete, epsilon) for k in (2, 3, 4)]
+    credits = [_credits(k, groups, scores, complete, epsilon, sources) for k in (2, 3, 4)]
     rows = [
         BenchmarkRow(
             name=f"K = {credit.k}",
-            published=_mean_or_none(credit.published, bootstrap),
-            ours=_mean_or_none(credit.ours, bootstrap),
+            published=_mean_or_none(credit.published, bootstrap, credit.sources),
+            ours=_mean_or_none(credit.ours, bootstrap, credit.sources),
         )
         for credit in credits
     ]
+    all_sources = [name for credit in credits for name in credit.sources]
+    scored_sources = [name for credit in credits for name in credit.sources[: len(credit.ours)]]
     rows.append(
         BenchmarkRow(
             name="overall, weighted by groups",
-            published=_mean_or_none([value for credit in credits for value in credit.published_overall], bootstrap),
-            ours=_mean_or_none([value for credit in credits for value in credit.ours], bootstrap),
+            published=_mean_or_none(
+                [v for credit in credits for v in credit.published_overall], bootstrap, all_sources
+            ),
+            ours=_mean_or_none([v for credit in credits for v in credit.ours], bootstrap, scored_sources),
         )
     )
-    rows += _pair_rows(groups, scores, complete, bootstrap)
+    rows += _pair_rows(groups, scores, complete, sources, bootstrap)
     return BenchmarkTable(
         name="TIGER's EditReward-Bench",
         rows=tuple(rows),
@@ -184,6 +194,7 @@ def tiger_table(
 class _Credits(NamedTuple):
     """Credit per group of ``k`` edits under each rule: 1 if the scores agree with the human ranking, otherwise 0.
 
+    The groups with all scores are first. ``ours`` has only these. ``sources`` names the source image of each group.
     ``published_overall`` is the credit that the published rule gives in the row "overall", where K = 2 is scored
     differently.
     """
@@ -192,6 +203,7 @@ class _Credits(NamedTuple):
     published: list[float]
     published_overall: list[float]
     ours: list[float]
+    sources: list[str]
     note: str = ""
 
 
@@ -201,15 +213,18 @@ def _credits(
     scores: Sequence[Mapping[str, float | None]],
     complete: Sequence[bool],
     epsilon: float | None,
+    sources: Sequence[str],
 ) -> _Credits:
+    of_k = [(name, ok) for g, name, ok in zip(groups, sources, complete, strict=True) if g.k == k]
+    ordered = [name for name, ok in of_k if ok] + [name for name, ok in of_k if not ok]
     scored = [(g, s) for g, s, ok in zip(groups, scores, complete, strict=True) if g.k == k and ok]
     incomplete = [0.0] * sum(g.k == k and not ok for g, ok in zip(groups, complete, strict=True))
     if not scored:
-        return _Credits(k, incomplete, incomplete, [])
+        return _Credits(k, incomplete, incomplete, [], ordered)
     ranked = [float(_order(s, g.letters) == _human_order(g)) for g, s in scored]
     if k > 2:
         ours = [float(_has_no_ties(s, g) and credit == 1.0) for (g, s), credit in zip(scored, ranked, strict=True)]
-        return _Credits(k, ranked + incomplete, ranked + incomplete, ours)
+        return _Credits(k, ranked + incomplete, ranked + incomplete, ours, ordered)
     human = np.array([float(g.human[("A", "B")]) for g, _ in scored])
     gaps = np.array([_number(s, "A") - _number(s, "B") for _, s in scored])
     tuned, _ = tuned_epsilon(human, gaps)
@@ -220,11 +235,11 @@ def _credits(
         f"Tie threshold (epsilon) at K = 2: the published rule uses {tuned:g}, tuned on the benchmark itself. "
         f"Our rule uses {used}."
     )
-    return _Credits(k, published + incomplete, overall + incomplete, ours, note)
+    return _Credits(k, published + incomplete, overall + incomplete, ours, ordered, note)
 
 
-def _mean_or_none(values: Sequence[float], bootstrap: Bootstrap) -> Estimate | None:
-    return mean_estimate(values, bootstrap) if values else None
+def _mean_or_none(values: Sequence[float], bootstrap: Bootstrap, sources: Sequence[str]) -> Estimate | None:
+    return mean_estimate(values, bootstrap, sources[: len(values)]) if values else None
 
 
 def _tie_credit(human: Floats, gaps: Floats, epsilon: float) -> Floats:
@@ -255,25 +270,30 @@ def _pair_rows(
     groups: Sequence[TigerGroup],
     scores: Sequence[Mapping[str, float | None]],
     complete: Sequence[bool],
+    sources: Sequence[str],
     bootstrap: Bootstrap,
 ) -> list[BenchmarkRow]:
     won: list[float] = []
     lost: list[float] = []
     kinds: list[str] = []
-    for group, score, ok in zip(groups, scores, complete, strict=True):
+    names: list[str] = []
+    for group, score, ok, source in zip(groups, scores, complete, sources, strict=True):
         for (a, b), preference in group.human.items():
             if ok and preference:
                 better, worse = (a, b) if preference > 0 else (b, a)
                 won.append(_number(score, better))
                 lost.append(_number(score, worse))
                 kinds.append(str(group.k))
+                names.append(source)
     if not won:
         return [BenchmarkRow(name="all pairs with a preference")]
     strict, half = pair_credit(won, lost, "strict"), pair_credit(won, lost, "half_credit")
     return [
-        BenchmarkRow(name="all pairs with a preference, strict", ours=mean_estimate(strict, bootstrap)),
-        BenchmarkRow(name="all pairs with a preference, half credit", ours=mean_estimate(half, bootstrap)),
-        BenchmarkRow(name="pairs with a preference, half credit, mean over K", ours=macro_mean(half, kinds, bootstrap)),
+        BenchmarkRow(name="all pairs with a preference, strict", ours=mean_estimate(strict, bootstrap, names)),
+        BenchmarkRow(name="all pairs with a preference, half credit", ours=mean_estimate(half, bootstrap, names)),
+        BenchmarkRow(
+            name="pairs with a preference, half credit, mean over K", ours=macro_mean(half, kinds, bootstrap, names)
+        ),
     ]
 
 

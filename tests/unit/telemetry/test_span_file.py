@@ -83,7 +83,7 @@ def test_processes_with_equal_seeds_record_spans_with_unique_ids_and_all_are_in_
     assert len({item["span"] for item in recorded}) == len({item["trace"] for item in recorded}) == 680
     spans = gather_spans(open_store(StoreConfig(url=(tmp_path / "store").as_uri())), "run", file)
     assert Counter(item["service"] for item in spans) == {"editr1-sft": 340, "editr1-gcpo": 340}
-    assert [label for _, label, *_ in timeline_rows(spans)][0].startswith("editr1.step x 680")
+    assert next(label for _, label, *_ in timeline_rows(spans)).startswith("editr1.step x 680")
 
 
 def test_spans_with_equal_ids_of_different_processes_are_all_in_the_timeline(tmp_path: Path) -> None:
