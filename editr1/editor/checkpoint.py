@@ -27,7 +27,7 @@ class TrainingHistory:
     """Statistics of the finished iterations. Checkpoints contain them, so a resumed training continues them.
 
     Attributes:
-        reward_means: Mean score of each iteration; NaN if all scoring in it failed.
+        reward_means: Mean score of each iteration; None if all scoring in it failed.
         failed: Number of samples whose scoring failed.
         zero_spread: Number of sample groups without a training signal, as in
             :class:`~editr1.editor.advantages.Advantages`.
@@ -35,7 +35,7 @@ class TrainingHistory:
         seconds: Seconds spent in iterations.
     """
 
-    reward_means: list[float] = field(default_factory=list)
+    reward_means: list[float | None] = field(default_factory=list)
     failed: int = 0
     zero_spread: int = 0
     groups: int = 0
@@ -46,9 +46,10 @@ class TrainingHistory:
 
         At least one iteration must be finished.
         """
+        means = {"reward_first": self.reward_means[:5], "reward_last": self.reward_means[-5:]}
+        known = {name: [mean for mean in values if mean is not None] for name, values in means.items()}
         return {
-            "reward_first": fmean(self.reward_means[:5]),
-            "reward_last": fmean(self.reward_means[-5:]),
+            **{name: fmean(values) for name, values in known.items() if values},
             "failed": float(self.failed),
             "zero_spread": self.zero_spread / self.groups if self.groups else 0.0,
             "seconds": self.seconds,

@@ -33,6 +33,7 @@ from editr1.editor.update import Updater, UpdateStats
 from editr1.parallel.context import DistributedContext
 from editr1.seeding import offset_seed
 from editr1.telemetry import Interrupted, Span, TrainHooks, span, untraced
+from editr1.training_signal import FIRST_ROLLOUTS, NoTrainingSignal, SignalMonitor
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def train_grpo(
     Returns:
         The metrics of the whole training, including the iterations before a resume:
 
-        - ``reward_first`` and ``reward_last``: mean score over the first and over the last five iterations
+        - ``reward_first`` and ``reward_last``: mean score over the first and over the last five iterations, omitted if
+          there was no score in them
         - ``iterations``: number of iterations
         - ``failed``: number of samples whose scoring failed
         - ``zero_spread``: fraction of sample groups without a training signal, because their scores are equal or missing
@@ -80,6 +82,7 @@ def train_grpo(
         RewardBudgetExceeded: Scoring failed for more samples than the settings allow.
         RewardUnreachable: Scoring failed for too many samples, mostly because the reward service could not be reached.
         RewardModelChanged: The scores came from more than one verifier.
+        NoTrainingSignal: In the first iterations, the scores of every sample group were equal or missing.
         Interrupted: The hooks requested a stop. A checkpoint was passed to them first.
         ValueError: The cases, the editor or the checkpoint cannot be used. Raised before any sampling.
     """
@@ -131,6 +134,12 @@ class _Trainer:
     def run(self) -> dict[str, float]:
         config, history = self._config, self._history
         self._hooks.progress.phase("grpo", config.iterations, self._start)
+        monitor = SignalMonitor(
+            FIRST_ROLLOUTS,
+            config.iterations,
+            done=self._start,
+            had_signal=history.zero_spread < history.groups,
+        )
         with RewardCollector(
             self._scorer,
             batch_size=config.score_batch_size,
@@ -143,16 +152,27 @@ class _Trainer:
                     metrics, advantages = self._iterate(i, rewards)
                 except NotFinite as error:
                     raise self._divergence_error(i, error) from error
-                history.reward_means.append(metrics["reward_mean"])
+                history.reward_means.append(metrics.get("reward_mean"))
                 history.failed += advantages.failed
                 history.zero_spread += advantages.zero_spread
                 history.groups += advantages.groups
                 history.seconds += time.monotonic() - start
                 if self._distributed.is_main:
                     self._hooks.progress.step(1, **metrics)
+                if monitor.record(has_signal=advantages.zero_spread < advantages.groups):
+                    raise self._no_signal_error()
                 self._finish_iteration(i + 1)
         self._export()
         return {"iterations": float(config.iterations), **history.metrics()}
+
+    def _no_signal_error(self) -> NoTrainingSignal:
+        history = self._history
+        samples = history.groups * self._config.group_size
+        return NoTrainingSignal(
+            f"nothing can be learned: none of the {history.groups} sample groups in the first"
+            f" {len(history.reward_means)} iterations had two different scores, and {history.failed} of {samples} scores"
+            " failed; check that the verifier distinguishes these edits with `editr1 score`, or raise group_size"
+        )
 
     def _divergence_error(self, i: int, error: NotFinite) -> ConfigError:
         config = self._config
@@ -237,9 +257,10 @@ class _Trainer:
                 " log-probabilities from sampling.",
                 error,
             )
-        metrics = {
-            "reward_mean": float(scores.mean()) if len(scores) else float("nan"),
-            "reward_std": float(scores.std(correction=0)) if len(scores) else float("nan"),
+        metrics: dict[str, float] = {}
+        if len(scores):
+            metrics |= {"reward_mean": float(scores.mean()), "reward_std": float(scores.std(correction=0))}
+        metrics |= {
             "zero_spread": advantages.zero_spread / advantages.groups,
             "failed": float(advantages.failed),
             "ratio_error_first": error,

@@ -25,6 +25,7 @@ from editr1.editor.reward import EditedSample, RewardBudgetExceeded, RewardColle
 from editr1.editor.sample import EditSettings, edit_images
 from editr1.editor.sampler import GroupSampler
 from editr1.telemetry import Interrupted, Progress, TrainHooks
+from editr1.training_signal import NoTrainingSignal
 
 Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
 
@@ -242,26 +243,41 @@ def test_same_instruction_on_two_sources_makes_two_groups(
 
     progress = Progress(tmp_path / "progress.jsonl")
     config = changed(small, iterations=1, reward_concurrency=1)
-    train_grpo(
-        config,
-        editor=flux_folder,
-        cases=path,
-        scorer=constant_by_source,
-        output_dir=tmp_path / "editor",
-        hooks=TrainHooks(progress=progress),
-    )
+    with pytest.raises(NoTrainingSignal):
+        train_grpo(
+            config,
+            editor=flux_folder,
+            cases=path,
+            scorer=constant_by_source,
+            output_dir=tmp_path / "editor",
+            hooks=TrainHooks(progress=progress),
+        )
     assert len(by_source) == 2
     assert reported_metrics(tmp_path / "progress.jsonl")[0]["zero_spread"] == 1.0
 
 
-def test_groups_with_equal_scores_do_not_change_the_editor(
-    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig
+@pytest.mark.parametrize("failed_fraction", [0.0, 1.0])
+def test_training_without_two_different_scores_in_a_group_stops_early(
+    tmp_path: Path, flux_folder: Path, cases: Path, small: GrpoConfig, failed_fraction: float
 ) -> None:
     def same(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
         return [Scored(score=7.0, verdicts=(), model_digest="m") for _ in items]
 
-    train_grpo(changed(small, iterations=1), editor=flux_folder, cases=cases, scorer=same, output_dir=tmp_path / "e")
-    assert largest_difference(tmp_path / "e", flux_folder) == 0.0
+    config = changed(small, iterations=100, max_failed_fraction=1.0)
+    progress = Progress(tmp_path / "progress.jsonl")
+    with pytest.raises(
+        NoTrainingSignal,
+        match=rf"none of the 20 sample groups in the first 10 iterations .* {int(80 * failed_fraction)} of 80 scores failed",
+    ):
+        train_grpo(
+            config,
+            editor=flux_folder,
+            cases=cases,
+            scorer=failing(1.0, same) if failed_fraction else same,
+            output_dir=tmp_path / "e",
+            hooks=TrainHooks(progress=progress),
+        )
+    assert not (tmp_path / "e").exists()
 
 
 def failing(fraction: float, scorer: Scorer) -> Scorer:
