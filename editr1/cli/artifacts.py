@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import fail, output_console, reporting
+from editr1.cli.common import fail, reporting
 from editr1.errors import ExitCode
+from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
     from editr1.artifacts import ArtifactStore, Manifest
@@ -36,6 +37,8 @@ def list_artifacts(
     """
     from rich.table import Table
 
+    from editr1.terminal.console import output_console
+
     with reporting():
         table = Table("digest", "kind", "stage", "run", "files", "MB")
         for item in _open(store).list():
@@ -52,7 +55,7 @@ def show(digest: Digest, store: Store) -> None:
     Example: editr1 artifacts show sha256:1f2e --store runs/quickstart/store
     """
     with reporting():
-        typer.echo(_find(_open(store), digest).model_dump_json(indent=2))
+        echo(_find(_open(store), digest).model_dump_json(indent=2))
 
 
 @app.command()
@@ -66,7 +69,7 @@ def verify(digest: Digest, store: Store) -> None:
         problems = opened.verify(_find(opened, digest).digest)
     if problems:
         raise fail("\n".join(str(problem) for problem in problems), ExitCode.INPUT)
-    typer.echo("all files match their digests")
+    echo("all files match their digests")
 
 
 @app.command()
@@ -77,7 +80,7 @@ def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Folder to 
     """
     with reporting():
         opened = _open(store)
-        typer.echo(opened.fetch(_find(opened, digest).digest, folder))
+        echo(opened.fetch(_find(opened, digest).digest, folder))
 
 
 @app.command()
@@ -101,7 +104,7 @@ def push(
         if not folder.is_dir():
             raise fail(f"{folder}: not a folder; give the folder of the artifact", ExitCode.CONFIG)
         opened = open_store(parse_store(store))
-        typer.echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
+        echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
 
 @app.command()
@@ -111,6 +114,8 @@ def lineage(digest: Digest, store: Store) -> None:
     Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
     """
     from rich.tree import Tree
+
+    from editr1.terminal.console import output_console
 
     with reporting():
         opened = _open(store)

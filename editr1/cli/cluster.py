@@ -18,10 +18,10 @@ from editr1.cli.common import (
     StoreOption,
     cluster_overrides,
     fail,
-    output_console,
     reporting,
 )
 from editr1.errors import ExitCode
+from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
@@ -76,7 +76,7 @@ def list_(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> N
     if runs:
         show_runs(runs)
     if not stages and not runs:
-        typer.echo(f"no runs or stages of Edit-R1 in namespace {connection.api.namespace}")
+        echo(f"no runs or stages of Edit-R1 in namespace {connection.api.namespace}")
         return
     if stages:
         _show_stages(stages)
@@ -115,16 +115,16 @@ def logs(
                 follow_logs(connection, run, stage, StopFlag())
                 return
             for line in run_logs(connection, edit_run, stage, tail):
-                typer.echo(line)
+                echo(line)
             return
         jobs = [job for job in jobs_of(connection, run) if stage in (None, job.stage)]
         if follow:
             for line in live_logs(connection.api, [job.name for job in jobs], StopFlag()):
-                typer.echo(line)
+                echo(line)
             return
         for job in jobs:
             for line in past_logs(connection.api, job.name, live_files(connection, job), tail):
-                typer.echo(line)
+                echo(line)
 
 
 def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
@@ -139,13 +139,13 @@ def cancel(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption =
         connection = _connect(cluster, namespace)
         if _edit_run(connection, run):
             EditRuns(connection.api).delete(run)
-            typer.echo(f"removed run {run} and all its objects on the cluster")
+            echo(f"removed run {run} and all its objects on the cluster")
             return
         for job in jobs_of(connection, run):
             if connection.helm.uninstall(job.name, connection.api.target):
-                typer.echo(f"uninstalled {job.name}")
+                echo(f"uninstalled {job.name}")
             else:
-                typer.echo(
+                echo(
                     f"{job.name} was not removed: no {connection.api.target.storage} contains a Helm release of that name;"
                     " check helm_storage in the cluster settings"
                 )
@@ -207,10 +207,10 @@ def explain(run: Run, cluster: ClusterOption = None, namespace: NamespaceOption 
         edit_run = _edit_run(connection, run)
         if edit_run:
             for line in sentences(edit_run):
-                typer.echo(line)
+                echo(line)
             return
         for job in jobs_of(connection, run):
-            typer.echo(sentence(overview(connection, job)))
+            echo(sentence(overview(connection, job)))
 
 
 def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> None:
@@ -223,6 +223,7 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     from rich.table import Table
 
     from editr1.launch.kubernetes.doctor import examine
+    from editr1.terminal.console import output_console, styled
 
     with reporting():
         connection = _connect(cluster, namespace)
@@ -231,9 +232,9 @@ def doctor(cluster: ClusterOption = None, namespace: NamespaceOption = None) -> 
     table = Table("check", "result", "details")
     for found in findings:
         word, colour = ("ok", "green") if found.ok else ("missing", "red") if found.needed else ("absent", "yellow")
-        table.add_row(found.check, f"[{colour}]{word}[/]", found.detail)
+        table.add_row(found.check, styled((word, colour)), found.detail)
         if not console.is_terminal:
-            typer.echo(f"{word:8}{found.check}: {found.detail}")
+            echo(f"{word:8}{found.check}: {found.detail}")
     if console.is_terminal:
         console.print(table)
     if any(found.needed and not found.ok for found in findings):
@@ -259,7 +260,7 @@ def bundle(
     target = out or Path(f"{run}-bundle.tar.gz")
     with reporting():
         names = write_bundle(_connect(cluster, namespace), run, target)
-    typer.echo(f"wrote {len(names)} files to {target}")
+    echo(f"wrote {len(names)} files to {target}")
 
 
 def timeline(
@@ -274,8 +275,6 @@ def timeline(
 
     Example: editr1 timeline quickstart
     """
-    from rich.console import Console
-
     from editr1.config.loader import ConfigError
     from editr1.launch.kubernetes.connect import cluster_store, load_cluster
     from editr1.runs.find import open_existing_store, run_folder
@@ -299,7 +298,9 @@ def timeline(
         spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
     if not spans:
         raise fail(f"run {run!r} has no spans in {opened.url}; check the name with: editr1 runs ls", ExitCode.CONFIG)
-    draw(spans, Console())
+    from editr1.terminal.console import output_console
+
+    draw(spans, output_console())
 
 
 def trace() -> None:
@@ -330,22 +331,23 @@ def _suspend(run: str, hold: bool, cluster: Path | None, namespace: str | None) 
         connection = _connect(cluster, namespace)
         if _edit_run(connection, run):
             EditRuns(connection.api).suspend(run, hold)
-            typer.echo(f"{'suspended' if hold else 'resumed'} run {run}")
+            echo(f"{'suspended' if hold else 'resumed'} run {run}")
             return
         for job in jobs_of(connection, run):
             if job.service:
-                typer.echo(
+                echo(
                     f"{job.name} was not changed: a service cannot be suspended or resumed; change its number of replicas instead"
                 )
                 continue
             connection.api.suspend(job.name, hold)
-            typer.echo(f"{'suspended' if hold else 'resumed'} {job.name}")
+            echo(f"{'suspended' if hold else 'resumed'} {job.name}")
 
 
 def _show_stages(stages: list[StageOverview]) -> None:
     from rich.table import Table
 
     from editr1.durations import format_duration
+    from editr1.terminal.console import output_console
 
     table = Table()
     for name in ("run", "stage", "release", "state"):
@@ -378,10 +380,8 @@ def _show_stages(stages: list[StageOverview]) -> None:
     console.print(table)
     for stage in stages:
         if stage.state.reason:
-            console.print(f"{stage.job.name}: {stage.state.reason}", markup=False, highlight=False)
+            console.print(f"{stage.job.name}: {stage.state.reason}")
         if stage.note:
             console.print(
                 f"{stage.job.name}: cannot read the progress from the artifact store: {stage.note}",
-                markup=False,
-                highlight=False,
             )

@@ -11,19 +11,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from editr1.errors import Editr1Error, ExitCode
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from editr1.errors import Editr1Error, ExitCode, exit_code_of
+from editr1.terminal.text import echo
 
 NEGATIVE_RESULT = ExitCode.UNEXPECTED
 """Exit code of a command with a negative result: a check failed, a run no longer exists, or an edit has no score."""
-_PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
+_PATH_ERRORS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 """Values of ``errno`` that mean that a path given by the user cannot be used."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. The option can be repeated.")
@@ -55,29 +65,13 @@ def cluster_overrides(namespace: str | None) -> list[str]:
     return [f"namespace={namespace}"] if namespace else []
 
 
-PLAIN_WIDTH = 1000
-"""Maximum line width in characters if the output is not a terminal."""
-
-
-def output_console() -> Console:
-    """Return a rich console that prints to standard output.
-
-    Without a terminal, rich would wrap table cells at 80 columns, so that ``editr1 status | grep succeeded`` would find
-    nothing. Here each table row stays on one line, unless the variable COLUMNS is set.
-    """
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PLAIN_WIDTH)
-
-
 def fail(message: object, code: int) -> typer.Exit:
     """Print each line of ``message`` as an error, and return an exception.
 
     Raising it exits the command with ``code``.
     """
     for line in str(message).splitlines():
-        typer.secho(f"error: {line}", err=True, fg=typer.colors.RED)
+        echo(f"error: {line}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
 
 
@@ -89,9 +83,18 @@ def reporting() -> Iterator[None]:
     except Editr1Error as error:
         raise fail(error, error.exit_code) from None
     except OSError as error:
-        if error.filename is None or error.errno not in _PATH_ERRORS:
-            raise
-        raise fail(f"{error.filename}: {error.strerror}", ExitCode.CONFIG) from None
+        raise _path_failure(error) from None
+
+
+def _path_failure(error: OSError) -> Exception:
+    """Return the exception that ends the command for an error of the file system, or ``error`` itself if it is another one."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in _DISK_FULL:
+        code = exit_code_of(error) or ExitCode.TRANSIENT
+        return fail(f"{where}{os.strerror(error.errno or 0)}; free some space and repeat the command", code)
+    if error.filename is None or error.errno not in _PATH_ERRORS:
+        return error
+    return fail(f"{where}{error.strerror}", ExitCode.CONFIG)
 
 
 class StopFlag:
@@ -110,7 +113,7 @@ class StopFlag:
         if self._stopped:
             raise KeyboardInterrupt
         self._stopped = True
-        typer.secho(self._message, err=True)
+        echo(self._message, err=True)
 
 
 def command_line() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from editr1.cli.common import RunFileArgument, SetOption, reporting
+from editr1.terminal.text import echo
 
 app = typer.Typer(no_args_is_help=True, help="Settings: print their schemas, or a run file with all defaults.")
 
@@ -36,12 +37,12 @@ def schema(
 
     with reporting():
         if values:
-            typer.echo(json.dumps(MODELS[kind_of(kind)].model_json_schema(by_alias=True), indent=2))
+            echo(json.dumps(MODELS[kind_of(kind)].model_json_schema(by_alias=True), indent=2))
             return
         if kind != "run" and kind not in set(Kind):
             raise ConfigError(f"{kind!r} has no schema; use 'run' or one of {', '.join(Kind)}")
         model = RunSpec if kind == "run" else KINDS[Kind(kind)].settings_model()
-        typer.echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
+        echo(json.dumps(model.model_json_schema(by_alias=True), indent=2))
 
 
 @app.command()
@@ -61,4 +62,4 @@ def show(file: RunFileArgument, overrides: SetOption = None) -> None:
     for stage, typed in zip(shown["spec"]["stages"], spec.spec.stages, strict=True):
         model = KINDS[typed.kind].settings_model()
         stage["config"] = model.model_validate(typed.config).model_dump(mode="json")
-    typer.echo(yaml.safe_dump(shown, sort_keys=False, width=120).rstrip())
+    echo(yaml.safe_dump(shown, sort_keys=False, width=120).rstrip())

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import JsonOption, fail, output_console, reporting
+from editr1.cli.common import JsonOption, fail, reporting
 from editr1.errors import ExitCode
+from editr1.terminal.text import echo
 
 app = typer.Typer(no_args_is_help=True, help="Training data: check and show tables, and import images.")
 
@@ -31,12 +32,12 @@ def check(file: Annotated[Path, typer.Argument(help="Table in .parquet or .jsonl
     with reporting():
         problems = list(islice(check_file(file, parse=parse_trace), MAX_SHOWN + 1))
         for problem in problems[:MAX_SHOWN]:
-            typer.echo(f"{file}: {problem}")
+            echo(f"{file}: {problem}")
     if problems:
         count = f"more than {MAX_SHOWN}" if len(problems) > MAX_SHOWN else str(len(problems))
         noun = "problem" if len(problems) == 1 else "problems"
         raise fail(f"{file}: {count} {noun}; correct the table", ExitCode.DATA)
-    typer.echo(f"{file}: all rows are valid")
+    echo(f"{file}: all rows are valid")
 
 
 @app.command("import")
@@ -66,7 +67,7 @@ def import_(
     with reporting():
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
     for problem in report.problems[:MAX_SHOWN]:
-        typer.secho(format_problem(problem), err=True)
+        echo(format_problem(problem), err=True)
     if not report.files and not report.problems:
         raise fail(f"{table}: the table is empty; add at least one row", ExitCode.DATA)
     if not report.files:
@@ -76,9 +77,9 @@ def import_(
             "correct the table or use --skip-bad",
             ExitCode.DATA,
         )
-    typer.echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))
+    echo(", ".join(f"{name} {count}" for name, count in report.counts.items()))
     for path in report.files:
-        typer.echo(path)
+        echo(path)
 
 
 @app.command()
@@ -97,11 +98,12 @@ def show(
     from rich.table import Table
 
     from editr1.data.summary import summarise
+    from editr1.terminal.console import output_console
 
     with reporting():
         summary = asdict(summarise(file, first=rows))
     if as_json:
-        typer.echo(json.dumps(summary, indent=2))
+        echo(json.dumps(summary, indent=2))
         return
     first = summary.pop("first")
     table = Table("field", "value", show_header=False)
@@ -113,7 +115,7 @@ def show(
     for number, row in enumerate(first, start=1):
         console.print(f"row {number}", style="bold")
         for name, text in row.items():
-            console.print(f"  {name}: {text}", markup=False, highlight=False)
+            console.print(f"  {name}: {text}")
 
 
 @app.command("demo-photos")
@@ -128,4 +130,4 @@ def demo_photos(
     from editr1.data.demo_photos import make_photos
 
     with reporting():
-        typer.echo(make_photos(out, cases_per_photo=cases))
+        echo(make_photos(out, cases_per_photo=cases))

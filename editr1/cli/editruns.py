@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 
-from editr1.cli.common import NEGATIVE_RESULT, StopFlag, command_line, output_console
+from editr1.cli.common import NEGATIVE_RESULT, StopFlag, command_line
 from editr1.errors import ExitCode
+from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +106,7 @@ def _create(runs: EditRuns, spec: RunSpec, store: ArtifactStore) -> bool:
 def _print_created(console: Console, name: str, namespace: str, created: bool, detach: bool) -> None:
     console.print(f"{'created' if created else 'attached to'} run {name} in namespace {namespace}")
     if detach:
-        console.print(f"  editr1 status {name} -n {namespace}\n  editr1 logs {name} -n {namespace} -f", highlight=False)
+        console.print(f"  editr1 status {name} -n {namespace}\n  editr1 logs {name} -n {namespace} -f")
 
 
 def _load_record(store: ArtifactStore, name: str) -> RunRecord:
@@ -132,6 +132,7 @@ def _any_attempt(runs: EditRuns, name: str) -> bool:
 def show_run(run: EditRun) -> None:
     """Print a table of the stages of a run, and then sentences that explain its state."""
     from editr1.durations import format_duration
+    from editr1.terminal.console import output_console
 
     console = output_console()
     table = Table("stage", "kind", "state", "progress", "attempts", "time", "reason")
@@ -149,12 +150,13 @@ def show_run(run: EditRun) -> None:
         )
     console.print(table)
     for line in sentences(run):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def show_runs(runs: list[EditRun]) -> None:
     """Print a table with one row per run."""
     from editr1.durations import format_duration
+    from editr1.terminal.console import output_console
 
     table = Table("run", "stage", "state", "progress", "reason", "age")
     for run in runs:
@@ -198,12 +200,12 @@ def wait_for(connection: Connection, name: str, should_stop: Callable[[], bool],
         else:
             tolerance.answered()
             if run is None:
-                typer.echo(f"run {name} no longer exists", err=True)
+                echo(f"run {name} no longer exists", err=True)
                 return NEGATIVE_RESULT
             (sentence, *_) = sentences(run)
         if sentence != noted:
             noted = sentence
-            typer.echo(f"  {sentence}", err=True)
+            echo(f"  {sentence}", err=True)
         if run is not None and run.has_ended:
             return exit_code(run.status)
         if should_stop():
@@ -232,7 +234,7 @@ def follow_logs(connection: Connection, name: str, stage: str | None, should_sto
         tolerance.answered()
         jobs = [job.name for job in known if stage in (None, job.stage) and job.name not in seen]
         for line in live_logs(connection.api, jobs, should_stop):
-            typer.echo(line)
+            echo(line)
         seen.update(jobs)
         if run is None or (run.has_ended and not jobs):
             return

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from editr1.cli.common import NEGATIVE_RESULT
 from editr1.durations import format_duration
 from editr1.errors import ExitCode
+from editr1.terminal.console import error_console
 
 if TYPE_CHECKING:
     from editr1.launch.kubernetes.connect import Connection
@@ -35,7 +36,7 @@ def follow_releases(
     from editr1.launch.kubernetes.outage import OutageTolerance
 
     end = None if timeout is None else time.monotonic() + timeout
-    screen, tolerance = _Screen(Console(stderr=True)), OutageTolerance()
+    screen, tolerance = _Screen(error_console()), OutageTolerance()
     with screen:
         while True:
             code = _poll(connection, names, screen, tolerance)
@@ -101,10 +102,10 @@ class _Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             transient=True,
         )
@@ -121,7 +122,7 @@ class _Screen:
 
     def write(self, text: str) -> None:
         """Print a line."""
-        self._console.print(f"  {text}", markup=False, highlight=False)
+        self._console.print(f"  {text}")
 
     def note(self, about: str, text: str) -> None:
         """Print ``text`` unless it equals the previous text with the same ``about``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from editr1.cli import artifacts, cluster, config, data, reproduce, run, runs, score, stages, submit
+from editr1.terminal.text import echo
 
 app = typer.Typer(
     name="editr1",
@@ -37,7 +38,7 @@ def version() -> None:
     """
     from editr1 import __version__
 
-    typer.echo(__version__)
+    echo(__version__)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editr1.cli.common import NEGATIVE_RESULT, SetOption, StopFlag, command_line, reporting
+from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
     from editr1.config.reproduce import Budget
@@ -100,10 +101,10 @@ def _run_and_report(request: ReproductionRequest, only: list[str]) -> None:
     files.prepare(request.budget, request.seeds)
     with ReproductionView(on_results=files.write) as view:
         found = run_all(request, view, StopFlag())
-    typer.echo(render_table(found), nl=False)
-    typer.echo(f"page: {files.page}")
+    echo(render_table(found), nl=False)
+    echo(f"page: {files.page}")
     for run, reason in found.failed.items():
-        typer.echo(f"failed: {run}: {reason}", err=True)
+        echo(f"failed: {run}: {reason}", err=True)
     if found.failed:
         raise typer.Exit(NEGATIVE_RESULT)
 
@@ -131,6 +132,6 @@ def _print_list(comparisons: list[Comparison], seed: int, budget: Budget) -> Non
     from editr1.reproduce.experiments import make_experiments, with_dependencies
 
     for item in comparisons:
-        typer.echo(f"{item.claim}. {item.text}: {item.first.experiment} against {item.second.experiment}")
+        echo(f"{item.claim}. {item.text}: {item.first.experiment} against {item.second.experiment}")
     for experiment in with_dependencies(experiment_names(comparisons), make_experiments(seed, budget)):
-        typer.echo(f"  {experiment.name}: {experiment.what}")
+        echo(f"  {experiment.name}: {experiment.what}")

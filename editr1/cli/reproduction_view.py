@@ -14,6 +14,7 @@ from editr1.cli.view import PLAIN_SECONDS, format_metrics
 from editr1.durations import format_duration
 from editr1.reproduce.plan import PlannedRun
 from editr1.reproduce.results import Reproduction
+from editr1.terminal.console import error_console, styled
 
 
 class ReproductionView:
@@ -24,13 +25,13 @@ class ReproductionView:
 
     def __init__(self, on_results: Callable[[Reproduction], None], console: Console | None = None) -> None:
         self._on_results = on_results
-        self.console = console or Console(stderr=True)
+        self.console = console or error_console()
         self._bars = Progress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[metrics]}", style="dim"),
+            TextColumn("{task.fields[metrics]}", style="dim", markup=False),
             console=self.console,
             transient=True,
         )
@@ -50,13 +51,13 @@ class ReproductionView:
 
     def experiment_skipped(self, item: PlannedRun) -> None:
         """Print that a run is already complete, and advance the bar for all runs."""
-        self.console.print(f"{_title(item)}  already complete", style="dim", highlight=False)
+        self.console.print(styled(*_title(item), "  already complete"), style="dim")
         self._advance(item)
 
     def experiment_started(self, item: PlannedRun) -> None:
         """Print that a run was started, and add a bar for it."""
         self._advance(item, 0)
-        self.console.print(f"{_title(item)}  started: {item.experiment.what}", highlight=False)
+        self.console.print(styled(*_title(item), f"  started: {item.experiment.what}"))
         if self.console.is_terminal:
             self._tasks[item.run] = self._bars.add_task(item.run, total=None, metrics="")
 
@@ -70,16 +71,16 @@ class ReproductionView:
             )
         elif time.monotonic() - self._last_printed.get(item.run, 0.0) > PLAIN_SECONDS:
             self._last_printed[item.run] = time.monotonic()
-            self.console.print(f"  {label} {line['done']}/{line['total']}  {metrics}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {label} {line['done']}/{line['total']}  {metrics}", soft_wrap=True)
 
     def experiment_ended(self, item: PlannedRun, seconds: float, failure: str | None) -> None:
         """Print that a run is done or why it failed, and advance the bar for all runs."""
         if item.run in self._tasks:
             self._bars.remove_task(self._tasks.pop(item.run))
-        word = "[green]done[/]" if failure is None else "[red]failed[/]"
-        self.console.print(f"{_title(item)}  {word} in {format_duration(seconds)}", highlight=False)
+        word = ("done", "green") if failure is None else ("failed", "red")
+        self.console.print(styled(*_title(item), "  ", word, f" in {format_duration(seconds)}"))
         if failure is not None:
-            self.console.print(f"  {failure}", style="red", markup=False, highlight=False)
+            self.console.print(f"  {failure}", style="red")
         self._advance(item)
 
     def results_updated(self, found: Reproduction) -> None:
@@ -92,5 +93,5 @@ class ReproductionView:
         self._bars.advance(self._all, runs)
 
 
-def _title(item: PlannedRun) -> str:
-    return f"[bold]{item.run}[/] ({item.number} of {item.total})"
+def _title(item: PlannedRun) -> tuple[tuple[str, str], str]:
+    return (item.run, "bold"), f" ({item.number} of {item.total})"

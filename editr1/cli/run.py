@@ -21,6 +21,7 @@ from editr1.cli.common import (
     command_line,
     reporting,
 )
+from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,7 @@ def run(
         target, opened = None, store_at(spec.spec.store) if spec.spec.store else None
         if check:
             count = len(spec.spec.stages)
-            typer.echo(f"{file}: the run file is valid and has {count} {'stage' if count == 1 else 'stages'}")
+            echo(f"{file}: the run file is valid and has {count} {'stage' if count == 1 else 'stages'}")
             return
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))
@@ -98,7 +99,7 @@ def run(
         with RunView() as view:
             record, any_started = _execute(spec, folder, opened, target, view, detach)
         if not any_started:
-            typer.echo(f"run {record.name}: all stages are up to date; nothing to do")
+            echo(f"run {record.name}: all stages are up to date; nothing to do")
         _show_report(record, folder, opened, view.console, open_report)
 
 
@@ -159,6 +160,6 @@ def _show_report(record: RunRecord, folder: Path, store: StoreConfig | None, con
     if report is None:
         return
     report.print_table(console)
-    typer.echo(f"report: {report.path}")
+    echo(f"report: {report.path}")
     if browser:
         typer.launch(str(report.path))

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import DEFAULT_RUNS_DIR, JsonOption, RunsDirOption, StoreOption, fail, output_console, reporting
+from editr1.cli.common import DEFAULT_RUNS_DIR, JsonOption, RunsDirOption, StoreOption, fail, reporting
 from editr1.durations import format_minute
 from editr1.errors import ExitCode
+from editr1.terminal.text import echo
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list them, or show the state, attempts and outputs of a run.")
 
@@ -23,11 +24,12 @@ def list_runs(runs_dir: RunsDirOption = DEFAULT_RUNS_DIR, store: StoreOption = N
     from rich.table import Table
 
     from editr1.runs.find import find_records
+    from editr1.terminal.console import output_console
 
     with reporting():
         records = find_records(runs_dir, store)
     if not records:
-        typer.echo(f"no runs in {store or runs_dir}")
+        echo(f"no runs in {store or runs_dir}")
         return
     table = Table("name", "state", "seed", "stages done", "started", "minutes")
     for record in records:
@@ -58,13 +60,14 @@ def show(
     from rich.table import Table
 
     from editr1.runs.find import find_records
+    from editr1.terminal.console import output_console
 
     with reporting():
         record = next((item for item in find_records(runs_dir, store) if item.name == name), None)
     if record is None:
         raise fail(f"no run named {name!r} in {store or runs_dir}; list the runs with: editr1 runs ls", ExitCode.CONFIG)
     if as_json:
-        typer.echo(record.model_dump_json(indent=2))
+        echo(record.model_dump_json(indent=2))
         return
     console = output_console()
     console.print(
@@ -79,4 +82,4 @@ def show(
     console.print(table)
     for stage in record.stages.values():
         if stage.reason:
-            console.print(f"{stage.name}: {stage.reason}", markup=False)
+            console.print(f"{stage.name}: {stage.reason}")

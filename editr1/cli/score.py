@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import NEGATIVE_RESULT, JsonOption, fail, output_console, reporting
+from editr1.cli.common import NEGATIVE_RESULT, JsonOption, fail, reporting
+from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
     from editr1.data.types import Principle, Scored
@@ -62,7 +63,7 @@ def score(
         with RewardClient([server], config=ClientConfig(deadline_seconds=deadline, wait_unreachable=False)) as client:
             outcome = client.score([item], num_traces=num_traces)[0]
     if as_json:
-        typer.echo(outcome.model_dump_json(indent=2))
+        echo(outcome.model_dump_json(indent=2))
     if isinstance(outcome, ScoreFailure):
         raise fail(f"no score: {outcome.cause}: {outcome.detail}", NEGATIVE_RESULT)
     if not as_json:
@@ -72,13 +73,15 @@ def score(
 def _print(scored: Scored, principles: tuple[Principle, ...]) -> None:
     from rich.table import Table
 
+    from editr1.terminal.console import output_console
+
     table = Table("principle", "category", "yes", title=f"score {scored.score:.2f} of 10")
     for index, principle in enumerate(principles):
         answers = [verdict.scores[index] for verdict in scored.verdicts]
         table.add_row(principle.question, principle.category.value, f"{sum(answers)}/{len(answers)}")
     console = output_console()
     console.print(table)
-    console.print(scored.verdicts[0].reasoning, markup=False, highlight=False)
+    console.print(scored.verdicts[0].reasoning)
     console.print(f"model {scored.model_digest[:19]}", style="dim")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
+from editr1.terminal.text import echo
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the outputs and all other files of the stage.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random choices.")]
@@ -203,4 +204,4 @@ def _run_stage(kind: str, inputs: dict[str, str | None], options: _Options, rewa
             should_stop=StopFlag(),
         )
         for name, folder in folders.items():
-            typer.echo(f"{name}: {folder}")
+            echo(f"{name}: {folder}")

@@ -19,6 +19,7 @@ from editr1.cli.common import (
     reporting,
 )
 from editr1.errors import ExitCode
+from editr1.terminal.text import echo
 
 Stage = Annotated[str, typer.Argument(help="Chart of the stage: curate, sft, gcpo, reward, grpo or evaluate.")]
 Values = Annotated[
@@ -78,13 +79,13 @@ def submit(
             read = read_values(kind, release, connection.config, values, overrides or [], os.environ)
             prepared = prepare(kind, release, read, connection, traceparent=traceparent(), upload=not dry_run)
             if dry_run:
-                typer.echo(_as_yaml(prepared.objects))
+                echo(_as_yaml(prepared.objects))
                 return
             sent = send(prepared, connection, command_line())
             word = "attached to" if sent.attached else "submitted"
             where = connection.api.namespace
-            typer.echo(f"{word} {release} in namespace {where}: stage {sent.job.stage} of run {sent.job.run}")
-            typer.echo(f"  editr1 status {release} -n {where}\n  editr1 logs {release} -n {where} -f")
+            echo(f"{word} {release} in namespace {where}: stage {sent.job.stage} of run {sent.job.run}")
+            echo(f"  editr1 status {release} -n {where}\n  editr1 logs {release} -n {where} -f")
             code = follow_releases(connection, [release], StopFlag()) if follow else ExitCode.DONE
         flush()
         if not sent.attached:
@@ -119,7 +120,7 @@ def render(
         config = load_cluster(cluster, cluster_overrides(namespace), os.environ)
         read = read_values(kind, release, config, values, overrides or [], os.environ)
         objects = render_stage(kind, release, read, config, config.namespace or "default", Helm())
-    typer.echo(_as_yaml(objects))
+    echo(_as_yaml(objects))
 
 
 def _as_yaml(objects: list[dict[str, object]]) -> str:

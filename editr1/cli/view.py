@@ -21,6 +21,7 @@ from rich.progress import (
 from editr1.durations import format_duration
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import StageRecord, State
+from editr1.terminal.console import error_console, styled
 
 PLAIN_SECONDS = 10.0
 """Minimum time in seconds between two progress lines if the output is not a terminal."""
@@ -30,16 +31,16 @@ class RunView:
     """Run observer that prints progress: bars on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or error_console()
         self._bar = Progress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("elapsed,"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            TextColumn("{task.fields[metrics]}", style="dim"),
+            TextColumn("{task.fields[metrics]}", style="dim", markup=False),
             console=self.console,
             transient=True,
         )
@@ -58,7 +59,7 @@ class RunView:
 
     def stage_started(self, stage: StageRecord) -> None:
         """Print the stage's name and what it does."""
-        self.console.print(f"[bold]{stage.name}[/]  {KINDS[Kind(stage.kind)].title}")
+        self.console.print(styled((stage.name, "bold"), f"  {KINDS[Kind(stage.kind)].title}"))
 
     def stage_progress(self, stage: StageRecord, line: Mapping[str, Any]) -> None:
         """Update the progress bar of the stage's current phase, or print a line every few seconds."""
@@ -67,9 +68,7 @@ class RunView:
         if not self.console.is_terminal:
             if time.monotonic() - self._last > PLAIN_SECONDS:
                 self._last = time.monotonic()
-                self.console.print(
-                    f"  {label} {line['done']}/{line['total']}  {metrics}", highlight=False, soft_wrap=True
-                )
+                self.console.print(f"  {label} {line['done']}/{line['total']}  {metrics}", soft_wrap=True)
             return
         if label not in self._tasks:
             self._clear(stage)
@@ -81,18 +80,21 @@ class RunView:
         self._clear(stage)
         last = stage.attempts[-1]
         seconds = (last.ended or time.time()) - last.started
-        word = {"done": "[green]done[/]", "failed": "[red]failed[/]"}.get(stage.state, f"[yellow]{stage.state}[/]")
+        colour = {"done": "green", "failed": "red"}.get(stage.state, "yellow")
         self.console.print(
-            f"  {word} in {format_duration(seconds)}  {format_metrics(stage.metrics, limit=6)}",
-            highlight=False,
+            styled(
+                "  ",
+                (str(stage.state), colour),
+                f" in {format_duration(seconds)}  {format_metrics(stage.metrics, limit=6)}",
+            ),
             soft_wrap=True,
         )
         if stage.state is State.FAILED:
-            self.console.print(f"  {stage.reason}", style="red", markup=False, highlight=False)
+            self.console.print(f"  {stage.reason}", style="red")
 
     def stage_skipped(self, stage: StageRecord, reason: str) -> None:
         """Print why the stage was skipped."""
-        self.console.print(f"[bold]{stage.name}[/]  {reason}")
+        self.console.print(styled((stage.name, "bold"), f"  {reason}"))
 
     def stage_retried(self, stage: StageRecord, reason: str, delay: float) -> None:
         """Print why and when the stage is retried."""
@@ -104,15 +106,15 @@ class RunView:
     def service_ready(self, stage: StageRecord, urls: tuple[str, ...]) -> None:
         """Print the addresses of the service."""
         self._clear(stage)
-        self.console.print(f"  ready at {', '.join(urls)}", highlight=False)
+        self.console.print(f"  ready at {', '.join(urls)}")
 
     def run_waits(self, reason: str) -> None:
         """Print why the run has not started yet."""
-        self.console.print(f"  waiting: {reason}", style="yellow", markup=False, highlight=False)
+        self.console.print(f"  waiting: {reason}", style="yellow")
 
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
         """Print why the stage makes no progress."""
-        self.console.print(f"  {stage.name}: {reason}", style="yellow", markup=False, highlight=False)
+        self.console.print(f"  {stage.name}: {reason}", style="yellow")
 
     def _clear(self, stage: StageRecord) -> None:
         for label in [label for label in self._tasks if label.startswith(f"{stage.name}: ")]:

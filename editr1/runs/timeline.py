@@ -15,7 +15,7 @@ from editr1.telemetry import Span, json_lines
 
 ALWAYS_SINGLE = (Span.RUN, Span.ATTEMPT, Span.POD, Span.STAGE)
 """Names of spans that are always drawn individually."""
-PLAIN_WIDTH = 160
+MAX_WIDTH = 160
 """Width of the timeline in characters if the output is not a terminal."""
 MAX_SINGLE = 4
 """Maximum number of spans with the same name and parent that are drawn individually. A larger group is drawn as one line."""
@@ -46,8 +46,7 @@ def draw(spans: Sequence[Mapping[str, Any]], console: Console) -> None:
     """
     begin = min(float(item["start"]) for item in spans)
     length = max(float(item["end"]) for item in spans) - begin
-    width = console.width if console.is_terminal else PLAIN_WIDTH
-    console = console if console.is_terminal else Console(file=console.file, width=width)
+    width = min(console.width, MAX_WIDTH)
     table = Table(box=None)
     table.add_column("span", no_wrap=True)
     for name in ("at", "seconds", ""):

@@ -10,6 +10,8 @@ from typing import Literal
 
 from opentelemetry import trace
 
+from editr1.terminal.text import visible
+
 LogFormat = Literal["text", "json"]
 
 
@@ -27,11 +29,16 @@ def configure_logging(log_format: LogFormat = "text", level: int = logging.INFO)
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("editr1").setLevel(level)
     # urllib3's warnings contain presigned upload URLs, with which anyone who reads the log could write to the store.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class _JsonFormatter(logging.Formatter):

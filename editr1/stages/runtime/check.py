@@ -17,6 +17,7 @@ from editr1.runs.job import read_job
 from editr1.runs.resolve import full_config
 from editr1.stages.runtime.entry import exit_code
 from editr1.telemetry.log import configure_logging
+from editr1.terminal.text import echo
 
 
 def main(arguments: list[str]) -> int:
@@ -29,20 +30,20 @@ def main(arguments: list[str]) -> int:
         job = read_job()
         configure_logging(job.runtime.log_format)
         full_config(job.kind, job.config, job.seed)
-        print(f"job: stage {job.stage} of run {job.run} is valid")
+        echo(f"job: stage {job.stage} of run {job.run} is valid")
         store = open_store(job.store)
         for step in probe(store):
-            print(f"store: {step.name}: {'ok' if step.ok else step.detail}")
+            echo(f"store: {step.name}: {'ok' if step.ok else step.detail}")
             if not step.ok:
                 return ExitCode.TRANSIENT
         for name, reference in job.inputs.items():
             if reference.startswith("sha256:"):
-                print(f"input {name}: number of files: {len(store.manifest(reference).files)}")
+                echo(f"input {name}: number of files: {len(store.manifest(reference).files)}")
         if given.ready:
             from editr1.serving.readiness import wait_ready
 
             wait_ready([given.ready], 60)
-            print(f"reward: ready at {given.ready}")
+            echo(f"reward: ready at {given.ready}")
     except Exception as error:
         return exit_code(error)
     return ExitCode.DONE

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from editr1.cli.common import output_console
+from editr1.terminal.console import output_console
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,0 +1,33 @@
+"""Literal text: control characters are made visible."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters except tab and newline, marks that change the direction of writing, and halves of surrogate pairs."""
+
+
+def visible(text: object) -> str:
+    r"""Return ``text`` with each control character in the notation of JSON, such as \u001b. Tabs and line breaks stay.
+
+    JSON text keeps its meaning.
+    """
+    return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text).replace("\r\n", "\n"))
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
+    """Print ``text`` literally to standard output, or to standard error if ``err`` is true.
+
+    ``fg`` is a colour of ``typer.colors``. It is used only on a terminal and without NO_COLOR.
+    """
+    import typer
+
+    shown = visible(text)
+    typer.echo(typer.style(shown, fg=fg) if fg and not no_color() else shown, err=err, nl=nl)
+
+
+def no_color() -> bool:
+    """Return True if the environment variable NO_COLOR asks for output without colours and styles."""
+    return bool(os.environ.get("NO_COLOR"))
