@@ -1,15 +1,29 @@
-"""Files with the score of every edit in an evaluation, so that two evaluations can be compared edit by edit."""
+"""Files with every evaluated edit, so that every metric can be recomputed without a model.
+
+They also serve to compare two evaluations edit by edit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from editr1.data.types import DataModel
+from editr1.data.images import decode_image
+from editr1.data.types import (
+    Bit,
+    Candidate,
+    Category,
+    DataModel,
+    EditCase,
+    PreferencePair,
+    ScoreFailure,
+    ScoreOutcome,
+)
 from editr1.evaluation.editor_eval import EditRow
 from editr1.evaluation.pairs import PairScores
-from editr1.evaluation.scoring import TrueScore, score_or_none
+from editr1.evaluation.scoring import GroundTruth, TrueScore, score_or_none
 
 PAIRS_FILE = "pairs.jsonl"
 EDITS_FILE = "edits.jsonl"
@@ -17,61 +31,150 @@ EDITS_FILE = "edits.jsonl"
 N = TypeVar("N", bound=DataModel)
 
 
-class PairItem(DataModel):
-    """Scores of a preference pair: ``winner`` for the edit that people preferred, and ``loser`` for the other edit.
+class TruthItem(DataModel):
+    """Ground truth of an edit: its score in [0, 10], and the fraction of satisfied principles per category.
 
-    A score is None if scoring failed. ``verifier`` is "sft" or "rl": the name of the verifier among the inputs of the
-    evaluate stage.
+    ``verdicts`` contains the correct answer to each principle of the case: 1 for yes, 0 for no.
+    """
+
+    score: float
+    follow: float
+    keep: float
+    quality: float
+    verdicts: tuple[Bit, ...] = ()
+
+
+class Answers(DataModel):
+    """What the verifier wrote about one edit.
+
+    Attributes:
+        traces: All raw traces, in the order of generation.
+        verdicts: The answers to the principles of the case, one list for each trace that could be parsed.
+        scores: The final score of each of these traces, in [0, 10]. The score of the edit is their mean.
+        num_parsed: Number of traces that could be parsed.
+        unparsed: For each other trace, the reason why it could not be parsed.
+        failure: The reason why the edit has no score: its cause and details, or an empty string.
+    """
+
+    traces: tuple[str, ...] = ()
+    verdicts: tuple[tuple[Bit, ...], ...] = ()
+    scores: tuple[float, ...] = ()
+    num_parsed: int = 0
+    unparsed: tuple[str, ...] = ()
+    failure: str = ""
+
+
+class PairEdit(DataModel):
+    """One edit of a preference pair. ``image`` is the SHA-256 of its image file.
+
+    ``truth`` is None if the ground truth is unknown.
+    """
+
+    image: str
+    answers: Answers
+    truth: TruthItem | None = None
+
+
+class PairItem(DataModel):
+    """Scores of a preference pair by one verifier, and how they came about.
+
+    Attributes:
+        pair_id: Name of the pair.
+        verifier: "sft" or "rl": the name of the verifier among the inputs of the evaluate stage.
+        winner: Score of the edit that people preferred, or None if scoring failed.
+        loser: Score of the other edit, or None if scoring failed.
+        label: "same" if people preferred none of the two edits. Such a pair is not scored.
+        case_id: Name of the pair's case.
+        source: SHA-256 of the file of the case's source image.
+        categories: Category of each principle of the case.
+        num_traces: Number of traces that were requested per edit.
+        winner_edit: The preferred edit, or None if the pair was not scored.
+        loser_edit: The other edit, or None if the pair was not scored.
     """
 
     pair_id: str
     verifier: str
     winner: float | None
     loser: float | None
-
-
-class TruthItem(DataModel):
-    """Ground truth of an edit: its score in [0, 10], and the fraction of satisfied principles per category."""
-
-    score: float
-    follow: float
-    keep: float
-    quality: float
+    label: Literal["winner", "same"] = "winner"
+    case_id: str = ""
+    source: str = ""
+    categories: tuple[Category, ...] = ()
+    num_traces: int = 1
+    winner_edit: PairEdit | None = None
+    loser_edit: PairEdit | None = None
 
 
 class EditItem(DataModel):
-    """Scores of one edit: ``truth`` is its ground truth, and ``score`` is the verifier's score.
+    """Scores of one edit by an editor, and how they came about.
 
-    ``truth`` is None if the ground truth is unknown. ``score`` is None if scoring failed or was not requested.
-    ``editor`` is "before" or "after": the name of the editor among the inputs of the evaluate stage.
+    Attributes:
+        case_id: Name of the case.
+        editor: "before" or "after": the name of the editor among the inputs of the evaluate stage.
+        truth: Ground truth of the edit, or None if it is unknown.
+        score: The verifier's score, or None if scoring failed or was not requested.
+        source: SHA-256 of the file of the case's source image.
+        image: SHA-256 of the edited image as PNG.
+        categories: Category of each principle of the case.
+        answers: What the verifier wrote about the edit, or None if its score was not requested.
     """
 
     case_id: str
     editor: str
     truth: TruthItem | None
     score: float | None
+    source: str = ""
+    image: str = ""
+    categories: tuple[Category, ...] = ()
+    answers: Answers | None = None
 
 
-def pair_items(verifier: str, scores: PairScores) -> list[PairItem]:
-    """Return one item per pair, in order, with the scores of the verifier named ``verifier``."""
-    sides = zip(scores.pairs, scores.winners, scores.losers, strict=True)
-    return [
-        PairItem(pair_id=p.pair_id, verifier=verifier, winner=score_or_none(w), loser=score_or_none(lo))
-        for p, w, lo in sides
-    ]
+def pair_items(
+    verifier: str, pairs: Iterable[PreferencePair], scores: PairScores, truth: GroundTruth | None = None
+) -> Iterator[PairItem]:
+    """Yield one item per pair, in order, with the scores of the verifier named ``verifier``.
+
+    ``pairs`` are the evaluated pairs, including those without a preference, which ``scores`` does not contain.
+    """
+    scored = {
+        pair.pair_id: outcomes for pair, *outcomes in zip(scores.pairs, scores.winners, scores.losers, strict=True)
+    }
+    for pair in pairs:
+        winner, loser = scored.get(pair.pair_id, (None, None))
+        yield PairItem(
+            pair_id=pair.pair_id,
+            verifier=verifier,
+            winner=score_or_none(winner),
+            loser=score_or_none(loser),
+            label=pair.label,
+            case_id=pair.case.case_id,
+            source=pair.case.source.sha256,
+            categories=_categories(pair.case),
+            num_traces=scores.num_traces,
+            winner_edit=_pair_edit(pair.case, pair.winner, winner, truth),
+            loser_edit=_pair_edit(pair.case, pair.loser, loser, truth),
+        )
 
 
-def edit_items(editor: str, rows: Sequence[EditRow]) -> list[EditItem]:
-    """Return one item per edit, in order, for the edits of the editor named ``editor``."""
-    return [
-        EditItem(case_id=row.case.case_id, editor=editor, truth=_truth(row.truth), score=score_or_none(row.outcome))
-        for row in rows
-    ]
+def edit_items(editor: str, rows: Sequence[EditRow]) -> Iterator[EditItem]:
+    """Yield one item per edit, in order, for the edits of the editor named ``editor``."""
+    for row in rows:
+        yield EditItem(
+            case_id=row.case.case_id,
+            editor=editor,
+            truth=_truth(row.truth),
+            score=score_or_none(row.outcome),
+            source=row.case.source.sha256,
+            image=hashlib.sha256(row.image).hexdigest(),
+            categories=_categories(row.case),
+            answers=None if row.outcome is None else _answers(row.outcome),
+        )
 
 
 def write_items(file: Path, items: Iterable[DataModel]) -> None:
     """Write ``items`` to ``file``, one JSON object per line."""
-    file.write_text("".join(item.model_dump_json() + "\n" for item in items), encoding="utf-8")
+    with file.open("w", encoding="utf-8") as lines:
+        lines.writelines(item.model_dump_json() + "\n" for item in items)
 
 
 def read_items(file: Path, kind: type[N]) -> list[N]:
@@ -80,10 +183,41 @@ def read_items(file: Path, kind: type[N]) -> list[N]:
     Raises:
         pydantic.ValidationError: A line is not a valid item of this type.
     """
-    return [kind.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [kind.model_validate_json(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _pair_edit(
+    case: EditCase, edit: Candidate, outcome: ScoreOutcome | None, truth: GroundTruth | None
+) -> PairEdit | None:
+    if outcome is None:
+        return None
+    known = _truth(truth(case, decode_image(edit.image.data))) if truth else None
+    return PairEdit(image=edit.image.sha256, answers=_answers(outcome), truth=known)
+
+
+def _answers(outcome: ScoreOutcome) -> Answers:
+    if isinstance(outcome, ScoreFailure):
+        return Answers(failure=f"{outcome.cause.value}: {outcome.detail}")
+    return Answers(
+        traces=outcome.texts or tuple(verdict.reasoning for verdict in outcome.verdicts),
+        verdicts=tuple(verdict.scores for verdict in outcome.verdicts),
+        scores=tuple(verdict.score for verdict in outcome.verdicts),
+        num_parsed=len(outcome.verdicts),
+        unparsed=outcome.unparsed,
+    )
+
+
+def _categories(case: EditCase) -> tuple[Category, ...]:
+    return tuple(principle.category for principle in case.principles)
 
 
 def _truth(truth: TrueScore | None) -> TruthItem | None:
     if truth is None:
         return None
-    return TruthItem(score=truth.score, follow=truth.follow, keep=truth.keep, quality=truth.quality)
+    return TruthItem(
+        score=truth.score,
+        follow=truth.follow,
+        keep=truth.keep,
+        quality=truth.quality,
+        verdicts=tuple(truth.verdicts),
+    )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from editr1.evaluation.items import EditItem, PairItem
 from editr1.evaluation.metrics import pair_credit
+from editr1.evaluation.resampling import first_distinct
 
 Floats = npt.NDArray[np.float64]
 Metric = Literal["half_credit", "strict", "ties", "inverted", "score", "follow", "keep", "quality", "hacked", "better"]
@@ -60,6 +61,18 @@ class Measure:
             return dict(zip((name for name, _, _ in scored), credit.tolist(), strict=True))
         found = ((item.case_id, _of_edit(item, self.metric)) for item in evaluated.edits if item.editor == self.role)
         return {name: value for name, value in found if value is not None}
+
+    def groups(self, evaluated: EvaluatedItems) -> dict[str, str]:
+        """Return the group of each pair or case id for the bootstrap: its source image.
+
+        It is the case if all have the same source image, and the id if the source images were not recorded.
+        """
+        if self.of_pairs:
+            pairs = {item.pair_id: item for item in evaluated.pairs}
+            names = first_distinct([p.source for p in pairs.values()], [p.case_id for p in pairs.values()], list(pairs))
+            return dict(zip(pairs, names, strict=True))
+        edits = {item.case_id: item.source for item in evaluated.edits}
+        return dict(zip(edits, first_distinct(list(edits.values()), list(edits)), strict=True)) if edits else {}
 
 
 def differences(first: Mapping[str, float], second: Mapping[str, float] | None, metric: Metric) -> Floats:

@@ -17,7 +17,7 @@ from editr1.data.types import PreferencePair
 from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, EditItem, PairItem, read_items
 from editr1.evaluation.metrics import Bootstrap, Estimate
 from editr1.evaluation.report.model import Point, ReportData
-from editr1.reproduce.ceiling import Ceiling, ceiling
+from editr1.reproduce.ceiling import UPPER_BOUNDS, Ceiling, ceiling
 from editr1.reproduce.claims import Comparison, Outcome, outcome
 from editr1.reproduce.experiments import Experiment, run_name
 from editr1.reproduce.metrics import EvaluatedItems, Measure, Metric, differences
@@ -130,19 +130,25 @@ class CollectedResults:
         evaluated = self.evaluated.get((seed, measure.experiment))
         return (measure.values(evaluated) or None) if evaluated else None
 
+    def groups(self, seed: int, measure: Measure) -> dict[str, str]:
+        """Return the group of each pair or case id with the given seed (see :meth:`Measure.groups`)."""
+        evaluated = self.evaluated.get((seed, measure.experiment))
+        return measure.groups(evaluated) if evaluated else {}
+
 
 def measure_comparison(
     comparison: Comparison, collected: CollectedResults, seeds: Sequence[int], bootstrap: Bootstrap
 ) -> ComparisonResult:
     """Measure a comparison over the seeds for which both experiments have results."""
-    metric, by_seed, levels = comparison.first.metric, {}, {}
+    metric, by_seed, levels, groups = comparison.first.metric, {}, {}, []
     for seed in seeds:
         first, second = collected.values(seed, comparison.first), collected.values(seed, comparison.second)
         if first and second and (values := differences(first, second, metric)).size:
             by_seed[seed] = values
-            both = first.keys() & second.keys()
+            both, names = first.keys() & second.keys(), collected.groups(seed, comparison.first)
+            groups.append([names[name] for name in first if name in both])
             levels[seed] = [sum(side[name] for name in both) / len(both) for side in (first, second)]
-    found = nested_estimate(list(by_seed.values()), bootstrap) if by_seed else None
+    found = nested_estimate(list(by_seed.values()), bootstrap, groups) if by_seed else None
     means = [sum(level[side] for level in levels.values()) / len(levels) for side in (0, 1)] if levels else None
     return ComparisonResult(
         claim=comparison.claim,
@@ -169,10 +175,12 @@ def measure_experiment(
     """Compute the metrics of one experiment over the seeds, and collect its curves and run times."""
     metrics: dict[str, Estimate] = {}
     for measure, name in _measures(experiment.name):
-        values = [v for seed in seeds if (v := collected.values(seed, measure))]
+        values = {seed: v for seed in seeds if (v := collected.values(seed, measure))}
         if values:
-            arrays = [differences(v, None, measure.metric) for v in values]
-            metrics[name] = nested_estimate(arrays, bootstrap)
+            arrays = [differences(v, None, measure.metric) for v in values.values()]
+            names = {seed: collected.groups(seed, measure) for seed in values}
+            groups = [[names[seed][item] for item in found] for seed, found in values.items()]
+            metrics[name] = nested_estimate(arrays, bootstrap, groups)
     return ExperimentResult(
         name=experiment.name,
         what=experiment.what,
@@ -190,7 +198,8 @@ def ceilings(collected: CollectedResults, seeds: Sequence[int], bootstrap: Boots
     found = [collected.ceilings[seed] for seed in seeds if seed in collected.ceilings]
     if not found:
         return {}
-    return {name: nested_estimate([getattr(item, name) for item in found], bootstrap) for name in Ceiling._fields}
+    groups = [item.groups for item in found]
+    return {name: nested_estimate([getattr(item, name) for item in found], bootstrap, groups) for name in UPPER_BOUNDS}
 
 
 def versions_of(records: Iterable[RunRecord]) -> dict[str, str]:

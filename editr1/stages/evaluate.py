@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from editr1.config.evaluate import EvaluateConfig
@@ -44,6 +44,7 @@ class _Evaluation:
     truth: GroundTruth | None
     verifiers: dict[str, Literal["sft", "rl"]]
     editors: dict[str, Literal["before", "after"]]
+    pairs: list[PreferencePair] = field(default_factory=list)
     pair_scores: dict[str, PairScores] = field(default_factory=dict)
     edits: dict[str, list[EditRow]] = field(default_factory=dict)
 
@@ -51,8 +52,10 @@ class _Evaluation:
 def body(context: StageContext) -> dict[str, float]:
     """Evaluate the verifiers and editors among the inputs, commit the results, and return the main metrics.
 
-    The output contains ``evaluation.json`` (the aggregated results), ``pairs.jsonl`` (one line per preference pair) and
-    ``edits.jsonl`` (one line per edit). For their formats see :class:`ReportData` and :mod:`editr1.evaluation.items`.
+    The output contains ``evaluation.json`` (the aggregated results), ``pairs.jsonl`` (one line per verifier and preference
+    pair) and ``edits.jsonl`` (one line per edit). The last two contain the verdicts, the traces and the digest of every
+    edit, so that every metric can be recomputed from them. For the formats see :class:`ReportData` and
+    :mod:`editr1.evaluation.items`.
     """
     from editr1.evaluation.metrics import Bootstrap
     from editr1.evaluation.report.model import ReportData, RunHeader
@@ -84,12 +87,14 @@ def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData
     """Measure the accuracy of each verifier on the preference pairs. If there are two, compare them."""
     from editr1.data.tables import read_table
     from editr1.data.types import PreferencePair
+    from editr1.evaluation.ceiling import truth_agreement
     from editr1.evaluation.pairs import compare_verifiers, first_decided_pairs, verifier_metrics
 
     context, config, bootstrap = evaluation.context, evaluation.config, evaluation.bootstrap
     if "pairs" not in context.job.inputs:
         return data
     pairs = first_decided_pairs(list(read_table(context.table("pairs"), PreferencePair)), config.max_pairs)
+    evaluation.pairs = pairs
     scores = evaluation.pair_scores
     for title, role in evaluation.verifiers.items():
         scores[role] = _score_pairs(context, config, role, title, pairs)
@@ -97,7 +102,8 @@ def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData
         verifier_metrics(title, role, scores[role], evaluation.truth, bootstrap)
         for title, role in evaluation.verifiers.items()
     ]
-    data = data.model_copy(update={"verifiers": tuple(metrics)})
+    agreement = truth_agreement(pairs, evaluation.truth, bootstrap) if evaluation.truth and metrics else None
+    data = data.model_copy(update={"verifiers": tuple(metrics), "label_agreement": agreement})
     if len(scores) == 2 and all(verifier.accuracy is not None for verifier in metrics):
         gain = compare_verifiers(scores["rl"], scores["sft"], bootstrap)
         data = data.model_copy(update={"verifier_gain": gain})
@@ -108,6 +114,7 @@ def _evaluate_editors(evaluation: _Evaluation, data: ReportData) -> ReportData:
     """Edit the cases with each editor and score the edits. If there are two editors, compare them."""
     from editr1.data.tables import read_table
     from editr1.data.types import EditCase
+    from editr1.evaluation.ceiling import unchanged_score
     from editr1.evaluation.editor_eval import editor_metrics, gallery
 
     context, config = evaluation.context, evaluation.config
@@ -120,9 +127,11 @@ def _evaluate_editors(evaluation: _Evaluation, data: ReportData) -> ReportData:
         return data
     before, after = evaluation.edits["before"], evaluation.edits["after"]
     scored_by: Literal["truth", "verifier"] = "truth" if evaluation.truth else "verifier"
+    metrics = editor_metrics(before, after, scored_by, bootstrap=evaluation.bootstrap)
+    unchanged = unchanged_score(cases, evaluation.truth, evaluation.bootstrap) if evaluation.truth else None
     return data.model_copy(
         update={
-            "editor": editor_metrics(before, after, scored_by, bootstrap=evaluation.bootstrap),
+            "editor": metrics.model_copy(update={"unchanged": unchanged}),
             "gallery": gallery(before, after, config.gallery_size, config.seed),
         }
     )
@@ -157,10 +166,12 @@ def _commit(evaluation: _Evaluation, data: ReportData) -> None:
 
     folder = evaluation.context.output_folder("evaluation")
     (folder / EVALUATION_FILE).write_text(data.model_dump_json(indent=1), encoding="utf-8")
-    pairs = [item for role, scores in evaluation.pair_scores.items() for item in pair_items(role, scores)]
-    edits = [item for role, rows in evaluation.edits.items() for item in edit_items(role, rows)]
-    write_items(folder / PAIRS_FILE, pairs)
-    write_items(folder / EDITS_FILE, edits)
+    pairs, truth = evaluation.pairs, evaluation.truth
+    scored = (pair_items(role, pairs, scores, truth) for role, scores in evaluation.pair_scores.items())
+    write_items(folder / PAIRS_FILE, chain.from_iterable(scored))
+    write_items(
+        folder / EDITS_FILE, chain.from_iterable(edit_items(role, rows) for role, rows in evaluation.edits.items())
+    )
     evaluation.context.commit("evaluation", folder, kind="evaluation")
 
 

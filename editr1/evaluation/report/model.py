@@ -157,6 +157,7 @@ class EditorMetrics(Part):
         after: Mean scores after RL.
         gain: Mean of the paired differences: the score after RL minus the score before RL of each case.
         gsb: Fraction of cases with a higher score after RL minus fraction of cases with a lower score, in [-1, 1].
+        unchanged: Mean ground-truth score of the source images: the score of an editor that does nothing.
         failed: Number of cases that are excluded because at least one of the two edits has no score.
     """
 
@@ -165,6 +166,7 @@ class EditorMetrics(Part):
     after: ScoreParts
     gain: ScoreParts
     gsb: Estimate | None = None
+    unchanged: Estimate | None = None
     failed: int = 0
 
 
@@ -255,7 +257,25 @@ class LineageEdge(Part):
 
 
 class ReportData(Part):
-    """All data of a report. ``truth`` is the source of the ground truth: "shapes" for the shapes dataset, or "none"."""
+    """All data of a report.
+
+    Attributes:
+        run: The run that the report describes.
+        truth: Source of the ground truth: "shapes" for the shapes dataset, or "none".
+        stages: The stages of the run, in the order in which they started.
+        timeline: The stages and their parts over time.
+        verifiers: Metrics of the verifiers.
+        verifier_gain: Metrics of the verifier after RL minus those of the verifier after SFT.
+        label_agreement: Accuracy of the ground truth on the same preference pairs, with half credit for ties: no verifier
+            can be expected to be more accurate than this.
+        flip_rate: Fraction of the preferences that are wrong on purpose, if they are simulated.
+        editor: Metrics of the editor before and after RL.
+        gallery: Example cases.
+        benchmarks: Results on public benchmarks.
+        nodes: Artifacts of the run and those from which they were made.
+        edges: Links between these artifacts.
+        notes: Remarks that are shown at the top.
+    """
 
     run: RunHeader
     truth: Literal["shapes", "none"]
@@ -263,6 +283,8 @@ class ReportData(Part):
     timeline: tuple[TimeSpan, ...] = ()
     verifiers: tuple[VerifierMetrics, ...] = ()
     verifier_gain: VerifierGain = VerifierGain()
+    label_agreement: Estimate | None = None
+    flip_rate: float | None = None
     editor: EditorMetrics | None = None
     gallery: tuple[GalleryCase, ...] = ()
     benchmarks: tuple[BenchmarkTable, ...] = ()

@@ -49,7 +49,7 @@ def edits(gain: float) -> tuple[EditItem, ...]:
 def found() -> Reproduction:
     collected, bootstrap = CollectedResults(), Bootstrap(samples=200)
     for seed in SEEDS:
-        collected.ceilings[seed] = Ceiling(np.array([1.0, 1.0, 0.5, 1.0]), np.array([1.0, 1.0, 0.0, 1.0]))
+        collected.ceilings[seed] = Ceiling(np.array([1.0, 1.0, 0.5, 1.0]), np.array([1.0, 1.0, 0.0, 1.0]), list("abcd"))
         collected.evaluated[seed, "tv"] = EvaluatedItems(pairs(20))
         collected.evaluated[seed, "gcpo"] = EvaluatedItems(pairs(34))
         collected.evaluated[seed, "gcpo-shuffled"] = EvaluatedItems(pairs(20))
