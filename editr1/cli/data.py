@@ -46,7 +46,7 @@ def import_(
     table: Annotated[
         Path,
         typer.Option(
-            help="CSV or JSONL table with columns source, instruction, edited, editor, and optionally preferred or rank."
+            help="CSV, JSON or Parquet table with columns source, instruction, edited, editor, and optionally preferred or rank."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Output folder for the tables.")],
@@ -68,6 +68,8 @@ def import_(
         report = import_folder(folder, table, out, max_side=max_side, skip_bad=skip_bad)
     for problem in report.problems[:MAX_SHOWN]:
         echo(format_problem(problem), err=True)
+    for pair in report.dropped[:MAX_SHOWN] if report.files else []:
+        echo(f"{table}: {pair}", err=True)
     if not report.files and not report.problems:
         raise fail(f"{table}: the table is empty; add at least one row", ExitCode.DATA)
     if not report.files:

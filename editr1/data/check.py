@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from editr1.data.errors import TableError, shorten
 from editr1.data.jsonl import read_json_lines, resolve_images
+from editr1.data.pair_conflicts import PairConflicts
 from editr1.data.rules import DEFAULT, Limits, ParseTrace, row_violations
 from editr1.data.schema import KINDS
 from editr1.data.tables import images_in, kind_of_columns, read_plain, table_kind
@@ -49,9 +50,10 @@ def check_file(
 ) -> Iterator[Problem]:
     """Yield every problem found in a table (a JSON Lines file, ``.jsonl``, or a Parquet file).
 
-    The following is checked: every field has an allowed value, every image has the stated digest, ids are unique, and
-    every row satisfies the rules of :mod:`editr1.data.rules`. Every distinct image is decoded (unless
-    ``decode_images=False``). If ``parse`` is given, it must be able to read the traces of SFT rows.
+    The following is checked: every field has an allowed value, every image has the stated digest, ids are unique, the two
+    images of a pair differ, no pair contradicts an earlier one, and every row satisfies the rules of
+    :mod:`editr1.data.rules`. Every distinct image is decoded (unless ``decode_images=False``). If ``parse`` is given, it
+    must be able to read the traces of SFT rows.
     If ``kind`` is None, the data type is derived from the fields in the file. If the file is not a table, one problem is
     yielded, and no error is raised.
     """
@@ -69,6 +71,7 @@ class _Checker:
         self._images = images
         self._parse = parse
         self._first_row: dict[bytes, int] = {}
+        self._preferences = PairConflicts()
 
     def check(self, number: int, row: dict[str, Any], kind: type[DataModel]) -> Iterator[Problem]:
         for place, image in images_in(row):
@@ -99,6 +102,12 @@ class _Checker:
         first = self._first_row.setdefault(key, number)
         if first != number:
             yield Problem(number, field, repr(name), f"must be unique, but row {first} has the same value; change one")
+        # A pair of one candidate with itself violates a rule of its own.
+        if isinstance(item, PreferencePair) and item.winner.candidate_id != item.loser.candidate_id:
+            self._preferences.add_pair(item)
+            fault = self._preferences.fault_of(item)
+            if fault is not None:
+                yield Problem(number, "winner, loser", repr(item.pair_id), f"{fault.rule}; remove the pair")
 
 
 def _rows(

@@ -1,27 +1,23 @@
-"""Read and validate the rows of an import table (CSV or JSON Lines).
+"""Validate the rows of an import table.
 
 ``editr1.data.importer`` describes the columns and checks the rules that concern several rows.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from editr1.data.errors import TableError
-from editr1.data.jsonl import read_json_lines
+from editr1.data.ids import generated_case_id, path_stem
+from editr1.data.import_forms import EmbeddedImages, RawRow, read_raw_rows
 from editr1.data.types import Id, Instruction, Principle
 
-REQUIRED: Final = ("source", "instruction", "edited", "editor")
-OPTIONAL: Final = ("case_id", "preferred", "rank", "principles")
 _PREFERENCES = ("winner", "loser", "same")
 
 
@@ -29,11 +25,13 @@ _PREFERENCES = ("winner", "loser", "same")
 class ImportRow:
     """One row of the import table, which describes one edited image.
 
-    ``line`` is the number of the row's last line in the file, counted from 1. ``source`` and ``edited`` are the paths as
-    written in the table.
+    ``number`` and ``unit`` give the place of the row: its first line in a text file (unit "line"), or its position (unit
+    "row"); both count from 1. ``source`` and ``edited`` are the paths as written in the table, or the names of images that
+    the table contains itself.
     """
 
-    line: int
+    number: int
+    unit: str
     case_id: str
     source: str
     instruction: str
@@ -43,16 +41,22 @@ class ImportRow:
     rank: int | None
     principles: tuple[Principle, ...]
 
+    @property
+    def place(self) -> str:
+        """The place of the row for a message, such as "line 3"."""
+        return f"{self.unit} {self.number}"
 
-def read_import_rows(table: Path) -> Iterator[ImportRow | TableError]:
+
+def read_import_rows(table: Path, embedded: EmbeddedImages) -> Iterator[ImportRow | TableError]:
     """Yield every row of the table in order. For an invalid row, a TableError is yielded, not raised.
+
+    Images that the table contains itself are added to ``embedded``.
 
     Raises:
         TableError: the file does not exist, is not UTF-8, or has a missing, unknown or duplicate column.
     """
-    lines = _json_lines(table) if table.suffix.lower() in (".jsonl", ".ndjson") else _csv_lines(table)
-    for number, raw in lines:
-        yield raw if isinstance(raw, TableError) else _checked(table, number, raw)
+    for raw in read_raw_rows(table, embedded):
+        yield raw.values if isinstance(raw.values, TableError) else _checked(table, raw, raw.values)
 
 
 class _Fields(BaseModel):
@@ -71,7 +75,9 @@ class _Fields(BaseModel):
     @field_validator("case_id", "preferred", "rank", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
-        return None if isinstance(value, str) and not value.strip() else value
+        # Tables that were written with pandas have NaN where a number is missing.
+        missing = not value.strip() if isinstance(value, str) else value != value
+        return None if missing else value
 
     @field_validator("principles", mode="before")
     @classmethod
@@ -93,7 +99,8 @@ class _Fields(BaseModel):
         return value
 
 
-def _checked(table: Path, number: int, raw: dict[str, Any]) -> ImportRow | TableError:
+def _checked(table: Path, raw_row: RawRow, raw: dict[str, Any]) -> ImportRow | TableError:
+    number = raw_row.number
     try:
         fields = _Fields.model_validate(raw)
     except ValidationError as error:
@@ -106,7 +113,8 @@ def _checked(table: Path, number: int, raw: dict[str, Any]) -> ImportRow | Table
             table, number, "rank", fields.rank, "a row must not have both rank and preferred; remove one of them"
         )
     return ImportRow(
-        line=number,
+        number=number,
+        unit=raw_row.unit,
         case_id=fields.case_id or _case_id(fields.source, fields.instruction),
         source=fields.source,
         instruction=fields.instruction,
@@ -119,55 +127,5 @@ def _checked(table: Path, number: int, raw: dict[str, Any]) -> ImportRow | Table
 
 
 def _case_id(source: str, instruction: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(source).stem).strip("-")[:60] or "case"
-    digest = hashlib.sha256(b"\0".join([source.encode(), instruction.encode()])).hexdigest()
-    return f"{stem}-{digest[:8]}"
-
-
-def _json_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]:
-    yield from read_json_lines(table)
-
-
-def _csv_lines(table: Path) -> Iterator[tuple[int, dict[str, Any] | TableError]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = max(",;\t", key=header.count)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            _check_columns(table, [*(reader.fieldnames or [])])
-            for raw in reader:
-                if None in raw or None in raw.values():
-                    width = len(reader.fieldnames or [])
-                    rule = f"the row must have {width} fields, as many as the header"
-                    yield reader.line_num, TableError(table, reader.line_num, None, None, rule)
-                else:
-                    yield reader.line_num, dict(raw)
-    except UnicodeDecodeError:
-        raise TableError(table, None, None, None, "the table is not UTF-8; save it as UTF-8") from None
-    except csv.Error as error:
-        raise TableError(table, reader.line_num, None, None, f"the table is not CSV: {error}") from None
-    except OSError as error:
-        raise TableError(table, None, None, None, error.strerror or str(error)) from None
-
-
-def _check_columns(table: Path, columns: list[str]) -> None:
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise TableError(
-            table,
-            1,
-            missing[0],
-            None,
-            f"this column is missing; the table has the columns: {', '.join(columns)}"
-            if columns
-            else "this column is missing, because the table is empty; write the column names in the first line",
-        )
-    unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL)]
-    if unknown:
-        raise TableError(
-            table, 1, unknown[0], None, f"unknown column; allowed columns: {', '.join((*REQUIRED, *OPTIONAL))}"
-        )
-    twice = [name for name in columns if columns.count(name) > 1]
-    if twice:
-        raise TableError(table, 1, twice[0], None, "this column occurs more than once; keep only one")
+    name = instruction if source.startswith("sha256:") else path_stem(source)
+    return generated_case_id(source, instruction, name)

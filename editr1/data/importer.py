@@ -1,13 +1,14 @@
 """Convert a folder of images and a table that describes them to tables of cases, quadruples and preference pairs.
 
-The table is CSV (comma, semicolon or tab; UTF-8) or JSON Lines, with one row per edited image:
+The table is CSV (comma, semicolon or tab), JSON Lines, a JSON list or Parquet, with one row per edited image:
 
 ============  ==================================================================================================
 column        meaning
 ============  ==================================================================================================
-source        path of the source image, relative to the folder
+source        path of the source image, relative to the folder; in Parquet also the image itself, as bytes or as the
+              feature ``Image`` of Hugging Face's datasets
 instruction   the edit instruction
-edited        path of the edited image, relative to the folder
+edited        path of the edited image, or the image itself, as for ``source``
 editor        the model or person that made the edit
 case_id       optional; rows with the same id form a case. Default: one case per (source, instruction)
 preferred     optional: ``winner``, ``loser`` or ``same``; within a case every winner beats every loser, and any two
@@ -16,6 +17,10 @@ rank          optional, instead of ``preferred``: 1 is best; a lower rank beats 
               ranks form a "same" pair
 principles    optional: JSON list of {"question", "category"}; must be the same in all rows of a case that have it
 ============  ==================================================================================================
+
+Text is UTF-8, or UTF-16 with a byte order mark. Empty rows are skipped. Votes on pairs, where a case has several votes and
+an edited image takes part in several of them, are not read as such; ``import_columns.HOW_TO_WRITE_VOTES`` says how to write
+them.
 """
 
 from __future__ import annotations
@@ -25,32 +30,35 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unicodedata import normalize
 
 from editr1.data.errors import TableError, shorten
-from editr1.data.images import ImageError, decode_image, encode_png, shrink
+from editr1.data.import_cases import DroppedPair, ImportCase, check_not_votes_on_pairs, find_pairs
+from editr1.data.import_forms import EmbeddedImages
+from editr1.data.import_images import ImportImages
 from editr1.data.import_table import ImportRow, read_import_rows
-from editr1.data.jsonl import read_below
+from editr1.data.pair_conflicts import PairFault
 from editr1.data.schema import images_path
 from editr1.data.tables import write_table
-from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Principle, Quadruple
+from editr1.data.types import Candidate, EditCase, PreferencePair, Quadruple
 
 
 @dataclass(frozen=True)
 class ImportReport:
     """Result of an import.
 
-    ``counts`` has the keys rows, bad_rows (invalid rows), cases, quadruples, pairs (pairs with a winner) and same ("same"
-    pairs). ``problems`` has one error per invalid row. ``files`` lists the tables that were written; it is empty if a row
-    was invalid and ``skip_bad`` was not set.
+    ``counts`` has the keys rows, bad_rows (invalid rows), cases, quadruples, pairs (pairs with a winner), same ("same"
+    pairs). If pairs were dropped, it also has equal_images (both images were equal) or contradicting (the table states
+    another preference for the same two images). ``problems`` has one error per invalid row. ``files`` lists the tables that were
+    written; it is empty if a row was invalid and ``skip_bad`` was not set. ``dropped`` has the pairs that were dropped.
     """
 
     counts: dict[str, int]
     problems: list[TableError]
     files: list[Path]
+    dropped: list[DroppedPair] = field(default_factory=list)
 
 
 def import_folder(
@@ -66,8 +74,10 @@ def import_folder(
     scaled down and stored as PNG. The tables are in ``digest`` form (see ``editr1.data.schema``): each distinct image is
     stored once, in ``<stem>.images``. Only a few images are in memory at a time.
 
+    A pair is dropped if its images are equal, or if the table states another preference for the same two images.
+
     Raises:
-        TableError: the table cannot be read, or has a missing or unknown column.
+        TableError: the table cannot be read, has a missing or unknown column, or contains votes on pairs.
         OSError: ``out`` is not a writable folder; this is checked before anything is read.
 
     Example:
@@ -76,22 +86,26 @@ def import_folder(
     if max_side is not None and max_side < 1:
         raise ValueError(f"max_side: {max_side}: must be at least 1")
     _check_folder(out)
-    cases: dict[str, _Case] = {}
+    cases: dict[str, ImportCase] = {}
     problems: list[TableError] = []
     rows = 0
     with TemporaryDirectory(prefix="editr1-import-") as scratch:
-        images = _Images(folder, max_side, Path(scratch))
-        for row in read_import_rows(table):
+        embedded = EmbeddedImages(Path(scratch))
+        images = ImportImages(folder, embedded, max_side, Path(scratch))
+        for row in read_import_rows(table, embedded):
             rows += 1
             fault = row if isinstance(row, TableError) else _fault(table, row, cases, images)
             if fault is not None:
                 problems.append(fault)
             elif isinstance(row, ImportRow):
-                cases.setdefault(row.case_id, _Case(row)).add(row)
+                cases[row.case_id].add(row)
+        cases = {case_id: case for case_id, case in cases.items() if case.rows}
+        check_not_votes_on_pairs(table, cases.values(), images)
+        dropped = find_pairs(cases.values(), images)
         writes = cases and (skip_bad or not problems)
         files = _replace(out, cases, images) if writes else []
-    pairs = [pair for case in cases.values() for pair in case.pairs()]
-    labels = Counter(label for *_, label in pairs)
+    labels = Counter(pair.label for case in cases.values() for pair in case.pairs)
+    faults = Counter(pair.fault for pair in dropped)
     counts = {
         "rows": rows,
         "bad_rows": len(problems),
@@ -99,91 +113,44 @@ def import_folder(
         "quadruples": sum(len(case.rows) for case in cases.values()),
         "pairs": labels["winner"],
         "same": labels["same"],
+        **{str(fault): faults[fault] for fault in PairFault if faults[fault]},
     }
-    return ImportReport(counts, problems, files)
+    return ImportReport(counts, problems, files, dropped)
 
 
-@dataclass
-class _Case:
-    first: ImportRow
-    rows: list[ImportRow] = field(default_factory=list)
-    principles: tuple[Principle, ...] = ()
-
-    def add(self, row: ImportRow) -> None:
-        self.rows.append(row)
-        self.principles = self.principles or row.principles
-
-    def pairs(self) -> Iterator[tuple[int, int, str]]:
-        """Yield each pair as (index of the better row, index of the worse row, label). Indices refer to ``rows``."""
-        for one, other in combinations(range(len(self.rows)), 2):
-            a, b = self.rows[one], self.rows[other]
-            if a.rank is not None and b.rank is not None:
-                label = "same" if a.rank == b.rank else "winner"
-                yield (one, other, label) if a.rank <= b.rank else (other, one, label)
-            elif (a.preferred, b.preferred) == ("winner", "loser"):
-                yield one, other, "winner"
-            elif (a.preferred, b.preferred) == ("loser", "winner"):
-                yield other, one, "winner"
-            elif (a.preferred, b.preferred) == ("same", "same"):
-                yield one, other, "same"
-
-
-class _Images:
-    """Images in the imported folder. Each is decoded once to validate it. Downscaled copies are stored in ``scratch``."""
-
-    def __init__(self, folder: Path, max_side: int | None, scratch: Path) -> None:
-        self._folder = folder
-        self._max_side = max_side
-        self._scratch = scratch
-        self._faults: dict[str, str] = {}
-        self._scaled: dict[str, Path] = {}
-        self.read = lru_cache(maxsize=32)(self._read)
-
-    def fault(self, name: str) -> str:
-        """Return the reason why the image cannot be used, or an empty string if it can."""
-        if name not in self._faults:
-            self._faults[name] = ""
-            try:
-                image = decode_image(read_below(self._folder, name))
-            except (ImageError, ValueError) as error:
-                self._faults[name] = str(error)
-                return str(error)
-            if self._max_side is not None and max(image.size) > self._max_side:
-                self._scaled[name] = self._scratch / str(len(self._scaled))
-                self._scaled[name].write_bytes(encode_png(shrink(image, self._max_side)))
-        return self._faults[name]
-
-    def _read(self, name: str) -> EncodedImage:
-        scaled = self._scaled.get(name)
-        return EncodedImage(data=scaled.read_bytes() if scaled else read_below(self._folder, name))
-
-
-def _fault(table: Path, row: ImportRow, cases: dict[str, _Case], images: _Images) -> TableError | None:
+def _fault(table: Path, row: ImportRow, cases: dict[str, ImportCase], images: ImportImages) -> TableError | None:
+    """Return the first violation in a row, or None. A row without one can be added to its case, which is created."""
     case = cases.get(row.case_id)
-    if case is not None:
-        for name in ("source", "instruction"):
-            wanted = getattr(case.first, name)
-            if getattr(row, name) != wanted:
-                rule = (
-                    f"must be the same in all rows of case {row.case_id!r}, but line {case.first.line} has {wanted!r}"
-                )
-                return TableError(table, row.line, name, getattr(row, name), rule)
-        if row.principles and case.principles and row.principles != case.principles:
-            return TableError(
-                table, row.line, "principles", None, f"must be the same in all rows of case {row.case_id!r}"
-            )
-        for other in case.rows:
-            if other.edited == row.edited and other.editor == row.editor:
-                rule = f"line {other.line} has the same case, edited image and editor {row.editor!r}; remove one of the rows"
-                return TableError(table, row.line, "edited", row.edited, rule)
-            if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
-                name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
-                rule = f"all rows of a case must use the same column, rank or preferred; line {other.line} uses the other one"
-                return TableError(table, row.line, name, value, rule)
+    if case is not None and (fault := _difference(table, row, case)):
+        return fault
     for name in ("source", "edited"):
         image = getattr(row, name)
         if rule := images.fault(image):
-            return TableError(table, row.line, name, image, rule)
+            return TableError(table, row.number, name, image, rule)
+    case = cases.setdefault(row.case_id, ImportCase(row))
+    case.rated.append(row)
+    for other in case.rows:
+        if other.edited == row.edited and other.editor == row.editor:
+            rule = f"{other.place} has the same case, edited image and editor {row.editor!r}; remove one of the rows"
+            return TableError(table, row.number, "edited", row.edited, rule)
+    return None
+
+
+def _difference(table: Path, row: ImportRow, case: ImportCase) -> TableError | None:
+    """Return the first value in which a row differs from what its case states, or None."""
+    for name in ("source", "instruction"):
+        wanted, value = getattr(case.first, name), getattr(row, name)
+        if normalize("NFC", value) != normalize("NFC", wanted):
+            rule = f"must be the same in all rows of case {row.case_id!r}, but {case.first.place} has {wanted!r}"
+            return TableError(table, row.number, name, value, rule)
+    if row.principles and case.principles and row.principles != case.principles:
+        rule = f"must be the same in all rows of case {row.case_id!r}"
+        return TableError(table, row.number, "principles", None, rule)
+    for other in case.rows:
+        if (other.rank is None) != (row.rank is None) and (row.preferred or other.preferred):
+            name, value = ("rank", row.rank) if row.rank is not None else ("preferred", row.preferred)
+            rule = f"all rows of a case must use the same column, rank or preferred; {other.place} uses the other one"
+            return TableError(table, row.number, name, value, rule)
     return None
 
 
@@ -195,7 +162,7 @@ def _check_folder(out: Path) -> None:
         raise PermissionError(errno.EACCES, "not writable", str(existing))
 
 
-def _replace(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
+def _replace(out: Path, cases: dict[str, ImportCase], images: ImportImages) -> list[Path]:
     """Write all tables to a temporary folder, then replace the existing ones. The result never contains both old and new tables."""
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".import-", dir=out) as scratch:
@@ -211,8 +178,8 @@ def _replace(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
     return [out / file for file in files]
 
 
-def _write(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
-    def edit_case(case: _Case) -> EditCase:
+def _write(out: Path, cases: dict[str, ImportCase], images: ImportImages) -> list[Path]:
+    def edit_case(case: ImportCase) -> EditCase:
         first = case.first
         return EditCase(
             case_id=first.case_id,
@@ -221,7 +188,7 @@ def _write(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
             principles=case.principles,
         )
 
-    def candidate(case: _Case, index: int) -> Candidate:
+    def candidate(case: ImportCase, index: int) -> Candidate:
         row = case.rows[index]
         return Candidate(candidate_id=f"{row.case_id}/{index + 1}", editor=row.editor, image=images.read(row.edited))
 
@@ -232,19 +199,19 @@ def _write(out: Path, cases: dict[str, _Case], images: _Images) -> list[Path]:
 
     def pairs() -> Iterator[PreferencePair]:
         for case in cases.values():
-            for better, worse, label in case.pairs():
+            for pair in case.pairs:
                 yield PreferencePair(
-                    pair_id=f"{case.first.case_id}/{better + 1}-{worse + 1}",
+                    pair_id=f"{case.first.case_id}/{pair.better + 1}-{pair.worse + 1}",
                     case=edit_case(case),
-                    winner=candidate(case, better),
-                    loser=candidate(case, worse),
-                    label="same" if label == "same" else "winner",
+                    winner=candidate(case, pair.better),
+                    loser=candidate(case, pair.worse),
+                    label="same" if pair.label == "same" else "winner",
                 )
 
     files = [out / "cases" / "cases.parquet", out / "quadruples" / "quadruples.parquet"]
     write_table(files[0], map(edit_case, cases.values()), EditCase, images="digest")
     write_table(files[1], quadruples(), Quadruple, images="digest")
-    if any(True for case in cases.values() for _ in case.pairs()):
+    if any(case.pairs for case in cases.values()):
         files.append(out / "pairs" / "pairs.parquet")
         write_table(files[2], pairs(), PreferencePair, images="digest")
     return files

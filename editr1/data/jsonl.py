@@ -8,10 +8,12 @@ lines are skipped.
 from __future__ import annotations
 
 import base64
+import io
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from editr1.data.errors import TableError
 from editr1.data.images import MAX_BYTES
@@ -24,11 +26,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
         TableError: the file cannot be opened.
     """
     try:
+        encoding = text_encoding(path)
         file = path.open("rb")
     except OSError as error:
         raise TableError(path, None, None, None, error.strerror or str(error)) from None
     with file:
-        for number, line in enumerate(file, start=1):
+        lines = file if encoding == "utf-8-sig" else _transcoded(file, path)
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -56,6 +60,24 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | TableErr
                     yield number, TableError(path, number, None, row, "must be a JSON object")
 
 
+def text_encoding(path: Path) -> str:
+    """Return "utf-16" if a text file begins with the byte order mark of UTF-16, and otherwise "utf-8-sig".
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _transcoded(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    try:
+        for line in io.TextIOWrapper(file, encoding="utf-16"):
+            yield line.encode()
+    except UnicodeError as error:
+        raise TableError(path, None, None, None, f"the file is not UTF-16: {error}; save it as UTF-8") from None
+
+
 def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of ``row`` in which every image path and base64-encoded image is replaced with ``{"data": bytes}``.
 
@@ -72,6 +94,8 @@ def resolve_images(path: Path, number: int, row: dict[str, Any]) -> dict[str, An
 def read_below(folder: Path, name: str) -> bytes:
     """Read the file ``name`` in ``folder``.
 
+    If there is no such file, a file whose name differs only in Unicode normalisation (NFC, NFD) is read.
+
     Raises:
         ValueError: ``name`` leads outside the folder, or the file does not exist, cannot be read or is too large.
     """
@@ -80,12 +104,24 @@ def read_below(folder: Path, name: str) -> bytes:
         if not name or Path(name).is_absolute() or not target.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"must be a relative path inside {folder}")
         if not target.is_file():
-            raise ValueError(f"there is no such file in {folder}")
+            target = _with_other_normalisation(folder, name)
+        if not target.is_file():
+            folders = "; separate folders with /" if "\\" in name else ""
+            raise ValueError(f"there is no such file in {folder}{folders}")
         if target.stat().st_size > MAX_BYTES:
             raise ValueError(f"the file has {target.stat().st_size} bytes; at most {MAX_BYTES} are allowed")
         return target.read_bytes()
     except OSError as error:  # for example, a name that is too long
         raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _with_other_normalisation(folder: Path, name: str) -> Path:
+    """Return the file with this name in any Unicode normalisation, or ``folder / name`` if there is none."""
+    found = folder
+    for part in Path(name).parts:
+        spellings = [found / spelling for spelling in (part, *(unicodedata.normalize(f, part) for f in ("NFC", "NFD")))]
+        found = next((path for path in spellings if path.exists()), spellings[0])
+    return found if found.resolve().is_relative_to(folder.resolve()) else folder / name
 
 
 def _resolved(path: Path, number: int, field: str, value: Any, name: str) -> Any:

@@ -290,6 +290,11 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         raise TableError(path, None, None, None, "no such file") from None
     except DAMAGE as error:
         rule = f"the file is not a Parquet file: {(str(error).splitlines() or [''])[0]}"
+        if path.is_file() and path.suffix.lower() != ".parquet":
+            rule = (
+                f"a file {path.suffix or 'without a suffix'} is not read here; read are tables in Parquet (.parquet), and by "
+                "data check also in JSON Lines (.jsonl). 'editr1 data import' reads a CSV, JSON or Parquet table of image files"
+            )
         raise TableError(path, None, None, None, rule) from None
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._:/-]*$")]
+"""An identifier: letters (of any script), digits, and the characters ``. _ : / -``."""
 Instruction = Annotated[str, Field(min_length=1, max_length=4000)]
 Bit = Annotated[int, Field(ge=0, le=1)]
 MAX_PRINCIPLES: Final = 64
@@ -67,7 +68,12 @@ class EditCase(DataModel):
 
 def case_digest(source: bytes, instruction: str) -> str:
     """Return a SHA-256 digest of a case's source image and instruction. Cases with equal digests request the same edit."""
-    return hashlib.sha256(hashlib.sha256(source).digest() + instruction.encode()).hexdigest()
+    return case_digest_of(hashlib.sha256(source).hexdigest(), instruction)
+
+
+def case_digest_of(source_sha256: str, instruction: str) -> str:
+    """Return the result of :func:`case_digest` for a source image whose SHA-256, as 64 hex digits, is known."""
+    return hashlib.sha256(bytes.fromhex(source_sha256) + instruction.encode()).hexdigest()
 
 
 class Candidate(DataModel):

@@ -1,0 +1,44 @@
+"""Generate identifiers that are unique by construction and readable in every script."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from pathlib import PurePosixPath
+from typing import Final
+
+_LONGEST_NAME: Final = 60
+_DIGEST_DIGITS: Final = 32
+"""128 bits: among a billion generated ids, the probability of a collision is below 1e-20."""
+
+
+def readable(text: str, longest: int = _LONGEST_NAME) -> str:
+    """Return ``text`` as a part of an id: its letters and digits of any script, with ``-`` between the words.
+
+    The result has at most ``longest`` characters, and is empty if ``text`` has neither letters nor digits. Different
+    spellings of the same text in Unicode (NFC and NFD) have the same result.
+    """
+    normal = unicodedata.normalize("NFC", text)
+    kept = "".join(char if unicodedata.category(char)[0] in "LMN" else "-" for char in normal)
+    words = re.sub(r"-+", "-", kept)[:longest].strip("-")
+    # An id starts with a letter or a digit, so a mark that has lost its letter is removed.
+    while words and unicodedata.category(words[0])[0] == "M":
+        words = words[1:].lstrip("-")
+    return words
+
+
+def generated_case_id(source: str, instruction: str, name: str) -> str:
+    """Return the id of the case with the source image ``source`` and this instruction.
+
+    ``source`` identifies the image: its path, or ``sha256:`` and its digest. ``name`` is the part that people read. The
+    rest is a digest of 128 bits, so two different cases never have the same id.
+    """
+    identity = [unicodedata.normalize("NFC", source).encode(), instruction.encode()]
+    digest = hashlib.sha256(b"\0".join(identity)).hexdigest()[:_DIGEST_DIGITS]
+    return f"{readable(name) or 'case'}-{digest}"
+
+
+def path_stem(path: str) -> str:
+    """Return the name of a file without its folder and its suffix."""
+    return PurePosixPath(path).stem

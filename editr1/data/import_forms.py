@@ -1,0 +1,229 @@
+"""Read the rows of an import table from each of its forms: CSV, JSON Lines, a JSON list, and Parquet.
+
+The rows are returned as dictionaries. ``editr1.data.import_table`` checks their values.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from editr1.data.errors import TableError
+from editr1.data.image_file import DAMAGE
+from editr1.data.import_columns import check_columns, check_not_votes
+from editr1.data.jsonl import read_json_lines, text_encoding
+
+FORMS: Final = "CSV (comma, semicolon or tab), JSON Lines (.jsonl), a JSON list (.json) and Parquet (.parquet)"
+"""The forms of import tables, for messages."""
+IMAGE_COLUMNS: Final = ("source", "edited")
+_BATCH_ROWS: Final = 64
+_EXAMPLE_ROWS: Final = 20
+"""Number of rows at the start of a table that are used to recognise columns of JSON tables."""
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """An unchecked row, or the reason why it cannot be read.
+
+    ``number`` counts from 1: it is the line where the row begins in a text file, and the position of the row in a JSON
+    list or a Parquet file. ``unit`` ("line" or "row") says which. In a table with embedded images, the columns ``source``
+    and ``edited`` contain the names that ``EmbeddedImages`` returned.
+    """
+
+    number: int
+    unit: str
+    values: dict[str, Any] | TableError
+
+
+class EmbeddedImages:
+    """The images that a table contains itself, as files in ``folder``. Each distinct image is stored once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, data: bytes) -> str:
+        """Store an image file, and return a name for it: ``sha256:`` and its digest."""
+        name = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        path = self._folder / name
+        if not path.exists():
+            path.write_bytes(data)
+        return name
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of an image that was added under ``name``, or None if there is none."""
+        path = self._folder / name
+        return path if name.startswith("sha256:") and "/" not in name and path.is_file() else None
+
+
+def read_raw_rows(table: Path, embedded: EmbeddedImages) -> Iterator[RawRow]:
+    """Yield every row of the table in order, without rows that are empty.
+
+    The form is recognised by the content of the file for Parquet, and otherwise by the suffix. Without a known suffix, the
+    table is read as CSV.
+
+    Raises:
+        TableError: The file does not exist, has another form, or its columns are not those of an import table.
+    """
+    start = _first_bytes(table)
+    suffix = table.suffix.lower()
+    if start.startswith(b"PAR1"):
+        rows = _parquet_rows(table, embedded)
+    elif _is_binary(start) or suffix == ".parquet":
+        raise TableError(table, None, None, None, f"the file is not a table; tables can be {FORMS}")
+    elif suffix in (".jsonl", ".ndjson") or (
+        suffix == ".json" and start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    ):
+        rows = _with_known_columns(table, _json_lines(table))
+    elif suffix == ".json":
+        rows = _with_known_columns(table, _json_list(table))
+    else:
+        rows = _csv_rows(table)
+    for row in rows:
+        if isinstance(row.values, TableError) or not row.values or any(map(_has_value, row.values.values())):
+            yield row
+
+
+def _has_value(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else value is not None
+
+
+def _first_bytes(table: Path) -> bytes:
+    try:
+        with table.open("rb") as file:
+            return file.read(4096)
+    except OSError as error:
+        raise TableError(table, None, None, None, error.strerror or str(error)) from None
+
+
+def _is_binary(start: bytes) -> bool:
+    utf_16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return start.startswith((b"PK\x03\x04", b"\x1f\x8b", b"ARROW1")) or (b"\0" in start and not utf_16)
+
+
+def _csv_rows(table: Path) -> Iterator[RawRow]:
+    try:
+        with table.open(encoding=text_encoding(table), newline="") as file:
+            header = file.readline()
+            while header and not header.strip():
+                header = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=header.count)
+            yield from _delimited_rows(table, csv.reader(file, delimiter=delimiter, strict=True))
+    except UnicodeDecodeError:
+        line = _first_line_not_utf_8(table)
+        raise TableError(table, line, None, None, "the table is not UTF-8; save it as UTF-8") from None
+
+
+def _delimited_rows(table: Path, reader: Any) -> Iterator[RawRow]:
+    columns: list[str] = []
+    begin = 1
+    try:
+        for cells in reader:
+            number, begin = begin, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = cells
+                check_columns(table, number, columns)
+            elif len(cells) != len(columns):
+                rule = f"the row has {len(cells)} fields; it must have {len(columns)} fields, as many as the header"
+                yield RawRow(number, "line", TableError(table, number, None, None, rule))
+            else:
+                yield RawRow(number, "line", dict(zip(columns, cells, strict=True)))
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            rule = "the table is not CSV: a quotation mark that begins a field in this row is never closed"
+            raise TableError(table, begin, None, None, rule) from None
+        rule = f"the table is not CSV: {error}; write a quotation mark inside a quoted field twice"
+        raise TableError(table, reader.line_num, None, None, rule) from None
+    if not columns:
+        check_columns(table, 1, [])
+
+
+def _first_line_not_utf_8(table: Path) -> int | None:
+    with table.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return None
+
+
+def _json_lines(table: Path) -> Iterator[RawRow]:
+    for number, row in read_json_lines(table):
+        yield RawRow(number, "line", row)
+
+
+def _json_list(table: Path) -> Iterator[RawRow]:
+    try:
+        rows = json.loads(table.read_text(encoding=text_encoding(table)))
+    except UnicodeDecodeError:
+        raise TableError(
+            table, _first_line_not_utf_8(table), None, None, "the table is not UTF-8; save it as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise TableError(table, error.lineno, None, None, f"the table is not JSON: {error.msg}; correct it") from None
+    except (ValueError, RecursionError) as error:
+        raise TableError(table, None, None, None, f"the table is not JSON: {error}; correct it") from None
+    if not isinstance(rows, list):
+        rule = f"the file must contain a list of JSON objects, one per edited image; tables can be {FORMS}"
+        raise TableError(table, None, None, rows, rule)
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield RawRow(number, "row", row)
+        else:
+            yield RawRow(number, "row", TableError(table, number, None, row, "must be a JSON object"))
+
+
+def _with_known_columns(table: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+    """Refuse a table whose first rows have the columns of votes on pairs."""
+    for index, row in enumerate(rows):
+        if index < _EXAMPLE_ROWS and isinstance(row.values, dict):
+            check_not_votes(table, row.number, [*row.values])
+        yield row
+
+
+def _parquet_rows(table: Path, embedded: EmbeddedImages) -> Iterator[RawRow]:
+    number = 0
+    try:
+        with pq.ParquetFile(table, pre_buffer=False) as file:
+            check_columns(table, None, file.schema_arrow.names)
+            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield RawRow(number, "row", _with_stored_images(table, number, values, embedded))
+    except DAMAGE as error:
+        if isinstance(error, TableError):
+            raise
+        rule = f"the Parquet file is damaged ({error}); create it again"
+        raise TableError(table, number + 1, None, None, rule) from None
+
+
+def _with_stored_images(
+    table: Path, number: int, row: dict[str, Any], embedded: EmbeddedImages
+) -> dict[str, Any] | TableError:
+    """Replace the images in ``row`` by their names.
+
+    An image is a path, the bytes of an image file, or a struct {bytes, path} as the feature ``Image`` of Hugging Face's
+    datasets stores it.
+    """
+    row = dict(row)
+    for name in IMAGE_COLUMNS:
+        value = row[name]
+        if isinstance(value, dict) and {"bytes", "path"} >= value.keys():
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            value = embedded.add(value)
+        elif value is not None and not isinstance(value, str):
+            rule = "must be a path, the bytes of an image file, or a struct {bytes, path} (Image of Hugging Face's datasets)"
+            return TableError(table, number, name, value, rule)
+        row[name] = value
+    return row
