@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import tarfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from editr1.artifacts import StoreError
 from editr1.launch.kubernetes.connect import Connection
 from editr1.launch.kubernetes.doctor import examine
 from editr1.launch.kubernetes.editruns import EditRuns
 from editr1.launch.kubernetes.overview import StageOverview, explain, jobs_of, overview
+from editr1.launch.kubernetes.redact import redacted, redacted_text
 from editr1.launch.origin import versions
-
-_SECRET = r"secret(?:[_-]?key)?|password|token|api[_-]?key|access[_-]?key|credential|authorization|signature"
-_SECRET_NAME = re.compile(rf"(?i)({_SECRET})")
-_SECRET_VALUE = re.compile(rf"(?i)((?:{_SECRET})[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic)\s+)?)([^\s\"',&}}]+)")
-_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@\"']+@")
-REDACTED = "[redacted]"
 
 
 def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
     """Write the diagnostics of a run to the archive ``target`` (.tar.gz), and return the names of the files in it.
+
+    Secrets are hidden as :mod:`editr1.launch.kubernetes.redact` describes.
 
     Raises:
         ConfigError: the run does not exist.
@@ -53,26 +47,6 @@ def write_bundle(connection: Connection, run: str, target: Path) -> list[str]:
             info.size, info.mtime = len(data), int(time.time())
             archive.addfile(info, io.BytesIO(data))
     return sorted(files)
-
-
-def redacted(value: Any) -> Any:
-    """Return a copy of a JSON value in which secrets are redacted.
-
-    A value is redacted if the name of its key or environment variable, such as ``secretKey``, suggests that the value is secret.
-    """
-    if isinstance(value, Mapping):
-        if _SECRET_NAME.search(str(value.get("name", ""))) and "value" in value:
-            return {**value, "value": REDACTED}
-        return {
-            key: REDACTED if _SECRET_NAME.search(str(key)) and isinstance(item, str) else redacted(item)
-            for key, item in value.items()
-        }
-    return [redacted(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def redacted_text(text: str) -> str:
-    """Return ``text`` with secrets redacted: credentials in URLs, and values in texts such as ``secret=...`` or ``token: ...``."""
-    return _USER_IN_URL.sub(rf"\g<1>{REDACTED}@", _SECRET_VALUE.sub(lambda found: found[1] + REDACTED, text))
 
 
 def _stage_files(connection: Connection, stage: StageOverview) -> dict[str, str]:
