@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from editr1.config.base import Settings
+from editr1.config.base import Settings, Temperature
 from editr1.config.curate import CurateConfig
 from editr1.config.llm import VlmConfig
 
@@ -72,8 +72,8 @@ class EvaluateConfig(Settings):
     """Number of traces that the verifier writes per edit. The score of the edit is the average of the scores in these
     traces."""
 
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    """Sampling temperature of the verifier; 0 is greedy. More than one trace requires a temperature above 0."""
+    temperature: Temperature = 0.0
+    """Sampling temperature of the verifier: 0 (greedy) or from 0.01 to 2. More than one trace requires a temperature above 0."""
 
     score_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Number of edits that the verifier scores per batch."""

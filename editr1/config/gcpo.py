@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from editr1.config.base import MIN_TEMPERATURE
 from editr1.config.loader import ConfigError
 from editr1.config.verifier import VerifierTraining
 
@@ -56,8 +57,8 @@ class GcpoConfig(VerifierTraining):
     """Reward of a trace for each comparison with a trace of the other image that has the same score. With 0, as in the
     paper, a tie is rewarded like the wrong order. Avoiding ties then increases the average reward even if the labels
     are shuffled. With 0.5, it does not (see docs/reproduction.md)."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Temperature at which traces are sampled. The probabilities in the probability ratio are computed at the same
+    temperature: float = Field(default=1.0, ge=MIN_TEMPERATURE)
+    """Temperature at which traces are sampled, from 0.01. The probabilities in the probability ratio are computed at the same
     temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold (top-p); 1 samples from the whole distribution."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from editr1.config.base import Settings
+from editr1.config.base import Settings, Temperature
 
 
 class EndpointConfig(Settings):
@@ -36,8 +36,8 @@ class VlmConfig(Settings):
     """Name of the endpoint that serves the model. It is a key of ``endpoints``."""
     model: Annotated[str, Field(min_length=1)] = "shapes-oracle"
     """Name of the model on the endpoint."""
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    """Sampling temperature of the model."""
+    temperature: Temperature = 0.0
+    """Sampling temperature of the model: 0 (greedy) or from 0.01 to 2."""
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 4096
     """Maximum number of tokens per answer."""
     send_n: bool = True

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from editr1.config.base import Settings
+from editr1.config.base import Settings, Temperature
 
 
 class OpenAIEngineConfig(Settings):
@@ -55,9 +55,9 @@ class ServeConfig(Settings):
     """Maximum number of tokens per trace. The score is at the end of a trace, so it is missing if this limit is too
     small."""
 
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
-    """Sampling temperature of requests that ask for several traces and do not set a temperature. If a request for a
-    single trace sets no temperature, the trace is decoded greedily."""
+    temperature: Temperature = 1.0
+    """Sampling temperature of requests that ask for several traces and do not set a temperature: 0 or from 0.01 to 2. If a
+    request for a single trace sets no temperature, the trace is decoded greedily."""
 
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling threshold (top-p) of sampled traces."""

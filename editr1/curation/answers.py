@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from editr1.config.curate import PrincipleCounts
+from editr1.data.rules import question_fault
 from editr1.data.types import Category, Principle
 from editr1.llm.answers import UnreadableAnswer, find_json
 
@@ -15,8 +16,8 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
     """Parse an answer that contains principles, in the form ``[{"question", "category"}, ...]``.
 
     Raises:
-        UnreadableAnswer: The answer is malformed, a question occurs twice, or the number of principles (in total or of
-            one category) is outside the limits in ``counts``.
+        UnreadableAnswer: The answer is malformed, a question occurs twice or violates a rule of :mod:`editr1.data.rules`, or
+            the number of principles (in total or of one category) is outside the limits in ``counts``.
     """
     entries = find_json(text, "[")
     if not isinstance(entries, list):
@@ -28,6 +29,9 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
         raise UnreadableAnswer(
             f"an entry of the answer is not {{question, category}}: {first['loc']}: {first['msg']}"
         ) from None
+    for item in found:
+        if fault := question_fault(item.question):
+            raise UnreadableAnswer(f"the question {item.question!r:.80} of the answer is not valid: {fault}")
     questions = [item.question for item in found]
     repeated = next((question for question in questions if questions.count(question) > 1), None)
     if repeated is not None:

@@ -29,6 +29,7 @@ from editr1.curation.verify import VerifyItem, verify
 from editr1.data.errors import TableError
 from editr1.data.tables import count_rows, read_table, write_table
 from editr1.data.types import EditCase, Principle, Quadruple, SftRow, Verdict, case_digest
+from editr1.data.valid_rows import read_valid_rows
 from editr1.llm.event_loop import new_runner
 from editr1.llm.vlm import VlmClient
 from editr1.telemetry import Span, TrainHooks, span
@@ -55,24 +56,27 @@ def curate(
     ``prompt_tokens``, ``completion_tokens``, ``cost``.
 
     Raises:
-        TableError: An input is not the expected table, or a candidate's case differs from the case with the same id.
+        TableError: An input is not the expected table, a row violates a rule of :mod:`editr1.data.rules`, or a candidate's
+            case differs from the case with the same id. Raised before any request is sent.
         EndpointUnavailable: Too many items, or all of them, failed because an endpoint did not answer.
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons, or one of the tables would be empty.
         Interrupted: ``hooks.should_stop`` returned True.
     """
     hooks = hooks or TrainHooks()
-    count_rows(cases)
-    if candidates is not None:
-        count_rows(candidates)
-        _check_candidates(cases, candidates)
+    _check_inputs(cases, candidates)
     with new_runner() as runner:
         return runner.run(_curate(config, cases, candidates, out, hooks))
 
 
-def _check_candidates(cases: Path, candidates: Path) -> None:
-    digests = {case.case_id: case_digest(case.source.data, case.instruction) for case in read_table(cases, EditCase)}
-    for number, row in enumerate(read_table(candidates, Quadruple), start=1):
+def _check_inputs(cases: Path, candidates: Path | None) -> None:
+    """Raise TableError for the first row that violates a rule, or for a candidate whose case differs from that in ``cases``."""
+    digests = {
+        case.case_id: case_digest(case.source.data, case.instruction) for _, case in read_valid_rows(cases, EditCase)
+    }
+    if candidates is None:
+        return
+    for number, row in read_valid_rows(candidates, Quadruple):
         case_id = row.case.case_id
         if case_id in digests and digests[case_id] != case_digest(row.case.source.data, row.case.instruction):
             problem = f"has another instruction or image than the case with this id in {cases}; use tables from the same import"

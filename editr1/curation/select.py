@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from editr1.config.curate import HolisticConfig
+from editr1.config.loader import ConfigError
 from editr1.curation.answers import read_ratings
+from editr1.data.rules import content_fault, question_fault, trace_fault
 from editr1.data.types import Category, Principle, Unparsed, Verdict
 from editr1.llm.answers import UnreadableAnswer
 from editr1.verifier.trace import format_trace
@@ -55,9 +57,12 @@ def canonical_trace(verdict: Verdict, principles: Sequence[Principle]) -> str:
     """Return the text of a parsed trace in the canonical form. All traces for training have this form.
 
     Raises:
-        ValueError: The result would not be a valid trace.
+        ValueError: The result would not be a valid trace, or it violates a rule of :mod:`editr1.data.rules`.
     """
-    return format_trace(verdict.reasoning, principles, verdict.scores, verdict.score, verdict.average)
+    trace = format_trace(verdict.reasoning, principles, verdict.scores, verdict.score, verdict.average)
+    if fault := trace_fault(trace):
+        raise ValueError(fault)
+    return trace
 
 
 def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
@@ -66,7 +71,14 @@ def verdict_trace(principles: Sequence[Principle], gold: Sequence[int]) -> str:
 
 
 def holistic_principles(config: HolisticConfig) -> tuple[Principle, ...]:
-    """Return the two fixed principles of the holistic variant. With them, holistic traces have the form of other traces."""
+    """Return the two fixed principles of the holistic variant. With them, holistic traces have the form of other traces.
+
+    Raises:
+        ConfigError: A question in the settings violates a rule of :mod:`editr1.data.rules`.
+    """
+    for name in ("follow", "keep"):
+        if fault := question_fault(getattr(config, name)):
+            raise ConfigError(f"holistic.{name}: {getattr(config, name)!r:.80}: {fault}")
     return (
         Principle(question=config.follow, category=Category.FOLLOW),
         Principle(question=config.keep, category=Category.KEEP),
@@ -83,5 +95,7 @@ def holistic_verdict(text: str, config: HolisticConfig) -> Verdict | Unparsed:
         reasoning, *ratings = read_ratings(text)
     except UnreadableAnswer as error:
         return Unparsed(reason=str(error))
+    if fault := content_fault(reasoning):
+        return Unparsed(reason=fault)
     bits = tuple(int(rating >= config.threshold) for rating in ratings)
     return Verdict(scores=bits, average=sum(bits) / len(bits), score=min(ratings), reasoning=reasoning)

@@ -13,6 +13,7 @@ from editr1.curation import prompts
 from editr1.curation.prompts import Task
 from editr1.curation.records import RecordFile
 from editr1.curation.steps import CurationContext, run_step
+from editr1.data.rules import text_fault
 from editr1.data.types import Principle, Quadruple, Unparsed, Verdict
 from editr1.llm.answers import strip_code_fences
 from editr1.llm.messages import build_messages
@@ -84,5 +85,10 @@ def recorded_traces(records: RecordFile, key: str) -> list[Trace]:
 
 
 def parse_member_trace(trace: Trace, principles: Sequence[Principle]) -> Verdict | Unparsed:
-    """Parse the trace of a pool member. It must have the form of the verifier's traces, but may be enclosed in code fences."""
-    return parse_trace(strip_code_fences(trace[1]), principles)
+    """Parse the trace of a pool member. It must have the form of the verifier's traces, but may be enclosed in code fences.
+
+    A trace that violates a rule of :mod:`editr1.data.rules`, such as one with a control token, is rejected, too.
+    """
+    text = strip_code_fences(trace[1])
+    fault = text_fault(text)
+    return parse_trace(text, principles) if fault is None else Unparsed(reason=fault)

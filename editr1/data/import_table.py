@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from editr1.data.errors import TableError
 from editr1.data.ids import generated_case_id, path_stem
 from editr1.data.import_forms import EmbeddedImages, RawRow, read_raw_rows
+from editr1.data.rules import character_fault, text_violations
 from editr1.data.types import Id, Instruction, Principle
 
 _PREFERENCES = ("winner", "loser", "same")
@@ -112,6 +113,10 @@ def _checked(table: Path, raw_row: RawRow, raw: dict[str, Any]) -> ImportRow | T
         return TableError(
             table, number, "rank", fields.rank, "a row must not have both rank and preferred; remove one of them"
         )
+    for violation in text_violations(fields.instruction, fields.principles):
+        return TableError(table, number, *violation)
+    if fault := character_fault(fields.editor):
+        return TableError(table, number, "editor", fields.editor, fault)
     return ImportRow(
         number=number,
         unit=raw_row.unit,

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from editr1.data.images import ImageError, decode_image, image_size
 from editr1.data.types import (
+    MAX_INSTRUCTION_LENGTH,
     DataModel,
     EditCase,
     EncodedImage,
@@ -83,13 +84,18 @@ def text_fault(text: str) -> str | None:
     The text must have a visible character, and neither control tokens such as ``<|im_end|>`` nor control characters such
     as NUL. Tabs and line breaks are allowed.
     """
-    if found := _CONTROL_TOKEN.search(text):
-        return f"the text contains {found.group()!r}, which models read as a control token; remove it"
-    if fault := character_fault(text):
+    if fault := content_fault(text):
         return fault
     if all(unicodedata.category(character) in _INVISIBLE for character in text):
         return "the text has no visible character; write a text, or remove the row"
     return None
+
+
+def content_fault(text: str) -> str | None:
+    """Return the rule that the content of a text for a model violates. Other than in :func:`text_fault`, it may be empty."""
+    if found := _CONTROL_TOKEN.search(text):
+        return f"the text contains {found.group()!r}, which models read as a control token; remove it"
+    return character_fault(text)
 
 
 def character_fault(text: str) -> str | None:
@@ -101,6 +107,13 @@ def character_fault(text: str) -> str | None:
     if unicodedata.category(found.group()) == "Cs":
         return f"the text contains half of a surrogate pair ({name}); save the text as valid Unicode"
     return f"the text contains the control character {name}; remove it"
+
+
+def instruction_fault(instruction: str) -> str | None:
+    """Return the rule that an instruction violates: those of :func:`text_fault`, and its maximum length."""
+    if len(instruction) > MAX_INSTRUCTION_LENGTH:
+        return f"the instruction has {len(instruction)} characters; at most {MAX_INSTRUCTION_LENGTH} are allowed; shorten it"
+    return text_fault(instruction)
 
 
 def question_fault(question: str) -> str | None:
@@ -170,14 +183,16 @@ def image_fault(data: bytes, limits: Limits = DEFAULT, *, decode: bool = True) -
 def length_fault(tokens: int, limit: int, *, reserved: int = 0) -> str | None:
     """Return the rule that the length of a prompt violates.
 
-    ``tokens`` counts the prompt, including its images, and the ``reserved`` tokens for the trace. ``limit`` is the maximum.
+    ``tokens`` is the number of tokens of the prompt, including its images. Together with the ``reserved`` tokens for the
+    trace, it must not exceed ``limit``.
     """
-    if tokens <= limit:
+    needed = tokens + reserved
+    if needed <= limit:
         return None
     trace = f" ({reserved} of them for the trace)" if reserved else ""
     return (
-        f"needs {tokens} tokens{trace}, but the limit is {limit} (max_length or the model's context); "
-        "shorten the text, lower max_pixels or remove the row"
+        f"needs {needed} tokens{trace}, but the limit is {limit} (max_length or the model's context); "
+        "shorten the text, or lower max_pixels"
     )
 
 
@@ -214,6 +229,15 @@ def row_violations(
             yield Violation("loser.candidate_id", row.loser.candidate_id, "must differ from winner.candidate_id")
 
 
+def text_violations(instruction: str, principles: Sequence[Principle]) -> Iterator[Violation]:
+    """Yield the violated rules of an instruction and of the principles of its case."""
+    if fault := instruction_fault(instruction):
+        yield Violation("instruction", instruction, fault)
+    for index, principle in enumerate(principles):
+        if fault := question_fault(principle.question):
+            yield Violation(f"principles.{index}.question", principle.question, fault)
+
+
 def images_of(row: DataModel) -> Iterator[tuple[str, EncodedImage]]:
     """Yield (dotted name of the field, image) for every image in a row of any data type, or in an item to be scored."""
     if isinstance(row, EncodedImage):
@@ -232,10 +256,7 @@ def _quadruple_violations(place: str, row: Quadruple, needs_principles: bool) ->
 
 
 def _case_violations(place: str, case: EditCase | ScoreItem, needs_principles: bool) -> Iterator[Violation]:
-    if fault := text_fault(case.instruction):
-        yield Violation(f"{place}instruction", case.instruction, fault)
-    for index, principle in enumerate(case.principles):
-        if fault := question_fault(principle.question):
-            yield Violation(f"{place}principles.{index}.question", principle.question, fault)
+    for violation in text_violations(case.instruction, case.principles):
+        yield violation._replace(field=f"{place}{violation.field}")
     if needs_principles and not case.principles:
         yield Violation(f"{place}principles", None, "no principles; add at least one, or remove the row")

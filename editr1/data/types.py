@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._:/-]*$")]
 """An identifier: letters (of any script), digits, and the characters ``. _ : / -``."""
-Instruction = Annotated[str, Field(min_length=1, max_length=4000)]
+MAX_INSTRUCTION_LENGTH: Final = 4000
+"""Maximum number of characters of an instruction."""
+Instruction = Annotated[str, Field(min_length=1, max_length=MAX_INSTRUCTION_LENGTH)]
 Bit = Annotated[int, Field(ge=0, le=1)]
 MAX_PRINCIPLES: Final = 64
 """Maximum number of principles per case, so that a case fits into a prompt and a request."""

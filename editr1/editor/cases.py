@@ -8,8 +8,9 @@ from pathlib import Path
 
 from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
-from editr1.data.tables import count_rows, read_table
+from editr1.data.tables import count_rows
 from editr1.data.types import EditCase
+from editr1.data.valid_rows import read_valid_rows
 from editr1.seeding import case_order_rng
 
 
@@ -41,7 +42,8 @@ class CaseOrder:
 
     Raises:
         ConfigError: ``per_iteration`` is not a multiple of the number of processes.
-        TableError: The table is empty, or a case has no principles.
+        TableError: The table is empty, or a case has no principles or violates a rule of :mod:`editr1.data.rules`. Images
+            are not decoded here.
     """
 
     def __init__(
@@ -67,12 +69,9 @@ class CaseOrder:
             raise TableError(path, None, None, None, "the table is empty; provide at least one edit case")
         needed = {self._row(key) for i in range(first, iterations) for key in self._keys(i)}
         self._cases: dict[int, EditCase] = {}
-        for row, case in enumerate(read_table(path, EditCase)):
-            if not case.principles:
-                rule = f"case {case.case_id} has no principles; add at least one, or remove the row"
-                raise TableError(path, row + 1, "principles", None, rule)
-            if row in needed:
-                self._cases[row] = case
+        for number, case in read_valid_rows(path, EditCase, needs_principles=True, decode_images=False):
+            if number - 1 in needed:
+                self._cases[number - 1] = case
 
     def iteration(self, i: int) -> list[KeyedCase]:
         """Return the cases of this process in iteration ``i``."""

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from editr1.data.images import ImageError, image_size
+from editr1.config.base import Temperature
+from editr1.data.rules import DEFAULT, Limits, image_fault, row_violations
 from editr1.data.types import (
     MAX_PRINCIPLES,
     EncodedImage,
@@ -79,9 +80,9 @@ class _ScoreOptions(Wire):
     num_traces: Annotated[int, Field(ge=1)] = 1
     """Number of traces to sample per item. The score is the mean over the traces that can be parsed."""
 
-    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
-    """Sampling temperature. By default, one trace is decoded greedily (temperature 0), and several traces are sampled at
-    the server's temperature. Temperature 0 with several traces is rejected."""
+    temperature: Temperature | None = None
+    """Sampling temperature: 0 (greedy decoding) or from 0.01 to 2. By default, one trace is decoded greedily, and several
+    traces are sampled at the server's temperature. Temperature 0 with several traces is rejected."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Seed for sampling the traces. Requests with different seeds do not share a batch."""
@@ -156,24 +157,23 @@ def encode_request(
 
 
 def decode_items(
-    raw: Sequence[object], *, max_pixels: int, max_bytes: int, resolver: Resolver | None = None
+    raw: Sequence[object], *, limits: Limits = DEFAULT, resolver: Resolver | None = None
 ) -> list[ScoreItem | ScoreFailure]:
     """Convert each item of a parsed JSON body to a ``ScoreItem``, or to a ``ScoreFailure`` if it is invalid.
 
-    Only the headers of image files are read here, not their pixels. ``max_pixels`` and ``max_bytes`` limit each image;
-    ``resolver`` looks up the digests of images that the request does not include.
+    An item is invalid if it violates a rule of :mod:`editr1.data.rules`. Only the headers of image files are read here,
+    not their pixels. ``resolver`` looks up the digests of images that the request does not include.
     """
     wires = [_validated(value) for value in raw]
-    images = _RequestImages([wire for wire in wires if isinstance(wire, WireItem)], max_pixels, max_bytes, resolver)
+    images = _RequestImages([wire for wire in wires if isinstance(wire, WireItem)], limits, resolver)
     return [images.score_item(wire) if isinstance(wire, WireItem) else wire for wire in wires]
 
 
 class _RequestImages:
     """The images of one request. Each distinct image is decoded from base64 and checked once."""
 
-    def __init__(self, items: Sequence[WireItem], max_pixels: int, max_bytes: int, resolver: Resolver | None) -> None:
-        self._max_pixels = max_pixels
-        self._max_bytes = max_bytes
+    def __init__(self, items: Sequence[WireItem], limits: Limits, resolver: Resolver | None) -> None:
+        self._limits = limits
         self._resolver = resolver
         self._checked: dict[int | str, EncodedImage | str] = {}
         # Keep the images alive, so that their ids stay unique.
@@ -187,14 +187,16 @@ class _RequestImages:
             return _invalid(f"source: {source}")
         if isinstance(edited, str):
             return _invalid(f"edited: {edited}")
-        return ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
+        valid = ScoreItem(source=source, edited=edited, instruction=item.instruction, principles=item.principles)
+        violation = next(row_violations(valid), None)
+        return valid if violation is None else _invalid(f"{violation.field}: {violation.rule}")
 
     def _check(self, image: WireImage) -> EncodedImage | str:
         """Return the image, or a string with the reason why it is invalid."""
         key = image.digest or id(image)
         if key not in self._checked:
             data = self._data[id(image)] if image.digest is None else self._look_up(image.digest)
-            self._checked[key] = data if isinstance(data, str) else self._check_size(data)
+            self._checked[key] = data if isinstance(data, str) else self._check_header(data)
         return self._checked[key]
 
     def _look_up(self, digest: str) -> bytes | str:
@@ -213,12 +215,8 @@ class _RequestImages:
             return f"this server's file for image {digest} has another digest, {found}; send the image as data"
         return data
 
-    def _check_size(self, data: bytes) -> EncodedImage | str:
-        try:
-            image_size(data, max_pixels=self._max_pixels, max_bytes=self._max_bytes)
-        except ImageError as error:
-            return str(error)
-        return EncodedImage(data=data)
+    def _check_header(self, data: bytes) -> EncodedImage | str:
+        return image_fault(data, self._limits, decode=False) or EncodedImage(data=data)
 
 
 def _validated(value: object) -> WireItem | ScoreFailure:

@@ -12,9 +12,6 @@ from editr1.data.images import encode_png
 from editr1.data.types import Category, EncodedImage, Principle, ScoreFailure, ScoreItem
 from editr1.serving.api import ScoreRequest, decode_items, encode_request
 
-_MAX_BYTES = 64 << 20
-_MAX_PIXELS = 50_000_000
-
 
 def default_golden() -> tuple[ScoreItem, ...]:
     """Return one golden sample: a grey and a white image with one question per category.
@@ -53,7 +50,7 @@ def load_golden(path: Path) -> tuple[ScoreItem, ...]:
         ScoreRequest.model_validate({"items": raw})
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a list of items in the format of a score request: {error}") from error
-    items = decode_items(raw, max_pixels=_MAX_PIXELS, max_bytes=_MAX_BYTES)
+    items = decode_items(raw)
     for index, item in enumerate(items):
         if isinstance(item, ScoreFailure):
             raise ValueError(f"{path}: item {index}: {item.detail}")

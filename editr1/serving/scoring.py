@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,8 @@ from typing import Final
 
 from PIL.Image import Image
 
-from editr1.data.images import MAX_PIXELS, ImageError, decode_image, image_size
+from editr1.data.images import ImageError, decode_image, image_size
+from editr1.data.rules import DEFAULT, Limits, image_fault, row_violations
 from editr1.data.types import (
     EncodedImage,
     FailureCause,
@@ -24,7 +24,7 @@ from editr1.data.types import (
     Verdict,
 )
 from editr1.seeding import offset_seed
-from editr1.serving.engines.base import Engine, EngineError, EngineUnavailable, Generation, Sampling
+from editr1.serving.engines.base import Engine, EngineError, EngineUnavailable, Generation, InvalidChat, Sampling
 from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.trace import parse_trace
 
@@ -33,7 +33,6 @@ BATCH_PIXELS: Final = 200_000_000
 
 The limit is needed because an image file of 3 KB can contain 25 million pixels.
 """
-_CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _decoders = ThreadPoolExecutor(max_workers=min(16, (os.cpu_count() or 1) * 2), thread_name_prefix="editr1-decode")
 
 
@@ -49,34 +48,35 @@ class ScoredBatch:
 def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) -> list[ScoreOutcome]:
     """Score each item by the mean over its traces that can be parsed. Return one outcome per item, in order.
 
-    A failed item does not affect the others and has no score. The cause is ``invalid`` (an image cannot be decoded, or
-    the text contains control tokens), ``engine`` (no trace was generated) or ``unparsed`` (no trace can be parsed).
+    A failed item does not affect the others and has no score. The cause is ``invalid`` (the item violates a rule of
+    :mod:`editr1.data.rules`, or the engine cannot process it because of its content), ``engine`` (no trace was generated)
+    or ``unparsed`` (no trace can be parsed).
     """
     return score_batch(engine, items, sampling).outcomes
 
 
 def score_batch(
-    engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, *, max_pixels: int = MAX_PIXELS
+    engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, *, limits: Limits = DEFAULT
 ) -> ScoredBatch:
     """Like :func:`score_items`, but also return the start and end time of the generation.
 
     Items are scored in parts, so that the decoded images of a part have at most ``BATCH_PIXELS`` pixels, unless one
-    item has more. Images of more than ``max_pixels`` pixels are invalid.
+    item has more. ``limits`` are the limits of the images.
     """
     outcomes: list[ScoreOutcome] = []
     start, end = 0, time.time_ns()
-    for number, part in enumerate(_parts(items, max_pixels)):
+    for number, part in enumerate(_parts(items, limits)):
         part_sampling = sampling
         if sampling.seed is not None:  # parts with the same seed would get the same noise
             part_sampling = sampling.model_copy(update={"seed": offset_seed(sampling.seed, number)})
-        scored = _score_part(engine, part, part_sampling, max_pixels)
+        scored = _score_part(engine, part, part_sampling, limits)
         outcomes += scored.outcomes
         start, end = start or scored.generate_start_ns, scored.generate_end_ns
     return ScoredBatch(outcomes, start or end, end)
 
 
-def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, max_pixels: int) -> ScoredBatch:
-    images = _decode_images(items, max_pixels)
+def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, limits: Limits) -> ScoredBatch:
+    images = _decode_images(items, limits)
     outcomes: dict[int, ScoreOutcome] = {}
     chats: dict[int, Chat] = {}
     for index, item in enumerate(items):
@@ -93,12 +93,12 @@ def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, 
     return ScoredBatch([outcomes[i] for i in range(len(items))], start, end)
 
 
-def _parts(items: Sequence[ScoreItem], max_pixels: int) -> Iterator[list[ScoreItem]]:
+def _parts(items: Sequence[ScoreItem], limits: Limits) -> Iterator[list[ScoreItem]]:
     """Split ``items`` into parts whose distinct images have at most ``BATCH_PIXELS`` pixels. Only headers are read."""
     part: list[ScoreItem] = []
     held: dict[bytes, int] = {}
     for item in items:
-        sizes = {data: _pixels(data, max_pixels) for data in (item.source.data, item.edited.data)}
+        sizes = {data: _pixels(data, limits) for data in (item.source.data, item.edited.data)}
         new = {data: size for data, size in sizes.items() if data not in held}
         if part and sum(held.values()) + sum(new.values()) > BATCH_PIXELS:
             yield part
@@ -109,40 +109,38 @@ def _parts(items: Sequence[ScoreItem], max_pixels: int) -> Iterator[list[ScoreIt
         yield part
 
 
-def _pixels(data: bytes, max_pixels: int) -> int:
+def _pixels(data: bytes, limits: Limits) -> int:
     try:
-        width, height = image_size(data, max_pixels=max_pixels)
+        width, height = image_size(data, max_pixels=limits.max_pixels)
     except ImageError:  # reported when the image is decoded
         return 0
     return width * height
 
 
-def _decode_images(items: Sequence[ScoreItem], max_pixels: int) -> dict[bytes, Image | ImageError]:
-    """Decode each distinct image file once, in parallel. Several items can have the same source image."""
+def _decode_images(items: Sequence[ScoreItem], limits: Limits) -> dict[bytes, Image | str]:
+    """Decode each distinct image file once, in parallel. Several items can have the same source image.
 
-    def decode(image: EncodedImage) -> Image | ImageError:
+    The result has the image, or the rule that it violates.
+    """
+
+    def decode(image: EncodedImage) -> Image | str:
         try:
-            return decode_image(image.data, max_pixels=max_pixels)
+            return image_fault(image.data, limits, decode=False) or decode_image(image.data)
         except ImageError as error:
-            return error
+            return str(error)
 
     distinct = {image.data: image for item in items for image in (item.source, item.edited)}
     results = map(decode, distinct.values()) if len(distinct) < 3 else _decoders.map(decode, distinct.values())
     return dict(zip(distinct, results, strict=True))
 
 
-def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | ImageError]) -> Chat | ScoreFailure:
-    for text in (item.instruction, *(p.question for p in item.principles)):
-        found = _CONTROL_TOKEN.search(text)
-        if found:
-            return ScoreFailure(
-                cause=FailureCause.INVALID,
-                detail=f"the text contains {found.group()!r}, which models read as a control token; remove it",
-            )
+def _prepare(engine: Engine, item: ScoreItem, images: dict[bytes, Image | str]) -> Chat | ScoreFailure:
+    for violation in row_violations(item):
+        return ScoreFailure(cause=FailureCause.INVALID, detail=f"{violation.field}: {violation.rule}")
     source, edited = images[item.source.data], images[item.edited.data]
-    if isinstance(source, ImageError):
+    if isinstance(source, str):
         return ScoreFailure(cause=FailureCause.INVALID, detail=f"source: {source}")
-    if isinstance(edited, ImageError):
+    if isinstance(edited, str):
         return ScoreFailure(cause=FailureCause.INVALID, detail=f"edited: {edited}")
     return build_chat(engine.template, source, edited, item.instruction, item.principles)
 
@@ -167,7 +165,8 @@ def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[lis
 
 def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: str) -> ScoreOutcome:
     if isinstance(answer, EngineError):
-        return ScoreFailure(cause=FailureCause.ENGINE, detail=str(answer)[:1000])
+        cause = FailureCause.INVALID if isinstance(answer, InvalidChat) else FailureCause.ENGINE
+        return ScoreFailure(cause=cause, detail=str(answer)[:1000])
     parsed = [parse_trace(generation.text, item.principles) for generation in answer]
     verdicts = tuple(verdict for verdict in parsed if isinstance(verdict, Verdict))
     unparsed = tuple(verdict.reason for verdict in parsed if isinstance(verdict, Unparsed))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from editr1.config.serve import ServeConfig
+from editr1.data.rules import Limits
 from editr1.data.types import FailureCause, ScoreFailure, ScoreItem, ScoreOutcome
 from editr1.serving.api import Resolver, ScoreResponse, UnvalidatedRequest, decode_items
 from editr1.serving.batcher import Batcher, Ticket
@@ -32,6 +33,7 @@ class RewardService:
 
     A golden sample is an edit for testing the engine. The service is ready once one has been scored. After three
     consecutive batches in which the engine generated nothing, it is not ready until a golden sample is scored again.
+    Invalid items do not count.
 
     Raises:
         ValueError: ``golden`` is empty.
@@ -48,6 +50,7 @@ class RewardService:
         self.warm_up_error: str | None = None
         self._golden = tuple(golden)
         self._resolver = resolver
+        self._limits = Limits(max_pixels=config.max_pixels)
         self._warm = False
         self._failed_batches = 0
         self._checking = threading.Lock()
@@ -133,13 +136,7 @@ class RewardService:
             raise BadRequest(
                 f"items: the request has {len(request.items)} items, but this server allows at most {limit}; send several requests"
             )
-        items = decode_items(
-            request.items,
-            max_pixels=self.config.max_pixels,
-            max_bytes=self.config.max_body_bytes,
-            resolver=self._resolver,
-        )
-        return request, items
+        return request, decode_items(request.items, limits=self._limits, resolver=self._resolver)
 
     async def score(
         self,
@@ -199,11 +196,15 @@ class RewardService:
             watcher.cancel()
 
     def _score_batch(self, items: Sequence[ScoreItem], sampling: Sampling) -> ScoredBatch:
-        return score_batch(self.engine, items, sampling, max_pixels=self.config.max_pixels)
+        return score_batch(self.engine, items, sampling, limits=self._limits)
 
     def _record_batch(self, batch: ScoredBatch) -> None:
-        dead = all(isinstance(o, ScoreFailure) and o.cause is FailureCause.ENGINE for o in batch.outcomes)
-        self._failed_batches = self._failed_batches + 1 if dead else 0
+        # An invalid item fails on every engine, so it says nothing about the health of this one.
+        causes = [o.cause if isinstance(o, ScoreFailure) else None for o in batch.outcomes]
+        tried = [cause for cause in causes if cause is not FailureCause.INVALID]
+        if tried:
+            dead = all(cause is FailureCause.ENGINE for cause in tried)
+            self._failed_batches = self._failed_batches + 1 if dead else 0
         self.metrics.record_batch(batch.outcomes, (batch.generate_end_ns - batch.generate_start_ns) / 1e9)
 
     def _check_golden(self) -> str | None:

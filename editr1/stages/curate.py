@@ -108,8 +108,10 @@ def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[st
 
     Raises:
         ConfigError: The table does not exist, or no row is selected.
+        TableError: A row violates a rule of :mod:`editr1.data.rules`.
     """
-    from editr1.data.tables import read_table, write_table
+    from editr1.data.tables import write_table
+    from editr1.data.valid_rows import read_valid_rows
 
     file = source / name / f"{name}.parquet"
     if not file.is_file():
@@ -118,7 +120,7 @@ def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[st
         )
         reason = no_pairs if name == "pairs" else "import the images with editr1 data import"
         raise ConfigError(f"input data: {name}/{name}.parquet is missing: {reason} (see editr1 data import --help)")
-    rows = (row for row in read_table(file, kind) if is_wanted(_case_id(row)))
+    rows = (row for _, row in read_valid_rows(file, kind) if is_wanted(_case_id(row)))
     if write_table(out, rows, kind) == 0:
         raise ConfigError(
             f"input data: no row of {name}.parquet was selected for the table {out.stem}; change test_fraction or import more cases"

@@ -76,11 +76,35 @@ def body(context: StageContext) -> dict[str, float]:
             "inputs: the input 'rl' is missing, but its verifier scores the edits if ground_truth is 'none'; add the input"
             " 'rl', or set ground_truth to 'shapes' if the cases are from the shapes dataset"
         )
+    _check_tables(evaluation)
     data = ReportData(run=RunHeader(name=context.job.run, state="running"), truth=config.ground_truth)
     for part in _PARTS:
         data = part(evaluation, data)
     _commit(evaluation, data)
     return _metrics(data)
+
+
+def _check_tables(evaluation: _Evaluation) -> None:
+    """Check every row of the inputs, before a model is loaded.
+
+    Raises:
+        TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
+        BenchmarkError: A row of a public benchmark violates a rule.
+    """
+    from editr1.data.types import EditCase, PreferencePair
+    from editr1.data.valid_rows import check_table
+    from editr1.stages.runtime.public_sets import check_benchmarks
+    from editr1.verifier.rows import check_prompt_lengths
+
+    context = evaluation.context
+    if evaluation.verifiers:
+        pairs = context.table("pairs")
+        check_table(pairs, PreferencePair, needs_principles=True)
+        for role in evaluation.verifiers.values():
+            check_prompt_lengths(pairs, context.input(role))
+    if evaluation.editors:
+        check_table(context.table("cases"), EditCase, needs_principles="rl" in context.job.inputs)
+    check_benchmarks(context)
 
 
 def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData:

@@ -12,12 +12,17 @@ from editr1.stages.runtime.entry import main
 
 def body(context: StageContext) -> dict[str, float]:
     """Train the input editor on the input cases, commit the trained editor, and return the metrics of the training."""
+    from editr1.data.types import EditCase
+    from editr1.data.valid_rows import check_table
     from editr1.editor.grpo import train_grpo
     from editr1.serving.client import RewardClient
     from editr1.serving.readiness import wait_ready
     from editr1.telemetry import Interrupted
 
     config = context.settings(GrpoConfig)
+    cases = context.table("cases")
+    if context.is_main:
+        check_table(cases, EditCase, needs_principles=True)
     context.progress.phase("waiting for the reward service", 1)
     if not wait_ready(context.job.reward_urls, config.reward_ready_timeout_seconds, should_stop=context.should_stop):
         raise Interrupted
@@ -35,7 +40,7 @@ def body(context: StageContext) -> dict[str, float]:
         metrics = train_grpo(
             config,
             editor=context.input("editor"),
-            cases=context.table("cases"),
+            cases=cases,
             scorer=partial(client.score, num_traces=config.num_traces),
             output_dir=folder,
             hooks=context.hooks(),

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
@@ -90,6 +91,11 @@ def load_template(name: str | Path) -> PromptTemplate:
         _raise_exceptions_for_connection_errors=False,
     )
     return PromptTemplate() if found is None else PromptTemplate.load(Path(found).parent)
+
+
+def context_length(name: str | Path) -> int:
+    """Return the maximum number of tokens of a prompt and its trace, from the settings of a verifier. No weights are loaded."""
+    return int(AutoConfig.from_pretrained(str(name)).get_text_config().max_position_embeddings)
 
 
 def load_verifier(

@@ -21,13 +21,17 @@ from transformers import ProcessorMixin
 
 from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
-from editr1.data.images import ImageError, decode_image, image_size
+from editr1.data.images import decode_image, image_size
+from editr1.data.rules import length_fault
 from editr1.data.tables import read_column, read_table
 from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
+from editr1.data.valid_rows import read_valid_rows
 from editr1.parallel.context import DistributedContext
 from editr1.verifier.chat import build_messages
+from editr1.verifier.model import context_length, load_processor, load_template
 from editr1.verifier.pair_layout import pair_of_row, row_count
 from editr1.verifier.prompt import PromptTemplate
+from editr1.verifier.trace import parse_trace
 
 Messages = list[dict[str, Any]]
 
@@ -116,14 +120,14 @@ def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, li
     Texts are rendered once with the chat template. Images are decoded when a row is read.
 
     Raises:
-        TableError: there is no row, the header of an image cannot be read, or a row has more than ``limit`` tokens. Long
-            rows are not truncated, because that would cut off the score at the end of the trace.
+        TableError: there is no row, a row violates a rule of :mod:`editr1.data.rules`, or a row has more than ``limit``
+            tokens. Long rows are not truncated, because that would cut off the score at the end of the trace.
     """
     counter = TokenCounter(processor, template)
     check = _LengthCheck(counter, path, limit)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(read_table(path, SftRow), start=1):
+        for number, row in read_valid_rows(path, SftRow, needs_principles=True, parse=parse_trace):
             case, edited = row.quadruple.case, row.quadruple.candidate.image.data
             prompt, completion = counter.render(case, row.trace)
             check(number, prompt + completion, (case.source.data, edited))
@@ -161,8 +165,8 @@ def pair_rows(
             which the labels carry no information.
 
     Raises:
-        TableError: there is no decided pair, the header of an image cannot be read, a case has no principles, or a
-            prompt has more than ``limit - max_new_tokens`` tokens.
+        TableError: there is no decided pair, a row violates a rule of :mod:`editr1.data.rules`, or a prompt has more than
+            ``limit - max_new_tokens`` tokens.
     """
     counter = TokenCounter(processor, template)
     check = _LengthCheck(counter, path, limit, max_new_tokens)
@@ -170,19 +174,13 @@ def pair_rows(
     def rows() -> Iterator[dict[str, Any]]:
         rng = np.random.default_rng(shuffle_seed)
         taken = 0
-        for number, pair in enumerate(read_table(path, PreferencePair), start=1):
-            if taken == max_pairs:
-                return
+        for number, pair in read_valid_rows(path, PreferencePair, needs_principles=True):
             if pair.label != "winner":
                 continue
             taken += 1
             case = pair.case
             if shuffle_seed is not None and rng.random() < 0.5:
                 pair = pair.model_copy(update={"winner": pair.loser, "loser": pair.winner})
-            if not case.principles:
-                raise TableError(
-                    path, number, "case.principles", None, "no principles; add at least one, or remove the row"
-                )
             prompt, _ = counter.render(case)
             for candidate in (pair.winner, pair.loser):
                 check(number, prompt, (case.source.data, candidate.image.data))
@@ -194,10 +192,30 @@ def pair_rows(
                 "questions": [item.question for item in case.principles],
                 "categories": [item.category.value for item in case.principles],
             }
+            if taken == max_pairs:
+                return
 
     kind = f"gcpo {max_pairs} {shuffle_seed}"
     dataset = cache.dataset(rows, path, kind, *counter.settings, str(limit), str(max_new_tokens))
     return PairRows(dataset, template).dataset(), read_column(path, "label").count("same")
+
+
+def check_prompt_lengths(pairs: Path, model: str | Path) -> None:
+    """Check that the prompt of every decided pair, and at least one token of its trace, fit into the context of a verifier.
+
+    Only the tokenizer and the settings of the verifier ``model`` are loaded, not its weights. Images are not decoded.
+
+    Raises:
+        TableError: A prompt is too long, or a row is invalid.
+    """
+    template = load_template(model)
+    counter = TokenCounter(load_processor(model, template), template)
+    check = _LengthCheck(counter, pairs, context_length(model), 1)
+    for number, pair in enumerate(read_table(pairs, PreferencePair), start=1):
+        if pair.label == "winner":
+            prompt, _ = counter.render(pair.case)
+            for candidate in (pair.winner, pair.loser):
+                check(number, prompt, (pair.case.source.data, candidate.image.data))
 
 
 class PairRows:
@@ -248,18 +266,9 @@ class _LengthCheck:
         self._counter, self._path, self._limit, self._max_new_tokens = counter, path, limit, max_new_tokens
 
     def __call__(self, number: int, text: str, images: Sequence[bytes]) -> None:
-        reserved = self._max_new_tokens
-        try:
-            tokens = self._counter.count(text, images) + reserved
-        except ImageError as error:
-            raise TableError(self._path, number, None, None, str(error)) from error
-        if tokens > self._limit:
-            trace = f" ({reserved} of them for the trace)" if reserved else ""
-            rule = (
-                f"needs {tokens} tokens{trace}, but the limit is {self._limit} (max_length or the model's context); "
-                "lower max_pixels or remove the row"
-            )
-            raise TableError(self._path, number, None, None, rule)
+        tokens = self._counter.count(text, images)
+        if fault := length_fault(tokens, self._limit, reserved=self._max_new_tokens):
+            raise TableError(self._path, number, None, None, fault)
 
 
 def _decode_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

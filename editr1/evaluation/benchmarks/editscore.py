@@ -15,7 +15,14 @@ from typing import Literal, NamedTuple, cast, get_args
 
 from editr1.data.images import resized_to
 from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer
-from editr1.evaluation.benchmarks.rows import BenchmarkError, image_bytes, image_field, read_rows, text_field
+from editr1.evaluation.benchmarks.rows import (
+    BenchmarkError,
+    image_bytes,
+    image_field,
+    instruction_field,
+    read_rows,
+    text_field,
+)
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate, pair_credit
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
 from editr1.evaluation.resampling import first_distinct
@@ -54,7 +61,7 @@ def load_editscore(path: Path) -> Iterator[EditScoreRow]:
         first, second = (image_bytes(row, "output_images", value) for value in outputs)
         yield EditScoreRow(
             (str(keys[0]), str(keys[1])),
-            text_field(row, "instruction"),
+            instruction_field(row),
             image_field(row, "input_image"),
             (first, second),
             text_field(row, "task_type"),

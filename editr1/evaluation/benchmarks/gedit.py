@@ -18,7 +18,14 @@ from typing import Literal, NamedTuple
 
 from editr1.data.images import resized_to
 from editr1.data.types import EncodedImage, Unparsed
-from editr1.evaluation.benchmarks.rows import BenchmarkError, image_field, read_json_object, read_rows, text_field
+from editr1.evaluation.benchmarks.rows import (
+    BenchmarkError,
+    image_field,
+    instruction_field,
+    read_json_object,
+    read_rows,
+    text_field,
+)
 from editr1.evaluation.judge import Judge, Ratings, parse_viescore
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
@@ -97,7 +104,7 @@ def load_gedit(path: Path, *, language: Literal["en", "cn"] = "en") -> Iterator[
             text_field(row, "key"),
             kind,
             language,
-            text_field(row, "instruction"),
+            instruction_field(row),
             image_field(row, "input_image"),
             bool(row.values.get("Intersection_exist", False)),
         )

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from editr1.data.rules import instruction_fault
 from editr1.data.types import EncodedImage, Unparsed
+from editr1.data.valid_rows import image_checker
 from editr1.evaluation.benchmarks.rows import BenchmarkError, read_json_object
 from editr1.evaluation.judge import Judge, Ratings, parse_imgedit, parse_imgedit_published
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate
@@ -35,7 +37,8 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
     ``originals`` is the path of the folder with the original images, relative to ``folder``.
 
     Raises:
-        BenchmarkError: ``basic_edit.json`` does not have the published layout, or an original image is missing.
+        BenchmarkError: ``basic_edit.json`` does not have the published layout, or an original image is missing or
+            violates a rule of :mod:`editr1.data.rules`.
     """
     file = folder / "basic_edit.json"
     entries = read_json_object(file)
@@ -56,6 +59,10 @@ def load_imgedit(folder: Path, *, originals: str = "singleturn") -> list[ImgEdit
             )
         if not source.is_file():
             raise BenchmarkError(f"{file}, entry {key}: the original image {source} does not exist; add it")
+        if fault := instruction_fault(entry["prompt"]):
+            raise BenchmarkError(f"{file}, entry {key}: prompt: {entry['prompt']!r:.80}: {fault}")
+        if fault := image_checker().fault(source.read_bytes()):
+            raise BenchmarkError(f"{file}, entry {key}: id: {source}: {fault}")
         items.append(ImgEditItem(key, entry["edit_type"], entry["prompt"], source))
     return items
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from editr1.data.rules import instruction_fault
+from editr1.data.valid_rows import image_checker
 from editr1.errors import Editr1Error, ExitCode
 
 
@@ -90,21 +92,32 @@ def text_field(row: Row, field: str) -> str:
     return value
 
 
+def instruction_field(row: Row, field: str = "instruction") -> str:
+    """Return the instruction in a field. Raise BenchmarkError if it violates a rule of :mod:`editr1.data.rules`."""
+    value = text_field(row, field)
+    if fault := instruction_fault(value):
+        raise BenchmarkError(f"{row.where}: {field}: {value!r:.80}: {fault}")
+    return value
+
+
 def image_field(row: Row, field: str) -> bytes:
-    """Return the content of the image file in a field. Raise BenchmarkError if the field contains no image."""
+    """Return the content of the image file in a field. Raise BenchmarkError if the field contains no valid image."""
     return image_bytes(row, field, row.values.get(field))
 
 
 def image_bytes(row: Row, field: str, value: object) -> bytes:
-    """Return the content of an image file.
+    """Return the content of an image file, which is decoded to check it.
 
     ``value`` is this content as bytes, a path in the folder of the benchmark, or a struct with the fields ``bytes`` and
     ``path``, one of which may be empty. ``field`` is the name of the field for error messages.
+
+    Raises:
+        BenchmarkError: There is no image, or it violates a rule of :mod:`editr1.data.rules`.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
-        return value
+        return _checked(row, field, value)
     if isinstance(value, str) and value:
         file = (row.folder / value).resolve()
         if not file.is_relative_to(row.folder.resolve()):
@@ -112,6 +125,12 @@ def image_bytes(row: Row, field: str, value: object) -> bytes:
                 f"{row.where}: {field} must be a path in the benchmark's folder, but points outside it: {value!r:.120}"
             )
         if file.is_file():
-            return file.read_bytes()
+            return _checked(row, field, file.read_bytes())
         raise BenchmarkError(f"{row.where}: {field}: the file {value!r:.120} does not exist; add it")
     raise BenchmarkError(f"{row.where}: {field} must contain an image, but is empty")
+
+
+def _checked(row: Row, field: str, data: bytes) -> bytes:
+    if fault := image_checker().fault(data):
+        raise BenchmarkError(f"{row.where}: {field}: {fault}")
+    return data

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer
-from editr1.evaluation.benchmarks.rows import BenchmarkError, Row, image_field, read_rows, text_field
+from editr1.evaluation.benchmarks.rows import BenchmarkError, Row, image_field, instruction_field, read_rows, text_field
 from editr1.evaluation.metrics import (
     DEFAULT,
     Bootstrap,
@@ -74,7 +74,7 @@ def load_tiger(path: Path) -> list[TigerGroup]:
         first, second = _letters(row, k)
         group_id = name if k == 2 else name.split("_")[0]
         group = groups.setdefault(
-            (k, group_id), TigerGroup(group_id, k, text_field(row, "instruction"), image_field(row, "source_image"))
+            (k, group_id), TigerGroup(group_id, k, instruction_field(row), image_field(row, "source_image"))
         )
         group.edits[first] = image_field(row, "candidate_1")
         group.edits[second] = image_field(row, "candidate_2")

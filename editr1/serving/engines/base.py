@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from editr1.config.base import Temperature
 from editr1.verifier.chat import Chat
 from editr1.verifier.prompt import PromptTemplate
 
@@ -16,7 +17,7 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 0.0
+    temperature: Temperature = 0.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     num_traces: Annotated[int, Field(ge=1)] = 1
@@ -35,6 +36,13 @@ class Generation(BaseModel):
 
 class EngineError(Exception):
     """No traces could be generated for one chat; other chats of the batch may have succeeded."""
+
+
+class InvalidChat(EngineError):
+    """A chat cannot be processed because of its content; for example, it is longer than the model's context.
+
+    This says nothing about the engine, and a retry would fail, too.
+    """
 
 
 class EngineUnavailable(EngineError):

@@ -12,7 +12,8 @@ import torch
 from PIL.Image import Image
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from editr1.serving.engines.base import EngineError, Generation, Sampling
+from editr1.data.rules import length_fault
+from editr1.serving.engines.base import EngineError, Generation, InvalidChat, Sampling
 from editr1.verifier.chat import Chat
 from editr1.verifier.model import DType, folder_digest, load_verifier
 from editr1.verifier.prompt import PromptTemplate
@@ -74,15 +75,8 @@ class TransformersEngine:
         """Generate traces; see :meth:`Engine.generate`. If a prompt exceeds the model's context, only its chat fails."""
         images = self._process_images(chats)
         prompts = [self._tokens(chat, images) for chat in chats]
-        answers: list[list[Generation] | EngineError] = [
-            EngineError(
-                f"the prompt has {len(tokens)} tokens, but the model's context is limited to {self._context} tokens; "
-                "shorten the text or use smaller images"
-            )
-            if len(tokens) >= self._context
-            else []
-            for tokens in prompts
-        ]
+        faults = [length_fault(len(tokens), self._context, reserved=1) for tokens in prompts]
+        answers: list[list[Generation] | EngineError] = [InvalidChat(f"the prompt {f}") if f else [] for f in faults]
         valid = [index for index, answer in enumerate(answers) if not isinstance(answer, EngineError)]
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         guard = nullcontext() if sampling.seed is None else torch.random.fork_rng(devices)

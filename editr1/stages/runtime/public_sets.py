@@ -7,7 +7,7 @@ of edits. A VLM, called the judge, rates these edits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +38,22 @@ from editr1.stages.runtime.context import StageContext
 
 RewardBenchmark = Literal["editscore", "tiger"]
 _REWARD_BENCHMARKS: tuple[RewardBenchmark, ...] = ("editscore", "tiger")
+
+
+def check_benchmarks(context: StageContext) -> None:
+    """Read every public benchmark among the stage's inputs, and check every row.
+
+    Raises:
+        BenchmarkError: The folder of a benchmark does not have the published layout, or a row violates a rule of
+            :mod:`editr1.data.rules`.
+    """
+    loaders: dict[str, Callable[[Path], Iterable[object]]] = {
+        "editscore": load_editscore, "tiger": load_tiger, "gedit": load_gedit, "imgedit": load_imgedit,
+    }  # fmt: skip
+    for name, load in loaders.items():
+        if name in context.job.inputs:
+            for _ in load(Path(context.input(name))):
+                pass
 
 
 def benchmark_tables(

@@ -129,9 +129,9 @@ def test_limits_of_images_are_passed_in() -> None:
     assert "between 1 and 15 pixels" in str(rules.image_fault(png(), rules.Limits(max_pixels=15)))
     assert "up to an aspect ratio of 3" in str(rules.image_fault(png((8, 2)), rules.Limits(max_aspect_ratio=3)))
     assert rules.length_fault(10, 10) is None
-    assert rules.length_fault(11, 10, reserved=4) == (
+    assert rules.length_fault(7, 10, reserved=4) == (
         "needs 11 tokens (4 of them for the trace), but the limit is 10 (max_length or the model's context); "
-        "shorten the text, lower max_pixels or remove the row"
+        "shorten the text, or lower max_pixels"
     )
 
 

@@ -10,12 +10,13 @@ import zlib
 import pytest
 from pydantic import ValidationError
 
+from editr1.data.rules import Limits
 from editr1.data.types import EncodedImage, FailureCause, ScoreFailure, ScoreItem
 from editr1.serving.api import ScoreRequest, UnvalidatedRequest, decode_items, encode_request
 
 
 def _decode(raw: list[object], **more: object) -> list[ScoreItem | ScoreFailure]:
-    return decode_items(raw, **{"max_pixels": 10_000, "max_bytes": 1 << 20, **more})  # type: ignore[arg-type]
+    return decode_items(raw, **{"limits": Limits(max_pixels=10_000, max_bytes=1 << 20), **more})  # type: ignore[arg-type]
 
 
 def _failure(value: ScoreItem | ScoreFailure) -> str:

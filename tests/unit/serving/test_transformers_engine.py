@@ -94,7 +94,7 @@ def test_prompt_longer_than_the_context_does_not_affect_other_chats(engine, chat
     )
     first, second, third = engine.generate([chats[0], long, chats[1]], Sampling(max_tokens=4))
     assert isinstance(second, EngineError)
-    assert "context is limited to 4096" in str(second)
+    assert "but the limit is 4096" in str(second)
     assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
 
 

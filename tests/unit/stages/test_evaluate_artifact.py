@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editr1 import shapes
 from editr1.config.evaluate import EvaluateConfig
 from editr1.data.tables import write_table
 from editr1.data.types import EditCase, PreferencePair, ScoreItem, ScoreOutcome
@@ -27,6 +28,7 @@ from editr1.verifier.trace import format_trace
 from tests.unit.evaluation import recomputed
 
 PAIRS, CASES = 90, 60
+VERIFIER = Path(shapes.__file__).parent / "assets" / "verifier"
 
 
 class NoisyVerifier:
@@ -87,6 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job=SimpleNamespace(run="r", inputs=dict.fromkeys(("pairs", "cases", "sft", "rl", "before", "after"), "d")),
         settings=lambda _kind: config,
         check_inputs=lambda: None,
+        input=lambda _role: str(VERIFIER),  # its tokenizer and context length check the lengths of the prompts
         table=lambda name: work / f"{name}.parquet",
         output_folder=lambda name: (work / name).mkdir() or work / name,
         commit=lambda *_a, **_k: None,
