@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import certifi
 import urllib3
@@ -29,6 +29,7 @@ from urllib3.util import Retry, Timeout
 from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError
 from editr1.artifacts.hashing import CHUNK, VerifiedReader
 from editr1.artifacts.objects import checked_key
+from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 
 _CONNECT_S = 10.0
@@ -58,13 +59,16 @@ class S3Objects:
             ca_certs=ca_bundle,
             retries=Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         )
-        self._client = Minio(
-            host,
-            credentials=_credentials(config),
-            secure=secure,
-            region=config.region,
-            http_client=self._http,
-        )
+        try:
+            self._client = Minio(
+                host,
+                credentials=_credentials(config),
+                secure=secure,
+                region=config.region,
+                http_client=self._http,
+            )
+        except ValueError as error:
+            raise ConfigError(f"S3 endpoint {config.endpoint!r}: {error}; correct the setting") from None
         self._config = config
         self._bucket = config.bucket
         self._prefix = f"{config.prefix}/" if config.prefix else ""
@@ -192,9 +196,16 @@ class S3Objects:
 def _endpoint(config: StoreConfig) -> tuple[str, bool]:
     named = config.endpoint or "https://s3.amazonaws.com"
     parts = urlsplit(named if "://" in named else f"{'https' if config.secure else 'http'}://{named}")
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
-        raise StoreError(f"S3 endpoint {named!r}: must be host[:port] or http(s)://host[:port]")
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or not _valid_port(parts):
+        raise ConfigError(f"S3 endpoint {named!r}: must be host[:port] or http(s)://host[:port]; correct the setting")
     return parts.netloc, parts.scheme == "https"
+
+
+def _valid_port(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _credentials(config: StoreConfig) -> Provider:

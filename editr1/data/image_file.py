@@ -99,8 +99,10 @@ class ImageFileReader:
         self._path = path
         self._groups: OrderedDict[int, dict[str, bytes]] = OrderedDict()
 
-    def get(self, sha256: str) -> bytes | None:
-        """Return the stored bytes of an image, or None if the file does not contain it."""
+    def get(self, sha256: object) -> bytes | None:
+        """Return the stored bytes of an image, or None if the file does not contain it or ``sha256`` is not a digest."""
+        if not isinstance(sha256, str):
+            return None
         try:
             group = self._group_of.get(bytes.fromhex(sha256))
         except ValueError:

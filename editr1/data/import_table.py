@@ -88,7 +88,7 @@ class _Fields(BaseModel):
         if isinstance(value, str):
             try:
                 return json.loads(value)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"the value is not JSON: {error}") from None
         return value
 

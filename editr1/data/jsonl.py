@@ -113,6 +113,8 @@ def read_below(folder: Path, name: str) -> bytes:
         return target.read_bytes()
     except OSError as error:  # for example, a name that is too long
         raise ValueError(f"cannot be read: {error.strerror}") from None
+    except RuntimeError:  # pathlib raises it for a loop of symbolic links
+        raise ValueError("cannot be read: it is a symbolic link that leads to itself") from None
 
 
 def _with_other_normalisation(folder: Path, name: str) -> Path:

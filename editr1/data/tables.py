@@ -219,13 +219,13 @@ def _parsed_rows(
     for number, row in _plain_rows(path, file, start, stop):
         if image_file is not None:
             for place, image in images_in(row):
-                data = image_file.get(image["sha256"])
+                data = image_file.get(image.get("sha256"))
                 if data is None:
                     raise TableError(
                         path,
                         number,
                         f"{place}.sha256",
-                        image["sha256"],
+                        image.get("sha256"),
                         f"the image file {images_path(path).name} has no image with this digest; "
                         "create the table and its image file again",
                     )

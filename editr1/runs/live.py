@@ -6,15 +6,21 @@ the store without a cluster.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from editr1.artifacts import ArtifactStore
 from editr1.errors import ExitCode, is_retryable
 from editr1.runs.record import stage_prefix
+from editr1.runs.stored import DamagedRecord, parse_stored
 from editr1.telemetry import json_lines
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Live(BaseModel):
@@ -122,20 +128,17 @@ class LiveFiles:
         self._store.put_record(self._prefix + "live.json", progress.model_dump_json().encode())
 
     def progress(self) -> LiveProgress | None:
-        """Return the latest progress; None if there is none yet."""
-        data = self._store.get_record(self._prefix + "live.json")
-        return None if data is None else LiveProgress.model_validate_json(data)
+        """Return the latest progress; None if there is none yet, or if its record is damaged."""
+        return self._parsed(LiveProgress, self._prefix + "live.json")
 
     def write_attempt(self, attempt: PodAttempt) -> None:
         """Write the current state of an attempt."""
         self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", attempt.model_dump_json().encode())
 
     def attempts(self) -> list[PodAttempt]:
-        """Return all attempts in the order in which they started."""
-        found = [self._store.get_record(key) for key in self._store.list_records(self._prefix + "attempts/")]
-        return sorted(
-            (PodAttempt.model_validate_json(data) for data in found if data is not None), key=lambda item: item.started
-        )
+        """Return all attempts in the order in which they started, without those whose record is damaged."""
+        found = [self._parsed(PodAttempt, key) for key in self._store.list_records(self._prefix + "attempts/")]
+        return sorted((item for item in found if item is not None), key=lambda item: item.started)
 
     def write_log(self, attempt: PodAttempt, lines: Iterable[str]) -> None:
         """Write the last log lines of an attempt. They replace the previous ones."""
@@ -152,6 +155,17 @@ class LiveFiles:
     def spans(self) -> list[dict[str, Any]]:
         """Return the spans of all attempts."""
         return [item for text in self._texts("spans/", ".jsonl").values() for item in json_lines(text)]
+
+    def _parsed(self, kind: type[M], key: str) -> M | None:
+        """Parse a record that only informs. If it is damaged, log a warning and return None."""
+        data = self._store.get_record(key)
+        if data is None:
+            return None
+        try:
+            return parse_stored(kind, data, f"{self._store.url}: {key}", remedy="it is ignored")
+        except DamagedRecord as error:
+            log.warning("%s", error)
+            return None
 
     def _texts(self, folder: str, suffix: str) -> dict[str, str]:
         texts = {}

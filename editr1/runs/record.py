@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, explain
+from editr1.runs.stored import parse_stored
 
 
 class State(StrEnum):
@@ -143,9 +144,13 @@ def parse_record(data: bytes, where: str) -> RunRecord:
 
 
 def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
-    """Return the result that a stage has committed; None if it is not done."""
-    data = store.get_record(result_key(run, stage, key))
-    return None if data is None else StageResult.model_validate_json(data)
+    """Return the result that a stage has committed; None if it is not done. Raises DamagedRecord if it is damaged."""
+    name = result_key(run, stage, key)
+    data = store.get_record(name)
+    if data is None:
+        return None
+    remedy = "remove it, and the stage runs again"
+    return parse_stored(StageResult, data, f"{store.url}: {name}", remedy=remedy)
 
 
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
