@@ -79,8 +79,8 @@ class EvaluateConfig(Settings):
     """Number of edits that the verifier scores per batch."""
 
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Maximum fraction of edits for which scoring may fail. The stage stops above this fraction. The limit does not
-    apply to public benchmarks, whose tables show the number of failures."""
+    """Maximum fraction of edits for which scoring may fail. The stage stops above this fraction with exit code 4. The
+    limit applies to the preference pairs, to the editors and to each public benchmark."""
 
     num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 8
     """Number of denoising steps per edit."""

@@ -184,11 +184,17 @@ class FailureCause(StrEnum):
 
 
 class ScoreFailure(DataModel):
-    """The result for an edit that could not be scored. It has no score, so that callers exclude it from averages."""
+    """The result for an edit that could not be scored. It has no score, so that callers exclude it from averages.
+
+    If too few traces could be parsed (cause ``unparsed``), ``texts`` contains all raw traces, and ``num_parsed`` is the
+    number of those that could be parsed.
+    """
 
     ok: Literal[False] = False
     cause: FailureCause
     detail: str
+    num_parsed: int = 0
+    texts: tuple[str, ...] = ()
 
 
 ScoreOutcome = Annotated[Scored | ScoreFailure, Field(discriminator="ok")]

@@ -17,7 +17,7 @@ from editr1.data.types import EditCase, EncodedImage, Scored, ScoreFailure, Scor
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, gsb, mean_estimate, paired_difference
 from editr1.evaluation.report.model import EditorMetrics, EditView, GalleryCase, PrincipleView, ScoreParts
 from editr1.evaluation.resampling import case_groups
-from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, batches, score_in_batches
+from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, batches, failures, score_in_batches
 
 EditFunction = Callable[[Sequence[Image], Sequence[str]], Sequence[Image]]
 """Function that edits images. Its arguments are the source images (mode RGB) and one instruction per image.
@@ -161,9 +161,17 @@ def editor_metrics(
         (_parts(b, scored_by, success_at), _parts(a, scored_by, success_at)) for b, a in zip(before, after, strict=True)
     ]
     complete = [(b, a) for b, a in scores if b is not None and a is not None]
+    outcomes = (row.outcome for row in (*before, *after) if row.outcome is not None)
+    failed = failures(outcomes) if scored_by == "verifier" else {}
     if not complete:
         return EditorMetrics(
-            scored_by=scored_by, before=ScoreParts(), after=ScoreParts(), gain=ScoreParts(), failed=len(scores)
+            scored_by=scored_by,
+            before=ScoreParts(),
+            after=ScoreParts(),
+            gain=ScoreParts(),
+            num_cases=len(scores),
+            failed=len(scores),
+            failures=failed,
         )
 
     pairs = zip(before, scores, strict=True)
@@ -180,7 +188,9 @@ def editor_metrics(
         after=parts(lambda _b, a: mean_estimate(a, bootstrap, groups)),
         gain=parts(lambda b, a: paired_difference(a, b, bootstrap, groups)),
         gsb=gsb([a["score"] for _, a in complete], [b["score"] for b, _ in complete], bootstrap, groups),
+        num_cases=len(scores),
         failed=len(scores) - len(complete),
+        failures=failed,
     )
 
 

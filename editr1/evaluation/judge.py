@@ -19,8 +19,14 @@ from pathlib import Path
 
 from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.data.types import DataModel, EncodedImage, Unparsed
+from editr1.evaluation.scoring import MIN_FAILURES, FailureTally
 
-Judge = Callable[[str, Sequence[EncodedImage]], str]
+
+class Refused(Unparsed):
+    """The reason why the judge's server rejected a request, so that there is no answer to parse."""
+
+
+Judge = Callable[[str, Sequence[EncodedImage]], str | Refused]
 """Function that sends a prompt, followed by images, to a VLM and returns the text of its answer."""
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
@@ -37,13 +43,24 @@ class Ratings(DataModel):
 
 @contextmanager
 def vlm_judge(
-    endpoints: Mapping[str, EndpointConfig], model: VlmConfig, *, cache: Path, max_side: int, seed: int
+    endpoints: Mapping[str, EndpointConfig],
+    model: VlmConfig,
+    parse: Callable[[str], Ratings | Unparsed],
+    *,
+    cache: Path,
+    max_side: int,
+    seed: int,
+    max_failed_fraction: float = 1.0,
 ) -> Iterator[Judge]:
     """Open a judge that sends its requests to ``model``. The model's endpoint must be one of ``endpoints``.
 
-    Answers are cached in the file ``cache``, so that a resumed evaluation repeats no request. Images whose longer side
-    exceeds ``max_side`` pixels are downscaled. If the server refuses a request, the judge returns a text that cannot be
-    parsed.
+    Answers that ``parse`` accepts are cached in the file ``cache``, so that a resumed evaluation repeats only requests
+    without such an answer. Images whose longer side exceeds ``max_side`` pixels are downscaled.
+
+    The judge raises:
+        RequestRefused: The server refused all requests, and there were at least 20.
+        TooManyFailures: At least 20 requests failed, and they are a larger fraction than ``max_failed_fraction``.
+        LlmError: A request failed for another reason; see :meth:`editr1.llm.vlm.VlmClient.complete`.
     """
     from editr1.llm.errors import RequestRefused
     from editr1.llm.event_loop import new_runner
@@ -52,13 +69,25 @@ def vlm_judge(
 
     with new_runner() as runner:
         client = VlmClient(endpoints, cache)
+        tally = FailureTally(max_failed_fraction)
 
-        def judge(prompt: str, images: Sequence[EncodedImage]) -> str:
+        def is_readable(text: str) -> bool:
+            return isinstance(parse(text), Ratings)
+
+        def judge(prompt: str, images: Sequence[EncodedImage]) -> str | Refused:
             chat = build_messages("", [prompt, *images], max_side)
             try:
-                return runner.run(client.complete(model, chat, seed=seed))[0]
+                (text,) = runner.run(client.complete(model, chat, seed=seed, is_readable=is_readable))
             except RequestRefused as error:
-                return f"(refused: {error})"
+                tally.add("refused", str(error))
+                if tally.num_failed >= MIN_FAILURES and tally.causes["refused"] == tally.num_edits:
+                    raise RequestRefused(f"all {tally.num_edits} requests to the judge failed: {error}") from error
+                tally.check(MIN_FAILURES)
+                return Refused(reason=str(error))
+            found = parse(text)
+            tally.add("unparsed" if isinstance(found, Unparsed) else None, getattr(found, "reason", ""))
+            tally.check(MIN_FAILURES)
+            return text
 
         try:
             yield judge

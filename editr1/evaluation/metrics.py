@@ -58,9 +58,11 @@ class PairAccuracy(DataModel):
         half_credit: ``strict`` plus half of ``ties``.
         ties: Fraction of pairs with equal scores.
         inverted: Fraction of pairs in which the loser has the higher score; ``strict`` + ``ties`` + ``inverted`` = 1.
-        n: Number of pairs in the estimates.
+        n: Number of pairs in these four estimates.
         same: Number of pairs without a human preference, which are excluded.
-        failed: Number of pairs with a failed score, which are excluded.
+        failed: Number of pairs with a failed score, which are excluded from these four estimates.
+        strict_with_failed: ``strict`` over ``n`` + ``failed`` pairs, if pairs with a failed score count as wrong.
+        half_credit_with_failed: ``half_credit`` over ``n`` + ``failed`` pairs, if pairs with a failed score count as wrong.
     """
 
     strict: Estimate
@@ -70,6 +72,8 @@ class PairAccuracy(DataModel):
     n: int
     same: int = 0
     failed: int = 0
+    strict_with_failed: Estimate | None = None
+    half_credit_with_failed: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ def pair_accuracy(
 ) -> PairAccuracy:
     """Return the pairwise accuracy. Pairs without a human preference or without scores of both edits are excluded.
 
+    Pairs without scores of both edits count as wrong in the two estimates whose names end in ``_with_failed``.
+
     Args:
         winner: Scores of the edits that people preferred. A score is None if scoring failed.
         loser: Scores of the other edits, in the same order.
@@ -191,6 +197,13 @@ def pair_accuracy(
     def mean(kind: Literal["strict", "half_credit", "ties", "inverted"]) -> Estimate:
         return _estimate(pair_credit(won, lost, kind, epsilon), bootstrap, names)
 
+    failed = [i for i in decided if winner[i] is None or loser[i] is None]
+    all_names = None if names is None or groups is None else [*names, *(groups[i] for i in failed)]
+
+    def with_failed(kind: Literal["strict", "half_credit"]) -> Estimate:
+        credit = pair_credit(won, lost, kind, epsilon)
+        return _estimate(np.concatenate([credit, np.zeros(len(failed))]), bootstrap, all_names)
+
     return PairAccuracy(
         strict=mean("strict"),
         half_credit=mean("half_credit"),
@@ -198,7 +211,9 @@ def pair_accuracy(
         inverted=mean("inverted"),
         n=len(scored),
         same=len(winner) - len(decided),
-        failed=len(decided) - len(scored),
+        failed=len(failed),
+        strict_with_failed=with_failed("strict"),
+        half_credit_with_failed=with_failed("half_credit"),
     )
 
 

@@ -26,7 +26,7 @@ from editr1.evaluation.metrics import (
 )
 from editr1.evaluation.report.model import VerifierGain, VerifierMetrics
 from editr1.evaluation.resampling import case_groups
-from editr1.evaluation.scoring import GroundTruth, Scorer, score_in_batches, score_or_none
+from editr1.evaluation.scoring import GroundTruth, Scorer, failures, first_failure, score_in_batches, score_or_none
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,14 @@ class PairScores:
         """The group of each pair for the bootstrap: the source image, or the case if there is one source image only."""
         return case_groups(pair.case for pair in self.pairs)
 
+    @property
+    def failed_pairs(self) -> int:
+        """Number of pairs in which at least one edit has no score."""
+        sides = zip(self.winners, self.losers, strict=True)
+        return sum(score_or_none(w) is None or score_or_none(lo) is None for w, lo in sides)
+
     def accuracy(self, bootstrap: Bootstrap = DEFAULT) -> PairAccuracy:
-        """Return the pairwise accuracy. Pairs with a failed score are excluded and counted.
+        """Return the pairwise accuracy, both without the pairs that have a failed score and with these pairs as wrong.
 
         The bootstrap resamples the pairs of a source image together (see :attr:`groups`).
 
@@ -75,7 +81,7 @@ class PairScores:
         for outcomes in (self.winners, self.losers):
             for group, outcome in zip(self.groups, outcomes, strict=True):
                 if isinstance(outcome, ScoreFailure):
-                    counts = (0, self.num_traces if outcome.cause == "unparsed" else 0)
+                    counts = (outcome.num_parsed, self.num_traces if outcome.cause == "unparsed" else 0)
                 else:
                     counts = (len(outcome.verdicts), len(outcome.verdicts) + len(outcome.unparsed))
                 if counts[1]:
@@ -196,14 +202,17 @@ def verifier_metrics(
     bootstrap: Bootstrap = DEFAULT,
 ) -> VerifierMetrics:
     """Return the metrics of one verifier for the report. The accuracy is None if no pair has scores of both edits."""
-    scored = any(
-        score_or_none(w) is not None and score_or_none(lo) is not None
-        for w, lo in zip(scores.winners, scores.losers, strict=True)
-    )
+    num_pairs, failed_pairs = len(scores.pairs), scores.failed_pairs
+    outcomes = (*scores.winners, *scores.losers)
     return VerifierMetrics(
         name=name,
         role=role,
-        accuracy=scores.accuracy(bootstrap) if scored else None,
+        accuracy=scores.accuracy(bootstrap) if failed_pairs < num_pairs else None,
+        num_pairs=num_pairs,
+        failed_pairs=failed_pairs,
+        num_edits=2 * num_pairs,
+        failures=failures(outcomes),
+        first_failure=first_failure(outcomes),
         verdicts=verdict_accuracy(scores, truth, bootstrap) if truth else {},
         parsed=scores.parsed(bootstrap),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from PIL.Image import Image
 
@@ -16,6 +17,9 @@ Scorer = Callable[[Sequence[ScoreItem]], list[ScoreOutcome]]
 """Function that scores edits. Returns one outcome per edit, in order: a score or the reason why scoring failed."""
 
 T = TypeVar("T")
+
+MIN_FAILURES: Final = 20
+"""Number of failures from which a fraction of failures is checked before all edits are scored."""
 
 
 class TrueScore(Protocol):
@@ -55,6 +59,49 @@ class TooManyFailures(Editr1Error, RuntimeError):
     exit_code = ExitCode.REWARD_BUDGET
 
 
+@dataclass
+class FailureTally:
+    """Number of edits that were to be scored, and number of those without a score by cause.
+
+    ``first`` is the reason why the first of them has no score. ``max_failed_fraction`` is the largest allowed fraction
+    of edits without a score.
+    """
+
+    max_failed_fraction: float = 1.0
+    num_edits: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+
+    @property
+    def num_failed(self) -> int:
+        """Number of edits without a score."""
+        return self.causes.total()
+
+    def add(self, cause: str | None, reason: str = "") -> None:
+        """Count one edit. ``cause`` is the cause if the edit has no score, or None; ``reason`` describes it."""
+        self.num_edits += 1
+        if cause is not None:
+            self.causes[cause] += 1
+            self.first = self.first or reason
+
+    def add_outcome(self, outcome: ScoreOutcome) -> None:
+        """Count the outcome of one edit."""
+        if isinstance(outcome, ScoreFailure):
+            self.add(outcome.cause.value, outcome.detail)
+        else:
+            self.add(None)
+
+    def check(self, min_failures: int = 1) -> None:
+        """Raise TooManyFailures if at least ``min_failures`` edits have no score, and more than the fraction allows."""
+        if self.num_failed >= min_failures and self.num_failed > self.max_failed_fraction * self.num_edits:
+            by_cause = ", ".join(f"{cause}: {n}" for cause, n in self.causes.most_common())
+            raise TooManyFailures(
+                f"{self.num_failed} of {self.num_edits} scores failed ({by_cause}), but at most"
+                f" {self.max_failed_fraction:.0%} may fail; check the model that scores them, or raise max_failed_fraction."
+                f" The first failure: {self.first[:300]}"
+            )
+
+
 class ScorerError(RuntimeError):
     """A scorer did not return one outcome per item."""
 
@@ -82,7 +129,7 @@ def score_in_batches(
             failures per cause.
     """
     outcomes: list[ScoreOutcome] = []
-    failed = 0
+    tally = FailureTally(max_failed_fraction)
     for number, part in enumerate(batches(items, batch_size), start=1):
         scored = scorer(part)
         if len(scored) != len(part):
@@ -90,18 +137,23 @@ def score_in_batches(
                 f"the scorer returned {len(scored)} outcomes for {len(part)} items; it must return one per item"
             )
         outcomes.extend(scored)
-        failed += sum(isinstance(outcome, ScoreFailure) for outcome in scored)
-        if number % 10 == 0 and failed > max_failed_fraction * len(outcomes):
-            raise _too_many(outcomes, max_failed_fraction)
+        for outcome in scored:
+            tally.add_outcome(outcome)
+        if number % 10 == 0:
+            tally.check()
         on_batch(len(part))
-    if failed > max_failed_fraction * len(outcomes):
-        raise _too_many(outcomes, max_failed_fraction)
+    tally.check()
     return outcomes
 
 
 def failures(outcomes: Iterable[ScoreOutcome]) -> Counter[str]:
     """Return the number of failed scores per cause."""
     return Counter(outcome.cause.value for outcome in outcomes if isinstance(outcome, ScoreFailure))
+
+
+def first_failure(outcomes: Iterable[ScoreOutcome]) -> str:
+    """Return the reason of the first failed score, or an empty string if none failed."""
+    return next((outcome.detail for outcome in outcomes if isinstance(outcome, ScoreFailure)), "")
 
 
 def score_or_none(outcome: ScoreOutcome | None) -> float | None:
@@ -116,12 +168,3 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part
-
-
-def _too_many(outcomes: Sequence[ScoreOutcome], max_failed_fraction: float) -> TooManyFailures:
-    counts = failures(outcomes)
-    causes = ", ".join(f"{cause}: {n}" for cause, n in counts.most_common())
-    return TooManyFailures(
-        f"{counts.total()} of {len(outcomes)} scores failed ({causes}), but at most {max_failed_fraction:.0%} may fail;"
-        " check the verifier, or raise max_failed_fraction"
-    )

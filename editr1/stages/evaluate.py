@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from editr1.evaluation.report.model import ReportData
     from editr1.evaluation.scoring import GroundTruth, Scorer
     from editr1.telemetry import Progress
+
+log = logging.getLogger("editr1.stage")
 
 VERIFIERS: Final[dict[str, Literal["sft", "rl"]]] = {"SFT-RRM": "sft", "RL-RRM": "rl"}
 """Name of the stage input that contains a verifier, by the verifier's title in the report."""
@@ -122,6 +126,7 @@ def _evaluate_verifiers(evaluation: _Evaluation, data: ReportData) -> ReportData
     scores = evaluation.pair_scores
     for title, role in evaluation.verifiers.items():
         scores[role] = _score_pairs(context, config, role, title, pairs)
+        _log_failures(f"{title} on pairs", (*scores[role].winners, *scores[role].losers))
     metrics = [
         verifier_metrics(title, role, scores[role], evaluation.truth, bootstrap)
         for title, role in evaluation.verifiers.items()
@@ -245,7 +250,7 @@ def _edit_cases(
     if "rl" not in context.job.inputs:
         return rows
     score_all = truth is None or config.score_edits
-    return with_scores(
+    scored = with_scores(
         rows,
         _scorer(context, config, "rl"),
         None if score_all else config.gallery_size,
@@ -253,6 +258,18 @@ def _edit_cases(
         batch_size=config.score_batch_size,
         max_failed_fraction=config.max_failed_fraction if score_all else 1.0,
     )
+    _log_failures(title, [row.outcome for row in scored if row.outcome is not None])
+    return scored
+
+
+def _log_failures(title: str, outcomes: Sequence[ScoreOutcome]) -> None:
+    """Log how many edits have no score, by cause, if there are any."""
+    from editr1.evaluation.scoring import failures, first_failure
+
+    if causes := failures(outcomes):
+        by_cause = ", ".join(f"{cause}: {n}" for cause, n in causes.most_common())
+        text = "%s: %d of %d edits have no score (%s). The first failure: %s"
+        log.warning(text, title, causes.total(), len(outcomes), by_cause, first_failure(outcomes)[:300])
 
 
 def _editor(context: StageContext, config: EvaluateConfig, role: str) -> EditFunction:
@@ -319,18 +336,33 @@ def _report_progress(progress: Progress, context: StageContext) -> Callable[[int
 
 
 def _metrics(data: ReportData) -> dict[str, float]:
-    """Return the main results as metrics, which are stored in the record of the run."""
+    """Return the main results as metrics, which are stored in the record of the run.
+
+    Each accuracy is accompanied by its number of pairs, and edits without a score are counted as ``failed: <cause>``.
+    """
     metrics: dict[str, float] = {}
+    failures: Counter[str] = Counter()
     for verifier in data.verifiers:
         if verifier.accuracy is not None:
             metrics[f"{verifier.role}_half_credit"] = verifier.accuracy.half_credit.value
+            metrics[f"{verifier.role}_pairs"] = float(verifier.accuracy.n)
+            if verifier.failed_pairs and verifier.accuracy.half_credit_with_failed is not None:
+                with_failed = verifier.accuracy.half_credit_with_failed.value
+                metrics[f"{verifier.role}_half_credit_failed_as_wrong"] = with_failed
+        if verifier.failed_pairs:
+            metrics[f"{verifier.role}_failed_pairs"] = float(verifier.failed_pairs)
+        failures.update(verifier.failures)
     if data.verifier_gain.half_credit is not None:
         metrics["rl_gain"] = data.verifier_gain.half_credit.value
     if data.editor is not None:
         for name, parts in (("editor_before", data.editor.before), ("editor_after", data.editor.after)):
             if parts.score is not None:
                 metrics[name] = parts.score.value
-    return metrics
+        metrics["editor_cases"] = float(data.editor.num_cases - data.editor.failed)
+        failures.update(data.editor.failures)
+    for table in data.benchmarks:
+        failures.update(table.failures)
+    return metrics | {f"failed: {cause}": float(number) for cause, number in failures.most_common()}
 
 
 if __name__ == "__main__":

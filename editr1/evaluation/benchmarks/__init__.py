@@ -4,7 +4,7 @@ Benchmarks are not downloaded automatically. The user provides a local folder fo
 either the Parquet files from the Hugging Face Hub, or the JSON files and images that the authors published.
 """
 
-from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer, edit_scorer
+from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, BenchmarkScorer, EditScorer
 from editr1.evaluation.benchmarks.editscore import EditScoreRow, editscore_table, load_editscore, score_editscore
 from editr1.evaluation.benchmarks.gedit import (
     GEditItem,
@@ -28,13 +28,13 @@ from editr1.evaluation.benchmarks.tiger import TigerGroup, load_tiger, score_tig
 __all__ = [
     "BenchmarkEdit",
     "BenchmarkError",
+    "BenchmarkScorer",
     "EditScoreRow",
     "EditScorer",
     "GEditItem",
     "GEditRatings",
     "ImgEditItem",
     "TigerGroup",
-    "edit_scorer",
     "editscore_table",
     "gedit_table",
     "imgedit_table",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from editr1.data.types import EncodedImage, Principle, ScoreItem
-from editr1.evaluation.scoring import Scorer, score_in_batches, score_or_none
+from editr1.evaluation.scoring import MIN_FAILURES, FailureTally, Scorer, score_in_batches, score_or_none
+
+NO_PRINCIPLES: Final = "no principles"
+"""Cause of an edit without a score whose case has no principles. The other causes are those of a ``ScoreFailure``."""
 
 
 class BenchmarkEdit(NamedTuple):
@@ -27,28 +30,56 @@ Public benchmarks contain no principles, so a model has to generate them.
 """
 
 
-def edit_scorer(scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64) -> EditScorer:
-    """Return a function that scores edits with a verifier.
+class BenchmarkScorer:
+    """An :data:`EditScorer` that scores edits with a verifier, and counts those without a score by cause.
 
-    ``principles`` is called once per case, that is, once per source image and instruction. If it returns no principles,
-    the scores of the case's edits are None.
+    Args:
+        scorer: Function that scores edits with the verifier.
+        principles: Function that returns the principles of a case. It is called once per case, that is, once per source
+            image and instruction. If it returns no principles, the edits of the case have no score.
+        batch_size: Maximum number of edits per call of ``scorer``.
+        max_failed_fraction: Largest allowed fraction of edits without a score.
+
+    Attributes:
+        tally: Number of edits so far, and number of those without a score by cause.
     """
-    known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
 
-    def score(edits: Sequence[BenchmarkEdit]) -> list[float | None]:
+    def __init__(
+        self, scorer: Scorer, principles: PrinciplesFor, *, batch_size: int = 64, max_failed_fraction: float = 1.0
+    ) -> None:
+        self.tally = FailureTally(max_failed_fraction)
+        self._scorer = scorer
+        self._principles = principles
+        self._batch_size = batch_size
+        self._known: dict[tuple[bytes, str], tuple[Principle, ...]] = {}
+
+    def __call__(self, edits: Sequence[BenchmarkEdit]) -> list[float | None]:
+        """Score ``edits``. Return one score per edit, in order, which is None if scoring failed.
+
+        Raises:
+            TooManyFailures: At least 20 edits have no score, and they are a larger fraction than ``max_failed_fraction``.
+        """
         items: dict[int, ScoreItem] = {}
         for index, edit in enumerate(edits):
-            case = (edit.source, edit.instruction)
-            if case not in known:
-                known[case] = principles(*case)
-            if known[case]:
+            principles = self._principles_of(edit)
+            if principles:
                 items[index] = ScoreItem(
                     source=EncodedImage(data=edit.source),
                     edited=EncodedImage(data=edit.edited),
                     instruction=edit.instruction,
-                    principles=known[case],
+                    principles=principles,
                 )
-        outcomes = dict(zip(items, score_in_batches(items.values(), scorer, batch_size=batch_size), strict=True))
+            else:
+                self.tally.add(NO_PRINCIPLES, f"there are no principles for the instruction {edit.instruction!r:.80}")
+        found = score_in_batches(items.values(), self._scorer, batch_size=self._batch_size)
+        for outcome in found:
+            self.tally.add_outcome(outcome)
+        self.tally.check(MIN_FAILURES)
+        outcomes = dict(zip(items, found, strict=True))
         return [score_or_none(outcomes.get(index)) for index in range(len(edits))]
 
-    return score
+    def _principles_of(self, edit: BenchmarkEdit) -> tuple[Principle, ...]:
+        case = (edit.source, edit.instruction)
+        if case not in self._known:
+            self._known[case] = self._principles(*case)
+        return self._known[case]

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
+import numpy as np
+
 from editr1.data.images import resized_to
 from editr1.evaluation.benchmarks.edit_scorer import BenchmarkEdit, EditScorer
 from editr1.evaluation.benchmarks.rows import (
@@ -119,7 +121,8 @@ def editscore_table(
     A comparison is correct if the better edit has the higher score. The published rule counts ties and missing scores
     as wrong and averages the accuracy over task types. Our rule averages over all comparisons in which both edits have
     a score. It counts ties as wrong in the row of the dimension, and as half correct in the row "half credit" below it.
-    It excludes and counts comparisons with a missing score.
+    It excludes and counts comparisons with a missing score, except in the row "failed as wrong", where they count as
+    wrong. A row has no value if none of its comparisons has both scores.
 
     Comparisons of edits of one source image are resampled together. If all rows have the same source image, those that
     share an edit are.
@@ -138,23 +141,27 @@ def editscore_table(
         credit = [float(a is not None and b is not None and a > b) for a, b in pairs]
         scored = [(a, b, name) for (a, b), name in zip(pairs, names, strict=True) if a is not None and b is not None]
         missing += len(pairs) - len(scored)
-        strict, half = _our_accuracy(scored, bootstrap)
+        failed = [name for pair, name in zip(pairs, names, strict=True) if None in pair]
+        strict, half, with_failed = _our_accuracy(scored, failed, bootstrap)
         count = len(set(types))
         found.append(
             BenchmarkRow(
                 name=dimension,
-                published=macro_mean(credit, types, bootstrap, names),
+                published=macro_mean(credit, types, bootstrap, names) if scored else None,
                 ours=strict,
                 note=f"Published rule: mean accuracy over {count} type{'s' if count > 1 else ''}. "
                 "Our rule: accuracy over all pairs in which both edits have a score; ties count as wrong.",
             )
         )
         found.append(BenchmarkRow(name=f"{dimension}, half credit", ours=half))
+        found.append(BenchmarkRow(name=f"{dimension}, failed as wrong", ours=with_failed))
         if dimension == "overall":
             for kind in sorted(set(types)):
                 of_kind = [i for i, t in enumerate(types) if t == kind]
                 values, chosen = [credit[i] for i in of_kind], [names[i] for i in of_kind]
-                found.append(BenchmarkRow(name=f"overall: {kind}", published=mean_estimate(values, bootstrap, chosen)))
+                known = any(None not in pairs[i] for i in of_kind)
+                accuracy = mean_estimate(values, bootstrap, chosen) if known else None
+                found.append(BenchmarkRow(name=f"overall: {kind}", published=accuracy))
     return BenchmarkTable(
         name="EditScore's EditReward-Bench", rows=tuple(found), scale=100.0, unit="%", missing=missing
     )
@@ -181,10 +188,19 @@ def _sharing_an_edit(rows: Sequence[Comparison]) -> list[str]:
 
 
 def _our_accuracy(
-    pairs: Sequence[tuple[float, float, str]], bootstrap: Bootstrap
-) -> tuple[Estimate, Estimate] | tuple[None, None]:
+    pairs: Sequence[tuple[float, float, str]], failed: Sequence[str], bootstrap: Bootstrap
+) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
+    """Return the accuracy of ``pairs``: strict, with half credit for ties, and strict with further pairs as wrong.
+
+    A pair consists of two scores and the group in which it is resampled. ``failed`` has the group of each further pair.
+    """
     if not pairs:
-        return None, None
+        return None, None, None
     won, lost, groups = [a for a, _, _ in pairs], [b for _, b, _ in pairs], [name for _, _, name in pairs]
     strict, half = (pair_credit(won, lost, kind) for kind in ("strict", "half_credit"))
-    return mean_estimate(strict, bootstrap, groups), mean_estimate(half, bootstrap, groups)
+    with_failed = np.concatenate([strict, np.zeros(len(failed))])
+    return (
+        mean_estimate(strict, bootstrap, groups),
+        mean_estimate(half, bootstrap, groups),
+        mean_estimate(with_failed, bootstrap, [*groups, *failed]),
+    )

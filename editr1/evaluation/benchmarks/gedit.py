@@ -26,9 +26,10 @@ from editr1.evaluation.benchmarks.rows import (
     read_rows,
     text_field,
 )
-from editr1.evaluation.judge import Judge, Ratings, parse_viescore
+from editr1.evaluation.judge import Judge, Ratings, Refused, parse_viescore
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
+from editr1.evaluation.scoring import FailureTally
 
 TYPES = (
     "background_change",
@@ -150,8 +151,8 @@ def judge_gedit(
             found.append(GEditRatings(item.task_type, None, None, digest))
             continue
         images = [EncodedImage(data=item.source), EncodedImage(data=resized_to(edited, item.source))]
-        sc = parse_viescore(judge(prompts.sc.replace("<instruction>", item.instruction), images))
-        pq = parse_viescore(judge(prompts.pq, images[1:]))
+        sc = _rated(judge(prompts.sc.replace("<instruction>", item.instruction), images))
+        pq = _rated(judge(prompts.pq, images[1:]))
         found.append(GEditRatings(item.task_type, sc, pq, digest))
     return found
 
@@ -164,16 +165,20 @@ def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT)
 
     The published rule excludes missing edits and answers that cannot be parsed. The authors' scripts give some of these
     answers random ratings, but this implementation does not. Our rule scores a missing edit with 0, and excludes and
-    counts answers that cannot be parsed. The edits of one source image are resampled together.
+    counts answers that cannot be parsed. If no edit has ratings, the metrics have no value. The edits of one source image
+    are resampled together.
     """
     parsed: list[tuple[GEditRatings, float, float]] = []
     missing = [item for item in ratings if item.missing]
-    unparsed = 0
+    tally = FailureTally()
     for item in ratings:
         if isinstance(item.sc, Ratings) and isinstance(item.pq, Ratings):
             parsed.append((item, min(item.sc.values), min(item.pq.values)))
+            tally.add(None)
         elif not item.missing:
-            unparsed += 1
+            fault = item.sc if isinstance(item.sc, Unparsed) else item.pq
+            assert isinstance(fault, Unparsed)
+            tally.add("refused" if isinstance(fault, Refused) else "unparsed", fault.reason)
     columns: dict[str, Callable[[float, float], float]] = {
         "SC": lambda sc, _pq: sc,
         "PQ": lambda _sc, pq: pq,
@@ -184,12 +189,26 @@ def gedit_table(ratings: Sequence[GEditRatings], bootstrap: Bootstrap = DEFAULT)
         published = [(item, measure(sc, pq)) for item, sc, pq in parsed if kind in (None, item.task_type)]
         zeros = [(item, 0.0) for item in missing if kind in (None, item.task_type)]
         return BenchmarkRow(
-            name=name, published=_macro(published, bootstrap), ours=_macro([*published, *zeros], bootstrap)
+            name=name,
+            published=_macro(published, bootstrap),
+            ours=_macro([*published, *zeros], bootstrap) if parsed else None,
         )
 
     rows = [row(f"{name}, mean over types", measure, None) for name, measure in columns.items()]
     rows += [row(f"O: {kind}", columns["O"], kind) for kind in sorted({item.task_type for item, _, _ in parsed})]
-    return BenchmarkTable(name="GEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=len(missing))
+    return BenchmarkTable(
+        name="GEdit-Bench",
+        rows=tuple(rows),
+        unparsed=tally.num_failed,
+        missing=len(missing),
+        num_edits=tally.num_edits,
+        failures=tally.causes,
+        first_failure=tally.first,
+    )
+
+
+def _rated(answer: str | Refused) -> Ratings | Unparsed:
+    return answer if isinstance(answer, Refused) else parse_viescore(answer)
 
 
 def _macro(values: Sequence[tuple[GEditRatings, float]], bootstrap: Bootstrap) -> Estimate | None:

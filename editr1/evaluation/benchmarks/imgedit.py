@@ -17,9 +17,10 @@ from editr1.data.rules import instruction_fault
 from editr1.data.types import EncodedImage, Unparsed
 from editr1.data.valid_rows import image_checker
 from editr1.evaluation.benchmarks.rows import BenchmarkError, read_json_object
-from editr1.evaluation.judge import Judge, Ratings, parse_imgedit, parse_imgedit_published
+from editr1.evaluation.judge import Judge, Ratings, Refused, parse_imgedit, parse_imgedit_published
 from editr1.evaluation.metrics import DEFAULT, Bootstrap, Estimate, macro_mean, mean_estimate
 from editr1.evaluation.report.model import BenchmarkRow, BenchmarkTable
+from editr1.evaluation.scoring import FailureTally
 
 
 class ImgEditItem(NamedTuple):
@@ -77,7 +78,7 @@ def judge_imgedit(
     edits: Path | Callable[[ImgEditItem], bytes | None],
     judge: Judge,
     prompts: Mapping[str, str],
-) -> dict[str, str | None]:
+) -> dict[str, str | Refused | None]:
     """Rate every edit with the judge. Return a mapping from the key of a case to the judge's answer.
 
     The answer is None if there is no edited image.
@@ -90,7 +91,7 @@ def judge_imgedit(
         if item.edit_type not in prompts:
             types = ", ".join(sorted(prompts))
             raise BenchmarkError(f"prompts.json has no rubric for type {item.edit_type!r}, only for {types}; add one")
-    answers: dict[str, str | None] = {}
+    answers: dict[str, str | Refused | None] = {}
     for item in cases:
         edited = edits(item) if callable(edits) else _read_if_exists(edits / f"{item.key}.png")
         if edited is None:
@@ -102,36 +103,42 @@ def judge_imgedit(
 
 
 def imgedit_table(
-    items: Sequence[ImgEditItem], answers: Mapping[str, str | None], bootstrap: Bootstrap = DEFAULT
+    items: Sequence[ImgEditItem], answers: Mapping[str, str | Refused | None], bootstrap: Bootstrap = DEFAULT
 ) -> BenchmarkTable:
     """Return the mean rating of each type of edit, the mean over types (macro) and the mean over images (micro).
 
     The rating of an image is the mean of the ratings in the judge's answer. The published rule uses the authors' parser,
     which accepts any number of ratings per answer. It rounds the rating of an image to two decimals and excludes images
     without a rating. Our rule requires three ratings from 1 to 5 per answer. It gives a missing edit the lowest rating,
-    1, and excludes and counts answers that cannot be parsed. The edits of one source image are resampled together.
+    1, and excludes and counts answers that cannot be parsed. If no image has ratings, the metrics have no value. The edits
+    of one source image are resampled together.
     """
     published: list[tuple[str, float, str]] = []
     ours: list[tuple[str, float, str]] = []
-    unparsed = missing = 0
+    tally = FailureTally()
+    missing = 0
     for item in items:
         answer, source = answers.get(item.key), str(item.source)
         if answer is None:
             missing += 1
             ours.append((item.edit_type, 1.0, source))
             continue
+        if isinstance(answer, Refused):
+            tally.add("refused", answer.reason)
+            continue
         lenient = parse_imgedit_published(answer)
         if lenient is not None:
             published.append((item.edit_type, lenient, source))
         ratings = parse_imgedit(answer)
         if isinstance(ratings, Unparsed):
-            unparsed += 1
+            tally.add("unparsed", ratings.reason)
         else:
+            tally.add(None)
             ours.append((item.edit_type, _mean(ratings), source))
 
     def row(name: str, kind: str | None, macro: bool) -> BenchmarkRow:
         sides: list[Estimate | None] = []
-        for side in (published, ours):
+        for side in (published, ours if tally.num_failed < tally.num_edits else []):
             selected = [item for item in side if kind in (None, item[0])]
             kinds, values, sources = [k for k, _, _ in selected], [v for _, v, _ in selected], [s for *_, s in selected]
             if not selected:
@@ -144,7 +151,15 @@ def imgedit_table(
 
     rows = [row("mean over types (macro)", None, True), row("mean over images (micro)", None, False)]
     rows += [row(kind, kind, False) for kind in sorted({item.edit_type for item in items})]
-    return BenchmarkTable(name="ImgEdit-Bench", rows=tuple(rows), unparsed=unparsed, missing=missing)
+    return BenchmarkTable(
+        name="ImgEdit-Bench",
+        rows=tuple(rows),
+        unparsed=tally.num_failed,
+        missing=missing,
+        num_edits=tally.num_edits,
+        failures=tally.causes,
+        first_failure=tally.first,
+    )
 
 
 def _mean(ratings: Ratings) -> float:

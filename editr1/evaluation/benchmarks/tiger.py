@@ -149,7 +149,8 @@ def tiger_table(
 
     Our rule uses the argument ``epsilon``. If it is None, the pairs are split in half by the digests of their ids, and
     each half uses the epsilon that was tuned on the other half. At K = 3 and 4, a group with equal scores counts as
-    wrong. A group with a missing score is excluded and counted.
+    wrong. A group with a missing score is excluded and counted, except in the rows "failed as wrong", where it counts as
+    wrong. A row has no value if none of its groups has all scores.
 
     Groups of edits of one source image are resampled together.
     """
@@ -178,6 +179,13 @@ def tiger_table(
                 [v for credit in credits for v in credit.published_overall], bootstrap, all_sources
             ),
             ours=_mean_or_none([v for credit in credits for v in credit.ours], bootstrap, scored_sources),
+        )
+    )
+    with_failed = [v for credit in credits for v in [*credit.ours, *[0.0] * (len(credit.sources) - len(credit.ours))]]
+    rows.append(
+        BenchmarkRow(
+            name="overall, weighted by groups, failed as wrong",
+            ours=_mean_or_none(with_failed if any(complete) else [], bootstrap, all_sources),
         )
     )
     rows += _pair_rows(groups, scores, complete, sources, bootstrap)
@@ -220,7 +228,8 @@ def _credits(
     scored = [(g, s) for g, s, ok in zip(groups, scores, complete, strict=True) if g.k == k and ok]
     incomplete = [0.0] * sum(g.k == k and not ok for g, ok in zip(groups, complete, strict=True))
     if not scored:
-        return _Credits(k, incomplete, incomplete, [], ordered)
+        # No group of this size has a value of its own, but each one counts as wrong in the row "overall".
+        return _Credits(k, [], incomplete if any(complete) else [], [], ordered)
     ranked = [float(_order(s, g.letters) == _human_order(g)) for g, s in scored]
     if k > 2:
         ours = [float(_has_no_ties(s, g) and credit == 1.0) for (g, s), credit in zip(scored, ranked, strict=True)]
@@ -277,8 +286,11 @@ def _pair_rows(
     lost: list[float] = []
     kinds: list[str] = []
     names: list[str] = []
+    failed: list[str] = []
     for group, score, ok, source in zip(groups, scores, complete, sources, strict=True):
         for (a, b), preference in group.human.items():
+            if preference and not ok:
+                failed.append(source)
             if ok and preference:
                 better, worse = (a, b) if preference > 0 else (b, a)
                 won.append(_number(score, better))
@@ -288,8 +300,13 @@ def _pair_rows(
     if not won:
         return [BenchmarkRow(name="all pairs with a preference")]
     strict, half = pair_credit(won, lost, "strict"), pair_credit(won, lost, "half_credit")
+    with_failed = np.concatenate([strict, np.zeros(len(failed))])
     return [
         BenchmarkRow(name="all pairs with a preference, strict", ours=mean_estimate(strict, bootstrap, names)),
+        BenchmarkRow(
+            name="all pairs with a preference, failed as wrong",
+            ours=mean_estimate(with_failed, bootstrap, [*names, *failed]),
+        ),
         BenchmarkRow(name="all pairs with a preference, half credit", ours=mean_estimate(half, bootstrap, names)),
         BenchmarkRow(
             name="pairs with a preference, half credit, mean over K", ours=macro_mean(half, kinds, bootstrap, names)

@@ -110,6 +110,11 @@ class VerifierMetrics(Part):
         name: Name of the verifier in the report.
         role: Training stage that produced the verifier: "sft", "rl" or "other".
         accuracy: Pairwise accuracy, or None if no pair has scores of both edits.
+        num_pairs: Number of pairs in which people preferred one edit, whether they were scored or not.
+        failed_pairs: Number of these pairs in which at least one edit has no score.
+        num_edits: Number of edits that the verifier was asked to score. It is two per pair.
+        failures: Number of edits without a score, by cause, such as "unparsed".
+        first_failure: Reason why the first of these edits has no score.
         verdicts: Fraction of the verifier's yes/no answers that agree with the ground truth, by category of principle.
         parsed: Fraction of the verifier's traces that could be parsed.
     """
@@ -117,6 +122,11 @@ class VerifierMetrics(Part):
     name: str
     role: Literal["sft", "rl", "other"]
     accuracy: PairAccuracy | None = None
+    num_pairs: int = 0
+    failed_pairs: int = 0
+    num_edits: int = 0
+    failures: Mapping[str, int] = Field(default_factory=dict)
+    first_failure: str = ""
     verdicts: Mapping[Category, Estimate] = Field(default_factory=dict)
     parsed: Estimate | None = None
 
@@ -158,7 +168,9 @@ class EditorMetrics(Part):
         gain: Mean of the paired differences: the score after RL minus the score before RL of each case.
         gsb: Fraction of cases with a higher score after RL minus fraction of cases with a lower score, in [-1, 1].
         unchanged: Mean ground-truth score of the source images: the score of an editor that does nothing.
+        num_cases: Number of cases, including those that are excluded.
         failed: Number of cases that are excluded because at least one of the two edits has no score.
+        failures: Number of edits without a score, by cause, such as "unparsed".
     """
 
     scored_by: Annotated[Literal["truth", "verifier"], Field(alias="judge")]
@@ -167,7 +179,9 @@ class EditorMetrics(Part):
     gain: ScoreParts
     gsb: Estimate | None = None
     unchanged: Estimate | None = None
+    num_cases: int = 0
     failed: int = 0
+    failures: Mapping[str, int] = Field(default_factory=dict)
 
 
 class PrincipleView(Part):
@@ -224,8 +238,12 @@ class BenchmarkTable(Part):
         rows: One row per metric.
         scale: Factor by which metrics are multiplied for display: 100 for fractions, 1 for ratings.
         unit: Unit that is displayed after the metrics' names.
-        unparsed: Number of the judge's answers that could not be parsed.
+        unparsed: Number of edits that the judge did not rate, because it refused or its answer could not be parsed.
         missing: Number of items without a score or an edited image.
+        num_edits: Number of edits that the verifier or the judge was to score.
+        failures: Number of these edits without a score, by cause: "unparsed", "refused" (by the judge), "no principles"
+            or another cause of a ScoreFailure.
+        first_failure: Reason why the first of these edits has no score.
         protocol: Whether the table displays metrics under the authors' rule, this project's rule or both.
         notes: Notes that are displayed below the table.
     """
@@ -236,6 +254,9 @@ class BenchmarkTable(Part):
     unit: str = ""
     unparsed: int = 0
     missing: int = 0
+    num_edits: int = 0
+    failures: Mapping[str, int] = Field(default_factory=dict)
+    first_failure: str = ""
     protocol: Protocol = "both"
     notes: tuple[str, ...] = ()
 

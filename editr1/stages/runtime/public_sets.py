@@ -7,15 +7,18 @@ of edits. A VLM, called the judge, rates these edits.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from editr1.config.evaluate import EvaluateConfig, PublicSetsConfig
 from editr1.data.images import decode_image, encode_png
-from editr1.data.types import EditCase, EncodedImage, Principle, case_digest
+from editr1.data.types import EditCase, EncodedImage, Principle, Unparsed, case_digest
 from editr1.evaluation.benchmarks import (
-    edit_scorer,
+    BenchmarkScorer,
     gedit_table,
     imgedit_table,
     judge_gedit,
@@ -30,11 +33,13 @@ from editr1.evaluation.benchmarks import (
     select_protocol,
 )
 from editr1.evaluation.editor_eval import EditFunction
-from editr1.evaluation.judge import Judge, vlm_judge
+from editr1.evaluation.judge import Judge, Ratings, parse_imgedit, parse_viescore, vlm_judge
 from editr1.evaluation.metrics import Bootstrap
 from editr1.evaluation.report.model import BenchmarkTable
-from editr1.evaluation.scoring import Scorer
+from editr1.evaluation.scoring import FailureTally, Scorer
 from editr1.stages.runtime.context import StageContext
+
+_log = logging.getLogger(__name__)
 
 RewardBenchmark = Literal["editscore", "tiger"]
 _REWARD_BENCHMARKS: tuple[RewardBenchmark, ...] = ("editscore", "tiger")
@@ -78,29 +83,57 @@ def benchmark_tables(
     Raises:
         BenchmarkError: The folder of a benchmark does not have the published layout.
         CurationError: The VLM's principles cannot be parsed.
-        LlmError: The VLM does not respond.
+        LlmError: The VLM does not respond, or refuses every request.
+        TooManyFailures: A larger fraction of edits has no score than ``config.max_failed_fraction`` allows.
     """
     tables: list[BenchmarkTable] = []
     for name in _REWARD_BENCHMARKS:
         if name in context.job.inputs:
             tables += _reward_tables(context, config, bootstrap, name, scorers)
     judged = {name: evaluate for name, evaluate in _JUDGED_BENCHMARKS.items() if name in context.job.inputs}
-    if judged:
-        labeller = config.public.labeller
-        with vlm_judge(
-            labeller.endpoints,
-            config.public.judge,
-            cache=context.workdir / "marks.sqlite",
-            max_side=labeller.max_side,
-            seed=labeller.seed,
-        ) as judge:
-            for benchmark, evaluate in judged.items():
-                for title, load in editors.items():
-                    context.progress.phase(f"{title} on {benchmark}", 1)
-                    table = evaluate(Path(context.input(benchmark)), load(), judge, bootstrap)
-                    tables.append(_titled(select_protocol(table, config.public.protocol), title))
-                    context.progress.step()
+    for benchmark, (evaluate, parse) in judged.items():
+        for title, load in editors.items():
+            context.progress.phase(f"{title} on {benchmark}", 1)
+            with _judge(context, config, parse) as judge:
+                table = evaluate(Path(context.input(benchmark)), load(), judge, bootstrap)
+            tables.append(_checked(_titled(select_protocol(table, config.public.protocol), title), config))
+            context.progress.step()
     return tuple(tables)
+
+
+def _judge(
+    context: StageContext, config: EvaluateConfig, parse: Callable[[str], Ratings | Unparsed]
+) -> AbstractContextManager[Judge]:
+    labeller = config.public.labeller
+    return vlm_judge(
+        labeller.endpoints,
+        config.public.judge,
+        parse,
+        cache=context.workdir / "marks.sqlite",
+        max_side=labeller.max_side,
+        seed=labeller.seed,
+        max_failed_fraction=config.max_failed_fraction,
+    )
+
+
+def _checked(table: BenchmarkTable, config: EvaluateConfig) -> BenchmarkTable:
+    """Return ``table``. Log the edits without a score, and raise an error if there are more than the settings allow.
+
+    Raises:
+        RequestRefused: The judge refused every request, so that another attempt would fail, too.
+        TooManyFailures: A larger fraction of edits has no score than ``config.max_failed_fraction`` allows.
+    """
+    from editr1.llm.errors import RequestRefused
+
+    tally = FailureTally(config.max_failed_fraction, table.num_edits, Counter(table.failures), table.first_failure)
+    if tally.num_failed and tally.causes["refused"] == tally.num_edits:
+        raise RequestRefused(f"{table.name}: the judge refused all {tally.num_edits} edits: {tally.first}")
+    if tally.num_failed:
+        by_cause = ", ".join(f"{cause}: {n}" for cause, n in tally.causes.most_common())
+        text = "%s: %d of %d edits have no score (%s). The first failure: %s"
+        _log.warning(text, table.name, tally.num_failed, tally.num_edits, by_cause, tally.first[:300])
+    tally.check()
+    return table
 
 
 def _reward_tables(
@@ -114,13 +147,20 @@ def _reward_tables(
     known = _principles(context, config.public, name, folder)
     for title, load in scorers.items():
         context.progress.phase(f"{title} on {name}", 1)
-        score = edit_scorer(load(), lambda *case: known.get(case_digest(*case), ()), batch_size=config.score_batch_size)
+        score = BenchmarkScorer(
+            load(),
+            lambda *case: known.get(case_digest(*case), ()),
+            batch_size=config.score_batch_size,
+            max_failed_fraction=config.max_failed_fraction,
+        )
         public = config.public
         table = reward_benchmark(
             name, folder, score, protocol=public.protocol, epsilon=public.epsilon, bootstrap=bootstrap
         )
         context.progress.step()
-        yield _titled(table, title)
+        tally = score.tally
+        failed = {"num_edits": tally.num_edits, "failures": tally.causes, "first_failure": tally.first}
+        yield _checked(_titled(table.model_copy(update=failed), title), config)
 
 
 def _principles(
@@ -164,7 +204,12 @@ def _imgedit(folder: Path, edit: EditFunction, judge: Judge, bootstrap: Bootstra
     return imgedit_table(items, answers, bootstrap)
 
 
-_JUDGED_BENCHMARKS = {"gedit": _gedit, "imgedit": _imgedit}
+_Evaluate = Callable[[Path, EditFunction, Judge, Bootstrap], BenchmarkTable]
+_JUDGED_BENCHMARKS: dict[str, tuple[_Evaluate, Callable[[str], Ratings | Unparsed]]] = {
+    "gedit": (_gedit, parse_viescore),
+    "imgedit": (_imgedit, parse_imgedit),
+}
+"""For each benchmark with a judge: the function that evaluates an editor, and the parser of the judge's answers."""
 
 
 def _edited(edit: EditFunction, source: bytes, instruction: str) -> bytes:

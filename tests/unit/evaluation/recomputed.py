@@ -55,6 +55,10 @@ def recomputed_rows(folder: Path) -> dict[str, list[Row]]:
             found[f"/verifiers/{role}/accuracy/{kind}"] = [
                 (credits[role][i["pair_id"]][kind], 1.0, i["source"]) for i in scored
             ]
+        for kind in ("strict", "half_credit"):
+            found[f"/verifiers/{role}/accuracy/{kind}_with_failed"] = [
+                ((credits[role][i["pair_id"]] or {kind: 0.0})[kind], 1.0, i["source"]) for i in mine
+            ]
         found[f"/verifiers/{role}/parsed"] = [row for item in mine for row in parsed(item)]
         for category in CATEGORIES:
             found[f"/verifiers/{role}/verdicts/{category}"] = [r for item in mine for r in agreed(item, category)]

@@ -99,6 +99,10 @@ def test_pair_with_a_failed_score_is_excluded_and_counted():
     found = scores.accuracy()
     assert (found.n, found.failed) == (4, 1)
     assert found.strict.value == pytest.approx(2 / 4)
+    assert found.strict_with_failed is not None and found.half_credit_with_failed is not None
+    assert (found.strict_with_failed.n, found.half_credit_with_failed.n) == (5, 5)
+    assert found.strict_with_failed.value == pytest.approx(2 / 5)
+    assert found.half_credit_with_failed.value == pytest.approx(2.5 / 5)
     parsed = scores.parsed()
     assert parsed is not None
     assert parsed.value == pytest.approx(9 / 10)
@@ -116,6 +120,8 @@ def test_verifier_without_scores_has_no_accuracy():
     metrics = verifier_metrics("RRM", "sft", scores, truth)
     assert metrics.accuracy is None
     assert metrics.verdicts == {}
+    assert (metrics.num_pairs, metrics.failed_pairs, metrics.num_edits) == (1, 1, 2)
+    assert (metrics.failures, metrics.first_failure) == ({"unparsed": 2}, "no <score>")
 
 
 def test_too_many_failures_stop_the_evaluation():

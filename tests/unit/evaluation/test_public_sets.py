@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from PIL import Image
 from editr1.data.images import decode_image
 from editr1.data.types import Category, Principle, Scored, ScoreFailure, Unparsed
 from editr1.evaluation.benchmarks import (
+    BenchmarkEdit,
     BenchmarkError,
+    BenchmarkScorer,
     GEditRatings,
-    edit_scorer,
+    ImgEditItem,
     editscore_table,
     gedit_table,
     imgedit_table,
@@ -35,7 +38,8 @@ from editr1.evaluation.benchmarks import (
 )
 from editr1.evaluation.benchmarks.gedit import GEditPrompts
 from editr1.evaluation.benchmarks.tiger import tuned_epsilon
-from editr1.evaluation.judge import Ratings
+from editr1.evaluation.judge import Ratings, Refused
+from editr1.evaluation.scoring import TooManyFailures
 
 
 def image(shade: int, size: tuple[int, int] = (8, 8)) -> dict[str, object]:
@@ -224,7 +228,7 @@ def test_tiger_decided_pair_within_epsilon_is_wrong_at_k_2_but_correct_overall(t
     assert published["overall, weighted by groups"] == 1.0
 
 
-def test_tiger_unscored_group_is_wrong_in_the_published_rule_and_excluded_from_ours(tmp_path):
+def test_tiger_unscored_group_is_wrong_in_the_published_overall_and_excluded_from_ours(tmp_path):
     groups = load_tiger(write(tmp_path, tiger_set()))
     scores = [
         {**score, "A": None} if group.k == 4 else score
@@ -232,9 +236,10 @@ def test_tiger_unscored_group_is_wrong_in_the_published_rule_and_excluded_from_o
     ]
     table = tiger_table(groups, scores, epsilon=0.1)
     published, ours = rows_of(table), rows_of(table, "ours")
-    assert published["K = 4"] == 0.0
+    assert published["K = 4"] is None, "no group of this size has a value"
     assert published["overall, weighted by groups"] == pytest.approx((3 + 2 + 0) / 8)
     assert ours["overall, weighted by groups"] == pytest.approx((2 + 1) / 7)
+    assert ours["overall, weighted by groups, failed as wrong"] == pytest.approx((2 + 1) / 8)
 
 
 def test_default_epsilon_is_tuned_on_the_other_half(tmp_path):
@@ -422,10 +427,64 @@ def test_verifier_requests_principles_once_per_case(tmp_path):
         ]
 
     rows = list(load_editscore(write(tmp_path, editscore_rows())))
-    scores = score_editscore(rows, edit_scorer(scorer, principles))
+    score = BenchmarkScorer(scorer, principles)
+    scores = score_editscore(rows, score)
     assert requested == ["do it"]
     assert scores["a-90"] == 9.0
     assert scores["b-20"] is None
+    assert (score.tally.num_edits, score.tally.causes, score.tally.first) == (7, {"engine": 1}, "gone")
+    table = editscore_table(rows, scores)
+    assert rows_of(table, "ours")["overall"] == pytest.approx(1 / 3)
+    assert rows_of(table, "ours")["overall, failed as wrong"] == pytest.approx(1 / 4)
+    with pytest.raises(
+        TooManyFailures, match=r"1 of 7 scores failed \(engine: 1\), but at most 5%.*first failure: gone"
+    ):
+        replace(score.tally, max_failed_fraction=0.05).check()
+
+
+def test_edits_without_principles_are_counted_and_stop_a_long_benchmark():
+    score = BenchmarkScorer(lambda items: [], lambda *_case: (), max_failed_fraction=0.5)
+    edit = BenchmarkEdit(image(0)["bytes"], image(1)["bytes"], "make it blue")
+    assert score([edit] * 19) == [None] * 19
+    assert score.tally.causes == {"no principles": 19}
+    with pytest.raises(TooManyFailures, match=r"no principles: 20.*no principles for the instruction 'make it blue'"):
+        score([edit])
+
+
+# Without a single score, no metric has a value
+
+
+def test_editscore_without_a_score_has_no_value(tmp_path):
+    rows = list(load_editscore(write(tmp_path, editscore_rows())))
+    table = editscore_table(rows, score_editscore(rows, lambda edits: [None] * len(edits)))
+    assert {(row.published, row.ours) for row in table.rows} == {(None, None)}
+    assert table.missing == 5
+
+
+def test_tiger_without_a_score_has_no_value(tmp_path):
+    groups = load_tiger(write(tmp_path, tiger_set()))
+    table = tiger_table(groups, score_tiger(groups, lambda edits: [None] * len(edits)))
+    assert {(row.published, row.ours) for row in table.rows} == {(None, None)}
+    assert table.missing == len(groups)
+
+
+def test_gedit_without_a_rating_has_no_value_but_causes():
+    table = gedit_table(
+        [
+            GEditRatings("text_change", None, None),
+            GEditRatings("text_change", Unparsed(reason="no number"), Ratings(values=(1.0, 1.0))),
+            GEditRatings("text_change", Refused(reason="400"), Refused(reason="400")),
+        ]
+    )
+    assert {(row.published, row.ours) for row in table.rows} == {(None, None)}
+    assert (table.num_edits, table.failures, table.first_failure) == (2, {"unparsed": 1, "refused": 1}, "no number")
+
+
+def test_imgedit_refused_requests_are_counted_and_never_rated():
+    items = [ImgEditItem(str(i), "alter", "x", Path("unused")) for i in range(2)]
+    table = imgedit_table(items, {str(i): Refused(reason="Error: 5") for i in range(2)})
+    assert {(row.published, row.ours) for row in table.rows} == {(None, None)}
+    assert (table.num_edits, table.failures, table.first_failure) == (2, {"refused": 2}, "Error: 5")
 
 
 def test_reward_benchmark_reports_the_requested_rules(tmp_path):
