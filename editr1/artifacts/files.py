@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, StoreError
+from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError
 from editr1.artifacts.hashing import CHUNK, VerifiedReader
 from editr1.artifacts.objects import checked_key
 
@@ -108,7 +108,10 @@ class FileObjects:
         except FileExistsError:
             raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten") from None
         except OSError as error:
-            raise StoreError(f"{self.url}: cannot write {key}: {error.strerror or error}") from error
+            denied = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+            remedy = "; check the permissions of the folder" if denied else ""
+            message = f"{self.url}: cannot write {key}: {error.strerror or error}{remedy}"
+            raise (AccessDenied if denied else StoreError)(message) from error
         finally:
             if scratch is not None:
                 with suppress(OSError):

@@ -5,9 +5,13 @@ Commands import their dependencies inside functions, so that ``editr1 --help`` i
 
 from __future__ import annotations
 
+import os
+import sys
+
 import typer
 
 from editr1.cli import artifacts, cluster, config, data, reproduce, run, runs, score, stages, submit
+from editr1.cli.common import reporting
 from editr1.terminal.text import echo
 
 app = typer.Typer(
@@ -41,5 +45,18 @@ def version() -> None:
     echo(__version__)
 
 
+def main() -> None:
+    """Run a command. The installed program ``editr1`` calls this function."""
+    try:
+        with reporting():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
+    except typer.Exit as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what cannot be written is not written at exit
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -108,7 +108,7 @@ class RunOrchestrator(Generic[Request, Handle]):
                     any_started = self._run_stage(ready[0]) or any_started
                     self._stop_unneeded_services()
             self._record.state = State.DONE
-        except RunStopped:
+        except (RunStopped, KeyboardInterrupt):
             self._record.state = State.INTERRUPTED
             raise
         except BaseException:
@@ -202,6 +202,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         record.state, record.reason = (State.FAILED, str(error)) if late else (State.INTERRUPTED, "")
         with _log_stop_errors(record.name):
             self._launcher.cancel(handle, ABORT_SECONDS if isinstance(error, KeyboardInterrupt) else GRACE_SECONDS)
+        with _log_save_errors(record.name):
             self._close(record, self._observe(record, handle))
         self._observer.stage_ended(record)
 
@@ -319,6 +320,15 @@ def _log_stop_errors(stage: str) -> Iterator[None]:
         yield
     except Exception as error:
         log.warning("stage %s could not be stopped and may still be running: %s", stage, error)
+
+
+@contextmanager
+def _log_save_errors(stage: str) -> Iterator[None]:
+    """Log an error that occurs while the end of a stage is recorded, so that it does not hide the error that ended the run."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("the end of stage %s could not be recorded: %s", stage, error)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opentelemetry import context, propagate, trace
@@ -149,8 +149,9 @@ class JsonLinesExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. A failure, for example because the disk is full, loses spans but does not fail the process."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def as_record(item: ReadableSpan, service: str) -> dict[str, object]:

@@ -39,9 +39,12 @@ def terminate(process: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Wait until ``process`` exits. If it is still running after ``grace`` seconds, send SIGKILL to its process group."""
+    """Wait until ``process`` exits. If it is still running after ``grace`` seconds, send SIGKILL to its process group.
+
+    A second Ctrl-C, which raises KeyboardInterrupt, ends the wait and kills the group at once.
+    """
     try:
         process.wait(grace)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
