@@ -44,7 +44,7 @@ def hash_parts(*parts: Part) -> bytes:
 
 
 def hash_fraction(text: str) -> float:
-    """Return the hash of ``text`` as a number in [0, 1), uniformly distributed. It is used to split cases by their id."""
+    """Return the hash of ``text`` as a number in [0, 1), uniformly distributed. It is used to split data by digests."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 

@@ -43,7 +43,9 @@ class CurateStageConfig(Settings):
     shapes: ShapesConfig = Field(default_factory=ShapesConfig)
     """Size of the shapes dataset, which is generated if the stage has no input ``data``."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Fraction of imported cases that are used only for evaluation. These cases are selected by a hash of the case ID.
-    The fraction does not apply to the shapes dataset, which has separate cases for evaluation."""
+    """Fraction of imported source images whose cases are used only for evaluation. A hash of the image selects them, so
+    no source image is used for both training and evaluation. The fraction does not apply to the shapes dataset, which has
+    separate cases for evaluation."""
     seed: int = 0
-    """Seed from which the shapes dataset is generated."""
+    """Seed from which the shapes dataset is generated. With imported data, it is added to ``curation.seed``, so that runs
+    with different seeds get different labels."""

@@ -6,11 +6,11 @@ table if there are no edited images yet.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from editr1.curation.errors import CurationError
+from editr1.data.ids import readable
 from editr1.data.tables import count_rows, read_table, write_table
 from editr1.data.types import Candidate, EditCase, EncodedImage, Quadruple
 from editr1.telemetry import Interrupted, TrainHooks
@@ -29,11 +29,14 @@ def make_candidates(
     ``<out>.parts``, so that a repeated call resumes an interrupted one.
 
     Raises:
-        CurationError: Two names differ only in case or punctuation, or an editor does not return one image per case.
+        CurationError: Two names differ only in case or punctuation, a name has neither a letter nor a digit, or an editor
+            does not return one image per case.
         Interrupted: ``hooks.should_stop`` returned True.
     """
     hooks = hooks or TrainHooks()
     names = {_file_name(name) for name in editors}
+    if "" in names:
+        raise CurationError(f"editors: {sorted(editors)}: every name needs a letter or a digit; rename the editor")
     if len(names) != len(editors):
         raise CurationError(
             f"editors: {sorted(editors)}: names must differ in letters or digits, ignoring case; rename one editor"
@@ -79,4 +82,4 @@ def _batch_file(folder: Path, name: str, index: int) -> Path:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+    return readable(name, len(name)).lower()

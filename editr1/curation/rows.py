@@ -15,6 +15,7 @@ from editr1.curation.select import (
     canonical_trace,
     holistic_verdict,
     random_trace,
+    shuffled,
     verdict_trace,
 )
 from editr1.curation.think import Trace, parse_member_trace, quadruple_id, recorded_traces
@@ -57,7 +58,8 @@ class RowBuilder:
 
     def _trace_row(self, quadruple: Quadruple) -> SftRow | str:
         key, principles = quadruple_id(quadruple), quadruple.case.principles
-        traces = recorded_traces(self._traces, key)
+        # The record is sorted by pool member, and the first of equally good traces is selected.
+        traces = shuffled(recorded_traces(self._traces, key), curation_rng(self._config.seed, "shuffle", key))
         verdicts = self._parse(traces, principles)
         gold = recorded_gold(self._gold, key) if self._config.variant == "T+V" else None
         if self._config.variant != "T+V":

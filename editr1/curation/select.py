@@ -6,6 +6,7 @@ All functions are deterministic.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from editr1.data.rules import content_fault, question_fault, trace_fault
 from editr1.data.types import Category, Principle, Unparsed, Verdict
 from editr1.llm.answers import UnreadableAnswer
 from editr1.verifier.trace import format_trace
+
+T = TypeVar("T")
 
 
 def agreement(scores: Sequence[int], gold: Sequence[int]) -> float:
@@ -37,7 +40,7 @@ def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> i
     """Return the index of the trace with the highest agreement with ``gold``, or None if no trace was parsed.
 
     If several traces have the highest agreement, the one with the highest average (as the trace states it) is selected.
-    Any remaining tie is broken by the highest score, and then by the order of the traces.
+    Any remaining tie is broken by the highest score, and then by the order of the traces, which :func:`shuffled` makes random.
     """
     ranked = [
         (agreement(verdict.scores, gold), verdict.average, verdict.score, -index)
@@ -45,6 +48,11 @@ def best_trace(verdicts: Sequence[Verdict | Unparsed], gold: Sequence[int]) -> i
         if isinstance(verdict, Verdict)
     ]
     return -max(ranked)[3] if ranked else None
+
+
+def shuffled(traces: Sequence[T], rng: np.random.Generator) -> list[T]:
+    """Return the traces in random order, so that no pool member is favoured where traces are equally good."""
+    return [traces[int(index)] for index in rng.permutation(len(traces))]
 
 
 def random_trace(verdicts: Sequence[Verdict | Unparsed], rng: np.random.Generator) -> int | None:

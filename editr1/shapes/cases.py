@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
+from itertools import count, islice
+from typing import Final
+
 import numpy as np
 
+from editr1.config.loader import ConfigError
 from editr1.data.types import EditCase, Principle
 from editr1.seeding import derive_rng
 from editr1.shapes.edits import Edit, parse_instruction, random_edit
 from editr1.shapes.rendering import render, to_encoded_image
 from editr1.shapes.scene import Scene, random_scene
+
+_MOST_EXCLUDED: Final = 10_000
 
 
 def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: bool = False) -> list[EditCase]:
@@ -16,10 +23,33 @@ def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: 
 
     A case depends only on ``prefix``, ``seed`` and its index. Cases with different ``prefix`` or ``seed`` are independent.
     """
-    return [
-        _case(f"{prefix}-{seed}-{index}", derive_rng("case", prefix, seed, index), with_principles)
-        for index in range(n)
-    ]
+    return list(islice(iterate_cases(seed, prefix, with_principles=with_principles), n))
+
+
+def iterate_cases(seed: int, prefix: str, *, with_principles: bool = False) -> Iterator[EditCase]:
+    """Yield the cases of :func:`generate_cases` without end."""
+    for index in count():
+        yield _case(f"{prefix}-{seed}-{index}", derive_rng("case", prefix, seed, index), with_principles)
+
+
+def without_sources(cases: Iterable[EditCase], excluded: Collection[str]) -> Iterator[EditCase]:
+    """Leave out the cases whose source image has a SHA-256 in ``excluded``. The others keep their ids and their order.
+
+    Raises:
+        ConfigError: 10,000 consecutive cases were left out, because ``excluded`` contains nearly all possible images.
+    """
+    consecutive = 0
+    for case in cases:
+        if case.source.sha256 not in excluded:
+            consecutive = 0
+            yield case
+            continue
+        consecutive += 1
+        if consecutive >= _MOST_EXCLUDED:
+            raise ConfigError(
+                f"shapes: the {len(excluded)} source images of the training data are nearly all possible ones: in "
+                f"{_MOST_EXCLUDED} attempts, no other image was found for a test case; reduce cases, pairs or rl_cases"
+            )
 
 
 def generate_case(rng: np.random.Generator) -> tuple[Scene, str, Edit]:

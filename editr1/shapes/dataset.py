@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 from editr1.config.curate_stage import ShapesConfig
@@ -11,16 +12,15 @@ from editr1.data.tables import write_table
 from editr1.data.types import EditCase, PreferencePair, Quadruple
 from editr1.shapes.annotators import label_pair
 from editr1.shapes.candidates import make_candidates
-from editr1.shapes.cases import generate_cases
+from editr1.shapes.cases import generate_cases, iterate_cases, without_sources
 
 
 @dataclass(frozen=True)
 class ShapesDataset:
     """Paths of the generated tables, and the id prefixes of the cases for editor RL and for tests.
 
-    The cases have no principles yet. Training and test cases are generated independently. Because there are few possible
-    scenes, a test case can equal a training case by chance. With one seed, 9 of 2,262 test cases had the same image and
-    instruction as a training case.
+    The cases have no principles yet. Training and test data are disjoint: no source image of a test pair or test case is
+    the source image of a training row, a training pair or a case for editor RL.
     """
 
     cases: Path
@@ -49,14 +49,17 @@ def generate_shapes_dataset(config: ShapesConfig, seed: int, folder: Path) -> Sh
         test_prefix="test-",
     )
     sft = generate_cases(config.cases, seed, "sft")
-    pairs, pairs_test = (
-        list(decided_pairs(n, seed, p)) for n, p in ((config.pairs, "pair"), (config.test_pairs, "pairtest"))
-    )
+    pairs = list(decided_pairs(config.pairs, seed, "pair"))
+    rl = generate_cases(config.rl_cases, seed, "rl")
+    # Few scenes are possible, so a test image would often be a training image by chance.
+    seen = {case.source.sha256 for case in (*sft, *rl, *(pair.case for pair in pairs))}
+    pairs_test = list(decided_pairs(config.test_pairs, seed, "pairtest", seen))
+    test = list(islice(without_sources(iterate_cases(seed, "test"), seen), config.test_cases))
     write_table(dataset.candidates, _quadruples(sft, config.candidates, seed), Quadruple)
     write_table(dataset.pairs, pairs, PreferencePair)
     write_table(dataset.pairs_test, pairs_test, PreferencePair)
-    others = [*generate_cases(config.rl_cases, seed, "rl"), *generate_cases(config.test_cases, seed, "test")]
-    write_table(dataset.cases, [*sft, *(pair.case for pair in [*pairs, *pairs_test]), *others], EditCase)
+    pair_cases = [pair.case for pair in [*pairs, *pairs_test]]
+    write_table(dataset.cases, [*sft, *pair_cases, *rl, *test], EditCase)
     return dataset
 
 
@@ -66,16 +69,18 @@ def _quadruples(cases: list[EditCase], n: int, seed: int) -> Iterator[Quadruple]
             yield Quadruple(case=case, candidate=candidate)
 
 
-def decided_pairs(n: int, seed: int, prefix: str) -> Iterator[PreferencePair]:
+def decided_pairs(n: int, seed: int, prefix: str, excluded: Collection[str] = ()) -> Iterator[PreferencePair]:
     """Generate and label pairs of candidates, and yield them until ``n`` pairs are decided, that is, have a winner.
 
-    Pairs labelled "same" are yielded as well, but are not counted.
+    Pairs labelled "same" are yielded as well, but are not counted. Cases whose source image has a SHA-256 in ``excluded``
+    are left out.
     """
-    index = decided = 0
-    while decided < n:
-        case = generate_cases(1, seed, f"{prefix}{index}")[0]
+    cases = (generate_cases(1, seed, f"{prefix}{index}")[0] for index in count())
+    decided = 0
+    for case in without_sources(cases, excluded) if n else ():
         first, second = make_candidates(case, seed, 2)
         pair = label_pair(case, first, second, seed)
-        index += 1
         decided += pair.label == "winner"
         yield pair
+        if decided == n:
+            return

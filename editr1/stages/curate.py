@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import TypeVar
 from editr1.config.curate import CurateConfig
 from editr1.config.curate_stage import CurateStageConfig
 from editr1.config.loader import ConfigError
+from editr1.data.split import held_out_sources
 from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple
-from editr1.seeding import hash_fraction
+from editr1.seeding import offset_seed
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
 
@@ -22,20 +24,20 @@ Row = TypeVar("Row", bound=DataModel)
 
 @dataclass(frozen=True)
 class _Tables:
-    """Input tables of curation, and functions that decide from a case ID whether the case is used for RL or held out."""
+    """Input tables of curation, and functions that decide whether a case is used for RL or held out."""
 
     cases: Path
     candidates: Path
     pairs: Path
     pairs_test: Path
-    is_for_rl: Callable[[str], bool]
-    is_held_out: Callable[[str], bool]
+    is_for_rl: Callable[[EditCase], bool]
+    is_held_out: Callable[[EditCase], bool]
 
 
 def body(context: StageContext) -> dict[str, float]:
     """Prepare the input tables, run curation on them, and commit the resulting rows, pairs and cases.
 
-    Return curation's metrics, such as the number of rows.
+    Return curation's metrics, such as the number of rows, and the number of pairs that were dropped by reason.
     """
     from editr1.curation.pairs import attach_principles
     from editr1.curation.pipeline import CASES, ROWS, curate
@@ -45,16 +47,19 @@ def body(context: StageContext) -> dict[str, float]:
     tables = _imported_data(context, config) if "data" in context.job.inputs else _shapes_dataset(context, config)
     out = context.workdir / f"curation-{context.job.key[:12]}"
     with _running_labeller(config) as curation:
+        if "data" in context.job.inputs:
+            curation = curation.model_copy(update={"seed": offset_seed(curation.seed, config.seed)})
         counts = curate(curation, cases=tables.cases, candidates=tables.candidates, out=out, hooks=context.hooks())
     _commit(context, "rows", out / ROWS)
+    dropped: Counter[str] = Counter()
     for name, pairs in (("pairs", tables.pairs), ("pairs-test", tables.pairs_test)):
-        attach_principles(pairs, out / CASES, out / f"{name}.parquet")
+        attach_principles(pairs, out / CASES, out / f"{name}.parquet", dropped)
         _commit(context, name, out / f"{name}.parquet")
     for name, is_wanted in (("cases", tables.is_for_rl), ("cases-test", tables.is_held_out)):
-        selected = (case for case in read_table(out / CASES, EditCase) if is_wanted(case.case_id))
+        selected = filter(is_wanted, read_table(out / CASES, EditCase))
         write_table(out / f"{name}-selected.parquet", selected, EditCase)
         _commit(context, name, out / f"{name}-selected.parquet")
-    return counts
+    return counts | {f"dropped pairs: {reason}": float(count) for reason, count in sorted(dropped.items())}
 
 
 def _shapes_dataset(context: StageContext, config: CurateStageConfig) -> _Tables:
@@ -68,33 +73,38 @@ def _shapes_dataset(context: StageContext, config: CurateStageConfig) -> _Tables
         candidates=dataset.candidates,
         pairs=dataset.pairs,
         pairs_test=dataset.pairs_test,
-        is_for_rl=lambda case_id: case_id.startswith(dataset.rl_prefix),
-        is_held_out=lambda case_id: case_id.startswith(dataset.test_prefix),
+        is_for_rl=lambda case: case.case_id.startswith(dataset.rl_prefix),
+        is_held_out=lambda case: case.case_id.startswith(dataset.test_prefix),
     )
 
 
 def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
     """Split the imported tables into training and held-out data.
 
-    A hash of the case ID decides, so no case is in both.
+    The digest of the source image decides, so no source image is in both.
     """
+    from editr1.data.tables import read_table
+
     source = Path(context.input("data"))
     folder = context.workdir / f"split-{context.job.key[:12]}"
     folder.mkdir(exist_ok=True)
+    _copy_rows(source, "cases", EditCase, lambda _: True, folder / "cases.parquet")
+    digests = [case.source.sha256 for case in read_table(folder / "cases.parquet", EditCase)]
+    sources = held_out_sources(digests, config.test_fraction)
 
-    def is_held_out(case_id: str) -> bool:
-        return hash_fraction(case_id) < config.test_fraction
+    def is_held_out(case: EditCase) -> bool:
+        return case.source.sha256 in sources
 
-    def is_training(case_id: str) -> bool:
-        return not is_held_out(case_id)
+    def is_training(case: EditCase) -> bool:
+        return not is_held_out(case)
 
-    def split(name: str, kind: type[Row], is_wanted: Callable[[str], bool], out: str) -> Path:
+    def split(name: str, kind: type[Row], is_wanted: Callable[[EditCase], bool], out: str) -> Path:
         file = folder / f"{out}.parquet"
         _copy_rows(source, name, kind, is_wanted, file)
         return file
 
     return _Tables(
-        cases=split("cases", EditCase, lambda _: True, "cases"),
+        cases=folder / "cases.parquet",
         candidates=split("quadruples", Quadruple, is_training, "candidates"),
         pairs=split("pairs", PreferencePair, is_training, "pairs"),
         pairs_test=split("pairs", PreferencePair, is_held_out, "pairs-test"),
@@ -103,8 +113,8 @@ def _imported_data(context: StageContext, config: CurateStageConfig) -> _Tables:
     )
 
 
-def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[str], bool], out: Path) -> None:
-    """Copy the rows of an imported table whose case IDs are accepted by ``is_wanted``.
+def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[EditCase], bool], out: Path) -> None:
+    """Copy the rows of an imported table whose cases are accepted by ``is_wanted``.
 
     Raises:
         ConfigError: The table does not exist, or no row is selected.
@@ -120,18 +130,18 @@ def _copy_rows(source: Path, name: str, kind: type[Row], is_wanted: Callable[[st
         )
         reason = no_pairs if name == "pairs" else "import the images with editr1 data import"
         raise ConfigError(f"input data: {name}/{name}.parquet is missing: {reason} (see editr1 data import --help)")
-    rows = (row for _, row in read_valid_rows(file, kind) if is_wanted(_case_id(row)))
+    rows = (row for _, row in read_valid_rows(file, kind) if is_wanted(_case(row)))
     if write_table(out, rows, kind) == 0:
         raise ConfigError(
-            f"input data: no row of {name}.parquet was selected for the table {out.stem}; change test_fraction or import more cases"
+            f"input data: no row of {name}.parquet was selected for the table {out.stem}; change test_fraction or import more source images"
         )
 
 
-def _case_id(row: DataModel) -> str:
+def _case(row: DataModel) -> EditCase:
     if isinstance(row, EditCase):
-        return row.case_id
+        return row
     assert isinstance(row, PreferencePair | Quadruple)
-    return row.case.case_id
+    return row.case
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def format_trace(
         reasoning: free text; must not contain any other part of a trace.
         principles: the yes/no questions.
         scores: answers to the questions: ``scores[i]`` in {0, 1} answers ``principles[i]``.
-        score: final score in [0, 10], written with one decimal.
+        score: final score in [0, 10], written with one or two decimals.
         average: average in [0, 1], written with one or two decimals; by default the mean of ``scores``.
 
     Raises:
@@ -88,13 +88,17 @@ def format_trace(
 
 def format_average(average: float) -> str:
     """Format an average with at least one and at most two decimals ("1.0", "0.5", "0.83")."""
-    whole, _, decimals = f"{average:.2f}".partition(".")
-    return f"{whole}.{decimals.rstrip('0') or '0'}"
+    return _two_decimals(average)
 
 
 def format_score(score: float) -> str:
-    """Format a final score with one decimal ("9.0", "7.5")."""
-    return f"{score:.1f}"
+    """Format a final score with at least one and at most two decimals ("9.0", "7.5", "7.25")."""
+    return _two_decimals(score)
+
+
+def _two_decimals(value: float) -> str:
+    whole, _, decimals = f"{value:.2f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0') or '0'}"
 
 
 def _split_score(text: str) -> tuple[str, float]:

@@ -52,16 +52,18 @@ def test_photographs_are_curated_into_rows_pairs_and_cases(tmp_path: Path) -> No
     for name in ("rows", "pairs", "pairs-test", "cases", "cases-test"):
         table = tmp_path / "run" / "outputs" / name / f"{name}.parquet"
         subprocess.run([*run, "data", "check", str(table)], check=True)
-    ids = {
-        name: case_ids(tmp_path / "run" / "outputs" / name / f"{name}.parquet", kind) for name, kind in KINDS.items()
+    sources = {
+        name: source_images(tmp_path / "run" / "outputs" / name / f"{name}.parquet", kind)
+        for name, kind in KINDS.items()
     }
-    assert not (ids["rows"] | ids["pairs"] | ids["cases"]) & (ids["pairs-test"] | ids["cases-test"])
+    assert not (sources["rows"] | sources["pairs"] | sources["cases"]) & (sources["pairs-test"] | sources["cases-test"])
 
 
-def case_ids(table: Path, kind: type[SftRow] | type[PreferencePair] | type[EditCase]) -> set[str]:
+def source_images(table: Path, kind: type[SftRow] | type[PreferencePair] | type[EditCase]) -> set[str]:
+    """Return the digests of the source images in a table. With two cases per photograph, an id does not identify one."""
     found = set()
     for row in read_table(table, kind):
         case = row if isinstance(row, EditCase) else row.quadruple.case if isinstance(row, SftRow) else row.case
-        found.add(case.case_id)
+        found.add(case.source.sha256)
     assert found
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from editr1.curation.choose import split_cases
 from editr1.curation.errors import CurationError
 from editr1.curation.pairs import attach_principles
 from editr1.curation.records import RecordFile
-from editr1.curation.think import sample_members
+from editr1.curation.rows import RowBuilder
+from editr1.curation.select import verdict_trace
+from editr1.curation.think import quadruple_id, sample_members
 from editr1.data.tables import read_table, write_table
-from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple
+from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple, SftRow
 from editr1.seeding import curation_rng, curation_seed
 
 
@@ -144,3 +147,69 @@ def test_pair_is_rejected_if_its_case_differs_from_the_case_with_the_same_id(tmp
     write_table(tmp_path / "cases.parquet", [case], EditCase)
     with pytest.raises(CurationError, match="pair p0: case c1 has another instruction"):
         attach_principles(pairs(tmp_path, "Turn it red"), tmp_path / "cases.parquet", tmp_path / "out.parquet")
+
+
+def test_pairs_of_equal_images_and_contradicting_pairs_are_dropped_and_counted(tmp_path, case) -> None:
+    write_table(tmp_path / "cases.parquet", [case], EditCase)
+    bare = case.model_copy(update={"principles": ()})
+    a, b, c, d = (Candidate(candidate_id=name, editor=name, image=png(n)) for n, name in enumerate("abcd"))
+    again = b.model_copy(update={"candidate_id": "again"})
+    rows = [
+        PreferencePair(pair_id="kept", case=bare, winner=a, loser=b),
+        PreferencePair(pair_id="equal", case=bare, winner=b, loser=again, label="same"),
+        PreferencePair(pair_id="first", case=bare, winner=c, loser=d),
+        PreferencePair(pair_id="second", case=bare, winner=d, loser=c),
+        PreferencePair(pair_id="other", case=bare.model_copy(update={"case_id": "no"}), winner=a, loser=b),
+    ]
+    write_table(tmp_path / "pairs.parquet", rows, PreferencePair)
+    dropped: Counter[str] = Counter()
+    out = tmp_path / "out.parquet"
+    assert attach_principles(tmp_path / "pairs.parquet", tmp_path / "cases.parquet", out, dropped) == 1
+    assert [pair.pair_id for pair in read_table(out, PreferencePair)] == ["kept"]
+    assert dropped == {"equal_images": 1, "contradicting": 2, "without_principles": 1}
+
+
+def test_equally_good_traces_do_not_favour_the_first_member(tmp_path, quadruple) -> None:
+    rows = [
+        quadruple.model_copy(
+            update={"candidate": quadruple.candidate.model_copy(update={"candidate_id": f"c1:{number}"})}
+        )
+        for number in range(300)
+    ]
+    gold = [1, 0, 1, 1]
+    trace = verdict_trace(quadruple.case.principles, gold)
+    with RecordFile(tmp_path / "traces.jsonl") as traces, RecordFile(tmp_path / "gold.jsonl") as verdicts:
+        for row in rows:
+            traces.put(quadruple_id(row), traces=[("first", trace), ("second", trace), ("third", trace)])
+            verdicts.put(quadruple_id(row), gold=gold)
+
+        def members(seed: int) -> list[str]:
+            builder = RowBuilder(CurateConfig(seed=seed), traces, verdicts)
+            made = [builder.build(row) for row in rows]
+            return [row.member for row in made if isinstance(row, SftRow)]
+
+        chosen = members(0)
+        # Binomial with n = 300 and p = 1/3: mean 100, standard deviation 8.2.
+        assert all(70 < chosen.count(name) < 130 for name in ("first", "second", "third"))
+        assert chosen == members(0) != members(1)
+
+
+def test_better_trace_is_selected_wherever_the_shuffle_puts_it(tmp_path, quadruple) -> None:
+    gold = [1, 0, 1, 1]
+    good, bad = (verdict_trace(quadruple.case.principles, bits) for bits in (gold, [0, 1, 0, 0]))
+    with RecordFile(tmp_path / "traces.jsonl") as traces, RecordFile(tmp_path / "gold.jsonl") as verdicts:
+        traces.put(quadruple_id(quadruple), traces=[("bad", bad), ("good", good), ("bad", bad)])
+        verdicts.put(quadruple_id(quadruple), gold=gold)
+        for seed in range(20):
+            row = RowBuilder(CurateConfig(seed=seed), traces, verdicts).build(quadruple)
+            assert isinstance(row, SftRow) and (row.member, row.agreement) == ("good", 1.0)
+
+
+def test_editors_with_names_in_other_scripts_have_different_candidates(tmp_path) -> None:
+    editors = {name: lambda batch: [case.source for case in batch] for name in ("画像エディタ", "редактор", "Editor 2")}
+    out = tmp_path / "candidates.parquet"
+    assert make_candidates(cases(tmp_path), editors, out) == 15
+    ids = [row.candidate.candidate_id for row in read_table(out, Quadruple)]
+    assert ids[:3] == ["c0:画像エディタ", "c0:редактор", "c0:editor-2"] and len({*ids}) == 15
+    with pytest.raises(CurationError, match="needs a letter or a digit"):
+        make_candidates(cases(tmp_path), {"!!": lambda batch: []}, tmp_path / "x.parquet")

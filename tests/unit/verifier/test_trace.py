@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editr1.data.types import Category, Principle, Unparsed, Verdict
-from editr1.verifier.trace import format_average, format_trace, parse_trace
+from editr1.verifier.trace import format_average, format_score, format_trace, parse_trace
 
 PRINCIPLES = (
     Principle(question="is it red?", category=Category.FOLLOW),
@@ -165,3 +165,14 @@ def test_damaged_trace_yields_a_valid_verdict_or_a_reason(start: int, end: int, 
         assert 0 <= found.score <= 10
     else:
         assert found.reason
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(7.25, "7.25"), (8.333333, "8.33"), (9, "9.0"), (7.5, "7.5"), (0.04, "0.04"), (10, "10.0"), (0, "0.0")],
+)
+def test_scores_keep_two_decimals(score: float, text: str) -> None:
+    assert format_score(score) == text
+    trace = format_trace("", PRINCIPLES, [1, 0], score)
+    parsed = parse_trace(trace, PRINCIPLES)
+    assert isinstance(parsed, Verdict) and parsed.score == float(text)
