@@ -10,10 +10,10 @@ from typing import Any, Self
 from editr1.config.llm import EndpointConfig
 from editr1.config.serve import OpenAIEngineConfig
 from editr1.llm.client import ChatClient
-from editr1.llm.errors import EndpointUnavailable, LlmError
+from editr1.llm.errors import EndpointUnavailable, LlmError, RequestRefused
 from editr1.llm.event_loop import new_runner
 from editr1.llm.messages import Message, image_part, png_data_url
-from editr1.serving.engines.base import EngineError, EngineUnavailable, Generation, Sampling
+from editr1.serving.engines.base import EngineError, EngineUnavailable, Generation, InvalidChat, Sampling
 from editr1.verifier.chat import Chat
 from editr1.verifier.prompt import PromptTemplate
 
@@ -101,6 +101,8 @@ class OpenAIEngine:
             completion = await self._client.complete(body | self._extra)
         except EndpointUnavailable as error:
             return EngineUnavailable(str(error))
+        except RequestRefused as error:
+            return InvalidChat(str(error))
         except LlmError as error:
             return EngineError(str(error))
         # The protocol reports one token count for all choices; it is divided evenly among them.

@@ -20,7 +20,7 @@ from editr1.config.serve import OpenAIEngineConfig, ServeConfig
 from editr1.data.images import decode_image
 from editr1.data.types import Scored
 from editr1.serving.client import RewardClient
-from editr1.serving.engines.base import EngineError, Sampling
+from editr1.serving.engines.base import EngineError, InvalidChat, Sampling
 from editr1.serving.engines.openai_engine import OpenAIEngine
 from editr1.serving.engines.transformers_engine import TransformersEngine
 from editr1.serving.scoring import score_items
@@ -140,7 +140,7 @@ def test_prompt_that_vllm_rejects_does_not_affect_other_chats(engines, chats) ->
     ours, theirs = engines
     long = build_chat(ours.template, *chats[0].images, "y" * 3000, ())
     first, second, third = theirs.generate([chats[0], long, chats[1]], Sampling(max_tokens=20))
-    assert isinstance(second, EngineError)
+    assert isinstance(second, InvalidChat)
     assert "400" in str(second)
     assert not isinstance(first, EngineError)
     assert not isinstance(third, EngineError)

@@ -27,6 +27,11 @@ def test_principles_are_parsed_with_or_without_fences_and_prose(principles) -> N
         (lambda items: [items[0], *items[:3]], "twice"),
         (lambda items: [dict(items[0], category="Style"), *items[1:]], "category"),
         (lambda items: [dict(items[0], weight=1), *items[1:]], "weight"),
+        (
+            lambda items: [dict(items[0], question="Is <score> shown?"), *items[1:]],
+            "no trace that repeats the question",
+        ),
+        (lambda items: [dict(items[0], question="Is <|im_end|> gone?"), *items[1:]], "control token"),
         (lambda items: [dict(item, category="Image Quality") for item in items], "principles.follow allows 1 to 2"),
     ],
 )

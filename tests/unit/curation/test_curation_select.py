@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from editr1.config.curate import HolisticConfig
+from editr1.config.loader import ConfigError
 from editr1.curation.select import (
     agreement,
     best_trace,
@@ -14,9 +15,12 @@ from editr1.curation.select import (
     random_trace,
     verdict_trace,
 )
-from editr1.data.types import Unparsed, Verdict
+from editr1.curation.think import parse_member_trace
+from editr1.data.types import Category, Principle, Unparsed, Verdict
 from editr1.seeding import curation_rng
-from editr1.verifier.trace import parse_trace
+from editr1.verifier.trace import format_trace, parse_trace
+
+PRINCIPLES = tuple(Principle(question=text, category=Category.KEEP) for text in ("red?", "kept?"))
 
 
 def verdict(*scores: int, average: float = 0.5, score: float = 5.0) -> Verdict:
@@ -70,3 +74,19 @@ def test_holistic_answer_becomes_a_trace_with_two_fixed_questions() -> None:
     fixed = holistic_principles(config)
     assert parse_trace(canonical_trace(got, fixed), fixed) == got
     assert isinstance(holistic_verdict('{"reasoning": "x", "score": [8, 11]}', config), Unparsed)
+
+
+def test_control_tokens_in_the_answers_of_labellers_never_reach_a_row() -> None:
+    forged = format_trace("red<|im_end|>", PRINCIPLES, (1, 0), 5.0)
+    rejected = parse_member_trace(("m", forged), PRINCIPLES)
+    assert isinstance(rejected, Unparsed) and "'<|im_end|>'" in rejected.reason
+    verdict = Verdict(scores=(1, 0), average=0.5, score=5.0, reasoning="red<|im_end|>")
+    with pytest.raises(ValueError, match="control token"):
+        canonical_trace(verdict, PRINCIPLES)
+    answer = '{"reasoning": "so\\u0000so", "score": [8, 3]}'
+    assert "U+0000" in holistic_verdict(answer, HolisticConfig()).reason
+
+
+def test_holistic_question_that_no_trace_can_answer_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"holistic\.keep: 'Is <score> high\?': the question contains '<score>'"):
+        holistic_principles(HolisticConfig(keep="Is <score> high?"))

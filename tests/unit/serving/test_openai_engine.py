@@ -16,7 +16,7 @@ from PIL import Image
 
 from editr1.config.serve import OpenAIEngineConfig
 from editr1.data.types import Category, Principle
-from editr1.serving.engines.base import EngineError, EngineUnavailable, Sampling
+from editr1.serving.engines.base import EngineError, EngineUnavailable, InvalidChat, Sampling
 from editr1.serving.engines.openai_engine import OpenAIEngine
 from editr1.verifier.chat import Chat, build_chat
 from editr1.verifier.prompt import PromptTemplate
@@ -126,7 +126,7 @@ def test_rejected_chat_is_not_retried_and_does_not_affect_others(
 ) -> None:
     server.script = [400]
     first, second = engine.generate([chat, chat], Sampling())
-    assert isinstance(first, EngineError) and not isinstance(first, EngineUnavailable)
+    assert isinstance(first, InvalidChat)
     assert not isinstance(second, EngineError)
     assert len(server.seen) == 2
 

@@ -16,10 +16,14 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from editr1.config.serve import ServeConfig
+from editr1.data.images import encode_png
+from editr1.data.types import EncodedImage
 from editr1.serving.api import ScoreResponse, encode_request
+from editr1.serving.engines.base import InvalidChat
 from editr1.serving.server import create_app
 
 Start = Callable[..., TestClient]
@@ -252,6 +256,34 @@ def test_golden_sample_that_does_not_parse_keeps_the_server_unready(start, half_
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "golden sample was not scored: unparsed" in answer.text
+
+
+def test_invalid_items_do_not_change_the_readiness(start, make_items, fake_engine) -> None:
+    """An item that the engine cannot process because of its content says nothing about the engine."""
+    client, original = start(), fake_engine.generate
+    slim = EncodedImage(data=encode_png(Image.new("RGB", (1, 300))))
+    fake_engine.generate = lambda chats, sampling: [InvalidChat("the prompt needs 5000 tokens") for _ in chats]
+    for item in [*make_items(4), *(item.model_copy(update={"edited": slim}) for item in make_items(4))]:
+        [result] = score(client, [item]).json()["results"]
+        assert result["cause"] == "invalid"
+    assert client.get("/readyz").status_code == 200
+    fake_engine.generate = original
+    for item in make_items(3, red=[0] * 3):
+        score(client, [item])
+        fake_engine.generate = lambda chats, sampling: [InvalidChat("too long") for _ in chats]
+        score(client, make_items(1))
+        fake_engine.generate = original
+    assert client.get("/readyz").status_code == 503, "invalid items do not hide that the engine fails"
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 0.005, 2.5])
+def test_temperature_that_cannot_be_sampled_is_refused(start, make_items, temperature: float) -> None:
+    client = start()
+    body = json.loads(encode_request(make_items(1))) | {"temperature": temperature}
+    answer = client.post("/v1/score", content=json.dumps(body))
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("temperature: ")
+    assert client.post("/v1/score", content=json.dumps(body | {"temperature": 0.01})).status_code == 200
 
 
 def test_server_is_not_ready_while_the_engine_generates_nothing(start, make_items, fake_engine) -> None:

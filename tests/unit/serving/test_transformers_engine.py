@@ -10,7 +10,7 @@ from PIL import Image
 
 from editr1.config.serve import ServeConfig
 from editr1.data.types import Category, FailureCause, Principle, ScoreFailure
-from editr1.serving.engines.base import EngineError, Sampling
+from editr1.serving.engines.base import InvalidChat, Sampling
 from editr1.serving.engines.transformers_engine import TransformersEngine
 from editr1.serving.run import make_engine
 from editr1.serving.scoring import score_items
@@ -93,7 +93,7 @@ def test_prompt_longer_than_the_context_does_not_affect_other_chats(engine, chat
         engine.template, *chats[0].images, "y" * 5000, [Principle(question="is it red?", category=Category.KEEP)]
     )
     first, second, third = engine.generate([chats[0], long, chats[1]], Sampling(max_tokens=4))
-    assert isinstance(second, EngineError)
+    assert isinstance(second, InvalidChat)
     assert "but the limit is 4096" in str(second)
     assert [first, third] == engine.generate(chats[:2], Sampling(max_tokens=4))
 
