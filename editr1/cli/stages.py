@@ -110,6 +110,12 @@ def grpo(
     editor: Annotated[str, typer.Option(help=f"Editor to train: {_REFERENCE}.")],
     reward: Annotated[str, typer.Option(help="Addresses of the reward servers, separated by commas.")],
     out: Out,
+    reward_digest: Annotated[
+        str | None,
+        typer.Option(
+            help="Digest of the model at --reward, for servers that do not report it: sha256:<64 hex digits>."
+        ),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     seed: Seed = 0,
@@ -122,7 +128,11 @@ def grpo(
     --reward http://127.0.0.1:8080 --out runs/grpo
     """
     _run_stage(
-        "grpo", {"cases": cases, "editor": editor}, _Options(out, config, overrides, seed, store, processes), reward
+        "grpo",
+        {"cases": cases, "editor": editor},
+        _Options(out, config, overrides, seed, store, processes),
+        reward,
+        reward_digest,
     )
 
 
@@ -179,7 +189,13 @@ class _Options:
     processes: int = 1
 
 
-def _run_stage(kind: str, inputs: dict[str, str | None], options: _Options, reward: str | None = None) -> None:
+def _run_stage(
+    kind: str,
+    inputs: dict[str, str | None],
+    options: _Options,
+    reward: str | None = None,
+    reward_digest: str | None = None,
+) -> None:
     from editr1.cli.view import RunView
     from editr1.launch.single_stage import run_single_stage, stage_settings
     from editr1.runs.kinds import Kind
@@ -191,6 +207,7 @@ def _run_stage(kind: str, inputs: dict[str, str | None], options: _Options, rewa
             kind=Kind(kind),
             inputs={name: _reference(text) for name, text in inputs.items() if text is not None},
             reward=reward,
+            reward_digest=reward_digest,
             config=stage_settings(Kind(kind), options.config, options.overrides or [], os.environ),
             processes=options.processes,
         )

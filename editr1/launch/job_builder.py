@@ -66,7 +66,8 @@ def build_job(
             as in the run file, and the pod resolves them (:func:`editr1.runs.resolve.resolve_job`).
         reward: the running reward service. If None, the job uses the addresses in ``stage.reward``, if there are any.
     """
-    reward = reward or RewardEndpoints(tuple(reward_addresses(stage.reward)))
+    reward = reward or RewardEndpoints(tuple(reward_addresses(stage.reward)), stage.reward_digest)
+    identity = resolved.reward if resolved else None
     return StageJob(
         run=context.run,
         stage=stage.name,
@@ -76,7 +77,8 @@ def build_job(
         store=context.store,
         inputs=resolved.inputs if resolved else stage.inputs,
         reward_urls=list(reward.urls),
-        reward_digest=reward.digest,
+        reward_digest=reward.digest or (identity.model if identity else None),
+        reward=identity,
         config=resolved.config if resolved else stage.config,
         workdir=context.workdir,
         git_revision=context.git_revision,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Generic
 
@@ -25,6 +26,7 @@ from editr1.runs.next_step import NextStep, after_end, before_start, overdue, se
 from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_result, save_record
 from editr1.runs.resolve import ResolvedStage, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
+from editr1.serving.identity import ask_identity
 from editr1.telemetry import Span, span, traceparent
 
 log = logging.getLogger("editr1.runs")
@@ -163,13 +165,15 @@ class RunOrchestrator(Generic[Request, Handle]):
         # Resolve only once per run: an input folder or a branch on the hub may change before a retry.
         resolved = self._resolved.get(stage.name)
         if resolved is None:
-            resolved = resolve_stage(stage, self._stages, self._record.seed, self._store, self._outputs)
+            ask = partial(ask_identity, should_stop=self._context.should_stop)
+            resolved = resolve_stage(stage, self._stages, self._record.seed, self._store, self._outputs, ask=ask)
             self._resolved[stage.name] = resolved
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != resolved.key:
             # The recorded attempts used different inputs or settings.
             record.attempts, record.metrics, record.outputs = [], {}, {}
         record.key, record.inputs, record.config = resolved.key, resolved.inputs, resolved.config
+        record.reward = resolved.reward.model_dump(mode="json") if resolved.reward else {}
         return record, resolved
 
     def _attempt(self, stage: StageSpec, record: StageRecord, resolved: ResolvedStage) -> tuple[int, str]:

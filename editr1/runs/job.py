@@ -13,6 +13,7 @@ from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
 from editr1.config.store import StoreConfig
 from editr1.runs.kinds import Kind
+from editr1.serving.identity import RewardIdentity
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"
 """Environment variable with the path of the job file."""
@@ -45,7 +46,7 @@ class StageJob(Settings):
     kind: Kind
     """Kind of the stage."""
     key: str = ""
-    """Digest of the kind, config, seed, inputs and reward service. It identifies the outputs of the stage. Empty until it is computed."""
+    """Digest of the kind, config, seed, inputs and reward model. It identifies the outputs of the stage. Empty until it is computed."""
     seed: int
     """Seed of the run."""
     store: StoreConfig
@@ -55,7 +56,9 @@ class StageJob(Settings):
     reward_urls: list[str] = Field(default_factory=list)
     """Addresses of the reward service, for stages that need one."""
     reward_digest: str | None = None
-    """Digest of the model that the reward service must serve; null accepts any model."""
+    """Digest of the model that the reward service must serve; null if the service is asked for it."""
+    reward: RewardIdentity | None = None
+    """Identity of the reward model, from which the key was computed; null if it is not known or the stage needs no reward."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage."""
     workdir: Path

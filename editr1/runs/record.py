@@ -54,6 +54,8 @@ class StageRecord(_Record):
     inputs: dict[str, str] = Field(default_factory=dict)
     outputs: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    reward: dict[str, Any] = Field(default_factory=dict)
+    """Identity of the reward model (:class:`editr1.serving.identity.RewardIdentity`); empty if the stage uses none."""
     config: dict[str, Any] = Field(default_factory=dict)
     attempts: list[Attempt] = Field(default_factory=list)
     reason: str = ""

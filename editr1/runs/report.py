@@ -136,7 +136,7 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
             for name, value in stage.metrics.items()
         ),
         curves=curves(store.get_record(progress_key(record.name, stage.name, stage.key))),
-        inputs=stage.inputs,
+        inputs={**stage.inputs, "reward": stage.reward["model"]} if stage.reward else stage.inputs,
         outputs=stage.outputs,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,8 +22,11 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.next_step import service_of, startable
 from editr1.runs.record import RunRecord, State, load_result, newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
-from editr1.runs.spec import RunSpec, StageSpec
+from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
+from editr1.serving.identity import RewardIdentity, ask_identity, reward_identity
 
+AskIdentity = Callable[..., RewardIdentity]
+"""Type of :func:`editr1.serving.identity.ask_identity`."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -84,10 +87,13 @@ def resolve_reference(
     return _commit(store, folder, "import", upload)
 
 
-def stage_key(kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int, reward: str = "") -> str:
+def stage_key(
+    kind: Kind, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int, reward: RewardIdentity | None = None
+) -> str:
     """Return the key of a stage: 64 hexadecimal digits."""
+    served: object = reward.model_dump(mode="json") if reward else ""
     canonical = json.dumps(
-        {"kind": kind, "config": config, "inputs": dict(inputs), "seed": seed, "reward": reward}, sort_keys=True
+        {"kind": kind, "config": config, "inputs": dict(inputs), "seed": seed, "reward": served}, sort_keys=True
     )
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -105,10 +111,13 @@ def full_config(kind: Kind, config: Mapping[str, Any], seed: int) -> dict[str, A
     return validate(model, values, where=f"{kind} config").model_dump(mode="json")
 
 
-def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> StageJob:
+def resolve_job(
+    job: StageJob, store: ArtifactStore, *, upload: bool = True, ask: AskIdentity = ask_identity
+) -> StageJob:
     """Complete the job of a chart that was installed by hand: resolve its inputs, fill in its config, compute its key.
 
-    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`.
+    A job that already has a key is returned unchanged. For ``upload``, see :func:`resolve_reference`. If the job does not state its
+    reward model, ``ask`` asks the reward servers for it and waits for them as :func:`resolve_stage` does.
     """
     if job.key:
         return job
@@ -117,17 +126,23 @@ def resolve_job(job: StageJob, store: ArtifactStore, *, upload: bool = True) -> 
         name: resolve_reference(parse_reference(text), store, {}, f"inputs.{name}", upload=upload)
         for name, text in sorted(job.inputs.items())
     }
-    key = stage_key(job.kind, config, inputs, job.seed, ",".join(job.reward_urls))
-    return job.model_copy(update={"config": config, "inputs": inputs, "key": key})
+    reward = job.reward
+    if reward is None and KINDS[job.kind].needs_service:
+        reward = _identity_at(job.reward_urls, job.reward_digest, config, f"stage {job.stage}, reward", ask)
+    key = stage_key(job.kind, config, inputs, job.seed, reward)
+    digest = reward.model if reward else job.reward_digest
+    resolved = {"config": config, "inputs": inputs, "key": key, "reward": reward, "reward_digest": digest}
+    return job.model_copy(update=resolved)
 
 
 @dataclass(frozen=True)
 class ResolvedStage:
-    """The complete settings, the input digests and the key of a stage."""
+    """The complete settings, the input digests and the key of a stage, and the identity of the reward model that it uses."""
 
     config: dict[str, Any]
     inputs: dict[str, str]
     key: str
+    reward: RewardIdentity | None = None
 
 
 def resolve_stage(
@@ -136,20 +151,47 @@ def resolve_stage(
     seed: int,
     store: ArtifactStore,
     outputs: Mapping[str, Mapping[str, str]],
+    *,
+    ask: AskIdentity = ask_identity,
 ) -> ResolvedStage:
     """Resolve the inputs of a stage, complete its config and compute its key.
 
-    The key of a stage with a reward service depends on the key of the service. ``outputs`` contains the output digests of the
-    finished stages, by stage name and output name. Raises ConfigError if a setting or reference is invalid.
+    The key of a stage with a reward service depends on the identity of the reward model, not on its address.
+
+    Args:
+        stage: the stage in the run file.
+        stages: all stages of the run file.
+        seed: seed of the run.
+        store: artifact store of the run.
+        outputs: output digests of the finished stages, by stage name and output name.
+        ask: function that asks the servers at ``stage.reward`` for the identity of their model. It may wait for them for up to
+            ``reward_ready_timeout_seconds``, a setting of the stage.
+
+    Raises:
+        ConfigError: a setting or reference is invalid, or a reward server does not report a digest and none is stated.
+        RewardUnreachable: no reward server answered.
     """
     config = full_config(stage.kind, stage.config, seed)
     inputs = {
         name: resolve_reference(parse_reference(text), store, outputs, f"stage {stage.name}, input {name}")
         for name, text in sorted(stage.inputs.items())
     }
-    service = service_of(stage, stages)
-    reward = resolve_stage(service, stages, seed, store, outputs).key if service else stage.reward or ""
-    return ResolvedStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward))
+    reward = None
+    if service := service_of(stage, stages):
+        served = resolve_stage(service, stages, seed, store, outputs)
+        reward = reward_identity(served.inputs["model"], served.config)
+    elif urls := reward_addresses(stage.reward):
+        reward = _identity_at(urls, stage.reward_digest, config, f"stage {stage.name}, reward", ask)
+    return ResolvedStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward), reward)
+
+
+def _identity_at(
+    urls: Sequence[str], digest: str | None, config: Mapping[str, Any], where: str, ask: AskIdentity
+) -> RewardIdentity:
+    """Return the identity of the model at ``urls``. If its digest is stated, the servers are not asked."""
+    if digest is not None:
+        return RewardIdentity(model=digest)
+    return ask(urls, config["reward_ready_timeout_seconds"], where=where)
 
 
 def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:

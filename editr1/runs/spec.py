@@ -16,6 +16,7 @@ from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, load_settings, validate
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
+from editr1.serving.identity import DIGEST_PATTERN
 
 API_VERSION = "editr1.dev/v1alpha1"
 Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
@@ -32,6 +33,9 @@ class StageSpec(Settings):
     """Inputs by name, each a reference that begins with stage:, run:, sha256:, builtin:, hub: or path:."""
     reward: str | None = None
     """Service that scores this stage's samples (grpo only): name of an earlier serve stage, or http(s) addresses separated by commas."""
+    reward_digest: Annotated[str | None, Field(pattern=DIGEST_PATTERN)] = None
+    """Digest of the model at the addresses in ``reward``: sha256:<64 hex digits> or hub:<name>@<commit>. It is required for servers
+    that do not report the digest of their model. If it is set, the servers are not asked."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the stage; `editr1 config schema <kind>` lists them."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
@@ -170,6 +174,8 @@ def _input_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str)
 
 
 def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str) -> list[str]:
+    if stage.reward_digest is not None and not reward_addresses(stage.reward):
+        return [f"{head}.reward_digest: only applies to addresses in the field reward; remove reward_digest"]
     if KINDS[stage.kind].needs_service:
         if addresses := reward_addresses(stage.reward):
             return [

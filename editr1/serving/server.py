@@ -1,4 +1,4 @@
-"""HTTP routes of the reward server: ``POST /v1/score``, ``/healthz``, ``/readyz``, ``/metrics``."""
+"""HTTP routes of the reward server: ``POST /v1/score``, ``/v1/info``, ``/healthz``, ``/readyz``, ``/metrics``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from editr1.data.types import ScoreItem
 from editr1.serving.api import ErrorResponse, Resolver, ScoreRequest, ScoreResponse, explain
 from editr1.serving.batcher import QueueFull, Stopped
 from editr1.serving.engines.base import Engine
+from editr1.serving.identity import INFO_PATH, RewardIdentity, reward_identity
 from editr1.serving.service import BadRequest, ClientDisconnected, RewardService
 from editr1.serving.tracing import record_batch_spans
 from editr1.telemetry import Span, extracted, span
@@ -106,6 +107,11 @@ def _probe_routes(service: RewardService) -> APIRouter:
         """Report whether the server is ready for score requests, that is, whether a golden sample has been scored."""
         reason = service.not_ready_reason()
         return Response(f"{reason or 'ready'}\n", 503 if reason else 200, media_type="text/plain")
+
+    @router.get(INFO_PATH)
+    def info() -> RewardIdentity:
+        """Return the digest of the model, and the settings of the server that change its scores."""
+        return reward_identity(service.engine.model_digest, service.config)
 
     @router.get("/metrics")
     def metrics() -> Response:

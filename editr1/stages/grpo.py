@@ -6,6 +6,7 @@ from functools import partial
 
 from editr1.config.grpo import GrpoConfig
 from editr1.config.serve import ClientConfig
+from editr1.runs.job import StageJob
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
 
@@ -26,6 +27,7 @@ def body(context: StageContext) -> dict[str, float]:
     context.progress.phase("waiting for the reward service", 1)
     if not wait_ready(context.job.reward_urls, config.reward_ready_timeout_seconds, should_stop=context.should_stop):
         raise Interrupted
+    _check_identity(context.job)
     context.progress.step()
     folder = context.output_folder("model")
     client_config = ClientConfig(
@@ -48,6 +50,21 @@ def body(context: StageContext) -> dict[str, float]:
     if context.is_main:
         context.commit("model", folder, kind="editor")
     return metrics
+
+
+def _check_identity(job: StageJob) -> None:
+    """Raise RewardsDiffer if the reward servers no longer have the model and the settings from which the stage's key was computed."""
+    from editr1.serving.identity import RewardsDiffer, ask_identity
+
+    if job.reward is None or not job.reward.settings:
+        return  # only the digest is known, which the client compares with that of every response
+    if lines := job.reward.differences(ask_identity(job.reward_urls, 0.0)):
+        raise RewardsDiffer(
+            "\n".join(
+                f"the reward servers changed since the stage was prepared: {line}; start the run again"
+                for line in lines
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -124,14 +124,18 @@ class StageContext:
         return folder
 
     def commit(self, name: str, folder: Path, kind: str) -> str:
-        """Commit ``folder`` to the store as the output ``name``, and return its digest. Call it only on rank 0."""
+        """Commit ``folder`` to the store as the output ``name``, and return its digest. Call it only on rank 0.
+
+        The parents of the artifact are the inputs of the stage and the model of its reward service.
+        """
+        used = [*self.job.inputs.values(), self.job.reward_digest or ""]
         with span(Span.COMMIT, output=name):
             manifest = self.store.commit(
                 folder,
                 kind=kind,
                 stage=str(self.job.kind),
                 run=self.job.run,
-                parents=sorted(ref for ref in self.job.inputs.values() if ref.startswith("sha256:")),
+                parents=sorted(ref for ref in used if ref.startswith("sha256:")),
                 config_digest=self.job.key,
                 git_revision=self.job.git_revision,
             )

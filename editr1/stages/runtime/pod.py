@@ -108,6 +108,7 @@ def _create_record(job: StageJob, store: ArtifactStore) -> None:
         key=job.key,
         state=State.RUNNING,
         inputs=job.inputs,
+        reward=job.reward.model_dump(mode="json") if job.reward else {},
         config=job.config,
         release=job.runtime.release,
     )

@@ -16,6 +16,7 @@ from editr1.runs.job import CONFIG_VARIABLE, RuntimeSettings, StageJob, read_job
 from editr1.runs.kinds import Kind
 from editr1.runs.resolve import ResolvedStage
 from editr1.runs.spec import StageSpec
+from editr1.serving.identity import RewardIdentity
 
 DIGEST = "sha256:" + "a" * 64
 CLUSTER = ClusterConfig(
@@ -39,6 +40,8 @@ SET_ON_THE_CLUSTER: dict[str, Any] = {
     "runtime.log_format": "json",
     # Pods write spans to their working directory and publish them from there.
     "runtime.span_file": None,
+    # The key is already computed, so that pods only need the digest in reward_digest.
+    "reward": None,
 }
 """Fields that differ between the pod and the given job, with the value in the pod."""
 SERVICE_HAS_NO = {
@@ -71,8 +74,9 @@ def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
         span_file=bundle.with_name("spans"),
         log_format="text",
     )
-    resolved = ResolvedStage(config=config, inputs=dict(stage.inputs), key="d" * 64)
-    reward = None if stage.kind == "serve" else RewardEndpoints(("http://a:1", "http://b:2"), "sha256:" + "c" * 64)
+    served = RewardIdentity(model="sha256:" + "c" * 64) if stage.kind != "serve" else None
+    resolved = ResolvedStage(config=config, inputs=dict(stage.inputs), key="d" * 64, reward=served)
+    reward = RewardEndpoints(("http://a:1", "http://b:2"), served.model) if served else None
     context = JobContext("demo", 7, store, "rev", workdir=bundle.parent, runtime=runtime)
     return build_job(stage, context, resolved, reward)
 

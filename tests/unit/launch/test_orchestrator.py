@@ -327,9 +327,9 @@ def test_inputs_are_resolved_once_per_run(scripted: Any, model: str, monkeypatch
     resolved: list[str] = []
     resolve = orchestrator.resolve_stage
 
-    def noted(stage: StageSpec, *rest: Any) -> Any:
+    def noted(stage: StageSpec, *rest: Any, **options: Any) -> Any:
         resolved.append(stage.name)
-        return resolve(stage, *rest)
+        return resolve(stage, *rest, **options)
 
     monkeypatch.setattr(orchestrator, "resolve_stage", noted)
     scripted(spec(model), sft=[129, 0])

@@ -92,3 +92,16 @@ def test_progress_of_a_new_pod_continues_from_the_last_checkpoint(tmp_path: Path
     again = context(tmp_path, "a" * 64)  # restarted in the same folder
     again.save_progress()
     assert steps(again) == [0, 2, 2, 4]
+
+
+def test_reward_model_is_a_parent_of_the_outputs(tmp_path: Path) -> None:
+    store = StoreConfig(url=(tmp_path / "store").as_uri())
+    reward, cases = "sha256:" + "c" * 64, "sha256:" + "d" * 64
+    job = StageJob(
+        run="r", stage="grpo", kind="grpo", key="a" * 64, seed=0, store=store, workdir=tmp_path / "work",
+        inputs={"cases": cases}, reward_digest=reward,
+    )  # fmt: skip
+    stage = StageContext(job, lambda: False)
+    folder = stage.output_folder("model")
+    (folder / "weights").write_text("w")
+    assert stage.store.manifest(stage.commit("model", folder, kind="editor")).parents == (reward, cases)

@@ -1,0 +1,168 @@
+"""Identity of a reward model: its digest, and the server settings that change its scores.
+
+The identity is part of the key of every stage that uses the model as its reward. It does not depend on where the model is
+served: addresses, ports, numbers of replicas, batch sizes and time limits are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from editr1.config.loader import ConfigError
+from editr1.config.serve import ServeConfig
+from editr1.errors import ExitCode
+from editr1.verifier.prompt import PromptTemplate
+
+INFO_PATH: Final = "/v1/info"
+"""Path at which a reward server returns its :class:`RewardIdentity` as JSON."""
+DIGEST_PATTERN: Final = r"^(sha256:[0-9a-f]{64}|hub:[\w.-]+/[\w.-]+@[0-9a-f]{40})$"
+"""Regular expression of a model digest. A name on the hub without a commit is not a digest, because its files can change."""
+OPERATIONAL: Final = frozenset(
+    {
+        "host",
+        "port",
+        "device",
+        "max_batch_size",
+        "batch_wait_ms",
+        "max_queued_items",
+        "max_request_items",
+        "max_traces",
+        "max_body_bytes",
+        "max_pixels",
+        "deadline_seconds",
+        "body_timeout_seconds",
+        "drain_timeout_seconds",
+        "golden_must_parse",
+    }
+)
+"""Settings of the reward server that are not part of the identity. A setting that is not listed here is part of it."""
+OPERATIONAL_OPENAI: Final = frozenset({"base_url", "api_key_env", "concurrency", "timeout_seconds"})
+"""Settings in the section ``openai`` that are not part of the identity."""
+_IN_PROCESS: Final = frozenset({"dtype"})
+"""Settings that only apply if the engine runs in the server's own process."""
+_TIMEOUT_S: Final = 5.0
+_PAUSE_S: Final = 1.0
+
+
+class RewardUnreachable(ConfigError):
+    """No reward server answered in time. A later attempt may succeed."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+class RewardsDiffer(ConfigError):
+    """The reward servers of one stage serve different models, or a model other than the expected one."""
+
+    exit_code = ExitCode.INPUT
+
+
+class RewardIdentity(BaseModel):
+    """Identity of a reward model. It is also the body of the response of ``GET /v1/info``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str
+    """Digest of the model."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings that change the scores; empty if only the digest is known."""
+
+    def differences(self, other: RewardIdentity) -> list[str]:
+        """Return one line ``name: value -> value of other`` for each part in which the two identities differ."""
+        parts: list[tuple[str, Any, Any]] = [("model", self.model, other.model)]
+        names = sorted(self.settings.keys() | other.settings.keys())
+        parts += [(name, self.settings.get(name), other.settings.get(name)) for name in names]
+        return [f"{name}: {ours} -> {theirs}" for name, ours, theirs in parts if ours != theirs]
+
+
+def reward_identity(model: str, config: ServeConfig | Mapping[str, Any]) -> RewardIdentity:
+    """Return the identity of a served model from its digest and the complete settings of its server."""
+    checked = config if isinstance(config, ServeConfig) else ServeConfig.model_validate(config)
+    settings = checked.model_dump(mode="json", exclude=set(OPERATIONAL))
+    openai = settings.pop("openai")
+    if checked.engine == "openai":
+        settings = {name: value for name, value in settings.items() if name not in _IN_PROCESS}
+        settings |= {f"openai.{name}": value for name, value in openai.items() if name not in OPERATIONAL_OPENAI}
+    # A model folder contains its prompt, which is thus part of the digest. The default prompt serves folders without one.
+    settings["default_prompt"] = hashlib.sha256(PromptTemplate().model_dump_json().encode()).hexdigest()[:16]
+    return RewardIdentity(model=model, settings=settings)
+
+
+def is_model_digest(text: str) -> bool:
+    """Return True if ``text`` identifies the files of a model: ``sha256:<hex>`` or ``hub:<name>@<commit>``."""
+    return re.fullmatch(DIGEST_PATTERN, text) is not None
+
+
+def ask_identity(
+    urls: Sequence[str], seconds: float, *, where: str = "reward", should_stop: Callable[[], bool] = lambda: False
+) -> RewardIdentity:
+    """Return the identity that the reward servers at ``urls`` report.
+
+    Servers that do not answer are asked again for up to ``seconds``. One answer is enough.
+
+    Args:
+        urls: base URLs of the servers.
+        seconds: maximum time to wait for an answer; with 0, each server is asked once.
+        where: name of the setting with the addresses, for error messages.
+        should_stop: polled while waiting; once it returns True, RewardUnreachable is raised.
+
+    Raises:
+        ConfigError: a server answered, but does not report the digest of its model.
+        RewardsDiffer: two servers report different identities.
+        RewardUnreachable: no server answered.
+    """
+    deadline = time.monotonic() + seconds
+    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as http:
+        while True:
+            answers = {url: _ask(http, url, where) for url in urls}
+            found = {url: answer for url, answer in answers.items() if isinstance(answer, RewardIdentity)}
+            if found:
+                return _only(found, where)
+            if time.monotonic() + _PAUSE_S > deadline or should_stop():
+                tried = "; ".join(f"{url}{INFO_PATH}: {answer}" for url, answer in answers.items())
+                raise RewardUnreachable(
+                    f"{where}: no reward server answered within {seconds:g} s, so the model that it serves is not known; tried: {tried}."
+                    " Start the server, correct the address, or raise reward_ready_timeout_seconds"
+                )
+            time.sleep(_PAUSE_S)
+
+
+def _ask(http: httpx.Client, url: str, where: str) -> RewardIdentity | str:
+    """Return the identity that a server reports, or the reason why it did not answer yet."""
+    try:
+        response = http.get(f"{url.rstrip('/')}{INFO_PATH}")
+    except httpx.HTTPError as error:
+        return f"{type(error).__name__}: {error}"
+    quoted = f"HTTP status {response.status_code}, {response.text.strip()[:200]!r}"
+    if response.status_code >= 500 or response.status_code in (408, 429):
+        return quoted
+    try:
+        if response.status_code == 200:
+            identity = RewardIdentity.model_validate_json(response.content)
+            if is_model_digest(identity.model):
+                return identity
+            quoted = f"the model is {identity.model!r}"
+    except ValidationError:
+        pass
+    raise ConfigError(
+        f"{where}: {url}{INFO_PATH} does not report the digest of its model ({quoted}); set reward_digest to the digest of the"
+        " model (sha256:<64 hex digits> or hub:<name>@<commit>)"
+    )
+
+
+def _only(found: Mapping[str, RewardIdentity], where: str) -> RewardIdentity:
+    first, *others = found
+    for url in others:
+        if lines := found[first].differences(found[url]):
+            raise RewardsDiffer(
+                "\n".join(
+                    f"{where}: {first} and {url} differ: {line}; serve one model at all addresses" for line in lines
+                )
+            )
+    return found[first]
