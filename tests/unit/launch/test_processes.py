@@ -31,7 +31,11 @@ def test_process_that_ignores_sigterm_is_killed_after_the_grace_period() -> None
 def test_second_interrupt_kills_the_process_at_once() -> None:
     process = stubborn()
     start = time.monotonic()
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-    terminate(process, 60.0)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        terminate(process, 60.0)
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert process.returncode == -signal.SIGKILL
     assert time.monotonic() - start < 30.0
