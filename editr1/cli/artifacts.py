@@ -93,16 +93,19 @@ def push(
 ) -> None:
     """Upload a folder as an artifact and print its digest.
 
-    If the artifact already exists, its damaged files in the store are replaced.
+    Pickled files and damaged weights are refused. If the artifact already exists, its damaged files in the store are replaced.
 
     Example: editr1 artifacts push ./my-verifier --kind verifier --store s3://bucket/editr1
     """
     from editr1.artifacts import open_store
+    from editr1.artifacts.weights import check_model_folder
     from editr1.runs.find import parse_store
 
     with reporting():
         if not folder.is_dir():
             raise fail(f"{folder}: not a folder; give the folder of the artifact", ExitCode.CONFIG)
+        if kind != "checkpoint":  # the resume state of a trainer is not safetensors
+            check_model_folder(folder)
         opened = open_store(parse_store(store))
         echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 

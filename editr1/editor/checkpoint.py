@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from editr1.artifacts.weights import UnusableModel
 from editr1.editor.ema import Ema
 
 _STATE = "state.json"
@@ -95,15 +96,15 @@ def load_checkpoint(
     """Restore the weights, the EMA, the optimizer and torch's CPU random generator. Return the training state.
 
     Raises:
-        ValueError: The folder is not a checkpoint, or the names or shapes of its weights do not match ``weights``.
+        UnusableModel: The folder is not a checkpoint, or the names or shapes of its weights do not match ``weights``.
     """
     if not (folder / _STATE).is_file():
-        raise ValueError(
+        raise UnusableModel(
             f"{folder} is not a checkpoint of editor training: {_STATE} is missing; use another checkpoint"
         )
     saved = load_file(folder / "weights.safetensors")
     if {n: w.shape for n, w in saved.items()} != {n: w.shape for n, w in weights.items()}:
-        raise ValueError(
+        raise UnusableModel(
             f"{folder}: the names or shapes of the checkpoint's weights do not match this editor and its tuning"
             " settings; resume with the editor and the tune and lora settings of the checkpoint"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from editr1.artifacts import ArtifactStore
+from editr1.artifacts.weights import UnusableModel, check_model_folder
 from editr1.config.loader import ConfigError, validate
 from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
@@ -58,6 +59,7 @@ def resolve_reference(
 
     Raises:
         ConfigError: the target does not exist.
+        UnusableModel: a file of the folder is pickled, or its weights are incomplete.
         HubUnreachable: the hub did not respond.
     """
     if reference.scheme is Scheme.STAGE:
@@ -203,7 +205,7 @@ def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
             return False
         try:
             resolved = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
-        except ConfigError:  # an input no longer exists
+        except (ConfigError, UnusableModel):  # an input no longer exists, or is damaged
             return False
         result = load_result(store, spec.metadata.name, stage.name, resolved.key)
         if result is None or known.key != resolved.key:
@@ -213,6 +215,7 @@ def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
 
 
 def _commit(store: ArtifactStore, folder: Path, stage: str, upload: bool) -> str:
+    check_model_folder(folder)
     commit = store.commit if upload else store.describe
     return commit(folder, kind="import", stage=stage).digest
 

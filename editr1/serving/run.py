@@ -21,6 +21,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError, load_settings
 from editr1.config.serve import ServeConfig
 from editr1.data.types import ScoreItem
@@ -53,10 +54,15 @@ def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | N
 
     The ``openai`` engine reads only the prompt template and the digest from the folder; the
     weights are loaded by the OpenAI-compatible server.
+
+    Raises:
+        UnusableModel: The folder has pickled files, or its weights are incomplete, damaged or not finite.
     """
     if config.engine == "openai":
         from editr1.serving.engines.openai_engine import OpenAIEngine
 
+        if Path(model).is_dir():
+            check_model_folder(model)
         return OpenAIEngine.from_folder(config.openai, model, model_digest=model_digest)
     from editr1.serving.engines.transformers_engine import TransformersEngine
 
@@ -210,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         serve(make_engine(config, parsed.model, model_digest=parsed.digest), config, golden, on_ready=ready)
-    except (GoldenFailed, AddressUnavailable) as error:
+    except Editr1Error as error:
         log.error("%s", error)
         return error.exit_code
     return ExitCode.DONE

@@ -27,8 +27,10 @@ from transformers.image_utils import SizeDict
 from transformers.utils import cached_file
 from transformers.utils.import_utils import is_torchvision_available
 
+from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError
 from editr1.verifier.prompt import PROMPT_FILE, PromptTemplate
+from editr1.verifier.weights import explain_load_errors, load_weights
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -67,13 +69,14 @@ def make_processor(image_processor: Any, tokenizer: Any, chat_template: str) -> 
 
 def load_processor(name: str | Path, template: PromptTemplate) -> ProcessorMixin:
     """Load a processor from a folder or the Hugging Face Hub. Set left padding and the image size limits of ``template``."""
-    if is_torchvision_available():
-        processor = AutoProcessor.from_pretrained(str(name))
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(str(name))
-        processor = PictureProcessor(
-            AutoImageProcessor.from_pretrained(str(name)), tokenizer, chat_template=tokenizer.chat_template
-        )
+    with explain_load_errors(name):
+        if is_torchvision_available():
+            processor = AutoProcessor.from_pretrained(str(name))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(str(name))
+            processor = PictureProcessor(
+                AutoImageProcessor.from_pretrained(str(name)), tokenizer, chat_template=tokenizer.chat_template
+            )
     processor.tokenizer.padding_side = "left"
     processor.image_processor.size = SizeDict(shortest_edge=template.min_pixels, longest_edge=template.max_pixels)
     return processor
@@ -114,11 +117,18 @@ def load_verifier(
 
     Raises:
         ConfigError: the checkpoint is not a Qwen2.5-VL model, or its prompt template is invalid.
+        UnusableModel: the folder has pickled files, a file is damaged, tensors are missing, unexpected or of another shape,
+            or a tensor contains NaN or infinity.
     """
+    if Path(name).is_dir():
+        check_model_folder(name)
     template = load_template(name)
     _check_architecture(Path(name))
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype)
+    model = load_weights(
+        Qwen2_5_VLForConditionalGeneration,
+        name,
+        dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+        ignore_mismatched_sizes=True,  # reported by load_weights
     )
     return model.to(device).eval(), load_processor(name, template), template
 
@@ -178,6 +188,7 @@ def _check_architecture(folder: Path) -> None:
     path = folder / "config.json"
     if not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    with explain_load_errors(folder):
+        found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     if found != "qwen2_5_vl":
         raise ConfigError(f"{path}: model_type is {found!r}; use a Qwen2.5-VL checkpoint ('qwen2_5_vl')")

@@ -29,6 +29,7 @@ from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Span, TrainHooks, span
 from editr1.verifier.model import load_processor, load_verifier, save_verifier, use_cpu_attention
 from editr1.verifier.prompt import PromptTemplate
+from editr1.verifier.weights import check_adapter, load_weights
 
 _LANGUAGE: Final = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 _VISION: Final = r".*visual\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
@@ -147,9 +148,10 @@ class ResumeWeightsMixin:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.accelerator.unwrap_model(model if model is not None else self.model)  # type: ignore[attr-defined]
         if isinstance(target, PeftModel):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            result = target.load_adapter(resume_from_checkpoint, target.active_adapter, is_trainable=True)
+            check_adapter(result, resume_from_checkpoint)
             return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        saved = load_weights(type(target), resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(saved.state_dict())
 
 

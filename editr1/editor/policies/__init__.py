@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 
+from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError
 from editr1.editor.policies.base import Condition, EditorPolicy, NotFinite, Size, working_size
 from editr1.editor.policies.flux_kontext import FluxKontextPolicy
 from editr1.editor.policies.qwen_image_edit import QwenImageEditPolicy
+from editr1.verifier.weights import explain_load_errors
 
 POLICIES: dict[str, type[EditorPolicy]] = {policy.kind: policy for policy in (FluxKontextPolicy, QwenImageEditPolicy)}
 
@@ -35,14 +37,18 @@ def load_policy(
 
     Raises:
         ConfigError: The pipeline class is not supported.
+        UnusableModel: A file is pickled, missing or damaged, the weights of a component do not match its architecture, or a
+            weight is not finite.
     """
-    config = DiffusionPipeline.load_config(folder_or_hub)
-    kind = config["_class_name"]
+    with explain_load_errors(folder_or_hub):
+        kind = DiffusionPipeline.load_config(folder_or_hub)["_class_name"]
     if kind not in POLICIES:
         raise ConfigError(
             f"{folder_or_hub}: the pipeline class {kind} is not supported; use one of {', '.join(sorted(POLICIES))}"
         )
-    root = folder_or_hub if Path(folder_or_hub).is_dir() else DiffusionPipeline.download(folder_or_hub)
+    local = Path(folder_or_hub).is_dir()
+    root = folder_or_hub if local else DiffusionPipeline.download(folder_or_hub, use_safetensors=True)
+    check_model_folder(root)
     policy = POLICIES[kind]
     pipeline = policy.load_pipeline(Path(root), dtype)
     pipeline.set_progress_bar_config(disable=True)

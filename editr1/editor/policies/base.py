@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
+
+from editr1.editor.policies.components import load_pipeline
 
 MAX_SIDE = 1024
 """If no ``resolution`` is set, edited images have an area of at most ``MAX_SIDE**2`` pixels."""
@@ -75,9 +76,8 @@ class EditorPolicy(ABC):
 
     @classmethod
     def load_pipeline(cls, folder: Path, dtype: torch.dtype) -> Any:
-        """Load the pipeline in ``folder`` with weights in ``dtype``."""
-        loader: Any = DiffusionPipeline
-        return loader.from_pretrained(folder, dtype=dtype)
+        """Load the pipeline in ``folder`` with weights in ``dtype``. See :func:`load_pipeline`."""
+        return load_pipeline(folder, dtype)
 
     @property
     def transformer(self) -> Any:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
 from editr1.editor.policies.base import Condition, EditorPolicy, Size
+from editr1.editor.policies.components import load_pipeline
 from editr1.editor.policies.qwen_processor import load_image_processor, restore_processor
 
 
@@ -37,8 +37,7 @@ class QwenImageEditPolicy(EditorPolicy):
         """Load the pipeline in ``folder``. If torchvision is not installed, the pipeline's processor does not support videos."""
         processor = load_image_processor(folder)
         components = {} if processor is None else {"processor": processor}
-        loader: Any = DiffusionPipeline
-        return loader.from_pretrained(folder, dtype=dtype, **components)
+        return load_pipeline(folder, dtype, **components)
 
     def save(self, folder: Path) -> None:
         """See :meth:`EditorPolicy.save`."""

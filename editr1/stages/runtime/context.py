@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from editr1.artifacts import ArtifactStore, open_store
+from editr1.artifacts.weights import PICKLED_PATTERNS, UnusableModel, check_model_folder
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
 from editr1.parallel.context import DistributedContext
@@ -32,6 +33,7 @@ class StageContext:
         self.distributed = DistributedContext()
         self.outputs: dict[str, str] = {}
         self.should_stop = should_stop
+        self._folders: dict[str, str] = {}
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
         if self.is_main and not job.progress_file.exists():  # in a new pod, continue the lines of earlier pods
             self._earlier.write_bytes(self.store.get_record(progress_key(job.run, job.stage, job.key)) or b"")
@@ -81,6 +83,7 @@ class StageContext:
             ConfigError: the input is not given, or does not contain the file that the stage expects.
             HubUnreachable: the model cannot be downloaded from the hub.
             StoreError: the artifact cannot be fetched.
+            UnusableModel: a file of the input is pickled, or its weights are incomplete.
         """
         where = f"stage {self.job.stage}, input {name}"
         reference = self.job.inputs.get(name)
@@ -91,6 +94,8 @@ class StageContext:
                 folder = Path(_from_hub(reference, where))
             else:
                 folder = self.store.fetch(reference, self._cache / reference.removeprefix("sha256:")[:16])
+            self._folders[str(folder)] = f"input {name} of stage {self.job.stage} ({reference})"
+            check_model_folder(folder)
         declared = KINDS[self.job.kind].input(name)
         if declared and declared.expected_file and not any(folder.glob(declared.expected_file)):
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
@@ -98,6 +103,11 @@ class StageContext:
                 f"{where} ({declared.what}): {reference[:19]} contains no {declared.expected_file}, only {found}; use another artifact"
             )
         return str(folder)
+
+    def name_input(self, error: UnusableModel) -> UnusableModel:
+        """Return ``error`` with the name and the reference of the input whose local folder it reports."""
+        names = [text for folder, text in self._folders.items() if folder in str(error)]
+        return type(error)(f"{names[0]}: {error}") if names else error
 
     def table(self, name: str) -> Path:
         """Return the path of an input's Parquet file. Raise ConfigError if the input does not contain exactly one."""
@@ -193,7 +203,7 @@ def _from_hub(reference: str, where: str) -> str:
 
     name, _, revision = reference.removeprefix("hub:").partition("@")
     try:
-        return str(snapshot_download(name, revision=revision))
+        return str(snapshot_download(name, revision=revision, ignore_patterns=PICKLED_PATTERNS))
     except (LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0

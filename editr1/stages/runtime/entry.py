@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from editr1.artifacts import open_store
+from editr1.artifacts.weights import UnusableModel
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode, exit_code_of
 from editr1.launch.local.processes import terminate_with_parent
@@ -92,6 +93,8 @@ def _run(body: Body, job: StageJob) -> int:
     except Interrupted:
         log.info("stopped on request; the next attempt continues from the last checkpoint")
         return ExitCode.TERMINATED
+    except UnusableModel as error:
+        return exit_code(context.name_input(error))
     except Exception as error:
         return exit_code(error)
 

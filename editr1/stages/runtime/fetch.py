@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from editr1.artifacts import open_store
+from editr1.artifacts.weights import check_model_folder
 from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode
 from editr1.runs.job import read_job
@@ -18,7 +19,7 @@ from editr1.telemetry.log import configure_logging
 
 
 def main(name: str, folder: str) -> int:
-    """Download the input ``name`` to ``folder``, verify its digests, and return the exit code."""
+    """Download the input ``name`` to ``folder``, verify its digests and weight files, and return the exit code."""
     configure_logging()
     try:
         job = read_job()
@@ -27,7 +28,7 @@ def main(name: str, folder: str) -> int:
         reference = resolve_job(job, store).inputs.get(name)
         if reference is None or not reference.startswith("sha256:"):
             raise ConfigError(f"inputs.{name}: {reference!r} is not an artifact in the store; set it to sha256:DIGEST")
-        store.fetch(reference, Path(folder))
+        check_model_folder(store.fetch(reference, Path(folder)))
     except Exception as error:
         return exit_code(error)
     return ExitCode.DONE
