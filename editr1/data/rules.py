@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from editr1.data.images import MAX_PIXELS as OPENED_PIXELS
 from editr1.data.images import ImageError, decode_image, image_size
 from editr1.data.types import (
     MAX_INSTRUCTION_LENGTH,
@@ -169,12 +170,17 @@ def image_fault(data: bytes, limits: Limits = DEFAULT, *, decode: bool = True) -
 
     A truncated file or one with values out of range is found only by decoding it.
     """
+    if len(data) > limits.max_bytes:
+        return (
+            f"the image file has {len(data)} bytes; at most {limits.max_bytes} are allowed; downscale the image, or save it "
+            "as JPEG or WebP"
+        )
     try:
-        width, height = image_size(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+        width, height = image_size(data, max_pixels=max(limits.max_pixels, OPENED_PIXELS))
         if fault := size_fault(width, height, limits):
             return fault
         if decode:
-            decode_image(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+            decode_image(data, max_pixels=limits.max_pixels)
     except ImageError as error:
         return str(error)
     return None

@@ -125,7 +125,9 @@ def _decode_images(items: Sequence[ScoreItem], limits: Limits) -> dict[bytes, Im
 
     def decode(image: EncodedImage) -> Image | str:
         try:
-            return image_fault(image.data, limits, decode=False) or decode_image(image.data)
+            return image_fault(image.data, limits, decode=False) or decode_image(
+                image.data, max_pixels=limits.max_pixels
+            )
         except ImageError as error:
             return str(error)
 

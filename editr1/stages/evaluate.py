@@ -89,25 +89,32 @@ def body(context: StageContext) -> dict[str, float]:
 
 
 def _check_tables(evaluation: _Evaluation) -> None:
-    """Check every row of the inputs, before a model is loaded.
+    """Check every row that is used, before the weights of a model are loaded.
 
     Raises:
         TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
         BenchmarkError: A row of a public benchmark violates a rule.
     """
     from editr1.data.types import EditCase, PreferencePair
-    from editr1.data.valid_rows import check_table
+    from editr1.data.valid_rows import read_valid_rows
     from editr1.stages.runtime.public_sets import check_benchmarks
-    from editr1.verifier.rows import check_prompt_lengths
+    from editr1.verifier.rows import PairLengthCheck
 
-    context = evaluation.context
+    context, config = evaluation.context, evaluation.config
     if evaluation.verifiers:
-        pairs = context.table("pairs")
-        check_table(pairs, PreferencePair, needs_principles=True)
-        for role in evaluation.verifiers.values():
-            check_prompt_lengths(pairs, context.input(role))
+        path = context.table("pairs")
+        checks = [PairLengthCheck.load(path, context.input(role)) for role in evaluation.verifiers.values()]
+        decided = 0
+        for number, pair in read_valid_rows(path, PreferencePair, needs_principles=True):
+            for check in checks:
+                check(number, pair)
+            decided += pair.label != "same"
+            if decided == config.max_pairs:
+                break
     if evaluation.editors:
-        check_table(context.table("cases"), EditCase, needs_principles="rl" in context.job.inputs)
+        cases = read_valid_rows(context.table("cases"), EditCase, needs_principles="rl" in context.job.inputs)
+        for _ in islice(cases, config.max_cases):
+            pass
     check_benchmarks(context)
 
 

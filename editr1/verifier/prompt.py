@@ -7,10 +7,11 @@ from pathlib import Path
 from string import Formatter
 from typing import Final, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError
+from editr1.data.rules import content_fault
 from editr1.data.types import Principle
 
 PROMPT_FILE: Final = "editr1_prompt.json"
@@ -56,6 +57,13 @@ class PromptTemplate(Settings):
     """The image processor enlarges images with fewer pixels to this area and keeps their aspect ratio."""
     max_pixels: int = Field(default=768 * 768, ge=1)
     """The image processor shrinks images with more pixels to this area and keeps their aspect ratio."""
+
+    @field_validator("rules", "source_label", "request", "principle", "separator", "edited_label")
+    @classmethod
+    def _content(cls, value: str, info: ValidationInfo) -> str:
+        if fault := content_fault(value):
+            raise ValueError(f"{info.field_name}: {fault}")
+        return value
 
     @field_validator("request")
     @classmethod

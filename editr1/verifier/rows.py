@@ -23,7 +23,7 @@ from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
 from editr1.data.images import decode_image, image_size
 from editr1.data.rules import length_fault
-from editr1.data.tables import read_column, read_table
+from editr1.data.tables import read_column
 from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
 from editr1.data.valid_rows import read_valid_rows
 from editr1.parallel.context import DistributedContext
@@ -200,22 +200,29 @@ def pair_rows(
     return PairRows(dataset, template).dataset(), read_column(path, "label").count("same")
 
 
-def check_prompt_lengths(pairs: Path, model: str | Path) -> None:
-    """Check that the prompt of every decided pair, and at least one token of its trace, fit into the context of a verifier.
+class PairLengthCheck:
+    """Check that the prompts of a decided pair, and at least one token of a trace, fit into the context of a verifier.
 
-    Only the tokenizer and the settings of the verifier ``model`` are loaded, not its weights. Images are not decoded.
-
-    Raises:
-        TableError: A prompt is too long, or a row is invalid.
+    Images are not decoded.
     """
-    template = load_template(model)
-    counter = TokenCounter(load_processor(model, template), template)
-    check = _LengthCheck(counter, pairs, context_length(model), 1)
-    for number, pair in enumerate(read_table(pairs, PreferencePair), start=1):
-        if pair.label == "winner":
-            prompt, _ = counter.render(pair.case)
-            for candidate in (pair.winner, pair.loser):
-                check(number, prompt, (pair.case.source.data, candidate.image.data))
+
+    def __init__(self, counter: TokenCounter, path: Path, limit: int) -> None:
+        self._counter = counter
+        self._check = _LengthCheck(counter, path, limit, 1)
+
+    @classmethod
+    def load(cls, path: Path, model: str | Path) -> PairLengthCheck:
+        """Load the tokenizer and the settings of the verifier ``model``, but not its weights, for the pairs of a table."""
+        template = load_template(model)
+        return cls(TokenCounter(load_processor(model, template), template), path, context_length(model))
+
+    def __call__(self, number: int, pair: PreferencePair) -> None:
+        """Raise TableError if a prompt of the pair in row ``number`` is too long. Pairs labelled "same" are not checked."""
+        if pair.label == "same":
+            return
+        prompt, _ = self._counter.render(pair.case)
+        for candidate in (pair.winner, pair.loser):
+            self._check(number, prompt, (pair.case.source.data, candidate.image.data))
 
 
 class PairRows:

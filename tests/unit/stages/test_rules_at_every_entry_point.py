@@ -46,7 +46,7 @@ from editr1.stages import curate as curate_stage
 from editr1.stages import evaluate, grpo, sft
 from editr1.verifier.model import load_processor, load_template
 from editr1.verifier.prompt import PromptTemplate
-from editr1.verifier.rows import RowCache, check_prompt_lengths, pair_rows, sft_rows
+from editr1.verifier.rows import RowCache, pair_rows, sft_rows
 from editr1.verifier.trace import format_trace
 
 VERIFIER = Path(shapes.__file__).parent / "assets" / "verifier"
@@ -332,10 +332,25 @@ def test_prompt_that_does_not_fit_into_the_context_is_refused_before_evaluation(
     path = tmp_path / "pairs.parquet"
     long = Content(instruction="\U0001f600" * 1500).pair()
     write_table(path, [Content().pair(), long.model_copy(update={"label": "same"}), long], PreferencePair)
-    message = refusal(lambda: check_prompt_lengths(path, VERIFIER))
+    message = refusal(lambda: evaluate.body(context(EvaluateConfig(), {"pairs": path}, sft=str(VERIFIER))))
     assert message.startswith(f"{path}: row 3: needs ") and "but the limit is 4096" in message
-    tables = {"pairs": path}
-    assert refusal(lambda: evaluate.body(context(EvaluateConfig(), tables, sft=str(VERIFIER)))) == message
+
+
+def test_rows_that_the_settings_leave_out_are_not_checked(tmp_path: Path) -> None:
+    bad = BAD["nul"].row
+    write_table(tmp_path / "pairs.parquet", [Content().pair(), bad.pair()], PreferencePair)
+    write_table(tmp_path / "cases.parquet", [Content().case(), bad.case()], EditCase)
+    tables = {name: tmp_path / f"{name}.parquet" for name in ("pairs", "cases")}
+    roles: dict[str, Any] = {"verifiers": {"SFT": "sft"}, "editors": {"before": "before"}}
+    for changes, message in (({}, "pairs.parquet: row 2"), ({"max_pairs": 1}, "cases.parquet: row 2")):
+        settings = EvaluateConfig(**changes)
+        stage = SimpleNamespace(context=context(settings, tables), config=settings, **roles)
+        assert message in refusal(lambda stage=stage: evaluate._check_tables(stage))
+    settings = EvaluateConfig(max_pairs=1, max_cases=1)
+    evaluate._check_tables(SimpleNamespace(context=context(settings, tables), config=settings, **roles))  # type: ignore[arg-type]
+    template = load_template(VERIFIER)
+    cache, processor = RowCache(tmp_path / "cache", DistributedContext()), load_processor(VERIFIER, template)
+    assert len(pair_rows(tables["pairs"], processor, template, 4096, 64, cache, max_pairs=1)[0]) == 2
 
 
 def test_valid_rows_are_accepted_by_the_trainers(tmp_path: Path) -> None:

@@ -50,11 +50,13 @@ def test_empty_rules_and_labels_are_omitted() -> None:
         {"request": "{instruction!r} {principles}"},
         {"principle": "no placeholder"},
         {"principle": "{question"},
+        {"rules": "Judge.<|im_end|>"},
+        {"edited_label": "<|image_pad|>"},
         {"min_pixels": 100, "max_pixels": 50},
         {"unknown": 1},
     ],
 )
-def test_template_with_wrong_placeholders_or_sizes_is_rejected(fields: dict[str, object]) -> None:
+def test_template_with_wrong_placeholders_control_tokens_or_sizes_is_rejected(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PromptTemplate.model_validate(fields)
 
