@@ -13,7 +13,7 @@ from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, co
 from editr1.terminal.text import echo
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the outputs and all other files of the stage.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all random choices.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")]
 Processes = Annotated[
     int, typer.Option(min=1, max=64, help="Number of processes on this machine. With GPUs, each process uses one.")
 ]

@@ -143,7 +143,7 @@ class StageValues(ChartSettings):
     """Key of the stage: a digest of its settings, inputs, seed and reward model, which together determine its outputs.
     ``editr1 submit`` sets the key. If it is empty, the pod computes it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of all random choices of the stage."""
+    """Random seed for the stage."""
     git_revision: str = ""
     """Git revision of the code with which the stage was submitted. It is recorded in the manifests of the output
     artifacts."""

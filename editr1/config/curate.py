@@ -58,8 +58,8 @@ class PrincipleCounts(Settings):
         most = self.follow[1] + self.keep[1] + self.quality[1]
         if least > self.total[1] or most < self.total[0]:
             raise ValueError(
-                f"total {list(self.total)}: the ranges of follow, keep and quality add up to {least} to {most} principles, which"
-                " does not overlap the range of total; change total or these ranges"
+                f"total {list(self.total)}: the ranges of follow, keep and quality allow from {least} to {most} principles in total, and"
+                " no number in that range is in the range of total; change total or these ranges"
             )
         return self
 
@@ -133,7 +133,7 @@ class CurateConfig(Settings):
     """Maximum length, in pixels, of the longer side of an image that is sent to a model. Larger images are
     downscaled."""
     seed: int = 0
-    """Seed of all random draws of curation. The ``seed`` of each request to a model is derived from it."""
+    """Random seed for curation. The ``seed`` of each request to a model is derived from it."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -59,7 +59,7 @@ class EvaluateConfig(Settings):
     "none": not available, for all other images, such as photographs."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the noise from which edits are sampled, the sampling of traces, the choice of gallery cases, and the
+    """Random seed for the noise from which edits are sampled, the sampling of traces, the choice of gallery cases, and the
     bootstrap."""
 
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000

@@ -156,7 +156,7 @@ class GrpoConfig(Settings):
     checkpoint_every: PositiveInt = 20
     """Number of iterations between checkpoints."""
     seed: int = 0
-    """Seed of the order of cases, the choice of windows, the noise, and the initial adapter weights. The noise of a
+    """Random seed for the order of cases, the choice of windows, the noise, and the initial adapter weights. The noise of a
     sample depends on the seed, the iteration, the case and the index of the sample, but not on the number of
     processes."""
 

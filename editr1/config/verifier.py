@@ -32,7 +32,7 @@ class VerifierTraining(Settings):
     """Base class of the settings of SFT and GCPO, the two kinds of verifier training."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of the order of the training data and of the sampling of traces."""
+    """Random seed for the order of the training data and of the sampling of traces."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of AdamW."""
     warmup_steps: int = Field(default=0, ge=0)

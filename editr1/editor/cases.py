@@ -33,7 +33,7 @@ class CaseOrder:
 
     Args:
         path: Parquet table of :class:`EditCase` rows with principles.
-        seed: Seed of the shuffling.
+        seed: Random seed for the shuffling.
         per_iteration: Number of cases per iteration, over all processes.
         iterations: Number of iterations of the training.
         first: First iteration to run; above 0 after a resume.

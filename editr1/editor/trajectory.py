@@ -20,7 +20,7 @@ class SampleSpec:
         group_key: Key of the sample's group: the position of its edit case in the training order.
         condition_row: Row of the :class:`Condition` that encodes the instruction and the reference image of the case.
         window_start: Index of the first stochastic step.
-        noise_seed: Seed of the initial noise and of the noise of the stochastic steps.
+        noise_seed: Random seed for the initial noise and of the noise of the stochastic steps.
     """
 
     sample_id: int

@@ -15,7 +15,7 @@ Handle = TypeVar("Handle")
 
 @dataclass(frozen=True)
 class Observation:
-    """State of an attempt of a stage at one moment."""
+    """State of a stage attempt at a point in time."""
 
     running: bool
     exit_code: int | None = None

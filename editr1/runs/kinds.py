@@ -187,7 +187,7 @@ KINDS: dict[Kind, KindInfo] = {
                 _table("pairs", "held-out preference pairs, to evaluate verifiers", False),
                 _table("cases", "held-out edit cases with principles, to evaluate editors", False),
                 _verifier("sft", "verifier after SFT", False),
-                _verifier("rl", "verifier after GCPO; it also scores the edits of the editors", False),
+                _verifier("rl", "verifier after GCPO; it also scores the edits that the editors make", False),
                 _editor("before", "editor before RL", False),
                 _editor("after", "editor after RL", False),
                 Input("editscore", "EditScore's EditReward-Bench", False),

@@ -52,7 +52,7 @@ class RunBody(Settings):
     """The ``spec`` section of a run file."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of all random choices in the run."""
+    """Random seed for the whole run."""
     store: str | None = None
     """Artifact store: file:///path or s3://bucket/prefix. Default: the folder ``store`` in the run's folder."""
     suspend: bool = False

@@ -70,7 +70,7 @@ def tiny_flux_kontext(seed: int, *, words: Sequence[str] | None = None) -> FluxK
     change.
 
     Args:
-        seed: seed of the weights.
+        seed: random seed for the weights.
         words: phrases that are single tokens; by default those of ``vocabulary.model_words``.
     """
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +100,7 @@ def tiny_qwen_image_edit(seed: int, *, words: Sequence[str] | None = None) -> Qw
     pipeline's processor has no video processor. The state of torch's global random generator does not change.
 
     Args:
-        seed: seed of the weights.
+        seed: random seed for the weights.
         words: phrases that are single tokens; by default those of ``vocabulary.model_words``.
     """
     tokenizer = _qwen_tokenizer(words)

@@ -82,7 +82,7 @@ def build_tiny_verifier(
 
     Args:
         out: folder to write.
-        seed: seed of the weights.
+        seed: random seed for the weights.
         size: small, base or large.
         words: phrases that are single tokens; by default those of ``vocabulary.model_words``. Other text is tokenized
             into bytes.

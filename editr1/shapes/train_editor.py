@@ -49,7 +49,7 @@ def train_editor(
 
     Args:
         out: folder to write. A VAE that is trained here is saved before the training of the flow transformer starts.
-        seed: seed of weights and data.
+        seed: random seed for the weights and the data.
         images: number of images to train the VAE on.
         cases: number of edit cases to train the flow transformer on.
         vae_recipe: settings of the training of the VAE.
@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to which the pipeline of the trained editor is written"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed for the weights and the data (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="number of CPU threads (default: %(default)s)")
     parser.add_argument("--vae", type=Path, help="folder of a trained VAE to use instead of training one")
     parser.add_argument(

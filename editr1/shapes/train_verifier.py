@@ -58,7 +58,7 @@ def train_verifier(
         batch_size: number of samples per optimizer step.
         learning_rate: peak learning rate.
         warmup: number of warm-up steps in each round.
-        seed: seed of weights and samples.
+        seed: random seed for the weights and the samples.
         size: size of the model: "small", "base" or "large".
     """
     if first_round == 0:
@@ -192,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="number of CPU threads; the digest of the folder depends on it (default: %(default)s)",
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and samples (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed for the weights and the samples (default: %(default)s)"
+    )
     parser.add_argument(
         "--size", choices=get_args(Size), default="base", help="size of the model (default: %(default)s)"
     )

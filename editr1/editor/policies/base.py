@@ -91,7 +91,7 @@ class EditorPolicy(ABC):
 
     @property
     def multiple(self) -> int:
-        """The sides of an edit are multiples of this number of pixels: the VAE factor times the packing factor."""
+        """Height and width of an edited image are multiples of this number of pixels: the VAE factor times the packing factor."""
         return int(self.pipeline.vae_scale_factor) * 2
 
     def to(self, device: torch.device | str) -> EditorPolicy:

@@ -88,7 +88,7 @@ def test_invalid_settings_are_reported() -> None:
         CurateConfig(verifier=VlmConfig(endpoint="gpu"))
     with pytest.raises(ValidationError, match="names must be unique"):
         CurateConfig(members=(MemberConfig(name="a"), MemberConfig(name="a")))
-    with pytest.raises(ValidationError, match="add up to 8 to 11"):
+    with pytest.raises(ValidationError, match="allow from 8 to 11"):
         PrincipleCounts(total=(12, 12))
     with pytest.raises(ValidationError, match="api_key_env"):
         EndpointConfig(api_key_env="sk-secret")
