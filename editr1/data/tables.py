@@ -33,6 +33,8 @@ from editr1.data.schema import (
 )
 from editr1.data.types import DataModel
 
+IMPORT_HINT = "A CSV, JSON or Parquet table of image files is converted with 'editr1 data import'"
+"""Advice for a file that is not a table of data objects."""
 ROW_GROUP_BYTES = 16 << 20
 ROW_GROUP_ROWS = 2048
 _BATCH_ROWS = 64
@@ -150,7 +152,7 @@ def table_info(path: Path) -> tuple[type[DataModel], TableInfo]:
             None,
             None,
             named or sorted(columns),
-            f"must be a table with rows of one of the types: {', '.join(KINDS)}",
+            f"must be a table with rows of one of the types: {', '.join(KINDS)}. {IMPORT_HINT}",
         )
     return kind, info
 
@@ -292,8 +294,8 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         rule = f"the file is not a Parquet file: {(str(error).splitlines() or [''])[0]}"
         if path.is_file() and path.suffix.lower() != ".parquet":
             rule = (
-                f"a file {path.suffix or 'without a suffix'} is not read here; read are tables in Parquet (.parquet), and by "
-                "data check also in JSON Lines (.jsonl). 'editr1 data import' reads a CSV, JSON or Parquet table of image files"
+                f"the file is not Parquet, but {path.suffix or 'has no suffix'}; tables are read in Parquet (.parquet), and by "
+                f"'editr1 data check' also in JSON Lines (.jsonl). {IMPORT_HINT}"
             )
         raise TableError(path, None, None, None, rule) from None
 
