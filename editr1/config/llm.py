@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator
 
 from editr1.config.base import Settings, Temperature
 
+Parameter = Literal["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "n", "seed"]
+"""Name of a parameter of chat requests that can be omitted. ``max_tokens`` stands for the length parameter."""
 
-class EndpointConfig(Settings):
+_FIXED = ("model", "messages", "stream", "n")
+
+
+class ServerConfig(Settings):
+    """How requests to an OpenAI-compatible chat server are written and retried."""
+
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 6
+    """Maximum number of retries of a request after HTTP status 408, 409, 425, 429 or 5xx, or after a broken connection.
+    The delay before a retry is the one in the server's ``Retry-After`` header, but at most two minutes. Without this
+    header, the delay starts at 0.5 s and doubles up to 8 s, with jitter."""
+    length_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Name of the request parameter that limits the number of tokens per answer. Some models accept only
+    ``max_completion_tokens``."""
+    omit_parameters: tuple[Parameter, ...] = ()
+    """Parameters that are not sent, for servers that reject them. ``max_tokens`` stands for the length parameter. If
+    ``n`` is omitted, one request is sent per answer."""
+    extra_body: dict[str, JsonValue] = {}
+    """Fields that are added to the JSON body of every request and replace fields of the same name, such as
+    ``chat_template_kwargs: {enable_thinking: false}``."""
+
+    @field_validator("extra_body")
+    @classmethod
+    def _allowed(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        found = [name for name in _FIXED if name in value]
+        if found:
+            raise ValueError(f"the field {found[0]!r} cannot be set here; remove it from extra_body")
+        return value
+
+
+class EndpointConfig(ServerConfig):
     """An OpenAI-compatible chat server that accepts images."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8100/v1"
-    """Root URL of the API, up to and including ``/v1``."""
+    """Root URL of the API, up to and including ``/v1``. A proxy in the environment (``http_proxy``, ``no_proxy`` and so
+    on) is used, except for servers on this machine."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] = "EDITR1_VLM_API_KEY"
     """Name of the environment variable that contains the API key. Leave the variable unset for a server without keys.
     The key is never written to a file."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Maximum number of concurrent requests to this endpoint."""
-    max_retries: Annotated[int, Field(ge=0, le=100)] = 6
-    """Maximum number of retries of a request after HTTP status 408, 409, 429 or 5xx, or after a broken connection. The
-    delay before a retry is the one in the server's ``Retry-After`` header, but at most two minutes. Without this
-    header, the delay starts at 0.5 s and doubles up to 8 s, with jitter."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Timeout of one attempt of a request, in seconds."""
     deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 600.0

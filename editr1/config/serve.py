@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from editr1.config.base import Settings, Temperature
+from editr1.config.llm import ServerConfig
 
 
-class OpenAIEngineConfig(Settings):
+class OpenAIEngineConfig(ServerConfig):
     """Settings of the ``openai`` engine, which generates traces on an OpenAI-compatible server."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8001/v1"
@@ -26,7 +27,7 @@ class OpenAIEngineConfig(Settings):
     """Maximum number of concurrent chat requests to the OpenAI-compatible server."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    """Timeout of one chat request, in seconds."""
+    """Deadline of one chat request, including its retries, in seconds."""
 
 
 class ServeConfig(Settings):

@@ -65,10 +65,10 @@ async def think(
             else:
                 prompt = prompts.think(row.case, row.candidate.image, principles, member.system)
             chat = build_messages(prompt.system, prompt.parts, config.max_side)
-            texts = await context.client.complete(
+            answers = await context.client.complete(
                 member, chat, n=count, seed=curation_seed(config.seed, key, member.name)
             )
-            return [(member.name, text) for text in texts]
+            return [(member.name, answer.text) for answer in answers]
 
         drawn = sample_members(config.members, config.num_traces, curation_rng(config.seed, "members", key))
         groups = await asyncio.gather(*(sample(member, count) for member, count in drawn))

@@ -77,17 +77,18 @@ def vlm_judge(
         def judge(prompt: str, images: Sequence[EncodedImage]) -> str | Refused:
             chat = build_messages("", [prompt, *images], max_side)
             try:
-                (text,) = runner.run(client.complete(model, chat, seed=seed, is_readable=is_readable))
+                (answer,) = runner.run(client.complete(model, chat, seed=seed, is_readable=is_readable))
             except RequestRefused as error:
                 tally.add("refused", str(error))
                 if tally.num_failed >= MIN_FAILURES and tally.causes["refused"] == tally.num_edits:
                     raise RequestRefused(f"all {tally.num_edits} requests to the judge failed: {error}") from error
                 tally.check(MIN_FAILURES)
                 return Refused(reason=str(error))
-            found = parse(text)
-            tally.add("unparsed" if isinstance(found, Unparsed) else None, getattr(found, "reason", ""))
+            found = parse(answer.text)
+            reason = answer.explain(found.reason) if isinstance(found, Unparsed) else ""
+            tally.add("unparsed" if isinstance(found, Unparsed) else None, reason)
             tally.check(MIN_FAILURES)
-            return text
+            return answer.text
 
         try:
             yield judge

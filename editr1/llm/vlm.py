@@ -7,16 +7,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 
 from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.llm.answers import UnreadableAnswer
 from editr1.llm.cache import AnswerCache
-from editr1.llm.client import ChatClient, Completion
+from editr1.llm.client import ChatClient
+from editr1.llm.completion import Answer, Completion
 from editr1.llm.errors import LlmError
 from editr1.llm.messages import Message
+from editr1.llm.request import ChatRequest
 
 A = TypeVar("A")
 
@@ -70,7 +72,7 @@ class VlmClient:
         n: int = 1,
         seed: int | None = None,
         is_readable: Callable[[str], bool] = lambda _text: True,
-    ) -> list[str]:
+    ) -> list[Answer]:
         """Send ``chat`` to ``model``, and return ``n`` answers.
 
         If ``model.send_n`` is False, ``n`` requests with consecutive seeds are sent. The answers to a request are cached if
@@ -83,36 +85,37 @@ class VlmClient:
             seeds = [None if seed is None else seed + index for index in range(n)]
             requests = (self.complete(model, chat, seed=each, is_readable=is_readable) for each in seeds)
             answers = await asyncio.gather(*requests)
-            return [text for (text,) in answers]
-        body: dict[str, Any] = {
-            "model": model.model,
-            "messages": chat,
-            "temperature": model.temperature,
-            "max_tokens": model.max_tokens,
-        }
-        if n > 1:
-            body["n"] = n
-        if seed is not None and model.send_seed:
-            body["seed"] = seed
+            return [answer for (answer,) in answers]
+        client = self._clients[model.endpoint]
+        request = ChatRequest(
+            model=model.model,
+            messages=chat,
+            max_tokens=model.max_tokens,
+            temperature=model.temperature,
+            n=n,
+            seed=seed if model.send_seed else None,
+        )
+        body = client.encode(request)
         # The seed is part of the key even if it is not sent, so that requests that differ only
         # in the seed have separate cache entries.
-        digest = hashlib.sha256(f"{model.endpoint}\n{seed}\n".encode() + orjson.dumps(body)).digest()
+        digest = hashlib.sha256(f"{model.endpoint}\n{seed}\n".encode() + body).digest()
         stored = self._cache.get(digest)
         if stored is not None:
             texts = list(orjson.loads(stored))
             if any(map(is_readable, texts)):
                 self._usage.cached += 1
-                return texts
+                return [Answer(text) for text in texts]
             self._cache.discard(digest)
         try:
-            completion = await self._clients[model.endpoint].complete(body)
+            completion = await client.complete(request, body)
         except LlmError:
             self._usage.failed += 1
             raise
         self._count(model, completion)
-        if any(map(is_readable, completion.texts)):
-            self._cache.put(digest, orjson.dumps(completion.texts))
-        return completion.texts
+        texts = [answer.text for answer in completion.answers]
+        if any(map(is_readable, texts)):
+            self._cache.put(digest, orjson.dumps(texts))
+        return completion.answers
 
     async def complete_until_parsed(
         self, model: VlmConfig, chat: Sequence[Message], parse: Callable[[str], A], seeds: Iterable[int]
@@ -125,6 +128,7 @@ class VlmClient:
         """
         parsed: list[A] = []
         errors: list[UnreadableAnswer] = []
+        first: UnreadableAnswer | None = None
 
         def is_readable(text: str) -> bool:
             try:
@@ -135,10 +139,11 @@ class VlmClient:
             return True
 
         for seed in seeds:
-            await self.complete(model, chat, seed=seed, is_readable=is_readable)
+            (answer,) = await self.complete(model, chat, seed=seed, is_readable=is_readable)
             if parsed:
                 return parsed[0]
-        raise errors[0] if errors else UnreadableAnswer("the chat was not sent, because no seeds were given")
+            first = first or UnreadableAnswer(answer.explain(str(errors[-1])))
+        raise first or UnreadableAnswer("the chat was not sent, because no seeds were given")
 
     async def aclose(self) -> None:
         """Close the connections and the cache."""

@@ -16,6 +16,7 @@ from editr1.data.rules import DEFAULT, Limits, image_fault, row_violations
 from editr1.data.types import (
     EncodedImage,
     FailureCause,
+    Principle,
     Scored,
     ScoreFailure,
     ScoreItem,
@@ -169,12 +170,12 @@ def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: st
     if isinstance(answer, EngineError):
         cause = FailureCause.INVALID if isinstance(answer, InvalidChat) else FailureCause.ENGINE
         return ScoreFailure(cause=cause, detail=str(answer)[:1000])
-    parsed = [parse_trace(generation.text, item.principles) for generation in answer]
+    parsed = [_parse(generation, item.principles) for generation in answer]
     verdicts = tuple(verdict for verdict in parsed if isinstance(verdict, Verdict))
     unparsed = tuple(verdict.reason for verdict in parsed if isinstance(verdict, Unparsed))
     if not verdicts:
         reason = unparsed[0] if unparsed else "the engine generated no trace"
-        excerpt = f"; the first trace: {answer[0].text[:500]!r}" if answer else ""
+        excerpt = f"; the first trace: {answer[0].text[:500]!r}" if answer and answer[0].text else ""
         return ScoreFailure(
             cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces could be parsed: {reason}{excerpt}"
         )
@@ -187,3 +188,12 @@ def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: st
         completion_tokens=sum(generation.completion_tokens for generation in answer),
         model_digest=digest,
     )
+
+
+def _parse(generation: Generation, principles: Sequence[Principle]) -> Verdict | Unparsed:
+    """Parse a trace. The reason why it cannot be parsed starts with the problem that the engine reported."""
+    parsed = parse_trace(generation.text, principles)
+    if isinstance(parsed, Unparsed) and generation.problem:
+        rule = f"; {parsed.reason}" if generation.text else ""
+        return Unparsed(reason=generation.problem + rule)
+    return parsed

@@ -12,7 +12,7 @@ import pytest
 
 from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.llm.answers import UnreadableAnswer
-from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, RequestRefused
+from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, InvalidResponse, RequestRefused
 from editr1.llm.event_loop import new_runner
 from editr1.llm.messages import build_messages
 from editr1.llm.vlm import VlmClient
@@ -43,7 +43,8 @@ def complete(
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url=server.url, **endpoint)}, cache) as client:
             requests = (client.complete(use or VlmConfig(), CHAT, n=n, seed=seed) for seed in range(count))
-            return await asyncio.gather(*requests), client.usage
+            answers = await asyncio.gather(*requests)
+            return [[answer.text for answer in group] for group in answers], client.usage
 
     return run_async(work())
 
@@ -68,7 +69,7 @@ def test_exhausted_retries_raise_an_error_with_endpoint_status_and_count(failing
     failing_server.script, failing_server.headers = [500] * 9, {"Retry-After-Ms": "1"}
     with pytest.raises(
         EndpointUnavailable,
-        match=r"127\.0\.0\.1.*model shapes-oracle: the server responded with status 500 after 2 retries: .*no!",
+        match=r"127\.0\.0\.1.*model shapes-oracle: the server responded with status 500: no! \(gave up after 2 retries\)",
     ):
         complete(failing_server, max_retries=2)
     assert len(failing_server.seen) == 3
@@ -94,14 +95,14 @@ def test_deadline_applies_to_a_hanging_server(failing_server) -> None:
 
 def test_invalid_response_is_an_error_and_is_not_cached(failing_server, tmp_path) -> None:
     failing_server.script = ["junk"]
-    with pytest.raises(EndpointUnavailable, match="not a chat completion"):
+    with pytest.raises(InvalidResponse, match="not a chat completion"):
         complete(failing_server, cache=tmp_path / "a.sqlite")
     assert complete(failing_server, cache=tmp_path / "a.sqlite")[1].requests == 1
 
 
 def test_truncated_response_is_an_error(failing_server) -> None:
     failing_server.script = [b'{"choices": [']
-    with pytest.raises(EndpointUnavailable, match="the response is not JSON"):
+    with pytest.raises(InvalidResponse, match="the response is not JSON"):
         complete(failing_server)
 
 
@@ -119,7 +120,9 @@ def test_url_of_an_unreachable_server_is_reported() -> None:
         async with VlmClient({"default": EndpointConfig(base_url="http://127.0.0.1:9/v1", max_retries=0)}) as client:
             await client.complete(VlmConfig(), CHAT)
 
-    with pytest.raises(EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection to the server after 0 retries"):
+    with pytest.raises(
+        EndpointUnavailable, match=r"127\.0\.0\.1:9/v1.*no connection to the server: .*gave up after 0 retries"
+    ):
         run_async(work())
 
 
@@ -150,7 +153,8 @@ def test_api_key_is_read_from_the_configured_environment_variable(failing_server
 def complete_with_cache(server: FailingChatServer, cache: Path, is_readable) -> list[str]:
     async def work():
         async with VlmClient({"default": EndpointConfig(base_url=server.url)}, cache) as client:
-            return await client.complete(VlmConfig(), CHAT, n=2, is_readable=is_readable)
+            answers = await client.complete(VlmConfig(), CHAT, n=2, is_readable=is_readable)
+            return [answer.text for answer in answers]
 
     return run_async(work())
 

@@ -13,7 +13,10 @@ from editr1.verifier.prompt import PromptTemplate
 
 
 class Sampling(BaseModel):
-    """Sampling settings of traces. Temperature 0 means greedy decoding. If ``seed`` is None, sampling is not seeded."""
+    """Sampling settings of traces. Temperature 0 means greedy decoding. If ``seed`` is None, sampling is not seeded.
+
+    Nothing else influences sampling: an engine applies no repetition penalty, top-k or other default of the checkpoint.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,13 +28,17 @@ class Sampling(BaseModel):
 
 
 class Generation(BaseModel):
-    """One generated trace. ``prompt_tokens`` is the number of tokens of the chat, including its images."""
+    """One generated trace. ``prompt_tokens`` is the number of tokens of the chat, including its images.
+
+    ``problem`` says why the trace is truncated or empty; it is empty for a complete trace.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    problem: str = ""
 
 
 class EngineError(Exception):

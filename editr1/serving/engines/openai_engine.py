@@ -5,51 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from editr1.config.llm import EndpointConfig
 from editr1.config.serve import OpenAIEngineConfig
 from editr1.llm.client import ChatClient
-from editr1.llm.errors import EndpointUnavailable, LlmError, RequestRefused
+from editr1.llm.errors import EndpointUnavailable, InvalidResponse, LlmError, RequestRefused
 from editr1.llm.event_loop import new_runner
 from editr1.llm.messages import Message, image_part, png_data_url
+from editr1.llm.request import ChatRequest
 from editr1.serving.engines.base import EngineError, EngineUnavailable, Generation, InvalidChat, Sampling
 from editr1.verifier.chat import Chat
 from editr1.verifier.prompt import PromptTemplate
 
-_MAX_RETRIES = 2
+_NEUTRAL: Final = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Values that switch off sampling parameters. vLLM and SGLang take parameters that a request leaves out from
+``generation_config.json`` of the model; -1 and not 0 stands for no top-k in both."""
 
 
 class OpenAIEngine:
     """Engine that sends each chat as one chat completion request, concurrently, with images as PNG ``data:`` URLs.
 
     ``template`` and ``model_digest`` must be those of the folder that the server was started with, because the protocol
-    offers no way to query them. ``extra_body`` is added to every request, for sampling fields specific to the server.
+    offers no way to query them. Sampling parameters are sent even if they have no effect, so that the server does not use
+    defaults of its own.
     """
 
-    def __init__(
-        self,
-        config: OpenAIEngineConfig,
-        template: PromptTemplate,
-        *,
-        model_digest: str,
-        extra_body: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, config: OpenAIEngineConfig, template: PromptTemplate, *, model_digest: str) -> None:
         self.model_digest = model_digest
         self.template = template
         self._model = config.model
-        self._extra = dict(extra_body or {})
         self._runner = new_runner()
         self._client = ChatClient(
-            EndpointConfig(
-                base_url=config.base_url,
-                api_key_env=config.api_key_env,
-                concurrency=config.concurrency,
-                max_retries=_MAX_RETRIES,
-                timeout_seconds=config.timeout_seconds,
-                # The deadline includes retries, so that a request to a hanging server is not repeated.
-                deadline_seconds=config.timeout_seconds,
-            )
+            # The deadline includes retries, so that a request to a hanging server is not repeated.
+            EndpointConfig(**config.model_dump(exclude={"model"}), deadline_seconds=config.timeout_seconds)
         )
 
     @classmethod
@@ -87,20 +76,21 @@ class OpenAIEngine:
         return await asyncio.gather(*(self._complete(_messages(chat, urls), sampling) for chat in chats))
 
     async def _complete(self, messages: list[Message], sampling: Sampling) -> list[Generation] | EngineError:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": messages,
-            "n": sampling.num_traces,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-        }
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
+        request = ChatRequest(
+            model=self._model,
+            messages=messages,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            n=sampling.num_traces,
+            seed=sampling.seed,
+            sampling=_NEUTRAL | {"top_p": sampling.top_p},
+        )
         try:
-            completion = await self._client.complete(body | self._extra)
+            completion = await self._client.complete(request)
         except EndpointUnavailable as error:
             return EngineUnavailable(str(error))
+        except InvalidResponse as error:
+            return EngineError(str(error))
         except RequestRefused as error:
             return InvalidChat(str(error))
         except LlmError as error:
@@ -109,9 +99,12 @@ class OpenAIEngine:
         tokens, remainder = divmod(completion.completion_tokens, sampling.num_traces)
         return [
             Generation(
-                text=text, prompt_tokens=completion.prompt_tokens, completion_tokens=tokens + (index < remainder)
+                text=answer.text,
+                prompt_tokens=completion.prompt_tokens,
+                completion_tokens=tokens + (index < remainder),
+                problem=answer.problem,
             )
-            for index, text in enumerate(completion.texts)
+            for index, answer in enumerate(completion.answers)
         ]
 
 

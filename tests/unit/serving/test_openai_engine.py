@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         status = step if isinstance(step, int) else 200
         choices = [
             {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": str(index)}}
-            for index in reversed(range(body["n"]))
+            for index in reversed(range(body.get("n", 1)))
         ]
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         answer: dict[str, Any] = {"id": "a", "object": "chat.completion", "created": 0, "model": "m"}
@@ -132,7 +132,7 @@ def test_rejected_chat_is_not_retried_and_does_not_affect_others(
 
 
 def test_server_that_fails_every_request_is_unavailable(engine: OpenAIEngine, server: Server, chat: Chat) -> None:
-    server.script = [503] * 6
+    server.script = [503] * 14
     with pytest.raises(EngineUnavailable):
         engine.generate([chat, chat], Sampling())
 

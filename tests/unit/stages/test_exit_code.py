@@ -86,9 +86,9 @@ def test_every_error_class_has_a_documented_exit_code():
     ("missing", "code", "message"),
     [
         (
-            "openai",
+            "aiohttp",
             ExitCode.CONFIG,
-            "package 'openai' is not installed; a curate stage needs: pip install 'editr1[curate]'",
+            "package 'aiohttp' is not installed; a curate stage needs: pip install 'editr1[curate]'",
         ),
         ("editr1.nowhere", ExitCode.UNEXPECTED, ""),
     ],

@@ -1,0 +1,53 @@
+"""Decide whether requests to a URL go through a proxy from the environment. All HTTP clients of the package use this rule."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the URL of the proxy for requests to ``url``, or None if the server is reached directly.
+
+    The proxy is read from ``http_proxy``, ``https_proxy`` and ``all_proxy`` (or the same names in upper case). Hosts in
+    ``no_proxy``, which may contain networks such as 10.0.0.0/8, are reached directly. So are servers on this machine
+    (``localhost`` and loopback addresses): a proxy on another machine cannot reach them, and most of them were
+    started by the program itself.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if is_loopback(host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or _is_excluded(host, parts.port, proxies.get("no", "")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if ``host`` (a name or an address without brackets) is this machine's loopback interface."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _is_excluded(host: str, port: int | None, no_proxy: str) -> bool:
+    if proxy_bypass(host if port is None else f"{host}:{port}"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in no_proxy.split(","):
+        try:
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:  # the entry is a name
+            continue
+    return False
