@@ -13,18 +13,18 @@ from yarl import URL
 
 from editr1 import __version__
 from editr1.config.llm import EndpointConfig
+from editr1.config.proxies import proxy_for
 from editr1.llm.completion import Completion, NotACompletion, quote_body, read_completion
 from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, InvalidResponse, LlmError, RequestRefused
 from editr1.llm.request import ChatRequest
 from editr1.llm.retries import is_retried, requested_delay
-from editr1.proxies import proxy_for
 
 
 class ChatConnection:
     """Connections to one chat server. Use it in a single event loop.
 
     The API key is read from the environment variable ``config.api_key_env``, and the proxy as described at
-    :func:`editr1.proxies.proxy_for`.
+    :func:`editr1.config.proxies.proxy_for`.
     """
 
     def __init__(self, config: EndpointConfig) -> None:

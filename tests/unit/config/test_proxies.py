@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from editr1.proxies import proxy_for
+from editr1.config.proxies import proxy_for
 
 PROXY = "http://proxy.example:3128"
 
