@@ -37,6 +37,7 @@ from editr1.verifier.training import (
     context_limit,
     distributed_context,
     load_for_training,
+    load_processing_for_training,
     run_training,
     trainer_arguments,
     work_folder,
@@ -86,14 +87,13 @@ def train_gcpo(
     """
     context = distributed_context(config)
     micro_batch_size, micro_steps = config.rollout_layout(context.world_size)
-    network, processor, template = load_for_training(config, model)
+    processor, template = load_processing_for_training(config, model)
     deduplicate_image_processing(processor)
-    deduplicate_image_encoding(network)
     dataset, same = pair_rows(
         pairs,
         processor,
         template,
-        context_limit(config, network),
+        context_limit(config, model),
         config.max_new_tokens,
         RowCache(work_folder(output_dir), context),
         max_pairs=config.max_pairs,
@@ -105,6 +105,8 @@ def train_gcpo(
             f"{pairs}: a rollout needs {config.pairs_per_rollout} pairs with a winner, but the training uses {decided}; "
             "lower pairs_per_rollout, raise max_pairs or add pairs"
         )
+    network = load_for_training(config, model)
+    deduplicate_image_encoding(network)
     callback = HooksCallback(hooks, context, "gcpo", gcpo_metrics, boundary=config.passes)
     arguments = trainer_arguments(config, output_dir, boundary=config.passes)
     trainer = GcpoTrainer(

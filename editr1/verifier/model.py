@@ -97,8 +97,24 @@ def load_template(name: str | Path) -> PromptTemplate:
 
 
 def context_length(name: str | Path) -> int:
-    """Return the maximum number of tokens of a prompt and its trace, from the settings of a verifier. No weights are loaded."""
-    return int(AutoConfig.from_pretrained(str(name)).get_text_config().max_position_embeddings)
+    """Return the maximum number of tokens of a prompt and its trace, from the settings of a verifier. No weights are loaded.
+
+    Raises UnusableModel if the settings are damaged.
+    """
+    with explain_load_errors(name):
+        return int(AutoConfig.from_pretrained(str(name)).get_text_config().max_position_embeddings)
+
+
+def load_processing(name: str | Path) -> tuple[ProcessorMixin, PromptTemplate]:
+    """Load what renders and counts the prompts of a verifier: its processor and its prompt template. No weights are loaded.
+
+    The arguments and errors are those of :func:`load_verifier`.
+    """
+    if Path(name).is_dir():
+        check_model_folder(name)
+    template = load_template(name)
+    _check_architecture(Path(name))
+    return load_processor(name, template), template
 
 
 def load_verifier(
@@ -120,9 +136,14 @@ def load_verifier(
         UnusableModel: the folder has pickled files, a file is damaged, tensors are missing, unexpected or of another shape,
             or a tensor contains NaN or infinity.
     """
+    processor, template = load_processing(name)
+    return load_model(name, dtype, device), processor, template
+
+
+def load_model(name: str | Path, dtype: DType = "auto", device: str | torch.device = "cpu") -> PreTrainedModel:
+    """Load the model of a verifier in eval mode. The arguments and errors are those of :func:`load_verifier`."""
     if Path(name).is_dir():
         check_model_folder(name)
-    template = load_template(name)
     _check_architecture(Path(name))
     model = load_weights(
         Qwen2_5_VLForConditionalGeneration,
@@ -130,7 +151,7 @@ def load_verifier(
         dtype="auto" if dtype == "auto" else getattr(torch, dtype),
         ignore_mismatched_sizes=True,  # reported by load_weights
     )
-    return model.to(device).eval(), load_processor(name, template), template
+    return model.to(device).eval()
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:

@@ -28,7 +28,7 @@ from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
 from editr1.data.valid_rows import read_valid_rows
 from editr1.parallel.context import DistributedContext
 from editr1.verifier.chat import build_messages
-from editr1.verifier.model import context_length, load_processor, load_template
+from editr1.verifier.model import context_length, load_processing
 from editr1.verifier.pair_layout import pair_of_row, row_count
 from editr1.verifier.prompt import PromptTemplate
 from editr1.verifier.trace import parse_trace
@@ -213,8 +213,7 @@ class PairLengthCheck:
     @classmethod
     def load(cls, path: Path, model: str | Path) -> PairLengthCheck:
         """Load the tokenizer and the settings of the verifier ``model``, but not its weights, for the pairs of a table."""
-        template = load_template(model)
-        return cls(TokenCounter(load_processor(model, template), template), path, context_length(model))
+        return cls(TokenCounter(*load_processing(model)), path, context_length(model))
 
     def __call__(self, number: int, pair: PreferencePair) -> None:
         """Raise TableError if a prompt of the pair in row ``number`` is too long. Pairs labelled "same" are not checked."""

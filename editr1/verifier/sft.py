@@ -21,6 +21,7 @@ from editr1.verifier.training import (
     context_limit,
     distributed_context,
     load_for_training,
+    load_processing_for_training,
     run_training,
     trainer_arguments,
     work_folder,
@@ -54,9 +55,10 @@ def train_sft(
     """
     context = distributed_context(config)
     micro_batch_size, accumulation_steps = batch_layout(config, context.world_size)
-    network, processor, template = load_for_training(config, model)
-    limit = context_limit(config, network)
+    processor, template = load_processing_for_training(config, model)
+    limit = context_limit(config, model)
     dataset = sft_rows(rows, processor, template, limit, RowCache(work_folder(output_dir), context))
+    network = load_for_training(config, model)
     callback = HooksCallback(hooks, context, "sft", _sft_metrics)
     arguments = SFTConfig(
         **trainer_arguments(config, output_dir),

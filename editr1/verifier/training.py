@@ -27,7 +27,14 @@ from editr1.config.loader import ConfigError
 from editr1.config.verifier import LoraSettings, VerifierTraining
 from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Span, TrainHooks, span
-from editr1.verifier.model import load_processor, load_verifier, save_verifier, use_cpu_attention
+from editr1.verifier.model import (
+    context_length,
+    load_model,
+    load_processing,
+    load_processor,
+    save_verifier,
+    use_cpu_attention,
+)
 from editr1.verifier.prompt import PromptTemplate
 from editr1.verifier.weights import check_adapter, load_weights
 
@@ -55,28 +62,35 @@ def distributed_context(config: VerifierTraining) -> DistributedContext:
     return DistributedContext.initialize(cpu=on_cpu(config))
 
 
-def load_for_training(
-    config: VerifierTraining, model: str | Path
-) -> tuple[PreTrainedModel, ProcessorMixin, PromptTemplate]:
-    """Load a verifier for training. If ``config`` limits the image size, its limits replace those of the prompt template."""
+def load_processing_for_training(config: VerifierTraining, model: str | Path) -> tuple[ProcessorMixin, PromptTemplate]:
+    """Load the processor and the prompt template of a verifier, without its weights.
+
+    If ``config`` limits the image size, its limits replace those of the prompt template.
+    """
+    processor, template = load_processing(model)
+    limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
+    changed = {name: value for name, value in limits.items() if value is not None}
+    if changed:
+        template = PromptTemplate.model_validate(template.model_dump() | changed)
+        processor = load_processor(model, template)
+    return processor, template
+
+
+def load_for_training(config: VerifierTraining, model: str | Path) -> PreTrainedModel:
+    """Load the weights of a verifier for training. The training rows are checked before, because this takes long."""
     with span(Span.LOAD, model=str(model)):
-        network, processor, template = load_verifier(model, dtype="float32")
+        network = load_model(model, dtype="float32")
         if on_cpu(config):
             use_cpu_attention(network)
-        limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
-        changed = {name: value for name, value in limits.items() if value is not None}
-        if changed:
-            template = PromptTemplate.model_validate(template.model_dump() | changed)
-            processor = load_processor(model, template)
-    return network, processor, template
+    return network
 
 
-def context_limit(config: VerifierTraining, model: PreTrainedModel) -> int:
+def context_limit(config: VerifierTraining, model: str | Path) -> int:
     """Return the maximum number of tokens of a prompt and its trace together.
 
     Raises ConfigError if ``max_length`` exceeds the model's context.
     """
-    context = int(model.config.get_text_config().max_position_embeddings)
+    context = context_length(model)
     if config.max_length is None:
         return context
     if config.max_length > context:

@@ -17,6 +17,7 @@ from PIL import Image as PilImage
 from editr1 import shapes
 from editr1.config.curate import CurateConfig
 from editr1.config.evaluate import EvaluateConfig
+from editr1.config.gcpo import GcpoConfig
 from editr1.config.grpo import GrpoConfig
 from editr1.config.sft import SftConfig
 from editr1.curation.pipeline import curate
@@ -44,9 +45,12 @@ from editr1.serving.engines.base import Sampling
 from editr1.serving.scoring import score_items
 from editr1.stages import curate as curate_stage
 from editr1.stages import evaluate, grpo, sft
+from editr1.telemetry import TrainHooks
+from editr1.verifier.gcpo import train_gcpo
 from editr1.verifier.model import load_processor, load_template
 from editr1.verifier.prompt import PromptTemplate
 from editr1.verifier.rows import RowCache, pair_rows, sft_rows
+from editr1.verifier.sft import train_sft
 from editr1.verifier.trace import format_trace
 
 VERIFIER = Path(shapes.__file__).parent / "assets" / "verifier"
@@ -315,6 +319,21 @@ def test_rows_and_pairs_need_principles_before_training_and_evaluation(tmp_path:
         assert "row 2: " in message and "principles: no principles; add at least one" in message
     with pytest.raises(ValueError, match=r"row 2: principles: no principles"):
         CaseOrder(tmp_path / "cases.parquet", seed=0, per_iteration=1, iterations=1)
+
+
+@pytest.mark.parametrize("train", ["sft", "gcpo"])
+def test_rows_are_checked_before_weights_are_loaded(
+    train: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editr1.verifier.training.load_model", _unexpected_call)
+    common: dict[str, Any] = {"model": VERIFIER, "output_dir": tmp_path / "model", "hooks": TrainHooks()}
+    if train == "sft":
+        rows = table(tmp_path, BAD["nul"], Content.sft_row)
+        message = refusal(lambda: train_sft(SftConfig(max_steps=1, batch_size=1, device="cpu"), rows=rows, **common))
+    else:
+        pairs = table(tmp_path, BAD["nul"], Content.pair)
+        message = refusal(lambda: train_gcpo(GcpoConfig(rollouts=1, device="cpu"), pairs=pairs, **common))
+    assert "table.parquet: row 2: " in message
 
 
 def test_trace_that_cannot_be_parsed_is_refused_before_training(tmp_path: Path) -> None:
