@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from editr1.config.curate import PrincipleCounts
 from editr1.data.rules import question_fault
 from editr1.data.types import Category, Principle
-from editr1.llm.answers import UnreadableAnswer, find_json
+from editr1.llm.answers import UnreadableAnswer, find_json, shown
 
 
 def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]:
@@ -32,10 +33,9 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
     for item in found:
         if fault := question_fault(item.question):
             raise UnreadableAnswer(f"the question {item.question!r:.80} of the answer is not valid: {fault}")
-    questions = [item.question for item in found]
-    repeated = next((question for question in questions if questions.count(question) > 1), None)
-    if repeated is not None:
-        raise UnreadableAnswer(f"the question {repeated!r} occurs twice")
+    repeated = [question for question, count in Counter(item.question for item in found).items() if count > 1]
+    if repeated:
+        raise UnreadableAnswer(f"the question {shown(repeated[0])} occurs twice")
     sizes = {"total": len(found)} | {
         kind.name.lower(): sum(item.category is kind for item in found) for kind in Category
     }
@@ -67,7 +67,7 @@ def read_gold(text: str, principles: Sequence[Principle]) -> tuple[int, ...]:
         if not isinstance(entry, dict) or _normalised(entry.get("question")) != _normalised(principle.question):
             raise UnreadableAnswer(f"entry {number} of the answer does not repeat question {number}")
         if type(entry.get("gold")) is not int or entry["gold"] not in (0, 1):
-            raise UnreadableAnswer(f"entry {number} of the answer: gold is {entry.get('gold')!r}, not 0 or 1")
+            raise UnreadableAnswer(f"entry {number} of the answer: gold is {shown(entry.get('gold'))}, not 0 or 1")
         verdicts.append(entry["gold"])
     return tuple(verdicts)
 
@@ -97,10 +97,10 @@ def read_ratings(text: str) -> tuple[str, float, float]:
         raise UnreadableAnswer("the answer is not an object with reasoning and score")
     ratings = value.get("score")
     if not isinstance(ratings, list) or len(ratings) != 2:
-        raise UnreadableAnswer(f"score in the answer is {ratings!r}, not a list of two ratings")
+        raise UnreadableAnswer(f"score in the answer is {shown(ratings)}, not a list of two ratings")
     for rating in ratings:
         if isinstance(rating, bool) or not isinstance(rating, (int, float)) or not 0 <= rating <= 10:
-            raise UnreadableAnswer(f"score in the answer contains {rating!r}, which is not a rating from 0 to 10")
+            raise UnreadableAnswer(f"score in the answer contains {shown(rating)}, which is not a rating from 0 to 10")
     return value["reasoning"].strip(), float(ratings[0]), float(ratings[1])
 
 

@@ -11,7 +11,6 @@ this module return the reason instead.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pathlib import Path
 from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.data.types import DataModel, EncodedImage, Unparsed
 from editr1.evaluation.scoring import MIN_FAILURES, FailureTally
+from editr1.llm.answers import UnreadableAnswer, decode_json, shown
 
 
 class Refused(Unparsed):
@@ -29,9 +29,11 @@ class Refused(Unparsed):
 Judge = Callable[[str, Sequence[EncodedImage]], str | Refused]
 """Function that sends a prompt, followed by images, to a VLM and returns the text of its answer."""
 
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
-_DELIMITED = re.compile(r"\A\|\|V\^=\^V\|\|(.*)\|\|V\^=\^V\|\|\Z", re.DOTALL)
-_LABELLED = re.compile(r"\A\s*[*\-\s]*([A-Za-z][^:]*?)\s*:\s*\**\s*([0-9]+)\s*\**\s*\Z")
+_FENCE = "```"
+_DELIMITER = "||V^=^V||"
+_LABEL = re.compile(r"[*\-\s]*[A-Za-z]")
+_MAX_DIGITS = 9
+"""Maximum number of digits of a rating. Python cannot convert thousands of digits to an integer."""
 
 
 class Ratings(DataModel):
@@ -102,23 +104,21 @@ def parse_viescore(text: str, num_ratings: int = 2) -> Ratings | Unparsed:
     The answer must be one JSON object with ``num_ratings`` ratings in [0, 10]. It may be enclosed in a Markdown code
     fence or in VIEScore's ``||V^=^V||`` delimiters. Any other text is an error.
     """
-    inner = text.strip()
-    for wrapper in (_FENCE, _DELIMITED):
-        if match := wrapper.match(inner):
-            inner = match.group(1).strip()
     try:
-        answer = json.loads(inner)
-    except ValueError as error:
+        answer = decode_json(_unwrapped(text))
+    except UnreadableAnswer as error:
         return Unparsed(reason=f"the answer is not a JSON object: {error}")
     if not isinstance(answer, dict) or "score" not in answer:
         return Unparsed(reason="the answer has no field 'score'")
     values = answer["score"]
     if not isinstance(values, list) or len(values) != num_ratings:
-        return Unparsed(reason=f"the field 'score' must be a list of {num_ratings} ratings, got {values!r:.80}")
+        return Unparsed(reason=f"the field 'score' must be a list of {num_ratings} ratings, got {shown(values)}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
-            return Unparsed(reason=f"a rating must be a number from 0 to 10, got {value!r:.80}")
-    return Ratings(values=tuple(float(v) for v in values), reasoning=str(answer.get("reasoning", "")))
+            return Unparsed(reason=f"a rating must be a number from 0 to 10, got {shown(value)}")
+    reasoning = answer.get("reasoning", "")
+    written = reasoning if isinstance(reasoning, str) else shown(reasoning, limit=4000)
+    return Ratings(values=tuple(float(v) for v in values), reasoning=written)
 
 
 def parse_imgedit(text: str) -> Ratings | Unparsed:
@@ -126,26 +126,53 @@ def parse_imgedit(text: str) -> Ratings | Unparsed:
 
     Exactly three lines must have the form "label: rating", with a rating from 1 to 5. All other lines are the reasoning.
     """
-    found: list[int] = []
+    found: list[str] = []
     other: list[str] = []
     for line in text.splitlines():
-        if match := _LABELLED.match(line):
-            found.append(int(match.group(2)))
+        if digits := _labelled_digits(line):
+            found.append(digits)
         elif line.strip():
             other.append(line.strip())
     if len(found) != 3:
         return Unparsed(reason=f"the answer must have three labelled ratings, got {len(found)}")
-    if outside := [rating for rating in found if not 1 <= rating <= 5]:
-        return Unparsed(reason=f"a rating must be between 1 and 5, got {outside[0]}")
-    return Ratings(values=tuple(float(rating) for rating in found), reasoning="\n".join(other))
+    if outside := [digits for digits in found if digits not in ("1", "2", "3", "4", "5")]:
+        return Unparsed(reason=f"a rating must be between 1 and 5, got {outside[0]:.20}")
+    reasoning = "\n".join(other).encode("utf-8", "backslashreplace").decode()
+    return Ratings(values=tuple(float(digits) for digits in found), reasoning=reasoning)
 
 
 def parse_imgedit_published(text: str) -> float | None:
     """Return the mean rating of an answer, computed as in the script of ImgEdit's authors.
 
     The mean is taken over all lines of the form "label: digits" and rounded to two decimals. Return None if there is no
-    such line.
+    such line, or if one of the numbers is not a decimal number of at most 9 digits, at which the script would fail.
     """
     parts = [line.strip().split(": ") for line in text.splitlines()]
-    ratings = [int(p[1]) for p in parts if len(p) == 2 and p[1].isdigit()]
-    return round(sum(ratings) / len(ratings), 2) if ratings else None
+    ratings = [p[1] for p in parts if len(p) == 2 and p[1].isdigit()]
+    if not ratings or not all(digits.isdecimal() and len(digits) <= _MAX_DIGITS for digits in ratings):
+        return None
+    return round(sum(map(int, ratings)) / len(ratings), 2)
+
+
+def _unwrapped(text: str) -> str:
+    """Return ``text`` without a surrounding Markdown code fence and without VIEScore's delimiters."""
+    inner = text.strip()
+    if len(inner) >= 2 * len(_FENCE) and inner.startswith(_FENCE) and inner.endswith(_FENCE):
+        language, newline, body = inner.removesuffix(_FENCE).removeprefix(_FENCE).partition("\n")
+        if newline and language.strip() in ("", "json"):
+            inner = body.strip()
+    if len(inner) >= 2 * len(_DELIMITER) and inner.startswith(_DELIMITER) and inner.endswith(_DELIMITER):
+        inner = inner.removeprefix(_DELIMITER).removesuffix(_DELIMITER).strip()
+    return inner
+
+
+def _labelled_digits(line: str) -> str:
+    """Return the digits of a line "label: digits" without leading zeros, or an empty string for any other line.
+
+    The line may have Markdown's list marks and stars for bold text.
+    """
+    label, _, rest = line.partition(":")
+    digits = rest.strip().lstrip("*").lstrip().rstrip("*").rstrip()
+    if not (_LABEL.match(label) and digits.isascii() and digits.isdigit()):
+        return ""
+    return digits.lstrip("0") or "0"

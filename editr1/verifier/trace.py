@@ -25,7 +25,14 @@ _CLOSING: Final = re.compile(r"</score>|<\\score>")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,6}(?:\.[0-9]{1,9})?")
 _ARRAY: Final = re.compile(r"""\[\s*\{\s*["'](?:question|score)["']\s*:""")
 _AVERAGE: Final = re.compile(r"""\{\s*["']average_score["']\s*:""")
-_STRING: Final = re.compile(r""""(?:[^"\\]|\\.)*"|'((?:[^'\\]|\\.)*)'""", re.DOTALL)
+_STRING: Final = re.compile(
+    r""""[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|'([^'\\]*(?:\\.[^'\\]*)*)'|'[^'\\]*(?:\\.[^'\\]*)*\\?\Z""", re.DOTALL
+)
+"""A string in double quotes, or in single quotes (group 1). A string that is not closed extends to the end of the text.
+
+Without the latter, the search would start again at every further quote, and its time would grow with the square of the
+length.
+"""
 _ESCAPE: Final = re.compile(r"""\\(.)|(")""", re.DOTALL)
 
 
@@ -34,7 +41,7 @@ class _Invalid(ValueError):
 
 
 def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparsed:
-    r"""Parse a trace strictly. Malformed text does not raise an exception.
+    r"""Parse a trace strictly, in time that is linear in its length. Malformed text does not raise an exception.
 
     A valid trace has the format described in this module. It answers exactly the questions of ``principles``, in their order,
     each with the integer 0 or 1. Its average is in [0, 1] and its score in [0, 10]. White space between the parts is ignored.
@@ -44,6 +51,10 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
         :class:`Unparsed` with the first violation as its reason. The parts are checked from the end of the text.
     """
     try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Unparsed(reason="the trace contains a lone surrogate, which is not valid Unicode")
+    try:
         body, score = _split_score(text)
         body, average = _split_average(body)
         reasoning, answers = _split_array(body)
@@ -52,6 +63,8 @@ def parse_trace(text: str, principles: Sequence[Principle]) -> Verdict | Unparse
         )
     except _Invalid as error:
         return Unparsed(reason=str(error))
+    except RecursionError:
+        return Unparsed(reason="the array or the object of the trace is nested too deeply")
 
 
 def format_trace(
@@ -204,5 +217,5 @@ def _no_constant(name: str) -> Any:
 
 
 def _excerpt(text: str, limit: int = 80) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -35,7 +35,7 @@ def test_viescore_ratings_are_parsed_from_bare_fenced_and_delimited_json(text):
         ('{"score": 8}', "list of 2 ratings"),
         ('{"score": [8, 11]}', "from 0 to 10"),
         ('{"score": [8, -1]}', "from 0 to 10"),
-        ('{"score": [8, NaN]}', "from 0 to 10"),
+        ('{"score": [8, NaN]}', "NaN is not a number in JSON"),
         ('{"score": [8, "6"]}', "from 0 to 10"),
         ('{"score": [true, 6]}', "from 0 to 10"),
         ('{"reasoning": "fine"}', "no field 'score'"),
