@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ from editr1.data.jsonl import read_json_lines, text_encoding
 FORMS: Final = "CSV (comma, semicolon or tab), JSON Lines (.jsonl), a JSON list (.json) and Parquet (.parquet)"
 """The forms of import tables, for messages."""
 IMAGE_COLUMNS: Final = ("source", "edited")
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
+_BINARY: Final = (b"PK\x03\x04", b"\x1f\x8b", b"ARROW1", b"\xff\xff\xff\xff")
+"""First bytes of spreadsheets and other archives, of gzip, and of the two Arrow formats."""
+_STATED_DELIMITER: Final = re.compile("sep=([,;\t])", re.IGNORECASE)
+"""First line by which a spreadsheet program is told the delimiter."""
+_FIRST_BYTES: Final = 4096
 _BATCH_ROWS: Final = 64
 _EXAMPLE_ROWS: Final = 20
 """Number of rows at the start of a table that are used to recognise columns of JSON tables."""
@@ -75,11 +82,12 @@ def read_raw_rows(table: Path, embedded: EmbeddedImages) -> Iterator[RawRow]:
     suffix = table.suffix.lower()
     if start.startswith(b"PAR1"):
         rows = _parquet_rows(table, embedded)
-    elif _is_binary(start) or suffix == ".parquet":
+    elif start.startswith(_BINARY) or suffix == ".parquet":
         raise TableError(table, None, None, None, f"the file is not a table; tables can be {FORMS}")
-    elif suffix in (".jsonl", ".ndjson") or (
-        suffix == ".json" and start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-    ):
+    elif b"\0" in start and not start.startswith(_UTF_16):
+        rule = f"the file contains NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8. Tables can be {FORMS}"
+        raise TableError(table, None, None, None, rule)
+    elif suffix in (".jsonl", ".ndjson") or (suffix == ".json" and _begins_with_object(start)):
         rows = _with_known_columns(table, _json_lines(table))
     elif suffix == ".json":
         rows = _with_known_columns(table, _json_list(table))
@@ -95,16 +103,26 @@ def _has_value(value: Any) -> bool:
 
 
 def _first_bytes(table: Path) -> bytes:
+    if table.is_dir():
+        raise TableError(
+            table, None, None, None, f"this is a folder; give the file of the table. Tables can be {FORMS}"
+        )
     try:
         with table.open("rb") as file:
-            return file.read(4096)
+            return file.read(_FIRST_BYTES)
     except OSError as error:
         raise TableError(table, None, None, None, error.strerror or str(error)) from None
 
 
-def _is_binary(start: bytes) -> bool:
-    utf_16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return start.startswith((b"PK\x03\x04", b"\x1f\x8b", b"ARROW1")) or (b"\0" in start and not utf_16)
+def _begins_with_object(start: bytes) -> bool:
+    """Return whether a JSON file contains JSON Lines: its first line is a complete object."""
+    line, end, _ = start.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    if not line.startswith(b"{"):
+        return False
+    try:
+        return (not end and len(start) == _FIRST_BYTES) or isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _csv_rows(table: Path) -> Iterator[RawRow]:
@@ -114,14 +132,14 @@ def _csv_rows(table: Path) -> Iterator[RawRow]:
             while header and not header.strip():
                 header = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=header.count)
-            yield from _delimited_rows(table, csv.reader(file, delimiter=delimiter, strict=True))
-    except UnicodeDecodeError:
-        line = _first_line_not_utf_8(table)
-        raise TableError(table, line, None, None, "the table is not UTF-8; save it as UTF-8") from None
+            stated = _STATED_DELIMITER.fullmatch(header.strip("\r\n"))
+            delimiter = stated[1] if stated else max(",;\t", key=header.count)
+            yield from _delimited_rows(table, csv.reader(file, delimiter=delimiter, strict=True), bool(stated))
+    except UnicodeError:
+        raise _not_text(table) from None
 
 
-def _delimited_rows(table: Path, reader: Any) -> Iterator[RawRow]:
+def _delimited_rows(table: Path, reader: Any, skip_first: bool) -> Iterator[RawRow]:
     columns: list[str] = []
     begin = 1
     try:
@@ -129,7 +147,9 @@ def _delimited_rows(table: Path, reader: Any) -> Iterator[RawRow]:
             number, begin = begin, reader.line_num + 1
             if not any(cell.strip() for cell in cells):
                 continue
-            if not columns:
+            if skip_first:
+                skip_first = False
+            elif not columns:
                 columns = cells
                 check_columns(table, number, columns)
             elif len(cells) != len(columns):
@@ -141,20 +161,29 @@ def _delimited_rows(table: Path, reader: Any) -> Iterator[RawRow]:
         if "unexpected end" in str(error):
             rule = "the table is not CSV: a quotation mark that begins a field in this row is never closed"
             raise TableError(table, begin, None, None, rule) from None
+        if "field larger" in str(error):
+            limit = csv.field_size_limit()
+            rule = f"a field has more than {limit} characters; shorten it, or close the quotation mark before it"
+            raise TableError(table, begin, None, None, rule) from None
         rule = f"the table is not CSV: {error}; write a quotation mark inside a quoted field twice"
         raise TableError(table, reader.line_num, None, None, rule) from None
     if not columns:
         check_columns(table, 1, [])
 
 
-def _first_line_not_utf_8(table: Path) -> int | None:
+def _not_text(table: Path) -> TableError:
+    """Return the error for a table that cannot be decoded, with the first such line."""
+    if text_encoding(table) == "utf-16":
+        return TableError(table, None, None, None, "the table is damaged UTF-16; save it again, as UTF-8")
+    number = None
     with table.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for line_number, line in enumerate(file, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError:
-                return number
-    return None
+                number = line_number
+                break
+    return TableError(table, number, None, None, "the table is not UTF-8; save it as UTF-8")
 
 
 def _json_lines(table: Path) -> Iterator[RawRow]:
@@ -165,14 +194,15 @@ def _json_lines(table: Path) -> Iterator[RawRow]:
 def _json_list(table: Path) -> Iterator[RawRow]:
     try:
         rows = json.loads(table.read_text(encoding=text_encoding(table)))
-    except UnicodeDecodeError:
-        raise TableError(
-            table, _first_line_not_utf_8(table), None, None, "the table is not UTF-8; save it as UTF-8"
-        ) from None
+    except UnicodeError:
+        raise _not_text(table) from None
     except json.JSONDecodeError as error:
-        raise TableError(table, error.lineno, None, None, f"the table is not JSON: {error.msg}; correct it") from None
-    except (ValueError, RecursionError) as error:
-        raise TableError(table, None, None, None, f"the table is not JSON: {error}; correct it") from None
+        rule = f"the table is not JSON: {error.msg}; correct it. Tables can be {FORMS}"
+        raise TableError(table, error.lineno, None, None, rule) from None
+    except RecursionError:
+        raise TableError(table, None, None, None, "the table is not JSON: its values are nested too deeply") from None
+    except ValueError as error:  # a number with too many digits
+        raise TableError(table, None, None, None, f"the table is not JSON: {str(error).partition(';')[0]}") from None
     if not isinstance(rows, list):
         rule = f"the file must contain a list of JSON objects, one per edited image; tables can be {FORMS}"
         raise TableError(table, None, None, rows, rule)

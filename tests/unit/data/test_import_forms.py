@@ -182,6 +182,33 @@ def test_names_are_found_in_either_unicode_normalisation(folder: Path, on_disk: 
     assert case.case_id.startswith("café-")
 
 
+def test_line_that_states_the_delimiter_is_skipped(folder: Path) -> None:
+    report = imported(
+        folder, "t.csv", "sep=;\nsource;instruction;edited;editor\na.png;x, y;b.png;k\nnone.png;x;b.png;k\n"
+    )
+    assert [problem.row for problem in report.problems] == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("t.csv", HEADER.encode("utf-16-le"), "without a byte order mark"),
+        ("t.csv", HEADER.encode("utf-16")[:-1], "damaged UTF-16"),
+        ("t.json", HEADER.encode("utf-16")[:-1], "damaged UTF-16"),
+        ("t.csv", f"{HEADER}a.png,{'x' * 200_000},b.png,k\n", "more than 131072 characters"),
+        ("t.json", '{"rows":\n [1]}', "a list of JSON objects"),
+        ("t.json", '[{"rank": ' + "9" * 5000 + "}]", "4300 digits"),
+    ],
+)
+def test_damaged_table_is_refused_with_its_cause(folder: Path, name: str, content: bytes | str, rule: str) -> None:
+    assert rule in refusal(folder, name, content).rule
+
+
+def test_folder_is_not_a_table(folder: Path) -> None:
+    with pytest.raises(TableError, match="this is a folder"):
+        import_folder(folder, folder, folder.parent / "out")
+
+
 def test_path_with_backslashes_is_explained(folder: Path) -> None:
     [problem] = imported(folder, "t.csv", f"{HEADER}sub\\a.png,x,b.png,k\n").problems
     assert "separate folders with /" in problem.rule
