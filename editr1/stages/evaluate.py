@@ -95,26 +95,16 @@ def _check_tables(evaluation: _Evaluation) -> None:
         TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
         BenchmarkError: A row of a public benchmark violates a rule.
     """
-    from editr1.data.types import EditCase, PreferencePair
-    from editr1.data.valid_rows import read_valid_rows
     from editr1.stages.runtime.public_sets import check_benchmarks
-    from editr1.verifier.rows import PairLengthCheck
+    from editr1.verifier.prompt_length import check_cases, check_pairs
 
     context, config = evaluation.context, evaluation.config
     if evaluation.verifiers:
-        path = context.table("pairs")
-        checks = [PairLengthCheck.load(path, context.input(role)) for role in evaluation.verifiers.values()]
-        decided = 0
-        for number, pair in read_valid_rows(path, PreferencePair, needs_principles=True):
-            for check in checks:
-                check(number, pair)
-            decided += pair.label != "same"
-            if decided == config.max_pairs:
-                break
+        models = [context.input(role) for role in evaluation.verifiers.values()]
+        check_pairs(context.table("pairs"), models, max_pairs=config.max_pairs)
     if evaluation.editors:
-        cases = read_valid_rows(context.table("cases"), EditCase, needs_principles="rl" in context.job.inputs)
-        for _ in islice(cases, config.max_cases):
-            pass
+        models = [context.input("rl")] if "rl" in context.job.inputs else []
+        check_cases(context.table("cases"), models, needs_principles=bool(models), max_cases=config.max_cases)
     check_benchmarks(context)
 
 

@@ -62,11 +62,11 @@ def _best_of_n_rows(context: StageContext, config: SftConfig) -> Path:
 def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
     from editr1.curation.preferred import preferred_rows
     from editr1.data.tables import read_column, read_table, write_table
-    from editr1.data.valid_rows import check_table
     from editr1.serving.engines.base import Sampling
     from editr1.serving.engines.transformers_engine import TransformersEngine
     from editr1.serving.scoring import score_items
     from editr1.telemetry import Interrupted
+    from editr1.verifier.prompt_length import check_pairs
 
     def on_batch(done: int) -> None:
         context.progress.step(done)
@@ -74,7 +74,7 @@ def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
             raise Interrupted
 
     pairs = context.table("pairs")
-    check_table(pairs, PreferencePair, needs_principles=True)
+    check_pairs(pairs, [context.input("model")])
     engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch_size=256)
     sampling, calls = Sampling(temperature=1.0, num_traces=config.best_of_n, max_tokens=config.max_new_tokens), count()
 

@@ -7,7 +7,7 @@ are decoded when a row is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,63 +19,19 @@ from datasets.exceptions import DatasetGenerationError
 from PIL.Image import Image
 from transformers import ProcessorMixin
 
-from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
-from editr1.data.images import decode_image, image_size
-from editr1.data.rules import length_fault
+from editr1.data.images import decode_image
 from editr1.data.tables import read_column
-from editr1.data.types import EditCase, PreferencePair, Principle, SftRow
+from editr1.data.types import PreferencePair, Principle, SftRow
 from editr1.data.valid_rows import read_valid_rows
 from editr1.parallel.context import DistributedContext
 from editr1.verifier.chat import build_messages
-from editr1.verifier.model import context_length, load_processing
 from editr1.verifier.pair_layout import pair_of_row, row_count
 from editr1.verifier.prompt import PromptTemplate
+from editr1.verifier.prompt_length import LengthCheck, TokenCounter
 from editr1.verifier.trace import parse_trace
 
 Messages = list[dict[str, Any]]
-
-
-class TokenCounter:
-    """Renders prompts with the model's chat template and counts their tokens, without decoding images."""
-
-    def __init__(self, processor: ProcessorMixin, template: PromptTemplate) -> None:
-        self._processor = processor
-        self._template = template
-        self._merge = int(processor.image_processor.merge_size) ** 2
-        self.settings = (template.model_dump_json(), str(processor.tokenizer.chat_template))
-        """Prompt template and chat template. Cached rows are invalid if one of them changes."""
-        self._image_tokens = lru_cache(maxsize=4096)(self._count_image_tokens)
-
-    def render(self, case: EditCase, trace: str | None = None) -> tuple[str, str]:
-        """Render the prompt for an edit case and the trace as its completion. If there is no trace, the completion is empty.
-
-        Raises ConfigError if the chat template changes the prompt when an answer follows.
-        """
-        messages = build_messages(self._template, case.instruction, case.principles)
-        prompt = str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        if trace is None:
-            return prompt, ""
-        answer = {"role": "assistant", "content": [{"type": "text", "text": trace}]}
-        whole = str(self._processor.apply_chat_template([*messages, answer], tokenize=False))
-        if not whole.startswith(prompt):
-            raise ConfigError(
-                "the model's chat template changes the prompt when an answer follows, so the loss cannot be restricted to"
-                " the answer; use a model with another chat template"
-            )
-        return prompt, whole[len(prompt) :]
-
-    def count(self, text: str, images: Sequence[bytes]) -> int:
-        """Return the number of tokens of ``text``. An image placeholder counts as the tokens of its image.
-
-        ``images`` contains the image files, in the order of their placeholders.
-        """
-        words = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return words + sum(self._image_tokens(image_size(data)) - 1 for data in images)
-
-    def _count_image_tokens(self, size: tuple[int, int]) -> int:
-        width, height = size
-        return int(self._processor.image_processor.get_number_of_image_patches(height, width, {})) // self._merge
 
 
 class RowCache:
@@ -124,7 +80,7 @@ def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, li
             tokens. Long rows are not truncated, because that would cut off the score at the end of the trace.
     """
     counter = TokenCounter(processor, template)
-    check = _LengthCheck(counter, path, limit)
+    check = LengthCheck(counter, path, limit)
 
     def rows() -> Iterator[dict[str, Any]]:
         for number, row in read_valid_rows(path, SftRow, needs_principles=True, parse=parse_trace):
@@ -169,7 +125,7 @@ def pair_rows(
             ``limit - max_new_tokens`` tokens.
     """
     counter = TokenCounter(processor, template)
-    check = _LengthCheck(counter, path, limit, max_new_tokens)
+    check = LengthCheck(counter, path, limit, max_new_tokens)
 
     def rows() -> Iterator[dict[str, Any]]:
         rng = np.random.default_rng(shuffle_seed)
@@ -198,30 +154,6 @@ def pair_rows(
     kind = f"gcpo {max_pairs} {shuffle_seed}"
     dataset = cache.dataset(rows, path, kind, *counter.settings, str(limit), str(max_new_tokens))
     return PairRows(dataset, template).dataset(), read_column(path, "label").count("same")
-
-
-class PairLengthCheck:
-    """Check that the prompts of a decided pair, and at least one token of a trace, fit into the context of a verifier.
-
-    Images are not decoded.
-    """
-
-    def __init__(self, counter: TokenCounter, path: Path, limit: int) -> None:
-        self._counter = counter
-        self._check = _LengthCheck(counter, path, limit, 1)
-
-    @classmethod
-    def load(cls, path: Path, model: str | Path) -> PairLengthCheck:
-        """Load the tokenizer and the settings of the verifier ``model``, but not its weights, for the pairs of a table."""
-        return cls(TokenCounter(*load_processing(model)), path, context_length(model))
-
-    def __call__(self, number: int, pair: PreferencePair) -> None:
-        """Raise TableError if a prompt of the pair in row ``number`` is too long. Pairs labelled "same" are not checked."""
-        if pair.label == "same":
-            return
-        prompt, _ = self._counter.render(pair.case)
-        for candidate in (pair.winner, pair.loser):
-            self._check(number, prompt, (pair.case.source.data, candidate.image.data))
 
 
 class PairRows:
@@ -260,21 +192,6 @@ class PairRows:
             "images": [decode_image(row["source"]), decode_image(row[side])],
             "principles": principles,
         }
-
-
-class _LengthCheck:
-    """Length check of training rows. ``max_new_tokens`` tokens of each row are reserved for the generated trace.
-
-    Raises TableError if the tokens of a row plus the reserved tokens exceed ``limit``.
-    """
-
-    def __init__(self, counter: TokenCounter, path: Path, limit: int, max_new_tokens: int = 0) -> None:
-        self._counter, self._path, self._limit, self._max_new_tokens = counter, path, limit, max_new_tokens
-
-    def __call__(self, number: int, text: str, images: Sequence[bytes]) -> None:
-        tokens = self._counter.count(text, images)
-        if fault := length_fault(tokens, self._limit, reserved=self._max_new_tokens):
-            raise TableError(self._path, number, None, None, fault)
 
 
 def _decode_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

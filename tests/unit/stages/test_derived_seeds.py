@@ -69,7 +69,7 @@ def test_best_of_n_seed_differs_per_batch(monkeypatch: pytest.MonkeyPatch, tmp_p
         "editr1.serving.scoring.score_items", lambda _e, _i, sampling: seeds.append(sampling.seed) or []
     )
     monkeypatch.setattr("editr1.curation.preferred.preferred_rows", picked)
-    monkeypatch.setattr("editr1.data.valid_rows.check_table", lambda *_a, **_k: 0)
+    monkeypatch.setattr("editr1.verifier.prompt_length.check_pairs", lambda *_a: None)
     monkeypatch.setattr("editr1.data.tables.read_column", lambda *_a: [])
     monkeypatch.setattr("editr1.data.tables.read_table", lambda *_a: [])
     monkeypatch.setattr("editr1.data.tables.write_table", lambda *_a: 1)

@@ -347,12 +347,21 @@ def test_trace_that_cannot_be_parsed_is_refused_before_training(tmp_path: Path) 
     assert "row 2: trace: " in message and "the trace cannot be parsed: no average_score" in message
 
 
-def test_prompt_that_does_not_fit_into_the_context_is_refused_before_evaluation(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.parquet"
+def test_prompt_that_does_not_fit_into_the_context_is_refused_before_it_is_scored(tmp_path: Path) -> None:
+    pairs, cases = tmp_path / "pairs.parquet", tmp_path / "cases.parquet"
     long = Content(instruction="\U0001f600" * 1500).pair()
-    write_table(path, [Content().pair(), long.model_copy(update={"label": "same"}), long], PreferencePair)
-    message = refusal(lambda: evaluate.body(context(EvaluateConfig(), {"pairs": path}, sft=str(VERIFIER))))
-    assert message.startswith(f"{path}: row 3: needs ") and "but the limit is 4096" in message
+    write_table(pairs, [Content().pair(), long.model_copy(update={"label": "same"}), long], PreferencePair)
+    write_table(cases, [Content().case(), long.case], EditCase)
+    verifier = str(VERIFIER)
+    of_pairs = context(EvaluateConfig(), {"pairs": pairs}, sft=verifier)
+    of_cases = context(EvaluateConfig(), {"cases": cases}, before="e", rl=verifier)
+    for row, call in (
+        (f"{pairs}: row 3", lambda: evaluate.body(of_pairs)),
+        (f"{cases}: row 2", lambda: evaluate.body(of_cases)),
+        (f"{pairs}: row 3", lambda: sft._sample_rows(of_pairs, SftConfig(), tmp_path / "rows.parquet")),
+    ):
+        message = refusal(call)
+        assert message.startswith(f"{row}: needs ") and "but the limit is 4096" in message
 
 
 def test_rows_that_the_settings_leave_out_are_not_checked(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from editr1.data.types import SftRow
 from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.model import load_verifier
-from editr1.verifier.rows import RowCache, TokenCounter, sft_rows
+from editr1.verifier.prompt_length import TokenCounter
+from editr1.verifier.rows import RowCache, sft_rows
 from editr1.verifier.sft import batch_layout, train_sft
 
 QUICK = SftConfig(max_steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
