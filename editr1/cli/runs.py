@@ -59,6 +59,7 @@ def show(
     """
     from rich.table import Table
 
+    from editr1.cli.view import format_value
     from editr1.runs.find import find_records
     from editr1.terminal.console import output_console
 
@@ -76,7 +77,7 @@ def show(
     table = Table("stage", "state", "attempts", "seconds", "metrics", "outputs")
     for stage in record.stages.values():
         seconds = sum((a.ended or time.time()) - a.started for a in stage.attempts)
-        metrics = "\n".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
+        metrics = "\n".join(f"{key} {format_value(value)}" for key, value in stage.metrics.items())
         outputs = "\n".join(f"{key} {digest[:19]}" for key, digest in stage.outputs.items())
         table.add_row(stage.name, str(stage.state), str(len(stage.attempts)), f"{seconds:.0f}", metrics, outputs)
     console.print(table)

@@ -123,4 +123,9 @@ class RunView:
 
 def format_metrics(metrics: Mapping[str, float], limit: int) -> str:
     """Return one line with the names and values of the first ``limit`` metrics."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:limit])
+    return "  ".join(f"{name} {format_value(value)}" for name, value in list(metrics.items())[:limit])
+
+
+def format_value(value: float) -> str:
+    """Return a whole number in full, such as "18,000", and any other number with four significant digits."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"

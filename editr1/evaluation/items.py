@@ -17,16 +17,20 @@ from editr1.data.types import (
     Category,
     DataModel,
     EditCase,
+    EncodedImage,
     PreferencePair,
     ScoreFailure,
+    ScoreItem,
     ScoreOutcome,
 )
 from editr1.evaluation.editor_eval import EditRow
+from editr1.evaluation.judge import Judge, Refused
 from editr1.evaluation.pairs import PairScores
-from editr1.evaluation.scoring import GroundTruth, TrueScore, score_or_none
+from editr1.evaluation.scoring import GroundTruth, Scorer, TrueScore, score_or_none
 
 PAIRS_FILE = "pairs.jsonl"
 EDITS_FILE = "edits.jsonl"
+PUBLIC_FILE = "public.jsonl"
 
 N = TypeVar("N", bound=DataModel)
 
@@ -51,7 +55,7 @@ class Answers(DataModel):
         traces: All raw traces, in the order of generation.
         verdicts: The answers to the principles of the case, one list for each trace that could be parsed.
         scores: The final score of each of these traces, in [0, 10]. The score of the edit is their mean.
-        num_parsed: Number of traces that could be parsed.
+        num_parsed: Number of traces that could be parsed. If the edit has no score, ``verdicts`` is empty nevertheless.
         unparsed: For each other trace, the reason why it could not be parsed.
         failure: The reason why the edit has no score: its cause and details, or an empty string.
     """
@@ -129,6 +133,61 @@ class EditItem(DataModel):
     answers: Answers | None = None
 
 
+class PublicItem(DataModel):
+    """One request about an edit of a public benchmark, and what came back. Images are given by the SHA-256 of their files.
+
+    Attributes:
+        table: The benchmark, as its input is called, and the title of the evaluated model, such as "gedit, editor after RL".
+        images: The source image, if the model saw it, and the edited image, both as they were sent.
+        text: The instruction of the case, or the judge's prompt.
+        score: The verifier's score, or None if scoring failed or a judge was asked.
+        categories: Category of each principle, if a verifier was asked.
+        answers: What the verifier wrote. A judge's answer is its only trace.
+    """
+
+    table: str
+    images: tuple[str, ...]
+    text: str
+    score: float | None = None
+    categories: tuple[Category, ...] = ()
+    answers: Answers
+
+
+def recorded_scorer(scorer: Scorer, table: str, items: list[PublicItem]) -> Scorer:
+    """Return a function that scores edits with ``scorer`` and appends one item per edit to ``items``."""
+
+    def score(edits: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        outcomes = scorer(edits)
+        items.extend(
+            PublicItem(
+                table=table,
+                images=(edit.source.sha256, edit.edited.sha256),
+                text=edit.instruction,
+                score=score_or_none(outcome),
+                categories=tuple(principle.category for principle in edit.principles),
+                answers=_answers(outcome),
+            )
+            for edit, outcome in zip(edits, outcomes, strict=False)
+        )
+        return outcomes
+
+    return score
+
+
+def recorded_judge(judge: Judge, table: str, items: list[PublicItem]) -> Judge:
+    """Return a function that asks ``judge`` and appends one item per answer to ``items``."""
+
+    def ask(prompt: str, images: Sequence[EncodedImage]) -> str | Refused:
+        answer = judge(prompt, images)
+        answers = Answers(failure=answer.reason) if isinstance(answer, Refused) else Answers(traces=(answer,))
+        items.append(
+            PublicItem(table=table, images=tuple(image.sha256 for image in images), text=prompt, answers=answers)
+        )
+        return answer
+
+    return ask
+
+
 def pair_items(
     verifier: str, pairs: Iterable[PreferencePair], scores: PairScores, truth: GroundTruth | None = None
 ) -> Iterator[PairItem]:
@@ -197,7 +256,8 @@ def _pair_edit(
 
 def _answers(outcome: ScoreOutcome) -> Answers:
     if isinstance(outcome, ScoreFailure):
-        return Answers(failure=f"{outcome.cause.value}: {outcome.detail}")
+        failure = f"{outcome.cause.value}: {outcome.detail}"
+        return Answers(traces=outcome.texts, num_parsed=outcome.num_parsed, failure=failure)
     return Answers(
         traces=outcome.texts or tuple(verdict.reasoning for verdict in outcome.verdicts),
         verdicts=tuple(verdict.scores for verdict in outcome.verdicts),

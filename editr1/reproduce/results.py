@@ -107,7 +107,7 @@ class CollectedResults:
             f"{stage.name}: {name}": points
             for stage in record.stages.values()
             for name, points in curves(
-                store.get_record(progress_key(run_name(seed, experiment.name), stage.name, stage.key))
+                stage, store.get_record(progress_key(run_name(seed, experiment.name), stage.name, stage.key))
             ).items()
         }
         if experiment.name == "data":

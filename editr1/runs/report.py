@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from editr1.artifacts import ArtifactNotFound, ArtifactStore, open_store
+from editr1.config.shapes import AnnotatorSettings
 from editr1.config.store import StoreConfig
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report.model import (
@@ -27,9 +28,20 @@ from editr1.evaluation.report.render import render_report
 from editr1.evaluation.report.timeline import read_spans
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import RunRecord, StageRecord, progress_key
-from editr1.telemetry import json_lines
+from editr1.runs.stage_metrics import phase_curves, stage_curves, stage_metrics
+from editr1.runs.summary import summary
 
 EVALUATION_FILE = "evaluation.json"
+
+
+class MainMetric(NamedTuple):
+    """A main metric of a run, which is multiplied by ``scale`` for display. ``signed`` is True for a difference."""
+
+    name: str
+    estimate: Estimate | None
+    scale: float = 1.0
+    unit: str = ""
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,15 @@ class Report:
     data: ReportData
 
     def print_table(self, console: Console) -> None:
-        """Print the main metrics with their confidence intervals and sample sizes."""
+        """Print the main metrics with their confidence intervals and sample sizes. Gains have a sign."""
         table = Table("metric", "value", "95 % interval", "n", title=f"run {self.data.run.name}")
-        for name, estimate, scale, unit in _headlines(self.data):
-            if estimate is None:
-                table.add_row(name, "not measured", "", "")
+        for row in main_metrics(self.data):
+            found, sign = row.estimate, "+" if row.signed else ""
+            if found is None:
+                table.add_row(row.name, "not measured", "", "")
             else:
-                low, high = (f"{bound * scale:.2f}" for bound in (estimate.low, estimate.high))
-                table.add_row(name, f"{estimate.value * scale:.2f}{unit}", f"{low} to {high}", str(estimate.n))
+                value, low, high = (f"{x * row.scale:{sign}.2f}" for x in (found.value, found.low, found.high))
+                table.add_row(row.name, f"{value}{row.unit}", f"{low} to {high}", f"{found.n:,}")
         console.print(table)
 
 
@@ -84,19 +97,23 @@ def assemble(record: RunRecord, store: ArtifactStore, evaluation: str, spans: Pa
         started=record.created,
         finished=record.ended,
     )
-    return measured.model_copy(
+    simulated = measured.truth == "shapes" and bool(measured.verifiers)
+    data = measured.model_copy(
         update={
             "run": header,
-            "stages": tuple(_stage(record, stage, store) for stage in _in_order(record)),
+            "flip_rate": AnnotatorSettings().flip_rate if simulated else None,
+            "stages": tuple(_stage(record, stage, store, measured) for stage in _in_order(record)),
             "timeline": read_spans(spans) if spans.is_file() else (),
             "nodes": nodes,
             "edges": edges,
         }
     )
+    return data.model_copy(update={"summary": summary(record, data)})
 
 
-def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]]:
-    rows: list[tuple[str, Estimate | None, float, str]] = []
+def main_metrics(data: ReportData) -> list[MainMetric]:
+    """Return the main metrics of an evaluation: the accuracy of each verifier, the quality of the editors, and the gains."""
+    rows = []
     for verifier in data.verifiers:
         accuracy = verifier.accuracy
         for label, estimate in (
@@ -104,14 +121,22 @@ def _headlines(data: ReportData) -> list[tuple[str, Estimate | None, float, str]
             ("accuracy (strict)", accuracy and accuracy.strict),
             ("ties", accuracy and accuracy.ties),
         ):
-            rows.append((f"{verifier.name}, {label}", estimate or None, 100, " %"))
-    rows.append(("accuracy gain of RL-RRM (half credit)", data.verifier_gain.half_credit, 100, " points"))
+            rows.append(MainMetric(f"{verifier.name}, {label}", estimate or None, 100, " %"))
+        if accuracy is not None and accuracy.failed:
+            with_failed = accuracy.half_credit_with_failed
+            name = f"{verifier.name}, accuracy (half credit), {accuracy.failed:,} failed pairs as wrong"
+            rows.append(MainMetric(name, with_failed, 100, " %"))
+    if any(verifier.role == "rl" for verifier in data.verifiers):
+        gain = data.verifier_gain.half_credit
+        rows.append(MainMetric("accuracy gain of RL-RRM (half credit)", gain, 100, " points", signed=True))
     if data.editor is not None:
         whose = "true score" if data.editor.scored_by == "truth" else "verifier's score"
-        rows.append((f"editor before RL, {whose}", data.editor.before.score, 1, ""))
-        rows.append((f"editor after RL, {whose}", data.editor.after.score, 1, ""))
-        rows.append((f"gain of the editor, {whose}", data.editor.gain.score, 1, ""))
-        rows.append((f"edits improved minus worsened by RL, {whose}", data.editor.gsb, 100, " %"))
+        rows += [
+            MainMetric(f"editor before RL, {whose}", data.editor.before.score, unit=" of 10"),
+            MainMetric(f"editor after RL, {whose}", data.editor.after.score, unit=" of 10"),
+            MainMetric(f"gain of the editor, {whose}", data.editor.gain.score, unit=" of 10", signed=True),
+            MainMetric(f"edits improved minus worsened by RL, {whose}", data.editor.gsb, 100, " points", signed=True),
+        ]
     return rows
 
 
@@ -122,8 +147,9 @@ def _in_order(record: RunRecord) -> list[StageRecord]:
     return sorted(record.stages.values(), key=first)
 
 
-def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> StageReport:
+def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore, measured: ReportData) -> StageReport:
     done = [a for a in stage.attempts if a.ended is not None]
+    found = phase_curves(store.get_record(progress_key(record.name, stage.name, stage.key)))
     return StageReport(
         name=stage.name,
         kind=stage.kind,
@@ -131,27 +157,36 @@ def _stage(record: RunRecord, stage: StageRecord, store: ArtifactStore) -> Stage
         state=str(stage.state),
         seconds=sum((a.ended or a.started) - a.started for a in done) if done else None,
         attempts=max(1, len(stage.attempts)),
-        metrics=tuple(
-            StageMetric(name=name, value=int(value) if value.is_integer() else value, digits=3)
-            for name, value in stage.metrics.items()
-        ),
-        curves=curves(store.get_record(progress_key(record.name, stage.name, stage.key))),
+        metrics=_evaluated(measured) if stage.kind == Kind.EVALUATE else stage_metrics(stage, found),
+        curves=stage_curves(stage, found),
         inputs={**stage.inputs, "reward": stage.reward["model"]} if stage.reward else stage.inputs,
         outputs=stage.outputs,
     )
 
 
-def curves(lines: bytes | None) -> dict[str, tuple[Point, ...]]:
+def _evaluated(data: ReportData) -> tuple[StageMetric, ...]:
+    """Return the main metrics as metrics of the evaluate stage, with their intervals."""
+
+    def scaled(found: Estimate, scale: float) -> Estimate:
+        values = {name: getattr(found, name) * scale for name in ("value", "low", "high")}
+        return found.model_copy(update=values)
+
+    return tuple(
+        StageMetric(name=row.name, value=scaled(row.estimate, row.scale), unit=row.unit, signed=row.signed)
+        for row in main_metrics(data)
+        if row.estimate is not None
+    )
+
+
+def curves(stage: StageRecord, lines: bytes | None) -> dict[str, tuple[Point, ...]]:
     """Return the curve of each metric in a stage's progress lines, as points (completed steps, value).
 
-    Metrics with fewer than three points are omitted.
+    The name of a curve is that of the metric, after that of its phase if the phase is not named like the kind of stage.
     """
-    points: dict[str, dict[float, float]] = defaultdict(dict)
-    for item in json_lines(lines or b""):
-        for name, value in item.get("metrics", {}).items():
-            # If a step was repeated after a restart, its last value counts.
-            points[name][float(item["done"])] = float(value)
-    return {name: tuple(sorted(curve.items())) for name, curve in points.items() if len(curve) > 2}
+    return {
+        name if phase == stage.kind else f"{phase}: {name}": points
+        for (phase, name), points in phase_curves(lines).items()
+    }
 
 
 def _lineage(store: ArtifactStore, record: RunRecord) -> tuple[tuple[LineageNode, ...], tuple[LineageEdge, ...]]:

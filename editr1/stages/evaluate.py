@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from editr1.data.types import EditCase, PreferencePair, ScoreItem, ScoreOutcome
     from editr1.evaluation.editor_eval import EditFunction, EditRow
+    from editr1.evaluation.items import PublicItem
     from editr1.evaluation.metrics import Bootstrap
     from editr1.evaluation.pairs import PairScores
     from editr1.evaluation.report.model import ReportData
@@ -51,13 +52,15 @@ class _Evaluation:
     pairs: list[PreferencePair] = field(default_factory=list)
     pair_scores: dict[str, PairScores] = field(default_factory=dict)
     edits: dict[str, list[EditRow]] = field(default_factory=dict)
+    public: list[PublicItem] = field(default_factory=list)
 
 
 def body(context: StageContext) -> dict[str, float]:
     """Evaluate the verifiers and editors among the inputs, commit the results, and return the main metrics.
 
     The output contains ``evaluation.json`` (the aggregated results), ``pairs.jsonl`` (one line per verifier and preference
-    pair) and ``edits.jsonl`` (one line per edit). The last two contain the verdicts, the traces and the digest of every
+    pair), ``edits.jsonl`` (one line per edit) and, with public benchmarks, ``public.jsonl`` (one line per request about an
+    edit). All but the first contain the verdicts, the traces and the digest of every
     edit, so that every metric can be recomputed from them. For the formats see :class:`ReportData` and
     :mod:`editr1.evaluation.items`.
     """
@@ -174,6 +177,7 @@ def _evaluate_benchmarks(evaluation: _Evaluation, data: ReportData) -> ReportDat
         evaluation.bootstrap,
         {title: partial(_scorer, context, config, role) for title, role in evaluation.verifiers.items()},
         {title: partial(_editor, context, config, role) for title, role in evaluation.editors.items()},
+        evaluation.public,
     )
     return data.model_copy(update={"benchmarks": tables})
 
@@ -187,7 +191,7 @@ _PARTS: Final[tuple[Callable[[_Evaluation, ReportData], ReportData], ...]] = (
 
 
 def _commit(evaluation: _Evaluation, data: ReportData) -> None:
-    from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, edit_items, pair_items, write_items
+    from editr1.evaluation.items import EDITS_FILE, PAIRS_FILE, PUBLIC_FILE, edit_items, pair_items, write_items
     from editr1.runs.report import EVALUATION_FILE
 
     folder = evaluation.context.output_folder("evaluation")
@@ -198,6 +202,8 @@ def _commit(evaluation: _Evaluation, data: ReportData) -> None:
     write_items(
         folder / EDITS_FILE, chain.from_iterable(edit_items(role, rows) for role, rows in evaluation.edits.items())
     )
+    if evaluation.public:
+        write_items(folder / PUBLIC_FILE, evaluation.public)
     evaluation.context.commit("evaluation", folder, kind="evaluation")
 
 

@@ -1,4 +1,4 @@
-"""Charts of the report: curves and the lineage graph as inline SVG, and the bars of the timeline.
+"""Charts of the report: curves as inline SVG, and the bars of the timeline.
 
 Colours come from CSS classes of the page. All text is escaped by :class:`markupsafe.Markup`.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from editr1.evaluation.report.formats import number, scientific, seconds, short
-from editr1.evaluation.report.model import LineageEdge, LineageNode, Point, TimeSpan
+from editr1.evaluation.report.formats import number, scientific, seconds
+from editr1.evaluation.report.model import Point, TimeSpan
 
 _WIDTH, _HEIGHT = 320, 176
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
-_MAX_POINTS = 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 22, 30
+_MAX_POINTS = 1000
 _SMOOTH_FROM = 30
 
 
@@ -97,7 +98,8 @@ def line_chart(
 ) -> Markup:
     """Draw a curve, or two curves on the same axes, as SVG.
 
-    With 30 or more points, the values are drawn as a thin line, with their running mean on top. Values that are not
+    If 30 or more values fluctuate, they are drawn as a thin line, with their running mean on top, which a label names. Of
+    a curve with more than 1,000 points, the lowest and the highest value of each section are drawn. Values that are not
     finite leave a gap in the curve. If ``points`` has no finite value, return an empty string.
 
     Args:
@@ -110,17 +112,18 @@ def line_chart(
     finite = [(x, y) for x, y in first if math.isfinite(y)]
     if not finite:
         return Markup("")
-    drawn = _reduced(first)
     axes = _Axes.around([*first, *second])
     digits = _digits(axes.y_ticks) + 1
     parts = axes.draw()
     if second:
-        parts.append(_path(_reduced(second), axes, "curve other"))
-    smooth = len(drawn) >= _SMOOTH_FROM
-    parts.append(_path(drawn, axes, "raw" if smooth else "curve"))
+        parts.append(_path(_thinned(second), axes, "curve other"))
+    smooth = len(first) >= _SMOOTH_FROM and _fluctuates(finite)
+    parts.append(_path(_thinned(first), axes, "raw" if smooth else "curve"))
     if smooth:
-        parts.append(_path(_running_mean(drawn), axes, "curve"))
-    parts += _tooltips(drawn, axes, x_label)
+        half = max(2, len(first) // 24)
+        parts.append(_path(_thinned(_running_mean(first, half)), axes, "curve"))
+        parts.append(_legend(f"thick: running mean of {2 * half + 1}"))
+    parts += _tooltips(first, axes, x_label)
     last_x, last_y = finite[-1]
     label = (
         f"{name} by {x_label}: from {_formatted(finite[0][1], digits)} to {_formatted(last_y, digits)} "
@@ -151,13 +154,13 @@ def _with_finite_x(points: Sequence[Point]) -> list[Point]:
     return [(float(x), float(y)) for x, y in points if math.isfinite(x)]
 
 
-def constant_curves(curves: Mapping[str, Sequence[Point]]) -> dict[str, float]:
-    """Return the value of each constant curve, by name.
+def constant_value(points: Sequence[Point]) -> float | None:
+    """Return the value of a curve that is constant, or None.
 
     A curve is constant if it has at least two finite values and all of its finite values are equal.
     """
-    values = {name: [y for _, y in points if math.isfinite(y)] for name, points in curves.items()}
-    return {name: found[0] for name, found in values.items() if len(found) > 1 and len(set(found)) == 1}
+    values = [y for _, y in points if math.isfinite(y)]
+    return values[0] if len(values) > 1 and len(set(values)) == 1 else None
 
 
 def nice_ticks(low: float, high: float, max_ticks: int) -> list[float]:
@@ -197,58 +200,6 @@ def timeline_tracks(spans: Sequence[TimeSpan]) -> tuple[tuple[Track, ...], tuple
     return found, axis
 
 
-def lineage_chart(nodes: Sequence[LineageNode], edges: Sequence[LineageEdge]) -> Markup:
-    """Draw the lineage graph of artifacts as SVG. Every artifact is to the right of its parents.
-
-    An edge is not drawn if its parent or child is not one of ``nodes``.
-    """
-    if not nodes:
-        return Markup("")
-    known = {node.digest: node for node in nodes}
-    links = [e for e in edges if e.parent in known and e.child in known and e.parent != e.child]
-    depth = _depths([node.digest for node in nodes], links)
-    layers: dict[int, list[str]] = defaultdict(list)
-    for node in nodes:
-        layers[depth[node.digest]].append(node.digest)
-    place = _placed(layers, links)
-    box_w, box_h, gap_x, gap_y = 148, 42, 52, 18
-    tallest = max(len(layer) for layer in layers.values())
-    width = (max(layers) + 1) * (box_w + gap_x) - gap_x + 4
-    height = tallest * (box_h + gap_y) - gap_y + 4
-
-    def corner(digest: str) -> tuple[float, float]:
-        layer = layers[depth[digest]]
-        offset = (tallest - len(layer)) * (box_h + gap_y) / 2
-        return 2 + depth[digest] * (box_w + gap_x), 2 + offset + place[digest] * (box_h + gap_y)
-
-    parts: list[Markup] = []
-    for link in links:
-        (x1, y1), (x2, y2) = corner(link.parent), corner(link.child)
-        x1, y1, y2 = x1 + box_w, y1 + box_h / 2, y2 + box_h / 2
-        bend = (x2 - x1) / 2
-        parts.append(
-            Markup('<path class="edge" d="M{:.1f},{:.1f} C{:.1f},{:.1f} {:.1f},{:.1f} {:.1f},{:.1f}"/>').format(
-                x1, y1, x1 + bend, y1, x2 - bend, y2, x2, y2
-            )
-        )
-    for node in nodes:
-        x, y = corner(node.digest)
-        parts.append(
-            Markup(
-                '<g><title>{} {}</title><rect class="node" x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="6"/>'
-                '<text class="node-label" x="{:.1f}" y="{:.1f}">{}</text>'
-                '<text class="node-digest" x="{:.1f}" y="{:.1f}">{}</text></g>'
-            ).format(
-                node.label, node.digest, x, y, box_w, box_h,
-                x + 10, y + 17, _clipped(node.label, 20), x + 10, y + 33, short(node.digest),
-            )
-        )  # fmt: skip
-    return Markup(
-        '<svg class="lineage" viewBox="0 0 {} {}" width="{}" role="img" aria-label="{} artifacts and {} links; '
-        'the table below has the same content">{}</svg>'
-    ).format(width, height, width, len(nodes), len(links), Markup("").join(parts))
-
-
 def _bar(item: TimeSpan, start: float, duration: float) -> Bar:
     length = item.end - item.start
     title = f"{item.name}: {seconds(length)}, started {seconds(item.start - start)} after the start of the timeline" + (
@@ -266,25 +217,40 @@ def _covered(items: Sequence[TimeSpan]) -> float:
     return total
 
 
-def _reduced(points: Sequence[Point]) -> list[Point]:
-    """Reduce a curve to at most 240 points by averaging neighbouring points."""
-    run = math.ceil(len(points) / _MAX_POINTS)
-    if run <= 1:
+def _fluctuates(points: Sequence[Point]) -> bool:
+    """Return True if the curve turns at more than every tenth point, unlike a learning rate or a running count."""
+    steps = [b - a for (_, a), (_, b) in pairwise(points) if b != a]
+    return sum(a * b < 0 for a, b in pairwise(steps)) > len(points) / 10
+
+
+def _legend(text: str) -> Markup:
+    return Markup('<text class="tick" x="{}" y="11" text-anchor="end">{}</text>').format(_WIDTH - _RIGHT, text)
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    """Return at most 1,000 of the points, unchanged: the lowest and the highest of each section, and the last one."""
+    run = math.ceil(2 * len(points) / (_MAX_POINTS - 1))
+    if len(points) <= _MAX_POINTS:
         return list(points)
     found: list[Point] = []
     for start in range(0, len(points), run):
-        members = points[start : start + run]
-        ys = [y for _, y in members if math.isfinite(y)]
-        found.append((sum(x for x, _ in members) / len(members), sum(ys) / len(ys) if ys else math.nan))
-    return found
+        members = [point for point in points[start : start + run] if math.isfinite(point[1])] or [points[start]]
+        found += sorted({min(members, key=lambda p: p[1]), max(members, key=lambda p: p[1])})
+    return found if found[-1] == points[-1] else [*found, points[-1]]
 
 
-def _running_mean(points: Sequence[Point]) -> list[Point]:
-    half = max(2, len(points) // 24)
+def _running_mean(points: Sequence[Point], half: int) -> list[Point]:
+    """Return the mean of each value and its neighbours: up to ``half`` finite values on each side."""
+    total, count = [0.0], [0]
+    for _, y in points:
+        finite = math.isfinite(y)
+        total.append(total[-1] + (y if finite else 0.0))
+        count.append(count[-1] + finite)
     found: list[Point] = []
     for i, (x, y) in enumerate(points):
-        near = [v for _, v in points[max(0, i - half) : i + half + 1] if math.isfinite(v)]
-        found.append((x, sum(near) / len(near) if near and math.isfinite(y) else math.nan))
+        low, high = max(0, i - half), min(len(points), i + half + 1)
+        near = count[high] - count[low]
+        found.append((x, (total[high] - total[low]) / near if near and math.isfinite(y) else math.nan))
     return found
 
 
@@ -313,43 +279,3 @@ def _formatted(value: float, digits: int) -> str:
     if value == 0 or not math.isfinite(value):
         return number(value, 0)
     return scientific(value, max(0, digits + math.floor(math.log10(abs(value)))))
-
-
-def _depths(digests: Sequence[str], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return the depth of each artifact in the lineage graph.
-
-    The depth is the number of links on the longest path from an artifact without parents. An artifact store contains no
-    cycles. If the input contains a cycle nevertheless, no depth exceeds the number of artifacts.
-    """
-    depth = dict.fromkeys(digests, 0)
-    for _ in range(len(digests)):
-        changed = False
-        for link in links:
-            if depth[link.child] < depth[link.parent] + 1 <= len(digests):
-                depth[link.child] = depth[link.parent] + 1
-                changed = True
-        if not changed:
-            break
-    return depth
-
-
-def _placed(layers: dict[int, list[str]], links: Sequence[LineageEdge]) -> dict[str, int]:
-    """Return the row of each artifact in its layer, which contains all artifacts of the same depth.
-
-    Each layer is sorted in place by the mean row of the artifacts' parents.
-    """
-    place: dict[str, int] = {}
-    for level in sorted(layers):
-        layer = layers[level]
-
-        def mean_parent_row(digest: str, layer: list[str] = layer) -> float:
-            rows = [place[e.parent] for e in links if e.child == digest and e.parent in place]
-            return sum(rows) / len(rows) if rows else float(layer.index(digest))
-
-        layers[level] = sorted(layer, key=mean_parent_row)
-        place.update({digest: row for row, digest in enumerate(layers[level])})
-    return place
-
-
-def _clipped(text: str, max_length: int) -> str:
-    return text if len(text) <= max_length else text[: max_length - 1] + "\u2026"

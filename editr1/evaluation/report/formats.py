@@ -41,6 +41,14 @@ def interval(value: Estimate | None, *, scale: float = 1.0, digits: int = 1, sig
     return f"{low} to {high}"
 
 
+def count(value: Estimate | None) -> str:
+    """Return the sample size of an estimate, such as "n = 1000", and the number of groups if items were resampled in groups."""
+    if value is None:
+        return ""
+    groups = f" in {number(value.groups)} groups" if value.groups is not None else ""
+    return f"n = {number(value.n)}{groups}"
+
+
 def seconds(value: float | None) -> str:
     """Format a duration in seconds, such as "4 min 05 s". None, NaN and infinity give "not measured"."""
     return NOT_MEASURED if value is None or not math.isfinite(value) else format_duration(value)

@@ -20,8 +20,9 @@ that the metric was not measured.
 class Ruler(NamedTuple):
     """Positions on a ruler, in percent of its width. A ruler is the scale that is drawn below a metric.
 
-    ``low`` and ``high`` are the ends of the confidence interval. ``value`` is the estimate and ``mark`` the baseline.
-    ``ends`` contains the labels of the ruler's left end, the baseline and the ruler's right end.
+    ``low`` and ``high`` are the ends of the confidence interval. ``value`` is the estimate, ``mark`` the baseline, and
+    ``ceiling`` the largest value that can be expected, or None. ``ends`` contains the labels of the ruler's left end, the
+    baseline and the ruler's right end.
     """
 
     low: float
@@ -29,10 +30,14 @@ class Ruler(NamedTuple):
     value: float
     mark: float
     ends: tuple[str, str, str]
+    ceiling: float | None = None
 
 
 class Headline(NamedTuple):
-    """A headline metric of the report: its texts, and its ruler, which is None if the metric was not measured."""
+    """A headline metric of the report: its texts, and its ruler, which is None if the metric was not measured.
+
+    ``caveat`` says what the confidence interval does not cover. ``ceiling`` is the label of the ruler's ceiling.
+    """
 
     title: str
     value: str
@@ -41,6 +46,8 @@ class Headline(NamedTuple):
     verdict: Verdict
     explanation: str
     ruler: Ruler | None
+    caveat: str = ""
+    ceiling: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class _Style:
 
     Attributes:
         title: Title of the metric.
+        items: What the confidence interval is over.
         unit: Unit that is displayed after the value.
         note: Text that is displayed after the confidence interval and the number of items.
         factor: Factor by which the estimate is multiplied for display.
@@ -59,6 +67,7 @@ class _Style:
     """
 
     title: str
+    items: str
     unit: str
     note: str
     factor: float = 1.0
@@ -70,6 +79,7 @@ class _Style:
 
 _SFT = _Style(
     "Verifier after SFT",
+    "pairs",
     "% of pairs",
     "ties count as half correct",
     100.0,
@@ -78,8 +88,20 @@ _SFT = _Style(
     (0.0, 100.0),
     signed=False,
 )
-_GCPO = _Style("Gain from GCPO", " points", "both verifiers on the same pairs, ties count as half correct", 100.0)
-_EDITOR = _Style("Editor gain from RL", " of 10", "ground-truth scores of the same cases before and after RL")
+_GCPO = _Style(
+    "Gain from GCPO", "pairs", " points", "both verifiers on the same pairs, ties count as half correct", 100.0
+)
+_EDITOR = _Style("Editor gain from RL", "cases", " of 10", "true scores of the same cases before and after RL")
+
+TRUE_SCORE = (
+    "The true score of an edit, from 0 to 10, is read from its pixels: 5 points for carrying out the instruction, 3 for"
+    " leaving everything else as it was (1.5 less for each fault), and 2 for a clean image, but at most 4 if nothing of the"
+    " instruction was carried out."
+)
+"""Definition of the ground-truth score of the shapes dataset (:func:`editr1.shapes.truth.rubric`)."""
+
+SEEDS = "Quickstart trainings with other seeds differ by about 2 points (docs/reproduction.md)."
+OTHER_SEEDS = "A training with another seed gives another result, which the interval does not cover."
 
 
 def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
@@ -92,11 +114,21 @@ def headlines(data: ReportData) -> tuple[Headline, Headline, Headline]:
         if data.truth == "none"
         else "The editor was not evaluated in this run."
     )
+    seeds = SEEDS if data.truth == "shapes" else OTHER_SEEDS
+    gained = data.verifier_gain.half_credit
     return (
-        _headline(_SFT, accuracy, "No verifier from the SFT stage was evaluated."),
-        _headline(_GCPO, data.verifier_gain.half_credit, "The RL verifier was not compared with the SFT verifier."),
-        _headline(_EDITOR, gain, no_editor),
+        _headline(_SFT, accuracy, "No verifier from the SFT stage was evaluated.", seeds, ceiling(data)),
+        _headline(_GCPO, gained, "The RL verifier was not compared with the SFT verifier.", seeds),
+        _headline(_EDITOR, gain, no_editor, OTHER_SEEDS),
     )
+
+
+def ceiling(data: ReportData) -> float | None:
+    """Return the accuracy, in percent, that a perfect verifier is expected to have on simulated preferences.
+
+    It is None if the preferences are not simulated.
+    """
+    return None if data.flip_rate is None else 100.0 * (1.0 - data.flip_rate)
 
 
 def find_verifier(data: ReportData, role: Literal["sft", "rl"]) -> VerifierMetrics | None:
@@ -104,8 +136,10 @@ def find_verifier(data: ReportData, role: Literal["sft", "rl"]) -> VerifierMetri
     return next((v for v in data.verifiers if v.role == role), None)
 
 
-def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float] | None) -> Ruler:
-    """Place an estimate, multiplied by ``factor``, and the baseline ``mark`` on a ruler.
+def ruler(
+    value: Estimate, factor: float, mark: float, ends: tuple[float, float] | None, ceiling: float | None = None
+) -> Ruler:
+    """Place an estimate, multiplied by ``factor``, the baseline ``mark`` and the ``ceiling`` on a ruler.
 
     ``ends`` are the values at the ends of the ruler. If it is None, the ruler extends slightly beyond the confidence
     interval and the baseline.
@@ -122,10 +156,19 @@ def ruler(value: Estimate, factor: float, mark: float, ends: tuple[float, float]
         return round(100.0 * (x - left) / ((right - left) or 1.0), 2)
 
     labels = tuple(formats.number(x, 0) for x in (left, mark, right))
-    return Ruler(position(low), position(high), position(middle), position(mark), (labels[0], labels[1], labels[2]))
+    return Ruler(
+        position(low),
+        position(high),
+        position(middle),
+        position(mark),
+        (labels[0], labels[1], labels[2]),
+        None if ceiling is None else position(ceiling),
+    )
 
 
-def _headline(style: _Style, value: Estimate | None, missing: str) -> Headline:
+def _headline(
+    style: _Style, value: Estimate | None, missing: str, seeds: str, ceiling: float | None = None
+) -> Headline:
     if value is None:
         return Headline(style.title, formats.NOT_MEASURED, "", "", "none", missing, None)
     digits = 1 if style.factor == 100.0 else 2
@@ -136,10 +179,12 @@ def _headline(style: _Style, value: Estimate | None, missing: str) -> Headline:
         style.title,
         formats.estimate(value, scale=style.factor, digits=digits, signed=style.signed),
         style.unit,
-        f"{confidence}% interval {span}, n = {formats.number(value.n)}; {style.note}",
+        f"{confidence}% interval {span}, {formats.count(value)}; {style.note}",
         verdict,
         explanation,
-        ruler(value, style.factor, style.baseline, style.ends),
+        ruler(value, style.factor, style.baseline, style.ends, ceiling),
+        f"The interval is over the {style.items} of one training. {seeds}",
+        "" if ceiling is None else f"{formats.number(ceiling, 0)} labels",
     )
 
 

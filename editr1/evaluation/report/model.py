@@ -49,12 +49,35 @@ class RunHeader(Part):
 
 
 class StageMetric(Part):
-    """A named metric of a stage: a number with its unit, an estimate, or text."""
+    """A named metric of a stage: a number with its unit, an estimate, or text.
+
+    ``note`` says over what it was averaged or counted. ``signed`` is True for a difference, which is shown with its sign.
+    """
 
     name: str
     value: Estimate | float | int | str | None = None
     unit: str = ""
     digits: Annotated[int, Field(ge=0, le=6)] = 2
+    note: str = ""
+    signed: bool = False
+
+
+class StageCurve(Part):
+    """A metric during a stage.
+
+    Attributes:
+        name: Title of the metric.
+        points: Points (x, y), sorted by x. The curve has a gap where y is not finite.
+        unit: Unit of y.
+        phase: Phase of the stage in which the metric was recorded; empty if the stage has one phase only.
+        x_label: What x counts, such as "step".
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    unit: str = ""
+    phase: str = ""
+    x_label: str = "step"
 
 
 class StageReport(Part):
@@ -68,9 +91,7 @@ class StageReport(Part):
         seconds: Total run time of all attempts in seconds.
         attempts: Number of attempts to run the stage.
         metrics: Final metrics of the stage.
-        curves: Points (x, y) of each curve, by the name of its metric. The points are sorted by x. A curve has a gap
-            where y is not finite.
-        x_label: Label of the x axis of the curves.
+        curves: Metrics during the stage, those that matter first.
         inputs: Digests of the input artifacts, by the name of the input.
         outputs: Digests of the output artifacts, by the name of the output.
     """
@@ -82,8 +103,7 @@ class StageReport(Part):
     seconds: float | None = None
     attempts: int = 1
     metrics: tuple[StageMetric, ...] = ()
-    curves: Mapping[str, tuple[Point, ...]] = Field(default_factory=dict)
-    x_label: str = "step"
+    curves: tuple[StageCurve, ...] = ()
     inputs: Mapping[str, str] = Field(default_factory=dict)
     outputs: Mapping[str, str] = Field(default_factory=dict)
 
@@ -277,12 +297,20 @@ class LineageEdge(Part):
     child: str
 
 
+class SummaryLine(Part):
+    """An answer to a reader's first question about a run, such as what was trained."""
+
+    title: str
+    text: str
+
+
 class ReportData(Part):
     """All data of a report.
 
     Attributes:
         run: The run that the report describes.
         truth: Source of the ground truth: "shapes" for the shapes dataset, or "none".
+        summary: Answers to a reader's first questions.
         stages: The stages of the run, in the order in which they started.
         timeline: The stages and their parts over time.
         verifiers: Metrics of the verifiers.
@@ -300,6 +328,7 @@ class ReportData(Part):
 
     run: RunHeader
     truth: Literal["shapes", "none"]
+    summary: tuple[SummaryLine, ...] = ()
     stages: tuple[StageReport, ...] = ()
     timeline: tuple[TimeSpan, ...] = ()
     verifiers: tuple[VerifierMetrics, ...] = ()

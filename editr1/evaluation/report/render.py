@@ -11,8 +11,9 @@ from markupsafe import Markup
 from editr1.data.images import ImageError
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report import charts, formats
-from editr1.evaluation.report.headlines import find_verifier, headlines, ruler
+from editr1.evaluation.report.headlines import TRUE_SCORE, ceiling, find_verifier, headlines, ruler
 from editr1.evaluation.report.images import EmbeddedImage, embedded_image
+from editr1.evaluation.report.lineage import lineage_chart
 from editr1.evaluation.report.model import EditView, GalleryCase, PrincipleView, ReportData, StageMetric
 
 LABELS = {"Instruction Following": "follow", "Feature Preservation": "keep", "Image Quality": "quality"}
@@ -41,11 +42,13 @@ def render_report(data: ReportData) -> str:
             data=data,
             css=Markup(page_css()),
             headlines=headlines(data),
+            ceiling=ceiling(data),
+            true_score=TRUE_SCORE,
             sft=find_verifier(data, "sft"),
             rl=find_verifier(data, "rl"),
             tracks=rows,
             axis=axis,
-            lineage=charts.lineage_chart(data.nodes, data.edges),
+            lineage=lineage_chart(data.nodes, data.edges),
             parents=_parents(data),
         )
     )
@@ -94,7 +97,7 @@ def _metric(metric: StageMetric) -> str:
     if isinstance(value, str):
         return value + unit
     if isinstance(value, Estimate):
-        return formats.estimate(value, digits=metric.digits) + unit
+        return formats.estimate(value, digits=metric.digits, signed=metric.signed) + unit
     if 0 < abs(value) < 0.5 * 10.0**-metric.digits:
         return formats.scientific(value) + unit
     return formats.number(value, metric.digits) + unit
@@ -107,6 +110,7 @@ def _environment() -> Environment:
         number=formats.number,
         est=formats.estimate,
         span=formats.interval,
+        count=formats.count,
         seconds=formats.seconds,
         moment=formats.moment,
         short=formats.short,
@@ -117,10 +121,11 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         line_chart=charts.line_chart,
-        constant_curves=charts.constant_curves,
+        constant_value=charts.constant_value,
         ruler=ruler,
         not_measured=formats.NOT_MEASURED,
     )
+    environment.tests["varying"] = lambda points: charts.constant_value(points) is None
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
     return environment
 

@@ -33,6 +33,7 @@ from editr1.evaluation.benchmarks import (
     select_protocol,
 )
 from editr1.evaluation.editor_eval import EditFunction
+from editr1.evaluation.items import PublicItem, recorded_judge, recorded_scorer
 from editr1.evaluation.judge import Judge, Ratings, parse_imgedit, parse_viescore, vlm_judge
 from editr1.evaluation.metrics import Bootstrap
 from editr1.evaluation.report.model import BenchmarkTable
@@ -67,6 +68,7 @@ def benchmark_tables(
     bootstrap: Bootstrap,
     scorers: Mapping[str, Callable[[], Scorer]],
     editors: Mapping[str, Callable[[], EditFunction]],
+    items: list[PublicItem],
 ) -> tuple[BenchmarkTable, ...]:
     """Return the results on every public benchmark among the stage's inputs.
 
@@ -76,6 +78,7 @@ def benchmark_tables(
         bootstrap: Settings of the bootstrap.
         scorers: Functions that load a verifier, by its title in the report.
         editors: Functions that load an editor, by its title in the report.
+        items: List to which every request about an edit is appended.
 
     Returns:
         One table for each benchmark and each verifier or editor that is evaluated on it.
@@ -89,13 +92,14 @@ def benchmark_tables(
     tables: list[BenchmarkTable] = []
     for name in _REWARD_BENCHMARKS:
         if name in context.job.inputs:
-            tables += _reward_tables(context, config, bootstrap, name, scorers)
+            tables += _reward_tables(context, config, bootstrap, name, scorers, items)
     judged = {name: evaluate for name, evaluate in _JUDGED_BENCHMARKS.items() if name in context.job.inputs}
     for benchmark, (evaluate, parse) in judged.items():
         for title, load in editors.items():
             context.progress.phase(f"{title} on {benchmark}", 1)
             with _judge(context, config, parse) as judge:
-                table = evaluate(Path(context.input(benchmark)), load(), judge, bootstrap)
+                recorded = recorded_judge(judge, f"{benchmark}, {title}", items)
+                table = evaluate(Path(context.input(benchmark)), load(), recorded, bootstrap)
             tables.append(_checked(_titled(select_protocol(table, config.public.protocol), title), config))
             context.progress.step()
     return tuple(tables)
@@ -142,13 +146,14 @@ def _reward_tables(
     bootstrap: Bootstrap,
     name: RewardBenchmark,
     scorers: Mapping[str, Callable[[], Scorer]],
+    items: list[PublicItem],
 ) -> Iterator[BenchmarkTable]:
     folder = Path(context.input(name))
     known = _principles(context, config.public, name, folder)
     for title, load in scorers.items():
         context.progress.phase(f"{title} on {name}", 1)
         score = BenchmarkScorer(
-            load(),
+            recorded_scorer(load(), f"{name}, {title}", items),
             lambda *case: known.get(case_digest(*case), ()),
             batch_size=config.score_batch_size,
             max_failed_fraction=config.max_failed_fraction,

@@ -25,8 +25,10 @@ from editr1.evaluation.report import (
     ReportData,
     RunHeader,
     ScoreParts,
+    StageCurve,
     StageMetric,
     StageReport,
+    SummaryLine,
     TimeSpan,
     VerifierGain,
     VerifierMetrics,
@@ -197,6 +199,8 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
             after=parts(after),
             gain=gain,
             gsb=gsb(after, before),
+            unchanged=mean_estimate([4.0] * 1000),
+            num_cases=1000,
         )
     digest = {
         k: "sha256:" + f"{i:02x}" * 32
@@ -226,10 +230,13 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         "evaluate": "Score 1,000 held-out pairs with both verifiers and 1,000 held-out cases with both editors.",
     }
     curves = {
-        "sft": {"loss": _curve(450, 2.2, 0.35, 0.05, 1), "parse rate": _curve(9, 0.2, 1.0, 0.0, 2)},
-        "gcpo": {"pair win rate": _curve(90, 0.78, 0.9, 0.02, 3), "tie rate": _curve(90, 0.12, 0.05, 0.01, 4),
-                 "trace length": _curve(90, 74.0, 76.0, 0.5, 5)},
-        "grpo": {"reward": _curve(80, 6.1, 8.4, 0.25, 6), "KL": _curve(80, 0.0, 0.008, 0.0004, 7)},
+        "sft": (StageCurve(name="loss", points=_curve(450, 2.2, 0.35, 0.05, 1), unit="nats per token"),
+                StageCurve(name="parse rate", points=_curve(9, 0.2, 1.0, 0.0, 2))),
+        "gcpo": (StageCurve(name="pair win rate", points=_curve(90, 0.78, 0.9, 0.02, 3)),
+                 StageCurve(name="tie rate", points=_curve(90, 0.12, 0.05, 0.01, 4)),
+                 StageCurve(name="trace length", points=_curve(90, 74.0, 76.0, 0.5, 5), unit="tokens")),
+        "grpo": (StageCurve(name="reward", points=_curve(80, 6.1, 8.4, 0.25, 6), x_label="iteration"),
+                 StageCurve(name="KL", points=_curve(80, 0.0, 0.008, 0.0004, 7), x_label="iteration")),
     }  # fmt: skip
     metrics = {
         "curate": (StageMetric(name="SFT rows", value=6000),
@@ -247,7 +254,7 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
         stages=tuple(
             StageReport(
                 name=k.capitalize() if k not in ("sft", "gcpo", "grpo") else k.upper(), kind=k, description=what[k],
-                state="done", seconds=durations[k], metrics=metrics[k], curves=curves.get(k, {}),
+                state="done", seconds=durations[k], metrics=metrics[k], curves=curves.get(k, ()),
                 inputs={"base": digest["base"]} if k == "sft" else {},
                 outputs={"model": digest["sft"]} if k == "sft" else {},
             )
@@ -265,6 +272,9 @@ def make_report(*, truth: bool = True, measured: bool = True, name: str = "quick
             ties=paired_difference((rl_gap == 0).astype(float), (sft_gap == 0).astype(float)),
             inverted=paired_difference((rl_gap < 0).astype(float), (sft_gap < 0).astype(float)),
         ),
+        label_agreement=mean_estimate([1.0] * 938 + [0.0] * 62) if truth else None,
+        flip_rate=0.05 if truth else None,
+        summary=(SummaryLine(title="What was trained", text="a verifier and an editor"),),
         editor=editor,
         gallery=_gallery(truth),
         benchmarks=(

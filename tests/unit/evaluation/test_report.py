@@ -17,6 +17,7 @@ from editr1.evaluation.report import (
     LineageNode,
     PrincipleView,
     ReportData,
+    StageCurve,
     StageMetric,
     StageReport,
     TimeSpan,
@@ -25,7 +26,8 @@ from editr1.evaluation.report import (
     read_spans,
     render_report,
 )
-from editr1.evaluation.report.headlines import headlines
+from editr1.evaluation.report.headlines import TRUE_SCORE, headlines
+from editr1.evaluation.report.lineage import BOX_HEIGHT, BOX_WIDTH, lineage_chart
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}&amp;</style>"
@@ -200,7 +202,7 @@ def _poison_model(value):
         for key, item in value.items():
             if key in ENUM_FIELDS:
                 found[key] = item
-            elif key in {"versions", "curves", "inputs", "outputs"}:
+            elif key in {"versions", "inputs", "outputs"}:
                 found[key] = _poisoned(item)
             else:
                 found[key] = _poison_model(item)
@@ -239,7 +241,11 @@ def test_small_images_are_pixelated_and_large_ones_downscaled(report_of):
 
 def test_report_data_survives_a_json_round_trip(report):
     stage = StageReport(
-        name="s", kind="sft", description="w", state="done", curves={"loss": ((0.0, 1.0), (1.0, float("nan")))}
+        name="s",
+        kind="sft",
+        description="w",
+        state="done",
+        curves=(StageCurve(name="loss", points=((0.0, 1.0), (1.0, float("nan")))),),
     )
     data = report.model_copy(update={"stages": (stage,)})
     stored = data.model_dump_json()
@@ -250,10 +256,14 @@ def test_report_data_survives_a_json_round_trip(report):
 
 
 def test_constant_curve_is_listed_as_text_and_not_drawn(report):
-    curves = {"failed": ((0.0, 0.0), (1.0, 0.0)), "loss": ((0.0, 2.0), (1.0, 1.0)), "ratio": ((0.0, 1.0), (1.0, 1.0))}
+    curves = (
+        StageCurve(name="failed", points=((0.0, 0.0), (1.0, 0.0)), phase="think"),
+        StageCurve(name="loss", points=((0.0, 2.0), (1.0, 1.0))),
+        StageCurve(name="ratio", points=((0.0, 1.0), (1.0, 1.0)), unit="%"),
+    )
     stage = report.stages[0].model_copy(update={"curves": curves})
     page = render_report(report.model_copy(update={"stages": (stage,)}))
-    assert "Constant at every step: failed 0, ratio 1" in page
+    assert "Constant: failed 0 (think), ratio 1 %" in page
     assert [name in page for name in ("<figcaption>loss", "<figcaption>failed", "<figcaption>ratio")] == [
         True,
         False,
@@ -280,11 +290,161 @@ def test_curve_without_finite_values_is_not_drawn():
     assert re.search(r'class="curve" d="M[^M]+M', gap)
 
 
-def test_long_curve_is_downsampled_without_changing_its_values():
+def test_long_curve_is_thinned_to_values_of_the_curve_that_keep_its_extremes():
     points = [(float(i), 5.0) for i in range(100_000)]
+    points[777] = (777.0, 9.0)
+    points[50_001] = (50_001.0, 1.0)
     svg = charts.line_chart("loss", points)
-    assert len(svg) < 20_000
+    assert len(svg) < 40_000
     assert "from 5.0" in svg
+    path = re.search(r'd="([^"]*)"', svg)
+    assert path is not None
+    heights = [float(y) for y in re.findall(r",([0-9.]+)", path[1])]
+    level = [float(y) for y in re.findall(r",([0-9.]+)", charts.line_chart("loss", [(0, 1.0), (1, 5.0), (2, 9.0)]))][:3]
+    assert {min(heights), max(heights)} == {min(level), max(level)}, "the extreme values are drawn as they are"
+    assert set(heights) == set(level), "no value is an average"
+
+
+def test_fluctuating_curve_has_its_raw_values_and_a_labelled_running_mean():
+    noisy = [(float(i), float(i % 2)) for i in range(100)]
+    svg = charts.line_chart("loss", noisy)
+    assert svg.count('class="raw"') == 1 and svg.count('class="curve"') == 1
+    assert "thick: running mean of 9" in svg
+    raw = re.search(r'class="raw" d="([^"]*)"', svg)
+    assert raw is not None and len(re.findall(r"[ML]", raw[1])) == 100
+    smooth = charts.line_chart("learning rate", [(float(i), i / 100) for i in range(100)])
+    assert 'class="raw"' not in smooth and "running mean" not in smooth
+
+
+def test_every_interval_on_the_page_has_its_sample_size(html):
+    cells = re.findall(r'<td class="num">(.*?)</td>', html, re.DOTALL)
+    intervals = [cell for cell in cells if " to " in cell]
+    assert all(re.search(r'to [^<]*</span><span class="small">n = [0-9]', cell) for cell in intervals)
+    for match in re.finditer(r"interval [^<;]* to [^<;]*", html):
+        assert "n = " in match[0]
+
+
+def test_interval_without_width_has_its_sample_size(report):
+    page = words(render_report(report))
+    assert "100.0 100.0 to 100.0 n = 2000" in page
+
+
+def test_groups_that_are_resampled_together_are_counted(report):
+    accuracy = report.verifiers[0].accuracy
+    assert accuracy is not None
+    grouped = accuracy.model_copy(update={"ties": accuracy.ties.model_copy(update={"groups": 977})})
+    verifier = report.verifiers[0].model_copy(update={"accuracy": grouped})
+    page = words(render_report(report.model_copy(update={"verifiers": (verifier,)})))
+    assert "n = 1000 in 977 groups" in page
+    assert "Items that share a source image form a group and are resampled together" in page
+
+
+def test_page_says_that_preferences_are_simulated_and_draws_the_ceiling(report, report_of):
+    html = render_report(report)
+    page = words(html)
+    assert "The preferences are simulated" in page
+    assert "5 % of the preferences are flipped at random" in page
+    assert "the ground truth agrees with 93.8 % (" in page
+    assert "agree with the simulated preferences?" in page
+    assert html.count('<i class="mark ceiling" style="left:95.0%">') == 5, "one card and four rows of the chart"
+    photos = render_report(report_of(truth=False))
+    assert "simulated" not in photos and '"mark ceiling"' not in photos
+    assert "agree with human preferences?" in words(photos)
+
+
+def test_chance_is_drawn_only_where_ties_count_half(report):
+    html = render_report(report)
+    for label, drawn in (("half credit", True), ("strict", False)):
+        for row in re.findall(rf"RRM, {label}</span>(.*?)</b>", html, re.DOTALL):
+            assert ('<i class="mark" style="left:50.0%">' in row) == drawn
+
+
+def test_true_score_is_defined_with_that_of_an_editor_that_does_nothing(report):
+    page = words(render_report(report))
+    assert page.count(TRUE_SCORE) == 2, "in the sections with the examples and with the editor"
+    assert "An editor that does nothing, and returns the source image, gets 4.00 (4.00 to 4.00, n = 1000)." in page
+
+
+def test_definition_of_the_true_score_is_that_of_the_rubric():
+    from editr1.shapes.truth import rubric
+
+    assert (rubric(1.0, 0, 1), rubric(1.0, 1, 1), rubric(1.0, 0, 0), rubric(0.0, 0, 1)) == (10.0, 8.5, 8.0, 4.0)
+
+
+def test_cards_say_that_seeds_differ(report, report_of):
+    sft, gain, editor = headlines(report)
+    for card in (sft, gain):
+        assert card.caveat == (
+            "The interval is over the pairs of one training. Quickstart trainings with other seeds differ by about 2 points"
+            " (docs/reproduction.md)."
+        )
+    assert editor.caveat.startswith("The interval is over the cases of one training. A training with another seed")
+    assert all("2 points" not in card.caveat for card in headlines(report_of(truth=False)))
+
+
+def test_failed_pairs_and_causes_are_shown(report):
+    accuracy = report.verifiers[0].accuracy
+    assert accuracy is not None
+    update = {"failed": 51, "strict_with_failed": accuracy.strict, "half_credit_with_failed": accuracy.half_credit}
+    update = {
+        "accuracy": accuracy.model_copy(update=update),
+        "num_edits": 2102,
+        "failures": {"unparsed": 50, "engine": 4},
+    }
+    verifier = report.verifiers[0].model_copy(update={**update, "first_failure": "no <score> tag"})
+    page = words(render_report(report.model_copy(update={"verifiers": (verifier,)})))
+    assert "51 of 1051" in page
+    assert "SFT-RRM, failed pairs counted as wrong" in page
+    assert "SFT-RRM: 54 of 2102 edits have no score (unparsed: 50, engine: 4)." in page
+    assert "The first: no <score> tag" in page
+    none = report.verifiers[0].model_copy(update={"accuracy": None, "num_pairs": 7})
+    page = words(render_report(report.model_copy(update={"verifiers": (none,)})))
+    assert "SFT-RRM: accuracy not measured, because none of 7 pairs has scores of both edits." in page
+
+
+def _points(path: str) -> list[tuple[float, float]]:
+    """Return points along an SVG path of absolute M, L and C commands."""
+    found: list[tuple[float, float]] = []
+    for command, text in re.findall(r"([MLC])([^MLC]*)", path):
+        numbers = [float(n) for n in re.findall(r"-?[0-9.]+", text)]
+        corners = list(zip(numbers[::2], numbers[1::2], strict=True))
+        if command == "M":
+            found.append(corners[0])
+            continue
+        (x0, y0), (x3, y3) = found[-1], corners[-1]
+        (x1, y1), (x2, y2) = corners[:2] if command == "C" else ((x0, y0), (x3, y3))
+        for t in (i / 50 for i in range(1, 51)):
+            a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+            found.append((a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3))
+    return found
+
+
+def test_lineage_edges_do_not_pass_behind_other_boxes():
+    names = (
+        "verifier",
+        "editor",
+        "rows",
+        "pairs",
+        "cases",
+        "pairs-test",
+        "cases-test",
+        "sft",
+        "gcpo",
+        "grpo",
+        "evaluation",
+    )
+    ids = {name: f"sha256:{i:064x}" for i, name in enumerate(names)}
+    links = ["verifier sft", "rows sft", "sft gcpo", "pairs gcpo", "gcpo grpo", "editor grpo", "cases grpo"]
+    links += [f"{name} evaluation" for name in ("pairs-test", "cases-test", "sft", "gcpo", "editor", "grpo")]
+    edges = [LineageEdge(parent=ids[a], child=ids[b]) for a, b in (link.split() for link in links)]
+    svg = ET.fromstring(lineage_chart([LineageNode(digest=d, label=n) for n, d in ids.items()], edges))
+    boxes = [(float(r.attrib["x"]), float(r.attrib["y"])) for r in svg.iter("rect")]
+    paths = [_points(path.attrib["d"]) for path in svg.iter("path")]
+    assert (len(boxes), len(paths)) == (len(names), len(links))
+    for path in paths:
+        for x, y in path:
+            inside = [(bx, by) for bx, by in boxes if bx < x - 0.1 < bx + BOX_WIDTH - 0.2 and by < y < by + BOX_HEIGHT]
+            assert not inside, (x, y, inside)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +479,7 @@ def test_lineage_places_artifacts_right_of_their_parents():
     nodes = [LineageNode(digest=f"sha256:{c * 64}", label=c) for c in "abcd"]
     ids = {n.label: n.digest for n in nodes}
     edges = [LineageEdge(parent=ids[a], child=ids[b]) for a, b in ("ab", "bc", "ac", "cd")]
-    svg = ET.fromstring(charts.lineage_chart(nodes, edges))
+    svg = ET.fromstring(lineage_chart(nodes, edges))
     left = [float(r.attrib["x"]) for r in svg.iter("rect")]
     assert left == sorted(left) and len(set(left)) == 4
     cycle = [
@@ -327,7 +487,7 @@ def test_lineage_places_artifacts_right_of_their_parents():
         LineageEdge(parent=ids["d"], child=ids["a"]),
         LineageEdge(parent=ids["a"], child="sha256:unknown"),
     ]
-    ET.fromstring(charts.lineage_chart(nodes, cycle))
+    ET.fromstring(lineage_chart(nodes, cycle))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.artifacts.probe import probe
 from editr1.config.store import StoreConfig
 from editr1.runs.live import LiveFiles, LiveProgress, PodAttempt, ProgressEstimator, lost_attempts, retries_used
-from editr1.runs.report import curves
+from editr1.runs.stage_metrics import phase_curves
 from editr1.runs.timeline import draw, gather_spans, timeline_rows
 from editr1.telemetry.progress import Progress, ProgressReader
 
@@ -123,7 +123,7 @@ def test_truncated_lines_of_a_killed_pod_are_skipped(store: ArtifactStore) -> No
     assert [item["name"] for item in files.spans()] == ["editr1.stage"]
     lines = [json.dumps(line(float(n), "sft", n, loss=1.0 / n)) for n in range(1, 5)]
     torn = "\n".join([*lines[:2], lines[2][:20] + lines[3], *lines[2:]])
-    assert curves(torn.encode()) == {"loss": ((1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3), (4.0, 0.25))}
+    assert phase_curves(torn.encode()) == {("sft", "loss"): ((1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3), (4.0, 0.25))}
 
 
 def test_timeline_lists_each_attempt_and_aggregates_steps() -> None:
