@@ -16,7 +16,7 @@ from editr1.runs.record import RunRecord, StageRecord
 def summary(record: RunRecord, data: ReportData) -> tuple[SummaryLine, ...]:
     """Return the answers to a reader's first questions about a run. A question without an answer is left out."""
     lines = {
-        "What was trained": _trained(record, {node.digest: node.label for node in data.nodes}),
+        "What was trained": _trained(record, {node.digest: node.label for node in data.nodes if node.kind}),
         "How good it is": _quality(data),
         "How sure that is": _certainty(data),
         "Where the cost went": _cost(record, data),
@@ -44,7 +44,7 @@ def _trained(record: RunRecord, labels: Mapping[str, str]) -> str:
             samples = f" of {per[0]} cases with {per[1]} edits each" if None not in per else ""
             sentences.append(
                 f"Stage {stage.name}: an image editor, {_from(stage, 'editor', labels)}, by GRPO{iterations}{samples},"
-                " with the verifier's scores as reward."
+                f" with the scores of {_reward(stage, labels)} as reward."
             )
     return " ".join(sentences)
 
@@ -53,6 +53,11 @@ def _from(stage: StageRecord, name: str, labels: Mapping[str, str]) -> str:
     reference = stage.inputs.get(name, "")
     label = reference.removeprefix("hub:") if reference.startswith("hub:") else labels.get(reference, "")
     return f"starting from {label or formats.short(reference)}"
+
+
+def _reward(stage: StageRecord, labels: Mapping[str, str]) -> str:
+    digest = stage.reward.get("model", "")
+    return labels.get(digest) or (formats.short(digest) if digest else "a verifier")
 
 
 def _made(record: RunRecord, digest: str | None, name: str) -> str:

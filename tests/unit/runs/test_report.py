@@ -65,6 +65,7 @@ GRPO = StageRecord(
     name="grpo",
     kind="grpo",
     config={"cases_per_iteration": 8, "group_size": 16},
+    reward={"model": "sha256:sft"},
     inputs={"editor": "hub:black-forest-labs/FLUX.1-Kontext-dev"},
     metrics={"iterations": 60.0, "reward_first": 6.657, "reward_last": 8.593, "failed": 51.0, "zero_spread": 14 / 480},
 )
@@ -151,8 +152,8 @@ def data(truth: str = "shapes") -> ReportData:
             for name, seconds in (("curate", 38.0), ("sft", 75.0), ("serve", 103.0), ("gcpo", 162.0))
         ),
         nodes=(
-            LineageNode(digest="sha256:base", label="shapes-verifier"),
-            LineageNode(digest="sha256:sft", label="sft/model"),
+            LineageNode(digest="sha256:base", label="shapes-verifier", kind="verifier"),
+            LineageNode(digest="sha256:sft", label="sft/model", kind="verifier"),
         ),
     )
 
@@ -167,7 +168,7 @@ def test_summary_says_what_was_trained_how_good_and_sure_it_is_and_what_it_cost(
         "Stage sft: a verifier, starting from shapes-verifier, by SFT on 6000 rows in 340 steps. "
         "Stage gcpo: the verifier, starting from sft/model, by GCPO on 960 preference pairs in 90 steps. "
         "Stage grpo: an image editor, starting from black-forest-labs/FLUX.1-Kontext-dev, by GRPO in 60 iterations of 8 cases"
-        " with 16 edits each, with the verifier's scores as reward."
+        " with 16 edits each, with the scores of sft/model as reward."
     )
     quality = found["How good it is"]
     assert "Of 1000 held-out pairs, the SFT-RRM ranks 78.2 % and the RL-RRM ranks 84.1 %" in quality
