@@ -7,6 +7,7 @@ torchvision this module uses a processor for images only.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import (
     AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
@@ -34,6 +36,19 @@ from editr1.verifier.weights import explain_load_errors, load_weights
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
+_KEPT_GENERATION_SETTINGS: Final = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "use_cache",
+    "cache_implementation",
+    "output_attentions",
+    "output_hidden_states",
+    "transformers_version",
+    "_from_model_config",
+)
 _PROCESSOR_FILES: Final = ("processor_config.json", "video_preprocessor_config.json")
 
 
@@ -129,7 +144,8 @@ def load_verifier(
         device: device of the weights.
 
     Returns:
-        The model in eval mode, the processor with left padding, and the prompt template.
+        The model in eval mode and without sampling defaults (see :func:`remove_sampling_defaults`), the processor with left
+        padding, and the prompt template.
 
     Raises:
         ConfigError: the checkpoint is not a Qwen2.5-VL model, or its prompt template is invalid.
@@ -151,7 +167,22 @@ def load_model(name: str | Path, dtype: DType = "auto", device: str | torch.devi
         dtype="auto" if dtype == "auto" else getattr(torch, dtype),
         ignore_mismatched_sizes=True,  # reported by load_weights
     )
+    remove_sampling_defaults(model)
     return model.to(device).eval()
+
+
+def remove_sampling_defaults(model: PreTrainedModel) -> None:
+    """Reset the generation settings of a checkpoint, except for token ids, to values that have no effect.
+
+    Qwen2.5-VL, for example, comes with a repetition penalty and top-k. ``generate`` and servers such as vLLM use such
+    settings for every parameter that a caller leaves out, so that traces would not be sampled by the settings of the
+    caller alone.
+    """
+    config = copy.deepcopy(model.generation_config)
+    for name, value in GenerationConfig().to_dict().items():
+        if name not in _KEPT_GENERATION_SETTINGS:
+            setattr(config, name, value)
+    model.generation_config = config
 
 
 def use_cpu_attention(model: PreTrainedModel) -> None:
@@ -167,9 +198,11 @@ def save_verifier(model: PreTrainedModel, processor: ProcessorMixin, template: P
     """Write a verifier folder that transformers' Auto classes, vLLM and :func:`load_verifier` can load.
 
     The files are the same with and without torchvision, because the settings of the image processor are always written to a
-    separate file instead of a combined processor file.
+    separate file instead of a combined processor file. The folder has no sampling defaults (see
+    :func:`remove_sampling_defaults`).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_sampling_defaults(model)
     model.save_pretrained(folder)
     save_processor(processor, folder)
     template.save(folder)

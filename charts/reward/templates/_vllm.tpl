@@ -28,6 +28,7 @@
     - --served-model-name=verifier
     - --host=127.0.0.1
     - --port=8001
+    - --generation-config=vllm
     {{- range .Values.vllm.args }}
     - {{ . | quote }}
     {{- end }}

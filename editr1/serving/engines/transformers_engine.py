@@ -90,8 +90,10 @@ class TransformersEngine:
                     answer = answers[index]
                     assert isinstance(answer, list)
                     answer += [
-                        Generation(text=text, prompt_tokens=len(prompts[index]), completion_tokens=count)
-                        for text, count in traces[row * copies : (row + 1) * copies]
+                        Generation(
+                            text=text, prompt_tokens=len(prompts[index]), completion_tokens=count, problem=problem
+                        )
+                        for text, count, problem in traces[row * copies : (row + 1) * copies]
                     ]
         return answers
 
@@ -156,10 +158,10 @@ class TransformersEngine:
             inputs["image_grid_thw"] = torch.cat([grid for _, grid in used])
         return {key: value.to(self._model.device) for key, value in inputs.items()}
 
-    def _generate(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int]]:
-        """Generate ``copies`` traces per prompt, and return the text and the number of tokens of each trace.
+    def _generate(self, inputs: dict[str, torch.Tensor], sampling: Sampling, copies: int) -> list[tuple[str, int, str]]:
+        """Generate ``copies`` traces per prompt, and return the text, the number of tokens and the problem of each trace.
 
-        The traces are in the order of the prompts.
+        The traces are in the order of the prompts. The problem is empty unless the trace is truncated.
         """
         start = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
@@ -175,12 +177,13 @@ class TransformersEngine:
             pad_token_id=self._tokenizer.pad_token_id,
         )
         rows = self._model.generate(**inputs, generation_config=config)[:, start:].tolist()
-        kept = []
+        kept, problems = [], []
         for row in rows:
             end = next((i for i, token in enumerate(row) if token in self._ends), None)
             kept.append(row if end is None else row[: end + 1])
+            problems.append(f"the trace was cut off at max_tokens = {config.max_new_tokens}" if end is None else "")
         texts = self._tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [(text, len(row)) for text, row in zip(texts, kept, strict=True)]
+        return [(text, len(row), problem) for text, row, problem in zip(texts, kept, problems, strict=True)]
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -113,6 +113,35 @@ def test_source_precedes_the_edit_and_a_seed_is_sent_only_if_set(
     assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0), (0, 0, 255)]
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(num_traces=2, temperature=0.7, top_p=0.9, seed=1)])
+def test_sampling_parameters_without_effect_are_sent(
+    engine: OpenAIEngine, server: Server, chat: Chat, sampling: Sampling
+) -> None:
+    engine.generate([chat], sampling)
+    neutral = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    expected = neutral | {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": 1024}
+    assert {name: server.seen[0][name] for name in expected} == expected
+
+
+def test_parameters_of_the_server_are_configurable(server: Server, chat: Chat) -> None:
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    config = OpenAIEngineConfig(
+        base_url=url,
+        model="m",
+        length_parameter="max_completion_tokens",
+        omit_parameters=("top_k", "min_p", "repetition_penalty", "n"),
+        extra_body={"priority": 3},
+    )
+    engine = OpenAIEngine(config, PromptTemplate(), model_digest="d")
+    (answer,) = engine.generate([chat], Sampling(num_traces=3, temperature=1.0, seed=7))
+    engine.close()
+    assert not isinstance(answer, EngineError)
+    assert [g.completion_tokens for g in answer] == [5, 5, 5]
+    assert sorted(body["seed"] for body in server.seen) == [7, 8, 9]
+    fields = {"model", "messages", "temperature", "top_p", "max_completion_tokens", "seed", "priority"}
+    assert all(set(body) == fields for body in server.seen)
+
+
 @pytest.mark.parametrize("step", [429, 500, 503, "drop"])
 def test_transient_failure_is_retried(engine: OpenAIEngine, server: Server, chat: Chat, step: int | str) -> None:
     server.script = [step, step]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,21 @@ def test_seed_makes_sampling_reproducible_and_keeps_the_global_generator(engine,
     assert torch.equal(torch.get_rng_state(), before)
     assert engine.generate(chats[:2], sampling) == first
     assert engine.generate(chats[:2], sampling.model_copy(update={"seed": 8})) != first
+
+
+def test_settings_of_the_checkpoint_do_not_change_traces(engine, chats, tiny_folder, tmp_path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "verifier")
+    file = folder / "generation_config.json"
+    settings = {"do_sample": True, "repetition_penalty": 50.0, "top_k": 1, "min_p": 0.99, "no_repeat_ngram_size": 1}
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    other = TransformersEngine.load(folder, device="cpu", max_batch_size=8)
+    for sampling in (Sampling(max_tokens=12), Sampling(num_traces=2, temperature=1.0, max_tokens=12, seed=3)):
+        assert other.generate(chats[:2], sampling) == engine.generate(chats[:2], sampling)
+
+
+def test_truncated_trace_says_so(engine, chats) -> None:
+    ((trace,),) = engine.generate(chats[:1], Sampling(max_tokens=3))
+    assert trace.problem == "the trace was cut off at max_tokens = 3"
 
 
 def test_control_tokens_are_never_generated(engine, chats) -> None:

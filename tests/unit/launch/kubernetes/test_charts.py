@@ -236,3 +236,10 @@ def test_dashboard_and_alerts_query_exported_metrics_only() -> None:
     assert queried and queried <= exported
     used = {name for name in known if any(name + suffix in queried for suffix in suffixes)}
     assert used == known, f"no panel or alert queries {known - used}"
+
+
+def test_vllm_does_not_take_sampling_defaults_from_the_model_folder() -> None:
+    values = {"store": STORE, "inputs": {"model": DIGEST}, "vllm": {"enabled": True, "args": ["--seed", "1"]}}
+    (pod,) = pods(render("reward", values))
+    (vllm,) = [container for container in pod["initContainers"] if container["name"] == "vllm"]
+    assert "--generation-config=vllm" in vllm["args"]
