@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from editr1.config.base import Settings
 from editr1.config.curate import CurateConfig
+
+_SIMULATED_COUNTS: Final = {"shapes": ((1, 4, 1), (2, 3, 1)), "photos": ((1, 1, 1),)}
+"""Numbers of follow, keep and quality principles that a simulated labeller writes for a case."""
 
 
 class ShapesConfig(Settings):
@@ -49,3 +52,25 @@ class CurateStageConfig(Settings):
     seed: int = 0
     """Seed from which the shapes dataset is generated. With imported data, it is added to ``curation.seed``, so that runs
     with different seeds get different labels."""
+
+    @model_validator(mode="after")
+    def _labeller_can_write_the_principles(self) -> Self:
+        """Refuse numbers of principles that the simulated labeller never writes."""
+        allowed, written = self.curation.principles, _SIMULATED_COUNTS.get(self.labeller)
+        if written is None or self.curation.variant == "holistic":
+            return self
+        ranges = (allowed.follow, allowed.keep, allowed.quality, allowed.total)
+        possible = any(
+            all(least <= count <= most for count, (least, most) in zip((*counts, sum(counts)), ranges, strict=True))
+            for counts in written
+        )
+        if not possible:
+            names = ("total", "follow", "keep", "quality")
+            wanted = ", ".join(f"{name} {list(getattr(allowed, name))}" for name in names)
+            columns = zip(*((sum(counts), *counts) for counts in written), strict=True)
+            needed = ", ".join(f"{n}: [{min(c)}, {max(c)}]" for n, c in zip(names, columns, strict=True))
+            raise ValueError(
+                f"curation.principles: the labeller {self.labeller!r} never writes the allowed numbers of principles per"
+                f" case ({wanted}); set curation.principles to {{{needed}}}"
+            )
+        return self

@@ -27,8 +27,9 @@ def read_principles(text: str, counts: PrincipleCounts) -> tuple[Principle, ...]
         found = tuple(Principle.model_validate(entry) for entry in entries)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        field = f"{first['loc'][0]} " if first["loc"] else ""
         raise UnreadableAnswer(
-            f"an entry of the answer is not {{question, category}}: {first['loc']}: {first['msg']}"
+            f"an entry of the answer is not {{question, category}}: {field}{shown(first['input'])}: {first['msg']}"
         ) from None
     for item in found:
         if fault := question_fault(item.question):

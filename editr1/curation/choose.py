@@ -52,9 +52,9 @@ async def choose(context: CurationContext, cases: Sequence[EditCase], rated: Rec
             )
         except UnreadableAnswer as error:
             # Without a readable answer, there is no evidence that the case is hard.
-            rated.put(case.case_id, hard=False, reason=f"unreadable: {error}")
-        else:
-            rated.put(case.case_id, hard=hard, reason="")
+            rated.put(case.case_id, hard=False, failed=str(error))
+            raise
+        rated.put(case.case_id, hard=hard, reason="")
 
     hard: list[str] = []
     while queue and len(hard) < wanted:

@@ -13,7 +13,6 @@ from editr1.curation.experts import sample_expert_examples
 from editr1.curation.records import RecordFile
 from editr1.curation.steps import CurationContext, run_step
 from editr1.data.types import EditCase, Principle
-from editr1.llm.answers import UnreadableAnswer
 from editr1.seeding import curation_rng
 
 
@@ -21,7 +20,7 @@ async def decompose(context: CurationContext, cases: Iterable[EditCase], records
     """Generate the principles of every case that has no record yet, and add them to ``records``.
 
     If a case already has principles, these are recorded, and the VLM is not asked. If no answer for a case can be parsed in
-    ``config.max_attempts`` attempts, a record without principles is added.
+    ``config.max_attempts`` attempts, the item fails, and the next call asks again.
     """
     config = context.config
 
@@ -33,23 +32,19 @@ async def decompose(context: CurationContext, cases: Iterable[EditCase], records
             context.experts, config.num_examples, curation_rng(config.seed, "experts", case.case_id)
         )
         prompt = prompts.decompose(case, experts, config.principles)
-        try:
-            principles = await context.complete_until_parsed(
-                config.decomposer, prompt, lambda text: read_principles(text, config.principles), case.case_id
-            )
-        except UnreadableAnswer as error:
-            records.put(case.case_id, failed=f"unreadable: {error}")
-        else:
-            records.put(case.case_id, principles=_as_dicts(principles))
+        principles = await context.complete_until_parsed(
+            config.decomposer, prompt, lambda text: read_principles(text, config.principles), case.case_id
+        )
+        records.put(case.case_id, principles=_as_dicts(principles))
 
     missing = (case for case in cases if case.case_id not in records)
     await run_step(context, "decompose", missing, process, total=total, done=len(records))
 
 
 def recorded_principles(records: RecordFile, case_id: str) -> tuple[Principle, ...] | None:
-    """Return the principles in the record of a case, or None if there is no record or it has no principles."""
+    """Return the principles in the record of a case, or None if there is no record."""
     record = records.get(case_id)
-    if record is None or "principles" not in record:
+    if record is None:
         return None
     return tuple(Principle.model_validate(item) for item in record["principles"])
 

@@ -102,7 +102,7 @@ async def _curate(
             if candidates is not None:
                 await _label(context, data)
             with span(Span.PHASE, phase="select"):
-                counts = _write_tables(data, out)
+                counts = _write_tables(data, out, context.first_loss)
             counts |= {f"failed: {name}": float(number) for name, number in sorted(context.failures.items())}
             return counts | {name: value for name, value in client.usage.as_dict().items() if name != "failed"}
 
@@ -201,7 +201,12 @@ class _Dataset:
 _CASE_DROPPED = "case without principles"
 
 
-def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
+def _write_tables(data: _Dataset, out: Path, first_loss: str) -> dict[str, float]:
+    """Write the tables, and return the numbers of rows and of dropped items.
+
+    If a table would be empty, CurationError is raised. Its message contains ``first_loss``, which says why items were lost.
+    """
+    reason = f" {first_loss}." if first_loss else ""
     builder = RowBuilder(data.config, data.traces, data.gold)
     dropped: Counter[str] = Counter()
 
@@ -229,8 +234,9 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
     counts = {"cases": float(write_table(out / CASES, cases(), EditCase))}
     if not counts["cases"]:
         raise CurationError(
-            f"no case has principles (dropped: {dict(dropped)}); check the setting decomposer.model. "
-            "With the setting 'labeller: photos', only the images of 'editr1 data demo-photos' can be labelled"
+            f"no case has principles (dropped: {dict(dropped)}); check the setting decomposer.model."
+            " With the setting 'labeller: photos', only the images of 'editr1 data demo-photos' can be labelled."
+            + reason
         )
     if data.candidates is not None:
         counts["rows"] = float(write_table(out / ROWS, rows(), SftRow))
@@ -239,7 +245,8 @@ def _write_tables(data: _Dataset, out: Path) -> dict[str, float]:
         counts |= builder.metrics()
         if not counts["rows"]:
             raise CurationError(
-                f"no row can be written (dropped: {dict(dropped)}); check the models in the settings members and verifier"
+                f"no row can be written (dropped: {dict(dropped)}); check the models in the settings members and verifier."
+                + reason
             )
     return counts | {f"dropped: {reason}": float(number) for reason, number in sorted(dropped.items())}
 

@@ -1,6 +1,7 @@
 """Append-only JSON Lines files that store the results of a curation step, one record per item.
 
-An interrupted step continues with the items that have no record.
+An interrupted step continues with the items that have no record. A record with the field ``failed`` is only valid for
+the call that wrote it: a later call processes the item again, since the server may have been repaired.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class RecordFile:
     """An append-only JSONL file of records that are found by their id. Only one process may write to it.
 
     Only ids and file offsets are in memory, so a file can have millions of records. If a killed process left an
-    incomplete last line, it is removed when the file is opened again.
+    incomplete last line, it is removed when the file is opened again. Records with the field ``failed`` are ignored then.
 
     Raises:
         CurationError: A line of an existing file is not a record with an id.
@@ -38,7 +39,11 @@ class RecordFile:
             if not line.endswith(b"\n"):
                 break
             try:
-                self._offsets[orjson.loads(line)["id"]] = end
+                record = orjson.loads(line)
+                if "failed" in record:
+                    self._offsets.pop(record["id"], None)
+                else:
+                    self._offsets[record["id"]] = end
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise CurationError(
                     f"{self.path}: line {number} is not a record with an id; remove the file to restart the step"

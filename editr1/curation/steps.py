@@ -17,6 +17,7 @@ from editr1.curation.experts import ExpertExample
 from editr1.curation.prompts import Prompt
 from editr1.data.images import ImageError
 from editr1.errors import Editr1Error
+from editr1.llm.answers import UnreadableAnswer
 from editr1.llm.errors import EndpointMisconfigured, EndpointUnavailable, RequestRefused
 from editr1.llm.messages import build_messages
 from editr1.llm.vlm import VlmClient
@@ -41,6 +42,8 @@ class CurationContext:
     hooks: TrainHooks = field(default_factory=TrainHooks)
     experts: list[ExpertExample] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    first_loss: str = ""
+    """Summary of the first step in which items failed, or an empty string."""
 
     @property
     def concurrency(self) -> int:
@@ -53,12 +56,16 @@ class CurationContext:
         Each of the ``config.max_attempts`` attempts has another seed.
 
         Raises:
-            UnreadableAnswer: ``parse`` rejected every answer.
+            UnreadableAnswer: ``parse`` rejected every answer. The message names the model and the rule that the first answer
+                violated.
             LlmError: The request failed.
         """
         chat = build_messages(prompt.system, prompt.parts, self.config.max_side)
         seeds = (curation_seed(self.config.seed, key, attempt) for attempt in range(self.config.max_attempts))
-        return await self.client.complete_until_parsed(model, chat, parse, seeds)
+        try:
+            return await self.client.complete_until_parsed(model, chat, parse, seeds)
+        except UnreadableAnswer as error:
+            raise UnreadableAnswer(f"model {model.model}: {error}") from error
 
 
 async def run_step(
@@ -73,14 +80,14 @@ async def run_step(
     """Process every item, ``context.concurrency`` at a time, in the order of ``items``.
 
     ``total`` is the number of all items of the step, and ``done`` the number of those that an earlier call completed. An
-    item fails if its request is rejected, if it receives no answer, or if its image cannot be decoded. A failed item is
-    counted in ``context.failures``, and the next call processes it again.
+    item fails if its request is rejected, if it receives no answer or only answers that cannot be parsed, or if its image
+    cannot be decoded. A failed item is counted in ``context.failures``, and the next call processes it again.
 
     Raises:
         Interrupted: ``hooks.should_stop`` returned True. Items in progress were completed.
         EndpointUnavailable: Too many items received no answer, or at least three items were sent and none received one.
         EndpointMisconfigured: An endpoint rejects every request.
-        CurationError: Too many items failed for other reasons.
+        CurationError: Too many items failed for other reasons, or at least three items were sent and all of them failed.
     """
     step = _Step(context, name, total - done)
     context.hooks.progress.phase(name, total, done)
@@ -91,9 +98,12 @@ async def run_step(
             step.report()
     if step.stopping:
         raise Interrupted
-    # One or two unanswered items do not prove an outage, since the items themselves may be the cause.
-    if step.started > 2 and step.unanswered == step.started and not done:
-        raise step.failure("because no request was answered")
+    if step.failed:
+        context.first_loss = context.first_loss or str(step.failure())
+        _log.warning("%s", step.failure())
+    # One or two failed items do not prove that nothing can work, since the items themselves may be the cause.
+    if step.started > 2 and step.failed == step.started and not done:
+        raise step.failure("because no request was answered" if step.unanswered == step.failed else "")
 
 
 class _Step:
@@ -105,7 +115,8 @@ class _Step:
         self.stopping = False
         self._context = context
         self._name = name
-        self._last_error: Exception | None = None
+        self._causes: Counter[str] = Counter()
+        self._first_error: Exception | None = None
         self._unreported = 0
         self._reported_at = time.monotonic()
 
@@ -128,7 +139,7 @@ class _Step:
             self.started += 1
             try:
                 await process(item)
-            except (RequestRefused, EndpointUnavailable, ImageError) as error:
+            except (RequestRefused, EndpointUnavailable, ImageError, UnreadableAnswer) as error:
                 self._record_failure(error)
             self._unreported += 1
             if time.monotonic() - self._reported_at > _REPORT_INTERVAL_S:
@@ -140,19 +151,23 @@ class _Step:
     def _record_failure(self, error: Exception) -> None:
         self.failed += 1
         self.unanswered += isinstance(error, EndpointUnavailable)
-        self._last_error = error
+        self._causes[type(error).__name__] += 1
+        self._first_error = self._first_error or error
         self._context.failures[f"{self._name}: {type(error).__name__}"] += 1
         _log.warning("%s: an item failed and is skipped: %s", self._name, error)
         limit = self._context.config.max_failed_fraction
         if self.failed >= _MIN_FAILURES and self.failed > limit * self.started:
             raise self.failure(f"which is more than the setting max_failed_fraction ({limit:g}) allows") from error
 
-    def failure(self, reason: str) -> Editr1Error:
-        """Return the error to raise when the step fails. It is EndpointUnavailable if most failed items got no answer."""
+    def failure(self, reason: str = "") -> Editr1Error:
+        """Return an error that says how many items failed, by cause, and why the first one did.
+
+        It is EndpointUnavailable if most failed items got no answer.
+        """
         kind = EndpointUnavailable if 2 * self.unanswered > self.failed else CurationError
-        return kind(
-            f"{self._name}: {self.failed} of {self.started} items failed, {reason}; last error: {self._last_error}"
-        )
+        causes = ", ".join(f"{cause}: {number}" for cause, number in self._causes.most_common())
+        failed = ", ".join(filter(None, (f"{self._name}: {self.failed} of {self.started} items failed", reason)))
+        return kind(f"{failed} ({causes}). The first failure: {self._first_error}")
 
     def report(self) -> None:
         """Report progress: the number of items that were completed since the last report."""

@@ -12,10 +12,11 @@ from editr1.config.curate import MemberConfig
 from editr1.curation import prompts
 from editr1.curation.prompts import Task
 from editr1.curation.records import RecordFile
+from editr1.curation.select import holistic_verdict
 from editr1.curation.steps import CurationContext, run_step
 from editr1.data.rules import text_fault
 from editr1.data.types import Principle, Quadruple, Unparsed, Verdict
-from editr1.llm.answers import strip_code_fences
+from editr1.llm.answers import UnreadableAnswer, strip_code_fences
 from editr1.llm.messages import build_messages
 from editr1.seeding import curation_rng, curation_seed
 from editr1.verifier.trace import parse_trace
@@ -52,6 +53,9 @@ async def think(
 
     If the server of a model supports ``n``, one request returns all traces of this model for a quadruple. With
     ``Task.HOLISTIC``, the models return two ratings instead of a trace.
+
+    The item fails if no trace of a quadruple can be parsed. If this holds only for the traces of one model, the others are
+    used. In both cases, the next call asks the models again.
     """
     config = context.config
 
@@ -59,20 +63,41 @@ async def think(
         row, principles = item
         key = quadruple_id(row)
 
-        async def sample(member: MemberConfig, count: int) -> list[Trace]:
+        def parse(text: str) -> Verdict | Unparsed:
+            if task is Task.HOLISTIC:
+                return holistic_verdict(text, config.holistic)
+            return parse_member_trace(("", text), principles)
+
+        async def sample(member: MemberConfig, count: int) -> tuple[list[Trace], str]:
+            """Return the traces of a model and, if none can be parsed, why the first one cannot."""
             if task is Task.HOLISTIC:
                 prompt = prompts.holistic(row.case, row.candidate.image, member.system)
             else:
                 prompt = prompts.think(row.case, row.candidate.image, principles, member.system)
             chat = build_messages(prompt.system, prompt.parts, config.max_side)
             answers = await context.client.complete(
-                member, chat, n=count, seed=curation_seed(config.seed, key, member.name)
+                member,
+                chat,
+                n=count,
+                seed=curation_seed(config.seed, key, member.name),
+                is_readable=lambda text: isinstance(parse(text), Verdict),
             )
-            return [(member.name, answer.text) for answer in answers]
+            found = [parse(answer.text) for answer in answers]
+            faults = [a.explain(f.reason) for a, f in zip(answers, found, strict=True) if isinstance(f, Unparsed)]
+            fault = f"model {member.model}: {faults[0]}" if len(faults) == len(answers) else ""
+            return [(member.name, answer.text) for answer in answers], fault
 
         drawn = sample_members(config.members, config.num_traces, curation_rng(config.seed, "members", key))
         groups = await asyncio.gather(*(sample(member, count) for member, count in drawn))
-        records.put(key, traces=[trace for group in groups for trace in group])
+        traces = [trace for found, _ in groups for trace in found]
+        faults = [fault for _, fault in groups if fault]
+        if not faults:
+            records.put(key, traces=traces)
+            return
+        records.put(key, traces=traces, failed=faults[0])
+        if len(faults) == len(groups):
+            raise UnreadableAnswer(faults[0])
+        context.failures["think: model without a parsed trace"] += 1
 
     missing = (item for item in rows if quadruple_id(item[0]) not in records)
     await run_step(context, "think", missing, process, total=total, done=len(records))

@@ -13,7 +13,6 @@ from editr1.curation.records import RecordFile
 from editr1.curation.steps import CurationContext, run_step
 from editr1.curation.think import quadruple_id
 from editr1.data.types import Principle, Quadruple
-from editr1.llm.answers import UnreadableAnswer
 
 VerifyItem = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
 """A quadruple, its principles, and the traces that the prompt contains as hints."""
@@ -22,27 +21,24 @@ VerifyItem = tuple[Quadruple, tuple[Principle, ...], Sequence[str]]
 async def verify(context: CurationContext, items: Iterable[VerifyItem], records: RecordFile, total: int) -> None:
     """Generate the gold verdicts of every quadruple that has no record yet, and add them to ``records``.
 
-    If no answer for a quadruple can be parsed in ``config.max_attempts`` attempts, a record without verdicts is added.
+    If no answer for a quadruple can be parsed in ``config.max_attempts`` attempts, the item fails, and the next call asks
+    again.
     """
 
     async def process(item: VerifyItem) -> None:
         row, principles, hints = item
         key = quadruple_id(row)
         prompt = prompts.verify(row.case, row.candidate.image, principles, hints)
-        try:
-            gold = await context.complete_until_parsed(
-                context.config.verifier, prompt, lambda text: read_gold(text, principles), key
-            )
-        except UnreadableAnswer as error:
-            records.put(key, failed=f"unreadable: {error}")
-        else:
-            records.put(key, gold=gold)
+        gold = await context.complete_until_parsed(
+            context.config.verifier, prompt, lambda text: read_gold(text, principles), key
+        )
+        records.put(key, gold=gold)
 
     missing = (item for item in items if quadruple_id(item[0]) not in records)
     await run_step(context, "verify", missing, process, total=total, done=len(records))
 
 
 def recorded_gold(records: RecordFile, key: str) -> tuple[int, ...] | None:
-    """Return the gold verdicts in the record with the id ``key``, or None if there is no record or it has no verdicts."""
-    record = records.get(key) or {}
-    return tuple(record["gold"]) if "gold" in record else None
+    """Return the gold verdicts in the record with the id ``key``, or None if there is no record."""
+    record = records.get(key)
+    return None if record is None else tuple(record["gold"])

@@ -22,6 +22,7 @@ from editr1.curation.pipeline import curate
 from editr1.data.errors import TableError
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import EditCase, Quadruple, SftRow, Verdict
+from editr1.errors import ExitCode
 from editr1.llm.errors import EndpointUnavailable
 from editr1.llm.messages import build_messages
 from editr1.shapes.candidates import make_candidates
@@ -219,7 +220,11 @@ def test_without_candidates_no_rows_are_written(labeller_url, tables, tmp_path) 
 
 def test_curation_fails_if_no_case_has_the_required_number_of_principles(labeller_url, tables, tmp_path) -> None:
     paper_counts = config(labeller_url).model_copy(update={"principles": PrincipleCounts()})
-    with pytest.raises(CurationError, match="no case has principles"):
+    message = (
+        r"decompose: 12 of 12 items failed \(UnreadableAnswer: 12\)\. The first failure: model shapes-oracle: "
+        r"the answer has 6 principles \(total\), but the setting principles\.total allows 10 to 10"
+    )
+    with pytest.raises(CurationError, match=message):
         run(paper_counts, tables, tmp_path)
 
 
@@ -314,7 +319,7 @@ def test_two_unanswered_items_are_not_an_outage(failing_server, tables, tmp_path
     failing_server.script = [503] * 4
     settings = config(failing_server.url)
     settings.endpoints["default"] = EndpointConfig(base_url=failing_server.url, max_retries=0)
-    with pytest.raises(CurationError, match="no case has principles") as raised:
+    with pytest.raises(CurationError, match=r"no case has principles.*2 of 2 items failed.*status 503") as raised:
         curate(settings, cases=few, candidates=None, out=tmp_path)
     assert not isinstance(raised.value, EndpointUnavailable)
 
@@ -365,6 +370,49 @@ def test_failed_items_are_counted_and_completed_by_the_next_call(
     counts = run(half.model_copy(update={"endpoints": endpoints}), tables, tmp_path)
     assert counts["rows"] == 36
     assert_same_tables(tmp_path, reference)
+
+
+def test_answers_that_were_unreadable_are_requested_again_after_a_repair(
+    labeller_url, failing_server, tables, reference, tmp_path
+) -> None:
+    broken = config(failing_server.url)
+    with pytest.raises(CurationError, match="decompose: 12 of 12 items failed") as raised:
+        run(broken, tables, tmp_path)
+    assert "The first failure: model shapes-oracle: the answer contains no '['" in str(raised.value)
+    assert run(config(labeller_url), tables, tmp_path)["rows"] == 36
+    assert_same_tables(tmp_path, reference)
+
+
+def test_model_whose_traces_were_unreadable_is_asked_again_after_a_repair(
+    labeller_url, failing_server, tables, reference, tmp_path
+) -> None:
+    members = CurateConfig().members
+    endpoints = config(labeller_url).endpoints | {"other": EndpointConfig(base_url=failing_server.url)}
+    settings = config(labeller_url).model_copy(
+        update={
+            "endpoints": endpoints,
+            "max_failed_fraction": 1.0,
+            "members": (MemberConfig(**(members[0].model_dump() | {"endpoint": "other"})), members[1]),
+        }
+    )
+    counts = run(settings, tables, tmp_path)
+    assert counts["failed: think: model without a parsed trace"] > 0
+    assert counts["rows"] + counts.get("failed: think: UnreadableAnswer", 0.0) == 36
+    endpoints["other"] = EndpointConfig(base_url=labeller_url)
+    repaired = run(settings.model_copy(update={"endpoints": endpoints}), tables, tmp_path)
+    assert repaired["rows"] == 36 and not any(name.startswith("failed") for name in repaired)
+    again = run(settings.model_copy(update={"endpoints": endpoints}), tables, tmp_path)
+    assert again["requests"] == 0
+
+
+@pytest.mark.parametrize("num_cases", [2, 4])
+def test_last_line_quotes_why_the_server_refused_every_request(failing_server, tables, tmp_path, num_cases) -> None:
+    few = tmp_path / "few.parquet"
+    write_table(few, list(read_table(tables[0], EditCase))[:num_cases], EditCase)
+    failing_server.script = [400] * num_cases
+    with pytest.raises(CurationError, match=rf"{num_cases} of {num_cases} items failed.*status 400: .*no!") as raised:
+        curate(config(failing_server.url), cases=few, candidates=None, out=tmp_path)
+    assert raised.value.exit_code == ExitCode.CONFIG
 
 
 def test_labelling_server_stops_with_its_context() -> None:

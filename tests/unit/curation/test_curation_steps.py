@@ -51,6 +51,19 @@ def test_incomplete_last_record_is_discarded(tmp_path) -> None:
     assert path.read_bytes().startswith(complete)
 
 
+def test_failed_record_is_valid_only_for_the_call_that_wrote_it(tmp_path) -> None:
+    path = tmp_path / "part.jsonl"
+    with RecordFile(path) as part:
+        part.put("a", value=1)
+        part.put("b", value=2, failed="no answer")
+        assert part.get("b") == {"id": "b", "value": 2, "failed": "no answer"}
+    with RecordFile(path) as part:
+        assert "a" in part and "b" not in part and len(part) == 1
+        part.put("b", value=3)
+    with RecordFile(path) as part:
+        assert part.get("b") == {"id": "b", "value": 3}
+
+
 def test_invalid_record_file_is_reported(tmp_path) -> None:
     path = tmp_path / "part.jsonl"
     path.write_text("[1, 2]\n")

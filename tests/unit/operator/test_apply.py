@@ -22,7 +22,8 @@ CLUSTER = ClusterConfig(
 )
 STORE = StoreConfig(url="s3://b/x")
 DIGEST = "sha256:" + "d" * 64
-CURATE = StageSpec(name="curate", kind="curate", config={"labeller": "shapes"})
+PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
+CURATE = StageSpec(name="curate", kind="curate", config={"labeller": "shapes", "curation": {"principles": PRINCIPLES}})
 SERVE = StageSpec(name="rrm", kind="serve", inputs={"model": DIGEST})
 
 
