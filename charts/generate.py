@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel
 
 from editr1.config.chart_operator import OperatorValues
+from editr1.config.loader import read_yaml
 from editr1.launch.kubernetes.values import MODELS, chart_of, kind_of
 from editr1.runs.kinds import KINDS, Kind
 from editr1_operator.crd import custom_resource_definition
@@ -118,7 +119,7 @@ def _without_titles(node: Any) -> Any:
 
 
 def _readme(chart: str, model: type[BaseModel]) -> str:
-    about = yaml.safe_load((HERE / chart / "Chart.yaml").read_text())["description"]
+    about = read_yaml(HERE / chart / "Chart.yaml")["description"]
     lines = [f"# charts/{chart}", "", about, "", f"    helm install my-{chart} charts/{chart} {EXAMPLES[chart]}", ""]
     lines += ["| Value | Default | Description |", "|---|---|---|"]
     for path, default, what in _rows(model, _defaults(chart), ""):

@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -26,6 +25,8 @@ sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "operators"), str(ROOT)]
 import reference_cli  # noqa: E402
 import reference_code  # noqa: E402
 from reference_schema import schema_table  # noqa: E402
+
+from editr1.config.loader import read_yaml  # noqa: E402
 
 Page = tuple[str, str]
 """Title and Markdown of a generated page."""
@@ -99,8 +100,8 @@ def _outermost(module: str) -> Any:
 def _charts() -> Iterator[tuple[str, Page]]:
     for schema in sorted((ROOT / "charts").glob("*/values.schema.json")):
         chart = schema.parent.name
-        defaults = yaml.safe_load((schema.parent / "values.yaml").read_text())
-        about = yaml.safe_load((schema.parent / "Chart.yaml").read_text()).get("description", "")
+        defaults = read_yaml(schema.parent / "values.yaml")
+        about = read_yaml(schema.parent / "Chart.yaml").get("description", "")
         text = f"{_sentence(about)}\n\n"
         if chart != "operator":
             kind = "serve" if chart == "reward" else chart
@@ -110,7 +111,7 @@ def _charts() -> Iterator[tuple[str, Page]]:
 
 
 def _run_file() -> str:
-    resource = yaml.safe_load((ROOT / "charts/operator/files/editruns.yaml").read_text())
+    resource = read_yaml(ROOT / "charts/operator/files/editruns.yaml")
     schema = resource["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     spec, status = schema["spec"], schema["status"]
     stage = spec["properties"]["stages"]["items"]

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from editr1.config.errors import MAX_SHOWN, short
+from editr1.config.errors import ConfigError as ConfigError
 from editr1.config.merge import deep_merge
 from editr1.config.renamed import renamed
-from editr1.errors import Editr1Error, ExitCode
+from editr1.config.yaml import MAX_BYTES, InvalidYaml, parse_yaml
 
 M = TypeVar("M", bound=BaseModel)
-_SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-
-
-class ConfigError(Editr1Error, ValueError):
-    """Error for invalid settings.
-
-    The message has one line per fault. Each line names the file and the field, describes the fault, and shows the
-    value.
-    """
-
-    exit_code = ExitCode.CONFIG
+_MAX_FAULTS = 20
+"""Maximum number of faults in the message of an error."""
 
 
 def load_settings(
@@ -72,7 +63,7 @@ def load_settings(
     for variable, path, text in _from_env(env or {}, env_prefix):
         full_path = [*env_section, *path]
         variables[tuple(full_path)] = variable
-        _assign(data, full_path, _scalar(text))
+        _assign(data, full_path, _scalar(text, f"environment variable {variable}"))
     data = with_overrides(data, overrides)
     return validate(model, data, where=where or (str(file) if file else ""), variables=variables)
 
@@ -85,7 +76,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     data = dict(values)
     for item in overrides:
         path, text = _split_override(item)
-        _assign(data, path, _scalar(text))
+        _assign(data, path, _scalar(text, f"--set {'.'.join(path)}"))
     return data
 
 
@@ -109,11 +100,13 @@ def validate(
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raises ConfigError if the file is missing, not YAML, or not a mapping."""
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}; save the file as UTF-8") from None
+    loaded = parse_yaml(text, str(file))
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -135,12 +128,15 @@ def explain(
     If ``variables`` maps the path of a value to an environment variable, the line also names that variable.
     """
     lines = []
-    for fault in error.errors(include_url=False):
-        parts = tuple(str(part) for part in fault["loc"])
+    faults = error.errors(include_url=False)
+    for fault in faults[:_MAX_FAULTS]:
+        parts = tuple(str(part)[:MAX_SHOWN] for part in fault["loc"])
         head = ": ".join(part for part in (where, ".".join(parts)) if part)
         if variable := next((name for path, name in variables.items() if parts[: len(path)] == path), None):
             head += f" (environment variable {variable})"
         lines.append(": ".join(part for part in (head, _message(model, fault)) if part))
+    if len(faults) > _MAX_FAULTS:
+        lines.append(f"{where or 'settings'}: and {len(faults) - _MAX_FAULTS} more faults")
     return lines
 
 
@@ -156,12 +152,7 @@ def _message(model: type[BaseModel], fault: ErrorDetails) -> str:
     message = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
     # The message of a validator of a whole section already contains field and value.
     of_section = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
-    return message if fault["type"] == "missing" or of_section else f"{message} (got {_short(fault['input'])})"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return message if fault["type"] == "missing" or of_section else f"{message} (got {short(fault['input'])})"
 
 
 def _unknown(model: type[BaseModel], location: Sequence[int | str]) -> str:
@@ -249,10 +240,8 @@ def _key(holder: dict[str, Any] | list[Any], part: str, path: Sequence[str]) -> 
     raise ConfigError(f"{'.'.join(path)}: the list has no entry {part!r}; use one of: {known}")
 
 
-def _scalar(text: str) -> Any:
-    if _SCIENTIFIC.fullmatch(text.strip()):  # YAML 1.1 reads 1e-4, without a dot, as a string
-        return float(text)
+def _scalar(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text, where)
+    except InvalidYaml:
         return text

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError, validate
 from editr1.config.merge import deep_merge
 from editr1.config.store import StoreConfig, options_from_environment
+from editr1.config.yaml import parse_yaml
 from editr1.launch.kubernetes.client import KubernetesClient
 from editr1.launch.kubernetes.connect import load_cluster, store_config
 from editr1.launch.kubernetes.values import release_name
@@ -100,10 +99,7 @@ class SettingsCache:
         if not text:
             return self._base
         where = f"ConfigMap {NAMESPACE_CONFIG}, cluster.yaml"
-        try:
-            over = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{where}: not valid YAML: {error}") from None
+        over = parse_yaml(text, where)
         if not isinstance(over, dict):
             raise ConfigError(f"{where}: must be a YAML mapping; see manifests/cluster.yaml for an example")
         return validate(ClusterConfig, deep_merge(self._base.model_dump(mode="json"), over), where=where)

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from editr1.config.loader import ConfigError
+from editr1.config.loader import ConfigError, read_yaml
 from editr1.launch.kubernetes.errors import ClusterUnreachable
 
 Object = dict[str, Any]
@@ -77,7 +77,7 @@ def _copies() -> tempfile.TemporaryDirectory[str]:
 @cache
 def chart_version(chart: str) -> str:
     """Return the version of a chart that ships with editr1."""
-    return str(yaml.safe_load((chart_folder(chart) / "Chart.yaml").read_text(encoding="utf-8"))["version"])
+    return str(read_yaml(chart_folder(chart) / "Chart.yaml")["version"])
 
 
 def image_of(objects: Sequence[Object]) -> str:
