@@ -159,7 +159,7 @@ def size_fault(width: int, height: int, limits: Limits = DEFAULT) -> str | None:
     ratio = max(width, height) / min(width, height)
     if ratio > limits.max_aspect_ratio:
         return (
-            f"the image has {width} x {height} pixels, an aspect ratio of {ratio:.0f}; the verifier reads images up to an aspect "
+            f"the image has {width} x {height} pixels, an aspect ratio of {ratio:.2f}; the verifier reads images up to an aspect "
             f"ratio of {limits.max_aspect_ratio:g}; crop the image, or remove the row"
         )
     return None

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from editr1.data.rules import MAX_ASPECT_RATIO
 from editr1.editor.policies.components import load_pipeline
 
 MAX_SIDE = 1024
@@ -104,7 +105,7 @@ class EditorPolicy(ABC):
 
         The area is about ``resolution`` squared, the aspect ratio is kept, and the sides are multiples of ``multiple``.
         If ``resolution`` is None, the image keeps its size, except that the sides are rounded down to multiples and that the
-        area is at most 1024 x 1024 pixels.
+        area is at most 1024 x 1024 pixels. The aspect ratio is at most that which a verifier can read (200).
         """
         return working_size(image.width, image.height, resolution, self.multiple)
 
@@ -182,7 +183,10 @@ def working_size(width: int, height: int, resolution: int | None, multiple: int)
         sides = [round(side * scale / multiple) * multiple for side in (height, width)]
         longest = max(multiple, resolution * resolution // multiple // multiple * multiple)
         sides = [min(side, longest) for side in sides]
-    return Size(max(multiple, sides[0]), max(multiple, sides[1]))
+    height, width = (max(multiple, side) for side in sides)
+    # Rounding must not make an edit slimmer than a verifier can read.
+    longest = int(MAX_ASPECT_RATIO) * min(height, width)
+    return Size(min(height, longest), min(width, longest))
 
 
 def _remove_origin(folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from diffusers import FluxKontextPipeline, QwenImageEditPipeline
 from PIL import Image
 
+from editr1.data.rules import size_fault
 from editr1.editor.policies import EditorPolicy, load_policy, working_size
 from editr1.editor.rollout import SdeSettings, sample_ode, sample_trajectories
 from editr1.editor.sample import EditSettings, edit_images
@@ -171,7 +172,7 @@ def test_images_of_any_size_and_mode_are_edited_at_the_resolution(flux: EditorPo
         (1000, 500, 512, (368, 720)),
         (4000, 3000, None, (880, 1168)),
         (100, 50, None, (48, 96)),
-        (10000, 3, 512, (16, 16384)),
+        (10000, 3, 512, (16, 3200)),
         (5, 5, None, (16, 16)),
     ],
 )
@@ -180,6 +181,15 @@ def test_working_size_keeps_area_and_aspect_ratio(
 ) -> None:
     size = working_size(width, height, resolution, 16)
     assert (size.height, size.width) == expected
+
+
+@pytest.mark.parametrize(("width", "height"), [(3990, 20), (20, 3990), (6000, 31), (200, 1)])
+@pytest.mark.parametrize("resolution", [None, 64, 512, 1024])
+def test_edit_of_a_valid_source_is_not_too_slim_for_a_verifier(width: int, height: int, resolution: int | None) -> None:
+    assert size_fault(width, height) is None
+    size = working_size(width, height, resolution, 16)
+    assert size_fault(size.width, size.height) is None
+    assert size.width % 16 == size.height % 16 == 0
 
 
 def test_kontext_reference_is_not_upscaled_to_one_megapixel(flux: EditorPolicy, make_image: MakeImage) -> None:
