@@ -20,43 +20,53 @@ KINDS = {
 pytest.importorskip("skimage", reason="needs the extra photos")
 
 
-def test_photographs_are_curated_into_rows_pairs_and_cases(tmp_path: Path) -> None:
-    run = [sys.executable, "-m", "editr1.cli.main"]
-    photos, imported = tmp_path / "photos", tmp_path / "imported"
-    subprocess.run([*run, "data", "demo-photos", str(photos), "--cases", "2"], check=True)
-    subprocess.run(
-        [
-            *run,
-            "data",
-            "import",
-            str(photos),
-            "--table",
-            str(photos / "table.csv"),
-            "--out",
-            str(imported),
-            "--max-side",
-            "256",
-        ],
-        check=True,
-    )
+RUN = [sys.executable, "-m", "editr1.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Import the demo photographs, with two cases per photograph."""
+    folder = tmp_path_factory.mktemp("photos")
+    photos, out = folder / "photos", folder / "imported"
+    subprocess.run([*RUN, "data", "demo-photos", str(photos), "--cases", "2"], check=True)
+    table = ["--table", str(photos / "table.csv"), "--out", str(out), "--max-side", "256"]
+    subprocess.run([*RUN, "data", "import", str(photos), *table], check=True)
+    return out
+
+
+def curated(imported: Path, out: Path, seed: int = 0) -> Path:
+    """Run the stage ``curate``, and return the folder with its outputs."""
     done = subprocess.run(
         [
-            *run, "curate", "--data", str(imported), "--out", str(tmp_path / "run"),
-            "--set", "labeller=photos", "--set", "test_fraction=0.4",
+            *RUN, "curate", "--data", str(imported), "--out", str(out),
+            "--set", "labeller=photos", "--set", "test_fraction=0.4", "--set", f"seed={seed}",
             "--set", "curation.members=[{name: photo-judge, model: photo-judge, temperature: 1.0}]",
             "--set", "curation.principles={total: [3, 10], follow: [1, 4], keep: [1, 4], quality: [1, 3]}",
         ],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for name in ("rows", "pairs", "pairs-test", "cases", "cases-test"):
-        table = tmp_path / "run" / "outputs" / name / f"{name}.parquet"
-        subprocess.run([*run, "data", "check", str(table)], check=True)
-    sources = {
-        name: source_images(tmp_path / "run" / "outputs" / name / f"{name}.parquet", kind)
-        for name, kind in KINDS.items()
-    }
+    return out / "outputs"
+
+
+@pytest.fixture(scope="module")
+def outputs(imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return curated(imported, tmp_path_factory.mktemp("run") / "out")
+
+
+def test_photographs_are_curated_into_rows_pairs_and_cases(outputs: Path) -> None:
+    for name in KINDS:
+        subprocess.run([*RUN, "data", "check", str(outputs / name / f"{name}.parquet")], check=True)
+    sources = {name: source_images(outputs / name / f"{name}.parquet", kind) for name, kind in KINDS.items()}
     assert not (sources["rows"] | sources["pairs"] | sources["cases"]) & (sources["pairs-test"] | sources["cases-test"])
+
+
+def test_seed_of_the_stage_changes_the_labels_of_imported_data(imported: Path, outputs: Path, tmp_path: Path) -> None:
+    first, second = (
+        [row.trace for row in read_table(folder / "rows" / "rows.parquet", SftRow)]
+        for folder in (outputs, curated(imported, tmp_path / "out", seed=1))
+    )
+    assert len(first) == len(second) and first != second
 
 
 def source_images(table: Path, kind: type[SftRow] | type[PreferencePair] | type[EditCase]) -> set[str]:
