@@ -75,6 +75,10 @@ class EvaluateConfig(Settings):
     temperature: Temperature = 0.0
     """Sampling temperature of the verifier: 0 (greedy) or from 0.01 to 2. More than one trace requires a temperature above 0."""
 
+    min_parsed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Minimum fraction of an edit's traces that must be parsed for the edit to get a score, which is the mean over the
+    parsed traces. At least one trace must be parsed. An edit with fewer parsed traces counts as failed."""
+
     score_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Number of edits that the verifier scores per batch."""
 

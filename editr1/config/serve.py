@@ -63,6 +63,10 @@ class ServeConfig(Settings):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling threshold (top-p) of sampled traces."""
 
+    min_parsed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Minimum fraction of an item's traces that must be parsed for the item to get a score, which is the mean over the
+    parsed traces. At least one trace must be parsed. An item with fewer parsed traces fails with the cause "unparsed"."""
+
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Maximum number of traces per batch. A batch contains items (edits to score) with one or more traces each. It has
     at least one item, even if the traces of this item exceed the maximum."""

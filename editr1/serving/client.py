@@ -211,7 +211,8 @@ class RewardClient:
             if unreachable:
                 self._abandoned.set()
             request.fail_pending(
-                request.last_cause, f"no replica is available before the deadline; last error: {request.last_detail}"
+                request.last_cause,
+                f"no replica is available before the deadline; last error: {self._last_error(request)}",
             )
             return False
         if unreachable and (self._abandoned.is_set() or self._closing.is_set() or self._should_stop()):
@@ -222,9 +223,11 @@ class RewardClient:
             )
             request.fail_pending(
                 FailureCause.UNREACHABLE,
-                f"not waiting for the reward service: {reason}; last error: {request.last_detail}",
+                f"not waiting for the reward service: {reason}; last error: {self._last_error(request)}",
             )
             return False
+        if not request.tried and self._replicas.resolve_error:
+            self._warn_waiting(left, self._replicas.resolve_error)
         time.sleep(min(max(0.01, seconds), 1.0))
         return True
 
@@ -303,12 +306,19 @@ class RewardClient:
         """Record that ``replica`` is unreachable. This counts as an attempt unless ``config.wait_unreachable`` is true."""
         if not self._config.wait_unreachable:
             request.attempts += 1
-        elif time.monotonic() - self._warned_at > _WARN_INTERVAL_S:
-            self._warned_at = time.monotonic()
-            left = request.deadline - self._warned_at
-            log.warning("waiting up to %.0f s for the reward service: %s", left, detail)
+        else:
+            self._warn_waiting(request.deadline - time.monotonic(), detail)
         request.record_failed_attempt(replica, FailureCause.UNREACHABLE, detail)
         self._replicas.record_failure(replica)
+
+    def _last_error(self, request: PendingRequest) -> str:
+        """Return why the last attempt failed or, if no replica is known, why there is none."""
+        return request.last_detail if request.tried else self._replicas.resolve_error or request.last_detail
+
+    def _warn_waiting(self, seconds: float, detail: str) -> None:
+        if time.monotonic() - self._warned_at > _WARN_INTERVAL_S:
+            self._warned_at = time.monotonic()
+            log.warning("waiting up to %.0f s for the reward service: %s", seconds, detail)
 
     def _record_failure(self, request: PendingRequest, replica: Replica, cause: FailureCause, detail: str) -> None:
         request.attempts += 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 import httpx
+
+from editr1.config.loader import ConfigError
 
 
 def wait_ready(
@@ -13,29 +17,49 @@ def wait_ready(
 ) -> bool:
     """Poll ``/readyz`` of each URL. Return True once one is ready, or False once ``should_stop`` returns True.
 
+    A host name that cannot be resolved is retried, too, because a headless Service without ready pods has no address.
+
     Raises:
+        ConfigError: Every service rejected the last poll with a status from 400 to 499, so that another attempt cannot
+            succeed. The address is not that of a reward server, or access is denied.
         TimeoutError: No service was ready within ``seconds``; the message contains the last response of each.
     """
     deadline = time.monotonic() + seconds
     with httpx.Client(timeout=5, trust_env=False) as http:
         while True:
             responses = []
+            rejected = 0
             for url in urls:
-                ready, response = _poll(http, url)
-                if ready:
+                status, response = _poll(http, url)
+                if status == 200:
                     return True
+                rejected += 400 <= status < 500 and status not in (408, 429)
                 responses.append(f"{url}: {response}")
             if should_stop():
                 return False
             if time.monotonic() + pause_s > deadline:
                 found = "; ".join(responses)
+                if rejected == len(urls):
+                    raise ConfigError(
+                        f"the reward service rejected every request for {seconds:.0f} s; last responses: {found};"
+                        " check that the address is that of a reward server"
+                    )
                 raise TimeoutError(f"no reward service was ready within {seconds:.0f} s; last responses: {found}")
             time.sleep(pause_s)
 
 
-def _poll(http: httpx.Client, url: str) -> tuple[bool, str]:
+def _poll(http: httpx.Client, url: str) -> tuple[int, str]:
+    """Return the status of the response, or 0 if there was none, and the response or the error in words."""
     try:
         response = http.get(f"{url.rstrip('/')}/readyz")
     except httpx.HTTPError as error:
-        return False, f"{type(error).__name__}: {error}"
-    return response.status_code == 200, f"{response.status_code} {response.text[:200]}"
+        if isinstance(_root_cause(error), socket.gaierror):
+            return 0, f"the host name {urlsplit(url).hostname!r} cannot be resolved: {error}"
+        return 0, f"{type(error).__name__}: {error}"
+    return response.status_code, f"{response.status_code} {' '.join(response.text.split())[:200]}"
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error

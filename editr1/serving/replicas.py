@@ -68,6 +68,8 @@ class Replicas:
         self._lock = threading.Lock()
         self._resolving = threading.Lock()
         self._resolved_at = float("-inf")
+        self.resolve_error = ""
+        """Why the last resolution of a host name failed, in words for an error message; empty if all were resolved."""
         self._replicas: dict[str, Replica] = {}
 
     def current(self) -> list[Replica]:
@@ -131,16 +133,17 @@ class Replicas:
 
     def _update(self) -> None:
         found: dict[str, Replica] = {}
-        complete = True
+        failed = ""
         for url in self._urls:
             try:
                 for replica in self._replicas_of(url):
                     found.setdefault(replica.url, replica)
-            except OSError:
-                complete = False
+            except OSError as error:
+                failed = failed or f"the host name {urlsplit(url).hostname!r} cannot be resolved: {error}"
+        self.resolve_error = failed
         with self._lock:
             for url, replica in self._replicas.items():
-                if url in found or not complete:
+                if url in found or failed:
                     found[url] = replica
             self._replicas = found
             self._resolved_at = time.monotonic() if found else float("-inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def score_items(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling) 
 
     A failed item does not affect the others and has no score. The cause is ``invalid`` (the item violates a rule of
     :mod:`editr1.data.rules`, or the engine cannot process it because of its content), ``engine`` (no trace was generated)
-    or ``unparsed`` (no trace can be parsed).
+    or ``unparsed`` (fewer traces can be parsed than ``sampling.min_parsed_fraction`` requires).
     """
     return score_batch(engine, items, sampling).outcomes
 
@@ -90,7 +91,7 @@ def _score_part(engine: Engine, items: Sequence[ScoreItem], sampling: Sampling, 
     answers = _generate(engine, list(chats.values()), sampling)
     end = time.time_ns()
     for index, answer in zip(chats, answers, strict=True):
-        outcomes[index] = _outcome(answer, items[index], engine.model_digest)
+        outcomes[index] = _outcome(answer, items[index], engine.model_digest, sampling.min_parsed_fraction)
     return ScoredBatch([outcomes[i] for i in range(len(items))], start, end)
 
 
@@ -166,18 +167,27 @@ def _generate(engine: Engine, chats: list[Chat], sampling: Sampling) -> list[lis
         return _generate(engine, chats[:middle], sampling) + _generate(engine, chats[middle:], sampling)
 
 
-def _outcome(answer: list[Generation] | EngineError, item: ScoreItem, digest: str) -> ScoreOutcome:
+def _outcome(
+    answer: list[Generation] | EngineError, item: ScoreItem, digest: str, min_parsed_fraction: float
+) -> ScoreOutcome:
     if isinstance(answer, EngineError):
         cause = FailureCause.INVALID if isinstance(answer, InvalidChat) else FailureCause.ENGINE
         return ScoreFailure(cause=cause, detail=str(answer)[:1000])
     parsed = [_parse(generation, item.principles) for generation in answer]
     verdicts = tuple(verdict for verdict in parsed if isinstance(verdict, Verdict))
     unparsed = tuple(verdict.reason for verdict in parsed if isinstance(verdict, Unparsed))
-    if not verdicts:
+    needed = max(1, math.ceil(min_parsed_fraction * len(answer) - 1e-9))
+    if len(verdicts) < needed:
         reason = unparsed[0] if unparsed else "the engine generated no trace"
-        excerpt = f"; the first trace: {answer[0].text[:500]!r}" if answer and answer[0].text else ""
+        first = next((g.text for g, found in zip(answer, parsed, strict=True) if isinstance(found, Unparsed)), "")
+        excerpt = f"; the first such trace: {first[:500]!r}" if first else ""
+        found = f"only {len(verdicts)}" if verdicts else "none"
+        wanted = f", but min_parsed_fraction {min_parsed_fraction:g} needs {needed}" if verdicts else ""
         return ScoreFailure(
-            cause=FailureCause.UNPARSED, detail=f"none of {len(answer)} traces could be parsed: {reason}{excerpt}"
+            cause=FailureCause.UNPARSED,
+            detail=f"{found} of {len(answer)} traces could be parsed{wanted}: {reason}{excerpt}",
+            num_parsed=len(verdicts),
+            texts=tuple(generation.text for generation in answer),
         )
     return Scored(
         score=sum(verdict.score for verdict in verdicts) / len(verdicts),

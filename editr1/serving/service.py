@@ -121,6 +121,7 @@ class RewardService:
             max_tokens=self.config.max_new_tokens,
             num_traces=request.num_traces,
             seed=request.seed if sampled else None,
+            min_parsed_fraction=self.config.min_parsed_fraction,
         )
 
     def read(self, body: bytes) -> tuple[UnvalidatedRequest, list[ScoreItem | ScoreFailure]]:

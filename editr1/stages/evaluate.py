@@ -317,7 +317,12 @@ def _scorer(context: StageContext, config: EvaluateConfig, role: str) -> Scorer:
     engine = TransformersEngine.load(
         context.input(role), model_digest=context.job.inputs[role], max_batch_size=config.score_batch_size
     )
-    sampling = Sampling(temperature=config.temperature, num_traces=config.num_traces, max_tokens=config.max_new_tokens)
+    sampling = Sampling(
+        temperature=config.temperature,
+        num_traces=config.num_traces,
+        max_tokens=config.max_new_tokens,
+        min_parsed_fraction=config.min_parsed_fraction,
+    )
     calls = count()
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:

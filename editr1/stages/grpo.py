@@ -21,7 +21,7 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.telemetry import Interrupted
 
     config = context.settings(GrpoConfig)
-    cases = context.table("cases")
+    cases, editor = context.table("cases"), context.input("editor")
     if context.is_main:
         check_table(cases, EditCase, needs_principles=True)
     context.progress.phase("waiting for the reward service", 1)
@@ -41,7 +41,7 @@ def body(context: StageContext) -> dict[str, float]:
     ) as client:
         metrics = train_grpo(
             config,
-            editor=context.input("editor"),
+            editor=editor,
             cases=cases,
             scorer=partial(client.score, num_traces=config.num_traces),
             output_dir=folder,

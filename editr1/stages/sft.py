@@ -76,7 +76,11 @@ def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
     pairs = context.table("pairs")
     check_pairs(pairs, [context.input("model")])
     engine = TransformersEngine.load(context.input("model"), device=config.device, max_batch_size=256)
-    sampling, calls = Sampling(temperature=1.0, num_traces=config.best_of_n, max_tokens=config.max_new_tokens), count()
+    # The mean score of an edit is not used, so that one parsed trace is enough.
+    sampling = Sampling(
+        temperature=1.0, num_traces=config.best_of_n, max_tokens=config.max_new_tokens, min_parsed_fraction=0.0
+    )
+    calls = count()
 
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
         seed = derive_seed(config.seed, "pick", next(calls))

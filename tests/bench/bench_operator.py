@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from tests.integration.conftest import serve_s3  # noqa: E402
 
 CHANGES = 100
+PRINCIPLES = {"total": [6, 6], "follow": [1, 2], "keep": [3, 4], "quality": [1, 1]}
 QUIET_SECONDS = 60.0
 HEALTH, METRICS = 18080, 19090
 
@@ -140,7 +141,13 @@ def apply_runs(namespace: str, numbers: range) -> None:
             "metadata": {"name": f"run-{number}", "namespace": namespace},
             "spec": {
                 "seed": number,
-                "stages": [{"name": "curate", "kind": "curate", "config": {"labeller": "shapes"}}],
+                "stages": [
+                    {
+                        "name": "curate",
+                        "kind": "curate",
+                        "config": {"labeller": "shapes", "curation": {"principles": PRINCIPLES}},
+                    }
+                ],
             },
         }
         for number in numbers

@@ -15,6 +15,9 @@ from editr1.verifier.prompt import PromptTemplate
 class Sampling(BaseModel):
     """Sampling settings of traces. Temperature 0 means greedy decoding. If ``seed`` is None, sampling is not seeded.
 
+    An item has a score if at least the fraction ``min_parsed_fraction`` of its traces can be parsed, and at least one. This
+    setting does not influence sampling.
+
     Nothing else influences sampling: an engine applies no repetition penalty, top-k or other default of the checkpoint.
     """
 
@@ -25,6 +28,7 @@ class Sampling(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     num_traces: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    min_parsed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
 
 
 class Generation(BaseModel):

@@ -30,6 +30,19 @@ def test_score_is_the_mean_over_the_traces_that_parse(half_unparsed_engine, make
     assert outcome.completion_tokens == 40
 
 
+def test_score_needs_the_minimum_fraction_of_parsed_traces(half_unparsed_engine, make_items) -> None:
+    """The second, fourth and sixth of the traces cannot be parsed."""
+    half = Sampling(num_traces=4, temperature=1.0)
+    assert half.min_parsed_fraction == 0.5
+    for fraction, fails in ((0.0, False), (0.5, False), (0.51, True), (1.0, True)):
+        sampling = half.model_copy(update={"min_parsed_fraction": fraction})
+        (outcome,) = score_items(half_unparsed_engine, make_items(1), sampling)
+        assert isinstance(outcome, ScoreFailure) is fails, fraction
+    assert isinstance(outcome, ScoreFailure) and outcome.cause is FailureCause.UNPARSED
+    assert "only 2 of 4 traces could be parsed, but min_parsed_fraction 1 needs 4: no <score> tag" in outcome.detail
+    assert (outcome.num_parsed, len(outcome.texts)) == (2, 4)
+
+
 def test_item_without_a_parsed_trace_fails_and_has_no_score(half_unparsed_engine, make_items) -> None:
     half_unparsed_engine._unparsed_every = 1
     (outcome,) = score_items(half_unparsed_engine, make_items(1), Sampling(num_traces=2, temperature=1.0))
