@@ -52,7 +52,8 @@ class GcpoConfig(VerifierTraining):
     """The probability ratio is clipped to [1 - clip_range, 1 + clip_range]."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the initial model in the loss. The default is 0, because the loss in the paper
-    has no KL term."""
+    has no KL term. The divergence is estimated per token and weighted with the probability ratio, so that its gradient
+    is unbiased (arXiv 2512.02556)."""
     tie_credit: float = Field(default=0.0, ge=0, le=0.5)
     """Reward of a trace for each comparison with a trace of the other image that has the same score. With 0, as in the
     paper, a tie is rewarded like the wrong order. Avoiding ties then increases the average reward even if the labels

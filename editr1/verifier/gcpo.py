@@ -332,6 +332,7 @@ def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: i
         "top_k": 0,
         "epsilon": config.clip_range,
         "beta": config.beta,
+        "use_bias_correction_kl": True,
         "loss_type": "grpo",
         "scale_rewards": "none",
         "vllm_importance_sampling_correction": False,

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.data import RandomSampler, Sampler
 from trl import SFTConfig, SFTTrainer
 
 from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
 from editr1.telemetry import TrainHooks
 from editr1.verifier.rows import RowCache, sft_rows
+from editr1.verifier.token_metrics import TokenMetricsMixin
 from editr1.verifier.training import (
     HooksCallback,
     ResumeWeightsMixin,
@@ -33,8 +36,9 @@ def train_sft(
 ) -> dict[str, float]:
     """Fine-tune a verifier on a Parquet file of :class:`SftRow` rows, and write it to ``output_dir``.
 
-    Minimises the causal language-model loss on the traces with TRL's SFTTrainer. No row is truncated. Call it in a single
-    process or in every process of a torchrun group.
+    Minimises the causal language-model loss on the traces with TRL's SFTTrainer. The loss of a step is the mean over all
+    trained tokens of its ``batch_size`` rows, whatever the micro-batch size and the number of processes. No row is
+    truncated. Call it in a single process or in every process of a torchrun group.
 
     Args:
         config: settings of the training.
@@ -58,6 +62,7 @@ def train_sft(
     processor, template = load_processing_for_training(config, model)
     limit = context_limit(config, model)
     dataset = sft_rows(rows, processor, template, limit, RowCache(work_folder(output_dir), context))
+    _check_row_count(rows, len(dataset), config, micro_batch_size * context.world_size, context.world_size)
     network = load_for_training(config, model)
     callback = HooksCallback(hooks, context, "sft", _sft_metrics)
     arguments = SFTConfig(
@@ -81,8 +86,33 @@ def train_sft(
     return run_training(trainer, callback, config, processor, template, output_dir, hooks)
 
 
-class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, SFTTrainer):  # type: ignore[misc]
-    pass
+class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose loss and metrics do not depend on the division of a batch into micro-batches and processes."""
+
+    token_metrics = ("entropy", "mean_token_accuracy")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Qwen2.5-VL declares that it does not accept the number of trained tokens of a batch, so transformers would not
+        # count them, and TRL would divide the loss of each micro-batch by its own tokens. TRL's loss needs only the count.
+        self.model_accepts_loss_kwargs = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """Return a sampler of whole batches in random order. The rows that remain in an epoch are skipped.
+
+        Without it, the remaining rows would form a smaller batch if they fill a micro-batch.
+        """
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        arguments = self.args
+        batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        return RandomSampler(rows, num_samples=len(rows) // batch * batch or len(rows))
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of a micro-batch. See :class:`trl.SFTTrainer`."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        tokens = (inputs["labels"][:, 1:] != -100).sum()  # position 0 has no prediction
+        self.add_tokens(float(self.accelerator.reduce(tokens.to(torch.float64), reduction="sum")))
+        return loss
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
@@ -98,6 +128,19 @@ def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
             f"{micro_batch_size} x {processes} processes); change micro_batch_size or batch_size"
         )
     return micro_batch_size, config.batch_size // rows_per_pass
+
+
+def _check_row_count(path: Path, rows: int, config: SftConfig, rows_per_pass: int, processes: int) -> None:
+    """Raise ConfigError if there are fewer rows than ``batch_size``, and several processes cannot share them equally.
+
+    accelerate would repeat some of the rows, and these would have twice the weight of the others.
+    """
+    if processes == 1 or rows >= config.batch_size or rows % rows_per_pass == 0 or rows_per_pass % rows == 0:
+        return
+    raise ConfigError(
+        f"batch_size {config.batch_size}: {path} has only {rows} rows, which do not divide evenly among {processes} processes;"
+        f" set batch_size to at most {rows}, add rows or use one process"
+    )
 
 
 def _sft_metrics(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -57,7 +57,7 @@ def test_old_log_probabilities_are_computed_only_for_more_than_one_pass() -> Non
 
 def test_options_that_gcpo_and_sft_set_exist() -> None:
     grpo = {"loss_type", "scale_rewards", "vllm_importance_sampling_correction", "steps_per_generation", "num_iterations",
-            "epsilon", "beta", "generation_kwargs", "max_completion_length"}  # fmt: skip
+            "epsilon", "beta", "use_bias_correction_kl", "generation_kwargs", "max_completion_length"}  # fmt: skip
     assert grpo <= set(GRPOConfig.__dataclass_fields__)
     assert {"max_length", "completion_only_loss"} <= set(SFTConfig.__dataclass_fields__)
     assert "_collate_prompt_completion" in vars(DataCollatorForVisionLanguageModeling)

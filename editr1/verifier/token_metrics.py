@@ -1,0 +1,41 @@
+"""Metrics of TRL's trainers that are means over tokens, whatever the layout of a batch."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class TokenMetricsMixin:
+    """Mixin for TRL trainers that averages metrics over all tokens since the last log entry.
+
+    TRL appends the mean over the tokens of one micro-batch (over all processes) to ``self._metrics``, and logs the mean of
+    these means. With traces of unequal length, the result depends on the micro-batch size. With this mixin, each micro-batch
+    has the weight of its number of tokens, so that the result is a sum over tokens divided once.
+    """
+
+    token_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics that are averaged over tokens."""
+    maximum_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics of which the largest value is logged."""
+
+    def add_tokens(self, tokens: float) -> None:
+        """Record the number of tokens, over all processes, of the micro-batch whose metrics were just appended."""
+        self._weights().append(tokens)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log ``logs`` and the metrics since the last log entry. See :class:`transformers.Trainer`."""
+        metrics: dict[str, list[float]] = self._metrics["train"]  # type: ignore[attr-defined]
+        weights = self._weights()
+        for name in self.token_metrics:
+            if metrics.get(name):
+                total = sum(value * weight for value, weight in zip(metrics[name], weights, strict=True))
+                metrics[name] = [total / max(sum(weights), 1.0)]
+        for name in self.maximum_metrics:
+            if metrics.get(name):
+                metrics[name] = [max(metrics[name])]
+        weights.clear()
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def _weights(self) -> list[float]:
+        weights: list[float] = self.__dict__.setdefault("_token_weights", [])
+        return weights
