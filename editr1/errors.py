@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     CONFIG = 2
     """A setting is invalid, or access to a service is denied."""
     DATA = 3
-    """The input data are invalid; the message gives the file, the row and the field."""
+    """The input data are invalid (the message gives the file, the row and the field), or nothing can be learned from them."""
     REWARD_BUDGET = 4
     """More reward requests failed than the run allows."""
     INPUT = 5

@@ -10,7 +10,6 @@ receives whole pairs. GRPO subtracts the mean reward of each group, which yields
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ from trl import GRPOConfig, GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.loader import ConfigError
-from editr1.data.types import Category, Principle, Verdict
-from editr1.seeding import pair_order_seed, torch_generator
 from editr1.telemetry import Span, TrainHooks
-from editr1.verifier.gcpo_rewards import PairRewards, Scores, batch_metrics, pair_rewards, weighted_advantage
+from editr1.verifier.gcpo_metrics import gcpo_metrics, logged_counts
 from editr1.verifier.image_dedup import deduplicate_image_encoding, deduplicate_image_processing
 from editr1.verifier.pair_layout import PairLayout, pair_count
+from editr1.verifier.pair_reward import PairReward
+from editr1.verifier.pair_sampler import PairSampler
+from editr1.verifier.rollout_check import RolloutCheck
 from editr1.verifier.rows import RowCache, pair_rows
-from editr1.verifier.trace import parse_trace
+from editr1.verifier.token_metrics import TokenMetricsMixin
 from editr1.verifier.training import (
     HooksCallback,
     ResumeWeightsMixin,
@@ -42,22 +42,6 @@ from editr1.verifier.training import (
     trainer_arguments,
     work_folder,
 )
-
-_CATEGORY_NAMES = {Category.FOLLOW: "follow", Category.KEEP: "keep", Category.QUALITY: "quality"}
-
-_LOGGED_METRICS = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "entropy": "entropy",
-    "kl": "kl",
-    "completions/mean_length": "trace_tokens",
-    "completions/clipped_ratio": "truncated_rate",
-    "log_ratio/mean": "log_ratio",
-    "log_ratio/max": "log_ratio_max",
-    "ratio/mean_distance": "ratio_distance",
-    "clip_ratio/region_mean": "clip_fraction",
-}
 
 
 def train_gcpo(
@@ -75,14 +59,16 @@ def train_gcpo(
         hooks: callbacks for progress, checkpoints and stop requests.
 
     Returns:
-        The metrics of :func:`gcpo_metrics`, averaged over the last tenth of the trainer's log entries, and these counts:
-        ``steps`` (optimizer steps), ``pairs`` (pairs used for training) and ``pairs_same`` (skipped pairs labelled "same").
+        The metrics of :func:`~editr1.verifier.gcpo_metrics.gcpo_metrics`, averaged over the last tenth of the trainer's log
+        entries, and these counts: ``steps`` (optimizer steps), ``pairs`` (pairs used for training) and ``pairs_same``
+        (skipped pairs labelled "same").
 
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
         ConfigError: the pairs of a rollout do not divide evenly among the processes, its traces do not divide evenly into
             micro-batches (see :meth:`GcpoConfig.rollout_layout`), there are too few pairs, the architecture is not supported,
             or the training diverged.
+        NoTrainingSignal: no pair had a signal in the first rollouts (see ``max_rollouts_without_signal``).
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
@@ -109,9 +95,10 @@ def train_gcpo(
     deduplicate_image_encoding(network)
     callback = HooksCallback(hooks, context, "gcpo", gcpo_metrics, boundary=config.passes)
     arguments = trainer_arguments(config, output_dir, boundary=config.passes)
+    reward = PairReward(PairLayout(config.num_traces), config.tie_credit)
     trainer = GcpoTrainer(
         model=network,
-        reward_funcs=PairReward(PairLayout(config.num_traces), config.tie_credit),
+        reward_funcs=reward,
         args=GRPOConfig(
             **arguments,
             **_rollout_arguments(config, micro_batch_size, micro_steps),
@@ -121,17 +108,41 @@ def train_gcpo(
         processing_class=processor,
         peft_config=adapter_settings(config.lora),
         callbacks=[callback],
+        pair_reward=reward,
+        rollout_check=RolloutCheck(
+            pairs,
+            max_new_tokens=config.max_new_tokens,
+            first_rollouts=config.max_rollouts_without_signal,
+            rollouts=config.rollouts,
+        ),
     )
     metrics = run_training(trainer, callback, config, processor, template, output_dir, hooks)
     return metrics | {"pairs": float(decided), "pairs_same": float(same)}
 
 
-class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: ignore[misc]
+class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with whole preference pairs in the batches of each process, and with metrics of the likelihood ratio.
 
     The likelihood ratio of a token is its probability under the current policy, divided by that under the policy that
     generated the trace.
+
+    Args:
+        pair_reward: the reward function.
+        rollout_check: called after each rollout; stops a training in which nothing can be learned.
+        args: arguments of GRPOTrainer.
+        kwargs: arguments of GRPOTrainer.
     """
+
+    token_metrics = (
+        "entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "log_ratio/mean",
+        "ratio/mean_distance",
+    )  # fmt: skip
+    maximum_metrics = ("log_ratio/max",)
+
+    def __init__(self, *args: Any, pair_reward: PairReward, rollout_check: RolloutCheck, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pair_reward, self._rollout_check = pair_reward, rollout_check
+        self._resumed = False
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         rows = self.train_dataset if dataset is None else dataset
@@ -157,6 +168,20 @@ class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: i
         with self.traced(Span.SAMPLE):
             return super()._generate(prompts)
 
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        if not self._resumed and self.state.global_step:
+            rollouts = self.state.global_step // self.num_iterations
+            self._rollout_check.resume(rollouts, self.state.global_step, self.state.log_history)
+        self._resumed = True
+        output = super()._generate_and_score_completions(inputs)
+        if self.model.training:
+            processes = self.accelerator.num_processes
+            latest = {name: values[-1] for name, values in self._metrics["train"].items()}
+            counts = {name: value * processes for name, value in logged_counts(latest).items()}
+            truncated = round(latest["completions/clipped_ratio"] * len(inputs) * processes)
+            self._rollout_check.record(counts, truncated, self._pair_reward.first_violation)
+        return output
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         with self.traced(Span.REWARD):
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -179,135 +204,9 @@ class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, GRPOTrainer):  # type: i
         self._metrics[mode]["log_ratio/mean"].append((sums[0] / sums[2]).item())
         self._metrics[mode]["ratio/mean_distance"].append((sums[1] / sums[2]).item())
         self._metrics[mode]["log_ratio/max"].append(largest.item())
+        if mode == "train":
+            self.add_tokens(sums[2].item())
         return loss
-
-
-class PairSampler(Sampler[int]):
-    """Sampler of row numbers of :class:`~editr1.verifier.rows.PairRows`, one per trace.
-
-    A rollout consists of the traces of ``pairs_per_rollout`` pairs, in the order of ``layout``. Its row numbers are yielded
-    ``repeats`` times, because TRL reads the generation batch again in each micro-step. At the start of each epoch, the
-    pairs are shuffled with ``seed``. If ``seed`` is None, they are not shuffled. The pairs that remain after the last full
-    rollout of an epoch are skipped in that epoch. The order depends only on the constructor's arguments, so a resumed training
-    skips exactly the rows that were already used.
-    """
-
-    def __init__(
-        self,
-        pairs: int,
-        layout: PairLayout,
-        *,
-        pairs_per_rollout: int,
-        repeats: int,
-        rollouts: int,
-        seed: int | None,
-    ) -> None:
-        if not 1 <= pairs_per_rollout <= pairs:
-            raise ValueError(
-                f"pairs_per_rollout is {pairs_per_rollout}, but there are {pairs} pairs; use 1 to {pairs} pairs per rollout"
-            )
-        self._pairs, self._layout, self._pairs_per_rollout = pairs, layout, pairs_per_rollout
-        self._repeats, self._rollouts, self._seed = repeats, rollouts, seed
-
-    def __len__(self) -> int:
-        return self._rollouts * self._repeats * self._pairs_per_rollout * self._layout.traces_per_pair
-
-    def __iter__(self) -> Iterator[int]:
-        rollouts_per_epoch = self._pairs // self._pairs_per_rollout
-        order: list[int] = []
-        for rollout in range(self._rollouts):
-            epoch, place = divmod(rollout, rollouts_per_epoch)
-            if place == 0:
-                order = self._order(epoch)
-            chosen = order[place * self._pairs_per_rollout : (place + 1) * self._pairs_per_rollout]
-            for _ in range(self._repeats):
-                yield from self._layout.rows(chosen)
-
-    def _order(self, epoch: int) -> list[int]:
-        if self._seed is None:
-            return list(range(self._pairs))
-        generator = torch_generator(pair_order_seed(self._seed, epoch))
-        return list(torch.randperm(self._pairs, generator=generator).tolist())
-
-
-class PairReward:
-    """Reward function for TRL's GRPOTrainer. In each pair, it compares the winner's scores with the loser's scores.
-
-    Args:
-        layout: order of the traces in a batch.
-        tie_credit: credit for a comparison of two equal scores, in [0, 0.5].
-    """
-
-    __name__ = "pair_reward"
-
-    def __init__(self, layout: PairLayout, tie_credit: float) -> None:
-        self._layout = layout
-        self._tie_credit = tie_credit
-
-    def __call__(
-        self,
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        principles: Sequence[Sequence[Principle]],
-        row: Sequence[int] | None = None,
-        log_metric: Any = None,
-        **_: Any,
-    ) -> list[float]:
-        """Return one reward in [0, 1] per trace, in the order of ``completions``.
-
-        Args:
-            completions: traces, as texts or as chat messages.
-            completion_ids: token ids of each trace.
-            principles: the principles (yes/no questions) that each trace must answer.
-            row: row number of each trace in :class:`~editr1.verifier.rows.PairRows`. If given, the order of the batch is
-                checked.
-            log_metric: called as ``log_metric(name, value)`` with the metrics of the batch.
-
-        Raises:
-            ValueError: the batch does not consist of whole pairs in the order of the layout.
-        """
-        if row is not None:
-            self._layout.check(row)
-        texts = [item if isinstance(item, str) else item[0]["content"] for item in completions]
-        verdicts = [parse_trace(text, expected) for text, expected in zip(texts, principles, strict=True)]
-        scores = [verdict.score if isinstance(verdict, Verdict) else None for verdict in verdicts]
-        pairs = [
-            (winner, loser, pair_rewards(winner, loser, self._tie_credit))
-            for winner, loser in self._layout.split(scores)
-        ]
-        if log_metric is not None:
-            metrics = self._pair_metrics(pairs, completion_ids) | _positive_rates(verdicts, principles)
-            for name, value in metrics.items():
-                log_metric(f"gcpo/{name}", value)
-        return self._layout.join([(rewards.winner, rewards.loser) for _, _, rewards in pairs])
-
-    def _pair_metrics(
-        self, pairs: Sequence[tuple[Scores, Scores, PairRewards]], completion_ids: Sequence[Sequence[int]]
-    ) -> dict[str, float]:
-        advantages = self._layout.join([rewards.advantages for _, _, rewards in pairs])
-        return batch_metrics(pairs) | {
-            "weighted_advantage": weighted_advantage(advantages, [len(ids) for ids in completion_ids])
-        }
-
-
-def gcpo_metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Select the metrics to report from a log entry of the trainer, and rename them.
-
-    The result has all metrics that :class:`PairReward` logs, and these metrics of the optimisation:
-
-    - ``loss``, ``learning_rate``, ``grad_norm``, ``entropy``, ``clip_fraction``, and ``kl`` if ``beta`` is not 0
-    - ``trace_tokens``: mean length of a trace in tokens
-    - ``truncated_rate``: fraction of traces that reached the length limit
-    - ``log_ratio``, ``log_ratio_max``: mean and largest absolute value, over the tokens of the traces, of the logarithm of
-      the likelihood ratio (see :class:`GcpoTrainer`)
-    - ``ratio_distance``: mean of ``|likelihood ratio - 1|`` over the tokens of the traces
-    """
-    metrics = {name: float(logs[key]) for key, name in _LOGGED_METRICS.items() if logs.get(key) is not None}
-    return metrics | {
-        key.removeprefix("gcpo/"): float(value)
-        for key, value in logs.items()
-        if key.startswith("gcpo/") and value is not None
-    }
 
 
 def suppressed_token_ids(processor: ProcessorMixin, model: PreTrainedModel) -> list[int]:
@@ -337,13 +236,3 @@ def _rollout_arguments(config: GcpoConfig, micro_batch_size: int, micro_steps: i
         "scale_rewards": "none",
         "vllm_importance_sampling_correction": False,
     }
-
-
-def _positive_rates(verdicts: Sequence[Any], principles: Sequence[Sequence[Principle]]) -> dict[str, float]:
-    """Return, per category of principles, the fraction of questions that the parsed traces answer with 1 (yes)."""
-    answers: dict[Category, list[int]] = {}
-    for verdict, expected in zip(verdicts, principles, strict=True):
-        if isinstance(verdict, Verdict):
-            for answer, principle in zip(verdict.scores, expected, strict=True):
-                answers.setdefault(principle.category, []).append(answer)
-    return {f"positive_rate_{_CATEGORY_NAMES[category]}": sum(bits) / len(bits) for category, bits in answers.items()}

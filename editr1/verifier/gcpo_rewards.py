@@ -97,45 +97,6 @@ def centred(rewards: Sequence[float]) -> tuple[float, ...]:
     return tuple(reward - mean for reward in rewards)
 
 
-def weighted_advantage(advantages: Sequence[float], lengths: Sequence[int]) -> float:
-    """Return the mean of A / T over traces, where T is the length of a trace in tokens (the paper's "weighted advantage").
-
-    A negative value means that traces with positive advantages are longer than the others.
-    """
-    return _mean([advantage / max(length, 1) for advantage, length in zip(advantages, lengths, strict=True)])
-
-
-def batch_metrics(pairs: Sequence[tuple[Scores, Scores, PairRewards]]) -> dict[str, float]:
-    """Compute the metrics of a batch of pairs, given as (winner's scores, loser's scores, rewards).
-
-    - ``pair_win_rate``, ``pair_tie_rate`` and ``pair_half_credit`` (wins + ties / 2): fractions of the comparisons between
-      parsed traces; omitted if there is no comparison
-    - ``parse_rate``: fraction of all traces that could be parsed
-    - ``no_signal_rate``: fraction of pairs that do not contribute to the gradient
-    - ``score_mean``: mean score of the parsed traces; omitted if no trace could be parsed
-    - ``score_gap``: mean score of winners minus mean score of losers; omitted if no trace of the winners or no trace of the
-      losers could be parsed
-    """
-    stats = [pair_stats(*pair) for pair in pairs]
-    metrics = {
-        "parse_rate": sum(item.num_parsed for item in stats) / max(sum(item.num_traces for item in stats), 1),
-        "no_signal_rate": _mean([float(item.without_signal) for item in stats]),
-    }
-    comparisons = sum(item.num_comparisons for item in stats)
-    if comparisons:
-        wins, ties = sum(item.wins for item in stats), sum(item.ties for item in stats)
-        metrics["pair_win_rate"] = wins / comparisons
-        metrics["pair_tie_rate"] = ties / comparisons
-        metrics["pair_half_credit"] = (wins + ties / 2) / comparisons
-    won = [score for winner, _, _ in pairs for score in winner if score is not None]
-    lost = [score for _, loser, _ in pairs for score in loser if score is not None]
-    if won or lost:
-        metrics["score_mean"] = _mean([*won, *lost])
-    if won and lost:
-        metrics["score_gap"] = _mean(won) - _mean(lost)
-    return metrics
-
-
 def _credit(higher: float, lower: float, tie_credit: float) -> float:
     if higher == lower:
         return tie_credit

@@ -23,7 +23,8 @@ import torch
 from editr1.config.gcpo import GcpoConfig
 from editr1.config.sft import SftConfig
 from editr1.telemetry import Interrupted, Progress, TrainHooks
-from editr1.verifier.gcpo import PairReward, train_gcpo
+from editr1.verifier.gcpo import train_gcpo
+from editr1.verifier.pair_reward import PairReward
 from editr1.verifier.sft import train_sft
 
 torch.set_num_threads(1)

@@ -152,9 +152,7 @@ def gradient_of(network: torch.nn.Module) -> Gradient:
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-def _rewards(
-    winner: Sequence[Written], loser: Sequence[Written], tie_credit: float
-) -> tuple[list[float], list[float]]:
+def _rewards(winner: Sequence[Written], loser: Sequence[Written], tie_credit: float) -> tuple[list[float], list[float]]:
     """Return the rewards of both groups: the fraction of parsed opponents against which the order is right."""
 
     def scores(traces: Sequence[Written]) -> list[float | None]:

@@ -16,10 +16,11 @@ from editr1.config.gcpo import GcpoConfig
 from editr1.data.errors import TableError
 from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
-from editr1.verifier.gcpo import GcpoTrainer, PairSampler, train_gcpo
+from editr1.verifier.gcpo import GcpoTrainer, train_gcpo
 from editr1.verifier.gcpo_rewards import PairRewards
 from editr1.verifier.model import load_verifier
 from editr1.verifier.pair_layout import PairLayout
+from editr1.verifier.pair_sampler import PairSampler
 from editr1.verifier.rows import RowCache, pair_rows
 
 QUICK = GcpoConfig(

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from editr1.data.types import Category, Principle
-from editr1.verifier.gcpo import PairReward
-from editr1.verifier.gcpo_rewards import batch_metrics, centred, pair_rewards, pair_stats, weighted_advantage
+from editr1.verifier.gcpo_metrics import gcpo_metrics, pair_counts, rates
+from editr1.verifier.gcpo_rewards import Scores, centred, pair_rewards, pair_stats
 from editr1.verifier.pair_layout import PairLayout
+from editr1.verifier.pair_reward import PairReward
 from editr1.verifier.trace import format_trace
 
 
@@ -53,10 +54,13 @@ def test_pair_that_is_always_or_never_won_has_no_signal(winner: list[float], los
     assert pair_stats(winner, loser, rewards).without_signal
 
 
+def rates_of(sides: list[tuple[Scores, Scores]], length: int = 10) -> dict[str, float]:
+    pairs = [(winner, loser, pair_rewards(winner, loser)) for winner, loser in sides]
+    return rates(pair_counts(pairs, [([length] * len(winner), [length] * len(loser)) for winner, loser in sides]))
+
+
 def test_batch_metrics_are_rates_over_comparisons_traces_and_pairs() -> None:
-    sides = [([8.0, 5.0], [5.0, None]), ([1.0, 1.0], [2.0, 3.0])]
-    metrics = batch_metrics([(winner, loser, pair_rewards(winner, loser)) for winner, loser in sides])
-    assert metrics == {
+    assert rates_of([([8.0, 5.0], [5.0, None]), ([1.0, 1.0], [2.0, 3.0])]) == {
         "parse_rate": 7 / 8,
         "no_signal_rate": 0.5,
         "pair_win_rate": 1 / 6,
@@ -64,19 +68,23 @@ def test_batch_metrics_are_rates_over_comparisons_traces_and_pairs() -> None:
         "pair_half_credit": 1.5 / 6,
         "score_mean": (8 + 5 + 1 + 1 + 5 + 2 + 3) / 7,
         "score_gap": 15 / 4 - 10 / 3,
+        "weighted_advantage": 0.0,
     }
 
 
 def test_batch_without_a_parsed_trace_reports_no_pair_rates() -> None:
-    nothing = [None, None]
-    assert batch_metrics([(nothing, nothing, pair_rewards(nothing, nothing))]) == {
+    assert rates_of([([None, None], [None, None])]) == {
         "parse_rate": 0.0,
         "no_signal_rate": 1.0,
+        "weighted_advantage": 0.0,
     }
 
 
 def test_weighted_advantage_is_the_mean_of_advantage_over_length() -> None:
-    assert weighted_advantage([0.5, -0.5], [10, 20]) == pytest.approx((0.05 - 0.025) / 2)
+    rewards = pair_rewards([8.0, 2.0], [5.0, 5.0])
+    assert rewards.advantages == ((0.5, -0.5), (0.0, 0.0))
+    counts = pair_counts([([8.0, 2.0], [5.0, 5.0], rewards)], [([10, 20], [3, 4])])
+    assert rates(counts)["weighted_advantage"] == pytest.approx((0.05 - 0.025) / 4)
 
 
 scores = st.lists(st.one_of(st.none(), st.integers(0, 20).map(lambda half: half / 2)), min_size=1, max_size=8)
@@ -103,20 +111,22 @@ def completion(score: float | None) -> list[dict[str, str]]:
 
 
 def test_rewards_are_returned_in_batch_order() -> None:
-    metrics: dict[str, float] = {}
+    logs: dict[str, float] = {}
     given_scores = [8.0, 5.0, 5.0, None, 1.0, 9.0, 2.0, 2.0]
     rewards = PairReward(PairLayout(2), tie_credit=0.0)(
         completions=[completion(score) for score in given_scores],
         completion_ids=[[0] * 10] * 8,
         principles=[PRINCIPLES] * 8,
-        log_metric=metrics.__setitem__,
+        log_metric=logs.__setitem__,
         trainer_state=None,
     )
     assert rewards == [1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.5, 0.5]
-    assert metrics["gcpo/parse_rate"] == 7 / 8
-    assert metrics["gcpo/positive_rate_follow"] == 1.0
-    assert metrics["gcpo/positive_rate_keep"] == 0.0
-    assert metrics["gcpo/weighted_advantage"] == pytest.approx(0.0)
+    metrics = gcpo_metrics(logs)
+    assert metrics["parse_rate"] == 7 / 8
+    assert metrics["positive_rate_follow"] == 1.0
+    assert metrics["positive_rate_keep"] == 0.0
+    assert "positive_rate_quality" not in metrics
+    assert metrics["weighted_advantage"] == pytest.approx(0.0)
 
 
 def test_rewards_do_not_depend_on_how_pairs_are_divided_among_ranks() -> None:
