@@ -33,6 +33,7 @@ from editr1.serving.server import create_app
 from editr1.serving.service import RewardService
 from editr1.telemetry import configure
 from editr1.telemetry.log import configure_logging, requested_format
+from editr1.verifier.trace_lengths import check_token_limit
 
 log = logging.getLogger("editr1.serving")
 
@@ -57,7 +58,9 @@ def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | N
 
     Raises:
         UnusableModel: The folder has pickled files, or its weights are incomplete, damaged or not finite.
+        ConfigError: ``max_new_tokens`` cuts off the traces that the verifier was trained on.
     """
+    check_token_limit(model, config.max_new_tokens, "max_new_tokens")
     if config.engine == "openai":
         from editr1.serving.engines.openai_engine import OpenAIEngine
 

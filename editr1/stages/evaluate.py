@@ -97,11 +97,16 @@ def _check_tables(evaluation: _Evaluation) -> None:
     Raises:
         TableError: A row violates a rule of :mod:`editr1.data.rules`, or a prompt does not fit into a verifier's context.
         BenchmarkError: A row of a public benchmark violates a rule.
+        ConfigError: ``max_new_tokens`` cuts off the traces that a verifier was trained on.
     """
     from editr1.stages.runtime.public_sets import check_benchmarks
     from editr1.verifier.prompt_length import check_cases, check_pairs
+    from editr1.verifier.trace_lengths import check_token_limit
 
     context, config = evaluation.context, evaluation.config
+    for role in VERIFIERS.values():
+        if role in context.job.inputs:
+            check_token_limit(context.input(role), config.max_new_tokens, "max_new_tokens")
     if evaluation.verifiers:
         models = [context.input(role) for role in evaluation.verifiers.values()]
         check_pairs(context.table("pairs"), models, max_pairs=config.max_pairs)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from editr1.config.loader import ConfigError
 from editr1.config.sft import SftConfig
-from editr1.data.types import PreferencePair, ScoreItem, ScoreOutcome, SftRow, score_item
+from editr1.data.types import PreferencePair, ScoreFailure, ScoreItem, ScoreOutcome, SftRow, score_item
 from editr1.seeding import derive_seed
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
+from editr1.training_signal import NoTrainingSignal
 
 POLL_SECONDS = 0.5
 
@@ -26,11 +26,14 @@ def body(context: StageContext) -> dict[str, float]:
     from editr1.data.tables import count_rows, read_table
     from editr1.stages.runtime.golden_sample import save_golden_sample
     from editr1.verifier.sft import train_sft
+    from editr1.verifier.trace_lengths import check_token_limit
 
     config = context.settings(SftConfig)
     context.check_inputs()
     out = context.output_folder("model")
     from_pairs = "pairs" in context.job.inputs
+    if from_pairs:
+        check_token_limit(context.input("model"), config.max_new_tokens, "max_new_tokens")
     rows = _best_of_n_rows(context, config) if from_pairs else context.table("rows")
     metrics = train_sft(config, model=context.input("model"), rows=rows, output_dir=out, hooks=context.hooks())
     if context.is_main:
@@ -82,17 +85,24 @@ def _sample_rows(context: StageContext, config: SftConfig, rows: Path) -> None:
     )
     calls = count()
 
+    outcomes, failed = 0, list[str]()
+
     def score(items: Sequence[ScoreItem]) -> list[ScoreOutcome]:
+        nonlocal outcomes
         seed = derive_seed(config.seed, "pick", next(calls))
-        return score_items(engine, items, sampling.model_copy(update={"seed": seed}))
+        scored = score_items(engine, items, sampling.model_copy(update={"seed": seed}))
+        outcomes += len(scored)
+        failed.extend(item.detail for item in scored if isinstance(item, ScoreFailure))
+        return scored
 
     context.progress.phase("sampling traces for pairs", read_column(pairs, "label").count("winner"))
     selected = preferred_rows(read_table(pairs, PreferencePair), score, on_batch=on_batch)
     if write_table(rows, selected, SftRow) == 0:
         rows.unlink()
-        raise ConfigError(
-            "input pairs: no trace sampled from the model ranks a pair correctly, so there are no rows to train on;"
-            " use a better model or increase best_of_n"
+        raise NoTrainingSignal(
+            "input pairs: no trace sampled from the model ranks a pair correctly, so there are no rows to train on:"
+            f" {len(failed)} of {outcomes} edits could not be scored{f' (the first one: {failed[0]})' if failed else ''};"
+            " use a better model, or raise best_of_n or max_new_tokens"
         )
 
 

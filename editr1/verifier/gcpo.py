@@ -29,6 +29,7 @@ from editr1.verifier.pair_sampler import PairSampler
 from editr1.verifier.rollout_check import RolloutCheck
 from editr1.verifier.rows import RowCache, pair_rows
 from editr1.verifier.token_metrics import TokenMetricsMixin
+from editr1.verifier.trace_lengths import check_token_limit, load_trace_lengths
 from editr1.verifier.training import (
     HooksCallback,
     ResumeWeightsMixin,
@@ -66,11 +67,12 @@ def train_gcpo(
     Raises:
         TableError: a pair is invalid, or its prompt and trace do not fit into the model's context.
         ConfigError: the pairs of a rollout do not divide evenly among the processes, its traces do not divide evenly into
-            micro-batches (see :meth:`GcpoConfig.rollout_layout`), there are too few pairs, the architecture is not supported,
-            or the training diverged.
+            micro-batches (see :meth:`GcpoConfig.rollout_layout`), there are too few pairs, ``max_new_tokens`` cuts off the
+            traces that the model was trained on, the architecture is not supported, or the training diverged.
         NoTrainingSignal: no pair had a signal in the first rollouts (see ``max_rollouts_without_signal``).
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
+    check_token_limit(model, config.max_new_tokens, "max_new_tokens")
     context = distributed_context(config)
     micro_batch_size, micro_steps = config.rollout_layout(context.world_size)
     processor, template = load_processing_for_training(config, model)
@@ -117,6 +119,9 @@ def train_gcpo(
         ),
     )
     metrics = run_training(trainer, callback, config, processor, template, output_dir, hooks)
+    lengths = load_trace_lengths(model)
+    if lengths is not None and context.is_main:
+        lengths.save(output_dir)
     return metrics | {"pairs": float(decided), "pairs_same": float(same)}
 
 
@@ -166,7 +171,20 @@ class GcpoTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, GRPOT
 
     def _generate(self, prompts: Any) -> Any:
         with self.traced(Span.SAMPLE):
-            return super()._generate(prompts)
+            try:
+                return super()._generate(prompts)
+            except RuntimeError as error:
+                if "probability tensor contains" not in str(error):  # torch.multinomial
+                    raise
+                step = self.state.global_step
+                cause = (
+                    "the input model does not compute finite values; check its weights"
+                    if step == 0
+                    else f"learning_rate {self.args.learning_rate:g}: the training diverged; use a smaller learning rate"
+                )
+                raise ConfigError(
+                    f"the probabilities of the tokens are not finite after step {step} of {self.state.max_steps}: {cause}"
+                ) from error
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         if not self._resumed and self.state.global_step:

@@ -16,6 +16,7 @@ from editr1.config.sft import SftConfig
 from editr1.telemetry import TrainHooks
 from editr1.verifier.rows import RowCache, sft_rows
 from editr1.verifier.token_metrics import TokenMetricsMixin
+from editr1.verifier.trace_lengths import TraceLengths
 from editr1.verifier.training import (
     HooksCallback,
     ResumeWeightsMixin,
@@ -35,6 +36,8 @@ def train_sft(
     config: SftConfig, *, model: str | Path, rows: Path, output_dir: Path, hooks: TrainHooks
 ) -> dict[str, float]:
     """Fine-tune a verifier on a Parquet file of :class:`SftRow` rows, and write it to ``output_dir``.
+
+    The folder contains a record of the lengths of the traces (see :mod:`editr1.verifier.trace_lengths`).
 
     Minimises the causal language-model loss on the traces with TRL's SFTTrainer. The loss of a step is the mean over all
     trained tokens of its ``batch_size`` rows, whatever the micro-batch size and the number of processes. No row is
@@ -83,7 +86,11 @@ def train_sft(
         peft_config=adapter_settings(config.lora),
         callbacks=[callback],
     )
-    return run_training(trainer, callback, config, processor, template, output_dir, hooks)
+    lengths = trace_lengths(dataset, processor.tokenizer) if context.is_main else None
+    metrics = run_training(trainer, callback, config, processor, template, output_dir, hooks)
+    if lengths is not None:
+        lengths.save(output_dir)
+    return metrics
 
 
 class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTrainer):  # type: ignore[misc]
@@ -113,6 +120,13 @@ class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTr
         tokens = (inputs["labels"][:, 1:] != -100).sum()  # position 0 has no prediction
         self.add_tokens(float(self.accelerator.reduce(tokens.to(torch.float64), reduction="sum")))
         return loss
+
+
+def trace_lengths(dataset: Any, tokenizer: Any) -> TraceLengths:
+    """Return the lengths of the traces in a dataset of :func:`~editr1.verifier.rows.sft_rows`."""
+    texts = [text.rstrip("\n") for text in dataset.with_format("arrow")["completion"].to_pylist()]
+    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return TraceLengths.of([len(ids) for ids in tokens])
 
 
 def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:

@@ -128,6 +128,7 @@ def trainer_arguments(config: VerifierTraining, output_dir: Path, *, boundary: i
         "save_steps": max(1, math.ceil(config.checkpoint_every / boundary)) * boundary,
         "save_total_limit": config.keep_checkpoints,
         "logging_steps": config.log_every,
+        "logging_first_step": True,  # so that a fault of the input model is distinguished from divergence
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
@@ -215,7 +216,9 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         self._phase = phase
         self._select_metrics = select_metrics
         self._boundary = boundary
-        self._reported = 0
+        self._reported = self._started = 0
+        self._finite_step: int | None = None
+        self._finite_loss = 0.0
         self._tokens = 0.0
         self._time = 0.0
 
@@ -224,6 +227,7 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Begin the progress phase. Training steps before a resume count as completed."""
         self._reported, self._time = state.global_step, time.monotonic()
+        self._started = state.global_step
         self.history = [_finite(self._select_metrics(report)) for report in state.log_history if "loss" in report]
         self._tokens = float(state.num_input_tokens_seen)  # GRPO continues this count after a resume; SFT restarts at 0
         if state.is_world_process_zero:
@@ -244,13 +248,12 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report metrics and completed steps. Raises ConfigError on every rank if the loss is not finite."""
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise ConfigError(
-                f"learning_rate {args.learning_rate:g}: the training diverged, its loss is {loss} at step"
-                f" {state.global_step} of {state.max_steps}; use a smaller learning rate"
-            )
+        """Report metrics and completed steps. Raises ConfigError on every rank if the loss or the gradient is not finite."""
+        loss, norm = (float((logs or {}).get(name) or 0.0) for name in ("loss", "grad_norm"))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ConfigError(self._divergence(args, state, loss, norm))
+        if logs is not None and "loss" in logs:
+            self._finite_step, self._finite_loss = state.global_step, loss
         steps = state.global_step - self._reported
         if not state.is_world_process_zero or logs is None or "train_runtime" in logs or not steps:
             return
@@ -261,6 +264,19 @@ class HooksCallback(TrainerCallback):  # type: ignore[misc]
         self._reported, self._tokens, self._time = state.global_step, tokens, now
         self.history.append(metrics)
         self._hooks.progress.step(steps, **metrics)
+
+    def _divergence(self, args: TrainingArguments, state: TrainerState, loss: float, norm: float) -> str:
+        """Return the message for a loss or a gradient that is not finite."""
+        found = f"loss {loss:g} and gradient norm {norm:g} at step {state.global_step} of {state.max_steps}"
+        if state.global_step - self._started == 1:  # the weights are still those of the input
+            return (
+                f"{found}, before the first update of the weights, so the learning rate is not the cause: the network cannot"
+                " compute finite values with the input model; check its weights, or try precision fp32"
+            )
+        last = "" if self._finite_step is None else f", after loss {self._finite_loss:g} at step {self._finite_step}"
+        return (
+            f"learning_rate {args.learning_rate:g}: the training diverged: {found}{last}; use a smaller learning rate"
+        )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass the checkpoint that was just saved to the hooks."""
@@ -293,6 +309,11 @@ def run_training(
             f"{resume}: not a trainer checkpoint: trainer_state.json is missing; use another checkpoint"
         )
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters()):
+        raise ConfigError(
+            f"learning_rate {config.learning_rate:g}: the training diverged, the weights after step"
+            f" {trainer.state.global_step} of {trainer.state.max_steps} are not finite; use a smaller learning rate"
+        )
     if callback.stopped:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}")
     if trainer.is_world_process_zero():

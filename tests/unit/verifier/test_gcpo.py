@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from trl import GRPOTrainer
 
 from editr1.config.gcpo import GcpoConfig
+from editr1.config.loader import ConfigError
 from editr1.data.errors import TableError
 from editr1.parallel.context import DistributedContext
 from editr1.telemetry import Interrupted, Progress, TrainHooks
@@ -137,6 +138,14 @@ def test_training_stops_only_after_the_last_pass_over_a_rollout(
     with pytest.raises(Interrupted):
         train_gcpo(config, model=writer, pairs=write_pairs(2), output_dir=tmp_path / "out", hooks=hooks)
     assert steps == [2]
+
+
+def test_sampling_from_weights_that_overflowed_names_the_learning_rate(
+    writer: Path, write_pairs: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = QUICK.model_copy(update={"rollouts": 3, "num_traces": 4, "learning_rate": 1e38, "log_every": 10})
+    with pytest.raises(ConfigError, match=r"learning_rate 1e\+38: the training diverged"):
+        train_gcpo(config, model=writer, pairs=write_pairs(4), output_dir=tmp_path / "out", hooks=TrainHooks())
 
 
 def test_too_few_or_too_long_pairs_are_rejected(tiny: Path, write_pairs: Callable[..., Path], tmp_path: Path) -> None:
