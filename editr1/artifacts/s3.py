@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
 import urllib3
@@ -30,6 +30,7 @@ from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFoun
 from editr1.artifacts.hashing import CHUNK, VerifiedReader
 from editr1.artifacts.objects import checked_key
 from editr1.config.loader import ConfigError
+from editr1.config.proxies import proxy_for
 from editr1.config.store import StoreConfig
 
 _CONNECT_S = 10.0
@@ -51,14 +52,7 @@ class S3Objects:
 
     def __init__(self, config: StoreConfig) -> None:
         host, secure = _endpoint(config)
-        ca_bundle = str(config.ca_bundle or certifi.where())
-        self._http = urllib3.PoolManager(
-            timeout=Timeout(connect=_CONNECT_S, read=_READ_S),
-            maxsize=4 * config.transfers,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=ca_bundle,
-            retries=Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
-        )
+        self._http = _http_pool(config, proxy_for(f"{'https' if secure else 'http'}://{host}"))
         try:
             self._client = Minio(
                 host,
@@ -191,6 +185,22 @@ class S3Objects:
                 f"{self._config.access_key_env} and {self._config.secret_key_env}, and their permissions for the bucket"
             )
         return StoreError(f"{self.url}: cannot access {key}: {error.code}: {error.message}")
+
+
+def _http_pool(config: StoreConfig, proxy: str | None) -> urllib3.PoolManager:
+    """Return the connections to the server, through ``proxy`` if there is one."""
+    settings: dict[str, Any] = {
+        "timeout": Timeout(connect=_CONNECT_S, read=_READ_S),
+        "maxsize": 4 * config.transfers,
+        "cert_reqs": "CERT_REQUIRED",
+        "ca_certs": str(config.ca_bundle or certifi.where()),
+        "retries": Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+    }
+    if proxy is None:
+        return urllib3.PoolManager(**settings)
+    login = urllib3.util.parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
 
 
 def _endpoint(config: StoreConfig) -> tuple[str, bool]:

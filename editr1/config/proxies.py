@@ -1,10 +1,12 @@
-"""Decide whether requests to a URL go through a proxy from the environment. All HTTP clients of the package use this rule."""
+"""Decide whether requests to a URL go through a proxy from the environment. Clients of servers that may be outside of the machine use this rule."""
 
 from __future__ import annotations
 
 import ipaddress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from editr1.config.loader import ConfigError
 
 
 def proxy_for(url: str) -> str | None:
@@ -14,6 +16,9 @@ def proxy_for(url: str) -> str | None:
     ``no_proxy``, which may contain networks such as 10.0.0.0/8, are reached directly. So are servers on this machine
     (``localhost`` and loopback addresses): a proxy on another machine cannot reach them, and most of them were
     started by the program itself.
+
+    Raises:
+        ConfigError: The proxy is neither an HTTP nor an HTTPS proxy.
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
@@ -23,7 +28,15 @@ def proxy_for(url: str) -> str | None:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or _is_excluded(host, parts.port, proxies.get("no", "")):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    scheme, separator, _ = proxy.partition("://")
+    if not separator:
+        return f"http://{proxy}"
+    if scheme.lower() not in ("http", "https"):
+        raise ConfigError(
+            f"the proxy in the environment for {parts.scheme}://{parts.netloc.rpartition('@')[2]} is of type {scheme!r}; set "
+            f"{parts.scheme}_proxy to an http or https proxy, or add the host to no_proxy"
+        )
+    return proxy
 
 
 def is_loopback(host: str) -> bool:

@@ -191,3 +191,87 @@ def test_first_of_several_unreadable_answers_is_reported(failing_server) -> None
     with pytest.raises(UnreadableAnswer, match="rule 1 is violated by 0"):
         run_async(work())
     assert len(failing_server.seen) == 3
+
+
+@pytest.fixture
+def proxy_environment(monkeypatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("proxy_environment")
+def test_proxy_is_not_used_for_a_server_on_this_machine(failing_server) -> None:
+    assert complete(failing_server, max_retries=0)[0] == [["0"]]
+
+
+def test_proxy_is_used_for_an_outside_server(failing_server, monkeypatch) -> None:
+    monkeypatch.setenv("http_proxy", failing_server.url.removesuffix("/v1"))
+
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url="http://models.example/v1", max_retries=0)}) as client:
+            return await client.complete(VlmConfig(), CHAT)
+
+    assert [answer.text for answer in run_async(work())] == ["0"]
+    assert len(failing_server.seen) == 1
+
+
+@pytest.mark.usefixtures("proxy_environment")
+def test_failure_of_the_proxy_is_reported() -> None:
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url="http://models.example/v1", max_retries=0)}) as client:
+            await client.complete(VlmConfig(), CHAT)
+
+    with pytest.raises(
+        EndpointUnavailable, match=r"models\.example.*through the proxy of the environment.*127\.0\.0\.1:9"
+    ):
+        run_async(work())
+
+
+def test_missing_answers_are_requested_one_by_one_with_other_seeds(failing_server) -> None:
+    one = {"choices": [{"message": {"content": "only"}}], "usage": {"completion_tokens": 1}}
+    failing_server.script = [json.dumps(one).encode()]
+    texts, usage = complete(failing_server, n=3)
+    assert texts == [["only", "0", "0"]]
+    assert usage.completion_tokens == 21
+    assert [(body.get("n"), body["seed"]) for _, body in failing_server.seen[:1]] == [(3, 0)]
+    assert sorted((body.get("n"), body["seed"]) for _, body in failing_server.seen[1:]) == [(None, 1), (None, 2)]
+
+
+def test_error_carries_the_status_and_the_words_of_the_server(failing_server) -> None:
+    failing_server.script = [json.dumps({"error": {"message": "context window exceeded", "code": 400}}).encode()]
+    with pytest.raises(RequestRefused, match="context window exceeded") as caught:
+        complete(failing_server)
+    assert (caught.value.status, caught.value.words) == (400, "context window exceeded")
+    assert len(failing_server.seen) == 1
+
+
+def test_overload_in_a_response_with_status_200_is_retried(failing_server) -> None:
+    failing_server.script = [json.dumps({"error": {"message": "busy", "code": 503}}).encode()]
+    texts, usage = complete(failing_server)
+    assert (texts, usage.retries) == ([["0"]], 1)
+
+
+def test_request_is_not_repeated_if_the_server_asks_for_a_later_time_than_the_deadline(failing_server) -> None:
+    failing_server.script, failing_server.headers = [429], {"Retry-After": "60"}
+    started = time.monotonic()
+    with pytest.raises(EndpointUnavailable, match=r"status 429: no! .*deadline of 5 s"):
+        complete(failing_server, deadline_seconds=5)
+    assert time.monotonic() - started < 3
+    assert len(failing_server.seen) == 1
+
+
+def test_truncated_answer_is_reported_with_the_rule_it_violates(failing_server) -> None:
+    cut = {"choices": [{"message": {"content": "[1"}, "finish_reason": "length"}]}
+    failing_server.script = [json.dumps(cut).encode()]
+
+    def parse(text: str) -> str:
+        raise UnreadableAnswer("no array")
+
+    async def work():
+        async with VlmClient({"default": EndpointConfig(base_url=failing_server.url)}) as client:
+            return await client.complete_until_parsed(VlmConfig(max_tokens=64), CHAT, parse, [0])
+
+    with pytest.raises(UnreadableAnswer, match="cut off at max_tokens = 64; no array"):
+        run_async(work())

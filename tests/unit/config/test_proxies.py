@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from editr1.config.loader import ConfigError
 from editr1.config.proxies import proxy_for
 
 PROXY = "http://proxy.example:3128"
@@ -53,3 +54,11 @@ def test_proxy_depends_on_the_scheme_and_may_lack_one(monkeypatch) -> None:
     monkeypatch.setenv("https_proxy", "proxy.example:3128")
     assert proxy_for("https://models.example/v1") == PROXY
     assert proxy_for("http://models.example/v1") is None
+
+
+def test_proxy_of_another_type_is_refused_without_its_password(monkeypatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:secret@proxy.example:1080")
+    with pytest.raises(ConfigError, match="'socks5'; set http_proxy to an http or https proxy") as caught:
+        proxy_for("http://models.example/v1")
+    assert "secret" not in str(caught.value)
+    assert proxy_for("http://127.0.0.1:8100/v1") is None
