@@ -254,10 +254,14 @@ def _write_tables(data: _Dataset, out: Path, first_loss: str) -> dict[str, float
 def _fingerprint(config: CurateConfig, cases: Path, candidates: Path | None) -> str:
     """Return a digest of the settings and inputs on which the answers of the models depend.
 
-    The settings of the endpoints and ``max_failed_fraction`` do not affect the answers and are excluded.
+    Of the settings of the endpoints, only the omitted parameters and the additional fields affect the answers. The others
+    and ``max_failed_fraction`` are excluded.
     """
     plain = config.model_dump_json(exclude={"endpoints", "max_failed_fraction"})
     state = hashlib.sha256(f"{__version__}\n{plain}".encode())
+    for name, endpoint in sorted(config.endpoints.items()):
+        if endpoint.omit_parameters or endpoint.extra_body:
+            state.update(f"{name}\n{endpoint.model_dump_json(include={'omit_parameters', 'extra_body'})}".encode())
     for path in (cases, candidates, config.experts):
         digest = b""
         if path is not None:

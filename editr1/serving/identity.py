@@ -43,7 +43,9 @@ OPERATIONAL: Final = frozenset(
     }
 )
 """Settings of the reward server that are not part of the identity. A setting that is not listed here is part of it."""
-OPERATIONAL_OPENAI: Final = frozenset({"base_url", "api_key_env", "concurrency", "timeout_seconds"})
+OPERATIONAL_OPENAI: Final = frozenset(
+    {"base_url", "api_key_env", "concurrency", "timeout_seconds", "max_retries", "length_parameter"}
+)
 """Settings in the section ``openai`` that are not part of the identity."""
 _IN_PROCESS: Final = frozenset({"dtype"})
 """Settings that only apply if the engine runs in the server's own process."""

@@ -97,6 +97,19 @@ def test_rows_are_parsed_traces_in_the_order_of_the_candidates(reference, tables
         assert row.member in ("careful", "lenient")
 
 
+def test_changed_fields_of_requests_repeat_them_and_operational_settings_do_not(labeller_url, tables, tmp_path) -> None:
+    def requests(**changes) -> float:
+        endpoint = EndpointConfig(base_url=labeller_url, **changes)
+        settings = CurateConfig(endpoints={"default": endpoint}, principles=COUNTS, num_traces=1)
+        return run(settings, tables, tmp_path)["requests"]
+
+    first = requests()
+    assert first > 0
+    assert requests(concurrency=3, max_retries=1) == 0
+    assert requests(extra_body={"top_k": 5}) == first
+    assert requests(omit_parameters=("temperature",)) > 0
+
+
 @pytest.mark.parametrize("after", [3, 20, 60])
 def test_resumed_curation_writes_the_same_tables(labeller_url, tables, reference, tmp_path, after) -> None:
     seen = 0
