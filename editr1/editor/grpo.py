@@ -210,16 +210,20 @@ class _Trainer:
         """
         gather = self._distributed.all_gather
         causes: Counter[str] = Counter()
+        first = ""
         digests: set[str] = set()
-        for text in self._distributed.all_gather_text(json.dumps([local.causes, sorted(local.digests)])):
-            process_causes, process_digests = json.loads(text)
+        for text in self._distributed.all_gather_text(
+            json.dumps([local.causes, sorted(local.digests), local.first_failure])
+        ):
+            process_causes, process_digests, process_first = json.loads(text)
+            first = first or process_first
             causes.update(process_causes)
             digests |= set(process_digests)
         scores = torch.cat(gather(torch.cat([batch.scores for batch in batches if batch.scores is not None])))
         valid_mask = torch.cat(gather(torch.cat([batch.valid_mask for batch in batches]).to(torch.uint8))).bool()
         self._digest = check_one_model(self._digest, frozenset(digests))
         try:
-            check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes)
+            check_budget(int((~valid_mask).sum()), len(valid_mask), self._config.max_failed_fraction, causes, first)
         except RewardBudgetExceeded:
             self._save(i)
             # A requested stop can cause the failures: the reward service stops first, or pending requests are cancelled.

@@ -34,12 +34,13 @@ class RewardBudgetExceeded(Editr1Error, RuntimeError):
 
     exit_code = ExitCode.REWARD_BUDGET
 
-    def __init__(self, failed: int, total: int, allowed: float, causes: Mapping[str, int]) -> None:
+    def __init__(self, failed: int, total: int, allowed: float, causes: Mapping[str, int], first: str = "") -> None:
         self.failed, self.total, self.causes = failed, total, dict(causes)
         reasons = ", ".join(f"{cause}: {n}" for cause, n in sorted(causes.items()))
         super().__init__(
             f"{failed} of {total} scores failed ({failed / total:.0%}), but at most {allowed:.0%} may fail;"
             f" failures by cause: {reasons}. Check the reward service, or raise max_failed_fraction"
+            + (f". The first failure: {first}" if first else "")
         )
 
 
@@ -75,6 +76,7 @@ class Rewards:
         valid_mask: ``[N]`` bool, False where scoring failed.
         causes: Number of failures per cause.
         digests: Digests of the verifier models that returned the scores.
+        first_failure: Reason why scoring of the first failed sample failed, shortened; empty if none failed.
     """
 
     sample_ids: Tensor
@@ -82,6 +84,7 @@ class Rewards:
     valid_mask: Tensor
     causes: Counter[str]
     digests: frozenset[str]
+    first_failure: str = ""
 
 
 class RewardCollector:
@@ -145,6 +148,7 @@ class RewardCollector:
             valid_mask=torch.tensor([o.ok for o in outcomes], dtype=torch.bool),
             causes=Counter(o.cause.value for o in outcomes if not o.ok),
             digests=frozenset(o.model_digest for o in outcomes if o.ok),
+            first_failure=next((o.detail[:300] for o in outcomes if not o.ok), ""),
         )
 
     def _start(self, samples: Sequence[EditedSample]) -> None:
@@ -166,8 +170,10 @@ class RewardCollector:
         )
 
 
-def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int]) -> None:
+def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, int], first: str = "") -> None:
     """Check that scoring failed for at most the fraction ``allowed`` of ``total`` samples.
+
+    ``first`` is the reason why the first of them failed, which the error message quotes.
 
     Raises:
         RewardUnreachable: Too many failed, most of them because the reward service could not be reached.
@@ -175,7 +181,7 @@ def check_budget(failed: int, total: int, allowed: float, causes: Mapping[str, i
     """
     if total and failed > allowed * total:
         unreachable = 2 * causes.get(FailureCause.UNREACHABLE, 0) > failed
-        raise (RewardUnreachable if unreachable else RewardBudgetExceeded)(failed, total, allowed, causes)
+        raise (RewardUnreachable if unreachable else RewardBudgetExceeded)(failed, total, allowed, causes, first)
 
 
 def check_one_model(previous: str | None, digests: frozenset[str]) -> str | None:

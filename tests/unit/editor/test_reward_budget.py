@@ -16,8 +16,10 @@ from editr1.editor.reward import RewardBudgetExceeded, RewardUnreachable, check_
     ],
 )
 def test_error_depends_on_the_main_cause_of_failure(causes: dict[str, int], kind: type[Exception]) -> None:
-    with pytest.raises(RewardBudgetExceeded) as raised:
-        check_budget(4, 8, 0.1, causes)
+    with pytest.raises(
+        RewardBudgetExceeded, match=r"4 of 8 scores failed.*The first failure: no <score> tag"
+    ) as raised:
+        check_budget(4, 8, 0.1, causes, "no <score> tag")
     assert type(raised.value) is kind
 
 
