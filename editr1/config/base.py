@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+from editr1.config.strict import strict
 
 MIN_TEMPERATURE: Final = 0.01
 """Lowest sampling temperature. At lower ones, logits divided by the temperature can overflow; 0 selects greedy decoding."""
@@ -13,10 +16,21 @@ MIN_TEMPERATURE: Final = 0.01
 class Settings(BaseModel):
     """Base class of immutable settings that reject unknown keys.
 
+    Numbers must be finite. Booleans and strings are not accepted for numbers, nor numbers and strings for booleans. A number
+    without a fraction, such as 1e3, is accepted for an integer, because Helm writes large integers in this form.
+
     The docstring below a field is its description in JSON schemas, chart values and the reference documentation.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of the model, in which numbers and booleans are strict."""
+        schema: CoreSchema = strict(handler(source))
+        return schema
 
 
 def _check_temperature(value: float) -> float:
