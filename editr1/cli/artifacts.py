@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.cli.common import fail, reporting
+from editr1.cli.common import ClusterOption, fail, open_store_option, reporting
 from editr1.errors import ExitCode
 from editr1.terminal.text import echo
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Artifacts in a store: list, show, verify, download and upload them.")
 
 Store = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--store", envvar="EDITR1_STORE", help="Artifact store: file:///path, s3://bucket/prefix or a local folder."
+        "--store",
+        envvar="EDITR1_STORE",
+        help="Artifact store: file:///path, s3://bucket/prefix or a local folder."
+        "  [default: the store of the cluster settings]",
     ),
 ]
 Digest = Annotated[
@@ -29,7 +32,9 @@ Digest = Annotated[
 
 @app.command("ls")
 def list_artifacts(
-    store: Store, kind: Annotated[str | None, typer.Option(help="List only artifacts of this kind.")] = None
+    store: Store = None,
+    cluster: ClusterOption = None,
+    kind: Annotated[str | None, typer.Option(help="List only artifacts of this kind.")] = None,
 ) -> None:
     """List the artifacts in a store with their kind, stage, run, number of files and size.
 
@@ -41,7 +46,7 @@ def list_artifacts(
 
     with reporting():
         table = Table("digest", "kind", "stage", "run", "files", "MB")
-        for item in _open(store).list():
+        for item in _open(store, cluster).list():
             if kind in (None, item.kind):
                 size = sum(file.size for file in item.files) / 1e6
                 table.add_row(item.digest[:19], item.kind, item.stage, item.run, str(len(item.files)), f"{size:.2f}")
@@ -49,23 +54,23 @@ def list_artifacts(
 
 
 @app.command()
-def show(digest: Digest, store: Store) -> None:
+def show(digest: Digest, store: Store = None, cluster: ClusterOption = None) -> None:
     """Print the manifest of an artifact.
 
     Example: editr1 artifacts show sha256:1f2e --store runs/quickstart/store
     """
     with reporting():
-        echo(_find(_open(store), digest).model_dump_json(indent=2))
+        echo(_find(_open(store, cluster), digest).model_dump_json(indent=2))
 
 
 @app.command()
-def verify(digest: Digest, store: Store) -> None:
+def verify(digest: Digest, store: Store = None, cluster: ClusterOption = None) -> None:
     """Read all files of an artifact and verify their digests. Exits with 5 if a digest differs.
 
     Example: editr1 artifacts verify sha256:1f2e --store runs/quickstart/store
     """
     with reporting():
-        opened = _open(store)
+        opened = _open(store, cluster)
         problems = opened.verify(_find(opened, digest).digest)
     if problems:
         raise fail("\n".join(str(problem) for problem in problems), ExitCode.INPUT)
@@ -73,20 +78,26 @@ def verify(digest: Digest, store: Store) -> None:
 
 
 @app.command()
-def pull(digest: Digest, folder: Annotated[Path, typer.Argument(help="Folder to download to.")], store: Store) -> None:
+def pull(
+    digest: Digest,
+    folder: Annotated[Path, typer.Argument(help="Folder to download to.")],
+    store: Store = None,
+    cluster: ClusterOption = None,
+) -> None:
     """Download an artifact to a folder. If a download was interrupted, the command resumes it.
 
     Example: editr1 artifacts pull sha256:1f2e ./model --store s3://bucket/editr1
     """
     with reporting():
-        opened = _open(store)
+        opened = _open(store, cluster)
         echo(opened.fetch(_find(opened, digest).digest, folder))
 
 
 @app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder to upload.")],
-    store: Store,
+    store: Store = None,
+    cluster: ClusterOption = None,
     kind: Annotated[
         str, typer.Option(help="Kind of artifact: verifier, editor, rows, pairs, cases, import and so on.")
     ] = "import",
@@ -106,12 +117,13 @@ def push(
             raise fail(f"{folder}: not a folder; give the folder of the artifact", ExitCode.CONFIG)
         if kind != "checkpoint":  # the resume state of a trainer is not safetensors
             check_model_folder(folder)
-        opened = open_store(parse_store(store))
+        new = store is not None and not store.startswith("s3://")  # a folder is created
+        opened = open_store(parse_store(store)) if store and new else _open(store, cluster)
         echo(opened.commit(folder, kind=kind, stage="push", repair=True).digest)
 
 
 @app.command()
-def lineage(digest: Digest, store: Store) -> None:
+def lineage(digest: Digest, store: Store = None, cluster: ClusterOption = None) -> None:
     """Print the artifacts from which an artifact was made: its inputs, their inputs and so on.
 
     Example: editr1 artifacts lineage sha256:1f2e --store runs/quickstart/store
@@ -121,7 +133,7 @@ def lineage(digest: Digest, store: Store) -> None:
     from editr1.terminal.console import output_console
 
     with reporting():
-        opened = _open(store)
+        opened = _open(store, cluster)
         first = _find(opened, digest)
         known = {item.digest: item for item in [first, *opened.lineage(first.digest)]}
 
@@ -143,10 +155,10 @@ def _label(manifest: Manifest) -> str:
     )
 
 
-def _open(store: str) -> ArtifactStore:
-    from editr1.runs.find import open_existing_store
+def _open(store: str | None, cluster: Path | None) -> ArtifactStore:
+    from editr1.launch.kubernetes.connect import cluster_store, load_cluster
 
-    return open_existing_store(store)
+    return open_store_option(store, cluster) or cluster_store(load_cluster(cluster))
 
 
 def _find(store: ArtifactStore, digest: str) -> Manifest:

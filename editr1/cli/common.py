@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editr1.errors import Editr1Error, ExitCode, exit_code_of
 from editr1.terminal.text import echo
+
+if TYPE_CHECKING:
+    from editr1.artifacts import ArtifactStore
 
 NEGATIVE_RESULT = ExitCode.UNEXPECTED
 """Exit code of a command with a negative result: a check failed, a run no longer exists, or an edit has no score."""
@@ -58,6 +61,23 @@ RunsDirOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Kubernetes namespace.")]
+
+
+def open_store_option(store: str | None, cluster: Path | None) -> ArtifactStore | None:
+    """Open the store of the option --store; None if neither the store nor a cluster file is given.
+
+    The endpoint of a store on S3 comes from the cluster settings, as in the commands for runs on a cluster. If only
+    ``cluster`` is given, the URL comes from there, too. Raises ConfigError.
+    """
+    if store is None and cluster is None:
+        return None
+    if store is not None and not store.startswith("s3://"):
+        from editr1.runs.find import open_existing_store
+
+        return open_existing_store(store)
+    from editr1.launch.kubernetes.connect import cluster_store, load_cluster
+
+    return cluster_store(load_cluster(cluster), store)
 
 
 def cluster_overrides(namespace: str | None) -> list[str]:

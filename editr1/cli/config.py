@@ -47,19 +47,18 @@ def schema(
 
 @app.command()
 def show(file: RunFileArgument, overrides: SetOption = None) -> None:
-    """Print a run file with all defaults filled in.
+    """Print a run file with all defaults filled in, including the run's seed in the settings of the stages.
 
     Example: editr1 config show manifests/samples/quickstart.yaml --set gcpo.learning_rate=5e-5
     """
     import yaml
 
-    from editr1.runs.kinds import KINDS
+    from editr1.runs.resolve import full_config
     from editr1.runs.spec import load_run
 
     with reporting():
         spec = load_run(file, overrides or [], os.environ)
     shown = spec.model_dump(mode="json", by_alias=True)
     for stage, typed in zip(shown["spec"]["stages"], spec.spec.stages, strict=True):
-        model = KINDS[typed.kind].settings_model()
-        stage["config"] = model.model_validate(typed.config).model_dump(mode="json")
+        stage["config"] = full_config(typed.kind, typed.config, spec.spec.seed)
     echo(yaml.safe_dump(shown, sort_keys=False, width=120).rstrip())

@@ -26,6 +26,7 @@ from editr1.terminal.text import echo
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from editr1.artifacts import ArtifactStore
     from editr1.cli.view import RunView
     from editr1.config.cluster import ClusterConfig
     from editr1.config.store import StoreConfig
@@ -59,7 +60,9 @@ def run(
         bool,
         typer.Option("--detach", help="Submit the run to the operator in the cluster and exit without following it."),
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only validate the run file.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the run file, its settings and its inputs.")
+    ] = False,
     open_report: Annotated[
         bool, typer.Option("--open", help="Open the report in a browser when the run has ended.")
     ] = False,
@@ -80,6 +83,7 @@ def run(
     from editr1.config.store import store_at
     from editr1.launch.kubernetes.connect import load_cluster, store_config
     from editr1.launch.local.processes import terminate_with_parent
+    from editr1.runs.check import check_inputs
     from editr1.runs.spec import load_run
 
     terminate_with_parent()
@@ -87,6 +91,8 @@ def run(
         if on is Backend.LOCAL:
             _reject_cluster_options({"--detach": detach, "--cluster": cluster, "--namespace": namespace})
         spec = _with_store(load_run(file, overrides or [], os.environ), store)
+        for note in check_inputs(spec, _local_store(spec, runs_dir / spec.metadata.name) if check else None, str(file)):
+            echo(note)
         target, opened = None, store_at(spec.spec.store) if spec.spec.store else None
         if check:
             count = len(spec.spec.stages)
@@ -118,6 +124,15 @@ def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
     if store is None:
         return spec
     return spec.model_copy(update={"spec": spec.spec.model_copy(update={"store": store})})
+
+
+def _local_store(spec: RunSpec, folder: Path) -> ArtifactStore | None:
+    """Open the artifact store of a run for --check; None if it is not on this machine or does not exist yet."""
+    from editr1.artifacts import open_store
+    from editr1.config.store import store_at
+
+    config = store_at(spec.spec.store or (folder.resolve() / "store").as_uri())
+    return open_store(config) if config.folder is not None and config.folder.is_dir() else None
 
 
 def _execute(

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import DEFAULT_RUNS_DIR, JsonOption, RunsDirOption, StoreOption, fail, reporting
+from editr1.cli.common import (
+    DEFAULT_RUNS_DIR,
+    ClusterOption,
+    JsonOption,
+    RunsDirOption,
+    StoreOption,
+    fail,
+    open_store_option,
+    reporting,
+)
 from editr1.durations import format_minute
 from editr1.errors import ExitCode
 from editr1.terminal.text import echo
@@ -16,8 +25,12 @@ app = typer.Typer(no_args_is_help=True, help="Runs: list them, or show the state
 
 
 @app.command("ls")
-def list_runs(runs_dir: RunsDirOption = DEFAULT_RUNS_DIR, store: StoreOption = None) -> None:
-    """List the runs in the artifact store --store. Without --store, list the local runs in the folder --runs-dir.
+def list_runs(
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR, store: StoreOption = None, cluster: ClusterOption = None
+) -> None:
+    """List the runs in the artifact store --store, or in the store of the settings --cluster.
+
+    Without these options, list the local runs in the folder --runs-dir.
 
     Example: editr1 runs ls
     """
@@ -27,9 +40,9 @@ def list_runs(runs_dir: RunsDirOption = DEFAULT_RUNS_DIR, store: StoreOption = N
     from editr1.terminal.console import output_console
 
     with reporting():
-        records = find_records(runs_dir, store)
+        records = find_records(runs_dir, open_store_option(store, cluster))
     if not records:
-        echo(f"no runs in {store or runs_dir}")
+        echo(f"no runs in {store or cluster or runs_dir}")
         return
     table = Table("name", "state", "seed", "stages done", "started", "minutes")
     for record in records:
@@ -51,6 +64,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Name of the run.")],
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     store: StoreOption = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the stages of a run with their state, attempts, metrics and outputs.
@@ -64,9 +78,14 @@ def show(
     from editr1.terminal.console import output_console
 
     with reporting():
-        record = next((item for item in find_records(runs_dir, store) if item.name == name), None)
+        record = next(
+            (item for item in find_records(runs_dir, open_store_option(store, cluster)) if item.name == name), None
+        )
     if record is None:
-        raise fail(f"no run named {name!r} in {store or runs_dir}; list the runs with: editr1 runs ls", ExitCode.CONFIG)
+        raise fail(
+            f"no run named {name!r} in {store or cluster or runs_dir}; list the runs with: editr1 runs ls",
+            ExitCode.CONFIG,
+        )
     if as_json:
         echo(record.model_dump_json(indent=2))
         return

@@ -99,3 +99,7 @@ class GcpoConfig(VerifierTraining):
                 f"(pairs_per_rollout / processes x 2 x num_traces); use a divisor of {traces}"
             )
         return micro_batch_size, traces // micro_batch_size
+
+    def check_processes(self, processes: int) -> None:
+        """Raise ConfigError if the pairs of a rollout do not divide evenly among ``processes``."""
+        self.rollout_layout(processes)

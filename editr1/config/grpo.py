@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from editr1.config.base import Settings
+from editr1.config.errors import ConfigError
 
 MAX_FLOW_NOISE = 1.2
 """Largest noise level a that is accepted for Flow-SDE. The first denoising step (sigma = 1) multiplies the latents by 1
@@ -210,3 +211,11 @@ class GrpoConfig(Settings):
                 " sde_window_size, widen sde_window_range or increase num_inference_steps"
             )
         return self
+
+    def check_processes(self, processes: int) -> None:
+        """Raise ConfigError if the cases of an iteration do not divide evenly among ``processes``."""
+        if self.cases_per_iteration % processes:
+            raise ConfigError(
+                f"cases_per_iteration {self.cases_per_iteration} is not a multiple of the number of processes; use a"
+                f" multiple of {processes}"
+            )

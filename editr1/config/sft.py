@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from editr1.config.errors import ConfigError
 from editr1.config.verifier import VerifierTraining
 
 
@@ -43,3 +45,21 @@ class SftConfig(VerifierTraining):
                 f"max_steps {self.max_steps} and epochs {self.epochs}: set exactly one of the two, and the other to null"
             )
         return self
+
+    def batch_layout(self, processes: int) -> tuple[int, int]:
+        """Return the micro-batch size (rows per forward pass on each process), and the number of gradient accumulation steps.
+
+        Raises ConfigError if ``batch_size`` is not a multiple of the micro-batch size times the number of processes.
+        """
+        micro_batch_size = self.micro_batch_size or math.ceil(self.batch_size / processes)
+        rows_per_pass = micro_batch_size * processes
+        if self.batch_size % rows_per_pass:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is not a multiple of {rows_per_pass} (micro_batch_size "
+                f"{micro_batch_size} x {processes} processes); change micro_batch_size or batch_size"
+            )
+        return micro_batch_size, self.batch_size // rows_per_pass
+
+    def check_processes(self, processes: int) -> None:
+        """Raise ConfigError if a batch does not divide evenly among ``processes``."""
+        self.batch_layout(processes)

@@ -15,6 +15,7 @@ from editr1.artifacts import ArtifactStore
 from editr1.launch.local.processes import wait_or_kill
 from editr1.launch.orchestrator import GRACE_SECONDS
 from editr1.runs.job import PARENT_VARIABLE
+from editr1.runs.kinds import Kind
 from editr1.runs.record import State, load_record
 from editr1.runs.spec import RunSpec
 from editr1.telemetry.progress import ProgressReader
@@ -89,6 +90,7 @@ def _environment() -> dict[str, str]:
     By default, a run uses one thread. Then metrics do not depend on the number of cores, and runs do not compete for
     cores.
     """
-    overrides = {name for name in os.environ if name.startswith("EDITR1_RUN__") or name == "EDITR1_STORE"}
+    prefixes = tuple(f"EDITR1_{name.upper()}__" for name in ("run", *Kind))
+    overrides = {name for name in os.environ if name.startswith(prefixes) or name == "EDITR1_STORE"}
     kept = {name: value for name, value in os.environ.items() if name not in overrides}
-    return {"OMP_NUM_THREADS": "1", **kept, PARENT_VARIABLE: str(os.getpid())}
+    return {"OMP_NUM_THREADS": "1", **kept, "PYTHONSAFEPATH": "1", PARENT_VARIABLE: str(os.getpid())}

@@ -14,7 +14,7 @@ from editr1.runs.record import RunRecord, parse_record, record_key, refreshed
 log = logging.getLogger("editr1.runs")
 
 
-def find_records(folder: Path, store: str | None) -> list[RunRecord]:
+def find_records(folder: Path, store: ArtifactStore | None) -> list[RunRecord]:
     """Return all run records in ``store`` or, if it is None, in the run folders below ``folder``, newest first.
 
     Records that cannot be read are skipped with a warning.
@@ -64,9 +64,9 @@ def run_folder(folder: Path, run: str) -> Path | None:
     return next((path for path, store in stores if store.get_record(record_key(run)) is not None), None)
 
 
-def _stores(folder: Path, store: str | None) -> Iterator[ArtifactStore]:
+def _stores(folder: Path, store: ArtifactStore | None) -> Iterator[ArtifactStore]:
     if store is not None:
-        yield open_existing_store(store)
+        yield store
         return
     if not folder.is_dir():
         raise ConfigError(

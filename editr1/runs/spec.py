@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
@@ -20,6 +20,14 @@ from editr1.serving.identity import DIGEST_PATTERN
 
 API_VERSION = "editr1.dev/v1alpha1"
 Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+
+
+@runtime_checkable
+class DividesAmongProcesses(Protocol):
+    """Settings of a training whose batches are divided among processes."""
+
+    def check_processes(self, processes: int) -> None:
+        """Raise ConfigError if a batch does not divide evenly among ``processes``."""
 
 
 class StageSpec(Settings):
@@ -89,13 +97,15 @@ def load_run(file: Path, overrides: Sequence[str] = (), env: Mapping[str, str] |
     """Read and validate a run file: fields, stage names, references and the settings of every stage.
 
     An override such as ``sft.epochs=1`` sets the config of stage ``sft``; ``spec.seed=3``, ``spec.stages.sft.retries=5`` and
-    ``metadata.name=x`` set the run's own fields.
+    ``metadata.name=x`` set the run's own fields. A variable ``EDITR1_<KIND>__A__B`` in ``env`` sets ``a.b`` in the config of
+    every stage of this kind. A later source overrides an earlier one: file, ``env``, ``overrides``.
 
     Raises:
         ConfigError: the file is invalid; the message has one line per error.
     """
     own = [item for item in overrides if item.split(".")[0] in ("spec", "metadata")]
     spec = load_settings(RunSpec, file=file, env=env, env_prefix="EDITR1_RUN__", overrides=own)
+    spec = _with_environment(spec, env or {}, file)
     for item in (item for item in overrides if item not in own):
         spec = _override_stage(spec, item)
     check_run(spec, str(file))
@@ -113,9 +123,11 @@ def check_run(spec: RunSpec, where: str) -> None:
         faults += _input_faults(stage, seen, head)
         faults += _reward_faults(stage, seen, head)
         try:
-            validate(KINDS[stage.kind].settings_model(), stage.config, where=f"{head}.config")
+            settings = validate(KINDS[stage.kind].settings_model(), stage.config, where=f"{head}.config")
         except ConfigError as error:
             faults.append(str(error))
+        else:
+            faults += _layout_faults(settings, stage.processes, f"{head}.config")
         seen[stage.name] = stage
     if faults:
         raise ConfigError("\n".join(faults))
@@ -189,6 +201,37 @@ def _reward_faults(stage: StageSpec, earlier: Mapping[str, StageSpec], head: str
     elif stage.reward is not None:
         return [f"{head}.reward: a {stage.kind} stage does not use a reward service; remove this field"]
     return []
+
+
+def _layout_faults(settings: Settings, processes: int, head: str) -> list[str]:
+    """Return a fault if the settings have batches that do not divide evenly among the processes of a node."""
+    if isinstance(settings, DividesAmongProcesses):
+        try:
+            settings.check_processes(processes)
+        except ConfigError as error:
+            return [f"{head}: {error}"]
+    return []
+
+
+def _with_environment(spec: RunSpec, env: Mapping[str, str], file: Path) -> RunSpec:
+    """Return ``spec`` with the settings in ``env`` for the kinds of its stages.
+
+    Raises ConfigError, with the name of the variable, if a setting is invalid.
+    """
+    stages = []
+    for stage in spec.spec.stages:
+        prefix = f"EDITR1_{stage.kind.upper()}__"
+        if any(name.startswith(prefix) for name in env):
+            config = load_settings(
+                KINDS[stage.kind].settings_model(),
+                values=stage.config,
+                env=env,
+                env_prefix=prefix,
+                where=f"{file}: spec.stages.{stage.name}.config",
+            ).model_dump(mode="json", exclude_unset=True)
+            stage = stage.model_copy(update={"config": config})
+        stages.append(stage)
+    return spec.model_copy(update={"spec": spec.spec.model_copy(update={"stages": stages})})
 
 
 def _override_stage(spec: RunSpec, item: str) -> RunSpec:

@@ -12,6 +12,9 @@ from editr1.data.images import encode_png
 from editr1.data.types import Category, EncodedImage, Principle, ScoreFailure, ScoreItem
 from editr1.serving.api import ScoreRequest, decode_items, encode_request
 
+GOLDEN_FILE = "editr1_golden.json"
+"""Name of the file with golden samples in the folder of a verifier."""
+
 
 def default_golden() -> tuple[ScoreItem, ...]:
     """Return one golden sample: a grey and a white image with one question per category.
@@ -31,6 +34,18 @@ def default_golden() -> tuple[ScoreItem, ...]:
         principles=principles,
     )
     return (item,)
+
+
+def load_golden_sample(model: str | Path) -> Sequence[ScoreItem]:
+    """Load the golden sample of a verifier.
+
+    Return a default sample if the folder ``model`` has none, or if ``model`` is the name of a model on the hub.
+
+    Raises:
+        ValueError: The file in the folder is not valid; see :func:`load_golden`.
+    """
+    file = Path(model) / GOLDEN_FILE
+    return load_golden(file) if file.is_file() else default_golden()
 
 
 def save_golden(path: Path, items: Sequence[ScoreItem]) -> None:

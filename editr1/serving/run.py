@@ -28,7 +28,7 @@ from editr1.data.types import ScoreItem
 from editr1.errors import Editr1Error, ExitCode
 from editr1.serving.api import Resolver
 from editr1.serving.engines.base import Engine
-from editr1.serving.golden import default_golden, load_golden
+from editr1.serving.golden import load_golden, load_golden_sample
 from editr1.serving.server import create_app
 from editr1.serving.service import RewardService
 from editr1.telemetry import configure
@@ -191,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--golden",
         type=Path,
-        help="JSON file of golden samples: items of a score request that are scored before the server is ready",
+        help="JSON file of golden samples: items of a score request that are scored before the server is ready (default:"
+        " editr1_golden.json in the folder of the verifier)",
     )
     parser.add_argument("--digest", help="model digest to return in responses (default: computed from the folder)")
     parser.add_argument(
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_settings(
             ServeConfig, file=parsed.config, env=os.environ, env_prefix="EDITR1_SERVE__", overrides=parsed.set
         )
-        golden = load_golden(parsed.golden) if parsed.golden else default_golden()
+        golden = load_golden(parsed.golden) if parsed.golden else load_golden_sample(parsed.model)
     except (ConfigError, OSError, ValueError) as error:
         log.error("%s", error)
         return ExitCode.CONFIG

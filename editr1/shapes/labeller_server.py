@@ -15,6 +15,7 @@ import argparse
 import base64
 import binascii
 import ipaddress
+import os
 import socket
 import subprocess
 import sys
@@ -148,7 +149,9 @@ def labeller_server(kind: Kind = "shapes", settings: LabellerSettings | None = N
     command = [sys.executable, "-m", "editr1.shapes.labeller_server", "--port", "0", "--labeller", kind]
     if settings is not None:
         command += ["--settings", settings.model_dump_json()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # Without PYTHONSAFEPATH, a folder named like a package in the working directory would be imported.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()

@@ -19,8 +19,8 @@ def body(context: StageContext) -> dict[str, float]:
     When the server is ready, its URL and the digest of its model are written to ``service.json`` in the working
     directory.
     """
+    from editr1.serving.golden import load_golden_sample
     from editr1.serving.run import make_engine, serve
-    from editr1.stages.runtime.golden_sample import load_golden_sample
 
     config = context.settings(ServeConfig)
     context.progress.phase("loading", 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,11 +56,12 @@ def train_sft(
 
     Raises:
         TableError: a row is invalid, or longer than the model's context.
-        ConfigError: the batch size is not valid (see :func:`batch_layout`), the architecture is not supported, or the training diverged.
+        ConfigError: the batch size is not valid (see ``SftConfig.batch_layout``), the architecture is not supported, or the
+            training diverged.
         Interrupted: the hooks requested a stop. A checkpoint was passed to them first.
     """
     context = distributed_context(config)
-    micro_batch_size, accumulation_steps = batch_layout(config, context.world_size)
+    micro_batch_size, accumulation_steps = config.batch_layout(context.world_size)
     processor, template = load_processing_for_training(config, model)
     limit = context_limit(config, model)
     dataset = sft_rows(rows, processor, template, limit, RowCache(work_folder(output_dir), context))
@@ -127,21 +127,6 @@ def trace_lengths(dataset: Any, tokenizer: Any) -> TraceLengths:
     texts = [text.rstrip("\n") for text in dataset.with_format("arrow")["completion"].to_pylist()]
     tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return TraceLengths.of([len(ids) for ids in tokens])
-
-
-def batch_layout(config: SftConfig, processes: int) -> tuple[int, int]:
-    """Return the micro-batch size (rows per forward pass on each process), and the number of gradient accumulation steps.
-
-    Raises ConfigError if ``batch_size`` is not a multiple of the micro-batch size times the number of processes.
-    """
-    micro_batch_size = config.micro_batch_size or math.ceil(config.batch_size / processes)
-    rows_per_pass = micro_batch_size * processes
-    if config.batch_size % rows_per_pass:
-        raise ConfigError(
-            f"batch_size {config.batch_size} is not a multiple of {rows_per_pass} (micro_batch_size "
-            f"{micro_batch_size} x {processes} processes); change micro_batch_size or batch_size"
-        )
-    return micro_batch_size, config.batch_size // rows_per_pass
 
 
 def _check_row_count(path: Path, rows: int, config: SftConfig, rows_per_pass: int, processes: int) -> None:

@@ -21,7 +21,7 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.store import StoreConfig
 from editr1.data.tables import read_table
 from editr1.data.types import EditCase, PreferencePair
-from editr1.runs.find import find_records
+from editr1.runs.find import find_records, open_existing_store
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import newest_result
 from editr1.telemetry.names import StageMetric
@@ -123,7 +123,7 @@ def test_store_has_result_attempts_and_logs_after_the_pod_has_ended(tmp_path: Pa
         rows = list(read_table(folder / f"{name}.parquet", kind))
         held = [row.case_id if isinstance(row, EditCase) else row.case.case_id for row in rows]
         assert held and all(re.match(prefix, case) for case in held), (name, held[:3])
-    (record,) = find_records(tmp_path, (tmp_path / "store").as_uri())
+    (record,) = find_records(tmp_path, open_existing_store((tmp_path / "store").as_uri()))
     assert (record.state, record.command, record.stages["curate"].outputs) == ("done", "helm install r", result.outputs)
     live = files(tmp_path)
     (attempt,) = live.attempts()

@@ -182,7 +182,7 @@ class _Attempt:
 
     def _run_stage(self, file: Path) -> int:
         job = self._job
-        environment = {**os.environ, CONFIG_VARIABLE: str(file)}
+        environment = {**os.environ, CONFIG_VARIABLE: str(file), "PYTHONSAFEPATH": "1"}
         environment["TRACEPARENT"] = traceparent() or ""
         if KINDS[job.kind].distributed:
             logs = job.workdir / "logs"

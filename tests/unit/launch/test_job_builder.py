@@ -10,6 +10,7 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig, store_at
 from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, chart_values
+from editr1.launch.local.launcher import LocalLauncher
 from editr1.runs.job import RuntimeSettings
 from editr1.runs.resolve import ResolvedStage, resolve_job
 from editr1.runs.spec import StageSpec
@@ -74,3 +75,9 @@ def test_environment_sets_s3_endpoint_and_region(tmp_path: Path) -> None:
     assert store_at(tmp_path.as_uri(), env=env).endpoint is None
     with pytest.raises(ConfigError, match="EDITR1_S3_REGION"):
         store_at("s3://b/x", env={"EDITR1_S3_REGION": "not a region"})
+
+
+def test_stage_process_does_not_import_from_the_working_directory(tmp_path: Path) -> None:
+    stage = StageSpec(name="curate", kind="curate")
+    job = build_job(stage, JobContext("r", 0, StoreConfig(url=tmp_path.as_uri()), workdir=tmp_path))
+    assert LocalLauncher().render(job, stage).environment["PYTHONSAFEPATH"] == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from editr1.data.types import Candidate, EditCase, Verdict
 from editr1.shapes.candidates import make_candidate, make_candidates
 from editr1.shapes.cases import generate_cases
 from editr1.shapes.labeller import ShapesLabeller
+from editr1.shapes.labeller_server import labeller_server
 from editr1.shapes.truth import true_score
 from editr1.verifier.trace import parse_trace
 
@@ -118,3 +120,13 @@ def test_unknown_questions_are_answered_no() -> None:
     case, item = _candidates("perfect")[0]
     text = ShapesLabeller(ACCURATE).think(case.source, item.image, case.instruction, ["is the dog brown?"])
     assert '"score": 0}' in text
+
+
+def test_server_does_not_import_a_folder_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "orjson").mkdir()
+    (tmp_path / "orjson" / "__init__.py").write_text("raise SystemExit('imported from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    with labeller_server() as url:
+        assert url.startswith("http://127.0.0.1:")

@@ -21,7 +21,7 @@ from editr1.telemetry import Interrupted, Progress, TrainHooks
 from editr1.verifier.model import load_verifier
 from editr1.verifier.prompt_length import TokenCounter
 from editr1.verifier.rows import RowCache, sft_rows
-from editr1.verifier.sft import batch_layout, train_sft
+from editr1.verifier.sft import train_sft
 
 QUICK = SftConfig(max_steps=4, batch_size=4, warmup_steps=1, learning_rate=1e-3, device="cpu")
 
@@ -138,7 +138,7 @@ def test_resuming_from_a_folder_without_a_checkpoint_is_rejected(
 
 
 def test_batch_sizes_that_do_not_divide_evenly_are_rejected() -> None:
-    assert batch_layout(SftConfig(batch_size=32), 2) == (16, 1)
-    assert batch_layout(SftConfig(batch_size=32, micro_batch_size=4), 2) == (4, 4)
+    assert SftConfig(batch_size=32).batch_layout(2) == (16, 1)
+    assert SftConfig(batch_size=32, micro_batch_size=4).batch_layout(2) == (4, 4)
     with pytest.raises(ValueError, match="batch_size 32"):
-        batch_layout(SftConfig(batch_size=32), 3)
+        SftConfig(batch_size=32).batch_layout(3)

@@ -151,8 +151,8 @@ def test_resumed_adapter_with_missing_tensors_is_refused(tiny: Path, tmp_path: P
 
 
 def test_reward_server_refuses_an_incomplete_checkpoint(
-    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = change(tiny, tmp_path / "model", without_layer)
     assert serve([str(folder), "--set", "port=0", "--set", "device=cpu"]) == ExitCode.INPUT
-    assert O_PROJ in caplog.text
+    assert O_PROJ in caplog.text + capfd.readouterr().err

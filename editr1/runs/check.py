@@ -1,0 +1,70 @@
+"""Check that the inputs of a run exist, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from editr1.artifacts import ArtifactStore
+from editr1.artifacts.errors import StoreError
+from editr1.artifacts.weights import UnusableModel, check_model_folder
+from editr1.config.loader import ConfigError
+from editr1.errors import is_retryable
+from editr1.runs.kinds import KINDS
+from editr1.runs.references import Scheme, parse_reference
+from editr1.runs.resolve import resolve_reference
+from editr1.runs.spec import RunSpec
+
+
+def check_inputs(spec: RunSpec, store: ArtifactStore | None, where: str) -> list[str]:
+    """Check that folders, artifacts and outputs of other runs that ``spec`` reads exist and contain what the stage expects.
+
+    Outputs of earlier stages and models on the Hugging Face Hub are not checked. No model is loaded.
+
+    Args:
+        spec: a valid run.
+        store: artifact store of the run. If it is None, references to artifacts and to other runs are not checked.
+        where: name of the run file, for messages.
+
+    Returns:
+        Notes about references that could not be checked, because the store did not respond.
+
+    Raises:
+        ConfigError: a folder or artifact does not exist, or lacks the expected file; one line per fault.
+        UnusableModel: the only faults are damaged or pickled files in input folders.
+    """
+    faults: list[ConfigError | UnusableModel | StoreError] = []
+    notes: list[str] = []
+    for stage in spec.spec.stages:
+        for name, text in stage.inputs.items():
+            head = f"{where}: spec.stages.{stage.name}.inputs.{name}"
+            declared = KINDS[stage.kind].input(name)
+            try:
+                _check(text, store, head, declared.expected_file if declared else None)
+            except StoreError as error:
+                if is_retryable(error.exit_code):
+                    notes.append(f"{head}: {text} was not checked: {error}")
+                else:
+                    faults.append(ConfigError(f"{head}: {error}"))
+            except (ConfigError, UnusableModel) as error:
+                faults.append(error)
+    if faults:
+        kinds = {type(fault) for fault in faults}
+        kind = UnusableModel if kinds == {UnusableModel} else ConfigError
+        raise kind("\n".join(map(str, faults)))
+    return notes
+
+
+def _check(text: str, store: ArtifactStore | None, head: str, expected: str | None) -> None:
+    reference = parse_reference(text, head)
+    if reference.scheme is Scheme.PATH:
+        folder = Path(reference.target)
+        if not folder.is_dir():
+            raise ConfigError(f"{head}: {reference.target!r} is not a folder; give the path of an existing folder")
+        if expected and not any(folder.glob(expected)):
+            raise ConfigError(f"{head}: {reference.target!r} contains no {expected}; use another folder")
+        try:
+            check_model_folder(folder)
+        except UnusableModel as error:
+            raise UnusableModel(f"{head}: {error}") from None
+    elif store is not None and reference.scheme in (Scheme.ARTIFACT, Scheme.RUN):
+        resolve_reference(reference, store, {}, head)

@@ -1,0 +1,108 @@
+"""What is known about a run before a model is loaded: environment settings, batches, and inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from editr1.cli.main import app
+from editr1.config.loader import ConfigError
+from editr1.errors import ExitCode
+from editr1.runs.resolve import full_config
+from editr1.runs.spec import load_run
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def run_file(folder: Path, **stage: Any) -> Path:
+    sft = {"name": "sft", "kind": "sft", "inputs": {"rows": DIGEST, "model": "builtin:shapes-verifier"}} | stage
+    body = {"seed": 3, "stages": [sft]}
+    run = {"apiVersion": "editr1.dev/v1alpha1", "kind": "EditRun", "metadata": {"name": "x"}, "spec": body}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    return folder / "run.yaml"
+
+
+def check(file: Path, *arguments: str, env: dict[str, str] | None = None) -> Any:
+    return CliRunner().invoke(
+        app, ["run", str(file), "--check", "--runs-dir", str(file.parent / "runs"), *arguments], env=env
+    )
+
+
+def test_variables_of_a_kind_set_the_config_of_its_stages(tmp_path: Path) -> None:
+    file = run_file(tmp_path, config={"learning_rate": 1e-3, "batch_size": 8})
+    env = {"EDITR1_SFT__LEARNING_RATE": "2e-3", "EDITR1_SFT__BATCH_SIZE": "4", "EDITR1_GCPO__BETA": "9"}
+    stage = load_run(file, ["sft.batch_size=2"], env).spec.stages[0]
+    assert stage.config == {"learning_rate": 2e-3, "batch_size": 2}
+
+
+@pytest.mark.parametrize("value", ["-1", "yes", "x", ".inf", ".nan"])
+def test_invalid_variable_is_refused_with_its_name(tmp_path: Path, value: str) -> None:
+    done = check(run_file(tmp_path), env={"EDITR1_SFT__LEARNING_RATE": value})
+    assert done.exit_code == ExitCode.CONFIG
+    assert "environment variable EDITR1_SFT__LEARNING_RATE" in done.output
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["sft.learning_rate=yes", "spec.seed=true", "spec.stages.sft.retries=yes", "spec.seed=1:30", "spec.seed=010"],
+)
+def test_word_or_notation_that_is_no_number_is_refused(tmp_path: Path, setting: str) -> None:
+    assert check(run_file(tmp_path), "--set", setting).exit_code == ExitCode.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "fault"),
+    [
+        ("sft", {"batch_size": 32}, "batch_size 32 is not a multiple of 33"),
+        ("gcpo", {"pairs_per_rollout": 4}, "pairs_per_rollout 4 does not divide evenly among 3 processes"),
+        ("grpo", {"cases_per_iteration": 4}, "cases_per_iteration 4 is not a multiple of the number of processes"),
+    ],
+)
+def test_batch_that_does_not_divide_among_the_processes_is_refused(
+    tmp_path: Path, kind: str, config: dict[str, Any], fault: str
+) -> None:
+    inputs = {
+        "sft": {"rows": DIGEST, "model": DIGEST},
+        "gcpo": {"pairs": DIGEST, "model": DIGEST},
+        "grpo": {"cases": DIGEST, "editor": DIGEST},
+    }[kind]
+    extra = {"reward": "http://127.0.0.1:1"} if kind == "grpo" else {}
+    file = run_file(tmp_path, name=kind, kind=kind, inputs=inputs, config=config, processes=3, **extra)
+    with pytest.raises(ConfigError, match=rf"spec\.stages\.{kind}\.config: {fault}"):
+        load_run(file)
+    load_run(file, [f"spec.stages.{kind}.processes=2"])
+
+
+def test_inputs_that_do_not_exist_are_reported_together(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "x" / "store").mkdir(parents=True)
+    done = check(run_file(tmp_path, inputs={"rows": DIGEST, "model": f"path:{tmp_path}/none"}))
+    assert done.exit_code == ExitCode.CONFIG
+    assert "inputs.rows" in done.output and "does not exist" in done.output
+    assert "inputs.model" in done.output and "is not a folder" in done.output
+
+
+def test_output_of_an_unknown_run_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "x" / "store").mkdir(parents=True)
+    done = check(run_file(tmp_path, inputs={"rows": "run:old/curate/rows", "model": "builtin:shapes-verifier"}))
+    assert done.exit_code == ExitCode.CONFIG and "has no result" in done.output
+
+
+def test_damaged_model_folder_is_reported_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"x")
+    done = check(run_file(tmp_path, inputs={"rows": DIGEST, "model": f"path:{tmp_path}/model"}))
+    assert done.exit_code == ExitCode.INPUT and "model.safetensors" in done.output
+
+
+def test_shown_run_file_is_the_same_run(tmp_path: Path) -> None:
+    file = run_file(tmp_path)
+    done = CliRunner().invoke(app, ["config", "show", str(file)])
+    (tmp_path / "shown.yaml").write_text(done.output)
+    both = [load_run(path).spec for path in (file, tmp_path / "shown.yaml")]
+    first, second = (full_config(spec.stages[0].kind, spec.stages[0].config, spec.seed) for spec in both)
+    assert first == second and first["seed"] == 3
