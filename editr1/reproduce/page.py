@@ -12,7 +12,7 @@ from markupsafe import Markup
 from editr1.evaluation.metrics import Estimate
 from editr1.evaluation.report import formats
 from editr1.evaluation.report.charts import line_chart
-from editr1.evaluation.report.headlines import ruler
+from editr1.evaluation.report.headlines import TRUE_SCORE, ruler
 from editr1.evaluation.report.model import Point
 from editr1.evaluation.report.render import page_css, page_environment
 from editr1.reproduce.claims import CLAIM_TITLES, Outcome
@@ -68,6 +68,7 @@ def render_page(found: Reproduction) -> str:
         .render(
             found=found,
             css=Markup(page_css()),
+            true_score=TRUE_SCORE,
             claims=_claims(found),
             verifiers=[experiment for experiment in found.experiments if "half_credit" in experiment.metrics],
             editors=[
@@ -197,10 +198,11 @@ def _mean_curve(curves: list[tuple[Point, ...]]) -> list[Point]:
 
 
 def _interval(value: Estimate | None, scale: float = 100.0, digits: int = 1) -> str:
+    """Format an estimate with its confidence interval and its sample size."""
     if value is None:
         return formats.NOT_MEASURED
     low, high = (f"{bound * scale:.{digits}f}" for bound in (value.low, value.high))
-    return f"{value.value * scale:.{digits}f} ({low} to {high})"
+    return f"{value.value * scale:.{digits}f} ({low} to {high}, {formats.count(value)})"
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from editr1.artifacts import open_store
+from editr1.config.store import StoreConfig
+from editr1.runs.timeline import gather_spans
+from tests.unit.evaluation import recomputed
+
 ROOT = Path(__file__).parents[2]
 SMALL = [
     "metadata.name=small",
@@ -28,8 +33,8 @@ SMALL = [
     "gcpo.num_traces=4",
     "gcpo.max_rollouts_without_signal=null",
     "grpo.iterations=2",
-    "grpo.cases_per_iteration=2",
-    "grpo.group_size=4",
+    "grpo.cases_per_iteration=8",
+    "grpo.group_size=8",
     "grpo.max_failed_fraction=1.0",
     "evaluate.max_failed_fraction=1.0",
     "evaluate.bootstrap_samples=200",
@@ -121,6 +126,25 @@ def test_finished_run_has_a_report_and_one_opentelemetry_trace(
     phases = {(*names[span["parent"]], span["name"]) for span in spans if span.get("parent") in names}
     for service, phase in (("gcpo", "sample"), ("gcpo", "reward"), ("grpo", "sample"), ("grpo", "optimise")):
         assert (f"editr1-{service}", "editr1.step", f"editr1.step.{phase}") in phases
+
+
+def test_every_figure_of_the_report_can_be_recomputed_from_the_artifacts(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    evaluation = next((folder / "stages" / "evaluate").glob("out-*/evaluation"))
+    recomputed.check(evaluation, min_groups=1000)  # intervals over so few items are too coarse to compare
+    recomputed.check_page((folder / "report.html").read_text(), evaluation)
+
+
+def test_timeline_shows_every_recorded_step(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    recorded = [json.loads(line) for line in (folder / "spans.jsonl").open()]
+    assert len({span["span"] for span in recorded}) == len(recorded)
+    shown = gather_spans(open_store(StoreConfig(url=(folder / "store").as_uri())), "small", folder / "spans.jsonl")
+    for service in ("editr1-sft", "editr1-gcpo", "editr1-grpo"):
+        steps = [
+            [s for s in spans if (s["service"], s["name"]) == (service, "editr1.step")] for spans in (recorded, shown)
+        ]
+        assert len(steps[0]) == len(steps[1]) > 0
 
 
 def test_repeated_command_starts_nothing(finished: tuple[Path, str]) -> None:

@@ -28,9 +28,38 @@ def test_reproduction_page_lists_every_comparison_with_the_number_of_the_paper()
 def test_rows_of_the_readme_match_the_reproduction_page() -> None:
     # The reproduction page has an additional column, the number of seeds.
     published = [[*row[:5], row[6]] for row in claim_rows("docs/reproduction.md")]
-    rows = claim_rows("README.md")
+    rows = [[re.sub(r" <sup>\w</sup>$", "", cell) for cell in row] for row in claim_rows("README.md")]
     assert rows
     assert [row for row in rows if row not in published] == []
+
+
+def test_claim_about_bare_verdicts_carries_its_caveat_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(T+V) over bare verdicts (V) <sup>a</sup> |" in text
+    assert re.search(
+        r"^<sup>a</sup> This base model can hardly recognize an image without describing it first", text, re.MULTILINE
+    )
+
+
+def test_page_says_of_shuffled_labels_what_the_fresh_seeds_say() -> None:
+    text = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
+    (row,) = [
+        row for row in claim_rows("docs/reproduction.md") if row[0].startswith("2. GCPO on shuffled labels does not")
+    ]
+    change, low, high = row[2].split()[0], *row[3].replace("+", "").split(" to ")
+    assert f"shuffled labels change the accuracy by {change} points ({low} to {high}, n = {row[4]})" in " ".join(
+        text.split()
+    )
+    assert not re.search(r"\*\*[^*]*shuffled labels improve", text)
+
+
+def test_results_of_single_seeds_name_a_commit_and_a_machine() -> None:
+    text = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
+    section = text.split("## The quickstart at three seeds")[1].split("## How far")[0]
+    assert re.search(r"commit [0-9a-f]{7}", section) and "2 cores" in section
+    assert re.search(r"Results on seed 601 \([^)]*2 cores[^)]*commits? [0-9a-f]{7}", text)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"seed 1002,[^)]*commit [0-9a-f]{7}, 2 cores\)", readme)
 
 
 def test_readme_states_the_number_of_comparisons() -> None:

@@ -55,7 +55,7 @@ def recomputed_rows(folder: Path) -> dict[str, list[Row]]:
             found[f"/verifiers/{role}/accuracy/{kind}"] = [
                 (credits[role][i["pair_id"]][kind], 1.0, i["source"]) for i in scored
             ]
-        for kind in ("strict", "half_credit"):
+        for kind in ("strict", "half_credit") if any(credits[role].values()) else ():
             found[f"/verifiers/{role}/accuracy/{kind}_with_failed"] = [
                 ((credits[role][i["pair_id"]] or {kind: 0.0})[kind], 1.0, i["source"]) for i in mine
             ]
@@ -138,6 +138,62 @@ def agreed(item: dict[str, Any], category: str) -> Iterator[Row]:
         right = [bits[i] == edit["truth"]["verdicts"][i] for bits in edit["answers"]["verdicts"] for i in places]
         if right:
             yield float(sum(right)), float(len(right)), item["source"]
+
+
+def check(folder: Path, *, tolerance: float = 0.12, min_groups: int = 2) -> None:
+    """Fail unless every estimate in ``evaluation.json`` equals the one that is recomputed from the other files.
+
+    ``tolerance`` is the largest difference of the ends of an interval from those of a bootstrap with another seed, as a
+    fraction of its width. Intervals over fewer than ``min_groups`` groups are not compared.
+    """
+    stored, rows = stored_estimates(folder), recomputed_rows(folder)
+    stored.pop(
+        "/editor/unchanged", None
+    )  # the score of the source images, which are inputs and not part of the artifact
+    assert stored and stored.keys() == rows.keys(), stored.keys() ^ rows.keys()
+    rng = np.random.default_rng(0)
+    for name, estimate in stored.items():
+        top, bottom, groups = (list(column) for column in zip(*rows[name], strict=True))
+        assert abs(estimate["value"] - sum(top) / sum(bottom)) < 1e-12, name
+        assert estimate["n"] == sum(bottom), name
+        assert (estimate["groups"] or estimate["n"]) == len(set(groups)), name
+        if len(set(groups)) >= min_groups:
+            low, high = interval(rows[name], 1500, rng)
+            width = max(high - low, 1e-9)
+            assert abs(estimate["low"] - low) < tolerance * width, (name, estimate, low, high)
+            assert abs(estimate["high"] - high) < tolerance * width, (name, estimate, low, high)
+
+
+SHOWN = {
+    "accuracy": (100, 1, ""),
+    "verdicts": (100, 1, ""),
+    "parsed": (100, 1, ""),
+    "verifier_gain": (100, 1, "+"),
+    "before": (100, 1, ""),
+    "after": (100, 1, ""),
+    "gain": (100, 1, "+"),
+    "gsb": (100, 1, "+"),
+    "label_agreement": (100, 1, ""),
+}
+"""Scale, decimals and sign of the metrics on the page, by a component of their path."""
+
+
+def check_page(html: str, folder: Path) -> None:
+    """Fail unless the page shows every recomputed metric as "value low to high n = N", in the order of the tables."""
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html)).replace("\u2212", "-")
+    for name, rows in recomputed_rows(folder).items():
+        part = next(part for part in name.split("/") if part in SHOWN)
+        scale, digits, sign = SHOWN[part]
+        if name.endswith("/score"):
+            scale, digits = 1, 2
+        value = scale * sum(row[0] for row in rows) / sum(row[1] for row in rows)
+        near = {f"{value + shift:{sign}.{digits}f}" for shift in (-1e-9, 1e-9)}  # a half may be rounded either way
+        n = round(sum(row[1] for row in rows))
+        shown = "|".join(re.escape(number) for number in near)
+        if part == "label_agreement":
+            assert re.search(rf"agrees with ({shown}) % \([0-9.]+ to [0-9.]+, n = {n}", text), name
+        elif not name.endswith("_with_failed") or n != len(recomputed_rows(folder)[name.removesuffix("_with_failed")]):
+            assert re.search(rf"({shown}) [-+]?[0-9.]+ to [-+]?[0-9.]+ n = {n}\b", text), (name, near, n)
 
 
 def interval(rows: list[Row], samples: int, rng: np.random.Generator) -> tuple[float, float]:
