@@ -121,9 +121,11 @@ def test_each_phase_has_curves_of_its_own_and_those_that_matter_are_first() -> N
 
 
 def test_every_metric_that_a_training_reports_has_a_title() -> None:
-    from editr1.verifier.gcpo import _LOGGED_METRICS
+    from editr1.verifier.gcpo_metrics import rates
 
-    assert set(_LOGGED_METRICS.values()) <= METRICS["gcpo"].keys()
+    counts = ("pairs", "traces", "comparisons", "parsed_winner", "parsed_loser")
+    answers = (f"answers_{category}" for category in ("follow", "keep", "quality"))
+    assert set(rates(dict.fromkeys((*counts, *answers), 1.0))) <= METRICS["gcpo"].keys()
 
 
 def data(truth: str = "shapes") -> ReportData:
