@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     TRANSIENT = 129
     """A service or the artifact store could not be reached; another attempt may succeed."""
     INTERRUPTED = 130
-    """Ctrl-C ended an editr1 command that was following a run on a cluster. The run continues."""
+    """Ctrl-C ended an editr1 command that was following a run on a cluster or on another machine. The run continues."""
     KILLED = 137
     """The process was killed (SIGKILL): it ran out of memory, or the node was lost."""
     TERMINATED = 143

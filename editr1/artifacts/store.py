@@ -159,6 +159,20 @@ class ArtifactStore:
         found = self._each(lambda file: (file, self._fault(file)), self.manifest(digest).files)
         return [Problem(file.path, fault) for file, fault in found if fault]
 
+    def missing(self, digest: str) -> str:
+        """Return why the artifact ``digest`` cannot be read: its manifest or a file is not in the store. Empty if it is complete.
+
+        The contents of the files are not read; see :meth:`verify`.
+        """
+        try:
+            manifest = self.manifest(digest)
+        except ArtifactNotFound as error:
+            return str(error)
+        files = {file.digest: file for file in manifest.files}.values()
+        sizes = self._each(lambda file: self.objects.size(_blob_key(file.digest.removeprefix(PREFIX))), files)
+        absent = [file.path for file, size in zip(files, sizes, strict=True) if size != file.size]
+        return f"{self.url}: artifact {digest} has lost the file {absent[0]}" if absent else ""
+
     def list(self) -> Iterator[Manifest]:
         """Yield the manifests of all artifacts in the store, sorted by digest. Other objects are ignored."""
         for key in self.objects.keys("manifests/sha256/"):

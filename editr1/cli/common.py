@@ -59,6 +59,14 @@ DEFAULT_RUNS_DIR = Path("runs")
 RunsDirOption = Annotated[
     Path, typer.Option("--runs-dir", envvar="EDITR1_RUNS_DIR", help="Folder that contains the folders of local runs.")
 ]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the run, instead of the name in the run file. Finished stages are reused."),
+]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option("--replace", help="Replace the record of a run with the same name and other settings or inputs."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Kubernetes namespace.")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,9 @@ import typer
 from editr1.cli.common import (
     DEFAULT_RUNS_DIR,
     ClusterOption,
+    NameOption,
     NamespaceOption,
+    ReplaceOption,
     RunFileArgument,
     RunsDirOption,
     SetOption,
@@ -63,6 +66,8 @@ def run(
     check: Annotated[
         bool, typer.Option("--check", help="Only check the run file, its settings and its inputs.")
     ] = False,
+    name: NameOption = None,
+    replace: ReplaceOption = False,
     open_report: Annotated[
         bool, typer.Option("--open", help="Open the report in a browser when the run has ended.")
     ] = False,
@@ -76,6 +81,9 @@ def run(
 
     If the cluster has the Edit-R1 operator, the operator starts the stages, even after this command has exited.
     Otherwise this command starts them and has to keep running until the run has ended.
+
+    A run with other settings or inputs than those that are recorded under its name is refused: choose another --name, or --replace the
+    record.
     """
     import os
 
@@ -86,8 +94,8 @@ def run(
     from editr1.runs.check import check_inputs
     from editr1.runs.spec import load_run
 
-    terminate_with_parent()
     with reporting():
+        terminate_with_parent()
         if on is Backend.LOCAL:
             _reject_cluster_options({"--detach": detach, "--cluster": cluster, "--namespace": namespace})
         spec = _with_store(load_run(file, overrides or [], os.environ), store)
@@ -101,9 +109,14 @@ def run(
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))
             opened = store_config(target, spec.spec.store)
+        options = _Options(detach, replace, (spec.metadata.name,) if name else ())
+        if name:
+            # Without a store of its own, the run shares that of the run file's name, so that finished stages can be reused.
+            opened = opened or store_at((runs_dir / spec.metadata.name / "store").resolve().as_uri())
+            spec = _with_name(spec, name)
         folder = runs_dir / spec.metadata.name
         with RunView() as view:
-            record, any_started = _execute(spec, folder, opened, target, view, detach)
+            record, any_started = _execute(spec, folder, opened, target, view, options)
         if not any_started:
             echo(f"run {record.name}: all stages are up to date; nothing to do")
         _show_report(record, folder, opened, view.console, open_report)
@@ -117,6 +130,23 @@ def _reject_cluster_options(given: dict[str, object]) -> None:
         raise ConfigError(
             f"{', '.join(unused)}: not supported for a local run; add --on kubernetes, or remove the option"
         )
+
+
+@dataclass(frozen=True)
+class _Options:
+    detach: bool
+    replace: bool
+    reuse: tuple[str, ...]
+    """Names of runs whose finished stages are reused."""
+
+
+def _with_name(spec: RunSpec, name: str) -> RunSpec:
+    """Return ``spec`` with another name. Raises ConfigError if it is not a valid name of a run."""
+    from editr1.config.loader import validate
+    from editr1.runs.spec import Metadata
+
+    metadata = validate(Metadata, spec.metadata.model_dump() | {"name": name}, where="--name")
+    return spec.model_copy(update={"metadata": metadata})
 
 
 def _with_store(spec: RunSpec, store: str | None) -> RunSpec:
@@ -136,7 +166,12 @@ def _local_store(spec: RunSpec, folder: Path) -> ArtifactStore | None:
 
 
 def _execute(
-    spec: RunSpec, folder: Path, store: StoreConfig | None, cluster: ClusterConfig | None, view: RunView, detach: bool
+    spec: RunSpec,
+    folder: Path,
+    store: StoreConfig | None,
+    cluster: ClusterConfig | None,
+    view: RunView,
+    options: _Options,
 ) -> tuple[RunRecord, bool]:
     """Execute a run, with the operator if the cluster has one. Returns its record and whether a stage was started.
 
@@ -150,7 +185,7 @@ def _execute(
     from editr1.launch.orchestrator import GRACE_SECONDS
     from editr1.runs.job import PARENT_VARIABLE
 
-    by_operator = run_by_operator(cluster, spec, store, folder, view, detach) if cluster and store else None
+    by_operator = run_by_operator(cluster, spec, store, folder, view, options.detach) if cluster and store else None
     if by_operator is None:
         return execute(
             spec,
@@ -161,6 +196,8 @@ def _execute(
             store=store,
             cluster=cluster,
             wait=GRACE_SECONDS if PARENT_VARIABLE in os.environ else 0.0,
+            replace=options.replace,
+            reuse=options.reuse,
         )
     if by_operator.record is None:
         raise typer.Exit(by_operator.code)

@@ -74,13 +74,11 @@ def show(
     from rich.table import Table
 
     from editr1.cli.view import format_value
-    from editr1.runs.find import find_records
+    from editr1.runs.find import find_record
     from editr1.terminal.console import output_console
 
     with reporting():
-        record = next(
-            (item for item in find_records(runs_dir, open_store_option(store, cluster)) if item.name == name), None
-        )
+        record = find_record(runs_dir, open_store_option(store, cluster), name)
     if record is None:
         raise fail(
             f"no run named {name!r} in {store or cluster or runs_dir}; list the runs with: editr1 runs ls",

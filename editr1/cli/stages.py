@@ -9,13 +9,17 @@ from typing import Annotated
 
 import typer
 
-from editr1.cli.common import ConfigOption, SetOption, StopFlag, StoreOption, command_line, reporting
+from editr1.cli.common import ConfigOption, ReplaceOption, SetOption, StopFlag, StoreOption, command_line, reporting
 from editr1.terminal.text import echo
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the outputs and all other files of the stage.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")]
 Processes = Annotated[
     int, typer.Option(min=1, max=64, help="Number of processes on this machine. With GPUs, each process uses one.")
+]
+RunNameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the run in the artifact store.  [default: the name of the folder --out]"),
 ]
 
 _REFERENCE = "a folder, path:DIR, sha256:DIGEST, run:RUN/STAGE/OUTPUT, hub:NAME@REVISION or builtin:NAME"
@@ -36,12 +40,14 @@ def curate(
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
+    name: RunNameOption = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Write the training data: edit cases with principles, preference pairs, and SFT rows with reasoning traces.
 
     Example: editr1 curate --data ./imported --out runs/curation --set curation.variant=T+V
     """
-    _run_stage("curate", {"data": data}, _Options(out, config, overrides, seed, store))
+    _run_stage("curate", {"data": data}, _Options(out, config, overrides, seed, store, name, replace))
 
 
 def sft(
@@ -59,13 +65,17 @@ def sft(
     seed: Seed = 0,
     processes: Processes = 1,
     store: StoreOption = None,
+    name: RunNameOption = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Train a verifier on reasoning traces (SFT).
 
     Example: editr1 sft --rows runs/curation/outputs/rows --model builtin:shapes-verifier --out runs/sft
     """
     _run_stage(
-        "sft", {"rows": rows, "pairs": pairs, "model": model}, _Options(out, config, overrides, seed, store, processes)
+        "sft",
+        {"rows": rows, "pairs": pairs, "model": model},
+        _Options(out, config, overrides, seed, store, name, replace, processes),
     )
 
 
@@ -78,12 +88,18 @@ def gcpo(
     seed: Seed = 0,
     processes: Processes = 1,
     store: StoreOption = None,
+    name: RunNameOption = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Train a verifier on human preference pairs (GCPO).
 
     Example: editr1 gcpo --pairs runs/curation/outputs/pairs --model runs/sft/outputs/model --out runs/gcpo
     """
-    _run_stage("gcpo", {"pairs": pairs, "model": model}, _Options(out, config, overrides, seed, store, processes))
+    _run_stage(
+        "gcpo",
+        {"pairs": pairs, "model": model},
+        _Options(out, config, overrides, seed, store, name, replace, processes),
+    )
 
 
 def serve(
@@ -121,6 +137,8 @@ def grpo(
     seed: Seed = 0,
     processes: Processes = 1,
     store: StoreOption = None,
+    name: RunNameOption = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Train an image editor with Flow-GRPO. A reward server scores its edits, and the scores are the rewards.
 
@@ -130,7 +148,7 @@ def grpo(
     _run_stage(
         "grpo",
         {"cases": cases, "editor": editor},
-        _Options(out, config, overrides, seed, store, processes),
+        _Options(out, config, overrides, seed, store, name, replace, processes),
         reward,
         reward_digest,
     )
@@ -156,6 +174,8 @@ def evaluate(
     overrides: SetOption = None,
     seed: Seed = 0,
     store: StoreOption = None,
+    name: RunNameOption = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Evaluate verifiers and editors on held-out data and on public benchmarks.
 
@@ -170,7 +190,7 @@ def evaluate(
     """
     inputs = {"pairs": pairs, "cases": cases, "sft": sft, "rl": rl, "before": before, "after": after}
     inputs |= {"editscore": editscore, "tiger": tiger, "gedit": gedit, "imgedit": imgedit}
-    _run_stage("evaluate", inputs, _Options(out, config, overrides, seed, store))
+    _run_stage("evaluate", inputs, _Options(out, config, overrides, seed, store, name, replace))
 
 
 def _reference(text: str) -> str:
@@ -186,6 +206,8 @@ class _Options:
     overrides: list[str] | None
     seed: int
     store: str | None
+    name: str | None
+    replace: bool
     processes: int = 1
 
 
@@ -219,6 +241,8 @@ def _run_stage(
             command=command_line(),
             observer=view,
             should_stop=StopFlag(),
+            name=options.name,
+            replace=options.replace,
         )
-        for name, folder in folders.items():
-            echo(f"{name}: {folder}")
+        for output, folder in folders.items():
+            echo(f"{output}: {folder}")

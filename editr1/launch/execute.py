@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from editr1.artifacts import ArtifactStore, open_store
+from editr1.artifacts import open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig, store_at
+from editr1.launch.drive import RunRequest, TakenOver, drive_or_follow, load_known
 from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.local.lock import inherited_lock, lock
 from editr1.launch.observer import Observer
 from editr1.launch.orchestrator import GRACE_SECONDS, READY_SECONDS, RunContext, RunOrchestrator, RunStopped
 from editr1.launch.origin import run_origin
+from editr1.runs.driver import Heartbeat, newest_claim
 from editr1.runs.job import RuntimeSettings
-from editr1.runs.record import Origin, RunRecord, load_record
+from editr1.runs.name_in_use import stated_settings
+from editr1.runs.record import Origin, RunRecord, save_record
+from editr1.runs.reuse import reuse_results
 from editr1.runs.spec import RunSpec
 from editr1.telemetry import configure
 from editr1.telemetry.log import requested_format
@@ -31,8 +35,14 @@ def execute(
     store: StoreConfig | None = None,
     cluster: ClusterConfig | None = None,
     wait: float = 0.0,
+    replace: bool = False,
+    reuse: Sequence[str] = (),
 ) -> tuple[RunRecord, bool]:
     """Run every stage of ``spec`` that has no result yet.
+
+    If a process on another machine runs the same run in the same store, this process follows it, and takes over if it disappears.
+    With ``replace``, the record of a run with other settings or inputs is replaced. Results of the runs ``reuse`` in the same store
+    are copied for stages with the same key.
 
     Stages run as local processes, or on ``cluster`` if it is given. The spans of the run are written to ``folder``. The
     artifacts are written to ``store``, else to the store that ``spec`` names, else to ``<folder>/store``.
@@ -45,6 +55,8 @@ def execute(
 
     Raises:
         ConfigError: another process is still using ``folder`` after ``wait`` seconds.
+        NameInUse: the record of the run has other settings or inputs, and ``replace`` is not set.
+        TakenOver: another process has taken over the run.
         StageFailed, RunStopped: see :class:`RunOrchestrator`.
     """
     folder = folder.resolve()
@@ -57,27 +69,40 @@ def execute(
             folder / ".stages.lock", left, wait=GRACE_SECONDS, on_wait=_WaitNotice(left, observer, should_stop)
         ) as descriptor,
     ):
-        opened = open_store(config)
-        origin = run_origin(command)
-        record = _load_or_create(opened, spec, origin)
-        spans = folder / "spans.jsonl"
-        configure("editr1-run", spans, **{"editr1.run": record.name})
-        context = RunContext(
-            spec=spec,
-            store=opened,
-            store_config=config,
-            folder=folder,
-            observer=observer,
-            should_stop=should_stop,
-            origin=origin,
-            runtime=RuntimeSettings(span_file=spans, log_format=requested_format()),
-            ready_seconds=cluster.reward_ready_timeout_seconds if cluster else READY_SECONDS,
-        )
-        any_started = (
-            RunOrchestrator(context, record, LocalLauncher((descriptor,))).run()
-            if cluster is None
-            else _orchestrate_on_cluster(context, record, cluster)
-        )
+        request = RunRequest(spec, open_store(config), observer, should_stop, replace)
+        claim = drive_or_follow(request)
+        if isinstance(claim, RunRecord):
+            return claim, True
+        with Heartbeat(claim) as heartbeat:
+            lost = heartbeat.lost.is_set
+            record = _load_or_create(request, run_origin(command))
+            save_record(request.store, record)
+            reuse_results(spec, request.store, reuse)
+            spans = folder / "spans.jsonl"
+            configure("editr1-run", spans, **{"editr1.run": record.name})
+            context = RunContext(
+                spec=spec,
+                store=request.store,
+                store_config=config,
+                folder=folder,
+                observer=observer,
+                should_stop=lambda: lost() or should_stop(),
+                may_save=lambda: not lost(),
+                origin=run_origin(command),
+                runtime=RuntimeSettings(span_file=spans, log_format=requested_format()),
+                ready_seconds=cluster.reward_ready_timeout_seconds if cluster else READY_SECONDS,
+            )
+            try:
+                any_started = (
+                    RunOrchestrator(context, record, LocalLauncher((descriptor,))).run()
+                    if cluster is None
+                    else _orchestrate_on_cluster(context, record, cluster)
+                )
+            except RunStopped:
+                if not lost():
+                    raise
+                newest = newest_claim(request.store, record.name)
+                raise TakenOver(record.name, newest.driver if newest else None) from None
     return record, any_started
 
 
@@ -108,16 +133,19 @@ class _WaitNotice:
             raise RunStopped
 
 
-def _load_or_create(store: ArtifactStore, spec: RunSpec, origin: Origin) -> RunRecord:
+def _load_or_create(request: RunRequest, origin: Origin) -> RunRecord:
     """Return the record of the run from the store, or a new record if there is none.
 
-    Stages that were removed from the run file are removed from the record.
+    If the record is replaced, it begins now, and stages that the run file does not contain are removed from it. Every other field
+    of a stage is replaced when the stage is prepared.
     """
-    record = load_record(store, spec.metadata.name)
+    spec, record = request.spec, load_known(request)
+    stated = stated_settings(spec)
     if record is None:
-        return RunRecord(name=spec.metadata.name, seed=spec.spec.seed, created=time.time(), **origin)
+        return RunRecord(name=request.name, seed=spec.spec.seed, created=time.time(), stated=stated, **origin)
+    if record.stated != stated and request.replace:
+        record.created = time.time()
     wanted = {stage.name for stage in spec.spec.stages}
-    for removed in set(record.stages) - wanted:
-        del record.stages[removed]
-    record.seed = spec.spec.seed
+    record.stages = {name: stage for name, stage in record.stages.items() if name in wanted}
+    record.seed, record.stated = spec.spec.seed, stated
     return record

@@ -23,7 +23,7 @@ from editr1.launch.launcher import Handle, Launcher, Observation, Request
 from editr1.launch.observer import Observer
 from editr1.runs.job import RuntimeSettings, StageJob
 from editr1.runs.next_step import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
-from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_result, save_record
+from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_complete_result, save_record
 from editr1.runs.resolve import ResolvedStage, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1.serving.identity import ask_identity
@@ -81,6 +81,8 @@ class RunContext:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     ready_seconds: float = READY_SECONDS
     """Time in seconds within which a reward service must become ready after its start."""
+    may_save: Callable[[], bool] = lambda: True
+    """Returns False once another process drives the run, so that this process must not write its record."""
 
 
 class RunOrchestrator(Generic[Request, Handle]):
@@ -149,7 +151,7 @@ class RunOrchestrator(Generic[Request, Handle]):
 
     def _adopt_result(self, record: StageRecord) -> bool:
         """Copy the stage's result from the store into ``record``. Returns False if the store contains no result."""
-        result = load_result(self._store, self._record.name, record.name, record.key)
+        result = load_complete_result(self._store, self._record.name, record.name, record.key)
         if result is None:
             return False
         record.state, record.outputs, record.metrics = State.DONE, result.outputs, result.metrics
@@ -314,7 +316,8 @@ class RunOrchestrator(Generic[Request, Handle]):
             time.sleep(POLL_SECONDS)
 
     def _save(self) -> None:
-        save_record(self._store, self._record)
+        if self._context.may_save():
+            save_record(self._store, self._record)
 
 
 @contextmanager

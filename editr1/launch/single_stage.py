@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from editr1.artifacts import open_store
-from editr1.config.loader import load_settings
+from editr1.config.loader import load_settings, validate
 from editr1.config.store import store_at
 from editr1.launch.checkout import git_revision
 from editr1.launch.execute import execute
@@ -47,23 +49,48 @@ def run_single_stage(
     command: str,
     observer: Observer,
     should_stop: Callable[[], bool],
+    name: str | None = None,
+    replace: bool = False,
 ) -> dict[str, Path]:
     """Run one stage in ``folder``, and copy its outputs to ``<folder>/outputs``. Returns the folders of the outputs by output name.
 
-    The artifact store is ``store``, or ``<folder>/store`` if it is None. Raises ConfigError, StageFailed, RunStopped.
+    The run has the name ``name``, or that of the folder (:func:`run_name_of`). The artifact store is ``store``, or ``<folder>/store`` if it
+    is None. For ``replace``, see :func:`editr1.launch.execute.execute`. Raises ConfigError, StageFailed, RunStopped.
     """
     spec = RunSpec(
         api_version=API_VERSION,
         kind="EditRun",
-        metadata=Metadata(name=f"{stage.kind}-single"),
+        metadata=validate(Metadata, {"name": name or run_name_of(folder)}, where="--name"),
         spec=RunBody(seed=seed, stages=[stage]),
     )
     check_run(spec, f"editr1 {stage.kind}")
     config = store_at(store or (folder.resolve() / "store").as_uri())
-    record, _ = execute(spec, folder=folder, command=command, observer=observer, should_stop=should_stop, store=config)
+    record, _ = execute(
+        spec,
+        folder=folder,
+        command=command,
+        observer=observer,
+        should_stop=should_stop,
+        store=config,
+        replace=replace,
+        # Earlier versions named every run of a single stage after its kind.
+        reuse=(run_name_of(folder), f"{stage.kind}-single"),
+    )
     opened = open_store(config)
     outputs = record.stages[stage.name].outputs
     return {name: opened.fetch(digest, folder / "outputs" / name) for name, digest in outputs.items()}
+
+
+def run_name_of(folder: Path) -> str:
+    """Return the name of the run of a single stage: the name of its folder, with characters that a name cannot have replaced.
+
+    A name that had to be changed ends with a part of a digest, so that two folders do not get the same name.
+    """
+    given = folder.resolve().name
+    name = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-")
+    if name == given and len(name) <= 45:
+        return name
+    return f"{name[:36].rstrip('-') or 'stage'}-{hashlib.sha256(given.encode()).hexdigest()[:8]}"
 
 
 def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, store: str | None) -> None:
@@ -75,7 +102,7 @@ def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, sto
     job = build_job(
         stage,
         JobContext(
-            run="serve-single",
+            run=run_name_of(folder),
             seed=0,
             store=store_config,
             git_revision=git_revision(),

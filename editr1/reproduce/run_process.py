@@ -39,7 +39,7 @@ class RunProcess:
         with (self._folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--runs-dir", str(runs)],
+                [sys.executable, "-m", "editr1.cli.main", "run", str(file), "--runs-dir", str(runs), "--replace"],
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -9,7 +9,7 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig, store_at
-from editr1.runs.record import RunRecord, parse_record, record_key, refreshed
+from editr1.runs.record import RunRecord, load_record, parse_record, record_key, refreshed
 
 log = logging.getLogger("editr1.runs")
 
@@ -33,6 +33,17 @@ def find_records(folder: Path, store: ArtifactStore | None) -> list[RunRecord]:
                     continue
                 records.append(refreshed(record, opened))
     return sorted(records, key=lambda record: record.created, reverse=True)
+
+
+def find_record(folder: Path, store: ArtifactStore | None, run: str) -> RunRecord | None:
+    """Return the record of ``run`` in ``store`` or, if it is None, in the run folders below ``folder``; None if there is none.
+
+    Raises UnreadableRecord if this version of editr1 cannot read the record.
+    """
+    for opened in _stores(folder, store):
+        if (record := load_record(opened, run)) is not None:
+            return refreshed(record, opened)
+    return None
 
 
 def parse_store(text: str) -> StoreConfig:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from editr1.config.base import Settings
-from editr1.config.loader import ConfigError, validate
+from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.store import StoreConfig
-from editr1.runs.kinds import Kind
+from editr1.runs.kinds import KINDS, Kind
+from editr1.runs.references import Scheme, parse_reference
+from editr1.runs.spec import Name
 from editr1.serving.identity import RewardIdentity
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"
@@ -39,15 +42,15 @@ class RuntimeSettings(Settings):
 class StageJob(Settings):
     """Content of a job file: a stage with its inputs, settings and store. Pods and local processes read the same format."""
 
-    run: str
+    run: Name
     """Name of the run."""
-    stage: str
+    stage: Name
     """Name of the stage in the run."""
     kind: Kind
     """Kind of the stage."""
-    key: str = ""
+    key: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """Digest of the kind, config, seed, inputs and reward model. It identifies the outputs of the stage. Empty until it is computed."""
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Seed of the run."""
     store: StoreConfig
     """Artifact store for inputs, outputs and records."""
@@ -68,10 +71,36 @@ class StageJob(Settings):
     runtime: RuntimeSettings = RuntimeSettings()
     """Settings for reporting and restarts."""
 
+    @model_validator(mode="after")
+    def _check_inputs(self) -> Self:
+        known = [item.name for item in KINDS[self.kind].inputs]
+        for name, text in self.inputs.items():
+            if name not in known:
+                raise ValueError(f"inputs.{name}: unknown input of a {self.kind} stage; {nearest(name, known)}")
+            if parse_reference(text, f"inputs.{name}").scheme is Scheme.STAGE:
+                raise ValueError(
+                    f"inputs.{name}: {text!r} refers to a stage of a run file; in a job file, write run:<run>/<stage>/<output> or"
+                    " sha256:<digest>"
+                )
+        return self
+
     @property
     def progress_file(self) -> Path:
         """Path of the progress file. All attempts with the same key append to it."""
         return self.workdir / f"progress-{self.key[:12]}.jsonl"
+
+
+def make_workdir(job: StageJob) -> Path:
+    """Create the working folder of a job if necessary, and return it. Raises ConfigError if its path cannot be a folder."""
+    try:
+        job.workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise  # a later attempt may succeed
+        raise ConfigError(
+            f"workdir {str(job.workdir)!r}: the folder cannot be created: {error.strerror}; set workdir to a folder that can be written"
+        ) from None
+    return job.workdir
 
 
 def read_job() -> StageJob:

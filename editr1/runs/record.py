@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from enum import StrEnum
 from typing import Any, TypedDict
@@ -10,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, explain
+from editr1.errors import ExitCode
 from editr1.runs.stored import parse_stored
+
+log = logging.getLogger("editr1.runs")
 
 
 class State(StrEnum):
@@ -88,7 +92,16 @@ class RunRecord(_Record):
     machine: str = ""
     created: float
     ended: float | None = None
+    stated: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the run file that change its outputs, by dotted name (:func:`editr1.runs.name_in_use.stated_settings`); empty in records
+    of earlier versions."""
     stages: dict[str, StageRecord] = Field(default_factory=dict)
+
+
+class UnreadableRecord(ConfigError):
+    """The record of a run is damaged, or another version of editr1 wrote it."""
+
+    exit_code = ExitCode.INPUT
 
 
 def record_key(run: str) -> str:
@@ -130,19 +143,19 @@ def save_record(store: ArtifactStore, record: RunRecord) -> None:
 
 
 def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
-    """Return the record of ``run``; None if there is none. Raises ConfigError if this version of editr1 cannot read it."""
+    """Return the record of ``run``; None if there is none. Raises UnreadableRecord if this version of editr1 cannot read it."""
     data = store.get_record(record_key(run))
     return None if data is None else parse_record(data, f"{store.url}: {record_key(run)}")
 
 
 def parse_record(data: bytes, where: str) -> RunRecord:
-    """Parse a stored record. Raises ConfigError if this version of editr1 cannot read it."""
+    """Parse a stored record. Raises UnreadableRecord if this version of editr1 cannot read it."""
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError as error:
-        raise ConfigError(
-            "\n".join(explain(RunRecord, error, where=f"{where}: not a run record of this version of editr1"))
-        ) from None
+        faults = explain(RunRecord, error, where=f"{where}: not a run record of this version of editr1")
+        remedy = f"{where}: restore it from a backup, or write it anew with: editr1 run FILE --replace (finished stages are reused)"
+        raise UnreadableRecord("\n".join([*faults, remedy])) from None
 
 
 def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
@@ -153,6 +166,21 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
         return None
     remedy = "remove it, and the stage runs again"
     return parse_stored(StageResult, data, f"{store.url}: {name}", remedy=remedy)
+
+
+def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
+    """Return the result of a stage whose outputs are all in the store; None if it is not done or an output is missing.
+
+    The artifacts of a finished run may have been removed from the store. The stage then has to run again.
+    """
+    result = load_result(store, run, stage, key)
+    if result is None or result.key != key:
+        return None
+    for name, digest in result.outputs.items():
+        if reason := store.missing(digest):
+            log.warning("stage %s of run %s: its output %s is gone: %s; the stage runs again", stage, run, name, reason)
+            return None
+    return result
 
 
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:

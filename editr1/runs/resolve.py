@@ -21,7 +21,7 @@ from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.next_step import service_of, startable
-from editr1.runs.record import RunRecord, State, load_result, newest_result
+from editr1.runs.record import RunRecord, State, load_complete_result, newest_result
 from editr1.runs.references import Reference, Scheme, parse_reference
 from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
 from editr1.serving.identity import RewardIdentity, ask_identity, reward_identity
@@ -130,7 +130,7 @@ def resolve_job(
     }
     reward = job.reward
     if reward is None and KINDS[job.kind].needs_service:
-        reward = _identity_at(job.reward_urls, job.reward_digest, config, f"stage {job.stage}, reward", ask)
+        reward = identity_at(job.reward_urls, job.reward_digest, config, f"stage {job.stage}, reward", ask)
     key = stage_key(job.kind, config, inputs, job.seed, reward)
     digest = reward.model if reward else job.reward_digest
     resolved = {"config": config, "inputs": inputs, "key": key, "reward": reward, "reward_digest": digest}
@@ -183,11 +183,11 @@ def resolve_stage(
         served = resolve_stage(service, stages, seed, store, outputs)
         reward = reward_identity(served.inputs["model"], served.config)
     elif urls := reward_addresses(stage.reward):
-        reward = _identity_at(urls, stage.reward_digest, config, f"stage {stage.name}, reward", ask)
+        reward = identity_at(urls, stage.reward_digest, config, f"stage {stage.name}, reward", ask)
     return ResolvedStage(config, inputs, stage_key(stage.kind, config, inputs, seed, reward), reward)
 
 
-def _identity_at(
+def identity_at(
     urls: Sequence[str], digest: str | None, config: Mapping[str, Any], where: str, ask: AskIdentity
 ) -> RewardIdentity:
     """Return the identity of the model at ``urls``. If its digest is stated, the servers are not asked."""
@@ -207,7 +207,7 @@ def is_complete(spec: RunSpec, record: RunRecord, store: ArtifactStore) -> bool:
             resolved = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs)
         except (ConfigError, UnusableModel):  # an input no longer exists, or is damaged
             return False
-        result = load_result(store, spec.metadata.name, stage.name, resolved.key)
+        result = load_complete_result(store, spec.metadata.name, stage.name, resolved.key)
         if result is None or known.key != resolved.key:
             return False
         outputs[stage.name] = result.outputs

@@ -9,7 +9,7 @@ from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.launch.kubernetes.values import release_name
 from editr1.runs.kinds import KINDS
-from editr1.runs.record import StageResult, load_result
+from editr1.runs.record import StageResult, load_complete_result
 from editr1.runs.resolve import HubUnreachable, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1_operator.actions import LoadResult, Resolve
@@ -49,7 +49,7 @@ class Resolver:
         )
 
     def _load(self, stage: StageSpec, key: str) -> None:
-        self.results[stage.name] = load_result(self.settings.store, self.run.metadata.name, stage.name, key)
+        self.results[stage.name] = load_complete_result(self.settings.store, self.run.metadata.name, stage.name, key)
 
     def _resolve(self, stage: StageSpec, known: StageStatus, outputs: dict[str, dict[str, str]]) -> StageStatus:
         spec, settings = self.run.spec, self.settings

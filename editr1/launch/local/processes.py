@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from editr1.config.loader import ConfigError
 from editr1.errors import ExitCode
 from editr1.runs.job import PARENT_VARIABLE
 
@@ -15,9 +16,13 @@ def terminate_with_parent() -> None:
     """Ask the kernel to send SIGTERM to this process when its parent exits. This works on Linux only.
 
     The variable ``EDITR1_PARENT_PID`` contains the process ID of the parent. If it is not set, the function does nothing. If the
-    parent has already exited, this process exits with code 143.
+    parent has already exited, this process exits with code 143. Raises ConfigError if the variable is not a process ID.
     """
     parent = os.environ.get(PARENT_VARIABLE)
+    if parent is not None and not parent.isdecimal():
+        raise ConfigError(
+            f"{PARENT_VARIABLE} {parent!r}: not a process id; unset this variable, which the launcher sets for stages"
+        )
     if sys.platform != "linux" or parent is None:
         return
     import ctypes

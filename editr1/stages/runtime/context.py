@@ -13,7 +13,7 @@ from editr1.artifacts.weights import PICKLED_PATTERNS, UnusableModel, check_mode
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
 from editr1.parallel.context import DistributedContext
-from editr1.runs.job import StageJob
+from editr1.runs.job import StageJob, make_workdir
 from editr1.runs.kinds import KINDS
 from editr1.runs.record import checkpoint_prefix, newest_checkpoint, progress_key
 from editr1.runs.resolve import HubUnreachable
@@ -28,8 +28,7 @@ class StageContext:
     def __init__(self, job: StageJob, should_stop: Callable[[], bool]) -> None:
         self.job = job
         self.store: ArtifactStore = open_store(job.store)
-        self.workdir = job.workdir
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.workdir = make_workdir(job)
         self.distributed = DistributedContext()
         self.outputs: dict[str, str] = {}
         self.should_stop = should_stop

@@ -19,7 +19,7 @@ from editr1.launch.local.processes import terminate_with_parent
 from editr1.parallel.context import DistributedContext
 from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.record import StageResult, load_result, result_key
+from editr1.runs.record import StageResult, load_complete_result, result_key
 from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.torchrun import launch_ranks
@@ -39,8 +39,8 @@ def main(body: Body, module: str) -> None:
     and in the pods of a PyTorchJob.
     """
     configure_logging()
-    terminate_with_parent()
     try:
+        terminate_with_parent()
         job = read_job()
     except ConfigError as error:
         _log_lines(error)
@@ -78,7 +78,7 @@ def _run(body: Body, job: StageJob) -> int:
     try:
         with span(Span.STAGE, kind=str(job.kind), stage=job.stage, run=job.run, rank=context.rank):
             service = KINDS[job.kind].service
-            if not service and load_result(context.store, job.run, job.stage, job.key) is not None:
+            if not service and load_complete_result(context.store, job.run, job.stage, job.key) is not None:
                 log.info("stage %s is already complete", job.stage)
                 return ExitCode.DONE
             metrics = body(context)

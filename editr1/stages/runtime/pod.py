@@ -34,7 +34,7 @@ from tenacity import (
 
 from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.errors import ExitCode
-from editr1.runs.job import CONFIG_VARIABLE, StageJob, read_job
+from editr1.runs.job import CONFIG_VARIABLE, StageJob, make_workdir, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import (
     LiveFiles,
@@ -174,8 +174,7 @@ class _Attempt:
     def _write_job(self) -> Path:
         """Write the resolved job file, which the stage process reads, and return its path."""
         job = self._job
-        job.workdir.mkdir(parents=True, exist_ok=True)
-        file = job.workdir / "job.json"
+        file = make_workdir(job) / "job.json"
         runtime = job.runtime.model_copy(update={"span_file": self._spans})
         file.write_text(job.model_copy(update={"runtime": runtime}).model_dump_json(indent=2), encoding="utf-8")
         return file

@@ -119,6 +119,8 @@ def test_pod_reads_every_field_of_the_job(
     expected = given | exceptions
     assert {name: found[name] for name in expected} == expected
     assert found.keys() == given.keys()
-    bare = StageJob(run="", stage="", kind=Kind.SFT, seed=0, store=StoreConfig(url="s3://other"), workdir=Path("/"))
+    bare = StageJob(
+        run="other", stage="other", kind=Kind.SFT, seed=0, store=StoreConfig(url="s3://other"), workdir=Path("/")
+    )
     at_default = {name for name, value in leaves(bare).items() if given[name] == value} - exceptions.keys()
     assert not at_default, "give these fields other values in job_of, so that the comparison covers them"

@@ -1,8 +1,7 @@
 """The orchestrator with real processes; a short script replaces every stage."""
 
-import json
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,104 +10,13 @@ from editr1.artifacts import open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.launch import orchestrator
-from editr1.launch.execute import execute
 from editr1.launch.job_builder import JobContext, build_job
-from editr1.launch.local.launcher import LocalLauncher, LocalRequest
+from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.local.lock import inherited_lock
 from editr1.launch.orchestrator import GRACE_SECONDS, RunStopped, StageFailed
-from editr1.runs.job import StageJob
 from editr1.runs.record import State, load_record
 from editr1.runs.resolve import is_complete
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
-
-SCRIPT = """
-import json, os, pathlib, sys, time
-from editr1.artifacts import open_store
-from editr1.runs.job import read_job
-from editr1.runs.record import StageResult, result_key
-job = read_job()
-job.workdir.mkdir(parents=True, exist_ok=True)
-
-def starts_of(stage):
-    file = job.workdir.parent / stage / "starts"
-    return int(file.read_text() or 0) if file.exists() else 0
-
-def wait_for_start(stage, after):
-    deadline = time.monotonic() + 120
-    while starts_of(stage) <= after:
-        assert time.monotonic() < deadline, f"{stage} was not started"
-        time.sleep(0.02)
-
-starts = starts_of(job.stage) + 1
-earlier = {stage: starts_of(stage) for stage in ("serve", "grpo")}
-(job.workdir / "starts").write_text(str(starts))
-plan = json.loads(os.environ["PLAN"]).get(job.stage, [0])
-code = plan[min(starts, len(plan)) - 1]
-with job.progress_file.open("a") as file:
-    file.write(json.dumps({"t": time.time(), "phase": "work", "done": 1, "total": 1, "metrics": {"x": 1}}) + "\\n")
-if job.kind == "serve":
-    (job.workdir / "service.json").write_text(json.dumps({"urls": ["http://127.0.0.1:1"], "digest": "d"}))
-    if code == "exit while grpo runs":
-        wait_for_start("grpo", earlier["grpo"])
-        sys.exit(9)
-    time.sleep(600)
-if code == "sleep":
-    time.sleep(600)
-if str(code).startswith("after a restart of serve "):
-    wait_for_start("serve", earlier["serve"])
-    code = int(code.split()[-1])
-if code:
-    print("12:00:00 ERROR editr1: the stage failed", file=sys.stderr)
-    sys.exit(code)
-store = open_store(job.store)
-outputs = {}
-for name in {"curate": ["rows", "pairs", "cases", "pairs-test", "cases-test"], "evaluate": []}.get(job.kind, ["model"]):
-    folder = job.workdir / "out" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "file").write_text(f"{name} {job.seed}")
-    outputs[name] = store.commit(folder, kind="test", stage=str(job.kind)).digest
-result = StageResult(key=job.key, outputs=outputs, metrics={"starts": starts})
-store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
-"""
-
-
-class Watcher:
-    """Observer that records the name of each event and the name of its stage."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda stage, *rest: self.events.append((name, stage.name))
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    render = LocalLauncher.render
-
-    def script(self: LocalLauncher, job: StageJob, stage: StageSpec, traceparent: str | None) -> LocalRequest:
-        real = render(self, job, stage, traceparent)
-        return LocalRequest((sys.executable, "-c", SCRIPT), {**real.environment, "PLAN": json.dumps(plan)}, job)
-
-    plan: dict[str, list[Any]] = {}
-    monkeypatch.setattr(LocalLauncher, "render", script)
-
-    def run(spec: RunSpec, stop: Any = lambda: False, **codes: list[Any]) -> tuple[Any, bool, Watcher]:
-        plan.clear()
-        plan.update(codes)
-        watcher = Watcher()
-        record, any_started = execute(spec, folder=tmp_path / "run", command="c", observer=watcher, should_stop=stop)
-        return record, any_started, watcher
-
-    return run
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    folder = tmp_path / "base"
-    folder.mkdir()
-    (folder / "weights").write_text("w")
-    return f"path:{folder}"
 
 
 def spec(model: str, *, retries: int = 2, seed: int = 0, **sft: Any) -> RunSpec:
@@ -223,14 +131,14 @@ def test_second_process_in_the_same_folder_is_rejected(scripted: Any, model: str
 
 
 def test_wait_for_stages_of_an_earlier_command_is_reported_and_can_be_stopped(
-    scripted: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: Any, model: str, tmp_path: Path
 ) -> None:
     waits: list[str] = []
-    monkeypatch.setattr(Watcher, "run_waits", lambda _self, reason: waits.append(reason), raising=False)
+    observer = SimpleNamespace(run_waits=waits.append)
     (tmp_path / "run").mkdir()
     stop_requests = iter([False, False, True])
     with inherited_lock(tmp_path / "run" / ".stages.lock", ""), pytest.raises(RunStopped):
-        scripted(spec(model), lambda: next(stop_requests))
+        scripted(spec(model), lambda: next(stop_requests), options={"observer": observer})
     assert waits == ["a stage process of an earlier command is still running"]
 
 

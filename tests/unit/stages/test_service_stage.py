@@ -19,7 +19,7 @@ def job(kind: Kind, folder: Path) -> StageJob:
         run="r",
         stage="s",
         kind=kind,
-        key="k" * 64,
+        key="a" * 64,
         seed=0,
         store=StoreConfig(url=(folder / "store").as_uri()),
         workdir=folder / "work",

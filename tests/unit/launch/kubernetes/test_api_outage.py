@@ -73,7 +73,7 @@ def test_stage_counts_as_running_during_an_api_outage(tmp_path: Path, monkeypatc
         return answer
 
     store = StoreConfig(url=tmp_path.as_uri())
-    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    job = StageJob(run="r", stage="sft", kind="sft", key="a" * 64, seed=0, store=store, workdir=tmp_path)
     opened = open_store(store)
     handle = ReleaseHandle(ReleaseRequest("sft", "r", "lab", {}, [], job), LiveFiles(opened, "r", "sft", "k"))
     api: Any = SimpleNamespace(release=release)
@@ -189,7 +189,7 @@ def test_submit_retries_until_the_server_responds(tmp_path: Path, monkeypatch: p
     engine: Any = SimpleNamespace(releases=releases, install=lambda _chart, name, *_a, **_k: installed.append(name))
     api: Any = SimpleNamespace(target=None, dry_run=lambda _objects: None)
     store = StoreConfig(url=tmp_path.as_uri())
-    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    job = StageJob(run="r", stage="sft", kind="sft", key="a" * 64, seed=0, store=store, workdir=tmp_path)
     runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
     runs.submit(ReleaseRequest("sft", "r-sft", "lab", {}, [], job))
     assert installed == ["r-sft"]
@@ -226,7 +226,7 @@ def test_only_releases_of_the_same_stage_are_replaced(
         pods=lambda _name: [],
     )
     store = StoreConfig(url=tmp_path.as_uri())
-    wanted = StageJob(run="r", stage="sft", kind="sft", key="new", seed=0, store=store, workdir=tmp_path)
+    wanted = StageJob(run="r", stage="sft", kind="sft", key="b" * 64, seed=0, store=store, workdir=tmp_path)
     runs = KubernetesLauncher(ClusterConfig(), api, engine, open_store(store), tmp_path / "spans")
     request = ReleaseRequest("sft", "r-sft", "lab", {}, [], wanted)
     if replaced:
@@ -256,7 +256,7 @@ def test_observation_follows_the_state_of_the_release(
 ) -> None:
     api: Any = SimpleNamespace(namespace="lab")
     store = StoreConfig(url=tmp_path.as_uri())
-    job = StageJob(run="r", stage="sft", kind="sft", key="k", seed=0, store=store, workdir=tmp_path)
+    job = StageJob(run="r", stage="sft", kind="sft", key="a" * 64, seed=0, store=store, workdir=tmp_path)
     runs = KubernetesLauncher(ClusterConfig(), api, SimpleNamespace(), open_store(store), tmp_path / "spans")  # type: ignore[arg-type]
     handle = ReleaseHandle(
         ReleaseRequest("sft", "r-sft", "lab", {}, [], job), LiveFiles(open_store(store), "r", "sft", "k")

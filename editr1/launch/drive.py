@@ -1,0 +1,153 @@
+"""Decide whether this process drives a run, or follows the process that drives it already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from editr1.artifacts import ArtifactStore, StoreError
+from editr1.config.loader import ConfigError
+from editr1.errors import Editr1Error, ExitCode
+from editr1.launch.observer import Observer
+from editr1.launch.orchestrator import StageFailed
+from editr1.runs.driver import Claim, Driver, Watch, newest_claim, take
+from editr1.runs.name_in_use import NameInUse, run_differences
+from editr1.runs.record import RunRecord, StageRecord, State, UnreadableRecord, load_record
+from editr1.runs.spec import RunSpec
+
+POLL_SECONDS = 1.0
+
+
+class FollowStopped(Editr1Error):
+    """The user stopped a command that followed a run. The run continues in the process that drives it."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self, run: str, driver: Driver) -> None:
+        super().__init__(f"run {run}: no longer followed; the run continues in {driver}")
+
+
+class TakenOver(Editr1Error):
+    """Another process took over the run, because this one wrote no heartbeat for a while."""
+
+    exit_code = ExitCode.TERMINATED
+
+    def __init__(self, run: str, driver: Driver | None) -> None:
+        super().__init__(f"run {run}: {driver or 'another process'} has taken over the run; this command stopped")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run that should be driven or followed. ``replace`` allows other settings than those that are recorded under its name."""
+
+    spec: RunSpec
+    store: ArtifactStore
+    observer: Observer
+    should_stop: Callable[[], bool]
+    replace: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.spec.metadata.name
+
+
+def load_known(request: RunRequest) -> RunRecord | None:
+    """Return the record of the run; None if there is none, or if it is unreadable and may be replaced."""
+    try:
+        return load_record(request.store, request.name)
+    except UnreadableRecord:
+        if request.replace:
+            return None
+        raise
+
+
+def drive_or_follow(request: RunRequest) -> Claim | RunRecord:
+    """Claim the run for this process, or follow the process that drives it until the run ends.
+
+    Returns:
+        The claim of this process, or the record of the run that another process has completed.
+
+    Raises:
+        NameInUse: the record of the run has other settings or inputs, and ``replace`` is not set.
+        ConfigError: ``replace`` is set, but the recorded run is being executed.
+        StageFailed: another process drove the run, and a stage failed.
+        FollowStopped: the user stopped this command while it followed the run.
+    """
+    while True:
+        checked = _check_name(request)
+        known = newest_claim(request.store, request.name)
+        watch = Watch(known) if known else None
+        if known is None or watch is None or not watch.is_driving():
+            if claim := take(request.store, request.name, known):
+                return claim
+            continue
+        if request.replace and _differences(request):
+            raise ConfigError(
+                f"run {request.name}: cannot be replaced, because it is being executed by {known.driver}; stop that process first,"
+                " or choose another name with --name"
+            )
+        request.observer.run_waits(f"run {request.name} is executed by {known.driver}; following it")
+        if (record := _follow(request, known, watch, checked)) is not None:
+            return record
+        request.observer.run_waits(f"{known.driver} has stopped; taking over the run")
+
+
+def _differences(request: RunRequest) -> list[str]:
+    record = load_known(request)
+    return run_differences(record, request.spec, request.store) if record else []
+
+
+def _check_name(request: RunRequest) -> bool:
+    """Return True if the run has a record. Raise NameInUse if it has other settings or inputs, unless it may be replaced."""
+    if request.replace:
+        return True
+    record = load_known(request)
+    if record and (lines := run_differences(record, request.spec, request.store)):
+        raise NameInUse(request.name, lines, request.store.url)
+    return record is not None
+
+
+def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> RunRecord | None:
+    """Report the changes of the run until its driver stops. Returns the record of a completed run, else None."""
+    reported: dict[str, tuple[State, int]] = {}
+    while True:
+        driving = watch.is_driving()
+        try:
+            record = load_record(request.store, request.name)
+        except StoreError as error:
+            request.observer.run_waits(str(error))
+            record = None
+        if record is not None:
+            if not checked:
+                checked = _check_name(request)
+            for stage in record.stages.values():
+                _report(request.observer, stage, reported)
+        if not driving:
+            break
+        if request.should_stop():
+            raise FollowStopped(request.name, claim.driver)
+        time.sleep(POLL_SECONDS)
+    _, ended = claim.last_beat()
+    if not ended or record is None or record.state not in (State.DONE, State.FAILED):
+        return None
+    if record.state is State.DONE:
+        return record
+    failed = next((stage for stage in record.stages.values() if stage.state is State.FAILED), None)
+    codes = [item.exit_code for item in failed.attempts if item.exit_code] if failed else []
+    reason = failed.reason if failed else f"the run failed in {claim.driver}"
+    raise StageFailed(failed.name if failed else request.name, reason, codes[-1] if codes else ExitCode.UNEXPECTED)
+
+
+def _report(observer: Observer, stage: StageRecord, reported: dict[str, tuple[State, int]]) -> None:
+    """Report a stage that has started or ended since the last call."""
+    before = reported.get(stage.name, (State.PENDING, 0))
+    now = (stage.state, len(stage.attempts))
+    if now == before:
+        return
+    reported[stage.name] = now
+    if now[1] > before[1]:
+        observer.stage_started(stage)
+    if stage.state in (State.DONE, State.FAILED, State.INTERRUPTED) and stage.attempts:
+        observer.stage_ended(stage)

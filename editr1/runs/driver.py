@@ -1,0 +1,203 @@
+"""Which process drives a run: a claim in the artifact store, and a heartbeat.
+
+Two commands on different machines can start the same run in a shared store. The claims of a run are numbered records that are
+written only once (``If-None-Match``), so that exactly one process gets the next number. The process with the highest number
+drives the run. It counts up a heartbeat. Another process observes whether the count changes, on its own clock: the clocks of
+the machines are never compared, so that clock skew does not matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from editr1.artifacts import AlreadyExists, ArtifactStore, StoreError
+from editr1.durations import format_minute
+from editr1.runs.stored import DamagedRecord, parse_stored
+
+BEAT_SECONDS = 5.0
+"""Interval in seconds at which the heartbeat is written."""
+STALE_SECONDS = 30.0
+"""Time in seconds without a new heartbeat after which another process takes over the run."""
+
+log = logging.getLogger("editr1.runs")
+
+
+class Driver(BaseModel):
+    """A process that drives, or drove, a run. ``started`` is in seconds since the epoch, on the clock of its machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str
+    """Host name of the machine."""
+    machine: str
+    """Identity of the boot and of the process namespace, which tells whether ``pid`` can be looked up on this machine."""
+    pid: int
+    """Process id."""
+    born: str
+    """Start time of the process as the kernel counts it, which tells apart two processes with the same id; empty if unknown."""
+    started: float
+    """Time at which the process began to drive the run."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {format_minute(self.started)}"
+
+    def is_dead(self) -> bool:
+        """Return True if the process certainly no longer exists. It is only known for processes of this machine."""
+        return self.machine == _machine() and _born(self.pid) != self.born
+
+
+class _Beat(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int
+    ended: bool = False
+
+
+class Claim:
+    """A numbered claim on a run in the store. Only the process that wrote it writes its heartbeat."""
+
+    def __init__(self, store: ArtifactStore, run: str, number: int, driver: Driver) -> None:
+        self.number, self.driver = number, driver
+        self._store, self._run = store, run
+
+    @property
+    def is_newest(self) -> bool:
+        """Return True if no other process has taken over the run."""
+        return _newest_number(self._store, self._run) == self.number
+
+    def beat(self, count: int, *, ended: bool = False) -> None:
+        """Write the heartbeat. ``ended`` releases the run."""
+        self._store.put_record(self._beat_key, _Beat(count=count, ended=ended).model_dump_json().encode())
+
+    def last_beat(self) -> tuple[int, bool]:
+        """Return the count of the heartbeat, and whether the process has released the run."""
+        data = self._store.get_record(self._beat_key)
+        if data is None:
+            return 0, False
+        try:
+            beat = parse_stored(_Beat, data, self._beat_key, remedy="it is ignored")
+        except DamagedRecord:
+            return 0, False
+        return beat.count, beat.ended
+
+    @property
+    def _beat_key(self) -> str:
+        return f"runs/{self._run}/heartbeats/{self.number:06d}.json"
+
+
+def newest_claim(store: ArtifactStore, run: str) -> Claim | None:
+    """Return the claim of the process that drives the run or was the last to drive it; None if there was none."""
+    number = _newest_number(store, run)
+    data = store.get_record(_claim_key(run, number)) if number else None
+    if data is None:
+        return None
+    try:
+        driver = parse_stored(Driver, data, f"{store.url}: {_claim_key(run, number)}", remedy="it is ignored")
+    except DamagedRecord:
+        driver = Driver(host="an unknown machine", machine="", pid=0, born="", started=0.0)
+    return Claim(store, run, number, driver)
+
+
+def take(store: ArtifactStore, run: str, after: Claim | None) -> Claim | None:
+    """Claim the run for this process. Returns None if another process has claimed it since ``after`` was read."""
+    claim = Claim(store, run, (after.number if after else 0) + 1, _this_process())
+    try:
+        store.put_record(_claim_key(run, claim.number), claim.driver.model_dump_json().encode(), if_none_match=True)
+    except AlreadyExists:
+        return None
+    return claim
+
+
+class Watch:
+    """Observer of the heartbeat of another process, on the clock of this process."""
+
+    def __init__(self, claim: Claim, clock: Callable[[], float] = time.monotonic) -> None:
+        self._claim, self._clock = claim, clock
+        self._count: int | None = None
+        self._changed = clock()
+
+    def is_driving(self) -> bool:
+        """Return False if the process released the run, exited, or wrote no heartbeat for :data:`STALE_SECONDS`."""
+        count, ended = self._claim.last_beat()
+        if ended or self._claim.driver.is_dead():
+            return False
+        if count != self._count:
+            self._count, self._changed = count, self._clock()
+        return self._clock() - self._changed < STALE_SECONDS
+
+
+class Heartbeat:
+    """Heartbeat of this process in a background thread, as a context manager.
+
+    Attributes:
+        lost: set once another process has taken over the run. This process must then stop and must not write its record.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim, self._count = claim, 1
+        self._stop, self.lost = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="editr1-heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._claim.beat(self._count)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if not self.lost.is_set():
+            try:
+                self._claim.beat(self._count + 1, ended=True)
+            except StoreError as error:
+                log.warning("the end of the run's heartbeat could not be written: %s", error)
+
+    def _run(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                if not self._claim.is_newest:
+                    self.lost.set()
+                    return
+                self._count += 1
+                self._claim.beat(self._count)
+            except StoreError as error:
+                log.warning("the heartbeat of the run could not be written and will be written later: %s", error)
+
+
+def _claim_key(run: str, number: int) -> str:
+    return f"runs/{run}/drivers/{number:06d}.json"
+
+
+def _newest_number(store: ArtifactStore, run: str) -> int:
+    keys = store.list_records(f"runs/{run}/drivers/")
+    return max((int(key.rsplit("/", 1)[1].removesuffix(".json")) for key in keys), default=0)
+
+
+def _this_process() -> Driver:
+    pid = os.getpid()
+    return Driver(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid), started=time.time())
+
+
+def _machine() -> str:
+    """Return an identity of this boot of this machine and of the namespace of process ids."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"{socket.gethostname()} without /proc"
+
+
+def _born(pid: int) -> str:
+    """Return the start time of a process in clock ticks since the boot; empty if there is no such process or no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
