@@ -295,7 +295,8 @@ def timeline(
                     f"no run {run!r} in folder {runs_dir}, and no artifact store of a cluster is configured;"
                     f" give --store or --cluster ({error})"
                 ) from None
-        spans = gather_spans(opened, run, (folder or runs_dir / run) / "spans.jsonl")
+        own = runs_dir / run  # a run that was given another name has its own folder, and shares the store of the first
+        spans = gather_spans(opened, run, (own if own.is_dir() else folder or own) / "spans.jsonl")
     if not spans:
         raise fail(f"run {run!r} has no spans in {opened.url}; check the name with: editr1 runs ls", ExitCode.CONFIG)
     from editr1.terminal.console import output_console

@@ -42,8 +42,20 @@ class OperatorRun:
     any_started: bool = True
 
 
+@dataclass(frozen=True)
+class OperatorOptions:
+    """Options of a command that submits a run to the operator."""
+
+    detach: bool = False
+    """Return as soon as the run is created, without following it."""
+    replace: bool = False
+    """Replace the record of a run with the same name and other settings or inputs."""
+    reuse: tuple[str, ...] = ()
+    """Names of runs whose finished stages are reused."""
+
+
 def run_by_operator(
-    target: ClusterConfig, spec: RunSpec, store: StoreConfig, folder: Path, view: RunView, detach: bool
+    target: ClusterConfig, spec: RunSpec, store: StoreConfig, folder: Path, view: RunView, options: OperatorOptions
 ) -> OperatorRun | None:
     """Submit a run to the operator in the cluster and follow it. Returns None if the cluster has no operator.
 
@@ -53,27 +65,32 @@ def run_by_operator(
         store: settings with which this machine opens the artifact store.
         folder: local folder to which the run's spans are written.
         view: object that prints the progress.
-        detach: return as soon as the run is created, without following it.
+        options: whether to follow the run, and what to do with a run of the same name.
 
     Raises:
         ConfigError: ``detach`` is set but the cluster has no operator, or another run has this name.
+        NameInUse: the record of the run has other settings or inputs, and ``replace`` is not set.
         StageFailed: a stage of the run failed.
         RunRejected: the operator rejected the run.
     """
     from editr1.artifacts import open_store
     from editr1.launch.kubernetes.connect import connect
     from editr1.launch.kubernetes.editruns import EditRuns, follow
+    from editr1.runs.reuse import reuse_results
 
     connection = connect(target)
     runs, name = EditRuns(connection.api), spec.metadata.name
     if not runs.is_installed():
-        _require_operator(detach)
+        _require_operator(options.detach)
         return None
     opened = open_store(store)
     before = runs.get(name)
-    created = _create(runs, spec, opened)
-    _print_created(view.console, name, connection.api.namespace, created, detach)
-    if detach:
+    if before is None and not options.replace:
+        _check_name(spec, opened)
+    reuse_results(spec, opened, options.reuse)
+    created = _create(runs, spec, opened, replace=options.replace)
+    _print_created(view.console, name, connection.api.namespace, created, options.detach)
+    if options.detach:
         return OperatorRun()
     should_stop = StopFlag("the run continues on the cluster; repeat the command to follow it again")
     if not follow(runs, name, opened, view, should_stop):
@@ -94,13 +111,24 @@ def _require_operator(detach: bool) -> None:
         )
 
 
-def _create(runs: EditRuns, spec: RunSpec, store: ArtifactStore) -> bool:
+def _check_name(spec: RunSpec, store: ArtifactStore) -> None:
+    """Raise NameInUse if the store has a record of the run with other settings or inputs."""
+    from editr1.runs.name_in_use import NameInUse, run_differences
+    from editr1.runs.record import load_record
+
+    record = load_record(store, spec.metadata.name)
+    # Only the cluster can reach the addresses of reward servers there, so the model at an address is not compared.
+    if record and (lines := run_differences(record, spec, store, ask=None)):
+        raise NameInUse(spec.metadata.name, lines, store.url)
+
+
+def _create(runs: EditRuns, spec: RunSpec, store: ArtifactStore, *, replace: bool) -> bool:
     """Upload the local inputs of a run and create its EditRun. Returns False if an identical run already exists."""
     from editr1.launch.checkout import git_revision
     from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION, upload_folders
 
     annotations = {REVISION_ANNOTATION: git_revision(), COMMAND_ANNOTATION: command_line()}
-    return runs.apply(upload_folders(spec, store), annotations)
+    return runs.apply(upload_folders(spec, store), annotations, replace=replace)
 
 
 def _print_created(console: Console, name: str, namespace: str, created: bool, detach: bool) -> None:

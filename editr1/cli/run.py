@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from editr1.artifacts import ArtifactStore
+    from editr1.cli.editruns import OperatorOptions
     from editr1.cli.view import RunView
     from editr1.config.cluster import ClusterConfig
     from editr1.config.store import StoreConfig
@@ -87,6 +87,7 @@ def run(
     """
     import os
 
+    from editr1.cli.editruns import OperatorOptions
     from editr1.cli.view import RunView
     from editr1.config.store import store_at
     from editr1.launch.kubernetes.connect import load_cluster, store_config
@@ -109,7 +110,7 @@ def run(
         if on is Backend.KUBERNETES:
             target = load_cluster(cluster, cluster_overrides(namespace))
             opened = store_config(target, spec.spec.store)
-        options = _Options(detach, replace, (spec.metadata.name,) if name else ())
+        options = OperatorOptions(detach, replace, (spec.metadata.name,) if name else ())
         if name:
             # Without a store of its own, the run shares that of the run file's name, so that finished stages can be reused.
             opened = opened or store_at((runs_dir / spec.metadata.name / "store").resolve().as_uri())
@@ -130,14 +131,6 @@ def _reject_cluster_options(given: dict[str, object]) -> None:
         raise ConfigError(
             f"{', '.join(unused)}: not supported for a local run; add --on kubernetes, or remove the option"
         )
-
-
-@dataclass(frozen=True)
-class _Options:
-    detach: bool
-    replace: bool
-    reuse: tuple[str, ...]
-    """Names of runs whose finished stages are reused."""
 
 
 def _with_name(spec: RunSpec, name: str) -> RunSpec:
@@ -171,7 +164,7 @@ def _execute(
     store: StoreConfig | None,
     cluster: ClusterConfig | None,
     view: RunView,
-    options: _Options,
+    options: OperatorOptions,
 ) -> tuple[RunRecord, bool]:
     """Execute a run, with the operator if the cluster has one. Returns its record and whether a stage was started.
 
@@ -185,7 +178,7 @@ def _execute(
     from editr1.launch.orchestrator import GRACE_SECONDS
     from editr1.runs.job import PARENT_VARIABLE
 
-    by_operator = run_by_operator(cluster, spec, store, folder, view, options.detach) if cluster and store else None
+    by_operator = run_by_operator(cluster, spec, store, folder, view, options) if cluster and store else None
     if by_operator is None:
         return execute(
             spec,

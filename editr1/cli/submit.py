@@ -12,6 +12,7 @@ import typer
 from editr1.cli.common import (
     ClusterOption,
     NamespaceOption,
+    ReplaceOption,
     SetOption,
     StopFlag,
     cluster_overrides,
@@ -52,11 +53,13 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the Kubernetes objects, and install nothing.")
     ] = False,
+    replace: ReplaceOption = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show progress until the stage has ended.")] = False,
 ) -> None:
     """Run a stage on the cluster by installing its Helm chart. References to inputs are resolved to digests first.
 
-    If the same job is already running, the command attaches to it.
+    If the same job is already running, the command attaches to it. A job with other settings or inputs than those that are recorded
+    under its name is refused: choose another --name, or --replace the record.
 
     Example: editr1 submit grpo -f grpo.yaml --name my-grpo --follow
     """
@@ -81,7 +84,7 @@ def submit(
             if dry_run:
                 echo(_as_yaml(prepared.objects))
                 return
-            sent = send(prepared, connection, command_line())
+            sent = send(prepared, connection, command_line(), replace=replace)
             word = "attached to" if sent.attached else "submitted"
             where = connection.api.namespace
             echo(f"{word} {release} in namespace {where}: stage {sent.job.stage} of run {sent.job.run}")

@@ -10,7 +10,7 @@ from editr1.artifacts import ArtifactStore, StoreError
 from editr1.config.loader import ConfigError
 from editr1.errors import Editr1Error, ExitCode
 from editr1.launch.observer import Observer
-from editr1.launch.orchestrator import StageFailed
+from editr1.launch.orchestrator import StageFailed, waiting_ask
 from editr1.runs.driver import Claim, Driver, Watch, newest_claim, take
 from editr1.runs.name_in_use import NameInUse, run_differences
 from editr1.runs.record import RunRecord, StageRecord, State, UnreadableRecord, load_record
@@ -46,6 +46,8 @@ class RunRequest:
     observer: Observer
     should_stop: Callable[[], bool]
     replace: bool = False
+    on_cluster: bool = False
+    """Whether the stages run on a cluster. The addresses of its reward servers may then not be reachable from this machine."""
 
     @property
     def name(self) -> str:
@@ -92,21 +94,23 @@ def drive_or_follow(request: RunRequest) -> Claim | RunRecord:
         if (record := _follow(request, known, watch, checked)) is not None:
             return record
         request.observer.run_waits(f"{known.driver} has stopped; taking over the run")
+        if claim := take(request.store, request.name, known):
+            return claim
 
 
 def _differences(request: RunRequest) -> list[str]:
     record = load_known(request)
-    return run_differences(record, request.spec, request.store) if record else []
+    ask = None if request.on_cluster else waiting_ask(request.should_stop, request.observer.run_waits)
+    return run_differences(record, request.spec, request.store, ask=ask) if record else []
 
 
 def _check_name(request: RunRequest) -> bool:
     """Return True if the run has a record. Raise NameInUse if it has other settings or inputs, unless it may be replaced."""
     if request.replace:
         return True
-    record = load_known(request)
-    if record and (lines := run_differences(record, request.spec, request.store)):
+    if lines := _differences(request):
         raise NameInUse(request.name, lines, request.store.url)
-    return record is not None
+    return load_known(request) is not None
 
 
 def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> RunRecord | None:

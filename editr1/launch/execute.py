@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from editr1.artifacts import open_store
 from editr1.config.cluster import ClusterConfig
@@ -13,16 +15,28 @@ from editr1.launch.drive import RunRequest, TakenOver, drive_or_follow, load_kno
 from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.local.lock import inherited_lock, lock
 from editr1.launch.observer import Observer
-from editr1.launch.orchestrator import GRACE_SECONDS, READY_SECONDS, RunContext, RunOrchestrator, RunStopped
+from editr1.launch.orchestrator import (
+    GRACE_SECONDS,
+    READY_SECONDS,
+    RunContext,
+    RunOrchestrator,
+    RunStopped,
+    waiting_ask,
+)
 from editr1.launch.origin import run_origin
 from editr1.runs.driver import Heartbeat, newest_claim
 from editr1.runs.job import RuntimeSettings
 from editr1.runs.name_in_use import stated_settings
 from editr1.runs.record import Origin, RunRecord, save_record
+from editr1.runs.resolve import AskIdentity
 from editr1.runs.reuse import reuse_results
 from editr1.runs.spec import RunSpec
+from editr1.serving.identity import RewardIdentity
 from editr1.telemetry import configure
 from editr1.telemetry.log import requested_format
+
+if TYPE_CHECKING:
+    from editr1.launch.kubernetes.namespace import ClusterNamespace
 
 
 def execute(
@@ -69,7 +83,7 @@ def execute(
             folder / ".stages.lock", left, wait=GRACE_SECONDS, on_wait=_WaitNotice(left, observer, should_stop)
         ) as descriptor,
     ):
-        request = RunRequest(spec, open_store(config), observer, should_stop, replace)
+        request = RunRequest(spec, open_store(config), observer, should_stop, replace, cluster is not None)
         claim = drive_or_follow(request)
         if isinstance(claim, RunRecord):
             return claim, True
@@ -106,12 +120,25 @@ def execute(
     return record, any_started
 
 
+def cluster_ask(api: ClusterNamespace, context: RunContext) -> AskIdentity:
+    """Return a function that reads the identity of a reward model from its Deployment, or else asks its address from this machine."""
+    from editr1.launch.kubernetes.reward_model import identity_of_service
+
+    asked = waiting_ask(context.should_stop, context.observer.run_waits)
+
+    def ask(urls: Sequence[str], seconds: float, *, where: str) -> RewardIdentity:
+        return identity_of_service(urls, api, context.store) or asked(urls, seconds, where=where)
+
+    return ask
+
+
 def _orchestrate_on_cluster(context: RunContext, record: RunRecord, cluster: ClusterConfig) -> bool:
     from editr1.launch.kubernetes.connect import connect
     from editr1.launch.kubernetes.launcher import KubernetesLauncher
 
     connection = connect(cluster)
     spans = context.folder / "spans.jsonl"
+    context = dataclasses.replace(context, ask=cluster_ask(connection.api, context))
     launcher = KubernetesLauncher(cluster, connection.api, connection.helm, context.store, spans)
     return RunOrchestrator(context, record, launcher).run()
 
@@ -140,7 +167,7 @@ def _load_or_create(request: RunRequest, origin: Origin) -> RunRecord:
     of a stage is replaced when the stage is prepared.
     """
     spec, record = request.spec, load_known(request)
-    stated = stated_settings(spec)
+    stated = stated_settings(spec.spec)
     if record is None:
         return RunRecord(name=request.name, seed=spec.spec.seed, created=time.time(), stated=stated, **origin)
     if record.stated != stated and request.replace:

@@ -125,6 +125,8 @@ def chart_values(
         base = shared_values(cluster, job.kind, job.stage)
         if job.reward_urls:
             job_values["reward"] = {"urls": job.reward_urls, "digest": job.reward_digest or ""}
+    elif job.reward_digest:
+        job_values["reward"] = {"digest": job.reward_digest}
     values = checked(job.kind, deep_merge(base, job_values), f"cluster values of {job.stage}")
     if job.store.endpoint and not values["store"].get("endpoint"):
         # The pods would silently connect to AWS. The endpoint may differ from this machine's, so it is not copied.

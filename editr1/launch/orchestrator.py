@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Generic
 
@@ -24,9 +23,9 @@ from editr1.launch.observer import Observer
 from editr1.runs.job import RuntimeSettings, StageJob
 from editr1.runs.next_step import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
 from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_complete_result, save_record
-from editr1.runs.resolve import ResolvedStage, resolve_stage
+from editr1.runs.resolve import AskIdentity, ResolvedStage, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
-from editr1.serving.identity import ask_identity
+from editr1.serving.identity import RewardIdentity, RewardUnreachable, ask_identity
 from editr1.telemetry import Span, span, traceparent
 
 log = logging.getLogger("editr1.runs")
@@ -81,6 +80,8 @@ class RunContext:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     ready_seconds: float = READY_SECONDS
     """Time in seconds within which a reward service must become ready after its start."""
+    ask: AskIdentity | None = None
+    """Asks the addresses in a stage's ``reward`` for the identity of their model. None: they are asked from this machine."""
     may_save: Callable[[], bool] = lambda: True
     """Returns False once another process drives the run, so that this process must not write its record."""
 
@@ -167,7 +168,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         # Resolve only once per run: an input folder or a branch on the hub may change before a retry.
         resolved = self._resolved.get(stage.name)
         if resolved is None:
-            ask = partial(ask_identity, should_stop=self._context.should_stop)
+            ask = self._context.ask or waiting_ask(self._context.should_stop, self._observer.run_waits)
             resolved = resolve_stage(stage, self._stages, self._record.seed, self._store, self._outputs, ask=ask)
             self._resolved[stage.name] = resolved
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
@@ -318,6 +319,24 @@ class RunOrchestrator(Generic[Request, Handle]):
     def _save(self) -> None:
         if self._context.may_save():
             save_record(self._store, self._record)
+
+
+def waiting_ask(should_stop: Callable[[], bool], report: Callable[[str], None]) -> AskIdentity:
+    """Return a function that asks reward servers for their identity. It reports that it waits, and raises RunStopped on request."""
+
+    def ask(urls: Sequence[str], seconds: float, *, where: str) -> RewardIdentity:
+        try:
+            return ask_identity(urls, 0.0, where=where)
+        except RewardUnreachable:
+            report(f"{where}: no server answers at {', '.join(urls)}; trying again for up to {seconds:g} s")
+        try:
+            return ask_identity(urls, seconds, where=where, should_stop=should_stop)
+        except RewardUnreachable:
+            if should_stop():
+                raise RunStopped from None
+            raise
+
+    return ask
 
 
 @contextmanager

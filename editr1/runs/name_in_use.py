@@ -11,7 +11,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.record import RunRecord, StageRecord
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.resolve import AskIdentity, full_config, identity_at, resolve_reference
-from editr1.runs.spec import RunSpec, StageSpec, reward_addresses
+from editr1.runs.spec import RunBody, RunSpec, StageSpec, reward_addresses
 from editr1.serving.identity import OPERATIONAL, RewardIdentity, ask_identity
 
 MAX_LINES = 20
@@ -25,23 +25,23 @@ PROCEED = (
 class NameInUse(ConfigError):
     """The store has a record of another run under this name."""
 
-    def __init__(self, run: str, differences: list[str], where: str) -> None:
+    def __init__(self, run: str, differences: list[str], where: str, *, proceed: str = PROCEED) -> None:
         shown = differences[:MAX_LINES]
         if hidden := len(differences) - len(shown):
             shown.append(f"and {hidden} further differences")
         lines = [f"run {run}: {line}" for line in shown]
         head = f"run {run}: the record of this name in {where} has other settings or inputs (recorded -> now):"
-        super().__init__("\n".join([head, *lines, f"run {run}: {PROCEED}"]))
+        super().__init__("\n".join([head, *lines, f"run {run}: {proceed}"]))
 
 
-def stated_settings(spec: RunSpec) -> dict[str, Any]:
+def stated_settings(body: RunBody) -> dict[str, Any]:
     """Return the settings of a run that change its outputs, with their defaults, by dotted name, for the record of the run.
 
     Inputs that come from outside the run are not included, because their digests are in the records of the stages.
     """
-    found: dict[str, Any] = {"seed": spec.spec.seed}
-    for stage in spec.spec.stages:
-        found |= _stated(stage, spec.spec.seed)
+    found: dict[str, Any] = {"seed": body.seed}
+    for stage in body.stages:
+        found |= _stated(stage, body.seed)
     return found
 
 
@@ -61,33 +61,45 @@ def stage_differences(known: StageRecord, now: StageRecord, seeds: tuple[int, in
 
 
 def run_differences(
-    record: RunRecord, spec: RunSpec, store: ArtifactStore, *, ask: AskIdentity = ask_identity
+    record: RunRecord, spec: RunSpec, store: ArtifactStore, *, ask: AskIdentity | None = ask_identity
 ) -> list[str]:
     """Return the differences between a record and a run file, one per line, as ``setting: recorded -> now``.
 
-    A stage that is not recorded yet is no difference; a recorded stage that the run file does not contain is one.
+    These are the differences of :func:`setting_differences` and, for stages whose inputs are recorded, those in the digests of inputs
+    that come from outside the run and in the model at the addresses in ``reward``. If ``ask`` is None, that model is not compared.
 
     Raises:
         ConfigError: an input of the run file does not exist.
         RewardUnreachable: see :func:`editr1.runs.resolve.resolve_stage`.
     """
+    lines = setting_differences(record, spec.spec)
     stages = {stage.name: stage for stage in spec.spec.stages}
-    before, after = record.stated or _stated_before(record), stated_settings(spec)
-    removed = sorted({name.split(".")[0] for name in before if "." in name} - stages.keys())
-    lines = [f"{name}: recorded -> not in the run file" for name in removed]
-    recorded = {name.split(".")[0] for name in before}
-    after = {name: value for name, value in after.items() if name.split(".")[0] in recorded}
-    if not record.stated:  # an earlier version did not record these fields
-        after = {name: value for name, value in after.items() if ".inputs." not in name}
-    before = {name: value for name, value in before.items() if name.split(".")[0] not in removed}
-    lines += _changed(before, after)
     for name, known in record.stages.items():
         if name in stages and known.key:
             lines += [f"{name}.{line}" for line in _external(known, stages[name], spec.spec.seed, store, ask)]
     return lines
 
 
-def _external(known: StageRecord, stage: StageSpec, seed: int, store: ArtifactStore, ask: AskIdentity) -> Iterator[str]:
+def setting_differences(record: RunRecord, body: RunBody) -> list[str]:
+    """Return the differences between the settings in a record and in a run file, one per line, as ``setting: recorded -> now``.
+
+    A stage that is not recorded yet is no difference; a recorded stage that the run file does not contain is one.
+    """
+    stages = {stage.name for stage in body.stages}
+    before, after = record.stated or _stated_before(record), stated_settings(body)
+    removed = sorted({name.split(".")[0] for name in before if "." in name} - stages)
+    lines = [f"{name}: recorded -> not in the run file" for name in removed]
+    recorded = {name.split(".")[0] for name in before}
+    after = {name: value for name, value in after.items() if name.split(".")[0] in recorded}
+    if not record.stated:  # an earlier version did not record these fields
+        after = {name: value for name, value in after.items() if ".inputs." not in name}
+    before = {name: value for name, value in before.items() if name.split(".")[0] not in removed}
+    return lines + _changed(before, after)
+
+
+def _external(
+    known: StageRecord, stage: StageSpec, seed: int, store: ArtifactStore, ask: AskIdentity | None
+) -> Iterator[str]:
     """Yield the differences in the inputs of a stage that come from outside the run, and in its reward model."""
     for name, text in stage.inputs.items():
         reference, recorded = parse_reference(text), known.inputs.get(name)
@@ -99,7 +111,7 @@ def _external(known: StageRecord, stage: StageSpec, seed: int, store: ArtifactSt
     for name in known.inputs.keys() - stage.inputs.keys():
         yield f"inputs.{name}: {known.inputs[name]} -> not set"
     urls = reward_addresses(stage.reward)
-    if urls and known.reward:
+    if urls and known.reward and ask is not None:
         config = full_config(stage.kind, stage.config, seed)
         now = identity_at(urls, stage.reward_digest, config, f"stage {stage.name}, reward", ask)
         yield from (f"reward.{line}" for line in RewardIdentity.model_validate(known.reward).differences(now))

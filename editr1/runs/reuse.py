@@ -10,6 +10,7 @@ from editr1.runs.next_step import startable
 from editr1.runs.record import StageResult, load_complete_result, progress_key, result_key
 from editr1.runs.resolve import resolve_stage
 from editr1.runs.spec import RunSpec
+from editr1.serving.identity import RewardIdentity, ask_identity
 
 
 def reuse_results(spec: RunSpec, store: ArtifactStore, others: Sequence[str]) -> None:
@@ -23,7 +24,7 @@ def reuse_results(spec: RunSpec, store: ArtifactStore, others: Sequence[str]) ->
     while others and (ready := [s for s in startable(spec.spec.stages, outputs.keys()) if s.name not in left_out]):
         stage = ready[0]
         try:
-            key = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs).key
+            key = resolve_stage(stage, spec.spec.stages, spec.spec.seed, store, outputs, ask=_ask_once).key
         except ConfigError:
             left_out.add(stage.name)
             continue
@@ -32,6 +33,11 @@ def reuse_results(spec: RunSpec, store: ArtifactStore, others: Sequence[str]) ->
             left_out.add(stage.name)
         else:
             outputs[stage.name] = result.outputs
+
+
+def _ask_once(urls: Sequence[str], _seconds: float, *, where: str) -> RewardIdentity:
+    """Ask reward servers for the identity of their model without waiting for them."""
+    return ask_identity(urls, 0.0, where=where)
 
 
 def _reuse(store: ArtifactStore, run: str, stage: str, key: str, others: Sequence[str]) -> StageResult | None:

@@ -19,6 +19,7 @@ from editr1.launch.kubernetes.values import chart_of, release_name, service_url,
 from editr1.runs.next_step import service_of
 from editr1.runs.resolve import ResolvedStage, full_config
 from editr1.runs.spec import RunBody, StageSpec
+from editr1.serving.identity import RewardIdentity
 from editr1_operator.cache import ATTEMPT
 from editr1_operator.client import MANAGER
 from editr1_operator.crd import GROUP, KIND, VERSION
@@ -106,7 +107,7 @@ class Objects:
         job = build_job(
             stage,
             JobContext(self._meta["name"], self._spec.seed, self._store, self._revision),
-            ResolvedStage(full_config(stage.kind, stage.config, self._spec.seed), status.inputs, status.key),
+            _resolved(stage, status, self._spec.seed),
             reward,
         )
         parent = traceparent(self._meta["uid"], stage.name, attempt)
@@ -144,6 +145,11 @@ class Objects:
             item["metadata"]["ownerReferences"] = [reference]
             item["metadata"].setdefault("labels", {})[MANAGED_BY] = MANAGER
         return objects
+
+
+def _resolved(stage: StageSpec, status: StageStatus, seed: int) -> ResolvedStage:
+    served = RewardIdentity.model_validate_json(status.reward) if status.reward else None
+    return ResolvedStage(full_config(stage.kind, stage.config, seed), status.inputs, status.key, served)
 
 
 def _image(status: StageStatus) -> dict[str, Any]:

@@ -6,6 +6,7 @@ saves the run's record to the artifact store.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,17 @@ from typing import Any
 from editr1.artifacts import StoreError
 from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.client import KubernetesClient
-from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REVISION_ANNOTATION
+from editr1.launch.kubernetes.editruns import COMMAND_ANNOTATION, REPLACE_ANNOTATION, REVISION_ANNOTATION
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm
 from editr1.launch.kubernetes.resources import INSTANCE
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus
 from editr1.runs.kinds import KINDS
-from editr1.runs.record import RunRecord, load_record, save_record
+from editr1.runs.name_in_use import NameInUse, setting_differences
+from editr1.runs.record import RunRecord, UnreadableRecord, load_record, save_record
 from editr1.runs.resolve import HubUnreachable
 from editr1.runs.spec import RunSpec
+from editr1.serving.identity import RewardUnreachable
 from editr1_operator.actions import Action, LoadResult, Resolve
 from editr1_operator.apply import Applier
 from editr1_operator.archive import archive_attempts, archive_spans
@@ -44,6 +47,11 @@ from editr1_operator.trace import Exporter, traceparent
 
 MAX_DECISIONS = 12
 """Maximum number of decisions in one reconciliation. A new decision is made after each read of inputs or results."""
+PROCEED = (
+    "to keep the record, choose another name; to replace it, create the run again with the annotation editr1.dev/replace=true."
+    " Finished stages whose settings and inputs are unchanged are reused"
+)
+log = logging.getLogger("editr1.operator")
 _OVER = (RunState.DONE, RunState.FAILED)
 
 
@@ -58,6 +66,8 @@ class _Memory:
     """Hash of the status from which the run's record was last saved."""
     run: tuple[int, RunSpec] | None = None
     """Generation of the specification, and the parsed specification."""
+    unanswered: dict[str, float] = field(default_factory=dict)
+    """Time since which the reward servers of a stage do not answer, by stage name."""
     resynced: float = 0.0
     finished: bool = False
     """True if the run has ended and its final status and record have been written."""
@@ -133,6 +143,13 @@ def revision_of(body: Mapping[str, Any]) -> str:
     return str(annotations.get(REVISION_ANNOTATION) or os.environ.get("EDITR1_REVISION", ""))
 
 
+def _reason_of(error: Exception) -> Reason:
+    """Return the reason in the status of a run that cannot continue because of an outage."""
+    if isinstance(error, RewardUnreachable):
+        return Reason.SERVICE_STARTING
+    return Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
+
+
 class _Reconciliation:
     """A single reconciliation of one run."""
 
@@ -168,6 +185,9 @@ class _Reconciliation:
                 self._writer.write(before.model_copy(update={"reason": Reason.SETTINGS, "message": str(error)}))
             return self._now + (RESYNC_SECONDS if over else REFUSED_SECONDS)
         self._resync_cache(run)
+        if refusal := self._refusal(run, settings):
+            self._writer.write(reject(before, Reason.INVALID, refusal, self._generation, self._now))
+            return None
         status, actions = self._plan(run, settings, report=not over)
         if not self._writer.write(status):
             return self._now
@@ -213,9 +233,9 @@ class _Reconciliation:
         """
         try:
             return self._decide_and_archive(run, settings)
-        except (StoreError, HubUnreachable) as error:
+        except (StoreError, HubUnreachable, RewardUnreachable) as error:
             if report:
-                reason = Reason.STORE_UNREACHABLE if isinstance(error, StoreError) else Reason.HUB_UNREACHABLE
+                reason = _reason_of(error)
                 self._writer.write(self._writer.status.model_copy(update={"reason": reason, "message": str(error)}))
             raise
 
@@ -253,7 +273,7 @@ class _Reconciliation:
             self._now,
             self._progress_s,
         )
-        resolver = Resolver(run, settings, self._now)
+        resolver = Resolver(run, settings, self._now, self._memory.unanswered)
         status = self._writer.status.model_copy(update={"trace": traceparent(self._uid)})
         for _ in range(MAX_DECISIONS):
             observed = gatherer.observe(run, settings, status, self._generation, resolver.results)
@@ -297,11 +317,28 @@ class _Reconciliation:
         objects = Objects(self._shared.helm, settings.cluster, settings.config, meta, run.spec, revision)
         return Applier(self._client, self._cache, objects, run.spec, status, meta)
 
+    def _load_record(self, settings: NamespaceSettings) -> RunRecord | None:
+        """Return the record of the run. An unreadable record counts as none, because it is written anew from the status."""
+        try:
+            return load_record(settings.store, self._name)
+        except UnreadableRecord as error:
+            log.warning("%s", str(error).splitlines()[0])
+            return None
+
+    def _refusal(self, run: RunSpec, settings: NamespaceSettings) -> str:
+        """Return why the run must not start: the record of its name has other settings. Empty if it may start or has started."""
+        annotations = self._writer.body["metadata"].get("annotations") or {}
+        if self._writer.status.stages or annotations.get(REPLACE_ANNOTATION) == "true":
+            return ""
+        known = self._load_record(settings)
+        lines = setting_differences(known, run.spec) if known else []
+        return str(NameInUse(self._name, lines, settings.store.url, proceed=PROCEED)) if lines else ""
+
     def _save_record(self, run: RunSpec, settings: NamespaceSettings, before: RunStatus, status: RunStatus) -> None:
         current = hash(status.model_dump_json())
         if current == self._memory.recorded:
             return
-        known = load_record(settings.store, self._name)
+        known = self._load_record(settings)
         base = known or self._shared.new_record(self._writer.body, run)
         record = update_record(base, run.spec, status, self._memory.images_and_charts)
         if record != known:

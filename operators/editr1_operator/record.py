@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from editr1.launch.kubernetes.run_status import RECORD_STATES, Reason, RunState, RunStatus, stage_record
+from editr1.runs.name_in_use import stated_settings
 from editr1.runs.record import RunRecord, State
 from editr1.runs.resolve import full_config
 from editr1.runs.spec import RunBody
@@ -26,7 +27,7 @@ def update_record(
             keep those in ``base``.
     """
     record = base.model_copy(deep=True)
-    record.seed = spec.seed
+    record.seed, record.stated = spec.seed, stated_settings(spec)
     record.state = State.RUNNING if status.state is RunState.WAITING else RECORD_STATES[status.state]
     if status.reason is not Reason.UP_TO_DATE:
         record.created, record.ended = status.started or base.created, status.ended

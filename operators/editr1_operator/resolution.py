@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from editr1.artifacts import ArtifactNotFound, DigestMismatch
@@ -9,9 +10,11 @@ from editr1.config.loader import ConfigError
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
 from editr1.launch.kubernetes.values import release_name
 from editr1.runs.kinds import KINDS
+from editr1.runs.next_step import overdue
 from editr1.runs.record import StageResult, load_complete_result
-from editr1.runs.resolve import HubUnreachable, resolve_stage
+from editr1.runs.resolve import HubUnreachable, full_config, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
+from editr1.serving.identity import RewardIdentity, RewardUnreachable, ask_identity
 from editr1_operator.actions import LoadResult, Resolve
 from editr1_operator.objects import current_digest, shared_name
 from editr1_operator.settings import NamespaceSettings
@@ -27,6 +30,8 @@ class Resolver:
     run: RunSpec
     settings: NamespaceSettings
     now: float
+    unanswered: dict[str, float] = field(default_factory=dict)
+    """Time since which the reward servers of a stage do not answer (seconds since the epoch), by stage name."""
     results: dict[str, StageResult | None] = field(default_factory=dict)
     """Results that were read so far, by stage name; ``None`` for a stage that has no result."""
 
@@ -34,7 +39,7 @@ class Resolver:
         """Carry out an action and return the new status of the run.
 
         Raises:
-            StoreError, HubUnreachable: the artifact store or the hub cannot be reached.
+            StoreError, HubUnreachable, RewardUnreachable: the artifact store, the hub or the addresses in ``reward`` cannot be reached.
         """
         stage = next(item for item in self.run.spec.stages if item.name == action.stage)
         known = status.stage_of(stage.name)
@@ -54,7 +59,7 @@ class Resolver:
     def _resolve(self, stage: StageSpec, known: StageStatus, outputs: dict[str, dict[str, str]]) -> StageStatus:
         spec, settings = self.run.spec, self.settings
         try:
-            resolved = resolve_stage(stage, spec.stages, spec.seed, settings.store, outputs)
+            resolved = resolve_stage(stage, spec.stages, spec.seed, settings.store, outputs, ask=_ask_once)
             image = current_digest(stage, settings.cluster)
             if KINDS[stage.kind].service:
                 release = shared_name(
@@ -65,10 +70,28 @@ class Resolver:
                 self._load(stage, resolved.key)
         except HubUnreachable:
             raise
+        except RewardUnreachable as error:
+            if not self._waited(stage):
+                raise
+            return self._failed(known, error)
         except (ConfigError, ArtifactNotFound, DigestMismatch) as error:
-            return known.model_copy(
-                update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self.now}
-            )
+            return self._failed(known, error)
+        reward = resolved.reward.model_dump_json() if resolved.reward else ""
+        found = {"key": resolved.key, "inputs": resolved.inputs, "reward": reward, "release": release}
+        return known.model_copy(update={**found, "image_digest": image})
+
+    def _waited(self, stage: StageSpec) -> bool:
+        """Return True if the reward servers of a stage have not answered for ``reward_ready_timeout_seconds``."""
+        since = self.unanswered.setdefault(stage.name, self.now)
+        limit = full_config(stage.kind, stage.config, self.run.spec.seed)["reward_ready_timeout_seconds"]
+        return overdue(since, self.now, limit) is not None
+
+    def _failed(self, known: StageStatus, error: Exception) -> StageStatus:
         return known.model_copy(
-            update={"key": resolved.key, "inputs": resolved.inputs, "release": release, "image_digest": image}
+            update={"state": RunState.FAILED, "reason": Reason.INVALID, "message": str(error), "ended": self.now}
         )
+
+
+def _ask_once(urls: Sequence[str], _seconds: float, *, where: str) -> RewardIdentity:
+    """Ask the reward servers for the identity of their model without waiting. The operator tries again later."""
+    return ask_identity(urls, 0.0, where=where)

@@ -93,6 +93,10 @@ def test_second_submission_attaches_or_is_refused_if_it_differs(lab: Lab, submit
     output = lab.submit("curate", "once", VALUES, "--set", "seed=5", check=False)
     assert "runs another job; choose another --name, or cancel that job with: editr1 cancel once" in output
     assert len(lab.get("pytorchjobs", "-l", "editr1.dev/run=once")["items"]) == 1
+    lab.editr1("cancel", "once")
+    output = lab.submit("curate", "once", VALUES, "--set", "seed=5", check=False)
+    assert "seed: 0 -> 5" in output and "--replace" in output
+    assert "submitted once" in lab.submit("curate", "once", VALUES, "--set", "seed=5", "--replace")
 
 
 def test_dry_run_prints_the_objects_and_creates_nothing(lab: Lab) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from editr1.runs.record import load_record, load_result
 from tests.cluster.conftest import REGISTRY, ROOT, TAG, Lab, until
 
 LOAD = Path(__file__).parent / "load.py"
@@ -165,8 +166,16 @@ def test_service_at_zero_replicas_scales_up_for_a_grpo_pod(lab: Lab, service: st
             "max_failed_fraction": 1.0,
         },
     }
-    lab.submit("grpo", "consumer", grpo)
+    lab.submit("grpo", "consumer", grpo)  # reads the model from the Deployment, which has no replica
     assert "consumer is succeeded" in lab.editr1("wait", "consumer", "--timeout", "150").stderr
+    annotations = lab.get("deployment", "scaled-to-zero")["metadata"]["annotations"]
+    record = load_record(lab.store(), "consumer")
+    assert record is not None
+    trained = record.stages["grpo"]
+    assert trained.reward["model"] == annotations["editr1.dev/reward-model"]
+    assert trained.reward["settings"]["max_new_tokens"] == 96
+    result = load_result(lab.store(), "consumer", "grpo", trained.key)
+    assert result is not None and trained.reward["model"] in lab.store().manifest(result.outputs["model"]).parents
     until("no replica again", lambda: lab.get("deployment", "scaled-to-zero")["spec"]["replicas"] == 0, 120)
     for release in ("consumer", "scaled-to-zero"):
         lab.editr1("cancel", release)

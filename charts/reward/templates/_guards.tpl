@@ -1,3 +1,13 @@
+{{/* Settings of the reward server as JSON: those in the values, with the fields that the chart determines. */}}
+{{- define "editr1.rewardConfig" -}}
+{{- $forced := dict "host" "0.0.0.0" "port" 8000 -}}
+{{- if .Values.vllm.enabled -}}
+{{- $openai := dict "base_url" "http://127.0.0.1:8001/v1" "model" "verifier" -}}
+{{- $forced = merge $forced (dict "engine" "openai" "openai" (merge $openai (default dict .Values.config.openai))) -}}
+{{- end -}}
+{{- merge $forced .Values.config | toJson -}}
+{{- end -}}
+
 {{- define "editr1.rewardGuards" -}}
 {{- $scaling := .Values.autoscaling -}}
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}

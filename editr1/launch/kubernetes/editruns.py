@@ -27,6 +27,8 @@ from editr1.runs.spec import API_VERSION, RunBody, RunSpec
 
 REVISION_ANNOTATION = "editr1.dev/git-revision"
 COMMAND_ANNOTATION = "editr1.dev/command"
+REPLACE_ANNOTATION = "editr1.dev/replace"
+"""Annotation of an EditRun; with the value "true", the record of another run with the same name is replaced."""
 POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 2.0
 DELETE_SECONDS = 120.0
@@ -75,21 +77,27 @@ class EditRuns:
         """Return every run in the namespace, oldest first."""
         return sorted((_parsed(item) for item in self._api.find(EDITRUN)), key=lambda run: run.created)
 
-    def apply(self, spec: RunSpec, annotations: Mapping[str, str]) -> bool:
-        """Create the run. A failed run of the same name is replaced. Returns False if an identical run already exists.
+    def apply(self, spec: RunSpec, annotations: Mapping[str, str], *, replace: bool = False) -> bool:
+        """Create the run. A failed run of the same name and spec is replaced; with ``replace``, any run that has ended.
+
+        Returns False if an identical run already exists and has not failed.
 
         Raises:
             ClusterError: a run of the same name with a different spec exists, or the cluster rejects the run.
         """
         name = spec.metadata.name
         existing = self.get(name)
-        if existing is not None and existing.status.state is not RunState.FAILED:
-            if _same_except_suspend(existing.spec, spec.spec):
+        if existing is not None:
+            same = _same_except_suspend(existing.spec, spec.spec)
+            if same and existing.status.state is not RunState.FAILED:
                 return False
-            raise ClusterError(
-                f"run {name!r} already exists with a different spec;"
-                f" choose another name, or delete the existing run with: editr1 cancel {name}"
-            )
+            if not same and not (replace and existing.has_ended):
+                remedy = "" if existing.has_ended else f", or delete the existing run with: editr1 cancel {name}"
+                raise ClusterError(
+                    f"run {name!r} already exists with a different spec; choose another --name, or --replace it once it has ended{remedy}"
+                )
+        if replace:
+            annotations = {**annotations, REPLACE_ANNOTATION: "true"}
         if existing is not None:
             self.delete(name)
         body = {

@@ -6,6 +6,7 @@ resumes every run from its status.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Any
 
@@ -97,6 +98,8 @@ class StageStatus(_Status):
     """Digest of everything that determines the outputs of the stage. It does not change during a run."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """Digests of the inputs by name. They do not change during a run."""
+    reward: str = ""
+    """Identity of the reward model as JSON, from which the key was computed. Empty if the stage uses none."""
     outputs: dict[str, str] = Field(default_factory=dict)
     """Digests of the outputs by name."""
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -156,6 +159,7 @@ def stage_record(stage: StageStatus) -> StageRecord:
         key=stage.key,
         state=RECORD_STATES[stage.state],
         inputs=stage.inputs,
+        reward=json.loads(stage.reward) if stage.reward else {},
         outputs=stage.outputs,
         metrics=stage.metrics,
         attempts=[

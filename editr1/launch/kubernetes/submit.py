@@ -22,12 +22,14 @@ from editr1.launch.job_builder import JobContext, RewardEndpoints, build_job, ch
 from editr1.launch.kubernetes.connect import Connection, cluster_store, store_config
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.registry import with_digest
+from editr1.launch.kubernetes.reward_model import with_reward
 from editr1.launch.kubernetes.state import Phase, state_of
 from editr1.launch.kubernetes.values import MODELS, chart_of, check_inputs, check_release, service_url, shared_values
 from editr1.launch.origin import machine, versions
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.record import RunRecord, StageRecord, State, load_record, record_key, save_record
+from editr1.runs.name_in_use import NameInUse, stage_differences
+from editr1.runs.record import RunRecord, StageRecord, State, UnreadableRecord, load_record, record_key, save_record
 from editr1.runs.resolve import ResolvedStage, resolve_job
 from editr1.runs.spec import StageSpec
 
@@ -98,7 +100,8 @@ def prepare(
     """
     cluster, namespace = connection.config, connection.api.namespace
     unresolved = job_of_values(kind, name, values, cluster, namespace)
-    job = resolve_job(unresolved, cluster_store(cluster, unresolved.store.url), upload=upload)
+    store = cluster_store(cluster, unresolved.store.url)
+    job = resolve_job(with_reward(unresolved, connection.api, store), store, upload=upload)
     full = chart_values(job, cluster, base=values, traceparent=traceparent)
     if cluster.resolve_images:
         full = with_digest(full, chart_version(chart_of(kind)))
@@ -113,17 +116,19 @@ def render(
     return helm.render(chart_of(kind), name, namespace, chart_values(job, cluster, base=values))
 
 
-def submit(submission: Submission, connection: Connection, command: str) -> Submission:
+def submit(submission: Submission, connection: Connection, command: str, *, replace: bool = False) -> Submission:
     """Let the API server validate all objects, write the record of the run, and install the release.
 
-    If a release of this name already runs the same job, nothing is installed.
+    If a release of this name already runs the same job, nothing is installed. With ``replace``, the record of a stage with other
+    settings or inputs is replaced.
 
     Raises:
         ConfigError: a release of this name runs another job, the API server rejects an object, or Helm fails.
+        NameInUse: the record of the stage has other settings or inputs, and ``replace`` is not set.
     """
     name, job, api = submission.name, submission.job, connection.api
     store = cluster_store(connection.config, job.store.url)
-    known = load_record(store, job.run)
+    known = _load_known(store, job.run, replace)
     stage = known.stages.get(job.stage) if known else None
     if name in connection.helm.releases(api.target):
         if stage is not None and stage.key == job.key and state_of(api.release(name)).phase is not Phase.MISSING:
@@ -132,6 +137,10 @@ def submit(submission: Submission, connection: Connection, command: str) -> Subm
             f"release {name!r} already exists and runs another job;"
             f" choose another --name, or cancel that job with: editr1 cancel {name}"
         )
+    if known and stage and stage.key and not replace:
+        lines = stage_differences(stage, _stage_record(submission), (known.seed, job.seed))
+        if stage.key != job.key and lines:
+            raise NameInUse(job.run, lines, store.url)
     api.dry_run(submission.objects)
     _write_record(store, submission, command, known)
     connection.helm.install(chart_of(submission.kind), name, api.target, submission.values)
@@ -191,6 +200,32 @@ def _reward_endpoints(model: GrpoValues, name: str, namespace: str) -> RewardEnd
     return RewardEndpoints(urls, model.reward.digest or None)
 
 
+def _load_known(store: ArtifactStore, run: str, replace: bool) -> RunRecord | None:
+    """Return the record of the run; None if there is none, or if it is unreadable and may be replaced."""
+    try:
+        return load_record(store, run)
+    except UnreadableRecord:
+        if replace:
+            return None
+        raise
+
+
+def _stage_record(submission: Submission) -> StageRecord:
+    job = submission.job
+    return StageRecord(
+        name=job.stage,
+        kind=str(job.kind),
+        key=job.key,
+        state=State.RUNNING,
+        inputs=job.inputs,
+        reward=job.reward.model_dump(mode="json") if job.reward else {},
+        config=job.config,
+        release=submission.name,
+        image=image_of(submission.objects),
+        chart=f"{chart_of(job.kind)} {chart_version(chart_of(job.kind))}",
+    )
+
+
 def _write_record(store: ArtifactStore, submission: Submission, command: str, known: RunRecord | None) -> None:
     job = submission.job
     record = known or RunRecord(
@@ -203,17 +238,7 @@ def _write_record(store: ArtifactStore, submission: Submission, command: str, kn
         created=time.time(),
     )
     record.state = State.RUNNING
-    record.stages[job.stage] = StageRecord(
-        name=job.stage,
-        kind=str(job.kind),
-        key=job.key,
-        state=State.RUNNING,
-        inputs=job.inputs,
-        config=job.config,
-        release=submission.name,
-        image=image_of(submission.objects),
-        chart=f"{chart_of(job.kind)} {chart_version(chart_of(job.kind))}",
-    )
+    record.stages[job.stage] = _stage_record(submission)
     save_record(store, record)
     if patch := git_patch():
         store.put_record(record_key(job.run).replace("record.json", "patch.diff"), patch)

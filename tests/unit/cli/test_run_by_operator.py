@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from editr1.artifacts import open_store
-from editr1.cli.editruns import OperatorRun, run_by_operator
+from editr1.cli.editruns import OperatorOptions, OperatorRun, run_by_operator
 from editr1.cli.view import RunView
 from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
@@ -60,7 +60,7 @@ def submit(
 ) -> OperatorRun | None:
     monkeypatch.setattr("editr1.launch.kubernetes.connect.connect", lambda _config: SimpleNamespace(api=api))
     store = StoreConfig(url=(folder / "store").as_uri())
-    return run_by_operator(ClusterConfig(), SPEC, store, folder / "run", RunView(), detach)
+    return run_by_operator(ClusterConfig(), SPEC, store, folder / "run", RunView(), OperatorOptions(detach=detach))
 
 
 def test_run_is_not_submitted_if_the_cluster_has_no_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

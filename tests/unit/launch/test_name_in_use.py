@@ -81,7 +81,7 @@ def test_removed_stage_is_refused_and_added_stage_is_accepted(scripted: Any, mod
 
 
 def test_port_of_a_service_is_not_a_difference(model: str, store: ArtifactStore) -> None:
-    record = RunRecord(name="r", seed=0, created=0.0, stated=stated_settings(spec(model)))
+    record = RunRecord(name="r", seed=0, created=0.0, stated=stated_settings(spec(model).spec))
     assert run_differences(record, spec(model, serve={"port": 9}), store) == []
     lines = run_differences(record, spec(model, serve={"max_new_tokens": 9}), store)
     assert lines == ["serve.config.max_new_tokens: 1024 -> 9"]
@@ -130,7 +130,7 @@ def test_another_model_behind_the_same_address_is_named(model: str, store: Artif
     stage = StageSpec(name="grpo", kind="grpo", inputs={"cases": model, "editor": model}, reward=url)
     run = spec(model).model_copy(update={"spec": RunBody(stages=[stage])})
     recorded = StageRecord(name="grpo", kind="grpo", key="a" * 64, reward=known.model_dump())
-    record = RunRecord(name="r", seed=0, created=0.0, stated=stated_settings(run), stages={"grpo": recorded})
+    record = RunRecord(name="r", seed=0, created=0.0, stated=stated_settings(run.spec), stages={"grpo": recorded})
     now = reward_identity(digests[1], ServeConfig(max_new_tokens=9))
     assert run_differences(record, run, store, ask=lambda *_, **__: known) == []
     assert run_differences(record, run, store, ask=lambda *_, **__: now) == [

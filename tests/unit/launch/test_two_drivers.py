@@ -1,5 +1,7 @@
 """Two processes that start the same run in one store: one drives the run, the other follows it or takes over."""
 
+from __future__ import annotations
+
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +46,7 @@ def elsewhere(
     assert claim is not None
     key = "runs/r/drivers/000001.json"
     store.put_record(key, ELSEWHERE.model_dump_json().encode())
-    stated = stated_settings(spec())
+    stated = stated_settings(spec().spec)
     save_record(store, RunRecord(name="r", seed=0, state=state, created=0.0, stated=stated, stages=stages or {}))
     found = newest_claim(store, "r")
     assert found is not None and found.driver == ELSEWHERE
@@ -64,8 +66,15 @@ class Beating:
         while not self._stop.wait(0.05):
             self._claim.beat(count := count + 1)
 
-    def __enter__(self) -> None:
+    def end(self) -> None:
+        """Write the last heartbeat, which releases the run."""
+        self._stop.set()
+        self._thread.join()
+        self._claim.beat(1_000_000, ended=True)
+
+    def __enter__(self) -> Beating:
         self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -116,7 +125,7 @@ def test_dead_process_of_this_machine_is_recognized_at_once(store: ArtifactStore
 def test_second_command_follows_the_first_until_it_is_done(scripted: Any, store: ArtifactStore, tmp_path: Path) -> None:
     claim, waits = elsewhere(store), Waits()
     options = {"replace": False, "observer": waits, "folder": tmp_path / "two", "store": StoreConfig(url=store.url)}
-    with ThreadPoolExecutor(1) as pool, Beating(claim):
+    with ThreadPoolExecutor(1) as pool, Beating(claim) as driver_process:
         following = pool.submit(scripted, spec(), options=options)
         time.sleep(1.5)  # longer than STALE_SECONDS
         assert not following.done()
@@ -124,7 +133,7 @@ def test_second_command_follows_the_first_until_it_is_done(scripted: Any, store:
         assert record is not None
         record.state = State.DONE
         save_record(store, record)
-        claim.beat(1000, ended=True)
+        driver_process.end()
         found, _, _ = following.result(20)
     assert found.state is State.DONE and not found.stages
     assert len(waits.reasons) == 1
@@ -143,10 +152,10 @@ def test_failure_of_a_followed_run_is_reported_with_its_exit_code(scripted: Any,
     attempt = {"started": 0.0, "ended": 1.0, "exit_code": 3}
     failed = StageRecord(name="curate", kind="curate", state=State.FAILED, reason="row 7", attempts=[attempt])
     claim = elsewhere(store, State.FAILED, {"curate": failed})
-    with ThreadPoolExecutor(1) as pool, Beating(claim):
+    with ThreadPoolExecutor(1) as pool, Beating(claim) as driver_process:
         following = pool.submit(scripted, spec(), options={"replace": False, "observer": Waits()})
         time.sleep(0.3)
-        claim.beat(1000, ended=True)
+        driver_process.end()
         with pytest.raises(StageFailed, match="curate: row 7") as caught:
             following.result(20)
     assert caught.value.exit_code == 3

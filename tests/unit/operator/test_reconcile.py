@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,19 @@ from typing import Any
 import pytest
 
 from editr1.artifacts import StoreError, open_store
+from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig
 from editr1.launch.kubernetes.errors import ClusterUnreachable, RequestRefused
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus
+from editr1.runs.name_in_use import stated_settings
+from editr1.runs.record import RunRecord, save_record
+from editr1.runs.spec import Metadata, RunBody, RunSpec, StageSpec
+from editr1.serving.identity import RewardUnreachable
 from editr1_operator import reconcile
+from editr1_operator.actions import Resolve
 from editr1_operator.cache import Cache
 from editr1_operator.reconcile import Reconciler
+from editr1_operator.resolution import Resolver
 
 KEY = ("lab", "quick")
 BODY = {
@@ -114,3 +122,42 @@ def test_record_is_saved_if_an_action_does_not_reach_the_api_server(scenario: Sc
     with pytest.raises(ClusterUnreachable):
         scenario.reconciler.reconcile(KEY)
     assert scenario.done[-1] == "recorded"
+
+
+@pytest.mark.parametrize(("seed", "annotation", "refused"), [(0, "", False), (7, "", True), (7, "true", False)])
+def test_run_with_other_settings_than_the_record_of_its_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int, annotation: str, refused: bool
+) -> None:
+    scenario = Scenario(monkeypatch, tmp_path)
+    recorded = RunBody(seed=seed, stages=[StageSpec(name="data", kind="curate")])
+    store = open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
+    save_record(store, RunRecord(name="quick", seed=seed, created=0.0, stated=stated_settings(recorded)))
+    meta = {**BODY["metadata"], "annotations": {"editr1.dev/replace": annotation}}  # type: ignore[dict-item]
+    scenario.cache.put_run({**BODY, "metadata": meta}, deleted=False)
+    scenario.reconciler.reconcile(KEY)
+    assert ("recorded" in scenario.done) is not refused
+    assert scenario.reasons[0] == (Reason.INVALID if refused else Reason.NO_RESULT)
+
+
+def test_reward_servers_that_do_not_answer_are_waited_for_until_the_timeout(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.json").write_text("{}")
+    store = open_store(StoreConfig(url=(tmp_path / "store").as_uri()))
+    model = store.commit(tmp_path / "m", kind="import", stage="import").digest
+    inputs = {"cases": model, "editor": model}
+    config = {"reward_ready_timeout_seconds": 60}
+    stage = StageSpec(name="grpo", kind="grpo", inputs=inputs, reward="http://127.0.0.1:1", config=config)
+    body = RunBody(stages=[stage])
+    run = RunSpec(api_version="editr1.dev/v1alpha1", kind="EditRun", metadata=Metadata(name="quick"), spec=body)
+    settings: Any = SimpleNamespace(store=store, cluster=ClusterConfig(resolve_images=False))
+    status = RunStatus(stages=[StageStatus(name="grpo", kind="grpo")])
+    unanswered: dict[str, float] = {}
+    for now in (100.0, 159.0):
+        with pytest.raises(RewardUnreachable, match=r"http://127\.0\.0\.1:1/v1/info: ConnectError"):
+            Resolver(run, settings, now, unanswered).apply(Resolve("grpo"), status)
+    failed = Resolver(run, settings, 161.0, unanswered).apply(Resolve("grpo"), status).stage_of("grpo")
+    assert failed is not None and failed.state is RunState.FAILED and "http://127.0.0.1:1" in failed.message
+    stated = stage.model_copy(update={"reward_digest": model})
+    run = run.model_copy(update={"spec": RunBody(stages=[stated])})
+    found = Resolver(run, settings, 161.0, unanswered).apply(Resolve("grpo"), status).stage_of("grpo")
+    assert found is not None and found.key and json.loads(found.reward)["model"] == model

@@ -58,12 +58,19 @@ def test_apply_attaches_to_an_identical_run_and_rejects_a_different_spec() -> No
         runs.apply(spec(seed=4), {})
 
 
-def test_failed_run_is_replaced_even_if_settings_differ() -> None:
+def test_run_with_other_settings_is_replaced_only_on_request_and_once_it_has_ended() -> None:
     api = Api()
     runs = EditRuns(api)  # type: ignore[arg-type]
     runs.apply(spec(), {})
+    with pytest.raises(ClusterError, match="--replace it once it has ended"):
+        runs.apply(spec(seed=4), {}, replace=True)
     api.set_status("r", state=RunState.FAILED)
-    assert runs.apply(spec(seed=4), {}) and api.created == 2
+    assert runs.apply(spec(), {}) and api.created == 2
+    api.set_status("r", state=RunState.FAILED)
+    with pytest.raises(ClusterError, match="choose another --name, or --replace"):
+        runs.apply(spec(seed=4), {})
+    assert runs.apply(spec(seed=4), {}, replace=True) and api.created == 3
+    assert api.bodies["r"]["metadata"]["annotations"] == {"editr1.dev/replace": "true"}
 
 
 def test_local_folder_is_uploaded_to_the_store(store: ArtifactStore, tmp_path: Path) -> None:
