@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from editr1.config.base import Settings
+from editr1.training_signal import FIRST_ROLLOUTS
 from editr1.config.errors import ConfigError
 
 MAX_FLOW_NOISE = 1.2
@@ -153,6 +154,10 @@ class GrpoConfig(Settings):
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Maximum fraction of an iteration's edits for which scoring may fail. Above this fraction, training stops with
     exit code 4."""
+    max_iterations_without_signal: PositiveInt | None = FIRST_ROLLOUTS
+    """Number of iterations at the start of the training in which no group may have two different scores. Then, or after
+    the last iteration if there are fewer, training stops with exit code 3 and the reason, because the weights did not
+    change. Once a group has had two different scores, training is not stopped. Null never stops it."""
 
     checkpoint_every: PositiveInt = 20
     """Number of iterations between checkpoints."""

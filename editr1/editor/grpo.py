@@ -33,7 +33,7 @@ from editr1.editor.update import Updater, UpdateStats
 from editr1.parallel.context import DistributedContext
 from editr1.seeding import offset_seed
 from editr1.telemetry import Interrupted, Span, TrainHooks, span, untraced
-from editr1.training_signal import FIRST_ROLLOUTS, NoTrainingSignal, SignalMonitor
+from editr1.training_signal import NoTrainingSignal, SignalMonitor
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class _Trainer:
         config, history = self._config, self._history
         self._hooks.progress.phase("grpo", config.iterations, self._start)
         monitor = SignalMonitor(
-            FIRST_ROLLOUTS,
+            config.max_iterations_without_signal,
             config.iterations,
             done=self._start,
             had_signal=history.zero_spread < history.groups,

@@ -32,6 +32,7 @@ SMALL = [
     "gcpo.pairs_per_rollout=2",
     "gcpo.num_traces=4",
     "gcpo.max_rollouts_without_signal=null",
+    "grpo.max_iterations_without_signal=null",
     "grpo.iterations=2",
     "grpo.cases_per_iteration=2",
     "grpo.group_size=4",
