@@ -95,6 +95,14 @@ class Budget(Settings):
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Maximum fraction of edits for which scoring may fail, in each evaluation."""
 
+    @property
+    def must_learn(self) -> bool:
+        """Whether a training or a service without any readable trace is an error.
+
+        It is not if all scoring may fail, as in the smallest size, which only tests that everything runs.
+        """
+        return self.max_failed_fraction < 1
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         faults = []

@@ -185,6 +185,7 @@ class _ExperimentBuilder:
             "pairs_per_rollout": budget.pairs_per_rollout,
             "num_traces": budget.num_traces,
             "max_new_tokens": budget.max_new_tokens,
+            **({} if budget.must_learn else {"max_rollouts_without_signal": None}),
             **changes,
         }
         return Experiment(
@@ -213,6 +214,7 @@ class _ExperimentBuilder:
             "cases_per_iteration": budget.cases_per_iteration,
             "group_size": budget.group_size,
             "max_failed_fraction": max(budget.max_failed_fraction, 0.2),
+            **({} if budget.must_learn else {"max_iterations_without_signal": None}),
             **changes,
         }
         inputs = {
@@ -230,7 +232,7 @@ class _ExperimentBuilder:
                 config={
                     "port": 0,
                     "max_new_tokens": budget.max_new_tokens,
-                    "golden_must_parse": budget.max_failed_fraction < 1,
+                    "golden_must_parse": budget.must_learn,
                 },
             ),
             StageSpec(
