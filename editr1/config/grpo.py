@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from editr1.config.base import Settings
-from editr1.training_signal import FIRST_ROLLOUTS
 from editr1.config.errors import ConfigError
+from editr1.training_signal import FIRST_ROLLOUTS
 
 MAX_FLOW_NOISE = 1.2
 """Largest noise level a that is accepted for Flow-SDE. The first denoising step (sigma = 1) multiplies the latents by 1
