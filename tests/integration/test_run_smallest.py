@@ -40,7 +40,6 @@ SMALL = [
     "evaluate.max_failed_fraction=1.0",
     "evaluate.bootstrap_samples=200",
     "serve.golden_must_parse=false",
-    "grpo.num_traces=4",  # several traces are sampled, so that the scores of a group differ
 ]
 
 
