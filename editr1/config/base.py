@@ -41,3 +41,15 @@ def _check_temperature(value: float) -> float:
 
 Temperature = Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), AfterValidator(_check_temperature)]
 """A sampling temperature: 0 for greedy decoding, or from 0.01 to 2."""
+
+
+def _zero_is_null(value: int | None) -> int | None:
+    return value or None
+
+
+PositiveOrNone = Annotated[Annotated[int, Field(ge=0)] | None, AfterValidator(_zero_is_null)]
+"""A positive number, or null. 0 means null, too.
+
+It is for settings with a number as the default. ``kubectl apply`` without ``--server-side`` removes every null from an EditRun,
+so that the default would silently be used instead.
+"""

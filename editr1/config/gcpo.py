@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from editr1.config.base import MIN_TEMPERATURE
+from editr1.config.base import MIN_TEMPERATURE, PositiveOrNone
 from editr1.config.loader import ConfigError
 from editr1.config.verifier import VerifierTraining
 from editr1.training_signal import FIRST_ROLLOUTS
@@ -66,11 +66,11 @@ class GcpoConfig(VerifierTraining):
     """Nucleus sampling threshold (top-p); 1 samples from the whole distribution."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Maximum number of tokens per trace. A truncated trace cannot be parsed and gets reward 0."""
-    max_rollouts_without_signal: int | None = Field(default=FIRST_ROLLOUTS, ge=1)
+    max_rollouts_without_signal: PositiveOrNone = FIRST_ROLLOUTS
     """Number of rollouts at the start of the training in which no pair may have a signal. Then, or after the last rollout
     if there are fewer, the training stops with exit code 3 and the reason, because the weights did not change. A pair has
     no signal if all traces of an edit earn the same reward, for example because none can be parsed. Once a pair has had a
-    signal, the training is not stopped. Null never stops it."""
+    signal, the training is not stopped. Null or 0 never stops it."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Number of traces per forward pass on each process. It must be a divisor of the number of traces that a process
     samples per rollout. Null: all of these traces."""

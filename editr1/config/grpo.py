@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from editr1.config.base import Settings
+from editr1.config.base import PositiveOrNone, Settings
 from editr1.config.errors import ConfigError
 from editr1.training_signal import FIRST_ROLLOUTS
 
@@ -63,10 +63,10 @@ class GrpoConfig(Settings):
     """Guidance scale. For FLUX.1-Kontext, it is the distilled guidance scale, which models without distilled guidance
     ignore. For Qwen-Image-Edit, it is the scale of classifier-free guidance (true CFG), which is off at 1 or below. The
     public recipe of Qwen-Image-Edit uses 4."""
-    resolution: PositiveInt | None = 512
+    resolution: PositiveOrNone = 512
     """Area of the edited image, given as the side length, in pixels, of a square with the same area. Source images are
-    resized to this area. Their aspect ratio is kept, except for rounding to the multiples that the VAE requires. Null
-    keeps the size of each source image, up to an area of 1024 x 1024 pixels."""
+    resized to this area. Their aspect ratio is kept, except for rounding to the multiples that the VAE requires. Null or
+    0 keeps the size of each source image, up to an area of 1024 x 1024 pixels."""
     reference_resolution: PositiveInt | None = None
     """Area of the reference image (the source image that the editor sees), given like ``resolution``. Null: same as
     ``resolution``. QwenImageEditPipeline of diffusers always uses 1024."""
@@ -80,9 +80,9 @@ class GrpoConfig(Settings):
     noise_level: Annotated[float, Field(ge=0.0)] = 0.8
     """Noise level of stochastic denoising steps. It must be at most 1.2 for Flow-SDE, even if the first denoising step
     is not stochastic, and at most 1 for CPS."""
-    sde_window_size: PositiveInt | None = 3
+    sde_window_size: PositiveOrNone = 3
     """Number of denoising steps in the window, which is the sequence of consecutive steps that are stochastic and
-    trained. All other steps are deterministic. Null: all steps of ``sde_window_range``."""
+    trained. All other steps are deterministic. Null or 0: all steps of ``sde_window_range``."""
     sde_window_range: tuple[Annotated[int, Field(ge=0)], PositiveInt] | None = None
     """Denoising steps among which the window of trained steps is placed at random, as a half-open range [first, end).
     The window starts at step ``first`` or later, and its last step is before ``end``. Null: all steps except the last
@@ -154,10 +154,10 @@ class GrpoConfig(Settings):
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """Maximum fraction of an iteration's edits for which scoring may fail. Above this fraction, training stops with
     exit code 4."""
-    max_iterations_without_signal: PositiveInt | None = FIRST_ROLLOUTS
+    max_iterations_without_signal: PositiveOrNone = FIRST_ROLLOUTS
     """Number of iterations at the start of the training in which no group may have two different scores. Then, or after
     the last iteration if there are fewer, training stops with exit code 3 and the reason, because the weights did not
-    change. Once a group has had two different scores, training is not stopped. Null never stops it."""
+    change. Once a group has had two different scores, training is not stopped. Null or 0 never stops it."""
 
     checkpoint_every: PositiveInt = 20
     """Number of iterations between checkpoints."""

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from editr1.config.base import PositiveOrNone
 from editr1.config.errors import ConfigError
 from editr1.config.verifier import VerifierTraining
 
@@ -21,8 +22,8 @@ class SftConfig(VerifierTraining):
     """Peak learning rate of AdamW. For a pretrained model of 3B or 7B, start at 1e-5 (all weights) or 1e-4 (LoRA)."""
     warmup_steps: int = Field(default=50, ge=0)
     """Number of optimizer steps during which the learning rate rises linearly to its peak."""
-    max_steps: int | None = Field(default=450, ge=1)
-    """Number of optimizer steps. Null: the number follows from ``epochs``."""
+    max_steps: PositiveOrNone = 450
+    """Number of optimizer steps. Null or 0: the number follows from ``epochs``."""
     epochs: float | None = Field(default=None, gt=0)
     """Number of passes over the rows. Null: the number follows from ``max_steps``."""
     batch_size: int = Field(default=32, ge=1)

@@ -185,7 +185,7 @@ class _ExperimentBuilder:
             "pairs_per_rollout": budget.pairs_per_rollout,
             "num_traces": budget.num_traces,
             "max_new_tokens": budget.max_new_tokens,
-            **({} if budget.must_learn else {"max_rollouts_without_signal": None}),
+            **({} if budget.must_learn else {"max_rollouts_without_signal": 0}),
             **changes,
         }
         return Experiment(
@@ -214,7 +214,7 @@ class _ExperimentBuilder:
             "cases_per_iteration": budget.cases_per_iteration,
             "group_size": budget.group_size,
             "max_failed_fraction": max(budget.max_failed_fraction, 0.2),
-            **({} if budget.must_learn else {"max_iterations_without_signal": None}),
+            **({} if budget.must_learn else {"max_iterations_without_signal": 0}),
             **changes,
         }
         inputs = {

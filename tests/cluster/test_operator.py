@@ -316,7 +316,7 @@ def test_two_runs_share_a_service_under_two_operators(
                 "cases_per_iteration": 2,
                 "group_size": 4,
                 "max_failed_fraction": 1,
-                "max_iterations_without_signal": None,
+                "max_iterations_without_signal": 0,
             },
         },
     ]

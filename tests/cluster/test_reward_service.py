@@ -164,7 +164,7 @@ def test_service_at_zero_replicas_scales_up_for_a_grpo_pod(lab: Lab, service: st
             "cases_per_iteration": 2,
             "group_size": 4,
             "max_failed_fraction": 1.0,
-            "max_iterations_without_signal": None,
+            "max_iterations_without_signal": 0,
         },
     }
     lab.submit("grpo", "consumer", grpo)  # reads the model from the Deployment, which has no replica

@@ -63,7 +63,7 @@ def test_grpo_stage_and_its_reward_requests_form_one_trace(lab: Lab, curated: st
             "cases_per_iteration": 2,
             "group_size": 4,
             "max_failed_fraction": 1.0,
-            "max_iterations_without_signal": None,
+            "max_iterations_without_signal": 0,
             "checkpoint_every": 3,
         },
         **endpoint,
