@@ -113,7 +113,7 @@ class RunView:
         self.console.print(f"  waiting: {reason}", style="yellow")
 
     def stage_waits(self, stage: StageRecord, reason: str) -> None:
-        """Print why the stage makes no progress."""
+        """Print why the stage is not making progress."""
         self.console.print(f"  {stage.name}: {reason}", style="yellow")
 
     def _clear(self, stage: StageRecord) -> None:

@@ -37,9 +37,9 @@ class ImageValues(ChartSettings):
     digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
     """Image digest, as sha256:<64 hex digits>. ``editr1 submit`` sets it to the digest that it records for the run."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """Pull policy of the image (imagePullPolicy of Kubernetes)."""
+    """Pull policy of the image (Kubernetes imagePullPolicy)."""
     pull_secrets: list[Name] = []
-    """Names of existing Secrets with credentials for the image registry (imagePullSecrets of Kubernetes)."""
+    """Names of existing Secrets with credentials for the image registry (Kubernetes imagePullSecrets)."""
 
 
 class StoreValues(ChartSettings):
@@ -162,7 +162,7 @@ class StageValues(ChartSettings):
     scratch: ScratchValues = ScratchValues()
     """Working directory of each pod."""
     node_selector: Labels = {}
-    """Labels that a node must have to run the pods (nodeSelector of Kubernetes)."""
+    """Labels that a node must have to run the pods (Kubernetes nodeSelector)."""
     tolerations: Objects = []
     """Kubernetes tolerations of the pods."""
     affinity: dict[str, Any] = {}
@@ -178,18 +178,18 @@ class StageValues(ChartSettings):
     """Annotations of the ServiceAccount that the chart creates. They can assign a cloud identity that has access to the
     bucket."""
     pod_labels: Labels = {}
-    """Additional labels of the pods."""
+    """Additional labels for the pods."""
     pod_annotations: dict[str, str] = {}
-    """Additional annotations of the pods."""
+    """Additional annotations for the pods."""
     env: Objects = []
-    """Additional environment variables of the stage's container, as a list of Kubernetes EnvVar objects."""
+    """Additional environment variables for the stage's container, as a list of Kubernetes EnvVar objects."""
     env_from: Objects = []
-    """Additional sources of environment variables of the stage's container, as a list of Kubernetes EnvFromSource
+    """Additional sources of environment variables for the stage's container, as a list of Kubernetes EnvFromSource
     objects."""
     volumes: Objects = []
-    """Additional volumes of the pods, as a list of Kubernetes Volume objects."""
+    """Additional volumes for the pods, as a list of Kubernetes Volume objects."""
     volume_mounts: Objects = []
-    """Additional volume mounts of the stage's container, as a list of Kubernetes VolumeMount objects."""
+    """Additional volume mounts for the stage's container, as a list of Kubernetes VolumeMount objects."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
     """Numeric ID that every container uses both as its user ID and as its group ID."""
     telemetry: TelemetryValues = TelemetryValues()

@@ -55,7 +55,7 @@ class OperatorMonitoringValues(ChartSettings):
 
 
 class OperatorValues(ChartSettings):
-    """Helm values of the chart ``operator``."""
+    """Helm values for the ``operator`` chart."""
 
     namespaces: list[Annotated[str, Field(min_length=1, max_length=63)]] = ["editr1"]
     """Namespaces whose runs the operator manages. They must exist. The chart creates a Role for the operator in each of
@@ -84,14 +84,14 @@ class OperatorValues(ChartSettings):
     resources: ResourceValues = ResourceValues(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
     """CPU and memory of the operator's container."""
     node_selector: Labels = {}
-    """Labels that a node must have to run the operator's pod (nodeSelector of Kubernetes)."""
+    """Labels that a node must have to run the operator's pod (Kubernetes nodeSelector)."""
     tolerations: Objects = []
     """Kubernetes tolerations of the operator's pod."""
     priority_class_name: Name = ""
     """Name of an existing PriorityClass for the operator's pod."""
     pod_labels: Labels = {}
-    """Additional labels of the operator's pod."""
+    """Additional labels for the operator's pod."""
     env: Objects = []
-    """Additional environment variables of the operator's container, as a list of Kubernetes EnvVar objects."""
+    """Additional environment variables for the operator's container, as a list of Kubernetes EnvVar objects."""
     run_as_user: Annotated[int, Field(ge=1)] = 10001
     """Numeric ID that the operator's container uses both as its user ID and as its group ID."""

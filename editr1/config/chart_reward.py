@@ -80,10 +80,10 @@ class VllmValues(ChartSettings):
     command: list[str] = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
     """Command that starts vLLM's OpenAI-compatible server."""
     args: list[str] = ["--max-model-len", "8192", "--limit-mm-per-prompt", '{"image":2,"video":0}']
-    """Additional arguments of vLLM. The chart sets the model, the served model name, the host, the port, and
+    """Additional arguments for vLLM. The chart sets the model, the served model name, the host, the port, and
     ``--generation-config=vllm``, so that sampling does not depend on defaults in the model folder."""
     env: list[dict[str, Any]] = []
-    """Additional environment variables of the vLLM container, as a list of Kubernetes EnvVar objects."""
+    """Additional environment variables for the vLLM container, as a list of Kubernetes EnvVar objects."""
     resources: ResourceValues = ResourceValues(requests={"cpu": "4", "memory": "32Gi"})
     """CPU and memory of the vLLM container."""
 
@@ -108,7 +108,7 @@ class MonitoringValues(ChartSettings):
 
 
 class RewardValues(StageValues):
-    """Helm values of the chart ``reward``."""
+    """Helm values for the ``reward`` chart."""
 
     inputs: dict[str, Reference] = {}
     """Inputs of the stage, as a mapping from input name to reference. The input ``model`` is the verifier to serve."""

@@ -66,7 +66,7 @@ class TrainingValues(StageValues):
 
 
 class CurateValues(TrainingValues):
-    """Helm values of the chart ``curate``."""
+    """Helm values for the ``curate`` chart."""
 
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """Number of GPUs per pod. Curation needs no GPU, because it sends requests to a VLM endpoint."""
@@ -75,14 +75,14 @@ class CurateValues(TrainingValues):
 
 
 class SftValues(TrainingValues):
-    """Helm values of the chart ``sft``."""
+    """Helm values for the ``sft`` chart."""
 
     config: SftConfig = SftConfig()
     """Settings of the stage, as under ``config`` in a run file."""
 
 
 class GcpoValues(TrainingValues):
-    """Helm values of the chart ``gcpo``."""
+    """Helm values for the ``gcpo`` chart."""
 
     config: GcpoConfig = GcpoConfig()
     """Settings of the stage, as under ``config`` in a run file."""
@@ -101,7 +101,7 @@ class RewardAddress(ChartSettings):
 
 
 class GrpoValues(TrainingValues):
-    """Helm values of the chart ``grpo``."""
+    """Helm values for the ``grpo`` chart."""
 
     reward: RewardAddress = RewardAddress()
     """Reward service that scores the sampled edits."""
@@ -110,7 +110,7 @@ class GrpoValues(TrainingValues):
 
 
 class EvaluateValues(TrainingValues):
-    """Helm values of the chart ``evaluate``."""
+    """Helm values for the ``evaluate`` chart."""
 
     config: EvaluateConfig = EvaluateConfig()
     """Settings of the stage, as under ``config`` in a run file."""

@@ -162,7 +162,7 @@ RENAMED: dict[str, dict[str, Renamed | Removed]] = {
     "KedaValues": {"pollingSeconds": Renamed("pollingIntervalSeconds")},
     "OperatorValues": {"priorityClass": Renamed("priorityClassName"), "user": Renamed("runAsUser")},
 }
-"""Former names of settings, by name of the settings class. The former names of a class also apply to its subclasses.
+"""Former names of settings, keyed by the name of the settings class. The former names of a class also apply to its subclasses.
 Former names of chart values are in camelCase."""
 
 

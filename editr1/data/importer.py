@@ -5,8 +5,8 @@ The table is CSV (comma, semicolon or tab), JSON Lines, a JSON list or Parquet, 
 ============  ==================================================================================================
 column        meaning
 ============  ==================================================================================================
-source        path of the source image, relative to the folder; in Parquet also the image itself, as bytes or as the
-              feature ``Image`` of Hugging Face's datasets
+source        path of the source image, relative to the folder; in Parquet also the image itself, as bytes or as
+              the ``Image`` feature of Hugging Face Datasets
 instruction   the edit instruction
 edited        path of the edited image, or the image itself, as for ``source``
 editor        the model or person that made the edit
@@ -18,9 +18,8 @@ rank          optional, instead of ``preferred``: 1 is best; a lower rank beats 
 principles    optional: JSON list of {"question", "category"}; must be the same in all rows of a case that have it
 ============  ==================================================================================================
 
-Text is UTF-8, or UTF-16 with a byte order mark. Empty rows are skipped. Votes on pairs, where a case has several votes and
-an edited image takes part in several of them, are not read as such; ``import_columns.HOW_TO_WRITE_VOTES`` says how to write
-them.
+Text is UTF-8, or UTF-16 with a byte order mark. Empty rows are skipped. Pairwise votes are
+refused if a case has several votes on the same edited image; ``import_columns.HOW_TO_WRITE_VOTES`` says how to write them.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def pair_accuracy(
     scored = [(w, lo, i) for i in decided if (w := winner[i]) is not None and (lo := loser[i]) is not None]
     if not scored:
         raise ValueError(
-            f"none of {len(winner)} pairs has a human preference and scores of both edits "
+            f"none of the {len(winner)} pairs has both a human preference and scores for both edits "
             f"({len(winner) - len(decided)} pairs are labelled 'same'); check why scoring failed"
         )
     won, lost = np.array([w for w, _, _ in scored], np.float64), np.array([lo for _, lo, _ in scored], np.float64)

@@ -28,10 +28,10 @@ def retry_delay(number: int, requested: float | None) -> float:
 
 
 def requested_delay(headers: Mapping[str, str]) -> float | None:
-    """Return the time in seconds after which the server wants the request again, or None if it does not say so.
+    """Return the number of seconds to wait before the retry, as the server requests, or None if it requests no delay.
 
-    The header is ``Retry-After`` (seconds or an HTTP date) or ``Retry-After-Ms``. A time that is not in the future or
-    not readable is ignored. ``headers`` must not distinguish upper and lower case.
+    The header is ``Retry-After`` (seconds or an HTTP date) or ``Retry-After-Ms``. A time in the past and a
+    value that cannot be parsed are ignored. ``headers`` must be case-insensitive.
     """
     for name, unit in (("Retry-After-Ms", 1e-3), ("Retry-After", 1.0)):
         value = headers.get(name, "").strip()

@@ -142,4 +142,4 @@ PIXEL_FAULTS: Final[Mapping[str, PixelFault]] = {"noise": _noise, "border": _bor
 blur.
 """
 KINDS: Final = (PERFECT, *SCENE_FAULTS, *PIXEL_FAULTS)
-"""All kinds of candidates: ``perfect``, and all kinds of faults."""
+"""Every kind of candidate: ``perfect`` and each kind of fault."""

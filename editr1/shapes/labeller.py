@@ -190,7 +190,7 @@ def _observe(
 ) -> tuple[Scene, Reading, np.random.Generator]:
     """Return the contents of both images, and a random generator that is seeded with all arguments.
 
-    Equal requests therefore get equal answers.
+    Identical requests therefore get identical answers.
     """
     pixels = np.stack([as_pixels(source), as_pixels(edited)])
     readings = read_images(pixels)

@@ -123,7 +123,7 @@ class _SftTrainer(StepTracingMixin, ResumeWeightsMixin, TokenMetricsMixin, SFTTr
 
 
 def trace_lengths(dataset: Any, tokenizer: Any) -> TraceLengths:
-    """Return the lengths of the traces in a dataset of :func:`~editr1.verifier.rows.sft_rows`."""
+    """Return the lengths of the traces in a dataset that :func:`~editr1.verifier.rows.sft_rows` returned."""
     texts = [text.rstrip("\n") for text in dataset.with_format("arrow")["completion"].to_pylist()]
     tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return TraceLengths.of([len(ids) for ids in tokens])

@@ -29,9 +29,9 @@ class TraceLengths(BaseModel):
     rows: int = Field(ge=1)
     """Number of rows."""
     median: int = Field(ge=1)
-    """Half of the traces have at most this length."""
+    """Median length of the traces."""
     p95: int = Field(ge=1)
-    """95 % of the traces have at most this length."""
+    """95th percentile of the lengths of the traces."""
     max: int = Field(ge=1)
     """Length of the longest trace."""
 

@@ -57,8 +57,8 @@ def require_finite(model: nn.Module, source: str | Path) -> None:
     bad = [name for name, weight in weights.items() if weight.is_floating_point() and not bool(weight.isfinite().all())]
     if bad:
         raise UnusableModel(
-            f"{source}: NaN or infinity in {len(bad)} of {len(weights)} tensors, first {first_of(bad)};"
-            " use an undamaged checkpoint"
+            f"{source}: {len(bad)} of {len(weights)} tensors contain NaN or infinity, for example {first_of(bad)};"
+            " the checkpoint is damaged, so use another one"
         )
 
 
@@ -71,7 +71,7 @@ def check_adapter(result: Any, source: str | Path) -> None:
     info = {"missing_keys": result.missing_keys, "unexpected_keys": result.unexpected_keys}
     if faults := _faults(info):
         raise UnusableModel(
-            f"{source}: the adapter does not match the model: {'; '.join(faults)}; use its own checkpoint"
+            f"{source}: the adapter does not match the model: {'; '.join(faults)}; use the adapter that belongs to this model"
         )
 
 

@@ -77,7 +77,7 @@ def resource_schema() -> Schema:
         status["properties"][name] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
     return {
         "type": "object",
-        "description": "A run of Edit-R1: a list of stages, in which a stage can use the outputs of other stages.",
+        "description": "An Edit-R1 run: a list of stages that can use the outputs of other stages.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},

@@ -38,10 +38,14 @@ def sft_config(precision: str, accumulation: int, processes: int) -> SftConfig:
 
 
 def gcpo_config(precision: str, accumulation: int, processes: int) -> GcpoConfig:
-    """Return settings with a KL term in fp32 only."""
+    """Return settings with two passes and a KL term.
+
+    In fp32, the update is so large that some ratios are clipped. In bf16, rounding would move tokens across the clip boundary,
+    where the gradient jumps, so the update is smaller.
+    """
     return GcpoConfig(
         rollouts=1, passes=2, pairs_per_rollout=6, num_traces=2, micro_batch_size=24 // accumulation // processes,
-        warmup_steps=0, max_grad_norm=0.0, learning_rate=1e-3, beta=0.1 if precision == "fp32" else 0.0, precision=precision, device="cpu",
+        warmup_steps=0, max_grad_norm=0.0, learning_rate=1e-3 if precision == "fp32" else 1e-4, beta=0.1, precision=precision, device="cpu",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ NOT_MEASURED = "not measured"
 
 
 def number(value: float | int | None, digits: int = 2, *, signed: bool = False) -> str:
-    """Format a number with a typographic minus sign and, from 10,000 on, with thin spaces between thousands.
+    """Format a number with a typographic minus sign and, from 10,000, thin spaces as thousands separators.
 
     None, NaN and infinity give "not measured".
     """

@@ -40,7 +40,7 @@ def test_score_difference_within_epsilon_is_a_tie():
 
 
 def test_empty_or_non_finite_input_is_rejected():
-    with pytest.raises(ValueError, match="none of 2 pairs has a human preference and scores of both edits"):
+    with pytest.raises(ValueError, match="none of the 2 pairs has both a human preference and scores for both edits"):
         pair_accuracy([1.0, None], [2.0, 1.0], ["same", "winner"])
     with pytest.raises(ValueError, match="non-empty"):
         mean_estimate([])
