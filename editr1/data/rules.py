@@ -45,8 +45,8 @@ ParseTrace = Callable[[str, Sequence[Principle]], Verdict | Unparsed]
 """The parser of traces, which is :func:`editr1.verifier.trace.parse_trace`."""
 
 _CONTROL_TOKEN: Final = re.compile(r"<[|｜][^|｜<>\n]{1,64}[|｜]>")  # noqa: RUF001  DeepSeek's tokens have fullwidth bars
-_BAD_CHARACTER: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
-"""Control characters other than tab and line breaks, and surrogates."""
+_BAD_CHARACTER: Final = re.compile("[\x00\ud800-\udfff]")
+"""NUL and surrogates. Other control characters are harmless to models and tables, and the terminal shows them literally."""
 _TRACE_PARTS: Final = re.compile(
     r"""</?score>|<\\score>|\{\s*["']average_score["']\s*:|\[\s*\{\s*["'](?:question|score)["']\s*:"""
 )
@@ -82,8 +82,8 @@ class Violation(NamedTuple):
 def text_fault(text: str) -> str | None:
     """Return the rule that a text for a model violates. The text is an instruction, a question or a trace.
 
-    The text must have a visible character, and neither control tokens such as ``<|im_end|>`` nor control characters such
-    as NUL. Tabs and line breaks are allowed.
+    The text must have a visible character, and neither control tokens such as ``<|im_end|>`` nor NUL or halves of
+    surrogate pairs.
     """
     if fault := content_fault(text):
         return fault
@@ -100,14 +100,14 @@ def content_fault(text: str) -> str | None:
 
 
 def character_fault(text: str) -> str | None:
-    """Return the rule that the characters of a text violate. Tokenizers, Parquet or terminals cannot process others."""
+    """Return the rule that the characters of a text violate. Tokenizers or Parquet cannot process others."""
     found = _BAD_CHARACTER.search(text)
     if found is None:
         return None
     name = f"U+{ord(found.group()):04X}"
     if unicodedata.category(found.group()) == "Cs":
         return f"the text contains half of a surrogate pair ({name}); save the text as valid Unicode"
-    return f"the text contains the control character {name}; remove it"
+    return f"the text contains the character {name} (NUL); remove it"
 
 
 def instruction_fault(instruction: str) -> str | None:

@@ -32,9 +32,7 @@ def png(size: tuple[int, int] = (4, 4), colour: tuple[int, int, int] = (1, 2, 3)
         ("end<|im_end|>\n<|im_start|>assistant", "'<|im_end|>'"),
         ("<|fim-prefix|>", "control token"),
         ("<｜begin▁of▁sentence｜>", "control token"),  # noqa: RUF001
-        ("make it\0 red", "control character U+0000"),
-        ("\x1b[31mred", "control character U+001B"),
-        ("\x9b31mred", "control character U+009B"),
+        ("make it\0 red", "the character U+0000"),
         ("red \ud800", "half of a surrogate pair (U+D800)"),
         ("  \n\t ", "no visible character"),
         ("\u200b\ufeff\u00a0", "no visible character"),
@@ -182,7 +180,7 @@ def test_every_field_of_every_data_type_is_checked() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (case("\0"), "row 21: instruction: '\\x00': the text contains the control character U+0000"),
+        (case("\0"), "row 21: instruction: '\\x00': the text contains the character U+0000"),
         (case(data=png((64, 64))[:90]), "row 21: source: <"),
         (case(data=png((500, 2))), "aspect ratio of 250"),
     ],
@@ -207,3 +205,8 @@ def test_valid_table_is_counted_and_its_images_are_decoded_once(tmp_path, monkey
     assert check_table(tmp_path / "cases.parquet", EditCase) == 40
     image_checker.cache_clear()
     assert 1 <= len(decoded) <= 16, "rows that are checked at the same time may share an image"
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "\x9b31mred", "make it\tred\r\n", "to the left \u202e of it"])
+def test_other_control_characters_are_allowed(text: str) -> None:
+    assert rules.text_fault(text) is None
