@@ -102,7 +102,8 @@ class ServeConfig(Settings):
 
     golden_must_parse: bool = True
     """Fail at startup if the trace of the golden sample cannot be parsed. The golden sample is a test edit that the
-    server scores at startup. Set this to false for untrained models."""
+    server scores at startup. Set this to false for untrained models. A ``max_new_tokens`` that cuts off the traces on
+    which the model was trained is then only a warning."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -60,7 +60,7 @@ def make_engine(config: ServeConfig, model: str | Path, *, model_digest: str | N
         UnusableModel: The folder has pickled files, or its weights are incomplete, damaged or not finite.
         ConfigError: ``max_new_tokens`` cuts off the traces that the verifier was trained on.
     """
-    check_token_limit(model, config.max_new_tokens, "max_new_tokens")
+    check_token_limit(model, config.max_new_tokens, "max_new_tokens", must_parse=config.golden_must_parse)
     if config.engine == "openai":
         from editr1.serving.engines.openai_engine import OpenAIEngine
 

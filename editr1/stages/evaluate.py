@@ -106,7 +106,8 @@ def _check_tables(evaluation: _Evaluation) -> None:
     context, config = evaluation.context, evaluation.config
     for role in VERIFIERS.values():
         if role in context.job.inputs:
-            check_token_limit(context.input(role), config.max_new_tokens, "max_new_tokens")
+            must_parse = config.max_failed_fraction < 1.0
+            check_token_limit(context.input(role), config.max_new_tokens, "max_new_tokens", must_parse=must_parse)
     if evaluation.verifiers:
         models = [context.input(role) for role in evaluation.verifiers.values()]
         check_pairs(context.table("pairs"), models, max_pairs=config.max_pairs)

@@ -66,7 +66,7 @@ def load_trace_lengths(model: str | Path) -> TraceLengths | None:
         ) from error
 
 
-def check_token_limit(model: str | Path, limit: int, setting: str) -> None:
+def check_token_limit(model: str | Path, limit: int, setting: str, *, must_parse: bool = True) -> None:
     """Compare the length limit of a trace with the traces that the verifier ``model`` was trained on.
 
     Does nothing if there is no record of the lengths. Logs a warning if the longest traces do not fit.
@@ -75,15 +75,17 @@ def check_token_limit(model: str | Path, limit: int, setting: str) -> None:
         model: folder or Hugging Face Hub name of the verifier.
         limit: maximum number of tokens per trace.
         setting: name of the setting with the limit, for the message.
+        must_parse: whether unreadable traces are an error. If not, a limit that is too small is only a warning.
 
     Raises:
-        ConfigError: more than 5 % of the traces would be cut off before their score, or the record is not valid.
+        ConfigError: ``must_parse`` is true and more than 5 % of the traces would be cut off before their score, or the record
+            is not valid.
     """
     lengths = load_trace_lengths(model)
     if lengths is None or limit >= lengths.max:
         return
     known = f"the {lengths.rows} traces on which {model} was trained have up to {lengths.max} tokens (median {lengths.median}"
-    if limit < lengths.p95:
+    if limit < lengths.p95 and must_parse:
         raise ConfigError(
             f"{setting}: {limit} tokens cut off more than 5 % of traces before their score: {known}, 95 % at most"
             f" {lengths.p95}); set {setting} to at least {lengths.max}"

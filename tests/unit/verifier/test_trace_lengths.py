@@ -43,6 +43,15 @@ def test_limit_that_cuts_off_more_than_a_few_traces_is_refused_with_the_numbers(
     assert not caplog.records
 
 
+def test_limit_is_only_a_warning_if_traces_need_not_be_readable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    LENGTHS.save(tmp_path)
+    with caplog.at_level(logging.WARNING, "editr1.verifier"):
+        check_token_limit(tmp_path, 1, "max_new_tokens", must_parse=False)
+    assert "1 tokens cut off the longest traces" in caplog.text
+
+
 def test_model_without_a_record_is_accepted(tmp_path: Path) -> None:
     check_token_limit(tmp_path, 1, "max_new_tokens")
     check_token_limit("Qwen/Qwen2.5-VL-3B-Instruct", 1, "max_new_tokens")
