@@ -13,7 +13,7 @@ from editr1.launch.observer import Observer
 from editr1.launch.orchestrator import StageFailed, waiting_ask
 from editr1.runs.driver import Claim, Driver, Watch, newest_claim, take
 from editr1.runs.name_in_use import NameInUse, run_differences
-from editr1.runs.record import RunRecord, StageRecord, State, UnreadableRecord, load_record
+from editr1.runs.record import RunRecord, StageRecord, State, load_record
 from editr1.runs.spec import RunSpec
 
 POLL_SECONDS = 1.0
@@ -57,12 +57,7 @@ class RunRequest:
 
 def load_known(request: RunRequest) -> RunRecord | None:
     """Return the record of the run; None if there is none, or if it is unreadable and may be replaced."""
-    try:
-        return load_record(request.store, request.name)
-    except UnreadableRecord:
-        if request.replace:
-            return None
-        raise
+    return load_record(request.store, request.name, ignore_unreadable=request.replace)
 
 
 def drive_or_follow(request: RunRequest) -> Claim | RunRecord:

@@ -29,6 +29,8 @@ from editr1.serving.identity import RewardIdentity, RewardUnreachable, ask_ident
 from editr1.telemetry import Span, span, traceparent
 
 log = logging.getLogger("editr1.runs")
+
+_NOT_STOPPED = "stage {} could not be stopped and may still be running"
 POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
 """Default time in seconds within which a reward service must become ready (:attr:`RunContext.ready_seconds`)."""
@@ -121,7 +123,7 @@ class RunOrchestrator(Generic[Request, Handle]):
             raise
         finally:
             for name in list(self._services):
-                with _log_stop_errors(name):
+                with _log_errors(_NOT_STOPPED.format(name)):
                     self._stop_service(name)
             if any_started or self._record.state is not State.DONE:
                 self._record.ended = time.time()
@@ -207,9 +209,9 @@ class RunOrchestrator(Generic[Request, Handle]):
         """Cancel a running attempt because of ``error``, so that it does not conflict with the next attempt."""
         late = isinstance(error, DeadlineExceeded)
         record.state, record.reason = (State.FAILED, str(error)) if late else (State.INTERRUPTED, "")
-        with _log_stop_errors(record.name):
+        with _log_errors(_NOT_STOPPED.format(record.name)):
             self._launcher.cancel(handle, ABORT_SECONDS if isinstance(error, KeyboardInterrupt) else GRACE_SECONDS)
-        with _log_save_errors(record.name):
+        with _log_errors(f"the end of stage {record.name} could not be recorded"):
             self._close(record, self._observe(record, handle))
         self._observer.stage_ended(record)
 
@@ -340,21 +342,12 @@ def waiting_ask(should_stop: Callable[[], bool], report: Callable[[str], None]) 
 
 
 @contextmanager
-def _log_stop_errors(stage: str) -> Iterator[None]:
-    """Log an error that occurs while a stage is stopped, so that it does not hide the error that ended the run."""
+def _log_errors(message: str) -> Iterator[None]:
+    """Log an error with ``message``, so that it does not hide the error that ended the run."""
     try:
         yield
     except Exception as error:
-        log.warning("stage %s could not be stopped and may still be running: %s", stage, error)
-
-
-@contextmanager
-def _log_save_errors(stage: str) -> Iterator[None]:
-    """Log an error that occurs while the end of a stage is recorded, so that it does not hide the error that ended the run."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("the end of stage %s could not be recorded: %s", stage, error)
+        log.warning("%s: %s", message, error)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from editr1.artifacts import ArtifactStore
 from editr1.config.loader import ConfigError, explain
 from editr1.errors import ExitCode
+from editr1.runs.job import StageJob
 from editr1.runs.stored import parse_stored
 
 log = logging.getLogger("editr1.runs")
@@ -69,6 +70,22 @@ class StageRecord(_Record):
     """Container image of the stage on a cluster."""
     chart: str = ""
     """Name and version of the Helm chart on a cluster."""
+
+
+def submitted_stage(job: StageJob, release: str, *, image: str = "", chart: str = "") -> StageRecord:
+    """Return the record of a stage that runs ``job`` in the Helm release ``release`` on a cluster."""
+    return StageRecord(
+        name=job.stage,
+        kind=str(job.kind),
+        key=job.key,
+        state=State.RUNNING,
+        inputs=job.inputs,
+        reward=job.reward.model_dump(mode="json") if job.reward else {},
+        config=job.config,
+        release=release,
+        image=image,
+        chart=chart,
+    )
 
 
 class Origin(TypedDict):
@@ -142,10 +159,21 @@ def save_record(store: ArtifactStore, record: RunRecord) -> None:
     store.put_record(record_key(record.name), record.model_dump_json(indent=2).encode())
 
 
-def load_record(store: ArtifactStore, run: str) -> RunRecord | None:
-    """Return the record of ``run``; None if there is none. Raises UnreadableRecord if this version of editr1 cannot read it."""
+def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = False) -> RunRecord | None:
+    """Return the record of ``run``; None if there is none.
+
+    Raises:
+        UnreadableRecord: this version of editr1 cannot read the record. With ``ignore_unreadable``, None is returned instead.
+    """
     data = store.get_record(record_key(run))
-    return None if data is None else parse_record(data, f"{store.url}: {record_key(run)}")
+    if data is None:
+        return None
+    try:
+        return parse_record(data, f"{store.url}: {record_key(run)}")
+    except UnreadableRecord:
+        if ignore_unreadable:
+            return None
+        raise
 
 
 def parse_record(data: bytes, where: str) -> RunRecord:

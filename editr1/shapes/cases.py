@@ -27,7 +27,7 @@ def generate_cases(n: int, seed: int, prefix: str = "case", *, with_principles: 
 
 
 def iterate_cases(seed: int, prefix: str, *, with_principles: bool = False) -> Iterator[EditCase]:
-    """Yield the cases of :func:`generate_cases` without end."""
+    """Yield an endless sequence of the cases of :func:`generate_cases`."""
     for index in count():
         yield _case(f"{prefix}-{seed}-{index}", derive_rng("case", prefix, seed, index), with_principles)
 

@@ -27,7 +27,7 @@ _COMPLETE: Final = "use a complete checkpoint of this architecture"
 def load_weights(model_class: Any, source: str | Path, **options: Any) -> Any:
     """Load a model with ``model_class.from_pretrained`` from safetensors, and check that the weights are complete.
 
-    An adapter that lies in a folder with complete weights is not applied, because such weights usually contain it already;
+    An adapter in a folder with complete weights is not applied, because such weights usually contain it already;
     a warning names it.
 
     Args:

@@ -29,7 +29,7 @@ from editr1.launch.origin import machine, versions
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.name_in_use import NameInUse, stage_differences
-from editr1.runs.record import RunRecord, StageRecord, State, UnreadableRecord, load_record, record_key, save_record
+from editr1.runs.record import RunRecord, StageRecord, State, load_record, record_key, save_record, submitted_stage
 from editr1.runs.resolve import ResolvedStage, resolve_job
 from editr1.runs.spec import StageSpec
 
@@ -128,7 +128,7 @@ def submit(submission: Submission, connection: Connection, command: str, *, repl
     """
     name, job, api = submission.name, submission.job, connection.api
     store = cluster_store(connection.config, job.store.url)
-    known = _load_known(store, job.run, replace)
+    known = load_record(store, job.run, ignore_unreadable=replace)
     stage = known.stages.get(job.stage) if known else None
     if name in connection.helm.releases(api.target):
         if stage is not None and stage.key == job.key and state_of(api.release(name)).phase is not Phase.MISSING:
@@ -200,30 +200,11 @@ def _reward_endpoints(model: GrpoValues, name: str, namespace: str) -> RewardEnd
     return RewardEndpoints(urls, model.reward.digest or None)
 
 
-def _load_known(store: ArtifactStore, run: str, replace: bool) -> RunRecord | None:
-    """Return the record of the run; None if there is none, or if it is unreadable and may be replaced."""
-    try:
-        return load_record(store, run)
-    except UnreadableRecord:
-        if replace:
-            return None
-        raise
-
-
 def _stage_record(submission: Submission) -> StageRecord:
     job = submission.job
-    return StageRecord(
-        name=job.stage,
-        kind=str(job.kind),
-        key=job.key,
-        state=State.RUNNING,
-        inputs=job.inputs,
-        reward=job.reward.model_dump(mode="json") if job.reward else {},
-        config=job.config,
-        release=submission.name,
-        image=image_of(submission.objects),
-        chart=f"{chart_of(job.kind)} {chart_version(chart_of(job.kind))}",
-    )
+    chart = chart_of(job.kind)
+    image = image_of(submission.objects)
+    return submitted_stage(job, submission.name, image=image, chart=f"{chart} {chart_version(chart)}")
 
 
 def _write_record(store: ArtifactStore, submission: Submission, command: str, known: RunRecord | None) -> None:

@@ -45,7 +45,7 @@ from editr1.runs.live import (
     retries_used,
     uses_retry,
 )
-from editr1.runs.record import StageRecord, State, add_unsubmitted_stage, newest_checkpoint
+from editr1.runs.record import add_unsubmitted_stage, newest_checkpoint, submitted_stage
 from editr1.runs.resolve import HubUnreachable, resolve_job
 from editr1.stages.runtime.entry import exit_code
 from editr1.stages.runtime.log_tail import LogTail
@@ -102,16 +102,7 @@ def _log_retry(state: RetryCallState) -> None:
 
 def _create_record(job: StageJob, store: ArtifactStore) -> None:
     """Create the record of a stage whose chart was installed with Helm directly, without ``editr1 submit``."""
-    stage = StageRecord(
-        name=job.stage,
-        kind=str(job.kind),
-        key=job.key,
-        state=State.RUNNING,
-        inputs=job.inputs,
-        reward=job.reward.model_dump(mode="json") if job.reward else {},
-        config=job.config,
-        release=job.runtime.release,
-    )
+    stage = submitted_stage(job, job.runtime.release)
     add_unsubmitted_stage(store, job.run, job.seed, stage, f"helm install {stage.release}")
 
 
