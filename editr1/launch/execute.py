@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from editr1.artifacts import open_store
 from editr1.config.cluster import ClusterConfig
 from editr1.config.store import StoreConfig, store_at
-from editr1.launch.drive import RunRequest, TakenOver, drive_or_follow, load_known
+from editr1.launch.follow import RunRequest, TakenOver, execute_or_follow, load_known
 from editr1.launch.local.launcher import LocalLauncher
 from editr1.launch.local.lock import inherited_lock, lock
 from editr1.launch.observer import Observer
@@ -24,7 +24,7 @@ from editr1.launch.orchestrator import (
     waiting_ask,
 )
 from editr1.launch.origin import run_origin
-from editr1.runs.driver import Heartbeat, newest_claim
+from editr1.runs.claim import Heartbeat, newest_claim
 from editr1.runs.job import RuntimeSettings
 from editr1.runs.name_in_use import stated_settings
 from editr1.runs.record import Origin, RunRecord, save_record
@@ -84,7 +84,7 @@ def execute(
         ) as descriptor,
     ):
         request = RunRequest(spec, open_store(config), observer, should_stop, replace, cluster is not None)
-        claim = drive_or_follow(request)
+        claim = execute_or_follow(request)
         if isinstance(claim, RunRecord):
             return claim, True
         with Heartbeat(claim) as heartbeat:
@@ -116,7 +116,7 @@ def execute(
                 if not lost():
                     raise
                 newest = newest_claim(request.store, record.name)
-                raise TakenOver(record.name, newest.driver if newest else None) from None
+                raise TakenOver(record.name, newest.holder if newest else None) from None
     return record, any_started
 
 

@@ -85,7 +85,7 @@ class RunContext:
     ask: AskIdentity | None = None
     """Asks the addresses in a stage's ``reward`` for the identity of their model. None: they are asked from this machine."""
     may_save: Callable[[], bool] = lambda: True
-    """Returns False once another process drives the run, so that this process must not write its record."""
+    """Returns False once another process executes the run, so that this process must not write its record."""
 
 
 class RunOrchestrator(Generic[Request, Handle]):

@@ -1,4 +1,4 @@
-"""Two processes that start the same run in one store: one drives the run, the other follows it or takes over."""
+"""Two processes that start the same run in one store: one executes the run, the other follows it or takes over."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
-from editr1.launch.drive import FollowStopped, TakenOver
+from editr1.launch.follow import FollowStopped, TakenOver
 from editr1.launch.orchestrator import StageFailed
-from editr1.runs import driver
-from editr1.runs.driver import Claim, Driver, Heartbeat, Watch, newest_claim, take
+from editr1.runs import claim as claim_module
+from editr1.runs.claim import Claim, Heartbeat, Holder, Watch, newest_claim, take
 from editr1.runs.name_in_use import NameInUse, stated_settings
 from editr1.runs.record import RunRecord, StageRecord, State, load_record, save_record
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec
 
-ELSEWHERE = Driver(host="other-host", machine="another boot", pid=77, born="1", started=1e9)
+ELSEWHERE = Holder(host="other-host", machine="another boot", pid=77, born="1", started=1e9)
 
 
 def spec(seed: int = 0) -> RunSpec:
@@ -32,9 +32,9 @@ def spec(seed: int = 0) -> RunSpec:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
-    monkeypatch.setattr(driver, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(driver, "STALE_SECONDS", 1.0)
-    monkeypatch.setattr("editr1.launch.drive.POLL_SECONDS", 0.05)
+    monkeypatch.setattr(claim_module, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(claim_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr("editr1.launch.follow.POLL_SECONDS", 0.05)
     return open_store(StoreConfig(url=(tmp_path / "run/store").as_uri()))
 
 
@@ -44,12 +44,12 @@ def elsewhere(
     """Claim the run for a process on another machine, and save the record of its run."""
     claim = take(store, "r", None)
     assert claim is not None
-    key = "runs/r/drivers/000001.json"
+    key = "runs/r/claims/000001.json"
     store.put_record(key, ELSEWHERE.model_dump_json().encode())
     stated = stated_settings(spec().spec)
     save_record(store, RunRecord(name="r", seed=0, state=state, created=0.0, stated=stated, stages=stages or {}))
     found = newest_claim(store, "r")
-    assert found is not None and found.driver == ELSEWHERE
+    assert found is not None and found.holder == ELSEWHERE
     found.beat(1)
     return found
 
@@ -104,22 +104,22 @@ def test_only_one_of_many_processes_gets_the_claim(store: ArtifactStore) -> None
 def test_age_of_a_heartbeat_is_measured_on_the_clock_of_the_observer(store: ArtifactStore) -> None:
     claim, now = elsewhere(store), [0.0]
     watch = Watch(claim, clock=lambda: now[0])
-    assert watch.is_driving()
+    assert watch.is_executing()
     now[0] = 0.9
-    assert watch.is_driving()
+    assert watch.is_executing()
     claim.beat(2)
     for moment, expected in ((1.5, True), (2.4, True), (2.6, False)):
         now[0] = moment
-        assert watch.is_driving() is expected
+        assert watch.is_executing() is expected
 
 
 def test_dead_process_of_this_machine_is_recognized_at_once(store: ArtifactStore) -> None:
     claim = take(store, "r", None)
     assert claim is not None
     claim.beat(1)
-    assert Watch(claim).is_driving()
-    reused = claim.driver.model_copy(update={"born": "1"})
-    assert not Watch(Claim(store, "r", 1, reused)).is_driving()
+    assert Watch(claim).is_executing()
+    reused = claim.holder.model_copy(update={"born": "1"})
+    assert not Watch(Claim(store, "r", 1, reused)).is_executing()
 
 
 def test_second_command_follows_the_first_until_it_is_done(scripted: Any, store: ArtifactStore, tmp_path: Path) -> None:
@@ -183,12 +183,12 @@ def test_driver_that_lost_its_run_stops_and_does_not_write_the_record(scripted: 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert take(store, "r", newest_claim(store, "r")) is not None
-        record.command = "the other driver"
+        record.command = "the other process"
         save_record(store, record)
         with pytest.raises(TakenOver):
             running.result(30)
     kept = load_record(store, "r")
-    assert kept is not None and kept.command == "the other driver"
+    assert kept is not None and kept.command == "the other process"
 
 
 def test_heartbeat_ends_with_the_process(store: ArtifactStore) -> None:

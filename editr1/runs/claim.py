@@ -1,8 +1,8 @@
-"""Which process drives a run: a claim in the artifact store, and a heartbeat.
+"""Which process executes a run: a claim in the artifact store, and a heartbeat.
 
 Two commands on different machines can start the same run in a shared store. The claims of a run are numbered records that are
 written only once (``If-None-Match``), so that exactly one process gets the next number. The process with the highest number
-drives the run. It counts up a heartbeat. Another process observes whether the count changes, on its own clock: the clocks of
+executes the run. It counts up a heartbeat. Another process observes whether the count changes, on its own clock: the clocks of
 the machines are never compared, so that clock skew does not matter.
 """
 
@@ -30,8 +30,8 @@ STALE_SECONDS = 30.0
 log = logging.getLogger("editr1.runs")
 
 
-class Driver(BaseModel):
-    """A process that drives, or drove, a run. ``started`` is in seconds since the epoch, on the clock of its machine."""
+class Holder(BaseModel):
+    """A process that executes a run, or executed it. ``started`` is in seconds since the epoch, on the clock of its machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +44,7 @@ class Driver(BaseModel):
     born: str
     """Start time of the process as the kernel counts it, which tells apart two processes with the same id; empty if unknown."""
     started: float
-    """Time at which the process began to drive the run."""
+    """Time at which the process began to execute the run."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {format_minute(self.started)}"
@@ -64,8 +64,8 @@ class _Beat(BaseModel):
 class Claim:
     """A numbered claim on a run in the store. Only the process that wrote it writes its heartbeat."""
 
-    def __init__(self, store: ArtifactStore, run: str, number: int, driver: Driver) -> None:
-        self.number, self.driver = number, driver
+    def __init__(self, store: ArtifactStore, run: str, number: int, holder: Holder) -> None:
+        self.number, self.holder = number, holder
         self._store, self._run = store, run
 
     @property
@@ -94,23 +94,23 @@ class Claim:
 
 
 def newest_claim(store: ArtifactStore, run: str) -> Claim | None:
-    """Return the claim of the process that drives the run or was the last to drive it; None if there was none."""
+    """Return the claim of the process that executes the run or was the last to execute it; None if there was none."""
     number = _newest_number(store, run)
     data = store.get_record(_claim_key(run, number)) if number else None
     if data is None:
         return None
     try:
-        driver = parse_stored(Driver, data, f"{store.url}: {_claim_key(run, number)}", remedy="it is ignored")
+        holder = parse_stored(Holder, data, f"{store.url}: {_claim_key(run, number)}", remedy="it is ignored")
     except DamagedRecord:
-        driver = Driver(host="an unknown machine", machine="", pid=0, born="", started=0.0)
-    return Claim(store, run, number, driver)
+        holder = Holder(host="an unknown machine", machine="", pid=0, born="", started=0.0)
+    return Claim(store, run, number, holder)
 
 
 def take(store: ArtifactStore, run: str, after: Claim | None) -> Claim | None:
     """Claim the run for this process. Returns None if another process has claimed it since ``after`` was read."""
     claim = Claim(store, run, (after.number if after else 0) + 1, _this_process())
     try:
-        store.put_record(_claim_key(run, claim.number), claim.driver.model_dump_json().encode(), if_none_match=True)
+        store.put_record(_claim_key(run, claim.number), claim.holder.model_dump_json().encode(), if_none_match=True)
     except AlreadyExists:
         return None
     return claim
@@ -124,10 +124,10 @@ class Watch:
         self._count: int | None = None
         self._changed = clock()
 
-    def is_driving(self) -> bool:
+    def is_executing(self) -> bool:
         """Return False if the process released the run, exited, or wrote no heartbeat for :data:`STALE_SECONDS`."""
         count, ended = self._claim.last_beat()
-        if ended or self._claim.driver.is_dead():
+        if ended or self._claim.holder.is_dead():
             return False
         if count != self._count:
             self._count, self._changed = count, self._clock()
@@ -173,17 +173,17 @@ class Heartbeat:
 
 
 def _claim_key(run: str, number: int) -> str:
-    return f"runs/{run}/drivers/{number:06d}.json"
+    return f"runs/{run}/claims/{number:06d}.json"
 
 
 def _newest_number(store: ArtifactStore, run: str) -> int:
-    keys = store.list_records(f"runs/{run}/drivers/")
+    keys = store.list_records(f"runs/{run}/claims/")
     return max((int(key.rsplit("/", 1)[1].removesuffix(".json")) for key in keys), default=0)
 
 
-def _this_process() -> Driver:
+def _this_process() -> Holder:
     pid = os.getpid()
-    return Driver(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid), started=time.time())
+    return Holder(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid), started=time.time())
 
 
 def _machine() -> str:

@@ -1,4 +1,4 @@
-"""Decide whether this process drives a run, or follows the process that drives it already."""
+"""Decide whether this process executes a run, or follows the process that executes it already."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editr1.config.loader import ConfigError
 from editr1.errors import Editr1Error, ExitCode
 from editr1.launch.observer import Observer
 from editr1.launch.orchestrator import StageFailed, waiting_ask
-from editr1.runs.driver import Claim, Driver, Watch, newest_claim, take
+from editr1.runs.claim import Claim, Holder, Watch, newest_claim, take
 from editr1.runs.name_in_use import NameInUse, run_differences
 from editr1.runs.record import RunRecord, StageRecord, State, load_record
 from editr1.runs.spec import RunSpec
@@ -20,12 +20,12 @@ POLL_SECONDS = 1.0
 
 
 class FollowStopped(Editr1Error):
-    """The user stopped a command that followed a run. The run continues in the process that drives it."""
+    """The user stopped a command that followed a run. The run continues in the process that executes it."""
 
     exit_code = ExitCode.INTERRUPTED
 
-    def __init__(self, run: str, driver: Driver) -> None:
-        super().__init__(f"run {run}: no longer followed; the run continues in {driver}")
+    def __init__(self, run: str, holder: Holder) -> None:
+        super().__init__(f"run {run}: no longer followed; the run continues in {holder}")
 
 
 class TakenOver(Editr1Error):
@@ -33,13 +33,13 @@ class TakenOver(Editr1Error):
 
     exit_code = ExitCode.TERMINATED
 
-    def __init__(self, run: str, driver: Driver | None) -> None:
-        super().__init__(f"run {run}: {driver or 'another process'} has taken over the run; this command stopped")
+    def __init__(self, run: str, holder: Holder | None) -> None:
+        super().__init__(f"run {run}: {holder or 'another process'} has taken over the run; this command stopped")
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run that should be driven or followed. ``replace`` allows other settings than those that are recorded under its name."""
+    """A run that should be executed or followed. ``replace`` allows other settings than those that are recorded under its name."""
 
     spec: RunSpec
     store: ArtifactStore
@@ -60,8 +60,8 @@ def load_known(request: RunRequest) -> RunRecord | None:
     return load_record(request.store, request.name, ignore_unreadable=request.replace)
 
 
-def drive_or_follow(request: RunRequest) -> Claim | RunRecord:
-    """Claim the run for this process, or follow the process that drives it until the run ends.
+def execute_or_follow(request: RunRequest) -> Claim | RunRecord:
+    """Claim the run for this process, or follow the process that executes it until the run ends.
 
     Returns:
         The claim of this process, or the record of the run that another process has completed.
@@ -76,19 +76,19 @@ def drive_or_follow(request: RunRequest) -> Claim | RunRecord:
         checked = _check_name(request)
         known = newest_claim(request.store, request.name)
         watch = Watch(known) if known else None
-        if known is None or watch is None or not watch.is_driving():
+        if known is None or watch is None or not watch.is_executing():
             if claim := take(request.store, request.name, known):
                 return claim
             continue
         if request.replace and _differences(request):
             raise ConfigError(
-                f"run {request.name}: cannot be replaced, because it is being executed by {known.driver}; stop that process first,"
+                f"run {request.name}: cannot be replaced, because it is being executed by {known.holder}; stop that process first,"
                 " or choose another name with --name"
             )
-        request.observer.run_waits(f"run {request.name} is executed by {known.driver}; following it")
+        request.observer.run_waits(f"run {request.name} is executed by {known.holder}; following it")
         if (record := _follow(request, known, watch, checked)) is not None:
             return record
-        request.observer.run_waits(f"{known.driver} has stopped; taking over the run")
+        request.observer.run_waits(f"{known.holder} has stopped; taking over the run")
         if claim := take(request.store, request.name, known):
             return claim
 
@@ -109,10 +109,10 @@ def _check_name(request: RunRequest) -> bool:
 
 
 def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> RunRecord | None:
-    """Report the changes of the run until its driver stops. Returns the record of a completed run, else None."""
+    """Report the changes of the run until the process that executes it stops. Returns the record of a completed run, else None."""
     reported: dict[str, tuple[State, int]] = {}
     while True:
-        driving = watch.is_driving()
+        executing = watch.is_executing()
         try:
             record = load_record(request.store, request.name)
         except StoreError as error:
@@ -123,10 +123,10 @@ def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> R
                 checked = _check_name(request)
             for stage in record.stages.values():
                 _report(request.observer, stage, reported)
-        if not driving:
+        if not executing:
             break
         if request.should_stop():
-            raise FollowStopped(request.name, claim.driver)
+            raise FollowStopped(request.name, claim.holder)
         time.sleep(POLL_SECONDS)
     _, ended = claim.last_beat()
     if not ended or record is None or record.state not in (State.DONE, State.FAILED):
@@ -135,7 +135,7 @@ def _follow(request: RunRequest, claim: Claim, watch: Watch, checked: bool) -> R
         return record
     failed = next((stage for stage in record.stages.values() if stage.state is State.FAILED), None)
     codes = [item.exit_code for item in failed.attempts if item.exit_code] if failed else []
-    reason = failed.reason if failed else f"the run failed in {claim.driver}"
+    reason = failed.reason if failed else f"the run failed in {claim.holder}"
     raise StageFailed(failed.name if failed else request.name, reason, codes[-1] if codes else ExitCode.UNEXPECTED)
 
 
