@@ -120,6 +120,9 @@ def run(
             record, any_started = _execute(spec, folder, opened, target, view, options)
         if not any_started:
             echo(f"run {record.name}: all stages are up to date; nothing to do")
+        for stage in record.stages.values():
+            if stage.missing:
+                echo(stage.missing.sentence(stage.name))
         _show_report(record, folder, opened, view.console, open_report)
 
 

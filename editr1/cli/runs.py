@@ -101,3 +101,5 @@ def show(
     for stage in record.stages.values():
         if stage.reason:
             console.print(f"{stage.name}: {stage.reason}")
+        if stage.missing:
+            console.print(stage.missing.sentence(stage.name), soft_wrap=True)

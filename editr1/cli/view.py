@@ -91,6 +91,9 @@ class RunView:
         )
         if stage.state is State.FAILED:
             self.console.print(f"  {stage.reason}", style="red")
+        if stage.state is State.DONE and stage.missing:
+            line = stage.missing.sentence(stage.name)
+            self.console.print(f"  {line}", style="yellow", markup=False, soft_wrap=True)
 
     def stage_skipped(self, stage: StageRecord, reason: str) -> None:
         """Print why the stage was skipped."""

@@ -38,8 +38,18 @@ CASES = "cases.parquet"
 ROWS = "rows.parquet"
 
 
+OnMissing = Callable[[dict[str, int], int], None]
+"""Receives the numbers of items without a usable answer by step and cause, and the number of all items of these steps."""
+
+
 def curate(
-    config: CurateConfig, *, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks | None = None
+    config: CurateConfig,
+    *,
+    cases: Path,
+    candidates: Path | None,
+    out: Path,
+    hooks: TrainHooks | None = None,
+    on_missing: OnMissing = lambda causes, total: None,
 ) -> dict[str, float]:
     """Generate the principles of ``cases`` and an SFT row per candidate, and return metrics.
 
@@ -49,7 +59,7 @@ def curate(
     and ``out/rows.parquet`` (SftRow; at most one per candidate, in the order of ``candidates``). If ``candidates`` is
     None, only the principles are generated, and no rows are written. Intermediate results are stored in ``out/parts``
     (in a folder named after a digest of settings and inputs) and in ``out/answers.sqlite``. A later call with the same
-    ``out`` reuses them.
+    ``out`` reuses them. ``on_missing`` is called at the end with the items for which a later call asks the models again.
 
     The metrics are ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
     rows), ``dropped: <reason>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,
@@ -66,7 +76,9 @@ def curate(
     hooks = hooks or TrainHooks()
     _check_inputs(cases, candidates)
     with new_runner() as runner:
-        return runner.run(_curate(config, cases, candidates, out, hooks))
+        counts, (causes, total) = runner.run(_curate(config, cases, candidates, out, hooks))
+    on_missing(causes, total)
+    return counts
 
 
 def _check_inputs(cases: Path, candidates: Path | None) -> None:
@@ -85,7 +97,7 @@ def _check_inputs(cases: Path, candidates: Path | None) -> None:
 
 async def _curate(
     config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks
-) -> dict[str, float]:
+) -> tuple[dict[str, float], tuple[dict[str, int], int]]:
     folder = out / "parts" / _fingerprint(config, cases, candidates)
     experts = load_expert_examples(config.experts) if config.num_examples else []
     with ExitStack() as stack:
@@ -104,7 +116,8 @@ async def _curate(
             with span(Span.PHASE, phase="select"):
                 counts = _write_tables(data, out, context.first_loss)
             counts |= {f"failed: {name}": float(number) for name, number in sorted(context.failures.items())}
-            return counts | {name: value for name, value in client.usage.as_dict().items() if name != "failed"}
+            counts |= {name: value for name, value in client.usage.as_dict().items() if name != "failed"}
+            return counts, context.missing_items()
 
 
 async def _choose_cases(

@@ -42,6 +42,10 @@ class CurationContext:
     hooks: TrainHooks = field(default_factory=TrainHooks)
     experts: list[ExpertExample] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    """The part of ``failures`` that a later call asks the models for again: all but images that cannot be decoded."""
+    totals: Counter[str] = field(default_factory=Counter)
+    """Number of items per step, including those that an earlier call completed."""
     first_loss: str = ""
     """Summary of the first step in which items failed, or an empty string."""
 
@@ -49,6 +53,16 @@ class CurationContext:
     def concurrency(self) -> int:
         """Number of items that are processed concurrently: the sum of the setting ``concurrency`` of all endpoints."""
         return sum(endpoint.concurrency for endpoint in self.config.endpoints.values())
+
+    def count_failure(self, step: str, cause: str, *, may_succeed_later: bool) -> None:
+        """Count an item that failed. ``may_succeed_later`` says whether another answer of a model can change this."""
+        self.failures[f"{step}: {cause}"] += 1
+        self.missing[f"{step}: {cause}"] += may_succeed_later
+
+    def missing_items(self) -> tuple[dict[str, int], int]:
+        """Return the numbers of missing items by step and cause, and the number of all items of these steps."""
+        causes = {name: number for name, number in sorted(self.missing.items()) if number}
+        return causes, sum(self.totals[step] for step in {name.partition(": ")[0] for name in causes})
 
     async def complete_until_parsed(self, model: VlmConfig, prompt: Prompt, parse: Callable[[str], A], key: str) -> A:
         """Send ``prompt`` until ``parse`` accepts the answer, and return the parsed value.
@@ -89,7 +103,8 @@ async def run_step(
         EndpointMisconfigured: An endpoint rejects every request.
         CurationError: Too many items failed for other reasons, or at least three items were sent and all of them failed.
     """
-    step = _Step(context, name, total - done)
+    step = _Step(context, name, total - done, done)
+    context.totals[name] += total
     context.hooks.progress.phase(name, total, done)
     with span(Span.PHASE, phase=name, items=step.remaining):
         try:
@@ -109,8 +124,9 @@ async def run_step(
 class _Step:
     """A step that is running, with its workers and counters."""
 
-    def __init__(self, context: CurationContext, name: str, remaining: int) -> None:
+    def __init__(self, context: CurationContext, name: str, remaining: int, done: int) -> None:
         self.remaining = remaining
+        self._done = done
         self.started = self.failed = self.unanswered = 0
         self.stopping = False
         self._context = context
@@ -153,10 +169,11 @@ class _Step:
         self.unanswered += isinstance(error, EndpointUnavailable)
         self._causes[type(error).__name__] += 1
         self._first_error = self._first_error or error
-        self._context.failures[f"{self._name}: {type(error).__name__}"] += 1
+        retried = not isinstance(error, ImageError)
+        self._context.count_failure(self._name, type(error).__name__, may_succeed_later=retried)
         _log.warning("%s: an item failed and is skipped: %s", self._name, error)
         limit = self._context.config.max_failed_fraction
-        if self.failed >= _MIN_FAILURES and self.failed > limit * self.started:
+        if self.failed >= _MIN_FAILURES and self.failed > limit * (self._done + self.started):
             raise self.failure(f"which is more than the setting max_failed_fraction ({limit:g}) allows") from error
 
     def failure(self, reason: str = "") -> Editr1Error:

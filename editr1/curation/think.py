@@ -97,7 +97,7 @@ async def think(
         records.put(key, traces=traces, failed=faults[0])
         if len(faults) == len(groups):
             raise UnreadableAnswer(faults[0])
-        context.failures["think: model without a parsed trace"] += 1
+        context.count_failure("think", "model without a parsed trace", may_succeed_later=True)
 
     missing = (item for item in rows if quadruple_id(item[0]) not in records)
     await run_step(context, "think", missing, process, total=total, done=len(records))

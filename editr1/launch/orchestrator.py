@@ -22,7 +22,17 @@ from editr1.launch.launcher import Handle, Launcher, Observation, Request
 from editr1.launch.observer import Observer
 from editr1.runs.job import RuntimeSettings, StageJob
 from editr1.runs.next_step import NextStep, after_end, before_start, overdue, service_of, services_wanted, startable
-from editr1.runs.record import Attempt, Origin, RunRecord, StageRecord, State, load_complete_result, save_record
+from editr1.runs.record import (
+    Attempt,
+    Missing,
+    Origin,
+    RunRecord,
+    StageRecord,
+    State,
+    ask_again,
+    load_complete_result,
+    save_record,
+)
 from editr1.runs.resolve import AskIdentity, ResolvedStage, resolve_stage
 from editr1.runs.spec import RunSpec, StageSpec
 from editr1.serving.identity import RewardIdentity, RewardUnreachable, ask_identity
@@ -132,9 +142,14 @@ class RunOrchestrator(Generic[Request, Handle]):
 
     def _run_stage(self, stage: StageSpec) -> bool:
         record, resolved = self._prepare(stage)
-        if before_start(self._adopt_result(record)).action is NextStep.SKIP:
-            self._observer.stage_skipped(record, before_start(True).reason)
+        result = load_complete_result(self._store, self._record.name, record.name, record.key)
+        decision = before_start(result is not None, result is not None and bool(result.missing))
+        if decision.action is NextStep.SKIP:
+            self._adopt_result(record)
+            self._observer.stage_skipped(record, decision.reason)
             return False
+        if result is not None:
+            ask_again(self._store, self._record.name, record.name, result)
         failures = 0
         while True:
             code, reason = self._attempt(stage, record, resolved)
@@ -158,6 +173,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         if result is None:
             return False
         record.state, record.outputs, record.metrics = State.DONE, result.outputs, result.metrics
+        record.missing = result.missing
         self._outputs[record.name] = result.outputs
         self._save()
         return True
@@ -176,7 +192,7 @@ class RunOrchestrator(Generic[Request, Handle]):
         record = self._record.stages.setdefault(stage.name, StageRecord(name=stage.name, kind=str(stage.kind)))
         if record.key != resolved.key:
             # The recorded attempts used different inputs or settings.
-            record.attempts, record.metrics, record.outputs = [], {}, {}
+            record.attempts, record.metrics, record.outputs, record.missing = [], {}, {}, Missing()
         record.key, record.inputs, record.config = resolved.key, resolved.inputs, resolved.config
         record.reward = resolved.reward.model_dump(mode="json") if resolved.reward else {}
         return record, resolved

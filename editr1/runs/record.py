@@ -41,12 +41,36 @@ class Attempt(_Record):
     reason: str = ""
 
 
+class Missing(_Record):
+    """Items for which a model's server gave no usable answer, so that a result is partial. Empty if the result is complete."""
+
+    causes: dict[str, int] = Field(default_factory=dict)
+    """Number of items by step and cause, such as ``{"decompose: RequestRefused": 3}``."""
+    total: int = 0
+    """Number of all items of the steps in ``causes``."""
+
+    def __bool__(self) -> bool:
+        return bool(self.causes)
+
+    def sentence(self, stage: str) -> str:
+        """Return one line that says what is missing in the result of ``stage``, and how to ask for it again."""
+        causes = ", ".join(f"{cause}: {number}" for cause, number in self.causes.items())
+        return (
+            f"{stage}: {sum(self.causes.values())} of {self.total} items have no usable answer of a model ({causes});"
+            " run the same command again to ask for them"
+        )
+
+
 class StageResult(_Record):
     """The result that a stage commits when it is done, stored under the stage's key."""
 
     key: str
     outputs: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    missing: Missing = Field(default_factory=Missing)
+    """What a later invocation should ask for again. Other stages may use the outputs of a partial result."""
+    asked_again: bool = False
+    """Whether the stage was started again after this partial result, which its next result replaces."""
 
 
 class StageRecord(_Record):
@@ -59,6 +83,7 @@ class StageRecord(_Record):
     inputs: dict[str, str] = Field(default_factory=dict)
     outputs: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    missing: Missing = Field(default_factory=Missing)
     reward: dict[str, Any] = Field(default_factory=dict)
     """Identity of the reward model (:class:`editr1.serving.identity.RewardIdentity`); empty if the stage uses none."""
     config: dict[str, Any] = Field(default_factory=dict)
@@ -199,16 +224,23 @@ def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageRe
 def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
     """Return the result of a stage whose outputs are all in the store; None if it is not done or an output is missing.
 
-    The artifacts of a finished run may have been removed from the store. The stage then has to run again.
+    The artifacts of a finished run may have been removed from the store. The stage then has to run again. A partial result is
+    returned until :func:`ask_again` is called for it.
     """
     result = load_result(store, run, stage, key)
-    if result is None or result.key != key:
+    if result is None or result.key != key or result.asked_again:
         return None
     for name, digest in result.outputs.items():
         if reason := store.missing(digest):
             log.warning("stage %s of run %s: its output %s is gone: %s; the stage runs again", stage, run, name, reason)
             return None
     return result
+
+
+def ask_again(store: ArtifactStore, run: str, stage: str, result: StageResult) -> None:
+    """Mark a partial result in the store, so that the stage counts as not done until it commits its next result."""
+    marked = result.model_copy(update={"asked_again": True})
+    store.put_record(result_key(run, stage, result.key), marked.model_dump_json().encode())
 
 
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
@@ -253,8 +285,9 @@ def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
         if not stage.release or stage.state is State.DONE:
             continue
         result = load_result(store, record.name, stage.name, stage.key)
-        if result is not None:
+        if result is not None and not result.asked_again:
             stage.state, stage.outputs, stage.metrics = State.DONE, result.outputs, result.metrics
+            stage.missing = result.missing
     if record.state is State.RUNNING and all(stage.state is State.DONE for stage in record.stages.values()):
         record.state = State.DONE
     return record

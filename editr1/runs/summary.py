@@ -20,6 +20,7 @@ def summary(record: RunRecord, data: ReportData) -> tuple[SummaryLine, ...]:
         "How good it is": _quality(data),
         "How sure that is": _certainty(data),
         "Where the cost went": _cost(record, data),
+        "What is missing": " ".join(f"{s.missing.sentence(s.name)}." for s in record.stages.values() if s.missing),
     }
     return tuple(SummaryLine(title=title, text=text) for title, text in lines.items() if text)
 

@@ -49,7 +49,14 @@ def body(context: StageContext) -> dict[str, float]:
     with _running_labeller(config) as curation:
         if "data" in context.job.inputs:
             curation = curation.model_copy(update={"seed": offset_seed(curation.seed, config.seed)})
-        counts = curate(curation, cases=tables.cases, candidates=tables.candidates, out=out, hooks=context.hooks())
+        counts = curate(
+            curation,
+            cases=tables.cases,
+            candidates=tables.candidates,
+            out=out,
+            hooks=context.hooks(),
+            on_missing=context.add_missing,
+        )
     _commit(context, "rows", out / ROWS)
     dropped: Counter[str] = Counter()
     for name, pairs in (("pairs", tables.pairs), ("pairs-test", tables.pairs_test)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from editr1.config.loader import ConfigError, validate
 from editr1.parallel.context import DistributedContext
 from editr1.runs.job import StageJob, make_workdir
 from editr1.runs.kinds import KINDS
-from editr1.runs.record import checkpoint_prefix, newest_checkpoint, progress_key
+from editr1.runs.record import Missing, checkpoint_prefix, newest_checkpoint, progress_key
 from editr1.runs.resolve import HubUnreachable
 from editr1.telemetry import Progress, Span, TrainHooks, span
 
@@ -31,6 +31,7 @@ class StageContext:
         self.workdir = make_workdir(job)
         self.distributed = DistributedContext()
         self.outputs: dict[str, str] = {}
+        self.missing = Missing()
         self.should_stop = should_stop
         self._folders: dict[str, str] = {}
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
@@ -61,6 +62,18 @@ class StageContext:
         files = [file for file in (self._earlier, self.job.progress_file) if file.is_file()]
         lines = b"".join(file.read_bytes() for file in files)
         self.store.put_record(progress_key(self.job.run, self.job.stage, self.job.key), lines)
+
+    def add_missing(self, causes: Mapping[str, int], total: int) -> None:
+        """Record that items got no usable answer of a model, so that a later invocation runs the stage again.
+
+        ``causes`` are the numbers of these items by step and cause, and ``total`` is the number of all items of these steps. Items
+        that cannot be used whatever a server answers must not be included.
+        """
+        if causes:
+            both = {**self.missing.causes}
+            for cause, number in causes.items():
+                both[cause] = both.get(cause, 0) + number
+            self.missing = Missing(causes=both, total=self.missing.total + total)
 
     def settings(self, model: type[S]) -> S:
         """Return the settings of the stage as an instance of ``model``. Raise ConfigError if they are invalid."""

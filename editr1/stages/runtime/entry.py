@@ -84,9 +84,13 @@ def _run(body: Body, job: StageJob) -> int:
             metrics = body(context)
             if context.is_main and not service:
                 context.save_progress()
-                result = StageResult(key=job.key, outputs=context.outputs, metrics=_finite(metrics))
+                result = StageResult(
+                    key=job.key, outputs=context.outputs, metrics=_finite(metrics), missing=context.missing
+                )
                 context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
+                if result.missing:
+                    log.warning("%s", result.missing.sentence(job.stage))
         return ExitCode.DONE
     except ModuleNotFoundError:
         raise

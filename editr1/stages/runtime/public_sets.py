@@ -101,6 +101,8 @@ def benchmark_tables(
                 recorded = recorded_judge(judge, f"{benchmark}, {title}", items)
                 table = evaluate(Path(context.input(benchmark)), load(), recorded, bootstrap)
             tables.append(_checked(_titled(select_protocol(table, config.public.protocol), title), config))
+            failed = {f"{tables[-1].name}: {cause}": n for cause, n in table.failures.items() if n}
+            context.add_missing(failed, table.num_edits)
             context.progress.step()
     return tuple(tables)
 
@@ -181,7 +183,14 @@ def _principles(
     work = context.workdir / f"{name}-{context.job.key[:12]}"
     work.mkdir(exist_ok=True)
     write_table(work / "set.parquet", _cases(name, folder), EditCase)
-    curate(config.labeller, cases=work / "set.parquet", candidates=None, out=work, hooks=context.hooks())
+    curate(
+        config.labeller,
+        cases=work / "set.parquet",
+        candidates=None,
+        out=work,
+        hooks=context.hooks(),
+        on_missing=context.add_missing,
+    )
     return {case.case_id: case.principles for case in read_table(work / CASES, EditCase)}
 
 

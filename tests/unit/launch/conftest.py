@@ -16,7 +16,7 @@ SCRIPT = """
 import json, os, pathlib, sys, time
 from editr1.artifacts import open_store
 from editr1.runs.job import read_job
-from editr1.runs.record import StageResult, result_key
+from editr1.runs.record import Missing, StageResult, result_key
 job = read_job()
 job.workdir.mkdir(parents=True, exist_ok=True)
 
@@ -48,7 +48,9 @@ if code == "sleep":
 if str(code).startswith("after a restart of serve "):
     wait_for_start("serve", earlier["serve"])
     code = int(code.split()[-1])
-if code:
+missing = Missing(causes={"decompose: RequestRefused": 1}, total=3) if code == "partial" else Missing()
+content = f"{code} {job.seed}"
+if code and not missing:
     print("12:00:00 ERROR editr1: the stage failed", file=sys.stderr)
     sys.exit(code)
 store = open_store(job.store)
@@ -56,9 +58,9 @@ outputs = {}
 for name in {"curate": ["rows", "pairs", "cases", "pairs-test", "cases-test"], "evaluate": []}.get(job.kind, ["model"]):
     folder = job.workdir / "out" / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "file").write_text(f"{name} {job.seed}")
+    (folder / "file").write_text(f"{name} {content}")
     outputs[name] = store.commit(folder, kind="test", stage=str(job.kind)).digest
-result = StageResult(key=job.key, outputs=outputs, metrics={"starts": starts})
+result = StageResult(key=job.key, outputs=outputs, metrics={"starts": starts}, missing=missing)
 store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
 """
 

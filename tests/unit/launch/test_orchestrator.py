@@ -49,6 +49,39 @@ def test_stages_run_in_order_and_service_starts_and_ends_with_its_client(scripte
     assert ("stage_progress", "sft") in watcher.events
 
 
+def started(watcher: Any) -> list[str]:
+    return [name for event, name in watcher.events if event == "stage_started"]
+
+
+def test_stage_with_a_partial_result_runs_once_per_command_until_it_is_complete(scripted: Any, model: str) -> None:
+    plan = ["partial", "partial", 0]
+    first, _, watcher = scripted(spec(model), curate=plan)
+    assert first.state is State.DONE and started(watcher) == ["curate", "sft", "serve", "grpo"]
+    assert first.stages["curate"].missing.sentence("curate") == (
+        "curate: 1 of 3 items have no usable answer of a model (decompose: RequestRefused: 1); run the same command again"
+        " to ask for them"
+    )
+    second, _, watcher = scripted(spec(model), curate=plan)
+    assert second.state is State.DONE and started(watcher) == ["curate"]
+    assert second.stages["curate"].outputs == first.stages["curate"].outputs and second.stages["curate"].missing
+    third, _, watcher = scripted(spec(model), curate=plan)
+    assert started(watcher) == ["curate", "sft", "serve", "grpo"] and not third.stages["curate"].missing
+    assert third.stages["curate"].outputs != first.stages["curate"].outputs
+    _, any_started, watcher = scripted(spec(model), curate=plan)
+    assert not any_started and not started(watcher)
+
+
+def test_failed_repetition_does_not_make_a_partial_result_complete(scripted: Any, model: str) -> None:
+    plan = ["partial", 2, "partial", 0]
+    scripted(spec(model), curate=plan)
+    with pytest.raises(StageFailed, match="stage curate: permanent error"):
+        scripted(spec(model), curate=plan)
+    record, _, watcher = scripted(spec(model), curate=plan)
+    assert started(watcher) == ["curate"] and record.stages["curate"].missing
+    record, _, watcher = scripted(spec(model), curate=plan)
+    assert "sft" in started(watcher) and not record.stages["curate"].missing
+
+
 def test_second_run_starts_only_stages_affected_by_changed_settings(scripted: Any, model: str) -> None:
     scripted(spec(model))
     _, any_started, watcher = scripted(spec(model))
