@@ -9,7 +9,8 @@ from pathlib import Path
 from editr1.artifacts import ArtifactStore, open_store
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig, store_at
-from editr1.runs.record import RunRecord, load_record, parse_record, record_key, refreshed
+from editr1.runs.kinds import Kind
+from editr1.runs.record import RunRecord, State, load_record, load_result, parse_record, record_key, refreshed
 
 log = logging.getLogger("editr1.runs")
 
@@ -42,8 +43,22 @@ def find_record(folder: Path, store: ArtifactStore | None, run: str) -> RunRecor
     """
     for opened in _stores(folder, store):
         if (record := load_record(opened, run)) is not None:
-            return refreshed(record, opened)
+            return _with_missing(refreshed(record, opened), opened)
     return None
+
+
+def _with_missing(record: RunRecord, store: ArtifactStore) -> RunRecord:
+    """Add what is missing in partial results to a record that the operator wrote, whose status does not contain it."""
+    for stage in record.stages.values():
+        if stage.state is State.DONE and stage.kind in (Kind.CURATE, Kind.EVALUATE) and not stage.missing:
+            try:
+                result = load_result(store, record.name, stage.name, stage.key)
+            except ConfigError as error:
+                log.warning("the result of stage %s cannot be read: %s", stage.name, str(error).splitlines()[0])
+                continue
+            if result is not None:
+                stage.missing = result.missing
+    return record
 
 
 def parse_store(text: str) -> StoreConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections import Counter
 
@@ -19,9 +20,13 @@ from editr1.curation.pairs import attach_principles
 from editr1.curation.records import RecordFile
 from editr1.curation.rows import RowBuilder
 from editr1.curation.select import verdict_trace
+from editr1.curation.steps import CurationContext, run_step
 from editr1.curation.think import quadruple_id, sample_members
+from editr1.data.images import ImageError
 from editr1.data.tables import read_table, write_table
 from editr1.data.types import Candidate, EditCase, EncodedImage, PreferencePair, Quadruple, SftRow
+from editr1.llm.answers import UnreadableAnswer
+from editr1.llm.vlm import VlmClient
 from editr1.seeding import curation_rng, curation_seed
 
 
@@ -226,3 +231,34 @@ def test_editors_with_names_in_other_scripts_have_different_candidates(tmp_path)
     assert ids[:3] == ["c0:画像エディタ", "c0:редактор", "c0:editor-2"] and len({*ids}) == 15
     with pytest.raises(CurationError, match="needs a letter or a digit"):
         make_candidates(cases(tmp_path), {"!!": lambda batch: []}, tmp_path / "x.parquet")
+
+
+def _run_items(failing: dict[int, Exception], *, done: int, total: int, max_failed_fraction: float) -> CurationContext:
+    config = CurateConfig(max_failed_fraction=max_failed_fraction)
+
+    async def process(item: int) -> None:
+        if item in failing:
+            raise failing[item]
+
+    async def call() -> CurationContext:
+        async with VlmClient(config.endpoints, None) as client:
+            context = CurationContext(config, client)
+            await run_step(context, "think", range(done, total), process, total=total, done=done)
+            return context
+
+    return asyncio.run(call())
+
+
+def test_images_that_cannot_be_decoded_are_failures_but_not_missing() -> None:
+    failing = {1: ImageError("broken"), 4: UnreadableAnswer("no JSON"), 5: UnreadableAnswer("no JSON")}
+    context = _run_items(failing, done=0, total=9, max_failed_fraction=1.0)
+    assert context.failures == {"think: ImageError": 1, "think: UnreadableAnswer": 2}
+    assert context.missing_items() == ({"think: UnreadableAnswer": 2}, 9)
+
+
+def test_items_that_fail_again_do_not_exceed_the_fraction_that_allowed_them_before() -> None:
+    failing: dict[int, Exception] = {item: UnreadableAnswer("no JSON") for item in range(475, 500)}
+    context = _run_items(failing, done=475, total=500, max_failed_fraction=0.06)
+    assert context.missing_items() == ({"think: UnreadableAnswer": 25}, 500)
+    with pytest.raises(CurationError, match="more than the setting max_failed_fraction"):
+        _run_items(failing, done=475, total=500, max_failed_fraction=0.03)

@@ -21,7 +21,7 @@ from editr1.evaluation.report.model import (
     VerifierGain,
     VerifierMetrics,
 )
-from editr1.runs.record import RunRecord, StageRecord
+from editr1.runs.record import Missing, RunRecord, StageRecord
 from editr1.runs.report import Report, curves
 from editr1.runs.stage_metrics import METRICS, phase_curves, stage_curves, stage_metrics
 from editr1.runs.summary import summary
@@ -220,4 +220,16 @@ def test_terminal_table_counts_failed_pairs_as_wrong_once_more() -> None:
 def test_whole_metrics_are_printed_in_full() -> None:
     assert format_metrics({"traces": 18000.0, "rate": 0.89136, "failed": 0.0, "tokens": 17009805.0}, 4) == (
         "traces 18,000  rate 0.8914  failed 0  tokens 17,009,805"
+    )
+
+
+def test_summary_says_what_is_missing_in_partial_results() -> None:
+    assert not [line for line in summary(record(), data()) if line.title == "What is missing"]
+    missing = Missing(causes={"think: UnreadableAnswer": 2}, total=40)
+    stages = {"curate": CURATE.model_copy(update={"missing": missing})}
+    (text,) = (
+        line.text for line in summary(record().model_copy(update={"stages": stages}), data()) if "missing" in line.title
+    )
+    assert text.startswith(
+        "curate: 2 of 40 items have no usable answer of a model (think: UnreadableAnswer: 2); run the same"
     )
