@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import errno
+import re
 from enum import IntEnum
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL_MESSAGE = re.compile(
+    r"No space left on device|Disk quota exceeded|\(os error (28|122)\)"
+    r"|\binline_container\.cc.*(unexpected pos|file write failed)|^\d+ requested and \d+ written$",
+)
+"""Messages of libraries that do not raise an OSError with ``errno``. torch reports a short write as "unexpected pos"."""
 
 
 class ExitCode(IntEnum):
@@ -63,8 +71,26 @@ def exit_code_of(error: BaseException) -> int | None:
     if isinstance(error, Editr1Error):
         return error.exit_code
     network = isinstance(error, ConnectionError | TimeoutError)
-    disk_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return ExitCode.TRANSIENT if network or disk_full or _is_lost_rank(error) else None
+    return ExitCode.TRANSIENT if network or is_disk_full(error) or _is_lost_rank(error) else None
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return True if ``error`` or an error that caused it reports a full disk or an exceeded quota.
+
+    Libraries that write files in native code raise errors of their own, in which only the message reports the cause:
+    safetensors (SafetensorError), torch (RuntimeError) and numpy (an OSError without ``errno``). ``shutil.copytree`` collects
+    the messages of several errors, and other libraries raise an error of their own from the OSError.
+    """
+    current: BaseException | None = error
+    seen: set[int] = set()
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.errno in _DISK_FULL:
+            return True
+        if _DISK_FULL_MESSAGE.search(str(current)):
+            return True
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return False
 
 
 def _is_lost_rank(error: BaseException) -> bool:

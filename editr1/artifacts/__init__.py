@@ -10,9 +10,12 @@ from editr1.artifacts.errors import (
     DigestMismatch,
     InvalidManifest,
     StoreError,
+    StoreMisconfigured,
+    StoreUnreachable,
     UnusableFolder,
 )
 from editr1.artifacts.manifest import Manifest, ManifestFile
+from editr1.artifacts.reliable import OutageWait
 from editr1.artifacts.store import ArtifactStore, Problem, open_store
 from editr1.config.store import StoreConfig
 
@@ -25,9 +28,12 @@ __all__ = [
     "InvalidManifest",
     "Manifest",
     "ManifestFile",
+    "OutageWait",
     "Problem",
     "StoreConfig",
     "StoreError",
+    "StoreMisconfigured",
+    "StoreUnreachable",
     "UnusableFolder",
     "open_store",
 ]

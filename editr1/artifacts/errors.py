@@ -6,9 +6,22 @@ from editr1.errors import Editr1Error, ExitCode
 
 
 class StoreError(Editr1Error):
-    """Base class of all errors of the store. It is raised directly if the store is unreachable or its response is invalid."""
+    """Base class of all errors of the store. It is raised directly for an error that may pass but is not an outage, such as a full disk."""
 
     exit_code = ExitCode.TRANSIENT
+
+
+class StoreUnreachable(StoreError):
+    """The store cannot be reached, or its answer is invalid or incomplete. The operation may or may not have been carried out.
+
+    Only this error is retried while an outage is tolerated (:class:`editr1.artifacts.reliable.ReliableObjects`).
+    """
+
+
+class StoreMisconfigured(StoreError):
+    """The settings of the store are wrong, such as the name of its bucket."""
+
+    exit_code = ExitCode.CONFIG
 
 
 class AccessDenied(StoreError):
@@ -27,6 +40,10 @@ class UnusableFolder(StoreError):
     """A local folder cannot be committed as an artifact, or an artifact cannot be fetched into it."""
 
     exit_code = ExitCode.CONFIG
+
+
+class UnreadableFile(StoreError):
+    """A local file that is being committed cannot be read."""
 
 
 class AlreadyExists(StoreError):

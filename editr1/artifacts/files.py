@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError
-from editr1.artifacts.hashing import CHUNK, VerifiedReader
+from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError, StoreUnreachable
+from editr1.artifacts.hashing import CHUNK, VerifiedReader, opened_to_read
 from editr1.artifacts.objects import checked_key
 
 _SCRATCH = ".tmp"
+_OUTAGES = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.EREMOTEIO,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ESHUTDOWN,
+)
+"""Errors of a file system whose disk or server is temporarily away, such as NFS, a FUSE mount or a network disk."""
 
 
 class FileObjects:
@@ -23,6 +43,7 @@ class FileObjects:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = root.absolute().as_uri()
+        self._seen = self._written = False
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
         """Write an object atomically. With ``once``, raise AlreadyExists if the key exists."""
@@ -31,7 +52,7 @@ class FileObjects:
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
         """Copy a file into the store. If the file changed since it was hashed, raise DigestMismatch and store nothing."""
-        with path.open("rb") as source, self._new_file(key, once=False) as target:
+        with opened_to_read(path) as source, self._new_file(key, once=False) as target:
             reader = VerifiedReader(source, path, size, sha256)
             while chunk := reader.read(CHUNK):
                 target.write(chunk)
@@ -50,45 +71,73 @@ class FileObjects:
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes, or None if the object does not exist."""
-        path = self._path(key)
         try:
-            return path.stat().st_size if path.is_file() else None
-        except OSError as error:
-            raise StoreError(f"{self.url}: cannot read {key}: {error.strerror}") from error
+            with self._reading(key):
+                found = self._path(key).stat()
+                return found.st_size if stat.S_ISREG(found.st_mode) else None
+        except ArtifactNotFound:
+            return None
 
     def delete(self, key: str) -> None:
         """Remove an object, if it exists."""
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(f"{self.url}: cannot remove {key}: {error.strerror}") from error
+            raise self._error("remove", key, error) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with ``prefix``, sorted."""
-        start = self.root / prefix.rpartition("/")[0]
+        self._check_root()
         found = []
-        for folder, folders, names in os.walk(start):
+        for folder, folders, names in os.walk(
+            self.root / prefix.rpartition("/")[0], onerror=partial(self._unlistable, prefix)
+        ):
             if _SCRATCH in folders:
                 folders.remove(_SCRATCH)
             found += [(Path(folder) / name).relative_to(self.root).as_posix() for name in names]
+        self._check_root()
         return iter(sorted(key for key in found if key.startswith(prefix)))
 
     def _path(self, key: str) -> Path:
         return self.root / checked_key(key)
 
+    def _check_root(self) -> None:
+        """Raise StoreUnreachable if the store existed before and has disappeared: its file system is no longer mounted.
+
+        Without this check, a store on a network file system would look empty, and the next write would begin another store in
+        the folder of the mount.
+        """
+        try:
+            exists = any(name != _SCRATCH for name in os.listdir(self.root))
+        except (FileNotFoundError, NotADirectoryError):
+            exists = False
+        except OSError as error:
+            raise self._error("read", "the folder", error) from error
+        if not exists and self._seen:
+            raise StoreUnreachable(
+                f"{self.url}: the folder of the store has disappeared; check that its file system is mounted"
+            )
+
+    def _unlistable(self, prefix: str, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise self._error("list", prefix, error) from error
+
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
         try:
             yield
+            self._seen = True
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            self._check_root()
             raise ArtifactNotFound(f"{self.url}: object {key} does not exist") from None
         except OSError as error:
-            raise StoreError(f"{self.url}: cannot read {key}: {error.strerror}") from error
+            raise self._error("read", key, error) from error
 
     @contextmanager
     def _new_file(self, key: str, once: bool) -> Iterator[BinaryIO]:
         target = self._path(key)
         scratch: str | None = None
+        self._check_root()
         try:
             if once and target.exists():
                 raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
@@ -105,17 +154,25 @@ class FileObjects:
             else:
                 os.replace(scratch, target)
                 scratch = None
+            self._seen = self._written = True
         except FileExistsError:
             raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten") from None
         except OSError as error:
-            denied = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
-            remedy = "; check the permissions of the folder" if denied else ""
-            message = f"{self.url}: cannot write {key}: {error.strerror or error}{remedy}"
-            raise (AccessDenied if denied else StoreError)(message) from error
+            raise self._error("write", key, error) from error
         finally:
             if scratch is not None:
                 with suppress(OSError):
                     os.unlink(scratch)
+
+    def _error(self, verb: str, key: str, error: OSError) -> StoreError:
+        """Return the error of the store for an error of the file system."""
+        message = f"{self.url}: cannot {verb} {key}: {error.strerror or error}"
+        if error.errno in _OUTAGES or (error.errno == errno.EROFS and self._written):
+            # Linux makes a file system read-only after errors of its disk.
+            return StoreUnreachable(f"{message}; check the disk or the file server")
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return AccessDenied(f"{message}; check the permissions of the folder")
+        return StoreError(message)
 
 
 def _link(scratch: str, target: Path) -> None:

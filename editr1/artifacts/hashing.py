@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from editr1.artifacts.errors import DigestMismatch
+from editr1.artifacts.errors import DigestMismatch, UnreadableFile
 
 CHUNK = 1 << 20
 PREFIX = "sha256:"
@@ -16,6 +18,17 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def opened_to_read(path: Path) -> Iterator[BinaryIO]:
+    """Open a local file that is being committed. Raises UnreadableFile, which is not an error of the store."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with file:
+        yield file
 
 
 class VerifiedReader:
@@ -30,7 +43,10 @@ class VerifiedReader:
 
     def read(self, count: int = -1) -> bytes:
         """Read at most ``count`` bytes. Raise DigestMismatch if the file changed since it was hashed."""
-        data = self._file.read(self._left if count < 0 else min(count, self._left))
+        try:
+            data = self._file.read(self._left if count < 0 else min(count, self._left))
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
         self._hash.update(data)
         self._left -= len(data)
         at_end = self._left == 0
@@ -38,3 +54,9 @@ class VerifiedReader:
         if short or (at_end and (self._hash.hexdigest() != self._sha256 or self._file.read(1))):
             raise DigestMismatch(f"{self._path}: the file changed while it was being committed; commit it again")
         return data
+
+
+def _unreadable(path: Path, error: OSError) -> UnreadableFile:
+    return UnreadableFile(
+        f"{path}: cannot be read to be committed: {error.strerror or error}; check the file and its disk"
+    )

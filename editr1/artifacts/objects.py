@@ -22,7 +22,10 @@ class ObjectStore(Protocol):
     """Address of the store for messages. It contains no credentials."""
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write an object. With ``once``, raise AlreadyExists if the key exists. Check and write are one atomic operation."""
+        """Write an object. With ``once``, raise AlreadyExists if the key exists. Check and write are one atomic operation.
+
+        :class:`editr1.artifacts.reliable.ReliableObjects` accepts an object that exists with the same content.
+        """
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
         """Write an object from a file. If the file has another size or SHA-256, raise DigestMismatch and store nothing."""

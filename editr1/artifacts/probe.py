@@ -36,7 +36,7 @@ def probe(store: ArtifactStore) -> list[ProbeStep]:
 
     def put_once() -> None:
         try:
-            objects.put_bytes(key, data, once=True)
+            objects.put_bytes(key, b"[]", once=True)  # an object with the same content would count as written
         except AlreadyExists:
             return
         raise StoreError(

@@ -8,10 +8,11 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,14 +22,14 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider, StaticProvider
-from minio.error import MinioException, S3Error
-from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
-from urllib3.exceptions import HTTPError
+from minio.error import S3Error
+from minio.helpers import check_bucket_name
 from urllib3.util import Retry, Timeout
 
-from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreError
-from editr1.artifacts.hashing import CHUNK, VerifiedReader
+from editr1.artifacts.errors import AccessDenied, AlreadyExists, ArtifactNotFound, StoreUnreachable
+from editr1.artifacts.hashing import CHUNK, VerifiedReader, opened_to_read
 from editr1.artifacts.objects import checked_key
+from editr1.artifacts.s3_errors import S3Errors
 from editr1.config.loader import ConfigError
 from editr1.config.proxies import proxy_for
 from editr1.config.store import StoreConfig
@@ -36,15 +37,7 @@ from editr1.config.store import StoreConfig
 _CONNECT_S = 10.0
 _READ_S = 60.0
 _MAX_PARTS = 9_000  # S3 allows 10,000 parts per upload
-_READ_ATTEMPTS = 3
-_WRITE_ATTEMPTS = 5
-_RETRIED_STATUSES = (409, 503)  # 409: another conditional write of the key is in progress
-_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
-_MISSING = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
-
-
-class _TruncatedResponse(StoreError):
-    """The connection failed after the first bytes of a response were received."""
+_MD5 = re.compile("[0-9a-f]{32}")
 
 
 class S3Objects:
@@ -63,18 +56,24 @@ class S3Objects:
             )
         except ValueError as error:
             raise ConfigError(f"S3 endpoint {config.endpoint!r}: {error}; correct the setting") from None
+        try:
+            check_bucket_name(config.bucket)
+        except ValueError as error:
+            raise ConfigError(f"store {config.url!r}: {error}; correct the name of the bucket") from None
         self._config = config
         self._bucket = config.bucket
         self._prefix = f"{config.prefix}/" if config.prefix else ""
-        self._endpoint = f"{'https' if secure else 'http'}://{host}"
-        self.url = f"{config.url} at {self._endpoint}"
+        endpoint = f"{'https' if secure else 'http'}://{host}"
+        self.url = f"{config.url} at {endpoint}"
+        self._errors = S3Errors(config, endpoint, self.url)
+        self._etag_is_md5 = True
 
     def put_bytes(self, key: str, data: bytes, *, once: bool = False) -> None:
         """Write an object. With ``once``, send ``If-None-Match: *``, so that the server does not overwrite an existing object."""
         if once:
             self._put_once(key, data)
             return
-        with self._errors(key):
+        with self._errors.translated(key):
             self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data))
 
     def put_file(self, key: str, path: Path, size: int, sha256: str) -> None:
@@ -83,108 +82,83 @@ class S3Objects:
         If the file changed since it was hashed, raise DigestMismatch and store nothing.
         """
         part = max(self._config.part_bytes, -(-size // _MAX_PARTS))
-        with path.open("rb") as file, self._errors(key):
+        with opened_to_read(path) as file, self._errors.translated(key):
             reader = VerifiedReader(file, path, size, sha256)
             self._client.put_object(
                 self._bucket, self._name(key), cast(BinaryIO, reader), size, part_size=part, num_parallel_uploads=3
             )
 
     def get_bytes(self, key: str) -> bytes:
-        """Return the content of an object. Truncated responses are retried here, because minio does not retry them."""
-        retrying = Retrying(
-            retry=retry_if_exception_type(_TruncatedResponse), stop=stop_after_attempt(_READ_ATTEMPTS), reraise=True
-        )
-        return retrying(lambda: b"".join(self.stream(key)))
+        """Return the content of an object. If it differs from the ETag of the object, read it again."""
+        data, etag = self._get(key)
+        if not self._etag_is_md5 or _matches(data, etag):
+            return data
+        again, etag = self._get(key)
+        if _matches(again, etag):
+            return again
+        if again != data:
+            raise StoreUnreachable(f"{self.url}: cannot read {key}: two answers have different bytes; try again")
+        # Some servers encrypt objects or compute other ETags, which are not the MD5 digest of the content.
+        self._etag_is_md5 = False
+        return data
 
     def stream(self, key: str, offset: int = 0) -> Iterator[bytes]:
         """Yield the content of an object in chunks, starting at byte ``offset``."""
-        started = False
-        try:
-            with self._errors(key):
-                response = self._client.get_object(self._bucket, self._name(key), offset=offset)
-                try:
-                    for chunk in response.stream(CHUNK):
-                        started = True
-                        yield chunk
-                finally:
-                    response.close()
-                    response.release_conn()
-        except StoreError as error:
-            raise _TruncatedResponse(str(error)) if started else error from None
+        with self._errors.translated(key):
+            response = self._client.get_object(self._bucket, self._name(key), offset=offset)
+            try:
+                yield from response.stream(CHUNK)
+            finally:
+                response.close()
+                response.release_conn()
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes, or None if the object does not exist."""
         try:
-            with self._errors(key):
-                return int(self._client.stat_object(self._bucket, self._name(key)).size)
+            with self._errors.translated(key):
+                size = self._client.stat_object(self._bucket, self._name(key)).size
+                if size is None:
+                    raise ValueError("the header Content-Length is missing")
+                return int(size)
         except ArtifactNotFound:
             return None
 
     def delete(self, key: str) -> None:
         """Remove an object, if it exists."""
-        with self._errors(key):
+        with self._errors.translated(key):
             self._client.remove_object(self._bucket, self._name(key))
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with ``prefix``, sorted."""
-        with self._errors(prefix):
+        with self._errors.translated(prefix):
             for item in self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True):
                 if not item.is_dir:
                     yield str(item.object_name).removeprefix(self._prefix)
 
+    def _get(self, key: str) -> tuple[bytes, str]:
+        with self._errors.translated(key):
+            response = self._client.get_object(self._bucket, self._name(key))
+            try:
+                return response.read(), str(response.headers.get("ETag", ""))
+            finally:
+                response.close()
+                response.release_conn()
+
     def _put_once(self, key: str, data: bytes) -> None:
-        retrying = Retrying(
-            retry=retry_if_result(lambda response: response.status in _RETRIED_STATUSES),
-            wait=wait_exponential(multiplier=0.2),
-            stop=stop_after_attempt(_WRITE_ATTEMPTS),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )
-        with self._errors(key):
-            response = retrying(self._put_if_absent, key, data)
+        with self._errors.translated(key):
+            url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
+            headers = {"If-None-Match": "*", "Content-Type": "application/json"}
+            response = self._http.request("PUT", url, body=data, headers=headers)
             if response.status == 412:
                 raise AlreadyExists(f"{self.url}: {key} already exists and cannot be overwritten")
-            if response.status not in (200, 201, 204):
-                raise self._write_error(key, response)
-
-    def _put_if_absent(self, key: str, data: bytes) -> urllib3.BaseHTTPResponse:
-        # Do not retry after a lost response: the retry would fail on the object that the first request wrote.
-        retries = Retry(total=4, connect=4, read=0, status=0, other=0, redirect=0, backoff_factor=0.2)
-        url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=5))
-        headers = {"If-None-Match": "*", "Content-Type": "application/json"}
-        return self._http.request("PUT", url, body=data, headers=headers, retries=retries)
-
-    def _write_error(self, key: str, response: urllib3.BaseHTTPResponse) -> StoreError:
-        if response.data.lstrip().startswith(b"<"):
-            return self._translated(key, S3Error.fromxml(cast(Any, response)))
-        return StoreError(f"{self.url}: cannot write {key}: HTTP status {response.status}")
+            if response.status in (200, 201, 204):
+                return
+            if response.data.lstrip().startswith(b"<"):
+                raise S3Error.fromxml(cast(Any, response))
+            raise self._errors.of_status(key, response.status)
 
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except S3Error as error:
-            raise self._translated(key, error) from error
-        except HTTPError as error:
-            raise StoreError(
-                f"{self.url}: cannot access {key}, because the server is not reachable: {_cause(error)}"
-            ) from error
-        except (MinioException, OSError, ValueError) as error:
-            raise StoreError(f"{self.url}: cannot access {key}: {error}") from error
-
-    def _translated(self, key: str, error: S3Error) -> StoreError:
-        if error.code in _MISSING:
-            return ArtifactNotFound(f"{self.url}: object {key} does not exist")
-        if error.code == "NoSuchBucket":
-            return StoreError(f"{self._endpoint}: bucket {self._bucket!r} does not exist; create it first")
-        if error.code in _DENIED:
-            return AccessDenied(
-                f"{self.url}: access to {key} is denied ({error.code}); check the credentials in "
-                f"{self._config.access_key_env} and {self._config.secret_key_env}, and their permissions for the bucket"
-            )
-        return StoreError(f"{self.url}: cannot access {key}: {error.code}: {error.message}")
 
 
 def _http_pool(config: StoreConfig, proxy: str | None) -> urllib3.PoolManager:
@@ -194,7 +168,8 @@ def _http_pool(config: StoreConfig, proxy: str | None) -> urllib3.PoolManager:
         "maxsize": 4 * config.transfers,
         "cert_reqs": "CERT_REQUIRED",
         "ca_certs": str(config.ca_bundle or certifi.where()),
-        "retries": Retry(total=4, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        # Failed requests are repeated by editr1.artifacts.reliable, which can wait and be interrupted.
+        "retries": Retry(total=None, connect=0, read=0, redirect=3, status=0, other=0),
     }
     if proxy is None:
         return urllib3.PoolManager(**settings)
@@ -240,6 +215,7 @@ def _credentials(config: StoreConfig) -> Provider:
     )
 
 
-def _cause(error: HTTPError) -> str:
-    cause = getattr(error, "reason", None) or error
-    return f"{type(cause).__name__}: {cause}"
+def _matches(data: bytes, etag: str) -> bool:
+    """Return True if an ETag is the MD5 digest of ``data``, or has another form, as that of an object with several parts."""
+    tag = etag.strip('"').lower()
+    return _MD5.fullmatch(tag) is None or tag == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -7,26 +7,38 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
 
 from filelock import FileLock
 from pydantic import ValidationError
 
-from editr1.artifacts.errors import AlreadyExists, ArtifactNotFound, DigestMismatch, StoreError, UnusableFolder
+from editr1.artifacts.errors import (
+    AlreadyExists,
+    ArtifactNotFound,
+    DigestMismatch,
+    StoreError,
+    StoreUnreachable,
+    UnusableFolder,
+)
 from editr1.artifacts.hashing import PREFIX, file_sha256
 from editr1.artifacts.manifest import Manifest, ManifestFields, ManifestFile, digest_of, is_digest, parse_manifest
 from editr1.artifacts.objects import ObjectStore
+from editr1.artifacts.reliable import OutageWait, ReliableObjects, read_again
 from editr1.artifacts.transfer import download
 from editr1.config.store import StoreConfig, store_at
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+log = logging.getLogger("editr1.store")
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,14 @@ class ArtifactStore:
     def url(self) -> str:
         """Address of the store. It contains no credentials."""
         return self.objects.url
+
+    def without_waiting(self) -> ArtifactStore:
+        """Return the same store with operations that do not wait during an outage, but raise StoreUnreachable."""
+        objects = self.objects
+        return ArtifactStore(
+            ReliableObjects(objects.inner) if isinstance(objects, ReliableObjects) else objects,
+            transfers=self._transfers,
+        )
 
     def describe(self, folder: Path, **fields: Unpack[ManifestFields]) -> Manifest:
         """Return the manifest that :meth:`commit` would store for ``folder``, without storing anything.
@@ -112,15 +132,20 @@ class ArtifactStore:
         """
         if not is_digest(digest):
             raise ArtifactNotFound(f"{self.url}: {digest!r} is not a digest; it must be sha256:<64 hex digits>")
-        try:
-            data = self.objects.get_bytes(_manifest_key(digest))
-        except ArtifactNotFound:
-            raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
-        if digest_of(data) != digest:
-            raise DigestMismatch(
-                f"{self.url}: manifest {digest} is damaged: its bytes have the digest {digest_of(data)}; restore this object from a backup"
-            )
-        return parse_manifest(data, f"{self.url}: manifest {digest}")
+
+        def read() -> bytes:
+            try:
+                data = self.objects.get_bytes(_manifest_key(digest))
+            except ArtifactNotFound:
+                raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
+            if digest_of(data) != digest:
+                raise DigestMismatch(
+                    f"{self.url}: manifest {digest} is damaged: its bytes have the digest {digest_of(data)};"
+                    " restore this object from a backup"
+                )
+            return data
+
+        return parse_manifest(read_again(read, DigestMismatch), f"{self.url}: manifest {digest}")
 
     def fetch(self, digest: str, dest: Path) -> Path:
         """Download an artifact into the folder ``dest``, verify the digest of every file, and return ``dest``.
@@ -164,21 +189,29 @@ class ArtifactStore:
 
         The contents of the files are not read; see :meth:`verify`.
         """
+
+        def check() -> None:
+            files = {file.digest: file for file in self.manifest(digest).files}.values()
+            sizes = self._each(lambda file: self.objects.size(_blob_key(file.digest.removeprefix(PREFIX))), files)
+            absent = [file.path for file, size in zip(files, sizes, strict=True) if size != file.size]
+            if absent:
+                raise ArtifactNotFound(f"{self.url}: artifact {digest} has lost the file {absent[0]}")
+
         try:
-            manifest = self.manifest(digest)
+            read_again(check, ArtifactNotFound)
         except ArtifactNotFound as error:
             return str(error)
-        files = {file.digest: file for file in manifest.files}.values()
-        sizes = self._each(lambda file: self.objects.size(_blob_key(file.digest.removeprefix(PREFIX))), files)
-        absent = [file.path for file, size in zip(files, sizes, strict=True) if size != file.size]
-        return f"{self.url}: artifact {digest} has lost the file {absent[0]}" if absent else ""
+        return ""
 
     def list(self) -> Iterator[Manifest]:
         """Yield the manifests of all artifacts in the store, sorted by digest. Other objects are ignored."""
         for key in self.objects.keys("manifests/sha256/"):
             digest = PREFIX + key.rpartition("/")[2].removesuffix(".json")
             if is_digest(digest):
-                yield self.manifest(digest)
+                try:
+                    yield read_again(partial(self.manifest, digest), ArtifactNotFound)
+                except ArtifactNotFound as error:
+                    log.warning("%s, although the store lists it; it is skipped", error)
 
     def lineage(self, digest: str) -> builtins.list[Manifest]:
         """Return the manifests of the artifact's parents, their parents and so on, nearest first.
@@ -198,7 +231,7 @@ class ArtifactStore:
         return [manifest for manifest in seen.values() if manifest is not None]
 
     def put_record(self, key: str, data: bytes, *, if_none_match: bool = False) -> None:
-        """Write or replace a small record. With ``if_none_match``, raise AlreadyExists if the key exists."""
+        """Write or replace a small record. With ``if_none_match``, raise AlreadyExists if the key exists with other content."""
         self.objects.put_bytes(f"records/{key}", data, once=if_none_match)
 
     def get_record(self, key: str) -> bytes | None:
@@ -223,6 +256,19 @@ class ArtifactStore:
             download(self.objects, _blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
 
     def _fault(self, file: ManifestFile) -> str:
+        """Return why a stored file is damaged or missing; empty if it is intact."""
+
+        def check() -> None:
+            if fault := self._fault_of_read(file):
+                raise DigestMismatch(fault)
+
+        try:
+            read_again(check, DigestMismatch, StoreUnreachable)
+        except DigestMismatch as error:
+            return str(error)
+        return ""
+
+    def _fault_of_read(self, file: ManifestFile) -> str:
         digest, size = hashlib.sha256(), 0
         try:
             for chunk in self.objects.stream(_blob_key(file.digest.removeprefix(PREFIX))) if file.size else ():
@@ -247,10 +293,14 @@ class ArtifactStore:
                 raise
 
 
-def open_store(where: StoreConfig | str) -> ArtifactStore:
+def open_store(where: StoreConfig | str, wait: OutageWait | None = None) -> ArtifactStore:
     """Return the store for a configuration or for an address (``file://`` or ``s3://``).
 
     For an address, the default settings of a store are used. This function does not access the disk or the network.
+
+    Args:
+        where: the configuration or the address.
+        wait: what operations do while the store is unreachable. If None, they fail after a few quick repetitions.
 
     Raises:
         AccessDenied: the address starts with ``s3://`` and no credentials were found.
@@ -260,10 +310,10 @@ def open_store(where: StoreConfig | str) -> ArtifactStore:
     if config.folder is not None:
         from editr1.artifacts.files import FileObjects
 
-        return ArtifactStore(FileObjects(config.folder), transfers=config.transfers)
+        return ArtifactStore(ReliableObjects(FileObjects(config.folder), wait), transfers=config.transfers)
     from editr1.artifacts.s3 import S3Objects
 
-    return ArtifactStore(S3Objects(config), transfers=config.transfers)
+    return ArtifactStore(ReliableObjects(S3Objects(config), wait), transfers=config.transfers)
 
 
 def _blob_key(sha256: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from editr1.artifacts.errors import AccessDenied, ArtifactNotFound, DigestMismatch, StoreError
 from editr1.artifacts.hashing import CHUNK
 from editr1.artifacts.objects import ObjectStore
+from editr1.artifacts.reliable import read_again
 
 ATTEMPTS = 5
 
@@ -21,27 +23,30 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
     """Download the object ``key`` to ``target``. ``partial`` may hold the beginning of the object from an earlier attempt.
 
     After a connection error, the download continues with the first missing byte. It fails after five (``ATTEMPTS``)
-    consecutive requests that returned no data.
+    consecutive requests that returned no data. If the bytes do not match the digest, the complete object is downloaded again.
 
     Raises:
-        DigestMismatch: the object does not match its digest, even after a complete new download.
-        ArtifactNotFound: the object does not exist.
+        DigestMismatch: the object does not match its digest, even after several complete downloads.
+        ArtifactNotFound: the object does not exist, even after several requests.
         AccessDenied, StoreError: the store rejects the request or is unreachable.
     """
-    resumed = partial.exists() and partial.stat().st_size > 0
-    if _complete(objects, key, size, sha256, partial):
-        _place(partial, target)
-        return
-    partial.unlink(missing_ok=True)
-    # The partial file of an earlier process may be damaged. Download the complete object once more.
-    if resumed and _complete(objects, key, size, sha256, partial):
-        _place(partial, target)
-        return
-    partial.unlink(missing_ok=True)
-    raise DigestMismatch(
-        f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected); "
-        "repair the artifact with 'editr1 artifacts push'"
-    )
+
+    def attempt() -> None:
+        if not _complete(objects, key, size, sha256, partial):
+            partial.unlink(missing_ok=True)
+            raise DigestMismatch(
+                f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected); "
+                "repair the artifact with 'editr1 artifacts push'"
+            )
+
+    if partial.exists() and partial.stat().st_size > 0:
+        # The partial file of an earlier process may be damaged, which says nothing about the object.
+        with suppress(DigestMismatch):
+            attempt()
+            _place(partial, target)
+            return
+    read_again(attempt, DigestMismatch, ArtifactNotFound)
+    _place(partial, target)
 
 
 def _complete(objects: ObjectStore, key: str, size: int, sha256: str, partial: Path) -> bool:

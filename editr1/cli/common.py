@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editr1.errors import Editr1Error, ExitCode, exit_code_of
+from editr1.errors import Editr1Error, ExitCode, is_disk_full
 from editr1.terminal.text import echo
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _PATH_ERRORS = (
     errno.ENAMETOOLONG,
 )
 """Values of ``errno`` that mean that a path given by the user cannot be used."""
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a setting. The option can be repeated.")
@@ -110,16 +108,26 @@ def reporting() -> Iterator[None]:
         yield
     except Editr1Error as error:
         raise fail(error, error.exit_code) from None
-    except OSError as error:
+    except Exception as error:
+        if is_disk_full(error):
+            raise fail(f"{_full_path(error)}; free some space and repeat the command", ExitCode.TRANSIENT) from None
+        if not isinstance(error, OSError):
+            raise
         raise _path_failure(error) from None
+
+
+def _full_path(error: Exception) -> str:
+    """Return what an error about a full disk says, with the path if it is known."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return (
+            f"{error.filename}: {os.strerror(error.errno)}" if error.filename is not None else os.strerror(error.errno)
+        )
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _path_failure(error: OSError) -> Exception:
     """Return the exception that ends the command for an error of the file system, or ``error`` itself if it is another one."""
     where = f"{error.filename}: " if error.filename is not None else ""
-    if error.errno in _DISK_FULL:
-        code = exit_code_of(error) or ExitCode.TRANSIENT
-        return fail(f"{where}{os.strerror(error.errno or 0)}; free some space and repeat the command", code)
     if error.filename is None or error.errno not in _PATH_ERRORS:
         return error
     return fail(f"{where}{error.strerror}", ExitCode.CONFIG)

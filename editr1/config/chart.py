@@ -61,6 +61,9 @@ class StoreValues(ChartSettings):
     """Part size of an S3 multipart upload, in bytes. Files smaller than one part are uploaded in one request."""
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
+    outage_seconds: Annotated[int, Field(ge=0)] = 1800
+    """Time in seconds for which an outage of the store is tolerated. In this time, training continues, and reads and
+    commits wait."""
     secret_name: Name = "editr1-s3"
     """Name of an existing Secret with the S3 access key and secret key. If empty, pods authenticate with their own
     identity, such as a cloud workload identity."""

@@ -19,6 +19,7 @@ from editr1.config.loader import validate
 ENDPOINT_VARIABLE = "EDITR1_S3_ENDPOINT"
 REGION_VARIABLE = "EDITR1_S3_REGION"
 CA_BUNDLE_VARIABLE = "EDITR1_S3_CA_BUNDLE"
+OUTAGE_VARIABLE = "EDITR1_STORE_OUTAGE_SECONDS"
 _VARIABLES = {"endpoint": ENDPOINT_VARIABLE, "region": REGION_VARIABLE, "ca_bundle": CA_BUNDLE_VARIABLE}
 
 
@@ -53,6 +54,10 @@ class StoreConfig(Settings):
 
     transfers: Annotated[int, Field(ge=1, le=64)] = 4
     """Maximum number of concurrent file transfers."""
+
+    outage_seconds: Annotated[float, Field(ge=0)] = 1800
+    """Time in seconds for which an outage of the store is tolerated. In this time, training continues, and reads and
+    commits wait. With 0, an operation fails after a few quick repetitions."""
 
     @field_validator("url")
     @classmethod
@@ -105,18 +110,33 @@ def store_at(
     endpoint: str | None = None,
     region: str | None = None,
     secure: bool = True,
+    outage_seconds: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> StoreConfig:
     """Return the settings of the store at ``url``.
 
     For an S3 store, options that are not passed as arguments are read from environment variables (see
-    :func:`options_from_environment`). Raises ConfigError if ``url`` is not the address of a store.
+    :func:`options_from_environment`). For every store, ``outage_seconds`` is read from ``EDITR1_STORE_OUTAGE_SECONDS``.
+    Raises ConfigError if ``url`` is not the address of a store, or if the value of a variable is invalid.
     """
-    found: dict[str, str | None] = {"endpoint": endpoint, "region": region}
+    found: dict[str, object] = {"endpoint": endpoint, "region": region}
     variables: dict[tuple[str, ...], str] = {}
+    if outage_seconds is not None:
+        found["outage_seconds"] = outage_seconds
+    elif text := (os.environ if env is None else env).get(OUTAGE_VARIABLE):
+        found["outage_seconds"] = _number(text)
+        variables["outage_seconds",] = OUTAGE_VARIABLE
     if url.startswith("s3://"):
         for name, value in options_from_environment(env).items():
             if not found.get(name):
                 found[name] = value
                 variables[name,] = _VARIABLES[name]
     return validate(StoreConfig, {"url": url, "secure": secure, **found}, where="store", variables=variables)
+
+
+def _number(text: str) -> float | str:
+    """Return ``text`` as a number, or unchanged if it is none, so that its validation names it."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

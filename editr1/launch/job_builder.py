@@ -11,6 +11,7 @@ whose values the pod or the cluster settings determine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,5 +143,8 @@ def _store_values(store: StoreConfig) -> dict[str, Any]:
 
     An option with its default value is omitted, so that the cluster settings can set it.
     """
-    options = store.model_dump(include={"region", "secure", "part_bytes", "transfers"}, exclude_defaults=True)
+    included = {"region", "secure", "part_bytes", "transfers", "outage_seconds"}
+    options = store.model_dump(include=included, exclude_defaults=True)
+    if "outage_seconds" in options:
+        options["outage_seconds"] = math.ceil(options["outage_seconds"])
     return {"url": store.url} | {to_camel(name): value for name, value in options.items()}

@@ -8,7 +8,8 @@
   "url" .store.url
   "secure" .store.secure
   "part_bytes" (.store.partBytes | int64)
-  "transfers" (.store.transfers | int) -}}
+  "transfers" (.store.transfers | int)
+  "outage_seconds" (.store.outageSeconds | int64) -}}
 {{- if .store.endpoint }}{{ $_ := set $store "endpoint" .store.endpoint }}{{ end -}}
 {{- if .store.region }}{{ $_ := set $store "region" .store.region }}{{ end -}}
 {{- if .store.caConfigMap }}{{ $_ := set $store "ca_bundle" (printf "/etc/editr1-ca/%s" .store.caKey) }}{{ end -}}

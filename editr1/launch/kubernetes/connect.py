@@ -67,7 +67,13 @@ def store_config(config: ClusterConfig, url: str | None = None) -> StoreConfig:
     if not url.startswith("s3://"):
         raise ConfigError(f"store {url!r}: pods cannot reach it; give an S3 bucket as s3://bucket/prefix")
     endpoint = config.store_endpoint or options_from_environment().get("endpoint") or values.get("endpoint") or None
-    return store_at(url, endpoint=endpoint, region=values.get("region") or None, secure=values.get("secure", True))
+    return store_at(
+        url,
+        endpoint=endpoint,
+        region=values.get("region") or None,
+        secure=values.get("secure", True),
+        outage_seconds=values.get("outageSeconds"),
+    )
 
 
 def cluster_store(config: ClusterConfig, url: str | None = None) -> ArtifactStore:

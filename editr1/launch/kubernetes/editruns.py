@@ -13,11 +13,11 @@ from editr1.durations import parse_timestamp
 from editr1.errors import Editr1Error, ExitCode
 from editr1.launch.kubernetes.errors import ClusterError, ClusterUnreachable
 from editr1.launch.kubernetes.namespace import ClusterNamespace
-from editr1.launch.kubernetes.outage import OutageTolerance
 from editr1.launch.kubernetes.resources import EDITRUN
 from editr1.launch.kubernetes.run_status import Reason, RunState, RunStatus, StageStatus, stage_record
 from editr1.launch.observer import Observer
 from editr1.launch.orchestrator import StageFailed
+from editr1.outage import OutageTolerance
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.live import LiveFiles
 from editr1.runs.record import StageRecord

@@ -20,12 +20,12 @@ from editr1.launch.job_builder import chart_values
 from editr1.launch.kubernetes.errors import ClusterUnreachable
 from editr1.launch.kubernetes.helm import Helm, Object, chart_version, image_of
 from editr1.launch.kubernetes.namespace import ClusterNamespace
-from editr1.launch.kubernetes.outage import OutageTolerance
 from editr1.launch.kubernetes.registry import with_digest
 from editr1.launch.kubernetes.state import Phase, StageState, pods_left, state_of
 from editr1.launch.kubernetes.values import chart_of, release_name, service_url
 from editr1.launch.kubernetes.views import PodView
 from editr1.launch.launcher import Observation
+from editr1.outage import OutageTolerance
 from editr1.runs.job import StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import LiveFiles

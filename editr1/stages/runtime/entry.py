@@ -14,7 +14,7 @@ from types import FrameType
 from editr1.artifacts import open_store
 from editr1.artifacts.weights import UnusableModel
 from editr1.config.loader import ConfigError
-from editr1.errors import ExitCode, exit_code_of
+from editr1.errors import ExitCode, exit_code_of, is_disk_full
 from editr1.launch.local.processes import terminate_with_parent
 from editr1.parallel.context import DistributedContext
 from editr1.runs.job import StageJob, read_job
@@ -110,7 +110,20 @@ def exit_code(error: Exception) -> int:
         traceback.print_exc()
         return ExitCode.UNEXPECTED
     _log_lines(error)
+    if is_disk_full(error):
+        log.error(
+            "a disk is full, or a quota is exceeded; make room for the stage's files in %s and start it again",
+            _folder(),
+        )
     return code
+
+
+def _folder() -> str:
+    """Return the working folder of the stage, for a message."""
+    try:
+        return str(read_job().workdir)
+    except ConfigError:
+        return "its working folder"
 
 
 def _not_installed(error: ModuleNotFoundError, kind: Kind) -> Exception:

@@ -66,6 +66,7 @@ def job_of(stage: StageSpec, config: dict[str, Any], bundle: Path) -> StageJob:
         secret_key_env="MY_SECRET_KEY",
         part_bytes=5 << 30,
         transfers=7,
+        outage_seconds=600,
     )
     runtime = RuntimeSettings(
         release=release_name("demo", stage.name),

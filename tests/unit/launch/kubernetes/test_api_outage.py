@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiException
 
+from editr1 import outage
 from editr1.artifacts import open_store
 from editr1.cli import editruns as terminal
 from editr1.cli import follow
@@ -19,14 +20,14 @@ from editr1.config.cluster import ClusterConfig
 from editr1.config.loader import ConfigError
 from editr1.config.store import StoreConfig
 from editr1.errors import ExitCode
-from editr1.launch.kubernetes import editruns, helm, launcher, outage
+from editr1.launch.kubernetes import editruns, helm, launcher
 from editr1.launch.kubernetes.errors import ClusterUnreachable, api_error
 from editr1.launch.kubernetes.helm import HelmError
 from editr1.launch.kubernetes.launcher import KubernetesLauncher, ReleaseHandle, ReleaseRequest
-from editr1.launch.kubernetes.outage import OutageTolerance
 from editr1.launch.kubernetes.run_status import RunState, RunStatus
 from editr1.launch.kubernetes.state import Phase, StageState
 from editr1.launch.kubernetes.views import PodView, ReleaseView
+from editr1.outage import OutageTolerance
 from editr1.runs.job import StageJob
 from editr1.runs.live import LiveFiles
 

@@ -1,0 +1,145 @@
+"""Translate the errors of the S3 client, of its HTTP library and of its XML parser into errors of the store.
+
+This is the only place that decides whether such an error may pass.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from typing import Final
+
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from urllib3.exceptions import HTTPError, NameResolutionError
+
+from editr1.artifacts.errors import AccessDenied, ArtifactNotFound, StoreError, StoreMisconfigured, StoreUnreachable
+from editr1.config.store import StoreConfig
+
+_MISSING: Final = ("NoSuchKey", "NoSuchObject", "NotFound", "ResourceNotFound")
+_DENIED: Final = (
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+)
+_WRONG_SETTINGS: Final = (
+    "AuthorizationHeaderMalformed",  # the region is wrong
+    "IllegalLocationConstraintException",
+    "InvalidBucketName",
+    "PermanentRedirect",
+)
+_FULL: Final = ("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull")
+_PARSE_ERRORS: Final = (ValueError, SyntaxError, AttributeError, TypeError, LookupError)
+"""Errors of the client for an answer that is not whole XML (``ParseError`` is a SyntaxError) or has unexpected elements."""
+
+
+class S3Errors:
+    """Translation of the errors of one S3 store.
+
+    Attributes:
+        answered: set once the server has answered a request. From then on, its host name is known to be right.
+    """
+
+    def __init__(self, config: StoreConfig, endpoint: str, url: str) -> None:
+        self._config, self._endpoint, self._url = config, endpoint, url
+        self.answered = False
+
+    @contextmanager
+    def translated(self, key: str) -> Iterator[None]:
+        """Context manager: raise the error of the store for an error of the client during an access to ``key``."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (MinioException, HTTPError, HTTPException, OSError, *_PARSE_ERRORS) as error:
+            raise self.of(key, error) from error
+        else:
+            self.answered = True
+
+    def of(self, key: str, error: Exception) -> StoreError:
+        """Return the error of the store for an error of the client during an access to ``key``."""
+        if isinstance(error, S3Error):
+            return self._of_answer(key, error)
+        access = f"{self._url}: cannot access {key}"
+        if isinstance(error, InvalidResponseError | ServerError):
+            status = getattr(error, "_code", None) or getattr(error, "status_code", None)
+            return self.of_status(key, int(status or 0))
+        if isinstance(error, (MinioException, HTTPException, *_PARSE_ERRORS)) and not isinstance(
+            error, (OSError, HTTPError)
+        ):
+            text = str(error).splitlines()[0] if str(error) else "no message"
+            return StoreUnreachable(
+                f"{access}: the answer of the server is incomplete or invalid ({type(error).__name__}: {text})"
+            )
+        causes = [*_causes(error)]
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            return StoreMisconfigured(
+                f"{access}, because the server is not reachable: {_describe(error)}; set EDITR1_S3_CA_BUNDLE to the PEM file of the"
+                " certificate authority of the server"
+            )
+        if any(_is_unknown_host(cause) for cause in causes) and not self.answered:
+            return StoreError(
+                f"{access}: the host of {self._endpoint} is unknown; check the endpoint in EDITR1_S3_ENDPOINT and the name server"
+            )
+        return StoreUnreachable(f"{access}, because the server is not reachable: {_describe(error)}")
+
+    def of_status(self, key: str, status: int) -> StoreError:
+        """Return the error of the store for an answer that has only an HTTP status, for example that of a proxy."""
+        access = f"{self._url}: cannot access {key}: HTTP status {status}"
+        if status in (401, 403):
+            return AccessDenied(f"{access}; {self._check_credentials()}")
+        if status == 507:
+            return StoreError(f"{access}: the disk of the server is full; make room on it, and try again")
+        return StoreUnreachable(access)
+
+    def _of_answer(self, key: str, error: S3Error) -> StoreError:
+        self.answered = True
+        code = error.code or ""
+        status = int(getattr(error.response, "status", 0) or 0)
+        access = f"{self._url}: cannot access {key}: {code}: {error.message}"
+        if code in _MISSING:
+            return ArtifactNotFound(f"{self._url}: object {key} does not exist")
+        if code == "NoSuchBucket":
+            return StoreMisconfigured(
+                f"{self._endpoint}: bucket {self._config.bucket!r} does not exist; create it first"
+            )
+        if code == "RequestTimeTooSkewed":
+            return StoreMisconfigured(f"{access}; set the clock of this machine")
+        if code in _DENIED or (status in (401, 403) and not code):
+            return AccessDenied(f"{self._url}: access to {key} is denied ({code}); {self._check_credentials()}")
+        if code in _WRONG_SETTINGS:
+            return StoreMisconfigured(f"{access}; check the region and the name of the bucket")
+        if code in _FULL or status == 507:
+            return StoreError(f"{access}: the disk of the server is full; make room on it, and try again")
+        return StoreUnreachable(access)
+
+    def _check_credentials(self) -> str:
+        access, secret = self._config.access_key_env, self._config.secret_key_env
+        return f"check the credentials in {access} and {secret}, and their permissions for the bucket"
+
+
+def _is_unknown_host(error: BaseException) -> bool:
+    if isinstance(error, NameResolutionError):
+        return any(isinstance(cause, socket.gaierror) and _is_unknown_host(cause) for cause in _causes(error.__cause__))
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield ``error`` and the errors that caused it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        reason = getattr(error, "reason", None)
+        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
+
+
+def _describe(error: Exception) -> str:
+    cause = getattr(error, "reason", None) or error
+    return f"{type(cause).__name__}: {cause}"
