@@ -106,7 +106,7 @@ class ArtifactStore:
         The artifact exists once the manifest is written. Committing the same files and fields again, even concurrently,
         results in the same artifact. Files that are already in the store are not uploaded again. Symbolic links to files are
         followed; links to folders are refused. A stored file of the expected size is assumed to be intact; with
-        ``repair`` it is verified, and replaced if it is damaged.
+        ``repair`` it is verified, and replaced if it is damaged. A damaged manifest is always replaced.
 
         Raises:
             UnusableFolder: for the same reasons as in :meth:`describe`.
@@ -119,7 +119,7 @@ class ArtifactStore:
         try:
             self.objects.put_bytes(_manifest_key(manifest.digest), manifest.canonical(), once=True)
         except AlreadyExists:
-            self.manifest(manifest.digest)
+            self._replace_damaged(manifest)
         return manifest
 
     def manifest(self, digest: str) -> Manifest:
@@ -140,8 +140,8 @@ class ArtifactStore:
                 raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
             if digest_of(data) != digest:
                 raise DigestMismatch(
-                    f"{self.url}: manifest {digest} is damaged: its bytes have the digest {digest_of(data)};"
-                    " restore this object from a backup"
+                    f"{self.url}: {_manifest_key(digest)}: the manifest is damaged: its bytes have the digest"
+                    f" {digest_of(data)}; store the artifact again, or restore this object from a backup"
                 )
             return data
 
@@ -185,7 +185,9 @@ class ArtifactStore:
         return [Problem(file.path, fault) for file, fault in found if fault]
 
     def missing(self, digest: str) -> str:
-        """Return why the artifact ``digest`` cannot be read: its manifest or a file is not in the store. Empty if it is complete.
+        """Return why the artifact ``digest`` cannot be read: its manifest is damaged, or the manifest or a file is not in the store.
+
+        The text is empty if the artifact is complete.
 
         The contents of the files are not read; see :meth:`verify`.
         """
@@ -199,7 +201,7 @@ class ArtifactStore:
 
         try:
             read_again(check, ArtifactNotFound)
-        except ArtifactNotFound as error:
+        except (ArtifactNotFound, DigestMismatch) as error:
             return str(error)
         return ""
 
@@ -244,6 +246,14 @@ class ArtifactStore:
     def list_records(self, prefix: str) -> builtins.list[str]:
         """Return the keys of the records that start with ``prefix``, sorted."""
         return [key.removeprefix("records/") for key in self.objects.keys(f"records/{prefix}")]
+
+    def _replace_damaged(self, manifest: Manifest) -> None:
+        """Replace the stored manifest with the digest of ``manifest`` if its bytes do not match this digest."""
+        try:
+            self.manifest(manifest.digest)
+        except DigestMismatch as error:
+            log.warning("the damaged manifest is replaced: %s", error)
+            self.objects.put_bytes(_manifest_key(manifest.digest), manifest.canonical())
 
     def _upload(self, folder: Path, file: ManifestFile, *, repair: bool) -> None:
         sha256 = file.digest.removeprefix(PREFIX)

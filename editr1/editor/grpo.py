@@ -298,8 +298,8 @@ class _Trainer:
         self._distributed.barrier()
 
     def _resume(self) -> int:
-        """Load the checkpoint ``hooks.resume_from`` if it is set. Return the first iteration to run."""
-        folder = self._hooks.resume_from
+        """Load the checkpoint of the hooks if there is one. Return the first iteration to run."""
+        folder = self._hooks.find_checkpoint()
         if folder is None:
             return 0
         state = load_checkpoint(folder, self._tuning.weights, self._ema, self._optimizer)

@@ -23,6 +23,7 @@ from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import parse_reference
 from editr1.runs.resolve import ResolvedStage, resolve_reference, stage_key
 from editr1.runs.spec import API_VERSION, Metadata, RunBody, RunSpec, StageSpec, check_run
+from editr1.runs.stored import dump_stored
 from editr1.telemetry.log import requested_format
 
 
@@ -113,7 +114,7 @@ def serve_in_process(model: str, config: Mapping[str, Any], *, folder: Path, sto
     )
     request = LocalLauncher().render(job, stage)
     job.workdir.mkdir(parents=True, exist_ok=True)
-    request.job_file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+    request.job_file.write_bytes(dump_stored(job))
     environment = {**os.environ, **request.environment}
     environment.pop(PARENT_VARIABLE)  # the stage replaces this process, so no parent process has to end it
     os.execve(sys.executable, list(request.argv), environment)

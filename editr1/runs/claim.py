@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -20,12 +21,14 @@ from pydantic import BaseModel, ConfigDict
 
 from editr1.artifacts import AlreadyExists, ArtifactStore, StoreError
 from editr1.durations import format_minute
-from editr1.runs.stored import DamagedRecord, parse_stored
+from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored, read_stored, warn_once
 
 BEAT_SECONDS = 5.0
 """Interval in seconds at which the heartbeat is written."""
 STALE_SECONDS = 30.0
 """Time in seconds without a new heartbeat after which another process takes over the run."""
+
+_NAME = re.compile(r"[0-9]{6}\.json")
 
 log = logging.getLogger("editr1.runs")
 
@@ -75,7 +78,7 @@ class Claim:
 
     def beat(self, count: int, *, ended: bool = False) -> None:
         """Write the heartbeat. ``ended`` releases the run."""
-        self._store.put_record(self._beat_key, _Beat(count=count, ended=ended).model_dump_json().encode())
+        self._store.put_record(self._beat_key, dump_stored(_Beat(count=count, ended=ended)))
 
     def last_beat(self) -> tuple[int, bool]:
         """Return the count of the heartbeat, and whether the process has released the run."""
@@ -83,8 +86,9 @@ class Claim:
         if data is None:
             return 0, False
         try:
-            beat = parse_stored(_Beat, data, self._beat_key, remedy="it is ignored")
-        except DamagedRecord:
+            beat = parse_stored(_Beat, data, f"{self._store.url}: records/{self._beat_key}", remedy="it is ignored")
+        except DamagedRecord as error:
+            warn_once(str(error))
             return 0, False
         return beat.count, beat.ended
 
@@ -96,13 +100,13 @@ class Claim:
 def newest_claim(store: ArtifactStore, run: str) -> Claim | None:
     """Return the claim of the process that executes the run or was the last to execute it; None if there was none."""
     number = _newest_number(store, run)
-    data = store.get_record(_claim_key(run, number)) if number else None
-    if data is None:
-        return None
     try:
-        holder = parse_stored(Holder, data, f"{store.url}: {_claim_key(run, number)}", remedy="it is ignored")
-    except DamagedRecord:
+        holder = read_stored(store, Holder, _claim_key(run, number), remedy="it is ignored") if number else None
+    except DamagedRecord as error:
+        warn_once(str(error))
         holder = Holder(host="an unknown machine", machine="", pid=0, born="", started=0.0)
+    if holder is None:
+        return None
     return Claim(store, run, number, holder)
 
 
@@ -110,7 +114,7 @@ def take(store: ArtifactStore, run: str, after: Claim | None) -> Claim | None:
     """Claim the run for this process. Returns None if another process has claimed it since ``after`` was read."""
     claim = Claim(store, run, (after.number if after else 0) + 1, _this_process())
     try:
-        store.put_record(_claim_key(run, claim.number), claim.holder.model_dump_json().encode(), if_none_match=True)
+        store.put_record(_claim_key(run, claim.number), dump_stored(claim.holder), if_none_match=True)
     except AlreadyExists:
         return None
     return claim
@@ -177,8 +181,8 @@ def _claim_key(run: str, number: int) -> str:
 
 
 def _newest_number(store: ArtifactStore, run: str) -> int:
-    keys = store.list_records(f"runs/{run}/claims/")
-    return max((int(key.rsplit("/", 1)[1].removesuffix(".json")) for key in keys), default=0)
+    names = (key.rsplit("/", 1)[1] for key in store.list_records(f"runs/{run}/claims/"))
+    return max((int(name[:6]) for name in names if _NAME.fullmatch(name)), default=0)
 
 
 def _this_process() -> Holder:

@@ -28,7 +28,7 @@ def find_records(folder: Path, store: ArtifactStore | None) -> list[RunRecord]:
                 if data is None:
                     continue
                 try:
-                    record = parse_record(data, f"{opened.url}: {key}")
+                    record = parse_record(data, f"{opened.url}: records/{key}", key.split("/")[1])
                 except ConfigError as error:
                     log.warning("skipped an unreadable run record: %s", str(error).splitlines()[0])
                     continue

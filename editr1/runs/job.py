@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +15,7 @@ from editr1.config.store import StoreConfig
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import Name
+from editr1.runs.stored import load_checked
 from editr1.serving.identity import RewardIdentity
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"
@@ -115,6 +115,10 @@ def read_job() -> StageJob:
             f"{path}: cannot be read: {error.strerror}; set {CONFIG_VARIABLE} to the path of a job file"
         ) from None
     try:
-        return validate(StageJob, json.loads(data), where=path)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON, correct the file: {error}") from None
+        content = load_checked(data)
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: the job file is damaged ({len(data)} bytes): {error}; start the stage again with the command that wrote the"
+            " file (without the member 'checksum', a file that was changed by hand is accepted)"
+        ) from None
+    return validate(StageJob, content, where=path)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from editr1.artifacts import ArtifactStore
 from editr1.errors import ExitCode, is_retryable
 from editr1.runs.record import stage_prefix
-from editr1.runs.stored import DamagedRecord, parse_stored
+from editr1.runs.stored import DamagedRecord, dump_stored, parse_stored
 from editr1.telemetry import json_lines
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class LiveFiles:
 
     def write_progress(self, progress: LiveProgress) -> None:
         """Write the current progress. It replaces the previous one."""
-        self._store.put_record(self._prefix + "live.json", progress.model_dump_json().encode())
+        self._store.put_record(self._prefix + "live.json", dump_stored(progress))
 
     def progress(self) -> LiveProgress | None:
         """Return the latest progress; None if there is none yet, or if its record is damaged."""
@@ -133,7 +133,7 @@ class LiveFiles:
 
     def write_attempt(self, attempt: PodAttempt) -> None:
         """Write the current state of an attempt."""
-        self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", attempt.model_dump_json().encode())
+        self._store.put_record(f"{self._prefix}attempts/{attempt.id}.json", dump_stored(attempt))
 
     def attempts(self) -> list[PodAttempt]:
         """Return all attempts in the order in which they started, without those whose record is damaged."""
@@ -162,7 +162,7 @@ class LiveFiles:
         if data is None:
             return None
         try:
-            return parse_stored(kind, data, f"{self._store.url}: {key}", remedy="it is ignored")
+            return parse_stored(kind, data, f"{self._store.url}: records/{key}", remedy="it is ignored")
         except DamagedRecord as error:
             log.warning("%s", error)
             return None

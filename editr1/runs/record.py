@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 from enum import StrEnum
 from typing import Any, TypedDict
@@ -10,12 +10,11 @@ from typing import Any, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.artifacts import ArtifactStore
+from editr1.artifacts.reliable import read_again
 from editr1.config.loader import ConfigError, explain
 from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
-from editr1.runs.stored import parse_stored
-
-log = logging.getLogger("editr1.runs")
+from editr1.runs.stored import DamagedRecord, dump_stored, load_checked, read_stored, warn_once
 
 
 class State(StrEnum):
@@ -169,19 +168,9 @@ def progress_key(run: str, stage: str, key: str) -> str:
     return stage_prefix(run, stage, key) + "progress.jsonl"
 
 
-def checkpoint_prefix(run: str, stage: str, key: str) -> str:
-    """Return the prefix of the store keys of a stage's checkpoint records. Each record refers to a checkpoint artifact."""
-    return stage_prefix(run, stage, key) + "checkpoints/"
-
-
-def newest_checkpoint(store: ArtifactStore, run: str, stage: str, key: str) -> str | None:
-    """Return the store key of the newest checkpoint record; None if there is none yet."""
-    return max(store.list_records(checkpoint_prefix(run, stage, key)), default=None)
-
-
 def save_record(store: ArtifactStore, record: RunRecord) -> None:
     """Write the record to the store."""
-    store.put_record(record_key(record.name), record.model_dump_json(indent=2).encode())
+    store.put_record(record_key(record.name), dump_stored(record))
 
 
 def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = False) -> RunRecord | None:
@@ -190,49 +179,70 @@ def load_record(store: ArtifactStore, run: str, *, ignore_unreadable: bool = Fal
     Raises:
         UnreadableRecord: this version of editr1 cannot read the record. With ``ignore_unreadable``, None is returned instead.
     """
-    data = store.get_record(record_key(run))
-    if data is None:
-        return None
+
+    def read() -> RunRecord | None:
+        data = store.get_record(record_key(run))
+        return None if data is None else parse_record(data, f"{store.url}: records/{record_key(run)}", run)
+
     try:
-        return parse_record(data, f"{store.url}: {record_key(run)}")
+        return read_again(read, UnreadableRecord)
     except UnreadableRecord:
         if ignore_unreadable:
             return None
         raise
 
 
-def parse_record(data: bytes, where: str) -> RunRecord:
-    """Parse a stored record. Raises UnreadableRecord if this version of editr1 cannot read it."""
+def parse_record(data: bytes, where: str, run: str) -> RunRecord:
+    """Parse the stored record of ``run``. Raises UnreadableRecord if it is damaged, of another run or of another version."""
     try:
-        return RunRecord.model_validate_json(data)
+        record = RunRecord.model_validate_json(json.dumps(load_checked(data)))
+        if record.name != run:
+            raise ValueError(f"it is the record of the run {record.name!r}")
+        return record
     except ValidationError as error:
         faults = explain(RunRecord, error, where=f"{where}: not a run record of this version of editr1")
-        remedy = f"{where}: restore it from a backup, or write it anew with: editr1 run FILE --replace (finished stages are reused)"
-        raise UnreadableRecord("\n".join([*faults, remedy])) from None
+    except ValueError as error:
+        faults = [f"{where}: the record is damaged ({len(data)} bytes): {error}"]
+    remedy = f"{where}: restore it from a backup, or write it anew with: editr1 run FILE --replace (finished stages are reused)"
+    raise UnreadableRecord("\n".join([*faults, remedy]))
+
+
+def save_result(store: ArtifactStore, run: str, stage: str, result: StageResult) -> None:
+    """Write the result of a stage. The stage is done once it is written."""
+    store.put_record(result_key(run, stage, result.key), dump_stored(result))
 
 
 def load_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
-    """Return the result that a stage has committed; None if it is not done. Raises DamagedRecord if it is damaged."""
+    """Return the result that the stage with this key has committed; None if it is not done.
+
+    Raises:
+        DamagedRecord: the result is damaged, or is the result of another stage.
+    """
     name = result_key(run, stage, key)
-    data = store.get_record(name)
-    if data is None:
-        return None
-    remedy = "remove it, and the stage runs again"
-    return parse_stored(StageResult, data, f"{store.url}: {name}", remedy=remedy)
+    remedy = f"remove it (editr1 runs repair {run}) and run the stage again"
+    result = read_stored(store, StageResult, name, remedy=remedy)
+    if result is not None and result.key != key:
+        where = f"{store.url}: records/{name}"
+        raise DamagedRecord(f"{where}: it is the result of the stage with the key {result.key}, not {key}; {remedy}")
+    return result
 
 
 def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -> StageResult | None:
     """Return the result of a stage whose outputs are all in the store; None if it is not done or an output is missing.
 
-    The artifacts of a finished run may have been removed from the store. The stage then has to run again. A partial result is
-    returned until :func:`ask_again` is called for it.
+    The artifacts of a finished run may have been removed from the store. The stage then has to run again. A damaged result
+    counts as absent, with a warning. A partial result is returned until :func:`ask_again` is called for it.
     """
-    result = load_result(store, run, stage, key)
-    if result is None or result.key != key or result.asked_again:
+    try:
+        result = load_result(store, run, stage, key)
+    except DamagedRecord as error:
+        warn_once(f"stage {stage} of run {run} runs again, because its result cannot be used: {error}")
+        return None
+    if result is None or result.asked_again:
         return None
     for name, digest in result.outputs.items():
         if reason := store.missing(digest):
-            log.warning("stage %s of run %s: its output %s is gone: %s; the stage runs again", stage, run, name, reason)
+            warn_once(f"stage {stage} of run {run} runs again, because its output {name} is gone: {reason}")
             return None
     return result
 
@@ -240,7 +250,7 @@ def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -
 def ask_again(store: ArtifactStore, run: str, stage: str, result: StageResult) -> None:
     """Mark a partial result in the store, so that the stage counts as not done until it commits its next result."""
     marked = result.model_copy(update={"asked_again": True})
-    store.put_record(result_key(run, stage, result.key), marked.model_dump_json().encode())
+    save_result(store, run, stage, marked)
 
 
 def add_unsubmitted_stage(store: ArtifactStore, run: str, seed: int, stage: StageRecord, command: str) -> None:
@@ -284,7 +294,11 @@ def refreshed(record: RunRecord, store: ArtifactStore) -> RunRecord:
     for stage in record.stages.values():
         if not stage.release or stage.state is State.DONE:
             continue
-        result = load_result(store, record.name, stage.name, stage.key)
+        try:
+            result = load_result(store, record.name, stage.name, stage.key)
+        except DamagedRecord as error:
+            warn_once(f"the result of stage {stage.name} of run {record.name} is ignored: {error}")
+            continue
         if result is not None and not result.asked_again:
             stage.state, stage.outputs, stage.metrics = State.DONE, result.outputs, result.metrics
             stage.missing = result.missing

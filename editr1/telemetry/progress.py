@@ -113,10 +113,15 @@ class TrainHooks:
         should_stop: Called after every training step. If it returns True, the training code writes a checkpoint, calls
             ``on_checkpoint`` and raises :class:`Interrupted`.
         on_checkpoint: Called as ``on_checkpoint(folder, step)`` with each checkpoint folder.
-        resume_from: Checkpoint folder to resume from; None starts a new training.
+        resume_from: Checkpoint folder to resume from, or a function that returns it. The function is called once on every rank,
+            after the process group was joined, and returns the same checkpoint on all of them. None starts a new training.
     """
 
     progress: Progress = field(default_factory=Progress)
     should_stop: Callable[[], bool] = _never
     on_checkpoint: Callable[[Path, int], None] = _ignore
-    resume_from: Path | None = None
+    resume_from: Path | Callable[[], Path | None] | None = None
+
+    def find_checkpoint(self) -> Path | None:
+        """Return the checkpoint folder to resume from; None starts a new training. Call it once, on every rank."""
+        return self.resume_from() if callable(self.resume_from) else self.resume_from

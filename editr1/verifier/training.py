@@ -303,7 +303,7 @@ def run_training(
         FileNotFoundError: the folder to resume from does not contain a checkpoint.
     """
     trainer.remove_callback(PrinterCallback)
-    resume = hooks.resume_from
+    resume = hooks.find_checkpoint()
     if resume is not None and not (resume / "trainer_state.json").is_file():
         raise FileNotFoundError(
             f"{resume}: not a trainer checkpoint: trainer_state.json is missing; use another checkpoint"

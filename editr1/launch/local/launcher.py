@@ -16,6 +16,7 @@ from editr1.launch.local.processes import terminate
 from editr1.runs.job import CONFIG_VARIABLE, PARENT_VARIABLE, StageJob
 from editr1.runs.kinds import KINDS
 from editr1.runs.spec import StageSpec
+from editr1.runs.stored import dump_stored
 from editr1.telemetry.progress import ProgressReader
 
 
@@ -84,7 +85,7 @@ class LocalLauncher:
         """Write the job file and start the process."""
         workdir = request.job.workdir
         workdir.mkdir(parents=True, exist_ok=True)
-        request.job_file.write_text(request.job.model_dump_json(indent=2), encoding="utf-8")
+        request.job_file.write_bytes(dump_stored(request.job))
         (workdir / "service.json").unlink(missing_ok=True)
         progress = ProgressReader(request.job.progress_file, skip_existing=True)
         log = request.log.open("ab")

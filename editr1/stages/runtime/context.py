@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +12,10 @@ from editr1.artifacts.weights import PICKLED_PATTERNS, UnusableModel, check_mode
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, validate
 from editr1.parallel.context import DistributedContext
+from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import StageJob, make_workdir
 from editr1.runs.kinds import KINDS
-from editr1.runs.record import Missing, checkpoint_prefix, newest_checkpoint, progress_key
+from editr1.runs.record import Missing, progress_key
 from editr1.runs.resolve import HubUnreachable
 from editr1.telemetry import Progress, Span, TrainHooks, span
 
@@ -34,6 +34,8 @@ class StageContext:
         self.missing = Missing()
         self.should_stop = should_stop
         self._folders: dict[str, str] = {}
+        self._damage_found = False
+        """A checkpoint in the store is damaged. Files of later checkpoints are therefore compared with those in the store."""
         self._earlier = self.workdir / f"earlier-{job.key[:12]}.jsonl"
         if self.is_main and not job.progress_file.exists():  # in a new pod, continue the lines of earlier pods
             self._earlier.write_bytes(self.store.get_record(progress_key(job.run, job.stage, job.key)) or b"")
@@ -170,7 +172,7 @@ class StageContext:
             progress=self.progress,
             should_stop=self.should_stop,
             on_checkpoint=self._commit_checkpoint,
-            resume_from=self._newest_checkpoint(),
+            resume_from=self._find_checkpoint,
         )
 
     @property
@@ -178,8 +180,8 @@ class StageContext:
         return self.workdir / f"in-{self.rank}"
 
     @property
-    def _checkpoints(self) -> str:
-        return checkpoint_prefix(self.job.run, self.job.stage, self.job.key)
+    def _checkpoints(self) -> StageCheckpoints:
+        return StageCheckpoints(self.store, self.job.run, self.job.stage, self.job.key)
 
     def _commit_checkpoint(self, folder: Path, step: int) -> None:
         if not self.is_main:
@@ -187,25 +189,23 @@ class StageContext:
         with span(Span.CHECKPOINT, step=step):
             manifest = self.store.commit(
                 folder,
+                repair=self._damage_found,
                 kind="checkpoint",
                 stage=str(self.job.kind),
                 run=self.job.run,
                 config_digest=self.job.key,
                 git_revision=self.job.git_revision,
             )
-            pointer = json.dumps({"step": step, "digest": manifest.digest}).encode()
-            self.store.put_record(f"{self._checkpoints}{step:09d}.json", pointer)
+            self._checkpoints.add(step, manifest.digest)
             self.save_progress()
 
-    def _newest_checkpoint(self) -> Path | None:
-        name = newest_checkpoint(self.store, self.job.run, self.job.stage, self.job.key)
-        if name is None:
-            return None
-        data = self.store.get_record(name)
-        assert data is not None
-        digest = json.loads(data)["digest"]
-        with span(Span.LOAD, input="checkpoint", digest=digest):
-            return self.store.fetch(digest, self.workdir / f"resume-{self.rank}" / digest.removeprefix("sha256:")[:16])
+    def _find_checkpoint(self) -> Path | None:
+        group = DistributedContext.initialize() if self.distributed.world_size > 1 else None
+        with span(Span.LOAD, input="checkpoint") as current:
+            chosen = self._checkpoints.fetch_newest(self.workdir / f"resume-{self.rank}", chooser=group)
+            current.set_attribute("folder", str(chosen.folder or ""))
+        self._damage_found = chosen.passed_over
+        return chosen.folder
 
 
 def _from_hub(reference: str, where: str) -> str:

@@ -19,7 +19,7 @@ from editr1.launch.local.processes import terminate_with_parent
 from editr1.parallel.context import DistributedContext
 from editr1.runs.job import StageJob, read_job
 from editr1.runs.kinds import KINDS, Kind
-from editr1.runs.record import StageResult, load_complete_result, result_key
+from editr1.runs.record import StageResult, load_complete_result, save_result
 from editr1.runs.resolve import resolve_job
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.torchrun import launch_ranks
@@ -87,7 +87,7 @@ def _run(body: Body, job: StageJob) -> int:
                 result = StageResult(
                     key=job.key, outputs=context.outputs, metrics=_finite(metrics), missing=context.missing
                 )
-                context.store.put_record(result_key(job.run, job.stage, job.key), result.model_dump_json().encode())
+                save_result(context.store, job.run, job.stage, result)
                 log.info("stage %s is done: %s", job.stage, ", ".join(f"{k} {v}" for k, v in context.outputs.items()))
                 if result.missing:
                     log.warning("%s", result.missing.sentence(job.stage))

@@ -34,6 +34,7 @@ from tenacity import (
 
 from editr1.artifacts import AccessDenied, ArtifactStore, StoreError, open_store
 from editr1.errors import ExitCode
+from editr1.runs.checkpoints import StageCheckpoints
 from editr1.runs.job import CONFIG_VARIABLE, StageJob, make_workdir, read_job
 from editr1.runs.kinds import KINDS
 from editr1.runs.live import (
@@ -45,8 +46,9 @@ from editr1.runs.live import (
     retries_used,
     uses_retry,
 )
-from editr1.runs.record import add_unsubmitted_stage, newest_checkpoint, submitted_stage
+from editr1.runs.record import add_unsubmitted_stage, submitted_stage
 from editr1.runs.resolve import HubUnreachable, resolve_job
+from editr1.runs.stored import dump_stored
 from editr1.stages.runtime.entry import exit_code
 from editr1.stages.runtime.log_tail import LogTail
 from editr1.telemetry import Span, configure, flush, span, traceparent
@@ -134,7 +136,7 @@ class _Attempt:
         earlier = [
             item for item in retry_outages(self._files.attempts) if (item.pod, item.submission) == current_attempt
         ]
-        checkpoint = retry_outages(lambda: newest_checkpoint(self._store, job.run, job.stage, job.key)) or ""
+        checkpoint = retry_outages(StageCheckpoints(self._store, job.run, job.stage, job.key).newest) or ""
         self._record = self._record.model_copy(update={"checkpoint": checkpoint})
         self._files.write_attempt(self._record)
         self._stored = self._record
@@ -167,7 +169,7 @@ class _Attempt:
         job = self._job
         file = make_workdir(job) / "job.json"
         runtime = job.runtime.model_copy(update={"span_file": self._spans})
-        file.write_text(job.model_copy(update={"runtime": runtime}).model_dump_json(indent=2), encoding="utf-8")
+        file.write_bytes(dump_stored(job.model_copy(update={"runtime": runtime})))
         return file
 
     def _run_stage(self, file: Path) -> int:

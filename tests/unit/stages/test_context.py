@@ -105,3 +105,26 @@ def test_reward_model_is_a_parent_of_the_outputs(tmp_path: Path) -> None:
     folder = stage.output_folder("model")
     (folder / "weights").write_text("w")
     assert stage.store.manifest(stage.commit("model", folder, kind="editor")).parents == (reward, cases)
+
+
+def test_checkpoint_that_is_written_again_replaces_the_damaged_one(tmp_path: Path) -> None:
+    def write(stage: StageContext, step: int) -> Path:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir(exist_ok=True)
+        (folder / "weights").write_text(f"weights after step {step}")
+        stage.hooks().on_checkpoint(folder, step)
+        return folder
+
+    first = context(tmp_path, "a" * 64)
+    write(first, 1)
+    write(first, 2)
+    (blob,) = (
+        path for path in (tmp_path / "store/blobs").rglob("*") if path.is_file() and b"step 2" in path.read_bytes()
+    )
+    blob.write_bytes(blob.read_bytes().replace(b"step 2", b"step 3"))
+    second = context(tmp_path, "a" * 64)
+    folder = second.hooks().find_checkpoint()
+    assert folder is not None and (folder / "weights").read_text() == "weights after step 1"
+    write(second, 2)
+    folder = context(tmp_path, "a" * 64).hooks().find_checkpoint()
+    assert folder is not None and (folder / "weights").read_text() == "weights after step 2"
