@@ -44,7 +44,10 @@ class ObjectStore(Protocol):
         """Return the size of an object in bytes, or None if the object does not exist."""
 
     def delete(self, key: str) -> None:
-        """Remove an object, if it exists. Only :func:`editr1.artifacts.probe.probe` removes objects."""
+        """Remove an object, if it exists.
+
+        Only :func:`editr1.artifacts.probe.probe` and :func:`editr1.runs.repair.move_aside` remove objects.
+        """
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with ``prefix``, sorted."""

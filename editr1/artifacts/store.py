@@ -117,7 +117,7 @@ class ArtifactStore:
         distinct = {file.digest: file for file in manifest.files}
         self._each(lambda file: self._upload(folder, file, repair=repair), distinct.values())
         try:
-            self.objects.put_bytes(_manifest_key(manifest.digest), manifest.canonical(), once=True)
+            self.objects.put_bytes(manifest_key(manifest.digest), manifest.canonical(), once=True)
         except AlreadyExists:
             self._replace_damaged(manifest)
         return manifest
@@ -135,12 +135,12 @@ class ArtifactStore:
 
         def read() -> bytes:
             try:
-                data = self.objects.get_bytes(_manifest_key(digest))
+                data = self.objects.get_bytes(manifest_key(digest))
             except ArtifactNotFound:
                 raise ArtifactNotFound(f"{self.url}: artifact {digest} does not exist") from None
             if digest_of(data) != digest:
                 raise DigestMismatch(
-                    f"{self.url}: {_manifest_key(digest)}: the manifest is damaged: its bytes have the digest"
+                    f"{self.url}: {manifest_key(digest)}: the manifest is damaged: its bytes have the digest"
                     f" {digest_of(data)}; store the artifact again, or restore this object from a backup"
                 )
             return data
@@ -194,7 +194,7 @@ class ArtifactStore:
 
         def check() -> None:
             files = {file.digest: file for file in self.manifest(digest).files}.values()
-            sizes = self._each(lambda file: self.objects.size(_blob_key(file.digest.removeprefix(PREFIX))), files)
+            sizes = self._each(lambda file: self.objects.size(blob_key(file.digest.removeprefix(PREFIX))), files)
             absent = [file.path for file, size in zip(files, sizes, strict=True) if size != file.size]
             if absent:
                 raise ArtifactNotFound(f"{self.url}: artifact {digest} has lost the file {absent[0]}")
@@ -253,17 +253,17 @@ class ArtifactStore:
             self.manifest(manifest.digest)
         except DigestMismatch as error:
             log.warning("the damaged manifest is replaced: %s", error)
-            self.objects.put_bytes(_manifest_key(manifest.digest), manifest.canonical())
+            self.objects.put_bytes(manifest_key(manifest.digest), manifest.canonical())
 
     def _upload(self, folder: Path, file: ManifestFile, *, repair: bool) -> None:
         sha256 = file.digest.removeprefix(PREFIX)
-        if self.objects.size(_blob_key(sha256)) != file.size or (repair and self._fault(file)):
-            self.objects.put_file(_blob_key(sha256), folder / file.path, file.size, sha256)
+        if self.objects.size(blob_key(sha256)) != file.size or (repair and self._fault(file)):
+            self.objects.put_file(blob_key(sha256), folder / file.path, file.size, sha256)
 
     def _fetch_group(self, group: Sequence[ManifestFile], dest: Path, partials: Path) -> None:
         for file in group:
             sha256 = file.digest.removeprefix(PREFIX)
-            download(self.objects, _blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
+            download(self.objects, blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
 
     def _fault(self, file: ManifestFile) -> str:
         """Return why a stored file is damaged or missing; empty if it is intact."""
@@ -281,7 +281,7 @@ class ArtifactStore:
     def _fault_of_read(self, file: ManifestFile) -> str:
         digest, size = hashlib.sha256(), 0
         try:
-            for chunk in self.objects.stream(_blob_key(file.digest.removeprefix(PREFIX))) if file.size else ():
+            for chunk in self.objects.stream(blob_key(file.digest.removeprefix(PREFIX))) if file.size else ():
                 digest.update(chunk)
                 size += len(chunk)
         except ArtifactNotFound:
@@ -326,11 +326,13 @@ def open_store(where: StoreConfig | str, wait: OutageWait | None = None) -> Arti
     return ArtifactStore(ReliableObjects(S3Objects(config), wait), transfers=config.transfers)
 
 
-def _blob_key(sha256: str) -> str:
+def blob_key(sha256: str) -> str:
+    """Return the key of the object with the bytes of a file. ``sha256`` is the file's SHA-256 as 64 hex digits."""
     return f"blobs/sha256/{sha256[:2]}/{sha256}"
 
 
-def _manifest_key(digest: str) -> str:
+def manifest_key(digest: str) -> str:
+    """Return the key of the object with the manifest of the artifact ``digest``."""
     return f"manifests/sha256/{digest.removeprefix(PREFIX)}.json"
 
 

@@ -1,9 +1,10 @@
-"""``editr1 runs``: list runs, and show the recorded state of a run."""
+"""``editr1 runs``: list runs, show the recorded state of a run, and repair what is damaged in the store."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +22,13 @@ from editr1.durations import format_minute
 from editr1.errors import ExitCode
 from editr1.terminal.text import echo
 
-app = typer.Typer(no_args_is_help=True, help="Runs: list them, or show the state, attempts and outputs of a run.")
+if TYPE_CHECKING:
+    from editr1.artifacts import ArtifactStore
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Runs: list them, show the state, attempts and outputs of a run, or repair what is damaged.",
+)
 
 
 @app.command("ls")
@@ -103,3 +110,74 @@ def show(
             console.print(f"{stage.name}: {stage.reason}")
         if stage.missing:
             console.print(stage.missing.sentence(stage.name), soft_wrap=True)
+
+
+@app.command()
+def repair(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the run. Without it, all runs and artifacts of --store are read.")
+    ] = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Move what is damaged aside. Without it, nothing is changed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find damaged records, results, checkpoints and files of a run, and move them aside with --yes.
+
+    Every file of the run's inputs, outputs and checkpoints is read. The command prints the path of each damaged object in the
+    store, and what follows from it. With --yes, damaged objects are moved to damaged/ in the same store, so that the next
+    editr1 run repeats the work. Nothing that is intact is changed. Exits with 5 if something is damaged and was not moved.
+
+    Example: editr1 runs repair quickstart
+
+    Example: editr1 runs repair quickstart --yes
+
+    Example: editr1 runs repair --store s3://bucket/editr1 --json
+    """
+    import json
+    from dataclasses import asdict
+
+    from editr1.runs.repair import check_not_executed, find_damage, move_aside, runs_of
+
+    with reporting():
+        opened = _store_of(name, runs_dir, store, cluster)
+        found = find_damage(opened, name)
+        if yes and found:
+            for run in [name] if name else runs_of(found):
+                check_not_executed(opened, run)
+        moved = {item.path: move_aside(opened, item) for item in found if yes and item.can_move}
+    if as_json:
+        echo(json.dumps([{**asdict(item), "moved_to": moved.get(item.path)} for item in found], indent=2))
+    elif not found:
+        echo(f"nothing is damaged in {opened.url}")
+    else:
+        for item in found:
+            echo(f"{item.kind}: {item.path}\n  problem: {item.problem}\n  consequence: {item.consequence}")
+            if item.can_move:
+                to_do = f"moved to {moved[item.path]}" if yes else "would be moved to damaged/"
+                echo(f"  repair: {to_do}")
+        if not yes:
+            again = " ".join(filter(None, ("editr1 runs repair", name, "--yes")))
+            echo(f"damaged objects in {opened.url}: {len(found)}; move them aside with: {again} (and the same options)")
+    if len(moved) < len(found):
+        raise typer.Exit(ExitCode.INPUT)
+
+
+def _store_of(name: str | None, runs_dir: Path, store: str | None, cluster: Path | None) -> ArtifactStore:
+    """Open the store that is to be repaired: the one of the options or, without them, the one in the folder of the run."""
+    from editr1.runs.find import open_existing_store, run_folder
+
+    if (opened := open_store_option(store, cluster)) is not None:
+        return opened
+    if name is None:
+        raise fail("give the name of a run, or a store with --store", ExitCode.CONFIG)
+    folder = run_folder(runs_dir, name)
+    if folder is None:
+        raise fail(
+            f"no run named {name!r} in {runs_dir}; list the runs with: editr1 runs ls, or give its store with --store",
+            ExitCode.CONFIG,
+        )
+    return open_existing_store(str(folder / "store"))

@@ -50,6 +50,7 @@ def curate(
     out: Path,
     hooks: TrainHooks | None = None,
     on_missing: OnMissing = lambda causes, total: None,
+    usage_file: Path | None = None,
 ) -> dict[str, float]:
     """Generate the principles of ``cases`` and an SFT row per candidate, and return metrics.
 
@@ -63,7 +64,7 @@ def curate(
 
     The metrics are ``cases``, ``quadruples``, ``rows``, ``traces``, ``trace_parse_rate``, ``agreement`` (mean over
     rows), ``dropped: <reason>``, ``failed: <step: cause>``, and the client's ``requests``, ``cached``, ``retries``,
-    ``prompt_tokens``, ``completion_tokens``, ``cost``.
+    ``prompt_tokens``, ``completion_tokens``, ``cost``. These cover all calls with the same ``usage_file``; without it, only this call.
 
     Raises:
         TableError: An input is not the expected table, a row violates a rule of :mod:`editr1.data.rules`, or a candidate's
@@ -76,7 +77,7 @@ def curate(
     hooks = hooks or TrainHooks()
     _check_inputs(cases, candidates)
     with new_runner() as runner:
-        counts, (causes, total) = runner.run(_curate(config, cases, candidates, out, hooks))
+        counts, (causes, total) = runner.run(_curate(config, cases, candidates, out, hooks, usage_file))
     on_missing(causes, total)
     return counts
 
@@ -96,7 +97,7 @@ def _check_inputs(cases: Path, candidates: Path | None) -> None:
 
 
 async def _curate(
-    config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks
+    config: CurateConfig, cases: Path, candidates: Path | None, out: Path, hooks: TrainHooks, usage_file: Path | None
 ) -> tuple[dict[str, float], tuple[dict[str, int], int]]:
     folder = out / "parts" / _fingerprint(config, cases, candidates)
     experts = load_expert_examples(config.experts) if config.num_examples else []
@@ -105,7 +106,7 @@ async def _curate(
         def records(name: str) -> RecordFile:
             return stack.enter_context(RecordFile(folder / f"{name}.jsonl"))
 
-        async with VlmClient(config.endpoints, out / "answers.sqlite") as client:
+        async with VlmClient(config.endpoints, out / "answers.sqlite", usage_file) as client:
             context = CurationContext(config, client, hooks, experts)
             data = _Dataset(config, cases, candidates, records)
             data.chosen = await _choose_cases(context, cases, candidates, data.difficulty)

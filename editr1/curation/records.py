@@ -6,23 +6,25 @@ the call that wrote it: a later call processes the item again, since the server 
 
 from __future__ import annotations
 
+import logging
 import os
+import zlib
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
 
-from editr1.curation.errors import CurationError
+_CHECKSUM = "crc32"
+
+_log = logging.getLogger(__name__)
 
 
 class RecordFile:
     """An append-only JSONL file of records that are found by their id. Only one process may write to it.
 
     Only ids and file offsets are in memory, so a file can have millions of records. If a killed process left an
-    incomplete last line, it is removed when the file is opened again. Records with the field ``failed`` are ignored then.
-
-    Raises:
-        CurationError: A line of an existing file is not a record with an id.
+    incomplete last line, it is removed when the file is opened again. Records with the field ``failed`` are ignored then, and so
+    are damaged lines, with a warning: their items are processed again. Every line has a checksum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,15 +41,15 @@ class RecordFile:
             if not line.endswith(b"\n"):
                 break
             try:
-                record = orjson.loads(line)
+                record = _parsed(line)
                 if "failed" in record:
                     self._offsets.pop(record["id"], None)
                 else:
                     self._offsets[record["id"]] = end
-            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                raise CurationError(
-                    f"{self.path}: line {number} is not a record with an id; remove the file to restart the step"
-                ) from error
+            except (ValueError, KeyError, TypeError) as error:
+                _log.warning(
+                    "%s: line %d is damaged and is ignored; its item is processed again: %s", self.path, number, error
+                )
             end += len(line)
         self._file.truncate(end)
         return end
@@ -64,12 +66,12 @@ class RecordFile:
         if offset is None:
             return None
         self._file.seek(offset)
-        record: dict[str, Any] = orjson.loads(self._file.readline())
-        return record
+        return _parsed(self._file.readline())
 
     def put(self, key: str, **values: Any) -> None:
         """Append a record with the id ``key``, and flush it to the operating system."""
-        line = orjson.dumps({"id": key, **values}) + b"\n"
+        record = {"id": key, **values}
+        line = orjson.dumps({**record, _CHECKSUM: zlib.crc32(orjson.dumps(record))}) + b"\n"
         self._file.write(line)
         self._file.flush()
         self._offsets[key] = self._end
@@ -87,3 +89,14 @@ class RecordFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return the record of a line without its checksum. Raises ValueError or TypeError if the line is damaged."""
+    record: dict[str, Any] = orjson.loads(line)
+    if not isinstance(record, dict):
+        raise TypeError("it is not a record")
+    stated = record.pop(_CHECKSUM, None)
+    if stated is not None and stated != zlib.crc32(orjson.dumps(record)):
+        raise ValueError("it does not match its checksum")
+    return record

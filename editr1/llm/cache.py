@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 from pathlib import Path
@@ -14,10 +15,12 @@ class AnswerCache:
     """Cache of model answers in a SQLite file, keyed by the SHA-256 of the request. Entries are never overwritten.
 
     Several processes may share the file, and killing a process at any time does not corrupt it. If ``path`` is None,
-    nothing is cached. A damaged file is renamed to ``<name>.damaged``, and a new one is started.
+    nothing is cached. A damaged file is renamed to ``<name>.damaged``, and a new one is started. A damaged entry is removed when
+    it is read: each one has a checksum of the request's digest and of the answer.
     """
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._db: sqlite3.Connection | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,18 +30,27 @@ class AnswerCache:
         """Return the cached answer for ``digest`` (32 bytes), or None if there is no entry."""
         if self._db is None:
             return None
-        row = self._db.execute("SELECT reply FROM answers WHERE digest = ?", (digest,)).fetchone()
-        return None if row is None else bytes(row[0])
+        row = self._db.execute("SELECT reply, checksum FROM checked_answers WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            return None
+        if row[1] != _checksum(digest, row[0]):
+            log.warning(
+                "%s: the cached answer to request %s is damaged; it is requested again", self._path, digest.hex()
+            )
+            self.discard(digest)
+            return None
+        return bytes(row[0])
 
     def put(self, digest: bytes, reply: bytes) -> None:
         """Cache ``reply`` under ``digest``, unless there is already an entry for ``digest``."""
         if self._db is not None:
-            self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (digest, reply))
+            row = (digest, reply, _checksum(digest, reply))
+            self._db.execute("INSERT OR IGNORE INTO checked_answers VALUES (?, ?, ?)", row)
 
     def discard(self, digest: bytes) -> None:
         """Remove the entry for ``digest``, if there is one."""
         if self._db is not None:
-            self._db.execute("DELETE FROM answers WHERE digest = ?", (digest,))
+            self._db.execute("DELETE FROM checked_answers WHERE digest = ?", (digest,))
 
     def close(self) -> None:
         """Close the database connection."""
@@ -51,6 +63,10 @@ class AnswerCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _checksum(digest: bytes, reply: bytes) -> bytes:
+    return hashlib.sha256(digest + reply).digest()[:16]
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -77,7 +93,8 @@ def _connected(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS answers (digest BLOB PRIMARY KEY, reply BLOB) WITHOUT ROWID")
+        columns = "digest BLOB PRIMARY KEY, reply BLOB, checksum BLOB"
+        connection.execute(f"CREATE TABLE IF NOT EXISTS checked_answers ({columns}) WITHOUT ROWID")
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise sqlite3.DatabaseError(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import orjson
 
+from editr1.checksums import dump_checked, load_checked
 from editr1.config.llm import EndpointConfig, VlmConfig
 from editr1.llm.answers import UnreadableAnswer
 from editr1.llm.cache import AnswerCache
@@ -21,6 +23,8 @@ from editr1.llm.messages import Message
 from editr1.llm.request import ChatRequest
 
 A = TypeVar("A")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,6 +44,25 @@ class Usage:
     cost: float = 0.0
     """Cost of all tokens, in the currency in which the prices are configured."""
 
+    @classmethod
+    def load(cls, path: Path) -> Usage:
+        """Return the usage that earlier processes have saved, or none if there is no file. A damaged file is ignored with a warning."""
+        try:
+            return cls(
+                **{name: type(getattr(cls, name))(value) for name, value in load_checked(path.read_bytes()).items()}
+            )
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, TypeError, AttributeError) as error:
+            _log.warning("%s: the counts of requests and tokens are damaged and start again at 0: %s", path, error)
+            return cls()
+
+    def save(self, path: Path) -> None:
+        """Write the usage to a file atomically."""
+        part = path.with_suffix(".part")
+        part.write_bytes(dump_checked(asdict(self)))
+        part.replace(path)
+
     def as_dict(self) -> dict[str, float]:
         """Return the fields as a dictionary of floats."""
         return {name: float(value) for name, value in asdict(self).items()}
@@ -51,17 +74,24 @@ class VlmClient:
     ``cache`` is the path of a SQLite file in which answers are cached by a digest of the request (endpoint name, model,
     messages and sampling settings). A request with a cached answer is not sent. Only readable answers are cached, so that
     the others are requested again after a server has been repaired. If ``cache`` is None, nothing is cached.
+
+    ``usage_file`` is a file in which the number of requests and tokens is saved after every request, and from which it is
+    continued, so that it covers all processes that used this file. If it is None, only this client is counted.
     """
 
-    def __init__(self, endpoints: Mapping[str, EndpointConfig], cache: Path | None = None) -> None:
-        self._usage = Usage()
+    def __init__(
+        self, endpoints: Mapping[str, EndpointConfig], cache: Path | None = None, usage_file: Path | None = None
+    ) -> None:
+        self._usage_file = usage_file
+        self._usage = Usage() if usage_file is None else Usage.load(usage_file)
+        self._earlier_retries = self._usage.retries
         self._clients = {name: ChatClient(endpoint) for name, endpoint in endpoints.items()}
         self._cache = AnswerCache(cache)
 
     @property
     def usage(self) -> Usage:
         """Number of requests and tokens so far, and their cost."""
-        self._usage.retries = sum(client.retries for client in self._clients.values())
+        self._usage.retries = self._earlier_retries + sum(client.retries for client in self._clients.values())
         return self._usage
 
     async def complete(
@@ -104,12 +134,14 @@ class VlmClient:
             texts = list(orjson.loads(stored))
             if any(map(is_readable, texts)):
                 self._usage.cached += 1
+                self._save_usage()
                 return [Answer(text) for text in texts]
             self._cache.discard(digest)
         try:
             completion = await client.complete(request, body)
         except LlmError:
             self._usage.failed += 1
+            self._save_usage()
             raise
         self._count(model, completion)
         texts = [answer.text for answer in completion.answers]
@@ -163,3 +195,8 @@ class VlmClient:
         self._usage.prompt_tokens += prompt
         self._usage.completion_tokens += generated
         self._usage.cost += (prompt * model.prompt_price + generated * model.completion_price) / 1e6
+        self._save_usage()
+
+    def _save_usage(self) -> None:
+        if self._usage_file is not None:
+            self.usage.save(self._usage_file)

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from editr1.checksums import load_checked
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.store import StoreConfig
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import Name
-from editr1.runs.stored import load_checked
 from editr1.serving.identity import RewardIdentity
 
 CONFIG_VARIABLE = "EDITR1_CONFIG"

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editr1.artifacts import ArtifactStore
 from editr1.artifacts.reliable import read_again
+from editr1.checksums import has_checksum, load_checked
 from editr1.config.loader import ConfigError, explain
 from editr1.errors import ExitCode
 from editr1.runs.job import StageJob
-from editr1.runs.stored import DamagedRecord, dump_stored, load_checked, read_stored, warn_once
+from editr1.runs.stored import DamagedRecord, dump_stored, read_stored, warn_once
 
 
 class State(StrEnum):
@@ -200,7 +201,8 @@ def parse_record(data: bytes, where: str, run: str) -> RunRecord:
             raise ValueError(f"it is the record of the run {record.name!r}")
         return record
     except ValidationError as error:
-        faults = explain(RunRecord, error, where=f"{where}: not a run record of this version of editr1")
+        writer = "written by another version" if has_checksum(data) else "not a run record of this version"
+        faults = explain(RunRecord, error, where=f"{where}: {writer} of editr1")
     except ValueError as error:
         faults = [f"{where}: the record is damaged ({len(data)} bytes): {error}"]
     remedy = f"{where}: restore it from a backup, or write it anew with: editr1 run FILE --replace (finished stages are reused)"

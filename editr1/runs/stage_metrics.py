@@ -10,7 +10,7 @@ from editr1.evaluation.report.formats import number
 from editr1.evaluation.report.model import Point, StageCurve, StageMetric
 from editr1.runs.kinds import Kind
 from editr1.runs.record import StageRecord
-from editr1.telemetry import json_lines
+from editr1.telemetry import progress_lines
 
 Curves = Mapping[tuple[str, str], Sequence[Point]]
 """Points (completed steps, value) by phase and metric."""
@@ -112,7 +112,7 @@ def phase_curves(lines: bytes | None) -> dict[tuple[str, str], tuple[Point, ...]
     Metrics with fewer than three points in a phase are omitted.
     """
     points: dict[tuple[str, str], dict[float, float]] = {}
-    for item in json_lines(lines or b""):
+    for item in progress_lines(lines or b""):
         for name, value in item.get("metrics", {}).items():
             # If a step was repeated after a restart, its last value counts.
             points.setdefault((str(item.get("phase", "")), name), {})[float(item["done"])] = float(value)

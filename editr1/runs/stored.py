@@ -1,26 +1,21 @@
-"""Write and parse the JSON records of a run, such as ``result.json`` and ``job.json``.
-
-Every record has a checksum of its content in the member ``checksum``, so that a changed byte is found when the record is read.
-Records without a checksum are accepted: the job file of a chart has none, and neither have records of earlier versions.
-"""
+"""Write and parse the JSON records of a run, such as ``result.json`` and ``job.json``. They have a checksum (editr1.checksums)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from editr1.artifacts import ArtifactStore
 from editr1.artifacts.errors import StoreError
 from editr1.artifacts.reliable import read_again
+from editr1.checksums import dump_checked, has_checksum, load_checked
 from editr1.errors import ExitCode
 
 M = TypeVar("M", bound=BaseModel)
-_CHECKSUM = "checksum"
 
 log = logging.getLogger("editr1.runs")
 
@@ -31,10 +26,13 @@ class DamagedRecord(StoreError):
     exit_code = ExitCode.INPUT
 
 
+class RecordOfOtherVersion(DamagedRecord):
+    """A record is not of the expected form, but matches its checksum: another version of editr1 wrote it."""
+
+
 def dump_stored(record: BaseModel) -> bytes:
     """Return the JSON text of a record with its checksum. :func:`parse_stored` reads it."""
-    content: dict[str, Any] = json.loads(record.model_dump_json())
-    return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=2, ensure_ascii=False).encode()
+    return dump_checked(json.loads(record.model_dump_json()))
 
 
 def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
@@ -47,6 +45,7 @@ def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
         remedy: what the user can do, for the message.
 
     Raises:
+        RecordOfOtherVersion: the text matches its checksum, but is not a record of this kind.
         DamagedRecord: the text is not a record of this kind, or does not match its checksum.
     """
     try:
@@ -55,6 +54,10 @@ def parse_stored(kind: type[M], data: bytes, where: str, *, remedy: str) -> M:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
         reason = f"{field}: {first['msg']}" if field else first["msg"]
+        if has_checksum(data):
+            raise RecordOfOtherVersion(
+                f"{where}: another version of editr1 wrote the record: {reason}; use that version, or {remedy}"
+            ) from None
     except ValueError as error:
         reason = str(error)
     raise DamagedRecord(f"{where}: the record is damaged ({len(data)} bytes): {reason}; {remedy}")
@@ -74,25 +77,7 @@ def read_stored(store: ArtifactStore, kind: type[M], key: str, *, remedy: str) -
     return read_again(read, DamagedRecord)
 
 
-def load_checked(data: bytes) -> Any:
-    """Return the JSON value of a record without its checksum. Raises ValueError if it is not JSON or the checksum differs."""
-    try:
-        content = json.loads(data)
-    except RecursionError:
-        raise ValueError("its values are nested too deeply") from None
-    if isinstance(content, dict) and _CHECKSUM in content:
-        stated = content.pop(_CHECKSUM)
-        if stated != _checksum(content):
-            raise ValueError("the content was changed after it was written: it does not match its checksum")
-    return content
-
-
 @lru_cache(maxsize=1000)
 def warn_once(message: str) -> None:
     """Log a warning. A process that reads the same damaged record again does not repeat it."""
     log.warning("%s", message)
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

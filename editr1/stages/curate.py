@@ -17,6 +17,7 @@ from editr1.data.split import held_out_sources
 from editr1.data.types import DataModel, EditCase, PreferencePair, Quadruple
 from editr1.seeding import offset_seed
 from editr1.stages.runtime.context import StageContext
+from editr1.stages.runtime.counts import counts_file
 from editr1.stages.runtime.entry import main
 
 Row = TypeVar("Row", bound=DataModel)
@@ -46,7 +47,7 @@ def body(context: StageContext) -> dict[str, float]:
     config = context.settings(CurateStageConfig)
     tables = _imported_data(context, config) if "data" in context.job.inputs else _shapes_dataset(context, config)
     out = context.workdir / f"curation-{context.job.key[:12]}"
-    with _running_labeller(config) as curation:
+    with _running_labeller(config) as curation, counts_file(context) as usage_file:
         if "data" in context.job.inputs:
             curation = curation.model_copy(update={"seed": offset_seed(curation.seed, config.seed)})
         counts = curate(
@@ -56,6 +57,7 @@ def body(context: StageContext) -> dict[str, float]:
             out=out,
             hooks=context.hooks(),
             on_missing=context.add_missing,
+            usage_file=usage_file,
         )
     _commit(context, "rows", out / ROWS)
     dropped: Counter[str] = Counter()

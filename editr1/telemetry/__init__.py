@@ -1,7 +1,7 @@
 """Observability of runs: OpenTelemetry spans and metrics, progress files, and logging."""
 
 from editr1.telemetry.names import Metric, Span
-from editr1.telemetry.progress import Interrupted, Progress, TrainHooks, json_lines
+from editr1.telemetry.progress import Interrupted, Progress, TrainHooks, json_lines, progress_lines
 from editr1.telemetry.tracing import as_record, configure, extracted, flush, inject, span, traceparent, untraced
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "flush",
     "inject",
     "json_lines",
+    "progress_lines",
     "span",
     "traceparent",
     "untraced",

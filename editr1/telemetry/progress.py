@@ -73,7 +73,7 @@ class ProgressReader:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)
-        return list(json_lines(whole))
+        return list(progress_lines(whole))
 
 
 def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
@@ -87,6 +87,18 @@ def json_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(line, dict):
+            yield line
+
+
+def progress_lines(data: bytes | str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a progress file. Lines that :class:`Progress` cannot have written, for example damaged ones, are skipped."""
+    for line in json_lines(data):
+        numbers = [line.get(name) for name in ("t", "done", "total")]
+        metrics = line.get("metrics", {})
+        values = metrics.values() if isinstance(metrics, dict) else [None]
+        if isinstance(line.get("phase"), str) and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in (*numbers, *values)
+        ):
             yield line
 
 

@@ -69,11 +69,23 @@ def test_failed_record_is_valid_only_for_the_call_that_wrote_it(tmp_path) -> Non
         assert part.get("b") == {"id": "b", "value": 3}
 
 
-def test_invalid_record_file_is_reported(tmp_path) -> None:
+@pytest.mark.parametrize("damaged", [b"[1, 2]", b"{", b"\xff\xfe", b'{"value": 1}', None])
+def test_damaged_record_is_ignored_with_a_warning(tmp_path, damaged, caplog) -> None:
     path = tmp_path / "part.jsonl"
-    path.write_text("[1, 2]\n")
-    with pytest.raises(CurationError, match=r"part\.jsonl: line 1"):
-        RecordFile(path)
+    with RecordFile(path) as part:
+        for key in "abc":
+            part.put(key, value=10)
+    lines = path.read_bytes().splitlines()
+    lines[1] = lines[1].replace(b"10", b"11") if damaged is None else damaged
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with RecordFile(path) as part:
+        assert (
+            "b" not in part and part.get("a") == {"id": "a", "value": 10} and part.get("c") == {"id": "c", "value": 10}
+        )
+        part.put("b", value=12)
+    assert f"{path}: line 2 is damaged" in caplog.text
+    with RecordFile(path) as part:
+        assert part.get("b") == {"id": "b", "value": 12}
 
 
 def test_members_are_sampled_by_weight_for_every_trace() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,18 @@ def test_whole_file_is_used_again(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with AnswerCache(tmp_path / "answers.sqlite") as cache:
         assert cache.get(DIGEST) == b"answer"
     assert not caplog.text
+
+
+def test_changed_answer_is_removed_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "answers.sqlite"
+    with AnswerCache(path) as cache:
+        cache.put(DIGEST, b"answer")
+    database = sqlite3.connect(path)
+    database.execute("UPDATE checked_answers SET reply = ?", (b"ansver",))
+    database.commit()
+    database.close()
+    with AnswerCache(path) as cache:
+        assert cache.get(DIGEST) is None
+        cache.put(DIGEST, b"again")
+        assert cache.get(DIGEST) == b"again"
+    assert str(path) in caplog.text and DIGEST.hex() in caplog.text

@@ -1,0 +1,46 @@
+"""JSON objects with a checksum of their content in the member ``checksum``, so that a changed byte is found when they are read.
+
+Objects without a checksum are accepted: the job file of a chart has none, and neither have files of earlier versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_CHECKSUM = "checksum"
+
+
+def dump_checked(content: Mapping[str, Any]) -> bytes:
+    """Return the JSON text of an object with its checksum. :func:`load_checked` reads it."""
+    return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=2, ensure_ascii=False).encode()
+
+
+def load_checked(data: bytes) -> Any:
+    """Return a JSON value without its checksum. Raises ValueError if the text is not JSON, or differs from its checksum."""
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    if isinstance(content, dict) and _CHECKSUM in content:
+        stated = content.pop(_CHECKSUM)
+        if stated != _checksum(content):
+            raise ValueError("the content was changed after it was written: it does not match its checksum")
+    return content
+
+
+def has_checksum(data: bytes) -> bool:
+    """Return True if a JSON object has a checksum and matches it."""
+    try:
+        load_checked(data)
+        content = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and _CHECKSUM in content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
