@@ -12,6 +12,7 @@ from editr1.data.types import PreferencePair, ScoreFailure, ScoreItem, ScoreOutc
 from editr1.seeding import derive_seed
 from editr1.stages.runtime.context import StageContext
 from editr1.stages.runtime.entry import main
+from editr1.stages.runtime.sealed import is_intact, seal
 from editr1.training_signal import NoTrainingSignal
 
 POLL_SECONDS = 0.5
@@ -46,16 +47,18 @@ def body(context: StageContext) -> dict[str, float]:
 def _best_of_n_rows(context: StageContext, config: SftConfig) -> Path:
     """Return the path of a table with the best of N sampled traces for each image of each pair.
 
-    The first process of each node writes the table. The other processes of the node wait for it.
+    The first process of each node writes the table. The other processes of the node wait for it. A table of an earlier attempt is
+    used again if it is complete and unchanged.
     """
     rows = context.workdir / f"best-of-n-{context.job.key[:12]}.parquet"
     if context.distributed.is_local_main:
-        if not rows.is_file():
+        if not is_intact(rows):
             _sample_rows(context, config, rows)
+            seal(rows)
         return rows
     from editr1.telemetry import Interrupted
 
-    while not rows.is_file():
+    while not is_intact(rows):
         if context.should_stop():
             raise Interrupted
         time.sleep(POLL_SECONDS)

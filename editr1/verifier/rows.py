@@ -7,6 +7,8 @@ are decoded when a row is read.
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from datasets.exceptions import DatasetGenerationError
 from PIL.Image import Image
 from transformers import ProcessorMixin
 
+from editr1.artifacts.hashing import file_sha256
 from editr1.data.errors import TableError
 from editr1.data.images import decode_image
 from editr1.data.tables import read_column
@@ -45,7 +48,7 @@ class RowCache:
         """Return a dataset of the rows that ``rows`` yields from the table ``path``.
 
         The first process of each node writes the dataset, unless the cache already has one for the same file (path, size and
-        modification time) and the same ``settings``. Raises TableError if ``path`` does not exist or
+        modification time) and the same ``settings``, whose files are unchanged. Raises TableError if ``path`` does not exist or
         ``rows`` yields no row.
         """
         if not path.is_file():
@@ -54,11 +57,15 @@ class RowCache:
         name = "\0".join((str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *settings))
         try:
             with self._context.local_main_process_first():
+                if self._context.is_local_main and not self._is_intact():
+                    shutil.rmtree(self._folder, ignore_errors=True)
                 dataset = Dataset.from_generator(
                     rows,
                     cache_dir=str(self._folder),
                     fingerprint=hashlib.sha256(name.encode()).hexdigest()[:32],
                 )
+                if self._context.is_local_main:
+                    self._write_digests(dataset)
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, SchemaInferenceError):  # no row was yielded
                 raise TableError(
@@ -68,6 +75,29 @@ class RowCache:
                 raise error.__cause__ from None
             raise
         return dataset
+
+    def _is_intact(self) -> bool:
+        """Return True if every file in the cache has the digest that was stored when it was written."""
+        try:
+            return all(file_sha256(Path(path)) == digest for path, digest in self._read_digests().items())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def _read_digests(self) -> dict[str, str]:
+        digests: dict[str, str] = json.loads(self._digests.read_bytes())
+        return digests
+
+    def _write_digests(self, dataset: Dataset) -> None:
+        known = self._read_digests() if self._digests.is_file() else {}
+        paths = [str(file["filename"]) for file in dataset.cache_files]
+        new = {path: file_sha256(Path(path)) for path in paths if path not in known}
+        part = self._digests.with_suffix(".part")
+        part.write_text(json.dumps(known | new), encoding="utf-8")
+        part.replace(self._digests)
+
+    @property
+    def _digests(self) -> Path:
+        return self._folder / "digests.json"
 
 
 def sft_rows(path: Path, processor: ProcessorMixin, template: PromptTemplate, limit: int, cache: RowCache) -> Dataset:

@@ -24,6 +24,8 @@ from editr1.artifacts import (
     StoreError,
     open_store,
 )
+from editr1.runs.record import StageResult, save_result
+from editr1.runs.repair import find_damage, move_aside
 
 if TYPE_CHECKING:
     from conftest import S3Server
@@ -336,3 +338,26 @@ def test_https_requires_the_ca_bundle(
     assert content(open_store(config).fetch(manifest.digest, tmp_path / "got")) == content(folder)
     with pytest.raises(StoreError, match=r"not reachable.*certificate"):
         open_store(config.model_copy(update={"ca_bundle": None})).get_record("a")
+
+
+def test_repair_moves_damaged_objects_aside(
+    store: ArtifactStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editr1.artifacts.reliable.REREAD_DELAYS", ())
+    digest = store.commit(folder, kind="verifier", stage="sft").digest
+    key, stage = "a" * 64, "runs/r/stages"
+    save_result(store, "r", "sft", StageResult(key=key, outputs={"model": digest}))
+    store.put_record(f"{stage}/gcpo/{key}/result.json", b"")
+    blob = blob_key((folder / "sub" / "weights ü.bin").read_bytes())
+    store.objects.put_bytes(blob, b"damaged")
+    found = find_damage(store, "r")
+    assert {(item.kind, item.path) for item in found} == {
+        ("file", blob),
+        ("result", f"records/{stage}/gcpo/{key}/result.json"),
+    }
+    moved = [move_aside(store, item) for item in found]
+    assert sorted(store.objects.get_bytes(name) for name in moved) == [b"", b"damaged"]
+    assert [item.path for item in find_damage(store, "r")] == [blob]
+    assert not find_damage(store, "r")[0].can_move
+    store.commit(folder, kind="verifier", stage="sft")
+    assert find_damage(store, "r") == [] == find_damage(store)
