@@ -13,13 +13,25 @@ from typing import Any
 _CHECKSUM = "checksum"
 
 
+class ChecksumMismatch(ValueError):
+    """The content of a JSON object does not match its checksum."""
+
+    def __init__(self) -> None:
+        super().__init__("the content was changed after it was written: it does not match its checksum")
+
+
 def dump_checked(content: Mapping[str, Any]) -> bytes:
     """Return the JSON text of an object with its checksum. :func:`load_checked` reads it."""
     return json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=2, ensure_ascii=False).encode()
 
 
 def load_checked(data: bytes) -> Any:
-    """Return a JSON value without its checksum. Raises ValueError if the text is not JSON, or differs from its checksum."""
+    """Return a JSON value without its checksum.
+
+    Raises:
+        ChecksumMismatch: the value was changed after it was written.
+        ValueError: the text is not JSON.
+    """
     try:
         content = json.loads(data)
     except RecursionError:
@@ -27,7 +39,7 @@ def load_checked(data: bytes) -> Any:
     if isinstance(content, dict) and _CHECKSUM in content:
         stated = content.pop(_CHECKSUM)
         if stated != _checksum(content):
-            raise ValueError("the content was changed after it was written: it does not match its checksum")
+            raise ChecksumMismatch
     return content
 
 

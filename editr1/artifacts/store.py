@@ -172,7 +172,7 @@ class ArtifactStore:
                     groups: dict[str, builtins.list[ManifestFile]] = {}
                     for file in wanted:
                         groups.setdefault(file.digest, []).append(file)
-                    self._each(lambda group: self._fetch_group(group, dest, partials), groups.values())
+                    self._each(lambda group: self._fetch_group(digest, group, dest, partials), groups.values())
                     _remove_if_empty(partials)
         except OSError as error:
             kind = UnusableFolder if dest.exists() and not dest.is_dir() else StoreError
@@ -260,10 +260,13 @@ class ArtifactStore:
         if self.objects.size(blob_key(sha256)) != file.size or (repair and self._fault(file)):
             self.objects.put_file(blob_key(sha256), folder / file.path, file.size, sha256)
 
-    def _fetch_group(self, group: Sequence[ManifestFile], dest: Path, partials: Path) -> None:
+    def _fetch_group(self, artifact: str, group: Sequence[ManifestFile], dest: Path, partials: Path) -> None:
         for file in group:
             sha256 = file.digest.removeprefix(PREFIX)
-            download(self.objects, blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
+            try:
+                download(self.objects, blob_key(sha256), file.size, sha256, partials / sha256, _inside(dest, file.path))
+            except (ArtifactNotFound, DigestMismatch) as error:
+                raise type(error)(f"artifact {artifact}, file {file.path}: {error}") from None
 
     def _fault(self, file: ManifestFile) -> str:
         """Return why a stored file is damaged or missing; empty if it is intact."""

@@ -36,7 +36,7 @@ def download(objects: ObjectStore, key: str, size: int, sha256: str, partial: Pa
             partial.unlink(missing_ok=True)
             raise DigestMismatch(
                 f"{objects.url}: {key}: the stored bytes do not match the digest in the key ({size} bytes expected); "
-                "repair the artifact with 'editr1 artifacts push'"
+                "store the file again with 'editr1 artifacts push', or see 'editr1 runs repair --help'"
             )
 
     if partial.exists() and partial.stat().st_size > 0:

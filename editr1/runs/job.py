@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from editr1.checksums import load_checked
+from editr1.checksums import ChecksumMismatch, load_checked
 from editr1.config.base import Settings
 from editr1.config.loader import ConfigError, nearest, validate
 from editr1.config.store import StoreConfig
+from editr1.errors import ExitCode
 from editr1.runs.kinds import KINDS, Kind
 from editr1.runs.references import Scheme, parse_reference
 from editr1.runs.spec import Name
@@ -22,6 +23,12 @@ CONFIG_VARIABLE = "EDITR1_CONFIG"
 """Environment variable with the path of the job file."""
 PARENT_VARIABLE = "EDITR1_PARENT_PID"
 """Environment variable with the process id of the launcher; the stage stops when that process exits."""
+
+
+class ChangedJobFile(ConfigError):
+    """A job file was changed after editr1 wrote it. The next attempt writes it anew."""
+
+    exit_code = ExitCode.TRANSIENT
 
 
 class RuntimeSettings(Settings):
@@ -117,7 +124,7 @@ def read_job() -> StageJob:
     try:
         content = load_checked(data)
     except ValueError as error:
-        raise ConfigError(
+        raise (ChangedJobFile if isinstance(error, ChecksumMismatch) else ConfigError)(
             f"{path}: the job file is damaged ({len(data)} bytes): {error}; start the stage again with the command that wrote the"
             " file (without the member 'checksum', a file that was changed by hand is accepted)"
         ) from None

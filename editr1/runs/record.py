@@ -246,6 +246,12 @@ def load_complete_result(store: ArtifactStore, run: str, stage: str, key: str) -
         if reason := store.missing(digest):
             warn_once(f"stage {stage} of run {run} runs again, because its output {name} is gone: {reason}")
             return None
+        if (made_by := store.manifest(digest).config_digest) not in ("", key):
+            warn_once(
+                f"stage {stage} of run {run} runs again: {store.url}: records/{result_key(run, stage, key)}: its output {name}"
+                f" was made by the stage with the key {made_by}, not {key}"
+            )
+            return None
     return result
 
 

@@ -44,7 +44,7 @@ def main(body: Body, module: str) -> None:
         job = read_job()
     except ConfigError as error:
         _log_lines(error)
-        sys.exit(ExitCode.CONFIG)
+        sys.exit(error.exit_code)
     configure_logging(job.runtime.log_format)
     try:
         if KINDS[job.kind].distributed and "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -117,6 +117,17 @@ def test_stage_runs_again_and_repairs_its_output_if_the_manifest_is_damaged(
     assert load_complete_result(store, "r", "curate", KEY) is not None
 
 
+def test_output_of_another_stage_counts_as_missing(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "rows.parquet").write_text("rows")
+    digest = store.commit(tmp_path / "rows", kind="rows", stage="curate", config_digest=OTHER).digest
+    save_result(store, "r", "curate", StageResult(key=KEY, outputs={"rows": digest}))
+    assert load_complete_result(store, "r", "curate", KEY) is None
+    assert OTHER in caplog.text and KEY in caplog.text
+
+
 def test_record_of_another_run_and_changed_record_are_refused(store: ArtifactStore) -> None:
     save_record(store, RunRecord(name="other", seed=0, created=1.0, git_revision="1" * 40))
     data = store.get_record(record_key("other"))
@@ -152,7 +163,9 @@ def test_changed_byte_in_the_job_file_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(CONFIG_VARIABLE, str(file))
     file.write_bytes(dump_stored(job))
     assert read_job() == job
-    for changed in (dump_stored(job).replace(b"1111", b"1112", 1), b"", b"\xff\xfe", dump_stored(job)[:100]):
-        file.write_bytes(changed)
-        with pytest.raises(ConfigError, match=r"job\.json: the job file is damaged"):
+    changed = dump_stored(job).replace(b"1111", b"1112", 1)
+    for text, code in ((changed, 129), (b"", 2), (b"\xff\xfe", 2), (dump_stored(job)[:100], 2)):
+        file.write_bytes(text)
+        with pytest.raises(ConfigError, match=r"job\.json: the job file is damaged") as error:
             read_job()
+        assert error.value.exit_code == code
