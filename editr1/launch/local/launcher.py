@@ -120,7 +120,10 @@ class LocalLauncher:
 
     def _urls(self, handle: LocalHandle) -> tuple[str, ...]:
         path = handle.request.job.workdir / "service.json"
-        return tuple(json.loads(path.read_text())["urls"]) if path.is_file() else ()
+        try:
+            return tuple(json.loads(path.read_bytes())["urls"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent, incomplete or damaged: not ready
+            return ()
 
 
 def _threads(processes: int, concurrent: bool) -> int:
